@@ -1,0 +1,370 @@
+"""The words of this program, as frozen structs: JSON in and out needs no code of ours (msgspec).
+
+record -> event -> snapshot -> diagnosis -> incident -> notice -> receipt
+(a line)  (the kernel said it)  (what the host looked like)  (why)  (events folded)  (to be said)  (proof it was)
+
+Kernel field names stay the kernel's (``inuse orphan tw alloc mem``, ``tcp_mem``, ``tcp_max_orphans``); every other
+quantity carries its unit in its name. ``None`` means "not there", never zero. Times are timezone-aware.
+"""
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+Kind = Literal["out_of_socket_memory", "too_many_orphans", "tcp_mem", "suppressed"]
+Provenance = Literal["kernel", "claimed"]
+Cause = Literal["tcp_memory", "orphans", "both", "undetermined", "none"]
+Confidence = Literal["certain", "likely", "possible"]
+NoticeType = Literal["sockmem.incident.opened", "sockmem.incident.updated", "sockmem.incident.resolved", "sockmem.test"]
+Trigger = Literal["event", "follow_up", "command"]
+Outcome = Literal["delivered", "gave_up"]
+
+
+class Gap(msgspec.Struct, frozen=True, kw_only=True):
+    """Evidence that could not be had, and the reason."""
+
+    what: str
+    why: str
+
+
+# --- where a source was read to -------------------------------------------------------------------------------------
+
+
+class FileCursor(msgspec.Struct, frozen=True, kw_only=True):
+    """A place in a log file that survives rename, copy and truncation.
+
+    ``marker`` is a digest of the bytes just before ``offset``: a file truncated and grown past the old offset, or an
+    inode used again, has other bytes there.
+    """
+
+    device: int
+    inode: int
+    offset: int
+    marker: str
+
+
+class KmsgCursor(msgspec.Struct, frozen=True, kw_only=True):
+    """The last record read from /dev/kmsg: sequence numbers start again at every boot."""
+
+    boot_id: str
+    sequence: int
+
+
+class Cursor(msgspec.Struct, frozen=True, kw_only=True):
+    """Where every source was read to; ``files`` is keyed by the path as configured."""
+
+    files: dict[str, FileCursor] = {}
+    journal: str | None = None
+    kmsg: KmsgCursor | None = None
+
+
+# --- record and event -----------------------------------------------------------------------------------------------
+
+
+class LogRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that the kernel said, or that a log claims it said, with the envelope taken off.
+
+    ``text`` is the message alone; ``line`` is what stood in the source; ``source`` is ``FILE:LINE`` (scan),
+    ``FILE@OFFSET`` (following), ``journal:CURSOR`` or ``kmsg:BOOT_ID:SEQUENCE``. ``ordinal`` counts the lines or
+    records of a source, so that neighbours can be told; ``cursor`` is the position just behind this record.
+    ``uptime`` is the kernel's own stamp in seconds since boot.
+    """
+
+    text: str
+    line: str
+    source: str
+    provenance: Provenance
+    ordinal: int
+    at: datetime | None = None
+    uptime: float | None = None
+    host: str | None = None
+    count: int = 1
+    cursor: Cursor | None = None
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """The kernel said that it ran out. This is the object that ``scan --json`` prints, one a line."""
+
+    at: datetime | None
+    uptime: float | None
+    host: str | None
+    kind: Kind
+    suppressed: int | None
+    count: int
+    source: str
+    provenance: Provenance
+    line: str
+
+
+# --- snapshot -------------------------------------------------------------------------------------------------------
+
+
+class TcpSockstat(msgspec.Struct, frozen=True, kw_only=True):
+    """The ``TCP:`` line of /proc/net/sockstat. ``orphan alloc mem`` count the host, ``inuse tw`` the namespace.
+
+    ``mem`` is in pages of the host (in 4096-byte units on kernels 4.10 to 5.19, whatever the page size).
+    """
+
+    inuse: int | None = None
+    orphan: int | None = None
+    tw: int | None = None
+    alloc: int | None = None
+    mem: int | None = None
+
+
+class Sockstat(msgspec.Struct, frozen=True, kw_only=True):
+    """/proc/net/sockstat and, where IPv6 is there, the TCP6 line of sockstat6."""
+
+    sockets_used: int | None = None
+    tcp: TcpSockstat = TcpSockstat()
+    tcp6_inuse: int | None = None
+
+
+class TcpProtocol(msgspec.Struct, frozen=True, kw_only=True):
+    """The ``TCP`` row of /proc/net/protocols; ``press`` is the kernel's own memory pressure flag."""
+
+    sockets: int | None = None
+    memory: int | None = None
+    press: bool | None = None
+
+
+class PressureStall(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of /proc/pressure/*: share of time stalled, in percent over 10, 60 and 300 seconds."""
+
+    avg10: float | None = None
+    avg60: float | None = None
+    avg300: float | None = None
+    total_usec: int | None = None
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What the host looked like at one moment: parsed values, the raw text they came from, and what is missing.
+
+    ``sysctls`` maps ``net.ipv4.tcp_mem`` to its integers. ``netstat`` is the TcpExt counters, ``snmp`` the Tcp ones
+    (of this network namespace, since its creation). ``meminfo`` is in bytes. ``pressure`` maps ``memory some`` and
+    the like. ``cgroup_sock_bytes`` maps a cgroup path to its socket memory; ``kmem_tcp_failcnt`` is the sum over
+    cgroup v1 groups that have a kmem.tcp limit. ``raw`` maps a path below /proc to its text.
+    """
+
+    schema: Literal["sockmem-agent/snapshot/1"] = "sockmem-agent/snapshot/1"
+    taken_at: datetime
+    trigger: Trigger
+    host: str | None = None
+    kernel: str | None = None
+    boot_id: str | None = None
+    uptime_seconds: float | None = None
+    page_size_bytes: int | None = None
+    cpus: int | None = None
+    sockstat: Sockstat | None = None
+    protocol: TcpProtocol | None = None
+    sysctls: dict[str, tuple[int, ...]] = {}
+    netstat: dict[str, int] = {}
+    snmp: dict[str, int] = {}
+    meminfo: dict[str, int] = {}
+    pressure: dict[str, PressureStall] = {}
+    cgroup_sock_bytes: dict[str, int] = {}
+    kmem_tcp_failcnt: int | None = None
+    raw: dict[str, str] = {}
+    gaps: tuple[Gap, ...] = ()
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """The gauges and the counters that matter at one moment: what history is made of.
+
+    ``counters`` holds the TcpExt counters of core.gauge.COUNTERS that this kernel has.
+    """
+
+    at: datetime
+    boot_id: str | None = None
+    orphan: int | None = None
+    mem: int | None = None
+    tw: int | None = None
+    alloc: int | None = None
+    inuse: int | None = None
+    counters: dict[str, int] = {}
+
+
+# --- diagnosis ------------------------------------------------------------------------------------------------------
+
+
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """One number or text that a claim rests on, with the limit it is held against and where it was read."""
+
+    name: str
+    value: int | float | str
+    limit: int | float | None = None
+    unit: str | None = None
+    source: str
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """A claim, the cause it speaks for, and what it rests on."""
+
+    claim: str
+    cause: Cause
+    confidence: Confidence
+    evidence: tuple[Evidence, ...] = ()
+
+
+class Mechanism(msgspec.Struct, frozen=True, kw_only=True):
+    """How the kernel's own test came out.
+
+    Orphans: ``orphan << penalty_shift`` against ``tcp_max_orphans``; ``limit_reached`` is the effective limit
+    (``tcp_max_orphans >> penalty_shift``). ``penalty_shift`` is None where the burst had passed before the reading.
+    Memory: pages against the three limits of ``tcp_mem``, and both in bytes by the host's own page size.
+    """
+
+    penalty_shift: int | None = None
+    orphan: int | None = None
+    tcp_max_orphans: int | None = None
+    limit_reached: int | None = None
+    mem_pages: int | None = None
+    tcp_mem_pages: tuple[int, int, int] | None = None
+    mem_bytes: int | None = None
+    tcp_mem_bytes: tuple[int, int, int] | None = None
+    page_size_bytes: int | None = None
+
+
+class Holder(msgspec.Struct, frozen=True, kw_only=True):
+    """Who holds sockets; the last of a list is the remainder that nobody could be named for."""
+
+    unit: str | None = None
+    container: str | None = None
+    process: str | None = None
+    sockets: int
+    orphans: int
+    bytes: int
+    ports: tuple[int, ...] = ()
+    peers: tuple[str, ...] = ()
+
+
+class Sysctl(msgspec.Struct, frozen=True, kw_only=True):
+    """A kernel setting, as it is and as it should be: one integer, or three for tcp_mem."""
+
+    key: str
+    current: int | tuple[int, ...] | None
+    proposed: int | tuple[int, ...]
+
+
+class Advice(msgspec.Struct, frozen=True, kw_only=True):
+    """One step, why it helps here and what it costs; ``persist`` is the text of a sysctl.d file."""
+
+    action: str
+    why: str
+    risk: str
+    sysctl: Sysctl | None = None
+    commands: tuple[str, ...] = ()
+    persist: str | None = None
+
+
+class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
+    """Why it happened, as far as the evidence goes. Lists are in order: best finding and first step come first."""
+
+    schema: Literal["sockmem-agent/diagnosis/1"] = "sockmem-agent/diagnosis/1"
+    cause: Cause
+    confidence: Confidence
+    summary: str
+    mechanism: Mechanism = Mechanism()
+    findings: tuple[Finding, ...] = ()
+    holders: tuple[Holder, ...] = ()
+    advice: tuple[Advice, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+
+
+# --- incident, notice, receipt --------------------------------------------------------------------------------------
+
+
+class Peak(msgspec.Struct, frozen=True, kw_only=True):
+    """The highest gauges seen around an incident: ``orphan`` sockets and ``mem`` in the unit of sockstat."""
+
+    orphan: int | None = None
+    orphan_at: datetime | None = None
+    mem: int | None = None
+    mem_at: datetime | None = None
+
+
+class Resume(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to read on after a crash: the position that this file's content covers.
+
+    Of cursor.json and the newest incidents, the highest ``generation`` is the truth: an incident and the position
+    behind its last event are therefore committed by one rename, and no event is lost or counted twice.
+    """
+
+    generation: int
+    cursor: Cursor
+
+
+class Incident(msgspec.Struct, frozen=True, kw_only=True):
+    """Events folded: the content of incident.json, and ``data`` of the webhook."""
+
+    schema: Literal["sockmem-agent/incident/1"] = "sockmem-agent/incident/1"
+    id: str
+    class_: Literal["event", "pressure"] = msgspec.field(default="event", name="class")
+    host: str | None
+    kernel: str | None
+    boot_id: str | None
+    opened_at: datetime
+    last_seen_at: datetime
+    closed_at: datetime | None = None
+    events: dict[Kind, int]
+    suppressed_at_least: int = 0
+    provenance: Provenance
+    first_event: Event
+    cause: Cause
+    confidence: Confidence
+    summary: str
+    diagnosis: Diagnosis
+    peak: Peak = Peak()
+    snapshots: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
+    resume: Resume | None = None
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """Something to be said, to the ``channels`` that were configured when it fell due.
+
+    ``id`` is the webhook-id, the same over every retry and restart; ``data`` is None for a test.
+    """
+
+    schema: Literal["sockmem-agent/notice/1"] = "sockmem-agent/notice/1"
+    id: str
+    type: NoticeType
+    at: datetime
+    reason: str
+    channels: tuple[str, ...]
+    data: Incident | None
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+    """Proof that a channel took a notice, or that it was given up, after how many attempts and why."""
+
+    schema: Literal["sockmem-agent/receipt/1"] = "sockmem-agent/receipt/1"
+    notice: str
+    channel: str
+    outcome: Outcome
+    at: datetime
+    attempts: int
+    detail: str
+
+
+class Delivered(msgspec.Struct, frozen=True, kw_only=True):
+    """The receiver took it."""
+
+    detail: str = "taken"
+
+
+class Retry(msgspec.Struct, frozen=True, kw_only=True):
+    """Busy or out of reach: try again, no sooner than ``after_seconds`` when the receiver said so."""
+
+    why: str
+    after_seconds: float | None = None
+
+
+class Rejected(msgspec.Struct, frozen=True, kw_only=True):
+    """The endpoint is dead or refuses this: somebody has to mend the configuration or the receiver."""
+
+    why: str
+
+
+Delivery = Delivered | Retry | Rejected
