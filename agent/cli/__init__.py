@@ -1,0 +1,64 @@
+"""The command line: one thin click file a command, imported only when it is asked for.
+
+The service must stay small in memory, so ``run`` never imports what only a terminal needs.
+"""
+
+import importlib
+import sys
+
+import click
+
+from agent import __version__
+
+COMMANDS = {
+    "run": "follow this host's kernel log; snapshot, diagnose, store and notify (the service)",
+    "diagnose": "one diagnosis of this host, now",
+    "scan": "find the events in log files already written",
+    "incidents": "list, show, export and prune the incidents on disk",
+    "notify": "send a test notification to the configured channels",
+    "config": "check or show the configuration",
+    "doctor": "check what the service will need on this host",
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands live in ``agent.cli.<name>``, in an object named ``command``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the commands in the order in which people meet them."""
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of one command."""
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"agent.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)  # noqa: S101 - a slip of ours, not of the user's
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing any."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Example: sockmem-agent diagnose",
+)
+@click.version_option(__version__, prog_name="sockmem-agent")
+def group() -> None:
+    """Say why this host ran out of TCP socket memory."""
+
+
+def main() -> None:
+    """Run the command line; a reader that went away (``| head``) is no error worth a traceback."""
+    try:
+        group(prog_name="sockmem-agent")
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)

@@ -24,7 +24,7 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
     keep_days: int = 365
     keep_count: int = 1000
     keep_bytes: int = 512 * 1024 * 1024
-    min_free_bytes: int = 256 * 1024 * 1024
+    min_free_bytes: int = 64 * 1024 * 1024
 
 
 class IncidentSettings(msgspec.Struct, frozen=True, kw_only=True):

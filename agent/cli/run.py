@@ -1,0 +1,79 @@
+"""``sockmem-agent run``: the service."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import click
+from msgspec.structs import replace
+
+from agent.config import ConfigError, load, state_directory
+from agent.core.settings import Settings
+from agent.daemon import Daemon
+from agent.sources.choose import choose
+from agent.store import Store, StoreError
+
+EX_CONFIG = 78
+PRIORITY = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
+log = logging.getLogger("sockmem-agent")
+
+
+class JournalFormatter(logging.Formatter):
+    """Put the level before the line as systemd reads it: ``<4>`` is a warning (sd-daemon(3))."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Give every line of a message its priority."""
+        mark = f"<{PRIORITY.get(record.levelname, 6)}>"
+        return "\n".join(mark + line for line in super().format(record).splitlines())
+
+
+def set_up_log() -> None:
+    """Log to standard error: with priorities where it is the journal, with plain words elsewhere."""
+    handler = logging.StreamHandler(sys.stderr)
+    in_journal = "JOURNAL_STREAM" in os.environ
+    handler.setFormatter(
+        JournalFormatter("%(message)s") if in_journal else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
+    )
+    logging.getLogger().addHandler(handler)
+    log.setLevel(logging.INFO)
+
+
+def read_settings(path: Path | None) -> Settings | None:
+    """Read the configuration and resolve ``auto``; None after every mistake has been logged."""
+    try:
+        settings = load(path, os.environ)
+    except ConfigError as error:
+        for line in error.errors:
+            log.error("%s", line)  # noqa: TRY400 - a traceback would hide the line
+        return None
+    return replace(settings, source=choose(settings.source))
+
+
+@click.command(
+    name="run",
+    short_help="the service",
+    epilog="Example: sockmem-agent run --config /etc/sockmem-agent/config.toml",
+)
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    help="Read this file instead of /etc/sockmem-agent/config.toml.",
+)
+def command(path: Path | None) -> None:
+    """Follow the kernel log; snapshot, diagnose, store and notify, until SIGTERM.
+
+    SIGHUP reads the configuration again. Exit status: 0 stopped, 78 configuration error, 1 anything else.
+    """
+    set_up_log()
+    settings = read_settings(path)
+    if settings is None:
+        sys.exit(EX_CONFIG)
+    store = Store(state_directory(settings, os.environ, os.geteuid()), settings.store)
+    try:
+        store.open_for_writing()
+        Daemon(settings, store).run(lambda: read_settings(path))
+    except StoreError as error:
+        log.error("%s", error)  # noqa: TRY400 - the text is the whole story
+        sys.exit(1)

@@ -1,0 +1,129 @@
+"""Folding events into an incident, and every rule of noise in one place.
+
+Theory of operation
+-------------------
+An incident is opened by the first event, takes in every further one, and is closed when none has come for
+``quiet_seconds``. Two clocks are at work, and they are kept apart. The *log's* clock stamps the events: two events
+further apart than the quiet period are two incidents, also when both are read in one batch after a restart. The
+*agent's* clock says when the last event arrived: only that one may close an incident that is still being fed, since
+a log written in another time zone, or stamped with no year, would otherwise close everything at once.
+
+A ``suppressed`` line never opens an incident; it says how many messages the kernel swallowed around the others.
+
+What people are told: that an incident opened; that it got worse (another cause, or ten times the events); that it is
+over. A further "ten times" waits fifteen minutes after the last word, so that a storm makes three notifications and
+not thirty.
+"""
+
+import hashlib
+from datetime import datetime, timedelta
+
+from msgspec.structs import replace
+
+from agent.core.model import Cursor, Diagnosis, Event, Incident, Notice, NoticeType, Peak, Resume, Sample, Snapshot
+
+WORSE_FACTOR = 10
+UPDATE_SPACING = timedelta(minutes=15)
+
+
+def incident_id(opened_at: datetime, line: str, attempt: int = 0) -> str:
+    """Make the id that the first record of an incident always gets, whenever it is read again.
+
+    ``opened_at`` is UTC. ``attempt`` counts the ids that other incidents have already taken.
+    """
+    digest = hashlib.sha256(f"{attempt}\n{line}".encode()).hexdigest()
+    return f"{opened_at:%Y%m%dT%H%M%SZ}-{digest[:4]}"
+
+
+def open_incident(event: Event, at: datetime, snapshot: Snapshot, diagnosis: Diagnosis, attempt: int = 0) -> Incident:
+    """Open an incident with its first event, which happened ``at`` (UTC)."""
+    return Incident(
+        id=incident_id(at, event.line, attempt),
+        host=event.host or snapshot.host,
+        kernel=snapshot.kernel,
+        boot_id=snapshot.boot_id,
+        opened_at=at,
+        last_seen_at=at,
+        events={event.kind: event.count},
+        suppressed_at_least=event.suppressed or 0,
+        provenance=event.provenance,
+        first_event=event,
+        first_of_kind=(event,),
+        cause=diagnosis.cause,
+        confidence=diagnosis.confidence,
+        summary=diagnosis.summary,
+        diagnosis=diagnosis,
+    )
+
+
+def fold(incident: Incident, event: Event, at: datetime) -> Incident:
+    """Take one more event into an incident."""
+    events = dict(incident.events)
+    events[event.kind] = events.get(event.kind, 0) + event.count
+    known = event.kind in incident.events
+    return replace(
+        incident,
+        last_seen_at=max(incident.last_seen_at, at),
+        events=events,
+        suppressed_at_least=incident.suppressed_at_least + (event.suppressed or 0),
+        provenance="kernel" if "kernel" in (incident.provenance, event.provenance) else "claimed",
+        first_of_kind=incident.first_of_kind if known else (*incident.first_of_kind, event),
+    )
+
+
+def is_another(incident: Incident, at: datetime, quiet: timedelta) -> bool:
+    """Tell whether an event is too far from an incident, by the log's own clock, to be part of it."""
+    return at - incident.last_seen_at > quiet
+
+
+def close(incident: Incident, now: datetime, quiet: timedelta) -> Incident:
+    """Close an incident: at the end of its quiet period by the log's clock, or now where that lies ahead."""
+    return replace(incident, closed_at=min(now, incident.last_seen_at + quiet))
+
+
+def judge_again(incident: Incident, diagnosis: Diagnosis) -> Incident:
+    """Put a new diagnosis into an incident."""
+    return replace(
+        incident,
+        cause=diagnosis.cause,
+        confidence=diagnosis.confidence,
+        summary=diagnosis.summary,
+        diagnosis=diagnosis,
+    )
+
+
+def raise_peak(peak: Peak, sample: Sample) -> Peak:
+    """Raise the peaks to a sample's gauges where those are higher."""
+    if sample.orphan is not None and (peak.orphan is None or sample.orphan > peak.orphan):
+        peak = replace(peak, orphan=sample.orphan, orphan_at=sample.at)
+    if sample.mem is not None and (peak.mem is None or sample.mem > peak.mem):
+        peak = replace(peak, mem=sample.mem, mem_at=sample.at)
+    return peak
+
+
+def commit(incident: Incident, generation: int, cursor: Cursor) -> Incident:
+    """Put the position that an incident covers beside it, so that both reach the disk in one rename."""
+    return replace(incident, resume=Resume(generation=generation, cursor=cursor))
+
+
+def events_total(incident: Incident) -> int:
+    """Count what the kernel said, with the messages that it said it had suppressed."""
+    return sum(n for kind, n in incident.events.items() if kind != "suppressed") + incident.suppressed_at_least
+
+
+def notify_reason(incident: Incident, told: Notice | None, now: datetime) -> tuple[NoticeType, str] | None:
+    """Decide whether people are to be told something, and in which words.
+
+    ``told`` is the last notice of this incident, None when there was none.
+    """
+    if told is None or told.data is None:
+        return "sockmem.incident.opened", "the kernel ran out"
+    before = told.data
+    if incident.closed_at is not None:
+        return None if before.closed_at is not None else ("sockmem.incident.resolved", "quiet again")
+    if incident.cause != before.cause:
+        return "sockmem.incident.updated", f"the cause is now {incident.cause}, it was {before.cause}"
+    grown = events_total(incident) >= WORSE_FACTOR * max(1, events_total(before))
+    if grown and (told.type == "sockmem.incident.opened" or now - told.at >= UPDATE_SPACING):
+        return "sockmem.incident.updated", f"{events_total(incident)} events, {events_total(before)} when last told"
+    return None

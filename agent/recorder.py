@@ -1,0 +1,293 @@
+"""From decided events to a committed incident: snapshot, diagnose, fold, store, in the one main thread.
+
+The order on disk is what makes a crash harmless (ARCHITECTURE.md, "What is on disk, and in which order"): snapshots
+and notices first, incident.json last, with the position behind its last event inside it. As long as an incident has
+uncommitted events, nobody may save a position beyond them.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from agent.core import incident as folding
+from agent.core.diagnose import diagnose
+from agent.core.gauge import sample_of
+from agent.core.model import Cursor, Event, Incident, LogRecord, Notice, Peak, Resume, Sample, Snapshot
+from agent.probe import take_sample, take_snapshot
+from agent.store import Store, StoreError
+
+log = logging.getLogger("sockmem-agent")
+
+SAMPLE_SECONDS = 10
+HISTORY_SAMPLES = 360
+FOLLOW_UPS = (timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=30))
+SNAPSHOT_SPACING = timedelta(seconds=60)
+SNAPSHOTS_AT_MOST = 60
+COMMIT_SPACING = timedelta(seconds=1)
+# Samples from just before the first event belong to its peak: the line comes when the limit is already reached.
+PEAK_LEAD = timedelta(seconds=2 * SAMPLE_SECONDS)
+
+Decided = tuple[LogRecord, Event]
+
+
+class _Open(NamedTuple):
+    """The incident that is being fed, and what is not in it: its evidence, its clock, its last word to people."""
+
+    incident: Incident
+    snapshot: Snapshot
+    arrived_at: datetime
+    committed_at: datetime
+    snapshot_at: datetime
+    follow_ups: tuple[datetime, ...]
+    told: Notice | None
+    dirty: bool
+
+
+class Recorder:
+    """Holds the one open incident and the samples of the last hour."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        quiet_seconds: int,
+        channels: Sequence[str],
+        now: Callable[[], datetime],
+        told: Callable[[], None],
+        proc_root: Path = Path("/proc"),
+    ) -> None:
+        """Take the newest commit of the store up; ``told`` is called when a notice has been committed."""
+        self.quiet = timedelta(seconds=quiet_seconds)
+        self.channels = tuple(channels)
+        self._store = store
+        self._now = now
+        self._told = told
+        self._proc_root = proc_root
+        self.resume, incident = store.newest_commit()
+        self._history: deque[Sample] = deque(
+            store.history(now() - timedelta(seconds=SAMPLE_SECONDS * HISTORY_SAMPLES), now()), maxlen=HISTORY_SAMPLES
+        )
+        self._next_sample = now()
+        self._ticked_at = now()
+        self.last: Incident | None = incident
+        self._open = self._take_up(incident) if incident else None
+
+    @property
+    def dirty(self) -> bool:
+        """Tell whether events wait for their commit: no position may be saved meanwhile."""
+        return self._open is not None and self._open.dirty
+
+    # --- the main thread calls these --------------------------------------------------------------------------------
+
+    def look(self) -> Snapshot:
+        """Take the snapshot of an event, before any thinking."""
+        return take_snapshot(self._proc_root, self._now(), "event")
+
+    def handle(self, decided: Sequence[Decided], snapshot: Snapshot) -> None:
+        """Fold events that were read in one batch; ``snapshot`` was taken when the first of them was seen."""
+        self._remember(sample_of(snapshot))
+        leading: list[Decided] = []
+        for record, event in decided:
+            at = (event.at or snapshot.taken_at).astimezone(UTC)
+            if self._open and folding.is_another(self._open.incident, at, self.quiet):
+                self._close(snapshot.taken_at)
+            if self._open is None:
+                if event.kind == "suppressed":
+                    leading.append((record, event))
+                    continue
+                self._begin(record, event, at, snapshot)
+                for _, held in leading:
+                    self._fold(record, held, at, snapshot)
+                leading.clear()
+            else:
+                self._fold(record, event, at, snapshot)
+        self._amend_last(leading)
+        if self._open and self._open.dirty and snapshot.taken_at - self._open.committed_at >= COMMIT_SPACING:
+            self._commit(snapshot.taken_at)
+
+    def tick(self) -> None:
+        """Do what is due by the clock: samples, follow-ups, commits, the end of an incident."""
+        now = self._now()
+        if now < self._ticked_at:
+            self._follow_the_clock_back(now)
+        self._ticked_at = now
+        if now >= self._next_sample:
+            self._next_sample = now + timedelta(seconds=SAMPLE_SECONDS)
+            sample = take_sample(self._proc_root, now)
+            self._remember(sample)
+            self._store.append_sample(sample)
+        if self._open is None:
+            return
+        if self._open.follow_ups and now >= self._open.follow_ups[0]:
+            self._follow_up(now)
+        if self._open.dirty and now - self._open.committed_at >= COMMIT_SPACING:
+            self._commit(now)
+        if now - self._open.arrived_at >= self.quiet:
+            self._close(now)
+
+    def next_due(self) -> float:
+        """Tell in how many seconds ``tick`` has something to do."""
+        due = [self._next_sample]
+        if self._open:
+            due += self._open.follow_ups[:1]
+            if self._open.dirty:
+                due.append(self._open.committed_at + COMMIT_SPACING)
+        return max(0.0, (min(due) - self._now()).total_seconds())
+
+    def flush(self) -> None:
+        """Commit what waits: the service stops."""
+        if self.dirty:
+            self._commit(self._now())
+
+    def save_position(self, cursor: Cursor) -> None:
+        """Write cursor.json; only right while nothing is ``dirty``."""
+        self.resume = Resume(generation=self.resume.generation + 1, cursor=cursor)
+        self._store.save_cursor(self.resume)
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _take_up(self, incident: Incident) -> _Open | None:
+        """Go on with the incident that was open when the process before us ended."""
+        now = self._now()
+        try:
+            notices = self._store.notices(incident.id)
+            snapshots = self._store.snapshots(incident.id)
+        except StoreError as error:
+            log.error("incident %s is closed as it stands: %s", incident.id, error)  # noqa: TRY400 - the text says it
+            self.last = folding.close(incident, now, self.quiet)
+            self._store.commit(self.last)
+            return None
+        return _Open(
+            incident=incident,
+            snapshot=[s for s in snapshots if s.trigger == "event"][-1],
+            arrived_at=now,
+            committed_at=now,
+            snapshot_at=snapshots[-1].taken_at,
+            follow_ups=(),
+            told=notices[-1][1] if notices else None,
+            dirty=False,
+        )
+
+    def _follow_the_clock_back(self, now: datetime) -> None:
+        """Somebody set the clock back: nothing may wait for a time that lies an hour ahead."""
+        self._next_sample = now
+        if self._open:
+            self._open = self._open._replace(
+                arrived_at=min(now, self._open.arrived_at),
+                committed_at=min(now, self._open.committed_at),
+                follow_ups=(),
+            )
+
+    def _begin(self, record: LogRecord, event: Event, at: datetime, snapshot: Snapshot) -> None:
+        judged = diagnose(snapshot, (event,), tuple(self._history))
+        attempt = 0
+        incident = folding.open_incident(event, at, snapshot, judged)
+        while not self._store.new_directory(incident.id):
+            attempt += 1
+            incident = folding.open_incident(event, at, snapshot, judged, attempt)
+        name = self._store.write_snapshot(incident.id, 1, snapshot)
+        taken_at = snapshot.taken_at
+        self._open = _Open(
+            incident=replace(incident, snapshots=(name,), peak=self._peak(incident)),
+            snapshot=snapshot,
+            arrived_at=taken_at,
+            committed_at=taken_at - COMMIT_SPACING,
+            snapshot_at=taken_at,
+            follow_ups=tuple(taken_at + after for after in FOLLOW_UPS),
+            told=None,
+            dirty=True,
+        )
+        self._cover(record)
+
+    def _fold(self, record: LogRecord, event: Event, at: datetime, snapshot: Snapshot) -> None:
+        assert self._open is not None  # noqa: S101 - the callers have looked
+        known = event.kind in self._open.incident.events
+        incident = folding.fold(self._open.incident, event, at)
+        spaced = snapshot.taken_at - self._open.snapshot_at >= SNAPSHOT_SPACING
+        if (spaced or not known) and event.kind != "suppressed" and len(incident.snapshots) < SNAPSHOTS_AT_MOST:
+            incident = self._keep(incident, snapshot)
+            self._open = self._open._replace(snapshot=snapshot, snapshot_at=snapshot.taken_at)
+        self._open = self._open._replace(incident=incident, arrived_at=snapshot.taken_at, dirty=True)
+        self._cover(record)
+
+    def _amend_last(self, held: Sequence[Decided]) -> None:
+        """Count suppressed messages whose incident is closed already: they open none of their own."""
+        if not held or self.last is None:
+            return
+        incident = self.last
+        for record, event in held:
+            incident = folding.fold(incident, event, incident.last_seen_at)
+            self.resume = Resume(generation=self.resume.generation + 1, cursor=record.cursor or self.resume.cursor)
+        self.last = folding.commit(incident, self.resume.generation, self.resume.cursor)
+        self._store.commit(self.last)
+
+    def _cover(self, record: LogRecord) -> None:
+        """Note that everything up to this record is in the open incident."""
+        self.resume = Resume(generation=self.resume.generation + 1, cursor=record.cursor or self.resume.cursor)
+
+    def _follow_up(self, now: datetime) -> None:
+        assert self._open is not None  # noqa: S101 - the caller has looked
+        snapshot = take_snapshot(self._proc_root, now, "follow_up")
+        self._remember(sample_of(snapshot))
+        left = tuple(at for at in self._open.follow_ups if at > now)
+        incident = self._keep(self._open.incident, snapshot)
+        self._open = self._open._replace(incident=incident, follow_ups=left, dirty=True)
+
+    def _keep(self, incident: Incident, snapshot: Snapshot) -> Incident:
+        name = self._store.write_snapshot(incident.id, len(incident.snapshots) + 1, snapshot)
+        return replace(incident, snapshots=(*incident.snapshots, name))
+
+    def _commit(self, now: datetime) -> None:
+        """Judge what is known by now, and commit: notice first, incident last."""
+        assert self._open is not None  # noqa: S101 - the callers have looked
+        incident = self._open.incident
+        judged = diagnose(self._open.snapshot, incident.first_of_kind, tuple(self._history))
+        incident = folding.judge_again(replace(incident, peak=self._peak(incident)), judged)
+        told = self._open.told
+        reason = folding.notify_reason(incident, told, now)
+        if reason:
+            number = len(incident.notices) + 1
+            told = Notice(
+                id=f"msg_{incident.id}_{number:03}",
+                type=reason[0],
+                at=now,
+                reason=reason[1],
+                channels=self.channels,
+                data=replace(incident, notices=(*incident.notices, f"notice-{number:03}.json"), resume=None),
+            )
+            name = self._store.write_notice(incident.id, number, told)
+            incident = replace(incident, notices=(*incident.notices, name))
+        incident = folding.commit(incident, self.resume.generation, self.resume.cursor)
+        self._store.commit(incident)
+        self.last = incident
+        self._open = self._open._replace(incident=incident, committed_at=now, told=told, dirty=False)
+        if reason:
+            log.warning("incident %s %s: %s", incident.id, reason[0].rsplit(".", 1)[-1], incident.summary)
+            self._told()
+
+    def _close(self, now: datetime) -> None:
+        assert self._open is not None  # noqa: S101 - the callers have looked
+        if self._open.told is None:
+            self._commit(now)  # Opened and over in one batch: both are told.
+        closed = folding.close(self._open.incident, now, self.quiet)
+        # A closing is a commit like any other and needs a generation of its own.
+        self.resume = Resume(generation=self.resume.generation + 1, cursor=self.resume.cursor)
+        self._open = self._open._replace(incident=closed)
+        self._commit(now)
+        self._open = None
+
+    def _remember(self, sample: Sample) -> None:
+        self._history.append(sample)
+
+    def _peak(self, incident: Incident) -> Peak:
+        """Raise the peak to the samples around the events; those of a catch-up's own moment say nothing of the past."""
+        peak = incident.peak
+        for sample in self._history:
+            if incident.opened_at - PEAK_LEAD <= sample.at <= incident.last_seen_at + self.quiet:
+                peak = folding.raise_peak(peak, sample)
+        return peak

@@ -1,0 +1,6 @@
+"""Incidents, the cursor and the history on disk. See ARCHITECTURE.md, "What is on disk, and in which order"."""
+
+from agent.store.disk import StoreError
+from agent.store.incidents import NoSuchIncident, Pending, Store
+
+__all__ = ["NoSuchIncident", "Pending", "Store", "StoreError"]

@@ -1,0 +1,286 @@
+"""The incident directories: ``<state>/incidents/<id>/``.
+
+``incident.json`` is written last and is the commit point: a snapshot or notice that it does not name is not there
+yet. A directory without it is what a crash left: the evidence in it is kept, and the replay of the same record finds
+it again by its id.
+"""
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from agent.core.model import Cursor, Incident, Notice, Receipt, Resume, Sample, Snapshot
+from agent.core.settings import StoreSettings
+from agent.store.disk import (
+    StoreError,
+    hold_lock,
+    make_directory,
+    read_json,
+    size_of,
+    sync_directory,
+    write_json,
+)
+from agent.store.history import History
+
+INCIDENT = "incident.json"
+_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
+
+
+class NoSuchIncident(Exception):  # noqa: N818 - the absence of something is no error of the program
+    """No incident has this id, or several begin with it; the text is one clear line."""
+
+
+class Pending(NamedTuple):
+    """A notice that a channel still owes to its receiver; ``file`` is its name without the ending."""
+
+    incident_id: str
+    file: str
+    notice: Notice
+
+
+class _Commit(msgspec.Struct):
+    """The little of incident.json that is needed to find the newest commit."""
+
+    closed_at: datetime | None = None
+    resume: Resume | None = None
+
+
+class Store:
+    """The state directory, read by the commands and written by one service."""
+
+    def __init__(self, directory: Path, settings: StoreSettings | None = None) -> None:
+        self.directory = directory
+        self.settings = settings or StoreSettings()
+        self._incidents = directory / "incidents"
+        self._history = History(directory / "history")
+
+    def open_for_writing(self) -> int:
+        """Make the directories and take the lock (the returned descriptor); StoreError says why it cannot be."""
+        try:
+            make_directory(self._incidents)
+            make_directory(self._history.directory)
+            return hold_lock(self.directory)
+        except OSError as error:
+            raise StoreError(f"{self.directory}: not writable ({error.strerror}); see sockmem-agent doctor") from error
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def ids(self) -> list[str]:
+        """List the committed incidents, oldest first."""
+        return sorted(name for name in self._names() if (self.path(name) / INCIDENT).exists())
+
+    def path(self, incident_id: str) -> Path:
+        """Name the directory of an incident."""
+        return self._incidents / incident_id
+
+    def resolve(self, text: str) -> str:
+        """Find the one incident whose id begins with this text, or the ``last`` one."""
+        ids = self.ids()
+        found = ids[-1:] if text == "last" else [i for i in ids if i == text] or [i for i in ids if i.startswith(text)]
+        if not text or not found:
+            raise NoSuchIncident(f"no incident {text!r} in {self._incidents}; see sockmem-agent incidents list")
+        if len(found) > 1:
+            shown = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")  # noqa: PLR2004 - enough to choose from
+            raise NoSuchIncident(f"{text!r} begins {len(found)} incidents: {shown}; type more of the id")
+        return found[0]
+
+    def load(self, incident_id: str) -> Incident:
+        """Read an incident."""
+        return read_json(self.path(incident_id) / INCIDENT, Incident)
+
+    def snapshots(self, incident_id: str) -> list[Snapshot]:
+        """Read the snapshots that an incident names, oldest first."""
+        return [read_json(self.path(incident_id) / name, Snapshot) for name in self.load(incident_id).snapshots]
+
+    def notices(self, incident_id: str) -> list[tuple[str, Notice, dict[str, Receipt]]]:
+        """Read an incident's notices, each with its name and the receipts by channel."""
+        found = []
+        for name in self.load(incident_id).notices:
+            stem = name.removesuffix(".json")
+            notice = read_json(self.path(incident_id) / name, Notice)
+            receipts = {
+                channel: read_json(path, Receipt)
+                for channel in notice.channels
+                if (path := self._receipt_path(incident_id, stem, channel)).exists()
+            }
+            found.append((stem, notice, receipts))
+        return found
+
+    def pending(self, channel: str) -> list[Pending]:
+        """List the committed notices that this channel owes and has no receipt for, oldest first.
+
+        A look at the names alone decides for an incident that is told: only what is left is opened.
+        """
+        found = []
+        for incident_id in sorted(self._names()):
+            try:
+                names = {entry.name for entry in os.scandir(self.path(incident_id))}
+            except FileNotFoundError:
+                continue  # Pruned by the main thread since it was listed.
+            stems = sorted(n.removesuffix(".json") for n in names if n.startswith("notice-") and n.count(".") == 1)
+            open_stems = [s for s in stems if f"{s}.{channel}.json" not in names]
+            if INCIDENT not in names or not open_stems:
+                continue
+            try:
+                committed = self.load(incident_id).notices
+                for stem in (s for s in open_stems if f"{s}.json" in committed):
+                    notice = read_json(self.path(incident_id) / f"{stem}.json", Notice)
+                    if channel in notice.channels:
+                        found.append(Pending(incident_id, stem, notice))
+            except StoreError:
+                continue  # Told by broken() at every start; one bad file must not stop the others.
+        return sorted(found, key=lambda p: p.notice.at)
+
+    def broken(self) -> list[tuple[str, str]]:
+        """List the directories that hold no readable incident, each with the reason."""
+        found = []
+        for name in sorted(self._names()):
+            if not (self.path(name) / INCIDENT).exists():
+                found.append((name, "interrupted before it was committed; the evidence in it is kept"))
+                continue
+            try:
+                self.load(name)
+            except StoreError as error:
+                found.append((name, str(error)))
+        return found
+
+    def history(self, start: datetime, end: datetime) -> tuple[Sample, ...]:
+        """Read the samples taken from ``start`` to ``end``, oldest first."""
+        return self._history.read(start, end)
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def new_directory(self, incident_id: str) -> bool:
+        """Make the directory of an incident; False when a committed incident has this id already."""
+        path = self.path(incident_id)
+        if (path / INCIDENT).exists():
+            return False
+        make_directory(path)
+        return True
+
+    def write_snapshot(self, incident_id: str, number: int, snapshot: Snapshot) -> str:
+        """Write a snapshot under the next free number from ``number`` on, and return its name.
+
+        A crash may have left an earlier one, nearer to the event, under this number: it stays.
+        """
+        while (path := self.path(incident_id) / f"snapshot-{number:03}.json").exists():
+            number += 1
+        write_json(path, snapshot)
+        return path.name
+
+    def write_notice(self, incident_id: str, number: int, notice: Notice) -> str:
+        """Write a notice and return its name."""
+        path = self.path(incident_id) / f"notice-{number:03}.json"
+        write_json(path, notice)
+        return path.name
+
+    def commit(self, incident: Incident) -> None:
+        """Write incident.json: from here on everything that it names exists."""
+        directory = self.path(incident.id)
+        sync_directory(directory)
+        write_json(directory / INCIDENT, incident)
+        sync_directory(directory)
+
+    def write_receipt(self, pending: Pending, receipt: Receipt) -> None:
+        """Write the proof that a channel is done with a notice."""
+        write_json(self._receipt_path(pending.incident_id, pending.file, receipt.channel), receipt)
+        sync_directory(self.path(pending.incident_id))
+
+    def save_cursor(self, resume: Resume) -> None:
+        """Write cursor.json."""
+        write_json(self.directory / "cursor.json", resume)
+        sync_directory(self.directory)
+
+    def append_sample(self, sample: Sample) -> None:
+        """Add a sample to the history."""
+        self._history.append(sample)
+
+    # --- start and upkeep -------------------------------------------------------------------------------------------
+
+    def newest_commit(self) -> tuple[Resume, Incident | None]:
+        """Find where to read on, and the incident that is still open.
+
+        The highest generation of cursor.json and all incidents is the truth. A file that cannot be read is a
+        StoreError for cursor.json (an administrator decides), and told by ``broken`` for an incident.
+        """
+        newest = Resume(generation=0, cursor=Cursor())
+        path = self.directory / "cursor.json"
+        if path.exists():
+            newest = read_json(path, Resume)
+        open_incident: tuple[int, str] | None = None
+        for incident_id, commit in self._commits():
+            if commit.resume is None:
+                continue
+            newest = max(newest, commit.resume, key=lambda resume: resume.generation)
+            if commit.closed_at is None and (open_incident is None or commit.resume.generation > open_incident[0]):
+                open_incident = (commit.resume.generation, incident_id)
+        return newest, self.load(open_incident[1]) if open_incident else None
+
+    def prune(self, now: datetime, *, dry_run: bool = False) -> list[str]:
+        """Remove what retention no longer keeps, oldest first, and return the ids.
+
+        An open incident, one with a notice still owed, and the newest one are never removed.
+        """
+        keep = self.settings
+        removed: list[str] = []
+        if not self._incidents.is_dir():
+            return removed
+        self._history.prune(now, dry_run=dry_run)
+        ids = self.ids()
+        sizes = {i: size_of(self.path(i)) for i in ids}
+        total = sum(sizes.values())
+        free = shutil.disk_usage(self._incidents).free
+        for incident_id in ids[:-1]:
+            too_old = now - _opened_at(incident_id) > timedelta(days=keep.keep_days)
+            too_many = len(ids) - len(removed) > keep.keep_count
+            if not (too_old or too_many or total > keep.keep_bytes or free < keep.min_free_bytes):
+                break
+            if not self._is_done(incident_id):
+                continue
+            removed.append(incident_id)
+            total -= sizes[incident_id]
+            free += sizes[incident_id]
+            if not dry_run:
+                (self.path(incident_id) / INCIDENT).unlink()
+                shutil.rmtree(self.path(incident_id))
+        for name in set(self._names()) - set(ids):
+            if now - _opened_at(name) > timedelta(days=keep.keep_days) and not dry_run:
+                shutil.rmtree(self.path(name))
+        return removed
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _names(self) -> list[str]:
+        try:
+            return [e.name for e in os.scandir(self._incidents) if _ID.fullmatch(e.name) and e.is_dir()]
+        except FileNotFoundError:
+            return []
+
+    def _receipt_path(self, incident_id: str, stem: str, channel: str) -> Path:
+        return self.path(incident_id) / f"{stem}.{channel}.json"
+
+    def _commits(self) -> Iterator[tuple[str, _Commit]]:
+        for incident_id in self.ids():
+            try:
+                yield incident_id, read_json(self.path(incident_id) / INCIDENT, _Commit)
+            except StoreError:
+                continue  # Told by broken() at every start; one bad file must not stop the service.
+
+    def _is_done(self, incident_id: str) -> bool:
+        """Tell whether an incident is closed and everybody was told; a broken one is done with."""
+        try:
+            if self.load(incident_id).closed_at is None:
+                return False
+            return all(set(notice.channels) <= set(receipts) for _, notice, receipts in self.notices(incident_id))
+        except StoreError:
+            return True
+
+
+def _opened_at(incident_id: str) -> datetime:
+    return datetime.strptime(incident_id[:16], "%Y%m%dT%H%M%S%z")

@@ -1,0 +1,116 @@
+"""What several tests share: a clock to turn by hand, and the kernel's words."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import Cursor, Event, FileCursor, Kind, LogRecord, Provenance
+
+TEXT: dict[Kind, str] = {
+    "out_of_socket_memory": "Out of socket memory",
+    "too_many_orphans": "TCP: too many orphaned sockets",
+    "tcp_mem": "TCP: out of memory -- consider tuning tcp_mem",
+    "suppressed": "net_ratelimit: 273 callbacks suppressed",
+}
+
+
+class FakeClock:
+    """A wall clock that moves only when told to."""
+
+    def __init__(self, start: datetime) -> None:
+        self.time = start
+
+    def __call__(self) -> datetime:
+        return self.time
+
+    def advance(self, seconds: float) -> datetime:
+        self.time += timedelta(seconds=seconds)
+        return self.time
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC))
+
+
+MakeDecided = Callable[..., tuple[LogRecord, Event]]
+
+
+@pytest.fixture
+def make_decided(clock: FakeClock) -> MakeDecided:
+    """Make what the detector hands on: a record with the position behind it, and its event."""
+
+    def make(
+        kind: Kind = "too_many_orphans",
+        *,
+        at: datetime | None = None,
+        offset: int = 100,
+        suppressed: int | None = None,
+        count: int = 1,
+        provenance: Provenance = "kernel",
+    ) -> tuple[LogRecord, Event]:
+        at = at or clock.time
+        line = f"{at:%b %d %H:%M:%S} web1 kernel: [{offset}.000001] {TEXT[kind]}"
+        source = f"/var/log/messages@{offset}"
+        cursor = Cursor(files={"/var/log/messages": FileCursor(device=1, inode=2, offset=offset, marker="m")})
+        record = LogRecord(
+            text=TEXT[kind],
+            line=line,
+            source=source,
+            provenance=provenance,
+            ordinal=offset,
+            at=at,
+            host="web1",
+            cursor=cursor,
+        )
+        event = Event(
+            at=at,
+            uptime=float(offset),
+            host="web1",
+            kind=kind,
+            suppressed=suppressed,
+            count=count,
+            source=source,
+            provenance=provenance,
+            line=line,
+        )
+        return record, event
+
+    return make
+
+
+SOCKSTAT = """sockets: used 290
+TCP: inuse {inuse} orphan {orphan} tw 12 alloc 340 mem {mem}
+UDP: inuse 4 mem 2
+UDPLITE: inuse 0
+RAW: inuse 0
+FRAG: inuse 0 memory 0
+"""
+
+
+def write_proc(root: Path, *, orphan: int = 3, mem: int = 150, aborts: int = 0, inuse: int = 20) -> Path:
+    """Make a small tree shaped like /proc of a host with tcp_max_orphans 8192 and 16 GiB."""
+    files = {
+        "net/sockstat": SOCKSTAT.format(inuse=inuse, orphan=orphan, mem=mem),
+        "net/netstat": f"TcpExt: TCPAbortOnMemory TCPMemoryPressures\nTcpExt: {aborts} 0\n",
+        "net/snmp": "Tcp: CurrEstab OutRsts\nTcp: 12 3\n",
+        "sys/net/ipv4/tcp_mem": "190686\t254251\t381372\n",
+        "sys/net/ipv4/tcp_max_orphans": "8192\n",
+        "sys/kernel/osrelease": "6.1.0-37-amd64\n",
+        "sys/kernel/hostname": "web1\n",
+        "sys/kernel/random/boot_id": "7f3a1c52-0000-4000-8000-000000000001\n",
+        "meminfo": "MemTotal:       16303156 kB\nMemFree:         8151578 kB\nMemAvailable:   12000000 kB\n",
+        "uptime": "86400.00 170000.00\n",
+    }
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+@pytest.fixture
+def proc_root(tmp_path: Path) -> Path:
+    return write_proc(tmp_path / "proc")

@@ -1,0 +1,114 @@
+from datetime import UTC, datetime, timedelta
+
+from msgspec.structs import replace
+
+from agent.core import incident as folding
+from agent.core.model import Diagnosis, Incident, Notice, NoticeType, Peak, Sample, Snapshot
+
+AT = datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC)
+QUIET = timedelta(seconds=300)
+
+
+def opened(make_decided, **kwargs) -> Incident:
+    _, event = make_decided(at=AT, **kwargs)
+    diagnosis = Diagnosis(cause="orphans", confidence="likely", summary="s")
+    return folding.open_incident(event, AT, Snapshot(taken_at=AT, trigger="event", host="web1"), diagnosis)
+
+
+def told(incident: Incident, type_: NoticeType = "sockmem.incident.opened", at: datetime = AT) -> Notice:
+    return Notice(id="msg", type=type_, at=at, reason="r", channels=("ops",), data=incident)
+
+
+def test_the_id_sorts_by_time_and_can_be_typed_and_comes_from_the_first_record():
+    first = folding.incident_id(AT, "line")
+
+    assert first.startswith("20261122T150539Z-")
+    assert len(first) == len("20261122T150539Z-7f3a")
+    assert first == folding.incident_id(AT, "line")
+    assert first != folding.incident_id(AT, "line", attempt=1)
+
+
+def test_folding_counts_by_kind_and_keeps_the_first_of_each(make_decided):
+    incident = opened(make_decided)
+    later = AT + timedelta(seconds=9)
+    _, orphans = make_decided(at=later, count=3)
+    _, memory = make_decided("tcp_mem", at=later)
+    _, suppressed = make_decided("suppressed", at=later, suppressed=273)
+    for event in (orphans, memory, suppressed):
+        incident = folding.fold(incident, event, later)
+
+    assert incident.events == {"too_many_orphans": 4, "tcp_mem": 1, "suppressed": 1}
+    assert incident.suppressed_at_least == 273
+    assert incident.last_seen_at == later
+    assert [e.kind for e in incident.first_of_kind] == ["too_many_orphans", "tcp_mem", "suppressed"]
+
+
+def test_time_that_goes_backwards_does_not_move_last_seen(make_decided):
+    incident = opened(make_decided)
+    _, event = make_decided(at=AT - timedelta(microseconds=1))
+
+    assert folding.fold(incident, event, event.at).last_seen_at == AT
+
+
+def test_an_event_after_the_quiet_period_is_another_incident(make_decided):
+    incident = opened(make_decided)
+
+    assert not folding.is_another(incident, AT + QUIET, QUIET)
+    assert folding.is_another(incident, AT + QUIET + timedelta(seconds=1), QUIET)
+
+
+def test_closing_is_dated_by_the_log_but_never_into_the_future(make_decided):
+    incident = opened(make_decided)
+
+    assert folding.close(incident, AT + timedelta(hours=5), QUIET).closed_at == AT + QUIET
+    assert folding.close(incident, AT + timedelta(seconds=10), QUIET).closed_at == AT + timedelta(seconds=10)
+
+
+def test_one_kernel_record_makes_the_incident_the_kernels(make_decided):
+    incident = opened(make_decided, provenance="claimed")
+    _, event = make_decided(provenance="kernel")
+
+    assert incident.provenance == "claimed"
+    assert folding.fold(incident, event, AT).provenance == "kernel"
+
+
+def test_peaks_rise_and_never_fall():
+    peak = Peak()
+    for orphan, mem in ((5, 100), (9, 50), (7, None)):
+        peak = folding.raise_peak(peak, Sample(at=AT, orphan=orphan, mem=mem))
+
+    assert (peak.orphan, peak.mem) == (9, 100)
+
+
+def test_people_are_told_when_it_opens_and_when_it_is_over_and_not_between(make_decided):
+    incident = opened(make_decided)
+    _, event = make_decided()
+    more = folding.fold(incident, event, AT)
+    closed = folding.close(more, AT + QUIET, QUIET)
+
+    assert folding.notify_reason(incident, None, AT)[0] == "sockmem.incident.opened"
+    assert folding.notify_reason(more, told(incident), AT) is None
+    assert folding.notify_reason(closed, told(incident), AT)[0] == "sockmem.incident.resolved"
+    assert folding.notify_reason(closed, told(closed), AT) is None
+
+
+def test_people_are_told_of_another_cause(make_decided):
+    incident = opened(make_decided)
+    worse = folding.judge_again(incident, Diagnosis(cause="both", confidence="likely", summary="s"))
+
+    assert folding.notify_reason(worse, told(incident), AT) == (
+        "sockmem.incident.updated",
+        "the cause is now both, it was orphans",
+    )
+
+
+def test_people_are_told_of_ten_times_the_events_once_and_then_not_for_fifteen_minutes(make_decided):
+    incident = opened(make_decided)
+    ten = replace(incident, events={"too_many_orphans": 10})
+    hundred = replace(incident, events={"too_many_orphans": 20}, suppressed_at_least=80)
+    updated = told(ten, "sockmem.incident.updated")
+
+    assert folding.notify_reason(replace(incident, events={"too_many_orphans": 9}), told(incident), AT) is None
+    assert folding.notify_reason(ten, told(incident), AT)[0] == "sockmem.incident.updated"
+    assert folding.notify_reason(hundred, updated, AT + timedelta(minutes=14)) is None
+    assert folding.notify_reason(hundred, updated, AT + timedelta(minutes=15))[0] == "sockmem.incident.updated"

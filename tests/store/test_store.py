@@ -1,0 +1,225 @@
+import stat
+from datetime import timedelta
+
+import pytest
+from msgspec.structs import replace
+
+from agent.core import incident as folding
+from agent.core.model import Cursor, Diagnosis, Incident, Notice, Receipt, Resume, Sample, Snapshot
+from agent.core.settings import StoreSettings
+from agent.store import NoSuchIncident, Store, StoreError
+
+DIAGNOSIS = Diagnosis(cause="orphans", confidence="likely", summary="s")
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path / "state", StoreSettings(min_free_bytes=0))
+    store.open_for_writing()
+    return store
+
+
+@pytest.fixture
+def keep(store, clock, make_decided):
+    """Commit an incident that opened ``seconds`` from now."""
+
+    def commit(seconds: float = 0, *, closed: bool = True, generation: int = 1, channels: tuple[str, ...] = ()) -> str:
+        at = clock.time + timedelta(seconds=seconds)
+        record, event = make_decided(at=at)
+        snapshot = Snapshot(taken_at=at, trigger="event", host="web1", raw={"net/sockstat": "TCP: inuse 1\n"})
+        incident = folding.open_incident(event, at, snapshot, DIAGNOSIS)
+        store.new_directory(incident.id)
+        name = store.write_snapshot(incident.id, 1, snapshot)
+        incident = replace(incident, snapshots=(name,), closed_at=at if closed else None)
+        if channels:
+            notice = Notice(
+                id="msg", type="sockmem.incident.opened", at=at, reason="r", channels=channels, data=incident
+            )
+            incident = replace(incident, notices=(store.write_notice(incident.id, 1, notice),))
+        store.commit(folding.commit(incident, generation, record.cursor))
+        return incident.id
+
+    return commit
+
+
+def test_what_was_committed_is_read_back(store, keep):
+    incident_id = keep()
+
+    assert store.ids() == [incident_id]
+    assert store.load(incident_id).snapshots == ("snapshot-001.json",)
+    assert store.snapshots(incident_id)[0].raw == {"net/sockstat": "TCP: inuse 1\n"}
+
+
+def test_files_are_0640_in_directories_0750_whatever_the_umask(store, keep):
+    directory = store.path(keep())
+
+    assert {stat.S_IMODE(p.stat().st_mode) for p in directory.iterdir()} == {0o640}
+    assert {stat.S_IMODE(p.stat().st_mode) for p in (directory, directory.parent, store.directory)} == {0o750}
+
+
+def test_an_id_may_be_shortened_as_long_as_it_is_unambiguous(store, keep):
+    first, second = keep(), keep(3600)
+
+    assert store.resolve(first[:14]) == first
+    assert store.resolve(second) == second
+    assert store.resolve("last") == second
+    with pytest.raises(NoSuchIncident, match=f"begins 2 incidents: {first}, {second}"):
+        store.resolve("2026")
+    with pytest.raises(NoSuchIncident, match="no incident 'x'"):
+        store.resolve("x")
+
+
+def test_no_incident_is_the_last_of_none(store):
+    with pytest.raises(NoSuchIncident, match="no incident 'last'"):
+        store.resolve("last")
+
+
+def test_a_notice_is_owed_only_once_its_incident_is_committed(store, keep, clock):
+    incident_id = keep(channels=("ops",))
+    late = Notice(id="x", type="sockmem.incident.updated", at=clock.time, reason="r", channels=("ops",), data=None)
+    store.write_notice(incident_id, 2, late)
+
+    assert [p.file for p in store.pending("ops")] == ["notice-001"]
+
+
+def test_a_receipt_ends_what_is_owed_to_that_channel_alone(store, keep, clock):
+    incident_id = keep(channels=("ops", "dev"))
+    (pending,) = store.pending("ops")
+    receipt = Receipt(notice="msg", channel="ops", outcome="delivered", at=clock.time, attempts=1, detail="taken")
+    store.write_receipt(pending, receipt)
+
+    assert store.pending("ops") == []
+    assert len(store.pending("dev")) == 1
+    assert store.notices(incident_id)[0][2] == {"ops": receipt}
+
+
+def test_a_channel_that_was_configured_later_owes_nothing(store, keep):
+    keep(channels=("ops",))
+
+    assert store.pending("new") == []
+
+
+def test_one_broken_incident_is_told_and_hides_nothing_else(store, keep):
+    broken, good = keep(channels=("ops",)), keep(3600, channels=("ops",))
+    (store.path(broken) / "incident.json").write_bytes(b'{"id": ')
+
+    assert [p.incident_id for p in store.pending("ops")] == [good]
+    assert [name for name, _ in store.broken()] == [broken]
+    assert store.newest_commit()[0].generation == 1
+    with pytest.raises(StoreError, match=r"incident\.json: cannot be read .*; move it away"):
+        store.load(broken)
+
+
+def test_a_directory_without_incident_json_is_told_and_is_no_incident(store):
+    store.new_directory("20261122T150539Z-7f3a")
+
+    assert store.ids() == []
+    assert store.broken() == [
+        ("20261122T150539Z-7f3a", "interrupted before it was committed; the evidence in it is kept")
+    ]
+
+
+def test_evidence_that_a_crash_left_is_not_overwritten(store, clock):
+    store.new_directory("20261122T150539Z-7f3a")
+    first = Snapshot(taken_at=clock.time, trigger="event")
+    store.write_snapshot("20261122T150539Z-7f3a", 1, first)
+
+    assert store.write_snapshot("20261122T150539Z-7f3a", 1, first) == "snapshot-002.json"
+    assert store.new_directory("20261122T150539Z-7f3a")
+
+
+def test_a_committed_id_is_taken(store, keep):
+    assert not store.new_directory(keep())
+
+
+def test_the_highest_generation_is_where_to_read_on(store, keep, make_decided):
+    open_id = keep(closed=False, generation=7)
+    store.save_cursor(Resume(generation=5, cursor=Cursor(journal="old")))
+    resume, incident = store.newest_commit()
+
+    assert resume.generation == 7
+    assert incident == store.load(open_id)
+    assert resume.cursor == make_decided()[0].cursor
+
+    store.save_cursor(Resume(generation=8, cursor=Cursor(journal="new")))
+    assert store.newest_commit()[0].cursor == Cursor(journal="new")
+
+
+def test_a_cursor_that_cannot_be_read_is_an_error_with_the_mend(store):
+    (store.directory / "cursor.json").write_bytes(b"")
+
+    with pytest.raises(StoreError, match=r"cursor\.json: cannot be read .* move it away"):
+        store.newest_commit()
+
+
+def test_a_second_service_is_refused(store):
+    with pytest.raises(StoreError, match="another sockmem-agent uses this state directory"):
+        Store(store.directory).open_for_writing()
+
+
+def test_a_state_directory_that_cannot_be_made_is_an_error_with_the_mend(tmp_path):
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(StoreError, match="not writable"):
+        Store(tmp_path / "file" / "state").open_for_writing()
+
+
+def test_retention_by_age_spares_the_newest_the_open_and_the_untold(store, keep, clock):
+    old = keep(-400 * 86400)
+    keep(-399 * 86400, closed=False)
+    keep(-398 * 86400, channels=("ops",))
+    newest = keep(-397 * 86400)
+
+    assert store.prune(clock.time, dry_run=True) == [old]
+    assert old in store.ids()
+    assert store.prune(clock.time) == [old]
+    assert old not in store.ids()
+    assert newest in store.ids()
+
+
+def test_retention_by_count_removes_the_oldest(store, keep, clock):
+    ids = [keep(n * 1000) for n in range(5)]
+    store.settings = StoreSettings(keep_count=2, min_free_bytes=0)
+
+    assert store.prune(clock.time) == ids[:3]
+
+
+def test_retention_by_bytes_removes_the_oldest(store, keep, clock):
+    ids = [keep(n * 1000) for n in range(3)]
+    store.settings = StoreSettings(keep_bytes=1, min_free_bytes=0)
+
+    assert store.prune(clock.time) == ids[:2]
+
+
+def test_retention_by_free_space_removes_the_oldest(store, keep, clock):
+    ids = [keep(n * 1000) for n in range(2)]
+    store.settings = StoreSettings(min_free_bytes=2**62)
+
+    assert store.prune(clock.time) == ids[:1]
+
+
+def test_history_survives_and_a_torn_line_is_passed_over(store, clock):
+    store.append_sample(Sample(at=clock.time, orphan=1))
+    path = next((store.directory / "history").iterdir())
+    with path.open("ab") as file:
+        file.write(b'{"at": "2026-11')
+    again = Store(store.directory)
+    again.append_sample(Sample(at=clock.advance(10), orphan=2))
+
+    assert [s.orphan for s in again.history(clock.time - timedelta(hours=1), clock.time)] == [1, 2]
+    assert [s.orphan for s in again.history(clock.time, clock.time)] == [2]
+
+
+def test_history_is_bounded(store, clock):
+    store.append_sample(Sample(at=clock.time - timedelta(hours=50), orphan=1))
+    store.append_sample(Sample(at=clock.time, orphan=2))
+    store.prune(clock.time)
+
+    assert [s.orphan for s in store.history(clock.time - timedelta(hours=60), clock.time)] == [2]
+
+
+def test_the_files_can_be_read_by_a_person(store, keep):
+    text = (store.path(keep()) / "incident.json").read_text()
+
+    assert text.startswith('{\n  "schema": "sockmem-agent/incident/1",\n  "id": "2026')
+    assert isinstance(store.load(store.resolve("last")), Incident)

@@ -1,0 +1,272 @@
+from datetime import timedelta
+
+import pytest
+from conftest import write_proc
+
+from agent.core.model import Notice
+from agent.core.settings import StoreSettings
+from agent.recorder import Recorder
+from agent.store import Store
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path / "state", StoreSettings(min_free_bytes=0))
+    store.open_for_writing()
+    return store
+
+
+@pytest.fixture
+def make_recorder(store, clock, proc_root):
+    """Build a recorder on the store as it is: what a process does when it starts."""
+
+    def make(**kwargs) -> Recorder:
+        words = {"quiet_seconds": 300, "channels": ("ops",), "now": clock, "told": lambda: None, "proc_root": proc_root}
+        return Recorder(store, **{**words, **kwargs})
+
+    return make
+
+
+def run_for(recorder: Recorder, clock, seconds: int) -> None:
+    for _ in range(seconds):
+        clock.advance(1)
+        recorder.tick()
+
+
+def told(store: Store) -> list[str]:
+    return [n.type.rsplit(".", 1)[-1] for i in store.ids() for _, n, _ in store.notices(i)]
+
+
+def test_the_first_event_is_on_disk_and_told_when_handle_returns(store, make_recorder, make_decided):
+    calls = []
+    recorder = make_recorder(told=lambda: calls.append(store.pending("ops")))
+    recorder.handle([make_decided()], recorder.look())
+    incident = store.load(store.resolve("last"))
+
+    assert incident.events == {"too_many_orphans": 1}
+    assert incident.cause == "orphans"
+    assert incident.snapshots == ("snapshot-001.json",)
+    assert [p.notice.type for p in calls[0]] == ["sockmem.incident.opened"]
+    assert calls[0][0].notice.data.id == incident.id
+    assert not recorder.dirty
+
+
+def test_further_events_are_folded_and_committed_within_a_second(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    clock.advance(0.2)
+    recorder.handle([make_decided(offset=200), make_decided(offset=300)], recorder.look())
+
+    assert recorder.dirty
+    run_for(recorder, clock, 1)
+    assert not recorder.dirty
+    assert store.load(store.resolve("last")).events == {"too_many_orphans": 3}
+    assert store.newest_commit()[0].cursor.files["/var/log/messages"].offset == 300
+
+
+def test_a_restart_before_the_commit_reads_the_uncommitted_events_again(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    clock.advance(0.2)
+    recorder.handle([make_decided(offset=200)], recorder.look())
+    again = make_recorder()
+
+    assert again.resume.cursor.files["/var/log/messages"].offset == 100
+    again.handle([make_decided(offset=200)], again.look())
+    again.flush()
+    assert store.load(store.resolve("last")).events == {"too_many_orphans": 2}
+    assert told(store) == ["opened"]
+
+
+def test_follow_ups_come_at_1_5_and_30_seconds(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    start = clock.time
+    recorder.handle([make_decided()], recorder.look())
+    run_for(recorder, clock, 40)
+    snapshots = store.snapshots(store.resolve("last"))
+
+    assert [(s.taken_at - start).total_seconds() for s in snapshots] == [0, 1, 5, 30]
+    assert [s.trigger for s in snapshots] == ["event", "follow_up", "follow_up", "follow_up"]
+
+
+def test_the_incident_closes_after_the_quiet_period_and_that_is_told(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    run_for(recorder, clock, 299)
+    assert told(store) == ["opened"]
+    run_for(recorder, clock, 1)
+
+    incident = store.load(store.resolve("last"))
+    assert told(store) == ["opened", "resolved"]
+    assert incident.closed_at - incident.opened_at == timedelta(seconds=300)
+
+
+def test_two_events_far_apart_by_the_log_are_two_incidents_though_read_together(
+    store, make_recorder, make_decided, clock
+):
+    recorder = make_recorder()
+    old = clock.time - timedelta(hours=3)
+    recorder.handle([make_decided(at=old), make_decided(at=old + timedelta(hours=1), offset=200)], recorder.look())
+
+    first, second = (store.load(i) for i in store.ids())
+    assert first.closed_at == old + timedelta(seconds=300)
+    assert second.closed_at is None
+    assert told(store) == ["opened", "resolved", "opened"]
+
+
+def test_a_log_in_another_time_zone_does_not_close_its_incident_at_once(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.handle([make_decided(at=clock.time - timedelta(hours=2))], recorder.look())
+    run_for(recorder, clock, 299)
+
+    assert told(store) == ["opened"]
+
+
+def test_gauges_of_a_catch_up_are_no_peak_of_the_past(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.handle([make_decided(at=clock.time - timedelta(hours=2))], recorder.look())
+
+    assert store.load(store.resolve("last")).peak.orphan is None
+
+
+def test_the_peak_is_the_highest_sample_around_the_event(store, make_recorder, make_decided, clock, proc_root):
+    recorder = make_recorder()
+    write_proc(proc_root, orphan=8100, mem=5000)
+    recorder.tick()
+    clock.advance(5)
+    write_proc(proc_root, orphan=90, mem=7000)
+    recorder.handle([make_decided()], recorder.look())
+    peak = store.load(store.resolve("last")).peak
+
+    assert (peak.orphan, peak.mem) == (8100, 7000)
+    assert peak.orphan_at == clock.time - timedelta(seconds=5)
+
+
+def test_a_suppressed_line_opens_nothing(store, make_recorder, make_decided):
+    recorder = make_recorder()
+    recorder.handle([make_decided("suppressed", suppressed=9)], recorder.look())
+
+    assert store.ids() == []
+
+
+def test_a_suppressed_line_before_its_event_is_counted_to_it(store, make_recorder, make_decided):
+    recorder = make_recorder()
+    recorder.handle([make_decided("suppressed", suppressed=273), make_decided(offset=200)], recorder.look())
+    incident = store.load(store.resolve("last"))
+
+    assert incident.suppressed_at_least == 273
+    assert incident.first_event.kind == "too_many_orphans"
+
+
+def test_a_suppressed_line_after_the_end_is_counted_to_the_last_incident(store, make_recorder, make_decided, clock):
+    recorder = make_recorder(quiet_seconds=5)
+    recorder.handle([make_decided()], recorder.look())
+    run_for(recorder, clock, 10)
+    recorder.handle([make_decided("suppressed", suppressed=40, offset=200)], recorder.look())
+    resume, still_open = store.newest_commit()
+
+    assert store.load(store.resolve("last")).suppressed_at_least == 40
+    assert resume.cursor.files["/var/log/messages"].offset == 200
+    assert still_open is None
+    assert told(store) == ["opened", "resolved"]
+
+
+def test_the_same_line_again_after_the_end_is_an_incident_of_its_own(store, make_recorder, make_decided, clock):
+    recorder = make_recorder(quiet_seconds=2)
+    recorder.handle([make_decided()], recorder.look())
+    run_for(recorder, clock, 3)
+    recorder.handle([make_decided(at=clock.time - timedelta(seconds=3), offset=100)], recorder.look())
+
+    assert len(store.ids()) == 2
+
+
+def test_a_storm_makes_three_notifications_and_few_snapshots(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    for second in range(120):
+        clock.advance(1)
+        lines = [make_decided(offset=second * 100 + n) for n in range(2)]
+        recorder.handle([*lines, make_decided("suppressed", suppressed=400, offset=second * 100 + 50)], recorder.look())
+        recorder.tick()
+    run_for(recorder, clock, 301)
+    incident = store.load(store.resolve("last"))
+
+    assert incident.events == {"too_many_orphans": 240, "suppressed": 120}
+    assert incident.suppressed_at_least == 48_000
+    assert told(store) == ["opened", "updated", "resolved"]
+    assert len(incident.snapshots) <= 10
+
+
+def test_both_causes_in_one_burst_are_one_incident_that_is_told_again(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    clock.advance(2)
+    recorder.handle([make_decided("tcp_mem", offset=200)], recorder.look())
+
+    assert store.load(store.resolve("last")).cause == "both"
+    assert told(store) == ["opened", "updated"]
+
+
+def test_an_open_incident_is_taken_up_after_a_restart(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    clock.advance(60)
+    again = make_recorder()
+    again.handle([make_decided("tcp_mem", offset=200)], again.look())
+
+    assert len(store.ids()) == 1
+    assert store.load(store.resolve("last")).events == {"too_many_orphans": 1, "tcp_mem": 1}
+    assert told(store) == ["opened", "updated"]
+    run_for(again, clock, 300)
+    assert told(store) == ["opened", "updated", "resolved"]
+
+
+def test_an_incident_whose_evidence_is_gone_is_closed_and_the_service_goes_on(
+    store, make_recorder, make_decided, clock, caplog
+):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    (store.path(store.resolve("last")) / "snapshot-001.json").unlink()
+    make_recorder()
+
+    assert store.load(store.resolve("last")).closed_at is not None
+    assert "snapshot-001.json: cannot be read" in caplog.text
+
+
+def test_samples_are_taken_every_ten_seconds_and_kept_over_a_restart(store, make_recorder, clock):
+    recorder = make_recorder()
+    start = clock.time
+    run_for(recorder, clock, 60)
+
+    assert len(store.history(start, clock.time)) == 6
+    assert len(make_recorder()._history) == 6
+
+
+def test_a_clock_set_back_by_an_hour_delays_nothing(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    clock.advance(-3600)
+    run_for(recorder, clock, 301)
+
+    assert told(store) == ["opened", "resolved"]
+
+
+def test_counters_from_before_the_event_become_rates(store, make_recorder, make_decided, clock, proc_root):
+    recorder = make_recorder()
+    run_for(recorder, clock, 20)
+    write_proc(proc_root, orphan=8190, aborts=57)
+    recorder.handle([make_decided()], recorder.look())
+    incident = store.load(store.resolve("last"))
+    found = [e for f in incident.diagnosis.findings for e in f.evidence if "TCPAbortOnMemory" in e.name]
+
+    assert incident.confidence == "certain"
+    assert any(e.value == 57 for e in found)
+
+
+def test_the_webhook_data_holds_no_position(store, make_recorder, make_decided):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    (pending,) = store.pending("ops")
+
+    assert isinstance(pending.notice, Notice)
+    assert pending.notice.data.resume is None
+    assert pending.notice.data.notices == ("notice-001.json",)
