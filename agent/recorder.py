@@ -166,7 +166,7 @@ class Recorder:
             incident=incident,
             snapshot=[s for s in snapshots if s.trigger == "event"][-1],
             arrived_at=now,
-            committed_at=now,
+            committed_at=now - COMMIT_SPACING,
             snapshot_at=snapshots[-1].taken_at,
             follow_ups=(),
             told=notices[-1][1] if notices else None,

@@ -1,0 +1,131 @@
+"""``sockmem-agent diagnose``: one diagnosis now, without configuration or root."""
+
+import os
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+from msgspec.structs import replace
+
+from agent.cli.common import EX_NOINPUT, config_option, exits, fail, json_option, open_store, print_json, warn
+from agent.config import ConfigError, load_store, state_directory
+from agent.core import kmsg, syslog
+from agent.core.diagnose import diagnose
+from agent.core.model import Diagnosis, Event, Sample
+from agent.core.report import diagnosis_text
+from agent.core.settings import Settings
+from agent.probe import take_snapshot
+from agent.probe.pagesize import PROC, is_this_host
+from agent.store import Store
+
+HISTORY = timedelta(hours=1)
+_ELISION = re.compile(r"\[\s*(?:…|\.\.+)\s*\]\s*")
+
+
+@click.command(
+    name="diagnose",
+    short_help="one diagnosis of this host, now",
+    epilog="Example: sockmem-agent diagnose --message 'TCP: too many orphaned sockets'",
+)
+@click.option("--proc-root", metavar="DIR", help="Read this tree, shaped like /proc, instead of this host's.")
+@click.option(
+    "--message",
+    "messages",
+    metavar="LINE",
+    multiple=True,
+    help="Add the kernel's line as evidence, in any log format; may be given more than once.",
+)
+@click.option("--incident", metavar="ID", help="Diagnose a stored incident again: its id, the start of it, or last.")
+@config_option
+@json_option
+def command(
+    *,
+    proc_root: str | None,
+    messages: tuple[str, ...],
+    incident: str | None,
+    config_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Say why this host runs out of TCP socket memory, or how near it is to that.
+
+    Exit status: 0 whatever the diagnosis, 2 wrong usage, 66 no such directory or incident.
+    """
+    if incident is None:
+        judged = _diagnose_tree(_find_tree(proc_root), messages, config_path)
+    elif proc_root is None and not messages:
+        judged = _diagnose_incident(incident, config_path)
+    else:
+        raise click.UsageError("--incident brings its own evidence: leave out --proc-root and --message")
+    if as_json:
+        print_json(judged)
+    else:
+        click.echo(diagnosis_text(judged))
+
+
+def _diagnose_tree(proc_root: Path, messages: tuple[str, ...], config_path: Path | None) -> Diagnosis:
+    now = datetime.now(UTC).astimezone()
+    snapshot = take_snapshot(proc_root, now, "command")
+    lines = [line for message in messages for line in message.splitlines() if line.strip()]
+    events = [event for number, line in enumerate(lines, 1) if (event := _read_message(line, number, now))]
+    if is_this_host(proc_root):
+        return diagnose(snapshot, tuple(events), _read_history(config_path, now))
+    # Nobody knows when the tree was taken, so a line's date cannot be held against it: who gives both together says
+    # that they belong together. The stamp since boot stays, for the tree has its uptime.
+    return diagnose(snapshot, tuple(replace(event, at=None) for event in events), ())
+
+
+def _read_message(line: str, number: int, now: datetime) -> Event | None:
+    """Turn a line into an event; one that is none of the kernel's socket-memory messages is told and left out."""
+    # Who copies a line by hand often cuts the stamp short: kernel: [...] TCP: ...
+    whole = _ELISION.sub("", line)
+    record = syslog.to_record(os.fsencode(whole), now=now, source="--message", ordinal=number)
+    event = kmsg.detect(replace(record, line=line)) if record else None
+    if event is None:
+        text = record.text if record else line
+        other = kmsg.neighbour(text)
+        hint = f"it is about another limit: {other}" if other else "it is left out"
+        warn(f"--message {number}: not a kernel socket-memory message; {hint}")
+    return event
+
+
+def _diagnose_incident(text: str, config_path: Path | None) -> Diagnosis:
+    store = open_store(config_path)
+    with exits(EX_NOINPUT):
+        incident_id = store.resolve(text)
+        incident = store.load(incident_id)
+        snapshots = store.snapshots(incident_id)
+        history = store.history(incident.opened_at - HISTORY, incident.last_seen_at + HISTORY)
+    if not snapshots:
+        fail(EX_NOINPUT, f"incident {incident_id} has no snapshot: there is nothing to diagnose again")
+    taken = [snapshot for snapshot in snapshots if snapshot.trigger == "event"] or snapshots
+    return diagnose(taken[-1], incident.first_of_kind or (incident.first_event,), history)
+
+
+def _find_tree(proc_root: str | None) -> Path:
+    if proc_root is None:
+        return PROC
+    # An empty path would be the current directory.
+    if not proc_root or not _is_directory(Path(proc_root)):
+        fail(EX_NOINPUT, f"--proc-root: no directory {proc_root!r}; name one that is shaped like /proc")
+    return Path(proc_root)
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def _read_history(config_path: Path | None, now: datetime) -> tuple[Sample, ...]:
+    """Take the service's samples where they can be read: they make rates of counters, but nobody has to have them."""
+    try:
+        settings = Settings(store=load_store(config_path))
+        directory = state_directory(settings, os.environ, os.geteuid())
+        return Store(directory, settings.store).history(now - HISTORY, now)
+    except ConfigError as error:
+        warn(f"{error.errors[0]}; the diagnosis does without the service's samples")
+    except OSError:
+        pass  # Another user's state directory: this command needs no privilege, and a diagnosis no history.
+    return ()

@@ -1,0 +1,23 @@
+"""The gauges and counters alone, cheap enough for every ten seconds of the life of a host."""
+
+from datetime import datetime
+from pathlib import Path
+
+from agent.core import procfs
+from agent.core.gauge import sample_of
+from agent.core.model import Sample, Snapshot
+from agent.probe.reading import Reading
+
+
+def take_sample(proc_root: Path, now: datetime) -> Sample:
+    """Read sockstat and the TcpExt counters; what cannot be read is absent."""
+    reading = Reading(proc_root)
+    return sample_of(
+        Snapshot(
+            taken_at=now,
+            trigger="follow_up",
+            sockstat=reading.parse("net/sockstat", procfs.parse_sockstat),
+            netstat=reading.parse("net/netstat", procfs.parse_netstat) or {},
+            boot_id=reading.parse("sys/kernel/random/boot_id", procfs.parse_word),
+        )
+    )

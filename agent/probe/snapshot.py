@@ -1,0 +1,119 @@
+"""The host, or a tree shaped like its /proc, to a Snapshot: proc(5), cgroups(7).
+
+``net/sockstat`` comes first: the kernel kills what is above the limit, and the gauge falls within milliseconds.
+"""
+
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from agent.core import procfs
+from agent.core.model import Gap, PressureStall, Snapshot, Trigger
+from agent.probe.cgroups import CGROUP_ROOT, socket_memory
+from agent.probe.files import read_head
+from agent.probe.pagesize import find_page_size, is_this_host
+from agent.probe.reading import Reading
+
+# How many integers each holds. Some came or went with a kernel, so only the limits themselves are missed.
+SYSCTLS = {
+    "net.ipv4.tcp_mem": 3,
+    "net.ipv4.tcp_max_orphans": 1,
+    "net.ipv4.tcp_orphan_retries": 1,
+    "net.ipv4.tcp_retries2": 1,
+    "net.ipv4.tcp_rto_max_ms": 1,
+    "net.ipv4.tcp_fin_timeout": 1,
+    "net.ipv4.tcp_rmem": 3,
+    "net.ipv4.tcp_wmem": 3,
+    "net.ipv4.tcp_notsent_lowat": 1,
+    "net.ipv4.tcp_max_tw_buckets": 1,
+    "net.ipv4.tcp_tw_reuse": 1,
+    "net.ipv4.tcp_tw_recycle": 1,
+    "net.core.rmem_max": 1,
+    "net.core.wmem_max": 1,
+    "net.core.mem_pcpu_rsv": 1,
+    "net.core.message_burst": 1,
+    "net.core.message_cost": 1,
+}
+LIMITS = ("net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans")
+STALLS = ("memory", "cpu", "io")
+OTHER_NAMESPACE = (
+    "not there, although other net.ipv4 settings are: a container's network namespace has no such file; "
+    "run on the host, or in a container that shares the host's network"
+)
+
+
+def take_snapshot(proc_root: Path, now: datetime, trigger: Trigger, cgroup_root: Path | None = CGROUP_ROOT) -> Snapshot:
+    """Read everything that a diagnosis rests on, in the order in which it decays; what is missing becomes a gap.
+
+    Of a tree that is not this host's own /proc, nothing is taken from this host: no name, page size or cgroups.
+    """
+    reading = Reading(proc_root)
+    sockstat = reading.parse("net/sockstat", procfs.parse_sockstat, needed=True)
+    netstat = reading.parse("net/netstat", procfs.parse_netstat, needed=True)
+    protocol = reading.parse("net/protocols", procfs.parse_protocols)
+    snmp = reading.parse("net/snmp", procfs.parse_snmp)
+    tcp6_inuse = reading.parse("net/sockstat6", procfs.parse_sockstat6)
+    sysctls = _read_sysctls(reading)
+    meminfo = reading.parse("meminfo", procfs.parse_meminfo, needed=True) or {}
+    live = is_this_host(proc_root)
+    cgroups = cgroup_root if live or cgroup_root != CGROUP_ROOT else None
+    sock_bytes, failcnt = socket_memory(cgroups, reading.gaps) if cgroups else ({}, None)
+    return Snapshot(
+        taken_at=now,
+        trigger=trigger,
+        host=_read_host(reading),
+        kernel=_read_kernel(reading),
+        boot_id=reading.parse("sys/kernel/random/boot_id", procfs.parse_word),
+        uptime_seconds=reading.parse("uptime", procfs.parse_uptime),
+        page_size_bytes=find_page_size(reading, meminfo, live=live),
+        cpus=procfs.parse_stat_cpus(read_head(proc_root / "stat") or ""),
+        sockstat=None if sockstat is None else replace(sockstat, tcp6_inuse=tcp6_inuse),
+        protocol=protocol,
+        sysctls=sysctls,
+        netstat=netstat or {},
+        snmp=snmp or {},
+        meminfo=meminfo,
+        pressure=_read_pressure(reading),
+        cgroup_sock_bytes=sock_bytes,
+        kmem_tcp_failcnt=failcnt,
+        raw=reading.raw,
+        gaps=tuple(reading.gaps),
+    )
+
+
+def _read_sysctls(reading: Reading) -> dict[str, tuple[int, ...]]:
+    """Read the settings, keyed as sysctl(8) writes them; a limit that is missing leaves its reason."""
+    paths = {key: f"sys/{key.replace('.', '/')}" for key in SYSCTLS}
+    values = {
+        key: reading.parse(paths[key], partial(procfs.parse_sysctl, count=count)) for key, count in SYSCTLS.items()
+    }
+    found = {key: value for key, value in values.items() if value is not None}
+    others = any(key not in LIMITS for key in found)
+    for key in LIMITS:
+        if key not in found and not reading.has_missed(paths[key]):
+            reading.miss(paths[key], OTHER_NAMESPACE if others else "not there")
+    return found
+
+
+def _read_host(reading: Reading) -> str | None:
+    name = reading.parse("sys/kernel/hostname", procfs.parse_word)
+    # What the kernel calls itself until somebody gives it a name.
+    return None if name == "(none)" else name
+
+
+def _read_kernel(reading: Reading) -> str | None:
+    release = reading.parse("sys/kernel/osrelease", procfs.parse_word)
+    release = release or reading.parse("version", procfs.parse_version)
+    if release is None:
+        reading.gaps.append(Gap(what="kernel release", why="neither sys/kernel/osrelease nor version tells it"))
+    return release
+
+
+def _read_pressure(reading: Reading) -> dict[str, PressureStall]:
+    found: dict[str, PressureStall] = {}
+    for resource in STALLS:
+        lines = reading.parse(f"pressure/{resource}", procfs.parse_pressure) or {}
+        found |= {f"{resource} {share}": stall for share, stall in lines.items()}
+    return found

@@ -1,0 +1,317 @@
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from agent.cli import diagnose as module
+from agent.cli.diagnose import command
+from agent.core.model import Diagnosis, Event, Incident, Sample, Snapshot
+from agent.probe import take_snapshot
+from agent.store import Store
+
+NOW = datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC)
+ORPHANS = "TCP: too many orphaned sockets"
+FULL = {
+    "net/sockstat": "sockets: used 1386\nTCP: inuse 24 orphan 0 tw 58 alloc 863 mem 87916\n",
+    "sys/net/ipv4/tcp_mem": "43257\t57676\t86514\n",
+    "sys/net/ipv4/tcp_max_orphans": "32768\n",
+}
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    directory = tmp_path / "state"
+    monkeypatch.setenv("STATE_DIRECTORY", str(directory))
+    return directory
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    root = tmp_path / "tree"
+    root.mkdir()
+    for name, text in FULL.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """Note what the real diagnose() is asked."""
+    asked: list[tuple[Any, ...]] = []
+    real = module.diagnose
+
+    def spy(*evidence: Any) -> Diagnosis:
+        asked.append(evidence)
+        return real(*evidence)
+
+    monkeypatch.setattr(module, "diagnose", spy)
+    return asked
+
+
+def run(*args: str) -> Result:
+    return CliRunner().invoke(command, args)
+
+
+def decode(result: Result) -> Diagnosis:
+    assert result.exit_code == 0, result.output
+    return msgspec.json.decode(result.stdout, type=Diagnosis)
+
+
+def test_json_is_one_document_and_nothing_else(tree: Path) -> None:
+    result = run("--proc-root", str(tree), "--json")
+
+    assert decode(result).cause == "tcp_memory"
+    assert result.stderr == ""
+
+
+def test_text_is_for_people(tree: Path) -> None:
+    result = run("--proc-root", str(tree), "--message", "TCP: out of memory -- consider tuning tcp_mem")
+
+    assert result.exit_code == 0
+    assert "tcp_mem" in result.stdout
+    assert not result.stdout.startswith("{")
+
+
+def test_this_host_is_diagnosed_without_a_word_of_complaint() -> None:
+    result = run("--json")
+
+    assert decode(result).cause in {"none", "tcp_memory", "orphans", "both"}
+    assert result.stderr == ""
+
+
+def test_an_empty_tree_gives_a_diagnosis_with_gaps(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    diagnosis = decode(run("--proc-root", str(tmp_path / "empty"), "--json"))
+
+    assert diagnosis.cause == "none"
+    assert any("sockstat" in gap.what for gap in diagnosis.gaps)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "", "tree/net/sockstat", "x" * 5000])
+def test_no_such_tree_is_66_and_one_line(tree: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree.parent)
+    result = run("--proc-root", name, "--json")
+
+    assert result.exit_code == 66
+    assert result.stdout == ""
+    assert result.stderr.startswith("--proc-root: no directory ")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ORPHANS,
+        f"Jan 22 15:05:39 ztm-n08 kernel: [12624150.315458] {ORPHANS}",
+        f"[  128.993937] {ORPHANS}",
+        f"6,1234,5678,-;{ORPHANS}",
+        f"Apr 23 22:43:21 rs1 kernel: […] {ORPHANS}",
+        f"kernel: [ ... ] {ORPHANS}",
+    ],
+)
+def test_a_message_is_claimed_evidence_in_any_format(tree: Path, line: str, judged: list[tuple[Any, ...]]) -> None:
+    diagnosis = decode(run("--proc-root", str(tree), "--json", "--message", line))
+
+    (event,) = judged[0][1]
+    assert ("too_many_orphans", "claimed", line) == (event.kind, event.provenance, event.line)
+    assert diagnosis.cause == "orphans"
+
+
+def test_the_date_of_a_line_is_not_held_against_a_tree_without_one(tree: Path, judged: list[tuple[Any, ...]]) -> None:
+    run("--proc-root", str(tree), "--message", f"Jan 22 15:05:39 h kernel: [12624150.315458] {ORPHANS}")
+
+    assert judged[0][1][0].at is None
+    assert judged[0][1][0].uptime == pytest.approx(12624150.315458)
+
+
+def test_the_date_of_a_line_is_held_against_this_host(judged: list[tuple[Any, ...]]) -> None:
+    run("--message", f"Jan 22 15:05:39 h kernel: {ORPHANS}")
+
+    at = judged[0][1][0].at
+    assert (at.month, at.day) == (1, 22)
+
+
+def test_several_messages_are_several_events(tree: Path, judged: list[tuple[Any, ...]]) -> None:
+    both = f"{ORPHANS}\n\nTCP: out of memory -- consider tuning tcp_mem\n"
+    diagnosis = decode(run("--proc-root", str(tree), "--json", "--message", both, "--message", "Out of socket memory"))
+
+    assert [event.kind for event in judged[0][1]] == ["too_many_orphans", "tcp_mem", "out_of_socket_memory"]
+    assert diagnosis.cause == "both"
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("TCP: time wait bucket table overflow", "it is about another limit: the TIME_WAIT table"),
+        ("Jan 22 15:05:39 h kernel: nf_conntrack: table full, dropping packet", "another limit: the connection"),
+        ("the weather is fine", "it is left out"),
+        (f"Jan 22 15:05:39 h sshd[1]: {ORPHANS}", "it is left out"),
+    ],
+)
+def test_a_line_of_something_else_is_told_and_left_out(
+    tree: Path, line: str, hint: str, judged: list[tuple[Any, ...]]
+) -> None:
+    result = run("--proc-root", str(tree), "--json", "--message", line)
+
+    assert judged[0][1] == ()
+    assert "--message 1: not a kernel socket-memory message; " in result.stderr
+    assert hint in result.stderr
+    assert decode(result).cause == "tcp_memory"
+
+
+def test_samples_of_the_service_are_used_where_they_can_be_read(state: Path, judged: list[tuple[Any, ...]]) -> None:
+    store = Store(state)
+    os.close(store.open_for_writing())
+    sample = Sample(at=datetime.now(UTC) - timedelta(seconds=30), orphan=3)
+    store.append_sample(sample)
+    run("--json")
+
+    assert (sample,) == judged[0][2]
+
+
+def test_samples_of_this_host_say_nothing_of_a_tree(state: Path, tree: Path, judged: list[tuple[Any, ...]]) -> None:
+    store = Store(state)
+    os.close(store.open_for_writing())
+    store.append_sample(Sample(at=datetime.now(UTC), orphan=3))
+    run("--proc-root", str(tree))
+
+    assert judged[0][2] == ()
+
+
+def test_samples_that_may_not_be_read_are_done_without(state: Path) -> None:
+    state.parent.mkdir(exist_ok=True)
+    state.write_text("a file where the directory should be")
+
+    assert decode(run("--json")).cause
+
+
+def test_a_broken_configuration_is_told_and_stops_nothing(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[store\n")
+    result = run("--json", "--config", str(tmp_path / "config.toml"))
+
+    assert decode(result).cause
+    assert f"{tmp_path}/config.toml: " in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def store_incident(state: Path, tree: Path, *, snapshots: bool = True) -> Incident:
+    event = Event(
+        at=NOW,
+        uptime=None,
+        host="web1",
+        kind="too_many_orphans",
+        suppressed=None,
+        count=1,
+        source="x:1",
+        provenance="claimed",
+        line=ORPHANS,
+    )
+    old = Diagnosis(cause="undetermined", confidence="possible", summary="an older opinion")
+    store = Store(state)
+    os.close(store.open_for_writing())
+    incident_id = "20261122T150539Z-7f3a"
+    store.new_directory(incident_id)
+    names = [
+        store.write_snapshot(
+            incident_id, number, msgspec.structs.replace(take_snapshot(tree, at, "event"), trigger=kind)
+        )
+        for number, (at, kind) in enumerate(((NOW, "event"), (NOW + timedelta(seconds=5), "follow_up")), 1)
+    ]
+    incident = Incident(
+        id=incident_id,
+        host="web1",
+        kernel=None,
+        boot_id=None,
+        opened_at=NOW,
+        last_seen_at=NOW,
+        events={"too_many_orphans": 1},
+        provenance="claimed",
+        first_event=event,
+        cause=old.cause,
+        confidence=old.confidence,
+        summary=old.summary,
+        diagnosis=old,
+        snapshots=tuple(names) if snapshots else (),
+    )
+    store.commit(incident)
+    store.append_sample(Sample(at=NOW - timedelta(seconds=10), orphan=9))
+    return incident
+
+
+@pytest.mark.parametrize("text", ["20261122T150539Z-7f3a", "2026", "last"])
+def test_a_stored_incident_is_judged_again_from_its_evidence(
+    state: Path, tree: Path, judged: list[tuple[Any, ...]], text: str
+) -> None:
+    incident = store_incident(state, tree)
+    diagnosis = decode(run("--incident", text, "--json"))
+
+    snapshot, events, history = judged[0]
+    assert isinstance(snapshot, Snapshot)
+    assert (snapshot.taken_at, snapshot.trigger) == (NOW, "event")
+    assert (incident.first_event,) == events
+    assert [sample.orphan for sample in history] == [9]
+    assert diagnosis.cause == "orphans"
+
+
+def test_no_such_incident_is_66_and_one_line() -> None:
+    result = run("--incident", "2019", "--json")
+
+    assert (result.exit_code, result.stdout) == (66, "")
+    assert "no incident '2019'" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_an_incident_whose_snapshot_is_gone_is_66(state: Path, tree: Path) -> None:
+    incident = store_incident(state, tree)
+    (Store(state).path(incident.id) / "snapshot-001.json").unlink()
+    result = run("--incident", "last")
+
+    assert result.exit_code == 66
+    assert "snapshot-001.json: cannot be read" in result.stderr
+
+
+def test_an_incident_without_a_snapshot_is_66(state: Path, tree: Path) -> None:
+    store_incident(state, tree, snapshots=False)
+    result = run("--incident", "last")
+
+    assert result.exit_code == 66
+    assert "has no snapshot" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "args", [("--incident", "last", "--proc-root", "/proc"), ("--incident", "last", "--message", ORPHANS), ("extra",)]
+)
+def test_what_does_not_go_together_is_wrong_usage(args: tuple[str, ...]) -> None:
+    assert run(*args).exit_code == 2
+
+
+def test_help_has_an_example() -> None:
+    assert "Example: sockmem-agent diagnose" in run("--help").stdout
+
+
+def test_a_message_that_is_no_utf_8_is_no_traceback(tree: Path) -> None:
+    program = [sys.executable, "-m", "agent", "diagnose", "--json", "--proc-root", str(tree), "--message"]
+    done = subprocess.run(
+        [*program, b"\xff\xfe TCP: too many orphaned sockets \x00"[:-1]], capture_output=True, check=False, timeout=60
+    )
+
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr
+    assert msgspec.json.decode(done.stdout, type=Diagnosis).cause == "tcp_memory"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can step down to another user")
+def test_this_host_is_diagnosed_without_root(tmp_path: Path) -> None:
+    # Imported before stepping down: the interpreter of the tests may live in root's own home.
+    steps = "import os, agent.cli.diagnose as d; os.setgroups([]); os.setuid(65534); d.command(['--json'])"
+    done = subprocess.run([sys.executable, "-c", steps], capture_output=True, check=False, timeout=60)
+
+    assert msgspec.json.decode(done.stdout, type=Diagnosis).cause == "none"
+    assert done.returncode == 0

@@ -1,0 +1,101 @@
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import Gap
+from agent.probe import cgroups
+from agent.probe.cgroups import socket_memory
+
+
+def plant(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+def test_version_2_gives_the_root_and_one_level_below(tmp_path: Path) -> None:
+    plant(
+        tmp_path,
+        {
+            "cgroup.controllers": "memory",
+            "memory.stat": "anon 1\nsock 900\n",
+            "system.slice/memory.stat": "sock 700\n",
+            "system.slice/nginx.service/memory.stat": "sock 650\n",
+            "user.slice/memory.stat": "anon 1\n",
+            "init.scope/cgroup.procs": "1\n",
+        },
+    )
+    gaps: list[Gap] = []
+
+    assert socket_memory(tmp_path, gaps) == ({"/": 900, "/system.slice": 700}, None)
+    assert gaps == []
+
+
+def limited(usage: int, failcnt: int) -> dict[str, str]:
+    return {"limit": "1048576\n", "usage": f"{usage}\n", "failcnt": f"{failcnt}\n"}
+
+
+def plant_version_1(root: Path, groups: dict[str, dict[str, str]]) -> None:
+    names = {"limit": "limit_in_bytes", "usage": "usage_in_bytes", "failcnt": "failcnt"}
+    for group, files in groups.items():
+        plant(root / "memory" / group, {f"memory.kmem.tcp.{names[key]}": text for key, text in files.items()})
+
+
+def test_version_1_sums_the_refusals_of_groups_with_a_limit(tmp_path: Path) -> None:
+    plant_version_1(
+        tmp_path,
+        {
+            "": {"limit": "9223372036854771712\n", "usage": "0\n", "failcnt": "7\n"},
+            "docker/abc": limited(8192, 41),
+            "docker/def": limited(0, 2),
+            "old": {"limit": "9223372036854775807\n", "usage": "0\n", "failcnt": "9\n"},
+        },
+    )
+    gaps: list[Gap] = []
+
+    assert socket_memory(tmp_path, gaps) == ({"/docker/abc": 8192, "/docker/def": 0}, 43)
+    assert gaps == []
+
+
+def test_version_1_without_a_limit_is_absent_not_zero(tmp_path: Path) -> None:
+    plant_version_1(tmp_path, {"": {"limit": "9223372036854771712\n", "failcnt": "0\n"}})
+
+    assert socket_memory(tmp_path, []) == ({}, None)
+
+
+@pytest.mark.parametrize("files", [{}, {"unified/cgroup.controllers": ""}])
+def test_no_memory_controller_is_nothing(tmp_path: Path, files: dict[str, str]) -> None:
+    assert socket_memory(plant(tmp_path, files), []) == ({}, None)
+
+
+def test_groups_beyond_the_bound_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cgroups, "GROUPS_AT_MOST", 3)
+    plant(tmp_path, {"cgroup.controllers": "memory", **{f"{name}/memory.stat": "sock 1\n" for name in "abcd"}})
+    gaps: list[Gap] = []
+
+    assert socket_memory(tmp_path, gaps) == ({"/a": 1, "/b": 1}, None)
+    assert [Gap(what=str(tmp_path), why="more than 3 groups: the others were not read")] == gaps
+
+
+def test_a_broken_group_is_a_gap_and_no_more(tmp_path: Path) -> None:
+    plant(
+        tmp_path,
+        {"cgroup.controllers": "memory", "a/memory.stat": "sock x\n", "b/memory.stat": "", "c/memory.stat": "sock 5\n"},
+    )
+    gaps: list[Gap] = []
+
+    assert socket_memory(tmp_path, gaps) == ({"/c": 5}, None)
+    assert [
+        Gap(what=f"{tmp_path}/a/memory.stat", why="'x' is not an integer: 'sock x'"),
+        Gap(what=f"{tmp_path}/b/memory.stat", why="empty"),
+    ] == gaps
+
+
+def test_a_broken_limit_of_version_1_is_a_gap(tmp_path: Path) -> None:
+    plant_version_1(tmp_path, {"a": {"limit": "lots\n"}, "b": {"limit": ""}})
+    gaps: list[Gap] = []
+
+    assert socket_memory(tmp_path, gaps) == ({}, None)
+    assert [gap.why for gap in gaps] == ["'lots' is not an integer: 'lots'", "empty"]

@@ -1,0 +1,157 @@
+"""The service as a process: how it starts, reloads, refuses and ends."""
+
+import json
+import signal
+import socket
+
+import pytest
+from harness import AgentProcess, wait_for
+
+LINE = "Nov 22 15:05:39 web1 kernel: [  123.000001] TCP: too many orphaned sockets\n"
+
+
+@pytest.fixture
+def log_file(tmp_path):
+    path = tmp_path / "messages"
+    path.write_text("Nov 22 15:00:00 web1 systemd[1]: Started.\n")
+    return path
+
+
+@pytest.fixture
+def agent(tmp_path, log_file):
+    process = AgentProcess(tmp_path, f'[source]\nkind = "file"\npaths = ["{log_file}"]\n')
+    yield process
+    if not process.ended():
+        process.kill()
+
+
+def append(path, text=LINE):
+    with path.open("a") as file:
+        file.write(text)
+
+
+def test_a_line_becomes_an_incident_on_disk_and_a_block_on_standard_output(agent, log_file):
+    agent.start()
+    append(log_file)
+    wait_for("the block", lambda: "web1" in agent.said())
+
+    assert agent.events() == 1
+    assert agent.stop() == 0
+    incident = agent.store.load(agent.store.resolve("last"))
+    assert incident.provenance == "claimed"
+    assert incident.confidence != "certain"
+    assert incident.host == "web1"
+
+
+def test_a_line_with_time_and_sender_of_somebody_else_is_no_event(agent, log_file):
+    agent.start()
+    append(log_file, LINE.replace("kernel:", "sshd[7]:"))
+    append(log_file)
+    wait_for("the event", agent.events)
+
+    assert agent.stop() == 0
+    assert agent.events() == 1
+
+
+def test_a_bad_configuration_is_told_completely_and_ends_with_78(agent):
+    agent.config.write_text('[source]\nkind = "fax"\n[incident]\nquiet = 3\n')
+    with pytest.raises(AssertionError):
+        agent.start()
+
+    assert agent.stop() == 78
+    assert "kind" in agent.said()
+    assert "quiet_seconds" in agent.said()
+    assert "Traceback" not in agent.said()
+
+
+def test_a_second_agent_on_the_same_state_is_refused_with_1(agent):
+    agent.start()
+    second = AgentProcess(agent.folder, agent.config.read_text())
+    second.log = agent.folder / "second.log"
+    with pytest.raises(AssertionError):
+        second.start()
+
+    assert second.stop() == 1
+    assert "another sockmem-agent uses this state directory" in second.said()
+
+
+def test_a_broken_cursor_is_told_with_the_mend_and_ends_with_1(agent):
+    agent.state.mkdir()
+    (agent.state / "cursor.json").write_text("{")
+    with pytest.raises(AssertionError):
+        agent.start()
+
+    assert agent.stop() == 1
+    assert "cursor.json: cannot be read" in agent.said()
+    assert "Traceback" not in agent.said()
+
+
+def test_sighup_takes_over_a_good_configuration_and_refuses_a_bad_one(agent, log_file, httpserver):
+    httpserver.expect_request("/hook").respond_with_data("ok")
+    agent.start()
+    good = agent.config.read_text()
+    agent.config.write_text("nonsense")
+    agent.signal(signal.SIGHUP)
+    wait_for("the refusal", lambda: "config.toml" in agent.said())
+    agent.config.write_text(
+        f'{good}[[notify]]\nname = "ops"\ntype = "webhook"\nurl = "{httpserver.url_for("/hook")}"\n'
+    )
+    agent.signal(signal.SIGHUP)
+    wait_for("the reload", lambda: "reloaded" in agent.said())
+    append(log_file)
+    wait_for("the POST", lambda: httpserver.log)
+
+    assert agent.stop() == 0
+    assert json.loads(httpserver.log[0][0].data)["data"]["host"] == "web1"
+
+
+def test_what_was_written_while_the_agent_was_down_is_found_at_the_next_start(agent, log_file):
+    agent.start()
+    assert agent.stop() == 0
+    append(log_file)
+    agent.start()
+    wait_for("the event", agent.events)
+
+    assert agent.stop() == 0
+
+
+def test_a_dead_receiver_delays_nothing_and_is_told_later(agent, log_file, httpserver, unused_port):
+    config = agent.config.read_text()
+    channel = '[[notify]]\nname = "ops"\ntype = "webhook"\nurl = "{}"\n'
+    agent.config.write_text(config + channel.format(f"http://127.0.0.1:{unused_port}/secret-token"))
+    agent.start()
+    append(log_file)
+    wait_for("the incident", agent.events)
+    wait_for("the trouble to be told", lambda: "ops" in agent.said())
+    append(log_file)
+    wait_for("the second event", lambda: agent.events() == 2)
+    agent.kill()
+    httpserver.expect_request("/hook").respond_with_data("ok")
+    agent.config.write_text(config + channel.format(httpserver.url_for("/hook")))
+    agent.start()
+    wait_for("the POST", lambda: httpserver.log)
+
+    assert agent.stop() == 0
+    assert json.loads(httpserver.log[0][0].data)["type"] == "sockmem.incident.opened"
+    assert "secret-token" not in agent.said()
+
+
+@pytest.fixture
+def unused_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_systemd_is_told_ready_and_status_and_is_fed(agent, log_file, tmp_path, monkeypatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        agent.start()
+        said = [systemd.recv(4096).decode() for _ in range(2)]
+        assert agent.stop() == 0
+
+    assert said[0] == "READY=1"
+    assert said[1].startswith("WATCHDOG=1\nSTATUS=following ")
+    assert said[1].endswith("no incident yet")
