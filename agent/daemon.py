@@ -122,6 +122,8 @@ class Daemon:
         signal.signal(signal.SIGINT, self._on_stop)
         signal.signal(signal.SIGHUP, self._on_reload)
         self._couriers = self._start_couriers()
+        # "now" is the moment of the first start: a crash a second later must not make it a later one.
+        self._save_position()
         sdnotify.notify("READY=1")
         log.info("following %s; incidents in %s", describe(self._settings.source), self._store.directory)
         try:

@@ -85,9 +85,10 @@ def test_2000_hits_through_50_rotations_and_10_kills_are_all_counted_once(way, t
         agent.kill()
         agent.start()
         wait_for("everybody to be told", lambda: not agent.store.pending("ops"))
-        assert agent.stop() == 0
+        assert 0 == agent.stop()
     finally:
         agent.stop()
+        writer.file.close()
 
     counts = [agent.store.load(i).events["too_many_orphans"] for i in agent.store.ids()]
     opened = [
@@ -95,6 +96,6 @@ def test_2000_hits_through_50_rotations_and_10_kills_are_all_counted_once(way, t
         for request, _ in httpserver.log
         if json.loads(request.data)["type"] == "sockmem.incident.opened"
     ]
-    assert counts == [HITS // INCIDENTS] * INCIDENTS
-    assert len(set(opened)) == INCIDENTS
+    assert [HITS // INCIDENTS] * INCIDENTS == counts
+    assert INCIDENTS == len(set(opened))
     assert "Traceback" not in agent.said()

@@ -43,10 +43,10 @@ def test_the_first_event_is_on_disk_and_told_when_handle_returns(store, make_rec
     recorder.handle([make_decided()], recorder.look())
     incident = store.load(store.resolve("last"))
 
-    assert incident.events == {"too_many_orphans": 1}
-    assert incident.cause == "orphans"
-    assert incident.snapshots == ("snapshot-001.json",)
-    assert [p.notice.type for p in calls[0]] == ["sockmem.incident.opened"]
+    assert {"too_many_orphans": 1} == incident.events
+    assert "orphans" == incident.cause
+    assert ("snapshot-001.json",) == incident.snapshots
+    assert ["sockmem.incident.opened"] == [p.notice.type for p in calls[0]]
     assert calls[0][0].notice.data.id == incident.id
     assert not recorder.dirty
 
@@ -60,8 +60,8 @@ def test_further_events_are_folded_and_committed_within_a_second(store, make_rec
     assert recorder.dirty
     run_for(recorder, clock, 1)
     assert not recorder.dirty
-    assert store.load(store.resolve("last")).events == {"too_many_orphans": 3}
-    assert store.newest_commit()[0].cursor.files["/var/log/messages"].offset == 300
+    assert {"too_many_orphans": 3} == store.load(store.resolve("last")).events
+    assert 300 == store.newest_commit()[0].cursor.files["/var/log/messages"].offset
 
 
 def test_a_restart_before_the_commit_reads_the_uncommitted_events_again(store, make_recorder, make_decided, clock):
@@ -71,11 +71,11 @@ def test_a_restart_before_the_commit_reads_the_uncommitted_events_again(store, m
     recorder.handle([make_decided(offset=200)], recorder.look())
     again = make_recorder()
 
-    assert again.resume.cursor.files["/var/log/messages"].offset == 100
+    assert 100 == again.resume.cursor.files["/var/log/messages"].offset
     again.handle([make_decided(offset=200)], again.look())
     again.flush()
-    assert store.load(store.resolve("last")).events == {"too_many_orphans": 2}
-    assert told(store) == ["opened"]
+    assert {"too_many_orphans": 2} == store.load(store.resolve("last")).events
+    assert ["opened"] == told(store)
 
 
 def test_follow_ups_come_at_1_5_and_30_seconds(store, make_recorder, make_decided, clock):
@@ -85,19 +85,19 @@ def test_follow_ups_come_at_1_5_and_30_seconds(store, make_recorder, make_decide
     run_for(recorder, clock, 40)
     snapshots = store.snapshots(store.resolve("last"))
 
-    assert [(s.taken_at - start).total_seconds() for s in snapshots] == [0, 1, 5, 30]
-    assert [s.trigger for s in snapshots] == ["event", "follow_up", "follow_up", "follow_up"]
+    assert [0, 1, 5, 30] == [(s.taken_at - start).total_seconds() for s in snapshots]
+    assert ["event", "follow_up", "follow_up", "follow_up"] == [s.trigger for s in snapshots]
 
 
 def test_the_incident_closes_after_the_quiet_period_and_that_is_told(store, make_recorder, make_decided, clock):
     recorder = make_recorder()
     recorder.handle([make_decided()], recorder.look())
     run_for(recorder, clock, 299)
-    assert told(store) == ["opened"]
+    assert ["opened"] == told(store)
     run_for(recorder, clock, 1)
 
     incident = store.load(store.resolve("last"))
-    assert told(store) == ["opened", "resolved"]
+    assert ["opened", "resolved"] == told(store)
     assert incident.closed_at - incident.opened_at == timedelta(seconds=300)
 
 
@@ -111,7 +111,7 @@ def test_two_events_far_apart_by_the_log_are_two_incidents_though_read_together(
     first, second = (store.load(i) for i in store.ids())
     assert first.closed_at == old + timedelta(seconds=300)
     assert second.closed_at is None
-    assert told(store) == ["opened", "resolved", "opened"]
+    assert ["opened", "resolved", "opened"] == told(store)
 
 
 def test_a_log_in_another_time_zone_does_not_close_its_incident_at_once(store, make_recorder, make_decided, clock):
@@ -119,7 +119,7 @@ def test_a_log_in_another_time_zone_does_not_close_its_incident_at_once(store, m
     recorder.handle([make_decided(at=clock.time - timedelta(hours=2))], recorder.look())
     run_for(recorder, clock, 299)
 
-    assert told(store) == ["opened"]
+    assert ["opened"] == told(store)
 
 
 def test_gauges_of_a_catch_up_are_no_peak_of_the_past(store, make_recorder, make_decided, clock):
@@ -138,7 +138,7 @@ def test_the_peak_is_the_highest_sample_around_the_event(store, make_recorder, m
     recorder.handle([make_decided()], recorder.look())
     peak = store.load(store.resolve("last")).peak
 
-    assert (peak.orphan, peak.mem) == (8100, 7000)
+    assert (8100, 7000) == (peak.orphan, peak.mem)
     assert peak.orphan_at == clock.time - timedelta(seconds=5)
 
 
@@ -146,7 +146,7 @@ def test_a_suppressed_line_opens_nothing(store, make_recorder, make_decided):
     recorder = make_recorder()
     recorder.handle([make_decided("suppressed", suppressed=9)], recorder.look())
 
-    assert store.ids() == []
+    assert [] == store.ids()
 
 
 def test_a_suppressed_line_before_its_event_is_counted_to_it(store, make_recorder, make_decided):
@@ -154,8 +154,8 @@ def test_a_suppressed_line_before_its_event_is_counted_to_it(store, make_recorde
     recorder.handle([make_decided("suppressed", suppressed=273), make_decided(offset=200)], recorder.look())
     incident = store.load(store.resolve("last"))
 
-    assert incident.suppressed_at_least == 273
-    assert incident.first_event.kind == "too_many_orphans"
+    assert 273 == incident.suppressed_at_least
+    assert "too_many_orphans" == incident.first_event.kind
 
 
 def test_a_suppressed_line_after_the_end_is_counted_to_the_last_incident(store, make_recorder, make_decided, clock):
@@ -165,10 +165,10 @@ def test_a_suppressed_line_after_the_end_is_counted_to_the_last_incident(store, 
     recorder.handle([make_decided("suppressed", suppressed=40, offset=200)], recorder.look())
     resume, still_open = store.newest_commit()
 
-    assert store.load(store.resolve("last")).suppressed_at_least == 40
-    assert resume.cursor.files["/var/log/messages"].offset == 200
+    assert 40 == store.load(store.resolve("last")).suppressed_at_least
+    assert 200 == resume.cursor.files["/var/log/messages"].offset
     assert still_open is None
-    assert told(store) == ["opened", "resolved"]
+    assert ["opened", "resolved"] == told(store)
 
 
 def test_the_same_line_again_after_the_end_is_an_incident_of_its_own(store, make_recorder, make_decided, clock):
@@ -177,7 +177,7 @@ def test_the_same_line_again_after_the_end_is_an_incident_of_its_own(store, make
     run_for(recorder, clock, 3)
     recorder.handle([make_decided(at=clock.time - timedelta(seconds=3), offset=100)], recorder.look())
 
-    assert len(store.ids()) == 2
+    assert 2 == len(store.ids())
 
 
 def test_a_storm_makes_three_notifications_and_few_snapshots(store, make_recorder, make_decided, clock):
@@ -190,9 +190,9 @@ def test_a_storm_makes_three_notifications_and_few_snapshots(store, make_recorde
     run_for(recorder, clock, 301)
     incident = store.load(store.resolve("last"))
 
-    assert incident.events == {"too_many_orphans": 240, "suppressed": 120}
-    assert incident.suppressed_at_least == 48_000
-    assert told(store) == ["opened", "updated", "resolved"]
+    assert {"too_many_orphans": 240, "suppressed": 120} == incident.events
+    assert 48_000 == incident.suppressed_at_least
+    assert ["opened", "updated", "resolved"] == told(store)
     assert len(incident.snapshots) <= 10
 
 
@@ -202,8 +202,8 @@ def test_both_causes_in_one_burst_are_one_incident_that_is_told_again(store, mak
     clock.advance(2)
     recorder.handle([make_decided("tcp_mem", offset=200)], recorder.look())
 
-    assert store.load(store.resolve("last")).cause == "both"
-    assert told(store) == ["opened", "updated"]
+    assert "both" == store.load(store.resolve("last")).cause
+    assert ["opened", "updated"] == told(store)
 
 
 def test_an_open_incident_is_taken_up_after_a_restart(store, make_recorder, make_decided, clock):
@@ -213,11 +213,11 @@ def test_an_open_incident_is_taken_up_after_a_restart(store, make_recorder, make
     again = make_recorder()
     again.handle([make_decided("tcp_mem", offset=200)], again.look())
 
-    assert len(store.ids()) == 1
-    assert store.load(store.resolve("last")).events == {"too_many_orphans": 1, "tcp_mem": 1}
-    assert told(store) == ["opened", "updated"]
+    assert 1 == len(store.ids())
+    assert {"too_many_orphans": 1, "tcp_mem": 1} == store.load(store.resolve("last")).events
+    assert ["opened", "updated"] == told(store)
     run_for(again, clock, 300)
-    assert told(store) == ["opened", "updated", "resolved"]
+    assert ["opened", "updated", "resolved"] == told(store)
 
 
 def test_an_incident_whose_evidence_is_gone_is_closed_and_the_service_goes_on(
@@ -237,8 +237,8 @@ def test_samples_are_taken_every_ten_seconds_and_kept_over_a_restart(store, make
     start = clock.time
     run_for(recorder, clock, 60)
 
-    assert len(store.history(start, clock.time)) == 6
-    assert len(make_recorder()._history) == 6
+    assert 6 == len(store.history(start, clock.time))
+    assert 6 == len(make_recorder()._history)
 
 
 def test_a_clock_set_back_by_an_hour_delays_nothing(store, make_recorder, make_decided, clock):
@@ -247,7 +247,7 @@ def test_a_clock_set_back_by_an_hour_delays_nothing(store, make_recorder, make_d
     clock.advance(-3600)
     run_for(recorder, clock, 301)
 
-    assert told(store) == ["opened", "resolved"]
+    assert ["opened", "resolved"] == told(store)
 
 
 def test_counters_from_before_the_event_become_rates(store, make_recorder, make_decided, clock, proc_root):
@@ -258,7 +258,7 @@ def test_counters_from_before_the_event_become_rates(store, make_recorder, make_
     incident = store.load(store.resolve("last"))
     found = [e for f in incident.diagnosis.findings for e in f.evidence if "TCPAbortOnMemory" in e.name]
 
-    assert incident.confidence == "certain"
+    assert "certain" == incident.confidence
     assert any(e.value == 57 for e in found)
 
 
@@ -269,4 +269,4 @@ def test_the_webhook_data_holds_no_position(store, make_recorder, make_decided):
 
     assert isinstance(pending.notice, Notice)
     assert pending.notice.data.resume is None
-    assert pending.notice.data.notices == ("notice-001.json",)
+    assert ("notice-001.json",) == pending.notice.data.notices

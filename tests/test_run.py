@@ -35,12 +35,12 @@ def test_a_line_becomes_an_incident_on_disk_and_a_block_on_standard_output(agent
     append(log_file)
     wait_for("the block", lambda: "web1" in agent.said())
 
-    assert agent.events() == 1
-    assert agent.stop() == 0
+    assert 1 == agent.events()
+    assert 0 == agent.stop()
     incident = agent.store.load(agent.store.resolve("last"))
-    assert incident.provenance == "claimed"
+    assert "claimed" == incident.provenance
     assert incident.confidence != "certain"
-    assert incident.host == "web1"
+    assert "web1" == incident.host
 
 
 def test_a_line_with_time_and_sender_of_somebody_else_is_no_event(agent, log_file):
@@ -49,8 +49,8 @@ def test_a_line_with_time_and_sender_of_somebody_else_is_no_event(agent, log_fil
     append(log_file)
     wait_for("the event", agent.events)
 
-    assert agent.stop() == 0
-    assert agent.events() == 1
+    assert 0 == agent.stop()
+    assert 1 == agent.events()
 
 
 def test_a_bad_configuration_is_told_completely_and_ends_with_78(agent):
@@ -58,7 +58,7 @@ def test_a_bad_configuration_is_told_completely_and_ends_with_78(agent):
     with pytest.raises(AssertionError):
         agent.start()
 
-    assert agent.stop() == 78
+    assert 78 == agent.stop()
     assert "kind" in agent.said()
     assert "quiet_seconds" in agent.said()
     assert "Traceback" not in agent.said()
@@ -71,7 +71,7 @@ def test_a_second_agent_on_the_same_state_is_refused_with_1(agent):
     with pytest.raises(AssertionError):
         second.start()
 
-    assert second.stop() == 1
+    assert 1 == second.stop()
     assert "another sockmem-agent uses this state directory" in second.said()
 
 
@@ -81,7 +81,7 @@ def test_a_broken_cursor_is_told_with_the_mend_and_ends_with_1(agent):
     with pytest.raises(AssertionError):
         agent.start()
 
-    assert agent.stop() == 1
+    assert 1 == agent.stop()
     assert "cursor.json: cannot be read" in agent.said()
     assert "Traceback" not in agent.said()
 
@@ -101,18 +101,18 @@ def test_sighup_takes_over_a_good_configuration_and_refuses_a_bad_one(agent, log
     append(log_file)
     wait_for("the POST", lambda: httpserver.log)
 
-    assert agent.stop() == 0
-    assert json.loads(httpserver.log[0][0].data)["data"]["host"] == "web1"
+    assert 0 == agent.stop()
+    assert "web1" == json.loads(httpserver.log[0][0].data)["data"]["host"]
 
 
 def test_what_was_written_while_the_agent_was_down_is_found_at_the_next_start(agent, log_file):
     agent.start()
-    assert agent.stop() == 0
+    assert 0 == agent.stop()
     append(log_file)
     agent.start()
     wait_for("the event", agent.events)
 
-    assert agent.stop() == 0
+    assert 0 == agent.stop()
 
 
 def test_a_dead_receiver_delays_nothing_and_is_told_later(agent, log_file, httpserver, unused_port):
@@ -131,8 +131,8 @@ def test_a_dead_receiver_delays_nothing_and_is_told_later(agent, log_file, https
     agent.start()
     wait_for("the POST", lambda: httpserver.log)
 
-    assert agent.stop() == 0
-    assert json.loads(httpserver.log[0][0].data)["type"] == "sockmem.incident.opened"
+    assert 0 == agent.stop()
+    assert "sockmem.incident.opened" == json.loads(httpserver.log[0][0].data)["type"]
     assert "secret-token" not in agent.said()
 
 
@@ -150,8 +150,8 @@ def test_systemd_is_told_ready_and_status_and_is_fed(agent, log_file, tmp_path, 
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
         agent.start()
         said = [systemd.recv(4096).decode() for _ in range(2)]
-        assert agent.stop() == 0
+        assert 0 == agent.stop()
 
-    assert said[0] == "READY=1"
+    assert "READY=1" == said[0]
     assert said[1].startswith("WATCHDOG=1\nSTATUS=following ")
     assert said[1].endswith("no incident yet")

@@ -4,7 +4,6 @@ The service must stay small in memory, so ``run`` never imports what only a term
 """
 
 import importlib
-import sys
 
 import click
 
@@ -56,9 +55,5 @@ def group() -> None:
 
 
 def main() -> None:
-    """Run the command line; a reader that went away (``| head``) is no error worth a traceback."""
-    try:
-        group(prog_name="sockmem-agent")
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(0)
+    """Run the command line."""
+    group(prog_name="sockmem-agent")

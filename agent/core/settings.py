@@ -18,9 +18,12 @@ class SourceSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """``[store]``: where incidents live and how many are kept; an open incident is never pruned."""
+    """``[store]``: where incidents live and how many are kept; an open incident is never pruned.
 
-    directory: str = "/var/lib/sockmem-agent"
+    ``directory`` is "" unless the file sets it: then agent.config.state_directory decides.
+    """
+
+    directory: str = ""
     keep_days: int = 365
     keep_count: int = 1000
     keep_bytes: int = 512 * 1024 * 1024

@@ -1,0 +1,50 @@
+"""The channels: one file each, which turns a notice into what its receiver wants to read.
+
+A channel module is imported only when the configuration names it: `stdout` alone must not cost the memory of requests.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+from agent.core.model import Delivery, Notice
+from agent.core.settings import ChannelSettings
+
+
+class ChannelError(Exception):
+    """A channel cannot work as it is configured; the text is one line, and holds no secret."""
+
+
+class Notifier(Protocol):
+    """Somebody to be told. ``notify`` makes one attempt in bounded time; no failure to be expected is an exception."""
+
+    name: str
+
+    def notify(self, notice: Notice) -> Delivery:
+        """Try once to deliver the notice."""
+        ...
+
+
+def build(settings: ChannelSettings) -> Notifier:
+    """Make the notifier of one ``[[notify]]`` table; a new channel is one file and one line here.
+
+    Raises ChannelError when the address or the signing secret cannot be used.
+    """
+    # ruff: noqa: PLC0415 - lazy on purpose, see the top
+    match settings.type:
+        case "slack":
+            from agent.notifiers.slack import SlackNotifier
+
+            return SlackNotifier(settings.name, settings.url)
+        case "webhook":
+            from agent.notifiers.webhook import WebhookNotifier, read_secret
+
+            secret = read_secret(settings.name, Path(settings.secret_file)) if settings.secret_file else None
+            return WebhookNotifier(settings.name, settings.url, secret)
+        case "alertmanager":
+            from agent.notifiers.alertmanager import AlertmanagerNotifier
+
+            return AlertmanagerNotifier(settings.name, settings.urls, stays_for=settings.give_up_after)
+        case "stdout":
+            from agent.notifiers.stdout import StdoutNotifier
+
+            return StdoutNotifier(settings.name)

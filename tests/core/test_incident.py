@@ -37,17 +37,17 @@ def test_folding_counts_by_kind_and_keeps_the_first_of_each(make_decided):
     for event in (orphans, memory, suppressed):
         incident = folding.fold(incident, event, later)
 
-    assert incident.events == {"too_many_orphans": 4, "tcp_mem": 1, "suppressed": 1}
-    assert incident.suppressed_at_least == 273
+    assert {"too_many_orphans": 4, "tcp_mem": 1, "suppressed": 1} == incident.events
+    assert 273 == incident.suppressed_at_least
     assert incident.last_seen_at == later
-    assert [e.kind for e in incident.first_of_kind] == ["too_many_orphans", "tcp_mem", "suppressed"]
+    assert ["too_many_orphans", "tcp_mem", "suppressed"] == [e.kind for e in incident.first_of_kind]
 
 
 def test_time_that_goes_backwards_does_not_move_last_seen(make_decided):
     incident = opened(make_decided)
     _, event = make_decided(at=AT - timedelta(microseconds=1))
 
-    assert folding.fold(incident, event, event.at).last_seen_at == AT
+    assert AT == folding.fold(incident, event, event.at).last_seen_at
 
 
 def test_an_event_after_the_quiet_period_is_another_incident(make_decided):
@@ -60,7 +60,7 @@ def test_an_event_after_the_quiet_period_is_another_incident(make_decided):
 def test_closing_is_dated_by_the_log_but_never_into_the_future(make_decided):
     incident = opened(make_decided)
 
-    assert folding.close(incident, AT + timedelta(hours=5), QUIET).closed_at == AT + QUIET
+    assert AT + QUIET == folding.close(incident, AT + timedelta(hours=5), QUIET).closed_at
     assert folding.close(incident, AT + timedelta(seconds=10), QUIET).closed_at == AT + timedelta(seconds=10)
 
 
@@ -68,8 +68,8 @@ def test_one_kernel_record_makes_the_incident_the_kernels(make_decided):
     incident = opened(make_decided, provenance="claimed")
     _, event = make_decided(provenance="kernel")
 
-    assert incident.provenance == "claimed"
-    assert folding.fold(incident, event, AT).provenance == "kernel"
+    assert "claimed" == incident.provenance
+    assert "kernel" == folding.fold(incident, event, AT).provenance
 
 
 def test_peaks_rise_and_never_fall():
@@ -77,7 +77,7 @@ def test_peaks_rise_and_never_fall():
     for orphan, mem in ((5, 100), (9, 50), (7, None)):
         peak = folding.raise_peak(peak, Sample(at=AT, orphan=orphan, mem=mem))
 
-    assert (peak.orphan, peak.mem) == (9, 100)
+    assert (9, 100) == (peak.orphan, peak.mem)
 
 
 def test_people_are_told_when_it_opens_and_when_it_is_over_and_not_between(make_decided):
@@ -86,9 +86,9 @@ def test_people_are_told_when_it_opens_and_when_it_is_over_and_not_between(make_
     more = folding.fold(incident, event, AT)
     closed = folding.close(more, AT + QUIET, QUIET)
 
-    assert folding.notify_reason(incident, None, AT)[0] == "sockmem.incident.opened"
+    assert "sockmem.incident.opened" == folding.notify_reason(incident, None, AT)[0]
     assert folding.notify_reason(more, told(incident), AT) is None
-    assert folding.notify_reason(closed, told(incident), AT)[0] == "sockmem.incident.resolved"
+    assert "sockmem.incident.resolved" == folding.notify_reason(closed, told(incident), AT)[0]
     assert folding.notify_reason(closed, told(closed), AT) is None
 
 
@@ -96,10 +96,10 @@ def test_people_are_told_of_another_cause(make_decided):
     incident = opened(make_decided)
     worse = folding.judge_again(incident, Diagnosis(cause="both", confidence="likely", summary="s"))
 
-    assert folding.notify_reason(worse, told(incident), AT) == (
+    assert (
         "sockmem.incident.updated",
         "the cause is now both, it was orphans",
-    )
+    ) == folding.notify_reason(worse, told(incident), AT)
 
 
 def test_people_are_told_of_ten_times_the_events_once_and_then_not_for_fifteen_minutes(make_decided):
@@ -109,6 +109,6 @@ def test_people_are_told_of_ten_times_the_events_once_and_then_not_for_fifteen_m
     updated = told(ten, "sockmem.incident.updated")
 
     assert folding.notify_reason(replace(incident, events={"too_many_orphans": 9}), told(incident), AT) is None
-    assert folding.notify_reason(ten, told(incident), AT)[0] == "sockmem.incident.updated"
+    assert "sockmem.incident.updated" == folding.notify_reason(ten, told(incident), AT)[0]
     assert folding.notify_reason(hundred, updated, AT + timedelta(minutes=14)) is None
-    assert folding.notify_reason(hundred, updated, AT + timedelta(minutes=15))[0] == "sockmem.incident.updated"
+    assert "sockmem.incident.updated" == folding.notify_reason(hundred, updated, AT + timedelta(minutes=15))[0]

@@ -187,7 +187,7 @@ def test_meminfo_is_in_bytes_and_holds_sizes_alone() -> None:
 
 
 def test_meminfo_passes_over_the_table_of_2_4() -> None:
-    assert procfs.parse_meminfo(MEMINFO_2_4) == {"MemTotal": 130183168, "MemFree": 3588096}
+    assert {"MemTotal": 130183168, "MemFree": 3588096} == procfs.parse_meminfo(MEMINFO_2_4)
 
 
 @pytest.mark.parametrize(
@@ -243,8 +243,8 @@ def test_uptime_is_the_first_number() -> None:
 def test_stat_gives_boot_time_and_cpus() -> None:
     text = "cpu  1 2 3\ncpu0 1 2 3\ncpu1 1 2 3\ncpu17 0 0 0\nintr 5\nbtime 1342000000\n"
 
-    assert procfs.parse_stat_btime(text) == 1342000000
-    assert procfs.parse_stat_cpus(text) == 3
+    assert 1342000000 == procfs.parse_stat_btime(text)
+    assert 3 == procfs.parse_stat_cpus(text)
 
 
 def test_stat_without_the_lines_is_absent_not_zero() -> None:
@@ -268,7 +268,7 @@ def test_a_word_is_one_printable_line(text: str) -> None:
 def test_version_gives_the_release() -> None:
     text = "Linux version 2.6.32-754.el6.x86_64 (mockbuild@build.example) (gcc 4.4.7) #1 SMP\n"
 
-    assert procfs.parse_version(text) == "2.6.32-754.el6.x86_64"
+    assert "2.6.32-754.el6.x86_64" == procfs.parse_version(text)
 
 
 @pytest.mark.parametrize("text", ["FreeBSD 13\n", "Linux version", ""])
@@ -294,7 +294,7 @@ def test_auxv_without_a_page_size_is_absent(data: bytes) -> None:
 def test_smaps_gives_the_smallest_page() -> None:
     text = "Size: 8 kB\nKernelPageSize: 2048 kB\nKernelPageSize:       64 kB\nMMUPageSize: 64 kB\n"
 
-    assert procfs.parse_smaps(text) == 65536
+    assert 65536 == procfs.parse_smaps(text)
     assert procfs.parse_smaps("Size: 8 kB\n") is None
 
 

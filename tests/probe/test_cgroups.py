@@ -29,8 +29,8 @@ def test_version_2_gives_the_root_and_one_level_below(tmp_path: Path) -> None:
     )
     gaps: list[Gap] = []
 
-    assert socket_memory(tmp_path, gaps) == ({"/": 900, "/system.slice": 700}, None)
-    assert gaps == []
+    assert ({"/": 900, "/system.slice": 700}, None) == socket_memory(tmp_path, gaps)
+    assert [] == gaps
 
 
 def limited(usage: int, failcnt: int) -> dict[str, str]:
@@ -55,19 +55,19 @@ def test_version_1_sums_the_refusals_of_groups_with_a_limit(tmp_path: Path) -> N
     )
     gaps: list[Gap] = []
 
-    assert socket_memory(tmp_path, gaps) == ({"/docker/abc": 8192, "/docker/def": 0}, 43)
-    assert gaps == []
+    assert ({"/docker/abc": 8192, "/docker/def": 0}, 43) == socket_memory(tmp_path, gaps)
+    assert [] == gaps
 
 
 def test_version_1_without_a_limit_is_absent_not_zero(tmp_path: Path) -> None:
     plant_version_1(tmp_path, {"": {"limit": "9223372036854771712\n", "failcnt": "0\n"}})
 
-    assert socket_memory(tmp_path, []) == ({}, None)
+    assert ({}, None) == socket_memory(tmp_path, [])
 
 
 @pytest.mark.parametrize("files", [{}, {"unified/cgroup.controllers": ""}])
 def test_no_memory_controller_is_nothing(tmp_path: Path, files: dict[str, str]) -> None:
-    assert socket_memory(plant(tmp_path, files), []) == ({}, None)
+    assert ({}, None) == socket_memory(plant(tmp_path, files), [])
 
 
 def test_groups_beyond_the_bound_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,7 @@ def test_groups_beyond_the_bound_are_told(tmp_path: Path, monkeypatch: pytest.Mo
     plant(tmp_path, {"cgroup.controllers": "memory", **{f"{name}/memory.stat": "sock 1\n" for name in "abcd"}})
     gaps: list[Gap] = []
 
-    assert socket_memory(tmp_path, gaps) == ({"/a": 1, "/b": 1}, None)
+    assert ({"/a": 1, "/b": 1}, None) == socket_memory(tmp_path, gaps)
     assert [Gap(what=str(tmp_path), why="more than 3 groups: the others were not read")] == gaps
 
 
@@ -86,7 +86,7 @@ def test_a_broken_group_is_a_gap_and_no_more(tmp_path: Path) -> None:
     )
     gaps: list[Gap] = []
 
-    assert socket_memory(tmp_path, gaps) == ({"/c": 5}, None)
+    assert ({"/c": 5}, None) == socket_memory(tmp_path, gaps)
     assert [
         Gap(what=f"{tmp_path}/a/memory.stat", why="'x' is not an integer: 'sock x'"),
         Gap(what=f"{tmp_path}/b/memory.stat", why="empty"),
@@ -97,5 +97,5 @@ def test_a_broken_limit_of_version_1_is_a_gap(tmp_path: Path) -> None:
     plant_version_1(tmp_path, {"a": {"limit": "lots\n"}, "b": {"limit": ""}})
     gaps: list[Gap] = []
 
-    assert socket_memory(tmp_path, gaps) == ({}, None)
-    assert [gap.why for gap in gaps] == ["'lots' is not an integer: 'lots'", "empty"]
+    assert ({}, None) == socket_memory(tmp_path, gaps)
+    assert ["'lots' is not an integer: 'lots'", "empty"] == [gap.why for gap in gaps]

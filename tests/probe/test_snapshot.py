@@ -60,12 +60,12 @@ def reasons(taken: Snapshot, root: Path) -> dict[str, str]:
 def test_a_whole_tree_is_read_without_a_gap(tmp_path: Path) -> None:
     taken = look(plant(tmp_path, WHOLE))
 
-    assert taken.gaps == ()
+    assert () == taken.gaps
     assert taken.sockstat is not None
     assert TcpSockstat(inuse=24, orphan=3, tw=58, alloc=863, mem=87916) == taken.sockstat.tcp
-    assert taken.sockstat.tcp6_inuse == 7
-    assert taken.netstat == {"TCPAbortOnMemory": 5, "PruneCalled": 2}
-    assert taken.snmp == {"MaxConn": -1, "OutRsts": 4}
+    assert 7 == taken.sockstat.tcp6_inuse
+    assert {"TCPAbortOnMemory": 5, "PruneCalled": 2} == taken.netstat
+    assert {"MaxConn": -1, "OutRsts": 4} == taken.snmp
     assert taken.protocol is not None
     assert taken.protocol.press is True
     expected = {
@@ -75,23 +75,23 @@ def test_a_whole_tree_is_read_without_a_gap(tmp_path: Path) -> None:
         "net.core.mem_pcpu_rsv": (256,),
     }
     assert expected == taken.sysctls
-    assert (
+    assert ("web1", "5.10.0-30-cloud-amd64", 1339.34, 3) == (
         taken.host,
         taken.kernel,
         taken.uptime_seconds,
         taken.cpus,
-    ) == ("web1", "5.10.0-30-cloud-amd64", 1339.34, 3)
-    assert taken.boot_id == "f7dee64d-85cd-47a7-8438-d4ccf300a561"
-    assert taken.meminfo == {"MemTotal": 1048576, "MemFree": 65536000}
-    assert set(taken.pressure) == {"memory some"}
-    assert taken.page_size_bytes == 65536
-    assert (taken.taken_at, taken.trigger) == (NOW, "command")
+    )
+    assert "f7dee64d-85cd-47a7-8438-d4ccf300a561" == taken.boot_id
+    assert {"MemTotal": 1048576, "MemFree": 65536000} == taken.meminfo
+    assert {"memory some"} == set(taken.pressure)
+    assert 65536 == taken.page_size_bytes
+    assert (NOW, "command") == (taken.taken_at, taken.trigger)
 
 
 def test_raw_text_is_kept_by_its_path(tmp_path: Path) -> None:
     taken = look(plant(tmp_path, WHOLE))
 
-    assert taken.raw["net/sockstat"] == SOCKSTAT
+    assert SOCKSTAT == taken.raw["net/sockstat"]
     assert {name for name in WHOLE if name not in {"stat", "self/smaps"}} == set(taken.raw)
 
 
@@ -115,23 +115,23 @@ def test_an_empty_tree_gives_gaps_and_no_value_of_this_host(tmp_path: Path) -> N
     gaps = reasons(taken, tmp_path)
     assert Snapshot(taken_at=NOW, trigger="command", page_size_bytes=4096, gaps=taken.gaps) == taken
     for name in ("net/sockstat", "net/netstat", "sys/net/ipv4/tcp_mem", "sys/net/ipv4/tcp_max_orphans", "meminfo"):
-        assert gaps[name] == "not there"
-    assert gaps["page size"] == "not in this tree: 4096 bytes assumed"
+        assert "not there" == gaps[name]
+    assert "not in this tree: 4096 bytes assumed" == gaps["page size"]
     assert "kernel release" in gaps
-    assert len(taken.gaps) == 7
+    assert 7 == len(taken.gaps)
 
 
 @pytest.mark.parametrize("root", ["nowhere", "file"])
 def test_no_tree_at_all_gives_gaps(tmp_path: Path, root: str) -> None:
     (tmp_path / "file").write_text("x")
 
-    assert len(look(tmp_path / root).gaps) == 7
+    assert 7 == len(look(tmp_path / root).gaps)
 
 
 def test_what_this_kernel_does_not_have_is_no_gap(tmp_path: Path) -> None:
     optional = {"net/sockstat6", "net/protocols", "net/snmp", "pressure/memory", "sys/net/core/mem_pcpu_rsv"}
 
-    assert look(plant(tmp_path, {k: v for k, v in WHOLE.items() if k not in optional})).gaps == ()
+    assert () == look(plant(tmp_path, {k: v for k, v in WHOLE.items() if k not in optional})).gaps
 
 
 def test_a_container_s_namespace_is_told_as_the_reason(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_permission_denied_says_what_to_do(tmp_path: Path) -> None:
     finally:
         os.seteuid(0)
 
-    assert gaps == {"net/netstat": "permission denied: run as root, or let this user read it"}
+    assert {"net/netstat": "permission denied: run as root, or let this user read it"} == gaps
 
 
 def test_a_file_that_stops_answering_is_a_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,15 +227,15 @@ def test_one_broken_line_leaves_the_other_files_alone(tmp_path: Path) -> None:
     taken = look(plant(tmp_path, {**WHOLE, "net/sockstat": "TCP: inuse 5 orphan\n"}))
 
     assert taken.sockstat is None
-    assert taken.netstat["TCPAbortOnMemory"] == 5
-    assert reasons(taken, tmp_path)["net/sockstat"] == "a name without its number: 'TCP: inuse 5 orphan'"
-    assert taken.raw["net/sockstat"] == "TCP: inuse 5 orphan\n"
+    assert 5 == taken.netstat["TCPAbortOnMemory"]
+    assert "a name without its number: 'TCP: inuse 5 orphan'" == reasons(taken, tmp_path)["net/sockstat"]
+    assert "TCP: inuse 5 orphan\n" == taken.raw["net/sockstat"]
 
 
 def test_a_limit_that_does_not_parse_is_told_once(tmp_path: Path) -> None:
     gaps = look(plant(tmp_path, {**WHOLE, "sys/net/ipv4/tcp_mem": "1 2\n"})).gaps
 
-    assert [gap.why for gap in gaps] == ["2 values instead of 3: '1 2'"]
+    assert ["2 values instead of 3: '1 2'"] == [gap.why for gap in gaps]
 
 
 def test_a_tree_in_a_folder_that_is_no_utf_8_can_be_written_down(tmp_path: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_tree_in_a_folder_that_is_no_utf_8_can_be_written_down(tmp_path: Path)
 def test_the_kernel_release_is_taken_from_version_if_need_be(tmp_path: Path) -> None:
     plant(tmp_path, {"version": "Linux version 2.6.32-754.el6.x86_64 (b@h) #1 SMP\n"})
 
-    assert look(tmp_path).kernel == "2.6.32-754.el6.x86_64"
+    assert "2.6.32-754.el6.x86_64" == look(tmp_path).kernel
 
 
 def test_a_host_that_nobody_named_has_no_name(tmp_path: Path) -> None:
@@ -280,24 +280,24 @@ def test_the_page_size_is_that_of_the_tree_s_processes(tmp_path: Path) -> None:
     (tmp_path / "2/auxv").write_bytes(b"")
     (tmp_path / "17/auxv").write_bytes(auxv(65536))
 
-    assert look(tmp_path).page_size_bytes == 65536
+    assert 65536 == look(tmp_path).page_size_bytes
 
 
 def test_the_page_size_comes_from_smaps_without_auxv(tmp_path: Path) -> None:
-    assert look(plant(tmp_path, {"self/smaps": "KernelPageSize: 16 kB\n"})).page_size_bytes == 16384
+    assert 16384 == look(plant(tmp_path, {"self/smaps": "KernelPageSize: 16 kB\n"})).page_size_bytes
 
 
 def test_the_page_size_follows_from_free_memory_as_a_last_resort(tmp_path: Path) -> None:
     files = {"vmstat": "nr_free_pages 1000\n", "meminfo": "MemTotal: 96000 kB\nMemFree: 64000 kB\n"}
 
-    assert look(plant(tmp_path, files)).page_size_bytes == 65536
+    assert 65536 == look(plant(tmp_path, files)).page_size_bytes
 
 
 @pytest.mark.parametrize("files", [{"1/smaps": "KernelPageSize: x kB\n"}, {"vmstat": "nr_free_pages x\n"}])
 def test_a_broken_hint_at_the_page_size_is_no_hint(tmp_path: Path, files: dict[str, str]) -> None:
     taken = look(plant(tmp_path, files))
 
-    assert taken.page_size_bytes == 4096
+    assert 4096 == taken.page_size_bytes
     assert "page size" in reasons(taken, tmp_path)
 
 
@@ -310,7 +310,7 @@ def test_this_host_is_read_whole() -> None:
     assert taken.sockstat is not None
     assert taken.sockstat.tcp.mem is not None
     assert "TCPAbortOnMemory" in taken.netstat
-    assert [gap for gap in taken.gaps if "ipv4" not in gap.what] == []
+    assert [] == [gap for gap in taken.gaps if "ipv4" not in gap.what]
 
 
 def test_this_host_is_known_by_another_name(tmp_path: Path) -> None:

@@ -46,15 +46,15 @@ def test_what_was_committed_is_read_back(store, keep):
     incident_id = keep()
 
     assert store.ids() == [incident_id]
-    assert store.load(incident_id).snapshots == ("snapshot-001.json",)
-    assert store.snapshots(incident_id)[0].raw == {"net/sockstat": "TCP: inuse 1\n"}
+    assert ("snapshot-001.json",) == store.load(incident_id).snapshots
+    assert {"net/sockstat": "TCP: inuse 1\n"} == store.snapshots(incident_id)[0].raw
 
 
 def test_files_are_0640_in_directories_0750_whatever_the_umask(store, keep):
     directory = store.path(keep())
 
-    assert {stat.S_IMODE(p.stat().st_mode) for p in directory.iterdir()} == {0o640}
-    assert {stat.S_IMODE(p.stat().st_mode) for p in (directory, directory.parent, store.directory)} == {0o750}
+    assert {0o640} == {stat.S_IMODE(p.stat().st_mode) for p in directory.iterdir()}
+    assert {0o750} == {stat.S_IMODE(p.stat().st_mode) for p in (directory, directory.parent, store.directory)}
 
 
 def test_an_id_may_be_shortened_as_long_as_it_is_unambiguous(store, keep):
@@ -79,7 +79,7 @@ def test_a_notice_is_owed_only_once_its_incident_is_committed(store, keep, clock
     late = Notice(id="x", type="sockmem.incident.updated", at=clock.time, reason="r", channels=("ops",), data=None)
     store.write_notice(incident_id, 2, late)
 
-    assert [p.file for p in store.pending("ops")] == ["notice-001"]
+    assert ["notice-001"] == [p.file for p in store.pending("ops")]
 
 
 def test_a_receipt_ends_what_is_owed_to_that_channel_alone(store, keep, clock):
@@ -88,15 +88,15 @@ def test_a_receipt_ends_what_is_owed_to_that_channel_alone(store, keep, clock):
     receipt = Receipt(notice="msg", channel="ops", outcome="delivered", at=clock.time, attempts=1, detail="taken")
     store.write_receipt(pending, receipt)
 
-    assert store.pending("ops") == []
-    assert len(store.pending("dev")) == 1
+    assert [] == store.pending("ops")
+    assert 1 == len(store.pending("dev"))
     assert store.notices(incident_id)[0][2] == {"ops": receipt}
 
 
 def test_a_channel_that_was_configured_later_owes_nothing(store, keep):
     keep(channels=("ops",))
 
-    assert store.pending("new") == []
+    assert [] == store.pending("new")
 
 
 def test_one_broken_incident_is_told_and_hides_nothing_else(store, keep):
@@ -105,7 +105,7 @@ def test_one_broken_incident_is_told_and_hides_nothing_else(store, keep):
 
     assert [p.incident_id for p in store.pending("ops")] == [good]
     assert [name for name, _ in store.broken()] == [broken]
-    assert store.newest_commit()[0].generation == 1
+    assert 1 == store.newest_commit()[0].generation
     with pytest.raises(StoreError, match=r"incident\.json: cannot be read .*; move it away"):
         store.load(broken)
 
@@ -113,10 +113,10 @@ def test_one_broken_incident_is_told_and_hides_nothing_else(store, keep):
 def test_a_directory_without_incident_json_is_told_and_is_no_incident(store):
     store.new_directory("20261122T150539Z-7f3a")
 
-    assert store.ids() == []
-    assert store.broken() == [
+    assert [] == store.ids()
+    assert [
         ("20261122T150539Z-7f3a", "interrupted before it was committed; the evidence in it is kept")
-    ]
+    ] == store.broken()
 
 
 def test_evidence_that_a_crash_left_is_not_overwritten(store, clock):
@@ -124,7 +124,7 @@ def test_evidence_that_a_crash_left_is_not_overwritten(store, clock):
     first = Snapshot(taken_at=clock.time, trigger="event")
     store.write_snapshot("20261122T150539Z-7f3a", 1, first)
 
-    assert store.write_snapshot("20261122T150539Z-7f3a", 1, first) == "snapshot-002.json"
+    assert "snapshot-002.json" == store.write_snapshot("20261122T150539Z-7f3a", 1, first)
     assert store.new_directory("20261122T150539Z-7f3a")
 
 
@@ -137,7 +137,7 @@ def test_the_highest_generation_is_where_to_read_on(store, keep, make_decided):
     store.save_cursor(Resume(generation=5, cursor=Cursor(journal="old")))
     resume, incident = store.newest_commit()
 
-    assert resume.generation == 7
+    assert 7 == resume.generation
     assert incident == store.load(open_id)
     assert resume.cursor == make_decided()[0].cursor
 
@@ -206,8 +206,8 @@ def test_history_survives_and_a_torn_line_is_passed_over(store, clock):
     again = Store(store.directory)
     again.append_sample(Sample(at=clock.advance(10), orphan=2))
 
-    assert [s.orphan for s in again.history(clock.time - timedelta(hours=1), clock.time)] == [1, 2]
-    assert [s.orphan for s in again.history(clock.time, clock.time)] == [2]
+    assert [1, 2] == [s.orphan for s in again.history(clock.time - timedelta(hours=1), clock.time)]
+    assert [2] == [s.orphan for s in again.history(clock.time, clock.time)]
 
 
 def test_history_is_bounded(store, clock):
@@ -215,7 +215,7 @@ def test_history_is_bounded(store, clock):
     store.append_sample(Sample(at=clock.time, orphan=2))
     store.prune(clock.time)
 
-    assert [s.orphan for s in store.history(clock.time - timedelta(hours=60), clock.time)] == [2]
+    assert [2] == [s.orphan for s in store.history(clock.time - timedelta(hours=60), clock.time)]
 
 
 def test_the_files_can_be_read_by_a_person(store, keep):

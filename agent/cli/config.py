@@ -1,0 +1,81 @@
+"""``sockmem-agent config``: check a configuration, or show what is in effect."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+from msgspec.structs import replace
+
+from agent.cli.common import (
+    EX_CONFIG,
+    config_option,
+    console,
+    environment,
+    fail,
+    json_option,
+    print_json,
+    settings_or_exit,
+)
+from agent.config import DEFAULT_PATH, ConfigError, channels, load, masked, state_directory
+
+
+@click.group(name="config", epilog="Example: sockmem-agent config check /etc/sockmem-agent/config.toml")
+def command() -> None:
+    """Check or show the configuration."""
+
+
+@command.command(epilog="Example: sockmem-agent config check ./config.toml")
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+@config_option
+def check(file: Path | None, config_path: Path | None) -> None:
+    """Say every mistake in FILE, one line each on standard error.
+
+    Without FILE it is the one that the service would read. Exit status: 0 fit for the service, 78 not.
+    """
+    if file and config_path:
+        raise click.UsageError("name one file: FILE or --config FILE")
+    path = file or config_path
+    try:
+        load(path, environment())
+    except ConfigError as error:
+        fail(EX_CONFIG, *error.errors)
+    if path is None and not DEFAULT_PATH.exists():
+        click.echo(f"{DEFAULT_PATH}: not there, the built-in defaults apply: ok")
+    else:
+        click.echo(f"{path or DEFAULT_PATH}: ok")
+
+
+@command.command(short_help="Show the configuration in effect.", epilog="Example: sockmem-agent config show --json")
+@config_option
+@json_option
+def show(config_path: Path | None, *, as_json: bool) -> None:
+    """Show the configuration in effect, defaults included, as TOML or JSON; of a URL only the host is shown.
+
+    `store.directory` is the state directory that this caller gets. Exit status: 0, or 78 for a bad configuration.
+    """
+    settings = settings_or_exit(config_path)
+    directory = str(state_directory(settings, os.environ, os.geteuid()))
+    effective = replace(settings, store=replace(settings.store, directory=directory), notify=channels(settings))
+    data = masked(effective)
+    if as_json:
+        print_json(data)
+        return
+    exists = config_path or DEFAULT_PATH.exists()
+    origin = str(config_path or DEFAULT_PATH) if exists else f"built-in defaults ({DEFAULT_PATH} is not there)"
+    screen = console()
+    screen.print(f"# {origin}", style="dim")
+    for line in toml_lines(data):
+        screen.print(line, style="bold" if line.startswith("[") else None, soft_wrap=True)
+
+
+def toml_lines(data: dict[str, Any]) -> list[str]:
+    """Write the tables as TOML; JSON's texts, numbers and lists are TOML's too."""
+    lines = []
+    for name, content in data.items():
+        alone = isinstance(content, dict)
+        for table in [content] if alone else content:
+            lines += ["", f"[{name}]" if alone else f"[[{name}]]"]
+            lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()]
+    return lines

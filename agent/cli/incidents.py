@@ -1,0 +1,218 @@
+"""``sockmem-agent incidents``: list, show, export and prune what the service has stored."""
+
+import io
+import os
+import sys
+import tarfile
+from datetime import UTC, datetime
+from gzip import GzipFile
+from pathlib import Path
+
+import click
+import msgspec
+
+from agent.cli.common import (
+    EX_FAILED,
+    EX_NOINPUT,
+    PIPE_WIDTH,
+    config_option,
+    console,
+    exits,
+    fail,
+    json_option,
+    open_store,
+    print_json,
+    warn,
+)
+from agent.cli.incident_page import Told, deliveries, lasted, print_page, suppressed_text, told_text
+from agent.config import SYSTEM_STATE
+from agent.core.incident import events_total
+from agent.core.model import Incident
+from agent.core.words import count_text, printable
+from agent.store import Store
+
+FILE_MODE = 0o640
+ID_HELP = "ID is an incident's id, any beginning of it that is unambiguous, or `last`."
+
+
+@click.group(name="incidents", epilog="Example: sockmem-agent incidents show last")
+def command() -> None:
+    """List, show, export and prune the incidents on disk."""
+
+
+@command.command(
+    name="list", short_help="List the incidents, oldest first.", epilog="Example: sockmem-agent incidents list"
+)
+@config_option
+@json_option
+def list_(config_path: Path | None, *, as_json: bool) -> None:
+    """List the incidents, oldest first; JSON is a list of objects. What cannot be read is named on standard error."""
+    store = open_store(config_path)
+    with exits(EX_NOINPUT):
+        broken = store.broken()
+        unreadable = {name for name, _ in broken}
+        found = [(store.load(i), *deliveries(store, i)) for i in store.ids() if i not in unreadable]
+    for name, why in broken:
+        warn(f"incident {name}: {why}")
+    if as_json:
+        print_json([_summary(store, incident, told) for incident, told, _ in found])
+    elif found:
+        _print_table([(incident, told) for incident, told, _ in found])
+    else:
+        click.echo(f"no incidents in {store.directory}" + ("" if store.directory.is_dir() else ", which is not there"))
+        if os.geteuid() and str(store.directory) != SYSTEM_STATE and Path(SYSTEM_STATE).exists():
+            warn(f"the service keeps its incidents in {SYSTEM_STATE}: ask as root")
+    for _, _, why_not in found:
+        if why_not:
+            warn(why_not)
+
+
+@command.command(
+    short_help="Show one incident: what, when, why, and what to do.",
+    epilog="Example: sockmem-agent incidents show last",
+)
+@click.argument("incident_id", metavar="ID")
+@config_option
+@json_option
+def show(incident_id: str, config_path: Path | None, *, as_json: bool) -> None:
+    """Show one incident: what happened, when, why, what to do, and who was told.
+
+    JSON is incident.json with `path` and `deliveries` added. Exit status: 0, 66 no such incident.
+    """
+    store = open_store(config_path)
+    with exits(EX_NOINPUT):
+        incident = store.load(store.resolve(incident_id))
+        told, why_not = deliveries(store, incident.id)
+    if why_not:
+        warn(why_not)
+    if not as_json:
+        print_page(store, incident, told)
+        return
+    print_json(msgspec.to_builtins(incident) | {"path": str(store.path(incident.id)), "deliveries": told})
+
+
+@command.command(
+    short_help="Write an HTML page (not there yet).", epilog="Example: sockmem-agent incidents report last"
+)
+@click.argument("incident_id", metavar="ID")
+@config_option
+def report(incident_id: str, config_path: Path | None) -> None:
+    """Write one incident as a self-contained HTML page: this release cannot do that yet. Exit status: 1."""
+    store = open_store(config_path)
+    with exits(EX_NOINPUT):
+        found = store.resolve(incident_id)
+    fail(
+        EX_FAILED,
+        "sockmem-agent: the HTML page is not part of this release yet; "
+        f"until then: sockmem-agent incidents show {found}, or incidents export {found}",
+    )
+
+
+@command.command(
+    short_help="Pack one incident into a .tar.gz to send to somebody.",
+    epilog="Example: sockmem-agent incidents export last --output - | ssh admin@example.org 'cat > incident.tar.gz'",
+)
+@click.argument("incident_id", metavar="ID")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write this file (or into this directory) instead of ./ID.tar.gz; - is standard output.",
+)
+@config_option
+def export(incident_id: str, output: Path | None, config_path: Path | None) -> None:
+    """Pack one incident's directory into a .tar.gz: the same incident always gives the same bytes.
+
+    It holds this host's name, log lines, addresses and sysctls, and no secret of a channel. Exit status: 0, 66 no
+    such incident, 1 cannot write.
+    """
+    store = open_store(config_path)
+    with exits(EX_NOINPUT):
+        found = store.resolve(incident_id)
+        archive = pack(store.path(found))
+    if str(output) == "-":
+        if sys.stdout.isatty():
+            fail(EX_FAILED, "sockmem-agent: an archive is nothing for a terminal; redirect it, or use --output FILE")
+        sys.stdout.buffer.write(archive)
+        return
+    name = f"{found}.tar.gz"
+    target = Path(name) if output is None else output / name if output.is_dir() else output
+    with exits(EX_FAILED):
+        target.touch(FILE_MODE)
+        target.write_bytes(archive)
+    click.echo(str(target))
+
+
+@command.command(
+    short_help="Apply the retention of [store] now.", epilog="Example: sockmem-agent incidents prune --dry-run"
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@config_option
+@json_option
+def prune(config_path: Path | None, *, dry_run: bool, as_json: bool) -> None:
+    """Remove the incidents that [store] keep_days, keep_count, keep_bytes and min_free_bytes no longer keep.
+
+    The service does this by itself. An incident that is open, or still to be told, stays.
+    """
+    store = open_store(config_path)
+    with exits(EX_FAILED):
+        removed = store.prune(datetime.now(UTC), dry_run=dry_run)
+    if as_json:
+        print_json({"dry_run": dry_run, "removed": removed})
+        return
+    for incident_id in removed:
+        click.echo(incident_id)
+    verb = "would be removed" if dry_run else "removed"
+    click.echo(f"{len(removed)} incident{'' if len(removed) == 1 else 's'} {verb} from {store.directory}", err=True)
+
+
+def pack(directory: Path) -> bytes:
+    """Pack the files of an incident, sorted, with the time of the incident's id and no owner's name."""
+    buffer = io.BytesIO()
+    opened_at = datetime.strptime(directory.name[:16], "%Y%m%dT%H%M%S%z")
+    with (
+        GzipFile(fileobj=buffer, mode="wb", filename="", mtime=0) as compressed,
+        tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for path in sorted(directory.iterdir()):
+            # A name with a dot in front is a file that is just being written.
+            if path.name.startswith(".") or path.is_symlink() or not path.is_file():
+                continue
+            data = path.read_bytes()
+            member = tarfile.TarInfo(f"{directory.name}/{path.name}")
+            member.size, member.mode, member.mtime = len(data), FILE_MODE, int(opened_at.timestamp())
+            archive.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def _summary(store: Store, incident: Incident, told: list[Told]) -> dict[str, object]:
+    names = ("id", "host", "opened_at", "last_seen_at", "closed_at", "cause", "confidence", "summary", "events")
+    counts = {word: sum(entry.outcome == word for entry in told) for word in ("delivered", "pending", "gave_up")}
+    return {name: getattr(incident, name) for name in names} | {
+        "class": incident.class_,
+        "suppressed_at_least": incident.suppressed_at_least,
+        "provenance": incident.provenance,
+        "notices": counts,
+        "path": str(store.path(incident.id)),
+    }
+
+
+def _print_table(rows: list[tuple[Incident, list[Told]]]) -> None:
+    from rich.table import Table  # noqa: PLC0415 - the service must not load it
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("ID", "OPENED", "LASTED", "CAUSE", "EVENTS", "SUPPR.", "TOLD", "HOST"):
+        table.add_column(name, justify="right" if name in {"EVENTS", "SUPPR."} else "left", no_wrap=True)
+    for incident, told in rows:
+        table.add_row(
+            incident.id,
+            f"{incident.opened_at.astimezone():%Y-%m-%d %H:%M}",
+            lasted(incident),
+            f"{incident.cause} ({incident.confidence})",
+            count_text(events_total(incident) - incident.suppressed_at_least),
+            suppressed_text(incident),
+            told_text(told),
+            printable(incident.host or "-", 40),
+            style="bold" if incident.closed_at is None else None,
+        )
+    console(PIPE_WIDTH).print(table)

@@ -1,0 +1,140 @@
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from agent.cli import doctor, group
+
+Run = Callable[..., Result]
+
+NAMES = [
+    "configuration",
+    "source",
+    "log level",
+    "state directory",
+    "/proc",
+    "sock_diag",
+    "cgroup ids",
+    "clock",
+    "channel term",
+]
+
+
+@pytest.fixture
+def run(tmp_path: Path, proc_root: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run the doctor with this configuration, on a log of its own."""
+    log = tmp_path / "messages"
+    log.write_text("")
+    path = tmp_path / "config.toml"
+    # This machine's own limits and gauges are not the test's business.
+    monkeypatch.setattr(doctor, "check_proc", lambda: doctor.Check("/proc", "ok", "as the test wants it"))
+    good = f'[source]\nkind = "file"\npaths = ["{log}"]\n[[notify]]\nname = "term"\ntype = "stdout"\n'
+
+    def invoke(*args: str, config: str = good) -> Result:
+        path.write_text(config)
+        environ = {"STATE_DIRECTORY": str(tmp_path / "state")}
+        return CliRunner().invoke(group, ["doctor", "--config", str(path), *args], env=environ)
+
+    return invoke
+
+
+def test_there_is_one_line_a_check(run: Run) -> None:
+    lines = run().stdout.splitlines()
+
+    for name, line in zip(NAMES, lines, strict=False):
+        status, rest = line[:4].strip(), line[6:]
+        assert status in {"ok", "warn", "fail"}
+        assert rest.startswith(name)
+        assert status == "ok" or "; mend: " in rest
+
+
+def test_json_is_one_document_with_every_check(run: Run) -> None:
+    document = json.loads(run("--json").stdout)
+
+    assert [check["name"] for check in document["checks"]] == NAMES
+    assert {"name", "status", "detail", "mend"} == set(document["checks"][0])
+
+
+def test_the_exit_status_is_1_with_a_fail_and_0_without(run: Run, tmp_path: Path) -> None:
+    good, bad = run("--json"), run("--json", config='[source]\nkind = "file"\npaths = ["/does/not/exist"]\n')
+
+    assert (good.exit_code, json.loads(good.stdout)["ok"]) == (0, True)
+    assert (bad.exit_code, json.loads(bad.stdout)["ok"]) == (1, False)
+
+
+def test_a_bad_configuration_fails_with_every_mistake_and_the_other_checks_go_on(run: Run) -> None:
+    document = json.loads(run("--json", config="[incident]\nquiet_seconds = 0\nfoo = 1\n").stdout)
+
+    failed = [check for check in document["checks"] if check["name"] == "configuration"]
+    assert [check["status"] for check in failed] == ["fail", "fail"]
+    assert "clock" in [check["name"] for check in document["checks"]]
+
+
+def test_a_url_that_everybody_can_read_warns(run: Run, tmp_path: Path) -> None:
+    config = '[[notify]]\nname = "ops"\ntype = "slack"\nurl = "https://hooks.slack.com/verysecret"\n'
+    (tmp_path / "config.toml").touch(0o644)
+
+    result = run("--json", config=config)
+
+    first = json.loads(result.stdout)["checks"][0]
+    assert (first["name"], first["status"]) == ("configuration", "warn")
+    assert first["mend"].startswith("chmod o-r ")
+    assert "verysecret" not in result.output
+
+    (tmp_path / "config.toml").chmod(0o640)
+    assert json.loads(run("--json", config=config).stdout)["checks"][0]["status"] == "ok"
+
+
+def test_its_help_has_an_example() -> None:
+    result = CliRunner().invoke(group, ["doctor", "--help"])
+
+    assert "Example: sockmem-agent doctor" in result.stdout
+
+
+def in_a_terminal(environ: dict[str, str]) -> bytes:
+    """Run the doctor on a pseudo-terminal, and return what it would show."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agent", "doctor"],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=theirs,
+        env={key: value for key, value in os.environ.items() if key != "NO_COLOR"} | {"TERM": "xterm"} | environ,
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 65536)
+        except OSError:  # The end of a pseudo-terminal is an error of its own.
+            break
+        if not part:
+            break
+        shown += part
+    os.close(ours)
+    process.wait(timeout=30)
+    return shown
+
+
+def test_a_terminal_gets_colour_unless_no_color_is_set() -> None:
+    assert b"\x1b[32mok" in in_a_terminal({})
+    assert b"\x1b[3" not in in_a_terminal({"NO_COLOR": "1"})
+
+
+def test_a_pipe_gets_no_colour_even_when_forced() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "agent", "doctor"],
+        capture_output=True,
+        check=False,
+        env=os.environ | {"FORCE_COLOR": "1"},
+        stdin=subprocess.DEVNULL,
+    )
+
+    assert done.stdout.startswith(b"ok")
+    assert b"\x1b" not in done.stdout

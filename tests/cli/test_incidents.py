@@ -1,0 +1,382 @@
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from msgspec.structs import replace
+
+from agent.cli import group
+from agent.cli.incidents import pack
+from agent.core import incident as folding
+from agent.core.model import (
+    Advice,
+    Diagnosis,
+    Event,
+    Finding,
+    LogRecord,
+    Notice,
+    Receipt,
+    Snapshot,
+    Sockstat,
+    TcpSockstat,
+)
+from agent.core.settings import StoreSettings
+from agent.store import Pending, Store
+
+Run = Callable[..., Result]
+Keep = Callable[..., str]
+Tell = Callable[..., None]
+
+DIAGNOSIS = Diagnosis(
+    cause="orphans",
+    confidence="certain",
+    summary="The kernel ran out of orphaned sockets.",
+    findings=(Finding(claim="orphans at the limit", cause="orphans", confidence="certain"),),
+    advice=(Advice(action="Find who leaves them", why="they are somebody's", risk="none", commands=("ss -tan",)),),
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    store = Store(tmp_path / "state", StoreSettings(min_free_bytes=0))
+    store.open_for_writing()
+    return store
+
+
+@pytest.fixture
+def keep(store: Store, clock: Callable[[], datetime], make_decided: Callable[..., tuple[LogRecord, Event]]) -> Keep:
+    """Commit an incident that opened ``seconds`` from now, with two channels to be told and no receipts."""
+
+    def commit(seconds: float = 0, *, closed: bool = True, host: str = "web1") -> str:
+        at = clock.time + timedelta(seconds=seconds)
+        record, event = make_decided(at=at, suppressed=240, count=12)
+        sockstat = Sockstat(tcp=TcpSockstat(orphan=65_535, mem=12_345))
+        snapshot = Snapshot(taken_at=at, trigger="event", host=host, kernel="6.1.0-37-amd64", sockstat=sockstat)
+        incident = folding.open_incident(replace(event, host=host), at, snapshot, DIAGNOSIS)
+        store.new_directory(incident.id)
+        name = store.write_snapshot(incident.id, 1, snapshot)
+        end = at + timedelta(seconds=300)
+        incident = replace(incident, snapshots=(name,), last_seen_at=end, closed_at=end if closed else None)
+        notice = Notice(
+            id="msg",
+            type="sockmem.incident.opened",
+            at=at,
+            reason="the kernel ran out",
+            channels=("ops", "pager"),
+            data=incident,
+        )
+        incident = replace(incident, notices=(store.write_notice(incident.id, 1, notice),))
+        store.commit(folding.commit(incident, 1, record.cursor))
+        return incident.id
+
+    return commit
+
+
+@pytest.fixture
+def tell(store: Store, clock: Callable[[], datetime]) -> Tell:
+    """Write the receipt of a channel."""
+
+    def write(incident_id: str, channel: str, outcome: str, detail: str = "HTTP 200") -> None:
+        stem, notice, _ = store.notices(incident_id)[0]
+        receipt = Receipt(notice=notice.id, channel=channel, outcome=outcome, at=clock.time, attempts=3, detail=detail)
+        store.write_receipt(Pending(incident_id, stem, notice), receipt)
+
+    return write
+
+
+@pytest.fixture
+def run(tmp_path: Path, store: Store) -> Run:
+    """Run a command on the store, and return its result."""
+    config = tmp_path / "config.toml"
+    config.write_text(f'[store]\ndirectory = "{store.directory}"\nmin_free_bytes = 0\n')
+
+    def invoke(*args: str) -> Result:
+        command, *rest = args
+        environ = {"STATE_DIRECTORY": None, "NO_COLOR": None}
+        return CliRunner().invoke(group, ["incidents", command, "--config", str(config), *rest], env=environ)
+
+    return invoke
+
+
+def test_list_without_incidents_says_where_it_looked(run: Run, store: Store) -> None:
+    result = run("list")
+
+    assert (result.exit_code, result.stdout) == (0, f"no incidents in {store.directory}\n")
+    assert json.loads(run("list", "--json").stdout) == []
+
+
+def test_list_shows_one_line_an_incident_oldest_first(run: Run, keep: Keep, tell: Tell) -> None:
+    second, first = keep(3600, closed=False), keep()
+    tell(first, "ops", "delivered")
+    tell(first, "pager", "gave_up")
+
+    lines = run("list").stdout.splitlines()
+
+    assert lines[0].split()[:2] == ["ID", "OPENED"]
+    assert [first, second] == [line.split()[0] for line in lines[1:]]
+    for part in ("orphans (certain)", " 12 ", " 240+ ", "web1", "1/2, 1 GIVEN UP", "5 min"):
+        assert part in lines[1], part
+    for part in ("OPEN", "0/2, 2 pending"):
+        assert part in lines[2], part
+
+
+def test_list_json_is_one_list(run: Run, keep: Keep, tell: Tell, store: Store) -> None:
+    incident_id = keep()
+    tell(incident_id, "ops", "delivered")
+
+    (entry,) = json.loads(run("list", "--json").stdout)
+
+    assert entry["id"] == incident_id
+    assert entry["events"] == {"too_many_orphans": 12}
+    assert entry["suppressed_at_least"] == 240
+    assert entry["notices"] == {"delivered": 1, "pending": 1, "gave_up": 0}
+    assert entry["path"] == str(store.path(incident_id))
+
+
+def test_list_names_what_cannot_be_read_and_shows_the_rest(run: Run, keep: Keep, store: Store) -> None:
+    good, bad = keep(), keep(60)
+    (store.path(bad) / "incident.json").write_text("{")
+
+    result = run("list")
+
+    assert result.exit_code == 0
+    assert good in result.stdout
+    assert bad not in result.stdout
+    assert f"incident {bad}: " in result.stderr
+
+
+def test_a_hostile_host_name_cannot_steer_the_terminal(run: Run, keep: Keep) -> None:
+    keep(host="web1\x1b[2J\u202eevil")
+
+    shown = run("list").stdout + run("show", "last").stdout
+
+    assert "\x1b" not in shown
+    assert "\u202e" not in shown
+
+
+def test_show_tells_the_whole_story(run: Run, keep: Keep, tell: Tell) -> None:
+    incident_id = keep()
+    tell(incident_id, "ops", "delivered")
+    tell(incident_id, "pager", "gave_up", "HTTP 503")
+
+    page = run("show", incident_id).stdout
+
+    for part in (
+        incident_id,
+        DIAGNOSIS.summary,
+        "web1, Linux 6.1.0-37-amd64",
+        "too_many_orphans 12; suppressed at least 240",
+        "kernel: the source proves that the kernel wrote it",
+        "TCP: too many orphaned sockets",
+        "snapshot-001.json (event): orphan 65,535, mem 12,345",
+        "notice-001  opened    ops: delivered",
+        "notice-001  opened    pager: GIVEN UP",
+        "after 3 attempts: HTTP 503",
+    ):
+        assert part in page, part
+
+
+def test_show_takes_a_beginning_and_last(run: Run, keep: Keep) -> None:
+    first, second = keep(), keep(3600)
+
+    assert first in run("show", first[:14]).stdout
+    assert second in run("show", "last").stdout
+
+
+def test_show_json_is_the_incident_with_its_deliveries(run: Run, keep: Keep, tell: Tell, store: Store) -> None:
+    incident_id = keep()
+    tell(incident_id, "ops", "delivered")
+    on_disk = json.loads((store.path(incident_id) / "incident.json").read_text())
+
+    shown = json.loads(run("show", "last", "--json").stdout)
+
+    assert {key: shown[key] for key in on_disk} == on_disk
+    assert shown.keys() - on_disk.keys() == {"path", "deliveries"}
+    assert [(d["channel"], d["outcome"], d["attempts"]) for d in shown["deliveries"]] == [
+        ("ops", "delivered", 3),
+        ("pager", "pending", None),
+    ]
+
+
+@pytest.mark.parametrize("command", ["show", "export", "report"])
+@pytest.mark.parametrize("text", ["last", "2026", "../../etc", ""])
+def test_no_such_incident_is_66_and_one_line(run: Run, command: str, text: str) -> None:
+    result = run(command, text)
+
+    assert result.exit_code == 66
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_ambiguous_beginning_lists_the_candidates(run: Run, keep: Keep) -> None:
+    first, second = keep(), keep(3600)
+
+    result = run("show", "2026")
+
+    assert result.exit_code == 66
+    assert first in result.stderr
+    assert second in result.stderr
+
+
+def test_a_broken_incident_is_66_and_named(run: Run, keep: Keep, store: Store) -> None:
+    (store.path(keep()) / "incident.json").write_text("{")
+
+    result = run("show", "last")
+
+    assert result.exit_code == 66
+    assert "incident.json: cannot be read" in result.stderr
+
+
+def test_a_broken_snapshot_is_told_beside_the_page(run: Run, keep: Keep, store: Store) -> None:
+    incident_id = keep()
+    (store.path(incident_id) / "snapshot-001.json").write_text("{")
+
+    result = run("show", incident_id)
+
+    assert result.exit_code == 0
+    assert DIAGNOSIS.summary in result.stdout
+    assert "snapshot-001.json: cannot be read" in result.stderr
+
+
+def test_report_says_plainly_that_it_is_not_there_yet(run: Run, keep: Keep) -> None:
+    incident_id = keep()
+
+    result = run("report", "last")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "not part of this release yet" in result.stderr
+    assert incident_id in result.stderr
+
+
+def test_export_packs_every_file_with_nobodys_name(run: Run, keep: Keep, store: Store, tmp_path: Path) -> None:
+    incident_id = keep()
+    (store.path(incident_id) / ".notice-002.json.new").write_text("half")
+    target = tmp_path / "out.tar.gz"
+
+    result = run("export", "last", "--output", str(target))
+
+    assert (result.exit_code, result.stdout) == (0, f"{target}\n")
+    with tarfile.open(target) as archive:
+        members = archive.getmembers()
+        assert [f"{incident_id}/{n}" for n in ("incident.json", "notice-001.json", "snapshot-001.json")] == [
+            member.name for member in members
+        ]
+        assert {(0, 0, "", "", 0o640)} == {(m.uid, m.gid, m.uname, m.gname, m.mode) for m in members}
+        stored = archive.extractfile(members[0])
+        assert stored is not None
+        assert (store.path(incident_id) / "incident.json").read_bytes() == stored.read()
+
+
+def test_export_of_one_incident_is_always_the_same_bytes(run: Run, keep: Keep, store: Store, tmp_path: Path) -> None:
+    incident_id = keep()
+    before = pack(store.path(incident_id))
+    for path in store.path(incident_id).iterdir():
+        os.utime(path, (1, 1))
+
+    assert before == pack(store.path(incident_id))
+
+
+def test_export_goes_into_a_directory_and_the_working_directory(
+    run: Run, keep: Keep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    incident_id = keep()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there").mkdir()
+
+    run("export", "last", "--output", str(tmp_path / "there"))
+    run("export", "last")
+
+    assert (tmp_path / "there" / f"{incident_id}.tar.gz").is_file()
+    assert (tmp_path / f"{incident_id}.tar.gz").stat().st_mode & 0o007 == 0
+
+
+def test_export_that_cannot_be_written_is_one_line(run: Run, keep: Keep, tmp_path: Path) -> None:
+    keep()
+
+    result = run("export", "last", "--output", str(tmp_path / "none" / "x.tar.gz"))
+
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "No such file or directory" in result.stderr
+
+
+def test_export_to_standard_output_is_the_archive_alone(keep: Keep, store: Store) -> None:
+    incident_id = keep()
+    environ = os.environ | {"STATE_DIRECTORY": str(store.directory)}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "agent", "incidents", "export", "last", "--output", "-"],
+        capture_output=True,
+        check=True,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+    )
+
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        assert f"{incident_id}/incident.json" in archive.getnames()
+
+
+def test_prune_says_what_it_would_remove_and_then_removes_it(run: Run, keep: Keep, tell: Tell, tmp_path: Path) -> None:
+    old, new = keep(-400 * 86_400), keep()
+    for channel in ("ops", "pager"):
+        tell(old, channel, "delivered")
+
+    would = run("prune", "--dry-run", "--json")
+    assert json.loads(would.stdout) == {"dry_run": True, "removed": [old]}
+    assert old in run("list").stdout
+
+    result = run("prune")
+
+    assert (result.exit_code, result.stdout) == (0, f"{old}\n")
+    assert "1 incident removed" in result.stderr
+    assert [new] == [entry["id"] for entry in json.loads(run("list", "--json").stdout)]
+
+
+def test_a_bad_store_table_is_78_and_another_tables_mistake_is_not_ours(tmp_path: Path, store: Store) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text('[store]\nkeep_days = 0\n[[notify]]\nname = "x"\n')
+    result = CliRunner().invoke(group, ["incidents", "list", "--config", str(config)])
+
+    assert result.exit_code == 78
+    assert result.stderr == f"{config}: [store]: key `keep_days` must be 1 to 36500 days, not 0\n"
+
+    config.write_text(f'[store]\ndirectory = "{store.directory}"\n[[notify]]\nname = "x"\n')
+    result = CliRunner().invoke(group, ["incidents", "list", "--config", str(config)], env={"STATE_DIRECTORY": None})
+
+    assert result.exit_code == 0
+
+
+def test_a_directory_that_may_not_be_read_is_one_line(run: Run, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("agent.store.incidents.os.scandir", refuse)
+
+    result = run("list")
+
+    assert result.exit_code == 66
+    assert result.stderr.endswith("Permission denied; run this as root or as the agent's user\n")
+
+
+@pytest.mark.parametrize("args", [[], ["list"], ["show"], ["report"], ["export"], ["prune"]])
+def test_every_help_has_an_example(args: list[str]) -> None:
+    result = CliRunner().invoke(group, ["incidents", *args, "--help"])
+
+    assert result.exit_code == 0
+    assert "Example: sockmem-agent incidents" in result.stdout
+
+
+def test_nothing_is_made_by_looking(tmp_path: Path) -> None:
+    missing = tmp_path / "none"
+
+    result = CliRunner().invoke(group, ["incidents", "list"], env={"STATE_DIRECTORY": str(missing)})
+
+    assert result.stdout == f"no incidents in {missing}, which is not there\n"
+    assert not Path(missing).exists()

@@ -1,0 +1,123 @@
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from pytest_httpserver import HTTPServer
+
+from agent.cli import group
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run ``notify test`` with this configuration."""
+    path = tmp_path / "config.toml"
+
+    def invoke(config: str, *args: str) -> Result:
+        path.write_text(config)
+        return CliRunner().invoke(group, ["notify", "test", "--config", str(path), *args])
+
+    return invoke
+
+
+def channel(name: str, kind: str, **keys: str) -> str:
+    lines = [f'{key} = "{value}"' for key, value in ({"name": name, "type": kind} | keys).items()]
+    return "\n".join(["[[notify]]", *lines, ""])
+
+
+def test_without_channels_it_is_standard_output(run: Run) -> None:
+    result = run("")
+
+    assert result.exit_code == 0
+    assert "test notification" in result.stdout
+    assert "stdout (stdout): delivered: printed" in result.stdout
+
+
+def test_a_receiver_that_takes_it_is_exit_status_0(run: Run, httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/hook", method="POST").respond_with_data("", status=204)
+
+    result = run(channel("ops", "webhook", url=httpserver.url_for("/hook")))
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.startswith("ops (webhook): delivered: ")
+    (request, _) = httpserver.log[0]
+    assert request.get_json()["type"] == "sockmem.test"
+    assert request.headers["webhook-id"].startswith("test-")
+
+
+def test_every_channel_is_tried_and_one_failure_is_exit_status_1(run: Run, httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/busy").respond_with_data("", status=503)
+    httpserver.expect_request("/gone").respond_with_data("", status=410)
+    httpserver.expect_request("/good").respond_with_data("", status=200)
+    config = "".join(channel(name, "webhook", url=httpserver.url_for(f"/{name}")) for name in ("busy", "gone", "good"))
+
+    result = run(config)
+
+    lines = result.stdout.splitlines()
+    assert result.exit_code == 1
+    assert [line.split(":")[0] for line in lines] == ["busy (webhook)", "gone (webhook)", "good (webhook)"]
+    assert "NOT delivered" in lines[0]
+    assert "would try again" in lines[0]
+    assert "has to be mended" in lines[1]
+    assert " delivered: " in lines[2]
+
+
+def test_one_channel_can_be_chosen(run: Run, httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/b").respond_with_data("", status=200)
+    config = channel("a", "webhook", url=httpserver.url_for("/a")) + channel(
+        "b", "webhook", url=httpserver.url_for("/b")
+    )
+
+    result = run(config, "--channel", "b")
+
+    assert result.exit_code == 0
+    assert [request.path for request, _ in httpserver.log] == ["/b"]
+
+
+def test_an_unknown_channel_is_one_line_that_names_the_known(run: Run) -> None:
+    result = run(channel("ops", "stdout"), "--channel", "opps")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "sockmem-agent: no channel 'opps' is configured; there are: ops\n"
+
+
+def test_json_is_one_document_even_beside_the_stdout_channel(run: Run, httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/x").respond_with_data("", status=500)
+
+    result = run(channel("term", "stdout") + channel("x", "webhook", url=httpserver.url_for("/x")), "--json")
+
+    document = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert [(c["channel"], c["outcome"]) for c in document["channels"]] == [("term", "delivered"), ("x", "retry")]
+    assert "test notification" in result.stderr
+
+
+def test_nobody_listening_is_one_line_without_the_url(run: Run) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        result = run(channel("ops", "slack", url=f"http://127.0.0.1:{port}/services/verysecret"))
+
+    assert result.exit_code == 1
+    assert "ops (slack): NOT delivered" in result.stdout
+    assert "verysecret" not in result.output
+    assert len(result.stdout.splitlines()) == 1
+
+
+def test_a_bad_configuration_sends_nothing_and_says_every_mistake(run: Run, httpserver: HTTPServer) -> None:
+    result = run(channel("ops", "webhook", url=httpserver.url_for("/x")) + "[incident]\nquiet_seconds = 0\nfoo = 1\n")
+
+    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 2)
+    assert httpserver.log == []
+
+
+@pytest.mark.parametrize("args", [[], ["test"]])
+def test_every_help_of_notify_has_an_example(args: list[str]) -> None:
+    result = CliRunner().invoke(group, ["notify", *args, "--help"])
+
+    assert result.exit_code == 0
+    assert "Example: sockmem-agent notify test" in result.stdout

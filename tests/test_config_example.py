@@ -1,0 +1,51 @@
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agent.config import load
+from agent.core.settings import ChannelSettings, Settings
+
+EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
+
+
+def uncommented() -> dict[str, Any]:
+    """Parse the example with its keys uncommented: `#key = ...` without a blank is a key, `# Text` is a text."""
+    return tomllib.loads(re.sub(r"^#(?=[\[a-z])", "", EXAMPLE.read_text(), flags=re.MULTILINE))
+
+
+def test_the_example_as_it_stands_is_the_default_configuration(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.toml"
+    empty.write_text("")
+
+    assert load(empty, {}) == load(EXAMPLE, {})
+
+
+def test_the_example_shows_every_key_and_nothing_else() -> None:
+    document = uncommented()
+
+    assert set(Settings.__struct_fields__) == set(document)
+    for field in msgspec.structs.fields(Settings):
+        if field.name != "notify":
+            assert set(field.type.__struct_fields__) == set(document[field.name]), field.name
+    assert set(ChannelSettings.__struct_fields__) == {key for table in document["notify"] for key in table}
+
+
+def test_the_example_shows_every_type_of_channel_with_the_default_patience() -> None:
+    tables = uncommented()["notify"]
+
+    assert {"slack", "webhook", "alertmanager", "stdout"} == {table["type"] for table in tables}
+    assert {ChannelSettings(name="x", type="stdout").give_up_after} == {table["give_up_after"] for table in tables}
+
+
+def test_the_examples_channels_are_valid_when_uncommented(tmp_path: Path) -> None:
+    (tmp_path / "ops-url").write_text("https://hooks.slack.com/services/x\n")
+    (tmp_path / "hook-secret").write_text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n")
+    path = tmp_path / "config.toml"
+    path.write_text(re.sub(r"^#(?=[\[a-z])", "", EXAMPLE.read_text(), flags=re.MULTILINE))
+
+    settings = load(path, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+
+    assert [channel.name for channel in settings.notify] == ["ops", "hook", "alerts", "terminal"]
