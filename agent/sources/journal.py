@@ -1,0 +1,267 @@
+"""Follow the kernel's records in the systemd journal; the only module that imports systemd-python's reader.
+
+sd-journal(3), sd_journal_seek_cursor(3), sd_journal_wait(3), systemd.journal-fields(7). journald reads /dev/kmsg
+(journald-kmsg.c) and writes for a real kernel message
+
+    _TRANSPORT=kernel  SYSLOG_FACILITY=0  SYSLOG_IDENTIFIER=kernel  MESSAGE=TCP: too many orphaned sockets
+
+but for what root wrote to /dev/kmsg facility 1, and ``TCP: `` taken off MESSAGE into SYSLOG_IDENTIFIER=TCP: both
+fields are asked for, so such lines never come here, and ordinary entries
+cost nothing, because the journal is indexed by field.
+
+Every batch seeks anew from the last position instead of trusting where the reader stands: rotation, vacuuming, a file
+thrown out as damaged and a directory made again are then all the same case. Measured: 0.25 ms with 60 journal files.
+"""
+
+# ruff: noqa: SLF001 - Reader's public get_next() converts every field of every entry: 14 times slower, measured.
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from systemd.journal import INVALIDATE, Reader
+
+from agent.core.model import Cursor, Gap, LogRecord
+from agent.sources import journal_files
+
+BATCH = 1000
+# sd_journal_wait restarts in full when a signal arrives, so a longer wait would delay SIGTERM.
+WAIT_AT_MOST_SECONDS = 1.0
+# The kernel's own records end at 2 KiB; this bounds what a forged or damaged field can cost.
+FIELD_AT_MOST_BYTES = 64 * 1024
+MATCHES = ("_TRANSPORT=kernel", "SYSLOG_FACILITY=0")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_SEQUENCE = re.compile(r"s=([0-9a-f]{32});i=([0-9a-f]{1,16});")
+
+
+class JournalSource:
+    """The kernel's records of this host's journal, or of the journal files in ``directory``.
+
+    ``cursor`` wins over ``start``. A directory that is not there yet is waited for; everything in it is then new.
+    """
+
+    def __init__(self, directory: str = "", start: str = "now", cursor: Cursor | None = None) -> None:
+        self._directory = directory
+        self._start = start
+        self._position = cursor.journal if cursor else None
+        self._reader: Reader = None
+        self._roots: tuple[tuple[int, int], ...] = ()
+        self._ordinal = 0
+        self._more = False
+        self._check_due = True
+        self._suspects: frozenset[str] = frozenset()
+        self._unreadable = 0
+        self._gaps: list[Gap] = []
+        self._told: set[Gap] = set()
+        if self._open() is None:
+            self._start = "beginning"
+
+    def read(self) -> Iterator[LogRecord]:
+        """Yield one batch of unread kernel records, oldest first."""
+        self._more = False
+        try:
+            reader = self._open()
+            if reader is not None:
+                yield from self._batch(reader)
+        except OSError as error:
+            self._tell("the journal", f"reading failed ({error.strerror or error}); it is opened anew")
+            self.close()
+
+    def wait(self, timeout: float) -> None:
+        """Return when the journal changed, or after ``timeout`` seconds, one at most."""
+        seconds = 0.0 if self._more else min(timeout, WAIT_AT_MOST_SECONDS)
+        if self._reader is None:
+            time.sleep(seconds)
+        elif self._reader.wait(seconds) == INVALIDATE:
+            self._check_due = True
+
+    def position(self) -> Cursor:
+        """Tell the place behind the last entry that was read, or looked at by the journal's index and passed over."""
+        return Cursor(journal=self._position)
+
+    def gaps(self) -> tuple[Gap, ...]:
+        """Hand over what could not be read, each thing once."""
+        if self._unreadable:
+            why = f"{self._unreadable} kernel records could not be read: their file may be damaged"
+            self._gaps.append(Gap(what="the journal", why=why))
+        gaps, self._gaps, self._unreadable = tuple(self._gaps), [], 0
+        return gaps
+
+    def close(self) -> None:
+        """Let go of the journal's files."""
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = None
+
+    # --- opening ----------------------------------------------------------------------------------------------------
+
+    def _open(self) -> Reader | None:
+        """Give the reader, opened anew when the journal's directories are not those of the last time."""
+        roots = journal_files.identities(self._directory)
+        if self._reader is not None and roots == self._roots:
+            return self._reader
+        self.close()
+        self._roots = roots
+        if not roots:
+            where = " and ".join(map(str, journal_files.roots(self._directory)))
+            self._tell("the journal", f"{where}: no such directory yet; waiting for it (journald.conf: Storage=)")
+            return None
+        try:
+            reader = Reader(path=self._directory or None)
+            reader.fileno()  # Asks for inotify now, so that no change between here and the first wait is missed.
+        except OSError as error:
+            self._tell("the journal", f"{self._directory or 'the host'}: cannot be opened: {error.strerror}")
+            return None
+        reader.data_threshold = FIELD_AT_MOST_BYTES
+        self._reader = reader
+        self._check_due = True
+        self._settle(reader)
+        return reader
+
+    def _settle(self, reader: Reader) -> None:
+        """Choose the first position: the cursor's, the end or the beginning."""
+        if self._position is not None:
+            try:
+                reader.seek_cursor(self._position)
+            except ValueError:
+                self._tell("the journal", f"the saved position is no journal cursor: reading from {self._start}")
+                self._position = None
+        if self._position is None and self._start == "now":
+            self._position = end_of(reader)
+        self._start = "beginning"  # Whatever turns up in an empty journal from here on is new.
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def _batch(self, reader: Reader) -> Iterator[LogRecord]:
+        if reader.process() == INVALIDATE:
+            self._check_due = True
+        # Taken before looking for kernel records: when there are none, none stands before this end.
+        end = end_of(reader)
+        before = self._position
+        self._seek(reader, end)
+        left = BATCH
+        while left and reader._next():
+            if left == BATCH and before is not None and reader.test_cursor(before):
+                continue
+            self._position = cursor = reader._get_cursor()
+            self._ordinal += 1
+            record = self._record(reader, cursor)
+            if record is not None:
+                left -= 1
+                yield record
+        self._more = left == 0
+        if self._position == before:
+            self._position = end or before
+            self._check_files(reader)
+
+    def _seek(self, reader: Reader, end: str | None) -> None:
+        """Stand before the first kernel record behind the position; tell when what stood there may be lost."""
+        if self._position is None:
+            add_matches(reader)
+            reader.seek_head()
+            return
+        reader.seek_cursor(self._position)
+        found = reader._get_cursor() if reader._next() else None
+        # While nothing comes after a place that is gone, nothing is known to be lost: the next entry will tell.
+        kept = found is None and end is None
+        if not kept and not (found and (reader.test_cursor(self._position) or is_next(self._position, found))):
+            self._tell(
+                "the journal",
+                "the place read to last is no longer in it (vacuumed, damaged, or the cursor of another machine); "
+                f"reading goes on at the nearest later entry, and records between may be lost [{self._position}]",
+            )
+        add_matches(reader)
+        reader.seek_cursor(self._position)
+
+    def _record(self, reader: Reader, cursor: str) -> LogRecord | None:
+        try:
+            fields = reader._get_all()
+            text = first(fields, "MESSAGE")[:FIELD_AT_MOST_BYTES].decode(errors="replace")
+        except (OSError, KeyError):
+            self._unreadable += 1
+            return None
+        at = time_of(field_or(fields, "_SOURCE_REALTIME_TIMESTAMP", reader._get_realtime))
+        micros = field_or(fields, "_SOURCE_MONOTONIC_TIMESTAMP", lambda: reader._get_monotonic()[0])
+        host = first(fields, "_HOSTNAME").decode(errors="replace") if "_HOSTNAME" in fields else None
+        return LogRecord(
+            text=text,
+            line=f"{at.isoformat(timespec='microseconds') if at else '-'} {host or '-'} kernel: {text}",
+            source=f"journal:{cursor}",
+            provenance="kernel",
+            ordinal=self._ordinal,
+            at=at,
+            uptime=micros / 1e6 if micros is not None else None,
+            host=host,
+            cursor=Cursor(journal=cursor),
+        )
+
+    # --- what could not be read -------------------------------------------------------------------------------------
+
+    def _check_files(self, reader: Reader) -> None:
+        """Tell of files that libsystemd leaves out; an empty one only when it is seen so twice, a wait apart."""
+        if not self._check_due:
+            return
+        if not journal_files.has_any(self._directory):
+            self._tell("the journal", f"{self._directory or 'this host'}: no journal file yet; waiting for one")
+        # In this order: what had content by now has been announced, and is opened by process() if it can be.
+        settled = journal_files.settled(self._directory)
+        self._check_due = reader.process() == INVALIDATE
+        unread = journal_files.unread(self._directory)
+        for path in sorted(unread & (settled | self._suspects)):
+            self._tell(path, journal_files.why_unread(path))
+        self._check_due |= bool(unread - settled - self._suspects)
+        self._suspects = unread
+
+    def _tell(self, what: str, why: str) -> None:
+        gap = Gap(what=what, why=why)
+        if gap not in self._told:
+            self._told.add(gap)
+            self._gaps.append(gap)
+
+
+def end_of(reader: Reader) -> str | None:
+    """Give the cursor of the journal's last entry of any kind; None in an empty journal. Takes the matches off."""
+    reader.flush_matches()
+    reader.seek_tail()
+    # seek_tail stands behind everything, and stays there for ever, whatever is appended: one step back is needed.
+    return str(reader._get_cursor()) if reader._previous() else None
+
+
+def is_next(before: str, after: str) -> bool:
+    """Tell whether an entry was written directly after another: same sequence, next number.
+
+    ``s=SEQUENCE_ID;i=NUMBER;...``: sd_journal_get_cursor(3) promises no format, so whatever does not look like this is
+    a no, and the worst that a change of it could do is a gap told in vain.
+    """
+    old, new = _SEQUENCE.match(before), _SEQUENCE.match(after)
+    return bool(old and new and old[1] == new[1] and int(old[2], 16) + 1 == int(new[2], 16))
+
+
+def add_matches(reader: Reader) -> None:
+    """Ask for the kernel's own records only."""
+    for match in MATCHES:
+        reader.add_match(match)
+
+
+def first(fields: dict[str, Any], name: str) -> bytes:
+    """Give a field's first value; KeyError when it is not there."""
+    value = fields[name]
+    return bytes(value[0] if isinstance(value, list) else value)
+
+
+def field_or(fields: dict[str, Any], name: str, otherwise: Callable[[], int]) -> int | None:
+    """Give a field of microseconds as a number, else what the entry itself was stamped with."""
+    try:
+        return int(first(fields, name)) if name in fields else int(otherwise())
+    except (ValueError, OSError):
+        return None
+
+
+def time_of(micros: int | None) -> datetime | None:
+    """Turn microseconds since 1970 into a time; None when no calendar has it."""
+    try:
+        return None if micros is None else _EPOCH + timedelta(microseconds=micros)
+    except OverflowError:
+        return None

@@ -1,0 +1,196 @@
+"""Follow /dev/kmsg, the kernel's ring of records: kernel/printk/printk.c (devkmsg_read), ABI/testing/dev-kmsg.
+
+One read() is one record, ``PRIORITY,SEQUENCE,MICROSECONDS,FLAGS;TEXT`` and perhaps lines `` KEY=value``:
+
+    6,1234,261096028929,-;TCP: too many orphaned sockets
+
+The first read after open() gives the oldest record in the ring; EAGAIN: there is no more; EPIPE: records were
+overwritten before they were read, and the next read gives the oldest that is left; EINVAL: this one was larger than
+our buffer, or the device cannot be read at all. Only facility 0 is the kernel's: user space cannot write that one.
+"""
+
+import os
+import re
+import select
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from agent.core.kmsg import DevKmsg, parse_devkmsg
+from agent.core.model import Cursor, Gap, KmsgCursor, LogRecord
+
+BATCH = 1000
+WAIT_AT_MOST_SECONDS = 1.0
+# CONSOLE_EXT_LOG_MAX, and PRINTKRB's own limit, are below this in every kernel read.
+RECORD_AT_MOST_BYTES = 16 * 1024
+# A device that refuses this often in a row is not one that can be read.
+REFUSALS_AT_MOST = 16
+KERNEL_FACILITY = 0
+_BTIME = re.compile(r"^btime ([0-9]{1,12})$", re.MULTILINE)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class KmsgSource:
+    """The kernel's records of this boot; OSError when ``path`` cannot be opened.
+
+    A ``cursor`` of this boot wins over ``start``; after one of another boot the whole ring is read. ``at`` is the
+    boot time of /proc/stat plus the record's stamp: the same after every restart, up to a second early, and earlier
+    by the time that the host was suspended, during which the stamp's clock stands still.
+    """
+
+    def __init__(
+        self,
+        path: str = "/dev/kmsg",
+        proc_root: Path = Path("/proc"),
+        start: str = "now",
+        cursor: Cursor | None = None,
+    ) -> None:
+        self._path = path
+        self._proc_root = proc_root
+        self._gaps: list[Gap] = []
+        self._told: set[str] = set()
+        self._ordinal = 0
+        self._overrun = False
+        self._unreadable = False
+        self._boot_id = self._host_text("sys/kernel/random/boot_id")
+        self._host = self._host_text("sys/kernel/hostname") or None
+        self._last: int | None = None
+        self._fd = open_device(path)
+        self._poll = select.poll()
+        self._poll.register(self._fd, select.POLLIN)
+        saved = cursor.kmsg if cursor else None
+        if saved is not None and saved.boot_id == self._boot_id:
+            self._last = saved.sequence
+        elif saved is not None:
+            self._last = -1
+            self._tell("the host was booted again: what the kernel said last before that is not in its ring any more")
+        elif start == "now":
+            # Reading to the end rather than seeking there tells the sequence to go on from after a restart.
+            for _ in self._records():
+                pass
+
+    def read(self) -> Iterator[LogRecord]:
+        """Yield one batch of unread records of the kernel's own, oldest first."""
+        booted_at = self._booted_at()
+        for number, (raw, parsed) in enumerate(self._records(), start=1):
+            record = self._record(raw, parsed, booted_at)
+            if record is not None:
+                yield record
+            if number == BATCH:
+                return
+
+    def wait(self, timeout: float) -> None:
+        """Return when there is a record to read, or after ``timeout`` seconds, one at most."""
+        seconds = min(timeout, WAIT_AT_MOST_SECONDS)
+        if self._unreadable:  # Such a device can be ready for ever, and we would turn for nothing.
+            time.sleep(seconds)
+        else:
+            self._poll.poll(int(seconds * 1000))
+
+    def position(self) -> Cursor:
+        """Tell the last record that was read; none without a boot to hold it against."""
+        if self._last is None or self._last < 0 or not self._boot_id:
+            return Cursor()
+        return Cursor(kmsg=KmsgCursor(boot_id=self._boot_id, sequence=self._last))
+
+    def gaps(self) -> tuple[Gap, ...]:
+        """Hand over what could not be read, each thing once."""
+        gaps, self._gaps = tuple(self._gaps), []
+        return gaps
+
+    def close(self) -> None:
+        """Let go of the device."""
+        os.close(self._fd)
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _records(self) -> Iterator[tuple[str, DevKmsg]]:
+        """Give every record behind the last one, the kernel's and others', as text and understood."""
+        refusals = 0
+        while refusals < REFUSALS_AT_MOST:
+            try:
+                raw = read_record(self._fd).decode(errors="replace")
+            except BlockingIOError:
+                self._unreadable = False
+                return
+            except BrokenPipeError:
+                self._overrun = True
+                continue
+            except OSError as error:
+                refusals += 1
+                self._tell_once(f"a record could not be read ({error.strerror}); reading goes on behind it")
+                continue
+            if not raw:
+                break
+            refusals = 0
+            try:
+                record = parse_devkmsg(raw)
+            except ValueError as error:
+                self._tell(f"a record could not be understood: {error}")
+                continue
+            if self._is_new(record.sequence):
+                yield raw, record
+        self._unreadable = True
+        self._tell_once(
+            "it cannot be read on this host (kernels before 3.5, some sandboxes): follow the journal or a file"
+        )
+
+    def _is_new(self, sequence: int) -> bool:
+        """Move the position to a record, count those missing before it; False for one read before a restart."""
+        if self._last is not None and sequence <= self._last:
+            return False
+        lost = sequence - self._last - 1 if self._last is not None else 0
+        if lost:
+            self._tell(f"{lost} kernel records were overwritten before they could be read")
+        elif self._overrun and self._last is None:
+            self._tell("kernel records were overwritten before they could be read, nobody knows how many")
+        self._overrun = False
+        self._last = sequence
+        return True
+
+    def _record(self, raw: str, parsed: DevKmsg, booted_at: datetime | None) -> LogRecord | None:
+        if parsed.facility != KERNEL_FACILITY:
+            return None
+        self._ordinal += 1
+        return LogRecord(
+            text=parsed.text,
+            line=raw.partition("\n")[0],
+            source=f"kmsg:{self._boot_id}:{parsed.sequence}",
+            provenance="kernel",
+            ordinal=self._ordinal,
+            at=booted_at + timedelta(seconds=parsed.timestamp) if booted_at else None,
+            uptime=parsed.timestamp,
+            host=self._host,
+            cursor=self.position(),
+        )
+
+    def _booted_at(self) -> datetime | None:
+        """Tell when the host was booted; read for every batch, because the clock may have been set since."""
+        found = _BTIME.search(self._host_text("stat"))
+        return _EPOCH + timedelta(seconds=int(found[1])) if found else None
+
+    def _host_text(self, name: str) -> str:
+        try:
+            return (self._proc_root / name).read_text(errors="replace").strip()
+        except OSError as error:
+            self._tell_once(f"{self._proc_root / name}: {error.strerror}; times and the place in the ring suffer")
+            return ""
+
+    def _tell(self, why: str) -> None:
+        self._gaps.append(Gap(what=self._path, why=why))
+
+    def _tell_once(self, why: str) -> None:
+        if why not in self._told:
+            self._told.add(why)
+            self._tell(why)
+
+
+def open_device(path: str) -> int:
+    """Open it so that reading past the newest record does not wait."""
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def read_record(fd: int) -> bytes:
+    """Read one whole record; the device gives neither part of one nor two."""
+    return os.read(fd, RECORD_AT_MOST_BYTES)

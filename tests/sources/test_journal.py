@@ -1,0 +1,596 @@
+"""The journal, with real journal files that systemd-journal-remote makes from export-format text."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import Cursor, LogRecord
+
+pytest.importorskip("systemd.journal", reason="systemd-python is not installed")
+
+from agent.sources import journal as journal_module
+from agent.sources.journal import BATCH, JournalSource
+from agent.sources.kmsg import KmsgSource
+
+REMOTE = Path("/lib/systemd/systemd-journal-remote")
+pytestmark = pytest.mark.skipif(not REMOTE.exists(), reason="Debian's package systemd-journal-remote is not installed")
+
+START = 1_790_000_000_000_000  # 2026-09-21T14:13:20Z
+ORPHANS = "TCP: too many orphaned sockets"
+BOOT = "0123456789abcdef0123456789abcdef"
+
+
+def entry(number: int, fields: dict[str, str | bytes], boot: str = BOOT) -> bytes:
+    """One entry in the Journal Export Format; ``number`` is its second since START."""
+    micros = number * 1_000_000
+    lines: list[tuple[str, str | bytes]] = [
+        ("__REALTIME_TIMESTAMP", str(START + micros)),
+        ("__MONOTONIC_TIMESTAMP", str(9_000_000 + micros)),
+        ("_BOOT_ID", boot),
+        *fields.items(),
+    ]
+    return b"".join(field(name, value) for name, value in lines) + b"\n"
+
+
+def field(name: str, value: str | bytes) -> bytes:
+    if isinstance(value, str):
+        return f"{name}={value}\n".encode()
+    return name.encode() + b"\n" + len(value).to_bytes(8, "little") + value + b"\n"
+
+
+def kernel(number: int, text: str | bytes = ORPHANS, **more: str) -> bytes:
+    fields: dict[str, str | bytes] = {
+        "_HOSTNAME": "web1",
+        "_TRANSPORT": "kernel",
+        "SYSLOG_FACILITY": "0",
+        "SYSLOG_IDENTIFIER": "kernel",
+        "PRIORITY": "6",
+        "_SOURCE_MONOTONIC_TIMESTAMP": str(8_000_000 + number * 1_000_000),
+        "MESSAGE": text,
+    }
+    return entry(number, fields | more)
+
+
+def ordinary(number: int) -> bytes:
+    return entry(number, {"_TRANSPORT": "syslog", "SYSLOG_IDENTIFIER": "sshd", "MESSAGE": f"session {number} opened"})
+
+
+def write(file: Path, *entries: bytes) -> None:
+    """Append entries to a journal file, as journald would."""
+    command = [str(REMOTE), f"--output={file}", "-"]
+    subprocess.run(command, input=b"".join(entries), check=True, capture_output=True)
+
+
+def texts(source: JournalSource) -> list[str]:
+    return [record.text for record in source.read()]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "journal").mkdir()
+    return tmp_path / "journal"
+
+
+@pytest.fixture
+def reading(directory: Path) -> Iterator[JournalSource]:
+    source = JournalSource(str(directory), "beginning")
+    yield source
+    source.close()
+
+
+def restarted(directory: Path, cursor: Cursor, start: str = "now") -> tuple[list[LogRecord], JournalSource]:
+    source = JournalSource(str(directory), start, cursor)
+    records = list(source.read())
+    source.close()
+    return records, source
+
+
+# --- what a record is -----------------------------------------------------------------------------------------------
+
+
+def test_a_kernel_record_is_handed_over_with_all_that_the_journal_knows(directory: Path) -> None:
+    write(directory / "system.journal", ordinary(0), kernel(1), ordinary(2))
+    source = JournalSource(str(directory), "beginning")
+
+    (record,) = source.read()
+
+    assert record.cursor is not None
+    assert record == LogRecord(
+        text=ORPHANS,
+        line=f"2026-09-21T14:13:21.000000+00:00 web1 kernel: {ORPHANS}",
+        source=f"journal:{record.cursor.journal}",
+        provenance="kernel",
+        ordinal=1,
+        at=datetime(2026, 9, 21, 14, 13, 21, tzinfo=UTC),
+        uptime=9.0,
+        host="web1",
+        cursor=record.cursor,
+    )
+    assert record.cursor == source.position()
+    source.close()
+
+
+def test_the_cursor_in_source_is_one_that_journalctl_takes(directory: Path) -> None:
+    write(directory / "system.journal", kernel(1, "one"), kernel(2, "two"))
+    source = JournalSource(str(directory), "beginning")
+    second = list(source.read())[1]
+    source.close()
+
+    command = ["journalctl", f"--directory={directory}", f"--cursor={second.source.removeprefix('journal:')}", "-ocat"]
+
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "two\n"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"_TRANSPORT": "syslog", "SYSLOG_FACILITY": "0", "SYSLOG_IDENTIFIER": "kernel", "MESSAGE": ORPHANS},
+        {"_TRANSPORT": "journal", "SYSLOG_FACILITY": "0", "MESSAGE": ORPHANS},
+        {"_TRANSPORT": "stdout", "SYSLOG_FACILITY": "3", "MESSAGE": ORPHANS},
+        {"TRANSPORT": "kernel", "SYSLOG_FACILITY": "0", "MESSAGE": ORPHANS},
+        # What root writes to /dev/kmsg: journald takes "TCP: " off into the identifier.
+        {"_TRANSPORT": "kernel", "SYSLOG_FACILITY": "1", "SYSLOG_IDENTIFIER": "TCP", "MESSAGE": ORPHANS[5:]},
+        {"_TRANSPORT": "kernel", "SYSLOG_FACILITY": "1", "MESSAGE": ORPHANS},
+        {"_TRANSPORT": "kernel", "MESSAGE": ORPHANS},
+    ],
+    ids=lambda fields: " ".join(f"{k}={v}" for k, v in fields.items() if k != "MESSAGE"),
+)
+def test_what_the_kernel_did_not_write_itself_is_never_yielded(directory: Path, fields: dict[str, str | bytes]) -> None:
+    write(directory / "system.journal", entry(1, fields), kernel(2, "the kernel's own"))
+    source = JournalSource(str(directory), "beginning")
+
+    assert texts(source) == ["the kernel's own"]
+    source.close()
+
+
+def test_a_binary_message_is_text_with_replacement_characters(directory: Path, reading: JournalSource) -> None:
+    write(directory / "system.journal", kernel(1, b"\x00\xff\nTCP: two lines"))
+
+    assert texts(reading) == ["\x00\ufffd\nTCP: two lines"]
+
+
+def test_of_a_message_given_twice_the_first_counts(directory: Path, reading: JournalSource) -> None:
+    write(directory / "system.journal", kernel(1, "one")[:-1] + field("MESSAGE", "other") + b"\n")
+
+    assert texts(reading) == ["one"]
+
+
+def test_a_huge_message_costs_no_more_than_the_bound(directory: Path, reading: JournalSource) -> None:
+    write(directory / "system.journal", kernel(1, b"A" * 700_000 + b"\n"), kernel(2))
+
+    huge, after = texts(reading)
+
+    assert len(huge) <= journal_module.FIELD_AT_MOST_BYTES
+    assert after == ORPHANS
+
+
+def test_records_without_a_message_are_counted_as_a_gap(directory: Path, reading: JournalSource) -> None:
+    write(directory / "system.journal", *[kernel(n).replace(b"MESSAGE=", b"MASSAGE=") for n in (1, 2)], kernel(3))
+
+    assert texts(reading) == [ORPHANS]
+    assert [gap.why for gap in reading.gaps()] == ["2 kernel records could not be read: their file may be damaged"]
+    assert reading.gaps() == ()
+
+
+def test_stamps_that_are_no_numbers_leave_the_entrys_own(directory: Path, reading: JournalSource) -> None:
+    stamps = {"_SOURCE_REALTIME_TIMESTAMP": str(10**30), "_SOURCE_MONOTONIC_TIMESTAMP": "soon"}
+    write(
+        directory / "system.journal",
+        kernel(1, **stamps),
+        entry(2, {"_TRANSPORT": "kernel", "SYSLOG_FACILITY": "0", "MESSAGE": "bare"}),
+    )
+
+    absurd, bare = reading.read()
+
+    assert (absurd.at, absurd.uptime) == (None, None)
+    assert (bare.at, bare.uptime, bare.host) == (datetime(2026, 9, 21, 14, 13, 22, tzinfo=UTC), 11.0, None)
+
+
+# --- where reading starts and goes on -------------------------------------------------------------------------------
+
+
+def test_start_now_is_silent_about_what_is_there_already(directory: Path) -> None:
+    write(directory / "system.journal", kernel(1, "old"), ordinary(2))
+    source = JournalSource(str(directory), "now")
+    before = texts(source)
+    write(directory / "system.journal", ordinary(3), kernel(4, "new"))
+
+    assert (before, texts(source), texts(source)) == ([], ["new"], [])
+    source.close()
+
+
+def test_start_now_in_an_empty_journal_misses_nothing(directory: Path) -> None:
+    source = JournalSource(str(directory), "now")
+    assert texts(source) == []
+    write(directory / "system.journal", kernel(1, "first"))
+    source.wait(1.0)
+
+    assert texts(source) == ["first"]
+    source.close()
+
+
+def test_a_batch_is_bounded_and_wait_does_not_delay_the_next(directory: Path, reading: JournalSource) -> None:
+    write(directory / "system.journal", *(kernel(n, str(n)) for n in range(BATCH + 5)))
+    first = texts(reading)
+    waits = []
+    reading._reader, reader = type("Spy", (), {"wait": lambda _, s: waits.append(s)})(), reading._reader
+    reading.wait(1.0)
+    reading._reader = reader
+
+    assert waits == [0.0]
+    assert [str(n) for n in range(BATCH + 5)] == first + texts(reading)
+
+
+def test_wait_never_takes_longer_than_a_second(reading: JournalSource) -> None:
+    waits = []
+    reading.close()
+    reading._reader = type("Spy", (), {"wait": lambda _, s: waits.append(s), "close": lambda _: None})()
+    reading.wait(30.0)
+
+    assert waits == [1.0]
+
+
+def test_a_restart_goes_on_behind_each_record_in_turn(directory: Path, reading: JournalSource) -> None:
+    write(directory / "system.journal", *(kernel(n, str(n)) if n % 3 else ordinary(n) for n in range(12)))
+    records = list(reading.read())
+
+    for number, record in enumerate(records):
+        assert record.cursor is not None
+        rest, source = restarted(directory, record.cursor)
+        assert [later.text for later in records[number + 1 :]] == [record.text for record in rest]
+        assert source.gaps() == ()
+
+
+def test_the_position_moves_on_although_nothing_matches(directory: Path, reading: JournalSource) -> None:
+    write(directory / "system.journal", kernel(1, "old"), *(ordinary(n) for n in range(2, 9)))
+    texts(reading)
+    at_the_record = reading.position()
+    texts(reading)
+
+    assert reading.position() != at_the_record
+    write(directory / "system.journal", kernel(10, "new"))
+    records, source = restarted(directory, reading.position())
+    assert ([r.text for r in records], source.gaps()) == (["new"], ())
+
+
+def test_a_record_that_comes_while_a_batch_is_read_is_not_passed_over(directory: Path, reading: JournalSource) -> None:
+    write(directory / "system.journal", kernel(1, "one"))
+    batch = reading.read()
+    seen = [next(batch).text]
+    write(directory / "system.journal", ordinary(2), kernel(3, "two"), ordinary(4))
+    seen += [record.text for record in batch]
+
+    assert seen + texts(reading) == ["one", "two"]
+
+
+def test_a_batch_given_up_halfway_is_gone_on_with(directory: Path, reading: JournalSource) -> None:
+    write(directory / "system.journal", kernel(1, "one"), kernel(2, "two"))
+    batch = reading.read()
+    next(batch)
+    batch.close()
+
+    assert texts(reading) == ["two"]
+
+
+# --- rotation, vacuum, damage ---------------------------------------------------------------------------------------
+
+
+def archive(file: Path) -> Path:
+    """Give a journal file the name of a rotated one, as journald does: NAME@SEQNUM_ID-SEQNUM-REALTIME.journal."""
+    header = subprocess.run(["journalctl", f"--file={file}", "--header"], check=True, capture_output=True, text=True)
+    seqnum_id = next(line.split()[-1] for line in header.stdout.splitlines() if line.startswith("Sequential number ID"))
+    number = len(list(file.parent.iterdir()))
+    return file.rename(file.with_name(f"{file.stem}@{seqnum_id}-{number:016x}-{number:016x}.journal"))
+
+
+def vacuum(directory: Path) -> None:
+    command = ["journalctl", f"--directory={directory}", "--vacuum-files=1", "--quiet"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def test_rotation_loses_and_repeats_nothing(directory: Path, reading: JournalSource) -> None:
+    seen = []
+    for turn in range(6):
+        write(directory / "system.journal", ordinary(turn * 10), kernel(turn * 10 + 1, f"{turn} read"))
+        seen += texts(reading)
+        write(directory / "system.journal", kernel(turn * 10 + 2, f"{turn} unread"))
+        archive(directory / "system.journal")
+
+    assert [f"{turn} {how}" for turn in range(6) for how in ("read", "unread")] == seen + texts(reading)
+    assert reading.gaps() == ()
+
+
+def test_vacuuming_what_was_read_is_no_gap(directory: Path, reading: JournalSource) -> None:
+    for number in range(3):
+        write(directory / "system.journal", kernel(number, str(number)))
+        archive(directory / "system.journal")
+    write(directory / "system.journal", kernel(7, "7"))
+    seen = texts(reading)
+    vacuum(directory)
+
+    assert seen + texts(reading) == ["0", "1", "2", "7"]
+    assert len(list(directory.iterdir())) == 1
+    assert reading.gaps() == ()
+
+
+def test_a_cursor_vacuumed_away_is_a_gap_told_once_and_reading_goes_on(directory: Path, reading: JournalSource) -> None:
+    write(directory / "system.journal", kernel(1, "read"))
+    texts(reading)
+    for number in (2, 3):
+        write(directory / "system.journal", kernel(number, f"vacuumed {number}"))
+        archive(directory / "system.journal")
+    write(directory / "system.journal", kernel(4, "kept"))
+    for file in directory.glob("*@*"):
+        file.unlink()
+
+    records, source = restarted(directory, reading.position())
+
+    assert [record.text for record in records] == ["kept"]
+    (gap,) = source.gaps()
+    assert "no longer in it" in gap.why
+    assert source.gaps() == ()
+
+
+def test_files_removed_while_following_are_a_gap_when_the_place_went_with_them(
+    directory: Path, reading: JournalSource
+) -> None:
+    write(directory / "system.journal", kernel(1, "read"))
+    seen = texts(reading)
+    (directory / "system.journal").unlink()
+    reading.wait(1.0)
+    seen += texts(reading)
+    assert [gap.why for gap in reading.gaps()] == [f"{directory}: no journal file yet; waiting for one"]
+    write(directory / "system.journal", kernel(5, "new"))
+    reading.wait(1.0)
+
+    assert seen + texts(reading) == ["read", "new"]
+    assert ["no longer in it" in gap.why for gap in reading.gaps()] == [True]
+
+
+def test_a_place_that_went_is_no_gap_when_the_very_next_entry_is_there() -> None:
+    place = "s=" + "a" * 32 + ";i=%x;b=0;m=0;t=0;x=0"
+
+    assert journal_module.is_next(place % 0x15C, place % 0x15D)
+    assert not journal_module.is_next(place % 0x15C, place % 0x15E)
+    assert not journal_module.is_next(place % 0x15C, (place % 0x15D).replace("aa;", "ab;"))
+    assert not journal_module.is_next("elsewhere", "elsewhere")
+
+
+def test_a_cursor_of_another_machine_goes_on_at_its_time(directory: Path) -> None:
+    write(directory / "system.journal", kernel(1, "before"), kernel(20, "after"))
+    foreign = f"s={'9' * 32};i=5;b={'8' * 32};m=1;t={START + 10_000_000:x};x=1"
+
+    records, source = restarted(directory, Cursor(journal=foreign))
+
+    assert [record.text for record in records] == ["after"]
+    assert "another machine" in source.gaps()[0].why
+
+
+def test_a_cursor_from_the_future_does_not_deafen(directory: Path) -> None:
+    write(directory / "system.journal", kernel(1, "before"))
+    foreign = f"s={'9' * 32};i=5;b={'8' * 32};m=1;t={START * 2:x};x=1"
+    source = JournalSource(str(directory), "now", Cursor(journal=foreign))
+    before = texts(source)
+    write(directory / "system.journal", kernel(3, "new"))
+
+    assert (before, texts(source)) == ([], ["new"])
+    source.close()
+
+
+@pytest.mark.parametrize(("start", "expected"), [("now", []), ("beginning", [ORPHANS])])
+def test_a_position_that_is_no_cursor_falls_back_to_start(directory: Path, start: str, expected: list[str]) -> None:
+    write(directory / "system.journal", kernel(1))
+
+    records, source = restarted(directory, Cursor(journal="somewhere"), start)
+
+    assert expected == [record.text for record in records]
+    assert [f"the saved position is no journal cursor: reading from {start}"] == [gap.why for gap in source.gaps()]
+
+
+def test_a_directory_that_comes_later_is_read_from_its_beginning(tmp_path: Path) -> None:
+    source = JournalSource(str(tmp_path / "later"), "now")
+    before = texts(source)
+    (gap,) = source.gaps()
+    (tmp_path / "later").mkdir()
+    write(tmp_path / "later" / "system.journal", kernel(1))
+
+    assert (before, texts(source)) == ([], [ORPHANS])
+    assert f"{tmp_path}/later: no such directory yet" in gap.why
+    assert source.gaps() == ()
+    source.close()
+
+
+def test_a_directory_removed_and_made_again_is_followed(directory: Path, reading: JournalSource) -> None:
+    write(directory / "system.journal", kernel(1, "old"))
+    seen = texts(reading)
+    shutil.rmtree(directory)
+    seen += texts(reading)
+    directory.mkdir()
+    write(directory / "system.journal", kernel(2, "new"))
+
+    assert seen + texts(reading) == ["old", "new"]
+
+
+def test_files_in_a_machines_own_folder_are_found(directory: Path, reading: JournalSource) -> None:
+    (directory / ("c" * 32)).mkdir()
+    write(directory / ("c" * 32) / "system.journal", kernel(1))
+
+    assert texts(reading) == [ORPHANS]
+
+
+# An empty file may be just being made: one more look is needed. The rest is told as soon as all is read.
+@pytest.mark.parametrize(("damage", "looks"), [("header", 1), ("truncated", 1), ("middle", 1), ("emptied", 2)])
+def test_a_damaged_file_is_a_gap_and_the_others_are_read(directory: Path, damage: str, looks: int) -> None:
+    bad, good = directory / "system@bad.journal", directory / "system.journal"
+    write(bad, *(kernel(n, f"bad {n}") for n in range(300)))
+    write(good, kernel(400, "good"))
+    size = bad.stat().st_size
+    with bad.open("r+b") as file:
+        if damage == "header":
+            file.write(b"not a journal file")
+        elif damage == "middle":
+            data = file.read()
+            file.seek(data.index(b"MESSAGE=bad 20"))
+            file.write(b"\0" * 40_000)
+        else:
+            file.truncate(0 if damage == "emptied" else size // 2)
+    source = JournalSource(str(directory), "beginning")
+
+    seen = [text for _ in range(1 + looks) for text in texts(source)]
+
+    assert seen[-1] == "good"
+    assert str(bad) in [gap.what for gap in source.gaps()]
+    source.close()
+
+
+def test_intact_files_are_no_gap(directory: Path, reading: JournalSource) -> None:
+    write(directory / "system.journal", kernel(1))
+    for _ in range(4):
+        texts(reading)
+        reading.wait(0.0)
+
+    assert reading.gaps() == ()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("closed", ["system.journal", "."])
+def test_what_is_closed_to_us_is_a_gap_that_names_the_group(directory: Path, closed: str) -> None:
+    machine = directory / ("c" * 32)
+    machine.mkdir()
+    write(machine / "system.journal", kernel(1))
+    for place in (machine, directory, *directory.parents[:3]):
+        place.chmod(0o755)
+    (machine / "system.journal").chmod(0o644)
+    (machine / closed).chmod(0o600)
+    os.seteuid(65534)
+    try:
+        source = JournalSource(str(directory), "beginning")
+        seen = texts(source)
+        gaps = source.gaps()
+        source.close()
+    finally:
+        os.seteuid(0)
+
+    assert seen == []
+    assert [(gap.what, gap.why) for gap in gaps] == [
+        (str(machine / closed), "not readable for this user, who must be in the group systemd-journal")
+    ]
+
+
+def test_a_reader_that_fails_is_opened_anew(directory: Path, reading: JournalSource) -> None:
+    write(directory / "system.journal", kernel(1))
+    reader = reading._reader
+    reading._reader = type("Failing", (), {"process": failing, "close": lambda _: reader.close()})()
+    before = texts(reading)
+
+    assert (before, texts(reading)) == ([], [ORPHANS])
+    assert "reading failed (Bad message)" in reading.gaps()[0].why
+
+
+def failing(_: object) -> int:
+    raise OSError(74, "Bad message")
+
+
+def test_a_host_without_a_journal_is_a_gap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module.journal_files, "HOST_ROOTS", (tmp_path / "run", tmp_path / "var"))
+    source = JournalSource()
+
+    assert texts(source) == []
+    assert [f"{tmp_path}/run and {tmp_path}/var: no such directory yet; waiting for it (journald.conf: Storage=)"] == [
+        gap.why for gap in source.gaps()
+    ]
+    source.close()
+
+
+# --- the real journald ----------------------------------------------------------------------------------------------
+
+JOURNALD = Path("/lib/systemd/systemd-journald")
+PRIVATE = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child"]
+REAL = r"""
+import json, os, pathlib, subprocess, sys, time
+
+def sh(*command, **more):
+    return subprocess.run(command, check=True, capture_output=True, text=True, **more).stdout
+
+sh("mount", "--make-rprivate", "/")
+for place in ("/run", "/var/log"):
+    sh("mount", "-t", "tmpfs", "tmpfs", place)
+os.makedirs("/run/systemd/journal")
+if not pathlib.Path("/etc/machine-id").exists() or not pathlib.Path("/etc/machine-id").read_text().strip():
+    sys.exit("no machine-id")
+journald = subprocess.Popen([sys.argv[1]], stderr=subprocess.DEVNULL)
+
+def until(done):
+    deadline = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < deadline, "journald did not get there in time"
+        time.sleep(0.02)
+
+from systemd.journal import send
+
+def log(text):
+    send(text, SYSLOG_IDENTIFIER="real")
+    until(lambda: text in sh("journalctl", "-q", "-t", "real", "-o", "cat"))
+
+until(lambda: pathlib.Path("/run/systemd/journal/socket").exists())
+log("ready")
+from agent.sources.journal import JournalSource
+source = JournalSource(start="beginning")
+texts = []
+def drain():
+    while batch := [r.text for r in source.read()]:
+        texts.extend(batch)
+drain()
+first = source.position()
+pathlib.Path("/dev/kmsg").write_text("<6>TCP: too many orphaned sockets\n")
+for turn in range(3):
+    log(f"before {turn}")
+    drain()
+    sh("journalctl", "--rotate")
+    if turn == 1:
+        sh("journalctl", "--vacuum-files=1")
+    log(f"after {turn}")
+    source.wait(1.0)
+    drain()
+print(json.dumps({
+    "texts": texts, "gaps": [g.why for g in source.gaps()], "moved": source.position() != first,
+}))
+journald.terminate()
+"""
+
+
+def real_journald() -> bool:
+    """Root, namespaces, a journald and a kernel ring that can be read are not everywhere."""
+    try:
+        ring = os.open("/dev/kmsg", os.O_RDWR | os.O_NONBLOCK)
+        os.close(ring)
+        machine = Path("/etc/machine-id").read_text().strip()
+        private = subprocess.run([*PRIVATE, "true"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+    return bool(machine) and JOURNALD.exists() and private
+
+
+@pytest.mark.skipif(not real_journald(), reason="journald cannot be run in namespaces of its own here (needs root)")
+def test_the_real_journald_is_followed_through_rotation_and_vacuum_without_loss() -> None:
+    ring = KmsgSource(start="beginning")
+    said = [record.text for _ in range(100) for record in ring.read()]
+    ring.close()
+
+    done = subprocess.run(
+        [*PRIVATE, sys.executable, "-c", REAL, str(JOURNALD)], capture_output=True, text=True, check=False, timeout=60
+    )
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert len(said) > 0
+    assert found["texts"][: len(said)] == said, "the journal holds what the kernel's ring holds"
+    assert "too many orphaned sockets" not in "\n".join(found["texts"][len(said) :])
+    assert (found["gaps"], found["moved"]) == ([], True)

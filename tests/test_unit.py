@@ -1,0 +1,104 @@
+"""The unit file and its fragments, judged by systemd's own checkers."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SYSTEMD = Path(__file__).parents[1] / "systemd"
+UNIT = SYSTEMD / "sockmem-agent.service"
+EXPOSURE_AT_MOST = "15"  # In tenths, as --threshold= takes it.
+
+pytestmark = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+
+
+def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def settings() -> dict[str, str]:
+    lines = [line for line in UNIT.read_text().splitlines() if re.match(r"[A-Z]\w+=", line)]
+    return dict(line.split("=", 1) for line in lines)
+
+
+def exposed() -> list[str]:
+    """Name what systemd-analyze finds not to be taken away: ``PrivateNetwork=``, ``RootDirectory=/RootImage=``."""
+    checked = run("systemd-analyze", "security", "--offline=true", "--json=short", UNIT)
+    return [check["name"] for check in json.loads(checked.stdout) if check["set"] is False]
+
+
+def test_every_key_is_one_that_systemd_knows(tmp_path: Path) -> None:
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("ExecStart=/usr/bin/sockmem-agent", "ExecStart=/bin/true"))
+    verified = run("systemd-analyze", "verify", "--man=no", unit)
+
+    assert verified.stderr == ""
+    assert verified.returncode == 0
+
+
+def test_the_exposure_is_one_point_five_at_most() -> None:
+    judged = run("systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE_AT_MOST}", UNIT)
+
+    assert judged.returncode == 0, judged.stdout.splitlines()[-1]
+
+
+def test_whatever_is_not_taken_away_has_its_reason() -> None:
+    names = {key for name in exposed() for key in re.findall(r"[A-Z]\w+=", name)}
+    reasons = set(re.findall(r"[A-Z]\w+=", UNIT.read_text().split("not taken away, and why")[1]))
+
+    assert len(names) > 5
+    assert names - reasons == set()
+
+
+def test_what_we_read_and_need_is_not_hidden() -> None:
+    assert set(settings()) & {"PrivateNetwork", "PrivateUsers", "ProtectProc", "ProcSubset", "IPAddressDeny"} == set()
+
+
+def test_systemd_before_239_is_given_no_list_of_allowed_calls() -> None:
+    assert settings()["SystemCallFilter"].startswith("~")
+
+
+def test_the_service_is_watched_and_a_bad_configuration_not_tried_again() -> None:
+    expected = {
+        "Type": "notify",
+        "ExecStart": "/usr/bin/sockmem-agent run",
+        "ExecReload": "/bin/kill -HUP $MAINPID",
+        "WatchdogSec": "60",
+        "Restart": "on-failure",
+        "RestartPreventExitStatus": "78",
+        "StateDirectory": "sockmem-agent",
+        "StateDirectoryMode": "0750",
+    }
+
+    assert {key: settings().get(key) for key in expected} == expected
+
+
+@pytest.mark.skipif(shutil.which("systemd-sysusers") is None, reason="systemd-sysusers is not installed")
+def test_the_fragments_make_the_user_its_groups_and_its_directory(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    sysusers = run("systemd-sysusers", f"--root={tmp_path}", SYSTEMD / "sockmem-agent.sysusers")
+    groups = {line.split(":")[0]: line.split(":")[3] for line in (tmp_path / "etc" / "group").read_text().splitlines()}
+
+    assert sysusers.returncode == 0, sysusers.stderr
+    assert (tmp_path / "etc" / "passwd").read_text().startswith(f"{settings()['User']}:x:")
+    assert {name for name, members in groups.items() if members == "sockmem-agent"} == set(
+        settings()["SupplementaryGroups"].split()
+    )
+
+
+def test_the_state_directory_is_the_same_in_unit_and_fragment() -> None:
+    (line,) = [
+        line for line in (SYSTEMD / "sockmem-agent.tmpfiles").read_text().splitlines() if not line.startswith("#")
+    ]
+
+    assert line.split() == [
+        "d",
+        f"/var/lib/{settings()['StateDirectory']}",
+        settings()["StateDirectoryMode"],
+        settings()["User"],
+        settings()["Group"],
+        "-",
+    ]
