@@ -21,7 +21,7 @@ from agent.core.kmsg import Detector
 from agent.core.model import Cursor, Gap, LogRecord, Snapshot
 from agent.core.settings import Settings, SourceSettings
 from agent.courier import Courier
-from agent.notifiers import build
+from agent.notifiers import ChannelError, build
 from agent.recorder import Decided, Recorder
 from agent.store import Store
 
@@ -97,6 +97,7 @@ class Daemon:
         self._store = store
         self._now = now
         self._channels = channels(settings)
+        self._notifiers = [build(channel) for channel in self._channels]
         self._recorder = Recorder(
             store,
             quiet_seconds=settings.incident.quiet_seconds,
@@ -181,7 +182,8 @@ class Daemon:
 
     def _start_couriers(self) -> list[Courier]:
         couriers = [
-            Courier(build(channel), self._store, give_up_after=channel.give_up_after) for channel in self._channels
+            Courier(notifier, self._store, give_up_after=channel.give_up_after)
+            for notifier, channel in zip(self._notifiers, self._channels, strict=True)
         ]
         for courier in couriers:
             courier.start()
@@ -220,6 +222,11 @@ class Daemon:
         """Go on with a new configuration; None means that it was bad, and the old one stays."""
         if settings is None:
             return
+        try:
+            notifiers = [build(channel) for channel in channels(settings)]
+        except ChannelError as error:
+            log.error("%s; the old configuration stays", error)  # noqa: TRY400 - the text is the whole story
+            return
         if settings.source != self._settings.source:
             self._recorder.flush()
             self._save_position()
@@ -228,7 +235,8 @@ class Daemon:
             self._detector = Detector()
         for courier in self._couriers:
             courier.stop(timeout=0.0)
-        self._leaving, self._couriers = self._couriers, []
+        self._leaving, self._couriers = [*self._leaving, *self._couriers], []
+        self._notifiers = notifiers
         self._settings = settings
         self._store.settings = settings.store
         self._channels = channels(settings)

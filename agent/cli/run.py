@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from agent.config import ConfigError, load, state_directory
 from agent.core.settings import Settings
 from agent.daemon import Daemon
+from agent.notifiers import ChannelError
 from agent.sources.choose import choose
 from agent.store import Store, StoreError
 
@@ -71,9 +72,19 @@ def command(path: Path | None) -> None:
     if settings is None:
         sys.exit(EX_CONFIG)
     store = Store(state_directory(settings, os.environ, os.geteuid()), settings.store)
+    build(settings, store).run(lambda: read_settings(path))
+
+
+def build(settings: Settings, store: Store) -> Daemon:
+    """Open everything, or end with one line that says what is missing; later surprises keep their traceback."""
     try:
         store.open_for_writing()
-        Daemon(settings, store).run(lambda: read_settings(path))
-    except StoreError as error:
+        return Daemon(settings, store)
+    except ChannelError as error:
         log.error("%s", error)  # noqa: TRY400 - the text is the whole story
-        sys.exit(1)
+        sys.exit(EX_CONFIG)
+    except StoreError as error:
+        log.error("%s", error)  # noqa: TRY400 - as above
+    except OSError as error:
+        log.error("cannot open the source: %s; see sockmem-agent doctor", error)  # noqa: TRY400 - as above
+    sys.exit(1)

@@ -50,6 +50,10 @@ class ChannelSettings(msgspec.Struct, frozen=True, kw_only=True):
     secret_file: str = ""
     give_up_after: int = 86_400
 
+    def __repr__(self) -> str:
+        """Show what is no secret: a traceback or a log line may show this."""
+        return f"ChannelSettings(name={self.name!r}, type={self.type!r})"
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The whole configuration."""

@@ -1,0 +1,281 @@
+"""One thread a channel: pending notice -> notify -> receipt, at least once.
+
+The disk is the queue: what is committed and has no receipt is pending, and the receipt is written after the receiver
+took the notice, so a crash repeats one and loses none. What the courier remembers (attempts, pauses) may be lost.
+
+Who is next: within an incident the oldest notice, so that nobody reads "resolved" before "opened"; among incidents the
+one that waited longest, so that a notice on which the receiver chokes holds up no other. A busy receiver pauses the
+whole channel, 1 s to 300 s with full jitter. A refused notice waits by itself, 5 min to 1 h, and lets the later ones of
+its incident pass; when a new one of them arrives, it is tried once more before that.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
+
+from agent.core.model import Delivered, Delivery, Outcome, Receipt, Rejected, Retry
+from agent.core.words import duration_text
+from agent.notifiers import Notifier
+from agent.store import Pending, StoreError
+
+IDLE_SECONDS = 60.0
+RECEIPT_PAUSE_SECONDS = 5.0
+SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 300.0
+SHORTEST_REFUSAL_SECONDS, LONGEST_REFUSAL_SECONDS = 300.0, 3600.0
+
+Key = tuple[str, str]
+
+
+class Outbox(Protocol):
+    """Where notices wait and receipts go: agent.store.Store."""
+
+    def pending(self, channel: str) -> list[Pending]:
+        """List what is committed and has no receipt of this channel, oldest first."""
+        ...
+
+    def write_receipt(self, pending: Pending, receipt: Receipt) -> None:
+        """Put a receipt on disk."""
+        ...
+
+
+class _Tries:
+    """What this process remembers of one notice; times are of the monotonic clock."""
+
+    def __init__(self, seen: float) -> None:
+        self.seen = seen
+        self.attempts = 0
+        self.tried = float("-inf")
+        self.refusals = 0
+        self.due = seen
+        self.why: str | None = None
+
+
+class Courier:
+    """Brings the notices of one channel to their receiver.
+
+    ``give_up_after`` is in seconds since the notice fell due, by the clock ``now`` (aware). ``random`` yields [0, 1).
+    """
+
+    def __init__(
+        self,
+        notifier: Notifier,
+        outbox: Outbox,
+        *,
+        give_up_after: float,
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(tz=UTC),
+        random: Callable[[], float] = random.random,
+        log: logging.Logger = logging.getLogger("sockmem-agent"),  # noqa: B008 - the same object every time
+    ) -> None:
+        self.name = notifier.name
+        self.delivered = self.failed = self.gave_up = 0
+        self.failure: BaseException | None = None
+        self.last_progress = monotonic()
+        self._notifier, self._outbox, self._give_up_after = notifier, outbox, give_up_after
+        self._monotonic, self._now, self._random, self._log = monotonic, now, random, log
+        self._tries: dict[Key, _Tries] = {}
+        self._unwritten: dict[Key, tuple[Pending, Receipt]] = {}
+        self._resume_at = float("-inf")
+        self._failures = 0
+        self._trouble: str | None = None
+        self._trouble_since: datetime | None = None
+        self._said: set[str] = set()
+        self._status: str | None = None
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"courier-{self.name}", daemon=True)
+
+    # --- seen from the main thread ----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Hint that there is something new; a pause is kept all the same."""
+        self._wake.set()
+
+    def stop(self, timeout: float) -> None:
+        """Ask the thread to end, and wait for it up to ``timeout`` seconds; an attempt under way goes on until then."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def is_alive(self) -> bool:
+        """Tell whether the thread runs. One that ended without being stopped has left its reason in ``failure``."""
+        return self._thread.is_alive()
+
+    def status(self) -> str | None:
+        """Say what is wrong ("ops: 3 waiting, HTTP 503 since 14:02"), or None."""
+        return self._status
+
+    # --- the thread -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self._wake.clear()
+                delay = self.step()
+                self.last_progress = self._monotonic()
+                self._wake.wait(delay)
+                self.last_progress = self._monotonic()
+        except BaseException as surprise:  # noqa: BLE001 - the daemon looks here every second, and raises it
+            self.failure = surprise
+
+    def step(self) -> float:
+        """Make at most one attempt; return the seconds until there is more to do, 60 at most."""
+        try:
+            waiting = self._outbox.pending(self.name)
+        except OSError as error:
+            delay = self._set_back(f"the state directory cannot be read: {error.strerror}")
+            self._show()
+            return delay
+        waiting = self._keep_books(waiting)
+        waiting = [pending for pending in waiting if not self._gave_up(pending)]
+        delay = self._attempt_next(waiting)
+        self._show()
+        return min(max(delay, 0.0), IDLE_SECONDS)
+
+    def _attempt_next(self, waiting: list[Pending]) -> float:
+        now = self._monotonic()
+        if self._unwritten and not waiting:
+            return RECEIPT_PAUSE_SECONDS
+        if now < self._resume_at:
+            return self._resume_at - now
+        chosen = self._choose(waiting, now)
+        if chosen is None:
+            return min((self._of(p).due - now for p in waiting), default=IDLE_SECONDS)
+        tries = self._of(chosen)
+        tries.attempts += 1
+        delivery = self._notifier.notify(chosen.notice)
+        tries.tried = self._monotonic()
+        self._judge(chosen, tries, delivery)
+        return self._resume_at - self._monotonic()
+
+    def _choose(self, waiting: list[Pending], now: float) -> Pending | None:
+        incidents: dict[str, list[Pending]] = {}
+        for pending in waiting:
+            incidents.setdefault(pending.incident_id, []).append(pending)
+        ready = [head for mine in incidents.values() if (head := self._head(mine, now))]
+        return min(ready, key=lambda pending: self._of(pending).tried, default=None)
+
+    def _head(self, mine: list[Pending], now: float) -> Pending | None:
+        """Choose among the notices of one incident, oldest first: a refused one is passed over until it is due."""
+        newest = max(self._of(pending).seen for pending in mine)
+        for pending in mine:
+            tries = self._of(pending)
+            if not tries.refusals or now >= tries.due or tries.tried < newest:
+                return pending
+        return None
+
+    # --- what came of it --------------------------------------------------------------------------------------------
+
+    def _judge(self, pending: Pending, tries: _Tries, delivery: Delivery) -> None:
+        match delivery:
+            case Delivered():
+                self.delivered += 1
+                self._failures, self._resume_at = 0, float("-inf")
+                self._record(pending, "delivered", delivery.detail)
+                self._recover()
+            case Retry():
+                tries.refusals = 0
+                self._fail(tries, delivery.why, delivery.after_seconds or 0.0)
+            case Rejected():
+                tries.refusals += 1
+                pause = SHORTEST_REFUSAL_SECONDS * 2.0 ** min(tries.refusals - 1, 10)
+                tries.due = tries.tried + min(pause, LONGEST_REFUSAL_SECONDS)
+                self._fail(tries, delivery.why, 0.0)
+
+    def _fail(self, tries: _Tries, why: str, at_least: float) -> None:
+        self.failed += 1
+        tries.why = why
+        self._set_back(why, at_least)
+
+    def _set_back(self, why: str, at_least: float = 0.0) -> float:
+        """Pause the channel, longer with every failure in a row; the reason is logged when it is a new one."""
+        self._failures += 1
+        most = min(LONGEST_PAUSE_SECONDS, 2.0 ** min(self._failures, 10))
+        pause = max(at_least, SHORTEST_PAUSE_SECONDS + self._random() * (most - SHORTEST_PAUSE_SECONDS))
+        self._resume_at = self._monotonic() + pause
+        self._trouble = why
+        self._trouble_since = self._trouble_since or self._now()
+        if why not in self._said:
+            self._said.add(why)
+            self._log.warning("%s: not delivered, will be tried again: %s", self.name, why)
+        return min(pause, IDLE_SECONDS)
+
+    def _recover(self) -> None:
+        """End the trouble when nothing that failed is left; one line says so."""
+        if self._trouble_since is None or any(other.why for other in self._tries.values()):
+            return
+        lasted = (self._now() - self._trouble_since).total_seconds()
+        self._log.info("%s: delivered again after %s", self.name, duration_text(max(lasted, 0.0)))
+        self._end_trouble()
+
+    def _end_trouble(self) -> None:
+        self._trouble = self._trouble_since = None
+        self._said.clear()
+
+    def _gave_up(self, pending: Pending) -> bool:
+        """Give a notice up when its time has passed, though never without any attempt after a start."""
+        why = self._of(pending).why or self._trouble
+        if why is None or (self._now() - pending.notice.at).total_seconds() < self._give_up_after:
+            return False
+        self.gave_up += 1
+        self._log.error("%s: gave up %s of incident %s: %s", self.name, pending.notice.type, pending.incident_id, why)
+        self._record(pending, "gave_up", why)
+        return True
+
+    # --- books ------------------------------------------------------------------------------------------------------
+
+    def _of(self, pending: Pending) -> _Tries:
+        return self._tries[pending.incident_id, pending.file]
+
+    def _keep_books(self, waiting: list[Pending]) -> list[Pending]:
+        """Take note of what is new and forget what is gone; write the receipts that could not be written before."""
+        keys = {(pending.incident_id, pending.file) for pending in waiting}
+        now = self._monotonic()
+        self._tries = {key: self._tries.get(key) or _Tries(now) for key in keys}
+        self._unwritten = {key: kept for key, kept in self._unwritten.items() if key in keys}
+        settled = set(self._unwritten)
+        for kept in list(self._unwritten.values()):
+            self._write(*kept)
+        if not waiting:
+            self._end_trouble()
+        return [pending for pending in waiting if (pending.incident_id, pending.file) not in settled]
+
+    def _record(self, pending: Pending, outcome: Outcome, detail: str) -> None:
+        tries = self._tries.pop((pending.incident_id, pending.file))
+        receipt = Receipt(
+            notice=pending.notice.id,
+            channel=self.name,
+            outcome=outcome,
+            at=self._now().astimezone(UTC),
+            attempts=tries.attempts,
+            detail=detail,
+        )
+        self._write(pending, receipt)
+
+    def _write(self, pending: Pending, receipt: Receipt) -> None:
+        """Write a receipt; on a full disk it is kept in mind, so that nobody is told the same thing every second."""
+        key = (pending.incident_id, pending.file)
+        try:
+            self._outbox.write_receipt(pending, receipt)
+        except (OSError, StoreError) as error:
+            if key not in self._unwritten:
+                self._log.error("%s: the receipt of %s cannot be written: %s", self.name, key, error)
+            self._unwritten[key] = (pending, receipt)
+        else:
+            self._unwritten.pop(key, None)
+
+    def _show(self) -> None:
+        """Put the status where the main thread reads it: one assignment, so that it needs no lock."""
+        if self._trouble is None or self._trouble_since is None:
+            self._status = None
+            return
+        since = self._trouble_since.astimezone().strftime("%H:%M")
+        self._status = f"{self.name}: {len(self._tries)} waiting, {self._trouble} since {since}"

@@ -1,0 +1,64 @@
+"""What an HTTP answer means: taken, busy or dead (RFC 9110, sections 10.2.3 and 15).
+
+HTTP/1.1 429 Too Many Requests
+Retry-After: 120                     or: Sun, 22 Nov 2026 15:07:39 GMT
+"""
+
+import re
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple
+
+from agent.core.model import Delivered, Delivery, Rejected, Retry
+
+LONGEST_RETRY_AFTER_SECONDS = 3600.0
+BUSY = frozenset({408, 425, 429})
+HINTS = {
+    400: "the receiver does not understand the message",
+    401: "the credentials are missing or wrong",
+    403: "the receiver refuses: the token may have been withdrawn",
+    404: "nobody is at this address: check the url",
+    405: "this address takes no POST: check the url",
+    407: "the proxy wants credentials",
+    410: "the endpoint is gone: make a new one and change the url",
+    413: "the message is too large for the receiver",
+}
+
+
+class Answer(NamedTuple):
+    """What came back; ``body`` is cut at 64 KiB, and None when it broke off."""
+
+    status: int
+    retry_after: str | None
+    body: bytes | None
+
+
+def sort_answer(answer: Answer | Retry | Rejected, now: datetime) -> Delivery:
+    """Sort the status codes of HTTP into taken, busy and dead; ``now`` (aware) is for a Retry-After that is a date."""
+    if not isinstance(answer, Answer):
+        return answer
+    text = f"HTTP {answer.status}"
+    if 200 <= answer.status < 300:  # noqa: PLR2004 - the classes of RFC 9110, section 15
+        return Delivered(detail=text)
+    if answer.status in BUSY or answer.status >= 500:  # noqa: PLR2004 - as above
+        return Retry(why=text, after_seconds=retry_after_seconds(answer.retry_after, now))
+    if 300 <= answer.status < 400:  # noqa: PLR2004 - as above
+        return Rejected(why=f"{text}: redirects are not followed: configure the address it leads to")
+    hint = HINTS.get(answer.status)
+    return Rejected(why=f"{text}: {hint}" if hint else text)
+
+
+def retry_after_seconds(value: str | None, now: datetime) -> float | None:
+    """Read a Retry-After header: seconds or an HTTP date, capped at an hour; None when absent or unreadable."""
+    if value is None:
+        return None
+    text = value.strip()
+    if re.fullmatch(r"[0-9]{1,18}", text):
+        seconds = float(text)
+    else:
+        try:
+            moment = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        seconds = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_SECONDS)

@@ -1,0 +1,265 @@
+"""POST to an address that is a secret, within a deadline that is a deadline; the one place that talks requests.
+
+requests' timeout is per read: a server that drips a byte a second holds it for ever (psf/requests, "Timeouts"). So
+every attempt runs in a short-lived thread of its own. The courier waits for it until the deadline, then shuts its
+sockets down: that ends a connect through a proxy, a TLS handshake, headers and a body alike. Each socket is held by a
+dup of its descriptor, because ssl takes the original away. A name lookup cannot be cut: there the thread is left to
+the resolver's own timeouts, and no other attempt starts before it has ended, so never more than one is left behind.
+
+The address never reaches a text: requests quotes it in its exceptions, so none of them leaves this file, and urllib3 in
+its log, so that is cut off. Only ``host[:port]`` is shown. HTTPS_PROXY, NO_PROXY and REQUESTS_CA_BUNDLE are honoured.
+"""
+
+import contextlib
+import http.client
+import logging
+import os
+import re
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, cast
+from urllib.parse import unquote, urlsplit
+
+import requests
+import requests.adapters
+import requests.auth
+import urllib3
+import urllib3.connection
+import urllib3.exceptions
+
+from agent import __version__
+from agent.core.model import Rejected, Retry
+from agent.notifiers import ChannelError
+from agent.notifiers.answer import Answer
+
+DEADLINE_SECONDS = 20.0
+GRACE_SECONDS = 1.0  # for the thread to see that its socket was shut down
+BODY_BYTES = 64 * 1024
+
+# At level DEBUG urllib3 logs the path of every request, and at WARNING the whole address when headers are odd.
+for _name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "urllib3"]:
+    logging.getLogger(_name).disabled = True
+
+
+class _Attempt(threading.Thread):
+    """One request in a thread of its own, so that its sockets can be shut down from outside."""
+
+    def __init__(self, send: "Callable[[_Attempt], Answer]") -> None:
+        super().__init__(name="post", daemon=True)
+        self.answer: Answer | None = None
+        self.failure: Exception | None = None
+        self.expired = False
+        self._send = send
+        self._lock = threading.Lock()
+        self._sockets: list[socket.socket] = []
+
+    def run(self) -> None:
+        try:
+            self.answer = self._send(self)
+        except Exception as error:  # noqa: BLE001 - handed to the courier's thread, which tells the expected ones apart
+            self.failure = error
+        finally:
+            with self._lock:
+                for held in self._sockets:
+                    held.close()
+                self._sockets.clear()
+
+    def adopt(self, connected: socket.socket) -> socket.socket:
+        """Keep a handle on a fresh connection; after the deadline nothing may be sent any more."""
+        with self._lock:
+            if self.expired:
+                connected.close()
+                raise TimeoutError
+            self._sockets.append(connected.dup())
+        return connected
+
+    def cut(self) -> None:
+        """End the attempt, whatever it waits for."""
+        with self._lock:
+            self.expired = True
+            for held in self._sockets:
+                with contextlib.suppress(OSError):
+                    held.shutdown(socket.SHUT_RDWR)
+
+
+def _adopt(connected: socket.socket) -> socket.socket:
+    return cast("_Attempt", threading.current_thread()).adopt(connected)
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    def _new_conn(self) -> socket.socket:
+        return _adopt(super()._new_conn())
+
+
+class _TlsConnection(urllib3.connection.HTTPSConnection):
+    def _new_conn(self) -> socket.socket:
+        return _adopt(super()._new_conn())
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """requests' own adapter, with connections that can be cut; through a proxy as well."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - handed through as they come
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as above
+        manager = super().proxy_manager_for(*args, **kwargs)
+        manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+        return manager
+
+
+class Poster:
+    """Posts to one address. One for each address and courier; not to be shared between threads."""
+
+    def __init__(self, channel: str, url: str, *, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+        self.place, self._url, auth = _take_apart(channel, url)
+        self._deadline_seconds = deadline_seconds
+        self._session = _session(auth)
+        self._attempt: _Attempt | None = None
+
+    def post(self, body: bytes, headers: Mapping[str, str]) -> Answer | Retry | Rejected:
+        """Make one attempt, which ends within the deadline: what came back, or in plain words why nothing did."""
+        if self._attempt is not None and self._attempt.is_alive():
+            return Retry(why="an earlier attempt still hangs in the name lookup or in connecting")
+        attempt = self._attempt = _Attempt(lambda attempt: self._send(attempt, body, headers))
+        try:
+            attempt.start()
+        except RuntimeError:
+            self._attempt = None
+            return Retry(why="no thread could be started")
+        attempt.join(self._deadline_seconds)
+        if attempt.is_alive():
+            attempt.cut()
+            attempt.join(GRACE_SECONDS)
+        if attempt.answer is not None:
+            return attempt.answer
+        if attempt.expired:
+            return Retry(why=f"no answer within {self._deadline_seconds:g} s")
+        return _explain(attempt.failure, self._deadline_seconds)
+
+    def _send(self, attempt: _Attempt, body: bytes, headers: Mapping[str, str]) -> Answer:
+        with self._session.post(
+            self._url,
+            data=body,
+            headers=dict(headers),
+            timeout=self._deadline_seconds,
+            allow_redirects=False,
+            stream=True,
+        ) as response:
+            if attempt.expired:  # http.client takes headers that were cut for headers that have ended
+                raise TimeoutError
+            content = _read_body(response)
+            whole = None if attempt.expired else content
+            return Answer(response.status_code, response.headers.get("Retry-After"), whole)
+
+
+def _take_apart(channel: str, url: str) -> tuple[str, str, tuple[str, str] | None]:
+    """Split an address into the part that may be shown, the part to ask for, and the credentials."""
+    try:
+        parts = urlsplit(url.strip())
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in {"http", "https"}:
+        raise ChannelError(f"{channel}: the url is not well-formed: it must be http:// or https:// with a host")
+    shown = f"[{host}]" if ":" in host else host
+    place = f"{shown}:{port}" if port else shown
+    bare = parts._replace(netloc=place).geturl()
+    if parts.username is None and parts.password is None:
+        return place, bare, None
+    return place, bare, (unquote(parts.username or ""), unquote(parts.password or ""))
+
+
+def _session(auth: tuple[str, str] | None) -> requests.Session:
+    session = requests.Session()
+    session.mount("http://", _Adapter())
+    session.mount("https://", _Adapter())
+    # Without an auth of its own, requests would look one up in ~/.netrc.
+    session.auth = requests.auth.HTTPBasicAuth(*auth) if auth else _no_auth
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+    # A connection that is kept for hours is dead when it is needed, and costs the host a socket until then.
+    session.headers.update(
+        {"User-Agent": f"sockmem-agent/{__version__}", "Accept-Encoding": "identity", "Connection": "close"}
+    )
+    return session
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def _read_body(response: requests.Response) -> bytes | None:
+    try:
+        return cast("bytes", response.raw.read(BODY_BYTES, decode_content=False))
+    except (urllib3.exceptions.HTTPError, OSError, http.client.HTTPException):
+        return None
+
+
+def _explain(failure: Exception | None, deadline_seconds: float) -> Retry | Rejected:
+    """Put an exception of requests into plain words, none of them its own: it quotes the address."""
+    chain = list(_chain(failure)) if failure else []
+    expected = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException, requests.RequestException)
+    if not any(isinstance(error, expected) for error in chain):
+        # A slip of ours or of a library: loud, but without its text, which may hold the address.
+        raise RuntimeError(f"unexpected {type(failure).__name__} in an HTTP attempt {_where(failure)}")
+    if any(isinstance(error, requests.exceptions.InvalidURL) for error in chain):
+        return Rejected(why="the url cannot be used: check it for blanks and odd characters")
+    text = next((text for error in chain if (text := _words(error, deadline_seconds))), type(chain[0]).__name__)
+    through_proxy = any(isinstance(error, requests.exceptions.ProxyError) for error in chain)
+    return Retry(why=f"proxy: {text}" if through_proxy else text)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """Walk an exception and all that it wraps, innermost first: the operating system's words are the clearest."""
+    inner = [error.__cause__, error.__context__, getattr(error, "reason", None), *error.args]
+    for wrapped in inner:
+        if isinstance(wrapped, BaseException):
+            yield from _chain(wrapped)
+    yield error
+
+
+def _words(error: BaseException, deadline_seconds: float) -> str | None:
+    if isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError):
+        return f"no answer within {deadline_seconds:g} s"
+    return next((say(error) for kind, say in _WORDS if isinstance(error, kind)), None)
+
+
+def _operating_system(error: Any) -> str | None:  # noqa: ANN401 - an OSError
+    """Say an OSError, of which some are a library's, without a number: of those only what is known is repeated."""
+    if isinstance(error.errno, int):
+        return os.strerror(error.errno).lower()
+    if refused := re.search(r"Tunnel connection failed: (\d{3})\b", str(error)):
+        return f"HTTP {refused[1]}"
+    return "the file named by REQUESTS_CA_BUNDLE is not there" if "TLS CA certificate bundle" in str(error) else None
+
+
+# The first that fits counts: the kinds are not disjoint.
+_WORDS: tuple[tuple[type[BaseException], Callable[[Any], str | None]], ...] = (
+    (ssl.SSLCertVerificationError, lambda error: f"certificate not trusted: {error.verify_message}"),
+    (socket.gaierror, lambda error: f"name lookup failed: {error.strerror}"),
+    (ssl.SSLError, lambda error: f"TLS failed: {error.reason or 'connection closed'}"),
+    (http.client.RemoteDisconnected, lambda _: "connection closed without an answer"),
+    (requests.exceptions.InvalidSchema, lambda _: "the proxy setting in the environment cannot be used"),
+    (requests.exceptions.InvalidProxyURL, lambda _: "the proxy setting in the environment cannot be used"),
+    (http.client.HTTPException, lambda _: "the answer is not HTTP"),
+    (OSError, _operating_system),
+)
+
+
+def _where(error: BaseException | None) -> str:
+    trace = error.__traceback__ if error else None
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return f"({trace.tb_frame.f_code.co_filename}:{trace.tb_lineno})" if trace else "(nowhere)"

@@ -1,0 +1,243 @@
+"""Slack messages for an incoming webhook (docs.slack.dev: "Sending messages using incoming webhooks", "Block Kit").
+
+    POST {"text": "the line on the lock screen", "blocks": [...]}  ->  200, body "ok"; else a word such as no_service
+
+Slack's limits: 50 blocks, 150 characters a header, 3000 a text, 10 fields of 2000. ``& < >`` are markup: escaped.
+"""
+
+import platform
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from agent.core.gauge import mem_unit_bytes, parse_kernel
+from agent.core.model import Advice, Delivered, Delivery, Incident, Kind, Notice, Rejected, Retry
+from agent.core.report import title
+from agent.core.words import bytes_text, count_text, duration_text, percent_text, printable
+from agent.notifiers.answer import Answer, sort_answer
+from agent.notifiers.http import DEADLINE_SECONDS, Poster
+
+HEADER_LIMIT = 150
+TEXT_LIMIT = 3000
+FIELD_LIMIT = 2000
+SENTENCE_LIMIT = 600  # with the commands well under TEXT_LIMIT
+COMMANDS_LIMIT = 1500
+BUSY_WORDS = frozenset({"rollup_error", "fatal_error", "internal_error", "service_unavailable", "rate_limited"})
+DEAD_WORDS = frozenset(
+    {
+        "account_inactive",
+        "action_prohibited",
+        "channel_is_archived",
+        "channel_not_found",
+        "invalid_auth",
+        "invalid_blocks",
+        "invalid_blocks_format",
+        "invalid_payload",
+        "invalid_token",
+        "missing_text_or_fallback_or_attachments",
+        "no_active_hooks",
+        "no_service",
+        "no_service_id",
+        "no_team",
+        "no_text",
+        "posting_to_general_channel_denied",
+        "team_disabled",
+        "token_revoked",
+        "too_many_attachments",
+        "user_not_found",
+    }
+)
+HEADERS = {"Content-Type": "application/json; charset=utf-8"}
+SIGNS = {
+    "sockmem.incident.opened": "🔴",
+    "sockmem.incident.updated": "🟠",
+    "sockmem.incident.resolved": "🟢",
+    "sockmem.test": "🔵",
+}
+KINDS: dict[Kind, str] = {
+    "out_of_socket_memory": "out of socket memory",
+    "too_many_orphans": "too many orphans",
+    "tcp_mem": "out of TCP memory",
+}
+
+Block = dict[str, Any]
+
+
+class SlackNotifier:
+    """Posts notices to one incoming webhook."""
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        deadline_seconds: float = DEADLINE_SECONDS,
+        now: Callable[[], datetime] = lambda: datetime.now(tz=UTC),
+    ) -> None:
+        self.name = name
+        self._poster = Poster(name, url, deadline_seconds=deadline_seconds)
+        self._now = now
+
+    def notify(self, notice: Notice) -> Delivery:
+        """Post the message; only 2xx with the body ``ok`` means that it stands in the channel."""
+        answer = self._poster.post(msgspec.json.encode(message(notice)), HEADERS)
+        return sort_slack(answer, self._now())
+
+
+def sort_slack(answer: Answer | Retry | Rejected, now: datetime) -> Delivery:
+    """Sort what Slack answered: 200 may still be a refusal, and the word in the body says which.
+
+    Only words that are known are repeated: a body may hold anything, also the address.
+    """
+    delivery = sort_answer(answer, now)
+    if not isinstance(answer, Answer):
+        return delivery
+    body = (answer.body or b"").decode("utf-8", "replace").strip()
+    if body in DEAD_WORDS:
+        return Rejected(why=f"HTTP {answer.status} {body}")
+    if body in BUSY_WORDS:
+        return Retry(why=f"HTTP {answer.status} {body}", after_seconds=getattr(delivery, "after_seconds", None))
+    if not isinstance(delivery, Delivered) or answer.body == b"ok":
+        return delivery
+    if answer.body is None:
+        return Retry(why=f"HTTP {answer.status}, but the answer broke off")
+    return Rejected(why=f"HTTP {answer.status}, but not Slack's `ok`: is the url that of an incoming webhook?")
+
+
+def message(notice: Notice) -> dict[str, Any]:
+    """Make the message: ``text`` is what a lock screen shows, ``blocks`` what the channel shows."""
+    headline = f"{SIGNS[notice.type]} {title(notice)}"
+    incident = notice.data
+    blocks = [{"type": "header", "text": {"type": "plain_text", "text": _cut(headline, HEADER_LIMIT), "emoji": True}}]
+    blocks += _test_blocks(notice) if incident is None else _incident_blocks(notice, incident)
+    return {"text": _cut_escaped(headline, TEXT_LIMIT), "blocks": blocks}
+
+
+def escape(text: str) -> str:
+    """Make foreign text harmless in mrkdwn: no mention, no link, no way out of a code span, no control characters."""
+    shown = "\n".join(printable(line, TEXT_LIMIT) for line in text.split("\n"))
+    return shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("`", "'")
+
+
+def _incident_blocks(notice: Notice, incident: Incident) -> list[Block]:
+    blocks = []
+    if notice.type == "sockmem.incident.updated":
+        blocks.append(_section(f"*What changed:* {_cut_escaped(notice.reason, FIELD_LIMIT)}"))
+    blocks.append(_section(_cut_escaped(incident.summary, TEXT_LIMIT)))
+    fields = [f"*{name}*\n{_cut_escaped(value, FIELD_LIMIT - 100)}" for name, value in _facts(notice, incident)]
+    blocks.append({"type": "section", "fields": [_mrkdwn(field) for field in fields]})
+    blocks += [_section(_step(label, advice)) for label, advice in _steps(incident)]
+    identifier = escape(incident.id)
+    proof = (
+        "said by the kernel" if incident.provenance == "kernel" else "a log claims it (any local user can write that)"
+    )
+    context = f"{proof} · incident {identifier} · `sockmem-agent incidents show {identifier}`"
+    blocks.append({"type": "context", "elements": [_mrkdwn(context)]})
+    return blocks
+
+
+def _test_blocks(notice: Notice) -> list[Block]:
+    host = _cut_escaped(platform.node() or "unknown", FIELD_LIMIT)
+    return [
+        _section(f"This is a test of sockmem-agent on *{host}*. Nothing is wrong."),
+        {
+            "type": "context",
+            "elements": [_mrkdwn(f"notice {_cut_escaped(notice.id, FIELD_LIMIT)} · {_clock(notice.at)}")],
+        },
+    ]
+
+
+def _facts(notice: Notice, incident: Incident) -> list[tuple[str, str]]:
+    facts = [
+        ("Host", incident.host or "unknown"),
+        ("Cause", f"{incident.cause.replace('_', ' ')} ({incident.confidence})"),
+        _span(notice, incident),
+        ("The kernel said", _counts(incident)),
+    ]
+    if orphans := _peak_orphans(incident):
+        facts.append(("Orphans at peak", orphans))
+    if memory := _peak_memory(incident):
+        facts.append(("TCP memory at peak", memory))
+    return facts
+
+
+def _span(notice: Notice, incident: Incident) -> tuple[str, str]:
+    if incident.closed_at is not None:
+        lasted = (incident.closed_at - incident.opened_at).total_seconds()
+        return "Lasted", f"{duration_text(lasted)}\n({_clock(incident.opened_at)} to {_clock(incident.closed_at)})"
+    lasts = (notice.at - incident.opened_at).total_seconds()
+    ago = f"\n({duration_text(lasts)} so far)" if lasts >= 1 else ""
+    return "Since", f"{_clock(incident.opened_at)}{ago}"
+
+
+def _counts(incident: Incident) -> str:
+    lines = [f"{KINDS[kind]}: {count_text(n)}" for kind, n in incident.events.items() if kind != "suppressed"]
+    if incident.suppressed_at_least:
+        lines.append(f"suppressed: at least {count_text(incident.suppressed_at_least)}")
+    return "\n".join(lines) or "nothing"
+
+
+def _peak_orphans(incident: Incident) -> str | None:
+    if incident.peak.orphan is None:
+        return None
+    return _of(incident.peak.orphan, incident.diagnosis.mechanism.tcp_max_orphans, count_text)
+
+
+def _peak_memory(incident: Incident) -> str | None:
+    mechanism = incident.diagnosis.mechanism
+    if incident.peak.mem is None or mechanism.page_size_bytes is None:
+        return None
+    peak_bytes = incident.peak.mem * mem_unit_bytes(parse_kernel(incident.kernel), mechanism.page_size_bytes)
+    return _of(peak_bytes, mechanism.tcp_mem_bytes[2] if mechanism.tcp_mem_bytes else None, bytes_text)
+
+
+def _of(value: int, limit: int | None, say: Callable[[int], str]) -> str:
+    if limit is None:
+        return say(value)
+    share = percent_text(value, limit)
+    return f"{say(value)} of {say(limit)}" + (f" ({share})" if share else "")
+
+
+def _steps(incident: Incident) -> list[tuple[str, Advice]]:
+    """Choose what to do now, and the first setting to change; once it is over there is nothing left to look at."""
+    steps = incident.diagnosis.advice
+    change = next((advice for advice in steps if advice.sysctl), None)
+    if incident.closed_at is not None:
+        return [("So that it does not come back", change)] if change else []
+    chosen = [("First step", steps[0])] if steps else []
+    return [*chosen, ("Then", change)] if change and change is not steps[0] else chosen
+
+
+def _step(label: str, advice: Advice) -> str:
+    text = f"*{label}:* {_cut_escaped(advice.action, SENTENCE_LIMIT)}"
+    if advice.commands:
+        text += f"\n```\n{_cut_escaped(chr(10).join(advice.commands), COMMANDS_LIMIT)}\n```"
+    return f"{text}\nRisk: {_cut_escaped(advice.risk, SENTENCE_LIMIT)}" if advice.sysctl and advice.risk else text
+
+
+def _section(text: str) -> Block:
+    return {"type": "section", "text": _mrkdwn(text)}
+
+
+def _mrkdwn(text: str) -> Block:
+    # Verbatim: Slack makes no links, channels or mentions of its own out of what stands in a log.
+    return {"type": "mrkdwn", "text": text, "verbatim": True}
+
+
+def _clock(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%d %b %H:%M:%S UTC")
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _cut_escaped(text: str, limit: int) -> str:
+    """Escape, then cut without leaving half an entity behind."""
+    escaped = escape(text)
+    if len(escaped) <= limit:
+        return escaped
+    return re.sub(r"&[a-z]{0,4}$", "", escaped[: limit - 1]) + "…"

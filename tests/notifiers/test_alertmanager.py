@@ -1,0 +1,226 @@
+import json
+import shutil
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from misbehaving import OPENED_AT, Handler, hang, make_incident, make_notice
+from pytest_httpserver import HTTPServer
+
+from agent.core.model import Delivered, Notice, NoticeType, Rejected, Retry
+from agent.notifiers import ChannelError
+from agent.notifiers.alertmanager import AlertmanagerNotifier, alert
+
+DAY = timedelta(days=1)
+
+
+# --- the alert ------------------------------------------------------------------------------------------------------
+
+
+def test_labels_are_the_same_from_opened_to_resolved_whatever_the_cause_became() -> None:
+    opened = alert(make_notice(cause="orphans"), DAY)
+    updated = alert(make_notice("sockmem.incident.updated", cause="both", confidence="likely"), DAY)
+    resolved = alert(make_notice("sockmem.incident.resolved", cause="tcp_memory"), DAY)
+
+    expected = {
+        "alertname": "SockmemIncident",
+        "severity": "critical",
+        "host": "web1",
+        "instance": "web1",
+        "incident": "20261122T150539Z-7f3a",
+    }
+    assert [expected] * 3 == [each["labels"] for each in (opened, updated, resolved)]
+    assert [each["startsAt"] for each in (opened, updated, resolved)] == [OPENED_AT] * 3
+
+
+def test_pressure_alone_is_a_warning() -> None:
+    assert alert(make_notice(class_="pressure"), DAY)["labels"]["severity"] == "warning"
+
+
+def test_annotations_say_what_it_is() -> None:
+    annotations = alert(make_notice(), DAY)["annotations"]
+
+    assert "web1" in annotations["summary"]
+    assert "sockmem-agent incidents show" in annotations["description"]
+    assert (annotations["cause"], annotations["confidence"]) == ("orphans", "certain")
+
+
+def test_an_open_incident_stays_up_and_a_resolved_one_has_ended() -> None:
+    assert alert(make_notice(), DAY)["endsAt"] == OPENED_AT + DAY
+    resolved = make_notice("sockmem.incident.resolved")
+    assert resolved.data is not None
+    assert alert(resolved, DAY)["endsAt"] == resolved.data.closed_at
+
+
+def test_an_alert_never_ends_before_it_starts() -> None:
+    notice = make_notice("sockmem.incident.resolved", closed_at=OPENED_AT - timedelta(hours=1))
+
+    assert alert(notice, DAY)["endsAt"] == OPENED_AT
+
+
+def test_a_test_is_another_alert_that_goes_away_by_itself() -> None:
+    made = alert(make_notice("sockmem.test"), DAY)
+
+    assert made["labels"]["alertname"] == "SockmemTest"
+    assert made["labels"]["severity"] == "info"
+    assert made["endsAt"] - made["startsAt"] == timedelta(minutes=5)
+
+
+# --- several instances ----------------------------------------------------------------------------------------------
+
+
+def test_it_is_delivered_only_when_every_instance_took_it(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/a/api/v2/alerts", method="POST").respond_with_data("")
+    httpserver.expect_request("/b/api/v2/alerts", method="POST").respond_with_data("", status=503)
+    both = (httpserver.url_for("/a"), httpserver.url_for("/b/"))
+
+    mixed = AlertmanagerNotifier("am", both, stays_for=60).notify(make_notice())
+    taken = AlertmanagerNotifier("am", both[:1], stays_for=60).notify(make_notice())
+
+    assert mixed == Retry(why=f"localhost:{httpserver.port}: HTTP 503")
+    assert taken == Delivered(detail="taken by 1 of 1 instances")
+
+
+def test_the_longest_retry_after_counts(httpserver: HTTPServer) -> None:
+    for path, seconds in (("/a", "5"), ("/b", "50")):
+        httpserver.expect_request(f"{path}/api/v2/alerts").respond_with_data(
+            "", status=429, headers={"Retry-After": seconds}
+        )
+    urls = (httpserver.url_for("/a"), httpserver.url_for("/b"))
+
+    delivery = AlertmanagerNotifier("am", urls, stays_for=60).notify(make_notice())
+
+    assert isinstance(delivery, Retry)
+    assert delivery.after_seconds == 50.0
+
+
+def test_it_is_rejected_when_no_instance_is_worth_another_try(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/api/v2/alerts").respond_with_data("", status=400)
+
+    delivery = AlertmanagerNotifier("am", (httpserver.url_for("/"),), stays_for=60).notify(make_notice())
+
+    assert isinstance(delivery, Rejected)
+
+
+def test_instances_that_hang_share_one_deadline(serve: Callable[[Handler], str]) -> None:
+    urls = tuple(f"http://{serve(hang)}" for _ in range(4))
+    notifier = AlertmanagerNotifier("am", urls, stays_for=60, deadline_seconds=0.8)
+
+    started = time.monotonic()
+    delivery = notifier.notify(make_notice())
+
+    assert isinstance(delivery, Retry)
+    assert time.monotonic() - started < 2
+
+
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ("/", "/api/v2/alerts"),
+        ("", "/api/v2/alerts"),
+        ("/am/", "/am/api/v2/alerts"),
+        ("/api/v2/alerts", "/api/v2/alerts"),
+        ("/?x=1#y", "/api/v2/alerts"),
+    ],
+)
+def test_an_address_is_completed(httpserver: HTTPServer, given: str, asked: str) -> None:
+    httpserver.expect_request(asked, method="POST").respond_with_data("")
+
+    delivery = AlertmanagerNotifier("am", (f"http://localhost:{httpserver.port}{given}",), stays_for=60).notify(
+        make_notice()
+    )
+
+    assert isinstance(delivery, Delivered)
+
+
+@pytest.mark.parametrize("urls", [(), ("am:9093",), ("http://[::1",), ("http://ok/", "")])
+def test_a_bad_list_is_a_configuration_error(urls: tuple[str, ...]) -> None:
+    with pytest.raises(ChannelError, match=r"^am: "):
+        AlertmanagerNotifier("am", urls, stays_for=60)
+
+
+# --- the real one ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Start Debian's Alertmanager on loopback."""
+    program = shutil.which("prometheus-alertmanager") or shutil.which("alertmanager")
+    if program is None:
+        pytest.skip("no Alertmanager here: apt-get install prometheus-alertmanager")
+    directory = tmp_path_factory.mktemp("alertmanager")
+    (directory / "config.yml").write_text("route: {receiver: nobody}\nreceivers: [{name: nobody}]\n")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    with (directory / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                program,
+                f"--config.file={directory / 'config.yml'}",
+                f"--storage.path={directory / 'data'}",
+                f"--web.listen-address={address}",
+                "--cluster.listen-address=",
+            ],
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            wait_until_ready(address, process, directory / "log")
+            yield f"http://{address}"
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def wait_until_ready(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"http://{address}/-/ready", timeout=1):
+                return
+        except OSError:
+            threading.Event().wait(0.05)
+    pytest.fail(f"Alertmanager did not start: {log.read_text()}")
+
+
+def current(kind: NoticeType, incident_id: str, **changes: Any) -> Notice:
+    """Make a notice of now: Alertmanager sorts by its own clock."""
+    now = datetime.now(tz=UTC)
+    data = make_incident(id=incident_id, opened_at=now - timedelta(minutes=1), **changes)
+    return Notice(id=incident_id, type=kind, at=now, reason="", channels=("am",), data=data)
+
+
+def alerts(url: str, incident_id: str) -> list[Any]:
+    with urllib.request.urlopen(f"{url}/api/v2/alerts?filter=incident=%22{incident_id}%22", timeout=5) as answer:
+        found: list[Any] = json.load(answer)
+    return found
+
+
+def test_a_real_alertmanager_shows_the_alert_once_and_resolves_it(real: str) -> None:
+    notifier = AlertmanagerNotifier("am", (real,), stays_for=86_400)
+
+    opened = notifier.notify(current("sockmem.incident.opened", "one"))
+    again = notifier.notify(current("sockmem.incident.updated", "one", cause="both"))
+    shown = alerts(real, "one")
+    resolved = notifier.notify(current("sockmem.incident.resolved", "one", closed_at=datetime.now(tz=UTC)))
+
+    assert [Delivered(detail="taken by 1 of 1 instances")] * 3 == [opened, again, resolved]
+    assert len(shown) == 1
+    assert shown[0]["status"]["state"] == "active"
+    assert shown[0]["annotations"]["cause"] == "both"
+    assert alerts(real, "one") == []
+
+
+def test_a_real_alertmanager_takes_every_kind_of_notice(real: str) -> None:
+    notifier = AlertmanagerNotifier("am", (real,), stays_for=86_400)
+    bare = current("sockmem.incident.opened", "two", host=None, kernel=None, events={})
+
+    for notice in (make_notice("sockmem.test"), make_notice("sockmem.incident.resolved"), bare):
+        assert isinstance(notifier.notify(notice), Delivered)

@@ -1,0 +1,55 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from agent.core.model import Delivered, Rejected, Retry
+from agent.notifiers.answer import Answer, retry_after_seconds, sort_answer
+
+NOW = datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC)
+
+
+def test_every_2xx_is_taken() -> None:
+    assert [Delivered(detail=f"HTTP {s}") for s in (200, 202, 204)] == [
+        sort_answer(Answer(s, None, b""), NOW) for s in (200, 202, 204)
+    ]
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
+def test_a_busy_receiver_is_tried_again(status: int) -> None:
+    assert Retry(why=f"HTTP {status}", after_seconds=7.0) == sort_answer(Answer(status, "7", b""), NOW)
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 407, 410, 413, 418])
+def test_a_dead_endpoint_is_rejected_with_its_status(status: int) -> None:
+    delivery = sort_answer(Answer(status, None, b""), NOW)
+
+    assert isinstance(delivery, Rejected)
+    assert delivery.why.startswith(f"HTTP {status}")
+
+
+def test_what_is_no_answer_stays_as_it_is() -> None:
+    assert Retry(why="connection refused") == sort_answer(Retry(why="connection refused"), NOW)
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("120", 120.0),
+        (" 0 ", 0.0),
+        ("86400", 3600.0),
+        ("999999999999999999", 3600.0),
+        ("Sun, 22 Nov 2026 15:07:39 GMT", 120.0),
+        ("Sun, 22 Nov 2026 15:07:39 -0000", 120.0),
+        ("Sun, 22 Nov 2026 15:00:00 GMT", 0.0),
+        ("Mon, 22 Nov 2027 15:00:00 GMT", 3600.0),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("", None),
+        ("Sun, 99 Nov 2026 15:07:39 GMT", None),
+        ("\u0661\u0662", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_and_an_hour_at_most(header: str | None, seconds: float | None) -> None:
+    assert seconds == retry_after_seconds(header, NOW)

@@ -1,0 +1,477 @@
+import logging
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from misbehaving import Handler, drip, hang, read_request
+from pytest_httpserver import HTTPServer
+
+from agent.core.model import Rejected, Retry
+from agent.notifiers import ChannelError
+from agent.notifiers import http as http_module
+from agent.notifiers.answer import Answer
+from agent.notifiers.http import Poster
+
+SHORT, LONG = 0.4, 10.0  # seconds: for servers that hang, and for those that answer
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle", "curl_ca_bundle"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def post(url: str, *, deadline_seconds: float = LONG) -> Answer | Retry | Rejected:
+    """Make one attempt, and see to it that it kept to its deadline."""
+    started = time.monotonic()
+    result = Poster("ops", url, deadline_seconds=deadline_seconds).post(b"{}", {"Content-Type": "application/json"})
+
+    assert time.monotonic() - started < deadline_seconds + 2
+    return result
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def answer_with(text: bytes) -> Handler:
+    def handle(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(text)
+
+    return handle
+
+
+# --- what works -----------------------------------------------------------------------------------------------------
+
+
+def test_status_retry_after_and_body_come_back(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/hook", method="POST", data=b"{}").respond_with_data(
+        "later", status=429, headers={"Retry-After": "7"}
+    )
+
+    assert Answer(429, "7", b"later") == post(httpserver.url_for("/hook"))
+
+
+def test_netrc_is_never_used(httpserver: HTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine localhost login somebody password else\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    httpserver.expect_request("/hook").respond_with_data("ok")
+
+    post(httpserver.url_for("/hook"))
+
+    assert "Authorization" not in httpserver.log[0][0].headers
+
+
+def test_credentials_in_the_url_become_basic_auth_and_are_not_shown(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/hook").respond_with_data("ok")
+    poster = Poster("ops", f"http://user:p%40ss@localhost:{httpserver.port}/hook")
+
+    poster.post(b"{}", {})
+
+    authorization = httpserver.log[0][0].authorization
+    assert authorization is not None
+    assert (authorization.username, authorization.password) == ("user", "p@ss")
+    assert f"localhost:{httpserver.port}" == poster.place
+
+
+def test_one_poster_serves_many_attempts_and_keeps_no_connection(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/hook").respond_with_data("ok")
+    poster = Poster("ops", httpserver.url_for("/hook"))
+
+    assert [Answer(200, None, b"ok")] * 3 == [poster.post(b"{}", {}) for _ in range(3)]
+    assert {"close"} == {request.headers["Connection"] for request, _ in httpserver.log}
+
+
+def test_cookies_are_not_sent_back(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/hook").respond_with_data("ok", headers={"Set-Cookie": "seen=1"})
+    poster = Poster("ops", httpserver.url_for("/hook"))
+
+    poster.post(b"{}", {})
+    poster.post(b"{}", {})
+
+    assert "Cookie" not in httpserver.log[1][0].headers
+
+
+def test_a_redirect_is_not_followed(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/hook").respond_with_data("", status=307, headers={"Location": "/elsewhere"})
+    httpserver.expect_request("/elsewhere").respond_with_data("ok")
+
+    result = post(httpserver.url_for("/hook"))
+
+    assert isinstance(result, Answer)
+    assert result.status == 307
+    assert [request.path for request, _ in httpserver.log] == ["/hook"]
+
+
+def test_of_a_huge_body_only_the_beginning_is_read(serve: Callable[[Handler], str]) -> None:
+    sent = []
+
+    def pour(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.settimeout(5)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        for _ in range(1000):
+            connection.sendall(b"x" * 65536)
+            sent.append(65536)
+
+    result = post(f"http://{serve(pour)}/hook")
+
+    assert Answer(200, None, b"x" * 65536) == result
+    assert sum(sent) < 30_000_000
+
+
+# --- deadlines ------------------------------------------------------------------------------------------------------
+
+
+def test_a_server_that_never_answers_is_left_at_the_deadline(serve: Callable[[Handler], str]) -> None:
+    assert Retry(why="no answer within 0.4 s") == post(f"http://{serve(hang)}/hook", deadline_seconds=SHORT)
+
+
+def test_a_server_that_drips_headers_is_cut(serve: Callable[[Handler], str]) -> None:
+    def handle(connection: socket.socket) -> None:
+        read_request(connection)
+        drip(connection, b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 100)
+
+    assert Retry(why="no answer within 0.6 s") == post(f"http://{serve(handle)}/hook", deadline_seconds=0.6)
+
+
+def test_a_status_line_that_came_whole_is_no_answer_while_its_headers_drip(serve: Callable[[Handler], str]) -> None:
+    def handle(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n")
+        drip(connection, b"X-Long: " + b"x" * 100)
+
+    assert Retry(why="no answer within 0.6 s") == post(f"http://{serve(handle)}/hook", deadline_seconds=0.6)
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 60\r\n", b"", b"Transfer-Encoding: chunked\r\n"])
+def test_a_server_that_drips_its_body_is_cut_and_its_status_counts(
+    serve: Callable[[Handler], str], length: bytes
+) -> None:
+    def handle(connection: socket.socket) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n" + length + b"\r\n")
+        drip(connection, b"38\r\n" + b"o" * 56)
+
+    assert post(f"http://{serve(handle)}/hook", deadline_seconds=1.0) == Answer(200, None, None)
+
+
+def test_a_server_that_never_shakes_hands_is_cut(serve: Callable[[Handler], str]) -> None:
+    assert Retry(why="no answer within 0.4 s") == post(f"https://{serve(hang)}/hook", deadline_seconds=SHORT)
+
+
+def test_a_server_that_does_not_read_is_cut(serve: Callable[[Handler], str]) -> None:
+    gone = threading.Event()
+
+    def ignore(connection: socket.socket) -> None:
+        gone.wait(5)
+
+    address = serve(ignore)
+    poster = Poster("ops", f"http://{address}/hook", deadline_seconds=SHORT)
+
+    started = time.monotonic()
+    result = poster.post(b"x" * 30_000_000, {})
+
+    assert Retry(why="no answer within 0.4 s") == result
+    assert time.monotonic() - started < 2
+    gone.set()
+
+
+def test_a_name_lookup_that_hangs_is_left_behind_and_no_second_one_started(
+    serve: Callable[[Handler], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, lookups = threading.Event(), []
+    real = socket.getaddrinfo
+
+    def stuck(*args: Any, **kwargs: Any) -> Any:
+        lookups.append(args)
+        release.wait(10)
+        return real(*args, **kwargs)
+
+    requests_seen = []
+    address = serve(lambda connection: requests_seen.append(read_request(connection)))
+    monkeypatch.setattr(socket, "getaddrinfo", stuck)
+    monkeypatch.setattr(http_module, "GRACE_SECONDS", 0.05)
+    poster = Poster("ops", f"http://{address}/hook", deadline_seconds=SHORT)
+
+    first, second = poster.post(b"{}", {}), poster.post(b"{}", {})
+    release.set()
+    assert poster._attempt is not None
+    poster._attempt.join(5)
+
+    assert Retry(why="no answer within 0.4 s") == first
+    assert Retry(why="an earlier attempt still hangs in the name lookup or in connecting") == second
+    assert len(lookups) == 1
+    assert all(seen == b"" for seen in requests_seen)  # Nothing is sent after the deadline.
+
+
+# --- failures in plain words ----------------------------------------------------------------------------------------
+
+
+def test_a_closed_port_is_connection_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+    assert Retry(why="connection refused") == post(f"http://127.0.0.1:{port}/hook")
+
+
+def test_a_reset_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def reset() -> None:
+            connection, _ = listener.accept()
+            connection.settimeout(0.05)
+            read_request(connection)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+            connection.close()
+
+        thread = threading.Thread(target=reset)
+        thread.start()
+        result = post(f"http://127.0.0.1:{listener.getsockname()[1]}/hook")
+        thread.join(5)
+
+    assert Retry(why="connection reset by peer") == result
+
+
+def test_a_server_that_closes_without_an_answer_is_told(serve: Callable[[Handler], str]) -> None:
+    assert Retry(why="connection closed without an answer") == post(f"http://{serve(answer_with(b''))}/hook")
+
+
+def test_what_is_not_http_is_told(serve: Callable[[Handler], str]) -> None:
+    address = serve(answer_with(b"220 mail ready\r\n"))
+
+    assert Retry(why="the answer is not HTTP") == post(f"http://{address}/hook")
+
+
+def test_a_name_that_nobody_knows_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*args: Any, **kwargs: Any) -> Any:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+
+    assert Retry(why="name lookup failed: Name or service not known") == post("http://nowhere.example/hook")
+
+
+def test_a_host_out_of_memory_or_descriptors_is_told_by_the_words_of_its_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*args: Any, **kwargs: Any) -> Any:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(socket, "socket", full)
+
+    assert Retry(why="too many open files") == post("http://127.0.0.1:9/hook")
+
+
+def test_a_host_that_starts_no_thread_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(http_module._Attempt, "start", refuse)
+
+    assert Retry(why="no thread could be started") == post("http://127.0.0.1:9/hook")
+
+
+def test_a_surprise_is_loud_and_does_not_hold_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    poster = Poster("ops", "http://127.0.0.1:9/T0ken", deadline_seconds=SHORT)
+
+    def slip(*args: Any, **kwargs: Any) -> Any:
+        raise KeyError("http://127.0.0.1:9/T0ken")
+
+    monkeypatch.setattr(poster._session, "post", slip)
+
+    with pytest.raises(RuntimeError, match=r"unexpected KeyError .*test_http\.py:\d+") as caught:
+        poster.post(b"{}", {})
+    assert "T0ken" not in str(caught.getrepr(chain=True, style="short"))
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("url", ["", "hook", "ftp://h/x", "http://", "http://[::1", "http://h:port/x", "//h/x"])
+def test_an_address_that_is_none_is_a_configuration_error_that_does_not_quote_it(url: str) -> None:
+    with pytest.raises(ChannelError) as caught:
+        Poster("ops", url)
+    assert str(caught.value) == "ops: the url is not well-formed: it must be http:// or https:// with a host"
+    assert caught.value.__context__ is None
+
+
+def test_an_address_with_odd_characters_is_rejected_without_quoting_it() -> None:
+    result = post("http://exa mple/T0ken")
+
+    assert isinstance(result, Rejected)
+    assert "T0ken" not in result.why
+
+
+def test_no_descriptor_is_left_open(serve: Callable[[Handler], str]) -> None:
+    address = serve(answer_with(b"HTTP/1.1 500 Oh\r\n\r\n"))
+    post(f"http://{address}/hook")
+    before = open_descriptors()
+
+    for _ in range(5):
+        post(f"http://{address}/hook")
+    deadline = time.monotonic() + 5
+    while open_descriptors() > before and time.monotonic() < deadline:
+        threading.Event().wait(0.01)
+
+    assert before >= open_descriptors()
+
+
+# --- TLS and proxies ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def tls_server(authority: trustme.CA) -> Iterator[HTTPServer]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    with HTTPServer(host="localhost", port=0, ssl_context=context) as server:
+        server.expect_request("/hook").respond_with_data("ok")
+        yield server
+
+
+@pytest.fixture
+def bundle(authority: trustme.CA, tmp_path: Path) -> Path:
+    file = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(file))
+    return file
+
+
+def test_a_private_ca_is_trusted_when_the_environment_names_it(
+    tls_server: HTTPServer, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+
+    assert Answer(200, None, b"ok") == post(f"https://localhost:{tls_server.port}/hook")
+
+
+def test_a_certificate_of_nobody_is_not_trusted(tls_server: HTTPServer) -> None:
+    result = post(f"https://localhost:{tls_server.port}/hook")
+
+    assert Retry(why="certificate not trusted: unable to get local issuer certificate") == result
+    assert tls_server.log == []
+
+
+def test_a_certificate_for_another_host_is_not_trusted(
+    tls_server: HTTPServer, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+
+    result = post(f"https://127.0.0.1:{tls_server.port}/hook")
+
+    assert isinstance(result, Retry)
+    assert result.why.startswith("certificate not trusted: IP address mismatch")
+
+
+def test_a_missing_ca_bundle_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
+
+    assert Retry(why="the file named by REQUESTS_CA_BUNDLE is not there") == post("https://127.0.0.1:9/hook")
+
+
+def test_plain_http_behind_an_https_address_is_a_tls_failure(serve: Callable[[Handler], str]) -> None:
+    address = serve(answer_with(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
+
+    result = post(f"https://{address}/hook")
+
+    assert isinstance(result, Retry)
+    assert result.why.startswith("TLS failed: ")
+
+
+def test_a_proxy_of_the_environment_is_asked(serve: Callable[[Handler], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def proxy(connection: socket.socket) -> None:
+        asked.append(read_request(connection).split(b"\r\n", 1)[0])
+        connection.sendall(OK)
+
+    monkeypatch.setenv("http_proxy", f"http://{serve(proxy)}")
+
+    assert Answer(200, None, b"ok") == post("http://example.org/hook")
+    assert asked == [b"POST http://example.org/hook HTTP/1.1"]
+
+
+def test_no_proxy_is_honoured(
+    httpserver: HTTPServer, serve: Callable[[Handler], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    httpserver.expect_request("/hook").respond_with_data("ok")
+    address = serve(answer_with(b"HTTP/1.1 418 No\r\n\r\n"))
+    monkeypatch.setenv("http_proxy", f"http://{address}")
+    monkeypatch.setenv("no_proxy", "localhost")
+
+    assert Answer(200, None, b"ok") == post(httpserver.url_for("/hook"))
+
+
+def test_a_proxy_that_refuses_to_connect_is_told(
+    serve: Callable[[Handler], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+    monkeypatch.setenv("https_proxy", f"http://user:T0ken@{serve(answer_with(refusal))}")
+
+    assert Retry(why="proxy: HTTP 407") == post("https://example.org/hook")
+
+
+def test_a_proxy_that_drips_is_cut(serve: Callable[[Handler], str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def handle(connection: socket.socket) -> None:
+        read_request(connection)
+        drip(connection, b"HTTP/1.1 200 Connection established\r\n" * 10)
+
+    monkeypatch.setenv("https_proxy", f"http://{serve(handle)}")
+
+    assert Retry(why="no answer within 0.6 s") == post("https://example.org/hook", deadline_seconds=0.6)
+
+
+def test_a_proxy_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+
+    assert Retry(why="proxy: connection refused") == post("https://example.org/hook")
+
+
+def test_a_kind_of_proxy_that_needs_another_library_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:9")
+
+    assert Retry(why="the proxy setting in the environment cannot be used") == post("http://example.org/hook")
+
+
+# --- the house ------------------------------------------------------------------------------------------------------
+
+
+def test_urllib3_logs_nothing_even_at_debug(httpserver: HTTPServer, caplog: pytest.LogCaptureFixture) -> None:
+    httpserver.expect_request("/T0ken").respond_with_data("ok")
+    caplog.set_level(logging.DEBUG)
+    caplog.set_level(logging.DEBUG, logger="urllib3")
+
+    post(httpserver.url_for("/T0ken"))
+
+    assert [record for record in caplog.records if record.name != "werkzeug"] == []
+
+
+def test_a_configuration_without_http_channels_does_not_import_requests() -> None:
+    program = """
+import sys
+from agent.core.settings import ChannelSettings
+from agent.notifiers import build
+import agent.courier
+build(ChannelSettings(name="out", type="stdout"))
+print(sorted({"requests", "urllib3"} & set(sys.modules)))
+build(ChannelSettings(name="hook", type="webhook", url="http://127.0.0.1:9/"))
+print("requests" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\nTrue\n"

@@ -1,0 +1,275 @@
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from misbehaving import OPENED_AT, make_incident, make_notice
+from pytest_httpserver import HTTPServer
+from slack_sdk.models.blocks import Block
+
+from agent.core.model import Advice, Delivered, Delivery, Diagnosis, Mechanism, NoticeType, Peak, Rejected, Retry
+from agent.notifiers.answer import Answer
+from agent.notifiers.slack import SlackNotifier, escape, message, sort_slack
+
+NOW = datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC)
+TYPES: list[NoticeType] = [
+    "sockmem.incident.opened",
+    "sockmem.incident.updated",
+    "sockmem.incident.resolved",
+    "sockmem.test",
+]
+HOSTILE = "<!channel> <@U1> <https://evil.example|x> & ``` ` @here \x1b[2J\x07\u202e\u2066\x85 #general"
+
+
+def judge(sent: dict[str, Any]) -> None:
+    """Hold a message against Slack's own models and its documented limits."""
+    assert {"text", "blocks"} == set(sent)
+    assert 1 <= len(sent["blocks"]) <= 50
+    for block in Block.parse_all(sent["blocks"]):
+        assert block is not None
+        block.validate_json()
+    for text in texts(sent):
+        assert 1 <= len(text) <= 3000
+
+
+def texts(node: Any) -> list[str]:
+    """Collect every text of a message."""
+    if isinstance(node, dict):
+        own = [node["text"]] if isinstance(node.get("text"), str) else []
+        return own + [text for value in node.values() for text in texts(value)]
+    return [text for value in node for text in texts(value)] if isinstance(node, list) else []
+
+
+def all_text(sent: dict[str, Any]) -> str:
+    return "\n".join(texts(sent))
+
+
+# --- the message ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_slack_accepts_every_kind_of_notice(kind: NoticeType) -> None:
+    judge(message(make_notice(kind)))
+
+
+def test_the_lock_screen_says_where_and_what() -> None:
+    text = message(make_notice())["text"]
+
+    assert "web1" in text
+    assert "orphan" in text
+    assert len(text) < 120
+
+
+def test_an_opened_incident_says_all_that_is_needed_at_night() -> None:
+    said = all_text(message(make_notice()))
+
+    for part in (
+        "131,080 of 131,072 (100 %)",
+        "343 MiB of 2.2 GiB (15 %)",
+        "orphans (certain)",
+        "22 Nov 15:05:39 UTC",
+        "too many orphans: 3",
+        "suppressed: at least 273",
+        "*First step:* Raise the limit of orphans to 524,288",
+        "```\nsysctl -w net.ipv4.tcp_max_orphans=524288\n```",
+        "`sockmem-agent incidents show 20261122T150539Z-7f3a`",
+        "Risk: up to 2.1 GiB of memory that cannot be swapped",
+        "said by the kernel",
+    ):
+        assert part in said
+
+
+LOOK = Advice(action="See who holds them", why="", risk="None, it only reads.", commands=("ss -tan",))
+
+
+def test_a_look_comes_first_and_the_setting_to_change_after_it() -> None:
+    change = make_incident().diagnosis.advice[0]
+    diagnosis = Diagnosis(cause="orphans", confidence="certain", summary="x", advice=(LOOK, LOOK, change))
+
+    said = all_text(message(make_notice(diagnosis=diagnosis)))
+
+    assert "*First step:* See who holds them\n```\nss -tan\n```" in said
+    assert "only reads" not in said
+    assert "*Then:* Raise the limit of orphans" in said
+
+
+def test_once_it_is_over_only_the_setting_to_change_is_left_to_say() -> None:
+    change = make_incident().diagnosis.advice[0]
+    both = Diagnosis(cause="orphans", confidence="certain", summary="x", advice=(LOOK, change))
+    look = Diagnosis(cause="orphans", confidence="certain", summary="x", advice=(LOOK,))
+
+    said = all_text(message(make_notice("sockmem.incident.resolved", diagnosis=both)))
+
+    assert "See who" not in said
+    assert "*So that it does not come back:* Raise the limit" in said
+    assert "See who" not in all_text(message(make_notice("sockmem.incident.resolved", diagnosis=look)))
+
+
+def test_an_update_says_what_changed() -> None:
+    notice = make_notice("sockmem.incident.updated", cause="both")
+
+    assert "*What changed:* the kernel ran out" in all_text(message(notice))
+
+
+def test_a_resolved_incident_says_how_long_and_the_peak() -> None:
+    said = all_text(message(make_notice("sockmem.incident.resolved")))
+
+    assert "*Lasted*\n17 min\n(22 Nov 15:05:39 UTC to 22 Nov 15:22:39 UTC)" in said
+    assert "131,080" in said
+
+
+def test_a_test_says_that_it_is_one() -> None:
+    said = all_text(message(make_notice("sockmem.test")))
+
+    assert "This is a test of sockmem-agent" in said
+    assert "Nothing is wrong" in said
+
+
+def test_a_line_that_anybody_could_write_is_told_as_such() -> None:
+    assert "a log claims it" in all_text(message(make_notice(provenance="claimed")))
+
+
+def test_memory_is_counted_in_the_unit_of_the_kernel_that_counted_it() -> None:
+    mechanism = Mechanism(page_size_bytes=65536, tcp_mem_bytes=(1 << 30, 2 << 30, 4 << 30))
+    diagnosis = Diagnosis(cause="tcp_memory", confidence="likely", summary="x", mechanism=mechanism)
+    peak = Peak(mem=262_144)
+
+    in_4096 = make_notice(kernel="4.18.0-147.el8.aarch64", diagnosis=diagnosis, peak=peak)
+    in_pages = make_notice(kernel="6.1.0", diagnosis=diagnosis, peak=peak)
+
+    assert "1 GiB of 4 GiB (25 %)" in all_text(message(in_4096))
+    assert "16 GiB of 4 GiB" in all_text(message(in_pages))
+
+
+def test_what_is_not_known_is_left_out_and_not_made_up() -> None:
+    diagnosis = Diagnosis(cause="undetermined", confidence="possible", summary="Something happened.")
+    sent = message(make_notice(host=None, kernel=None, diagnosis=diagnosis, peak=Peak(), events={}))
+
+    judge(sent)
+    said = all_text(sent)
+    assert "peak" not in said
+    assert "None" not in said
+    assert "First step" not in said
+
+
+def test_hostile_names_and_texts_stay_text() -> None:
+    advice = Advice(action=HOSTILE, why="", risk="", commands=(HOSTILE,))
+    diagnosis = Diagnosis(cause="orphans", confidence="likely", summary=HOSTILE, advice=(advice,))
+    sent = message(make_notice("sockmem.incident.updated", host=HOSTILE, summary=HOSTILE, diagnosis=diagnosis))
+
+    judge(sent)
+    header, *marked_up = sent["blocks"]
+    assert header["text"]["type"] == "plain_text"
+    for text in [sent["text"], *texts(marked_up)]:
+        assert "<" not in text
+        assert ">" not in text
+        assert text.count("```") in (0, 2)
+        assert text.replace("```", "").count("`") in (0, 2)
+    for character in "\x1b\x07\u202e\u2066\x85":
+        assert character not in all_text(sent)
+    assert all(element.get("verbatim") for element in mrkdwn(sent["blocks"]))
+
+
+def mrkdwn(node: Any) -> list[dict[str, Any]]:
+    if isinstance(node, dict):
+        own = [node] if node.get("type") == "mrkdwn" else []
+        return own + [found for value in node.values() for found in mrkdwn(value)]
+    return [found for value in node for found in mrkdwn(value)] if isinstance(node, list) else []
+
+
+def test_escaping_keeps_lines_and_knows_entities() -> None:
+    assert escape("a & b\n<c>") == "a &amp; b\n&lt;c&gt;"
+
+
+@given(st.text(max_size=6000), st.text(max_size=300), st.text(max_size=6000))
+def test_no_text_whatever_breaks_slacks_limits(long: str, host: str, command: str) -> None:
+    advice = Advice(action=long, why=long, risk=long, commands=(command, long))
+    diagnosis = Diagnosis(cause="orphans", confidence="likely", summary=long, advice=(advice,))
+    sent = message(make_notice("sockmem.incident.updated", host=host, summary=long, diagnosis=diagnosis))
+
+    limits(sent)
+
+
+@pytest.mark.parametrize("character", ["&", "<", "`", "\n", "\x1b", "é", "\U0001d54f"])
+def test_much_of_one_character_breaks_no_limit(character: str) -> None:
+    long = character * 5000
+    advice = Advice(action=long, why=long, risk=long, commands=(long,) * 5)
+    diagnosis = Diagnosis(cause="orphans", confidence="likely", summary=long, advice=(advice,))
+
+    limits(message(make_notice("sockmem.incident.updated", host=long, summary=long, diagnosis=diagnosis)))
+
+
+def limits(sent: dict[str, Any]) -> None:
+    header, *blocks = sent["blocks"]
+    assert len(header["text"]["text"]) <= 150
+    assert len(blocks) < 50
+    for block in blocks:
+        for field in block.get("fields", []):
+            assert len(field["text"]) <= 2000
+        assert len(block.get("fields", [])) <= 10
+        assert len(block.get("text", {}).get("text", "")) <= 3000
+    # Half an entity would be shown as it stands.
+    assert "&am…" not in json.dumps(sent, ensure_ascii=False)
+
+
+# --- what Slack answers ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "delivery"),
+    [
+        (Answer(200, None, b"ok"), Delivered(detail="HTTP 200")),
+        (Answer(404, None, b"no_team"), Rejected(why="HTTP 404 no_team")),
+        (Answer(404, None, b"no_service"), Rejected(why="HTTP 404 no_service")),
+        (Answer(410, None, b"channel_is_archived"), Rejected(why="HTTP 410 channel_is_archived")),
+        (Answer(403, None, b"invalid_token"), Rejected(why="HTTP 403 invalid_token")),
+        (Answer(403, None, b"action_prohibited"), Rejected(why="HTTP 403 action_prohibited")),
+        (Answer(400, None, b"invalid_payload"), Rejected(why="HTTP 400 invalid_payload")),
+        (Answer(200, None, b"invalid_payload"), Rejected(why="HTTP 200 invalid_payload")),
+        (Answer(500, None, b"rollup_error"), Retry(why="HTTP 500 rollup_error")),
+        (Answer(200, None, b"rollup_error"), Retry(why="HTTP 200 rollup_error")),
+        (Answer(429, "30", b"rate_limited"), Retry(why="HTTP 429 rate_limited", after_seconds=30.0)),
+        (Answer(429, "30", b""), Retry(why="HTTP 429", after_seconds=30.0)),
+        (Answer(200, None, None), Retry(why="HTTP 200, but the answer broke off")),
+        (Answer(503, None, None), Retry(why="HTTP 503")),
+    ],
+)
+def test_slacks_words_are_sorted(answer: Answer, delivery: Delivery) -> None:
+    assert delivery == sort_slack(answer, NOW)
+
+
+@pytest.mark.parametrize("body", [b"", b"OK", b"ok\n", b"okay", b"<html>T0ken</html>", b"\xff\xfe"])
+def test_any_other_body_than_ok_is_no_delivery_and_is_not_repeated(body: bytes) -> None:
+    delivery = sort_slack(Answer(200, None, body), NOW)
+
+    assert isinstance(delivery, Rejected)
+    assert "T0ken" not in delivery.why
+
+
+def test_an_unknown_word_leaves_the_status_to_decide() -> None:
+    assert sort_slack(Answer(500, None, b"T0ken"), NOW) == Retry(why="HTTP 500")
+
+
+def test_the_message_reaches_the_webhook(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/services/T/B/X", method="POST").respond_with_data("ok")
+
+    delivery = SlackNotifier("ops", httpserver.url_for("/services/T/B/X")).notify(make_notice())
+
+    assert delivery == Delivered(detail="HTTP 200")
+    request = httpserver.log[0][0]
+    assert request.headers["Content-Type"] == "application/json; charset=utf-8"
+    assert message(make_notice()) == request.json
+
+
+def test_a_time_in_another_zone_is_told_in_utc() -> None:
+    local = OPENED_AT.astimezone(tz=datetime.fromisoformat("2026-01-01T00:00:00+05:30").tzinfo)
+
+    assert "22 Nov 15:05:39 UTC" in all_text(message(make_notice(opened_at=local)))
+
+
+def test_an_incident_of_the_gauges_alone_has_no_counts_to_tell() -> None:
+    notice = make_notice(class_="pressure", events={}, suppressed_at_least=0)
+
+    assert "*The kernel said*\nnothing" in all_text(message(notice))

@@ -1,0 +1,60 @@
+import io
+import os
+import sys
+
+import pytest
+from misbehaving import make_notice
+
+from agent.core.model import Delivered, Retry
+from agent.core.report import notice_text
+from agent.notifiers.stdout import StdoutNotifier
+
+
+def test_a_notice_is_one_readable_block(capsys: pytest.CaptureFixture[str]) -> None:
+    delivery = StdoutNotifier("out").notify(make_notice())
+
+    assert delivery == Delivered(detail="printed")
+    printed = capsys.readouterr().out
+    assert notice_text(make_notice()).strip() == printed.strip()
+    assert printed.endswith("\n\n")
+    assert "20261122T150539Z-7f3a" in printed
+
+
+def test_a_pipe_that_nobody_reads_is_worth_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    raw = io.FileIO(writing, "w")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8"))
+
+    delivery = StdoutNotifier("out").notify(make_notice())
+
+    assert delivery == Retry(why="standard output: broken pipe")
+    raw.close()
+
+
+def test_a_full_device_is_worth_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = io.FileIO("/dev/full", "w")
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8"))
+
+    delivery = StdoutNotifier("out").notify(make_notice())
+
+    assert delivery == Retry(why="standard output: no space left on device")
+    raw.close()
+
+
+def test_a_closed_output_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stdout", closed)
+
+    assert StdoutNotifier("out").notify(make_notice()) == Retry(why="standard output is closed")
+
+
+def test_an_old_terminal_gets_question_marks_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", ascii_only)
+
+    assert StdoutNotifier("out").notify(make_notice(summary="größer")) == Delivered(detail="printed")
+    written = ascii_only.buffer
+    assert isinstance(written, io.BytesIO)
+    assert b"gr??er" in written.getvalue()

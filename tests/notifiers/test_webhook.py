@@ -1,0 +1,104 @@
+import base64
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+from misbehaving import make_notice
+from pytest_httpserver import HTTPServer
+from standardwebhooks import Webhook
+
+from agent.core.model import Delivered, Incident, Retry
+from agent.notifiers import ChannelError
+from agent.notifiers.webhook import WebhookNotifier, encode, read_secret, sign
+
+KEY = bytes(range(32))
+SECRET = "whsec_" + base64.b64encode(KEY).decode()
+
+
+def test_the_standards_own_library_verifies_the_signature(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/hook", method="POST").respond_with_data("", status=204)
+    notice = make_notice()
+
+    delivery = WebhookNotifier("ops", httpserver.url_for("/hook"), KEY).notify(notice)
+
+    assert delivery == Delivered(detail="HTTP 204")
+    request = httpserver.log[0][0]
+    verified = Webhook(SECRET).verify(request.get_data(), dict(request.headers))
+    assert verified["type"] == "sockmem.incident.opened"
+    assert notice.id == request.headers["webhook-id"]
+    assert request.headers["Content-Type"] == "application/json"
+
+
+def test_a_retry_has_the_same_id_and_body_and_a_fresh_timestamp(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/hook").respond_with_data("", status=503, headers={"Retry-After": "9"})
+    moments = iter([datetime(2026, 11, 22, 15, 6, tzinfo=UTC), datetime(2026, 11, 22, 15, 7, tzinfo=UTC)])
+    notifier = WebhookNotifier("ops", httpserver.url_for("/hook"), KEY, now=lambda: next(moments))
+
+    deliveries = [notifier.notify(make_notice()) for _ in range(2)]
+
+    assert [Retry(why="HTTP 503", after_seconds=9.0)] * 2 == deliveries
+    first, second = (request for request, _ in httpserver.log)
+    assert first.headers["webhook-id"] == second.headers["webhook-id"]
+    assert first.get_data() == second.get_data()
+    assert int(second.headers["webhook-timestamp"]) - int(first.headers["webhook-timestamp"]) == 60
+    assert first.headers["webhook-signature"] != second.headers["webhook-signature"]
+
+
+def test_without_a_secret_nothing_is_signed(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/hook").respond_with_data("")
+
+    WebhookNotifier("ops", httpserver.url_for("/hook"), None).notify(make_notice())
+
+    assert "webhook-signature" not in httpserver.log[0][0].headers
+
+
+def test_data_is_the_content_of_incident_json() -> None:
+    notice = make_notice("sockmem.incident.resolved")
+    body = json.loads(encode(notice))
+
+    assert {"type", "timestamp", "data"} == set(body)
+    assert body["timestamp"] == "2026-11-22T15:22:39Z"
+    assert notice.data == msgspec.convert(body["data"], Incident)
+    assert body["data"]["class"] == "event"
+
+
+def test_a_test_is_marked_as_one() -> None:
+    body = json.loads(encode(make_notice("sockmem.test")))
+
+    assert body["type"] == "sockmem.test"
+    assert body["data"]["test"] is True
+
+
+def test_the_signature_is_that_of_the_specifications_example() -> None:
+    key = base64.b64decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
+    body = b'{"test": 2432232314}'
+
+    signature = sign(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body)
+
+    assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+@pytest.mark.parametrize("text", [SECRET, SECRET + "\n", SECRET + "\r\n", f"  {SECRET}\n\n"])
+def test_a_secret_is_read_whatever_the_editor_put_behind_it(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(text.encode())
+
+    assert read_secret("ops", file) == KEY
+
+
+@pytest.mark.parametrize("text", [b"", b"whsec_", b"c2VjcmV0", b"whsec_s3cr3t!", b"whsec_c2VjcmV", b"\xff\xfes3cr3t"])
+def test_a_bad_secret_is_told_without_quoting_it(tmp_path: Path, text: bytes) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(text)
+
+    with pytest.raises(ChannelError) as caught:
+        read_secret("ops", file)
+    assert str(caught.value) == f"ops: secret_file {file}: expected whsec_ and base64, on one line"
+    assert "s3cr3t" not in str(caught.getrepr(style="short"))
+
+
+def test_a_secret_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ChannelError, match=r"ops: secret_file .*: No such file or directory"):
+        read_secret("ops", tmp_path / "none")

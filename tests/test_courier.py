@@ -1,0 +1,579 @@
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from agent.core.incident import open_incident
+from agent.core.model import Delivered, Delivery, Diagnosis, Event, Notice, Receipt, Rejected, Retry, Snapshot
+from agent.courier import Courier
+from agent.store import Pending, Store, StoreError
+
+START = datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC)
+LOG = logging.getLogger("test-courier")
+
+
+class Clock:
+    """One clock for both: monotonic seconds and the time of day."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.seconds - 1000.0)
+
+
+class Box:
+    """An outbox in memory, which can be made to fail."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.waiting: list[Pending] = []
+        self.receipts: list[Receipt] = []
+        self.write_error: Exception | None = None
+        self.read_error: OSError | None = None
+
+    def put(self, incident_id: str, file: str = "notice-001", *, age: float = 0.0) -> None:
+        at = self.clock.now() - timedelta(seconds=age)
+        notice = Notice(id=f"{incident_id}/{file}", type="sockmem.test", at=at, reason="", channels=("ops",), data=None)
+        self.waiting.append(Pending(incident_id, file, notice))
+
+    def pending(self, channel: str) -> list[Pending]:
+        assert channel == "ops"
+        if self.read_error:
+            raise self.read_error
+        return list(self.waiting)
+
+    def write_receipt(self, pending: Pending, receipt: Receipt) -> None:
+        if self.write_error:
+            raise self.write_error
+        self.waiting.remove(pending)
+        self.receipts.append(receipt)
+
+
+class Script:
+    """A receiver that answers as it is told, by notice, and Delivered when nothing was said."""
+
+    name = "ops"
+
+    def __init__(self, clock: Clock, took: float = 0.0) -> None:
+        self.clock = clock
+        self.took = took
+        self.calls: list[str] = []
+        self.answers: dict[str, list[Delivery]] = {}
+        self.otherwise: Delivery = Delivered(detail="HTTP 200")
+
+    def say(self, notice: str, answers: Iterable[Delivery]) -> None:
+        self.answers[notice] = list(answers)
+
+    def notify(self, notice: Notice) -> Delivery:
+        self.calls.append(notice.id)
+        self.clock.seconds += self.took
+        script = self.answers.get(notice.id)
+        return script.pop(0) if script else self.otherwise
+
+
+class World:
+    """A courier with everything around it in hand."""
+
+    def __init__(self, *, give_up_after: float = 86_400, dice: float = 1.0) -> None:
+        self.clock = Clock()
+        self.box = Box(self.clock)
+        self.receiver = Script(self.clock)
+        self.courier = Courier(
+            self.receiver,
+            self.box,
+            give_up_after=give_up_after,
+            monotonic=self.clock.monotonic,
+            now=self.clock.now,
+            random=lambda: dice,
+            log=LOG,
+        )
+
+    def run(self, seconds: float) -> None:
+        """Turn the courier as its thread would, for so long of the fake clock."""
+        end = self.clock.seconds + seconds
+        while True:
+            delay = self.courier.step()
+            assert 0.0 <= delay <= 60.0
+            if self.clock.seconds + delay > end:
+                self.clock.seconds = end
+                return
+            self.clock.seconds += delay
+
+
+@pytest.fixture(autouse=True)
+def _hear(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger=LOG.name)
+
+
+# --- taken ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_notice_that_was_taken_gets_a_receipt_and_is_not_sent_again() -> None:
+    world = World()
+    world.box.put("a")
+
+    world.run(600)
+
+    expected = Receipt(
+        notice="a/notice-001", channel="ops", outcome="delivered", at=START, attempts=1, detail="HTTP 200"
+    )
+    assert [expected] == world.box.receipts
+    assert world.receiver.calls == ["a/notice-001"]
+    assert (world.courier.delivered, world.courier.failed, world.courier.gave_up) == (1, 0, 0)
+
+
+def test_nothing_to_do_means_a_minute_of_rest() -> None:
+    assert World().courier.step() == 60.0
+
+
+def test_a_step_makes_one_attempt_at_most_and_asks_to_be_called_again() -> None:
+    world = World()
+    world.box.put("a")
+    world.box.put("b")
+
+    assert world.courier.step() == 0.0
+    assert world.receiver.calls == ["a/notice-001"]
+
+
+def test_the_receipt_is_written_after_the_receiver_took_it_and_not_before() -> None:
+    world = World()
+    world.box.put("a")
+    seen: list[int] = []
+
+    def look(notice: Notice) -> Delivery:
+        seen.append(len(world.box.receipts))
+        return Delivered()
+
+    world.courier._notifier.notify = look  # type: ignore[method-assign]
+    world.run(1)
+
+    assert seen == [0]
+    assert len(world.box.receipts) == 1
+
+
+# --- busy -----------------------------------------------------------------------------------------------------------
+
+
+def attempts_at(world: World, seconds: float) -> list[float]:
+    """Run and tell when attempts were made, in seconds from the start."""
+    times: list[float] = []
+    plain = world.receiver.notify
+
+    def notify(notice: Notice) -> Delivery:
+        times.append(world.clock.seconds - 1000.0)
+        return plain(notice)
+
+    world.courier._notifier.notify = notify  # type: ignore[method-assign]
+    world.run(seconds)
+    return times
+
+
+def test_pauses_double_up_to_five_minutes() -> None:
+    world = World(dice=1.0)
+    world.receiver.otherwise = Retry(why="HTTP 503")
+    world.box.put("a")
+
+    times = attempts_at(world, 2000)
+
+    assert [round(b - a) for a, b in pairwise(times)] == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300, 300]
+
+
+def test_jitter_is_full_and_never_below_a_second() -> None:
+    world = World(dice=0.0)
+    world.receiver.otherwise = Retry(why="HTTP 503")
+    world.box.put("a")
+
+    assert attempts_at(world, 5) == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+
+
+def test_retry_after_is_waited_for_even_when_it_is_longer_than_our_own_pause() -> None:
+    world = World()
+    world.receiver.say("a/notice-001", [Retry(why="HTTP 429", after_seconds=3600.0)])
+    world.box.put("a")
+
+    assert attempts_at(world, 4000) == [0.0, 3600.0]
+    assert [receipt.attempts for receipt in world.box.receipts] == [2]
+
+
+def test_a_short_retry_after_does_not_shorten_our_own_pause() -> None:
+    world = World(dice=1.0)
+    world.receiver.otherwise = Retry(why="HTTP 429", after_seconds=0.0)
+    world.box.put("a")
+
+    assert attempts_at(world, 7) == [0.0, 2.0, 6.0]
+
+
+def test_a_wake_up_does_not_end_a_pause() -> None:
+    world = World()
+    world.receiver.otherwise = Retry(why="HTTP 429", after_seconds=30.0)
+    world.box.put("a")
+    world.courier.step()
+
+    world.courier.wake()
+
+    assert world.courier.step() == 30.0
+    assert len(world.receiver.calls) == 1
+
+
+def test_while_a_receiver_is_busy_resolved_never_comes_before_opened() -> None:
+    world = World()
+    world.receiver.say("a/notice-001", [Retry(why="HTTP 503")] * 5)
+    world.box.put("a", "notice-001")
+    world.box.put("a", "notice-002")
+
+    world.run(600)
+
+    assert [receipt.notice for receipt in world.box.receipts] == ["a/notice-001", "a/notice-002"]
+    assert world.receiver.calls == ["a/notice-001"] * 6 + ["a/notice-002"]
+
+
+def test_a_notice_on_which_the_receiver_chokes_holds_up_no_other_incident() -> None:
+    world = World()
+    world.receiver.say("a/notice-001", [Retry(why="HTTP 500")] * 1000)
+    world.box.put("a")
+    world.box.put("b")
+
+    world.run(5)
+
+    assert [receipt.notice for receipt in world.box.receipts] == ["b/notice-001"]
+
+
+def test_a_success_ends_the_pauses() -> None:
+    world = World(dice=1.0)
+    world.receiver.say("a/notice-001", [Retry(why="HTTP 503")] * 3)
+    world.box.put("a")
+    world.run(100)
+    world.receiver.calls.clear()
+    world.receiver.say("b/notice-001", [Retry(why="HTTP 503")])
+    world.box.put("b")
+
+    times = attempts_at(world, 3)
+
+    assert [b - a for a, b in pairwise(times)] == [2.0]
+
+
+# --- refused --------------------------------------------------------------------------------------------------------
+
+
+def test_a_refused_notice_is_tried_again_after_five_minutes_doubling_to_an_hour() -> None:
+    world = World()
+    world.receiver.otherwise = Rejected(why="HTTP 404")
+    world.box.put("a")
+
+    times = attempts_at(world, 17_000)
+
+    assert [round(b - a) for a, b in pairwise(times)] == [300, 600, 1200, 2400, 3600, 3600, 3600]
+
+
+def test_a_refused_notice_holds_up_nobody_for_long() -> None:
+    world = World()
+    world.receiver.say("a/notice-001", [Rejected(why="HTTP 400")] * 100)
+    world.box.put("a", "notice-001")
+    world.box.put("a", "notice-002")
+    world.box.put("b", "notice-001")
+
+    world.run(10)
+
+    assert {"a/notice-002", "b/notice-001"} == {receipt.notice for receipt in world.box.receipts}
+
+
+def test_a_dead_endpoint_is_not_hammered_with_everything_that_waits() -> None:
+    world = World(dice=1.0)
+    world.receiver.otherwise = Rejected(why="HTTP 404")
+    for number in range(50):
+        world.box.put(f"i{number:02}")
+
+    world.run(300)
+
+    assert len(world.receiver.calls) < 10
+
+
+def test_before_resolved_goes_out_a_refused_opened_gets_another_chance() -> None:
+    world = World()
+    world.receiver.say("a/notice-001", [Rejected(why="HTTP 404")] * 2)
+    world.box.put("a", "notice-001")
+    world.run(400)  # Refused twice; the next attempt would be due 600 s later.
+
+    world.box.put("a", "notice-002")
+    world.run(10)
+
+    assert [receipt.notice for receipt in world.box.receipts] == ["a/notice-001", "a/notice-002"]
+
+
+def test_that_other_chance_is_one_only() -> None:
+    world = World()
+    world.receiver.say("a/notice-001", [Rejected(why="HTTP 400")] * 100)
+    world.box.put("a", "notice-001")
+    world.run(400)
+    world.receiver.calls.clear()
+
+    world.box.put("a", "notice-002")
+    world.run(10)
+
+    assert world.receiver.calls == ["a/notice-001", "a/notice-002"]
+
+
+# --- given up -------------------------------------------------------------------------------------------------------
+
+
+def test_a_notice_is_given_up_in_the_end_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(give_up_after=3600)
+    world.receiver.otherwise = Retry(why="HTTP 503")
+    world.box.put("a")
+
+    world.run(4000)
+
+    (receipt,) = world.box.receipts
+    assert (receipt.outcome, receipt.detail) == ("gave_up", "HTTP 503")
+    assert len(world.receiver.calls) == receipt.attempts
+    assert 3600 <= (receipt.at - START).total_seconds() <= 3660
+    assert world.courier.gave_up == 1
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
+        "ops: gave up sockmem.test of incident a: HTTP 503"
+    ]
+
+
+def test_after_a_long_night_every_notice_is_tried_before_it_is_given_up() -> None:
+    world = World(give_up_after=3600)
+    world.box.put("a", age=100_000)
+
+    world.run(10)
+
+    assert [receipt.outcome for receipt in world.box.receipts] == ["delivered"]
+
+
+def test_what_is_too_old_is_given_up_with_a_receiver_that_is_known_to_be_dead() -> None:
+    world = World(give_up_after=3600)
+    world.receiver.otherwise = Retry(why="connection refused")
+    for number in range(20):
+        world.box.put(f"i{number:02}", age=100_000)
+
+    world.run(5)
+
+    assert [receipt.outcome for receipt in world.box.receipts] == ["gave_up"] * 20
+    assert len(world.receiver.calls) < 20
+
+
+def test_a_clock_that_was_set_back_gives_nothing_up() -> None:
+    world = World(give_up_after=3600)
+    world.receiver.say("a/notice-001", [Retry(why="HTTP 503")])
+    world.box.put("a", age=-1_000_000)
+
+    world.run(100)
+
+    assert [receipt.outcome for receipt in world.box.receipts] == ["delivered"]
+
+
+# --- receipts that cannot be written --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), StoreError("the disk is full")])
+def test_on_a_full_disk_nobody_is_told_the_same_thing_twice(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    world.box.put("a")
+    world.box.write_error = error
+    world.run(600)
+
+    world.box.write_error = None
+    world.run(60)
+
+    assert world.receiver.calls == ["a/notice-001"]
+    assert [receipt.notice for receipt in world.box.receipts] == ["a/notice-001"]
+    assert len([record for record in caplog.records if "cannot be written" in record.getMessage()]) == 1
+
+
+def test_a_receipt_of_an_incident_that_was_pruned_is_forgotten() -> None:
+    world = World()
+    world.box.put("a")
+    world.box.write_error = FileNotFoundError(2, "No such file or directory")
+    world.run(30)
+
+    world.box.waiting.clear()
+    world.run(30)
+
+    assert world.courier._unwritten == {}
+
+
+def test_a_state_directory_that_cannot_be_read_is_told_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    world.box.put("a")
+    world.box.read_error = OSError(24, "Too many open files")
+    world.run(100)
+    assert "Too many open files" in (world.courier.status() or "")
+    world.box.read_error = None
+    world.run(400)
+
+    assert [receipt.notice for receipt in world.box.receipts] == ["a/notice-001"]
+    assert len([record for record in caplog.records if "Too many open files" in record.getMessage()]) == 1
+
+
+# --- what is said ---------------------------------------------------------------------------------------------------
+
+
+def test_one_line_on_failure_one_on_another_reason_one_on_recovery(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(dice=0.0)
+    reasons = ["HTTP 503"] * 5 + ["connection refused"] * 5 + ["HTTP 503"]
+    busy = [Retry(why=why) for why in reasons]
+    world.receiver.say("a/notice-001", busy)
+    world.box.put("a")
+
+    world.run(60)
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "ops: not delivered, will be tried again: HTTP 503",
+        "ops: not delivered, will be tried again: connection refused",
+        "ops: delivered again after 11 s",
+    ]
+
+
+def test_recovery_is_told_when_nothing_that_failed_is_left(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(dice=0.0)
+    world.receiver.say("a/notice-001", [Rejected(why="HTTP 400")])
+    world.box.put("a")
+    world.box.put("b")
+
+    world.run(200)
+    assert world.courier.status() is not None
+    world.run(200)
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "ops: not delivered, will be tried again: HTTP 400",
+        "ops: delivered again after 5 min",
+    ]
+    assert world.courier.status() is None
+
+
+def test_a_second_trouble_is_told_again(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(dice=0.0)
+    for incident in ("a", "b"):
+        world.receiver.say(f"{incident}/notice-001", [Retry(why="HTTP 503")])
+        world.box.put(incident)
+        world.run(60)
+
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "WARNING", "INFO"]
+
+
+def test_status_says_how_many_wait_why_and_since_when() -> None:
+    world = World()
+    world.receiver.otherwise = Retry(why="HTTP 503")
+    for incident in ("a", "b", "c"):
+        world.box.put(incident)
+    assert world.courier.status() is None
+
+    world.run(1000)
+
+    assert f"ops: 3 waiting, HTTP 503 since {START.astimezone():%H:%M}" == world.courier.status()
+
+
+def test_counters_count_attempts_that_failed() -> None:
+    world = World(dice=0.0)
+    world.receiver.say("a/notice-001", [Retry(why="HTTP 503"), Rejected(why="HTTP 404")])
+    world.box.put("a")
+
+    world.run(600)
+
+    assert (world.courier.delivered, world.courier.failed, world.courier.gave_up) == (1, 2, 0)
+
+
+# --- with the real store --------------------------------------------------------------------------------------------
+
+
+def test_a_real_store_hands_out_notices_and_keeps_the_receipts(tmp_path: Path) -> None:
+    world = World()
+    store = Store(tmp_path)
+    event = Event(
+        at=START,
+        uptime=None,
+        host="web1",
+        kind="tcp_mem",
+        suppressed=None,
+        count=1,
+        source="f",
+        provenance="kernel",
+        line="l",
+    )
+    snapshot = Snapshot(taken_at=START, trigger="event")
+    incident = open_incident(event, START, snapshot, Diagnosis(cause="none", confidence="possible", summary=""))
+    store.new_directory(incident.id)
+    notice = Notice(id="n1", type="sockmem.incident.opened", at=START, reason="", channels=("ops",), data=incident)
+    store.commit(replace(incident, notices=(store.write_notice(incident.id, 1, notice),)))
+    world.courier._outbox = store
+
+    world.run(10)
+
+    assert world.receiver.calls == ["n1"]
+    assert store.pending("ops") == []
+    assert store.notices(incident.id)[0][2]["ops"].outcome == "delivered"
+
+
+# --- the thread -----------------------------------------------------------------------------------------------------
+
+
+def until(condition: Callable[[], bool]) -> bool:
+    """Wait for a real thread, five seconds at most."""
+    pause = threading.Event()
+    return any(condition() or pause.wait(0.005) for _ in range(1000))
+
+
+def test_the_thread_delivers_when_woken_and_ends_when_told() -> None:
+    world = World()
+    world.courier.start()
+    assert until(world.courier._thread.is_alive)
+
+    world.box.put("a")
+    world.courier.wake()
+
+    assert until(lambda: len(world.box.receipts) == 1)
+    world.courier.stop(5)
+    assert not world.courier.is_alive()
+    assert world.courier.failure is None
+
+
+def test_a_surprise_ends_the_thread_and_is_there_to_be_raised() -> None:
+    world = World()
+    world.box.put("a")
+
+    def slip(notice: Notice) -> Delivery:
+        raise ZeroDivisionError
+
+    world.courier._notifier.notify = slip  # type: ignore[method-assign]
+    world.courier.start()
+
+    assert until(lambda: world.courier.failure is not None)
+    assert isinstance(world.courier.failure, ZeroDivisionError)
+    world.courier.stop(5)
+    assert not world.courier.is_alive()
+
+
+def test_progress_stands_still_while_an_attempt_hangs_and_goes_on_after_it() -> None:
+    world = World()
+    world.box.put("a")
+    inside, leave = threading.Event(), threading.Event()
+
+    def hang(notice: Notice) -> Delivery:
+        inside.set()
+        leave.wait(5)
+        return Delivered()
+
+    world.courier._notifier.notify = hang  # type: ignore[method-assign]
+    world.courier.start()
+    assert inside.wait(5)
+    world.clock.seconds += 100
+
+    assert world.courier.last_progress == 1000.0
+    leave.set()
+    assert until(lambda: world.courier.last_progress == 1100.0)
+    world.courier.stop(5)
+
+
+def test_a_courier_that_was_never_started_can_be_stopped() -> None:
+    World().courier.stop(1)
