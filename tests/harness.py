@@ -1,4 +1,4 @@
-"""The real agent as a process of its own, for tests that kill it."""
+"""The real agent as a process of its own, for tests that kill it, and a host for it to look at."""
 
 import os
 import signal
@@ -20,6 +20,36 @@ def wait_for(what: str, condition: Callable[[], object], seconds: float = PATIEN
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {seconds} s in vain for: {what}")
         time.sleep(0.02)
+
+
+SOCKSTAT = """sockets: used 290
+TCP: inuse {inuse} orphan {orphan} tw 12 alloc 340 mem {mem}
+UDP: inuse 4 mem 2
+UDPLITE: inuse 0
+RAW: inuse 0
+FRAG: inuse 0 memory 0
+"""
+
+
+def write_proc(root: Path, *, orphan: int = 3, mem: int = 150, aborts: int = 0, inuse: int = 20) -> Path:
+    """Make a small tree shaped like /proc of a host with tcp_max_orphans 8192 and 16 GiB."""
+    files = {
+        "net/sockstat": SOCKSTAT.format(inuse=inuse, orphan=orphan, mem=mem),
+        "net/netstat": f"TcpExt: TCPAbortOnMemory TCPMemoryPressures\nTcpExt: {aborts} 0\n",
+        "net/snmp": "Tcp: CurrEstab OutRsts\nTcp: 12 3\n",
+        "sys/net/ipv4/tcp_mem": "190686\t254251\t381372\n",
+        "sys/net/ipv4/tcp_max_orphans": "8192\n",
+        "sys/kernel/osrelease": "6.1.0-37-amd64\n",
+        "sys/kernel/hostname": "web1\n",
+        "sys/kernel/random/boot_id": "7f3a1c52-0000-4000-8000-000000000001\n",
+        "meminfo": "MemTotal:       16303156 kB\nMemFree:         8151578 kB\nMemAvailable:   12000000 kB\n",
+        "uptime": "86400.00 170000.00\n",
+    }
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
 
 
 class AgentProcess:

@@ -1,7 +1,7 @@
 from datetime import timedelta
 
 import pytest
-from conftest import write_proc
+from harness import write_proc
 
 from agent.core.model import Notice
 from agent.core.settings import StoreSettings

@@ -62,7 +62,14 @@ def read_settings(path: Path | None) -> Settings | None:
     type=click.Path(path_type=Path),
     help="Read this file instead of /etc/sockmem-agent/config.toml.",
 )
-def command(path: Path | None) -> None:
+@click.option(
+    "--proc-root",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default="/proc",
+    show_default=True,
+    help="Read the host's numbers from a tree shaped like /proc: for demonstrations and tests.",
+)
+def command(path: Path | None, proc_root: Path) -> None:
     """Follow the kernel log; snapshot, diagnose, store and notify, until SIGTERM.
 
     SIGHUP reads the configuration again. Exit status: 0 stopped, 78 configuration error, 1 anything else.
@@ -72,14 +79,14 @@ def command(path: Path | None) -> None:
     if settings is None:
         sys.exit(EX_CONFIG)
     store = Store(state_directory(settings, os.environ, os.geteuid()), settings.store)
-    build(settings, store).run(lambda: read_settings(path))
+    build(settings, store, proc_root).run(lambda: read_settings(path))
 
 
-def build(settings: Settings, store: Store) -> Daemon:
+def build(settings: Settings, store: Store, proc_root: Path) -> Daemon:
     """Open everything, or end with one line that says what is missing; later surprises keep their traceback."""
     try:
         store.open_for_writing()
-        return Daemon(settings, store)
+        return Daemon(settings, store, proc_root=proc_root)
     except ChannelError as error:
         log.error("%s", error)  # noqa: TRY400 - the text is the whole story
         sys.exit(EX_CONFIG)

@@ -1,0 +1,99 @@
+#!/bin/sh
+# Make .venv, and bring from the distribution what pip cannot: called by the Makefile.
+#
+#   contrib/setup.sh run     what `make run` needs: Python 3.11 with venv, what systemd-python builds against, the agent
+#   contrib/setup.sh test    the above, the development tools, and the programs that the tests start for real
+#
+# Only what is missing is installed, with apt-get as root or through sudo; where neither is there, one line says what to
+# install by hand. PYTHON names the interpreter; without it the first of python3, python3.13 ... python3.11 that is new enough.
+set -eu
+cd "$(dirname "$0")/.."
+purpose=${1:?run or test}
+venv=.venv
+
+die() {
+    echo "setup: $*" >&2
+    exit 1
+}
+
+# have PROGRAM: on the PATH, or where Debian puts daemons that an ordinary user's PATH leaves out.
+have() {
+    command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/usr/lib/systemd/$1" ]
+}
+
+# install PACKAGE...: with apt-get, or fail (never ask) and leave it to the caller to say what that means.
+install() {
+    have apt-get || return 1
+    as_root=
+    if [ "$(id -u)" != 0 ]; then
+        have sudo || return 1
+        as_root=sudo
+    fi
+    echo "setup: installing with apt-get: $*"
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq </dev/null &&
+        $as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" </dev/null >/dev/null
+}
+
+new_enough() {
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+find_python() {
+    for python in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+        new_enough "$python" && return
+    done
+    [ -z "${PYTHON:-}" ] || die "PYTHON=$PYTHON is not Python 3.11 or newer: name one that is, for example PYTHON=python3.12"
+    for python in python3 python3.11; do
+        install "$python" "$python-venv" "$python-dev" && new_enough "$python" && return
+    done
+    die "Python 3.11 or newer is needed: install it and say 'make PYTHON=/path/to/python3.11 $purpose'"
+}
+
+# What the interpreter lacks is named by Debian after the interpreter: python3-venv, python3.12-venv.
+missing_for_python() {
+    name=$(basename "$python")
+    "$python" -c 'import venv, ensurepip' 2>/dev/null || echo "$name-venv"
+    "$python" -c 'import os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' || echo "$name-dev"
+    have cc || echo gcc libc6-dev
+    have pkg-config || echo pkg-config
+    have pkg-config && pkg-config --exists libsystemd || echo libsystemd-dev
+}
+
+missing_for_tests() {
+    have rsyslogd || echo rsyslog
+    have logrotate || echo logrotate
+    have journalctl && have systemd-analyze || echo systemd
+    have systemd-journal-remote || echo systemd-journal-remote
+}
+
+find_python
+packages=$(missing_for_python | tr '\n' ' ')
+if [ -n "$packages" ]; then
+    # shellcheck disable=SC2086 # one word a package
+    install $packages || die "missing, and not to be had with apt-get as root or through sudo: $packages(or what your distribution calls them)"
+fi
+if [ "$purpose" = test ]; then
+    packages=$(missing_for_tests | tr '\n' ' ')
+    if [ -n "$packages" ]; then
+        # shellcheck disable=SC2086
+        install $packages || echo "setup: not installed: $packages- the tests that start them will be skipped and say so" >&2
+    fi
+fi
+
+# A virtual environment whose interpreter went away (a distribution upgrade) is made anew.
+if ! new_enough "$venv/bin/python"; then
+    echo "setup: making $venv with $($python --version)"
+    "$python" -m venv --clear "$venv"
+fi
+# setuptools warns about editable installs whatever their layout.
+pip() {
+    PYTHONWARNINGS=ignore "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+}
+# Debian 12 brings pip 23.0; --group is understood from 25.1 on.
+pip --upgrade 'pip>=25.1'
+if [ "$purpose" = test ]; then
+    pip --editable . --group dev
+else
+    pip --editable .
+fi

@@ -1,0 +1,209 @@
+import gzip
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from agent.cli import scan_table
+from agent.cli.scan import command
+
+ORPHANS = "Aug 18 08:33:14 jp58 kernel: [85047.045932] TCP: too many orphaned sockets"
+LOG = f"""\
+Aug 17 23:59:58 jp58 systemd[1]: Started Session 3 of user root.
+Aug 18 08:33:10 jp58 kernel: net_ratelimit: 142 callbacks suppressed
+{ORPHANS}
+Aug 18 08:33:15 jp58 last message repeated 6 times
+Aug 18 08:40:09 jp58 root: TCP: too many orphaned sockets
+Aug 19 10:00:00 jp58 kernel: TCP: out of memory -- consider tuning tcp_mem
+"""
+SCAN = [sys.executable, "-m", "agent", "scan"]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "messages"
+    path.write_text(LOG)
+    os.utime(path, (1724500000, 1724500000))
+    return path
+
+
+def scan(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+def objects(output: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def test_json_lines_hold_every_key_of_the_contract(log: Path) -> None:
+    result = scan("--json", log)
+    assert (0, "") == (result.exit_code, result.stderr)
+    first, second, third, fourth = objects(result.stdout)
+    keys = ["at", "uptime", "host", "kind", "suppressed", "count", "source", "provenance", "line"]
+    assert keys == list(first)
+    assert ("suppressed", 142) == (first["kind"], first["suppressed"])
+    assert (85047.045932, "jp58", 1, f"{log}:3", "claimed", ORPHANS) == tuple(
+        second[key] for key in ("uptime", "host", "count", "source", "provenance", "line")
+    )
+    assert re.fullmatch(r"2024-08-18T08:33:14(Z|[+-]\d\d:\d\d)", str(second["at"]))
+    assert ("too_many_orphans", 6) == (third["kind"], third["count"])
+    assert ("tcp_mem", None) == (fourth["kind"], fourth["suppressed"])
+
+
+def test_the_table_counts_by_day_kind_and_source(log: Path) -> None:
+    result = scan(log)
+    assert 0 == result.exit_code
+    rows = [re.split(r"  +", line.strip()) for line in result.stdout.splitlines()]
+    assert ["day", "kind", "source", "count", "suppressed", "first", "last"] == rows[0]
+    assert ["2024-08-18", "suppressed lines", str(log), "142", "08:33:10", "08:33:10"] == rows[1]
+    assert ["2024-08-18", "too many orphans", str(log), "7", "08:33:14", "08:33:15"] == rows[2]
+    assert ["2024-08-19", "tcp_mem exhausted", str(log), "1", "10:00:00", "10:00:00"] == rows[3]
+    assert ["8 events, and 142 net messages suppressed next to them"] == rows[4]
+
+
+def test_the_table_is_plain_when_not_a_terminal(log: Path) -> None:
+    output = subprocess.run([*SCAN, log], capture_output=True, check=True).stdout
+    assert b"\x1b" not in output
+    assert output.isascii()
+
+
+@pytest.mark.parametrize(("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_colour_on_a_terminal_is_for_those_who_want_it(log: Path, environment: dict[str, str], coloured: bool) -> None:
+    leader, follower = pty.openpty()
+    clean = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR")}
+    process = subprocess.Popen(
+        [*SCAN, log], stdout=follower, env={**clean, "TERM": "xterm", "COLUMNS": "100", **environment}
+    )
+    os.close(follower)
+    output = b""
+    try:
+        while piece := os.read(leader, 4096):
+            output += piece
+    except OSError:  # the other side of a pty ends so
+        pass
+    os.close(leader)
+    assert 0 == process.wait()
+    assert coloured == (b"\x1b[33m" in output)
+    assert b"too many" in output
+
+
+def test_no_events_is_status_1(tmp_path: Path) -> None:
+    quiet = tmp_path / "quiet"
+    quiet.write_text("Aug 18 08:33:10 jp58 kernel: net_ratelimit: 142 callbacks suppressed\n")
+    assert (1, "no events found\n") == (scan(quiet).exit_code, scan(quiet).stdout)
+    assert (1, "") == (scan("--json", quiet).exit_code, scan("--json", quiet).stdout)
+
+
+def test_what_was_found_is_printed_before_unreadable_input_is_named(log: Path, tmp_path: Path) -> None:
+    missing = tmp_path / "no-such"
+    result = scan("--json", missing, log)
+    assert 66 == result.exit_code
+    assert 4 == len(objects(result.stdout))
+    assert f"sockmem-agent: {missing}: no such file; check the name\n" == result.stderr
+
+
+def test_a_damaged_file_alone_is_66_and_no_traceback(tmp_path: Path) -> None:
+    damaged = tmp_path / "messages.gz"
+    damaged.write_bytes(gzip.compress(LOG.encode())[:40])
+    result = subprocess.run([*SCAN, damaged], capture_output=True, text=True, check=False)
+    assert (66, "") == (result.returncode, result.stdout)
+    assert 1 == result.stderr.count("\n")
+
+
+def test_standard_input_may_be_compressed() -> None:
+    packed = gzip.compress(LOG.encode())
+    result = subprocess.run([*SCAN, "--json", "-"], input=packed, capture_output=True, check=True)
+    assert ["-:2", "-:3", "-:4", "-:6"] == [event["source"] for event in objects(result.stdout.decode())]
+
+
+def test_files_are_one_log_in_the_order_given(tmp_path: Path) -> None:
+    older, newer = tmp_path / "dmesg.1", tmp_path / "dmesg.0"
+    older.write_text("x\nnet_ratelimit: 3 callbacks suppressed\n")
+    newer.write_text("TCP: too many orphaned sockets\n")
+    assert ["suppressed", "too_many_orphans"] == [each["kind"] for each in objects(scan("--json", older, newer).stdout)]
+    assert ["too_many_orphans"] == [each["kind"] for each in objects(scan("--json", newer, older, newer).stdout)][:1]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--journal", "messages"], ["--directory", "x", "messages"], ["--wrong"]])
+def test_bad_usage_is_2_and_says_what_to_do(arguments: list[str]) -> None:
+    result = scan(*arguments)
+    assert 2 == result.exit_code
+    assert "Usage: " in result.stderr
+
+
+def test_no_journal_directory_is_66(tmp_path: Path) -> None:
+    result = scan("--directory", tmp_path / "no-such")
+    assert 66 == result.exit_code
+    assert "no such directory" in result.stderr
+
+
+REMOTE = Path("/lib/systemd/systemd-journal-remote")
+ENTRY = """\
+__REALTIME_TIMESTAMP=1723962794204518
+__MONOTONIC_TIMESTAMP=85047045932
+_BOOT_ID=0123456789abcdef0123456789abcdef
+_TRANSPORT={transport}
+SYSLOG_FACILITY={facility}
+SYSLOG_IDENTIFIER=kernel
+_HOSTNAME=jp58
+MESSAGE=TCP: too many orphaned sockets
+
+"""
+
+
+@pytest.mark.skipif(not REMOTE.exists(), reason="needs Debian's systemd-journal-remote to make a journal file")
+def test_journal_files_prove_that_the_kernel_spoke(tmp_path: Path) -> None:
+    pytest.importorskip("systemd.journal", reason="needs systemd-python")
+    entries = ENTRY.format(transport="kernel", facility=0) + ENTRY.format(transport="syslog", facility=3)
+    process = [REMOTE, "-o", tmp_path / "system.journal", "-"]
+    subprocess.run(process, input=entries, text=True, capture_output=True, check=True)
+    result = scan("--json", "--directory", tmp_path)
+    assert 0 == result.exit_code
+    (event,) = objects(result.stdout)
+    assert ("kernel", "too_many_orphans", "jp58") == (event["provenance"], event["kind"], event["host"])
+    assert str(event["source"]).startswith("journal:s=")
+
+
+def test_help_has_an_example() -> None:
+    assert "Example: sockmem-agent scan /var/log/messages" in re.sub(r"\s+", " ", scan("--help").stdout)
+
+
+def test_a_reader_that_went_away_is_no_traceback(log: Path) -> None:
+    many = log.read_text() * 20_000
+    log.write_text(many)
+    process = subprocess.Popen([*SCAN, "--json", log], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout
+    assert process.stderr
+    process.stdout.readline()
+    process.stdout.close()
+    assert b"Traceback" not in process.stderr.read()
+    process.wait()
+    process.stderr.close()
+
+
+def test_a_name_that_is_no_text_is_shown_harmlessly(tmp_path: Path) -> None:
+    path = os.fsencode(tmp_path) + b"/mess\xffages\x1b[2J"
+    Path(os.fsdecode(path)).write_text(LOG)
+    table = subprocess.run([*SCAN, path], capture_output=True, check=True).stdout
+    assert b"\x1b" not in table
+    lines = subprocess.run([*SCAN, "--json", path], capture_output=True, check=True).stdout
+    assert 4 == len(objects(lines.decode()))
+
+
+def test_events_without_a_date_are_shown_by_uptime(tmp_path: Path) -> None:
+    path = tmp_path / "dmesg"
+    path.write_text("[  520.897104] TCP: too many orphaned sockets\nOut of socket memory\n")
+    output = scan(path).stdout
+    assert re.search(r"no date +out of socket memory +\S+ +1 +unknown +unknown", output)
+    assert re.search(r"no date +too many orphans +\S+ +1 +up 521 s +up 521 s", output)
+    assert "2 events" in output
+
+
+def test_every_kind_has_its_words() -> None:
+    assert {"out_of_socket_memory", "too_many_orphans", "tcp_mem", "suppressed"} == set(scan_table.KINDS)

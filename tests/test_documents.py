@@ -1,0 +1,162 @@
+"""The documents and the shape of the source are held to what they say."""
+
+import ast
+import itertools
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from agent.cli import group
+from agent.config import load
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+MODULES = sorted(ROOT.glob("agent/**/*.py"))
+MODULE_LINES = 300
+FUNCTION_LINES = 40
+
+# Written so that this file does not hold what it looks for.
+PLACES = re.compile(
+    r"/wor[k]/|/tm[p]/w/|/roo[t]/|/hom[e]/\w|/op[t]/(?:pypi|wheels)|\.librar[y]\b"
+    r"|pypi\.or[g]|pythonhosted\.or[g]|registry\.npmj[s]|deb\.debian\.or[g]|proxy\.golan[g]"
+)
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", document.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(document: Path) -> Iterator[list[str]]:
+    """Every command line of a document, without its prompt and sudo."""
+    for line in itertools.chain.from_iterable(block.splitlines() for block in blocks(document, "console")):
+        if line.startswith("$ "):
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            yield words[1:] if words[0] == "sudo" else words
+
+
+def every_command(program: str) -> list[tuple[str, list[str]]]:
+    found = [(d.name, words[1:]) for d in DOCUMENTS for words in commands(d) if words[0] == program]
+    # Commands in running text and tables: `sockmem-agent run`.
+    pattern = re.compile(rf"`{program} ([^`]+)`")
+    return found + [(d.name, shlex.split(m)) for d in DOCUMENTS for m in pattern.findall(d.read_text())]
+
+
+def tracked_files() -> list[Path]:
+    git = shutil.which("git")
+    if git is None or not (ROOT / ".git").exists():
+        pytest.skip("no git here: what is tracked cannot be told")
+    listed = subprocess.run(
+        [git, "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        capture_output=True,
+        check=True,
+    )
+    return [path for name in listed.stdout.decode().split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def resolve(words: list[str]) -> tuple[click.Command, list[str]]:
+    """Walk from the program to the command that these words name; the rest are its arguments."""
+    command: click.Command = group
+    rest = list(words)
+    with click.Context(group) as context:
+        while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+            found = command.get_command(context, rest[0])
+            assert found is not None, f"no command {rest[0]!r}"
+            command = found
+            rest.pop(0)
+    return command, rest
+
+
+@pytest.mark.parametrize(("document", "words"), every_command("sockmem-agent"))
+def test_every_documented_command_exists_with_its_options(document: str, words: list[str]) -> None:
+    command, arguments = resolve([word for word in words if word != "[FILE...]"])
+    known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+    used = {word.partition("=")[0] for word in arguments if word.startswith("--")}
+    assert used <= known, f"{document}: {' '.join(words)}"
+
+
+def test_readme_names_every_command() -> None:
+    named = {words[0] for _, words in every_command("sockmem-agent")}
+    assert set(group.list_commands(click.Context(group))) <= named
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_documented_make_target_exists(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    used = {words[1] for words in commands(document) if words[0] == "make"}
+    used |= set(re.findall(r"`make ([a-z]+)`", document.read_text()))
+    assert used <= targets
+
+
+def test_readme_opens_with_a_picture_and_the_two_commands() -> None:
+    opening = (ROOT / "README.md").read_text().partition("\n## ")[0]
+    assert "](docs/slack.png)" in opening
+    first = re.search(r"^```console\n(.*?)^```$", opening, re.MULTILINE | re.DOTALL)
+    assert first is not None
+    assert first[1] == "$ make run\n$ make test\n"
+
+
+def test_picture_is_a_small_png() -> None:
+    content = (ROOT / "docs" / "slack.png").read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    assert len(content) < 150_000
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_and_files_named_in_commands_are_there(document: Path) -> None:
+    targets = [t for t in re.findall(r"\]\(([^)#]+)\)", document.read_text()) if "://" not in t]
+    named = [w for words in commands(document) for w in words if re.match(r"(systemd/|config\.example|docs/)", w)]
+    missing = [t for t in targets if not (document.parent / t).exists()] + [n for n in named if not (ROOT / n).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_documented_configuration_is_valid(document: Path, tmp_path: Path) -> None:
+    (tmp_path / "slack-url").write_text("https://hooks.example/T0/B0/x\n")
+    (tmp_path / "ops-secret").write_text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n")
+    for number, block in enumerate(blocks(document, "toml")):
+        config = tmp_path / f"{number}.toml"
+        config.write_text(block)
+        load(config, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
+
+
+def test_changelog_says_what_is_unreleased() -> None:
+    unreleased = (ROOT / "CHANGELOG.md").read_text().partition("## [Unreleased]")[2].partition("\n## [")[0]
+    assert re.search(r"^### (Added|Changed|Deprecated|Removed|Fixed|Security)\n\n- \S", unreleased, re.MULTILINE)
+
+
+def test_every_module_says_what_it_is() -> None:
+    packages_without_code = {path for path in MODULES if path.name == "__init__.py" and not path.read_text().strip()}
+    silent = [p for p in MODULES if p not in packages_without_code and not ast.get_docstring(ast.parse(p.read_text()))]
+    assert silent == []
+
+
+def test_no_module_has_two_jobs() -> None:
+    sizes = {path: sum(1 for line in path.read_text().splitlines() if line.strip()) for path in MODULES}
+    assert {path.relative_to(ROOT): size for path, size in sizes.items() if size > MODULE_LINES} == {}
+
+
+def test_no_function_has_two_jobs() -> None:
+    long = []
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno is not None:
+                size = node.end_lineno - node.lineno + 1
+                if size > FUNCTION_LINES:
+                    long.append((path.relative_to(ROOT), node.name, size))
+    assert long == []
+
+
+def test_no_file_names_a_place_of_one_machine_or_network() -> None:
+    found = []
+    for path in tracked_files():
+        if "corpus" in path.parts:
+            continue  # quoted from public logs
+        text = path.read_bytes().decode(errors="replace")
+        found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in PLACES.finditer(text)]
+    assert found == []
