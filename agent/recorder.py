@@ -246,7 +246,7 @@ class Recorder:
         """Judge what is known by now, and commit: notice first, incident last."""
         assert self._open is not None  # noqa: S101 - the callers have looked
         incident = self._open.incident
-        judged = diagnose(self._open.snapshot, incident.first_of_kind, tuple(self._history))
+        judged = diagnose(self._open.snapshot, incident.last_of_kind, tuple(self._history))
         incident = folding.judge_again(replace(incident, peak=self._peak(incident)), judged)
         told = self._open.told
         reason = folding.notify_reason(incident, told, now)

@@ -48,7 +48,7 @@ def open_incident(event: Event, at: datetime, snapshot: Snapshot, diagnosis: Dia
         suppressed_at_least=event.suppressed or 0,
         provenance=event.provenance,
         first_event=event,
-        first_of_kind=(event,),
+        last_of_kind=(event,),
         cause=diagnosis.cause,
         confidence=diagnosis.confidence,
         summary=diagnosis.summary,
@@ -60,14 +60,14 @@ def fold(incident: Incident, event: Event, at: datetime) -> Incident:
     """Take one more event into an incident."""
     events = dict(incident.events)
     events[event.kind] = events.get(event.kind, 0) + event.count
-    known = event.kind in incident.events
+    others = tuple(e for e in incident.last_of_kind if e.kind != event.kind)
     return replace(
         incident,
         last_seen_at=max(incident.last_seen_at, at),
         events=events,
         suppressed_at_least=incident.suppressed_at_least + (event.suppressed or 0),
         provenance="kernel" if "kernel" in (incident.provenance, event.provenance) else "claimed",
-        first_of_kind=incident.first_of_kind if known else (*incident.first_of_kind, event),
+        last_of_kind=(*others, event),
     )
 
 

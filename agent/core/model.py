@@ -298,7 +298,7 @@ class Resume(msgspec.Struct, frozen=True, kw_only=True):
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
     """Events folded: the content of incident.json, and ``data`` of the webhook.
 
-    ``events`` counts by kind; ``first_of_kind`` keeps one event of each for a later diagnosis. ``snapshots`` and
+    ``events`` counts by kind; ``last_of_kind`` keeps the newest of each for the diagnosis. ``snapshots`` and
     ``notices`` name the files that this commit covers: a notice that is not listed here does not exist yet.
     """
 
@@ -315,7 +315,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     suppressed_at_least: int = 0
     provenance: Provenance
     first_event: Event
-    first_of_kind: tuple[Event, ...] = ()
+    last_of_kind: tuple[Event, ...] = ()
     cause: Cause
     confidence: Confidence
     summary: str

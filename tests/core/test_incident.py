@@ -28,7 +28,7 @@ def test_the_id_sorts_by_time_and_can_be_typed_and_comes_from_the_first_record()
     assert first != folding.incident_id(AT, "line", attempt=1)
 
 
-def test_folding_counts_by_kind_and_keeps_the_first_of_each(make_decided):
+def test_folding_counts_by_kind_and_keeps_the_last_of_each(make_decided):
     incident = opened(make_decided)
     later = AT + timedelta(seconds=9)
     _, orphans = make_decided(at=later, count=3)
@@ -40,7 +40,8 @@ def test_folding_counts_by_kind_and_keeps_the_first_of_each(make_decided):
     assert {"too_many_orphans": 4, "tcp_mem": 1, "suppressed": 1} == incident.events
     assert 273 == incident.suppressed_at_least
     assert incident.last_seen_at == later
-    assert ["too_many_orphans", "tcp_mem", "suppressed"] == [e.kind for e in incident.first_of_kind]
+    assert incident.last_of_kind[0] == orphans
+    assert ["too_many_orphans", "tcp_mem", "suppressed"] == [e.kind for e in incident.last_of_kind]
 
 
 def test_time_that_goes_backwards_does_not_move_last_seen(make_decided):

@@ -1,0 +1,154 @@
+"""What to do about TCP memory at its limit, with the price of each step on this host.
+
+tcp_mem is three numbers in pages (ip-sysctl): below the first all is well, above the second the kernel presses, above
+the third it refuses. The memory cannot be swapped, so its third limit is kept to a quarter of RAM at most.
+"""
+
+from agent.core.advice_sysctl import change
+from agent.core.case import Case
+from agent.core.model import Advice, Evidence, Finding
+from agent.core.words import bytes_text, percent_text
+
+_SHARE_OF_RAM = 4
+_GAIN_PERCENT = 10
+_DEFAULT_SHARE = 16
+_KEY = "net.ipv4.tcp_mem"
+_DEFAULT_BUFFERS = (("tcp_rmem", 6 << 20), ("tcp_wmem", 4 << 20))
+_TRIPLE = 3
+
+
+def look_at_memory() -> Advice:
+    """Advise how to see which sockets hold the memory."""
+    return Advice(
+        action="See which sockets hold the memory, in every network namespace.",
+        why="A large Recv-Q is a program that does not read, or does not accept; a large Send-Q a peer that does not "
+        "take the data or is gone; CLOSE-WAIT with data a program that forgot to close. Containers have namespaces "
+        "of their own and share this one limit.",
+        risk="None, it only reads.",
+        commands=(
+            "cat /proc/net/sockstat",
+            "ss -tanp | sort -rnk2 | head -20   # largest Recv-Q",
+            "ss -tanp | sort -rnk3 | head -20   # largest Send-Q",
+            "ss -tanp state close-wait",
+            "lsns -t net -o NS,PID,COMMAND",
+            "nsenter -n -t PID ss -tanp   # PID: one of each namespace",
+        ),
+    )
+
+
+def mend_holders(findings: tuple[Finding, ...]) -> Advice:
+    """Advise what programs can do so that their sockets hold less."""
+    slow = any(finding.claim == "memory_rose_slowly" for finding in findings)
+    grew = "The memory grew slowly, which is what a leak looks like: a higher limit only delays the next time. "
+    return Advice(
+        action="Mend or restart the program that holds the memory.",
+        why=(grew if slow else "If sockets leak, a higher limit only delays the next time. ")
+        + "Read and close promptly (a response that is never read to its end holds its buffer), bound unsent data "
+        "(TCP_NOTSENT_LOWAT, SO_SNDBUF), give up on dead peers (TCP_USER_TIMEOUT, keepalive).",
+        risk="A restart drops that program's connections; what it forgot to close is freed at once.",
+    )
+
+
+def raise_cgroup_limit(failed: Evidence) -> Advice:
+    """Advise where a cgroup's own limit is what was hit; raising tcp_mem would not help."""
+    return Advice(
+        action="Find the cgroup whose TCP limit was hit, and raise that limit or mend its program.",
+        why=f"tcp_mem is far away, and cgroups refused {failed.value} charges of their own: kernels 3.3 to 4.4 "
+        "print the same text for memory.kmem.tcp.limit_in_bytes. Raising tcp_mem would change nothing.",
+        risk="A higher limit lets this group hold more memory that cannot be swapped.",
+        commands=(
+            "find /sys/fs/cgroup -name memory.kmem.tcp.failcnt -exec grep -H -v '^0$' {} +",
+            "cat /sys/fs/cgroup/memory/GROUP/memory.kmem.tcp.max_usage_in_bytes   # GROUP: a path found above",
+        ),
+    )
+
+
+def raise_tcp_mem(case: Case) -> Advice:
+    """Advise to raise all three limits in proportion, within a quarter of RAM."""
+    ram, limits = case.snapshot.meminfo.get("MemTotal"), case.gauges.limits
+    page = case.gauges.page_bytes
+    if ram is None or ram <= 0 or limits is None or limits[2] <= 0:
+        return _raise_without_numbers(limits)
+    high, most = limits[2], ram // _SHARE_OF_RAM // page
+    peak = (case.gauges.mem_bytes or 0) // page
+    target = min(2 * max(high, peak), most)
+    if target * 100 < high * (100 + _GAIN_PERCENT):
+        return _leave_limit(high * page, ram)
+    raised = [max(value, min(value * target // high, target)) for value in limits]
+    # The kernel does not check the order; nothing is lowered to mend it.
+    proposed = (raised[0], max(raised[:2]), max(raised))
+    extra = (proposed[2] - high) * page
+    return change(
+        _KEY,
+        limits,
+        proposed,
+        action=f"Raise tcp_mem, all three in proportion, to {' '.join(map(str, proposed))} pages.",
+        why=f"The last limit goes from {bytes_text(high * page)} to {bytes_text(proposed[2] * page)}, "
+        f"{percent_text(proposed[2] * page, ram)} of RAM. The numbers are pages of {page} bytes, not bytes. First see "
+        "who holds the memory: against a leak this only buys time.",
+        risk=f"Up to {bytes_text(extra)} more of RAM can be taken by sockets, and cannot be swapped.",
+        reason="room for TCP buffers, in pages.",
+    )
+
+
+def mend_byte_limits(case: Case) -> Advice | None:
+    """Advise sane limits where tcp_mem allows more than the host has, as when bytes were written; else None."""
+    ram, limits, page = case.snapshot.meminfo.get("MemTotal"), case.gauges.limits, case.gauges.page_bytes
+    if not ram or limits is None or limits[2] * page <= ram:
+        return None
+    pressure = max(ram // _DEFAULT_SHARE // page, 128)
+    low = pressure // 4 * 3
+    proposed = (low, pressure, 2 * low)
+    return change(
+        _KEY,
+        limits,
+        proposed,
+        action=f"Write tcp_mem in pages: {' '.join(map(str, proposed))} is the kernel's own default for this host.",
+        why=f"Its last limit stands for {bytes_text(limits[2] * page)} and the host has {bytes_text(ram)}: it was "
+        f"written in bytes, and is counted in pages of {page} bytes. As it is, RAM runs out before TCP is stopped.",
+        risk=f"This sets a bound on purpose where there was none: {bytes_text(proposed[2] * page)} for all TCP.",
+        reason="the numbers are pages; before, the limit was above RAM.",
+    )
+
+
+def trim_buffers(case: Case) -> tuple[Advice, ...]:
+    """Advise the usual ceilings for one socket's buffers where they were raised above them."""
+    steps = []
+    for name, usual in _DEFAULT_BUFFERS:
+        key = f"net.ipv4.{name}"
+        current = case.snapshot.sysctls.get(key)
+        if current is None or len(current) != _TRIPLE or current[2] <= usual or current[1] > usual:
+            continue
+        proposed = (current[0], current[1], usual)
+        steps.append(
+            change(
+                key,
+                current,
+                proposed,
+                action=f"Lower the ceiling of {name} from {bytes_text(current[2])} to {bytes_text(usual)} a socket.",
+                why="It bounds how far one socket's buffer grows by itself. Sockets that have grown stay as they are.",
+                risk="Less throughput for single connections over long, fast paths. It frees memory, it costs none.",
+                reason="how far one TCP socket's buffer may grow, in bytes.",
+            ),
+        )
+    return tuple(steps)
+
+
+def _raise_without_numbers(limits: tuple[int, int, int] | None) -> Advice:
+    known = "could not be read" if limits is None else f"is {' '.join(map(str, limits))} pages"
+    return Advice(
+        action="Raise tcp_mem only after seeing who holds the memory, all three numbers in proportion.",
+        why=f"tcp_mem {known}, and RAM or the limits are not known here, so no number can be given. The unit is pages, "
+        "not bytes; keep the last one well below RAM.",
+        risk="The memory cannot be swapped. Against a leak a higher limit only buys time.",
+        commands=(f"sysctl {_KEY}", "grep MemTotal /proc/meminfo", "getconf PAGESIZE"),
+    )
+
+
+def _leave_limit(high_bytes: int, ram: int) -> Advice:
+    return Advice(
+        action="Leave tcp_mem as it is and mend what holds the memory.",
+        why=f"It lets TCP take {bytes_text(high_bytes)}, {percent_text(high_bytes, ram)} of RAM, and that cannot be "
+        "swapped: more would starve everything else.",
+        risk="None, nothing is changed. TCP goes on dropping data until its holders let go.",
+    )

@@ -1,0 +1,119 @@
+"""diagnose(snapshot, events, history) -> Diagnosis: total and deterministic, with every hole in the evidence told.
+
+Mirrors tcp_check_oom() of net/ipv4/tcp.c and tcp_out_of_resources() of net/ipv4/tcp_timer.c; the judging itself is in
+causes, the remedies are in advice.
+"""
+
+from math import inf
+
+from agent.core.advice import advise
+from agent.core.case import Case, build_case
+from agent.core.causes import judge
+from agent.core.model import Diagnosis, Event, Gap, Mechanism, Sample, Snapshot
+from agent.core.summary import summarise
+from agent.core.words import duration_text
+
+_LIMIT_FILES = ("net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem")
+
+
+def diagnose(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sample, ...]) -> Diagnosis:
+    """Work out why it happened, as far as the evidence goes.
+
+    ``events`` holds one event per kind, best the one that is closest to the snapshot, and may be empty. ``history`` is
+    oldest first and may reach past the snapshot; samples of another boot are left out. Never raises.
+    """
+    case = build_case(snapshot, events, history)
+    findings = judge(case)
+    advice = advise(case, findings)
+    return Diagnosis(
+        cause=findings[0].cause,
+        confidence=findings[0].confidence,
+        summary=summarise(case, findings, advice),
+        mechanism=_mechanism(case),
+        findings=findings,
+        advice=advice,
+        gaps=_gaps(case),
+    )
+
+
+def _mechanism(case: Case) -> Mechanism:
+    gauges = case.gauges
+    limit, shift = gauges.orphan_limit, gauges.shift
+    known_page = case.snapshot.page_size_bytes is not None
+    return Mechanism(
+        penalty_shift=shift,
+        orphan=gauges.orphan,
+        tcp_max_orphans=limit,
+        limit_reached=limit >> shift if limit is not None and shift is not None else None,
+        mem_pages=gauges.mem_bytes // gauges.page_bytes if gauges.mem_bytes is not None else None,
+        tcp_mem_pages=gauges.limits,
+        mem_bytes=gauges.mem_bytes if known_page else None,
+        tcp_mem_bytes=gauges.limits_bytes if known_page else None,
+        page_size_bytes=case.snapshot.page_size_bytes,
+    )
+
+
+def _gaps(case: Case) -> tuple[Gap, ...]:
+    gaps = [*case.snapshot.gaps, *_gaps_of_reading(case), *_gaps_of_events(case)]
+    gaps.append(
+        Gap(what="holders", why="this version does not yet name the units, containers and processes that hold sockets"),
+    )
+    return tuple(dict.fromkeys(gaps))
+
+
+def _gaps_of_reading(case: Case) -> list[Gap]:
+    """Tell what is missing from the snapshot, unless the probe has told already."""
+    snapshot = case.snapshot
+    told = " ".join(gap.what for gap in snapshot.gaps)
+    gaps = [
+        Gap(what=key, why="not in the snapshot: its side of the question is judged without the limit")
+        for key in _LIMIT_FILES
+        if key not in snapshot.sysctls and key.rpartition(".")[2] not in told
+    ]
+    tcp = snapshot.sockstat.tcp if snapshot.sockstat else None
+    if "sockstat" not in told and (tcp is None or tcp.orphan is None or tcp.mem is None):
+        gaps.append(Gap(what="net/sockstat", why="no orphan or mem in the snapshot: how much was in use is not known"))
+    if snapshot.page_size_bytes is None and "page size" not in told:
+        gaps.append(Gap(what="page size", why="not in the snapshot: prices in bytes assume pages of 4096 bytes"))
+    return gaps
+
+
+def _gaps_of_events(case: Case) -> list[Gap]:
+    if not case.said:
+        return []
+    gaps = []
+    if case.stale:
+        gaps.append(Gap(what="the moment of the event", why=_stale_text(case)))
+    if any(event.provenance == "claimed" for event in case.said.values()):
+        why = "a text log or a person says so, which any user can write; only /dev/kmsg and the journal prove it"
+        gaps.append(Gap(what="proof that the kernel wrote the line", why=why))
+    if case.kills == 0:
+        why = (
+            "TCPAbortOnMemory did not move in this network namespace: the sockets were in another namespace, the line "
+            "is imported from another host or time, or it was not this kernel that wrote it"
+        )
+        gaps.append(Gap(what="confirmation by counters", why=why))
+    elif case.kills is None:
+        why = "no reading of TCPAbortOnMemory from shortly before the event: what it counts may be older"
+        gaps.append(Gap(what="counters from before the event", why=why))
+    if (
+        "tcp_memory" in case.said
+        and case.kernel is not None
+        and case.kernel.tests_memcg
+        and case.snapshot.kmem_tcp_failcnt is None
+    ):
+        why = (
+            "kernels 3.3 to 4.4 print the same text for a cgroup's own memory.kmem.tcp limit, and no cgroup with one "
+            "was seen: one that is gone or could not be read would explain the line as well"
+        )
+        gaps.append(Gap(what="cgroup limits", why=why))
+    return gaps
+
+
+def _stale_text(case: Case) -> str:
+    age = case.age_seconds
+    used = "the numbers are of another moment and weigh little" if case.snapshot.trigger == "command" else "not used"
+    if age is None or age == inf:
+        return f"the line is from an earlier boot than the reading: {used}"
+    when = "older than" if age > 0 else "later than"
+    return f"the line is {duration_text(abs(age))} {when} the reading: {used}"

@@ -1,0 +1,172 @@
+"""The kernel's own arithmetic: units of memory, zones of tcp_mem, the orphan penalty, counters.
+
+Mirrors net/ipv4/tcp.c (tcp_check_oom, tcp_too_many_orphans), net/ipv4/tcp_timer.c (tcp_out_of_resources) and
+net/core/sock.c (sk_prot_mem_limits, __sk_mem_raise_allocated). What it is fed, as text:
+
+    TCP: inuse 24 orphan 0 tw 58 alloc 863 mem 87916      /proc/net/sockstat
+    43257   57676   86514                                 /proc/sys/net/ipv4/tcp_mem, in pages
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+from agent.core.model import Sample, Snapshot, TcpSockstat
+
+Zone = Literal["calm", "hysteresis", "pressure", "at_limit", "over"]
+
+# TcpExt counters that tell something about this family of messages (kernel-facts, section 4).
+COUNTERS: tuple[str, ...] = (
+    "TCPAbortOnMemory",
+    "TCPMemoryPressures",
+    "TCPMemoryPressuresChrono",
+    "TCPAbortFailed",
+    "TCPAbortOnTimeout",
+    "TCPAbortOnClose",
+    "TCPAbortOnData",
+    "TCPAbortOnLinger",
+    "PruneCalled",
+    "RcvPruned",
+    "OfoPruned",
+    "TCPRcvCollapsed",
+    "TCPOFODrop",
+    "TCPRcvQDrop",
+    "TCPZeroWindowDrop",
+    "TCPToZeroWindowAdv",
+    "TCPTimeWaitOverflow",
+    "TCPRetransFail",
+    "ListenOverflows",
+    "ListenDrops",
+    "PFMemallocDrop",
+)
+
+# The kernel resets sockets at the limit and refuses charges at it, so a reading just below is the limit at work.
+_AT_LIMIT_PERCENT = 95
+_FIXED_UNIT_BYTES = 4096
+_DEFAULT_RESERVE_BYTES = 1 << 20
+_RELEASE = re.compile(r"(?:Linux version )?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,5}))?")
+_LIMITS = 3
+
+
+class Kernel(NamedTuple):
+    """A kernel release as far as its arithmetic depends on it; ``el`` is the Red Hat major release, if it is one."""
+
+    version: tuple[int, int, int]
+    el: int | None
+
+    @property
+    def counts_in_4096(self) -> bool:
+        """4.10 to 5.19 count ``mem`` in units of 4096 bytes, whatever the page size."""
+        return (4, 10) <= self.version[:2] <= (5, 19)
+
+    @property
+    def reserves_per_cpu(self) -> bool:
+        """6.0 and newer keep part of ``mem`` back in per-CPU reserves."""
+        return self.version[:2] >= (6, 0)
+
+    @property
+    def tests_memcg(self) -> bool:
+        """3.3 to 4.4 (and el7's 3.10) hold a socket in a limited cgroup against the cgroup, not against tcp_mem."""
+        return (3, 3) <= self.version[:2] <= (4, 4)
+
+    @property
+    def ambiguous_text(self) -> bool:
+        """Up to 3.2 both texts are printed for both causes."""
+        return self.version[:2] <= (3, 2)
+
+    @property
+    def approximate_orphans(self) -> bool:
+        """2.6.32 as shipped in el6 tests an approximate per-CPU sum of the orphans."""
+        return self.version == (2, 6, 32) and self.el == 6  # noqa: PLR2004 - the number is the release's name
+
+
+def parse_kernel(release: str | None) -> Kernel | None:
+    """Read ``uname -r`` or /proc/version ("5.10.0-30-cloud-amd64", "2.6.32-431.el6.x86_64"); None if neither."""
+    match = _RELEASE.match((release or "").strip())
+    if match is None or release is None:
+        return None
+    el = re.search(r"\.el(\d{1,2})", release)
+    major, minor, patch = match.groups(default="0")
+    return Kernel((int(major), int(minor), int(patch)), int(el[1]) if el else None)
+
+
+def mem_unit_bytes(kernel: Kernel | None, page_size_bytes: int) -> int:
+    """Bytes that one unit of sockstat's ``mem`` stands for; the limits of tcp_mem are always pages of the host."""
+    return _FIXED_UNIT_BYTES if kernel is not None and kernel.counts_in_4096 else page_size_bytes
+
+
+def inexact_bytes(kernel: Kernel | None, cpus: int | None, page_size_bytes: int, reserve_pages: int | None) -> int:
+    """How far ``mem`` may be off either way: CPUs x reserve on 6.0 and newer, else 0.
+
+    ``reserve_pages`` is net.core.mem_pcpu_rsv (6.12+); without it the built-in 1 MiB counts.
+    """
+    if kernel is None or not kernel.reserves_per_cpu or cpus is None:
+        return 0
+    reserve = _DEFAULT_RESERVE_BYTES if reserve_pages is None else reserve_pages * page_size_bytes
+    return max(cpus, 0) * max(reserve, 0)
+
+
+def limits_of(values: tuple[int, ...] | None) -> tuple[int, int, int] | None:
+    """Take the three limits of tcp_mem; None when the file did not hold three numbers."""
+    if values is None or len(values) != _LIMITS:
+        return None
+    return (values[0], values[1], values[2])
+
+
+def zone(mem: int, limits: tuple[int, int, int]) -> Zone:
+    """Where ``mem`` stands among the three limits; both in the same unit."""
+    low, pressure, high = limits
+    if mem > high:
+        return "over"
+    if _is_just_below(mem, high):
+        return "at_limit"
+    if mem > pressure:
+        return "pressure"
+    return "hysteresis" if mem >= low else "calm"
+
+
+def penalty_shift(orphan: int, max_orphans: int) -> Literal[0, 1, 2] | None:
+    """Find the least shift with which ``orphan << shift`` reaches the limit: 0, 1 (a half), 2 (a quarter), else None.
+
+    The kernel doubles the count for a socket that is stuck and again for one that ICMP reported unreachable. A limit
+    of zero or less is always reached: the kernel takes it as it is.
+    """
+    if max_orphans <= 0 or orphan > max_orphans or _is_just_below(orphan, max_orphans):
+        return 0
+    if orphan << 1 > max_orphans:
+        return 1
+    return 2 if orphan << 2 > max_orphans else None
+
+
+def orphan_error(kernel: Kernel | None, cpus: int | None) -> int:
+    """How far the kernel's own orphan count may be off: CPUs x batch of percpu_counter on el6, else 0."""
+    if kernel is None or not kernel.approximate_orphans or cpus is None:
+        return 0
+    return max(cpus, 0) * max(32, 2 * cpus)
+
+
+def counter_deltas(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    """How far every counter moved that both readings have.
+
+    One that ran backwards was reset (a new namespace or boot) and is left out: what it did is not known.
+    """
+    return {name: after[name] - value for name, value in before.items() if name in after and after[name] >= value}
+
+
+def _is_just_below(value: int, limit: int) -> bool:
+    return 100 * value >= _AT_LIMIT_PERCENT * limit
+
+
+def sample_of(snapshot: Snapshot) -> Sample:
+    """Take the gauges and the counters that matter out of a snapshot."""
+    tcp = snapshot.sockstat.tcp if snapshot.sockstat else TcpSockstat()
+    return Sample(
+        at=snapshot.taken_at,
+        boot_id=snapshot.boot_id,
+        orphan=tcp.orphan,
+        mem=tcp.mem,
+        tw=tcp.tw,
+        alloc=tcp.alloc,
+        inuse=tcp.inuse,
+        counters={name: snapshot.netstat[name] for name in COUNTERS if name in snapshot.netstat},
+    )

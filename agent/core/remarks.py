@@ -1,0 +1,127 @@
+"""What is true besides the verdict, and helps to understand it: one small function per remark, case -> finding or None.
+
+A remark never decides the cause. Counters are TcpExt of /proc/net/netstat, read by name.
+"""
+
+from collections.abc import Callable
+
+from agent.core.case import Case, seconds_between
+from agent.core.evidence import SOCKSTAT, delta_evidence, kill_evidence, memory_evidence
+from agent.core.model import Cause, Evidence, Finding, Sample
+
+_LOW_RAM_PERCENT = 5
+_AT_ONCE_SECONDS = 60.0
+_SLOWLY_SECONDS = 600.0
+
+
+def orphans_fill_memory(case: Case) -> Finding | None:
+    """Claim that memory is full and most sockets are orphans: what they could not send is what fills it."""
+    gauges = case.gauges
+    if not gauges.memory_full or gauges.shift is None or gauges.orphan is None or not gauges.alloc:
+        return None
+    if 2 * gauges.orphan < gauges.alloc:
+        return None
+    share = Evidence(name="orphan", value=gauges.orphan, limit=gauges.alloc, unit="of all sockets", source=SOCKSTAT)
+    return Finding(
+        claim="orphans_fill_memory", cause="both", confidence="possible", evidence=(share, *memory_evidence(case))
+    )
+
+
+def counters_contradict(case: Case) -> Finding | None:
+    """Remark that no socket of this namespace was killed: victims elsewhere, or a line that is not this kernel's."""
+    if not case.said or case.kills != 0:
+        return None
+    return Finding(claim="counters_contradict", cause="none", confidence="possible", evidence=(kill_evidence(case),))
+
+
+def tcp_mem_above_ram(case: Case) -> Finding | None:
+    """Claim that the third limit of tcp_mem is more than the host has: it was written in bytes, and is pages."""
+    ram, limits = case.snapshot.meminfo.get("MemTotal"), case.gauges.limits_bytes
+    if not ram or limits is None or limits[2] <= ram:
+        return None
+    proof = Evidence(name="tcp_mem[2]", value=limits[2], limit=ram, unit="bytes", source="sys/net/ipv4/tcp_mem")
+    return Finding(claim="tcp_mem_above_ram", cause="none", confidence="likely", evidence=(proof,))
+
+
+def host_ram_short(case: Case) -> Finding | None:
+    """TCP's pressure flag is up although TCP is below its limits: an allocation failed, the host lacks RAM."""
+    gauges, meminfo = case.gauges, case.snapshot.meminfo
+    pressed = gauges.press is True or case.deltas.get("TCPMemoryPressures", 0) > 0
+    if not pressed or gauges.zone not in ("calm", "hysteresis") or "tcp_memory" in case.said:
+        return None
+    total, available = meminfo.get("MemTotal"), meminfo.get("MemAvailable")
+    low = total is not None and available is not None and 100 * available < _LOW_RAM_PERCENT * total
+    failed = case.deltas.get("TCPAbortFailed", 0) > 0
+    if not low and not failed:
+        return None
+    proof = []
+    if available is not None:
+        proof.append(
+            Evidence(name="MemAvailable", value=available, limit=total, unit="bytes", source="meminfo"),
+        )
+    if failed:
+        proof.append(delta_evidence(case, "TCPAbortFailed"))
+    return Finding(claim="host_ram_short", cause="none", confidence="likely", evidence=tuple(proof))
+
+
+def receivers_too_slow(case: Case) -> Finding | None:
+    """Claim that receive buffers are pruned while both gauges are calm: slow programs, or a cgroup's limit."""
+    moved = [name for name in ("PruneCalled", "RcvPruned", "TCPRcvQDrop") if case.deltas.get(name, 0) > 0]
+    if case.said or not moved or not case.gauges.calm:
+        return None
+    proof = tuple(delta_evidence(case, name) for name in moved)
+    return Finding(claim="receivers_too_slow", cause="none", confidence="likely", evidence=proof)
+
+
+def data_dropped_without_message(case: Case) -> Finding | None:
+    """Claim that data is dropped without a word: the kernel prints only when it kills a closing socket."""
+    moved = [name for name in ("TCPRcvQDrop", "TCPOFODrop", "PruneCalled") if case.deltas.get(name, 0) > 0]
+    if case.said or not moved or not case.gauges.memory_full:
+        return None
+    proof = tuple(delta_evidence(case, name) for name in moved)
+    return Finding(claim="data_dropped_without_message", cause="tcp_memory", confidence="likely", evidence=proof)
+
+
+def orphans_rose(case: Case) -> Finding | None:
+    """Remark how long the orphans took from half their peak to it: a mass close, or a pool that fills up."""
+    if case.gauges.shift is None:
+        return None
+    return _rose(case, "orphans", [(s, s.orphan) for s in (*case.samples, case.last) if s.orphan is not None])
+
+
+def memory_rose(case: Case) -> Finding | None:
+    """Remark how long the memory took from half its peak to it: a burst, or what a leak looks like."""
+    if case.gauges.zone not in ("pressure", "at_limit", "over"):
+        return None
+    return _rose(case, "memory", [(s, s.mem) for s in (*case.samples, case.last) if s.mem is not None])
+
+
+def _rose(case: Case, what: str, readings: list[tuple[Sample, int]]) -> Finding | None:
+    peak_sample, peak = max(readings, key=lambda reading: reading[1], default=(case.last, 0))
+    ages = [(seconds_between(sample.at, peak_sample.at), value) for sample, value in readings]
+    before = [(age, value) for age, value in ages if age > 0]
+    if not before:
+        return None
+    half = min((age for age, value in before if 2 * value <= peak), default=None)
+    oldest = max(age for age, _ in before)
+    if half is not None and half <= _AT_ONCE_SECONDS:
+        claim, seconds = f"{what}_rose_at_once", half
+    elif (half or oldest) >= _SLOWLY_SECONDS:
+        claim, seconds = f"{what}_rose_slowly", half or oldest
+    else:
+        return None
+    proof = Evidence(name="from half the peak to the peak", value=round(seconds, 1), unit="seconds", source="history")
+    cause: Cause = "orphans" if what == "orphans" else "tcp_memory"
+    return Finding(claim=claim, cause=cause, confidence="possible", evidence=(proof,))
+
+
+REMARKS: tuple[Callable[[Case], Finding | None], ...] = (
+    orphans_fill_memory,
+    counters_contradict,
+    tcp_mem_above_ram,
+    host_ram_short,
+    receivers_too_slow,
+    data_dropped_without_message,
+    orphans_rose,
+    memory_rose,
+)

@@ -1,0 +1,144 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from material import make_snapshot
+
+from agent.core.gauge import (
+    COUNTERS,
+    Kernel,
+    Zone,
+    counter_deltas,
+    inexact_bytes,
+    limits_of,
+    mem_unit_bytes,
+    orphan_error,
+    parse_kernel,
+    penalty_shift,
+    sample_of,
+    zone,
+)
+from agent.core.model import Snapshot
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("release", "version", "el"),
+    [
+        ("2.6.32-431.el6.x86_64", (2, 6, 32), 6),
+        ("3.10.0-1160.el7.x86_64", (3, 10, 0), 7),
+        ("4.18.0-147.el8.x86_64", (4, 18, 0), 8),
+        ("5.10.0-30-cloud-amd64", (5, 10, 0), None),
+        ("5.4.17-2102.201.3.el7uek.x86_64", (5, 4, 17), 7),
+        ("6.19", (6, 19, 0), None),
+        ("Linux version 2.4.1 (gcc)", (2, 4, 1), None),
+    ],
+)
+def test_kernel_release_is_read(release: str, version: tuple[int, int, int], el: int | None) -> None:
+    assert Kernel(version, el) == parse_kernel(release)
+
+
+@pytest.mark.parametrize("release", [None, "", "not stated (2022, EC2)", "GNU", "x.y.z"])
+def test_no_kernel_release_is_made_up(release: str | None) -> None:
+    assert None is parse_kernel(release)
+
+
+@pytest.mark.parametrize(
+    ("release", "expected"),
+    [("4.9.0", 65536), ("4.10.17", 4096), ("4.18.0-240.el8", 4096), ("5.19.0", 4096), ("6.0.0", 65536), (None, 65536)],
+)
+def test_mem_is_in_4096_bytes_from_4_10_to_5_19(release: str | None, expected: int) -> None:
+    assert expected == mem_unit_bytes(parse_kernel(release), 65536)
+
+
+@pytest.mark.parametrize(
+    ("release", "cpus", "reserve", "expected"),
+    [
+        ("5.19.0", 192, None, 0),
+        ("6.1.0", 192, None, 192 * MIB),
+        ("6.12.0", 2, 16, 2 * 16 * 4096),
+        ("6.12.0", None, 16, 0),
+        (None, 4, None, 0),
+    ],
+)
+def test_mem_is_inexact_by_what_the_cpus_hold_back(
+    release: str | None, cpus: int | None, reserve: int | None, expected: int
+) -> None:
+    assert expected == inexact_bytes(parse_kernel(release), cpus, 4096, reserve)
+
+
+@pytest.mark.parametrize(
+    ("mem", "expected"),
+    [
+        (0, "calm"),
+        (43256, "calm"),
+        (43257, "hysteresis"),
+        (57676, "hysteresis"),
+        (57677, "pressure"),
+        (82188, "pressure"),
+        (82189, "at_limit"),
+        (86514, "at_limit"),
+        (86515, "over"),
+    ],
+)
+def test_zone_follows_the_three_limits(mem: int, expected: Zone) -> None:
+    assert expected == zone(mem, (43257, 57676, 86514))
+
+
+@pytest.mark.parametrize(
+    ("orphan", "limit", "expected"),
+    [
+        (0, 65536, None),
+        (16384, 65536, None),
+        (16385, 65536, 2),
+        (32768, 65536, 2),
+        (32769, 65536, 1),
+        (62259, 65536, 1),
+        (62260, 65536, 0),
+        (65536, 65536, 0),
+        (65537, 65536, 0),
+        (242, 400, 1),
+        (0, 0, 0),
+        (5, -1, 0),
+        (0, 1, None),
+    ],
+)
+def test_penalty_shift_is_the_kernels_own_arithmetic(orphan: int, limit: int, expected: int | None) -> None:
+    assert expected == penalty_shift(orphan, limit)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 2**31))
+def test_penalty_shift_is_none_exactly_where_four_times_the_count_fits(orphan: int, limit: int) -> None:
+    assert (4 * orphan <= limit) == (penalty_shift(orphan, limit) is None)
+
+
+def test_orphans_are_counted_inexactly_on_el6_alone() -> None:
+    assert orphan_error(parse_kernel("2.6.32-358.el6.x86_64"), 48) == 48 * 96
+    assert orphan_error(parse_kernel("2.6.32-5-amd64"), 48) == 0
+    assert orphan_error(parse_kernel("3.10.0-1160.el7.x86_64"), 48) == 0
+
+
+def test_counters_that_ran_backwards_or_are_missing_are_left_out() -> None:
+    before = {"TCPAbortOnMemory": 5, "PruneCalled": 7, "RcvPruned": 1}
+    assert counter_deltas(before, {"TCPAbortOnMemory": 9, "PruneCalled": 0, "New": 3}) == {"TCPAbortOnMemory": 4}
+
+
+@pytest.mark.parametrize("values", [None, (), (1,), (1, 2), (1, 2, 3, 4)])
+def test_limits_that_are_not_three_are_none(values: tuple[int, ...] | None) -> None:
+    assert None is limits_of(values)
+
+
+def test_sample_keeps_absent_apart_from_zero() -> None:
+    snapshot = make_snapshot(orphan=0, mem=None, counters={"TCPAbortOnMemory": 0, "IgnoredName": 4})
+    sample = sample_of(snapshot)
+    assert (sample.orphan, sample.mem, sample.counters) == (0, None, {"TCPAbortOnMemory": 0})
+
+
+def test_sample_of_an_empty_snapshot_is_empty() -> None:
+    sample = sample_of(Snapshot(taken_at=make_snapshot().taken_at, trigger="event"))
+    assert (sample.orphan, sample.mem, sample.counters) == (None, None, {})
+
+
+def test_counters_are_named_once() -> None:
+    assert len(set(COUNTERS)) == len(COUNTERS)
+    assert "TCPAbortOnMemory" in COUNTERS

@@ -1,0 +1,82 @@
+"""Every directory below scenarios/ through the real probe, the real detector and the diagnosis.
+
+A scenario is a tree shaped like /proc (``proc/``), the lines that were logged (``line``), what to expect
+(``expected.json``) and, where it matters, samples from around it (``history.json``) and cgroups (``cgroup/``).
+"""
+
+import json
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from agent.core import kmsg, syslog
+from agent.core.causes import JUDGES
+from agent.core.diagnose import diagnose
+from agent.core.model import Diagnosis, Event, Provenance, Sample
+from agent.core.report import diagnosis_text
+from agent.probe import take_snapshot
+
+NOW = datetime(2026, 11, 22, 15, 5, 40, tzinfo=UTC)
+SCENARIOS = sorted(path for path in (Path(__file__).parent / "scenarios").iterdir() if path.is_dir())
+
+
+def events_of(text: str, provenance: Provenance) -> tuple[Event, ...]:
+    records = [
+        syslog.to_record(line.encode(), now=NOW, source=f"line:{number}", ordinal=number)
+        for number, line in enumerate(text.splitlines(), 1)
+    ]
+    found = [kmsg.detect(replace(record, provenance=provenance)) for record in records if record]
+    return tuple(event for event in found if event)
+
+
+def run(scenario: Path, expected: dict[str, Any]) -> Diagnosis:
+    cgroup = scenario / "cgroup"
+    snapshot = take_snapshot(scenario / "proc", NOW, expected["trigger"], cgroup if cgroup.is_dir() else None)
+    history = scenario / "history.json"
+    samples = msgspec.json.decode(history.read_bytes(), type=tuple[Sample, ...]) if history.exists() else ()
+    return diagnose(snapshot, events_of((scenario / "line").read_text(), expected["provenance"]), samples)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.name)
+def test_scenario_is_diagnosed_as_expected(scenario: Path) -> None:
+    expected = json.loads((scenario / "expected.json").read_text())
+    diagnosis = run(scenario, expected)
+    proposed = {
+        step.sysctl.key: list(step.sysctl.proposed) if isinstance(step.sysctl.proposed, tuple) else step.sysctl.proposed
+        for step in diagnosis.advice
+        if step.sysctl
+    }
+    gaps = " ".join(gap.what for gap in diagnosis.gaps)
+    assert {key: expected[key] for key in ("cause", "confidence", "penalty_shift", "claims")} == {
+        "cause": diagnosis.cause,
+        "confidence": diagnosis.confidence,
+        "penalty_shift": diagnosis.mechanism.penalty_shift,
+        "claims": [finding.claim for finding in diagnosis.findings],
+    }
+    assert expected.get("proposed", proposed) == proposed
+    assert [what for what in expected.get("gaps", []) if what not in gaps] == []
+    assert [what for what in expected.get("no_gaps", []) if what in gaps] == []
+    assert diagnosis.summary in " ".join(diagnosis_text(diagnosis).split())
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.name)
+def test_scenario_survives_json_whole(scenario: Path) -> None:
+    diagnosis = run(scenario, json.loads((scenario / "expected.json").read_text()))
+    assert diagnosis == msgspec.json.decode(msgspec.json.encode(diagnosis), type=Diagnosis)
+
+
+def test_scenarios_cover_the_decision_table() -> None:
+    reasons = " ".join(json.loads((path / "expected.json").read_text())["why"] for path in SCENARIOS)
+    rows = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "14b", "15", "18", "19"]
+    missing = [row for row in [*rows, "20", "21", "22"] if not re.search(rf"row {row}\b", reasons)]
+    assert missing == []
+
+
+def test_every_judge_has_a_scenario() -> None:
+    claims = {claim for path in SCENARIOS for claim in json.loads((path / "expected.json").read_text())["claims"]}
+    assert [judge.__name__ for judge in JUDGES if judge.__name__ not in claims] == []
