@@ -1,7 +1,8 @@
 """How fast a catch-up scan is against ``grep -F``, and how much memory it takes.
 
-Run it with ``python -m benchmarks.scan [MEGABYTES]``. Makes an ordinary log, warms the cache, and takes turns between grep, the scanner within this process and the whole
-command, so that other work on the machine meets all alike. The best of the rounds counts.
+Run it with ``python -m benchmarks.scan [MEGABYTES]``. Makes an ordinary log, warms the cache, and takes turns between
+grep, the scanner within this process and the whole command, so that other work on the machine meets all alike. The
+best of the rounds counts.
 """
 
 import os
@@ -71,12 +72,8 @@ def main() -> None:
     for name, took in best.items():
         ratios = ", ".join(f"{best[grep] / took:.2f} of the speed of {grep}" for grep in list(works)[:2])
         print(f"{name:28} {took:6.3f} s  {megabytes / took:7.0f} MB/s   {ratios if name.startswith('scan') else ''}")
-    print(
-        f"resident memory at most      {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.1f} MB (this process)"
-    )
-    print(
-        f"                             {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024:.1f} MB (children)"
-    )
+    for who, whose in ((resource.RUSAGE_SELF, "this process"), (resource.RUSAGE_CHILDREN, "the command")):
+        print(f"resident memory of {whose:12} {resource.getrusage(who).ru_maxrss / 1024:5.1f} MB at most")
 
 
 if __name__ == "__main__":

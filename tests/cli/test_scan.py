@@ -74,7 +74,9 @@ def test_the_table_is_plain_when_not_a_terminal(log: Path) -> None:
 
 
 @pytest.mark.parametrize(("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
-def test_colour_on_a_terminal_is_for_those_who_want_it(log: Path, environment: dict[str, str], coloured: bool) -> None:
+def test_colour_on_a_terminal_is_for_those_who_want_it(
+    log: Path, environment: dict[str, str], *, coloured: bool
+) -> None:
     leader, follower = pty.openpty()
     clean = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR")}
     process = subprocess.Popen(

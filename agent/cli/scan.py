@@ -1,0 +1,107 @@
+"""``sockmem-agent scan``: find the events in log files already written, or in the journal."""
+
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from itertools import chain
+from pathlib import Path
+
+import click
+import msgspec
+
+from agent.core.kmsg import Detector
+from agent.core.model import Event, LogRecord
+from agent.scanner import LocalZone, Scanner, UnreadableError
+
+UNREADABLE = 66
+
+
+@click.command(
+    epilog="Example: sockmem-agent scan /var/log/messages.2.gz /var/log/messages.1 /var/log/messages",
+)
+@click.argument("files", nargs=-1, metavar="[FILE]...")
+@click.option("--json", "as_json", is_flag=True, help="JSON Lines: one object per event, and nothing else.")
+@click.option("--journal", is_flag=True, help="Read this host's journal instead of files.")
+@click.option("--directory", default="", metavar="DIR", help="Read the journal files in DIR instead of files.")
+@click.pass_context
+def command(ctx: click.Context, *, files: tuple[str, ...], as_json: bool, journal: bool, directory: str) -> None:
+    """Find the events in log files already written.
+
+    FILEs may be plain, .gz or .xz, or - for standard input, and are read in the order given: the oldest first.
+    Exit status: 0 events found, 1 none found, 66 unreadable input.
+    """
+    from_journal = journal or bool(directory)
+    if from_journal == bool(files):
+        raise click.UsageError(
+            "name the log files to read, or - for standard input, or else --journal; not both",
+            ctx,
+        )
+    trouble: list[str] = []
+    records = _read_journal(directory, trouble) if from_journal else _read_files(files, trouble)
+    events = _detect(records)
+    found = _print_json(events) if as_json else _print_table(events)
+    if not found and not trouble and not as_json:
+        click.echo("no events found")
+    for line in trouble:
+        click.echo(f"sockmem-agent: {line}", err=True)
+    ctx.exit(UNREADABLE if trouble else int(not found))
+
+
+def _read_files(files: tuple[str, ...], trouble: list[str]) -> Iterator[LogRecord]:
+    scanner = Scanner()
+    now = datetime.now(LocalZone())
+    for path in files:
+        try:
+            yield from scanner.read(path, now)
+        except UnreadableError as error:
+            trouble.append(str(error))
+
+
+def _read_journal(directory: str, trouble: list[str]) -> Iterator[LogRecord]:
+    """Read the whole journal; what it could not give is said."""
+    if directory and not Path(directory).is_dir():
+        trouble.append(f"{directory}: no such directory; name one that holds journal files (*.journal)")
+        return
+    try:
+        from agent.sources.journal import JournalSource  # noqa: PLC0415 - systemd-python may be missing
+    except ImportError as error:
+        trouble.append(f"the journal cannot be read without systemd-python ({error}); install it, or name log files")
+        return
+    try:
+        source = JournalSource(directory, start="beginning")
+    except OSError as error:
+        trouble.append(f"{directory or 'journal'}: {error.strerror or error}; name a directory of journal files")
+        return
+    try:
+        while batch := list(source.read()):
+            yield from batch
+        trouble.extend(f"{gap.what}: {gap.why}" for gap in source.gaps())
+    finally:
+        source.close()
+
+
+def _detect(records: Iterator[LogRecord]) -> Iterator[Event]:
+    detector = Detector()
+    for record in records:
+        for _, event in detector.feed(record):
+            yield event
+
+
+def _print_json(events: Iterator[Event]) -> int:
+    """Print one object a line as soon as it is known; count them."""
+    found = 0
+    for event in events:
+        sys.stdout.buffer.write(msgspec.json.encode(event) + b"\n")
+        found += 1
+    sys.stdout.buffer.flush()
+    return found
+
+
+def _print_table(events: Iterator[Event]) -> int:
+    """Print the table, if there is anything for it; count the events."""
+    first = next(events, None)
+    if first is None:
+        return 0
+    from agent.cli.scan_table import print_table  # noqa: PLC0415 - rich takes as long to import as all the rest
+
+    return print_table(chain([first], events))

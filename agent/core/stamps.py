@@ -1,0 +1,116 @@
+"""The ways in which logs write when a line was written, and what moment that was.
+
+No man page rules them all: RFC 3164 and RFC 5424, ctime(3), dmesg(1), journalctl(1), logread of OpenWrt, syslog-ng::
+
+    Aug 18 08:33:14          Aug 18 2024 08:33:14      2024 Aug 18 08:33:14     Wed Feb 19 16:41:00 2020
+    2024-08-18T08:33:14.204518+02:00                   Sun 2024-08-18 08:33:14 CEST
+    1723962794.204518        [Mon Nov 16 14:55:04 2020]        2020-11-16T14:55:04,372320+00:00
+"""
+
+import re
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+# Hours east of Greenwich, of the abbreviations that mean one thing in logs; any other is the local zone's or unknown.
+ZONES = {
+    name: hours
+    for hours, names in (
+        (0, "Z UTC GMT WET"),
+        (1, "WEST CET"),
+        (2, "CEST EET"),
+        (3, "EEST MSK"),
+        (9, "JST KST"),
+        (10, "AEST"),
+        (11, "AEDT"),
+        (12, "NZST"),
+        (13, "NZDT"),
+        (-4, "EDT"),
+        (-5, "EST CDT"),
+        (-6, "MDT"),
+        (-7, "MST PDT"),
+        (-8, "PST"),
+    )
+    for name in names.split()
+}
+# A stamp without a year may lie this far behind "the newest moment": clocks and zones differ.
+SLACK = timedelta(days=1)
+
+_WEEKDAY = r"(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? +)"
+_CLOCK = r"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9}))?"
+_MONTH = r"(?P<month>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) +(?P<day>\d{1,2})"
+_OFFSET = r"Z|[+-]\d\d:?\d\d|[+-]\d\d"
+
+NAMED = re.compile(
+    rf"{_WEEKDAY}?(?:(?P<year>\d{{4}}) )?{_MONTH},? +(?:(?P<year2>\d{{4}}) +)?{_CLOCK}"
+    r"(?: (?P<zone>(?-i:[A-Z]{2,5}))(?= (?:19|20)\d\d(?![\w.:-])))?(?: (?P<year3>(?:19|20)\d\d)(?![\w.:-]))?",
+    re.IGNORECASE,
+)
+NUMBERED = re.compile(
+    rf"(?P<weekday>{_WEEKDAY})?(?P<year>\d{{4}})[-/](?P<month>\d\d)[-/](?P<day>\d\d)[T ]{_CLOCK}"
+    rf"(?: ?(?P<zone>(?:{_OFFSET}|UTC|GMT)(?![\w.:-])|(?(weekday)[A-Z]{{2,5}}(?= )|(?!))))?"
+)
+EPOCH = re.compile(r"(?P<seconds>\d{9,10}(?:\.\d{1,9})?)(?=\s)")
+
+
+def read_stamp(match: re.Match[str], now: datetime) -> datetime | None:
+    """Tell the moment of a match of NAMED, NUMBERED or EPOCH, with its zone, or None when there is no such moment.
+
+    Without a year it is the newest that fits before ``now`` and its slack; without a zone it is ``now``'s.
+    """
+    parts = match.groupdict()
+    if "seconds" in parts:
+        return from_epoch(parts["seconds"])
+    year = parts["year"] or parts.get("year2") or parts.get("year3")
+    zone = parts["zone"]
+    if year is not None:
+        return _moment(int(year), parts, zone, now.tzinfo)
+    newest = now + SLACK
+    for guess in range(newest.year, newest.year - 9, -1):
+        moment = _moment(guess, parts, zone, now.tzinfo) if guess > 1 else None
+        if moment is not None and moment <= newest:
+            return moment
+    return None
+
+
+def from_epoch(seconds: object) -> datetime | None:
+    """Tell the moment of seconds since 1970, given as number or text; None when it is neither or out of range."""
+    if isinstance(seconds, bool) or not isinstance(seconds, str | int | float):
+        return None
+    try:
+        return datetime.fromtimestamp(float(seconds), UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def _moment(year: int, parts: dict[str, str | None], zone: str | None, local: tzinfo | None) -> datetime | None:
+    month = parts["month"] or ""
+    fraction = (parts["fraction"] or "")[:6].ljust(6, "0")
+    try:
+        plain = datetime(  # noqa: DTZ001 - the zone comes in the next step
+            year,
+            int(month) if month.isdecimal() else MONTHS.index(month.lower()) + 1,
+            int(parts["day"] or 0),
+            int(parts["hour"] or 0),
+            int(parts["minute"] or 0),
+            min(int(parts["second"] or 0), 59),
+            int(fraction),
+        )
+        offset = _offset(plain, zone, local)
+        return None if offset is None else plain.replace(tzinfo=timezone(offset))
+    except (ValueError, OverflowError):
+        return None
+
+
+def _offset(plain: datetime, zone: str | None, local: tzinfo | None) -> timedelta | None:
+    """Tell how far east a zone lies; an abbreviation that nobody can place makes the moment unknown."""
+    if not zone:
+        return plain.replace(tzinfo=local).utcoffset()
+    if zone[0] in "+-":
+        digits = zone[1:].replace(":", "").ljust(4, "0")
+        offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+        return -offset if zone[0] == "-" else offset
+    here = plain.replace(tzinfo=local)
+    if here.tzname() == zone:
+        return here.utcoffset()
+    hours = ZONES.get(zone.upper())
+    return None if hours is None else timedelta(hours=hours)

@@ -1,0 +1,86 @@
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from agent.core.jsonlog import JsonRecord, parse_json
+
+NOW = datetime(2024, 11, 22, 12, tzinfo=UTC)
+AT = datetime(2024, 8, 18, 6, 33, 14, tzinfo=UTC)
+T = "TCP: too many orphaned sockets"
+
+
+def read(fields: dict[str, Any]) -> JsonRecord | None:
+    return parse_json(msgspec.json.encode(fields).decode(), NOW)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (
+            {
+                "__REALTIME_TIMESTAMP": "1723962794000000",
+                "_SOURCE_MONOTONIC_TIMESTAMP": "85047045932",
+                "_TRANSPORT": "kernel",
+                "SYSLOG_FACILITY": "0",
+                "SYSLOG_IDENTIFIER": "kernel",
+                "_HOSTNAME": "jp58",
+                "MESSAGE": T,
+            },
+            JsonRecord(T, AT, 85047.045932, "jp58"),
+        ),
+        ({"_TRANSPORT": "kernel", "MESSAGE": list(T.encode())}, JsonRecord(T, None, None, None)),
+        (
+            {"message": T, "fromhost": "jp58", "facility": "kern", "timereported": "2024-08-18T08:33:14+02:00"},
+            JsonRecord(T, AT, None, "jp58"),
+        ),
+        (
+            {"timestamp": "2024-08-18T06:33:14Z", "host": "jp58", "tag": "kernel:", "msg": f" [1.5] {T}"},
+            JsonRecord(f" [1.5] {T}", AT, None, "jp58"),
+        ),
+        (
+            {
+                "@timestamp": "2024-08-18T06:33:14.000Z",
+                "host": {"name": "jp58"},
+                "log": {"syslog": {"facility": {"code": 0}, "appname": "kernel"}},
+                "message": T,
+            },
+            JsonRecord(T, AT, None, "jp58"),
+        ),
+        ({"pri": 6, "time": 12.5, "msg": T}, JsonRecord(T, None, 12.5, None)),
+        ({"fac": "kern", "pri": "info", "time": 12.5, "msg": T}, JsonRecord(T, None, 12.5, None)),
+    ],
+)
+def test_records_of_the_kernel_are_read(fields: dict[str, Any], expected: JsonRecord) -> None:
+    assert expected == read(fields)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"message": T},
+        {"log": f"kernel: {T}\n", "stream": "stdout", "time": "2024-08-18T06:33:14Z"},
+        {"_TRANSPORT": "syslog", "SYSLOG_FACILITY": "0", "SYSLOG_IDENTIFIER": "kernel", "MESSAGE": T},
+        {"_TRANSPORT": "kernel", "SYSLOG_FACILITY": "1", "SYSLOG_IDENTIFIER": "kernel", "MESSAGE": T},
+        {"_TRANSPORT": "kernel", "SYSLOG_IDENTIFIER": "TCP", "MESSAGE": T},
+        {"facility": "user", "programname": "kernel", "message": T, "host": "jp58", "timestamp": 1723962794},
+        {"alert": "orphans", "tag": "kernel", "message": T},
+        {"pri": 12, "time": 12.5, "msg": T},
+        {"_TRANSPORT": "kernel", "MESSAGE": [T, T]},
+        {"_TRANSPORT": "kernel", "MESSAGE": None},
+        {"_TRANSPORT": "kernel"},
+    ],
+)
+def test_objects_of_others_are_not(fields: dict[str, Any]) -> None:
+    assert read(fields) is None
+
+
+@pytest.mark.parametrize("line", ["{", "{}", "[1]", '{"a":' * 5000, '{"_TRANSPORT":"kernel","MESSAGE":"\\ud800"}'])
+def test_what_is_not_an_object_is_nothing(line: str) -> None:
+    assert parse_json(line, NOW) is None
+
+
+@pytest.mark.parametrize("stamp", ["", "x", "9" * 400, -1e300, 10**40, True, [], "2024-13-45T99:99:99Z"])
+def test_a_time_that_is_none_leaves_the_record(stamp: object) -> None:
+    assert JsonRecord(T, None, None, None) == read({"facility": "kern", "message": T, "timestamp": stamp})

@@ -1,0 +1,57 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core import lines
+from agent.core.kmsg import MESSAGES
+from agent.core.lines import MARKERS, MAX_LINE_BYTES, REPEAT, candidates, holds_by_find
+
+PIECES = [*MARKERS, REPEAT, b"\n", b"\n\n", b"\0", b"x" * 50, b"Out of socket", b" memory", b"\xff"]
+
+
+def by_splitting(block: bytes) -> list[tuple[int, bytes]]:
+    """What candidates() has to find, in the slow and obvious way."""
+    found, offset, follows = [], 0, True
+    for line in block.split(b"\n"):
+        follows = any(marker in line for marker in MARKERS) or (follows and REPEAT in line)
+        if follows:
+            found.append((offset, line))
+        offset += len(line) + 1
+    return found
+
+
+@given(st.lists(st.sampled_from(PIECES)).map(b"".join))
+def test_candidates_are_what_splitting_would_find(block: bytes) -> None:
+    assert by_splitting(block) == list(candidates(block))
+
+
+@given(st.lists(st.sampled_from(PIECES)).map(b"".join), st.sampled_from(MARKERS))
+def test_both_ways_of_searching_agree(block: bytes, marker: bytes) -> None:
+    assert holds_by_find(block, marker) == lines.HOLDS(block, marker)
+
+
+def test_a_block_without_markers_gives_nothing() -> None:
+    assert [] == list(candidates(b""))
+    assert [] == list(candidates(b"kernel: eth0: link up\nkernel: all sockets are fine\nlast message was lost\n"))
+
+
+def test_a_line_too_long_for_the_kernel_is_left_out() -> None:
+    exact = MARKERS[0].ljust(MAX_LINE_BYTES, b"x")
+    assert [(0, exact)] == list(candidates(exact + b"\n" + exact + b"x\n"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Out of socket memory",
+        "TCP: too many of orphaned sockets",
+        "TCP: too many orphaned sockets",
+        "TCP: out of memory -- consider tuning tcp_mem",
+        "printk: 58 messages suppressed.",
+        "__ratelimit: 8552 callbacks suppressed",
+        "net_ratelimit: 142 callbacks suppressed",
+    ],
+)
+def test_every_message_of_the_kernel_holds_a_marker(text: str) -> None:
+    assert any(pattern.fullmatch(text) for _, pattern in MESSAGES)
+    assert [(0, text.encode())] == list(candidates(text.encode()))

@@ -1,0 +1,199 @@
+import bz2
+import gzip
+import io
+import lzma
+import os
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.lines import MAX_LINE_BYTES
+from agent.core.model import LogRecord
+from agent.scanner import BLOCK_BYTES, LocalZone, Scanner, UnreadableError, blocks
+
+NOW = datetime(2024, 11, 22, 12, tzinfo=UTC)
+ORDINARY = b"Aug 18 08:33:14 jp58 sshd[99]: Accepted publickey for deploy\n"
+EVENT = b"Aug 18 08:33:14 jp58 kernel: TCP: too many orphaned sockets\n"
+
+
+def flipped(packed: bytes) -> bytes:
+    return packed[:60] + bytes(255 - byte for byte in packed[60:80]) + packed[80:]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Callable[..., str]:
+    def write(content: bytes, name: str = "messages", year: int = 2020) -> str:
+        path = tmp_path / name
+        path.write_bytes(content)
+        moment = datetime(year, 9, 1, tzinfo=UTC).timestamp()
+        os.utime(path, (moment, moment))
+        return str(path)
+
+    return write
+
+
+def read(path: str) -> list[LogRecord]:
+    return list(Scanner().read(path, NOW))
+
+
+@pytest.mark.parametrize(
+    ("pack", "name"),
+    [
+        (bytes, "messages"),
+        (gzip.compress, "messages.2.gz"),
+        (gzip.compress, "renamed"),
+        (lzma.compress, "messages.3.xz"),
+        (lzma.compress, "renamed"),
+    ],
+)
+def test_plain_and_compressed_logs_give_numbered_lines(
+    log: Callable[..., str], pack: Callable[..., bytes], name: str
+) -> None:
+    content = EVENT + ORDINARY * 5000 + EVENT + ORDINARY * 3 + EVENT + ORDINARY
+    path = log(pack(content), name)
+    assert [f"{path}:1", f"{path}:5002", f"{path}:5006"] == [each.source for each in read(path)]
+
+
+def test_the_year_comes_from_the_files_mtime(log: Callable[..., str]) -> None:
+    years = [each.at.year for each in read(log(EVENT, year=2019)) if each.at]
+    assert [2019] == years
+
+
+def test_a_last_line_without_newline_counts(log: Callable[..., str]) -> None:
+    assert ["jp58"] == [each.host for each in read(log(ORDINARY + EVENT.rstrip()))]
+
+
+@pytest.mark.parametrize("size", [10_000, MAX_LINE_BYTES + 1, 300_000])
+def test_a_run_of_nul_bytes_before_a_line_is_stripped(log: Callable[..., str], size: int) -> None:
+    records = read(log(ORDINARY + b"\0" * size + EVENT + EVENT))
+    assert [EVENT.decode().rstrip()] * 2 == [each.line for each in records]
+    assert [2, 3] == [each.ordinal for each in records]
+
+
+@pytest.mark.parametrize("size", [MAX_LINE_BYTES + 1, BLOCK_BYTES * 5, 3_000_000])
+def test_a_line_of_megabytes_is_skipped_and_counted(log: Callable[..., str], size: int) -> None:
+    path = log(EVENT + b"x" * size + EVENT + ORDINARY + EVENT)
+    assert [f"{path}:1", f"{path}:4"] == [each.source for each in read(path)]
+
+
+def test_a_line_of_megabytes_at_the_end_is_nothing(log: Callable[..., str]) -> None:
+    assert [] == read(log(b"x" * 300_000 + EVENT.rstrip()))
+
+
+@given(
+    st.lists(st.sampled_from([ORDINARY, EVENT, b"\n", b"\0" * 9, b"x" * 70_000, b"y" * 200_000]), max_size=12).map(
+        b"".join
+    )
+)
+def test_blocks_keep_every_newline_and_every_short_line(content: bytes) -> None:
+    parts = list(blocks(io.BytesIO(content)))
+    assert content.count(b"\n") == sum(block.count(b"\n") for _, block in parts)
+    short = [line for line in content.replace(b"\0", b"").split(b"\n") if 0 < len(line) < MAX_LINE_BYTES]
+    found = [
+        line for _, block in parts for line in block.replace(b"\0", b"").split(b"\n") if 0 < len(line) < MAX_LINE_BYTES
+    ]
+    assert [line for line in short if b"y" not in line and b"x" not in line] == [
+        line for line in found if b"y" not in line and b"x" not in line
+    ]
+
+
+def test_ordinals_go_on_over_rotated_files(log: Callable[..., str]) -> None:
+    scanner = Scanner()
+    paths = [
+        log(ORDINARY * 2 + EVENT, "messages.2"),
+        log(EVENT + ORDINARY, "messages.1"),
+        log(gzip.compress(ORDINARY + EVENT), "messages.gz"),
+        log(EVENT, "messages"),
+    ]
+    first, second, third, fourth = [each.ordinal for path in paths for each in scanner.read(path, NOW)]
+    assert 1 == second - first
+    assert 1 < third - second
+    assert 1 == fourth - third
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "mend"),
+    [
+        (gzip.compress(EVENT + os.urandom(300_000))[:-9000], "cut.gz", "ends in the middle"),
+        (lzma.compress(EVENT + os.urandom(300_000))[:-9000], "cut.xz", "ends in the middle"),
+        (EVENT, "plain.gz", "rename it if it is plain text"),
+        (b"\0" * 4096, "zeroed.gz", "damaged"),
+        (b"\xfd7zXZ\0" + b"\xff" * 64, "bad.xz", "damaged"),
+        (flipped(gzip.compress(ORDINARY * 999)), "bad.gz", "damaged"),
+        (bz2.compress(EVENT), "messages.bz2", "bzcat"),
+        (b"LPKSHHRH" + b"\0" * 200, "system.journal", "--directory"),
+    ],
+)
+def test_input_that_cannot_be_read_is_named_with_the_mend(
+    log: Callable[..., str], content: bytes, name: str, mend: str
+) -> None:
+    path = log(content, name)
+    with pytest.raises(UnreadableError, match=mend) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pack", "unpack"),
+    [
+        (gzip.compress, lambda cut: zlib.decompressobj(31).decompress(cut)),
+        (lzma.compress, lambda cut: lzma.LZMADecompressor().decompress(cut)),
+    ],
+)
+def test_every_whole_line_before_the_damage_is_given(
+    log: Callable[..., str], pack: Callable[..., bytes], unpack: Callable[..., bytes]
+) -> None:
+    cut = pack(b"".join(os.urandom(300).hex().encode() + b"\n" + EVENT for _ in range(2000)))[:-9000]
+    found: list[int] = []
+    with pytest.raises(UnreadableError):
+        found.extend(each.ordinal for each in Scanner().read(log(cut), NOW))
+    assert unpack(cut).count(EVENT) == len(found)
+
+
+def test_missing_files_and_directories_are_named_with_the_mend(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableError, match="no-such: no such file; check the name"):
+        read(str(tmp_path / "no-such"))
+    with pytest.raises(UnreadableError, match="is a directory; name the files in it"):
+        read(str(tmp_path))
+
+
+def test_a_fifo_is_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    if os.fork() == 0:
+        path.write_bytes(ORDINARY * 3000 + EVENT)
+        os._exit(0)
+    records = read(str(path))
+    os.wait()
+    assert [f"{path}:3001"] == [each.source for each in records]
+    assert [2024] == [each.at.year for each in records if each.at]
+
+
+def test_memory_stays_flat_whatever_the_size(log: Callable[..., str]) -> None:
+    path = log(ORDINARY * 500_000 + b"x" * 20_000_000 + b"\n" + EVENT)
+    tracemalloc.start()
+    try:
+        assert 1 == sum(1 for _ in Scanner().read(path, NOW))
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_local_stamps_follow_summer_time(monkeypatch: pytest.MonkeyPatch, log: Callable[..., str]) -> None:
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    try:
+        winter = EVENT.replace(b"Aug", b"Jan")
+        assert [1, 2] == [each.at.utcoffset().seconds // 3600 for each in read(log(winter + EVENT)) if each.at]  # type: ignore[union-attr]
+        assert "CEST" == datetime(2024, 8, 18, tzinfo=LocalZone()).tzname()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
