@@ -77,7 +77,7 @@ def expected_causes(case: dict[str, Any]) -> set[str]:
 def diagnose(root: Path, case: dict[str, Any]) -> Diagnosis:
     messages = [part for line in case["log_lines"] for part in ("--message", line)]
     result = CliRunner().invoke(command, ["--proc-root", str(root), "--json", *messages])
-    assert result.exit_code == 0, result.output
+    assert 0 == result.exit_code, result.output
     return msgspec.json.decode(result.stdout, type=Diagnosis)
 
 

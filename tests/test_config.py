@@ -44,7 +44,7 @@ def test_an_empty_file_gives_the_defaults(write: Write) -> None:
 
     assert settings.source == Settings().source
     assert settings.incident == Settings().incident
-    assert settings.notify == ()
+    assert () == settings.notify
     assert settings.store == StoreSettings(directory="")
 
 
@@ -57,7 +57,7 @@ def test_no_file_gives_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_the_systems_file_is_read_when_no_other_is_named(monkeypatch: pytest.MonkeyPatch, write: Write) -> None:
     monkeypatch.setattr(config, "DEFAULT_PATH", write("[incident]\nquiet_seconds = 7\n"))
 
-    assert load(None, {}).incident.quiet_seconds == 7
+    assert 7 == load(None, {}).incident.quiet_seconds
 
 
 def test_a_whole_configuration_is_read(write: Write) -> None:
@@ -87,10 +87,10 @@ def test_a_whole_configuration_is_read(write: Write) -> None:
 
     settings = load(path, {})
 
-    assert settings.source.paths == ("/var/log/messages", "/srv/log/kern.log")
-    assert (settings.source.kind, settings.source.start) == ("file", "beginning")
+    assert ("/var/log/messages", "/srv/log/kern.log") == settings.source.paths
+    assert ("file", "beginning") == (settings.source.kind, settings.source.start)
     assert settings.store == StoreSettings(directory="/srv/state", keep_days=3)
-    assert settings.incident.quiet_seconds == 60
+    assert 60 == settings.incident.quiet_seconds
     assert settings.notify == (
         ChannelSettings(name="ops", type="slack", url=SLACK_URL),
         ChannelSettings(
@@ -110,7 +110,7 @@ def test_keys_at_their_empty_defaults_are_as_good_as_absent(write: Write) -> Non
 
 
 def test_a_byte_order_mark_and_crlf_are_no_mistakes(write: Write) -> None:
-    assert load(write(b"\xef\xbb\xbf[incident]\r\nquiet_seconds = 5\r\n"), {}).incident.quiet_seconds == 5
+    assert 5 == load(write(b"\xef\xbb\xbf[incident]\r\nquiet_seconds = 5\r\n"), {}).incident.quiet_seconds
 
 
 @pytest.mark.parametrize("value", ["${CREDENTIALS_DIRECTORY}/ops-url", "$CREDENTIALS_DIRECTORY/ops-url"])
@@ -127,7 +127,7 @@ def test_other_variables_are_not_expanded(write: Write, tmp_path: Path) -> None:
     write(SLACK_URL, "$HOME")
     path = write(f'[[notify]]\nname = "ops"\ntype = "slack"\nurl_file = "{tmp_path}/$HOME"\n')
 
-    assert load(path, {"HOME": "/root"}).notify[0].url == SLACK_URL
+    assert SLACK_URL == load(path, {"HOME": "/root"}).notify[0].url
 
 
 def test_secret_file_is_checked_and_its_path_kept(write: Write, tmp_path: Path) -> None:
@@ -279,14 +279,14 @@ def test_all_mistakes_are_told_at_once(write: Write) -> None:
         urls = ["http://h"]
     """)
 
-    assert [line.partition(": key")[0].partition(": type")[0] for line in errors(path)] == [
+    assert [
         "[source]",
         "[incident]",
         "[[notify]] #1",
         "[[notify]] #1",
         "[[notify]] #2 (hook)",
         "[[notify]] #2 (hook)",
-    ]
+    ] == [line.partition(": key")[0].partition(": type")[0] for line in errors(path)]
 
 
 @pytest.mark.parametrize(
@@ -306,8 +306,8 @@ def test_what_is_no_toml_is_told_with_its_line(write: Write, text: str | bytes, 
 
 
 def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
-    assert errors(tmp_path / "none.toml") == ["no such file"]
-    assert errors(tmp_path) == ["cannot be read: Is a directory"]
+    assert ["no such file"] == errors(tmp_path / "none.toml")
+    assert ["cannot be read: Is a directory"] == errors(tmp_path)
 
 
 def test_credentials_without_a_directory_say_who_sets_it(write: Write) -> None:
@@ -438,15 +438,15 @@ def test_masked_shows_no_more_than_the_host_of_a_url() -> None:
 
     shown = masked(Settings(notify=(channel, more)))
 
-    assert shown["notify"][0]["url"] == "https://hooks.slack.com:8443/…"
-    assert shown["notify"][1]["urls"] == ["http://am:9093/…"]
+    assert "https://hooks.slack.com:8443/…" == shown["notify"][0]["url"]
+    assert ["http://am:9093/…"] == shown["notify"][1]["urls"]
     text = msgspec.json.encode(shown).decode()
     assert "verysecret" not in text
     assert "user" not in text
 
 
 def test_masking_nothing_gives_nothing() -> None:
-    assert mask_url("") == ""
+    assert "" == mask_url("")
 
 
 def test_the_channel_is_standard_output_when_none_is_configured() -> None:

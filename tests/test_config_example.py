@@ -48,4 +48,4 @@ def test_the_examples_channels_are_valid_when_uncommented(tmp_path: Path) -> Non
 
     settings = load(path, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
 
-    assert [channel.name for channel in settings.notify] == ["ops", "hook", "alerts", "terminal"]
+    assert ["ops", "hook", "alerts", "terminal"] == [channel.name for channel in settings.notify]

@@ -46,7 +46,7 @@ class Box:
         self.waiting.append(Pending(incident_id, file, notice))
 
     def pending(self, channel: str) -> list[Pending]:
-        assert channel == "ops"
+        assert "ops" == channel
         if self.read_error:
             raise self.read_error
         return list(self.waiting)
@@ -127,12 +127,12 @@ def test_a_notice_that_was_taken_gets_a_receipt_and_is_not_sent_again() -> None:
         notice="a/notice-001", channel="ops", outcome="delivered", at=START, attempts=1, detail="HTTP 200"
     )
     assert [expected] == world.box.receipts
-    assert world.receiver.calls == ["a/notice-001"]
-    assert (world.courier.delivered, world.courier.failed, world.courier.gave_up) == (1, 0, 0)
+    assert ["a/notice-001"] == world.receiver.calls
+    assert (1, 0, 0) == (world.courier.delivered, world.courier.failed, world.courier.gave_up)
 
 
 def test_nothing_to_do_means_a_minute_of_rest() -> None:
-    assert World().courier.step() == 60.0
+    assert 60.0 == World().courier.step()
 
 
 def test_a_step_makes_one_attempt_at_most_and_asks_to_be_called_again() -> None:
@@ -140,8 +140,8 @@ def test_a_step_makes_one_attempt_at_most_and_asks_to_be_called_again() -> None:
     world.box.put("a")
     world.box.put("b")
 
-    assert world.courier.step() == 0.0
-    assert world.receiver.calls == ["a/notice-001"]
+    assert 0.0 == world.courier.step()
+    assert ["a/notice-001"] == world.receiver.calls
 
 
 def test_the_receipt_is_written_after_the_receiver_took_it_and_not_before() -> None:
@@ -156,8 +156,8 @@ def test_the_receipt_is_written_after_the_receiver_took_it_and_not_before() -> N
     world.courier._notifier.notify = look  # type: ignore[method-assign]
     world.run(1)
 
-    assert seen == [0]
-    assert len(world.box.receipts) == 1
+    assert [0] == seen
+    assert 1 == len(world.box.receipts)
 
 
 # --- busy -----------------------------------------------------------------------------------------------------------
@@ -184,7 +184,7 @@ def test_pauses_double_up_to_five_minutes() -> None:
 
     times = attempts_at(world, 2000)
 
-    assert [round(b - a) for a, b in pairwise(times)] == [2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300, 300]
+    assert [2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300, 300] == [round(b - a) for a, b in pairwise(times)]
 
 
 def test_jitter_is_full_and_never_below_a_second() -> None:
@@ -192,7 +192,7 @@ def test_jitter_is_full_and_never_below_a_second() -> None:
     world.receiver.otherwise = Retry(why="HTTP 503")
     world.box.put("a")
 
-    assert attempts_at(world, 5) == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert [0.0, 1.0, 2.0, 3.0, 4.0, 5.0] == attempts_at(world, 5)
 
 
 def test_retry_after_is_waited_for_even_when_it_is_longer_than_our_own_pause() -> None:
@@ -200,8 +200,8 @@ def test_retry_after_is_waited_for_even_when_it_is_longer_than_our_own_pause() -
     world.receiver.say("a/notice-001", [Retry(why="HTTP 429", after_seconds=3600.0)])
     world.box.put("a")
 
-    assert attempts_at(world, 4000) == [0.0, 3600.0]
-    assert [receipt.attempts for receipt in world.box.receipts] == [2]
+    assert [0.0, 3600.0] == attempts_at(world, 4000)
+    assert [2] == [receipt.attempts for receipt in world.box.receipts]
 
 
 def test_a_short_retry_after_does_not_shorten_our_own_pause() -> None:
@@ -209,7 +209,7 @@ def test_a_short_retry_after_does_not_shorten_our_own_pause() -> None:
     world.receiver.otherwise = Retry(why="HTTP 429", after_seconds=0.0)
     world.box.put("a")
 
-    assert attempts_at(world, 7) == [0.0, 2.0, 6.0]
+    assert [0.0, 2.0, 6.0] == attempts_at(world, 7)
 
 
 def test_a_wake_up_does_not_end_a_pause() -> None:
@@ -220,8 +220,8 @@ def test_a_wake_up_does_not_end_a_pause() -> None:
 
     world.courier.wake()
 
-    assert world.courier.step() == 30.0
-    assert len(world.receiver.calls) == 1
+    assert 30.0 == world.courier.step()
+    assert 1 == len(world.receiver.calls)
 
 
 def test_while_a_receiver_is_busy_resolved_never_comes_before_opened() -> None:
@@ -232,8 +232,8 @@ def test_while_a_receiver_is_busy_resolved_never_comes_before_opened() -> None:
 
     world.run(600)
 
-    assert [receipt.notice for receipt in world.box.receipts] == ["a/notice-001", "a/notice-002"]
-    assert world.receiver.calls == ["a/notice-001"] * 6 + ["a/notice-002"]
+    assert ["a/notice-001", "a/notice-002"] == [receipt.notice for receipt in world.box.receipts]
+    assert ["a/notice-001"] * 6 + ["a/notice-002"] == world.receiver.calls
 
 
 def test_a_notice_on_which_the_receiver_chokes_holds_up_no_other_incident() -> None:
@@ -244,7 +244,7 @@ def test_a_notice_on_which_the_receiver_chokes_holds_up_no_other_incident() -> N
 
     world.run(5)
 
-    assert [receipt.notice for receipt in world.box.receipts] == ["b/notice-001"]
+    assert ["b/notice-001"] == [receipt.notice for receipt in world.box.receipts]
 
 
 def test_a_success_ends_the_pauses() -> None:
@@ -258,7 +258,7 @@ def test_a_success_ends_the_pauses() -> None:
 
     times = attempts_at(world, 3)
 
-    assert [b - a for a, b in pairwise(times)] == [2.0]
+    assert [2.0] == [b - a for a, b in pairwise(times)]
 
 
 # --- refused --------------------------------------------------------------------------------------------------------
@@ -271,7 +271,7 @@ def test_a_refused_notice_is_tried_again_after_five_minutes_doubling_to_an_hour(
 
     times = attempts_at(world, 17_000)
 
-    assert [round(b - a) for a, b in pairwise(times)] == [300, 600, 1200, 2400, 3600, 3600, 3600]
+    assert [300, 600, 1200, 2400, 3600, 3600, 3600] == [round(b - a) for a, b in pairwise(times)]
 
 
 def test_a_refused_notice_holds_up_nobody_for_long() -> None:
@@ -306,7 +306,7 @@ def test_before_resolved_goes_out_a_refused_opened_gets_another_chance() -> None
     world.box.put("a", "notice-002")
     world.run(10)
 
-    assert [receipt.notice for receipt in world.box.receipts] == ["a/notice-001", "a/notice-002"]
+    assert ["a/notice-001", "a/notice-002"] == [receipt.notice for receipt in world.box.receipts]
 
 
 def test_that_other_chance_is_one_only() -> None:
@@ -319,7 +319,7 @@ def test_that_other_chance_is_one_only() -> None:
     world.box.put("a", "notice-002")
     world.run(10)
 
-    assert world.receiver.calls == ["a/notice-001", "a/notice-002"]
+    assert ["a/notice-001", "a/notice-002"] == world.receiver.calls
 
 
 # --- given up -------------------------------------------------------------------------------------------------------
@@ -333,12 +333,12 @@ def test_a_notice_is_given_up_in_the_end_and_that_is_said(caplog: pytest.LogCapt
     world.run(4000)
 
     (receipt,) = world.box.receipts
-    assert (receipt.outcome, receipt.detail) == ("gave_up", "HTTP 503")
+    assert ("gave_up", "HTTP 503") == (receipt.outcome, receipt.detail)
     assert len(world.receiver.calls) == receipt.attempts
     assert 3600 <= (receipt.at - START).total_seconds() <= 3660
-    assert world.courier.gave_up == 1
-    assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
-        "ops: gave up sockmem.test of incident a: HTTP 503"
+    assert 1 == world.courier.gave_up
+    assert ["ops: gave up sockmem.test of incident a: HTTP 503"] == [
+        record.getMessage() for record in caplog.records if record.levelno == logging.ERROR
     ]
 
 
@@ -348,7 +348,7 @@ def test_after_a_long_night_every_notice_is_tried_before_it_is_given_up() -> Non
 
     world.run(10)
 
-    assert [receipt.outcome for receipt in world.box.receipts] == ["delivered"]
+    assert ["delivered"] == [receipt.outcome for receipt in world.box.receipts]
 
 
 def test_what_is_too_old_is_given_up_with_a_receiver_that_is_known_to_be_dead() -> None:
@@ -359,7 +359,7 @@ def test_what_is_too_old_is_given_up_with_a_receiver_that_is_known_to_be_dead() 
 
     world.run(5)
 
-    assert [receipt.outcome for receipt in world.box.receipts] == ["gave_up"] * 20
+    assert ["gave_up"] * 20 == [receipt.outcome for receipt in world.box.receipts]
     assert len(world.receiver.calls) < 20
 
 
@@ -370,7 +370,7 @@ def test_a_clock_that_was_set_back_gives_nothing_up() -> None:
 
     world.run(100)
 
-    assert [receipt.outcome for receipt in world.box.receipts] == ["delivered"]
+    assert ["delivered"] == [receipt.outcome for receipt in world.box.receipts]
 
 
 # --- receipts that cannot be written --------------------------------------------------------------------------------
@@ -386,9 +386,9 @@ def test_on_a_full_disk_nobody_is_told_the_same_thing_twice(error: Exception, ca
     world.box.write_error = None
     world.run(60)
 
-    assert world.receiver.calls == ["a/notice-001"]
-    assert [receipt.notice for receipt in world.box.receipts] == ["a/notice-001"]
-    assert len([record for record in caplog.records if "cannot be written" in record.getMessage()]) == 1
+    assert ["a/notice-001"] == world.receiver.calls
+    assert ["a/notice-001"] == [receipt.notice for receipt in world.box.receipts]
+    assert 1 == len([record for record in caplog.records if "cannot be written" in record.getMessage()])
 
 
 def test_a_receipt_of_an_incident_that_was_pruned_is_forgotten() -> None:
@@ -400,7 +400,7 @@ def test_a_receipt_of_an_incident_that_was_pruned_is_forgotten() -> None:
     world.box.waiting.clear()
     world.run(30)
 
-    assert world.courier._unwritten == {}
+    assert {} == world.courier._unwritten
 
 
 def test_a_state_directory_that_cannot_be_read_is_told_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -412,8 +412,8 @@ def test_a_state_directory_that_cannot_be_read_is_told_and_tried_again(caplog: p
     world.box.read_error = None
     world.run(400)
 
-    assert [receipt.notice for receipt in world.box.receipts] == ["a/notice-001"]
-    assert len([record for record in caplog.records if "Too many open files" in record.getMessage()]) == 1
+    assert ["a/notice-001"] == [receipt.notice for receipt in world.box.receipts]
+    assert 1 == len([record for record in caplog.records if "Too many open files" in record.getMessage()])
 
 
 # --- what is said ---------------------------------------------------------------------------------------------------
@@ -428,11 +428,11 @@ def test_one_line_on_failure_one_on_another_reason_one_on_recovery(caplog: pytes
 
     world.run(60)
 
-    assert [record.getMessage() for record in caplog.records] == [
+    assert [
         "ops: not delivered, will be tried again: HTTP 503",
         "ops: not delivered, will be tried again: connection refused",
         "ops: delivered again after 11 s",
-    ]
+    ] == [record.getMessage() for record in caplog.records]
 
 
 def test_recovery_is_told_when_nothing_that_failed_is_left(caplog: pytest.LogCaptureFixture) -> None:
@@ -445,10 +445,10 @@ def test_recovery_is_told_when_nothing_that_failed_is_left(caplog: pytest.LogCap
     assert world.courier.status() is not None
     world.run(200)
 
-    assert [record.getMessage() for record in caplog.records] == [
+    assert [
         "ops: not delivered, will be tried again: HTTP 400",
         "ops: delivered again after 5 min",
-    ]
+    ] == [record.getMessage() for record in caplog.records]
     assert world.courier.status() is None
 
 
@@ -459,7 +459,7 @@ def test_a_second_trouble_is_told_again(caplog: pytest.LogCaptureFixture) -> Non
         world.box.put(incident)
         world.run(60)
 
-    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO", "WARNING", "INFO"]
+    assert ["WARNING", "INFO", "WARNING", "INFO"] == [record.levelname for record in caplog.records]
 
 
 def test_status_says_how_many_wait_why_and_since_when() -> None:
@@ -481,7 +481,7 @@ def test_counters_count_attempts_that_failed() -> None:
 
     world.run(600)
 
-    assert (world.courier.delivered, world.courier.failed, world.courier.gave_up) == (1, 2, 0)
+    assert (1, 2, 0) == (world.courier.delivered, world.courier.failed, world.courier.gave_up)
 
 
 # --- with the real store --------------------------------------------------------------------------------------------
@@ -510,9 +510,9 @@ def test_a_real_store_hands_out_notices_and_keeps_the_receipts(tmp_path: Path) -
 
     world.run(10)
 
-    assert world.receiver.calls == ["n1"]
-    assert store.pending("ops") == []
-    assert store.notices(incident.id)[0][2]["ops"].outcome == "delivered"
+    assert ["n1"] == world.receiver.calls
+    assert [] == store.pending("ops")
+    assert "delivered" == store.notices(incident.id)[0][2]["ops"].outcome
 
 
 # --- the thread -----------------------------------------------------------------------------------------------------
@@ -569,7 +569,7 @@ def test_progress_stands_still_while_an_attempt_hangs_and_goes_on_after_it() -> 
     assert inside.wait(5)
     world.clock.seconds += 100
 
-    assert world.courier.last_progress == 1000.0
+    assert 1000.0 == world.courier.last_progress
     leave.set()
     assert until(lambda: world.courier.last_progress == 1100.0)
     world.courier.stop(5)

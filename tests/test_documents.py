@@ -98,12 +98,12 @@ def test_readme_opens_with_a_picture_and_the_two_commands() -> None:
     assert "](docs/slack.png)" in opening
     first = re.search(r"^```console\n(.*?)^```$", opening, re.MULTILINE | re.DOTALL)
     assert first is not None
-    assert first[1] == "$ make run\n$ make test\n"
+    assert "$ make run\n$ make test\n" == first[1]
 
 
 def test_picture_is_a_small_png() -> None:
     content = (ROOT / "docs" / "slack.png").read_bytes()
-    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    assert b"\x89PNG\r\n\x1a\n" == content[:8]
     assert len(content) < 150_000
 
 
@@ -112,7 +112,7 @@ def test_links_and_files_named_in_commands_are_there(document: Path) -> None:
     targets = [t for t in re.findall(r"\]\(([^)#]+)\)", document.read_text()) if "://" not in t]
     named = [w for words in commands(document) for w in words if re.match(r"(systemd/|config\.example|docs/)", w)]
     missing = [t for t in targets if not (document.parent / t).exists()] + [n for n in named if not (ROOT / n).exists()]
-    assert missing == []
+    assert [] == missing
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -133,12 +133,12 @@ def test_changelog_says_what_is_unreleased() -> None:
 def test_every_module_says_what_it_is() -> None:
     packages_without_code = {path for path in MODULES if path.name == "__init__.py" and not path.read_text().strip()}
     silent = [p for p in MODULES if p not in packages_without_code and not ast.get_docstring(ast.parse(p.read_text()))]
-    assert silent == []
+    assert [] == silent
 
 
 def test_no_module_has_two_jobs() -> None:
     sizes = {path: sum(1 for line in path.read_text().splitlines() if line.strip()) for path in MODULES}
-    assert {path.relative_to(ROOT): size for path, size in sizes.items() if size > MODULE_LINES} == {}
+    assert {} == {path.relative_to(ROOT): size for path, size in sizes.items() if size > MODULE_LINES}
 
 
 def test_no_function_has_two_jobs() -> None:
@@ -149,7 +149,7 @@ def test_no_function_has_two_jobs() -> None:
                 size = node.end_lineno - node.lineno + 1
                 if size > FUNCTION_LINES:
                     long.append((path.relative_to(ROOT), node.name, size))
-    assert long == []
+    assert [] == long
 
 
 def test_no_file_names_a_place_of_one_machine_or_network() -> None:
@@ -159,4 +159,4 @@ def test_no_file_names_a_place_of_one_machine_or_network() -> None:
             continue  # quoted from public logs
         text = path.read_bytes().decode(errors="replace")
         found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in PLACES.finditer(text)]
-    assert found == []
+    assert [] == found

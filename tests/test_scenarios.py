@@ -59,8 +59,8 @@ def test_scenario_is_diagnosed_as_expected(scenario: Path) -> None:
         "claims": [finding.claim for finding in diagnosis.findings],
     }
     assert expected.get("proposed", proposed) == proposed
-    assert [what for what in expected.get("gaps", []) if what not in gaps] == []
-    assert [what for what in expected.get("no_gaps", []) if what in gaps] == []
+    assert [] == [what for what in expected.get("gaps", []) if what not in gaps]
+    assert [] == [what for what in expected.get("no_gaps", []) if what in gaps]
     assert diagnosis.summary in " ".join(diagnosis_text(diagnosis).split())
 
 
@@ -74,9 +74,9 @@ def test_scenarios_cover_the_decision_table() -> None:
     reasons = " ".join(json.loads((path / "expected.json").read_text())["why"] for path in SCENARIOS)
     rows = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "14b", "15", "18", "19"]
     missing = [row for row in [*rows, "20", "21", "22"] if not re.search(rf"row {row}\b", reasons)]
-    assert missing == []
+    assert [] == missing
 
 
 def test_every_judge_has_a_scenario() -> None:
     claims = {claim for path in SCENARIOS for claim in json.loads((path / "expected.json").read_text())["claims"]}
-    assert [judge.__name__ for judge in JUDGES if judge.__name__ not in claims] == []
+    assert [] == [judge.__name__ for judge in JUDGES if judge.__name__ not in claims]

@@ -27,8 +27,8 @@ def test_assignments_arrive_as_they_were_written(systemd: socket.socket) -> None
     sdnotify.notify("WATCHDOG=1\nSTATUS=following the journal; no incident yet äöü")
 
     assert sent
-    assert systemd.recv(4096) == b"READY=1"
-    assert systemd.recv(4096).decode() == "WATCHDOG=1\nSTATUS=following the journal; no incident yet äöü"
+    assert b"READY=1" == systemd.recv(4096)
+    assert "WATCHDOG=1\nSTATUS=following the journal; no incident yet äöü" == systemd.recv(4096).decode()
 
 
 @needs_systemd
@@ -36,7 +36,7 @@ def test_every_turn_can_notify_again(systemd: socket.socket) -> None:
     for _ in range(3):
         sdnotify.notify("WATCHDOG=1")
 
-    assert [systemd.recv(4096) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+    assert [b"WATCHDOG=1"] * 3 == [systemd.recv(4096) for _ in range(3)]
 
 
 def test_nothing_is_said_where_systemd_did_not_ask(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,14 +35,14 @@ def test_every_key_is_one_that_systemd_knows(tmp_path: Path) -> None:
     unit.write_text(UNIT.read_text().replace("ExecStart=/usr/bin/sockmem-agent", "ExecStart=/bin/true"))
     verified = run("systemd-analyze", "verify", "--man=no", unit)
 
-    assert verified.stderr == ""
-    assert verified.returncode == 0
+    assert "" == verified.stderr
+    assert 0 == verified.returncode
 
 
 def test_the_exposure_is_one_point_five_at_most() -> None:
     judged = run("systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE_AT_MOST}", UNIT)
 
-    assert judged.returncode == 0, judged.stdout.splitlines()[-1]
+    assert 0 == judged.returncode, judged.stdout.splitlines()[-1]
 
 
 def test_whatever_is_not_taken_away_has_its_reason() -> None:
@@ -82,7 +82,7 @@ def test_the_fragments_make_the_user_its_groups_and_its_directory(tmp_path: Path
     sysusers = run("systemd-sysusers", f"--root={tmp_path}", SYSTEMD / "sockmem-agent.sysusers")
     groups = {line.split(":")[0]: line.split(":")[3] for line in (tmp_path / "etc" / "group").read_text().splitlines()}
 
-    assert sysusers.returncode == 0, sysusers.stderr
+    assert 0 == sysusers.returncode, sysusers.stderr
     assert (tmp_path / "etc" / "passwd").read_text().startswith(f"{settings()['User']}:x:")
     assert {name for name, members in groups.items() if members == "sockmem-agent"} == set(
         settings()["SupplementaryGroups"].split()

@@ -36,7 +36,7 @@ def write(path: Path, text: str = "") -> Path:
 def test_a_log_that_opens_is_ok_and_says_who_chose_it(tmp_path: Path) -> None:
     chosen = SourceSettings(kind="file", paths=(str(write(tmp_path / "messages")),))
 
-    assert check_source(chosen, chosen).status == "ok"
+    assert "ok" == check_source(chosen, chosen).status
     assert "chosen by auto" in check_source(AUTO, chosen).detail
 
 
@@ -49,7 +49,7 @@ def test_a_missing_log_fails_and_one_of_two_warns(tmp_path: Path) -> None:
     check = check_source(alone, alone)
     assert (check.status, check.detail) == ("fail", f"{missing} is not there")
     assert check.mend
-    assert check_source(beside, beside).status == "warn"
+    assert "warn" == check_source(beside, beside).status
 
 
 def test_a_log_that_does_not_open_says_so(tmp_path: Path) -> None:
@@ -63,12 +63,12 @@ def test_a_log_that_does_not_open_says_so(tmp_path: Path) -> None:
 
 
 def test_a_journal_needs_a_file_that_opens(tmp_path: Path) -> None:
-    assert check_source(JOURNAL, JOURNAL, tmp_path).status == "fail"
+    assert "fail" == check_source(JOURNAL, JOURNAL, tmp_path).status
 
     write(tmp_path / "var/log/journal/0123/system.journal")
     check = check_source(AUTO, JOURNAL, tmp_path)
 
-    assert (check.status, check.detail) == ("ok", "the journal (chosen by auto) can be read, 1 of 1 files")
+    assert ("ok", "the journal (chosen by auto) can be read, 1 of 1 files") == (check.status, check.detail)
 
 
 def test_a_journal_that_only_others_may_read_fails_with_the_group(
@@ -79,23 +79,23 @@ def test_a_journal_that_only_others_may_read_fails_with_the_group(
 
     check = check_source(JOURNAL, JOURNAL, tmp_path)
 
-    assert check.status == "fail"
+    assert "fail" == check.status
     assert "systemd-journal" in check.mend
 
 
 def test_a_directory_of_journal_files_is_looked_at_itself(tmp_path: Path) -> None:
     chosen = SourceSettings(kind="journal", directory=str(tmp_path / "far"))
-    assert check_source(chosen, chosen, tmp_path).status == "fail"
+    assert "fail" == check_source(chosen, chosen, tmp_path).status
 
     write(tmp_path / "far/remote-web1.journal")
-    assert check_source(chosen, chosen, tmp_path).status == "ok"
+    assert "ok" == check_source(chosen, chosen, tmp_path).status
 
 
 def test_kmsg_is_opened(tmp_path: Path) -> None:
-    assert check_source(KMSG, KMSG, tmp_path).status == "fail"
+    assert "fail" == check_source(KMSG, KMSG, tmp_path).status
 
     write(tmp_path / "dev/kmsg")
-    assert check_source(KMSG, KMSG, tmp_path).status == "ok"
+    assert "ok" == check_source(KMSG, KMSG, tmp_path).status
 
 
 # --- log level --------------------------------------------------------------------------------------------------------
@@ -113,19 +113,19 @@ def test_a_limiter_that_lets_nothing_through_fails(tmp_path: Path, burst: str, c
 
 
 def test_a_journal_that_drops_info_fails_and_names_the_setting(tmp_path: Path) -> None:
-    assert check_log_level(JOURNAL, tmp_path, tmp_path).status == "ok"
+    assert "ok" == check_log_level(JOURNAL, tmp_path, tmp_path).status
 
     write(tmp_path / "etc/systemd/journald.conf", "[Journal]\nMaxLevelStore=warning\n")
     check = check_log_level(JOURNAL, tmp_path, tmp_path)
 
-    assert check.status == "fail"
+    assert "fail" == check.status
     assert "MaxLevelStore=warning" in check.detail
 
 
 def test_of_another_hosts_journal_nothing_is_claimed(tmp_path: Path) -> None:
     chosen = SourceSettings(kind="journal", directory="/srv/journal")
 
-    assert check_log_level(chosen, tmp_path, tmp_path).status == "warn"
+    assert "warn" == check_log_level(chosen, tmp_path, tmp_path).status
 
 
 @pytest.mark.parametrize(
@@ -150,16 +150,16 @@ def test_a_log_is_judged_by_rsyslogs_rules(tmp_path: Path, rules: str, expected:
 def test_a_state_directory_is_ok_and_nothing_is_left_in_it(tmp_path: Path) -> None:
     check = check_state(tmp_path, StoreSettings(min_free_bytes=0))
 
-    assert check.status == "ok"
-    assert list(tmp_path.iterdir()) == []
+    assert "ok" == check.status
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_a_state_directory_that_will_be_made_is_not_made_yet(tmp_path: Path) -> None:
     check = check_state(tmp_path / "a/b", StoreSettings(min_free_bytes=0))
 
-    assert check.status == "ok"
+    assert "ok" == check.status
     assert "will be made" in check.detail
-    assert list(tmp_path.iterdir()) == []
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_a_state_directory_below_a_file_fails(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_state_directory_below_a_file_fails(tmp_path: Path) -> None:
 
     check = check_state(file / "state", StoreSettings())
 
-    assert check.status == "fail"
+    assert "fail" == check.status
     assert str(file) in check.detail
     assert check.mend
 
@@ -175,11 +175,11 @@ def test_a_state_directory_below_a_file_fails(tmp_path: Path) -> None:
 def test_too_little_room_warns(tmp_path: Path) -> None:
     check = check_state(tmp_path, StoreSettings(min_free_bytes=2**62))
 
-    assert check.status == "warn"
+    assert "warn" == check.status
 
 
 def test_proc_is_ok_with_its_gauges_and_limits(proc_root: Path) -> None:
-    assert check_proc(proc_root).status == "ok"
+    assert "ok" == check_proc(proc_root).status
 
 
 def test_proc_of_another_network_namespace_warns(proc_root: Path) -> None:
@@ -187,26 +187,26 @@ def test_proc_of_another_network_namespace_warns(proc_root: Path) -> None:
 
     check = check_proc(proc_root)
 
-    assert check.status == "warn"
+    assert "warn" == check.status
     assert "tcp_mem" in check.detail
     assert "tcp_max_orphans" not in check.detail
 
 
 def test_proc_without_sockstat_fails(proc_root: Path) -> None:
     (proc_root / "net/sockstat").write_text("UDP: inuse 4\n")
-    assert check_proc(proc_root).status == "fail"
+    assert "fail" == check_proc(proc_root).status
 
     (proc_root / "net/sockstat").unlink()
-    assert check_proc(proc_root).status == "fail"
+    assert "fail" == check_proc(proc_root).status
 
 
 def test_sock_diag_is_asked_for_real_and_agrees_with_the_socket_itself() -> None:
     try:
         socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, checks.NETLINK_SOCK_DIAG).close()
     except OSError:
-        assert check_sock_diag().status == "warn"
+        assert "warn" == check_sock_diag().status
     else:
-        assert check_sock_diag().name == "sock_diag"
+        assert "sock_diag" == check_sock_diag().name
         assert "no answer" not in check_sock_diag().detail
 
 
@@ -215,7 +215,7 @@ def test_sock_diag_that_cannot_be_opened_warns(monkeypatch: pytest.MonkeyPatch) 
 
     check = check_sock_diag()
 
-    assert check.status == "warn"
+    assert "warn" == check.status
     assert check.mend
 
 
@@ -224,12 +224,12 @@ def test_sock_diag_that_refuses_says_why(monkeypatch: pytest.MonkeyPatch) -> Non
 
     check = check_sock_diag()
 
-    assert check.status == "warn"
+    assert "warn" == check.status
     assert check.detail.startswith("refused: ")
 
 
 def test_cgroup_ids_need_version_2(tmp_path: Path) -> None:
-    assert check_cgroup(tmp_path).status == "warn"
+    assert "warn" == check_cgroup(tmp_path).status
 
     write(tmp_path / "sys/fs/cgroup/unified/cgroup.controllers")
     assert "unified" in check_cgroup(tmp_path).detail
@@ -239,7 +239,7 @@ def test_cgroup_ids_need_version_2(tmp_path: Path) -> None:
 
 
 def test_a_clock_that_was_never_set_fails() -> None:
-    assert check_clock(datetime(1970, 1, 1, tzinfo=UTC)).status == "fail"
+    assert "fail" == check_clock(datetime(1970, 1, 1, tzinfo=UTC)).status
     assert check_clock(NOW).status != "fail"
 
 

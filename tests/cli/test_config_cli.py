@@ -51,7 +51,7 @@ def test_check_without_any_file_says_that_the_defaults_apply(
 
     result = run("check")
 
-    assert result.exit_code == 0
+    assert 0 == result.exit_code
     assert f"{missing}: not there, the built-in defaults apply: ok\n" == result.stdout
 
 
@@ -73,8 +73,8 @@ def test_check_says_every_mistake_on_standard_error(run: Run, tmp_path: Path) ->
 
     result = run("check", str(path))
 
-    assert (result.exit_code, result.stdout) == (78, "")
-    assert [line.startswith(f"{path}: [") for line in result.stderr.splitlines()] == [True, True]
+    assert (78, "") == (result.exit_code, result.stdout)
+    assert [True, True] == [line.startswith(f"{path}: [") for line in result.stderr.splitlines()]
 
 
 def test_show_is_toml_of_what_is_in_effect(run: Run, file: Path) -> None:
@@ -82,10 +82,10 @@ def test_show_is_toml_of_what_is_in_effect(run: Run, file: Path) -> None:
 
     shown = tomllib.loads(result.stdout)
     assert result.stdout.startswith(f"# {file}\n")
-    assert shown["incident"] == {"quiet_seconds": 60}
-    assert shown["store"]["directory"] == "/srv/a"
-    assert shown["source"]["paths"] == ["/var/log/messages"]
-    assert shown["notify"][0]["url"] == "https://hooks.slack.com/…"
+    assert {"quiet_seconds": 60} == shown["incident"]
+    assert "/srv/a" == shown["store"]["directory"]
+    assert ["/var/log/messages"] == shown["source"]["paths"]
+    assert "https://hooks.slack.com/…" == shown["notify"][0]["url"]
 
 
 def test_show_json_is_one_document_with_the_same_content(run: Run, file: Path) -> None:
@@ -93,7 +93,7 @@ def test_show_json_is_one_document_with_the_same_content(run: Run, file: Path) -
     result = run("show", "--config", str(file), "--json")
 
     assert json.loads(result.stdout) == as_toml
-    assert result.stderr == ""
+    assert "" == result.stderr
 
 
 def test_show_names_the_channel_that_is_there_when_none_is_configured(run: Run, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_show_names_the_channel_that_is_there_when_none_is_configured(run: Run, 
 
     shown = json.loads(run("show", "--config", str(empty), "--json").stdout)
 
-    assert [(channel["name"], channel["type"]) for channel in shown["notify"]] == [("stdout", "stdout")]
+    assert [("stdout", "stdout")] == [(channel["name"], channel["type"]) for channel in shown["notify"]]
 
 
 def test_nothing_of_a_secret_is_shown(run: Run, file: Path, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_nothing_of_a_secret_is_shown(run: Run, file: Path, tmp_path: Path) -> N
     for args in (["show"], ["show", "--json"]):
         result = run(*args, "--config", str(file), CREDENTIALS_DIRECTORY=str(tmp_path))
 
-        assert result.exit_code == 0
+        assert 0 == result.exit_code
         assert "verysecret" not in result.output
 
 
@@ -122,7 +122,7 @@ def test_show_of_a_bad_file_is_78(run: Run, tmp_path: Path) -> None:
 
     result = run("show", "--config", str(path), "--json")
 
-    assert (result.exit_code, result.stdout) == (78, "")
+    assert (78, "") == (result.exit_code, result.stdout)
     assert result.stderr == f"{path}: [incident]: key `quiet_seconds` must be 1 to 86400 seconds, not 0\n"
 
 
@@ -134,7 +134,7 @@ def test_the_services_credentials_are_used_where_they_can_be_read(
     assert common.environment()["CREDENTIALS_DIRECTORY"] == str(tmp_path)
 
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/srv/own")
-    assert common.environment()["CREDENTIALS_DIRECTORY"] == "/srv/own"
+    assert "/srv/own" == common.environment()["CREDENTIALS_DIRECTORY"]
 
     monkeypatch.delenv("CREDENTIALS_DIRECTORY")
     monkeypatch.setattr(common, "SERVICE_CREDENTIALS", str(tmp_path / "none"))
@@ -164,7 +164,7 @@ def test_a_real_process_shows_its_defaults_as_a_file_that_is_valid(tmp_path: Pat
 def test_every_help_of_config_has_an_example(run: Run, args: list[str]) -> None:
     result = run(*args, "--help")
 
-    assert result.exit_code == 0
+    assert 0 == result.exit_code
     assert "Example: sockmem-agent config" in result.stdout
 
 
@@ -172,5 +172,5 @@ def test_too_many_arguments_are_a_usage_error(run: Run) -> None:
     for args in (["a", "b"], ["a", "--config", "b"]):
         result = run("check", *args)
 
-        assert result.exit_code == 2
+        assert 2 == result.exit_code
         assert "Traceback" not in result.output

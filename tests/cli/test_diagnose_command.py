@@ -60,21 +60,21 @@ def run(*args: str) -> Result:
 
 
 def decode(result: Result) -> Diagnosis:
-    assert result.exit_code == 0, result.output
+    assert 0 == result.exit_code, result.output
     return msgspec.json.decode(result.stdout, type=Diagnosis)
 
 
 def test_json_is_one_document_and_nothing_else(tree: Path) -> None:
     result = run("--proc-root", str(tree), "--json")
 
-    assert decode(result).cause == "tcp_memory"
-    assert result.stderr == ""
+    assert "tcp_memory" == decode(result).cause
+    assert "" == result.stderr
 
 
 def test_text_is_for_people(tree: Path) -> None:
     result = run("--proc-root", str(tree), "--message", "TCP: out of memory -- consider tuning tcp_mem")
 
-    assert result.exit_code == 0
+    assert 0 == result.exit_code
     assert "tcp_mem" in result.stdout
     assert not result.stdout.startswith("{")
 
@@ -83,14 +83,14 @@ def test_this_host_is_diagnosed_without_a_word_of_complaint() -> None:
     result = run("--json")
 
     assert decode(result).cause in {"none", "tcp_memory", "orphans", "both"}
-    assert result.stderr == ""
+    assert "" == result.stderr
 
 
 def test_an_empty_tree_gives_a_diagnosis_with_gaps(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     diagnosis = decode(run("--proc-root", str(tmp_path / "empty"), "--json"))
 
-    assert diagnosis.cause == "none"
+    assert "none" == diagnosis.cause
     assert any("sockstat" in gap.what for gap in diagnosis.gaps)
 
 
@@ -99,10 +99,10 @@ def test_no_such_tree_is_66_and_one_line(tree: Path, name: str, monkeypatch: pyt
     monkeypatch.chdir(tree.parent)
     result = run("--proc-root", name, "--json")
 
-    assert result.exit_code == 66
-    assert result.stdout == ""
+    assert 66 == result.exit_code
+    assert "" == result.stdout
     assert result.stderr.startswith("--proc-root: no directory ")
-    assert result.stderr.count("\n") == 1
+    assert 1 == result.stderr.count("\n")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_a_message_is_claimed_evidence_in_any_format(tree: Path, line: str, judg
 
     (event,) = judged[0][1]
     assert ("too_many_orphans", "claimed", line) == (event.kind, event.provenance, event.line)
-    assert diagnosis.cause == "orphans"
+    assert "orphans" == diagnosis.cause
 
 
 def test_the_date_of_a_line_is_not_held_against_a_tree_without_one(tree: Path, judged: list[tuple[Any, ...]]) -> None:
@@ -135,15 +135,15 @@ def test_the_date_of_a_line_is_held_against_this_host(judged: list[tuple[Any, ..
     run("--message", f"Jan 22 15:05:39 h kernel: {ORPHANS}")
 
     at = judged[0][1][0].at
-    assert (at.month, at.day) == (1, 22)
+    assert (1, 22) == (at.month, at.day)
 
 
 def test_several_messages_are_several_events(tree: Path, judged: list[tuple[Any, ...]]) -> None:
     both = f"{ORPHANS}\n\nTCP: out of memory -- consider tuning tcp_mem\n"
     diagnosis = decode(run("--proc-root", str(tree), "--json", "--message", both, "--message", "Out of socket memory"))
 
-    assert [event.kind for event in judged[0][1]] == ["too_many_orphans", "tcp_mem", "out_of_socket_memory"]
-    assert diagnosis.cause == "both"
+    assert ["too_many_orphans", "tcp_mem", "out_of_socket_memory"] == [event.kind for event in judged[0][1]]
+    assert "both" == diagnosis.cause
 
 
 @pytest.mark.parametrize(
@@ -160,10 +160,10 @@ def test_a_line_of_something_else_is_told_and_left_out(
 ) -> None:
     result = run("--proc-root", str(tree), "--json", "--message", line)
 
-    assert judged[0][1] == ()
+    assert () == judged[0][1]
     assert "--message 1: not a kernel socket-memory message; " in result.stderr
     assert hint in result.stderr
-    assert decode(result).cause == "tcp_memory"
+    assert "tcp_memory" == decode(result).cause
 
 
 def test_samples_of_the_service_are_used_where_they_can_be_read(state: Path, judged: list[tuple[Any, ...]]) -> None:
@@ -182,7 +182,7 @@ def test_samples_of_this_host_say_nothing_of_a_tree(state: Path, tree: Path, jud
     store.append_sample(Sample(at=datetime.now(UTC), orphan=3))
     run("--proc-root", str(tree))
 
-    assert judged[0][2] == ()
+    assert () == judged[0][2]
 
 
 def test_samples_that_may_not_be_read_are_done_without(state: Path) -> None:
@@ -198,7 +198,7 @@ def test_a_broken_configuration_is_told_and_stops_nothing(tmp_path: Path) -> Non
 
     assert decode(result).cause
     assert f"{tmp_path}/config.toml: " in result.stderr
-    assert result.stderr.count("\n") == 1
+    assert 1 == result.stderr.count("\n")
 
 
 def store_incident(state: Path, tree: Path, *, snapshots: bool = True) -> Incident:
@@ -254,18 +254,18 @@ def test_a_stored_incident_is_judged_again_from_its_evidence(
 
     snapshot, events, history = judged[0]
     assert isinstance(snapshot, Snapshot)
-    assert (snapshot.taken_at, snapshot.trigger) == (NOW, "event")
+    assert (NOW, "event") == (snapshot.taken_at, snapshot.trigger)
     assert (incident.first_event,) == events
-    assert [sample.orphan for sample in history] == [9]
-    assert diagnosis.cause == "orphans"
+    assert [9] == [sample.orphan for sample in history]
+    assert "orphans" == diagnosis.cause
 
 
 def test_no_such_incident_is_66_and_one_line() -> None:
     result = run("--incident", "2019", "--json")
 
-    assert (result.exit_code, result.stdout) == (66, "")
+    assert (66, "") == (result.exit_code, result.stdout)
     assert "no incident '2019'" in result.stderr
-    assert result.stderr.count("\n") == 1
+    assert 1 == result.stderr.count("\n")
 
 
 def test_an_incident_whose_snapshot_is_gone_is_66(state: Path, tree: Path) -> None:
@@ -273,7 +273,7 @@ def test_an_incident_whose_snapshot_is_gone_is_66(state: Path, tree: Path) -> No
     (Store(state).path(incident.id) / "snapshot-001.json").unlink()
     result = run("--incident", "last")
 
-    assert result.exit_code == 66
+    assert 66 == result.exit_code
     assert "snapshot-001.json: cannot be read" in result.stderr
 
 
@@ -281,7 +281,7 @@ def test_an_incident_without_a_snapshot_is_66(state: Path, tree: Path) -> None:
     store_incident(state, tree, snapshots=False)
     result = run("--incident", "last")
 
-    assert result.exit_code == 66
+    assert 66 == result.exit_code
     assert "has no snapshot" in result.stderr
 
 
@@ -289,7 +289,7 @@ def test_an_incident_without_a_snapshot_is_66(state: Path, tree: Path) -> None:
     "args", [("--incident", "last", "--proc-root", "/proc"), ("--incident", "last", "--message", ORPHANS), ("extra",)]
 )
 def test_what_does_not_go_together_is_wrong_usage(args: tuple[str, ...]) -> None:
-    assert run(*args).exit_code == 2
+    assert 2 == run(*args).exit_code
 
 
 def test_help_has_an_example() -> None:
@@ -302,9 +302,9 @@ def test_a_message_that_is_no_utf_8_is_no_traceback(tree: Path) -> None:
         [*program, b"\xff\xfe TCP: too many orphaned sockets \x00"[:-1]], capture_output=True, check=False, timeout=60
     )
 
-    assert done.returncode == 0
+    assert 0 == done.returncode
     assert b"Traceback" not in done.stderr
-    assert msgspec.json.decode(done.stdout, type=Diagnosis).cause == "tcp_memory"
+    assert "tcp_memory" == msgspec.json.decode(done.stdout, type=Diagnosis).cause
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can step down to another user")
@@ -313,5 +313,5 @@ def test_this_host_is_diagnosed_without_root(tmp_path: Path) -> None:
     steps = "import os, agent.cli.diagnose as d; os.setgroups([]); os.setuid(65534); d.command(['--json'])"
     done = subprocess.run([sys.executable, "-c", steps], capture_output=True, check=False, timeout=60)
 
-    assert msgspec.json.decode(done.stdout, type=Diagnosis).cause == "none"
-    assert done.returncode == 0
+    assert "none" == msgspec.json.decode(done.stdout, type=Diagnosis).cause
+    assert 0 == done.returncode

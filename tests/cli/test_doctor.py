@@ -57,22 +57,22 @@ def test_there_is_one_line_a_check(run: Run) -> None:
 def test_json_is_one_document_with_every_check(run: Run) -> None:
     document = json.loads(run("--json").stdout)
 
-    assert [check["name"] for check in document["checks"]] == NAMES
+    assert NAMES == [check["name"] for check in document["checks"]]
     assert {"name", "status", "detail", "mend"} == set(document["checks"][0])
 
 
 def test_the_exit_status_is_1_with_a_fail_and_0_without(run: Run, tmp_path: Path) -> None:
     good, bad = run("--json"), run("--json", config='[source]\nkind = "file"\npaths = ["/does/not/exist"]\n')
 
-    assert (good.exit_code, json.loads(good.stdout)["ok"]) == (0, True)
-    assert (bad.exit_code, json.loads(bad.stdout)["ok"]) == (1, False)
+    assert (0, True) == (good.exit_code, json.loads(good.stdout)["ok"])
+    assert (1, False) == (bad.exit_code, json.loads(bad.stdout)["ok"])
 
 
 def test_a_bad_configuration_fails_with_every_mistake_and_the_other_checks_go_on(run: Run) -> None:
     document = json.loads(run("--json", config="[incident]\nquiet_seconds = 0\nfoo = 1\n").stdout)
 
     failed = [check for check in document["checks"] if check["name"] == "configuration"]
-    assert [check["status"] for check in failed] == ["fail", "fail"]
+    assert ["fail", "fail"] == [check["status"] for check in failed]
     assert "clock" in [check["name"] for check in document["checks"]]
 
 
@@ -83,12 +83,12 @@ def test_a_url_that_everybody_can_read_warns(run: Run, tmp_path: Path) -> None:
     result = run("--json", config=config)
 
     first = json.loads(result.stdout)["checks"][0]
-    assert (first["name"], first["status"]) == ("configuration", "warn")
+    assert ("configuration", "warn") == (first["name"], first["status"])
     assert first["mend"].startswith("chmod o-r ")
     assert "verysecret" not in result.output
 
     (tmp_path / "config.toml").chmod(0o640)
-    assert json.loads(run("--json", config=config).stdout)["checks"][0]["status"] == "ok"
+    assert "ok" == json.loads(run("--json", config=config).stdout)["checks"][0]["status"]
 
 
 def test_its_help_has_an_example() -> None:

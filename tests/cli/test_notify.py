@@ -32,7 +32,7 @@ def channel(name: str, kind: str, **keys: str) -> str:
 def test_without_channels_it_is_standard_output(run: Run) -> None:
     result = run("")
 
-    assert result.exit_code == 0
+    assert 0 == result.exit_code
     assert "test notification" in result.stdout
     assert "stdout (stdout): delivered: printed" in result.stdout
 
@@ -42,10 +42,10 @@ def test_a_receiver_that_takes_it_is_exit_status_0(run: Run, httpserver: HTTPSer
 
     result = run(channel("ops", "webhook", url=httpserver.url_for("/hook")))
 
-    assert (result.exit_code, result.stderr) == (0, "")
+    assert (0, "") == (result.exit_code, result.stderr)
     assert result.stdout.startswith("ops (webhook): delivered: ")
     (request, _) = httpserver.log[0]
-    assert request.get_json()["type"] == "sockmem.test"
+    assert "sockmem.test" == request.get_json()["type"]
     assert request.headers["webhook-id"].startswith("test-")
 
 
@@ -58,8 +58,8 @@ def test_every_channel_is_tried_and_one_failure_is_exit_status_1(run: Run, https
     result = run(config)
 
     lines = result.stdout.splitlines()
-    assert result.exit_code == 1
-    assert [line.split(":")[0] for line in lines] == ["busy (webhook)", "gone (webhook)", "good (webhook)"]
+    assert 1 == result.exit_code
+    assert ["busy (webhook)", "gone (webhook)", "good (webhook)"] == [line.split(":")[0] for line in lines]
     assert "NOT delivered" in lines[0]
     assert "would try again" in lines[0]
     assert "has to be mended" in lines[1]
@@ -74,15 +74,15 @@ def test_one_channel_can_be_chosen(run: Run, httpserver: HTTPServer) -> None:
 
     result = run(config, "--channel", "b")
 
-    assert result.exit_code == 0
-    assert [request.path for request, _ in httpserver.log] == ["/b"]
+    assert 0 == result.exit_code
+    assert ["/b"] == [request.path for request, _ in httpserver.log]
 
 
 def test_an_unknown_channel_is_one_line_that_names_the_known(run: Run) -> None:
     result = run(channel("ops", "stdout"), "--channel", "opps")
 
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "sockmem-agent: no channel 'opps' is configured; there are: ops\n"
+    assert (1, "") == (result.exit_code, result.stdout)
+    assert "sockmem-agent: no channel 'opps' is configured; there are: ops\n" == result.stderr
 
 
 def test_json_is_one_document_even_beside_the_stdout_channel(run: Run, httpserver: HTTPServer) -> None:
@@ -91,8 +91,8 @@ def test_json_is_one_document_even_beside_the_stdout_channel(run: Run, httpserve
     result = run(channel("term", "stdout") + channel("x", "webhook", url=httpserver.url_for("/x")), "--json")
 
     document = json.loads(result.stdout)
-    assert result.exit_code == 1
-    assert [(c["channel"], c["outcome"]) for c in document["channels"]] == [("term", "delivered"), ("x", "retry")]
+    assert 1 == result.exit_code
+    assert [("term", "delivered"), ("x", "retry")] == [(c["channel"], c["outcome"]) for c in document["channels"]]
     assert "test notification" in result.stderr
 
 
@@ -102,22 +102,22 @@ def test_nobody_listening_is_one_line_without_the_url(run: Run) -> None:
         port = unused.getsockname()[1]
         result = run(channel("ops", "slack", url=f"http://127.0.0.1:{port}/services/verysecret"))
 
-    assert result.exit_code == 1
+    assert 1 == result.exit_code
     assert "ops (slack): NOT delivered" in result.stdout
     assert "verysecret" not in result.output
-    assert len(result.stdout.splitlines()) == 1
+    assert 1 == len(result.stdout.splitlines())
 
 
 def test_a_bad_configuration_sends_nothing_and_says_every_mistake(run: Run, httpserver: HTTPServer) -> None:
     result = run(channel("ops", "webhook", url=httpserver.url_for("/x")) + "[incident]\nquiet_seconds = 0\nfoo = 1\n")
 
-    assert (result.exit_code, len(result.stderr.splitlines())) == (1, 2)
-    assert httpserver.log == []
+    assert (1, 2) == (result.exit_code, len(result.stderr.splitlines()))
+    assert [] == httpserver.log
 
 
 @pytest.mark.parametrize("args", [[], ["test"]])
 def test_every_help_of_notify_has_an_example(args: list[str]) -> None:
     result = CliRunner().invoke(group, ["notify", *args, "--help"])
 
-    assert result.exit_code == 0
+    assert 0 == result.exit_code
     assert "Example: sockmem-agent notify test" in result.stdout

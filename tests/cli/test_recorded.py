@@ -108,10 +108,10 @@ def test_a_setting_of_journald_that_drops_info_is_named(tmp_path: Path, text: st
 def test_drop_ins_overrule_by_name_and_etc_overrules_usr(tmp_path: Path) -> None:
     write(tmp_path, "usr/lib/systemd/journald.conf.d/10-a.conf", "[Journal]\nMaxLevelStore=err\n")
     write(tmp_path, "etc/systemd/journald.conf", "[Journal]\nMaxLevelStore=info\n")
-    assert journal_drops_info(tmp_path) == "MaxLevelStore=err"
+    assert "MaxLevelStore=err" == journal_drops_info(tmp_path)
 
     write(tmp_path, "etc/systemd/journald.conf.d/10-a.conf", "[Journal]\nMaxLevelStore=crit\n")
-    assert journal_drops_info(tmp_path) == "MaxLevelStore=crit"
+    assert "MaxLevelStore=crit" == journal_drops_info(tmp_path)
 
     write(tmp_path, "run/systemd/journald.conf.d/20-b.conf", "[Journal]\nMaxLevelStore=debug\n")
     assert journal_drops_info(tmp_path) is None

@@ -91,21 +91,21 @@ def test_tcp_mem_stays_within_a_quarter_of_ram(limits: tuple[int, int, int], mem
 
 def test_orphans_get_four_times_the_peak() -> None:
     advice = advise(make_snapshot(65600, 90000, alloc=70000), make_event())
-    assert proposed(advice, ORPHANS) == 263168
+    assert 263168 == proposed(advice, ORPHANS)
     found = step(advice, ORPHANS)
     assert found
-    assert found.commands == ("sysctl -w net.ipv4.tcp_max_orphans=263168",)
+    assert ("sysctl -w net.ipv4.tcp_max_orphans=263168",) == found.commands
     assert "net.ipv4.tcp_max_orphans = 263168\n" in (found.persist or "")
 
 
 def test_the_peak_of_the_history_counts() -> None:
     history = (make_sample(2, orphan=70000),)
-    assert proposed(advise(make_snapshot(65600, 90000, alloc=70000), make_event(), history=history), ORPHANS) == 280576
+    assert 280576 == proposed(advise(make_snapshot(65600, 90000, alloc=70000), make_event(), history=history), ORPHANS)
 
 
 def test_the_folklore_number_never_lowers_a_larger_limit() -> None:
     snapshot = make_snapshot(3, max_orphans=524288, ram=256 * GIB)
-    assert proposed(advise(snapshot, make_event()), ORPHANS) == 1048576
+    assert 1048576 == proposed(advise(snapshot, make_event()), ORPHANS)
 
 
 def test_the_price_is_measured_on_this_host() -> None:
@@ -161,8 +161,8 @@ def test_tcp_mem_is_raised_in_proportion_and_in_pages() -> None:
     found = step(advise(make_snapshot(mem=380000), make_event("tcp_memory")), MEM)
     assert found
     assert found.sysctl
-    assert found.sysctl.proposed == (380910, 507880, 761820)
-    assert found.commands == ("sysctl -w net.ipv4.tcp_mem='380910 507880 761820'",)
+    assert (380910, 507880, 761820) == found.sysctl.proposed
+    assert ("sysctl -w net.ipv4.tcp_mem='380910 507880 761820'",) == found.commands
     assert "1.5 GiB more" in found.risk
 
 
@@ -180,7 +180,7 @@ def test_tcp_mem_without_ram_is_advised_without_numbers() -> None:
 
 def test_tcp_mem_written_in_bytes_is_told_whatever_the_cause() -> None:
     advice = advise(make_snapshot(65600, tcp_mem=(4096, 87380, 16777216)), make_event())
-    assert proposed(advice, MEM) == (196608, 262144, 393216)
+    assert (196608, 262144, 393216) == proposed(advice, MEM)
 
 
 def test_a_cgroups_limit_is_not_cured_by_tcp_mem() -> None:
@@ -193,14 +193,14 @@ def test_a_cgroups_limit_is_not_cured_by_tcp_mem() -> None:
 def test_buffers_far_above_the_usual_are_trimmed() -> None:
     rmem = "net.ipv4.tcp_rmem"
     advice = advise(make_snapshot(mem=390000, sysctls={rmem: (4096, 131072, 33554432)}), make_event("tcp_memory"))
-    assert proposed(advice, rmem) == (4096, 131072, 6291456)
+    assert (4096, 131072, 6291456) == proposed(advice, rmem)
 
 
 def test_orphans_that_fill_the_memory_get_a_shorter_life_and_no_more_room() -> None:
     both = (make_event("orphans"), make_event("tcp_memory"))
     advice = advise(make_snapshot(40000, 390000, alloc=45000, sysctls={RETRIES: (0,)}), *both)
     keys = [each.sysctl.key for each in advice if each.sysctl]
-    assert keys == [RETRIES, MEM]
+    assert [RETRIES, MEM] == keys
 
 
 def test_a_leak_is_named_where_memory_grew_slowly() -> None:
@@ -219,4 +219,4 @@ def test_the_first_step_is_to_look_and_each_step_names_its_risk() -> None:
 
 
 def test_a_calm_host_gets_no_advice() -> None:
-    assert advise(make_snapshot()) == ()
+    assert () == advise(make_snapshot())

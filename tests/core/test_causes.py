@@ -22,7 +22,7 @@ def test_orphans_at_limit_is_silent_far_below_a_quarter() -> None:
 def test_a_named_cause_stands_before_a_gauge_of_the_other(text: str) -> None:
     _, findings = findings_of(make_snapshot(orphan=65600, mem=390000), make_event(text))
     assert text == findings[0].cause
-    assert next(finding for finding in findings if finding.cause not in (text, "none")).confidence == "possible"
+    assert "possible" == next(finding for finding in findings if finding.cause not in (text, "none")).confidence
 
 
 @pytest.mark.parametrize(("provenance", "expected"), [("kernel", "certain"), ("claimed", "likely")])
@@ -35,90 +35,90 @@ def test_the_words_of_the_line_tell_the_era_before_the_kernel_does() -> None:
     new_words = findings_of(make_snapshot(kernel="2.6.32-5-amd64"), make_event("orphans"))[1][0]
     old_words = findings_of(make_snapshot(kernel="6.1.0-1-amd64"), make_event("close"))[1][0]
     unknown = findings_of(make_snapshot(kernel=None), make_event("orphans"))[1][0]
-    assert [new_words.cause, old_words.cause, unknown.cause] == ["orphans", "undetermined", "orphans"]
+    assert ["orphans", "undetermined", "orphans"] == [new_words.cause, old_words.cause, unknown.cause]
 
 
 def test_the_kernel_tells_the_era_where_the_line_was_cut() -> None:
     cut = msgspec.structs.replace(make_event("orphans"), line="...")
     old, new = make_snapshot(kernel="2.6.32-5-amd64"), make_snapshot()
-    assert [findings_of(old, cut)[1][0].cause, findings_of(new, cut)[1][0].cause] == ["undetermined", "orphans"]
+    assert ["undetermined", "orphans"] == [findings_of(old, cut)[1][0].cause, findings_of(new, cut)[1][0].cause]
 
 
 def test_old_timer_text_and_penalised_orphans_at_full_memory_is_both() -> None:
-    assert findings_of(make_snapshot(orphan=40000, mem=379000), make_event("timer"))[0][0] == "both_limits_hit"
+    assert "both_limits_hit" == findings_of(make_snapshot(orphan=40000, mem=379000), make_event("timer"))[0][0]
 
 
 def test_old_text_and_pressure_over_the_event_points_at_memory() -> None:
     snapshot = make_snapshot(counters={"TCPMemoryPressures": 4, "TCPAbortOnMemory": 1})
     history = (make_sample(10, TCPMemoryPressures=3, TCPAbortOnMemory=0),)
     claims, findings = findings_of(snapshot, make_event("timer"), history=history)
-    assert (claims[0], findings[0].confidence) == ("memory_pressed_meanwhile", "possible")
+    assert ("memory_pressed_meanwhile", "possible") == (claims[0], findings[0].confidence)
 
 
 def test_old_text_without_tcp_mem_points_at_memory_under_pressure() -> None:
     snapshot = make_snapshot(tcp_mem=None, press=True, kernel="2.6.32-5-amd64")
-    assert findings_of(snapshot, make_event("timer"))[0][0] == "memory_left_over"
+    assert "memory_left_over" == findings_of(snapshot, make_event("timer"))[0][0]
 
 
 def test_old_text_without_tcp_mem_points_at_memory_when_much_of_ram_is_in_it() -> None:
     snapshot = make_snapshot(tcp_mem=None, press=None, mem=500000, kernel="2.6.32-5-amd64", ram=4 * GIB)
-    assert findings_of(snapshot, make_event("timer"))[0][0] == "memory_left_over"
+    assert "memory_left_over" == findings_of(snapshot, make_event("timer"))[0][0]
 
 
 def test_few_orphans_of_an_unknown_limit_decide_nothing() -> None:
-    assert findings_of(make_snapshot(orphan=900, max_orphans=None), make_event("timer"))[0][0] == "cause_undecided"
+    assert "cause_undecided" == findings_of(make_snapshot(orphan=900, max_orphans=None), make_event("timer"))[0][0]
 
 
 def test_a_cgroup_is_blamed_on_kernels_that_test_it_alone() -> None:
     old = make_snapshot(kernel="3.10.0-1160.el7.x86_64", kmem_tcp_failcnt=9)
     new = make_snapshot(kernel="4.9.0-1-amd64", kmem_tcp_failcnt=9)
     event = make_event("tcp_memory")
-    assert [findings_of(old, event)[0][0], findings_of(new, event)[0][0]] == ["cgroup_limit", "memory_burst_passed"]
+    assert ["cgroup_limit", "memory_burst_passed"] == [findings_of(old, event)[0][0], findings_of(new, event)[0][0]]
 
 
 def test_memory_that_is_full_is_not_blamed_on_a_cgroup() -> None:
     snapshot = make_snapshot(mem=390000, kernel="3.10.0-1160.el7.x86_64", kmem_tcp_failcnt=9)
-    assert findings_of(snapshot, make_event("tcp_memory"))[0] == ["memory_over_limit"]
+    assert ["memory_over_limit"] == findings_of(snapshot, make_event("tcp_memory"))[0]
 
 
 def test_both_texts_are_as_sure_as_the_less_sure_of_them() -> None:
     events = (make_event("orphans"), make_event("tcp_memory", "claimed"))
     _, findings = findings_of(make_snapshot(orphan=65600, mem=390000), *events)
-    assert (findings[0].cause, findings[0].confidence) == ("both", "likely")
+    assert ("both", "likely") == (findings[0].cause, findings[0].confidence)
 
 
 def test_gauges_over_a_limit_warn_without_an_event() -> None:
     _, findings = findings_of(make_snapshot(mem=390000))
-    assert (findings[0].cause, findings[0].confidence) == ("tcp_memory", "likely")
+    assert ("tcp_memory", "likely") == (findings[0].cause, findings[0].confidence)
 
 
 def test_a_calm_host_is_certain_only_when_everything_was_read() -> None:
     read = (make_snapshot(), make_snapshot(press=None), make_snapshot(max_orphans=None), make_snapshot(mem=None))
     confidences = [findings_of(snapshot)[1][0].confidence for snapshot in read]
-    assert confidences == ["certain", "likely", "possible", "possible"]
+    assert ["certain", "likely", "possible", "possible"] == confidences
 
 
 def test_a_claim_is_contradicted_by_a_counter_that_was_never_moved() -> None:
     claims, findings = findings_of(make_snapshot(counters={"TCPAbortOnMemory": 0}), make_event("orphans", "claimed"))
-    assert (findings[0].confidence, claims[-1]) == ("possible", "counters_contradict")
+    assert ("possible", "counters_contradict") == (findings[0].confidence, claims[-1])
 
 
 def test_gauges_at_the_limit_outweigh_a_counter_that_stood_still() -> None:
     snapshot = make_snapshot(orphan=65600, counters={"TCPAbortOnMemory": 0})
-    assert findings_of(snapshot, make_event("orphans", "claimed"))[1][0].confidence == "likely"
+    assert "likely" == findings_of(snapshot, make_event("orphans", "claimed"))[1][0].confidence
 
 
 def test_evidence_shows_the_peak_the_reading_and_the_limit_that_counts() -> None:
     _, findings = findings_of(make_snapshot(orphan=40), make_event(), history=(make_sample(2, orphan=40000),))
     shown = {each.name: (each.value, each.limit) for each in findings[0].evidence}
-    assert (shown["orphan at peak"], shown["orphan"]) == ((40000, 32768), (40, 32768))
+    assert ((40000, 32768), (40, 32768)) == (shown["orphan at peak"], shown["orphan"])
 
 
 def test_orphans_fill_memory_needs_orphans_to_be_most_of_the_sockets() -> None:
     few = make_snapshot(orphan=40000, alloc=90000, mem=390000)
     most = make_snapshot(orphan=40000, alloc=70000, mem=390000)
     both = (make_event("orphans"), make_event("tcp_memory"))
-    assert ["orphans_fill_memory" in findings_of(each, *both)[0] for each in (few, most)] == [False, True]
+    assert [False, True] == ["orphans_fill_memory" in findings_of(each, *both)[0] for each in (few, most)]
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_an_event_is_never_diagnosed_as_none_and_a_claim_never_as_certain(
 
 def test_diagnose_of_nothing_at_all_is_none_with_gaps() -> None:
     diagnosis = diagnose(Snapshot(taken_at=NOW, trigger="command"), (), ())
-    assert (diagnosis.cause, diagnosis.confidence) == ("none", "possible")
+    assert ("none", "possible") == (diagnosis.cause, diagnosis.confidence)
     assert {"net/sockstat", "net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans", "page size", "holders"} == {
         gap.what for gap in diagnosis.gaps
     }
@@ -53,17 +53,17 @@ def test_a_suppressed_line_alone_adds_nothing() -> None:
 
 def test_mechanism_shows_what_the_kernel_compared() -> None:
     mechanism = diagnose(make_snapshot(orphan=40000), (make_event(),), ()).mechanism
-    assert (
+    assert (1, 40000, 65536, 32768) == (
         mechanism.penalty_shift,
         mechanism.orphan,
         mechanism.tcp_max_orphans,
         mechanism.limit_reached,
-    ) == (1, 40000, 65536, 32768)
-    assert (
+    )
+    assert (1200, 1200 * 4096, 380910 * 4096) == (
         mechanism.mem_pages,
         mechanism.mem_bytes,
         (mechanism.tcp_mem_bytes or (0, 0, 0))[2],
-    ) == (1200, 1200 * 4096, 380910 * 4096)
+    )
 
 
 def test_mechanism_counts_in_pages_of_the_host_where_the_kernel_counts_in_4096_bytes() -> None:
@@ -71,63 +71,63 @@ def test_mechanism_counts_in_pages_of_the_host_where_the_kernel_counts_in_4096_b
         mem=16000, tcp_mem=(600, 800, 1000), kernel="4.18.0-240.el8.aarch64", page_size_bytes=65536
     )
     mechanism = diagnose(snapshot, (make_event("tcp_memory"),), ()).mechanism
-    assert (mechanism.mem_pages, mechanism.mem_bytes) == (1000, 16000 * 4096)
+    assert (1000, 16000 * 4096) == (mechanism.mem_pages, mechanism.mem_bytes)
 
 
 def test_bytes_are_left_out_where_the_page_size_is_not_known() -> None:
     mechanism = diagnose(make_snapshot(page_size_bytes=None), (), ()).mechanism
-    assert (mechanism.mem_bytes, mechanism.tcp_mem_bytes, mechanism.mem_pages) == (None, None, 1200)
+    assert (None, None, 1200) == (mechanism.mem_bytes, mechanism.tcp_mem_bytes, mechanism.mem_pages)
 
 
 def test_a_reading_of_another_moment_is_not_used_by_the_service() -> None:
     diagnosis = diagnose(make_snapshot(orphan=65600), (make_event("timer", seconds_ago=7200),), ())
-    assert diagnosis.cause == "undetermined"
+    assert "undetermined" == diagnosis.cause
     assert None is diagnosis.mechanism.orphan
-    assert [gap.why for gap in diagnosis.gaps if gap.what == "the moment of the event"] == [
-        "the line is 2 h older than the reading: not used"
+    assert ["the line is 2 h older than the reading: not used"] == [
+        gap.why for gap in diagnosis.gaps if gap.what == "the moment of the event"
     ]
 
 
 def test_a_reading_of_another_moment_weighs_little_when_somebody_put_both_together() -> None:
     snapshot = make_snapshot(orphan=65600, trigger="command")
     diagnosis = diagnose(snapshot, (make_event("timer", seconds_ago=7200),), ())
-    assert (diagnosis.cause, diagnosis.confidence) == ("orphans", "possible")
+    assert ("orphans", "possible") == (diagnosis.cause, diagnosis.confidence)
 
 
 def test_a_copy_without_uptime_belongs_to_its_line() -> None:
     snapshot = make_snapshot(orphan=65600, trigger="command", uptime_seconds=None)
     diagnosis = diagnose(snapshot, (make_event("timer", seconds_ago=1e8),), ())
-    assert (diagnosis.cause, diagnosis.confidence) == ("orphans", "likely")
+    assert ("orphans", "likely") == (diagnosis.cause, diagnosis.confidence)
 
 
 def test_a_line_from_before_the_boot_is_told_as_such() -> None:
     event = make_event("tcp_memory", seconds_ago=20)
     diagnosis = diagnose(make_snapshot(uptime_seconds=5.0, counters={"TCPAbortOnMemory": 0}), (event,), ())
-    assert (diagnosis.cause, diagnosis.confidence) == ("tcp_memory", "likely")
+    assert ("tcp_memory", "likely") == (diagnosis.cause, diagnosis.confidence)
     assert any("earlier boot" in gap.why for gap in diagnosis.gaps)
 
 
 def test_the_kernels_own_stamp_saves_a_line_whose_clock_is_wrong() -> None:
     event = msgspec.structs.replace(make_event("timer", seconds_ago=-3600), uptime=86399.5)
-    assert diagnose(make_snapshot(orphan=65600), (event,), ()).cause == "orphans"
+    assert "orphans" == diagnose(make_snapshot(orphan=65600), (event,), ()).cause
 
 
 def test_samples_of_another_boot_are_not_compared() -> None:
     other = msgspec.structs.replace(make_sample(10, TCPAbortOnMemory=0), boot_id="another")
     diagnosis = diagnose(make_snapshot(), (make_event(),), (other,))
-    assert diagnosis.confidence == "likely"
+    assert "likely" == diagnosis.confidence
     assert any(gap.what == "counters from before the event" for gap in diagnosis.gaps)
 
 
 def test_a_counter_that_moved_since_an_old_baseline_proves_nothing() -> None:
     diagnosis = diagnose(make_snapshot(), (make_event(),), (make_sample(4000, TCPAbortOnMemory=0),))
-    assert diagnosis.confidence == "likely"
+    assert "likely" == diagnosis.confidence
 
 
 def test_kills_seen_by_a_follow_up_count() -> None:
     snapshot = make_snapshot(counters={"TCPAbortOnMemory": 0})
     history = (make_sample(10, TCPAbortOnMemory=0), make_sample(-5, TCPAbortOnMemory=8))
-    assert diagnose(snapshot, (make_event(),), history).confidence == "certain"
+    assert "certain" == diagnose(snapshot, (make_event(),), history).confidence
 
 
 @pytest.mark.parametrize(
@@ -160,5 +160,5 @@ def test_no_summary_names_a_claim_in_code_words() -> None:
 def test_an_undated_line_is_taken_as_of_now_and_compared_with_no_counter() -> None:
     event = msgspec.structs.replace(make_event(), at=None)
     diagnosis = diagnose(make_snapshot(), (event,), (make_sample(10, TCPAbortOnMemory=37),))
-    assert diagnosis.confidence == "likely"
+    assert "likely" == diagnosis.confidence
     assert timedelta(0) == NOW - make_snapshot().taken_at

@@ -113,14 +113,14 @@ def test_penalty_shift_is_none_exactly_where_four_times_the_count_fits(orphan: i
 
 
 def test_orphans_are_counted_inexactly_on_el6_alone() -> None:
-    assert orphan_error(parse_kernel("2.6.32-358.el6.x86_64"), 48) == 48 * 96
-    assert orphan_error(parse_kernel("2.6.32-5-amd64"), 48) == 0
-    assert orphan_error(parse_kernel("3.10.0-1160.el7.x86_64"), 48) == 0
+    assert 48 * 96 == orphan_error(parse_kernel("2.6.32-358.el6.x86_64"), 48)
+    assert 0 == orphan_error(parse_kernel("2.6.32-5-amd64"), 48)
+    assert 0 == orphan_error(parse_kernel("3.10.0-1160.el7.x86_64"), 48)
 
 
 def test_counters_that_ran_backwards_or_are_missing_are_left_out() -> None:
     before = {"TCPAbortOnMemory": 5, "PruneCalled": 7, "RcvPruned": 1}
-    assert counter_deltas(before, {"TCPAbortOnMemory": 9, "PruneCalled": 0, "New": 3}) == {"TCPAbortOnMemory": 4}
+    assert {"TCPAbortOnMemory": 4} == counter_deltas(before, {"TCPAbortOnMemory": 9, "PruneCalled": 0, "New": 3})
 
 
 @pytest.mark.parametrize("values", [None, (), (1,), (1, 2), (1, 2, 3, 4)])
@@ -131,12 +131,12 @@ def test_limits_that_are_not_three_are_none(values: tuple[int, ...] | None) -> N
 def test_sample_keeps_absent_apart_from_zero() -> None:
     snapshot = make_snapshot(orphan=0, mem=None, counters={"TCPAbortOnMemory": 0, "IgnoredName": 4})
     sample = sample_of(snapshot)
-    assert (sample.orphan, sample.mem, sample.counters) == (0, None, {"TCPAbortOnMemory": 0})
+    assert (0, None, {"TCPAbortOnMemory": 0}) == (sample.orphan, sample.mem, sample.counters)
 
 
 def test_sample_of_an_empty_snapshot_is_empty() -> None:
     sample = sample_of(Snapshot(taken_at=make_snapshot().taken_at, trigger="event"))
-    assert (sample.orphan, sample.mem, sample.counters) == (None, None, {})
+    assert (None, None, {}) == (sample.orphan, sample.mem, sample.counters)
 
 
 def test_counters_are_named_once() -> None:

@@ -29,13 +29,13 @@ def test_own_words_never_look_like_the_kernels(
     snapshot: Snapshot, said: tuple[Event, ...], history: tuple[Sample, ...]
 ) -> None:
     text = diagnosis_text(diagnose(snapshot, said, history))
-    assert kernel_records_in(text) == []
+    assert [] == kernel_records_in(text)
 
 
 @pytest.mark.parametrize("text", LINES)
 def test_a_line_that_is_shown_is_no_record(text: str) -> None:
     incident = make_incident(text=text)
-    assert kernel_records_in(notice_text(make_notice(incident))) == []
+    assert [] == kernel_records_in(notice_text(make_notice(incident)))
     assert f"«{incident.first_event.line}»" in notice_text(make_notice(incident))
 
 
@@ -46,26 +46,26 @@ def test_names_from_outside_neither_steer_nor_forge(name: str) -> None:
     for shown in (notice_text(make_notice(incident)), title(make_notice(incident)), headline(incident)):
         assert "\x1b" not in shown
         assert "\u202e" not in shown
-        assert kernel_records_in(shown) == []
+        assert [] == kernel_records_in(shown)
 
 
 def test_title_fits_a_lock_screen() -> None:
-    assert title(make_notice(make_incident())) == "web1: TCP orphan limit hit, 100 % of tcp_max_orphans (opened)"
+    assert "web1: TCP orphan limit hit, 100 % of tcp_max_orphans (opened)" == title(make_notice(make_incident()))
 
 
 def test_title_of_the_penalty_says_where_it_acts() -> None:
     incident = make_incident(make_snapshot(orphan=40000))
-    assert headline(incident) == "TCP orphan limit hit, 61 % of tcp_max_orphans, which acts at 50 %"
+    assert "TCP orphan limit hit, 61 % of tcp_max_orphans, which acts at 50 %" == headline(incident)
 
 
 def test_title_of_a_passed_burst_says_so() -> None:
-    assert headline(make_incident(make_snapshot())) == "TCP orphan limit hit, passed when read"
-    assert headline(make_incident(make_snapshot(), "tcp_memory")) == "TCP memory limit hit, passed when read"
+    assert "TCP orphan limit hit, passed when read" == headline(make_incident(make_snapshot()))
+    assert "TCP memory limit hit, passed when read" == headline(make_incident(make_snapshot(), "tcp_memory"))
 
 
 def test_title_of_memory_names_its_share() -> None:
     incident = make_incident(make_snapshot(mem=390000), "tcp_memory")
-    assert headline(incident) == "TCP memory limit hit, 102 % of tcp_mem"
+    assert "TCP memory limit hit, 102 % of tcp_mem" == headline(incident)
 
 
 def test_title_of_a_resolved_incident_says_how_long() -> None:
@@ -134,4 +134,4 @@ def test_prose_stays_within_a_hundred_columns() -> None:
     for text in LINES:
         shown = diagnosis_text(diagnose(make_snapshot(65600, 390000), (make_event(text),), ()))
         long = [line for line in shown.splitlines() if len(line) > 100 and not line.strip().startswith(("$", "|"))]
-        assert long == []
+        assert [] == long

@@ -37,11 +37,11 @@ def test_labels_are_the_same_from_opened_to_resolved_whatever_the_cause_became()
         "incident": "20261122T150539Z-7f3a",
     }
     assert [expected] * 3 == [each["labels"] for each in (opened, updated, resolved)]
-    assert [each["startsAt"] for each in (opened, updated, resolved)] == [OPENED_AT] * 3
+    assert [OPENED_AT] * 3 == [each["startsAt"] for each in (opened, updated, resolved)]
 
 
 def test_pressure_alone_is_a_warning() -> None:
-    assert alert(make_notice(class_="pressure"), DAY)["labels"]["severity"] == "warning"
+    assert "warning" == alert(make_notice(class_="pressure"), DAY)["labels"]["severity"]
 
 
 def test_annotations_say_what_it_is() -> None:
@@ -49,11 +49,11 @@ def test_annotations_say_what_it_is() -> None:
 
     assert "web1" in annotations["summary"]
     assert "sockmem-agent incidents show" in annotations["description"]
-    assert (annotations["cause"], annotations["confidence"]) == ("orphans", "certain")
+    assert ("orphans", "certain") == (annotations["cause"], annotations["confidence"])
 
 
 def test_an_open_incident_stays_up_and_a_resolved_one_has_ended() -> None:
-    assert alert(make_notice(), DAY)["endsAt"] == OPENED_AT + DAY
+    assert OPENED_AT + DAY == alert(make_notice(), DAY)["endsAt"]
     resolved = make_notice("sockmem.incident.resolved")
     assert resolved.data is not None
     assert alert(resolved, DAY)["endsAt"] == resolved.data.closed_at
@@ -62,14 +62,14 @@ def test_an_open_incident_stays_up_and_a_resolved_one_has_ended() -> None:
 def test_an_alert_never_ends_before_it_starts() -> None:
     notice = make_notice("sockmem.incident.resolved", closed_at=OPENED_AT - timedelta(hours=1))
 
-    assert alert(notice, DAY)["endsAt"] == OPENED_AT
+    assert OPENED_AT == alert(notice, DAY)["endsAt"]
 
 
 def test_a_test_is_another_alert_that_goes_away_by_itself() -> None:
     made = alert(make_notice("sockmem.test"), DAY)
 
-    assert made["labels"]["alertname"] == "SockmemTest"
-    assert made["labels"]["severity"] == "info"
+    assert "SockmemTest" == made["labels"]["alertname"]
+    assert "info" == made["labels"]["severity"]
     assert made["endsAt"] - made["startsAt"] == timedelta(minutes=5)
 
 
@@ -98,7 +98,7 @@ def test_the_longest_retry_after_counts(httpserver: HTTPServer) -> None:
     delivery = AlertmanagerNotifier("am", urls, stays_for=60).notify(make_notice())
 
     assert isinstance(delivery, Retry)
-    assert delivery.after_seconds == 50.0
+    assert 50.0 == delivery.after_seconds
 
 
 def test_it_is_rejected_when_no_instance_is_worth_another_try(httpserver: HTTPServer) -> None:
@@ -212,10 +212,10 @@ def test_a_real_alertmanager_shows_the_alert_once_and_resolves_it(real: str) -> 
     resolved = notifier.notify(current("sockmem.incident.resolved", "one", closed_at=datetime.now(tz=UTC)))
 
     assert [Delivered(detail="taken by 1 of 1 instances")] * 3 == [opened, again, resolved]
-    assert len(shown) == 1
-    assert shown[0]["status"]["state"] == "active"
-    assert shown[0]["annotations"]["cause"] == "both"
-    assert alerts(real, "one") == []
+    assert 1 == len(shown)
+    assert "active" == shown[0]["status"]["state"]
+    assert "both" == shown[0]["annotations"]["cause"]
+    assert [] == alerts(real, "one")
 
 
 def test_a_real_alertmanager_takes_every_kind_of_notice(real: str) -> None:

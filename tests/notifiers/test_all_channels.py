@@ -211,5 +211,5 @@ def test_every_channel_delivers_every_kind_of_notice(
 
     notifier = make(kind, f"http://{serve(take)}/", tmp_path)
 
-    assert notifier.name == "ops"
+    assert "ops" == notifier.name
     assert isinstance(notifier.notify(make_notice(notice)), Delivered)

@@ -83,7 +83,7 @@ def test_credentials_in_the_url_become_basic_auth_and_are_not_shown(httpserver: 
 
     authorization = httpserver.log[0][0].authorization
     assert authorization is not None
-    assert (authorization.username, authorization.password) == ("user", "p@ss")
+    assert ("user", "p@ss") == (authorization.username, authorization.password)
     assert f"localhost:{httpserver.port}" == poster.place
 
 
@@ -112,8 +112,8 @@ def test_a_redirect_is_not_followed(httpserver: HTTPServer) -> None:
     result = post(httpserver.url_for("/hook"))
 
     assert isinstance(result, Answer)
-    assert result.status == 307
-    assert [request.path for request, _ in httpserver.log] == ["/hook"]
+    assert 307 == result.status
+    assert ["/hook"] == [request.path for request, _ in httpserver.log]
 
 
 def test_of_a_huge_body_only_the_beginning_is_read(serve: Callable[[Handler], str]) -> None:
@@ -214,7 +214,7 @@ def test_a_name_lookup_that_hangs_is_left_behind_and_no_second_one_started(
 
     assert Retry(why="no answer within 0.4 s") == first
     assert Retry(why="an earlier attempt still hangs in the name lookup or in connecting") == second
-    assert len(lookups) == 1
+    assert 1 == len(lookups)
     assert all(seen == b"" for seen in requests_seen)  # Nothing is sent after the deadline.
 
 
@@ -303,7 +303,7 @@ def test_a_surprise_is_loud_and_does_not_hold_the_address(monkeypatch: pytest.Mo
 def test_an_address_that_is_none_is_a_configuration_error_that_does_not_quote_it(url: str) -> None:
     with pytest.raises(ChannelError) as caught:
         Poster("ops", url)
-    assert str(caught.value) == "ops: the url is not well-formed: it must be http:// or https:// with a host"
+    assert "ops: the url is not well-formed: it must be http:// or https:// with a host" == str(caught.value)
     assert caught.value.__context__ is None
 
 
@@ -364,7 +364,7 @@ def test_a_certificate_of_nobody_is_not_trusted(tls_server: HTTPServer) -> None:
     result = post(f"https://localhost:{tls_server.port}/hook")
 
     assert Retry(why="certificate not trusted: unable to get local issuer certificate") == result
-    assert tls_server.log == []
+    assert [] == tls_server.log
 
 
 def test_a_certificate_for_another_host_is_not_trusted(
@@ -403,7 +403,7 @@ def test_a_proxy_of_the_environment_is_asked(serve: Callable[[Handler], str], mo
     monkeypatch.setenv("http_proxy", f"http://{serve(proxy)}")
 
     assert Answer(200, None, b"ok") == post("http://example.org/hook")
-    assert asked == [b"POST http://example.org/hook HTTP/1.1"]
+    assert [b"POST http://example.org/hook HTTP/1.1"] == asked
 
 
 def test_no_proxy_is_honoured(
@@ -458,7 +458,7 @@ def test_urllib3_logs_nothing_even_at_debug(httpserver: HTTPServer, caplog: pyte
 
     post(httpserver.url_for("/T0ken"))
 
-    assert [record for record in caplog.records if record.name != "werkzeug"] == []
+    assert [] == [record for record in caplog.records if record.name != "werkzeug"]
 
 
 def test_a_configuration_without_http_channels_does_not_import_requests() -> None:
@@ -474,4 +474,4 @@ print("requests" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
-    assert done.stdout == "[]\nTrue\n"
+    assert "[]\nTrue\n" == done.stdout

@@ -161,7 +161,7 @@ def test_hostile_names_and_texts_stay_text() -> None:
 
     judge(sent)
     header, *marked_up = sent["blocks"]
-    assert header["text"]["type"] == "plain_text"
+    assert "plain_text" == header["text"]["type"]
     for text in [sent["text"], *texts(marked_up)]:
         assert "<" not in text
         assert ">" not in text
@@ -180,7 +180,7 @@ def mrkdwn(node: Any) -> list[dict[str, Any]]:
 
 
 def test_escaping_keeps_lines_and_knows_entities() -> None:
-    assert escape("a & b\n<c>") == "a &amp; b\n&lt;c&gt;"
+    assert "a &amp; b\n&lt;c&gt;" == escape("a & b\n<c>")
 
 
 @given(st.text(max_size=6000), st.text(max_size=300), st.text(max_size=6000))
@@ -259,7 +259,7 @@ def test_the_message_reaches_the_webhook(httpserver: HTTPServer) -> None:
 
     assert delivery == Delivered(detail="HTTP 200")
     request = httpserver.log[0][0]
-    assert request.headers["Content-Type"] == "application/json; charset=utf-8"
+    assert "application/json; charset=utf-8" == request.headers["Content-Type"]
     assert message(make_notice()) == request.json
 
 

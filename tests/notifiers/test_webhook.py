@@ -26,9 +26,9 @@ def test_the_standards_own_library_verifies_the_signature(httpserver: HTTPServer
     assert delivery == Delivered(detail="HTTP 204")
     request = httpserver.log[0][0]
     verified = Webhook(SECRET).verify(request.get_data(), dict(request.headers))
-    assert verified["type"] == "sockmem.incident.opened"
+    assert "sockmem.incident.opened" == verified["type"]
     assert notice.id == request.headers["webhook-id"]
-    assert request.headers["Content-Type"] == "application/json"
+    assert "application/json" == request.headers["Content-Type"]
 
 
 def test_a_retry_has_the_same_id_and_body_and_a_fresh_timestamp(httpserver: HTTPServer) -> None:
@@ -42,7 +42,7 @@ def test_a_retry_has_the_same_id_and_body_and_a_fresh_timestamp(httpserver: HTTP
     first, second = (request for request, _ in httpserver.log)
     assert first.headers["webhook-id"] == second.headers["webhook-id"]
     assert first.get_data() == second.get_data()
-    assert int(second.headers["webhook-timestamp"]) - int(first.headers["webhook-timestamp"]) == 60
+    assert 60 == int(second.headers["webhook-timestamp"]) - int(first.headers["webhook-timestamp"])
     assert first.headers["webhook-signature"] != second.headers["webhook-signature"]
 
 
@@ -59,15 +59,15 @@ def test_data_is_the_content_of_incident_json() -> None:
     body = json.loads(encode(notice))
 
     assert {"type", "timestamp", "data"} == set(body)
-    assert body["timestamp"] == "2026-11-22T15:22:39Z"
+    assert "2026-11-22T15:22:39Z" == body["timestamp"]
     assert notice.data == msgspec.convert(body["data"], Incident)
-    assert body["data"]["class"] == "event"
+    assert "event" == body["data"]["class"]
 
 
 def test_a_test_is_marked_as_one() -> None:
     body = json.loads(encode(make_notice("sockmem.test")))
 
-    assert body["type"] == "sockmem.test"
+    assert "sockmem.test" == body["type"]
     assert body["data"]["test"] is True
 
 
@@ -77,7 +77,7 @@ def test_the_signature_is_that_of_the_specifications_example() -> None:
 
     signature = sign(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body)
 
-    assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    assert "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=" == signature
 
 
 @pytest.mark.parametrize("text", [SECRET, SECRET + "\n", SECRET + "\r\n", f"  {SECRET}\n\n"])
@@ -85,7 +85,7 @@ def test_a_secret_is_read_whatever_the_editor_put_behind_it(tmp_path: Path, text
     file = tmp_path / "secret"
     file.write_bytes(text.encode())
 
-    assert read_secret("ops", file) == KEY
+    assert KEY == read_secret("ops", file)
 
 
 @pytest.mark.parametrize("text", [b"", b"whsec_", b"c2VjcmV0", b"whsec_s3cr3t!", b"whsec_c2VjcmV", b"\xff\xfes3cr3t"])

@@ -17,7 +17,7 @@ def nothing_readable(path: str) -> bool:
 def test_auto_is_the_journal_where_systemd_runs() -> None:
     chosen = choose(SourceSettings(), lambda: True, lambda path: True)
 
-    assert chosen.kind == "journal"
+    assert "journal" == chosen.kind
 
 
 def test_auto_prefers_messages_to_syslog_to_kern_log() -> None:
@@ -28,17 +28,17 @@ def test_auto_prefers_messages_to_syslog_to_kern_log() -> None:
         readable.add(log)
         chosen.append(choose(SourceSettings(), no_journal, readable.__contains__).paths)
 
-    assert chosen == [("/var/log/kern.log",), ("/var/log/syslog",), ("/var/log/messages",)]
+    assert [("/var/log/kern.log",), ("/var/log/syslog",), ("/var/log/messages",)] == chosen
 
 
 def test_auto_is_kmsg_when_no_log_can_be_read() -> None:
-    assert choose(SourceSettings(), no_journal, nothing_readable).kind == "kmsg"
+    assert "kmsg" == choose(SourceSettings(), no_journal, nothing_readable).kind
 
 
 def test_auto_follows_configured_paths_even_before_they_exist() -> None:
     chosen = choose(SourceSettings(paths=("/srv/log/a", "/srv/log/b")), no_journal, nothing_readable)
 
-    assert (chosen.kind, chosen.paths) == ("file", ("/srv/log/a", "/srv/log/b"))
+    assert ("file", ("/srv/log/a", "/srv/log/b")) == (chosen.kind, chosen.paths)
 
 
 @pytest.mark.parametrize("kind", ["journal", "file", "kmsg"])
@@ -49,7 +49,7 @@ def test_a_kind_that_was_configured_stays(kind: SourceKind) -> None:
 
 
 def test_start_survives_the_choice() -> None:
-    assert choose(SourceSettings(start="beginning"), no_journal, nothing_readable).start == "beginning"
+    assert "beginning" == choose(SourceSettings(start="beginning"), no_journal, nothing_readable).start
 
 
 def test_a_directory_or_a_missing_file_is_not_readable(tmp_path: Path) -> None:

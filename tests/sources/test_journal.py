@@ -125,7 +125,7 @@ def test_the_cursor_in_source_is_one_that_journalctl_takes(directory: Path) -> N
 
     command = ["journalctl", f"--directory={directory}", f"--cursor={second.source.removeprefix('journal:')}", "-ocat"]
 
-    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "two\n"
+    assert "two\n" == subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.mark.parametrize(
@@ -146,20 +146,20 @@ def test_what_the_kernel_did_not_write_itself_is_never_yielded(directory: Path, 
     write(directory / "system.journal", entry(1, fields), kernel(2, "the kernel's own"))
     source = JournalSource(str(directory), "beginning")
 
-    assert texts(source) == ["the kernel's own"]
+    assert ["the kernel's own"] == texts(source)
     source.close()
 
 
 def test_a_binary_message_is_text_with_replacement_characters(directory: Path, reading: JournalSource) -> None:
     write(directory / "system.journal", kernel(1, b"\x00\xff\nTCP: two lines"))
 
-    assert texts(reading) == ["\x00\ufffd\nTCP: two lines"]
+    assert ["\x00\ufffd\nTCP: two lines"] == texts(reading)
 
 
 def test_of_a_message_given_twice_the_first_counts(directory: Path, reading: JournalSource) -> None:
     write(directory / "system.journal", kernel(1, "one")[:-1] + field("MESSAGE", "other") + b"\n")
 
-    assert texts(reading) == ["one"]
+    assert ["one"] == texts(reading)
 
 
 def test_a_huge_message_costs_no_more_than_the_bound(directory: Path, reading: JournalSource) -> None:
@@ -168,15 +168,15 @@ def test_a_huge_message_costs_no_more_than_the_bound(directory: Path, reading: J
     huge, after = texts(reading)
 
     assert len(huge) <= journal_module.FIELD_AT_MOST_BYTES
-    assert after == ORPHANS
+    assert ORPHANS == after
 
 
 def test_records_without_a_message_are_counted_as_a_gap(directory: Path, reading: JournalSource) -> None:
     write(directory / "system.journal", *[kernel(n).replace(b"MESSAGE=", b"MASSAGE=") for n in (1, 2)], kernel(3))
 
-    assert texts(reading) == [ORPHANS]
-    assert [gap.why for gap in reading.gaps()] == ["2 kernel records could not be read: their file may be damaged"]
-    assert reading.gaps() == ()
+    assert [ORPHANS] == texts(reading)
+    assert ["2 kernel records could not be read: their file may be damaged"] == [gap.why for gap in reading.gaps()]
+    assert () == reading.gaps()
 
 
 def test_stamps_that_are_no_numbers_leave_the_entrys_own(directory: Path, reading: JournalSource) -> None:
@@ -189,7 +189,7 @@ def test_stamps_that_are_no_numbers_leave_the_entrys_own(directory: Path, readin
 
     absurd, bare = reading.read()
 
-    assert (absurd.at, absurd.uptime) == (None, None)
+    assert (None, None) == (absurd.at, absurd.uptime)
     assert (bare.at, bare.uptime, bare.host) == (datetime(2026, 9, 21, 14, 13, 22, tzinfo=UTC), 11.0, None)
 
 
@@ -202,17 +202,17 @@ def test_start_now_is_silent_about_what_is_there_already(directory: Path) -> Non
     before = texts(source)
     write(directory / "system.journal", ordinary(3), kernel(4, "new"))
 
-    assert (before, texts(source), texts(source)) == ([], ["new"], [])
+    assert ([], ["new"], []) == (before, texts(source), texts(source))
     source.close()
 
 
 def test_start_now_in_an_empty_journal_misses_nothing(directory: Path) -> None:
     source = JournalSource(str(directory), "now")
-    assert texts(source) == []
+    assert [] == texts(source)
     write(directory / "system.journal", kernel(1, "first"))
     source.wait(1.0)
 
-    assert texts(source) == ["first"]
+    assert ["first"] == texts(source)
     source.close()
 
 
@@ -224,7 +224,7 @@ def test_a_batch_is_bounded_and_wait_does_not_delay_the_next(directory: Path, re
     reading.wait(1.0)
     reading._reader = reader
 
-    assert waits == [0.0]
+    assert [0.0] == waits
     assert [str(n) for n in range(BATCH + 5)] == first + texts(reading)
 
 
@@ -234,7 +234,7 @@ def test_wait_never_takes_longer_than_a_second(reading: JournalSource) -> None:
     reading._reader = type("Spy", (), {"wait": lambda _, s: waits.append(s), "close": lambda _: None})()
     reading.wait(30.0)
 
-    assert waits == [1.0]
+    assert [1.0] == waits
 
 
 def test_a_restart_goes_on_behind_each_record_in_turn(directory: Path, reading: JournalSource) -> None:
@@ -245,7 +245,7 @@ def test_a_restart_goes_on_behind_each_record_in_turn(directory: Path, reading: 
         assert record.cursor is not None
         rest, source = restarted(directory, record.cursor)
         assert [later.text for later in records[number + 1 :]] == [record.text for record in rest]
-        assert source.gaps() == ()
+        assert () == source.gaps()
 
 
 def test_the_position_moves_on_although_nothing_matches(directory: Path, reading: JournalSource) -> None:
@@ -257,7 +257,7 @@ def test_the_position_moves_on_although_nothing_matches(directory: Path, reading
     assert reading.position() != at_the_record
     write(directory / "system.journal", kernel(10, "new"))
     records, source = restarted(directory, reading.position())
-    assert ([r.text for r in records], source.gaps()) == (["new"], ())
+    assert (["new"], ()) == ([r.text for r in records], source.gaps())
 
 
 def test_a_record_that_comes_while_a_batch_is_read_is_not_passed_over(directory: Path, reading: JournalSource) -> None:
@@ -267,7 +267,7 @@ def test_a_record_that_comes_while_a_batch_is_read_is_not_passed_over(directory:
     write(directory / "system.journal", ordinary(2), kernel(3, "two"), ordinary(4))
     seen += [record.text for record in batch]
 
-    assert seen + texts(reading) == ["one", "two"]
+    assert ["one", "two"] == seen + texts(reading)
 
 
 def test_a_batch_given_up_halfway_is_gone_on_with(directory: Path, reading: JournalSource) -> None:
@@ -276,7 +276,7 @@ def test_a_batch_given_up_halfway_is_gone_on_with(directory: Path, reading: Jour
     next(batch)
     batch.close()
 
-    assert texts(reading) == ["two"]
+    assert ["two"] == texts(reading)
 
 
 # --- rotation, vacuum, damage ---------------------------------------------------------------------------------------
@@ -304,7 +304,7 @@ def test_rotation_loses_and_repeats_nothing(directory: Path, reading: JournalSou
         archive(directory / "system.journal")
 
     assert [f"{turn} {how}" for turn in range(6) for how in ("read", "unread")] == seen + texts(reading)
-    assert reading.gaps() == ()
+    assert () == reading.gaps()
 
 
 def test_vacuuming_what_was_read_is_no_gap(directory: Path, reading: JournalSource) -> None:
@@ -315,9 +315,9 @@ def test_vacuuming_what_was_read_is_no_gap(directory: Path, reading: JournalSour
     seen = texts(reading)
     vacuum(directory)
 
-    assert seen + texts(reading) == ["0", "1", "2", "7"]
-    assert len(list(directory.iterdir())) == 1
-    assert reading.gaps() == ()
+    assert ["0", "1", "2", "7"] == seen + texts(reading)
+    assert 1 == len(list(directory.iterdir()))
+    assert () == reading.gaps()
 
 
 def test_a_cursor_vacuumed_away_is_a_gap_told_once_and_reading_goes_on(directory: Path, reading: JournalSource) -> None:
@@ -332,10 +332,10 @@ def test_a_cursor_vacuumed_away_is_a_gap_told_once_and_reading_goes_on(directory
 
     records, source = restarted(directory, reading.position())
 
-    assert [record.text for record in records] == ["kept"]
+    assert ["kept"] == [record.text for record in records]
     (gap,) = source.gaps()
     assert "no longer in it" in gap.why
-    assert source.gaps() == ()
+    assert () == source.gaps()
 
 
 def test_files_removed_while_following_are_a_gap_when_the_place_went_with_them(
@@ -350,8 +350,8 @@ def test_files_removed_while_following_are_a_gap_when_the_place_went_with_them(
     write(directory / "system.journal", kernel(5, "new"))
     reading.wait(1.0)
 
-    assert seen + texts(reading) == ["read", "new"]
-    assert ["no longer in it" in gap.why for gap in reading.gaps()] == [True]
+    assert ["read", "new"] == seen + texts(reading)
+    assert [True] == ["no longer in it" in gap.why for gap in reading.gaps()]
 
 
 def test_a_place_that_went_is_no_gap_when_the_very_next_entry_is_there() -> None:
@@ -369,7 +369,7 @@ def test_a_cursor_of_another_machine_goes_on_at_its_time(directory: Path) -> Non
 
     records, source = restarted(directory, Cursor(journal=foreign))
 
-    assert [record.text for record in records] == ["after"]
+    assert ["after"] == [record.text for record in records]
     assert "another machine" in source.gaps()[0].why
 
 
@@ -380,7 +380,7 @@ def test_a_cursor_from_the_future_does_not_deafen(directory: Path) -> None:
     before = texts(source)
     write(directory / "system.journal", kernel(3, "new"))
 
-    assert (before, texts(source)) == ([], ["new"])
+    assert ([], ["new"]) == (before, texts(source))
     source.close()
 
 
@@ -401,9 +401,9 @@ def test_a_directory_that_comes_later_is_read_from_its_beginning(tmp_path: Path)
     (tmp_path / "later").mkdir()
     write(tmp_path / "later" / "system.journal", kernel(1))
 
-    assert (before, texts(source)) == ([], [ORPHANS])
+    assert ([], [ORPHANS]) == (before, texts(source))
     assert f"{tmp_path}/later: no such directory yet" in gap.why
-    assert source.gaps() == ()
+    assert () == source.gaps()
     source.close()
 
 
@@ -415,14 +415,14 @@ def test_a_directory_removed_and_made_again_is_followed(directory: Path, reading
     directory.mkdir()
     write(directory / "system.journal", kernel(2, "new"))
 
-    assert seen + texts(reading) == ["old", "new"]
+    assert ["old", "new"] == seen + texts(reading)
 
 
 def test_files_in_a_machines_own_folder_are_found(directory: Path, reading: JournalSource) -> None:
     (directory / ("c" * 32)).mkdir()
     write(directory / ("c" * 32) / "system.journal", kernel(1))
 
-    assert texts(reading) == [ORPHANS]
+    assert [ORPHANS] == texts(reading)
 
 
 # An empty file may be just being made: one more look is needed. The rest is told as soon as all is read.
@@ -445,7 +445,7 @@ def test_a_damaged_file_is_a_gap_and_the_others_are_read(directory: Path, damage
 
     seen = [text for _ in range(1 + looks) for text in texts(source)]
 
-    assert seen[-1] == "good"
+    assert "good" == seen[-1]
     assert str(bad) in [gap.what for gap in source.gaps()]
     source.close()
 
@@ -456,7 +456,7 @@ def test_intact_files_are_no_gap(directory: Path, reading: JournalSource) -> Non
         texts(reading)
         reading.wait(0.0)
 
-    assert reading.gaps() == ()
+    assert () == reading.gaps()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
@@ -478,7 +478,7 @@ def test_what_is_closed_to_us_is_a_gap_that_names_the_group(directory: Path, clo
     finally:
         os.seteuid(0)
 
-    assert seen == []
+    assert [] == seen
     assert [(gap.what, gap.why) for gap in gaps] == [
         (str(machine / closed), "not readable for this user, who must be in the group systemd-journal")
     ]
@@ -490,7 +490,7 @@ def test_a_reader_that_fails_is_opened_anew(directory: Path, reading: JournalSou
     reading._reader = type("Failing", (), {"process": failing, "close": lambda _: reader.close()})()
     before = texts(reading)
 
-    assert (before, texts(reading)) == ([], [ORPHANS])
+    assert ([], [ORPHANS]) == (before, texts(reading))
     assert "reading failed (Bad message)" in reading.gaps()[0].why
 
 
@@ -502,7 +502,7 @@ def test_a_host_without_a_journal_is_a_gap(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(journal_module.journal_files, "HOST_ROOTS", (tmp_path / "run", tmp_path / "var"))
     source = JournalSource()
 
-    assert texts(source) == []
+    assert [] == texts(source)
     assert [f"{tmp_path}/run and {tmp_path}/var: no such directory yet; waiting for it (journald.conf: Storage=)"] == [
         gap.why for gap in source.gaps()
     ]
@@ -588,9 +588,9 @@ def test_the_real_journald_is_followed_through_rotation_and_vacuum_without_loss(
         [*PRIVATE, sys.executable, "-c", REAL, str(JOURNALD)], capture_output=True, text=True, check=False, timeout=60
     )
 
-    assert done.returncode == 0, done.stderr
+    assert 0 == done.returncode, done.stderr
     found = json.loads(done.stdout)
     assert len(said) > 0
     assert found["texts"][: len(said)] == said, "the journal holds what the kernel's ring holds"
     assert "too many orphaned sockets" not in "\n".join(found["texts"][len(said) :])
-    assert (found["gaps"], found["moved"]) == ([], True)
+    assert ([], True) == (found["gaps"], found["moved"])

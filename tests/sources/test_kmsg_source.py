@@ -33,7 +33,7 @@ class Ring:
         monkeypatch.setattr(kmsg_module, "read_record", self.read_record)
 
     def open_device(self, path: str) -> int:
-        assert path == "/dev/kmsg"
+        assert "/dev/kmsg" == path
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.settimeout(0)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 24)
@@ -129,7 +129,7 @@ def test_what_user_space_wrote_is_never_yielded_but_passed(ring: Ring, opened: O
     ring.say(1, priority=priority)
     source = opened()
 
-    assert texts(source) == []
+    assert [] == texts(source)
     assert source.position() == at_sequence(1)
 
 
@@ -140,8 +140,8 @@ def test_start_now_is_silent_about_the_ring_and_knows_its_end(ring: Ring, opened
     assert source.position() == at_sequence(4)
     ring.say(5, "new")
 
-    assert texts(source) == ["new"]
-    assert source.gaps() == ()
+    assert ["new"] == texts(source)
+    assert () == source.gaps()
 
 
 def test_start_beginning_reads_the_ring(ring: Ring, opened: Open) -> None:
@@ -149,8 +149,8 @@ def test_start_beginning_reads_the_ring(ring: Ring, opened: Open) -> None:
     ring.say(901, "newest")
     source = opened("beginning")
 
-    assert texts(source) == ["oldest left", "newest"]
-    assert source.gaps() == ()
+    assert ["oldest left", "newest"] == texts(source)
+    assert () == source.gaps()
 
 
 def test_a_restart_in_the_same_boot_goes_on_behind_each_record(ring: Ring, opened: Open) -> None:
@@ -159,7 +159,7 @@ def test_a_restart_in_the_same_boot_goes_on_behind_each_record(ring: Ring, opene
     for record in list(opened().read()):
         source = opened("now", record.cursor)
         assert [str(n) for n in range(record.ordinal, 4)] == texts(source)
-        assert source.gaps() == ()
+        assert () == source.gaps()
 
 
 def test_records_overwritten_while_the_agent_was_away_are_counted(ring: Ring, opened: Open) -> None:
@@ -168,9 +168,9 @@ def test_records_overwritten_while_the_agent_was_away_are_counted(ring: Ring, op
     ring.overwrite(8)
     source = opened("now", at_sequence(2))
 
-    assert texts(source) == ["8", "9"]
-    assert whys(source) == ["5 kernel records were overwritten before they could be read"]
-    assert whys(source) == []
+    assert ["8", "9"] == texts(source)
+    assert ["5 kernel records were overwritten before they could be read"] == whys(source)
+    assert [] == whys(source)
 
 
 def test_after_another_boot_the_whole_ring_is_read_and_the_gap_told(ring: Ring, opened: Open) -> None:
@@ -178,8 +178,8 @@ def test_after_another_boot_the_whole_ring_is_read_and_the_gap_told(ring: Ring, 
     source = opened("now", at_sequence(77, boot_id="another"))
     assert source.position() == Cursor()
 
-    assert texts(source) == ["first of this boot"]
-    assert ["booted again" in why for why in whys(source)] == [True]
+    assert ["first of this boot"] == texts(source)
+    assert [True] == ["booted again" in why for why in whys(source)]
 
 
 def test_after_another_boot_what_its_ring_lost_is_counted(ring: Ring, opened: Open) -> None:
@@ -187,7 +187,7 @@ def test_after_another_boot_what_its_ring_lost_is_counted(ring: Ring, opened: Op
     source = opened("now", at_sequence(77, boot_id="another"))
     texts(source)
 
-    assert whys(source)[1:] == ["30 kernel records were overwritten before they could be read"]
+    assert ["30 kernel records were overwritten before they could be read"] == whys(source)[1:]
 
 
 def test_epipe_is_read_past_and_the_missing_records_counted(ring: Ring, opened: Open) -> None:
@@ -197,8 +197,8 @@ def test_epipe_is_read_past_and_the_missing_records_counted(ring: Ring, opened: 
     ring.say(12, "12")
     ring.errors = [errno.EPIPE]
 
-    assert seen + texts(source) == ["1", "12"]
-    assert whys(source) == ["10 kernel records were overwritten before they could be read"]
+    assert ["1", "12"] == seen + texts(source)
+    assert ["10 kernel records were overwritten before they could be read"] == whys(source)
 
 
 def test_epipe_before_the_first_record_is_told_without_a_number(ring: Ring, opened: Open) -> None:
@@ -206,8 +206,8 @@ def test_epipe_before_the_first_record_is_told_without_a_number(ring: Ring, open
     ring.errors = [errno.EPIPE]
     source = opened()
 
-    assert texts(source) == [ORPHANS]
-    assert whys(source) == ["kernel records were overwritten before they could be read, nobody knows how many"]
+    assert [ORPHANS] == texts(source)
+    assert ["kernel records were overwritten before they could be read, nobody knows how many"] == whys(source)
 
 
 def test_a_record_that_cannot_be_read_is_a_gap_and_the_next_is_read(ring: Ring, opened: Open) -> None:
@@ -215,8 +215,8 @@ def test_a_record_that_cannot_be_read_is_a_gap_and_the_next_is_read(ring: Ring, 
     ring.errors = [errno.EINVAL]
     source = opened()
 
-    assert texts(source) == [ORPHANS]
-    assert whys(source) == ["a record could not be read (Invalid argument); reading goes on behind it"]
+    assert [ORPHANS] == texts(source)
+    assert ["a record could not be read (Invalid argument); reading goes on behind it"] == whys(source)
 
 
 def test_a_device_that_always_refuses_ends_the_batch_and_does_not_spin(
@@ -227,12 +227,12 @@ def test_a_device_that_always_refuses_ends_the_batch_and_does_not_spin(
     ring.say(1)
     ring.errors = [errno.EINVAL] * kmsg_module.REFUSALS_AT_MOST
     source = opened()
-    assert texts(source) == []
+    assert [] == texts(source)
     source.wait(0.5)
 
-    assert naps == [0.5]
+    assert [0.5] == naps
     assert "cannot be read on this host" in whys(source)[-1]
-    assert texts(source) == [ORPHANS], "a device that comes round is read again"
+    assert [ORPHANS] == texts(source), "a device that comes round is read again"
 
 
 def test_what_is_no_record_is_a_gap_that_quotes_it(ring: Ring, opened: Open) -> None:
@@ -240,7 +240,7 @@ def test_what_is_no_record_is_a_gap_that_quotes_it(ring: Ring, opened: Open) -> 
     ring.writers[0].send(b"\xff\xfe what is this\n")
     ring.say(1)
 
-    assert texts(source) == [ORPHANS]
+    assert [ORPHANS] == texts(source)
     (why,) = whys(source)
     assert "what is this" in why
 
@@ -254,7 +254,7 @@ def test_a_batch_is_bounded(ring: Ring, opened: Open) -> None:
         patch.setattr(kmsg_module, "BATCH", 60)
         first = texts(source)
 
-    assert (len(first), len(texts(source))) == (60, 40)
+    assert (60, 40) == (len(first), len(texts(source)))
     assert BATCH > 0
 
 
@@ -267,8 +267,8 @@ def test_wait_returns_when_there_is_a_record_and_takes_a_second_at_most(ring: Ri
     ring.say(1)
     source.wait(1.0)
 
-    assert waits == [1000]
-    assert texts(source) == [ORPHANS]
+    assert [1000] == waits
+    assert [ORPHANS] == texts(source)
 
 
 def test_a_proc_without_boot_id_and_stat_leaves_time_and_place_open(ring: Ring, tmp_path: Path) -> None:
@@ -321,7 +321,7 @@ def test_the_real_ring_is_read_in_order_and_gone_on_with() -> None:
     rest = list(again.read())
     again.close()
 
-    assert gaps == ()
+    assert () == gaps
     assert len(records) > 10
     assert [r.uptime for r in records] == sorted(r.uptime or 0.0 for r in records)
     assert all(r.at is not None and r.at.tzinfo is UTC for r in records)
