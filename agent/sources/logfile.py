@@ -1,0 +1,218 @@
+"""Records out of text logs as they are written: watchdog (inotify(7)) gives hints, and the files are the truth.
+
+Every wait is bounded by a second and every read begins with a look at the files, so a lost hint, a queue overflow, a
+directory that is not there yet or an exhausted inotify limit cost a second and no line. Samples of what is read are in
+core.syslog; how a file is followed through rotation is in sources.follower.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from watchdog.events import (
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+
+from agent.core.model import Cursor, FileCursor, Gap, LogRecord
+from agent.core.syslog import to_record
+from agent.sources.content import Identity, identity_of
+from agent.sources.follower import Follower, Line
+from agent.sources.gaps import Gaps
+
+if TYPE_CHECKING:
+    from watchdog.observers.api import BaseObserver, ObservedWatch
+
+BATCH_BYTES = 4 << 20
+LONGEST_WAIT_SECONDS = 1.0
+# A busy log would wake us for every line: lines that come closer together than this are read together.
+SHORTEST_TURN_SECONDS = 0.01
+RETRY_SECONDS = 60.0
+# Files are numbered apart, so that the last line of one is no neighbour of the first line of another.
+ORDINALS_PER_FILE = 1 << 40
+
+
+class Waker(Protocol):
+    """Hints that now is a good time to look; it may be wrong either way."""
+
+    def watch(self, directories: Mapping[str, Identity]) -> str | None:
+        """Watch exactly these directories, given with device and inode; say why not where that fails."""
+
+    def wait(self, timeout: float) -> None:
+        """Return at a hint, or after ``timeout`` seconds."""
+
+    def close(self) -> None:
+        """Stop watching."""
+
+
+class LogFileSource:
+    """Follows several logs, each through every kind of rotation."""
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        cursor: Cursor | None,
+        start: Literal["now", "beginning"],
+        now: Callable[[], datetime],
+        waker: Waker | None = None,
+    ) -> None:
+        """Open what can be opened; what cannot is a gap, and is tried again with every read."""
+        known = cursor.files if cursor else {}
+        self._gaps = Gaps()
+        self._followers = [
+            Follower(path, known.get(path), start, now, self._gaps, first_ordinal=number * ORDINALS_PER_FILE)
+            for number, path in enumerate(dict.fromkeys(paths))
+        ]
+        self._twins: dict[str, Follower] = {}
+        self._waker = waker or DirectoryWaker()
+        self._watch()
+
+    def read(self) -> Iterator[LogRecord]:
+        """Yield the records of one batch, of about BATCH_BYTES over all files."""
+        for follower in self._followers:
+            if not self._is_twin(follower):
+                for line in follower.read(BATCH_BYTES // len(self._followers)):
+                    record = self._record(follower, line)
+                    if record:
+                        yield record
+
+    def wait(self, timeout: float) -> None:
+        """Return at a hint of more or after ``timeout`` seconds, a second at most; at once when a batch was cut off."""
+        self._watch()
+        if not any(follower.more for follower in self._followers):
+            self._waker.wait(min(timeout, LONGEST_WAIT_SECONDS))
+
+    def position(self) -> Cursor:
+        """Tell where every file was read to; only whole lines are behind it."""
+        files: dict[str, FileCursor] = {}
+        for follower in self._followers:
+            place = self._twins.get(follower.path, follower).position()
+            if place:
+                files[follower.path] = place
+        return Cursor(files=files)
+
+    def gaps(self) -> tuple[Gap, ...]:
+        """Hand over what could not be read, was passed over or may be lost since the last call, each once."""
+        return self._gaps.drain()
+
+    def close(self) -> None:
+        """Stop watching and close the files."""
+        self._waker.close()
+        for follower in self._followers:
+            follower.close()
+
+    def _record(self, follower: Follower, line: Line) -> LogRecord | None:
+        # NULs are the mark of a crash or a truncation: what stands before them is the half of another line.
+        raw = line.raw.rstrip(b"\0").rpartition(b"\0")[2]
+        return to_record(
+            raw,
+            now=line.newest,
+            source=f"{follower.path}@{line.offset}",
+            ordinal=line.ordinal,
+            cursor=self.position(),
+        )
+
+    def _is_twin(self, follower: Follower) -> bool:
+        """Let a path rest that means the same file as one before it: no line is read twice."""
+        for other in self._followers[: self._followers.index(follower)]:
+            if other.path not in self._twins and _same_file(follower, other):
+                if follower.path not in self._twins:
+                    follower.rest()
+                    self._twins[follower.path] = other
+                self._gaps.state(follower.path, f"is the same file as {other.path}, which is read already")
+                return True
+        if self._twins.pop(follower.path, None):
+            self._gaps.mend(follower.path)
+        return False
+
+    def _watch(self) -> None:
+        directories: dict[str, Identity] = {}
+        for follower in self._followers:
+            for path in (follower.path, os.path.realpath(follower.path)):
+                # watchdog looks at a symbolic link itself, not at the directory behind it.
+                directory = os.path.realpath(Path(path).parent)
+                identity = identity_of(directory)
+                if identity:
+                    directories[directory] = identity
+        trouble = self._waker.watch(directories)
+        if trouble:
+            self._gaps.state("inotify", f"{trouble}: looking once a second instead")
+        else:
+            self._gaps.mend("inotify")
+
+
+def _same_file(follower: Follower, other: Follower) -> bool:
+    if os.path.realpath(follower.path) == os.path.realpath(other.path):
+        return True
+    return identity_of(follower.path) in other.identities()
+
+
+class DirectoryWaker:
+    """Wakes at changes in directories, by watchdog. Its threads set an event and do nothing else."""
+
+    def __init__(self) -> None:
+        self._woken = threading.Event()
+        self._observer: BaseObserver | None = None
+        self._watches: dict[tuple[str, Identity], ObservedWatch] = {}
+        self._trouble: str | None = None
+        self._retry_at = 0.0
+        self._waited_at = 0.0
+
+    def watch(self, directories: Mapping[str, Identity]) -> str | None:
+        """Watch these directories; one that was replaced by another of its name is watched anew."""
+        wanted = set(directories.items())
+        if wanted == set(self._watches) or (self._trouble and time.monotonic() < self._retry_at):
+            return self._trouble
+        try:
+            self._change(wanted)
+            self._trouble = None
+        except OSError as error:
+            self._trouble = f"a directory cannot be watched ({error.strerror or error})"
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+        return self._trouble
+
+    def wait(self, timeout: float) -> None:
+        """Wait for a change."""
+        time.sleep(min(timeout, max(0.0, self._waited_at + SHORTEST_TURN_SECONDS - time.monotonic())))
+        self._woken.wait(timeout)
+        self._woken.clear()
+        self._waited_at = time.monotonic()
+
+    def close(self) -> None:
+        """Stop the threads."""
+        if self._observer:
+            self._observer.stop()
+            self._observer.join(LONGEST_WAIT_SECONDS)
+            self._observer = None
+
+    def _change(self, wanted: set[tuple[str, Identity]]) -> None:
+        if self._observer is None:
+            observer = Observer()
+            observer.start()
+            self._observer = observer
+        for key in set(self._watches) - wanted:
+            self._observer.unschedule(self._watches.pop(key))
+        changes: list[type[FileSystemEvent]] = [FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent]
+        for key in wanted - set(self._watches):
+            # Without a filter our own opening and closing of files would wake us again and again.
+            self._watches[key] = self._observer.schedule(_Wake(self._woken), key[0], event_filter=changes)
+
+
+class _Wake(FileSystemEventHandler):
+    """An exception in a handler ends watchdog's thread without a word, so this does one thing."""
+
+    def __init__(self, woken: threading.Event) -> None:
+        self._woken = woken
+
+    def dispatch(self, event: FileSystemEvent) -> None:
+        del event
+        self._woken.set()

@@ -1,0 +1,219 @@
+"""The files that one log becomes as it is rotated, in the order they were written, and the place of a cursor in them.
+
+Mirrors logrotate(8): ``create``, ``copytruncate``, ``dateext``, ``extension``, ``compress``, ``delaycompress``; also
+savelog(8) and dated files behind a symbolic link (cronolog). Two families, oldest first::
+
+    messages.3.gz  messages.2.gz  messages.1  messages
+    kern-20261120.log.xz  kern-20261121.log  kern.log
+
+A cursor's file is known again by device and inode as long as its content at the cursor is the same, else by that
+content alone: a copy, a compressed file, a file system that came back under another device number.
+"""
+
+import contextlib
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from agent.core.model import FileCursor
+from agent.sources.content import PACKED_ENDINGS, Content, Identity, digest
+
+# Unpacking up to the offset is the one way to look into a compressed file; more than this would hold up the reading.
+SEARCH_BYTES = 2 << 30
+# Some tools keep only whole seconds when they copy the time of a file.
+CLOCK_SLACK_NS = 2_000_000_000
+
+_TOKEN = re.compile(r"(?P<behind>[._-])(?P<token>\d[\w:+-]*(?:\.\d+)*|old)")
+_DIGITS_OF_A_DATE = 6
+_ROTATION_NUMBER = re.compile(r"\d{1,3}")
+_LOOKS = 5
+
+
+class NamedFile(NamedTuple):
+    """A file as its directory showed it; ``token`` is what the rotation put into its name, "" for the log itself."""
+
+    path: str
+    token: str
+    device: int
+    inode: int
+    size: int
+    written_ns: int
+
+    @property
+    def identity(self) -> Identity:
+        """What stays the same when the file is renamed."""
+        return self.device, self.inode
+
+
+def list_family(path: str) -> tuple[NamedFile, ...]:
+    """List the rotated siblings of a log and, last, the log itself where it is there; in the order of writing.
+
+    A directory that changes while it is read can hide a file that is being renamed: two equal looks are wanted.
+    Raises BlockingIOError while there are none: look again later.
+    """
+    seen = _look(path)
+    for _ in range(_LOOKS):
+        again = _look(path)
+        if _names(again) == _names(seen):
+            return again
+        seen = again
+    raise BlockingIOError(errno.EAGAIN, "is being rotated")
+
+
+def locate(path: str, place: FileCursor, *, since_ns: int = 0, but: Identity | None = None) -> NamedFile | None:
+    """Find the file of a family that holds a place, or None; ``but`` is known not to, nor is a file older than since.
+
+    Raises BlockingIOError as list_family does, and another OSError where it may be the log but that cannot be read.
+    """
+    for _ in range(_LOOKS):
+        family = list_family(path)
+        found = _locate([file for file in family if file.identity != but], place, since_ns)
+        # A file that is renamed between being listed and being opened would pass for one that is not there.
+        if found or _names(list_family(path)) == _names(family):
+            return found or _find_stranger(path, place, but)
+    raise BlockingIOError(errno.EAGAIN, "is being rotated")
+
+
+def list_younger(path: str, place: FileCursor, written_ns: int) -> list[NamedFile]:
+    """List what was begun after the file of ``place``, oldest first.
+
+    ``written_ns`` is when that file was last written: it may have no name any more, and then the times decide.
+    """
+    family = list_family(path)
+    identities = [file.identity for file in family]
+    own = (place.device, place.inode)
+    if own in identities:
+        return list(family[identities.index(own) + 1 :])
+    if not any(file.size for file in family if not file.token or file.written_ns >= written_ns):
+        return []
+    # Compressed by now, perhaps. A log that merely begins with the same bytes is another one: ours was deleted.
+    packed = _locate([file for file in family if file.token], place, written_ns)
+    if packed:
+        return list(family[family.index(packed) + 1 :])
+    return [file for file in family if not file.token or file.written_ns > written_ns]
+
+
+def _locate(family: Sequence[NamedFile], place: FileCursor, since_ns: int) -> NamedFile | None:
+    for file in family:
+        if file.inode == place.inode and _holds(file, place):
+            return file
+    if place.offset == 0:
+        return None  # Nothing was read, so there is no content to know it by.
+    return next((file for file in _worth_a_look(family, place, since_ns) if _holds(file, place)), None)
+
+
+def _find_stranger(path: str, place: FileCursor, but: Identity | None) -> NamedFile | None:
+    """Find the inode under a name that no rotation gives, in the directories of the log and of what it links to."""
+    for directory in {Path(path).absolute().parent, Path(os.path.realpath(path)).parent}:
+        with contextlib.suppress(OSError), os.scandir(directory) as entries:
+            for entry in entries:
+                file = _named(entry.path, "?") if entry.inode() == place.inode else None
+                if file and file.identity != but and _holds(file, place):
+                    return file
+    return None
+
+
+def _holds(file: NamedFile, place: FileCursor) -> bool:
+    try:
+        with contextlib.closing(Content(file.path)) as content:
+            if content.packed or content.status().st_size >= place.offset:
+                return digest(content.marker_at(place.offset)) == place.marker
+    except OSError:
+        if not file.token and file.identity == (place.device, place.inode):
+            raise
+    return False
+
+
+def _worth_a_look(family: Sequence[NamedFile], place: FileCursor, since_ns: int) -> Iterator[NamedFile]:
+    """Yield the youngest first; compressed ones only as many as can be unpacked in reasonable time."""
+    left = max(2, SEARCH_BYTES // place.offset)
+    for file in reversed(family):
+        if file.written_ns < since_ns - CLOCK_SLACK_NS:
+            continue
+        left -= _ending(file.path) in PACKED_ENDINGS
+        if left >= 0:
+            yield file
+
+
+def _look(path: str) -> tuple[NamedFile, ...]:
+    log = _named(path, "")
+    siblings: dict[tuple[int, int], NamedFile] = {}
+    for name in {str(Path(path).absolute()), os.path.realpath(path)}:
+        for file in _siblings(name):
+            if log is None or file.identity != log.identity:
+                siblings[file.identity] = file
+    ordered = _in_order(_without_twins(siblings.values()))
+    return (*ordered, log) if log else tuple(ordered)
+
+
+def _names(family: Iterable[NamedFile]) -> list[tuple[str, Identity]]:
+    return [(file.path, file.identity) for file in family]
+
+
+def _siblings(path: str) -> Iterator[NamedFile]:
+    log = Path(path)
+    with contextlib.suppress(OSError), os.scandir(log.parent) as entries:
+        for entry in entries:
+            token = _token(entry.name, log.name) or (log.suffix and _token(entry.name, log.stem, log.suffix))
+            file = _named(entry.path, token) if token else None
+            if file:
+                yield file
+
+
+def _token(name: str, stem: str, extension: str = "") -> str:
+    """Read what a rotation put into a name: ``1`` of messages.1.gz, ``20261121`` of kern-20261121.log.
+
+    A number comes behind a dot; behind a hyphen only a date does: app-2.log is the log of another app.
+    """
+    if not name.startswith(stem):
+        return ""
+    if _ending(name) in PACKED_ENDINGS:
+        name = name.removesuffix(_ending(name))
+    if not name.endswith(extension):
+        return ""
+    match = _TOKEN.fullmatch(name[len(stem) :].removesuffix(extension))
+    if match is None or (match["behind"] != "." and len(re.findall(r"\d", match["token"])) < _DIGITS_OF_A_DATE):
+        return ""
+    return match["token"]
+
+
+def _without_twins(files: Iterable[NamedFile]) -> Iterator[NamedFile]:
+    """Leave out a compressed file as long as what it is made from is there: it may be half written."""
+    by_token: dict[str, NamedFile] = {}
+    for file in files:
+        known = by_token.get(file.token)
+        if known is None or _ending(known.path) in PACKED_ENDINGS:
+            by_token[file.token] = file
+    return iter(by_token.values())
+
+
+def _in_order(files: Iterable[NamedFile]) -> list[NamedFile]:
+    """Sort by rotation number where all have one, else by time: a date in a name may be written any way round."""
+    files = list(files)
+    if all(_ROTATION_NUMBER.fullmatch(file.token) for file in files):
+        return sorted(files, key=lambda file: -int(file.token))
+    return sorted(files, key=lambda file: (file.written_ns // 1_000_000_000, _natural(file.token)))
+
+
+def _natural(token: str) -> list[int]:
+    if _ROTATION_NUMBER.fullmatch(token):
+        return [-int(token)]
+    return [int(number) for number in re.findall(r"\d+", token)]
+
+
+def _named(path: str, token: str) -> NamedFile | None:
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return NamedFile(path, token, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def _ending(path: str) -> str:
+    return Path(path).suffix

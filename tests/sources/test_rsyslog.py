@@ -1,0 +1,180 @@
+"""A real rsyslogd writes, the real logrotate rotates, and the log is followed."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from agent.core.model import Cursor
+from agent.sources.logfile import LogFileSource
+
+RSYSLOGD = shutil.which("rsyslogd", path="/usr/sbin:/usr/bin:/sbin")
+LOGROTATE = shutil.which("logrotate", path="/usr/sbin:/usr/bin:/sbin")
+PATIENCE_SECONDS = 20.0
+
+pytestmark = pytest.mark.skipif(not (RSYSLOGD and LOGROTATE), reason="rsyslog or logrotate is not installed")
+
+RSYSLOG_CONF = """\
+global(workDirectory="{directory}")
+module(load="imuxsock" SysSock.Use="off")
+input(type="imuxsock" Socket="{directory}/socket" UseSpecialParser="on" ParseHostname="off")
+*.* action(type="omfile" file="{log}" template="RSYSLOG_TraditionalFileFormat")
+"""
+
+LOGROTATE_CONF = """\
+{log} {{
+    rotate 20
+    missingok
+    nocreate
+    {options}
+    {script}
+}}
+"""
+HUP = """postrotate
+        kill -HUP $(cat {directory}/pid)
+    endscript"""
+
+OPTIONS = {
+    "create": "create 0640",
+    "create, dateext, compress": "create 0640\n    dateext\n    dateformat -%Y%m%d-%s\n    compress",
+    "create, delaycompress": "create 0640\n    compress\n    delaycompress",
+    "nocreate": "",
+    "copytruncate": "copytruncate",
+    "copytruncate, compress": "copytruncate\n    compress",
+}
+
+
+class Rsyslog:
+    """A syslog daemon of our own, in a directory of our own, fed through its socket."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.log = directory, directory / "messages"
+        conf = directory / "rsyslog.conf"
+        conf.write_text(RSYSLOG_CONF.format(directory=directory, log=self.log))
+        command = [str(RSYSLOGD), "-n", "-f", str(conf), "-i", str(directory / "pid")]
+        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        wait_until(lambda: (directory / "socket").exists() and (directory / "pid").exists())
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.connect(str(directory / "socket"))
+        self.sent = 0
+
+    def say(self, count: int) -> None:
+        for _ in range(count):
+            stamp = datetime.now(UTC).strftime("%b %d %H:%M:%S")
+            text = f"<6>{stamp} kernel: [{self.sent:5}.000001] TCP: too many orphaned sockets"
+            self.socket.send(text.encode())
+            self.socket.send(f"<38>{stamp} sshd[812]: Accepted publickey for root".encode())
+            self.sent += 1
+
+    def rotate(self, options: str) -> None:
+        script = "" if "copytruncate" in options else HUP.format(directory=self.directory)
+        conf = self.directory / "logrotate.conf"
+        conf.write_text(LOGROTATE_CONF.format(log=self.log, options=options, script=script))
+        conf.chmod(0o644)
+        command = [str(LOGROTATE), "-f", "-s", str(self.directory / "state"), str(conf)]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def stop(self) -> None:
+        self.socket.close()
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(PATIENCE_SECONDS)
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def rsyslog(tmp_path: Path) -> Iterator[Rsyslog]:
+    directory = tmp_path / "log"
+    directory.mkdir(mode=0o755)
+    daemon = Rsyslog(directory)
+    yield daemon
+    daemon.stop()
+
+
+def open_source(log: Path, cursor: Cursor | None = None) -> LogFileSource:
+    return LogFileSource([str(log)], cursor, "now", lambda: datetime.now(UTC))
+
+
+def follow(source: LogFileSource, found: list[int], until: int) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while len(found) < until and time.monotonic() < deadline:
+        found += [int(record.uptime or -1) for record in source.read()]
+        if len(found) < until:
+            source.wait(1)
+
+
+def wait_for_another_second(options: str) -> None:
+    """Wait where the second is in the name of the rotated file: logrotate does not rotate twice into one name."""
+    second = int(time.time())
+    wait_until(lambda: "%s" not in options or int(time.time()) > second)
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_nothing_is_lost_or_read_twice_while_logrotate_rotates(options: str, rsyslog: Rsyslog) -> None:
+    found: list[int] = []
+    with closing(open_source(rsyslog.log)) as source:
+        for _ in range(4):
+            rsyslog.say(20)
+            follow(source, found, rsyslog.sent)
+            # In flight while logrotate works; with copytruncate that may be lost by logrotate(8)'s own account.
+            rsyslog.say(0 if "copytruncate" in options else 20)
+            rsyslog.rotate(options)
+            wait_for_another_second(options)
+        rsyslog.say(5)
+        follow(source, found, rsyslog.sent)
+        assert list(range(rsyslog.sent)) == found
+        assert ["is not there; following begins when it appears"] == [gap.why for gap in source.gaps()]
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_what_was_rotated_while_we_were_away_is_caught_up_with(options: str, rsyslog: Rsyslog) -> None:
+    found: list[int] = []
+    with closing(open_source(rsyslog.log)) as source:
+        rsyslog.say(20)
+        follow(source, found, rsyslog.sent)
+        cursor = source.position()
+    for _ in range(3):
+        rsyslog.say(20)
+        wait_until(lambda: count_hits(rsyslog.log.parent) == rsyslog.sent)
+        rsyslog.rotate(options)
+        wait_for_another_second(options)
+    rsyslog.say(5)
+    with closing(open_source(rsyslog.log, cursor)) as source:
+        follow(source, found, rsyslog.sent)
+        assert list(range(rsyslog.sent)) == found
+        assert [] == [gap.why for gap in source.gaps() if "there" not in gap.why]
+
+
+def count_hits(directory: Path) -> int:
+    """Count what rsyslogd has written, whatever logrotate has made of it."""
+    command = ["zgrep", "-hc", "orphaned", *(str(path) for path in directory.glob("messages*"))]
+    counted = subprocess.run(command, check=False, capture_output=True, text=True)
+    return sum(int(number) for number in counted.stdout.split())
+
+
+def test_a_line_is_seen_long_before_the_next_look_of_the_clock(rsyslog: Rsyslog) -> None:
+    found: list[int] = []
+    rsyslog.say(1)
+    wait_until(rsyslog.log.exists)
+    with closing(open_source(rsyslog.log, Cursor())) as source:
+        source.wait(0.1)
+        list(source.read())
+        delays = []
+        for _ in range(5):
+            rsyslog.say(1)
+            began = time.monotonic()
+            follow(source, found, len(found) + 1)
+            delays.append(time.monotonic() - began)
+    assert sorted(delays)[2] < 0.5
