@@ -158,7 +158,7 @@ def test_a_record_says_where_it_stands_and_what_is_behind_it(log: Path, open_sou
 def test_ordinals_count_lines_so_that_neighbours_can_be_told(log: Path, open_source: Open) -> None:
     append(log, hit(1) + hit(2) + NOISE * 3 + hit(3))
     first, second, third = (record.ordinal for record in open_source().read())
-    assert (second - first, third - first) == (1, 5)
+    assert (1, 5) == (second - first, third - first)
 
 
 # --- lines ----------------------------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def test_written_nuls_are_passed_over_and_end_a_half_line(log: Path, open_source
     append(log, hit(1) + "Nov 22 15:05:38 web1 ker" + "\0" * 5000 + hit(2) + "\0" * (9 << 20) + hit(3))
     source = open_source()
     assert [1, 2] == read(source)
-    assert [read(source), read(source)] == [[], [3]]
+    assert [[], [3]] == [read(source), read(source)]
 
 
 def test_space_allocated_in_advance_is_read_when_it_is_written(log: Path, open_source: Open) -> None:
@@ -683,7 +683,7 @@ def test_a_file_that_is_gone_is_told_and_the_log_is_read_from_its_beginning(log:
     append(log, hit(2))
     again = open_source(cursor=source.position())
     assert [2] == read(again)
-    assert ["lines may be lost" in why for why in whys(again)] == [True]
+    assert [True] == ["lines may be lost" in why for why in whys(again)]
     assert [] == read(open_source(cursor=again.position()))
 
 
@@ -712,7 +712,7 @@ def test_a_damaged_sibling_is_told_and_what_is_whole_in_it_is_read(log: Path, op
     again = open_source(cursor=cursor)
     found = read(again)
     assert list(range(2, 5_000)) == found[:4998]
-    assert found[-1] == 20_001
+    assert 20_001 == found[-1]
     assert "damaged" in whys(again)[0]
 
 
@@ -738,8 +738,8 @@ def test_without_inotify_it_is_told_once_and_polling_goes_on(log: Path, open_sou
     append(log, hit(1))
     source.wait(1)
     assert [1] == read(source)
-    assert [gap.why for gap in source.gaps() if gap.what == "inotify"] == [
-        "inotify watch limit reached: looking once a second instead"
+    assert ["inotify watch limit reached: looking once a second instead"] == [
+        gap.why for gap in source.gaps() if gap.what == "inotify"
     ]
 
 
