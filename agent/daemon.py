@@ -18,7 +18,8 @@ from msgspec.structs import replace
 from agent import sdnotify
 from agent.config import channels
 from agent.core.kmsg import Detector
-from agent.core.model import Cursor, Gap, LogRecord, Snapshot
+from agent.core.model import Cursor, LogRecord, Snapshot
+from agent.core.readings import Gap
 from agent.core.settings import Settings, SourceSettings
 from agent.courier import Courier
 from agent.notifiers import ChannelError, build
@@ -104,6 +105,7 @@ class Daemon:
             channels=[c.name for c in self._channels],
             now=now,
             told=self._wake_couriers,
+            warns=settings.incident.pressure,
             proc_root=proc_root,
         )
         self._source = open_source(settings.source, self._recorder.resume.cursor, now)
@@ -241,6 +243,7 @@ class Daemon:
         self._store.settings = settings.store
         self._channels = channels(settings)
         self._recorder.quiet = timedelta(seconds=settings.incident.quiet_seconds)
+        self._recorder.warns = settings.incident.pressure
         self._recorder.channels = tuple(c.name for c in self._channels)
         log.info("configuration reloaded; following %s", describe(settings.source))
 

@@ -6,7 +6,6 @@ uncommitted events, nobody may save a position beyond them.
 """
 
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,14 +16,13 @@ from msgspec.structs import replace
 from agent.core import incident as folding
 from agent.core.diagnose import diagnose
 from agent.core.gauge import sample_of
-from agent.core.model import Cursor, Event, Incident, LogRecord, Notice, Peak, Resume, Sample, Snapshot
-from agent.probe import take_sample, take_snapshot
+from agent.core.model import Cursor, Event, Incident, LogRecord, Notice, Peak, Pressure, Resume, Snapshot
+from agent.probe import take_snapshot
+from agent.sampler import SAMPLE_SECONDS, Sampler
 from agent.store import Store, StoreError
 
 log = logging.getLogger("sockmem-agent")
 
-SAMPLE_SECONDS = 10
-HISTORY_SAMPLES = 360
 FOLLOW_UPS = (timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=30))
 SNAPSHOT_SPACING = timedelta(seconds=60)
 SNAPSHOTS_AT_MOST = 60
@@ -59,20 +57,22 @@ class Recorder:
         channels: Sequence[str],
         now: Callable[[], datetime],
         told: Callable[[], None],
+        warns: bool = True,
         proc_root: Path = Path("/proc"),
     ) -> None:
-        """Take the newest commit of the store up; ``told`` is called when a notice has been committed."""
+        """Take the newest commit of the store up; ``told`` is called when a notice has been committed.
+
+        ``warns``: whether the gauges may open an incident of their own.
+        """
         self.quiet = timedelta(seconds=quiet_seconds)
         self.channels = tuple(channels)
+        self.warns = warns
         self._store = store
         self._now = now
         self._told = told
         self._proc_root = proc_root
         self.resume, incident = store.newest_commit()
-        self._history: deque[Sample] = deque(
-            store.history(now() - timedelta(seconds=SAMPLE_SECONDS * HISTORY_SAMPLES), now()), maxlen=HISTORY_SAMPLES
-        )
-        self._next_sample = now()
+        self._sampler = Sampler(store, now, proc_root)
         self._ticked_at = now()
         self.last: Incident | None = incident
         self._open = self._take_up(incident) if incident else None
@@ -90,7 +90,7 @@ class Recorder:
 
     def handle(self, decided: Sequence[Decided], snapshot: Snapshot) -> None:
         """Fold events that were read in one batch; ``snapshot`` was taken when the first of them was seen."""
-        self._remember(sample_of(snapshot))
+        self._sampler.remember(sample_of(snapshot))
         leading: list[Decided] = []
         for record, event in decided:
             at = (event.at or snapshot.taken_at).astimezone(UTC)
@@ -116,11 +116,8 @@ class Recorder:
         if now < self._ticked_at:
             self._follow_the_clock_back(now)
         self._ticked_at = now
-        if now >= self._next_sample:
-            self._next_sample = now + timedelta(seconds=SAMPLE_SECONDS)
-            sample = take_sample(self._proc_root, now)
-            self._remember(sample)
-            self._store.append_sample(sample)
+        if self._sampler.tick(now) and self._sampler.pressure and self.warns:
+            self._feel(self._sampler.pressure, now)
         if self._open is None:
             return
         if self._open.follow_ups and now >= self._open.follow_ups[0]:
@@ -132,7 +129,7 @@ class Recorder:
 
     def next_due(self) -> float:
         """Tell in how many seconds ``tick`` has something to do."""
-        due = [self._next_sample]
+        due = [self._sampler.due]
         if self._open:
             due += self._open.follow_ups[:1]
             if self._open.dirty:
@@ -164,7 +161,7 @@ class Recorder:
             return None
         return _Open(
             incident=incident,
-            snapshot=[s for s in snapshots if s.trigger == "event"][-1],
+            snapshot=[s for s in snapshots if s.trigger in {"event", "pressure"}][-1],
             arrived_at=now,
             committed_at=now - COMMIT_SPACING,
             snapshot_at=snapshots[-1].taken_at,
@@ -175,7 +172,7 @@ class Recorder:
 
     def _follow_the_clock_back(self, now: datetime) -> None:
         """Somebody set the clock back: nothing may wait for a time that lies an hour ahead."""
-        self._next_sample = now
+        self._sampler.due = now
         if self._open:
             self._open = self._open._replace(
                 arrived_at=min(now, self._open.arrived_at),
@@ -183,17 +180,32 @@ class Recorder:
                 follow_ups=(),
             )
 
+    def _feel(self, pressure: Pressure, now: datetime) -> None:
+        """Open an incident because of the gauges, or keep the open one from closing while they are high."""
+        if self._open is None:
+            snapshot = take_snapshot(self._proc_root, now, "pressure")
+            judged = diagnose(snapshot, (), self._sampler.history)
+            self._start(lambda attempt: folding.open_pressure(pressure, now, snapshot, judged, attempt), snapshot)
+            self._commit(now)
+            return
+        incident = folding.feel(self._open.incident, pressure, now)
+        worse = incident.pressure != self._open.incident.pressure
+        self._open = self._open._replace(incident=incident, arrived_at=now, dirty=self._open.dirty or worse)
+
     def _begin(self, record: LogRecord, event: Event, at: datetime, snapshot: Snapshot) -> None:
-        judged = diagnose(snapshot, (event,), tuple(self._history))
+        judged = diagnose(snapshot, (event,), self._sampler.history)
+        self._start(lambda attempt: folding.open_incident(event, at, snapshot, judged, attempt), snapshot)
+        self._cover(record)
+
+    def _start(self, make: Callable[[int], Incident], snapshot: Snapshot) -> None:
+        """Open an incident under the first id that is free, with its first snapshot on disk."""
         attempt = 0
-        incident = folding.open_incident(event, at, snapshot, judged)
-        while not self._store.new_directory(incident.id):
+        while not self._store.new_directory((incident := make(attempt)).id):
             attempt += 1
-            incident = folding.open_incident(event, at, snapshot, judged, attempt)
         name = self._store.write_snapshot(incident.id, 1, snapshot)
         taken_at = snapshot.taken_at
         self._open = _Open(
-            incident=replace(incident, snapshots=(name,), peak=self._peak(incident)),
+            incident=replace(incident, snapshots=(name,)),
             snapshot=snapshot,
             arrived_at=taken_at,
             committed_at=taken_at - COMMIT_SPACING,
@@ -202,7 +214,6 @@ class Recorder:
             told=None,
             dirty=True,
         )
-        self._cover(record)
 
     def _fold(self, record: LogRecord, event: Event, at: datetime, snapshot: Snapshot) -> None:
         assert self._open is not None  # noqa: S101 - the callers have looked
@@ -233,7 +244,7 @@ class Recorder:
     def _follow_up(self, now: datetime) -> None:
         assert self._open is not None  # noqa: S101 - the caller has looked
         snapshot = take_snapshot(self._proc_root, now, "follow_up")
-        self._remember(sample_of(snapshot))
+        self._sampler.remember(sample_of(snapshot))
         left = tuple(at for at in self._open.follow_ups if at > now)
         incident = self._keep(self._open.incident, snapshot)
         self._open = self._open._replace(incident=incident, follow_ups=left, dirty=True)
@@ -246,7 +257,7 @@ class Recorder:
         """Judge what is known by now, and commit: notice first, incident last."""
         assert self._open is not None  # noqa: S101 - the callers have looked
         incident = self._open.incident
-        judged = diagnose(self._open.snapshot, incident.last_of_kind, tuple(self._history))
+        judged = diagnose(self._open.snapshot, incident.last_of_kind, self._sampler.history)
         incident = folding.judge_again(replace(incident, peak=self._peak(incident)), judged)
         told = self._open.told
         reason = folding.notify_reason(incident, told, now)
@@ -281,13 +292,10 @@ class Recorder:
         self._commit(now)
         self._open = None
 
-    def _remember(self, sample: Sample) -> None:
-        self._history.append(sample)
-
     def _peak(self, incident: Incident) -> Peak:
         """Raise the peak to the samples around the events; those of a catch-up's own moment say nothing of the past."""
         peak = incident.peak
-        for sample in self._history:
+        for sample in self._sampler.history:
             if incident.opened_at - PEAK_LEAD <= sample.at <= incident.last_seen_at + self.quiet:
                 peak = folding.raise_peak(peak, sample)
         return peak

@@ -238,7 +238,7 @@ def test_samples_are_taken_every_ten_seconds_and_kept_over_a_restart(store, make
     run_for(recorder, clock, 60)
 
     assert 6 == len(store.history(start, clock.time))
-    assert 6 == len(make_recorder()._history)
+    assert 6 == len(make_recorder()._sampler.history)
 
 
 def test_a_clock_set_back_by_an_hour_delays_nothing(store, make_recorder, make_decided, clock):
@@ -270,3 +270,66 @@ def test_the_webhook_data_holds_no_position(store, make_recorder, make_decided):
     assert isinstance(pending.notice, Notice)
     assert pending.notice.data.resume is None
     assert ("notice-001.json",) == pending.notice.data.notices
+
+
+def test_gauges_above_a_quarter_open_a_warning_without_a_line(store, make_recorder, clock, proc_root):
+    recorder = make_recorder()
+    write_proc(proc_root, orphan=2_100)
+    run_for(recorder, clock, 20)
+    incident = store.load(store.resolve("last"))
+
+    assert ("pressure", "orphans", {}) == (incident.class_, incident.cause, incident.events)
+    assert incident.first_event is None
+    assert "certain" != incident.confidence
+    assert ["opened"] == told(store)
+    assert "orphaned sockets are above a quarter of their limit" == store.notices(incident.id)[0][1].reason
+
+
+def test_a_warning_lasts_as_long_as_the_gauges_are_high_and_is_told_again_when_worse(
+    store, make_recorder, clock, proc_root
+):
+    recorder = make_recorder()
+    write_proc(proc_root, orphan=2_100)
+    run_for(recorder, clock, 400)
+    assert ["opened"] == told(store)
+    write_proc(proc_root, orphan=4_200)
+    run_for(recorder, clock, 20)
+    assert ["opened", "updated"] == told(store)
+    write_proc(proc_root, orphan=3)
+    run_for(recorder, clock, 310)
+
+    assert ["opened", "updated", "resolved"] == told(store)
+    assert 4_200 == store.load(store.resolve("last")).peak.orphan
+
+
+def test_a_line_makes_a_warning_the_kernels_own_incident(store, make_recorder, make_decided, clock, proc_root):
+    recorder = make_recorder()
+    write_proc(proc_root, orphan=2_100)
+    run_for(recorder, clock, 20)
+    recorder.handle([make_decided(provenance="claimed")], recorder.look())
+    run_for(recorder, clock, 2)
+    incident = store.load(store.resolve("last"))
+
+    assert 1 == len(store.ids())
+    assert ("event", "claimed") == (incident.class_, incident.provenance)
+    assert incident.first_event.kind == "too_many_orphans"
+    assert ["opened", "updated"] == told(store)
+
+
+def test_a_warning_is_taken_up_after_a_restart(store, make_recorder, clock, proc_root):
+    recorder = make_recorder()
+    write_proc(proc_root, orphan=2_100)
+    run_for(recorder, clock, 20)
+    again = make_recorder()
+    run_for(again, clock, 60)
+
+    assert 1 == len(store.ids())
+    assert ["opened"] == told(store)
+
+
+def test_warnings_can_be_switched_off(store, make_recorder, clock, proc_root):
+    recorder = make_recorder(warns=False)
+    write_proc(proc_root, orphan=8_000)
+    run_for(recorder, clock, 60)
+
+    assert [] == store.ids()

@@ -98,8 +98,8 @@ def _diagnose_incident(text: str, config_path: Path | None) -> Diagnosis:
         history = store.history(incident.opened_at - HISTORY, incident.last_seen_at + HISTORY)
     if not snapshots:
         fail(EX_NOINPUT, f"incident {incident_id} has no snapshot: there is nothing to diagnose again")
-    taken = [snapshot for snapshot in snapshots if snapshot.trigger == "event"] or snapshots
-    return diagnose(taken[-1], incident.last_of_kind or (incident.first_event,), history)
+    taken = [snapshot for snapshot in snapshots if snapshot.trigger in {"event", "pressure"}] or snapshots
+    return diagnose(taken[-1], incident.last_of_kind, history)
 
 
 def _find_tree(proc_root: str | None) -> Path:

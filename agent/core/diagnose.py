@@ -9,7 +9,8 @@ from math import inf
 from agent.core.advice import advise
 from agent.core.case import Case, build_case
 from agent.core.causes import judge
-from agent.core.model import Diagnosis, Event, Gap, Mechanism, Sample, Snapshot
+from agent.core.model import Diagnosis, Event, Mechanism, Sample, Snapshot
+from agent.core.readings import Gap
 from agent.core.summary import summarise
 from agent.core.words import duration_text
 

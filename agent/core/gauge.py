@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from agent.core.model import Sample, Snapshot, TcpSockstat
+from agent.core.model import Sample, Snapshot
+from agent.core.readings import TcpSockstat
 
 Zone = Literal["calm", "hysteresis", "pressure", "at_limit", "over"]
 
@@ -168,5 +169,7 @@ def sample_of(snapshot: Snapshot) -> Sample:
         tw=tcp.tw,
         alloc=tcp.alloc,
         inuse=tcp.inuse,
+        tcp_mem=limits_of(snapshot.sysctls.get("net.ipv4.tcp_mem")),
+        tcp_max_orphans=next(iter(snapshot.sysctls.get("net.ipv4.tcp_max_orphans", ())), None),
         counters={name: snapshot.netstat[name] for name in COUNTERS if name in snapshot.netstat},
     )

@@ -16,11 +16,23 @@ not thirty.
 """
 
 import hashlib
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from msgspec.structs import replace
 
-from agent.core.model import Cursor, Diagnosis, Event, Incident, Notice, NoticeType, Peak, Resume, Sample, Snapshot
+from agent.core.model import (
+    Cursor,
+    Diagnosis,
+    Event,
+    Incident,
+    Notice,
+    NoticeType,
+    Peak,
+    Pressure,
+    Resume,
+    Sample,
+    Snapshot,
+)
 
 WORSE_FACTOR = 10
 UPDATE_SPACING = timedelta(minutes=15)
@@ -56,17 +68,52 @@ def open_incident(event: Event, at: datetime, snapshot: Snapshot, diagnosis: Dia
     )
 
 
+def open_pressure(
+    pressure: Pressure, at: datetime, snapshot: Snapshot, diagnosis: Diagnosis, attempt: int = 0
+) -> Incident:
+    """Open an incident because the gauges are high ``at`` (UTC), before or without a line."""
+    return Incident(
+        id=incident_id(at.astimezone(UTC), pressure.claim, attempt),
+        class_="pressure",
+        host=snapshot.host,
+        kernel=snapshot.kernel,
+        boot_id=snapshot.boot_id,
+        opened_at=at.astimezone(UTC),
+        last_seen_at=at.astimezone(UTC),
+        events={},
+        provenance="kernel",
+        pressure=pressure,
+        cause=diagnosis.cause,
+        confidence=diagnosis.confidence,
+        summary=diagnosis.summary,
+        diagnosis=diagnosis,
+    )
+
+
+def feel(incident: Incident, pressure: Pressure, at: datetime) -> Incident:
+    """Note that the gauges are high: the incident goes on, and the worst warning of it is kept."""
+    worst = incident.pressure
+    if worst is None or pressure.level > worst.level:
+        worst = pressure
+    return replace(incident, last_seen_at=max(incident.last_seen_at, at.astimezone(UTC)), pressure=worst)
+
+
 def fold(incident: Incident, event: Event, at: datetime) -> Incident:
-    """Take one more event into an incident."""
+    """Take one more event into an incident; one that the gauges opened becomes the kernel's own."""
     events = dict(incident.events)
     events[event.kind] = events.get(event.kind, 0) + event.count
+    said = event.kind != "suppressed"
+    before = incident.provenance if incident.class_ == "event" else event.provenance
     others = tuple(e for e in incident.last_of_kind if e.kind != event.kind)
     return replace(
         incident,
+        class_="event" if said else incident.class_,
+        host=event.host or incident.host,
+        first_event=incident.first_event or (event if said else None),
         last_seen_at=max(incident.last_seen_at, at),
         events=events,
         suppressed_at_least=incident.suppressed_at_least + (event.suppressed or 0),
-        provenance="kernel" if "kernel" in (incident.provenance, event.provenance) else "claimed",
+        provenance="kernel" if "kernel" in (before, event.provenance) else "claimed",
         last_of_kind=(*others, event),
     )
 
@@ -117,13 +164,22 @@ def notify_reason(incident: Incident, told: Notice | None, now: datetime) -> tup
     ``told`` is the last notice of this incident, None when there was none.
     """
     if told is None or told.data is None:
-        return "sockmem.incident.opened", "the kernel ran out"
-    before = told.data
+        warned = incident.pressure.claim if incident.pressure else ""
+        return "sockmem.incident.opened", warned if incident.class_ == "pressure" else "the kernel ran out"
     if incident.closed_at is not None:
-        return None if before.closed_at is not None else ("sockmem.incident.resolved", "quiet again")
+        return None if told.data.closed_at is not None else ("sockmem.incident.resolved", "quiet again")
+    worse = _worse(incident, told.data, may_grow=told.type.endswith("opened") or now - told.at >= UPDATE_SPACING)
+    return ("sockmem.incident.updated", worse) if worse else None
+
+
+def _worse(incident: Incident, before: Incident, *, may_grow: bool) -> str | None:
+    """Say in what an incident is worse than it was told to be, if it is."""
+    if incident.class_ != before.class_:
+        return "the kernel ran out, as the gauges had warned"
     if incident.cause != before.cause:
-        return "sockmem.incident.updated", f"the cause is now {incident.cause}, it was {before.cause}"
-    grown = events_total(incident) >= WORSE_FACTOR * max(1, events_total(before))
-    if grown and (told.type == "sockmem.incident.opened" or now - told.at >= UPDATE_SPACING):
-        return "sockmem.incident.updated", f"{events_total(incident)} events, {events_total(before)} when last told"
+        return f"the cause is now {incident.cause}, it was {before.cause}"
+    if incident.pressure and before.pressure and incident.pressure.level > before.pressure.level:
+        return incident.pressure.claim
+    if may_grow and events_total(incident) >= WORSE_FACTOR * max(1, events_total(before)):
+        return f"{events_total(incident)} events, {events_total(before)} when last told"
     return None

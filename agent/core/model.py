@@ -12,20 +12,16 @@ from typing import Literal
 
 import msgspec
 
+from agent.core.readings import Gap, PressureStall, Sockstat, TcpProtocol
+from agent.core.sockets import SocketTable
+
 Kind = Literal["out_of_socket_memory", "too_many_orphans", "tcp_mem", "suppressed"]
 Provenance = Literal["kernel", "claimed"]
 Cause = Literal["tcp_memory", "orphans", "both", "undetermined", "none"]
 Confidence = Literal["certain", "likely", "possible"]
 NoticeType = Literal["sockmem.incident.opened", "sockmem.incident.updated", "sockmem.incident.resolved", "sockmem.test"]
-Trigger = Literal["event", "follow_up", "command"]
+Trigger = Literal["event", "follow_up", "command", "pressure"]
 Outcome = Literal["delivered", "gave_up"]
-
-
-class Gap(msgspec.Struct, frozen=True, kw_only=True):
-    """Evidence that could not be had, and the reason."""
-
-    what: str
-    why: str
 
 
 # --- where a source was read to -------------------------------------------------------------------------------------
@@ -100,51 +96,14 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 # --- snapshot -------------------------------------------------------------------------------------------------------
 
 
-class TcpSockstat(msgspec.Struct, frozen=True, kw_only=True):
-    """The ``TCP:`` line of /proc/net/sockstat. ``orphan alloc mem`` count the host, ``inuse tw`` the namespace.
-
-    ``mem`` is in pages of the host (in 4096-byte units on kernels 4.10 to 5.19, whatever the page size).
-    """
-
-    inuse: int | None = None
-    orphan: int | None = None
-    tw: int | None = None
-    alloc: int | None = None
-    mem: int | None = None
-
-
-class Sockstat(msgspec.Struct, frozen=True, kw_only=True):
-    """/proc/net/sockstat and, where IPv6 is there, the TCP6 line of sockstat6."""
-
-    sockets_used: int | None = None
-    tcp: TcpSockstat = TcpSockstat()
-    tcp6_inuse: int | None = None
-
-
-class TcpProtocol(msgspec.Struct, frozen=True, kw_only=True):
-    """The ``TCP`` row of /proc/net/protocols; ``press`` is the kernel's own memory pressure flag."""
-
-    sockets: int | None = None
-    memory: int | None = None
-    press: bool | None = None
-
-
-class PressureStall(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of /proc/pressure/*: share of time stalled, in percent over 10, 60 and 300 seconds."""
-
-    avg10: float | None = None
-    avg60: float | None = None
-    avg300: float | None = None
-    total_usec: int | None = None
-
-
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """What the host looked like at one moment: parsed values, the raw text they came from, and what is missing.
 
     ``sysctls`` maps ``net.ipv4.tcp_mem`` to its integers. ``netstat`` is the TcpExt counters, ``snmp`` the Tcp ones
     (of this network namespace, since its creation). ``meminfo`` is in bytes. ``pressure`` maps ``memory some`` and
     the like. ``cgroup_sock_bytes`` maps a cgroup path to its socket memory; ``kmem_tcp_failcnt`` is the sum over
-    cgroup v1 groups that have a kmem.tcp limit. ``raw`` maps a path below /proc to its text.
+    cgroup v1 groups that have a kmem.tcp limit. ``sockets`` says who holds them
+    (None: not asked). ``raw`` maps a path below /proc to its text.
     """
 
     schema: Literal["sockmem-agent/snapshot/1"] = "sockmem-agent/snapshot/1"
@@ -165,6 +124,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     pressure: dict[str, PressureStall] = {}
     cgroup_sock_bytes: dict[str, int] = {}
     kmem_tcp_failcnt: int | None = None
+    sockets: SocketTable | None = None
     raw: dict[str, str] = {}
     gaps: tuple[Gap, ...] = ()
 
@@ -172,7 +132,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """The gauges and the counters that matter at one moment: what history is made of.
 
-    ``counters`` holds the TcpExt counters of core.gauge.COUNTERS that this kernel has.
+    ``counters`` holds the TcpExt counters of core.gauge.COUNTERS that this kernel has. ``tcp_mem`` and
+    ``tcp_max_orphans`` are the limits as they were then.
     """
 
     at: datetime
@@ -182,6 +143,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     tw: int | None = None
     alloc: int | None = None
     inuse: int | None = None
+    tcp_mem: tuple[int, int, int] | None = None
+    tcp_max_orphans: int | None = None
     counters: dict[str, int] = {}
 
 
@@ -284,6 +247,19 @@ class Peak(msgspec.Struct, frozen=True, kw_only=True):
     mem_at: datetime | None = None
 
 
+class Pressure(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gauges warn of, before or without a line: ``level`` 1 growing, 2 pressure, 3 at the limit's edge.
+
+    ``value`` against the threshold ``limit``, in sockets for orphans and in pages for TCP memory.
+    """
+
+    level: int
+    cause: Cause
+    claim: str
+    value: int
+    limit: int
+
+
 class Resume(msgspec.Struct, frozen=True, kw_only=True):
     """Where to read on after a crash: the position that this file's content covers.
 
@@ -298,7 +274,8 @@ class Resume(msgspec.Struct, frozen=True, kw_only=True):
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
     """Events folded: the content of incident.json, and ``data`` of the webhook.
 
-    ``events`` counts by kind; ``last_of_kind`` keeps the newest of each for the diagnosis. ``snapshots`` and
+    ``events`` counts by kind; ``last_of_kind`` keeps the newest of each for the diagnosis;
+    ``pressure`` is the worst that the gauges warned of (None: they did not). ``snapshots`` and
     ``notices`` name the files that this commit covers: a notice that is not listed here does not exist yet.
     """
 
@@ -314,7 +291,8 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     events: dict[Kind, int]
     suppressed_at_least: int = 0
     provenance: Provenance
-    first_event: Event
+    first_event: Event | None = None
+    pressure: Pressure | None = None
     last_of_kind: tuple[Event, ...] = ()
     cause: Cause
     confidence: Confidence

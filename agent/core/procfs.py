@@ -23,7 +23,7 @@ import re
 import struct
 from collections.abc import Iterator
 
-from agent.core.model import PressureStall, Sockstat, TcpProtocol, TcpSockstat
+from agent.core.readings import PressureStall, Sockstat, TcpProtocol, TcpSockstat
 
 QUOTE_LIMIT = 120
 INTEGER_MIN, INTEGER_MAX = -(2**63), 2**64 - 1  # the kernel's long and unsigned long, and what JSON readers take

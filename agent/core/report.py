@@ -23,7 +23,7 @@ from agent.core.model import (
 )
 from agent.core.words import bytes_text, count_text, duration_text, percent_text, printable
 
-__all__ = ["bytes_text", "count_text", "diagnosis_text", "duration_text", "headline", "notice_text", "title"]
+__all__ = ["bytes_text", "count_text", "diagnosis_text", "duration_text", "headline", "notice_text", "said_by", "title"]
 
 _COLUMNS = 100
 _CAUSES: dict[Cause, str] = {
@@ -55,7 +55,9 @@ def title(notice: Notice) -> str:
 
 
 def headline(incident: Incident) -> str:
-    """Say what ran out, and how far, in a few words."""
+    """Say what ran out, and how far, in a few words; of a warning, what the gauges show."""
+    if incident.class_ == "pressure" and incident.pressure:
+        return f"early warning, {incident.pressure.claim}"
     mechanism = incident.diagnosis.mechanism
     said = _CAUSES[incident.cause]
     limits = mechanism.tcp_mem_pages
@@ -76,6 +78,13 @@ def headline(incident: Incident) -> str:
     return said
 
 
+def said_by(incident: Incident) -> str:
+    """Say whose word an incident rests on."""
+    if incident.class_ == "pressure":
+        return "the gauges; the kernel has said nothing yet"
+    return "the kernel" if incident.provenance == "kernel" else "a text log, which any local user can write to"
+
+
 def notice_text(notice: Notice) -> str:
     """Say a notice as a readable block: what, where, since when, how far, what to do first, where to read on."""
     if notice.data is None:
@@ -92,8 +101,8 @@ def notice_text(notice: Notice) -> str:
             ("events", _events_text(incident)),
             *_numbers(incident.diagnosis.mechanism),
             *_peak(incident),
-            ("said by", "the kernel" if incident.provenance == "kernel" else "a text log, which anybody can write"),
-            ("line", f"«{printable(incident.first_event.line, 200)}»"),
+            ("said by", said_by(incident)),
+            *([("line", f"«{printable(incident.first_event.line, 200)}»")] if incident.first_event else []),
             ("reason", printable(notice.reason)),
         ],
     )

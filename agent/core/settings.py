@@ -31,9 +31,10 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IncidentSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """``[incident]``: when one ends."""
+    """``[incident]``: when one ends, and whether the gauges may open one before the kernel says a line."""
 
     quiet_seconds: int = 300
+    pressure: bool = True
 
 
 class ChannelSettings(msgspec.Struct, frozen=True, kw_only=True):

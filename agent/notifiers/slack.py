@@ -15,7 +15,7 @@ import msgspec
 
 from agent.core.gauge import mem_unit_bytes, parse_kernel
 from agent.core.model import Advice, Delivered, Delivery, Incident, Kind, Notice, Rejected, Retry
-from agent.core.report import title
+from agent.core.report import said_by, title
 from agent.core.words import bytes_text, count_text, duration_text, percent_text, printable
 from agent.notifiers.answer import Answer, sort_answer
 from agent.notifiers.http import DEADLINE_SECONDS, Poster
@@ -57,6 +57,7 @@ SIGNS = {
     "sockmem.incident.resolved": "🟢",
     "sockmem.test": "🔵",
 }
+WARNING_SIGN = "🟡"
 KINDS: dict[Kind, str] = {
     "out_of_socket_memory": "out of socket memory",
     "too_many_orphans": "too many orphans",
@@ -109,8 +110,9 @@ def sort_slack(answer: Answer | Retry | Rejected, now: datetime) -> Delivery:
 
 def message(notice: Notice) -> dict[str, Any]:
     """Make the message: ``text`` is what a lock screen shows, ``blocks`` what the channel shows."""
-    headline = f"{SIGNS[notice.type]} {title(notice)}"
     incident = notice.data
+    is_warning = incident is not None and incident.class_ == "pressure" and incident.closed_at is None
+    headline = f"{WARNING_SIGN if is_warning else SIGNS[notice.type]} {title(notice)}"
     blocks = [{"type": "header", "text": {"type": "plain_text", "text": _cut(headline, HEADER_LIMIT), "emoji": True}}]
     blocks += _test_blocks(notice) if incident is None else _incident_blocks(notice, incident)
     return {"text": _cut_escaped(headline, TEXT_LIMIT), "blocks": blocks}
@@ -131,10 +133,7 @@ def _incident_blocks(notice: Notice, incident: Incident) -> list[Block]:
     blocks.append({"type": "section", "fields": [_mrkdwn(field) for field in fields]})
     blocks += [_section(_step(label, advice)) for label, advice in _steps(incident)]
     identifier = escape(incident.id)
-    proof = (
-        "said by the kernel" if incident.provenance == "kernel" else "a log claims it (any local user can write that)"
-    )
-    context = f"{proof} · incident {identifier} · `sockmem-agent incidents show {identifier}`"
+    context = f"said by {said_by(incident)} · incident {identifier} · `sockmem-agent incidents show {identifier}`"
     blocks.append({"type": "context", "elements": [_mrkdwn(context)]})
     return blocks
 
@@ -177,7 +176,7 @@ def _counts(incident: Incident) -> str:
     lines = [f"{KINDS[kind]}: {count_text(n)}" for kind, n in incident.events.items() if kind != "suppressed"]
     if incident.suppressed_at_least:
         lines.append(f"suppressed: at least {count_text(incident.suppressed_at_least)}")
-    return "\n".join(lines) or "nothing"
+    return "\n".join(lines) or "nothing yet"
 
 
 def _peak_orphans(incident: Incident) -> str | None:

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from agent.core import procfs
-from agent.core.model import Gap
+from agent.core.readings import Gap
 from agent.probe.files import Unreadable, read_text, readable_name
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")

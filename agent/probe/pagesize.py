@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.core import procfs
-from agent.core.model import Gap
+from agent.core.readings import Gap
 from agent.probe.files import Unreadable, read_bytes, read_head
 from agent.probe.reading import Reading
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from agent.core.model import Gap
 from agent.core.procfs import ParseError
+from agent.core.readings import Gap
 from agent.probe.files import Unreadable, read_text, readable_name
 
 T = TypeVar("T")

@@ -7,10 +7,11 @@ from agent.core import procfs
 from agent.core.gauge import sample_of
 from agent.core.model import Sample, Snapshot
 from agent.probe.reading import Reading
+from agent.probe.snapshot import LIMITS, read_sysctl
 
 
 def take_sample(proc_root: Path, now: datetime) -> Sample:
-    """Read sockstat and the TcpExt counters; what cannot be read is absent."""
+    """Read sockstat, its limits and the TcpExt counters; what cannot be read is absent."""
     reading = Reading(proc_root)
     return sample_of(
         Snapshot(
@@ -18,6 +19,7 @@ def take_sample(proc_root: Path, now: datetime) -> Sample:
             trigger="follow_up",
             sockstat=reading.parse("net/sockstat", procfs.parse_sockstat),
             netstat=reading.parse("net/netstat", procfs.parse_netstat) or {},
+            sysctls={key: value for key in LIMITS if (value := read_sysctl(reading, key)) is not None},
             boot_id=reading.parse("sys/kernel/random/boot_id", procfs.parse_word),
         )
     )

@@ -10,7 +10,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from agent.core import procfs
-from agent.core.model import Gap, PressureStall, Snapshot, Trigger
+from agent.core.model import Snapshot, Trigger
+from agent.core.readings import Gap, PressureStall
 from agent.probe.cgroups import CGROUP_ROOT, socket_memory
 from agent.probe.files import read_head
 from agent.probe.pagesize import find_page_size, is_this_host
@@ -83,17 +84,19 @@ def take_snapshot(proc_root: Path, now: datetime, trigger: Trigger, cgroup_root:
     )
 
 
+def read_sysctl(reading: Reading, key: str) -> tuple[int, ...] | None:
+    """Read one setting by the name that sysctl(8) has for it."""
+    return reading.parse(f"sys/{key.replace('.', '/')}", partial(procfs.parse_sysctl, count=SYSCTLS[key]))
+
+
 def _read_sysctls(reading: Reading) -> dict[str, tuple[int, ...]]:
     """Read the settings, keyed as sysctl(8) writes them; a limit that is missing leaves its reason."""
-    paths = {key: f"sys/{key.replace('.', '/')}" for key in SYSCTLS}
-    values = {
-        key: reading.parse(paths[key], partial(procfs.parse_sysctl, count=count)) for key, count in SYSCTLS.items()
-    }
-    found = {key: value for key, value in values.items() if value is not None}
+    found = {key: value for key in SYSCTLS if (value := read_sysctl(reading, key)) is not None}
     others = any(key not in LIMITS for key in found)
     for key in LIMITS:
-        if key not in found and not reading.has_missed(paths[key]):
-            reading.miss(paths[key], OTHER_NAMESPACE if others else "not there")
+        path = f"sys/{key.replace('.', '/')}"
+        if key not in found and not reading.has_missed(path):
+            reading.miss(path, OTHER_NAMESPACE if others else "not there")
     return found
 
 

@@ -1,6 +1,6 @@
 """What a source could not read, skipped or lost: told once, not every second."""
 
-from agent.core.model import Gap
+from agent.core.readings import Gap
 
 
 class Gaps:

@@ -23,7 +23,8 @@ from typing import Any
 
 from systemd.journal import INVALIDATE, Reader
 
-from agent.core.model import Cursor, Gap, LogRecord
+from agent.core.model import Cursor, LogRecord
+from agent.core.readings import Gap
 from agent.sources import journal_files
 
 BATCH = 1000

@@ -18,7 +18,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from agent.core.kmsg import DevKmsg, parse_devkmsg
-from agent.core.model import Cursor, Gap, KmsgCursor, LogRecord
+from agent.core.model import Cursor, KmsgCursor, LogRecord
+from agent.core.readings import Gap
 
 BATCH = 1000
 WAIT_AT_MOST_SECONDS = 1.0

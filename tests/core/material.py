@@ -6,20 +6,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from agent.core.diagnose import diagnose
-from agent.core.model import (
-    Event,
-    Gap,
-    Incident,
-    Kind,
-    Notice,
-    NoticeType,
-    Provenance,
-    Sample,
-    Snapshot,
-    Sockstat,
-    TcpProtocol,
-    TcpSockstat,
-)
+from agent.core.model import Event, Incident, Kind, Notice, NoticeType, Provenance, Sample, Snapshot
+from agent.core.readings import Gap, Sockstat, TcpProtocol, TcpSockstat
 
 NOW = datetime(2026, 11, 22, 15, 5, 40, tzinfo=UTC)
 BOOT = "5a8ad4f6-3f0e-4f5c-9f3e-2b9a6f6a7c10"

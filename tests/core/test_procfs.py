@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core import procfs
-from agent.core.model import PressureStall, Sockstat, TcpProtocol, TcpSockstat
 from agent.core.procfs import ParseError
+from agent.core.readings import PressureStall, Sockstat, TcpProtocol, TcpSockstat
 
 SOCKSTAT = """\
 sockets: used 48476

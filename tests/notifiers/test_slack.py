@@ -128,7 +128,7 @@ def test_a_test_says_that_it_is_one() -> None:
 
 
 def test_a_line_that_anybody_could_write_is_told_as_such() -> None:
-    assert "a log claims it" in all_text(message(make_notice(provenance="claimed")))
+    assert "said by a text log, which any local user can write to" in all_text(message(make_notice(provenance="claimed")))
 
 
 def test_memory_is_counted_in_the_unit_of_the_kernel_that_counted_it() -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.model import Gap
+from agent.core.readings import Gap
 from agent.probe import cgroups
 from agent.probe.cgroups import socket_memory
 
