@@ -65,6 +65,7 @@ missing_for_tests() {
     have logrotate || echo logrotate
     have journalctl && have systemd-analyze || echo systemd
     have systemd-journal-remote || echo systemd-journal-remote
+    have chromium || echo chromium
 }
 
 find_python

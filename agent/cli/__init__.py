@@ -13,7 +13,7 @@ COMMANDS = {
     "run": "follow this host's kernel log; snapshot, diagnose, store and notify (the service)",
     "diagnose": "one diagnosis of this host, now",
     "scan": "find the events in log files already written",
-    "incidents": "list, show, export and prune the incidents on disk",
+    "incidents": "list, show, report, export and prune the incidents on disk",
     "notify": "send a test notification to the configured channels",
     "config": "check or show the configuration",
     "doctor": "check what the service will need on this host",

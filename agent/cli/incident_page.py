@@ -4,16 +4,28 @@ The words of the diagnosis are agent.core.report's; this module puts the inciden
 """
 
 from datetime import datetime
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 from msgspec.structs import replace
 
 from agent.cli.common import console, stamp, warn
-from agent.core.model import Incident, NoticeType, Outcome, Snapshot, TcpSockstat
+from agent.core.model import Event, Incident, NoticeType, Outcome, Snapshot
+from agent.core.readings import Gap, TcpSockstat
 from agent.core.report import diagnosis_text
-from agent.core.words import count_text, duration_text, printable
+from agent.core.words import bytes_text, count_text, duration_text, percent_text, printable
+from agent.page.series import BLOCKS, Track, build_tracks, sparkline, window
+from agent.page.story import Story
 from agent.store import Store, StoreError
+from agent.store.disk import read_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+MOST_COLUMNS, LEAST_COLUMNS = 72, 20
+PLAIN = str.maketrans({"«": '"', "»": '"', "…": "...", "\u00a0": " "})
+# What stands beside the blocks: two blanks, the name, "peak 16,391 of 16,384 (100 %)".
+BESIDE_COLUMNS = 46
 
 PROOF = {
     "kernel": "the source proves that the kernel wrote it",
@@ -74,20 +86,96 @@ def suppressed_text(incident: Incident) -> str:
     return f"{count_text(incident.suppressed_at_least)}+" if incident.suppressed_at_least else "-"
 
 
+def read_snapshots(store: Store, incident: Incident) -> tuple[list[tuple[str, Snapshot]], list[str]]:
+    """Read the snapshots one by one, each with its file's name; and say which cannot be read, and why."""
+    found, unread = [], []
+    for name in incident.snapshots:
+        try:
+            found.append((name, read_json(store.path(incident.id) / name, Snapshot)))
+        except StoreError as error:
+            unread.append(str(error))
+    return found, unread
+
+
+def tell_story(store: Store, incident: Incident) -> Story:
+    """Read everything that is on disk about an incident; what cannot be read becomes a gap."""
+    snapshots, unread = read_snapshots(store, incident)
+    try:
+        notices = store.notices(incident.id)
+    except StoreError as error:
+        notices = []
+        unread.append(str(error))
+    return Story(
+        incident=incident,
+        snapshots=tuple(snapshots),
+        samples=store.history(*window(incident)),
+        notices=tuple(notices),
+        unread=tuple(Gap(what="a file of this incident", why=why) for why in unread),
+    )
+
+
 def print_page(store: Store, incident: Incident, told: list[Told]) -> None:
     """Print the page."""
     screen = console()
+    snapshots, unread = read_snapshots(store, incident)
+    for why in unread:
+        warn(why)
+    drawn = _gauges_over_time(store, incident, [snapshot for _, snapshot in snapshots], screen)
     for title, lines in (
         (f"Incident {incident.id}: {incident.cause} ({incident.confidence})", _facts(incident)),
-        ("Timeline", _timeline(store, incident, told)),
+        ("Gauges", drawn or ["no readings: history keeps 48 hours, and none are left of this time"]),
+        ("Timeline", _timeline(incident, snapshots, told)),
         ("Diagnosis", diagnosis_text(incident.diagnosis).splitlines()),
         ("Told", [_told_line(entry) for entry in told] or ["nobody: no channel was to be told yet"]),
     ):
         screen.print(title, style="bold")
         for line in lines:
-            screen.print(f"  {line}".rstrip(), soft_wrap=True)
+            screen.print(f"  {bearable(line, screen.encoding)}".rstrip(), soft_wrap=True)
         screen.print()
     screen.print(f"Files: {store.path(incident.id)}", style="dim", soft_wrap=True)
+
+
+def _gauges_over_time(store: Store, incident: Incident, snapshots: list[Snapshot], screen: "Console") -> list[str]:
+    """Draw both gauges against their limits, one below the other by the same clock."""
+    tracks = build_tracks(incident, snapshots, store.history(*window(incident)))
+    shown = [track for track in (tracks.orphans, tracks.memory) if track.peak]
+    if not shown:
+        return []
+    start = min(track.points[0].at for track in shown)
+    end = max(track.points[-1].at for track in shown)
+    columns = max(LEAST_COLUMNS, min(MOST_COLUMNS, screen.width - BESIDE_COLUMNS))
+    plain = not can_draw(screen.encoding)
+    lines = [
+        f"{track.gauge:<8}{sparkline(track, start, end, columns, ascii_only=plain)}  {_against(track)}"
+        for track in shown
+    ]
+    full = "the limit" if any(track.limit for track in shown) else "the peak"
+    return [*lines, f"{'':<8}{start.astimezone():%H:%M:%S} to {stamp(end)}; a full column is {full}"]
+
+
+def bearable(line: str, encoding: str) -> str:
+    """Write a line with what this encoding has; a character that it lacks is shown by its number."""
+    try:
+        return line.encode(encoding).decode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return line.translate(PLAIN).encode("ascii", "backslashreplace").decode("ascii")
+
+
+def can_draw(encoding: str) -> bool:
+    """Tell whether the terminal's encoding has the blocks that sparklines are made of."""
+    try:
+        BLOCKS.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
+
+
+def _against(track: Track) -> str:
+    words = bytes_text if track.gauge == "mem" else count_text
+    peak = track.peak.value if track.peak else 0
+    if track.limit is None:
+        return f"peak {words(peak)}, limit not known"
+    return f"peak {words(peak)} of {words(track.limit)} ({percent_text(peak, track.limit)})"
 
 
 def _facts(incident: Incident) -> list[str]:
@@ -99,9 +187,14 @@ def _facts(incident: Incident) -> list[str]:
         f"events    {events or 'none'}; suppressed at least {count_text(incident.suppressed_at_least)}",
         f"proof     {incident.provenance}: {PROOF[incident.provenance]}",
         f"peak      {_peak(incident)}",
-        f"source    {printable(incident.first_event.source)}",
-        f"line      «{printable(incident.first_event.line, 400)}»",
+        *_first_line(incident.first_event),
     ]
+
+
+def _first_line(event: Event | None) -> list[str]:
+    if event is None:
+        return ["line      none: the gauges showed it"]
+    return [f"source    {printable(event.source)}", f"line      «{printable(event.line, 400)}»"]
 
 
 def _peak(incident: Incident) -> str:
@@ -117,18 +210,12 @@ def _peak(incident: Incident) -> str:
     return "; ".join(parts) or "not known"
 
 
-def _timeline(store: Store, incident: Incident, told: list[Told]) -> list[str]:
+def _timeline(incident: Incident, snapshots: list[tuple[str, Snapshot]], told: list[Told]) -> list[str]:
     """Put everything that has a time into one order."""
     moments: list[tuple[datetime, str]] = [(incident.opened_at, "first event")]
     if incident.last_seen_at != incident.opened_at:
         moments.append((incident.last_seen_at, "last event"))
-    try:
-        names = zip(incident.snapshots, store.snapshots(incident.id), strict=True)
-        moments += [
-            (snapshot.taken_at, f"{name} ({snapshot.trigger}): {_gauges(snapshot)}") for name, snapshot in names
-        ]
-    except StoreError as error:
-        warn(str(error))
+    moments += [(each.taken_at, f"{name} ({each.trigger}): {_gauges(each)}") for name, each in snapshots]
     notices = {entry.notice: entry for entry in told}
     moments += [(e.due_at, f"{name}: {_type(e)}, because {printable(e.reason)}") for name, e in notices.items()]
     if incident.closed_at:

@@ -1,6 +1,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -15,18 +16,8 @@ from msgspec.structs import replace
 from agent.cli import group
 from agent.cli.incidents import pack
 from agent.core import incident as folding
-from agent.core.model import (
-    Advice,
-    Diagnosis,
-    Event,
-    Finding,
-    LogRecord,
-    Notice,
-    Receipt,
-    Snapshot,
-    Sockstat,
-    TcpSockstat,
-)
+from agent.core.model import Advice, Diagnosis, Event, Finding, LogRecord, Notice, Receipt, Sample, Snapshot
+from agent.core.readings import Sockstat, TcpSockstat
 from agent.core.settings import StoreSettings
 from agent.store import Pending, Store
 
@@ -58,7 +49,14 @@ def keep(store: Store, clock: Callable[[], datetime], make_decided: Callable[...
         at = clock.time + timedelta(seconds=seconds)
         record, event = make_decided(at=at, suppressed=240, count=12)
         sockstat = Sockstat(tcp=TcpSockstat(orphan=65_535, mem=12_345))
-        snapshot = Snapshot(taken_at=at, trigger="event", host=host, kernel="6.1.0-37-amd64", sockstat=sockstat)
+        snapshot = Snapshot(
+            taken_at=at,
+            trigger="event",
+            host=host,
+            kernel="6.1.0-37-amd64",
+            sockstat=sockstat,
+            sysctls={"net.ipv4.tcp_max_orphans": (65_536,), "net.ipv4.tcp_mem": (50_000, 66_000, 100_000)},
+        )
         incident = folding.open_incident(replace(event, host=host), at, snapshot, DIAGNOSIS)
         store.new_directory(incident.id)
         name = store.write_snapshot(incident.id, 1, snapshot)
@@ -245,14 +243,109 @@ def test_a_broken_snapshot_is_told_beside_the_page(run: Run, keep: Keep, store: 
     assert "snapshot-001.json: cannot be read" in result.stderr
 
 
-def test_report_says_plainly_that_it_is_not_there_yet(run: Run, keep: Keep) -> None:
+def test_show_draws_both_gauges_against_their_limits(
+    run: Run, keep: Keep, store: Store, clock: Callable[[], datetime]
+) -> None:
+    keep()
+    rise = [(-3000, 100, 1_000), (-2000, 8_000, 1_000), (-10, 16_000, 50_000), (300, 30, 1_000)]
+    for seconds, orphan, mem in rise:
+        store.append_sample(Sample(at=clock.time + timedelta(seconds=seconds), orphan=orphan, mem=mem))
+
+    lines = run("show", "last").stdout.splitlines()
+
+    place = lines.index("Gauges")
+    orphan, mem, times = lines[place + 1 : place + 4]
+    assert re.match(r"  orphan  \S *\S *█ *\S  peak 65,535 of 65,536 \(100 %\)$", orphan), orphan
+    assert re.match(r"  mem     \S *\S *[▄▅]+ *\S  peak 195 MiB of 391 MiB \(50 %\)$", mem), mem
+    assert orphan.index("peak") == mem.index("peak")
+    assert times.endswith("a full column is the limit")
+
+
+def test_show_without_readings_says_so(run: Run, keep: Keep, store: Store) -> None:
+    (store.path(keep()) / "snapshot-001.json").unlink()
+
+    result = run("show", "last")
+
+    assert "no readings" in result.stdout
+    assert "snapshot-001.json" in result.stderr
+
+
+def test_show_on_a_terminal_without_unicode_draws_with_plain_characters(keep: Keep, store: Store) -> None:
+    keep()
+    environ = os.environ | {"STATE_DIRECTORY": str(store.directory), "PYTHONIOENCODING": "ascii"}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "agent", "incidents", "show", "last"], capture_output=True, check=False, env=environ
+    )
+
+    assert (0, b"") == (done.returncode, done.stderr)
+    shown = done.stdout.decode("ascii")
+    assert re.search(r"^  orphan  # +peak 65,535 of 65,536", shown, re.MULTILINE)
+    assert '"Nov 22 15:05:39 web1 kernel: [100.000001] TCP: too many orphaned sockets"' in shown
+
+
+def test_report_writes_one_page_under_the_incidents_name(
+    run: Run, keep: Keep, tell: Tell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     incident_id = keep()
+    tell(incident_id, "pager", "gave_up", "HTTP 503")
+    monkeypatch.chdir(tmp_path)
 
     result = run("report", "last")
 
-    assert (result.exit_code, result.stdout) == (1, "")
-    assert "not part of this release yet" in result.stderr
-    assert incident_id in result.stderr
+    target = tmp_path / f"{incident_id}.html"
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"{incident_id}.html\n", "")
+    assert target.stat().st_mode & 0o007 == 0
+    page = target.read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    for part in (incident_id, DIAGNOSIS.summary, "65,535", "snapshot-001.json", "the kernel ran out", "HTTP 503"):
+        assert part in page, part
+
+
+def test_report_takes_its_charts_from_history(
+    run: Run, keep: Keep, store: Store, clock: Callable[[], datetime]
+) -> None:
+    keep()
+    before = run("report", "last", "--output", "-").stdout
+    for seconds in range(-600, 0, 10):
+        store.append_sample(Sample(at=clock.time + timedelta(seconds=seconds), orphan=4_321, mem=1_000))
+
+    after = run("report", "last", "--output", "-").stdout
+
+    assert "4,321 at first" not in before
+    assert "4,321 at first" in after
+
+
+def test_report_goes_into_a_file_a_directory_or_standard_output(run: Run, keep: Keep, tmp_path: Path) -> None:
+    incident_id = keep()
+    (tmp_path / "there").mkdir()
+
+    run("report", "last", "--output", str(tmp_path / "page.html"))
+    into = run("report", "last", "--output", str(tmp_path / "there"))
+    out = run("report", "last", "--output", "-")
+
+    assert f"{tmp_path}/there/{incident_id}.html\n" == into.stdout
+    pages = [(tmp_path / "page.html").read_text(), (tmp_path / "there" / f"{incident_id}.html").read_text(), out.stdout]
+    assert 1 == len(set(pages))
+
+
+@pytest.mark.parametrize("name", ["snapshot-001.json", "notice-001.json"])
+def test_report_tells_on_the_page_which_file_could_not_be_read(run: Run, keep: Keep, store: Store, name: str) -> None:
+    (store.path(keep()) / name).write_text("{")
+
+    result = run("report", "last", "--output", "-")
+
+    assert result.exit_code == 0
+    assert f"{name}: cannot be read" in result.stdout
+
+
+def test_report_that_cannot_be_written_is_one_line(run: Run, keep: Keep, tmp_path: Path) -> None:
+    keep()
+
+    result = run("report", "last", "--output", str(tmp_path / "none" / "x.html"))
+
+    assert (1, 1) == (result.exit_code, len(result.stderr.splitlines()))
+    assert "No such file or directory" in result.stderr
 
 
 def test_export_packs_every_file_with_nobodys_name(run: Run, keep: Keep, store: Store, tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""render(story) -> one HTML page that needs nothing from anywhere and tells nobody that it was opened.
+
+Everything that the host said (names, lines, units, peers, raw texts) may have been chosen by an attacker. Three things
+stand against it: jinja2 escapes every value, ``finalize`` makes control and bidi characters visible in every value,
+and a Content-Security-Policy allows the one style sheet and the one script whose digests it names, and nothing else.
+"""
+
+import base64
+import hashlib
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from agent import __version__
+from agent.core.report import headline
+from agent.core.words import bytes_text, count_text, printable
+from agent.page import facts
+from agent.page.charts import SIZES, Frame, draw_bar, draw_tracks
+from agent.page.evidence import raw_evidence, visible
+from agent.page.series import Track, Tracks, build_tracks
+from agent.page.story import Story
+
+_HERE = Path(__file__).parent
+_TITLES = {"orphan": "Orphaned sockets", "mem": "TCP memory"}
+
+
+def render(story: Story) -> str:
+    """Render the page of an incident: the same story always gives the same text."""
+    incident, clock = story.incident, facts.Clock(story.zone, story.incident.opened_at)
+    tracks = build_tracks(incident, [snapshot for _, snapshot in story.snapshots], story.samples)
+    environment = _environment()
+    environment.filters["stamp"] = clock.stamp
+    environment.filters["moment"] = clock.moment
+    style, script = _source("page.css"), _source("page.js")
+    return environment.get_template("page.html.j2").render(
+        incident=incident,
+        diagnosis=incident.diagnosis,
+        headline=headline(incident),
+        figures=facts.figures(story, tracks),
+        facts=facts.facts(story, clock),
+        charts=_charts(story, tracks, clock),
+        penalty=facts.penalty(story),
+        changes=list(facts.changes(story, clock)),
+        table=facts.table(tracks, clock),
+        holds=_with_bars(facts.holds(incident)),
+        told=facts.told(story, clock),
+        gaps=(*story.unread, *incident.diagnosis.gaps),
+        raw=raw_evidence(story.snapshots),
+        style=style,
+        script=script,
+        policy=f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
+        "base-uri 'none'; form-action 'none'",
+        version=__version__,
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        finalize=_finalize,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["count"] = count_text
+    environment.filters["bytes"] = bytes_text
+    environment.filters["prose"] = facts.prose
+    environment.filters["numbers"] = facts.numbers
+    environment.filters["visible"] = visible
+    return environment
+
+
+def _finalize(value: object) -> object:
+    """Make every value that is no markup of ours printable; jinja2 escapes it after this."""
+    if isinstance(value, Markup):
+        return value
+    return printable(str(value)) if value is not None else ""
+
+
+def _source(name: str) -> Markup:
+    return Markup((_HERE / name).read_text(encoding="utf-8"))  # noqa: S704 - a file of this package
+
+
+def _digest(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _in_order(cause: str, tracks: Tracks) -> tuple[Track, ...]:
+    """Show the gauge first that the cause is about."""
+    both = (tracks.orphans, tracks.memory)
+    return both[::-1] if cause == "tcp_memory" else both
+
+
+def _charts(story: Story, tracks: Tracks, clock: facts.Clock) -> list[dict[str, object]]:
+    shown = [track for track in _in_order(story.incident.cause, tracks) if track.points]
+    if not shown:
+        return []
+    start = min(track.points[0].at for track in shown)
+    end = max(start + timedelta(seconds=1), *(track.points[-1].at for track in shown))
+    frame = Frame(start, end, _moments(story), story.zone)
+    said = [facts.caption(track, clock) for track in shown]
+    texts = [f"{_TITLES[track.gauge]}. {each}" for track, each in zip(shown, said, strict=True)]
+    sizes = [draw_tracks(list(zip(shown, texts, strict=True)), frame, size) for size in SIZES]
+    return [
+        {"title": _TITLES[track.gauge], "gauge": track.gauge, "caption": each, "drawings": drawings}
+        for track, each, drawings in zip(shown, said, zip(*sizes, strict=True), strict=True)
+    ]
+
+
+def _moments(story: Story) -> tuple[datetime, ...]:
+    """List the moments at which a message is known to have come."""
+    incident = story.incident
+    known = {incident.opened_at, incident.last_seen_at}
+    return tuple(sorted(known | {event.at for event in incident.last_of_kind if event.at and event.at.tzinfo}))
+
+
+def _with_bars(holds: list[facts.Hold]) -> list[tuple[facts.Hold, Markup]]:
+    most = max((hold.value for hold in holds), default=0)
+    return [(hold, draw_bar(hold.value, most)) for hold in holds]
