@@ -48,8 +48,8 @@ def has_cgroup(cgroup: int | None) -> bool:
     return cgroup is not None and cgroup != ROOT_CGROUP
 
 
-class Tally(msgspec.Struct, frozen=True, kw_only=True):
-    """Sockets counted together.
+class Tally(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Sockets counted together; in JSON what is zero is left out.
 
     ``bytes`` is what the kernel charges for them; ``rmem_bytes`` and ``wmem_bytes`` are the received and the queued
     part of it. ``unread_bytes`` were not read by the application, ``unsent_bytes`` not acknowledged by the peer.
@@ -66,7 +66,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     probing: int = 0
 
 
-class PeerTally(msgspec.Struct, frozen=True, kw_only=True):
+class PeerTally(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Sockets towards one network, "192.0.2.0/24" or "2001:db8::/64"; None: the networks not counted one by one."""
 
     network: str | None
@@ -98,7 +98,7 @@ class Listener(msgspec.Struct, frozen=True, kw_only=True):
     namespace: int = 0
 
 
-class SocketGroup(msgspec.Struct, frozen=True, kw_only=True):
+class SocketGroup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Sockets of one cgroup and one service.
 
     ``port`` is the local port of connections that came in, ``to_port`` the peer's of those that went out; both None:

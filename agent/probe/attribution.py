@@ -1,0 +1,175 @@
+"""The sockets of this host in groups, with the names that belong to them: one dump, then the walks that name it.
+
+In the order of what is worth most: the sockets, the cgroups' paths, the other network namespaces, the processes.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from agent.core import procfs
+from agent.core.census import Census
+from agent.core.grouping import Grouped, group
+from agent.core.readings import Gap
+from agent.core.sockets import ROOT_CGROUP, STATES, Namespace, Process, SocketTable, State, has_cgroup
+from agent.core.words import count_text
+from agent.probe import namespaces, owners, sockdiag
+from agent.probe.pagesize import is_this_host
+from agent.probe.reading import Reading
+
+EPHEMERAL_PORTS = (32768, 60999)
+# Of the time there is, what the dump leaves to the names.
+DUMP_SHARE = 0.75
+# Groups and ports are numbered within 32 bits together with the namespace.
+DUMPED_AT_MOST = 64
+FILES_EACH = 256
+
+Clock = Callable[[], float]
+
+
+def take_sockets(
+    proc_root: Path,
+    deadline_seconds: float,
+    *,
+    names: owners.Names | None = None,
+    other_namespaces: bool = False,
+    clock: Clock = time.monotonic,
+) -> SocketTable:
+    """Count all TCP sockets in sight and find out whose they are, within so many seconds.
+
+    ``names`` remembers cgroups from one time to the next; ``other_namespaces`` looks into those as well (which needs
+    CAP_SYS_ADMIN). Never raises for what a host can look like: what could not be had is among the gaps.
+    """
+    if not is_this_host(proc_root):
+        why = "sockets are asked of the running kernel, and this tree is not its /proc"
+        return SocketTable(gaps=(Gap(what=sockdiag.WHAT, why=why),))
+    began = clock()
+    deadline = began + deadline_seconds
+    reading = Reading(proc_root)
+    sockstat = reading.parse("net/sockstat", procfs.parse_sockstat)
+    census = Census(_ephemeral_ports(reading))
+    gaps = _dump_here(census, began + DUMP_SHARE * deadline_seconds, clock)
+    complete = not gaps
+    spaces = namespaces.find_namespaces(proc_root, deadline, clock)
+    if other_namespaces and complete:
+        spaces, refused = _dump_there(proc_root, spaces, census, deadline, clock)
+        gaps += refused
+    grouped = group(census)
+    paths, missed = _find_paths(proc_root, grouped, names or owners.Names(), deadline, clock)
+    processes, unseen = _find_processes(proc_root, grouped, deadline, clock)
+    return SocketTable(
+        groups=tuple(replace(each, process=processes.get(inode)) for each, inode in grouped.groups),
+        listeners=tuple(replace(each, process=processes.get(inode)) for each, inode in grouped.listeners),
+        listening=census.listening,
+        paths=paths,
+        peers=grouped.peers,
+        minisocks=_by_name(census.minisocks),
+        namespaces=tuple(spaces),
+        sockstat=sockstat,
+        took_seconds=round(clock() - began, 6),
+        complete=complete,
+        gaps=(*gaps, *missed, *unseen),
+    )
+
+
+def _ephemeral_ports(reading: Reading) -> tuple[int, int]:
+    name = "sys/net/ipv4/ip_local_port_range"
+    found = reading.parse(name, lambda text, file: procfs.parse_sysctl(text, file, count=2))
+    return EPHEMERAL_PORTS if found is None else (found[0], found[1])
+
+
+def _dump_here(census: Census, deadline: float, clock: Clock) -> list[Gap]:
+    netlink = sockdiag.open_socket()
+    if isinstance(netlink, Gap):
+        return [netlink]
+    with netlink:
+        return sockdiag.dump(netlink, census, deadline, clock)
+
+
+def _dump_there(
+    proc_root: Path, spaces: list[Namespace], census: Census, deadline: float, clock: Clock
+) -> tuple[list[Namespace], list[Gap]]:
+    """Count the sockets of the other namespaces too; those that were reached get their numbers."""
+    reached: list[Namespace] = []
+    gaps: dict[Gap, None] = {}
+    for number, space in enumerate(spaces, start=1):
+        if number > DUMPED_AT_MOST or clock() > deadline:
+            reached.append(space)
+            continue
+        netlink = namespaces.open_in(proc_root, space)
+        if isinstance(netlink, Gap):
+            gaps[netlink] = None
+            reached.append(space)
+            continue
+        census.enter(number, _ephemeral_ports(Reading(proc_root)))
+        with netlink:
+            gaps |= dict.fromkeys(sockdiag.dump(netlink, census, deadline, clock))
+        reached.append(replace(space, number=number))
+    return reached, list(gaps)
+
+
+def _find_paths(
+    proc_root: Path, grouped: Grouped, names: owners.Names, deadline: float, clock: Clock
+) -> tuple[dict[int, str], list[Gap]]:
+    ids = {each.cgroup for each, _ in grouped.groups} | {each.cgroup for each, _ in grouped.listeners}
+    wanted = {number for number in ids if number is not None and has_cgroup(number)}
+    if not wanted:
+        return {}, []
+    root = owners.unified_root(proc_root)
+    if root is None:
+        return names.recall(wanted), [
+            Gap(what="names of cgroups", why="no cgroup2 is mounted where this process can see it")
+        ]
+    paths = owners.find_paths(root, wanted, deadline, clock)
+    names.remember(paths)
+    gaps = []
+    if ROOT_CGROUP not in paths:
+        gaps.append(Gap(what="names of cgroups", why="the time for it was over before all were looked at"))
+    return names.recall(wanted) | paths, gaps
+
+
+def _find_processes(
+    proc_root: Path, grouped: Grouped, deadline: float, clock: Clock
+) -> tuple[dict[int, Process], list[Gap]]:
+    """Find the processes in sight cheaply, and thoroughly those without which a group would have no name at all."""
+    wanted = {inode for _, inode in (*grouped.groups, *grouped.listeners)} - {0}
+    found = owners.find_processes(proc_root, wanted, deadline, files_each=FILES_EACH, clock=clock)
+    needed = _needed(grouped, found.processes)
+    more = owners.find_processes(proc_root, needed, deadline, clock=clock) if needed else found
+    processes = found.processes | more.processes
+    if not more.whole:
+        return processes, [Gap(what="processes", why="the time for it was over before all were looked at")]
+    if more.refused and len(processes) < len(wanted):
+        why = (
+            f"{count_text(more.refused)} processes of other users are closed to this one: units are named without "
+            "their programs"
+        )
+        return processes, [Gap(what="processes", why=why)]
+    return processes, []
+
+
+def _needed(grouped: Grouped, processes: dict[int, Process]) -> set[int]:
+    """Tell the sockets of groups that neither a cgroup nor a listener names."""
+    listened = {
+        (each.namespace, each.port)
+        for each, inode in grouped.listeners
+        if inode in processes or has_cgroup(each.cgroup)
+    }
+    return {
+        inode
+        for each, inode in grouped.groups
+        if inode
+        and inode not in processes
+        and not has_cgroup(each.cgroup)
+        and (each.namespace, each.port) not in listened
+    }
+
+
+def _by_name(minisocks: dict[int, int]) -> dict[State, int]:
+    named: dict[State, int] = {}
+    for code, count in minisocks.items():
+        state = STATES[code] if code < len(STATES) else "unknown"
+        named[state] = named.get(state, 0) + count
+    return named

@@ -1,0 +1,92 @@
+"""The network namespaces of a host: namespaces(7), network_namespaces(7), setns(2).
+
+Each has its own /proc/PID/net. The inode number of a file there tells namespaces apart, and sockstat counts the
+sockets in them, both without any privilege; to look at the sockets themselves takes CAP_SYS_ADMIN.
+"""
+
+import ctypes
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from agent.core import procfs
+from agent.core.readings import Gap
+from agent.core.sockets import Namespace
+from agent.probe import sockdiag
+from agent.probe.owners import process_ids, read_process
+from agent.probe.reading import Reading
+
+NAMESPACES_AT_MOST = 256
+_CLONE_NEWNET = 0x40000000
+
+Clock = Callable[[], float]
+
+
+def find_namespaces(proc_root: Path, deadline: float, clock: Clock = time.monotonic) -> list[Namespace]:
+    """List the network namespaces other than ours that a process lives in, with its oldest process."""
+    known = {_identity(proc_root, "self")}
+    found: list[Namespace] = []
+    for pid in process_ids(proc_root):
+        if clock() > deadline or len(found) >= NAMESPACES_AT_MOST:
+            break
+        identity = _identity(proc_root, str(pid))
+        if identity is None or identity in known:
+            continue
+        known.add(identity)
+        found.append(Namespace(process=read_process(proc_root, pid), inuse=_inuse(proc_root / str(pid))))
+    return found
+
+
+def open_in(proc_root: Path, namespace: Namespace) -> socket.socket | Gap:
+    """Open a sock_diag socket in another network namespace.
+
+    A socket stays in the namespace it was made in, so a thread of its own goes there, makes it and ends: nothing else
+    of this program ever leaves home.
+    """
+    made: list[socket.socket | Gap] = []
+
+    def go_and_make() -> None:
+        made.append(_enter(f"{proc_root}/{namespace.process.pid}/ns/net") or sockdiag.open_socket())
+
+    thread = threading.Thread(target=go_and_make)
+    thread.start()
+    thread.join()
+    return made[0]
+
+
+def _enter(path: str) -> Gap | None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        return _refused(error.errno)
+    try:
+        # os.setns() came with Python 3.12.
+        library = ctypes.CDLL(None, use_errno=True)
+        if library.setns(descriptor, _CLONE_NEWNET):
+            return _refused(ctypes.get_errno())
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _refused(code: int | None) -> Gap:
+    return Gap(what="sockets of other network namespaces", why=f"cannot be entered: {os.strerror(code or 0)}")
+
+
+def _identity(proc_root: Path, process: str) -> int | None:
+    try:
+        return os.stat(f"{proc_root}/{process}/net/sockstat").st_ino  # noqa: PTH116 - of thousands, Path would cost most
+    except OSError:
+        return None
+
+
+def _inuse(process: Path) -> int | None:
+    reading = Reading(process)
+    sockstat = reading.parse("net/sockstat", procfs.parse_sockstat)
+    tcp6 = reading.parse("net/sockstat6", procfs.parse_sockstat6)
+    if sockstat is None or sockstat.tcp.inuse is None:
+        return tcp6
+    return sockstat.tcp.inuse + (tcp6 or 0)

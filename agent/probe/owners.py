@@ -1,0 +1,170 @@
+"""Whose sockets they are: cgroup ids to paths, inodes to processes. proc(5), cgroups(7).
+
+A cgroup id is the inode number of its directory in the unified hierarchy, so a walk through the directories finds it.
+A process has a socket open when one of /proc/PID/fd/* is a link to "socket:[INODE]"; other users' links can be read
+only with CAP_SYS_PTRACE. Everything is bounded by a deadline: what was not reached in time is not known.
+"""
+
+import os
+import re
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from agent.core.naming import PATH_AT_MOST, parse_proc_cgroup
+from agent.core.sockets import ROOT_CGROUP, Process
+from agent.core.words import printable
+from agent.probe.files import Unreadable, read_bytes, readable_name
+
+GROUPS_AT_MOST = 50_000
+FILES_A_LOOK = 256
+NAMES_AT_MOST = 1024
+NAME_AT_MOST = 32
+
+_ESCAPED = re.compile(r"\\([0-7]{3})", re.ASCII)
+_SOCKET_LINK = "socket:["
+
+Clock = Callable[[], float]
+
+
+class Names:
+    """Paths of cgroups that were seen, so that one that is removed meanwhile can still be named."""
+
+    def __init__(self, most: int = NAMES_AT_MOST) -> None:
+        self._paths: OrderedDict[int, str] = OrderedDict()
+        self._most = most
+
+    def remember(self, paths: dict[int, str]) -> None:
+        """Keep these paths; the ones not asked for the longest time make room."""
+        for number, path in paths.items():
+            self._paths[number] = path
+            self._paths.move_to_end(number)
+        while len(self._paths) > self._most:
+            self._paths.popitem(last=False)
+
+    def recall(self, numbers: Collection[int]) -> dict[int, str]:
+        """Tell the paths that are known of these ids."""
+        return {number: self._paths[number] for number in numbers if number in self._paths}
+
+
+class Found(NamedTuple):
+    """What a search found; ``whole`` when it looked everywhere, ``refused`` counts the processes closed to us."""
+
+    processes: dict[int, Process]
+    whole: bool
+    refused: int
+
+
+def unified_root(proc_root: Path) -> Path | None:
+    """Find where the unified hierarchy of cgroups is mounted, from /proc/self/mountinfo.
+
+    Sample: "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw".
+    """
+    data = read_bytes(proc_root / "self/mountinfo")
+    for line in [] if isinstance(data, Unreadable) else os.fsdecode(data).splitlines():
+        before, _, after = line.partition(" - ")
+        fields = before.split(" ")
+        if after.startswith("cgroup2 ") and len(fields) > 4:  # noqa: PLR2004 - mount point is the fifth
+            return Path(_ESCAPED.sub(lambda match: chr(int(match[1], 8)), fields[4]))
+    return None
+
+
+def find_paths(root: Path, wanted: Collection[int], deadline: float, clock: Clock = time.monotonic) -> dict[int, str]:
+    """Find the paths of these cgroup ids below the mount; the root (1) is among them when all groups were looked at."""
+    paths: dict[int, str] = {}
+    left = set(wanted) - {ROOT_CGROUP}
+    waiting = deque([(str(root), "/")])
+    looked_at = 0
+    while waiting and left:
+        directory, path = waiting.popleft()
+        looked_at += 1
+        if clock() > deadline or looked_at > GROUPS_AT_MOST:
+            return paths
+        for number, child, name in _subgroups(directory):
+            child_path = f"{path.rstrip('/')}/{name}"
+            waiting.append((child, child_path))
+            if number in left:
+                left.discard(number)
+                paths[number] = printable(readable_name(child_path), PATH_AT_MOST)
+    return paths | {ROOT_CGROUP: "/"}
+
+
+def find_processes(
+    proc_root: Path,
+    wanted: Collection[int],
+    deadline: float,
+    *,
+    files_each: int | None = None,
+    clock: Clock = time.monotonic,
+) -> Found:
+    """Find a process for each of these socket inodes, going through the open files of all that we may look into.
+
+    ``files_each`` looks only at so many files of a process, the oldest first: what it listens on is among them.
+    """
+    processes: dict[int, Process] = {}
+    left, refused = set(wanted) - {0}, 0
+    for pid in process_ids(proc_root):
+        if not left:
+            break
+        try:
+            for count, inode in enumerate(islice(_socket_inodes(f"{proc_root}/{pid}/fd"), files_each)):
+                if inode in left:
+                    left.discard(inode)
+                    processes[inode] = read_process(proc_root, pid)
+                if count % FILES_A_LOOK == 0 and (not left or clock() > deadline):
+                    break
+        except PermissionError:
+            refused += 1
+        except OSError:
+            continue  # It ended meanwhile.
+        if clock() > deadline:
+            return Found(processes, whole=not left, refused=refused)
+    return Found(processes, whole=True, refused=refused)
+
+
+def read_process(proc_root: Path, pid: int) -> Process:
+    """Read what a process is called, and its cgroup; it may have ended, and its name is its own choice."""
+    comm = read_bytes(f"{proc_root}/{pid}/comm")
+    cgroup = read_bytes(f"{proc_root}/{pid}/cgroup")
+    return Process(
+        pid=pid,
+        name="?" if isinstance(comm, Unreadable) else printable(_text(comm).rstrip("\n"), NAME_AT_MOST),
+        cgroup=None if isinstance(cgroup, Unreadable) else parse_proc_cgroup(_text(cgroup)),
+    )
+
+
+def process_ids(proc_root: Path) -> list[int]:
+    """List the processes in sight, oldest number first."""
+    try:
+        names = os.listdir(proc_root)  # noqa: PTH208 - a host has thousands: no Path for each
+    except OSError:
+        return []
+    return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
+
+
+def _subgroups(directory: str) -> list[tuple[int, str, str]]:
+    """List inode, path and name of the groups right below one."""
+    try:
+        with os.scandir(directory) as entries:
+            return [(entry.inode(), entry.path, entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []  # Removed meanwhile: then its sockets have no path any more.
+
+
+def _socket_inodes(directory: str) -> Iterator[int]:
+    """List the inodes of the sockets among the open files of a process."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            try:
+                target = os.readlink(entry.path)  # noqa: PTH115 - a host has 100,000s: no Path for each
+            except FileNotFoundError:
+                continue  # Closed meanwhile.
+            if target.startswith(_SOCKET_LINK):
+                yield int(target[len(_SOCKET_LINK) : -1])
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="backslashreplace")

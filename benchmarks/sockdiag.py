@@ -1,0 +1,142 @@
+"""How long it takes to count a busy host's sockets, beside ``ss -tanmH`` on the same sockets in the same run.
+
+Helper processes hold real connections between addresses of 127.0.0.0/8, both ends of each. Then ss and the dump take
+turns, each in a process of its own, so that memory is the dump's own; the best of the rounds counts.
+
+    python -m benchmarks.sockdiag [SOCKETS...]
+"""
+
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from agent.core.census import Census
+from agent.probe import sockdiag
+from agent.probe.attribution import take_sockets
+from benchmarks.table import Row, print_table
+
+ROUNDS = 5
+SOCKETS = (80_000, 200_000)
+RSS_TARGET_MB = 40
+MEM_TARGET_PERCENT = 2
+RESERVE_BYTES = 1 << 20
+HELD_BY_ONE = 16_000
+ADDRESSES = 250
+PATIENCE_SECONDS = 60
+
+
+def hold(count: int, network: int) -> None:
+    """Make connections to ourselves at 127.NETWORK.0.0/24, some with unread data, and keep them until stdin ends."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    listener = socket.create_server(("0.0.0.0", 0), backlog=1000)
+    port = listener.getsockname()[1]
+    kept = []
+    for number in range(count // 2):
+        out = socket.create_connection((f"127.{network}.0.{number % ADDRESSES + 1}", port))
+        if number % 4 == 0:
+            out.send(b"nobody reads this")
+        kept += [out.detach(), listener.accept()[0].detach()]
+    print("ready", flush=True)
+    sys.stdin.read()
+
+
+@contextmanager
+def held(count: int) -> Iterator[None]:
+    """Keep so many sockets established while the block runs."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    share = min(HELD_BY_ONE, (most - 100) // 2 * 2)
+    shares = [min(share, count - begun) for begun in range(0, count, share)]
+    helpers = [start("--hold", str(each), str(number)) for number, each in enumerate(shares, start=1)]
+    try:
+        for helper in helpers:
+            assert helper.stdout is not None
+            assert helper.stdout.readline() == "ready\n", "a helper could not make its connections"
+        yield
+    finally:
+        for helper in helpers:
+            helper.communicate()
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "benchmarks.sockdiag", *arguments]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def measure() -> None:
+    """Dump once alone and once with names; print what it took and what was seen, as JSON."""
+    began = time.perf_counter()
+    census = Census()
+    netlink = sockdiag.open_socket()
+    assert isinstance(netlink, socket.socket), netlink
+    gaps = sockdiag.dump(netlink, census, time.monotonic() + PATIENCE_SECONDS)
+    dumped = time.perf_counter() - began
+    netlink.close()
+    began = time.perf_counter()
+    table = take_sockets(Path("/proc"), PATIENCE_SECONDS)
+    named = time.perf_counter() - began
+    assert not gaps, gaps
+    seen = sum(group.sockets for group in table.groups)
+    size = sum(group.bytes for group in table.groups)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(json.dumps({"dumped": dumped, "named": named, "seen": seen, "bytes": size, "peak": peak}))
+
+
+def run_ss() -> float:
+    began = time.perf_counter()
+    subprocess.run(["ss", "-tanmH"], stdout=subprocess.DEVNULL, check=True)
+    return time.perf_counter() - began
+
+
+def run_dump() -> dict[str, float]:
+    began = time.perf_counter()
+    took: dict[str, float] = json.loads(start("--measure").communicate()[0])
+    return took | {"whole": time.perf_counter() - began}
+
+
+def sockstat_mem() -> int:
+    """Read ``mem`` in bytes."""
+    line = next(line for line in Path("/proc/net/sockstat").read_text().splitlines() if line.startswith("TCP:"))
+    return int(line.split()[-1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def rows_of(count: int) -> list[Row]:
+    with held(count):
+        rounds = [(run_ss(), run_dump()) for _ in range(ROUNDS)]
+        mem = sockstat_mem()
+    ss = min(took for took, _ in rounds)
+    # Kernels from 6.0 keep up to 1 MiB of mem back for each CPU, whatever it really is.
+    beyond = abs(rounds[-1][1]["bytes"] - mem) - RESERVE_BYTES * (os.cpu_count() or 1)
+    off = max(0.0, beyond) * 100 / max(mem, 1)
+    best = {key: min(dump[key] for _, dump in rounds) for key in rounds[0][1]}
+    return [
+        Row(f"{count:,} sockets: ss -tanmH", ss, "s"),
+        Row(f"{count:,} sockets: dump, aggregated", best["dumped"], "s", ss),
+        Row(f"{count:,} sockets: dump, cgroups, processes, groups", best["named"], "s"),
+        Row(f"{count:,} sockets: all of it, with the start of Python", best["whole"], "s"),
+        Row(f"{count:,} sockets: seen", best["seen"], "sockets", count, at_least=True),
+        Row(f"{count:,} sockets: sum of charges, off from sockstat's mem", off, "%", MEM_TARGET_PERCENT),
+        Row(f"{count:,} sockets: resident memory at most", best["peak"] / 1e6, "MB", RSS_TARGET_MB),
+    ]
+
+
+def main() -> None:
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["--hold"]:
+        hold(*map(int, arguments[1:]))
+    elif arguments == ["--measure"]:
+        measure()
+    else:
+        for count in map(int, arguments or SOCKETS):
+            print_table(rows_of(count))
+
+
+if __name__ == "__main__":
+    main()

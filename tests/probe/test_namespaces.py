@@ -1,0 +1,94 @@
+"""Network namespaces for real: a process in one of its own, made by unshare(1)."""
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import wait_for
+
+from agent.core.readings import Gap
+from agent.core.sockets import Namespace, Process
+from agent.probe import namespaces
+from agent.probe.namespaces import find_namespaces, open_in
+
+PROC = Path("/proc")
+
+
+@pytest.fixture
+def stranger() -> Iterator[int]:
+    """A process in a network namespace of its own."""
+    made = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert made.stdin
+    assert made.stdout
+    try:
+        made.stdin.write(b"ready\n")
+        made.stdin.flush()
+        if not made.stdout.readline():
+            pytest.skip("no permission to make a network namespace")
+        yield made.pid
+    finally:
+        made.stdin.close()
+        made.stdout.close()
+        made.wait()
+
+
+def test_namespace_is_found_with_its_sockets_and_a_process(stranger: int) -> None:
+    found = {each.process.pid: each for each in find_namespaces(PROC, 1, lambda: 0)}
+
+    assert "cat" == found[stranger].process.name
+    assert 0 == found[stranger].inuse
+    assert os.getpid() not in found
+
+
+def test_namespace_is_found_once_however_many_live_in_it(stranger: int) -> None:
+    again = subprocess.Popen(
+        ["nsenter", "--net", "--target", str(stranger), "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert again.stdin
+    assert again.stdout
+    home = (PROC / "self/net/sockstat").stat().st_ino
+    try:
+        wait_for("the second process to be there", lambda: (PROC / f"{again.pid}/net/sockstat").stat().st_ino != home)
+        pids = {each.process.pid for each in find_namespaces(PROC, 1, lambda: 0)}
+    finally:
+        again.communicate()
+
+    assert {stranger} == pids & {stranger, again.pid}
+
+
+def test_search_ends_when_its_time_is_over(stranger: int) -> None:
+    assert [] == find_namespaces(PROC, 1, lambda: 2)
+
+
+def test_socket_of_another_namespace_stays_there_and_we_stay_here(stranger: int) -> None:
+    home = (PROC / "self/ns/net").readlink()
+    opened = open_in(PROC, Namespace(process=Process(pid=stranger, name="cat")))
+    if isinstance(opened, Gap):
+        pytest.skip(f"not permitted: {opened.why}")
+    with opened:
+        assert socket.AF_NETLINK == opened.family
+    assert home == (PROC / "self/ns/net").readlink()
+
+
+def test_namespace_that_is_gone_is_a_gap(tmp_path: Path) -> None:
+    found = open_in(tmp_path, Namespace(process=Process(pid=1, name="x")))
+
+    assert Gap(what="sockets of other network namespaces", why="cannot be entered: No such file or directory") == found
+
+
+def test_what_is_no_namespace_cannot_be_entered(tmp_path: Path) -> None:
+    (tmp_path / "1/ns").mkdir(parents=True)
+    (tmp_path / "1/ns/net").touch()
+
+    found = open_in(tmp_path, Namespace(process=Process(pid=1, name="x")))
+    assert isinstance(found, Gap)
+    assert found.why in {"cannot be entered: Invalid argument", "cannot be entered: Operation not permitted"}
+
+
+def test_bound_on_their_number_is_kept(stranger: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(namespaces, "NAMESPACES_AT_MOST", 0)
+
+    assert [] == find_namespaces(PROC, 1, lambda: 0)

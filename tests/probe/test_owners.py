@@ -1,0 +1,130 @@
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from agent.core.sockets import ROOT_CGROUP, Process
+from agent.probe import owners
+from agent.probe.owners import Names, find_paths, find_processes, read_process, unified_root
+
+
+def now() -> float:
+    return 0.0
+
+
+def make_groups(root: Path, *paths: str) -> dict[str, int]:
+    for path in paths:
+        (root / path).mkdir(parents=True)
+    return {path: (root / path).stat().st_ino for path in paths}
+
+
+def test_paths_are_found_by_inode_and_the_root_stands_for_a_whole_walk(tmp_path: Path) -> None:
+    ids = make_groups(tmp_path, "system.slice/nginx.service", "system.slice/b.service", "user.slice")
+    nginx = ids["system.slice/nginx.service"]
+
+    assert {nginx: "/system.slice/nginx.service", ROOT_CGROUP: "/"} == find_paths(tmp_path, {nginx, 2**40}, 1, now)
+
+
+def test_path_out_of_time_is_not_called_removed(tmp_path: Path) -> None:
+    ids = make_groups(tmp_path, "a/b/c")
+    times = iter([0.0, 0.0, 2.0])
+
+    assert {} == find_paths(tmp_path, ids.values(), 1, lambda: next(times))
+
+
+def test_group_names_are_escaped(tmp_path: Path) -> None:
+    ids = make_groups(tmp_path, "a\x1b[31m\u202e.service")
+
+    (path,) = [path for number, path in find_paths(tmp_path, ids.values(), 1, now).items() if number != ROOT_CGROUP]
+    assert "/a\\x1b[31m\\u202e.service" == path
+
+
+def test_tree_that_cannot_be_read_has_no_paths(tmp_path: Path) -> None:
+    assert {ROOT_CGROUP: "/"} == find_paths(tmp_path / "nowhere", {5}, 1, now)
+
+
+def test_unified_hierarchy_is_where_mountinfo_says(tmp_path: Path) -> None:
+    (tmp_path / "self").mkdir()
+    mountinfo = tmp_path / "self/mountinfo"
+    mountinfo.write_text(
+        "31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755\n"
+        "rubbish\n"
+        "41 31 0:38 / /sys/fs/cg\\040roup rw,nosuid shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
+    )
+
+    assert Path("/sys/fs/cg roup") == unified_root(tmp_path)
+    mountinfo.write_text("31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n")
+    assert unified_root(tmp_path) is None
+    assert unified_root(tmp_path / "nowhere") is None
+
+
+def test_removed_groups_are_remembered_and_the_oldest_forgotten() -> None:
+    names = Names(most=2)
+    names.remember({5: "/a", 6: "/b"})
+    names.remember({5: "/a"})
+    names.remember({7: "/c"})
+
+    assert {5: "/a", 7: "/c"} == names.recall({5, 6, 7, 8})
+
+
+def plant(proc: Path, pid: int, comm: str, cgroup: str, *targets: str) -> None:
+    files = proc / str(pid) / "fd"
+    files.mkdir(parents=True)
+    (proc / str(pid) / "comm").write_text(comm + "\n")
+    (proc / str(pid) / "cgroup").write_text(cgroup)
+    for number, target in enumerate(targets):
+        (files / str(number)).symlink_to(target)
+
+
+def test_process_is_found_by_its_open_socket(tmp_path: Path) -> None:
+    plant(tmp_path, 7, "cat", "0::/\n", "/dev/null", "pipe:[55]")
+    plant(tmp_path, 812, "nginx", "0::/system.slice/nginx.service\n", "/dev/null", "socket:[55]", "socket:[56]")
+    (tmp_path / "sys").mkdir()
+
+    found = find_processes(tmp_path, {55, 99, 0}, 1, clock=now)
+    assert {55: Process(pid=812, name="nginx", cgroup="/system.slice/nginx.service")} == found.processes
+    assert (True, 0) == (found.whole, found.refused)
+
+
+def test_process_list_out_of_time_is_not_whole(tmp_path: Path) -> None:
+    for pid in (1, 2):
+        plant(tmp_path, pid, "x", "0::/\n", "socket:[55]")
+    times = iter([0.0, 2.0, 2.0, 2.0])
+
+    assert not find_processes(tmp_path, {99}, 1, clock=lambda: next(times)).whole
+
+
+def test_names_of_processes_are_escaped(tmp_path: Path) -> None:
+    plant(tmp_path, 7, "a\x1b[2J\nb", "0::/x\x07\n")
+
+    assert Process(pid=7, name="a\\x1b[2J\\x0ab", cgroup="/x\\x07") == read_process(tmp_path, 7)
+
+
+def test_process_that_ended_has_no_name() -> None:
+    assert Process(pid=7, name="?") == read_process(Path("/nowhere"), 7)
+
+
+def test_real_socket_of_this_process_is_found() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        inode = os.fstat(listener.fileno()).st_ino
+        found = find_processes(Path("/proc"), {inode}, 1, clock=now)
+
+    assert os.getpid() == found.processes[inode].pid
+
+
+def test_only_so_many_files_of_a_process_are_looked_at(tmp_path: Path) -> None:
+    plant(tmp_path, 7, "x", "0::/\n", *(f"socket:[{number}]" for number in range(100, 200)))
+
+    assert 3 == len(find_processes(tmp_path, range(100, 200), 1, files_each=3, clock=now).processes)
+
+
+def test_processes_of_others_are_counted_as_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: str) -> None:
+        raise PermissionError
+
+    for pid in (1, 2):
+        plant(tmp_path, pid, "x", "0::/\n", "socket:[55]")
+    monkeypatch.setattr(owners, "_socket_inodes", refuse)
+
+    assert ({}, True, 2) == find_processes(tmp_path, {55}, 1, clock=now)
