@@ -4,24 +4,24 @@ One turn: read a batch, record what the kernel said, do what the clock asks for,
 second. The disk is the queue and every wake-up is a hint, so a turn too many or too late changes nothing.
 """
 
+import contextlib
 import logging
 import signal
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import Protocol
 
 from msgspec.structs import replace
 
 from agent import sdnotify
 from agent.config import channels
 from agent.core.kmsg import Detector
-from agent.core.model import Cursor, LogRecord, Snapshot
-from agent.core.readings import Gap
+from agent.core.model import LogRecord, Snapshot
 from agent.core.settings import Settings, SourceSettings
 from agent.courier import Courier
+from agent.following import Source, describe, local_now, merge, open_source, portions
 from agent.notifiers import ChannelError, build
 from agent.recorder import Decided, Recorder
 from agent.store import Store
@@ -30,56 +30,12 @@ log = logging.getLogger("sockmem-agent")
 
 WAIT_SECONDS = 1.0
 SAVE_SPACING = timedelta(seconds=5)
+# A suppressed line that nobody decided keeps the position back for no longer than this.
+SAVE_PATIENCE = timedelta(seconds=60)
 PRUNE_SPACING = timedelta(minutes=10)
+STOP_SECONDS = 1.5
 # A POST may take its whole deadline; a courier silent for longer than this is stuck, and systemd shall know.
 COURIER_PATIENCE_SECONDS = 90.0
-
-
-class Source(Protocol):
-    """Where records come from."""
-
-    def read(self) -> Iterator[LogRecord]:
-        """Yield one batch: only records that could matter."""
-
-    def wait(self, timeout: float) -> None:
-        """Return when there may be more, or after ``timeout`` seconds."""
-
-    def position(self) -> Cursor:
-        """Tell where the source was read to; moves on even when nothing matched."""
-
-    def gaps(self) -> tuple[Gap, ...]:
-        """Hand over what could not be read since the last call, each thing once."""
-
-    def close(self) -> None:
-        """Let go of everything."""
-
-
-def local_now() -> datetime:
-    """Tell the time with the local zone, which stamps without a zone are read in."""
-    return datetime.now(UTC).astimezone()
-
-
-def open_source(settings: SourceSettings, cursor: Cursor, now: Callable[[], datetime]) -> Source:
-    """Open the source that is configured; ``auto`` has been resolved before.
-
-    The modules are imported here so that a host without libsystemd can follow a file.
-    """
-    if settings.kind == "journal":
-        from agent.sources.journal import JournalSource  # noqa: PLC0415 - see the docstring
-
-        return JournalSource(settings.directory, settings.start, cursor)
-    if settings.kind == "file":
-        from agent.sources.logfile import LogFileSource  # noqa: PLC0415 - see the docstring
-
-        return LogFileSource(settings.paths, cursor, settings.start, now)
-    from agent.sources.kmsg import KmsgSource  # noqa: PLC0415 - see the docstring
-
-    return KmsgSource(start=settings.start, cursor=cursor)
-
-
-def merge(old: Cursor, new: Cursor) -> Cursor:
-    """Keep the positions of the sources that are not followed today."""
-    return Cursor(files=new.files or old.files, journal=new.journal or old.journal, kmsg=new.kmsg or old.kmsg)
 
 
 class Daemon:
@@ -109,7 +65,8 @@ class Daemon:
             proc_root=proc_root,
         )
         self._source = open_source(settings.source, self._recorder.resume.cursor, now)
-        self._detector = Detector()
+        self._detector = self._informed_detector()
+        self._troubles: set[str] = set()
         self._couriers: list[Courier] = []
         self._leaving: list[Courier] = []
         self._saved_at = self._pruned_at = now()
@@ -137,13 +94,22 @@ class Daemon:
                     self._reload = False
                     self._take_over(reread())
                 self._source.wait(min(WAIT_SECONDS, self._recorder.next_due()))
-        finally:
             sdnotify.notify("STOPPING=1")
+            # Not after a surprise: what it interrupted was read and is not stored, and no position may cover it.
             self._recorder.flush()
             self._save_position()
-            self._source.close()
-            for courier in [*self._couriers, *self._leaving]:
-                courier.stop(timeout=2.0)
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        """Let go of everything; the couriers share one patience."""
+        couriers = [*self._couriers, *self._leaving]
+        for courier in couriers:
+            courier.stop(timeout=0.0)
+        self._source.close()
+        deadline = time.monotonic() + STOP_SECONDS
+        for courier in couriers:
+            courier.stop(timeout=max(0.0, deadline - time.monotonic()))
 
     def turn(self) -> None:
         """Read one batch and record what it says, then do what the clock asks for."""
@@ -158,29 +124,71 @@ class Daemon:
             log.warning("%s: %s", gap.what, gap.why)
         if snapshot:
             kept = self._recorder.resume.cursor
-            self._recorder.handle(
-                [(replace(r, cursor=merge(kept, r.cursor)) if r.cursor else r, e) for r, e in decided], snapshot
-            )
+            whole = [(replace(r, cursor=merge(kept, r.cursor)) if r.cursor else r, e) for r, e in decided]
+            for portion in portions(whole):
+                self._recorder.handle(portion, snapshot)
+                self._feed()
         self._recorder.tick()
         now = self._now()
         if abs(now - self._saved_at) >= SAVE_SPACING:
             self._save_position()
-        if abs(now - self._pruned_at) >= PRUNE_SPACING:
+        if abs(now - self._pruned_at) >= PRUNE_SPACING and not self._recorder.dirty:
             self._pruned_at = now
-            for incident_id in self._store.prune(now):
-                log.info("incident %s removed: retention", incident_id)
+            self._prune(now)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _save_position(self) -> None:
-        """Save where the source was read to, unless something before that point is not decided or stored yet."""
-        self._saved_at = self._now()
-        if self._recorder.dirty or self._detector.waiting(self._now()):
+        """Save where the source was read to, unless something before that point is not stored or decided yet."""
+        now = self._now()
+        if self._recorder.dirty:
             return
-        kept = self._recorder.resume.cursor
-        cursor = merge(kept, self._source.position())
-        if cursor != kept:
-            self._recorder.save_position(cursor)
+        if self._detector.waiting(now) and abs(now - self._saved_at) < SAVE_PATIENCE:
+            return
+        self._saved_at = now
+        kept = self._recorder.resume
+        cursor = merge(kept.cursor, self._source.position())
+        if cursor != kept.cursor or kept.generation == 0:
+            with self._trouble("the position cannot be saved"):
+                # Without it a restart reads a little more again; that is no reason to stop watching now.
+                self._recorder.save_position(cursor)
+
+    def _prune(self, now: datetime) -> None:
+        """Apply retention, with the position on its own first: the incident that holds it may be the one to go."""
+        with self._trouble("retention cannot be applied"):
+            self._recorder.save_position(self._recorder.resume.cursor)
+            for incident_id in self._store.prune(now):
+                log.info("incident %s removed: retention", incident_id)
+
+    @contextlib.contextmanager
+    def _trouble(self, what: str) -> Iterator[None]:
+        """Go on after a failure of the disk that loses nothing; tell it once, and in the status until it is over."""
+        try:
+            yield
+        except OSError as error:
+            if what not in self._troubles:
+                log.error("%s: %s: %s", what, error.filename, error.strerror)  # noqa: TRY400 - the text says it
+            self._troubles.add(what)
+        else:
+            self._troubles.discard(what)
+
+    def _informed_detector(self) -> Detector:
+        """Make a detector that knows the newest events, so that what follows a restart is held against them."""
+        detector = Detector()
+        last = self._recorder.last
+        for event in last.last_of_kind if last else ():
+            remembered = LogRecord(
+                text="",
+                line=event.line,
+                source=event.source,
+                provenance=event.provenance,
+                ordinal=-2,  # Close by the clock only: whether it stood directly before is not known any more.
+                at=event.at,
+                uptime=event.uptime,
+                host=event.host,
+            )
+            detector.remember(remembered, event)
+        return detector
 
     def _start_couriers(self) -> list[Courier]:
         couriers = [
@@ -203,7 +211,11 @@ class Daemon:
         for courier in self._couriers:
             if courier.failure:
                 raise courier.failure
-        if all(time.monotonic() - c.last_progress < COURIER_PATIENCE_SECONDS for c in self._couriers):
+        self._feed()
+
+    def _feed(self) -> None:
+        couriers = [*self._couriers, *self._leaving]
+        if all(time.monotonic() - c.last_progress < COURIER_PATIENCE_SECONDS for c in couriers):
             sdnotify.notify(f"WATCHDOG=1\nSTATUS={self.status()}")
 
     def status(self) -> str:
@@ -218,7 +230,7 @@ class Daemon:
                 f"; {still} incident {last.id}: {last.cause} ({last.confidence}), {sum(last.events.values())} lines"
             )
         troubles = [trouble for courier in self._couriers if (trouble := courier.status())]
-        return "; ".join([state, *troubles])
+        return "; ".join([state, *sorted(self._troubles), *troubles])
 
     def _take_over(self, settings: Settings | None) -> None:
         """Go on with a new configuration; None means that it was bad, and the old one stays."""
@@ -226,15 +238,13 @@ class Daemon:
             return
         try:
             notifiers = [build(channel) for channel in channels(settings)]
-        except ChannelError as error:
+            source = self._open_again(settings.source)
+        except (ChannelError, ImportError, OSError) as error:
             log.error("%s; the old configuration stays", error)  # noqa: TRY400 - the text is the whole story
             return
-        if settings.source != self._settings.source:
-            self._recorder.flush()
-            self._save_position()
+        if source:
             self._source.close()
-            self._source = open_source(settings.source, self._recorder.resume.cursor, self._now)
-            self._detector = Detector()
+            self._source, self._detector = source, self._informed_detector()
         for courier in self._couriers:
             courier.stop(timeout=0.0)
         self._leaving, self._couriers = [*self._leaving, *self._couriers], []
@@ -247,6 +257,14 @@ class Daemon:
         self._recorder.channels = tuple(c.name for c in self._channels)
         log.info("configuration reloaded; following %s", describe(settings.source))
 
+    def _open_again(self, settings: SourceSettings) -> Source | None:
+        """Open the new source of a new configuration before the old one is let go of; None when it is the same."""
+        if settings == self._settings.source:
+            return None
+        self._recorder.flush()
+        self._save_position()
+        return open_source(settings, self._recorder.resume.cursor, self._now)
+
     def _on_stop(self, signum: int, frame: FrameType | None) -> None:
         del signum, frame
         self._stopping = True
@@ -254,10 +272,3 @@ class Daemon:
     def _on_reload(self, signum: int, frame: FrameType | None) -> None:
         del signum, frame
         self._reload = True
-
-
-def describe(settings: SourceSettings) -> str:
-    """Name a source as people know it."""
-    if settings.kind == "file":
-        return ", ".join(settings.paths)
-    return "the journal" if settings.kind == "journal" else "/dev/kmsg"

@@ -27,6 +27,7 @@ FOLLOW_UPS = (timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=30))
 SNAPSHOT_SPACING = timedelta(seconds=60)
 SNAPSHOTS_AT_MOST = 60
 COMMIT_SPACING = timedelta(seconds=1)
+LOOK_SPACING = timedelta(seconds=1)
 # Samples from just before the first event belong to its peak: the line comes when the limit is already reached.
 PEAK_LEAD = timedelta(seconds=2 * SAMPLE_SECONDS)
 
@@ -74,7 +75,8 @@ class Recorder:
         self.resume, incident = store.newest_commit()
         self._sampler = Sampler(store, now, proc_root)
         self._ticked_at = now()
-        self.last: Incident | None = incident
+        self._looked: Snapshot | None = None
+        self.last = incident or _newest(store)
         self._open = self._take_up(incident) if incident else None
 
     @property
@@ -85,8 +87,11 @@ class Recorder:
     # --- the main thread calls these --------------------------------------------------------------------------------
 
     def look(self) -> Snapshot:
-        """Take the snapshot of an event, before any thinking."""
-        return take_snapshot(self._proc_root, self._now(), "event")
+        """Take the snapshot of an event, before any thinking; in a storm one a second is enough."""
+        now = self._now()
+        if not (self._open and self._looked and timedelta(0) <= now - self._looked.taken_at < LOOK_SPACING):
+            self._looked = take_snapshot(self._proc_root, now, "event")
+        return self._looked
 
     def handle(self, decided: Sequence[Decided], snapshot: Snapshot) -> None:
         """Fold events that were read in one batch; ``snapshot`` was taken when the first of them was seen."""
@@ -202,11 +207,13 @@ class Recorder:
         attempt = 0
         while not self._store.new_directory((incident := make(attempt)).id):
             attempt += 1
+        # What a crash left here was taken nearer to the event than ours.
+        left = self._store.left_behind(incident.id)
         name = self._store.write_snapshot(incident.id, 1, snapshot)
         taken_at = snapshot.taken_at
         self._open = _Open(
-            incident=replace(incident, snapshots=(name,)),
-            snapshot=snapshot,
+            incident=replace(incident, snapshots=(*(n for n, _ in left), name)),
+            snapshot=left[0][1] if left else snapshot,
             arrived_at=taken_at,
             committed_at=taken_at - COMMIT_SPACING,
             snapshot_at=taken_at,
@@ -299,3 +306,13 @@ class Recorder:
             if incident.opened_at - PEAK_LEAD <= sample.at <= incident.last_seen_at + self.quiet:
                 peak = folding.raise_peak(peak, sample)
         return peak
+
+
+def _newest(store: Store) -> Incident | None:
+    """Read the newest incident that can be read, for the status line and for late suppressed lines."""
+    for incident_id in reversed(store.ids()):
+        try:
+            return store.load(incident_id)
+        except StoreError:
+            continue  # Told by broken() at every start.
+    return None

@@ -3,6 +3,8 @@ from datetime import timedelta
 import pytest
 from harness import write_proc
 
+from agent import recorder as module
+from agent.core import incident as folding
 from agent.core.model import Notice
 from agent.core.settings import StoreSettings
 from agent.recorder import Recorder
@@ -333,3 +335,72 @@ def test_warnings_can_be_switched_off(store, make_recorder, clock, proc_root):
     run_for(recorder, clock, 60)
 
     assert [] == store.ids()
+
+
+def test_a_storm_does_not_push_the_time_before_it_out_of_the_history(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    run_for(recorder, clock, 600)
+    start = clock.time
+    for number in range(2_000):
+        clock.advance(0.01)
+        recorder.handle([make_decided(offset=number)], recorder.look())
+    history = recorder._sampler.history
+
+    assert history[0].at <= start - timedelta(seconds=580)
+    recorder.flush()
+    assert {"too_many_orphans": 2_000} == store.load(store.resolve("last")).events
+
+
+def test_a_cause_that_goes_to_and_fro_is_told_once_in_a_while(store, make_recorder, make_decided, clock, monkeypatch):
+    recorder = make_recorder()
+    causes = iter(["orphans", "tcp_memory"] * 1_000)
+    real = module.diagnose
+    monkeypatch.setattr(
+        module, "diagnose", lambda *args: module.replace(real(*args), cause=next(causes), confidence="likely")
+    )
+    for number in range(120):
+        clock.advance(1)
+        recorder.handle([make_decided(offset=number)], recorder.look())
+        recorder.tick()
+
+    assert ["opened", "updated"] == told(store)
+
+
+def test_a_snapshot_that_a_crash_left_is_named_by_the_replay(store, make_recorder, make_decided, proc_root):
+    first = make_recorder()
+    write_proc(proc_root, orphan=8_190)
+    snapshot = first.look()
+    decided = make_decided()
+    incident_id = folding.incident_id(decided[1].at, decided[1].line)
+    store.new_directory(incident_id)
+    store.write_snapshot(incident_id, 1, snapshot)
+    write_proc(proc_root, orphan=3)
+    recorder = make_recorder()
+    recorder.handle([decided], recorder.look())
+    incident = store.load(store.resolve("last"))
+
+    assert ("snapshot-001.json", "snapshot-002.json") == incident.snapshots
+    assert 8_190 == incident.diagnosis.mechanism.orphan
+
+
+def test_a_log_whose_clock_is_ahead_closes_no_incident_before_it_opened(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.handle([make_decided(at=clock.time + timedelta(hours=2))], recorder.look())
+    run_for(recorder, clock, 301)
+    incident = store.load(store.resolve("last"))
+
+    assert incident.closed_at == incident.opened_at
+
+
+def test_a_history_that_cannot_be_written_is_told_once_and_stops_nothing(
+    store, make_recorder, make_decided, clock, caplog
+):
+    recorder = make_recorder()
+    for path in (store.directory / "history").iterdir():
+        path.unlink()
+    (store.directory / "history").rmdir()
+    run_for(recorder, clock, 60)
+    recorder.handle([make_decided()], recorder.look())
+
+    assert ["opened"] == told(store)
+    assert 1 == caplog.text.count("the history cannot be written")

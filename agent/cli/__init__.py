@@ -4,6 +4,8 @@ The service must stay small in memory, so ``run`` never imports what only a term
 """
 
 import importlib
+import os
+import sys
 
 import click
 
@@ -55,5 +57,12 @@ def group() -> None:
 
 
 def main() -> None:
-    """Run the command line."""
-    group(prog_name="sockmem-agent")
+    """Run the command line; an output that cannot be written gets one line and no traceback."""
+    try:
+        try:
+            group(prog_name="sockmem-agent")
+        finally:
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # What is left in the buffer has nowhere to go.
+        sys.exit(f"sockmem-agent: {error.filename or 'standard output'}: {error.strerror}")

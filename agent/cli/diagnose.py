@@ -94,12 +94,13 @@ def _diagnose_incident(text: str, config_path: Path | None) -> Diagnosis:
     with exits(EX_NOINPUT):
         incident_id = store.resolve(text)
         incident = store.load(incident_id)
-        snapshots = store.snapshots(incident_id)
+        snapshots, gaps = store.readable_snapshots(incident_id)
         history = store.history(incident.opened_at - HISTORY, incident.last_seen_at + HISTORY)
     if not snapshots:
-        fail(EX_NOINPUT, f"incident {incident_id} has no snapshot: there is nothing to diagnose again")
+        fail(EX_NOINPUT, f"incident {incident_id} has no snapshot that can be read: nothing to diagnose again")
     taken = [snapshot for snapshot in snapshots if snapshot.trigger in {"event", "pressure"}] or snapshots
-    return diagnose(taken[-1], incident.last_of_kind, history)
+    found = diagnose(taken[-1], incident.last_of_kind, history)
+    return replace(found, gaps=(*found.gaps, *gaps))
 
 
 def _find_tree(proc_root: str | None) -> Path:

@@ -79,7 +79,16 @@ def command(path: Path | None, proc_root: Path) -> None:
     if settings is None:
         sys.exit(EX_CONFIG)
     store = Store(state_directory(settings, os.environ, os.geteuid()), settings.store)
-    build(settings, store, proc_root).run(lambda: read_settings(path))
+    daemon = build(settings, store, proc_root)
+    try:
+        daemon.run(lambda: read_settings(path))
+    except OSError as error:
+        log.critical(
+            "stopping: %s: %s; what was read and not stored is read again at the next start",
+            error.filename,
+            error.strerror,
+        )
+        sys.exit(1)
 
 
 def build(settings: Settings, store: Store, proc_root: Path) -> Daemon:
@@ -93,5 +102,5 @@ def build(settings: Settings, store: Store, proc_root: Path) -> Daemon:
     except StoreError as error:
         log.error("%s", error)  # noqa: TRY400 - as above
     except OSError as error:
-        log.error("cannot open the source: %s; see sockmem-agent doctor", error)  # noqa: TRY400 - as above
+        log.error("cannot start: %s: %s; see sockmem-agent doctor", error.filename, error.strerror)  # noqa: TRY400 - as above
     sys.exit(1)

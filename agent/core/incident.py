@@ -124,8 +124,11 @@ def is_another(incident: Incident, at: datetime, quiet: timedelta) -> bool:
 
 
 def close(incident: Incident, now: datetime, quiet: timedelta) -> Incident:
-    """Close an incident: at the end of its quiet period by the log's clock, or now where that lies ahead."""
-    return replace(incident, closed_at=min(now, incident.last_seen_at + quiet))
+    """Close an incident: at the end of its quiet period by the log's clock, or now where that lies ahead.
+
+    A log whose clock is ahead of ours closes with its last event, never before it.
+    """
+    return replace(incident, closed_at=max(incident.last_seen_at, min(now, incident.last_seen_at + quiet)))
 
 
 def judge_again(incident: Incident, diagnosis: Diagnosis) -> Incident:
@@ -168,18 +171,21 @@ def notify_reason(incident: Incident, told: Notice | None, now: datetime) -> tup
         return "sockmem.incident.opened", warned if incident.class_ == "pressure" else "the kernel ran out"
     if incident.closed_at is not None:
         return None if told.data.closed_at is not None else ("sockmem.incident.resolved", "quiet again")
-    worse = _worse(incident, told.data, may_grow=told.type.endswith("opened") or now - told.at >= UPDATE_SPACING)
+    worse = _worse(incident, told.data, spaced=told.type.endswith("opened") or now - told.at >= UPDATE_SPACING)
     return ("sockmem.incident.updated", worse) if worse else None
 
 
-def _worse(incident: Incident, before: Incident, *, may_grow: bool) -> str | None:
-    """Say in what an incident is worse than it was told to be, if it is."""
+def _worse(incident: Incident, before: Incident, *, spaced: bool) -> str | None:
+    """Say in what an incident is worse than it was told to be, if it is.
+
+    ``spaced``: nobody was told of a change just now. What can go to and fro must wait for that; what cannot, need not.
+    """
     if incident.class_ != before.class_:
         return "the kernel ran out, as the gauges had warned"
-    if incident.cause != before.cause:
+    if incident.cause != before.cause and (spaced or incident.cause == "both"):
         return f"the cause is now {incident.cause}, it was {before.cause}"
     if incident.pressure and before.pressure and incident.pressure.level > before.pressure.level:
         return incident.pressure.claim
-    if may_grow and events_total(incident) >= WORSE_FACTOR * max(1, events_total(before)):
+    if spaced and events_total(incident) >= WORSE_FACTOR * max(1, events_total(before)):
         return f"{events_total(incident)} events, {events_total(before)} when last told"
     return None

@@ -50,7 +50,8 @@ def title(notice: Notice) -> str:
     host = printable(incident.host or "unknown host", 64)
     state = _STATES[notice.type]
     if notice.type == "sockmem.incident.resolved" and incident.closed_at is not None:
-        state += f" after {duration_text(seconds_between(incident.opened_at, incident.closed_at))}"
+        lasted = seconds_between(incident.opened_at, incident.last_seen_at)
+        state += f", lasted {duration_text(lasted)}" if lasted >= 1 else ""
     return f"{host}: {headline(incident)} ({state})"
 
 
@@ -221,9 +222,8 @@ def _events_text(incident: Incident) -> str:
 
 
 def _span(incident: Incident) -> str:
-    until = incident.closed_at or incident.last_seen_at
-    seconds = seconds_between(incident.opened_at, until)
-    word = "over after" if incident.closed_at else "going on for"
+    seconds = seconds_between(incident.opened_at, incident.last_seen_at)
+    word = "over, lasted" if incident.closed_at else "going on for"
     return f", {word} {duration_text(seconds)}" if seconds > 0 else ""
 
 

@@ -165,8 +165,8 @@ def _facts(notice: Notice, incident: Incident) -> list[tuple[str, str]]:
 
 def _span(notice: Notice, incident: Incident) -> tuple[str, str]:
     if incident.closed_at is not None:
-        lasted = (incident.closed_at - incident.opened_at).total_seconds()
-        return "Lasted", f"{duration_text(lasted)}\n({_clock(incident.opened_at)} to {_clock(incident.closed_at)})"
+        lasted = (incident.last_seen_at - incident.opened_at).total_seconds()
+        return "Lasted", f"{duration_text(lasted)}\n({_clock(incident.opened_at)} to {_clock(incident.last_seen_at)})"
     lasts = (notice.at - incident.opened_at).total_seconds()
     ago = f"\n({duration_text(lasts)} so far)" if lasts >= 1 else ""
     return "Since", f"{_clock(incident.opened_at)}{ago}"

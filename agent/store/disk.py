@@ -1,8 +1,10 @@
 """Files that are whole or not there: write aside, fsync, rename, fsync the directory (rename(2), fsync(2))."""
 
 import contextlib
+import errno
 import fcntl
 import os
+import stat
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,7 +41,18 @@ def sync_directory(path: Path) -> None:
 def write_whole(path: Path, data: bytes) -> None:
     """Put a file in place in one step, mode 0640; its directory still has to be flushed by the caller."""
     aside = path.with_name(f".{path.name}.new")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+    try:
+        _write_through(aside, data)
+        aside.rename(path)
+    except OSError as error:
+        error.filename = str(path)  # write(2) and fsync(2) do not say which file it was.
+        with contextlib.suppress(OSError):
+            aside.unlink()  # A full disk must not stay full because of us.
+        raise
+
+
+def _write_through(path: Path, data: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
     try:
         os.fchmod(descriptor, FILE_MODE)
         view = memoryview(data)
@@ -48,7 +61,6 @@ def write_whole(path: Path, data: bytes) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    aside.rename(path)
 
 
 def write_json(path: Path, value: msgspec.Struct) -> None:
@@ -59,10 +71,25 @@ def write_json(path: Path, value: msgspec.Struct) -> None:
 def read_json(path: Path, kind: type[T]) -> T:
     """Read a struct back, or say in one line which file is broken and what to do."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        return msgspec.json.decode(_read_regular(path), type=kind)
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise StoreError(f"{path}: cannot be read ({why}); move it away, or restore it from a backup") from error
+
+
+def _read_regular(path: Path) -> bytes:
+    """Read a regular file; a FIFO in its place would wait for a writer for ever."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - a descriptor
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        return file.read()
+
+
+def set_aside(path: Path) -> Path:
+    """Move a file that cannot be read out of the way, next to where it was."""
+    aside = path.with_name(f"{path.name}.broken")
+    path.rename(aside)
+    return aside
 
 
 def hold_lock(directory: Path) -> int:

@@ -30,6 +30,9 @@ class History:
         try:
             os.fchmod(descriptor, FILE_MODE)
             os.write(descriptor, self._begin + msgspec.json.encode(sample) + b"\n")
+        except OSError as error:
+            self._begin, error.filename = b"\n", str(path)
+            raise
         finally:
             os.close(descriptor)
         self._begin = b""

@@ -5,6 +5,7 @@ yet. A directory without it is what a crash left: the evidence in it is kept, an
 it again by its id.
 """
 
+import logging
 import os
 import re
 import shutil
@@ -16,19 +17,24 @@ from typing import NamedTuple
 import msgspec
 
 from agent.core.model import Cursor, Incident, Notice, Receipt, Resume, Sample, Snapshot
+from agent.core.readings import Gap
 from agent.core.settings import StoreSettings
 from agent.store.disk import (
     StoreError,
     hold_lock,
     make_directory,
     read_json,
+    set_aside,
     size_of,
     sync_directory,
     write_json,
 )
 from agent.store.history import History
 
+log = logging.getLogger("sockmem-agent")
+
 INCIDENT = "incident.json"
+OWED_AT_MOST = 64
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
 
 
@@ -98,6 +104,17 @@ class Store:
         """Read the snapshots that an incident names, oldest first."""
         return [read_json(self.path(incident_id) / name, Snapshot) for name in self.load(incident_id).snapshots]
 
+    def readable_snapshots(self, incident_id: str) -> tuple[list[Snapshot], list[Gap]]:
+        """Read the snapshots that can be read, oldest first, and say why the others cannot."""
+        found: list[Snapshot] = []
+        gaps: list[Gap] = []
+        for name in self.load(incident_id).snapshots:
+            try:
+                found.append(read_json(self.path(incident_id) / name, Snapshot))
+            except StoreError as error:
+                gaps.append(Gap(what=name, why=str(error)))
+        return found, gaps
+
     def notices(self, incident_id: str) -> list[tuple[str, Notice, dict[str, Receipt]]]:
         """Read an incident's notices, each with its name and the receipts by channel."""
         found = []
@@ -115,10 +132,13 @@ class Store:
     def pending(self, channel: str) -> list[Pending]:
         """List the committed notices that this channel owes and has no receipt for, oldest first.
 
-        A look at the names alone decides for an incident that is told: only what is left is opened.
+        A look at the names alone decides for an incident that is told: only what is left is opened, and of a long
+        backlog only the beginning, since a channel sends one after the other.
         """
-        found = []
+        found: list[Pending] = []
         for incident_id in sorted(self._names()):
+            if len(found) >= OWED_AT_MOST:
+                break
             try:
                 names = {entry.name for entry in os.scandir(self.path(incident_id))}
             except FileNotFoundError:
@@ -164,6 +184,16 @@ class Store:
         make_directory(path)
         return True
 
+    def left_behind(self, incident_id: str) -> list[tuple[str, Snapshot]]:
+        """Read the snapshots that a crash left in the directory of an incident that is not committed yet."""
+        found = []
+        for path in sorted(self.path(incident_id).glob("snapshot-*.json")):
+            try:
+                found.append((path.name, read_json(path, Snapshot)))
+            except StoreError as error:
+                log.warning("%s", error)
+        return found
+
     def write_snapshot(self, incident_id: str, number: int, snapshot: Snapshot) -> str:
         """Write a snapshot under the next free number from ``number`` on, and return its name.
 
@@ -206,13 +236,16 @@ class Store:
     def newest_commit(self) -> tuple[Resume, Incident | None]:
         """Find where to read on, and the incident that is still open.
 
-        The highest generation of cursor.json and all incidents is the truth. A file that cannot be read is a
-        StoreError for cursor.json (an administrator decides), and told by ``broken`` for an incident.
+        The highest generation of cursor.json and all incidents is the truth. A cursor.json that cannot be read is set
+        aside and told: a host that nobody watches is worse than one that is watched from a little later on. An
+        incident that cannot be read is told by ``broken``.
         """
         newest = Resume(generation=0, cursor=Cursor())
         path = self.directory / "cursor.json"
-        if path.exists():
-            newest = read_json(path, Resume)
+        try:
+            newest = read_json(path, Resume) if path.exists() else newest
+        except StoreError as error:
+            log.error("%s; set aside as %s: reading goes on from the newest incident", error, set_aside(path).name)  # noqa: TRY400 - the text is the whole story
         open_incident: tuple[int, str] | None = None
         for incident_id, commit in self._commits():
             if commit.resume is None:

@@ -69,8 +69,10 @@ def test_title_of_memory_names_its_share() -> None:
 
 
 def test_title_of_a_resolved_incident_says_how_long() -> None:
-    incident = make_incident(closed_at=NOW + timedelta(seconds=312))
-    assert title(make_notice(incident, "sockmem.incident.resolved")).endswith("(resolved after 5 min 12 s)")
+    incident = make_incident(closed_at=NOW + timedelta(seconds=612))
+    longer = replace(incident, last_seen_at=incident.opened_at + timedelta(seconds=312))
+    assert title(make_notice(longer, "sockmem.incident.resolved")).endswith("(resolved, lasted 5 min 12 s)")
+    assert title(make_notice(incident, "sockmem.incident.resolved")).endswith("(resolved)")
 
 
 def test_title_of_a_test_says_that_nothing_is_wrong() -> None:

@@ -116,7 +116,7 @@ def test_an_update_says_what_changed() -> None:
 def test_a_resolved_incident_says_how_long_and_the_peak() -> None:
     said = all_text(message(make_notice("sockmem.incident.resolved")))
 
-    assert "*Lasted*\n17 min\n(22 Nov 15:05:39 UTC to 22 Nov 15:22:39 UTC)" in said
+    assert "*Lasted*\n12 min\n(22 Nov 15:05:39 UTC to 22 Nov 15:17:39 UTC)" in said
     assert "131,080" in said
 
 

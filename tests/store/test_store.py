@@ -1,3 +1,5 @@
+import errno
+import os
 import stat
 from datetime import timedelta
 
@@ -145,11 +147,39 @@ def test_the_highest_generation_is_where_to_read_on(store, keep, make_decided):
     assert store.newest_commit()[0].cursor == Cursor(journal="new")
 
 
-def test_a_cursor_that_cannot_be_read_is_an_error_with_the_mend(store):
+def test_a_cursor_that_cannot_be_read_is_set_aside_and_the_newest_incident_says_where_to_read_on(store, keep, caplog):
+    keep(generation=4)
     (store.directory / "cursor.json").write_bytes(b"")
 
-    with pytest.raises(StoreError, match=r"cursor\.json: cannot be read .* move it away"):
-        store.newest_commit()
+    assert 4 == store.newest_commit()[0].generation
+    assert "cursor.json: cannot be read" in caplog.text
+    assert (store.directory / "cursor.json.broken").exists()
+
+
+def test_a_fifo_in_the_place_of_an_incident_does_not_hang(store, keep):
+    path = store.path(keep()) / "incident.json"
+    path.unlink()
+    os.mkfifo(path)
+
+    assert [path.parent.name] == [name for name, _ in store.broken()]
+
+
+def test_a_write_that_fails_names_the_file_and_leaves_nothing_behind(store, keep, monkeypatch):
+    directory = store.path(keep())
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+
+    with pytest.raises(OSError, match=r"No space left on device: .*/cursor\.json"):
+        store.save_cursor(Resume(generation=1, cursor=Cursor()))
+    assert [] == [p for p in (*store.directory.iterdir(), *directory.iterdir()) if p.name.endswith(".new")]
+
+
+def test_snapshots_that_can_be_read_are_read_and_the_others_are_gaps(store, keep):
+    incident_id = keep()
+    (store.path(incident_id) / "snapshot-001.json").write_text("null")
+    found, gaps = store.readable_snapshots(incident_id)
+
+    assert [] == found
+    assert ["snapshot-001.json"] == [gap.what for gap in gaps]
 
 
 def test_a_second_service_is_refused(store):

@@ -1,0 +1,84 @@
+"""What a source is to the main loop: opened by its kind, read in batches, its position merged with those of others."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from agent.core.model import Cursor, LogRecord
+from agent.core.readings import Gap
+from agent.core.settings import SourceSettings
+from agent.recorder import Decided
+
+# A backlog of many incidents is worked off in portions, since each costs several fsyncs and systemd waits for us.
+PORTION = 50
+
+
+class Source(Protocol):
+    """Where records come from."""
+
+    def read(self) -> Iterator[LogRecord]:
+        """Yield one batch: only records that could matter."""
+
+    def wait(self, timeout: float) -> None:
+        """Return when there may be more, or after ``timeout`` seconds."""
+
+    def position(self) -> Cursor:
+        """Tell where the source was read to; moves on even when nothing matched."""
+
+    def gaps(self) -> tuple[Gap, ...]:
+        """Hand over what could not be read since the last call, each thing once."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+
+def local_now() -> datetime:
+    """Tell the time with the local zone, which stamps without a zone are read in."""
+    return datetime.now(UTC).astimezone()
+
+
+def open_source(settings: SourceSettings, cursor: Cursor, now: Callable[[], datetime]) -> Source:
+    """Open the source that is configured; ``auto`` has been resolved before.
+
+    The modules are imported here so that a host without libsystemd can follow a file.
+    """
+    if settings.kind == "journal":
+        from agent.sources.journal import JournalSource  # noqa: PLC0415 - see the docstring
+
+        return JournalSource(settings.directory, settings.start, cursor)
+    if settings.kind == "file":
+        from agent.sources.logfile import LogFileSource  # noqa: PLC0415 - see the docstring
+
+        return LogFileSource(settings.paths, cursor, settings.start, now)
+    from agent.sources.kmsg import KmsgSource  # noqa: PLC0415 - see the docstring
+
+    return KmsgSource(start=settings.start, cursor=cursor)
+
+
+def merge(old: Cursor, new: Cursor) -> Cursor:
+    """Keep the positions of logs that are not followed today, but none of another kind of source.
+
+    A log that is followed again goes on where it was left. Another kind has the same events under other names, and
+    what was told from one must not be told again from the other.
+    """
+    return replace(new, files={**old.files, **new.files}) if new.files else new
+
+
+def portions(decided: list[Decided]) -> Iterator[list[Decided]]:
+    """Cut a batch into portions; a suppressed line stays with the event behind it."""
+    start = 0
+    while start < len(decided):
+        end = start + PORTION
+        while end < len(decided) and decided[end - 1][1].kind == "suppressed":
+            end += 1
+        yield decided[start:end]
+        start = end
+
+
+def describe(settings: SourceSettings) -> str:
+    """Name a source as people know it."""
+    if settings.kind == "file":
+        return ", ".join(settings.paths)
+    return "the journal" if settings.kind == "journal" else "/dev/kmsg"
