@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -17,34 +16,21 @@ from agent.core import incident as folding
 from agent.core.diagnose import diagnose
 from agent.core.gauge import sample_of
 from agent.core.model import Cursor, Event, Incident, LogRecord, Notice, Peak, Pressure, Resume, Snapshot
-from agent.probe import take_snapshot
+from agent.opened import ATTRIBUTION_DELAY, COMMIT_SPACING, Opened, begin, take_up
+from agent.probe import Names, take_snapshot, take_sockets
 from agent.sampler import SAMPLE_SECONDS, Sampler
 from agent.store import Store, StoreError
 
 log = logging.getLogger("sockmem-agent")
 
-FOLLOW_UPS = (timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=30))
 SNAPSHOT_SPACING = timedelta(seconds=60)
 SNAPSHOTS_AT_MOST = 60
-COMMIT_SPACING = timedelta(seconds=1)
 LOOK_SPACING = timedelta(seconds=1)
+ATTRIBUTION_SECONDS = 3.0
 # Samples from just before the first event belong to its peak: the line comes when the limit is already reached.
 PEAK_LEAD = timedelta(seconds=2 * SAMPLE_SECONDS)
 
 Decided = tuple[LogRecord, Event]
-
-
-class _Open(NamedTuple):
-    """The incident that is being fed, and what is not in it: its evidence, its clock, its last word to people."""
-
-    incident: Incident
-    snapshot: Snapshot
-    arrived_at: datetime
-    committed_at: datetime
-    snapshot_at: datetime
-    follow_ups: tuple[datetime, ...]
-    told: Notice | None
-    dirty: bool
 
 
 class Recorder:
@@ -74,9 +60,10 @@ class Recorder:
         self._proc_root = proc_root
         self.resume, incident = store.newest_commit()
         self._sampler = Sampler(store, now, proc_root)
+        self._names = Names()
         self._ticked_at = now()
         self._looked: Snapshot | None = None
-        self.last = incident or _newest(store)
+        self.last = incident or store.newest()
         self._open = self._take_up(incident) if incident else None
 
     @property
@@ -119,12 +106,16 @@ class Recorder:
         """Do what is due by the clock: samples, follow-ups, commits, the end of an incident."""
         now = self._now()
         if now < self._ticked_at:
-            self._follow_the_clock_back(now)
+            # Somebody set the clock back: nothing may wait for a time that lies an hour ahead.
+            self._sampler.due = now
+            self._open = self._open.back_to(now) if self._open else None
         self._ticked_at = now
         if self._sampler.tick(now) and self._sampler.pressure and self.warns:
             self._feel(self._sampler.pressure, now)
         if self._open is None:
             return
+        if self._open.attribute_at and now >= self._open.attribute_at and not self._open.dirty:
+            self._attribute()
         if self._open.follow_ups and now >= self._open.follow_ups[0]:
             self._follow_up(now)
         if self._open.dirty and now - self._open.committed_at >= COMMIT_SPACING:
@@ -134,11 +125,7 @@ class Recorder:
 
     def next_due(self) -> float:
         """Tell in how many seconds ``tick`` has something to do."""
-        due = [self._sampler.due]
-        if self._open:
-            due += self._open.follow_ups[:1]
-            if self._open.dirty:
-                due.append(self._open.committed_at + COMMIT_SPACING)
+        due: list[datetime] = [self._sampler.due, *(self._open.due() if self._open else ())]
         return max(0.0, (min(due) - self._now()).total_seconds())
 
     def flush(self) -> None:
@@ -153,37 +140,16 @@ class Recorder:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _take_up(self, incident: Incident) -> _Open | None:
+    def _take_up(self, incident: Incident) -> Opened | None:
         """Go on with the incident that was open when the process before us ended."""
         now = self._now()
         try:
-            notices = self._store.notices(incident.id)
-            snapshots = self._store.snapshots(incident.id)
+            return take_up(self._store, incident, now)
         except StoreError as error:
             log.error("incident %s is closed as it stands: %s", incident.id, error)  # noqa: TRY400 - the text says it
             self.last = folding.close(incident, now, self.quiet)
             self._store.commit(self.last)
             return None
-        return _Open(
-            incident=incident,
-            snapshot=[s for s in snapshots if s.trigger in {"event", "pressure"}][-1],
-            arrived_at=now,
-            committed_at=now - COMMIT_SPACING,
-            snapshot_at=snapshots[-1].taken_at,
-            follow_ups=(),
-            told=notices[-1][1] if notices else None,
-            dirty=False,
-        )
-
-    def _follow_the_clock_back(self, now: datetime) -> None:
-        """Somebody set the clock back: nothing may wait for a time that lies an hour ahead."""
-        self._sampler.due = now
-        if self._open:
-            self._open = self._open._replace(
-                arrived_at=min(now, self._open.arrived_at),
-                committed_at=min(now, self._open.committed_at),
-                follow_ups=(),
-            )
 
     def _feel(self, pressure: Pressure, now: datetime) -> None:
         """Open an incident because of the gauges, or keep the open one from closing while they are high."""
@@ -210,17 +176,8 @@ class Recorder:
         # What a crash left here was taken nearer to the event than ours.
         left = self._store.left_behind(incident.id)
         name = self._store.write_snapshot(incident.id, 1, snapshot)
-        taken_at = snapshot.taken_at
-        self._open = _Open(
-            incident=replace(incident, snapshots=(*(n for n, _ in left), name)),
-            snapshot=left[0][1] if left else snapshot,
-            arrived_at=taken_at,
-            committed_at=taken_at - COMMIT_SPACING,
-            snapshot_at=taken_at,
-            follow_ups=tuple(taken_at + after for after in FOLLOW_UPS),
-            told=None,
-            dirty=True,
-        )
+        incident = replace(incident, snapshots=(*(n for n, _ in left), name))
+        self._open = begin(incident, *(left[0] if left else (name, snapshot)), now=snapshot.taken_at)
 
     def _fold(self, record: LogRecord, event: Event, at: datetime, snapshot: Snapshot) -> None:
         assert self._open is not None  # noqa: S101 - the callers have looked
@@ -229,7 +186,12 @@ class Recorder:
         spaced = snapshot.taken_at - self._open.snapshot_at >= SNAPSHOT_SPACING
         if (spaced or not known) and event.kind != "suppressed" and len(incident.snapshots) < SNAPSHOTS_AT_MOST:
             incident = self._keep(incident, snapshot)
-            self._open = self._open._replace(snapshot=snapshot, snapshot_at=snapshot.taken_at)
+            self._open = self._open._replace(
+                snapshot=snapshot,
+                snapshot_name=incident.snapshots[-1],
+                snapshot_at=snapshot.taken_at,
+                attribute_at=snapshot.taken_at + ATTRIBUTION_DELAY,
+            )
         self._open = self._open._replace(incident=incident, arrived_at=snapshot.taken_at, dirty=True)
         self._cover(record)
 
@@ -247,6 +209,14 @@ class Recorder:
     def _cover(self, record: LogRecord) -> None:
         """Note that everything up to this record is in the open incident."""
         self.resume = Resume(generation=self.resume.generation + 1, cursor=record.cursor or self.resume.cursor)
+
+    def _attribute(self) -> None:
+        """Add to the newest snapshot who holds the sockets; the next commit judges it."""
+        assert self._open is not None  # noqa: S101 - the caller has looked
+        table = take_sockets(self._proc_root, ATTRIBUTION_SECONDS, names=self._names)
+        snapshot = replace(self._open.snapshot, sockets=table)
+        self._store.amend_snapshot(self._open.incident.id, self._open.snapshot_name, snapshot)
+        self._open = self._open._replace(snapshot=snapshot, attribute_at=None, dirty=True)
 
     def _follow_up(self, now: datetime) -> None:
         assert self._open is not None  # noqa: S101 - the caller has looked
@@ -306,13 +276,3 @@ class Recorder:
             if incident.opened_at - PEAK_LEAD <= sample.at <= incident.last_seen_at + self.quiet:
                 peak = folding.raise_peak(peak, sample)
         return peak
-
-
-def _newest(store: Store) -> Incident | None:
-    """Read the newest incident that can be read, for the status line and for late suppressed lines."""
-    for incident_id in reversed(store.ids()):
-        try:
-            return store.load(incident_id)
-        except StoreError:
-            continue  # Told by broken() at every start.
-    return None

@@ -8,9 +8,8 @@ it again by its id.
 import logging
 import os
 import re
-import shutil
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,13 +18,13 @@ import msgspec
 from agent.core.model import Cursor, Incident, Notice, Receipt, Resume, Sample, Snapshot
 from agent.core.readings import Gap
 from agent.core.settings import StoreSettings
+from agent.store import retention
 from agent.store.disk import (
     StoreError,
     hold_lock,
     make_directory,
     read_json,
     set_aside,
-    size_of,
     sync_directory,
     write_json,
 )
@@ -79,7 +78,7 @@ class Store:
 
     def ids(self) -> list[str]:
         """List the committed incidents, oldest first."""
-        return sorted(name for name in self._names() if (self.path(name) / INCIDENT).exists())
+        return sorted(name for name in self.names() if (self.path(name) / INCIDENT).exists())
 
     def path(self, incident_id: str) -> Path:
         """Name the directory of an incident."""
@@ -136,7 +135,7 @@ class Store:
         backlog only the beginning, since a channel sends one after the other.
         """
         found: list[Pending] = []
-        for incident_id in sorted(self._names()):
+        for incident_id in sorted(self.names()):
             if len(found) >= OWED_AT_MOST:
                 break
             try:
@@ -160,7 +159,7 @@ class Store:
     def broken(self) -> list[tuple[str, str]]:
         """List the directories that hold no readable incident, each with the reason."""
         found = []
-        for name in sorted(self._names()):
+        for name in sorted(self.names()):
             if not (self.path(name) / INCIDENT).exists():
                 found.append((name, "interrupted before it was committed; the evidence in it is kept"))
                 continue
@@ -203,6 +202,10 @@ class Store:
             number += 1
         write_json(path, snapshot)
         return path.name
+
+    def amend_snapshot(self, incident_id: str, name: str, snapshot: Snapshot) -> None:
+        """Write a snapshot again with what was found out since."""
+        write_json(self.path(incident_id) / name, snapshot)
 
     def write_notice(self, incident_id: str, number: int, notice: Notice) -> str:
         """Write a notice and return its name."""
@@ -255,41 +258,26 @@ class Store:
                 open_incident = (commit.resume.generation, incident_id)
         return newest, self.load(open_incident[1]) if open_incident else None
 
-    def prune(self, now: datetime, *, dry_run: bool = False) -> list[str]:
-        """Remove what retention no longer keeps, oldest first, and return the ids.
+    def newest(self) -> Incident | None:
+        """Read the newest incident that can be read."""
+        for incident_id in reversed(self.ids()):
+            try:
+                return self.load(incident_id)
+            except StoreError:
+                continue  # Told by broken() at every start.
+        return None
 
-        An open incident, one with a notice still owed, and the newest one are never removed.
-        """
-        keep = self.settings
-        removed: list[str] = []
+    def prune(self, now: datetime, *, dry_run: bool = False) -> list[str]:
+        """Remove what retention no longer keeps, oldest first, and return the ids."""
         if not self._incidents.is_dir():
-            return removed
+            return []
         self._history.prune(now, dry_run=dry_run)
-        ids = self.ids()
-        sizes = {i: size_of(self.path(i)) for i in ids}
-        total = sum(sizes.values())
-        free = shutil.disk_usage(self._incidents).free
-        for incident_id in ids[:-1]:
-            too_old = now - _opened_at(incident_id) > timedelta(days=keep.keep_days)
-            too_many = len(ids) - len(removed) > keep.keep_count
-            if not (too_old or too_many or total > keep.keep_bytes or free < keep.min_free_bytes):
-                break
-            if not self._is_done(incident_id):
-                continue
-            removed.append(incident_id)
-            total -= sizes[incident_id]
-            free += sizes[incident_id]
-            if not dry_run:
-                (self.path(incident_id) / INCIDENT).unlink()
-                shutil.rmtree(self.path(incident_id))
-        for name in set(self._names()) - set(ids):
-            if now - _opened_at(name) > timedelta(days=keep.keep_days) and not dry_run:
-                shutil.rmtree(self.path(name))
-        return removed
+        return retention.prune(self, self.settings, now, dry_run=dry_run)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
+        """List the directories that are incidents by their name, committed or not."""
         try:
             return [e.name for e in os.scandir(self._incidents) if _ID.fullmatch(e.name) and e.is_dir()]
         except FileNotFoundError:
@@ -304,16 +292,3 @@ class Store:
                 yield incident_id, read_json(self.path(incident_id) / INCIDENT, _Commit)
             except StoreError:
                 continue  # Told by broken() at every start; one bad file must not stop the service.
-
-    def _is_done(self, incident_id: str) -> bool:
-        """Tell whether an incident is closed and everybody was told; a broken one is done with."""
-        try:
-            if self.load(incident_id).closed_at is None:
-                return False
-            return all(set(notice.channels) <= set(receipts) for _, notice, receipts in self.notices(incident_id))
-        except StoreError:
-            return True
-
-
-def _opened_at(incident_id: str) -> datetime:
-    return datetime.strptime(incident_id[:16], "%Y%m%dT%H%M%S%z")

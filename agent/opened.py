@@ -1,0 +1,83 @@
+"""The incident that is being fed, and what is not in it: its evidence, its clocks, its last word to people."""
+
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from agent.core.model import Incident, Notice, Snapshot
+from agent.store import Store
+
+FOLLOW_UPS = (timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=30))
+COMMIT_SPACING = timedelta(seconds=1)
+# Who holds the sockets is asked when the notice is on its way: it may take seconds, and people are told first.
+ATTRIBUTION_DELAY = timedelta(milliseconds=250)
+# Of an event that is older, the sockets of now say nothing.
+ATTRIBUTION_AGE = timedelta(seconds=60)
+
+
+class Opened(NamedTuple):
+    """An open incident; ``snapshot`` is the one that is judged, ``dirty`` says that events wait for their commit."""
+
+    incident: Incident
+    snapshot: Snapshot
+    snapshot_name: str
+    arrived_at: datetime
+    committed_at: datetime
+    snapshot_at: datetime
+    follow_ups: tuple[datetime, ...]
+    attribute_at: datetime | None
+    told: Notice | None
+    dirty: bool
+
+    def due(self) -> list[datetime]:
+        """Tell when there is something to do."""
+        if self.dirty:
+            return [*self.follow_ups[:1], self.committed_at + COMMIT_SPACING]
+        return [*self.follow_ups[:1], *([self.attribute_at] if self.attribute_at else [])]
+
+    def back_to(self, now: datetime) -> "Opened":
+        """Follow a clock that was set back."""
+        return self._replace(
+            arrived_at=min(now, self.arrived_at),
+            committed_at=min(now, self.committed_at),
+            snapshot_at=min(now, self.snapshot_at),
+            attribute_at=min(now, self.attribute_at) if self.attribute_at else None,
+            follow_ups=(),
+        )
+
+
+def begin(incident: Incident, name: str, snapshot: Snapshot, now: datetime) -> Opened:
+    """Open an incident, whose snapshot to judge has this name."""
+    is_old = abs(now - incident.last_seen_at) > ATTRIBUTION_AGE
+    return Opened(
+        incident=incident,
+        snapshot=snapshot,
+        snapshot_name=name,
+        arrived_at=now,
+        committed_at=now - COMMIT_SPACING,
+        snapshot_at=now,
+        follow_ups=tuple(now + after for after in FOLLOW_UPS),
+        attribute_at=None if is_old else now + ATTRIBUTION_DELAY,
+        told=None,
+        dirty=True,
+    )
+
+
+def take_up(store: Store, incident: Incident, now: datetime) -> Opened:
+    """Go on with an incident that was open when the process before us ended; StoreError when its files are gone."""
+    notices = store.notices(incident.id)
+    named = list(zip(incident.snapshots, store.snapshots(incident.id), strict=True))
+    name, snapshot = next(
+        ((name, each) for name, each in reversed(named) if each.trigger in {"event", "pressure"}), named[-1]
+    )
+    return Opened(
+        incident=incident,
+        snapshot=snapshot,
+        snapshot_name=name,
+        arrived_at=now,
+        committed_at=now - COMMIT_SPACING,
+        snapshot_at=named[-1][1].taken_at,
+        follow_ups=(),
+        attribute_at=None,
+        told=notices[-1][1] if notices else None,
+        dirty=False,
+    )

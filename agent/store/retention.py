@@ -1,0 +1,77 @@
+"""What is kept: by age, by number, by bytes and by the space that others need; the oldest goes first."""
+
+import shutil
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+from agent.core.model import Incident, Notice, Receipt
+from agent.core.settings import StoreSettings
+from agent.store.disk import StoreError, size_of
+
+
+class Incidents(Protocol):
+    """What retention has to know of the store."""
+
+    def ids(self) -> list[str]:
+        """List the committed incidents, oldest first."""
+
+    def names(self) -> list[str]:
+        """List all directories of incidents."""
+
+    def path(self, incident_id: str) -> Path:
+        """Name the directory of an incident."""
+
+    def load(self, incident_id: str) -> Incident:
+        """Read an incident."""
+
+    def notices(self, incident_id: str) -> list[tuple[str, Notice, dict[str, Receipt]]]:
+        """Read an incident's notices with their receipts."""
+
+
+def prune(store: Incidents, keep: StoreSettings, now: datetime, *, dry_run: bool) -> list[str]:
+    """Remove what is no longer kept and return the ids.
+
+    An open incident, one with a notice still owed, and the newest one are never removed.
+    """
+    ids = store.ids()
+    sizes = {incident_id: size_of(store.path(incident_id)) for incident_id in ids}
+    total = sum(sizes.values())
+    free = shutil.disk_usage(store.path("")).free
+    removed: list[str] = []
+    for incident_id in ids[:-1]:
+        too_old = now - _opened_at(incident_id) > timedelta(days=keep.keep_days)
+        too_many = len(ids) - len(removed) > keep.keep_count
+        if not (too_old or too_many or total > keep.keep_bytes or free < keep.min_free_bytes):
+            break
+        if _is_done(store, incident_id):
+            removed.append(incident_id)
+            total -= sizes[incident_id]
+            free += sizes[incident_id]
+    interrupted = [
+        name for name in set(store.names()) - set(ids) if now - _opened_at(name) > timedelta(days=keep.keep_days)
+    ]
+    if not dry_run:
+        _remove(store.path(name) for name in (*removed, *interrupted))
+    return removed
+
+
+def _remove(directories: Iterable[Path]) -> None:
+    for directory in directories:
+        (directory / "incident.json").unlink(missing_ok=True)  # First, so that half a directory is no incident.
+        shutil.rmtree(directory)
+
+
+def _is_done(store: Incidents, incident_id: str) -> bool:
+    """Tell whether an incident is closed and everybody was told; a broken one is done with."""
+    try:
+        if store.load(incident_id).closed_at is None:
+            return False
+        return all(set(notice.channels) <= set(receipts) for _, notice, receipts in store.notices(incident_id))
+    except StoreError:
+        return True
+
+
+def _opened_at(incident_id: str) -> datetime:
+    return datetime.strptime(incident_id[:16], "%Y%m%dT%H%M%S%z")
