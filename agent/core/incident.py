@@ -24,6 +24,7 @@ from agent.core.model import (
     Cursor,
     Diagnosis,
     Event,
+    Holder,
     Incident,
     Notice,
     NoticeType,
@@ -186,6 +187,20 @@ def _worse(incident: Incident, before: Incident, *, spaced: bool) -> str | None:
         return f"the cause is now {incident.cause}, it was {before.cause}"
     if incident.pressure and before.pressure and incident.pressure.level > before.pressure.level:
         return incident.pressure.claim
+    if spaced and (name := _main_holder(incident.diagnosis)) and not _main_holder(before.diagnosis):
+        return f"it is known by now who holds most: {name}"
     if spaced and events_total(incident) >= WORSE_FACTOR * max(1, events_total(before)):
         return f"{events_total(incident)} events, {events_total(before)} when last told"
     return None
+
+
+def _main_holder(diagnosis: Diagnosis) -> str | None:
+    """Name who holds at least half of what ran out, orphans or bytes, if anybody does who has a name."""
+
+    def share(holder: Holder) -> int:
+        return holder.orphans if diagnosis.cause == "orphans" else holder.bytes
+
+    largest = max(diagnosis.holders, key=share, default=None)
+    if largest is None or 2 * share(largest) < max(1, sum(share(holder) for holder in diagnosis.holders)):
+        return None
+    return largest.unit or largest.container or largest.process

@@ -140,23 +140,8 @@ class Reader:
         slash_24 = _SLASH_24
         last = end - size
         while offset <= last:
-            (
-                start,
-                state,
-                sport,
-                dport,
-                upper,
-                lower,
-                unread,
-                unsent,
-                inode,
-                group,
-                cgroup,
-                memory,
-                rmem,
-                forward,
-                wmem,
-            ) = unpack(buffer, offset)
+            (start, state, sport, dport, upper, lower, unread, unsent,
+             inode, group, cgroup, memory, rmem, forward, wmem) = unpack(buffer, offset)  # fmt: skip
             if start != head or memory != memory_header or group != cgroup_header:
                 break
             key = (state, near[sport] or far[dport], ~upper if upper else lower & slash_24, cgroup, not inode)

@@ -171,6 +171,12 @@ class Detector:
         self._held.append(Held(record, event, chain))
         return []
 
+    def remember(self, record: LogRecord, event: Event) -> None:
+        """Take in an event that was decided before a restart: what follows may be close to it."""
+        self._previous = (record, event)
+        if event.kind != "suppressed":
+            self._recent.append(record)
+
     def waiting(self, now: datetime) -> bool:
         """Say whether a suppressed line is undecided; nobody waits longer for one than the window.
 

@@ -16,6 +16,8 @@ MARKERS = (
     b"out of memory -- consider tuning tcp_mem",
     b"s suppressed",
 )
+# journald writes text that is not clean as an array of bytes, which holds no text to look for.
+JSON_MARKERS = (*MARKERS, b'"MESSAGE":[', b'"MESSAGE" : [', b'"MESSAGE": [')
 # "last message repeated 3 times" means something only directly behind a line that holds a marker.
 REPEAT = b"ast message "
 
@@ -26,7 +28,8 @@ def candidates(block: bytes) -> Iterator[tuple[int, bytes]]:
     That is a line with a marker, and a line that may repeat one: directly behind it, or first in the block, where
     nobody here can tell what stood before. Lines over MAX_LINE_BYTES are no kernel's and are left out.
     """
-    starts = {start for marker in MARKERS if HOLDS(block, marker) for start in _starts(block, marker)}
+    markers = JSON_MARKERS if block[:1] == b"{" else MARKERS
+    starts = {start for marker in markers if HOLDS(block, marker) for start in _starts(block, marker)}
     if starts or REPEAT in _line(block, 0):
         starts |= _repeats(block, starts)
     for start in sorted(starts):

@@ -5,6 +5,7 @@ No man page rules them all: RFC 3164 and RFC 5424, ctime(3), dmesg(1), journalct
     Aug 18 08:33:14          Aug 18 2024 08:33:14      2024 Aug 18 08:33:14     Wed Feb 19 16:41:00 2020
     2024-08-18T08:33:14.204518+02:00                   Sun 2024-08-18 08:33:14 CEST
     1723962794.204518        [Mon Nov 16 14:55:04 2020]        2020-11-16T14:55:04,372320+00:00
+    2024:08:18-08:33:14 (Sophos)           2024-08-18_06:33:14.20451, @4000000066c195b40c30a9f8 (svlogd and multilog)
 """
 
 import re
@@ -46,22 +47,42 @@ NAMED = re.compile(
     re.IGNORECASE,
 )
 NUMBERED = re.compile(
-    rf"(?P<weekday>{_WEEKDAY})?(?P<year>\d{{4}})[-/](?P<month>\d\d)[-/](?P<day>\d\d)[T ]{_CLOCK}"
+    rf"(?P<weekday>{_WEEKDAY})?(?P<year>\d{{4}})[-/:.](?P<month>\d\d)[-/:.](?P<day>\d\d)[T _-]{_CLOCK}"
     rf"(?: ?(?P<zone>(?:{_OFFSET}|UTC|GMT)(?![\w.:-])|(?(weekday)[A-Z]{{2,5}}(?= )|(?!))))?"
 )
-EPOCH = re.compile(r"(?P<seconds>\d{9,10}(?:\.\d{1,9})?)(?=\s)")
+EPOCH = re.compile(r"(?:(?P<seconds>\d{9,10}(?:\.\d{1,9})?)|@(?P<tai>[0-9a-f]{16})[0-9a-f]{8})(?=\s)")
+# Only dmesg --time-format iso writes a comma before exactly six digits, an offset and then no host.
+DMESG_ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{6}[+-]\d\d:\d\d(?= )")
+# logread -t of OpenWrt writes the epoch behind the date.
+LOGREAD_EPOCH = re.compile(r"\A\s+\[\d{9,10}\.\d{3}\](?=\s)")
+# TAI64N counts from 2**62, and its writers take the TAI of 1970: 10 seconds before UTC, leap seconds left out.
+TAI_EPOCH = 2**62 + 10
+# Only svlogd writes five digits, and its stamps are UTC.
+SVLOGD_DIGITS = 5
 
 
-def read_stamp(match: re.Match[str], now: datetime) -> datetime | None:
+def match_stamp(line: str) -> re.Match[str] | None:
+    """Match the stamp at the start of a line, in any of the three ways, or None."""
+    return NAMED.match(line) or NUMBERED.match(line) or EPOCH.match(line)
+
+
+def is_zoned(stamp: re.Match[str]) -> bool:
+    """Say whether a stamp is RFC 3339's to the letter: a ``T`` in its middle and a zone at its end."""
+    return stamp.re is NUMBERED and bool(stamp["zone"]) and "T" in stamp[0].removesuffix(stamp["zone"])
+
+
+def read_stamp(match: re.Match[str], now: datetime, zone: str | None = None) -> datetime | None:
     """Tell the moment of a match of NAMED, NUMBERED or EPOCH, with its zone, or None when there is no such moment.
 
-    Without a year it is the newest that fits before ``now`` and its slack; without a zone it is ``now``'s.
+    Without a year it is the newest that fits before ``now`` and its slack; without a zone it is ``now``'s. ``zone`` is
+    one that stood further on in the line.
     """
     parts = match.groupdict()
     if "seconds" in parts:
-        return from_epoch(parts["seconds"])
+        return from_epoch(parts["seconds"] or int(parts["tai"], 16) - TAI_EPOCH)
     year = parts["year"] or parts.get("year2") or parts.get("year3")
-    zone = parts["zone"]
+    utc = "weekday" in parts and len(parts["fraction"] or "") == SVLOGD_DIGITS
+    zone = parts["zone"] or zone or ("UTC" if utc else None)
     if year is not None:
         return _moment(int(year), parts, zone, now.tzinfo)
     newest = now + SLACK

@@ -8,7 +8,9 @@ RFC 3164, RFC 5424 and raw /dev/kmsg records all come down to: priority, stamp, 
     Wed Feb 19 16:41:00 2020 kern.info kernel: [104454.288966] TCP: too many orphaned sockets
     kern  :info  : [Mon Nov 16 14:55:04 2020] TCP: out of memory -- consider tuning tcp_mem
     [  520.897104] [     C3] TCP: too many orphaned sockets
+    2024-08-18T06:33:14.20451 kern.info: [ 1234.567890] TCP: too many orphaned sockets
 
+Metalog, F5, Chrome OS, NX-OS and svlogd write heads of their own; a container's or cloud's log adds one before another.
 A stamp without the kernel's tag, another tag, or a facility that is not the kernel's means another speaker. Nothing is
 searched for: the line is read from its start, so a line that quotes a record is no record.
 """
@@ -21,7 +23,7 @@ import msgspec
 from agent.core.jsonlog import parse_json
 from agent.core.kmsg import REPEATED, parse_devkmsg
 from agent.core.model import Cursor, LogRecord
-from agent.core.stamps import EPOCH, NAMED, NUMBERED, read_stamp
+from agent.core.stamps import DMESG_ISO, LOGREAD_EPOCH, NAMED, NUMBERED, ZONES, is_zoned, match_stamp, read_stamp
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -48,32 +50,45 @@ RFC5424 = re.compile(
 )
 DMESG_FACILITY = re.compile(r"(?P<facility>[a-z]+[0-7]?) *:(?:emerg|alert|crit|err|warn|notice|info|debug) *: ?")
 DMESG_STAMP = re.compile(
-    r"\[ *(?P<uptime>\d{1,12}\.\d{3,9})(?: +<[ +]*-?\d+\.\d+ *>)?\]"
+    r"\[ *(?P<uptime>\d{1,12}\.\d{1,9})(?: +<[ +]*-?\d+\.\d+ *>)?\]"
     r"|\[(?P<clock>(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) [^\]<]{15,22}?)(?: +<[ +]*-?\d+\.\d+ *>)?\]"
     r"|\[ *(?:\+\d+\.\d+|<[ +]*-?\d+\.\d+ *>|[A-Z][a-z]{2} ?\d{1,2} \d\d:\d\d) *\]"
 )
-# Only dmesg --time-format iso writes a comma before exactly six digits, an offset and then no host.
-DMESG_ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{6}[+-]\d\d:\d\d(?= )")
 CALLER = re.compile(r" *\[ *[TC]\d+\] ?")
-PRINTK_STAMP = re.compile(r"\[ *(\d{1,12}\.\d{3,9})\] ?")
-# logread -t of OpenWrt writes the epoch behind the date.
-LOGREAD_EPOCH = re.compile(r"\s+\[\d{9,10}\.\d{3}\](?=\s)")
+PRINTK_STAMP = re.compile(r"\[ *(\d{1,12}\.\d{1,9})\] ?")
+SEVERITY = r"(?:emerg|panic|alert|crit|err|error|warn|warning|notice|info|debug)"
 FACILITY = (
-    r"[<\[(]?(?P<{}>kern|user|mail|daemon|auth|syslog|lpr|news|uucp|cron|authpriv|security|ftp|local[0-7])[.|]=?"
-    r"(?:emerg|panic|alert|crit|err|error|warn|warning|notice|info|debug)(?:<\d+>)?[>\])]?:? +"
+    r"[<\[(]?(?P<{}>kern|user|mail|daemon|auth|syslog|lpr|news|uucp|cron|authpriv|security|ftp|local[0-7])[.|:]=?"
+    rf"{SEVERITY}(?:<\d+>)?[>\])]?:? +"
 )
 # No tag is taken for a host (they end in a colon), nor the level of an application's log.
 HOST = (
-    r"(?!(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|CRIT|CRITICAL|ALERT|FATAL|EMERG)\b)"
-    r"(?P<host>[\w.:@%/,~+*#$\ufffd-]+(?<![^:]:)|[\w.-]+,[\w.,-]+:|<[\w.-]+>|\[[\w.*-]+\]|\(none\)) +"
+    rf"(?!(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERR|ERROR|CRIT|CRITICAL|ALERT|FATAL|EMERG)\b|{SEVERITY} )"
+    r"(?P<host>[\w.:@%/,~+*#$\ufffd-]+(?<![^:]:)|[\w.-]+,[\w.,-]+:|\(\"[\w.,+-]+\"\)|\(none\)"
 )
+# People mask a host with brackets; metalog has the program's name there, so that only the tag can make it a host.
+MASKED_HOST = rf"{HOST}|<[\w.-]+>|\[[\w.*-]+\]) +"
+PLAIN_HOST = rf"{HOST}) +"
+# A word in capitals is a zone only before a host: there are hosts in capitals, and a level may stand behind them.
+ZONE = rf"(?P<zone>[A-Z]{{2,5}}|[+-]\d\d:?\d\d) +(?!{SEVERITY} |[<\[(]?[a-z]+[0-7]?[.|:]=?{SEVERITY}\b)"
+# Chrome OS writes a level before the tag, F5 writes one behind the host, and some keep <6> behind the stamp.
+CHROME = r"(?P<level>EMERG|ALERT|CRIT|ERR|WARNING|NOTICE|INFO|DEBUG) +(?=kernel: +\[ *\d{1,12}\.\d{6}\])"
 TAGGED = re.compile(
-    rf"\s+(?:{FACILITY.format('before')})?(?:{HOST})?(?:{FACILITY.format('behind')})?"
-    r"(?:kernel(?:\[0?\])?:(?: :)?\s*|kernel - - (?:- )?)(?P<text>.*)",
+    rf"\s+(?:<[0-7]> *)?(?:{CHROME}|(?:{FACILITY.format('before')})?(?:(?:{ZONE})?{MASKED_HOST})?"
+    rf"(?:{FACILITY.format('behind')}|(?P<severity>{SEVERITY}) +)?)"
+    r"(?:kernel(?:\[0?\])?:(?: :)?\s*|kernel - - (?:- )?|kernel +(?=\[ *\d{1,12}\.\d{6}\]))(?P<text>.*)",
     re.DOTALL,
 )
 # netconsole through a syslog server, and dmesg through ts(1), have printk's stamp where the tag should be.
-UNTAGGED = re.compile(rf"\s+(?:{HOST})?(?P<text>\[ *\d{{1,12}}\.\d{{6}}\].*)", re.DOTALL)
+UNTAGGED = re.compile(rf"\s+(?:{PLAIN_HOST})?(?:<[0-7]> *)?(?P<text>\[ *\d{{1,12}}\.\d{{6}}\].*)", re.DOTALL)
+METALOG = re.compile(r"\s+\[kernel\]\s+(?P<host>)(?P<text>.*)", re.DOTALL)
+NXOS = re.compile(
+    r"\s+(?P<host>[\w.-]+)(?: %\$ VDC-\d+ %\$)?(?: [A-Z][a-z]{2} +\d+ [\d:.]+)? %KERN-\d-SYSTEM_MSG: "
+    r"(?P<text>.*\S) +- kernel"
+)
+SOCKLOG = re.compile(rf"\s+(?:(?P<host>[\d.]+|[\da-f:]+): )?kern\.{SEVERITY}: (?P<text>.*)", re.DOTALL)
+# docker logs -t, CloudWatch's export and CRI put a stamp before each line of a container or log.
+CARRIED = re.compile(r"(?: std(?:out|err) F)? (?P<text>.*)", re.DOTALL)
 REPEAT_LINE = re.compile(r"\s+(?:(?P<host>\S+) +)??(?:kernel: )?(?P<text>[Ll]ast message .*)", re.DOTALL)
 TAG_ONLY = re.compile(r"kernel(?:\[0?\])?:(?: :)?\s*(?P<text>.*)", re.DOTALL)
 REPEATED_INSIDE = re.compile(r"message repeated (\d{1,9}) times?: \[ ?(.*)\]", re.DOTALL)
@@ -92,15 +107,11 @@ def parse(line: str, now: datetime) -> Envelope | None:
         return _parse_json(line, now)
     if DEVKMSG.match(line):
         return _parse_devkmsg(line)
-    priority = PRIORITY.match(line)
-    if priority is not None:
-        if int(priority[1]) > 7:  # noqa: PLR2004 - facility 0, the kernel's, has the priorities 0 to 7
-            return None
-        line = line[priority.end() :].lstrip()
-    if line.startswith("1 "):
-        return _parse_rfc5424(line, now)
-    envelope = _parse_text(line, now)
-    return None if quoted and envelope is not None and envelope.text == line else envelope
+    rest = _behind_priority(line)
+    if rest is None or rest.startswith("1 "):
+        return _parse_rfc5424(rest or "", now)
+    envelope = _parse_text(rest, now)
+    return None if quoted and envelope is not None and envelope.text == rest else envelope
 
 
 def to_record(
@@ -129,8 +140,33 @@ def _parse_json(line: str, now: datetime) -> Envelope | None:
     record = parse_json(line, now)
     if record is None:
         return None
-    inner = _unwrap(record.message.strip(), record.at, _host(record.host))
-    return inner if inner.uptime is not None else msgspec.structs.replace(inner, uptime=record.uptime)
+    message = record.message.strip()
+    inner = _parse_carried(message, now)
+    if inner is None:
+        if record.carried:
+            return None
+        inner = _unwrap(message, None, None)
+    uptime = record.uptime if inner.uptime is None else inner.uptime
+    return msgspec.structs.replace(
+        inner, at=record.at or inner.at, uptime=uptime, host=inner.host or _host(record.host)
+    )
+
+
+def _parse_carried(line: str, now: datetime) -> Envelope | None:
+    """Read a line out of another's log; None unless it has a whole head of its own, with the kernel's tag."""
+    rest = _behind_priority(line)
+    if rest is None or rest.startswith("1 "):
+        return _parse_rfc5424(rest or "", now)
+    stamp = match_stamp(rest)
+    return None if stamp is None else _tagged(rest[stamp.end() :], stamp, now)
+
+
+def _behind_priority(line: str) -> str | None:
+    """Take the priority off; None when its facility is not 0, the kernel's, which has the priorities 0 to 7."""
+    match = PRIORITY.match(line)
+    if match is None:
+        return line
+    return line[match.end() :].lstrip() if int(match[1]) <= 7 else None  # noqa: PLR2004 - eight levels a facility
 
 
 def _parse_devkmsg(line: str) -> Envelope | None:
@@ -179,7 +215,7 @@ def _parse_dmesg(line: str, now: datetime) -> tuple[bool, Envelope | None]:
     uptime = None if match["uptime"] is None else float(match["uptime"])
     clock = NAMED.fullmatch(match["clock"].strip()) if match["clock"] else None
     rest = line[match.end() :]
-    tagged = _tagged(rest, None)
+    tagged = _tagged(rest, None, now)
     envelope = tagged if tagged is not None else _unwrap(rest.strip(), None, None)
     if envelope.at is None and clock is not None:
         envelope = msgspec.structs.replace(envelope, at=read_stamp(clock, now))
@@ -188,30 +224,54 @@ def _parse_dmesg(line: str, now: datetime) -> tuple[bool, Envelope | None]:
 
 def _parse_stamped(line: str, now: datetime) -> tuple[bool, Envelope | None]:
     """Read a date, then optionally host and facility, then the kernel's tag: what syslog daemons write."""
-    match = NAMED.match(line) or NUMBERED.match(line) or EPOCH.match(line)
-    if match is None:
+    bracket = line.startswith("[")
+    stamp = match_stamp(line[bracket:])
+    if stamp is None or (bracket and not line.startswith("]", stamp.end() + 1)):
         return False, None
-    at = read_stamp(match, now)
-    epoch = LOGREAD_EPOCH.match(line, match.end())
-    rest = line[epoch.end() if epoch else match.end() :]
-    tagged = _tagged(rest, at)
-    if tagged is not None:
-        return True, tagged
+    rest = LOGREAD_EPOCH.sub("", line[stamp.end() + 2 * bracket :])
+    envelope = _tagged(rest, stamp, now) or _parse_head(rest, stamp, now)
+    if envelope is not None:
+        return True, envelope
+    at = read_stamp(stamp, now)
     untagged = UNTAGGED.fullmatch(rest)
     if untagged is not None:
         return True, _unwrap(untagged["text"], at, _host(untagged["host"]))
     repeat = REPEAT_LINE.fullmatch(rest)
     if repeat is not None and REPEATED.fullmatch(repeat["text"]):
         return True, Envelope(repeat["text"], at=at, host=_host(repeat["host"]))
-    return True, None
+    return True, _unwrap(rest.strip(), at, None) if bracket and is_zoned(stamp) else None
 
 
-def _tagged(rest: str, at: datetime | None) -> Envelope | None:
+def _tagged(rest: str, stamp: re.Match[str] | None, now: datetime) -> Envelope | None:
     """Read host, facility and tag, in the orders that daemons have; None when the tag is not the kernel's."""
-    match = TAGGED.fullmatch(rest)
+    match = TAGGED.fullmatch(rest) if "kernel" in rest else None
     if match is None or {match["before"], match["behind"]} - {None, "kern"}:
         return None
-    return _unwrap(match["text"], at, _host(match["host"]))
+    zone, host = match["zone"], match["host"]
+    named, zoned = (stamp.re is NAMED, is_zoned(stamp)) if stamp else (False, False)
+    if (match["level"] and not zoned) or (match["severity"] and not named and not (host and zoned)):
+        return None
+    if host in ZONES and named:
+        zone, host = host, None
+    if zone and (stamp is None or stamp.groupdict().get("zone", "")):
+        return None
+    return _unwrap(match["text"], read_stamp(stamp, now, zone) if stamp else None, _host(host))
+
+
+def _parse_head(rest: str, stamp: re.Match[str], now: datetime) -> Envelope | None:
+    """Read metalog's head, NX-OS's or socklog's; behind a stamp with a zone also another line with its own head."""
+    heads = (METALOG, NXOS, SOCKLOG) if stamp.re is NAMED else (NXOS, SOCKLOG)
+    match = next((match for head in heads if (match := head.fullmatch(rest))), None)
+    if match is not None:
+        envelope: Envelope | None = _parse_carried(match["text"], now) or _unwrap(match["text"], None, None)
+    else:
+        match = CARRIED.fullmatch(rest) if is_zoned(stamp) else None
+        envelope = _parse_carried(match["text"], now) if match else None
+    if match is None or envelope is None:
+        return None
+    # The outer stamp has a zone and a year, or it is all there is.
+    host = envelope.host or match.groupdict().get("host") or None
+    return msgspec.structs.replace(envelope, at=read_stamp(stamp, now) or envelope.at, host=host)
 
 
 def _unwrap(text: str, at: datetime | None, host: str | None) -> Envelope:
@@ -236,5 +296,5 @@ def _host(name: str | None) -> str | None:
     if name is None:
         return None
     if "," in name:
-        name = name.rstrip(":,")
+        name = name.strip(':,()"')
     return name.rpartition("@")[2] if name not in ("-", "(none)") else None

@@ -25,6 +25,7 @@ DUMP_SHARE = 0.75
 # Groups and ports are numbered within 32 bits together with the namespace.
 DUMPED_AT_MOST = 64
 FILES_EACH = 256
+NOT_THIS_HOST = "sockets are asked of the running kernel, and this tree is not its /proc"
 
 Clock = Callable[[], float]
 
@@ -43,13 +44,11 @@ def take_sockets(
     CAP_SYS_ADMIN). Never raises for what a host can look like: what could not be had is among the gaps.
     """
     if not is_this_host(proc_root):
-        why = "sockets are asked of the running kernel, and this tree is not its /proc"
-        return SocketTable(gaps=(Gap(what=sockdiag.WHAT, why=why),))
+        return SocketTable(gaps=(Gap(what=sockdiag.WHAT, why=NOT_THIS_HOST),))
     began = clock()
     deadline = began + deadline_seconds
-    reading = Reading(proc_root)
-    sockstat = reading.parse("net/sockstat", procfs.parse_sockstat)
-    census = Census(_ephemeral_ports(reading))
+    sockstat = Reading(proc_root).parse("net/sockstat", procfs.parse_sockstat)
+    census = Census(_ephemeral_ports(Reading(proc_root)))
     gaps = _dump_here(census, began + DUMP_SHARE * deadline_seconds, clock)
     complete = not gaps
     spaces = namespaces.find_namespaces(proc_root, deadline, clock)

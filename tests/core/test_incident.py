@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 from msgspec.structs import replace
 
 from agent.core import incident as folding
-from agent.core.model import Diagnosis, Incident, Notice, NoticeType, Peak, Sample, Snapshot
+from agent.core.model import Diagnosis, Holder, Incident, Notice, NoticeType, Peak, Sample, Snapshot
 
 AT = datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC)
 QUIET = timedelta(seconds=300)
@@ -113,3 +113,25 @@ def test_people_are_told_of_ten_times_the_events_once_and_then_not_for_fifteen_m
     assert "sockmem.incident.updated" == folding.notify_reason(ten, told(incident), AT)[0]
     assert folding.notify_reason(hundred, updated, AT + timedelta(minutes=14)) is None
     assert "sockmem.incident.updated" == folding.notify_reason(hundred, updated, AT + timedelta(minutes=15))[0]
+
+
+def test_people_are_told_once_who_holds_most(make_decided):
+    incident = opened(make_decided)
+    nginx = Holder(unit="nginx.service", sockets=9, orphans=6, bytes=10)
+    rest = Holder(sockets=9, orphans=4, bytes=90)
+    known = folding.judge_again(incident, replace(incident.diagnosis, holders=(nginx, rest)))
+
+    assert folding.notify_reason(known, told(incident), AT) == (
+        "sockmem.incident.updated",
+        "it is known by now who holds most: nginx.service",
+    )
+    assert folding.notify_reason(known, told(known, "sockmem.incident.updated"), AT) is None
+
+
+def test_nobody_is_blamed_who_holds_less_than_half_or_has_no_name(make_decided):
+    incident = opened(make_decided)
+    small = Holder(unit="nginx.service", sockets=9, orphans=4, bytes=10)
+    rest = Holder(sockets=9, orphans=6, bytes=90)
+    unclear = folding.judge_again(incident, replace(incident.diagnosis, holders=(small, rest)))
+
+    assert folding.notify_reason(unclear, told(incident), AT) is None

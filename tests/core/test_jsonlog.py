@@ -9,6 +9,7 @@ from agent.core.jsonlog import JsonRecord, parse_json
 NOW = datetime(2024, 11, 22, 12, tzinfo=UTC)
 AT = datetime(2024, 8, 18, 6, 33, 14, tzinfo=UTC)
 T = "TCP: too many orphaned sockets"
+LINE = f"Aug 18 08:33:14 jp58 kernel: {T}"
 
 
 def read(fields: dict[str, Any]) -> JsonRecord | None:
@@ -48,6 +49,37 @@ def read(fields: dict[str, Any]) -> JsonRecord | None:
             },
             JsonRecord(T, AT, None, "jp58"),
         ),
+        (
+            {"message": T, "logsource": "jp58", "host": "collector", "program": "kernel", "timestamp": 1723962794000},
+            JsonRecord(T, AT, None, "jp58"),
+        ),
+        (
+            {"SyslogMessage": T, "Computer": "jp58", "ProcessName": "kernel", "EventTime": "2024-08-18T06:33:14Z"},
+            JsonRecord(T, AT, None, "jp58"),
+        ),
+        (
+            {
+                "jsonPayload": {"_TRANSPORT": "kernel", "_HOSTNAME": "jp58", "MESSAGE": T},
+                "timestamp": "2024-08-18T06:33:14Z",
+                "logName": "projects/p/logs/kernel",
+            },
+            JsonRecord(T, AT, None, "jp58"),
+        ),
+        (
+            {
+                "jsonPayload": {"SYSLOG_IDENTIFIER": "kernel", "_HOSTNAME": "jp58", "MESSAGE": T},
+                "timestamp": "2024-08-18T06:33:14Z",
+            },
+            JsonRecord(T, AT, None, "jp58"),
+        ),
+        (
+            {"jsonPayload": {"SYSLOG_IDENTIFIER": "kernel", "SYSLOG_FACILITY": "0", "MESSAGE": list(T.encode())}},
+            JsonRecord(T, None, None, None),
+        ),
+        (
+            {"_index": "logs", "_id": "7", "_source": {"_TRANSPORT": "kernel", "MESSAGE": T}},
+            JsonRecord(T, None, None, None),
+        ),
         ({"pri": 6, "time": 12.5, "msg": T}, JsonRecord(T, None, 12.5, None)),
         ({"fac": "kern", "pri": "info", "time": 12.5, "msg": T}, JsonRecord(T, None, 12.5, None)),
     ],
@@ -60,13 +92,21 @@ def test_records_of_the_kernel_are_read(fields: dict[str, Any], expected: JsonRe
     "fields",
     [
         {"message": T},
-        {"log": f"kernel: {T}\n", "stream": "stdout", "time": "2024-08-18T06:33:14Z"},
         {"_TRANSPORT": "syslog", "SYSLOG_FACILITY": "0", "SYSLOG_IDENTIFIER": "kernel", "MESSAGE": T},
         {"_TRANSPORT": "kernel", "SYSLOG_FACILITY": "1", "SYSLOG_IDENTIFIER": "kernel", "MESSAGE": T},
         {"_TRANSPORT": "kernel", "SYSLOG_IDENTIFIER": "TCP", "MESSAGE": T},
         {"facility": "user", "programname": "kernel", "message": T, "host": "jp58", "timestamp": 1723962794},
         {"alert": "orphans", "tag": "kernel", "message": T},
         {"pri": 12, "time": 12.5, "msg": T},
+        {"jsonPayload": {"SYSLOG_IDENTIFIER": "kernel", "MESSAGE": T}},
+        {"jsonPayload": {"_TRANSPORT": "stdout", "SYSLOG_IDENTIFIER": "kernel", "MESSAGE": T}, "timestamp": 1},
+        {"jsonPayload": T, "timestamp": 1},
+        {"rule": "orphans", "_source": {"_TRANSPORT": "kernel", "MESSAGE": T}},
+        {"log": f"{LINE}\n"},
+        {"log": f"{LINE}\n", "stream": "stdout", "time": 1, "rule": "orphans"},
+        {"message": LINE},
+        {"message": LINE, "timestamp": 1, "alert": "orphans"},
+        {"message": LINE, "log": {"file": {"path": "/var/log/x"}}, "process": {"name": "nagios"}},
         {"_TRANSPORT": "kernel", "MESSAGE": [T, T]},
         {"_TRANSPORT": "kernel", "MESSAGE": None},
         {"_TRANSPORT": "kernel"},
@@ -74,6 +114,28 @@ def test_records_of_the_kernel_are_read(fields: dict[str, Any], expected: JsonRe
 )
 def test_objects_of_others_are_not(fields: dict[str, Any]) -> None:
     assert read(fields) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "at"),
+    [
+        ({"log": LINE, "stream": "stdout", "time": "2024-08-18T06:33:14Z"}, AT),
+        ({"log": LINE, "date": 1723962794.0}, AT),
+        ({"log": LINE, "stream": "stdout", "logtag": "F", "kubernetes": {"pod_name": "logger"}}, None),
+        ({"message": LINE, "timestamp": 1723962794000, "ingestionTime": 1723962795000, "eventId": "1"}, AT),
+        ({"@message": LINE, "@timestamp": "2024-08-18 06:33:14.000", "@ptr": "x"}, AT),
+        ({"textPayload": LINE, "timestamp": "2024-08-18T06:33:14Z", "logName": "projects/p/logs/syslog"}, AT),
+        ({"message": LINE, "log": {"file": {"path": "/var/log/messages"}}, "agent": {"type": "filebeat"}}, None),
+        ({"message": LINE, "source_type": "file", "file": "/var/log/messages", "host": "collector"}, None),
+    ],
+)
+def test_objects_that_carry_lines_leave_the_claim_to_the_line(fields: dict[str, Any], at: datetime | None) -> None:
+    assert JsonRecord(LINE, at, None, None, carried=True) == read(fields)
+
+
+@pytest.mark.parametrize("stamp", [1723962794, 1723962794e3, 1723962794_000_000, 1723962794_000_000_000])
+def test_every_clouds_count_of_the_time_is_read(stamp: float) -> None:
+    assert JsonRecord(T, AT, None, None) == read({"facility": "kern", "message": T, "timestamp": stamp})
 
 
 @pytest.mark.parametrize("line", ["{", "{}", "[1]", '{"a":' * 5000, '{"_TRANSPORT":"kernel","MESSAGE":"\\ud800"}'])

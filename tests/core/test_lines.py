@@ -55,3 +55,10 @@ def test_a_line_too_long_for_the_kernel_is_left_out() -> None:
 def test_every_message_of_the_kernel_holds_a_marker(text: str) -> None:
     assert any(pattern.fullmatch(text) for _, pattern in MESSAGES)
     assert [(0, text.encode())] == list(candidates(text.encode()))
+
+
+def test_text_that_journald_writes_as_an_array_of_bytes_is_found_in_json_only() -> None:
+    line = b'{"_TRANSPORT":"kernel","MESSAGE":[84,67,80]}'
+
+    assert [(0, line)] == list(candidates(line + b"\n"))
+    assert [] == list(candidates(b"Nov 22 " + line + b"\n"))

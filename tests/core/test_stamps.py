@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from agent.core.stamps import EPOCH, NAMED, NUMBERED, from_epoch, read_stamp
+from agent.core.stamps import EPOCH, NAMED, NUMBERED, from_epoch, is_zoned, match_stamp, read_stamp
 
 NOW = datetime(2024, 3, 1, 12, tzinfo=timezone(timedelta(hours=2)))
 
@@ -51,6 +51,11 @@ def test_a_leap_day_waits_for_its_year() -> None:
         ("Sun 2024-02-18 08:33:14 CET x", 1),
         ("Sun 2024-02-18 08:33:14 -03 x", -3),
         ("2024-02-18T08:33:14 x", 2),
+        ("2024:02:18-08:33:14 x", 2),
+        ("2024.02.18 08:33:14.2045 x", 2),
+        ("2024-02-18T08:33:14.20451 x", 0),
+        ("2024-02-18_08:33:14.20451 x", 0),
+        ("2024-02-18T08:33:14.20451+05:30 x", 5.5),
     ],
 )
 def test_zones_are_read_and_a_missing_one_is_the_readers(text: str, hours: float) -> None:
@@ -70,6 +75,45 @@ def test_a_reader_without_a_zone_makes_no_moment_up() -> None:
     match = NAMED.match("Aug 18 08:33:14 jp58")
     assert match is not None
     assert read_stamp(match, datetime(2024, 3, 1)) is None  # noqa: DTZ001 - the naive clock is what is tested
+
+
+@pytest.mark.parametrize(("zone", "hours"), [("CET", 1), ("-0330", -3.5), (None, 2)])
+def test_a_zone_further_on_in_the_line_counts(zone: str | None, hours: float) -> None:
+    match = NAMED.match("Feb 18 08:33:14 x")
+    assert match is not None
+    at = read_stamp(match, NOW, zone)
+    assert at is not None
+    assert timedelta(hours=hours) == at.utcoffset()
+
+
+@pytest.mark.parametrize(
+    "text", ["2024-02-18T08:33:14Z x", "2024-02-18T08:33:14.2+02:00 x", "2024-02-18T08:33:14-0330"]
+)
+def test_a_t_and_a_zone_make_a_stamp_zoned(text: str) -> None:
+    stamp = match_stamp(text)
+    assert stamp is not None
+    assert is_zoned(stamp)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2024-02-18 08:33:14Z x",
+        "Sun 2024-02-18 08:33:14 UTC x",
+        "2024-02-18T08:33:14 x",
+        "Feb 18 08:33:14 x",
+        "123456789 x",
+    ],
+)
+def test_any_other_stamp_is_not_zoned(text: str) -> None:
+    stamp = match_stamp(text)
+    assert stamp is not None
+    assert not is_zoned(stamp)
+
+
+def test_tai64n_labels_are_read() -> None:
+    assert datetime(2024, 8, 18, 6, 33, 14, tzinfo=UTC) == moment(EPOCH, "@4000000066c195b40c30a9f8 kern.info:")
+    assert moment(EPOCH, "@ffffffffffffffff0c30a9f8 kern.info:") is None
 
 
 def test_seconds_since_1970_are_read() -> None:

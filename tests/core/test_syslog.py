@@ -1,5 +1,5 @@
 import json
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,136 @@ def test_formats_in_the_wild_are_read(line: str, at: datetime | None, uptime: fl
     assert ("too_many_orphans", at, uptime, host) == (event.kind, event.at, event.uptime, event.host)
 
 
+SUMMER_UTC = datetime(2024, 8, 18, 8, 33, 14, tzinfo=UTC)
+CARRIED = f"Aug 18 08:33:14 jp58 kernel: [12.345678] {T}"
+
+
+@pytest.mark.parametrize(
+    ("line", "at", "uptime", "host"),
+    [
+        (f"Aug 18 08:33:14 [kernel] {T}", SUMMER, None, None),
+        (f"Aug 18 08:33:14 [kernel] [ 1234.567890] {T}", SUMMER, 1234.56789, None),
+        (f"Aug 18 08:33:14 bigip1 info kernel: {T}", SUMMER, None, "bigip1"),
+        (f"Aug 18 08:33:14 slot1/bigip1 warning kernel: {T}", SUMMER, None, "slot1/bigip1"),
+        (f"2024-08-18T08:33:14+01:00 jp58 notice kernel: [12.345678] {T}", SUMMER, 12.345678, "jp58"),
+        (f"Aug 18 08:33:14 info kernel: {T}", SUMMER, None, None),
+        (f"Aug 18 08:33:14 info-1 kernel: {T}", SUMMER, None, "info-1"),
+        (f"2024-08-18T08:33:14.00000 kern.info: [ 1234.567890] {T}", SUMMER_UTC, 1234.56789, None),
+        (f"2024-08-18_08:33:14.00000 kern.info: {T}", SUMMER_UTC, None, None),
+        (f"2024-08-18T08:33:14.00000 kern.info: Aug 18 10:33:14 kernel: [12.345678] {T}", SUMMER_UTC, 12.345678, None),
+        (f"2024-08-18T08:33:14.00000 10.0.0.5: kern.info: {T}", SUMMER_UTC, None, "10.0.0.5"),
+        (f"@4000000066c1b1d40c30a9f8 kern.info: {T}", SUMMER_UTC, None, None),
+        (f"2024:08:18-08:33:14 utm-1 kernel: [12.345678] {T}", SUMMER, 12.345678, "utm-1"),
+        (f"2024-08-18 08:33:14 jp58 kernel: [12.34] {T}", SUMMER, 12.34, "jp58"),
+        (f"2024-08-18T08:33:14+01:00 jp58 kernel: [123.456][    C3] {T}", SUMMER, 123.456, "jp58"),
+        (f"[12.3] {T}", None, 12.3, None),
+        (f"[2024-08-18T08:33:14+01:00] {T}", SUMMER, None, None),
+        (f"[2024-08-18T07:33:14Z] [ 12.345678] {T}", SUMMER, 12.345678, None),
+        (f"[2024-08-18T08:33:14+01:00] jp58 kernel: {T}", SUMMER, None, "jp58"),
+        (f"[2024-08-18 08:33:14] [ 12.345678] {T}", SUMMER, 12.345678, None),
+        (f"Aug 18 08:33:14 CEST jp58 kernel: {T}", SUMMER - timedelta(hours=1), None, "jp58"),
+        (f"Aug 18 2024 08:33:14 UTC kernel: {T}", SUMMER_UTC, None, None),
+        (f"Aug 18 08:33:14 +0100 jp58 kernel: {T}", SUMMER, None, "jp58"),
+        (f"2024-08-18 08:33:14 CEST jp58 kernel: {T}", SUMMER - timedelta(hours=1), None, "jp58"),
+        (f"Aug 18 08:33:14 XYZ jp58 kernel: {T}", None, None, "jp58"),
+        (f"Aug 18 08:33:14 NAS kernel: {T}", SUMMER, None, "NAS"),
+        (f"Aug 18 08:33:14 NAS info kernel: {T}", SUMMER, None, "NAS"),
+        (f"Aug 18 08:33:14 NAS kern.info kernel: {T}", SUMMER, None, "NAS"),
+        (f"Aug 18 08:33:14 jp58 kern:info kernel: {T}", SUMMER, None, "jp58"),
+        (f"Aug 18 08:33:14 jp58 kernel [12.345678] {T}", SUMMER, 12.345678, "jp58"),
+        (f"Aug 18 08:33:14 <6> jp58 kernel: {T}", SUMMER, None, "jp58"),
+        (f"2024-08-18T08:33:14+01:00 jp58 <6>[12.345678] {T}", SUMMER, 12.345678, "jp58"),
+        (f"2024-08-18 08:33:14 +01:00 <6> [ 12.345678] {T}", SUMMER, 12.345678, None),
+        (f"83 <6>2024-08-18T08:33:14+01:00 jp58 kernel: {T}", SUMMER, None, "jp58"),
+        (f"2024-08-18T07:33:14.000000Z INFO kernel: [12.345678] {T}", SUMMER, 12.345678, None),
+        (f'<4>Aug 18 08:33:14 ("U7HD,f09fc2,v3.9.27") kernel: {T}', SUMMER, None, "U7HD,f09fc2,v3.9.27"),
+        (f"2024 Aug 18 08:33:14 n9k %KERN-6-SYSTEM_MSG: [12.345678] {T} - kernel", SUMMER, 12.345678, "n9k"),
+        (f"2024 Aug 18 08:33:14 n9k %$ VDC-1 %$ Aug 18 08:33:13 %KERN-6-SYSTEM_MSG: {T} - kernel", SUMMER, None, "n9k"),
+        (f"2024-08-18T08:33:14Z {CARRIED}", SUMMER_UTC, 12.345678, "jp58"),
+        (f"2024-08-18T08:33:14.000000000Z stdout F {CARRIED}", SUMMER_UTC, 12.345678, "jp58"),
+        (f'{{"log":"{CARRIED}\\n","stream":"stdout","time":"2024-08-18T08:33:14Z"}}', SUMMER_UTC, 12.345678, "jp58"),
+        (f'{{"timestamp":1723969994000,"message":"{CARRIED}"}}', SUMMER_UTC, 12.345678, "jp58"),
+        (f'{{"log":"<6>1 2024-08-18T08:33:14Z jp58 kernel - - - {T}","stream":"stdout"}}', SUMMER_UTC, None, "jp58"),
+        (
+            f'{{"syslog_program":"kernel","host":"x","time":1723969994,"message":"{CARRIED}"}}',
+            SUMMER_UTC,
+            12.345678,
+            "jp58",
+        ),
+    ],
+)
+def test_heads_of_appliances_and_clouds_are_read(
+    line: str, at: datetime | None, uptime: float | None, host: str | None
+) -> None:
+    event = event_of(line)
+    assert event is not None
+    assert ("too_many_orphans", at, uptime, host) == (event.kind, event.at, event.uptime, event.host)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"Aug 18 08:33:14 [dockerd] {T}",
+        f"Aug 18 08:33:14 [dockerd] [ 12.345678] {T}",
+        f"Aug 18 08:33:14 [kernel-watch] {T}",
+        f"2024-08-18 08:33:14,123 [kernel] {T}",
+        f"2024-08-18 08:33:14,123 [kernel] INFO {T}",
+        f"2024-08-18T08:33:14Z info kernel: {T}",
+        f"2024-08-18 08:33:14 jp58 info kernel: {T}",
+        f"2024-08-18T08:33:14Z INFO kernel: {T}",
+        f"2024-08-18 08:33:14 INFO kernel: [12.345678] {T}",
+        f"2024-08-18T08:33:14Z INFO app: [12.345678] {T}",
+        f"2024-08-18 08:33:14 ERR kernel: {T}",
+        f"Aug 18 08:33:14 bigip1 info tmm[1]: {T}",
+        f"Aug 18 08:33:14 bigip1 info logger: kernel: {T}",
+        f"2024-08-18T06:33:14.20451 {T}",
+        f"2024-08-18T06:33:14.20451 user.info: {T}",
+        f"2024-08-18T06:33:14.20451 user.info: Aug 18 08:33:14 kernel: {T}",
+        f"2024-08-18T06:33:14.20451 kern.info: Aug 18 08:33:14 sshd[1]: {T}",
+        f"@4000000066c195b40c30a9f8 {T}",
+        f"2024:08:18-08:33:14 utm-1 httpd: {T}",
+        f"[2024-08-18T08:33:14] {T}",
+        f"[2024-08-18T08:33:14+02:00] app: {T}",
+        f"[2024-08-18T08:33:14+02:00 {T}",
+        f"[12] {T}",
+        f"Aug 18 08:33:14 CEST jp58 sshd: {T}",
+        f"Aug 18 08:33:14 CEST jp58 user.info kernel: {T}",
+        f"2024-08-18T08:33:14Z CEST jp58 kernel: {T}",
+        f"Aug 18 08:33:14 jp58 kernel {T}",
+        f"2024 Aug 18 08:33:14 n9k %USER-6-SYSTEM_MSG: {T} - kernel",
+        f"2024 Aug 18 08:33:14 n9k %KERN-6-SYSTEM_MSG: {T} - logger",
+        f"2024-08-18T06:33:14.204Z In(182) vmkernel: cpu3:2097) {T}",
+        f"Aug 18 08:33:14 esx1 vmkernel: {T}",
+        f"2024-08-18 08:40:07 {CARRIED}",
+        f"2024-08-18T06:33:14Z <30>{CARRIED}",
+        f"2024-08-18T06:33:14Z stdout F kernel: {T}",
+        f"2024-08-18T06:33:14Z Aug 18 08:33:14 jp58 nagios: kernel: {T}",
+        f'{{"log":"{T}","stream":"stdout","time":"2024-08-18T06:33:14Z"}}',
+        f'{{"log":"kernel: {T}","stream":"stdout","time":"2024-08-18T06:33:14Z"}}',
+        f'{{"log":"[12.345678] {T}","stream":"stdout","time":"2024-08-18T06:33:14Z"}}',
+        f'{{"log":"Aug 18 08:33:14 jp58 app: {T}","stream":"stdout","time":"2024-08-18T06:33:14Z"}}',
+        f'{{"jsonPayload":{{"message":"{T}"}},"timestamp":"2024-08-18T06:33:14Z"}}',
+        f'{{"timestamp":1723969994000,"message":"<30>{CARRIED}"}}',
+        f'{{"program":"kernel","host":"x","time":1,"message":"Aug 18 08:33:14 jp58 nagios: {T}"}}',
+    ],
+)
+def test_heads_of_others_are_no_events(line: str) -> None:
+    assert event_of(line) is None
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "2024-08-18T08:33:14Z " * 3000,
+        "Aug 18 08:33:14 " + "NAS " * 15000,
+        "Aug 18 08:33:14 n9k" + " " * 60000 + "kernel",
+        "Aug 18 08:33:14 n9k %KERN-6-SYSTEM_MSG: " + "- kerne" * 9000,
+    ],
+)
+def test_a_head_without_end_is_given_up(line: str) -> None:
+    assert event_of(line) is None
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -168,6 +298,13 @@ ENVELOPES = st.sampled_from(
         "Aug 18 08:33:14 {host} kernel: {text}",
         "Aug 18 08:33:14 {host} kernel: [85047.045932] {text}",
         "Aug 18 08:33:14  kernel: {text}",
+        "Aug 18 08:33:14 CEST {host} kernel: {text}",
+        "Aug 18 08:33:14 {host} warning kernel: {text}",
+        "Aug 18 08:33:14 [kernel] [ 85047.045932] {text}",
+        "2024:08:18-08:33:14 {host} kernel: [85047.04] {text}",
+        "2024-08-18T06:33:14.20451 kern.info: [85047.045932] {text}",
+        "[2024-08-18T08:33:14+02:00] {text}",
+        '{{"log":"Aug 18 08:33:14 {host} kernel: {text}\\n","stream":"stdout","time":"2024-08-18T06:33:14Z"}}',
         "Aug 18 08:33:14 s_all@{host} kernel: {text}",
         "2024-08-18T08:33:14.204518+02:00 {host} kernel: {text}",
         "Sun 2024-08-18 08:33:14 CEST {host} kernel: {text}",
