@@ -45,8 +45,7 @@ def take_sockets(
     """
     if not is_this_host(proc_root):
         return SocketTable(gaps=(Gap(what=sockdiag.WHAT, why=NOT_THIS_HOST),))
-    began = clock()
-    deadline = began + deadline_seconds
+    deadline = (began := clock()) + deadline_seconds
     sockstat = Reading(proc_root).parse("net/sockstat", procfs.parse_sockstat)
     census = Census(_ephemeral_ports(Reading(proc_root)))
     gaps = _dump_here(census, began + DUMP_SHARE * deadline_seconds, clock)
