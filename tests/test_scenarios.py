@@ -1,7 +1,8 @@
 """Every directory below scenarios/ through the real probe, the real detector and the diagnosis.
 
 A scenario is a tree shaped like /proc (``proc/``), the lines that were logged (``line``), what to expect
-(``expected.json``) and, where it matters, samples from around it (``history.json``) and cgroups (``cgroup/``).
+(``expected.json``) and, where it matters, samples from around it (``history.json``), cgroups (``cgroup/``) and what a
+dump of the sockets came down to (``sockets.json``).
 """
 
 import json
@@ -18,11 +19,16 @@ from agent.core import kmsg, syslog
 from agent.core.causes import JUDGES
 from agent.core.diagnose import diagnose
 from agent.core.model import Diagnosis, Event, Provenance, Sample
+from agent.core.remarks import REMARKS
 from agent.core.report import diagnosis_text
+from agent.core.sockets import SocketTable
+from agent.core.surroundings import SURROUNDINGS
+from agent.core.suspects import SUSPECTS
 from agent.probe import take_snapshot
 
 NOW = datetime(2026, 11, 22, 15, 5, 40, tzinfo=UTC)
 SCENARIOS = sorted(path for path in (Path(__file__).parent / "scenarios").iterdir() if path.is_dir())
+WITH_SOCKETS = [path for path in SCENARIOS if (path / "sockets.json").exists()]
 
 
 def events_of(text: str, provenance: Provenance) -> tuple[Event, ...]:
@@ -38,6 +44,9 @@ def run(scenario: Path, expected: dict[str, Any]) -> Diagnosis:
     cgroup = scenario / "cgroup"
     snapshot = take_snapshot(scenario / "proc", NOW, expected["trigger"], cgroup if cgroup.is_dir() else None)
     history = scenario / "history.json"
+    sockets = scenario / "sockets.json"
+    if sockets.exists():
+        snapshot = replace(snapshot, sockets=msgspec.json.decode(sockets.read_bytes(), type=SocketTable))
     samples = msgspec.json.decode(history.read_bytes(), type=tuple[Sample, ...]) if history.exists() else ()
     return diagnose(snapshot, events_of((scenario / "line").read_text(), expected["provenance"]), samples)
 
@@ -64,6 +73,30 @@ def test_scenario_is_diagnosed_as_expected(scenario: Path) -> None:
     assert diagnosis.summary in " ".join(diagnosis_text(diagnosis).split())
 
 
+@pytest.mark.parametrize("scenario", WITH_SOCKETS, ids=lambda path: path.name)
+def test_who_holds_the_sockets_is_named_first_and_told_what_to_do(scenario: Path) -> None:
+    expected = json.loads((scenario / "expected.json").read_text())
+    diagnosis = run(scenario, expected)
+    first = msgspec.to_builtins(diagnosis.holders[0])
+    step = diagnosis.advice[0].action if diagnosis.advice else None
+    text = diagnosis_text(diagnosis) + diagnosis.summary + str(msgspec.to_builtins(diagnosis.advice))
+
+    assert expected.get("first_holder", {}) == {key: first[key] for key in expected.get("first_holder", {})}
+    assert (step or "").startswith(expected["first_step"] or "\0") or step is expected["first_step"]
+    assert [] == [words for words in expected.get("summary", []) if words not in diagnosis.summary]
+    assert [] == [words for words in expected.get("not_said", []) if words in text]
+
+
+@pytest.mark.parametrize("scenario", WITH_SOCKETS, ids=lambda path: path.name)
+def test_the_holders_add_up_to_what_the_host_counts(scenario: Path) -> None:
+    diagnosis = run(scenario, json.loads((scenario / "expected.json").read_text()))
+    table = msgspec.json.decode((scenario / "sockets.json").read_bytes(), type=SocketTable)
+    tcp = table.sockstat.tcp if table.sockstat else None
+    assert tcp
+    assert tcp.orphan == sum(holder.orphans for holder in diagnosis.holders)
+    assert tcp.alloc == sum(holder.sockets for holder in diagnosis.holders)
+
+
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.name)
 def test_scenario_survives_json_whole(scenario: Path) -> None:
     diagnosis = run(scenario, json.loads((scenario / "expected.json").read_text()))
@@ -80,3 +113,9 @@ def test_scenarios_cover_the_decision_table() -> None:
 def test_every_judge_has_a_scenario() -> None:
     claims = {claim for path in SCENARIOS for claim in json.loads((path / "expected.json").read_text())["claims"]}
     assert [] == [judge.__name__ for judge in JUDGES if judge.__name__ not in claims]
+
+
+def test_everything_else_that_can_be_claimed_has_a_scenario_too() -> None:
+    claims = {claim for path in SCENARIOS for claim in json.loads((path / "expected.json").read_text())["claims"]}
+    judges = (*SUSPECTS, *REMARKS, *SURROUNDINGS)
+    assert [] == [judge.__name__ for judge in judges if judge.__name__ not in claims]

@@ -1,10 +1,11 @@
-"""What to do, in the order to try it: see who it is, mend that, then the limits, then what else helps.
+"""What to do, in the order to try it: who holds most and what stops it there, then the limits, then what else helps.
 
 Each step says what it costs on this host. Nothing is lowered that is meant to be raised, and no time-wait setting is
 offered: TIME_WAIT and CLOSE_WAIT are no orphans (Documentation/networking/ip-sysctl.rst, and net/ipv4/tcp.c).
 """
 
 from collections.abc import Iterable
+from itertools import zip_longest
 
 from agent.core.advice_memory import (
     look_at_memory,
@@ -23,31 +24,39 @@ from agent.core.advice_orphans import (
 )
 from agent.core.advice_sysctl import change
 from agent.core.case import Case, first_of
+from agent.core.culprits import find_culprit, mend_culprit
 from agent.core.model import Advice, Finding
 
 
 def advise(case: Case, findings: tuple[Finding, ...]) -> tuple[Advice, ...]:
     """Give the steps for the verdict, which is the first finding, and then for what else was found."""
-    cause = findings[0].cause
+    cause, claims = findings[0].cause, {finding.claim for finding in findings}
     steps: list[Advice | None] = []
-    if cause == "orphans":
-        steps += _orphan_steps(case)
-        if any(finding.claim in ("memory_at_limit", "memory_over_limit") for finding in findings):
+    if cause != "none" and "openvz_container_limit" in claims:
+        steps.append(_look_at_container())
+    if cause in ("both", "tcp_memory") and "orphans_fill_memory" in claims:
+        steps += _steps_for_one_root(case, findings)
+    elif cause == "orphans":
+        steps += _orphan_steps(case, findings)
+        if claims & {"memory_at_limit", "memory_over_limit"}:
             steps += _memory_steps(case, findings)
     elif cause == "tcp_memory":
         steps += _memory_steps(case, findings)
     elif cause == "both":
-        steps += _steps_for_both(case, findings)
+        orphans, memory = _orphan_steps(case, findings), _memory_steps(case, findings)
+        steps += [each for pair in zip_longest(orphans[:4], memory[:4]) for each in pair] + orphans[4:] + memory[4:]
     elif cause == "undetermined":
         steps += [_watch(case), look_at_orphans(), look_at_memory()]
     steps += [mend_byte_limits(case), _warn_of_recycle(case)]
     return _once(steps)
 
 
-def _orphan_steps(case: Case) -> list[Advice | None]:
+def _orphan_steps(case: Case, findings: tuple[Finding, ...]) -> list[Advice | None]:
+    culprit = find_culprit(case, "orphans")
     return [
+        mend_culprit(culprit, findings) if culprit else None,
         look_at_orphans(),
-        mend_closing_programs(),
+        None if culprit else mend_closing_programs(),
         raise_max_orphans(case),
         shorten_orphan_retries(case),
         restore_fin_timeout(case),
@@ -55,19 +64,37 @@ def _orphan_steps(case: Case) -> list[Advice | None]:
 
 
 def _memory_steps(case: Case, findings: tuple[Finding, ...]) -> list[Advice | None]:
+    culprit = find_culprit(case, "tcp_memory")
     refused = [finding.evidence for finding in findings if finding.claim == "cgroup_limit"]
     failed = [each for evidence in refused for each in evidence if each.name == "memory.kmem.tcp.failcnt"]
     limit = raise_cgroup_limit(failed[0]) if failed else mend_byte_limits(case) or raise_tcp_mem(case)
-    return [look_at_memory(), mend_holders(findings), limit, *trim_buffers(case)]
+    return [
+        mend_culprit(culprit, findings) if culprit else None,
+        look_at_memory(),
+        None if culprit else mend_holders(findings),
+        limit,
+        *trim_buffers(case),
+    ]
 
 
-def _steps_for_both(case: Case, findings: tuple[Finding, ...]) -> list[Advice | None]:
-    orphans, memory = _orphan_steps(case), _memory_steps(case, findings)
-    if not any(finding.claim == "orphans_fill_memory" for finding in findings):
-        return [orphans[0], memory[0], orphans[1], memory[1], orphans[2], memory[2], *orphans[3:], *memory[3:]]
-    # One root: unsent data of orphans fills the memory. Their number and life come first; more room for orphans would
-    # only fill the memory faster, and is left out.
-    return [*orphans[:2], *orphans[3:], *memory[3:], memory[0], memory[2]]
+def _steps_for_one_root(case: Case, findings: tuple[Finding, ...]) -> list[Advice | None]:
+    """Advise where unsent data of orphans fills the memory: their number and life come first.
+
+    More room for orphans would only fill the memory faster, and is left out.
+    """
+    mend, look, generic, _, *shorter = _orphan_steps(case, findings)
+    _, look_at_all, _, limit, *trim = _memory_steps(case, findings)
+    return [mend, look, generic, *shorter, *trim, look_at_all, limit]
+
+
+def _look_at_container() -> Advice:
+    return Advice(
+        action="Look at the limits of the OpenVZ container that the line names.",
+        why="OpenVZ counts sockets and their buffers for each container: numtcpsock, tcpsndbuf and tcprcvbuf. Where "
+        "failcnt has risen, that limit was hit, and the limits of the host are not what was short.",
+        risk="None, it only reads. A higher limit lets the container hold more memory that cannot be swapped.",
+        commands=("grep -E 'uid|numtcpsock|tcpsndbuf|tcprcvbuf' /proc/user_beancounters",),
+    )
 
 
 def _watch(case: Case) -> Advice:

@@ -85,7 +85,7 @@ def raise_tcp_mem(case: Case) -> Advice:
         action=f"Raise tcp_mem, all three in proportion, to {' '.join(map(str, proposed))} pages.",
         why=f"The last limit goes from {bytes_text(high * page)} to {bytes_text(proposed[2] * page)}, "
         f"{percent_text(proposed[2] * page, ram)} of RAM. The numbers are pages of {page} bytes, not bytes. First see "
-        "who holds the memory: against a leak this only buys time.",
+        "who holds the memory: against a leak this only buys time. It has worked when mem stays below the last one.",
         risk=f"Up to {bytes_text(extra)} more of RAM can be taken by sockets, and cannot be swapped.",
         reason="room for TCP buffers, in pages.",
     )

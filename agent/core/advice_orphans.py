@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from agent.core.advice_sysctl import change
 from agent.core.case import Case, first_of
+from agent.core.demand import RETRIES_OF_ZERO, beyond_limit, orphan_life_seconds
 from agent.core.model import Advice
+from agent.core.owned import add_up, only
 from agent.core.words import bytes_text, count_text, duration_text, percent_text
 
 # struct tcp_sock and what hangs on it, in slab and outside of mem: 2368 to 2496 bytes were measured.
@@ -19,9 +21,8 @@ _ROUND = 1024
 _FLOOR = 4096
 _SHARE_OF_RAM = 4
 _GOOD_RETRIES = 5
-_RETRIES_OF_ZERO = 8
 _FIN_SECONDS = 60
-_RTO_SECONDS = 0.2
+_ENOUGH_TO_MEASURE = 100
 _KEY = "net.ipv4.tcp_max_orphans"
 
 
@@ -74,13 +75,17 @@ def raise_max_orphans(case: Case) -> Advice:
     if proposed - current < max(_ROUND, current // 20) and proposed < _wanted(case, current):
         return _leave_limit(current, price)
     peak = f"Orphans peaked at {count_text(_peak(case))}" if _peak(case) else "The peak was not seen"
+    asked = beyond_limit(case)
+    more = f" By the rate of resets about {count_text(asked)} more were asked for." if asked else ""
     return change(
         _KEY,
         current,
         proposed,
         action=f"Raise tcp_max_orphans from {count_text(current)} to {count_text(proposed)}.",
-        why=f"{peak}; a stuck orphan counts up to four times, so the limit has to be four times the peak to be safe. "
-        + ("" if proposed >= _wanted(case, current) else f"More would not fit into {price.budget_name}."),
+        why=f"{peak}; a stuck orphan counts up to four times, so the limit has to be four times the peak to be safe."
+        + more
+        + ("" if proposed >= _wanted(case, current) else f" More would not fit into {price.budget_name}.")
+        + " It has worked when TCPAbortOnMemory stands still.",
         risk=_risk_of_raising(case, current, proposed, price),
         reason=f"room for orphaned TCP sockets, a stuck one counts up to four times. {peak}.",
     )
@@ -90,17 +95,18 @@ def shorten_orphan_retries(case: Case) -> Advice | None:
     """Advise a shorter life for orphans whose peer is dead; None where it is short already, or not known."""
     key = "net.ipv4.tcp_orphan_retries"
     current = first_of(case.snapshot, key)
-    retries = _RETRIES_OF_ZERO if current == 0 else current
+    retries = RETRIES_OF_ZERO if current == 0 else current
     if current is None or retries is None or retries <= _GOOD_RETRIES:
         return None
     said = "0, which means 8," if current == 0 else str(current)
+    now, then = (duration_text(orphan_life_seconds(each)) for each in (current, _GOOD_RETRIES))
     return change(
         key,
         current,
         _GOOD_RETRIES,
         action=f"Let orphans of dead peers go sooner: tcp_orphan_retries from {current} to {_GOOD_RETRIES}.",
-        why=f"At {said} an orphan whose peer is gone stays about {_life_text(retries)}; at {_GOOD_RETRIES} it is about "
-        f"{_life_text(_GOOD_RETRIES)}. It frees memory instead of costing any.",
+        why=f"At {said} an orphan whose peer is gone stays about {now}; at {_GOOD_RETRIES} it is about "
+        f"{then}. It frees memory instead of costing any.",
         risk="Replies to slow or lossy clients may be cut off. No effect on peers that answer and do not read.",
         reason="orphaned TCP sockets of dead peers go sooner (0 would mean 8 retries).",
     )
@@ -125,7 +131,13 @@ def restore_fin_timeout(case: Case) -> Advice | None:
 
 
 def measured_bytes(case: Case) -> int | None:
-    """Say what a TCP socket of this host is charged on average, at least a page; None when it was not measured."""
+    """Say what an orphan of this host is charged on average, at least a page; None when it was not measured.
+
+    Measured at the orphans themselves where a table of sockets has some; else at all sockets.
+    """
+    orphans = add_up(case.snapshot.sockets, only("orphaned")) if case.snapshot.sockets else None
+    if orphans is not None and orphans.sockets >= _ENOUGH_TO_MEASURE:
+        return max(case.gauges.page_bytes, -(-orphans.bytes // orphans.sockets))
     mem, alloc = case.gauges.mem_bytes_now, case.gauges.alloc
     if mem is None or mem < 0 or alloc is None or alloc <= 0:
         return None
@@ -152,7 +164,9 @@ def _peak(case: Case) -> int:
 
 
 def _wanted(case: Case, current: int) -> int:
+    """Take four times the peak, or what was asked for beyond the limit where the resets tell that it was more."""
     target = 4 * _peak(case) if _peak(case) > 0 else 2 * current
+    target = max(target, (_peak(case) or current) + (beyond_limit(case) or 0))
     return max(_FLOOR if current <= 0 else _ROUND, -(-target // _ROUND) * _ROUND)
 
 
@@ -198,9 +212,3 @@ def _leave_limit(current: int, price: Price) -> Advice:
         f"{percent_text(current * price.each_bytes, price.budget_bytes) or 'All'} of that is promised.",
         risk="None, nothing is changed. The kernel goes on resetting until fewer orphans come to be.",
     )
-
-
-def _life_text(retries: int) -> str:
-    # The kernel doubles the first 200 ms with each retry, and stops doubling at 120 s.
-    doubled = min(retries, 9)
-    return duration_text(((2 << doubled) - 1) * _RTO_SECONDS + (retries - doubled) * 120.0)

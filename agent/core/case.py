@@ -70,13 +70,14 @@ class Gauges(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One case, ready to be judged. ``deltas`` is how far the counters moved over the events."""
+    """One case, ready to be judged. ``deltas`` is how far the counters moved over the events, in ``delta_seconds``."""
 
     snapshot: Snapshot
     kernel: Kernel | None
     said: dict[Text, Event]
     gauges: Gauges
     deltas: dict[str, int]
+    delta_seconds: float | None
     has_baseline: bool
     last: Sample
     stale: bool
@@ -131,6 +132,7 @@ def build_case(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sam
         # Whoever diagnoses by command has put line and tree together; the service knows that they are apart.
         gauges=_gauges(snapshot, kernel, near, present=not stale or snapshot.trigger == "command"),
         deltas=_deltas(before, last, snapshot, known) if before else {},
+        delta_seconds=seconds_between(before.at, last.at) if before else None,
         has_baseline=before is not None,
         last=last,
         stale=stale,

@@ -11,6 +11,9 @@ from agent.core.case import Case
 from agent.core.evidence import DOUBT, build_finding, by_numbers, confidence, delta_evidence
 from agent.core.model import Confidence, Evidence, Finding
 from agent.core.remarks import REMARKS, host_ram_short
+from agent.core.surroundings import SURROUNDINGS
+from agent.core.suspects import suspect
+from agent.core.trend import rises
 
 # The smallest limit that a kernel up to 3.2 gives itself is 4096, and the penalty bites at a quarter of it.
 _MANY_ORPHANS = 1024
@@ -210,11 +213,12 @@ JUDGES: tuple[Judge, ...] = (
 def judge(case: Case) -> tuple[Finding, ...]:
     """All findings, best first. The first is the verdict; there is always one.
 
-    A gauge of the cause that the kernel's text did not name stands behind the verdict, as what else is true.
+    A gauge of the cause that the kernel's text did not name stands behind the verdict, as what else is true; then come
+    who stands behind it, what else is known, and since when.
     """
     found = [finding for each in JUDGES if (finding := each(case)) is not None]
     fallback = [finding for finding in found if finding.cause in ("undetermined", "none")]
     causes = [finding for finding in found if finding not in fallback]
     causes.sort(key=lambda finding: finding.cause != "both" and finding.cause not in case.suspects)
-    remarks = [finding for each in REMARKS if (finding := each(case)) is not None]
-    return (*(causes or fallback), *remarks)
+    remarks = [finding for each in (*REMARKS, *SURROUNDINGS) if (finding := each(case)) is not None]
+    return (*(causes or fallback), *suspect(case), *remarks, *rises(case))

@@ -9,7 +9,9 @@ from math import inf
 from agent.core.advice import advise
 from agent.core.case import Case, build_case
 from agent.core.causes import judge
-from agent.core.model import Diagnosis, Event, Mechanism, Sample, Snapshot
+from agent.core.gauge import mem_unit_bytes
+from agent.core.holders import holders
+from agent.core.model import Diagnosis, Event, Finding, Holder, Mechanism, Sample, Snapshot
 from agent.core.readings import Gap
 from agent.core.summary import summarise
 from agent.core.words import duration_text
@@ -26,14 +28,16 @@ def diagnose(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sampl
     case = build_case(snapshot, events, history)
     findings = judge(case)
     advice = advise(case, findings)
+    held_by, unseen = _holders(case, findings)
     return Diagnosis(
         cause=findings[0].cause,
         confidence=findings[0].confidence,
         summary=summarise(case, findings, advice),
         mechanism=_mechanism(case),
         findings=findings,
+        holders=held_by,
         advice=advice,
-        gaps=_gaps(case),
+        gaps=_gaps(case, unseen),
     )
 
 
@@ -54,12 +58,19 @@ def _mechanism(case: Case) -> Mechanism:
     )
 
 
-def _gaps(case: Case) -> tuple[Gap, ...]:
-    gaps = [*case.snapshot.gaps, *_gaps_of_reading(case), *_gaps_of_events(case)]
-    gaps.append(
-        Gap(what="holders", why="this version does not yet name the units, containers and processes that hold sockets"),
-    )
-    return tuple(dict.fromkeys(gaps))
+def _holders(case: Case, findings: tuple[Finding, ...]) -> tuple[tuple[Holder, ...], tuple[Gap, ...]]:
+    """Name who holds what is short, with all that could not be named as the last."""
+    table, sockstat = case.snapshot.sockets, case.snapshot.sockstat
+    if table is None:
+        return (), (Gap(what="holders", why="sock_diag was not read for this snapshot"),)
+    by_orphans = findings[0].cause in ("orphans", "both", "undetermined")
+    unit = mem_unit_bytes(case.kernel, case.gauges.page_bytes)
+    # The gauges of the dump's own moment are what its sums have to add up to.
+    return holders(table, table.sockstat or sockstat, by="orphans" if by_orphans else "bytes", mem_unit_bytes=unit)
+
+
+def _gaps(case: Case, unseen: tuple[Gap, ...]) -> tuple[Gap, ...]:
+    return tuple(dict.fromkeys((*case.snapshot.gaps, *_gaps_of_reading(case), *_gaps_of_events(case), *unseen)))
 
 
 def _gaps_of_reading(case: Case) -> list[Gap]:

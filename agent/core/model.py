@@ -31,13 +31,15 @@ class FileCursor(msgspec.Struct, frozen=True, kw_only=True):
     """A place in a log file that survives rename, copy and truncation.
 
     ``marker`` is a digest of the bytes just before ``offset``: a file truncated and grown past the old offset, or an
-    inode used again, has other bytes there.
+    inode used again, has other bytes there. ``written_ns`` is when the file had last been written (st_mtime_ns) when
+    it was read up to there: whatever was finished before that is older news (None: an older release wrote this).
     """
 
     device: int
     inode: int
     offset: int
     marker: str
+    written_ns: int | None = None
 
 
 class KmsgCursor(msgspec.Struct, frozen=True, kw_only=True):

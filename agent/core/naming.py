@@ -13,6 +13,7 @@ Paths are chosen by whoever may make a cgroup: what is not plain text is escaped
 """
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from agent.core.words import printable
@@ -47,6 +48,7 @@ class Owner(NamedTuple):
     container: str | None = None
 
 
+@lru_cache(maxsize=1024)
 def name_cgroup(path: str) -> Owner:
     """Name the unit and the container of a cgroup by its path; a group of no known kind goes by its path."""
     parts = [part for part in path.removesuffix(_DELETED).split("/") if part not in {"", ".", ".."}]

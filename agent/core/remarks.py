@@ -5,26 +5,43 @@ A remark never decides the cause. Counters are TcpExt of /proc/net/netstat, read
 
 from collections.abc import Callable
 
-from agent.core.case import Case, seconds_between
+from agent.core.case import Case
+from agent.core.demand import orphan_demand_above_limit
 from agent.core.evidence import SOCKSTAT, delta_evidence, kill_evidence, memory_evidence
-from agent.core.model import Cause, Evidence, Finding, Sample
+from agent.core.model import Cause, Confidence, Evidence, Finding
+from agent.core.owned import SOCK_DIAG, add_up, only, totals
 
 _LOW_RAM_PERCENT = 5
-_AT_ONCE_SECONDS = 60.0
-_SLOWLY_SECONDS = 600.0
 
 
 def orphans_fill_memory(case: Case) -> Finding | None:
-    """Claim that memory is full and most sockets are orphans: what they could not send is what fills it."""
-    gauges = case.gauges
+    """Claim that memory is full and orphans hold most of it: what they could not send is what fills it.
+
+    With a table of sockets it is measured; else most sockets have to be orphans, and many.
+    """
+    gauges, table = case.gauges, case.snapshot.sockets
+    if not gauges.memory_full and not ("tcp_memory" in case.said and gauges.zone == "pressure"):
+        return None
+    if table is not None and table.groups:
+        orphans, sums = add_up(table, only("orphaned")), totals(case, table)
+        if 2 * orphans.bytes < sums.bytes or orphans.bytes == 0:
+            return None
+        proof = Evidence(
+            name="held by orphans", value=orphans.bytes, limit=sums.bytes, unit="bytes of TCP memory", source=SOCK_DIAG
+        )
+        return _orphans_fill_memory(case, "likely", proof)
     if not gauges.memory_full or gauges.shift is None or gauges.orphan is None or not gauges.alloc:
         return None
     if 2 * gauges.orphan < gauges.alloc:
         return None
     share = Evidence(name="orphan", value=gauges.orphan, limit=gauges.alloc, unit="of all sockets", source=SOCKSTAT)
-    return Finding(
-        claim="orphans_fill_memory", cause="both", confidence="possible", evidence=(share, *memory_evidence(case))
-    )
+    return _orphans_fill_memory(case, "possible", share)
+
+
+def _orphans_fill_memory(case: Case, sure: Confidence, proof: Evidence) -> Finding:
+    cause: Cause = "both" if case.gauges.shift is not None else "tcp_memory"
+    evidence = (proof, *memory_evidence(case))
+    return Finding(claim="orphans_fill_memory", cause=cause, confidence=sure, evidence=evidence)
 
 
 def counters_contradict(case: Case) -> Finding | None:
@@ -82,39 +99,6 @@ def data_dropped_without_message(case: Case) -> Finding | None:
     return Finding(claim="data_dropped_without_message", cause="tcp_memory", confidence="likely", evidence=proof)
 
 
-def orphans_rose(case: Case) -> Finding | None:
-    """Remark how long the orphans took from half their peak to it: a mass close, or a pool that fills up."""
-    if case.gauges.shift is None:
-        return None
-    return _rose(case, "orphans", [(s, s.orphan) for s in (*case.samples, case.last) if s.orphan is not None])
-
-
-def memory_rose(case: Case) -> Finding | None:
-    """Remark how long the memory took from half its peak to it: a burst, or what a leak looks like."""
-    if case.gauges.zone not in ("pressure", "at_limit", "over"):
-        return None
-    return _rose(case, "memory", [(s, s.mem) for s in (*case.samples, case.last) if s.mem is not None])
-
-
-def _rose(case: Case, what: str, readings: list[tuple[Sample, int]]) -> Finding | None:
-    peak_sample, peak = max(readings, key=lambda reading: reading[1], default=(case.last, 0))
-    ages = [(seconds_between(sample.at, peak_sample.at), value) for sample, value in readings]
-    before = [(age, value) for age, value in ages if age > 0]
-    if not before:
-        return None
-    half = min((age for age, value in before if 2 * value <= peak), default=None)
-    oldest = max(age for age, _ in before)
-    if half is not None and half <= _AT_ONCE_SECONDS:
-        claim, seconds = f"{what}_rose_at_once", half
-    elif (half or oldest) >= _SLOWLY_SECONDS:
-        claim, seconds = f"{what}_rose_slowly", half or oldest
-    else:
-        return None
-    proof = Evidence(name="from half the peak to the peak", value=round(seconds, 1), unit="seconds", source="history")
-    cause: Cause = "orphans" if what == "orphans" else "tcp_memory"
-    return Finding(claim=claim, cause=cause, confidence="possible", evidence=(proof,))
-
-
 REMARKS: tuple[Callable[[Case], Finding | None], ...] = (
     orphans_fill_memory,
     counters_contradict,
@@ -122,6 +106,5 @@ REMARKS: tuple[Callable[[Case], Finding | None], ...] = (
     host_ram_short,
     receivers_too_slow,
     data_dropped_without_message,
-    orphans_rose,
-    memory_rose,
+    orphan_demand_above_limit,
 )

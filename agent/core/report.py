@@ -21,9 +21,20 @@ from agent.core.model import (
     Notice,
     NoticeType,
 )
+from agent.core.owned import name_of
 from agent.core.words import bytes_text, count_text, duration_text, percent_text, printable
 
-__all__ = ["bytes_text", "count_text", "diagnosis_text", "duration_text", "headline", "notice_text", "said_by", "title"]
+__all__ = [
+    "bytes_text",
+    "count_text",
+    "diagnosis_text",
+    "duration_text",
+    "headline",
+    "largest_holder",
+    "notice_text",
+    "said_by",
+    "title",
+]
 
 _COLUMNS = 100
 _CAUSES: dict[Cause, str] = {
@@ -86,6 +97,17 @@ def said_by(incident: Incident) -> str:
     return "the kernel" if incident.provenance == "kernel" else "a text log, which any local user can write to"
 
 
+def largest_holder(incident: Incident) -> str | None:
+    """Say who holds most of what ran out, of those that have a name."""
+    for holder in incident.diagnosis.holders:
+        if name := name_of(holder):
+            return (
+                f"{name}: {count_text(holder.orphans)} orphans, "
+                f"{count_text(holder.sockets)} sockets, {bytes_text(holder.bytes)}"
+            )
+    return None
+
+
 def notice_text(notice: Notice) -> str:
     """Say a notice as a readable block: what, where, since when, how far, what to do first, where to read on."""
     if notice.data is None:
@@ -102,6 +124,7 @@ def notice_text(notice: Notice) -> str:
             ("events", _events_text(incident)),
             *_numbers(incident.diagnosis.mechanism),
             *_peak(incident),
+            *([("held by", holder)] if (holder := largest_holder(incident)) else []),
             ("said by", said_by(incident)),
             *([("line", f"«{printable(incident.first_event.line, 200)}»")] if incident.first_event else []),
             ("reason", printable(notice.reason)),
@@ -207,11 +230,11 @@ def _advice(number: int, advice: Advice) -> list[str]:
 
 
 def _holder(holder: Holder) -> tuple[str, str]:
-    name = holder.unit or holder.container or holder.process or "nobody that could be named"
+    name = name_of(holder) or "nobody that could be named"
     facts = f"{count_text(holder.sockets)} sockets, {count_text(holder.orphans)} orphans, {bytes_text(holder.bytes)}"
     ports = f", ports {' '.join(map(str, holder.ports))}" if holder.ports else ""
     peers = f", peers {' '.join(holder.peers)}" if holder.peers else ""
-    return printable(name, 60), printable(facts + ports + peers)
+    return _quoteless(name), _quoteless(printable(facts + ports + peers))
 
 
 def _events_text(incident: Incident) -> str:

@@ -2,21 +2,24 @@
 
 from agent.core.case import Case
 from agent.core.model import Advice, Finding
+from agent.core.trend import since_text
 from agent.core.words import bytes_text, count_text, percent_text
 
 _PENALTY = {1: "twice, so it acts at a half", 2: "four times, so it acts at a quarter"}
 
 
 def summarise(case: Case, findings: tuple[Finding, ...], advice: tuple[Advice, ...]) -> str:
-    """Say the verdict in plain words; the first step of the advice comes last."""
+    """Say the verdict in plain words, and since when; the first step of the advice comes last."""
     claim = findings[0].claim
     said = _SENTENCES[claim](case) if claim in _SENTENCES else f"Verdict: {claim.replace('_', ' ')}."
     if any(finding.claim == "orphans_fill_memory" for finding in findings):
-        said += " Most sockets are orphans, so their unsent data is what fills the memory."
+        said += " Most of that memory is unsent data of orphaned sockets."
     if any(finding.claim == "host_ram_short" for finding in findings):
         said += " The host itself is short of RAM, which makes TCP save memory below its own limits."
     if any(finding.claim == "counters_contradict" for finding in findings) and findings[0].confidence == "possible":
         said += " The counters of this host do not confirm the message."
+    if since := since_text(case):
+        said += f" {since}"
     return f"{said} First: {_lower(advice[0].action)}" if advice else said
 
 

@@ -15,7 +15,7 @@ import msgspec
 
 from agent.core.gauge import mem_unit_bytes, parse_kernel
 from agent.core.model import Advice, Delivered, Delivery, Incident, Kind, Notice, Rejected, Retry
-from agent.core.report import said_by, title
+from agent.core.report import largest_holder, said_by, title
 from agent.core.words import bytes_text, count_text, duration_text, percent_text, printable
 from agent.notifiers.answer import Answer, sort_answer
 from agent.notifiers.http import DEADLINE_SECONDS, Poster
@@ -160,6 +160,8 @@ def _facts(notice: Notice, incident: Incident) -> list[tuple[str, str]]:
         facts.append(("Orphans at peak", orphans))
     if memory := _peak_memory(incident):
         facts.append(("TCP memory at peak", memory))
+    if holder := largest_holder(incident):
+        facts.append(("Held by", holder))
     return facts
 
 

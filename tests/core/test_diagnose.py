@@ -4,10 +4,12 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from material import NOW, events, histories, make_event, make_sample, make_snapshot, snapshots
+from socket_material import NGINX, SHOP, make_group, make_table, tables, tally
 
 from agent.core.diagnose import diagnose
 from agent.core.model import Diagnosis, Event, Sample, Snapshot
 from agent.core.report import diagnosis_text
+from agent.core.sockets import SocketTable
 
 
 @settings(max_examples=100, deadline=None)
@@ -162,3 +164,33 @@ def test_an_undated_line_is_taken_as_of_now_and_compared_with_no_counter() -> No
     diagnosis = diagnose(make_snapshot(), (event,), (make_sample(10, TCPAbortOnMemory=37),))
     assert "likely" == diagnosis.confidence
     assert timedelta(0) == NOW - make_snapshot().taken_at
+
+
+@settings(max_examples=150, deadline=None)
+@given(snapshots, events, histories, tables)
+def test_diagnose_is_total_and_deterministic_with_any_table_of_sockets(
+    snapshot: Snapshot, said: tuple[Event, ...], history: tuple[Sample, ...], table: SocketTable
+) -> None:
+    whole = msgspec.structs.replace(snapshot, sockets=table)
+    diagnosis = diagnose(whole, said, history)
+    assert diagnosis == diagnose(whole, said, history)
+    assert diagnosis == msgspec.json.decode(msgspec.json.encode(diagnosis), type=Diagnosis)
+    # Who holds the sockets explains a verdict, and never makes one.
+    bare = diagnose(snapshot, said, history)
+    assert (bare.cause, bare.confidence) == (diagnosis.cause, diagnosis.confidence)
+    assert diagnosis_text(diagnosis)
+
+
+def test_holders_come_by_what_is_short() -> None:
+    table = make_table(
+        make_group(NGINX, 443, fin_wait1=tally(900)), make_group(SHOP, 80, established=tally(200, 1 << 20))
+    )
+    by_orphans = diagnose(make_snapshot(orphan=65600, sockets=table), (make_event(),), ()).holders
+    by_bytes = diagnose(make_snapshot(mem=390000, sockets=table), (make_event("tcp_memory"),), ()).holders
+    assert ("nginx.service", "shop.service") == (by_orphans[0].unit, by_bytes[0].unit)
+
+
+def test_a_snapshot_without_a_table_says_that_it_was_not_read() -> None:
+    gaps = {gap.what: gap.why for gap in diagnose(make_snapshot(), (make_event(),), ()).gaps}
+    assert "sock_diag was not read for this snapshot" == gaps["holders"]
+    assert "holders" not in {gap.what for gap in diagnose(make_snapshot(sockets=make_table()), (), ()).gaps}

@@ -6,10 +6,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from misbehaving import OPENED_AT, make_incident, make_notice
+from msgspec.structs import replace
 from pytest_httpserver import HTTPServer
 from slack_sdk.models.blocks import Block
 
-from agent.core.model import Advice, Delivered, Delivery, Diagnosis, Mechanism, NoticeType, Peak, Rejected, Retry
+from agent.core.model import (
+    Advice,
+    Delivered,
+    Delivery,
+    Diagnosis,
+    Holder,
+    Mechanism,
+    NoticeType,
+    Peak,
+    Rejected,
+    Retry,
+)
 from agent.notifiers.answer import Answer
 from agent.notifiers.slack import SlackNotifier, escape, message, sort_slack
 
@@ -128,7 +140,9 @@ def test_a_test_says_that_it_is_one() -> None:
 
 
 def test_a_line_that_anybody_could_write_is_told_as_such() -> None:
-    assert "said by a text log, which any local user can write to" in all_text(message(make_notice(provenance="claimed")))
+    assert "said by a text log, which any local user can write to" in all_text(
+        message(make_notice(provenance="claimed"))
+    )
 
 
 def test_memory_is_counted_in_the_unit_of_the_kernel_that_counted_it() -> None:
@@ -273,3 +287,14 @@ def test_an_incident_of_the_gauges_alone_has_no_counts_to_tell() -> None:
     notice = make_notice(class_="pressure", events={}, suppressed_at_least=0)
 
     assert "*The kernel said*\nnothing" in all_text(message(notice))
+
+
+def test_who_holds_most_is_named_and_cannot_break_out() -> None:
+    notice = make_notice()
+    hostile = Holder(unit="<!channel>`\x1b[31m.service", sockets=9, orphans=7, bytes=4096)
+    diagnosis = replace(notice.data.diagnosis, holders=(hostile, Holder(sockets=1, orphans=0, bytes=0)))
+    said = all_text(message(replace(notice, data=replace(notice.data, diagnosis=diagnosis))))
+
+    assert "*Held by*\n&lt;!channel&gt;'" in said
+    assert "7 orphans, 9 sockets, 4 KiB" in said
+    assert "\x1b" not in said

@@ -1,0 +1,142 @@
+"""What around TCP speaks to the case: limits against RAM, the host's memory, cgroups, MPTCP, OpenVZ.
+
+Default limits are those of tcp_init() (net/ipv4/tcp.c) by era. PSI is Documentation/accounting/psi.rst. OpenVZ kernels
+add the container to the line:
+
+    TCP: too many of orphaned sockets (512 in CT1023)
+"""
+
+import re
+from collections.abc import Callable
+
+from agent.core.case import Case
+from agent.core.evidence import delta_evidence
+from agent.core.gauge import Kernel
+from agent.core.model import Cause, Evidence, Finding
+
+# Less than a third of the default is no rounding: somebody has lowered it, or copied it from a smaller host.
+_SMALL = 3
+_STALL_SOME_PERCENT = 10.0
+_STALL_FULL_PERCENT = 5.0
+_BYTES_OF_A_BUCKET = 128 << 10
+_BUCKETS_AT_MOST = 524_288
+_OPENVZ = re.compile(r"\(\d+ in CT ?\d+\)")
+_MPTCP_ROW = re.compile(r"^MPTCP(?:v6)?\s+\d+\s+(\d+)\s", re.MULTILINE)
+
+
+def tcp_mem_below_default(case: Case) -> Finding | None:
+    """Claim that the last limit of tcp_mem is less than a third of what this kernel gives itself on this host."""
+    ram, limits, share = case.snapshot.meminfo.get("MemTotal"), case.gauges.limits_bytes, _default_share(case.kernel)
+    touched = "tcp_memory" in case.said or case.gauges.zone in ("pressure", "at_limit", "over")
+    if not touched or not ram or limits is None or share is None or _SMALL * limits[2] >= ram * share:
+        return None
+    proof = Evidence(
+        name="tcp_mem[2]", value=limits[2], limit=round(ram * share), unit="bytes (default here)", source="meminfo"
+    )
+    return Finding(claim="tcp_mem_below_default", cause="tcp_memory", confidence="likely", evidence=(proof,))
+
+
+def orphan_limit_below_default(case: Case) -> Finding | None:
+    """Claim that tcp_max_orphans is less than a third of what this kernel gives itself on this host."""
+    ram, limit = case.snapshot.meminfo.get("MemTotal"), case.gauges.orphan_limit
+    touched = "orphans" in case.said or case.gauges.shift is not None
+    if not touched or not ram or ram <= 0 or limit is None or not _hashes_by_128_kib(case.kernel):
+        return None
+    buckets = min(1 << (-(-ram // _BYTES_OF_A_BUCKET) - 1).bit_length(), _BUCKETS_AT_MOST)
+    default = buckets // 2
+    if _SMALL * limit >= default:
+        return None
+    proof = Evidence(
+        name="tcp_max_orphans", value=limit, limit=default, unit="sockets (default here)", source="meminfo"
+    )
+    return Finding(claim="orphan_limit_below_default", cause="orphans", confidence="likely", evidence=(proof,))
+
+
+def tcp_mem_above_half_of_ram(case: Case) -> Finding | None:
+    """Claim that TCP may take more than half of RAM, which cannot be swapped; no default since 3.0 does."""
+    ram, limits = case.snapshot.meminfo.get("MemTotal"), case.gauges.limits_bytes
+    # Up to 2.6.39 three quarters were the default.
+    modern = case.kernel is not None and case.kernel.version >= (3, 0)
+    if not ram or limits is None or not modern or not ram < 2 * limits[2] <= 2 * ram:
+        return None
+    proof = Evidence(name="tcp_mem[2]", value=limits[2], limit=ram, unit="bytes of RAM", source="sys/net/ipv4/tcp_mem")
+    return Finding(claim="tcp_mem_above_half_of_ram", cause="none", confidence="likely", evidence=(proof,))
+
+
+def host_stalls_for_memory(case: Case) -> Finding | None:
+    """Claim that tasks of this host wait for memory: TCP shares a shortage that is not its own."""
+    some, full = case.snapshot.pressure.get("memory some"), case.snapshot.pressure.get("memory full")
+    stalls = [
+        Evidence(
+            name=f"memory {name}, avg10", value=stall.avg10, limit=limit, unit="% of time", source="pressure/memory"
+        )
+        for name, stall, limit in (("some", some, _STALL_SOME_PERCENT), ("full", full, _STALL_FULL_PERCENT))
+        if stall is not None and stall.avg10 is not None and stall.avg10 >= limit
+    ]
+    if not stalls:
+        return None
+    return Finding(claim="host_stalls_for_memory", cause="none", confidence="likely", evidence=tuple(stalls))
+
+
+def cgroup_presses_its_sockets(case: Case) -> Finding | None:
+    """Claim that data is refused while TCP as a whole is far below its limits: a cgroup's own limit does that."""
+    limits, mem = case.gauges.limits_bytes, case.gauges.mem_bytes
+    if case.deltas.get("TCPRcvQDrop", 0) <= 0 or limits is None or mem is None or case.gauges.press is not False:
+        return None
+    groups = {name: size for name, size in case.snapshot.cgroup_sock_bytes.items() if name.strip("/") and size > 0}
+    if 2 * mem >= limits[1] or not (groups or case.snapshot.kmem_tcp_failcnt):
+        return None
+    proof = [delta_evidence(case, "TCPRcvQDrop")]
+    if groups:
+        name, size = max(groups.items(), key=lambda group: (group[1], group[0]))
+        proof += [
+            Evidence(name="socket memory of the largest cgroup", value=size, unit="bytes", source="memory.stat"),
+            Evidence(name="which is", value=name, source="memory.stat"),
+        ]
+    return Finding(claim="cgroup_presses_its_sockets", cause="none", confidence="possible", evidence=tuple(proof))
+
+
+def mptcp_takes_part(case: Case) -> Finding | None:
+    """Remark that MPTCP sockets are open: their memory is in the same account, and sock_diag does not show it whole."""
+    full = case.said or case.gauges.zone in ("pressure", "at_limit", "over")
+    rows = _MPTCP_ROW.findall(case.snapshot.raw.get("net/protocols", ""))
+    sockets = sum(int(row) for row in rows if len(row) < len(str(2**63)))
+    if not full or sockets == 0:
+        return None
+    proof = Evidence(name="MPTCP sockets", value=sockets, unit="sockets", source="net/protocols")
+    return Finding(claim="mptcp_takes_part", cause="none", confidence="possible", evidence=(proof,))
+
+
+def openvz_container_limit(case: Case) -> Finding | None:
+    """Claim that an OpenVZ container hit a limit of its own: its kernel names the container in the line."""
+    events = [event for event in case.said.values() if _OPENVZ.search(event.line)]
+    proof = tuple(Evidence(name="line", value=event.line, source=event.source) for event in events)
+    if not proof:
+        return None
+    cause: Cause = "tcp_memory" if events[0].kind == "tcp_mem" else "orphans"
+    return Finding(claim="openvz_container_limit", cause=cause, confidence="possible", evidence=proof)
+
+
+SURROUNDINGS: tuple[Callable[[Case], Finding | None], ...] = (
+    openvz_container_limit,
+    tcp_mem_below_default,
+    orphan_limit_below_default,
+    tcp_mem_above_half_of_ram,
+    host_stalls_for_memory,
+    cgroup_presses_its_sockets,
+    mptcp_takes_part,
+)
+
+
+def _default_share(kernel: Kernel | None) -> float | None:
+    """Tell the last limit of tcp_mem as a share of RAM by era; None where the kernel is not known."""
+    if kernel is None:
+        return None
+    if kernel.version < (3, 0):
+        return 0.75
+    # Halved in between 4.1 and 4.4: where it is not known, the smaller one accuses nobody.
+    return 0.1875 if kernel.version[:2] <= (4, 1) else 0.09375
+
+
+def _hashes_by_128_kib(kernel: Kernel | None) -> bool:
+    return kernel is not None and kernel.version[:2] >= (3, 10)
