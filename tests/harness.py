@@ -1,5 +1,6 @@
 """The real agent as a process of its own, for tests that kill it, and a host for it to look at."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -100,6 +101,17 @@ class AgentProcess:
         if not self.ended():
             self.signal(signal.SIGTERM)
         return self._process.wait(PATIENCE_SECONDS)
+
+    def has_open(self, path: Path) -> bool:
+        """Tell whether the process has this very file open, and not one that had its name before."""
+        assert self._process is not None
+        now = path.stat()
+        for link in Path(f"/proc/{self._process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                held = link.stat()
+                if (held.st_dev, held.st_ino) == (now.st_dev, now.st_ino):
+                    return True
+        return False
 
     def events(self) -> int:
         """Count the events in all incidents on disk."""

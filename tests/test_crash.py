@@ -79,9 +79,12 @@ def test_2000_hits_through_50_rotations_and_10_kills_are_all_counted_once(way, t
                 writer.write(chance.randrange(1, 10))
                 agent.start()
                 writer.write(chance.randrange(1, 10))
-            if way == "delete" and (rotation in kills or rotation + 1 in kills):
-                # What a deleted file held is gone for a reader that was killed: only then must it have been read.
-                wait_for("the agent to have read the file", lambda: agent.events() == writer.written)
+            if way == "delete":
+                # A file that came and went between two looks, or was deleted and then its reader killed, is gone for
+                # everybody: it must have been opened, and before a kill it must have been read.
+                wait_for("the agent to have opened the file", lambda: agent.has_open(log))
+                if rotation in kills or rotation + 1 in kills:
+                    wait_for("the agent to have read the file", lambda: agent.events() == writer.written)
             getattr(writer, way)()
         writer.write(HITS - writer.written)
         wait_for("every hit to be counted", lambda: agent.events() >= HITS)

@@ -86,7 +86,10 @@ def exits(status: int) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except PermissionError as error:
-        fail(status, f"sockmem-agent: {error.filename or 'output'}: {error.strerror}; run this as root or as the agent's user")
+        fail(
+            status,
+            f"sockmem-agent: {error.filename or 'output'}: {error.strerror}; run this as root or as the agent's user",
+        )
     except OSError as error:
         fail(status, f"sockmem-agent: {error.filename or 'output'}: {error.strerror}")
 

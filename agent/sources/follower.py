@@ -7,31 +7,35 @@ Theory of operation. One file is open, and everything before the offset in it ha
   bytes (``copytruncate``), else from the beginning, with a gap.
 - The end, and the name means another inode: the next younger of the family that has content is where to go on, after
   one more look at the file we hold: rsyslog writes into the renamed file until its HUP, and into the new one only then.
-  Step by step this leads through any number of rotations that happened while nobody looked.
+  Step by step this leads through any number of rotations that happened while nobody looked. Which files are younger
+  is told by rotated.list_younger, whichever way the numbers count; what was read and is met again goes on where it was
+  left, under whatever name.
 - At start the cursor's file is found again by inode or content (rotated.locate), and the same steps follow. Not found:
   a gap, and the log from its beginning. Rotated files older and younger than the lost one cannot be told apart then,
   and an old event told as new at night is worse than a gap that names what to scan.
 
 What cannot be seen is lost: what a writer adds to an old file after it began the new one, what is written between a
-copy and its truncation, and a file that came and went between two looks.
+copy and its truncation, a file that came and went between two looks, and one that was written and rotated away between
+two looks while the clock was behind.
 """
 
 import errno
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from agent.core.lines import MAX_LINE_BYTES
 from agent.core.model import FileCursor
-from agent.sources.content import Content, Identity, identity_of, say
+from agent.sources.content import Content, Identity, digest, identity_of, say
 from agent.sources.gaps import Gaps
-from agent.sources.name import LogName
+from agent.sources.name import LogName, Old, look_at_old
 from agent.sources.reader import Reader
-from agent.sources.rotated import NamedFile, list_younger, locate
+from agent.sources.rotated import Elders, NamedFile, list_younger, locate
 
 # logrotate may rename or compress what we are about to open.
 ATTEMPTS = 3
+# Enough for what one may find again; a place is small.
+REMEMBERED_FILES = 100
 
 
 class Line(NamedTuple):
@@ -41,13 +45,6 @@ class Line(NamedTuple):
     ordinal: int
     raw: bytes
     newest: datetime
-
-
-class _Old(NamedTuple):
-    """What was in a file before we began; of an unknown file, all that is there when it opens."""
-
-    identity: Identity | None
-    size: int
 
 
 class Follower:
@@ -73,7 +70,9 @@ class Follower:
         self._reader: Reader | None = None
         self._is_home = self._was_home = False
         self._unreadable: set[Identity] = set()
-        self._old = _look_at_old(path) if start == "now" and cursor is None else None
+        self._elders = Elders(path)
+        self._left: dict[Identity, FileCursor] = {}
+        self._old = look_at_old(path) if start == "now" and cursor is None else None
         try:
             self._open()
         except BlockingIOError:
@@ -108,7 +107,7 @@ class Follower:
         """Stop reading what another path reads; taken up again, it begins with what is written then."""
         self.close()
         self.more = False
-        self._last, self._old = None, _Old(None, 0)
+        self._last, self._old = None, Old(None, 0)
 
     def close(self) -> None:
         """Let go of the file; the position stays."""
@@ -181,6 +180,7 @@ class Follower:
                 continue
             reader = Reader(content, place.offset, self._first_ordinal)
             if reader.place().marker == place.marker:
+                reader.read_ns = min(reader.read_ns, place.written_ns or reader.read_ns)
                 self._is_home = self._was_home = not found.token
                 return reader
             content.close()  # Renamed or truncated since it was found.
@@ -201,9 +201,11 @@ class Follower:
         meant = self._name.means(reader.content.identity)
         self._is_home = bool(meant)
         self._was_home |= self._is_home
+        if meant:
+            self._elders.look(reader.content.identity, reader.is_unchanged)
         if meant is not False:
             return None
-        younger = list_younger(self.path, reader.place(), reader.written_ns)
+        younger = list_younger(self.path, reader.place(), reader.read_ns, self._elders)
         return next((file for file in younger if file.size and file.identity not in self._unreadable), None)
 
     def _enter(self, reader: Reader, file: NamedFile) -> tuple[Reader, bytes] | None:
@@ -227,11 +229,17 @@ class Follower:
         return None
 
     def _begin(self, reader: Reader, content: Content) -> Reader:
-        """Begin a younger file behind what was read in a copy of it: copytruncate copies first, then truncates."""
+        """Begin a younger file behind what was read in a copy of it: copytruncate copies first, then truncates.
+
+        A file that was left before, because somebody put it back, goes on where it was left.
+        """
         if not self._was_home and reader.offset and not content.packed:
             younger = Reader(content, reader.offset, reader.ordinal)
             if younger.agrees_with(reader):
                 return younger
+        left = self._left.get(content.identity)
+        if left and digest(content.marker_at(left.offset)) == left.marker:
+            return Reader(content, left.offset, reader.ordinal)
         return Reader(content, 0, reader.ordinal)
 
     def _recover(self, reader: Reader) -> None:
@@ -258,6 +266,7 @@ class Follower:
 
     def _switch(self, reader: Reader, other: Reader, block: bytes) -> tuple[Reader, Iterator[tuple[int, int, bytes]]]:
         self._last = reader.place()
+        self._left = dict([*self._left.items(), (reader.content.identity, self._last)][-REMEMBERED_FILES:])
         self._is_home = self._was_home = False
         self._unreadable.clear()
         self._gaps.mend(self.path)
@@ -278,13 +287,3 @@ class Follower:
             what = f"{reader.skipped} lines longer than {MAX_LINE_BYTES} bytes were passed over: no kernel writes those"
             self._gaps.occurrence(self.path, what)
             reader.skipped = 0
-
-
-def _look_at_old(path: str) -> _Old | None:
-    try:
-        status = Path(path).stat()
-    except FileNotFoundError:
-        return None
-    except OSError:
-        return _Old(None, 0)
-    return _Old((status.st_dev, status.st_ino), status.st_size)

@@ -3,12 +3,31 @@
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 from agent.sources.content import Content, Identity, say
 from agent.sources.gaps import Gaps
 
 # A rotation leaves the name empty for milliseconds, which is nothing to tell.
 MISSING_PATIENCE = timedelta(seconds=5)
+
+
+class Old(NamedTuple):
+    """What was in a file before we began; of an unknown file, all that is there when it opens."""
+
+    identity: Identity | None
+    size: int
+
+
+def look_at_old(path: str) -> Old | None:
+    """Look what is in a log before it is followed; None where there is none yet, and all that comes is new."""
+    try:
+        status = Path(path).stat()
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return Old(None, 0)
+    return Old((status.st_dev, status.st_ino), status.st_size)
 
 
 class LogName:

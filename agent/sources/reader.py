@@ -20,7 +20,9 @@ class Reader:
     """Reads one Content. ``offset`` is the start of the first line that was not handed out.
 
     After take(): ``cost`` bytes were read, ``at_end`` tells whether nothing more was there, and ``written_ns`` when the
-    file was last written. ``skipped`` counts the lines that were passed over; ``ordinal`` those that were not.
+    file was last written. ``read_ns`` is that too, or what the cursor says as long as nobody writes: a file that was
+    compressed or restored may have the time of that. ``skipped`` counts the lines that were passed over; ``ordinal``
+    those that were not.
     """
 
     def __init__(self, content: Content, offset: int, ordinal: int = 0) -> None:
@@ -29,7 +31,7 @@ class Reader:
         self.skipped = 0
         self.cost = 0
         self.at_end = False
-        self.written_ns = content.status().st_mtime_ns
+        self.written_ns = self.read_ns = content.status().st_mtime_ns
         self._end = 0
         self._nuls_seen_ns = 0
         self.move_to(offset)
@@ -54,7 +56,8 @@ class Reader:
     def place(self) -> FileCursor:
         """Tell where we are in a way that survives rename, copy and compression."""
         device, inode = self.content.identity
-        return FileCursor(device=device, inode=inode, offset=self.offset, marker=digest(self._marker))
+        marker = digest(self._marker)
+        return FileCursor(device=device, inode=inode, offset=self.offset, marker=marker, written_ns=self.read_ns)
 
     def agrees_with(self, other: "Reader") -> bool:
         """Tell whether two readers are at the same offset behind the same bytes."""
@@ -68,7 +71,8 @@ class Reader:
         # Looked at after the reading, so that what was read is known to follow what was read before.
         if not self._follows(self.offset, self._marker):
             return None
-        self.written_ns = written_ns
+        if self.written_ns != written_ns:
+            self.written_ns = self.read_ns = written_ns
         self.at_end = len(data) < CHUNK_BYTES
         self._end = self._searched + len(data)
         if self._skipping == "line":
@@ -105,6 +109,11 @@ class Reader:
     def grew(self) -> bool:
         """Look whether the file has more than at the last take()."""
         return not self.content.packed and bool(self.content.read_at(self._end, 1))
+
+    def is_unchanged(self) -> bool:
+        """Look whether the file is as it was at the last take(), neither written to nor truncated."""
+        same = self.content.status().st_mtime_ns == self.written_ns and not self.grew()
+        return same and self._follows(self.offset, self._marker)
 
     def _follows(self, offset: int, marker: bytes) -> bool:
         return self.content.read_at(offset - len(marker), len(marker)) == marker

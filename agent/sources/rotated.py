@@ -6,16 +6,23 @@ savelog(8) and dated files behind a symbolic link (cronolog). Two families, olde
     messages.3.gz  messages.2.gz  messages.1  messages
     kern-20261120.log.xz  kern-20261121.log  kern.log
 
+    messages.0  messages.1  messages.2  messages          (numbers that count up)
+
+No name can be trusted to tell old from new: numbers count down (logrotate) or up, dates are written any way round, and
+people move files by hand. So three things are asked. Names and times together give the order; what was last written
+before our file was cannot be younger than it; and what lay beside the log while it was the log never is.
+
 A cursor's file is known again by device and inode as long as its content at the cursor is the same, else by that
 content alone: a copy, a compressed file, a file system that came back under another device number.
 """
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,8 +36,9 @@ CLOCK_SLACK_NS = 2_000_000_000
 
 _TOKEN = re.compile(r"(?P<behind>[._-])(?P<token>\d[\w:+-]*(?:\.\d+)*|old)")
 _DIGITS_OF_A_DATE = 6
-_ROTATION_NUMBER = re.compile(r"\d{1,3}")
+_ROTATION_NUMBER = re.compile(r"\d{1,5}")
 _LOOKS = 5
+_SECOND_NS = 1_000_000_000
 
 
 class NamedFile(NamedTuple):
@@ -78,23 +86,65 @@ def locate(path: str, place: FileCursor, *, since_ns: int = 0, but: Identity | N
     raise BlockingIOError(errno.EAGAIN, "is being rotated")
 
 
-def list_younger(path: str, place: FileCursor, written_ns: int) -> list[NamedFile]:
-    """List what was begun after the file of ``place``, oldest first.
+class Elders:
+    """What lies beside a log while it is read under its own name: older than it, whatever it is called later."""
 
-    ``written_ns`` is when that file was last written: it may have no name any more, and then the times decide.
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._changed_ns = -1
+        self._known: dict[Identity, tuple[int, int]] = {}
+
+    def look(self, log: Identity, is_unchanged: Callable[[], bool]) -> None:
+        """Look at the directory if it has changed; raises as list_family does.
+
+        It counts if the path still means this log then, and the log is unchanged since it was read to its end: by
+        copytruncate it stays the same file, and what is beside it may be copies of what nobody has read.
+        """
+        changed_ns = Path(os.path.realpath(self._path)).parent.stat().st_mtime_ns
+        if changed_ns == self._changed_ns:
+            return
+        family = list_family(self._path)
+        if family and family[-1].identity == log and is_unchanged():
+            self._changed_ns = changed_ns
+            self._known = {file.identity: (file.size, file.written_ns) for file in family[:-1]}
+
+    def __contains__(self, file: object) -> bool:
+        """Tell whether it was there and is as it was: an inode may have been used again."""
+        return isinstance(file, NamedFile) and self._known.get(file.identity) == (file.size, file.written_ns)
+
+
+def list_younger(path: str, place: FileCursor, written_ns: int, elders: Container[NamedFile] = ()) -> list[NamedFile]:
+    """List what was begun after the file of ``place``, oldest first, but for ``elders``, which are known not to be.
+
+    ``written_ns`` is when that file was last written, or a moment before that when it was being written already.
     """
     family = list_family(path)
+    return [
+        file
+        for file in _behind(family, place, written_ns)
+        if not file.token or not (file in elders or _ended_before(file, written_ns))
+    ]
+
+
+def _behind(family: tuple[NamedFile, ...], place: FileCursor, written_ns: int) -> Sequence[NamedFile]:
+    """Tell what comes behind our file; it may have no name any more, and then the times decide."""
     identities = [file.identity for file in family]
     own = (place.device, place.inode)
     if own in identities:
-        return list(family[identities.index(own) + 1 :])
+        return family[identities.index(own) + 1 :]
     if not any(file.size for file in family if not file.token or file.written_ns >= written_ns):
-        return []
+        return ()
     # Compressed by now, perhaps. A log that merely begins with the same bytes is another one: ours was deleted.
     packed = _locate([file for file in family if file.token], place, written_ns)
     if packed:
-        return list(family[family.index(packed) + 1 :])
+        return family[family.index(packed) + 1 :]
     return [file for file in family if not file.token or file.written_ns > written_ns]
+
+
+def _ended_before(file: NamedFile, written_ns: int) -> bool:
+    # A file system or a tool that keeps whole seconds only makes a file look older than it is.
+    resolution = 1 if file.written_ns % _SECOND_NS else _SECOND_NS
+    return file.written_ns // resolution < written_ns // resolution
 
 
 def _locate(family: Sequence[NamedFile], place: FileCursor, since_ns: int) -> NamedFile | None:
@@ -134,7 +184,7 @@ def _worth_a_look(family: Sequence[NamedFile], place: FileCursor, since_ns: int)
     for file in reversed(family):
         if file.written_ns < since_ns - CLOCK_SLACK_NS:
             continue
-        left -= _ending(file.path) in PACKED_ENDINGS
+        left -= _is_packed(file)
         if left >= 0:
             yield file
 
@@ -146,7 +196,7 @@ def _look(path: str) -> tuple[NamedFile, ...]:
         for file in _siblings(name):
             if log is None or file.identity != log.identity:
                 siblings[file.identity] = file
-    ordered = _in_order(_without_twins(siblings.values()))
+    ordered = _in_order(_without_twins(siblings.values()), log)
     return (*ordered, log) if log else tuple(ordered)
 
 
@@ -186,17 +236,34 @@ def _without_twins(files: Iterable[NamedFile]) -> Iterator[NamedFile]:
     by_token: dict[str, NamedFile] = {}
     for file in files:
         known = by_token.get(file.token)
-        if known is None or _ending(known.path) in PACKED_ENDINGS:
+        if known is None or _is_packed(known):
             by_token[file.token] = file
     return iter(by_token.values())
 
 
-def _in_order(files: Iterable[NamedFile]) -> list[NamedFile]:
+def _in_order(files: Iterable[NamedFile], log: NamedFile | None) -> list[NamedFile]:
     """Sort by rotation number where all have one, else by time: a date in a name may be written any way round."""
     files = list(files)
     if all(_ROTATION_NUMBER.fullmatch(file.token) for file in files):
-        return sorted(files, key=lambda file: -int(file.token))
-    return sorted(files, key=lambda file: (file.written_ns // 1_000_000_000, _natural(file.token)))
+        falling = sorted(files, key=lambda file: -int(file.token))
+        return falling[::-1] if _counts_up(falling, log) else falling
+    return sorted(files, key=lambda file: (file.written_ns // _SECOND_NS, _natural(file.token)))
+
+
+def _counts_up(falling: Sequence[NamedFile], log: NamedFile | None) -> bool:
+    """Tell whether the times of most neighbours say that the higher number is the younger; logrotate's are the older.
+
+    Some tools do not keep the time of what they compress, which makes it look younger: that is no evidence. Nor are
+    times that make the log older than what was rotated: they are of a copy of the directory, made in order of names.
+    """
+    if log and log.size and any(file.written_ns > log.written_ns for file in falling):
+        return False
+    votes = 0
+    for higher, lower in itertools.pairwise(falling):
+        older, younger = sorted((higher, lower), key=lambda file: file.written_ns)
+        if _ended_before(older, younger.written_ns) and (_is_packed(older) or not _is_packed(younger)):
+            votes += 1 if younger is higher else -1
+    return votes > 0
 
 
 def _natural(token: str) -> list[int]:
@@ -217,3 +284,7 @@ def _named(path: str, token: str) -> NamedFile | None:
 
 def _ending(path: str) -> str:
     return Path(path).suffix
+
+
+def _is_packed(file: NamedFile) -> bool:
+    return _ending(file.path) in PACKED_ENDINGS

@@ -312,6 +312,25 @@ def test_copytruncate_goes_on_in_the_copy_and_then_in_the_log(log: Path, open_so
     assert [] == whys(source)
 
 
+def test_copies_made_before_the_directory_is_looked_at_are_read(
+    log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, hit(1))
+    source = open_source()
+    look, rotations = os.scandir, iter([2, 3])
+
+    def rotate_then_look(path: Path) -> object:
+        for number in rotations:
+            shift(log)
+            shutil.copy(log, log.with_name("messages.1"))
+            log.write_text(hit(number))
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", rotate_then_look)
+    assert [1] == read(source)
+    assert [2, 3] == read(source)
+
+
 def test_a_log_truncated_and_grown_past_the_old_offset_is_noticed(log: Path, open_source: Open) -> None:
     append(log, hit(1))
     source = open_source()
@@ -378,6 +397,62 @@ def test_a_copy_that_is_not_truncated_yet_is_not_read_twice(log: Path, open_sour
     append(log, hit(5))
     assert [5] == read(again)
     assert [] == whys(again)
+
+
+def test_numbers_that_count_up_are_read_once(log: Path, open_source: Open) -> None:
+    source = open_source()
+    for number in range(6):
+        append(log, hit(number))
+        assert [number] == read(source)
+        log.rename(log.with_name(f"messages.{number}"))
+    assert [] == whys(source)[1:]
+
+
+def test_several_numbers_that_count_up_between_two_looks_lose_nothing(log: Path, open_source: Open) -> None:
+    count_up(log, 0, 2)
+    append(log, hit(2))
+    source = open_source(start="now")
+    count_up(log, 2, 6, first_hit=3)
+    append(log, hit(7))
+    assert [3, 4, 5, 6, 7] == read(source)
+    assert [] == whys(source)
+
+
+def test_a_log_moved_by_hand_to_a_higher_number_wakes_nobody_for_old_news(log: Path, open_source: Open) -> None:
+    old = log.with_name("messages.1")
+    append(old, hits(1, 5))
+    append(log, NOISE)
+    source = open_source(start="now")
+    assert [] == read(source)
+    log.rename(log.with_name("messages.2"))
+    append(log, hit(6))
+    assert [6] == read(source)
+
+
+@pytest.mark.parametrize("name", ["messages.1", "messages-20261101", "messages.old"])
+def test_an_old_sibling_from_before_the_start_wakes_nobody_whatever_its_time(
+    name: str, log: Path, open_source: Open
+) -> None:
+    log.touch()
+    append(log.with_name(name), hits(1, 5))  # As by a daemon that was not told of the last rotation.
+    os.utime(log, ns=(1, 1))
+    source = open_source(start="now")
+    assert [] == read(source)
+    log.rename(log.with_name("messages.2"))
+    append(log, hit(6))
+    assert [6] == read(source)
+
+
+def test_a_rotated_log_that_is_put_back_goes_on_where_it_was_left(log: Path, open_source: Open) -> None:
+    append(log, hits(1, 3))
+    source = open_source()
+    assert [1, 2, 3] == read(source)
+    rotate(log)
+    append(log, hit(4))
+    assert [4] == read(source)
+    log.with_name("messages.1").rename(log)
+    append(log, hit(5))
+    assert [5] == read(source)
 
 
 def test_a_symbolic_link_that_is_turned_to_another_file_is_followed(log: Path, open_source: Open) -> None:
@@ -621,6 +696,47 @@ def test_rotations_while_away_are_caught_up_with(log: Path, open_source: Open) -
     assert [] == read(open_source(cursor=again.position()))
 
 
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_numbers_that_count_up_while_away_are_caught_up_with(ending: str, log: Path, open_source: Open) -> None:
+    count_up(log, 0, 2)
+    append(log, hit(2))
+    age(log, 98 * 60)
+    source = open_source()
+    assert [2] == read(source)
+    count_up(log, 2, 5, first_hit=3)
+    append(log, hit(6))
+    for number in range(4 if ending else 0):
+        pack(log.with_name(f"messages.{number}"))
+    again = open_source(cursor=source.position())
+    assert [3, 4, 5, 6] == read(again)
+    assert [] == whys(again)
+
+
+def test_a_log_moved_by_hand_while_away_is_gone_on_with_and_nothing_older(log: Path, open_source: Open) -> None:
+    for number in (3, 2, 1):
+        append(log.with_name(f"messages.{number}"), hit(10 - number))
+        age(log.with_name(f"messages.{number}"), number * 1000)
+    append(log, hits(10, 2))
+    cursor = next(iter(open_source().read())).cursor
+    log.rename(log.with_name("messages.7"))
+    append(log, hit(12))
+    assert [11, 12] == read(open_source(cursor=cursor, start="now"))
+
+
+def test_what_is_compressed_later_than_its_successor_was_written_hides_nothing(log: Path, open_source: Open) -> None:
+    append(log, hits(1, 2))
+    age(log, 3000)
+    cursor = next(iter(open_source().read())).cursor
+    rotate(log)
+    append(log, hit(3))
+    age(log, 2000)
+    rotate(log)
+    append(log, hit(4))
+    pack(log.with_name("messages.2"))
+    log.with_name("messages.2.gz").touch()
+    assert [2, 3, 4] == read(open_source(cursor=cursor))
+
+
 def test_a_cursor_in_a_compressed_sibling_is_a_cursor_like_others(log: Path, open_source: Open) -> None:
     append(log, hits(1, 4))
     source = open_source()
@@ -831,6 +947,19 @@ def rotate(log: Path) -> None:
     log.rename(log.with_name(f"{log.name}.1"))
 
 
+def count_up(log: Path, number: int, until: int, *, first_hit: int = 0) -> None:
+    """Rotate to numbers that grow, as files of minutes long gone; what the log has already is in the first of them."""
+    for each in range(number, until):
+        append(log, hit(first_hit + each - number))
+        log.rename(log.with_name(f"messages.{each}"))
+        age(log.with_name(f"messages.{each}"), (100 - each) * 60)
+
+
+def age(path: Path, seconds: int) -> None:
+    written_ns = time.time_ns() - seconds * 1_000_000_000
+    os.utime(path, ns=(written_ns, written_ns))
+
+
 def pack(path: Path) -> None:
     times = path.stat()
     with path.open("rb") as plain, gzip.open(f"{path}.gz", "wb") as packed:
@@ -866,7 +995,11 @@ class Writer(threading.Thread):
         log, old = self.log, self.log.with_name(f"{self.log.name}.1")
         half = count // 2
         self.write(log, first, half)
-        if self.kind.startswith("rename"):
+        if self.kind.startswith("count up"):
+            self.write(log, first + half, count - half)
+            if not last:
+                log.rename(log.with_name(f"{log.name}.{first}"))
+        elif self.kind.startswith("rename"):
             rotate(log)
             log.touch()
             self.write(old, first + half, count - half)  # rsyslog, before its HUP
@@ -887,7 +1020,9 @@ class Writer(threading.Thread):
             pack(second)
 
 
-@pytest.mark.parametrize("kind", ["rename", "rename, compress", "copytruncate", "copytruncate, compress", "delete"])
+@pytest.mark.parametrize(
+    "kind", ["rename", "rename, compress", "count up", "copytruncate", "copytruncate, compress", "delete"]
+)
 def test_two_thousand_hits_through_fifty_rotations_and_ten_restarts(kind: str, log: Path, open_source: Open) -> None:
     standing = threading.Lock()
     append(log, hit(0))

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from agent.core.model import FileCursor
 from agent.sources.content import Content
 from agent.sources.reader import Reader
-from agent.sources.rotated import list_family, list_younger, locate
+from agent.sources.rotated import Elders, list_family, list_younger, locate
 
 LINES = "".join(f"line {number}\n" for number in range(200)).encode()
 SECOND = 1_000_000_000
@@ -53,6 +53,10 @@ def found(path: Path, place: FileCursor) -> str | None:
         ("messages", ["messages-20261120-1795132800", "messages-20261120-1795132801", "messages"]),
         ("messages", ["messages.old", "messages"]),
         ("messages", ["messages-20261120", "messages.1", "messages"]),
+        ("messages", ["messages.0", "messages.1", "messages.2", "messages"]),
+        ("messages", ["messages.8.gz", "messages.9.gz", "messages.10", "messages"]),
+        ("messages", ["messages.99.xz", "messages.100", "messages"]),
+        ("messages", ["messages.7.gz", "messages.6.gz", "messages.5", "messages"]),
         ("kern.log", ["kern.log.2.gz", "kern.log.1", "kern.log"]),
         ("kern.log", ["kern-20261120.log.xz", "kern-20261121.log", "kern.log"]),
         ("kern.log", ["kern.2.log.zst", "kern.1.log", "kern.log"]),
@@ -66,6 +70,11 @@ def test_a_family_is_listed_in_the_order_of_writing(log: str, family: list[str],
 def test_rotation_numbers_are_believed_before_times(tmp_path: Path) -> None:
     make(tmp_path, "messages", "messages.1", "messages.2.gz", "messages.10")
     assert ["messages.10", "messages.2.gz", "messages.1", "messages"] == names(tmp_path / "messages")
+
+
+def test_a_compressed_file_that_looks_younger_is_no_evidence_for_numbers_that_count_up(tmp_path: Path) -> None:
+    make(tmp_path, "messages.1", "messages.2.gz", "messages")
+    assert ["messages.2.gz", "messages.1", "messages"] == names(tmp_path / "messages")
 
 
 def test_other_files_are_no_siblings(tmp_path: Path) -> None:
@@ -226,6 +235,56 @@ def test_what_is_younger_than_a_deleted_file_is_told_by_time(tmp_path: Path) -> 
     place = place_in(tmp_path / "gone", 4)
     (tmp_path / "gone").unlink()
     assert ["messages.1", "messages"] == younger(tmp_path / "messages", place, 1001)
+
+
+def test_what_is_younger_in_numbers_that_count_up_has_the_higher_one(tmp_path: Path) -> None:
+    make(tmp_path, "messages.0", "messages.1", "messages.2", "messages.3", "messages")
+    place = place_in(tmp_path / "messages.1", 3)
+    assert ["messages.2", "messages.3", "messages"] == younger(tmp_path / "messages", place, 1001)
+
+
+def test_a_file_moved_by_hand_to_a_higher_number_has_only_the_log_behind_it(tmp_path: Path) -> None:
+    make(tmp_path, "messages.3", "messages.2", "messages.1", "messages.9", "messages")
+    place = place_in(tmp_path / "messages.9", 3)
+    assert ["messages"] == younger(tmp_path / "messages", place, 1003)
+
+
+def test_what_ended_in_the_same_second_is_younger_where_only_seconds_are_kept(tmp_path: Path) -> None:
+    make(tmp_path, "messages.2", "messages.1", "messages")
+    place = place_in(tmp_path / "messages.2", 3)
+    os.utime(tmp_path / "messages.2", ns=(0, 1001 * SECOND + 5))
+    files = list_younger(str(tmp_path / "messages"), place, 1001 * SECOND + 5)
+    assert ["messages.1", "messages"] == [Path(file.path).name for file in files]
+
+
+def test_what_lay_beside_the_log_is_never_younger_than_it(log: Path) -> None:
+    os.utime(log, ns=(1, 1))
+    make(log.parent, "messages.1")
+    elders, place = Elders(str(log)), place_in(log, 500)
+    elders.look((place.device, place.inode), lambda: True)
+    log.rename(log.with_name("messages.2"))
+    make(log.parent, "messages.0")
+    assert ["messages.1", "messages.0"] == [Path(file.path).name for file in list_younger(str(log), place, 0)]
+    assert ["messages.0"] == [Path(file.path).name for file in list_younger(str(log), place, 0, elders)]
+
+
+def test_an_inode_of_an_elder_that_is_used_again_is_no_elder(log: Path) -> None:
+    os.utime(log, ns=(1, 1))
+    make(log.parent, "messages.1")
+    elders, place = Elders(str(log)), place_in(log, 500)
+    elders.look((place.device, place.inode), lambda: True)
+    log.rename(log.with_name("messages.2"))
+    log.with_name("messages.1").write_bytes(LINES)
+    assert ["messages.1"] == [Path(file.path).name for file in list_younger(str(log), place, 0, elders)]
+
+
+def test_a_log_that_changed_since_it_was_read_says_nothing_about_what_is_beside_it(log: Path) -> None:
+    os.utime(log, ns=(1, 1))
+    make(log.parent, "messages.1")
+    elders, place = Elders(str(log)), place_in(log, 500)
+    elders.look((place.device, place.inode), lambda: False)
+    log.rename(log.with_name("messages.2"))
+    assert ["messages.1"] == [Path(file.path).name for file in list_younger(str(log), place, 0, elders)]
 
 
 # --- compressed content by offset -----------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """A real rsyslogd writes, the real logrotate rotates, and the log is followed."""
 
+import os
 import shutil
 import signal
 import socket
@@ -44,6 +45,8 @@ HUP = """postrotate
 OPTIONS = {
     "create": "create 0640",
     "create, dateext, compress": "create 0640\n    dateext\n    dateformat -%Y%m%d-%s\n    compress",
+    "create, start 0": "create 0640\n    start 0",
+    "create, start 5, compress": "create 0640\n    start 5\n    compress",
     "create, delaycompress": "create 0640\n    compress\n    delaycompress",
     "nocreate": "",
     "copytruncate": "copytruncate",
@@ -155,6 +158,23 @@ def test_what_was_rotated_while_we_were_away_is_caught_up_with(options: str, rsy
         follow(source, found, rsyslog.sent)
         assert list(range(rsyslog.sent)) == found
         assert [] == [gap.why for gap in source.gaps() if "there" not in gap.why]
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("name", ["messages.0", "messages.1", "messages.5", "messages-20261101"])
+def test_what_was_there_before_the_start_is_no_news_after_a_rotation(options: str, name: str, rsyslog: Rsyslog) -> None:
+    old = rsyslog.log.with_name(name)
+    old.write_text("Nov  1 10:00:00 web1 kernel: [90000.000001] TCP: too many orphaned sockets\n")
+    old.chmod(0o640)
+    os.utime(old, (0, time.time() - 2 * 86_400))
+    rsyslog.say(3)
+    wait_until(lambda: rsyslog.log.exists() and rsyslog.log.read_text().count("orphaned") == rsyslog.sent)
+    found: list[int] = []
+    with closing(open_source(rsyslog.log)) as source:
+        rsyslog.rotate(options)
+        rsyslog.say(5)
+        follow(source, found, rsyslog.sent - 3)
+        assert [3, 4, 5, 6, 7] == found
 
 
 def count_hits(directory: Path) -> int:
