@@ -4,7 +4,6 @@ A temporary log, a made-up /proc of a small web shop and a receiver on loopback 
 Slack; the agent is the real one, started as a process. Nothing of this host is touched, and all of it is removed.
 """
 
-# ruff: noqa: INP001, T201
 # A script, run with -m from the top of the repository, whose work is to print; the one program started is our own.
 
 import argparse

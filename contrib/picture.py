@@ -8,7 +8,6 @@ r"""Turn a Slack payload into a page that looks like Slack, to be photographed f
 What Slack does to mrkdwn is done as far as our messages use it: *bold*, `code`, blocks of code.
 """
 
-# ruff: noqa: INP001, T201
 # A script, run with -m from the top of the repository, that prints a page.
 
 import json

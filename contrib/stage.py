@@ -1,6 +1,5 @@
 """What the demo and the benchmarks stand on: the real agent as a process, and a receiver on loopback."""
 
-# ruff: noqa: INP001
 # Scripts are run with -m from the top of the repository, as a namespace package.
 
 import http.server

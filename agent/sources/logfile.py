@@ -41,6 +41,9 @@ RETRY_SECONDS = 60.0
 # Files are numbered apart, so that the last line of one is no neighbour of the first line of another.
 ORDINALS_PER_FILE = 1 << 40
 
+# A log that was not there when everything else was: all of it is news when it appears, after a restart as well.
+NOT_THERE = FileCursor(device=0, inode=0, offset=0, marker="")
+
 
 class Waker(Protocol):
     """Hints that now is a good time to look; it may be wrong either way."""
@@ -70,7 +73,14 @@ class LogFileSource:
         known = cursor.files if cursor else {}
         self._gaps = Gaps()
         self._followers = [
-            Follower(path, known.get(path), start, now, self._gaps, first_ordinal=number * ORDINALS_PER_FILE)
+            Follower(
+                path,
+                None if known.get(path) == NOT_THERE else known.get(path),
+                "beginning" if known.get(path) == NOT_THERE else start,
+                now,
+                self._gaps,
+                first_ordinal=number * ORDINALS_PER_FILE,
+            )
             for number, path in enumerate(dict.fromkeys(paths))
         ]
         self._twins: dict[str, Follower] = {}
@@ -99,6 +109,8 @@ class LogFileSource:
             place = self._twins.get(follower.path, follower).position()
             if place:
                 files[follower.path] = place
+            elif not os.path.lexists(follower.path):
+                files[follower.path] = NOT_THERE
         return Cursor(files=files)
 
     def gaps(self) -> tuple[Gap, ...]:
@@ -167,6 +179,7 @@ class DirectoryWaker:
         self._trouble: str | None = None
         self._retry_at = 0.0
         self._waited_at = 0.0
+        self._was_hinted = False
 
     def watch(self, directories: Mapping[str, Identity]) -> str | None:
         """Watch these directories; one that was replaced by another of its name is watched anew."""
@@ -183,8 +196,9 @@ class DirectoryWaker:
 
     def wait(self, timeout: float) -> None:
         """Wait for a change."""
-        time.sleep(min(timeout, max(0.0, self._waited_at + SHORTEST_TURN_SECONDS - time.monotonic())))
-        self._woken.wait(timeout)
+        if self._was_hinted:
+            time.sleep(min(timeout, max(0.0, self._waited_at + SHORTEST_TURN_SECONDS - time.monotonic())))
+        self._was_hinted = self._woken.wait(timeout)
         self._woken.clear()
         self._waited_at = time.monotonic()
 

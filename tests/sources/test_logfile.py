@@ -117,6 +117,17 @@ def test_start_now_drops_the_rest_of_an_endless_line(log: Path, open_source: Ope
     assert [2] == read(source)
 
 
+def test_a_log_that_was_not_there_at_the_first_start_is_news_after_a_restart_too(log: Path, open_source: Open) -> None:
+    first = open_source(start="now")
+    assert [] == read(first)
+    position = first.position()
+    append(log, hits(1, 3))
+    again = open_source(start="now", cursor=position)
+
+    assert [1, 2, 3] == read(again)
+    assert [] == whys(again)
+
+
 def test_start_beginning_reads_what_is_there(log: Path, open_source: Open) -> None:
     append(log, NOISE + hits(1, 3))
     assert [1, 2, 3] == read(open_source())
