@@ -18,7 +18,14 @@ import msgspec
 
 from agent.config_channels import read_channels, read_text
 from agent.config_keys import Say, at, check_tables, is_absolute, read_keys, shown
-from agent.core.settings import ChannelSettings, IncidentSettings, Settings, SourceSettings, StoreSettings
+from agent.core.settings import (
+    ChannelSettings,
+    IncidentSettings,
+    MetricsSettings,
+    Settings,
+    SourceSettings,
+    StoreSettings,
+)
 
 DEFAULT_PATH = Path("/etc/sockmem-agent/config.toml")
 SYSTEM_STATE = "/var/lib/sockmem-agent"
@@ -47,6 +54,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
         source=_read_source(document, say),
         store=_read_store(document, say),
         incident=IncidentSettings(**read_keys(IncidentSettings, document.get("incident"), at("[incident]", say))),
+        metrics=_read_metrics(document, say),
         notify=read_channels(document.get("notify", []), environ, say),
     )
     if errors:
@@ -132,6 +140,13 @@ def _read_store(document: Mapping[str, Any], say: Say) -> StoreSettings:
     values = {"directory": "", **read_keys(StoreSettings, document.get("store"), here)}
     _check_absolute("directory", [values["directory"] or "/"], here)
     return StoreSettings(**values)
+
+
+def _read_metrics(document: Mapping[str, Any], say: Say) -> MetricsSettings:
+    here = at("[metrics]", say)
+    values = read_keys(MetricsSettings, document.get("metrics"), here)
+    _check_absolute("textfile", [values.get("textfile") or "/"], here)
+    return MetricsSettings(**values)
 
 
 def _check_absolute(key: str, paths: Iterable[str], say: Say) -> None:

@@ -13,13 +13,14 @@ from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
-from agent.core.settings import ChannelSettings, IncidentSettings, SourceSettings, StoreSettings
+from agent.core.settings import ChannelSettings, IncidentSettings, MetricsSettings, SourceSettings, StoreSettings
 from agent.core.words import printable
 
 TABLES: dict[str, type[msgspec.Struct]] = {
     "source": SourceSettings,
     "store": StoreSettings,
     "incident": IncidentSettings,
+    "metrics": MetricsSettings,
     "notify": ChannelSettings,
 }
 RANGES = {

@@ -33,6 +33,7 @@ SAVE_SPACING = timedelta(seconds=5)
 # A suppressed line that nobody decided keeps the position back for no longer than this.
 SAVE_PATIENCE = timedelta(seconds=60)
 PRUNE_SPACING = timedelta(minutes=10)
+METRICS_SPACING = timedelta(minutes=1)
 STOP_SECONDS = 1.5
 # A POST may take its whole deadline; a courier silent for longer than this is stuck, and systemd shall know.
 COURIER_PATIENCE_SECONDS = 90.0
@@ -69,7 +70,7 @@ class Daemon:
         self._troubles: set[str] = set()
         self._couriers: list[Courier] = []
         self._leaving: list[Courier] = []
-        self._saved_at = self._pruned_at = now()
+        self._saved_at = self._pruned_at = self._measured_at = now()
         self._stopping = self._reload = False
         for name, why in store.broken():
             log.warning("incident directory %s: %s", name, why)
@@ -135,6 +136,9 @@ class Daemon:
         if abs(now - self._pruned_at) >= PRUNE_SPACING and not self._recorder.dirty:
             self._pruned_at = now
             self._prune(now)
+        if self._settings.metrics.textfile and abs(now - self._measured_at) >= METRICS_SPACING:
+            self._measured_at = now
+            self._measure(Path(self._settings.metrics.textfile))
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -159,6 +163,13 @@ class Daemon:
             self._recorder.save_position(self._recorder.resume.cursor)
             for incident_id in self._store.prune(now):
                 log.info("incident %s removed: retention", incident_id)
+
+    def _measure(self, path: Path) -> None:
+        from agent.metrics import write_metrics  # noqa: PLC0415 - it costs ten megabytes, see there
+
+        with self._trouble("the metrics cannot be written"):
+            recorder = self._recorder
+            write_metrics(path, self._couriers, recorder.counted, recorder.last, recorder.sample)
 
     @contextlib.contextmanager
     def _trouble(self, what: str) -> Iterator[None]:

@@ -6,6 +6,7 @@ uncommitted events, nobody may save a position beyond them.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ from msgspec.structs import replace
 from agent.core import incident as folding
 from agent.core.diagnose import diagnose
 from agent.core.gauge import sample_of
-from agent.core.model import Cursor, Event, Incident, LogRecord, Notice, Peak, Pressure, Resume, Snapshot
+from agent.core.model import Cursor, Event, Incident, LogRecord, Notice, Peak, Pressure, Resume, Sample, Snapshot
 from agent.opened import ATTRIBUTION_DELAY, COMMIT_SPACING, Opened, begin, take_up
 from agent.probe import Names, take_snapshot, take_sockets
 from agent.sampler import SAMPLE_SECONDS, Sampler
@@ -63,8 +64,14 @@ class Recorder:
         self._names = Names()
         self._ticked_at = now()
         self._looked: Snapshot | None = None
+        self.counted: Counter[str] = Counter()
         self.last = incident or store.newest()
         self._open = self._take_up(incident) if incident else None
+
+    @property
+    def sample(self) -> Sample | None:
+        """The newest gauges."""
+        return next(iter(self._sampler.history[-1:]), None)
 
     @property
     def dirty(self) -> bool:
@@ -85,6 +92,7 @@ class Recorder:
         self._sampler.remember(sample_of(snapshot))
         leading: list[Decided] = []
         for record, event in decided:
+            self.counted[event.kind] += event.count
             at = (event.at or snapshot.taken_at).astimezone(UTC)
             if self._open and folding.is_another(self._open.incident, at, self.quiet):
                 self._close(snapshot.taken_at)

@@ -172,7 +172,7 @@ def test_load_store_tells_what_is_wrong_in_its_own_table(write: Write) -> None:
         ("kind = 'file'", "key `kind` stands outside its table; it belongs below [source]"),
         (
             "verbose = true",
-            "key `verbose` is not known; only tables stand here: [source], [store], [incident], [[notify]]",
+            "key `verbose` is not known; only tables stand here: [source], [store], [incident], [metrics], [[notify]]",
         ),
         (
             "[source]\nkind = 'fil'",

@@ -37,6 +37,12 @@ class IncidentSettings(msgspec.Struct, frozen=True, kw_only=True):
     pressure: bool = True
 
 
+class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[metrics]``: where a text file for Prometheus is written; "" is nowhere."""
+
+    textfile: str = ""
+
+
 class ChannelSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One ``[[notify]]`` table. ``url`` is resolved: read from ``url_file`` where that was given. A secret.
 
@@ -62,4 +68,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     source: SourceSettings = SourceSettings()
     store: StoreSettings = StoreSettings()
     incident: IncidentSettings = IncidentSettings()
+    metrics: MetricsSettings = MetricsSettings()
     notify: tuple[ChannelSettings, ...] = ()

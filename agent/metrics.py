@@ -1,0 +1,47 @@
+"""What Prometheus may know, as a text file for node_exporter's textfile collector (or any other reader).
+
+Counters begin at zero with every start of the service, as Prometheus expects of counters. prometheus_client is imported
+only where ``[metrics] textfile`` is set: it costs some ten megabytes.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, write_to_textfile
+
+from agent.core.model import Incident, Sample
+
+
+class Channel(Protocol):
+    """What is counted of a courier."""
+
+    name: str
+    delivered: int
+    failed: int
+    gave_up: int
+
+
+def write_metrics(
+    path: Path, channels: Iterable[Channel], events: dict[str, int], last: Incident | None, sample: Sample | None
+) -> None:
+    """Write the file in one step; OSError when it cannot be.
+
+    ``events`` counts the kernel's messages by kind since the start, ``last`` is the newest incident.
+    """
+    registry = CollectorRegistry()
+    said = Counter("sockmem_events", "Messages of the kernel, by kind", ["kind"], registry=registry)
+    for kind, count in events.items():
+        said.labels(kind).inc(count)
+    sent = Counter("sockmem_notifications", "Attempts to notify, by outcome", ["channel", "outcome"], registry=registry)
+    for channel in channels:
+        sent.labels(channel.name, "delivered").inc(channel.delivered)
+        sent.labels(channel.name, "failed").inc(channel.failed)
+        sent.labels(channel.name, "gave_up").inc(channel.gave_up)
+    still_open = Gauge("sockmem_incident_open", "Whether an incident is open", registry=registry)
+    still_open.set(last is not None and last.closed_at is None)
+    gauges = {"orphan": sample.orphan, "mem": sample.mem} if sample else {}
+    for name, value in gauges.items():
+        if value is not None:
+            Gauge(f"sockmem_{name}", f"TCP {name} of /proc/net/sockstat", registry=registry).set(value)
+    write_to_textfile(str(path), registry)
