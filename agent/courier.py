@@ -17,7 +17,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
-from agent.core.model import Delivered, Delivery, Outcome, Receipt, Rejected, Retry
+from agent.core.delivery import Delivered, Delivery, Outcome, Receipt, Rejected, Retry
 from agent.core.words import duration_text
 from agent.notifiers import Notifier
 from agent.store import Pending, StoreError

@@ -6,7 +6,8 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from agent.core.model import Cursor, LogRecord
+from agent.core.cursor import Cursor
+from agent.core.model import LogRecord
 from agent.core.readings import Gap
 from agent.core.settings import SourceSettings
 from agent.recorder import Decided

@@ -14,9 +14,10 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from agent.core import incident as folding
+from agent.core.cursor import Cursor, Resume
 from agent.core.diagnose import diagnose
 from agent.core.gauge import sample_of
-from agent.core.model import Cursor, Event, Incident, LogRecord, Notice, Peak, Pressure, Resume, Sample, Snapshot
+from agent.core.model import Event, Incident, LogRecord, Notice, Peak, Pressure, Sample, Snapshot
 from agent.opened import ATTRIBUTION_DELAY, COMMIT_SPACING, Opened, begin, take_up
 from agent.probe import Names, take_snapshot, take_sockets
 from agent.sampler import SAMPLE_SECONDS, Sampler

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from harness import write_proc
 
-from agent.core.model import Cursor, Event, FileCursor, Kind, LogRecord, Provenance
+from agent.core.cursor import Cursor, FileCursor
+from agent.core.model import Event, Kind, LogRecord, Provenance
 
 TEXT: dict[Kind, str] = {
     "out_of_socket_memory": "Out of socket memory",

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from agent.core.delivery import Delivered, Delivery, Receipt, Rejected, Retry
 from agent.core.incident import open_incident
-from agent.core.model import Delivered, Delivery, Diagnosis, Event, Notice, Receipt, Rejected, Retry, Snapshot
+from agent.core.model import Diagnosis, Event, Notice, Snapshot
 from agent.courier import Courier
 from agent.store import Pending, Store, StoreError
 

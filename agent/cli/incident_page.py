@@ -10,7 +10,8 @@ import msgspec
 from msgspec.structs import replace
 
 from agent.cli.common import console, stamp, warn
-from agent.core.model import Event, Incident, NoticeType, Outcome, Snapshot
+from agent.core.delivery import Outcome
+from agent.core.model import Event, Incident, NoticeType, Snapshot
 from agent.core.readings import Gap, TcpSockstat
 from agent.core.report import diagnosis_text
 from agent.core.words import bytes_text, count_text, duration_text, percent_text, printable

@@ -24,15 +24,7 @@ from agent.cli.common import (
     print_json,
     warn,
 )
-from agent.cli.incident_page import (
-    Told,
-    deliveries,
-    lasted,
-    print_page,
-    suppressed_text,
-    tell_story,
-    told_text,
-)
+from agent.cli.incident_page import Told, deliveries, lasted, print_page, suppressed_text, tell_story, told_text
 from agent.config import SYSTEM_STATE
 from agent.core.incident import events_total
 from agent.core.model import Incident

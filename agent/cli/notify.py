@@ -10,7 +10,8 @@ import click
 
 from agent.cli.common import EX_FAILED, config_option, console, fail, json_option, print_json, settings_or_exit
 from agent.config import channels
-from agent.core.model import Delivered, Delivery, Notice, Rejected, Retry
+from agent.core.delivery import Delivered, Delivery, Rejected, Retry
+from agent.core.model import Notice
 from agent.core.settings import ChannelSettings
 from agent.core.words import printable
 from agent.notifiers import ChannelError, build

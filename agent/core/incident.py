@@ -20,20 +20,8 @@ from datetime import UTC, datetime, timedelta
 
 from msgspec.structs import replace
 
-from agent.core.model import (
-    Cursor,
-    Diagnosis,
-    Event,
-    Holder,
-    Incident,
-    Notice,
-    NoticeType,
-    Peak,
-    Pressure,
-    Resume,
-    Sample,
-    Snapshot,
-)
+from agent.core.cursor import Cursor, Resume
+from agent.core.model import Diagnosis, Event, Holder, Incident, Notice, NoticeType, Peak, Pressure, Sample, Snapshot
 
 WORSE_FACTOR = 10
 UPDATE_SPACING = timedelta(minutes=15)

@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from agent.core.cursor import Cursor, Resume
 from agent.core.readings import Gap, PressureStall, Sockstat, TcpProtocol
 from agent.core.sockets import SocketTable
 
@@ -21,40 +22,6 @@ Cause = Literal["tcp_memory", "orphans", "both", "undetermined", "none"]
 Confidence = Literal["certain", "likely", "possible"]
 NoticeType = Literal["sockmem.incident.opened", "sockmem.incident.updated", "sockmem.incident.resolved", "sockmem.test"]
 Trigger = Literal["event", "follow_up", "command", "pressure"]
-Outcome = Literal["delivered", "gave_up"]
-
-
-# --- where a source was read to -------------------------------------------------------------------------------------
-
-
-class FileCursor(msgspec.Struct, frozen=True, kw_only=True):
-    """A place in a log file that survives rename, copy and truncation.
-
-    ``marker`` is a digest of the bytes just before ``offset``: a file truncated and grown past the old offset, or an
-    inode used again, has other bytes there. ``written_ns`` is when the file had last been written (st_mtime_ns) when
-    it was read up to there: whatever was finished before that is older news (None: an older release wrote this).
-    """
-
-    device: int
-    inode: int
-    offset: int
-    marker: str
-    written_ns: int | None = None
-
-
-class KmsgCursor(msgspec.Struct, frozen=True, kw_only=True):
-    """The last record read from /dev/kmsg: sequence numbers start again at every boot."""
-
-    boot_id: str
-    sequence: int
-
-
-class Cursor(msgspec.Struct, frozen=True, kw_only=True):
-    """Where every source was read to; ``files`` is keyed by the path as configured."""
-
-    files: dict[str, FileCursor] = {}
-    journal: str | None = None
-    kmsg: KmsgCursor | None = None
 
 
 # --- record and event -----------------------------------------------------------------------------------------------
@@ -262,17 +229,6 @@ class Pressure(msgspec.Struct, frozen=True, kw_only=True):
     limit: int
 
 
-class Resume(msgspec.Struct, frozen=True, kw_only=True):
-    """Where to read on after a crash: the position that this file's content covers.
-
-    Of cursor.json and the newest incidents, the highest ``generation`` is the truth: an incident and the position
-    behind its last event are therefore committed by one rename, and no event is lost or counted twice.
-    """
-
-    generation: int
-    cursor: Cursor
-
-
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
     """Events folded: the content of incident.json, and ``data`` of the webhook.
 
@@ -319,37 +275,3 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     channels: tuple[str, ...]
     data: Incident | None
-
-
-class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """Proof that a channel took a notice, or that it was given up, after how many attempts and why."""
-
-    schema: Literal["sockmem-agent/receipt/1"] = "sockmem-agent/receipt/1"
-    notice: str
-    channel: str
-    outcome: Outcome
-    at: datetime
-    attempts: int
-    detail: str
-
-
-class Delivered(msgspec.Struct, frozen=True, kw_only=True):
-    """The receiver took it."""
-
-    detail: str = "taken"
-
-
-class Retry(msgspec.Struct, frozen=True, kw_only=True):
-    """Busy or out of reach: try again, no sooner than ``after_seconds`` when the receiver said so."""
-
-    why: str
-    after_seconds: float | None = None
-
-
-class Rejected(msgspec.Struct, frozen=True, kw_only=True):
-    """The endpoint is dead or refuses this: somebody has to mend the configuration or the receiver."""
-
-    why: str
-
-
-Delivery = Delivered | Retry | Rejected

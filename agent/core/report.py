@@ -24,18 +24,6 @@ from agent.core.model import (
 from agent.core.owned import name_of
 from agent.core.words import bytes_text, count_text, duration_text, percent_text, printable
 
-__all__ = [
-    "bytes_text",
-    "count_text",
-    "diagnosis_text",
-    "duration_text",
-    "headline",
-    "largest_holder",
-    "notice_text",
-    "said_by",
-    "title",
-]
-
 _COLUMNS = 100
 _CAUSES: dict[Cause, str] = {
     "tcp_memory": "TCP memory limit hit",

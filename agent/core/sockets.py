@@ -4,13 +4,15 @@ A dump of 200,000 sockets becomes a few hundred groups, one for every (network n
 of states are the kernel's (include/net/tcp_states.h), in small letters. ``None`` means "not there", never zero.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 
 from agent.core.readings import Gap, Sockstat
 
+# In the order of the kernel's numbers, from TCP_ESTABLISHED = 1 on.
 State = Literal[
+    "unknown",
     "established",
     "syn_sent",
     "syn_recv",
@@ -23,23 +25,8 @@ State = Literal[
     "listen",
     "closing",
     "new_syn_recv",
-    "unknown",
 ]
-STATES: tuple[State, ...] = (
-    "unknown",
-    "established",
-    "syn_sent",
-    "syn_recv",
-    "fin_wait1",
-    "fin_wait2",
-    "time_wait",
-    "close",
-    "close_wait",
-    "last_ack",
-    "listen",
-    "closing",
-    "new_syn_recv",
-)
+STATES: tuple[State, ...] = get_args(State)
 ROOT_CGROUP = 1
 
 

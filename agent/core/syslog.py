@@ -11,8 +11,8 @@ RFC 3164, RFC 5424 and raw /dev/kmsg records all come down to: priority, stamp, 
     2024-08-18T06:33:14.20451 kern.info: [ 1234.567890] TCP: too many orphaned sockets
 
 Metalog, F5, Chrome OS, NX-OS and svlogd write heads of their own; a container's or cloud's log adds one before another.
-A stamp without the kernel's tag, another tag, or a facility that is not the kernel's means another speaker. Nothing is
-searched for: the line is read from its start, so a line that quotes a record is no record.
+A stamp without the kernel's tag, another tag or another facility means another speaker. Nothing is searched for: the
+line is read from its start, so a line that quotes a record is no record.
 """
 
 import re
@@ -20,9 +20,10 @@ from datetime import datetime
 
 import msgspec
 
+from agent.core.cursor import Cursor
 from agent.core.jsonlog import parse_json
 from agent.core.kmsg import REPEATED, parse_devkmsg
-from agent.core.model import Cursor, LogRecord
+from agent.core.model import LogRecord
 from agent.core.stamps import DMESG_ISO, LOGREAD_EPOCH, NAMED, NUMBERED, ZONES, is_zoned, match_stamp, read_stamp
 
 

@@ -6,7 +6,8 @@ A channel module is imported only when the configuration names it: `stdout` alon
 from pathlib import Path
 from typing import Protocol
 
-from agent.core.model import Delivery, Notice
+from agent.core.delivery import Delivery
+from agent.core.model import Notice
 from agent.core.settings import ChannelSettings
 
 

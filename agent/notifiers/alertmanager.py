@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from agent.core.model import Delivered, Delivery, Incident, Notice, Rejected, Retry
+from agent.core.delivery import Delivered, Delivery, Rejected, Retry
+from agent.core.model import Incident, Notice
 from agent.core.report import notice_text, title
 from agent.notifiers import ChannelError
 from agent.notifiers.answer import sort_answer

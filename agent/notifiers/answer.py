@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
-from agent.core.model import Delivered, Delivery, Rejected, Retry
+from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
 BUSY = frozenset({408, 425, 429})

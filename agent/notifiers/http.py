@@ -31,7 +31,7 @@ import urllib3.connection
 import urllib3.exceptions
 
 from agent import __version__
-from agent.core.model import Rejected, Retry
+from agent.core.delivery import Rejected, Retry
 from agent.notifiers import ChannelError
 from agent.notifiers.answer import Answer
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import msgspec
 
+from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.gauge import mem_unit_bytes, parse_kernel
-from agent.core.model import Advice, Delivered, Delivery, Incident, Kind, Notice, Rejected, Retry
+from agent.core.model import Advice, Incident, Kind, Notice
 from agent.core.report import largest_holder, said_by, title
 from agent.core.words import bytes_text, count_text, duration_text, percent_text, printable
 from agent.notifiers.answer import Answer, sort_answer

@@ -3,7 +3,8 @@
 import os
 import sys
 
-from agent.core.model import Delivered, Delivery, Notice, Retry
+from agent.core.delivery import Delivered, Delivery, Retry
+from agent.core.model import Notice
 from agent.core.report import notice_text
 
 

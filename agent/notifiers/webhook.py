@@ -18,7 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from agent.core.model import Delivery, Notice
+from agent.core.delivery import Delivery
+from agent.core.model import Notice
 from agent.notifiers import ChannelError
 from agent.notifiers.answer import sort_answer
 from agent.notifiers.http import DEADLINE_SECONDS, Poster

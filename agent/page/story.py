@@ -3,7 +3,8 @@
 from datetime import tzinfo
 from typing import NamedTuple
 
-from agent.core.model import Incident, Notice, Receipt, Sample, Snapshot
+from agent.core.delivery import Receipt
+from agent.core.model import Incident, Notice, Sample, Snapshot
 from agent.core.readings import Gap
 
 

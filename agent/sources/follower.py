@@ -24,8 +24,8 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
+from agent.core.cursor import FileCursor
 from agent.core.lines import MAX_LINE_BYTES
-from agent.core.model import FileCursor
 from agent.sources.content import Content, Identity, digest, identity_of, say
 from agent.sources.gaps import Gaps
 from agent.sources.name import LogName, Old, look_at_old

@@ -23,7 +23,8 @@ from typing import Any
 
 from systemd.journal import INVALIDATE, Reader
 
-from agent.core.model import Cursor, LogRecord
+from agent.core.cursor import Cursor
+from agent.core.model import LogRecord
 from agent.core.readings import Gap
 from agent.sources import journal_files
 

@@ -17,8 +17,9 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from agent.core.cursor import Cursor, KmsgCursor
 from agent.core.kmsg import DevKmsg, parse_devkmsg
-from agent.core.model import Cursor, KmsgCursor, LogRecord
+from agent.core.model import LogRecord
 from agent.core.readings import Gap
 
 BATCH = 1000

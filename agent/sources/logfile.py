@@ -23,7 +23,8 @@ from watchdog.events import (
 )
 from watchdog.observers import Observer
 
-from agent.core.model import Cursor, FileCursor, LogRecord
+from agent.core.cursor import Cursor, FileCursor
+from agent.core.model import LogRecord
 from agent.core.readings import Gap
 from agent.core.syslog import to_record
 from agent.sources.content import Identity, identity_of

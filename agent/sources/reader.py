@@ -9,8 +9,8 @@ the next line of a writer without O_APPEND, and a power cut leaves them at the e
 from collections.abc import Iterator
 from typing import Literal
 
+from agent.core.cursor import FileCursor
 from agent.core.lines import MAX_LINE_BYTES, candidates
-from agent.core.model import FileCursor
 from agent.sources.content import MARKER_BYTES, Content, digest
 
 CHUNK_BYTES = 1 << 20

@@ -26,7 +26,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.core.model import FileCursor
+from agent.core.cursor import FileCursor
 from agent.sources.content import PACKED_ENDINGS, Content, Identity, digest
 
 # Unpacking up to the offset is the one way to look into a compressed file; more than this would hold up the reading.

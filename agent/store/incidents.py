@@ -15,19 +15,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from agent.core.model import Cursor, Incident, Notice, Receipt, Resume, Sample, Snapshot
+from agent.core.cursor import Cursor, Resume
+from agent.core.delivery import Receipt
+from agent.core.model import Incident, Notice, Sample, Snapshot
 from agent.core.readings import Gap
 from agent.core.settings import StoreSettings
 from agent.store import retention
-from agent.store.disk import (
-    StoreError,
-    hold_lock,
-    make_directory,
-    read_json,
-    set_aside,
-    sync_directory,
-    write_json,
-)
+from agent.store.disk import StoreError, hold_lock, make_directory, read_json, set_aside, sync_directory, write_json
 from agent.store.history import History
 
 log = logging.getLogger("sockmem-agent")

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
-from agent.core.model import Incident, Notice, Receipt
+from agent.core.delivery import Receipt
+from agent.core.model import Incident, Notice
 from agent.core.settings import StoreSettings
 from agent.store.disk import StoreError, size_of
 

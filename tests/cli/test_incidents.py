@@ -16,7 +16,8 @@ from msgspec.structs import replace
 from agent.cli import group
 from agent.cli.incidents import pack
 from agent.core import incident as folding
-from agent.core.model import Advice, Diagnosis, Event, Finding, LogRecord, Notice, Receipt, Sample, Snapshot
+from agent.core.delivery import Receipt
+from agent.core.model import Advice, Diagnosis, Event, Finding, LogRecord, Notice, Sample, Snapshot
 from agent.core.readings import Sockstat, TcpSockstat
 from agent.core.settings import StoreSettings
 from agent.store import Pending, Store

@@ -6,16 +6,7 @@ from hypothesis import strategies as st
 from agent.core.holders import holders
 from agent.core.model import Holder
 from agent.core.readings import Gap, Sockstat, TcpSockstat
-from agent.core.sockets import (
-    ROOT_CGROUP,
-    Listener,
-    Namespace,
-    PeerTally,
-    Process,
-    SocketGroup,
-    SocketTable,
-    Tally,
-)
+from agent.core.sockets import ROOT_CGROUP, Listener, Namespace, PeerTally, Process, SocketGroup, SocketTable, Tally
 
 NGINX, DOCKER = 4242, 4300
 PATHS = {

@@ -14,7 +14,8 @@ import pytest
 from misbehaving import OPENED_AT, Handler, hang, make_incident, make_notice
 from pytest_httpserver import HTTPServer
 
-from agent.core.model import Delivered, Notice, NoticeType, Rejected, Retry
+from agent.core.delivery import Delivered, Rejected, Retry
+from agent.core.model import Notice, NoticeType
 from agent.notifiers import ChannelError
 from agent.notifiers.alertmanager import AlertmanagerNotifier, alert
 

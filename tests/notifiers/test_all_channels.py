@@ -12,7 +12,8 @@ from typing import get_args
 import pytest
 from misbehaving import Handler, drip, hang, make_notice, read_request
 
-from agent.core.model import Delivered, Delivery, NoticeType, Rejected, Retry
+from agent.core.delivery import Delivered, Delivery, Rejected, Retry
+from agent.core.model import NoticeType
 from agent.core.settings import ChannelSettings, ChannelType
 from agent.notifiers import ChannelError, Notifier, build
 from agent.notifiers import http as http_module

@@ -2,7 +2,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from agent.core.model import Delivered, Rejected, Retry
+from agent.core.delivery import Delivered, Rejected, Retry
 from agent.notifiers.answer import Answer, retry_after_seconds, sort_answer
 
 NOW = datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC)

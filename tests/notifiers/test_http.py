@@ -14,7 +14,7 @@ import trustme
 from misbehaving import Handler, drip, hang, read_request
 from pytest_httpserver import HTTPServer
 
-from agent.core.model import Rejected, Retry
+from agent.core.delivery import Rejected, Retry
 from agent.notifiers import ChannelError
 from agent.notifiers import http as http_module
 from agent.notifiers.answer import Answer

@@ -10,18 +10,8 @@ from msgspec.structs import replace
 from pytest_httpserver import HTTPServer
 from slack_sdk.models.blocks import Block
 
-from agent.core.model import (
-    Advice,
-    Delivered,
-    Delivery,
-    Diagnosis,
-    Holder,
-    Mechanism,
-    NoticeType,
-    Peak,
-    Rejected,
-    Retry,
-)
+from agent.core.delivery import Delivered, Delivery, Rejected, Retry
+from agent.core.model import Advice, Diagnosis, Holder, Mechanism, NoticeType, Peak
 from agent.notifiers.answer import Answer
 from agent.notifiers.slack import SlackNotifier, escape, message, sort_slack
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 from misbehaving import make_notice
 
-from agent.core.model import Delivered, Retry
+from agent.core.delivery import Delivered, Retry
 from agent.core.report import notice_text
 from agent.notifiers.stdout import StdoutNotifier
 

@@ -9,7 +9,8 @@ from misbehaving import make_notice
 from pytest_httpserver import HTTPServer
 from standardwebhooks import Webhook
 
-from agent.core.model import Delivered, Incident, Retry
+from agent.core.delivery import Delivered, Retry
+from agent.core.model import Incident
 from agent.notifiers import ChannelError
 from agent.notifiers.webhook import WebhookNotifier, encode, read_secret, sign
 

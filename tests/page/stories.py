@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from agent.core.delivery import Receipt
 from agent.core.diagnose import diagnose
 from agent.core.gauge import sample_of
 from agent.core.model import (
@@ -18,7 +19,6 @@ from agent.core.model import (
     Notice,
     Peak,
     Provenance,
-    Receipt,
     Sample,
     Snapshot,
     Trigger,

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.model import Cursor, LogRecord
+from agent.core.cursor import Cursor
+from agent.core.model import LogRecord
 
 pytest.importorskip("systemd.journal", reason="systemd-python is not installed")
 

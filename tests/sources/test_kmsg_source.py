@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.model import Cursor, KmsgCursor, LogRecord
+from agent.core.cursor import Cursor, KmsgCursor
+from agent.core.model import LogRecord
 from agent.sources import kmsg as kmsg_module
 from agent.sources.kmsg import BATCH, KmsgSource
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.model import Cursor, LogRecord
+from agent.core.cursor import Cursor
+from agent.core.model import LogRecord
 from agent.sources import logfile
 from agent.sources.logfile import DirectoryWaker, LogFileSource
 

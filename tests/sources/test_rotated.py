@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from agent.core.model import FileCursor
+from agent.core.cursor import FileCursor
 from agent.sources.content import Content
 from agent.sources.reader import Reader
 from agent.sources.rotated import Elders, list_family, list_younger, locate

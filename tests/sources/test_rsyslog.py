@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.model import Cursor
+from agent.core.cursor import Cursor
 from agent.sources.logfile import LogFileSource
 
 RSYSLOGD = shutil.which("rsyslogd", path="/usr/sbin:/usr/bin:/sbin")

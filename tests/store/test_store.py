@@ -7,7 +7,9 @@ import pytest
 from msgspec.structs import replace
 
 from agent.core import incident as folding
-from agent.core.model import Cursor, Diagnosis, Incident, Notice, Receipt, Resume, Sample, Snapshot
+from agent.core.cursor import Cursor, Resume
+from agent.core.delivery import Receipt
+from agent.core.model import Diagnosis, Incident, Notice, Sample, Snapshot
 from agent.core.settings import StoreSettings
 from agent.store import NoSuchIncident, Store, StoreError
 

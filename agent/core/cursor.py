@@ -1,0 +1,44 @@
+"""Where every source was read to, and which commit on disk is the newest."""
+
+import msgspec
+
+
+class FileCursor(msgspec.Struct, frozen=True, kw_only=True):
+    """A place in a log file that survives rename, copy and truncation.
+
+    ``marker`` is a digest of the bytes just before ``offset``: a file truncated and grown past the old offset, or an
+    inode used again, has other bytes there. ``written_ns`` is when the file had last been written (st_mtime_ns) when
+    it was read up to there: whatever was finished before that is older news (None: an older release wrote this).
+    """
+
+    device: int
+    inode: int
+    offset: int
+    marker: str
+    written_ns: int | None = None
+
+
+class KmsgCursor(msgspec.Struct, frozen=True, kw_only=True):
+    """The last record read from /dev/kmsg: sequence numbers start again at every boot."""
+
+    boot_id: str
+    sequence: int
+
+
+class Cursor(msgspec.Struct, frozen=True, kw_only=True):
+    """Where every source was read to; ``files`` is keyed by the path as configured."""
+
+    files: dict[str, FileCursor] = {}
+    journal: str | None = None
+    kmsg: KmsgCursor | None = None
+
+
+class Resume(msgspec.Struct, frozen=True, kw_only=True):
+    """Where to read on after a crash: the position that this file's content covers.
+
+    Of cursor.json and the newest incidents, the highest ``generation`` is the truth: an incident and the position
+    behind its last event are therefore committed by one rename, and no event is lost or counted twice.
+    """
+
+    generation: int
+    cursor: Cursor
