@@ -99,7 +99,8 @@ def _diagnose_incident(text: str, config_path: Path | None) -> Diagnosis:
     if not snapshots:
         fail(EX_NOINPUT, f"incident {incident_id} has no snapshot that can be read: nothing to diagnose again")
     taken = [snapshot for snapshot in snapshots if snapshot.trigger in {"event", "pressure"}] or snapshots
-    found = diagnose(taken[-1], incident.last_of_kind, history)
+    said = incident.last_of_kind or tuple(filter(None, [incident.first_event]))
+    found = diagnose(taken[-1], said, history)
     return replace(found, gaps=(*found.gaps, *gaps))
 
 
