@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("benchmarks.latency", "benchmarks.idle", "benchmarks.scan")
+BENCHMARKS = ("benchmarks.latency", "benchmarks.idle", "benchmarks.scan", "benchmarks.sockdiag")
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ def _orphans_at_limit(case: Case) -> str:
     if gauges.orphan_limit is not None and gauges.orphan_limit <= 0:
         return f"{reset}tcp_max_orphans is {gauges.orphan_limit}, so nearly every closing connection is reset."
     return (
-        f"{reset}{_orphans(case)} (closed by their program, not yet finished by the peer), the limit is reached."
+        f"{reset}{_orphans(case)}. They are closed by their program, and not yet finished by the peer."
         if case.said
         else f"TCP is at its limit of orphaned sockets although nothing was logged: {_orphans(case)}."
     )
