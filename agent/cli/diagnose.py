@@ -15,11 +15,12 @@ from agent.core.diagnose import diagnose
 from agent.core.model import Diagnosis, Event, Sample
 from agent.core.report import diagnosis_text
 from agent.core.settings import Settings
-from agent.probe import take_snapshot
+from agent.probe import take_snapshot, take_sockets
 from agent.probe.pagesize import PROC, is_this_host
 from agent.store import Store
 
 HISTORY = timedelta(hours=1)
+ATTRIBUTION_SECONDS = 5.0
 _ELISION = re.compile(r"\[\s*(?:…|\.\.+)\s*\]\s*")
 
 
@@ -69,6 +70,7 @@ def _diagnose_tree(proc_root: Path, messages: tuple[str, ...], config_path: Path
     lines = [line for message in messages for line in message.splitlines() if line.strip()]
     events = [event for number, line in enumerate(lines, 1) if (event := _read_message(line, number, now))]
     if is_this_host(proc_root):
+        snapshot = replace(snapshot, sockets=take_sockets(proc_root, ATTRIBUTION_SECONDS))
         return diagnose(snapshot, tuple(events), _read_history(config_path, now))
     # Nobody knows when the tree was taken, so a line's date cannot be held against it: who gives both together says
     # that they belong together. The stamp since boot stays, for the tree has its uptime.
