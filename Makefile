@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 COVERAGE_ENV := COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/.coverage
 SOURCES := agent tests benchmarks contrib
 
-.PHONY: help run test check style coverage demo bench clean
+.PHONY: vm-test vm-check docs/kernels.md help run test check style coverage demo bench deb rpm clean
 .DELETE_ON_ERROR:
 
 help:
@@ -16,6 +16,8 @@ help:
 	@echo 'make test   the tests'
 	@echo 'make check  what CI runs: formatting, lint, types, import rules, the demo, the tests with coverage'
 	@echo 'make bench  latency, idle cost and scan speed, each beside its target'
+	@echo 'make deb    the package for Debian and Ubuntu, in dist/; make rpm the one for Fedora and its kin'
+	@echo 'make vm-test  boot real kernels under QEMU and try the package in them (KERNEL=6.1 SCENARIO=orphans; root, Debian)'
 	@echo 'make clean  remove what the others made here'
 
 run: $(VENV)/run.ready
@@ -45,14 +47,41 @@ coverage: $(VENV)/test.ready
 bench: $(VENV)/test.ready
 	$(BIN)/python -m benchmarks.all
 
+deb: $(VENV)/package.ready
+	$(BIN)/python packaging/build.py deb $(PACKAGE_OPTIONS)
+
+rpm: $(VENV)/package.ready
+	$(BIN)/python packaging/build.py rpm $(PACKAGE_OPTIONS)
+
+# Real kernels under QEMU, with the package installed in them: make vm-test KERNEL=6.1 SCENARIO=orphans. What they are
+# built of, and the results of each scenario, are kept outside the tree: VM_CACHE.
+VM_CACHE := $(or $(SOCKMEM_VM_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sockmem-agent-vm)
+VM_TEST = SOCKMEM_VM_CACHE=$(VM_CACHE) $(BIN)/python -m pytest tests/vm --vm -p no:cacheprovider --durations=0 --durations-min=1
+
+vm-test: $(VENV)/test.ready deb
+	contrib/setup.sh vm
+	$(VM_TEST) --kernel=$(KERNEL) --scenario=$(SCENARIO) $(VM_OPTIONS)
+
+# In CI: every scenario on one kernel, the two main ones on the others.
+vm-check: VM_OPTIONS = --all-scenarios-on=6.1
+vm-check: vm-test
+
+docs/kernels.md:
+	SOCKMEM_VM_CACHE=$(VM_CACHE) $(BIN)/python tests/vm/kernels_page.py $(VM_CACHE)/results > $@.new
+	mv $@.new $@
+
 # A stamp is older than what it depends on when the set-up has to be done again.
 $(VENV)/run.ready: pyproject.toml contrib/setup.sh
 	contrib/setup.sh run
 	@touch $@
 
+$(VENV)/package.ready: pyproject.toml contrib/setup.sh
+	contrib/setup.sh package
+	@touch $@ $(VENV)/run.ready
+
 $(VENV)/test.ready: pyproject.toml contrib/setup.sh
 	contrib/setup.sh test
-	@touch $@ $(VENV)/run.ready
+	@touch $@ $(VENV)/run.ready $(VENV)/package.ready
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -2,13 +2,15 @@
 # Make .venv, and bring from the distribution what pip cannot: called by the Makefile.
 #
 #   contrib/setup.sh run     what `make run` needs: Python 3.11 with venv, what systemd-python builds against, the agent
-#   contrib/setup.sh test    the above, the development tools, and the programs that the tests start for real
+#   contrib/setup.sh package what `make run` needs, and what `make deb` and `make rpm` build with
+#   contrib/setup.sh test    all of the above, the development tools, and the programs that the tests start for real
+#   contrib/setup.sh vm      only the programs that `make vm-test` boots kernels with; the rest is there by then
 #
 # Only what is missing is installed, with apt-get as root or through sudo; where neither is there, one line says what to
 # install by hand. PYTHON names the interpreter; without it the first of python3, python3.13 ... python3.11 that is new enough.
 set -eu
 cd "$(dirname "$0")/.."
-purpose=${1:?run or test}
+purpose=${1:?run, package, test or vm}
 venv=.venv
 
 die() {
@@ -68,6 +70,24 @@ missing_for_tests() {
     have chromium || echo chromium
 }
 
+missing_for_machines() {
+    have qemu-system-x86_64 || echo qemu-system-x86
+    have qemu-img || echo qemu-utils
+    have debootstrap || echo debootstrap
+    have cpio || echo cpio
+    have mke2fs || echo e2fsprogs
+    have depmod || echo kmod
+    have busybox || echo busybox-static
+    [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
+}
+
+if [ "$purpose" = vm ]; then
+    packages=$(missing_for_machines | tr '\n' ' ')
+    # shellcheck disable=SC2086
+    [ -z "$packages" ] || install $packages || echo "setup: not installed: $packages- kernels cannot be booted without" >&2
+    exit
+fi
+
 find_python
 packages=$(missing_for_python | tr '\n' ' ')
 if [ -n "$packages" ]; then
@@ -93,8 +113,8 @@ pip() {
 }
 # Debian 12 brings pip 23.0; --group is understood from 25.1 on.
 pip --upgrade 'pip>=25.1'
-if [ "$purpose" = test ]; then
-    pip --editable . --group dev
-else
-    pip --editable .
-fi
+case $purpose in
+test) pip --editable . --group dev ;;
+package) pip --editable . --group package ;;
+*) pip --editable . ;;
+esac

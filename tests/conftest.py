@@ -18,6 +18,17 @@ TEXT: dict[Kind, str] = {
 }
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add what chooses among the tests in booted kernels; `make vm-test` sets it (KERNEL=, SCENARIO=)."""
+    group = parser.getgroup("vm", "real kernels under QEMU")
+    group.addoption("--vm", action="store_true", help="boot kernels; without it these tests are left out")
+    group.addoption("--kernel", default="", help="only this kernel: 5.10, 6.1, 6.12 or 7.3")
+    group.addoption("--scenario", default="", help="only this scenario, a file of tests/vm/scenarios")
+    group.addoption("--all-scenarios-on", default="", help="every scenario on this kernel, the two main ones on others")
+    group.addoption("--deb", default="", help="the package to install")
+    group.addoption("--results", default="", help="where the results of each scenario are kept to read")
+
+
 class FakeClock:
     """A wall clock that moves only when told to."""
 

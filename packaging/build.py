@@ -1,0 +1,105 @@
+"""Build packages: ``python packaging/build.py deb rpm [--architecture arm64] [--directory dist]``.
+
+It stages what is made (libraries, man pages, completions, documents) in a directory that goes away again; nfpm.yaml
+says what of it, and of this repository, is put where. The same commit gives the same bytes.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import generated
+import wheels
+
+ROOT = Path(__file__).parent.parent
+HERE = ROOT / "packaging"
+
+
+def built_at() -> int:
+    """Say when what is built was last changed, in seconds since 1970: SOURCE_DATE_EPOCH, else the commit's time."""
+    if named := os.environ.get("SOURCE_DATE_EPOCH"):
+        return int(named)
+    asked = subprocess.run(
+        ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"], capture_output=True, text=True, check=False
+    )
+    return int(asked.stdout) if asked.returncode == 0 else int((ROOT / "pyproject.toml").stat().st_mtime)
+
+
+def stage(directory: Path, version: str, machine: str, scratch: Path) -> None:
+    """Make everything that the repository does not hold as it is shipped."""
+    site_packages = directory / "site-packages"
+    scratch.mkdir()
+    wheels.install(HERE / "requirements.txt", site_packages, machine, scratch)
+    shutil.copytree(ROOT / "agent", site_packages / "agent", ignore=shutil.ignore_patterns("__pycache__"))
+    (directory / "bin").mkdir()
+    shutil.copyfile(HERE / "launcher", directory / "bin" / "sockmem-agent")
+    generated.write_man_pages(directory / "man", version)
+    generated.write_completions(directory / "completions")
+    generated.write_documents(directory / "doc", site_packages, version)
+
+
+def even_out(directory: Path, at: int) -> None:
+    """Give every file the modes and the time that do not depend on who builds, and when."""
+    for path in [directory, *directory.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+        os.utime(path, (at, at))
+
+
+def build(packagers: list[str], architecture: str, target: Path) -> Iterator[Path]:
+    """Build packages into ``target`` and name each when it is there."""
+    at = built_at()
+    os.environ["SOURCE_DATE_EPOCH"] = str(at)
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="sockmem-agent-package-") as temporary:
+        staged = Path(temporary, "stage")
+        staged.mkdir()
+        stage(staged, version, wheels.ARCHITECTURES[architecture], Path(temporary, "wheels"))
+        even_out(staged, at)
+        variables = {"STAGE": str(staged), "VERSION": version, "ARCH": architecture, "MAINTAINER": generated.MAINTAINER}
+        for packager in packagers:
+            result = Path(temporary, packager)
+            result.mkdir()
+            pack(packager, variables, result)
+            (made,) = result.iterdir()
+            # Copied beside and renamed: whoever reads the directory at the same time sees a whole package.
+            shutil.copyfile(made, target / f".{made.name}")
+            yield (target / f".{made.name}").replace(target / made.name)
+
+
+def pack(packager: str, variables: dict[str, str], result: Path) -> None:
+    """Let nfpm write one package into an empty directory."""
+    nfpm = Path(sys.executable).parent / "nfpm"
+    options = [f"--config={HERE / 'nfpm.yaml'}", f"--packager={packager}", f"--target={result}"]
+    told = subprocess.run(
+        [nfpm, "package", *options],
+        cwd=ROOT,
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if told.returncode:
+        sys.exit(f"nfpm: {told.stdout}")
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description="Build packages of sockmem-agent.")
+    parser.add_argument("packagers", nargs="+", choices=("deb", "rpm"), metavar="deb|rpm")
+    parser.add_argument("--architecture", choices=tuple(wheels.ARCHITECTURES), default="amd64")
+    parser.add_argument("--directory", type=Path, default=Path("dist"), help="where to put them (default: dist)")
+    options = parser.parse_args()
+    for made in build(options.packagers, options.architecture, options.directory):
+        print(f"{made} ({made.stat().st_size / 2**20:.1f} MiB)")
+
+
+if __name__ == "__main__":
+    main()

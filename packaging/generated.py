@@ -1,0 +1,109 @@
+"""What is made of the program itself: man pages, shell completions, and the documents of /usr/share/doc.
+
+man-pages(7); Debian Policy 12.5 (copyright) and 12.7 (changelog).
+"""
+
+import email
+import gzip
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from pathlib import Path
+
+import click
+import click_man.core  # type: ignore[import-untyped]  # It ships no types.
+from click.shell_completion import get_completion_class
+
+from agent.cli import group
+
+ROOT = Path(__file__).parent.parent
+PROGRAM = "sockmem-agent"
+MAINTAINER = f"{PROGRAM} developers <root@localhost>"  # The project has no mail address of its own.
+
+
+def write_man_pages(directory: Path, version: str) -> None:
+    """Write a page for the program and one for each command, compressed."""
+    directory.mkdir()
+    with click.Context(group) as context:
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            assert command is not None
+            group.add_command(command, name)
+    closings = {f"{PROGRAM}.1": (ROOT / "packaging" / "closing.1").read_text()}
+    for path, command in all_commands(PROGRAM, group):
+        # click-man would cut it off in the middle of a sentence.
+        command.short_help = (command.short_help or (command.help or "").partition("\n")[0]).removesuffix(".")
+        closings[f"{path}.1"] = example(command) + closings.get(f"{path}.1", "")
+    click_man.core.write_man_pages(PROGRAM, group, version=version, target_dir=str(directory))
+    for page in sorted(directory.iterdir()):
+        # click-man names the page of a command's command with a blank where its file has a hyphen.
+        text = re.sub(r"\\fB([a-z -]+)\(1\)\\fP", lambda found: found[0].replace(" ", "-"), page.read_text())
+        write_compressed(page.with_name(page.name + ".gz"), text + closings[page.name])
+        page.unlink()
+
+
+def all_commands(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+    """Give a command and all below it, with the names of their pages."""
+    yield path, command
+    if isinstance(command, click.Group):
+        for name, below in command.commands.items():
+            yield from all_commands(f"{path}-{name}", below)
+
+
+def example(command: click.Command) -> str:
+    """Make a section of what ``--help`` ends with: ``Example: sockmem-agent diagnose``."""
+    line = (
+        (command.epilog or "").removeprefix("Example: ").replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
+    )
+    return f".SH EXAMPLE\n.nf\n\\fB{line}\\fP\n.fi\n"
+
+
+def write_completions(directory: Path) -> None:
+    """Write what bash, zsh and fish read to complete the command line."""
+    directory.mkdir()
+    for shell in ("bash", "zsh", "fish"):
+        completion = get_completion_class(shell)
+        assert completion is not None
+        (directory / shell).write_text(completion(group, {}, PROGRAM, "_SOCKMEM_AGENT_COMPLETE").source())
+
+
+def write_documents(directory: Path, site_packages: Path, version: str) -> None:
+    """Write the documents, Debian's changelog, and whose work is in the package."""
+    shutil.copytree(ROOT / "docs", directory / "docs")
+    for document in (ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("LICENSE*")):
+        shutil.copyfile(document, directory / document.name)
+    at = format_datetime(datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), UTC))
+    write_compressed(
+        directory / "changelog.gz",
+        f"{PROGRAM} ({version}) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- {MAINTAINER}  {at}\n",
+    )
+    (directory / "copyright").write_text(copyright_text(site_packages))
+
+
+def copyright_text(site_packages: Path) -> str:
+    """Name every library in the package with its version, its licence, and where the licence's text is."""
+    libraries = f"/usr/lib/{PROGRAM}/site-packages"
+    lines = [
+        f"/usr/bin/{PROGRAM} and {libraries}/agent are the work of the {PROGRAM} developers.",
+        "",
+        f"What else is in {libraries} is the work of others, under their own terms. Debian has the",
+        "texts of the GNU LGPL, the Apache License and the MPL in /usr/share/common-licenses too (LGPL-3, Apache-2.0,",
+        "MPL-2.0).",
+        "",
+    ]
+    for metadata in sorted(site_packages.glob("*.dist-info/METADATA")):
+        told = email.message_from_string(metadata.read_text())
+        classified = [value.rpartition(" :: ")[2] for value in told.get_all("Classifier", []) if "License" in value]
+        lines.append(f"{told['Name']} {told['Version']}: {told['License-Expression'] or ', '.join(classified)}")
+        names = re.compile(r"(?i)licen[cs]e|copying|notice")
+        texts = sorted(path for path in metadata.parent.rglob("*") if path.is_file() and names.match(path.name))
+        lines += [f"  {libraries}/{text.relative_to(site_packages)}" for text in texts]
+    return "\n".join(lines) + "\n"
+
+
+def write_compressed(path: Path, text: str) -> None:
+    """Write a gzip file that does not depend on the time."""
+    path.write_bytes(gzip.compress(text.encode(), 9, mtime=0))

@@ -1,0 +1,82 @@
+"""The libraries of requirements.txt in one directory that serves every Python from 3.11 to 3.14.
+
+What is compiled carries the interpreter in its name (``_core.cpython-311-x86_64-linux-gnu.so``), and so the files for
+all of them lie side by side. All else of such a library is the same for every version, and that is checked.
+"""
+
+import filecmp
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+# nfpm.yaml tells the package managers the same range.
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+# Debian's name of the processor, and the wheels'.
+ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
+# Wheels that ask for no newer C library than 2.28; nfpm.yaml says so too.
+PLATFORMS = ("manylinux2014", "manylinux_2_17", "manylinux_2_28")
+# What compiled modules are kept of: the others bring the same in Python.
+COMPILED = {"msgspec"}
+LEFT_OUT = (
+    "bin",
+    "*/tests",
+    "pygal/test",
+    "*/*.pyi",
+    "*/*.c",
+    # Of a wheel's metadata only what names it and its terms stays; WHEEL and RECORD differ by interpreter.
+    *(
+        f"*.dist-info/{name}"
+        for name in ("INSTALLER", "RECORD", "REQUESTED", "WHEEL", "entry_points.txt", "top_level.txt")
+    ),
+)
+
+
+def for_target(python: str, machine: str) -> list[str]:
+    """Give pip's arguments for another interpreter than its own."""
+    platforms = [f"--platform={platform}_{machine}" for platform in PLATFORMS]
+    return [f"--python-version={python}", "--only-binary=:all:", *platforms]
+
+
+def install(requirements: Path, target: Path, machine: str, scratch: Path) -> None:
+    """Install the libraries into ``target`` for all of PYTHONS; a wheel that is not the locked one is an error."""
+    pip_install(["--requirement", str(requirements)], target, for_target(PYTHONS[0], machine))
+    strip(target)
+    blocks = re.findall(r"(?m)^[^ #](?:.*\\\n)*.*\n", requirements.read_text())
+    compiled = scratch / "compiled.txt"
+    compiled.write_text("".join(block for block in blocks if block.partition("==")[0] in COMPILED))
+    for python in PYTHONS[1:]:
+        one = scratch / python
+        pip_install(["--requirement", str(compiled)], one, for_target(python, machine))
+        strip(one)
+        merge(one, target)
+
+
+def pip_install(requirements: list[str], target: Path, options: list[str]) -> None:
+    """Install into ``target``, which need not be for the interpreter that runs."""
+    asked = ("--no-deps", "--no-compile", "--require-hashes", f"--target={target}", *requirements, *options)
+    subprocess.run([sys.executable, "-m", "pip", "install", "-qq", *asked], check=True)
+
+
+def strip(site_packages: Path) -> None:
+    """Take away what is never used."""
+    unused = [path for pattern in LEFT_OUT for path in site_packages.glob(pattern)]
+    modules = site_packages.glob("**/*.so")
+    unused += [path for path in modules if path.relative_to(site_packages).parts[0] not in COMPILED]
+    for path in unused:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def merge(source: Path, target: Path) -> None:
+    """Copy what is not there yet; what is there must be the same."""
+    for path in sorted(path for path in source.rglob("*") if path.is_file()):
+        copy = target / path.relative_to(source)
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+        elif not filecmp.cmp(path, copy, shallow=False):
+            sys.exit(f"wheels: {path.relative_to(source)} is not the same for every interpreter")

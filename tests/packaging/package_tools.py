@@ -1,0 +1,37 @@
+"""What the tests of the packages share: how they are built, and how a distribution's tool is asked."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+BUILD = ROOT / "packaging" / "build.py"
+
+
+def build(*arguments: str | Path, **environment: str) -> None:
+    # Coverage would measure pip and everything else that is started, and take twice the time.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    built = subprocess.run(
+        [sys.executable, "-B", BUILD, *arguments],
+        env={**inherited, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == built.returncode, built.stdout + built.stderr
+
+
+def run(*command: str | Path) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert 0 == done.returncode, done.stdout + done.stderr
+    return done.stdout
+
+
+@dataclass(frozen=True)
+class Packages:
+    deb: Path
+    rpm: Path
+    files: Path  # what the .deb puts into /
+    control: Path  # its scripts, conffiles, control ...

@@ -1,0 +1,41 @@
+"""In the machine, once: install the package as a user would, and enable the service as the README says."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+PORT = 8099
+CONFIG = f"""\
+[incident]
+quiet_seconds = 6
+
+[[notify]]
+name = "hook"
+type = "webhook"
+url = "http://127.0.0.1:{PORT}/hook"
+"""
+
+
+def main(folder: Path, results: Path) -> None:
+    [package] = folder.glob("*.deb")
+    (results / "apt.txt").write_text(sh("apt-get", "install", "-y", str(package)))
+    shutil.copy(package, "/var/lib/vm")
+    config = Path("/etc/sockmem-agent/config.toml")
+    config.write_text(CONFIG)
+    shutil.chown(config, group="sockmem-agent")
+    config.chmod(0o640)
+    sh("systemctl", "enable", "--now", "sockmem-agent")
+    (results / "doctor.txt").write_text(sh("sockmem-agent", "doctor", check=False))
+    (results / "status.txt").write_text(sh("systemctl", "status", "--no-pager", "sockmem-agent"))
+    (results / "verify.txt").write_text(sh("systemd-analyze", "verify", "sockmem-agent.service", check=False))
+    # Less to save: what was only read comes back when it is needed.
+    sh("sync")
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+
+
+def sh(*command: str, check: bool = True, given: str | None = None) -> str:
+    """Run a program and return what it printed; what it complained about is in the error."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False, input=given)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(command)} ended with {done.returncode}: {done.stdout}{done.stderr}")
+    return done.stdout

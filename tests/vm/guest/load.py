@@ -1,0 +1,165 @@
+"""The services of a scenario: each is a real process in a unit of its own, with real sockets.
+
+    load.py serve --port 8080 [--bytes N] [--pause S]   accept; at the word "send" queue bytes for every client, at
+                                                        "close" close every connection, at "leave" the first half
+    load.py clients --port 8080 --count 400             connect and never read, at "read" read all there is
+    load.py talk --port 8080 --count 50                 connect, ask, read the answer to its end, over and over
+    load.py churn --port 8080 --count 100 --rounds 20   be both sides: connect, queue, close our side, again and again
+    load.py answer --port 8080                          accept, read, answer and close, over and over
+
+A word is given by making the file /run/vm/NAME.WORD; what is ready says so in /run/vm/NAME.is-WORD.
+"""
+
+import argparse
+import contextlib
+import selectors
+import socket
+import time
+from pathlib import Path
+
+RUN = Path("/run/vm")
+CHUNK = b"x" * 65536
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=["serve", "clients", "talk", "answer", "churn"])
+    parser.add_argument("--name", required=True)
+    parser.add_argument("--address", action="append")
+    parser.add_argument("--port", type=int, default=8080)
+    parser.add_argument("--count", type=int, default=0)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--bytes", type=int, default=1 << 30)
+    parser.add_argument("--pause", type=float, default=0.0)
+    parser.add_argument("--own", action="append", help="our own addresses to connect from, in turn")
+    options = parser.parse_args()
+    {"serve": serve, "clients": clients, "talk": talk, "answer": answer, "churn": churn}[options.what](options)
+
+
+def serve(options: argparse.Namespace) -> None:
+    listener = socket.create_server(("", options.port), backlog=4096)
+    connections: list[socket.socket] = []
+    say(options, "listening")
+    listener.settimeout(0.05)
+    done: set[str] = set()
+    while True:
+        with contextlib.suppress(TimeoutError):
+            while True:
+                connections.append(listener.accept()[0])
+                if len(connections) == options.count:
+                    say(options, "connected")
+        if told(options, "send", done):
+            for connection in connections:
+                fill(connection, options.bytes)
+            say(options, "full")
+        if told(options, "leave", done):
+            shut(connections[: len(connections) // 2], options.pause)
+            say(options, "half-closed")
+        if told(options, "close", done):
+            shut(connections, options.pause)
+            connections.clear()
+            say(options, "closed")
+
+
+def fill(connection: socket.socket, limit: int) -> None:
+    """Queue as much as the kernel takes, up to a limit of bytes."""
+    connection.setblocking(False)
+    sent = 0
+    with contextlib.suppress(OSError):
+        while sent < limit:
+            sent += connection.send(CHUNK[: limit - sent])
+
+
+def shut(connections: list[socket.socket], pause: float) -> None:
+    for connection in connections:
+        connection.close()
+        if pause:
+            time.sleep(pause)
+
+
+def clients(options: argparse.Namespace) -> None:
+    """Connect ``count`` times and do not read; connections that were reset stay where they are."""
+    addresses = options.address or ["127.0.0.1"]
+    own = options.own or [""]
+    connections = []
+    for number in range(options.count):
+        source = own[number % len(own)]
+        connection = socket.socket()
+        if source:
+            connection.bind((source, 0))
+        connection.connect((addresses[number % len(addresses)], options.port))
+        connections.append(connection)
+    say(options, "connected")
+    done: set[str] = set()
+    while True:
+        time.sleep(0.05)
+        if told(options, "read", done):
+            for connection in connections:
+                drain(connection)
+            say(options, "empty")
+        if told(options, "close", done):
+            shut(connections, options.pause)
+            say(options, "closed")
+
+
+def drain(connection: socket.socket) -> None:
+    connection.setblocking(False)
+    with contextlib.suppress(OSError):
+        while connection.recv(1 << 20):
+            pass
+
+
+def talk(options: argparse.Namespace) -> None:
+    """Ask and read answers, ``count`` of them, one connection each; this side closes last."""
+    for _ in range(options.count):
+        with socket.create_connection(("127.0.0.1", options.port)) as connection:
+            connection.sendall(b"?")
+            while connection.recv(65536):
+                pass
+    say(options, "satisfied")
+    time.sleep(3600)
+
+
+def answer(options: argparse.Namespace) -> None:
+    """Answer each question with ``bytes`` and close first, so that TIME-WAIT is ours."""
+    listener = socket.create_server(("", options.port), backlog=4096)
+    say(options, "listening")
+    with selectors.DefaultSelector() as selector:
+        selector.register(listener, selectors.EVENT_READ)
+        while True:
+            selector.select()
+            connection = listener.accept()[0]
+            with connection:
+                connection.recv(1)
+                connection.sendall(b"x" * min(options.bytes, 10_000))
+
+
+def churn(options: argparse.Namespace) -> None:
+    """Close ``count`` connections with data unsent, ``rounds`` times; what is left of them stays with the kernel."""
+    listener = socket.create_server(("127.0.0.1", options.port), backlog=4096)
+    peers: list[socket.socket] = []
+    for _ in range(options.rounds):
+        connections = []
+        for _ in range(options.count):
+            peers.append(socket.create_connection(("127.0.0.1", options.port)))
+            connections.append(listener.accept()[0])
+            fill(connections[-1], options.bytes)
+        shut(connections, options.pause)
+    say(options, "done")
+    time.sleep(3600)
+
+
+def told(options: argparse.Namespace, word: str, done: set[str]) -> bool:
+    """Tell whether this word was given and not yet obeyed."""
+    if word in done or not (RUN / f"{options.name}.{word}").exists():
+        return False
+    done.add(word)
+    return True
+
+
+def say(options: argparse.Namespace, word: str) -> None:
+    (RUN / f"{options.name}.is-{word}").touch()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,342 @@
+"""In the machine: what a scenario does it with. Every wait has a deadline, and says what it waited for.
+
+``act(rig)`` of a scenario runs against the installed service, with the configuration of install.py: its channel is a
+webhook on 127.0.0.1, and an incident is closed after a few seconds without an event.
+"""
+
+import contextlib
+import http.server
+import json
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from install import CONFIG, PORT, sh
+
+RUN = Path("/run/vm")
+RESUME = Path("/var/lib/vm/resume")
+STATE = Path("/var/lib/sockmem-agent")
+UNIT = "sockmem-agent.service"
+TEXTS = ("too many orphaned sockets", "out of memory -- consider tuning tcp_mem", "callbacks suppressed")
+
+
+class Receiver:
+    """A webhook receiver that keeps what came, and answers with the next of ``answers``, the last one for ever."""
+
+    def __init__(self, answers: tuple[int, ...] = (200,), port: int = PORT) -> None:
+        self.posts: list[dict[str, object]] = []
+        self.answers = list(answers)
+        self.before_answer: Callable[[], None] = lambda: None
+        receiver = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                receiver.before_answer()
+                status = receiver.answers.pop(0) if len(receiver.answers) > 1 else receiver.answers[0]
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                receiver.posts.append({"at": time.time(), "headers": headers, "body": body, "answered": status})
+                self.send_response(status)
+                if status in (429, 503):
+                    self.send_header("Retry-After", "1")
+                self.send_header("Content-Length", "0")
+                with contextlib.suppress(OSError):  # whoever asked may have been killed
+                    self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def types(self, status: int = 200) -> list[str]:
+        """Return the types of what was taken, in order: "opened", "updated", "resolved"."""
+        return [str(p["body"]["type"]).rpartition(".")[2] for p in list(self.posts) if p["answered"] == status]
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class Rig:
+    """The machine as a scenario sees it. ``note`` keeps a figure or a text for the check on the host."""
+
+    def __init__(self, folder: Path, results: Path) -> None:
+        self.folder = folder
+        self.results = results
+        self.notes: dict[str, object] = _read(results / "notes.json", {})
+        self.earlier_posts: list[object] = _read(results / "posts.json", [])
+        self.receiver: Receiver | None = None
+        RUN.mkdir(exist_ok=True)
+
+    CONFIG = CONFIG
+
+    def run(self, *command: str, check: bool = True, given: str | None = None) -> str:
+        """Run a program and return what it printed; it must succeed unless ``check`` is off."""
+        return sh(*command, check=check, given=given)
+
+    def json(self, *command: str) -> object:
+        """Run a program that prints one JSON document, and return that."""
+        return json.loads(sh(*command))
+
+    def pause(self, seconds: float) -> None:
+        """Let time pass, where it is time itself that a scenario is about."""
+        time.sleep(seconds)
+
+    def note(self, name: str, value: object) -> None:
+        self.notes[name] = value
+
+    # --- the host's own files ---
+
+    def sysctl(self, key: str, value: str) -> None:
+        (Path("/proc/sys") / key.replace(".", "/")).write_text(value)
+
+    def sockstat(self) -> dict[str, int]:
+        """Return the line TCP: of /proc/net/sockstat."""
+        line = next(line for line in Path("/proc/net/sockstat").read_text().splitlines() if line.startswith("TCP:"))
+        words = line.split()[1:]
+        return dict(zip(words[::2], map(int, words[1::2]), strict=True))
+
+    def counter(self, name: str) -> int:
+        """Return one TcpExt counter."""
+        lines = Path("/proc/net/netstat").read_text().splitlines()
+        names, values = (line.split()[1:] for line in lines if line.startswith("TcpExt:"))
+        return int(dict(zip(names, values, strict=True))[name])
+
+    def kernel_lines(self) -> list[str]:
+        """Return the kernel's own lines of our family, as /dev/kmsg has them."""
+        found = []
+        kmsg = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                record = os.read(kmsg, 8192).decode(errors="replace").partition("\n")[0]
+                if any(text in record for text in TEXTS):
+                    found.append(record)
+        os.close(kmsg)
+        return found
+
+    def orphans_in_inet_diag(self, most: int = 5) -> list[str]:
+        """Return what ss (inet_diag) says of some orphans: full sockets without an inode that are closing."""
+        said = sh("ss", "-tanmoeH", "--cgroup", "-O", "state", "fin-wait-1", "state", "last-ack", "state", "closing")
+        return [line for line in said.splitlines() if "ino:0" in line or "ino:" not in line][:most]
+
+    # --- services ---
+
+    def start(self, unit: str, what: str, *arguments: object, settings: tuple[str, ...] = ()) -> None:
+        """Run a program of load.py in a service of its own."""
+        program = self._load(unit.partition(".")[0], what, arguments)
+        sh("systemd-run", "--quiet", "--collect", f"--unit={unit}", "-pLimitNOFILE=65536", *settings, *program)
+
+    def start_in_scope(self, scope: str, name: str, what: str, *arguments: object) -> None:
+        """Run a program of load.py in a scope, as a container manager does: started by it, not by systemd."""
+        subprocess.Popen(["systemd-run", "--quiet", "--scope", f"--unit={scope}", *self._load(name, what, arguments)])
+
+    def _load(self, name: str, what: str, arguments: tuple[object, ...]) -> tuple[str, ...]:
+        return ("/usr/bin/python3", str(self.folder / "load.py"), what, "--name", name, *map(str, arguments))
+
+    def far_hosts(self, ours: str, theirs: tuple[str, ...]) -> None:
+        """Make a network namespace "far" behind a veth pair, with these addresses (/24) on either side."""
+        for command in (
+            "netns add far",
+            "link add up type veth peer name down netns far",
+            f"addr add {ours}/24 dev up",
+            "link set up up",
+            *(f"-n far addr add {address}/24 dev down" for address in theirs),
+            "-n far link set down up",
+            "-n far link set lo up",
+        ):
+            sh("ip", *command.split())
+
+    def start_rsyslog(self) -> None:
+        """Start rsyslog, writing the kernel's lines to /var/log/messages as Red Hat and SUSE do."""
+        Path("/etc/rsyslog.d/messages.conf").write_text("kern.*  /var/log/messages\n")
+        Path("/etc/systemd/system/rsyslog.service").unlink(missing_ok=True)
+        sh("systemctl", "daemon-reload")
+        sh("systemctl", "start", "rsyslog")
+
+    def stop(self, *names: str) -> None:
+        """End services, so that their connections go the way of a killed process's."""
+        sh("systemctl", "stop", *(f"{name}.service" for name in names))
+
+    def tell(self, name: str, word: str, then: str = "", seconds: float = 30) -> None:
+        """Give a service a word, and wait until it says ``then``."""
+        (RUN / f"{name}.{word}").touch()
+        if then:
+            self.hear(name, then, seconds)
+
+    def hear(self, name: str, word: str, seconds: float = 30) -> None:
+        """Wait until a service says a word."""
+        self.wait(f"{name} says {word}", (RUN / f"{name}.is-{word}").exists, seconds)
+
+    def listen(self, *answers: int) -> Receiver:
+        """Start the receiver of the webhook."""
+        self.receiver = Receiver(answers or (200,))
+        return self.receiver
+
+    # --- the agent ---
+
+    def agent_pid(self) -> int:
+        return int(sh("systemctl", "show", "-P", "MainPID", UNIT))
+
+    def agent_memory(self) -> int:
+        """Return what is resident of the agent, in bytes."""
+        status = Path(f"/proc/{self.agent_pid()}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1]) * 1024
+
+    def incidents(self, state: Path = STATE) -> list[dict[str, object]]:
+        """Return every incident.json, the oldest first."""
+        return [json.loads(file.read_bytes()) for file in sorted(state.glob("incidents/*/incident.json"))]
+
+    def configure(self, text: str) -> None:
+        """Put another configuration in place and start the service anew, as an administrator does."""
+        Path("/etc/sockmem-agent/config.toml").write_text(text)
+        sh("systemctl", "restart", UNIT)
+
+    def second_agent(self, name: str, config: str) -> Path:
+        """Run another agent beside the service, with a source and a state of its own; return its state directory."""
+        state = Path("/var/lib") / f"agent-{name}"
+        state.mkdir(exist_ok=True)
+        file = RUN / f"{name}.toml"
+        file.write_text(config)
+        sh(
+            "systemd-run", "--quiet", f"--unit=agent-{name}", "--service-type=notify", f"-pSyslogIdentifier=agent-{name}",
+            "-pUMask=0027", f"--setenv=STATE_DIRECTORY={state}", "/usr/bin/sockmem-agent", "run", "--config", str(file),
+        )  # fmt: skip
+        return state
+
+    # --- waiting ---
+
+    def wait(self, what: str, ready: Callable[[], object], seconds: float = 30) -> None:
+        """Wait until something is so; fail with its name when it is not in time."""
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if time.monotonic() > deadline:
+                raise AssertionError(f"not so after {seconds} s: {what}")
+            time.sleep(0.05)
+
+    def wait_for_lines(self, count: int = 1, seconds: float = 30) -> None:
+        self.wait(f"{count} lines of the kernel's", lambda: len(self.kernel_lines()) >= count, seconds)
+
+    def wait_for_posts(self, *types: str, seconds: float = 40) -> None:
+        """Wait until each of these types was taken by the receiver."""
+        assert self.receiver is not None
+        receiver = self.receiver
+        self.wait(f"POSTs {types}, of {receiver.types()}", lambda: set(types) <= set(receiver.types()), seconds)
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Note the highest gauges and the counters' deltas of a block."""
+        before = self.counter("TCPAbortOnMemory")
+        pressures = self.counter("TCPMemoryPressures")
+        peaks: dict[str, int] = {}
+        stop = threading.Event()
+
+        def watch() -> None:
+            while not stop.wait(0.02):
+                for name, value in self.sockstat().items():
+                    peaks[name] = max(value, peaks.get(name, 0))
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            watcher.join()
+            self.note("peaks", peaks)
+            self.note("killed", self.counter("TCPAbortOnMemory") - before)
+            self.note("pressures", self.counter("TCPMemoryPressures") - pressures)
+
+    def reboot(self) -> None:
+        """Restart the machine; the scenario goes on with its ``after_reboot``."""
+        self.keep()
+        RESUME.touch()
+        sh("sync")
+        sh("systemctl", "--no-block", "reboot")
+        time.sleep(600)
+
+    # --- the package ---
+
+    def newer_package(self, version: str) -> Path:
+        """Return the installed package's archive, made again with a higher version."""
+        [archive] = Path("/var/lib/vm").glob("*.deb")
+        folder = RUN / "newer"
+        sh("dpkg-deb", "-R", str(archive), str(folder))
+        control = folder / "DEBIAN" / "control"
+        lines = [f"Version: {version}" if line.startswith("Version:") else line for line in control.read_text().splitlines()]
+        control.write_text("\n".join(lines) + "\n")
+        sh("dpkg-deb", "-Znone", "-b", str(folder), str(RUN / "newer.deb"))
+        return RUN / "newer.deb"
+
+    def leftovers(self) -> list[str]:
+        """Return the places of ours that are still there."""
+        places = (
+            "/etc/sockmem-agent", "/usr/lib/sockmem-agent", "/usr/bin/sockmem-agent", "/var/lib/sockmem-agent",
+            "/usr/lib/systemd/system/sockmem-agent.service", "/usr/lib/sysusers.d/sockmem-agent.conf",
+            "/usr/lib/tmpfiles.d/sockmem-agent.conf", "/usr/share/doc/sockmem-agent",
+            "/etc/systemd/system/multi-user.target.wants/sockmem-agent.service",
+        )  # fmt: skip
+        return sorted(place for place in places if os.path.lexists(place))
+
+    # --- results ---
+
+    def keep(self) -> None:
+        """Write down the POSTs and notes so far: a scenario may be cut off, or restart the machine."""
+        posts = self.receiver.posts if self.receiver else []
+        (self.results / "posts.json").write_text(json.dumps([*self.earlier_posts, *posts], indent=1))
+        (self.results / "notes.json").write_text(json.dumps(self.notes, indent=1))
+
+    def collect_state(self) -> None:
+        """Copy the state directories, with their owners and modes."""
+        for state in (STATE, *Path("/var/lib").glob("agent-*")):
+            if state.exists() and not (self.results / state.name).exists():
+                shutil.copytree(state, self.results / state.name, copy_function=_copy_with_owner)
+                _own_folders(state, self.results / state.name)
+
+    def collect(self) -> None:
+        """Leave for the host all that a person would look at: state directories, the journal, POSTs, the notes."""
+        self.collect_state()
+        self.note("kernel_lines", self.kernel_lines())
+        self.keep()
+        for name, command in {
+            "journal.txt": ("journalctl", "--no-pager", "-o", "short-precise", "-b", "all"),
+            "dmesg.txt": ("dmesg",),
+            "status.txt": ("systemctl", "status", "--no-pager", "-l", UNIT),
+            "sockets.txt": ("ss", "-tanmoe", "--cgroup"),
+        }.items():
+            (self.results / name).write_text(sh(*command, check=False)[-400_000:])
+
+
+def _read(file: Path, otherwise: object) -> object:
+    return json.loads(file.read_text()) if file.exists() else otherwise
+
+
+def _copy_with_owner(source: str, target: str) -> str:
+    shutil.copy2(source, target)
+    found = os.stat(source)
+    os.chown(target, found.st_uid, found.st_gid)
+    return target
+
+
+def _own_folders(source: Path, target: Path) -> None:
+    for folder in (source, *(path for path in source.rglob("*") if path.is_dir())):
+        found = folder.stat()
+        os.chown(target / folder.relative_to(source), found.st_uid, found.st_gid)
+
+
+def run(scenario: object, folder: Path, results: Path) -> None:
+    """Let a scenario act, and collect whether it succeeded or not."""
+    rig = Rig(folder, results)
+    again = RESUME.exists()
+    RESUME.unlink(missing_ok=True)
+    try:
+        if again:
+            scenario.after_reboot(rig)
+        else:
+            scenario.act(rig)
+    finally:
+        rig.collect()

@@ -1,0 +1,106 @@
+"""Write docs/kernels.md from the results of the runs: what each kernel said and showed. `make docs/kernels.md`
+
+usage: kernels_page.py RESULTS
+"""
+
+import sys
+from pathlib import Path
+
+import vm_build
+from vm_found import Found, Json
+
+SCENARIOS = {
+    "orphans": "too many orphans",
+    "penalised": "penalised orphans (half of the limit)",
+    "memory": "too much TCP memory",
+}
+HEAD = """\
+# What real kernels say and show
+
+Written by `make docs/kernels.md` from runs of the package in booted machines (`make vm-test`, QEMU without KVM, Debian's cloud
+kernels), not by hand. Each scenario makes the kernel say its line with real sockets; tests/vm/scenarios has how.
+
+*At the line* is sockstat in the agent's first snapshot, with the time from the kernel's own stamp of the first line to the
+snapshot; under this emulation a process starts to run some ten times later than on real hardware. *Highest* is the most that a
+process reading sockstat every 20 ms saw. *Killed* is the rise of TCPAbortOnMemory over the scenario.
+"""
+SECTION = """\
+## {title}
+
+{limits}
+
+| kernel | at the line | highest | killed | TCPMemoryPressures | verdict | named first |
+| --- | --- | --- | --- | --- | --- | --- |
+{rows}
+
+The first line, as /dev/kmsg has it (priority, sequence, microseconds since boot, flags; text), and how many there were:
+
+{lines}
+
+One of the orphans, as inet_diag shows it (`ss -tanmoe --cgroup`):
+
+{sockets}
+"""
+
+
+def main() -> None:
+    results = Path(sys.argv[1])
+    print(HEAD)
+    for scenario, title in SCENARIOS.items():
+        found = {kernel: Found(results / kernel / scenario) for kernel in vm_build.KERNELS}
+        missing = [kernel for kernel, one in found.items() if not one.incidents]
+        if missing:
+            sys.exit(f"{results}: no result of {scenario} on {', '.join(missing)}; run make vm-test")
+        print(section(title, found))
+
+
+def section(title: str, found: dict[str, Found]) -> str:
+    return SECTION.format(
+        title=title[0].upper() + title[1:],
+        limits=limits(next(iter(found.values()))),
+        rows="\n".join(row(kernel, one) for kernel, one in found.items()),
+        lines=listing({kernel: said(one) for kernel, one in found.items()}),
+        sockets=listing({kernel: (one.notes["inet_diag"] or ["(none was left)"])[0] for kernel, one in found.items()}),
+    )
+
+
+def limits(one: Found) -> str:
+    mechanism = one.the_incident()["diagnosis"]["mechanism"]
+    pages = " ".join(map(str, mechanism["tcp_mem_pages"]))
+    return f"Limits: `tcp_max_orphans` {mechanism['tcp_max_orphans']}, `tcp_mem` {pages} (pages)."
+
+
+def row(kernel: str, one: Found) -> str:
+    incident = one.the_incident()
+    first = one.snapshots(incident)[0]
+    tcp, peaks = first["sockstat"]["tcp"], one.notes["peaks"]
+    named = one.first_named(incident)
+    cells = (
+        f"{kernel} ({first['kernel']})",
+        f"orphan {tcp['orphan']}, mem {tcp['mem']}, after {delay(one, first):.0f} ms",
+        f"orphan {peaks['orphan']}, mem {peaks['mem']}",
+        one.notes["killed"],
+        f"+{one.notes['pressures']}",
+        ", ".join(one.verdict(incident)),
+        named["unit"] or named["container"],
+    )
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def delay(one: Found, snapshot: Json) -> float:
+    """Return the milliseconds from the kernel's stamp of the first line to the snapshot; both count from boot."""
+    stamp = int(one.notes["kernel_lines"][0].split(",")[2]) / 1e6
+    return (snapshot["uptime_seconds"] - stamp) * 1000
+
+
+def said(one: Found) -> str:
+    lines = one.notes["kernel_lines"]
+    return f"{lines[0]}    ({len(lines)} lines)"
+
+
+def listing(texts: dict[str, str]) -> str:
+    return "```\n" + "\n".join(f"{kernel:>5}  {' '.join(text.split())}" for kernel, text in texts.items()) + "\n```"
+
+
+if __name__ == "__main__":
+    main()

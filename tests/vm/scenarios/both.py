@@ -1,0 +1,33 @@
+"""Both in one burst: orphans of an earlier moment stay, then both limits are passed by the same closes."""
+
+CONNECTIONS = 120
+LIMIT = 16
+
+
+def act(rig):
+    rig.listen()
+    rig.start("shop.service", "serve", "--port", 8080, "--count", CONNECTIONS, "--bytes", 400_000, "--pause", 0.005)
+    rig.hear("shop", "listening")
+    rig.start("phones.service", "clients", "--port", 8080, "--count", CONNECTIONS)
+    rig.hear("shop", "connected")
+    rig.tell("shop", "send", then="full")
+    rig.tell("shop", "leave", then="half-closed")
+    rig.wait("sixty orphans", lambda: rig.sockstat()["orphan"] >= CONNECTIONS // 2)
+    rig.sysctl("net.ipv4.tcp_mem", "300 400 500")
+    rig.sysctl("net.ipv4.tcp_max_orphans", str(LIMIT))
+    with rig.watching():
+        rig.tell("shop", "close", then="closed")
+        rig.wait_for_lines(2)
+    rig.stop("phones", "shop")
+    rig.wait_for_posts("opened", "resolved")
+
+
+def check(found):
+    incident = found.the_incident()
+    assert ("both", "certain", "kernel") == found.verdict(incident)
+    assert incident["events"]["too_many_orphans"] >= 1
+    assert incident["events"]["tcp_mem"] >= 1
+    assert found.lines("too many orphaned") == incident["events"]["too_many_orphans"]
+    assert found.lines("consider tuning") == incident["events"]["tcp_mem"]
+    assert "shop.service" == found.first_named(incident)["unit"]
+    assert len(found.told(incident)) <= 3

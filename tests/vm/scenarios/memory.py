@@ -1,0 +1,35 @@
+"""TCP memory: a service queues more for peers that do not read than tcp_mem allows, and then closes some of them."""
+
+MAIN = True
+PAGES = (3000, 4500, 6000)
+CONNECTIONS = 150
+
+
+def act(rig):
+    rig.listen()
+    rig.sysctl("net.ipv4.tcp_mem", " ".join(map(str, PAGES)))
+    rig.start("exporter.service", "serve", "--port", 9000, "--count", CONNECTIONS, "--pause", 0.01)
+    rig.hear("exporter", "listening")
+    rig.start("readers.service", "clients", "--port", 9000, "--count", CONNECTIONS)
+    rig.hear("exporter", "connected")
+    with rig.watching():
+        rig.tell("exporter", "send", then="full")
+        rig.note("sockstat_full", rig.sockstat())
+        rig.tell("exporter", "leave", then="half-closed")
+        rig.wait_for_lines()
+        rig.note("sockstat_after", rig.sockstat())
+        rig.note("inet_diag", rig.orphans_in_inet_diag())
+    rig.stop("readers", "exporter")
+    rig.wait_for_posts("opened", "resolved", seconds=60)
+
+
+def check(found):
+    incident = found.the_incident()
+    assert ("tcp_memory", "certain", "kernel") == found.verdict(incident)
+    assert incident["events"]["tcp_mem"] >= 1
+    assert incident["events"].get("too_many_orphans", 0) == 0
+    assert list(PAGES) == incident["diagnosis"]["mechanism"]["tcp_mem_pages"]
+    assert "exporter.service" == found.first_named(incident)["unit"]
+    assert found.notes["killed"] > 0
+    assert found.notes["pressures"] > 0
+    assert ["opened", "updated", "resolved"] == found.told(incident)

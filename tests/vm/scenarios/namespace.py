@@ -1,0 +1,27 @@
+"""The culprit lives in a network namespace of its own, where the service may not look: the gap says how many."""
+
+LIMIT = 64
+CONNECTIONS = 200
+
+
+def act(rig):
+    rig.listen()
+    rig.run("ip", "netns", "add", "box")
+    rig.run("ip", "-n", "box", "link", "set", "lo", "up")
+    rig.sysctl("net.ipv4.tcp_max_orphans", str(LIMIT))
+    where = ("-pNetworkNamespacePath=/run/netns/box",)
+    rig.start("shop.service", "serve", "--port", 8080, "--count", CONNECTIONS, "--bytes", 110_000, "--pause", 0.002, settings=where)
+    rig.hear("shop", "listening")
+    rig.start("phones.service", "clients", "--port", 8080, "--count", CONNECTIONS, settings=where)
+    rig.hear("shop", "connected")
+    rig.tell("shop", "send", then="full")
+    rig.tell("shop", "close", then="closed")
+    rig.wait_for_lines()
+    rig.wait_for_posts("opened", "resolved")
+
+
+def check(found):
+    incident = found.the_incident()
+    assert ("orphans", "certain", "kernel") == found.verdict(incident)
+    assert any("namespace" in gap["what"] + gap["why"] for gap in incident["diagnosis"]["gaps"])
+    assert "shop.service" in str(incident["diagnosis"])

@@ -1,0 +1,45 @@
+"""The file source: rsyslog writes /var/log/messages, and logrotate takes it away between two bursts."""
+
+from pathlib import Path
+
+LIMIT = 64
+CONNECTIONS = 120
+ROTATION = """\
+/var/log/messages {
+    rotate 4
+    create 0640 root adm
+    compress
+    delaycompress
+    postrotate
+        /usr/lib/rsyslog/rsyslog-rotate
+    endscript
+}
+"""
+
+
+def act(rig):
+    rig.start_rsyslog()
+    rig.configure('[source]\nkind = "file"\n' + rig.CONFIG)
+    rig.listen()
+    rig.sysctl("net.ipv4.tcp_max_orphans", str(LIMIT))
+    Path("/run/vm/logrotate.conf").write_text(ROTATION)
+    for number, port in enumerate((8080, 8081, 8082), 1):
+        rig.start(f"shop{port}.service", "serve", "--port", port, "--count", CONNECTIONS, "--bytes", 110_000, "--pause", 0.002)
+        rig.hear(f"shop{port}", "listening")
+        rig.start(f"phones{port}.service", "clients", "--port", port, "--count", CONNECTIONS)
+        rig.hear(f"shop{port}", "connected")
+        rig.tell(f"shop{port}", "send", then="full")
+        rig.tell(f"shop{port}", "close", then="closed")
+        rig.wait_for_lines(number)
+        rig.run("logrotate", "-f", "-s", "/run/vm/logrotate.state", "/run/vm/logrotate.conf")
+        rig.pause(2.5)
+    rig.wait_for_posts("opened", "resolved", seconds=60)
+    rig.note("logs", sorted(path.name for path in Path("/var/log").glob("messages*")))
+
+
+def check(found):
+    incident = found.the_incident()
+    assert ["messages", "messages.1", "messages.2.gz", "messages.3.gz"] == found.notes["logs"]
+    assert ("orphans", "likely", "claimed") == found.verdict(incident)
+    assert found.lines("too many orphaned") == incident["events"]["too_many_orphans"]
+    assert "shop8080.service" in str(incident["diagnosis"]["holders"])

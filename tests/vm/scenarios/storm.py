@@ -1,0 +1,33 @@
+"""A storm: thousands of kills, of which the kernel prints ten in five seconds. One incident, and little said."""
+
+LIMIT = 16
+ROUNDS = 20
+CONNECTIONS = 100
+
+
+def act(rig):
+    rig.listen()
+    rig.sysctl("net.ipv4.tcp_max_orphans", str(LIMIT))
+    rig.sysctl("net.ipv4.tcp_mem", "200000 300000 400000")
+    rig.note("memory_before", rig.agent_memory())
+    with rig.watching():
+        rig.start("shop.service", "churn", "--port", 8080, "--count", CONNECTIONS, "--rounds", ROUNDS, "--bytes", 110_000)
+        rig.hear("shop", "done", seconds=120)
+        # The next message after the window brings the count of those before it.
+        rig.pause(5.2)
+        rig.start("late.service", "churn", "--port", 8081, "--count", 40, "--rounds", 1, "--bytes", 110_000)
+        rig.hear("late", "done")
+        rig.wait("the last lines", lambda: any("suppressed" in line for line in rig.kernel_lines()))
+    rig.note("memory_after", rig.agent_memory())
+    rig.wait_for_posts("opened", "resolved", seconds=60)
+
+
+def check(found):
+    incident = found.the_incident()
+    assert ("orphans", "certain", "kernel") == found.verdict(incident)
+    assert found.notes["killed"] > 1000
+    assert found.lines("too many orphaned") == incident["events"]["too_many_orphans"]
+    assert found.suppressed() == incident["suppressed_at_least"]
+    assert found.suppressed() > 500
+    assert len(found.told(incident)) <= 3
+    assert found.notes["memory_after"] - found.notes["memory_before"] < 6 << 20

@@ -1,0 +1,292 @@
+"""What a machine is made of: Debian's root file system, Debian's cloud kernels, and a small initramfs for each of them.
+
+Everything comes from the Debian mirror that this machine's own apt uses, is checked by apt and debootstrap against
+Debian's keys, and is kept in a folder outside the tree ($SOCKMEM_VM_CACHE, else $XDG_CACHE_HOME/sockmem-agent-vm). What
+the recipe below makes is kept under a hash of the recipe, so that an old one is never taken for a new one.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+TOOLS = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-img": "qemu-utils",
+    "debootstrap": "debootstrap",
+    "cpio": "cpio",
+    "mke2fs": "e2fsprogs",
+    "depmod": "kmod",
+    "busybox": "busybox-static",
+}
+# The release each kernel comes from. 7.3's package is split into four, and apt knows.
+KERNELS = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie", "7.3": "trixie-backports"}
+ROOT_RELEASE = "bookworm"
+# What the package depends on, what scenarios use, and nothing else.
+ROOT_PACKAGES = (
+    "systemd", "systemd-sysv", "udev", "dbus", "python3", "python3-systemd", "ca-certificates",
+    "kmod", "procps", "iproute2", "rsyslog", "logrotate", "man-db",
+)  # fmt: skip
+# What the kernels have as modules; the rest they have built in. Loaded by the kernel itself when it is asked for.
+MODULES = ("virtio_pci", "virtio_blk", "tcp_diag", "inet_diag", "veth", "sch_netem")
+# Nothing may start by itself in the middle of a scenario.
+MASKED_UNITS = (
+    "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service",
+    "fstrim.timer", "logrotate.timer", "man-db.timer", "getty.target", "serial-getty@ttyS0.service", "getty@tty1.service",
+    "systemd-timesyncd.service", "systemd-hwdb-update.service", "systemd-pstore.service", "rsyslog.service",
+)  # fmt: skip
+STATION_UNIT = """\
+[Unit]
+Description=Runs what the host sends over the second serial line
+After=systemd-user-sessions.service
+
+[Service]
+ExecStart=/usr/bin/python3 /opt/vm/station.py
+StandardOutput=journal+console
+# The kernel's first choice stays with the scenario's own processes.
+OOMScoreAdjust=-900
+
+[Install]
+WantedBy=multi-user.target
+"""
+INIT = """\
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+modprobe virtio_pci
+modprobe virtio_blk
+tries=0
+until [ -e /dev/vda ] || [ $tries -gt 200 ]; do tries=$((tries + 1)); sleep 0.05; done
+mount -t ext4 /dev/vda /root
+mkdir -p /root/lib/modules
+mount -t tmpfs -o mode=755 modules /root/lib/modules
+cp -a /lib/modules/* /root/lib/modules/
+umount /proc /sys
+mount --move /dev /root/dev
+exec switch_root /root /lib/systemd/systemd
+"""
+
+
+class CannotBuildError(Exception):
+    """Machines cannot be made here; the message says why, and what would mend it."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What QEMU needs to boot one kernel: the kernel, its initramfs, and the root file system they share."""
+
+    kernel: Path
+    initramfs: Path
+    root: Path
+    release: str
+
+
+def cache() -> Path:
+    """Return the folder that everything is kept in, outside the tree."""
+    asked = os.environ.get("SOCKMEM_VM_CACHE")
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(asked) if asked else home / "sockmem-agent-vm"
+
+
+def parts(version: str) -> Parts:
+    """Make, or find in the cache, what boots the kernel of this series, "6.1"; CannotBuildError says what is missing."""
+    _check_host()
+    release, packages = _kernel_packages(version)
+    folder = cache() / f"kernel-{release}-{_hash(INIT, *MODULES)}"
+    if not folder.exists():
+        _make(folder, lambda into: _build_kernel(into, release, packages))
+    return Parts(kernel=folder / "vmlinuz", initramfs=folder / "initramfs", root=root_image(), release=release)
+
+
+def root_image() -> Path:
+    """Make, or find in the cache, the root file system's image: ext4, 2 GiB sparse."""
+    station = (HERE / "guest" / "station.py").read_text()
+    folder = cache() / f"root-{ROOT_RELEASE}-{_hash(STATION_UNIT, station, *ROOT_PACKAGES, *MASKED_UNITS)}"
+    if not folder.exists():
+        _make(folder, lambda into: _build_root(into, station))
+    return folder / "root.img"
+
+
+def _check_host() -> None:
+    missing = sorted(package for tool, package in TOOLS.items() if shutil.which(tool, path=_path()) is None)
+    if missing:
+        raise CannotBuildError(f"tools are missing; install them: apt-get install {' '.join(missing)}")
+    if os.geteuid() != 0:
+        raise CannotBuildError("debootstrap needs root; run it as root")
+    if not KEYRING.exists():
+        raise CannotBuildError(f"{KEYRING} is missing; install it: apt-get install debian-archive-keyring")
+
+
+def _path() -> str:
+    return f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+
+def _run(*command: str | Path, cwd: Path | None = None) -> str:
+    """Run a program to its end and return what it printed; what it complained about is in the error."""
+    environ = {**os.environ, "PATH": _path(), "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+    done = subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stderr or done.stdout).strip()[-2000:]
+        raise CannotBuildError(f"{' '.join(map(str, command[:3]))} ... ended with {done.returncode}: {said}")
+    return done.stdout
+
+
+def _make(folder: Path, build: Callable[[Path], None]) -> None:
+    """Let ``build`` fill a new folder, which gets its name only when it is whole."""
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    print(f"vm: building {folder.name}", file=sys.stderr, flush=True)
+    try:
+        build(partial)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def digest(*parts: bytes) -> str:
+    """Return a short name for what something is made of."""
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:12]
+
+
+def _hash(*texts: str) -> str:
+    return digest(*(text.encode() for text in texts))
+
+
+def _mirror() -> str:
+    """Return the address of the Debian mirror that this machine's own apt is configured for."""
+    listed = _run("apt-get", "indextargets", "--format", "$(ORIGIN)|$(COMPONENT)|$(REPO_URI)", "Created-By: Packages")
+    for line in listed.splitlines():
+        origin, component, uri = line.split("|", 2)
+        if origin == "Debian" and component == "main" and "security" not in uri:
+            return uri
+    raise CannotBuildError("apt knows no Debian mirror here (after apt-get update); the kernels are Debian's")
+
+
+def _apt(*arguments: str, cwd: Path | None = None) -> str:
+    """Run apt-get on lists of its own, so that neither this machine's sources nor its packages are touched."""
+    private = cache() / "apt"
+    options = {
+        "Dir::Etc::sourcelist": private / "sources.list",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::State::lists": private / "lists",
+        "Dir::State::status": private / "status",
+        "Dir::Cache": private / "cache",
+        "APT::Sandbox::User": "root",
+    }
+    return _run("apt-get", *(f"-o{key}={value}" for key, value in options.items()), *arguments, cwd=cwd)
+
+
+def _kernel_packages(version: str) -> tuple[str, tuple[str, ...]]:
+    """Return the release of the newest cloud kernel of a series, and the packages (name=version) it is made of.
+
+    The answer is kept for the day: a session does not change kernels under the tests, and works without a network.
+    """
+    answer = cache() / "apt" / f"kernel-{version}"
+    if not answer.exists() or _days_old(answer) > 1:
+        _update_lists()
+        suite = KERNELS[version]
+        plan = _apt("-s", "install", "-y", "--no-install-recommends", "-t", suite, f"linux-image-cloud-amd64/{suite}")
+        chosen = re.findall(r"^Inst (linux-(?:image|binary|modules|base)-\d\S*) \((\S+)", plan, re.MULTILINE)
+        answer.write_text("\n".join(f"{name}={number}" for name, number in chosen))
+    chosen = answer.read_text().split()
+    image = next(name for name in chosen if name.startswith("linux-image-"))
+    return image.partition("=")[0].removeprefix("linux-image-"), tuple(chosen)
+
+
+def _days_old(file: Path) -> float:
+    return (time.time() - file.stat().st_mtime) / 86_400
+
+
+def _update_lists() -> None:
+    private = cache() / "apt"
+    for folder in ("lists/partial", "cache/archives/partial"):
+        (private / folder).mkdir(parents=True, exist_ok=True)
+    (private / "status").touch()
+    mirror = _mirror()
+    suites = dict.fromkeys((*KERNELS.values(),))
+    lines = (f"deb [signed-by={KEYRING}] {mirror} {suite} main" for suite in suites)
+    (private / "sources.list").write_text("\n".join(lines) + "\n")
+    _apt("update", "-qq")
+
+
+def _build_kernel(into: Path, release: str, packages: tuple[str, ...]) -> None:
+    """Unpack the packages, take the kernel, and pack the modules that a scenario may need into an initramfs."""
+    unpacked = into / "unpacked"
+    unpacked.mkdir()
+    _apt("download", "-qq", *packages, cwd=into)
+    for archive in into.glob("*.deb"):
+        _run("dpkg-deb", "-x", archive, unpacked)
+        archive.unlink()
+    modules = next(folder for folder in unpacked.glob(f"**/lib/modules/{release}") if folder.is_dir())
+    kernel = next(file for file in (unpacked / f"boot/vmlinuz-{release}", modules / "vmlinuz") if file.exists())
+    shutil.copy(kernel, into / "vmlinuz")
+    tree = into / "tree"
+    _fill_initramfs(tree, modules, release)
+    listed = "\n".join(str(path.relative_to(tree)) for path in sorted(tree.rglob("*")))
+    packed = subprocess.run(
+        ["cpio", "--quiet", "-o", "-H", "newc"], cwd=tree, input=listed.encode(), capture_output=True, check=True
+    )
+    (into / "initramfs").write_bytes(packed.stdout)
+    shutil.rmtree(tree)
+    shutil.rmtree(unpacked)
+
+
+def _fill_initramfs(tree: Path, modules: Path, release: str) -> None:
+    for folder in ("bin", "dev", "proc", "sys", "root"):
+        (tree / folder).mkdir(parents=True)
+    shutil.copy(shutil.which("busybox") or "", tree / "bin" / "busybox")
+    (tree / "init").write_text(INIT)
+    (tree / "init").chmod(0o755)
+    source = modules.parent.parent.parent
+    target = tree / "lib" / "modules" / release
+    _run("depmod", "-b", source, release)
+    for name in MODULES:
+        for line in _run("modprobe", "-d", source, "-S", release, "--show-depends", name).splitlines():
+            if line.startswith("insmod "):
+                file = Path(line.split()[1])
+                inside = Path(*file.parts[file.parts.index(release) + 1 :])
+                (target / inside).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, target / inside)
+    for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(modules / name, target / name)
+    _run("depmod", "-b", tree, release)
+
+
+def _build_root(into: Path, station: str) -> None:
+    tree = into / "tree"
+    packages = ",".join(ROOT_PACKAGES)
+    _run("debootstrap", "--variant=minbase", f"--include={packages}", ROOT_RELEASE, tree, _mirror())
+    shutil.rmtree(tree / "var/lib/apt/lists")
+    for archive in (tree / "var/cache/apt/archives").glob("*.deb"):
+        archive.unlink()
+    (tree / "etc/hostname").write_text("vm\n")
+    (tree / "etc/fstab").write_text("/dev/vda / ext4 defaults 0 1\n")
+    (tree / "etc/machine-id").write_text("uninitialized\n")
+    units = tree / "etc/systemd/system"
+    for unit in MASKED_UNITS:
+        (units / unit).unlink(missing_ok=True)
+        (units / unit).symlink_to("/dev/null")
+    # A journal on disk, as on a server: it is there after a reboot.
+    (tree / "var/log/journal").mkdir(parents=True, exist_ok=True)
+    (units / "vm-station.service").write_text(STATION_UNIT)
+    (units / "multi-user.target.wants").mkdir(exist_ok=True)
+    (units / "multi-user.target.wants/vm-station.service").symlink_to("../vm-station.service")
+    (tree / "opt/vm").mkdir()
+    (tree / "opt/vm/station.py").write_text(station)
+    image = into / "root.img"
+    with image.open("wb") as file:
+        file.truncate(2 << 30)
+    _run("mke2fs", "-q", "-t", "ext4", "-E", "lazy_itable_init=1", "-d", tree, image)
+    shutil.rmtree(tree)
