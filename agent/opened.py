@@ -1,10 +1,15 @@
 """The incident that is being fed, and what is not in it: its evidence, its clocks, its last word to people."""
 
+import logging
+from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from agent.core.model import Incident, Notice, Snapshot
-from agent.store import Store
+from agent.core import incident as folding
+from agent.core.model import Incident, Notice, Peak, Sample, Snapshot
+from agent.store import Store, keep_samples
+
+log = logging.getLogger("sockmem-agent")
 
 FOLLOW_UPS = (timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=30))
 COMMIT_SPACING = timedelta(seconds=1)
@@ -12,6 +17,10 @@ COMMIT_SPACING = timedelta(seconds=1)
 ATTRIBUTION_DELAY = timedelta(milliseconds=250)
 # Of an event that is older, the sockets of now say nothing.
 ATTRIBUTION_AGE = timedelta(seconds=60)
+# Samples from just before the first event belong to its peak: the line comes when the limit is already reached.
+PEAK_LEAD = timedelta(seconds=20)
+# The samples that are kept with an incident begin this long before it.
+KEPT_LEAD = timedelta(hours=1)
 
 
 class Opened(NamedTuple):
@@ -81,3 +90,24 @@ def take_up(store: Store, incident: Incident, now: datetime) -> Opened:
         told=notices[-1][1] if notices else None,
         dirty=False,
     )
+
+
+def peak_around(incident: Incident, samples: Iterable[Sample], quiet: timedelta) -> Peak:
+    """Raise the peak to the samples around the events; those of a catch-up's own moment say nothing of the past."""
+    peak = incident.peak
+    for sample in samples:
+        if incident.opened_at - PEAK_LEAD <= sample.at <= incident.last_seen_at + quiet:
+            peak = folding.raise_peak(peak, sample)
+    return peak
+
+
+def keep_window(store: Store, incident: Incident, remembered: Iterable[Sample]) -> None:
+    """Put the samples around an incident beside it: the history forgets them after two days."""
+    start, end = incident.opened_at - KEPT_LEAD, incident.closed_at or incident.last_seen_at
+    try:
+        # Those on disk are whole; those in memory have the gauges of the snapshots, too.
+        samples = {sample.at: sample for sample in store.history(start, end)}
+        samples |= {sample.at: sample for sample in remembered if start <= sample.at <= end}
+        keep_samples(store.path(incident.id), samples.values())
+    except OSError as error:
+        log.warning("the samples around %s are not kept: %s: %s", incident.id, error.filename, error.strerror)

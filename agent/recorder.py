@@ -17,10 +17,11 @@ from agent.core import incident as folding
 from agent.core.cursor import Cursor, Resume
 from agent.core.diagnose import diagnose
 from agent.core.gauge import sample_of
-from agent.core.model import Event, Incident, LogRecord, Notice, Peak, Pressure, Sample, Snapshot
-from agent.opened import ATTRIBUTION_DELAY, COMMIT_SPACING, Opened, begin, take_up
+from agent.core.growth import shares_of
+from agent.core.model import Diagnosis, Event, Incident, LogRecord, Notice, Pressure, Sample, Snapshot
+from agent.opened import ATTRIBUTION_DELAY, COMMIT_SPACING, Opened, begin, keep_window, peak_around, take_up
 from agent.probe import Names, take_snapshot, take_sockets
-from agent.sampler import SAMPLE_SECONDS, Sampler
+from agent.sampler import Sampler
 from agent.store import Store, StoreError
 
 log = logging.getLogger("sockmem-agent")
@@ -29,8 +30,6 @@ SNAPSHOT_SPACING = timedelta(seconds=60)
 SNAPSHOTS_AT_MOST = 60
 LOOK_SPACING = timedelta(seconds=1)
 ATTRIBUTION_SECONDS = 3.0
-# Samples from just before the first event belong to its peak: the line comes when the limit is already reached.
-PEAK_LEAD = timedelta(seconds=2 * SAMPLE_SECONDS)
 
 Decided = tuple[LogRecord, Event]
 
@@ -65,6 +64,7 @@ class Recorder:
         self._names = Names()
         self._ticked_at = now()
         self._looked: Snapshot | None = None
+        self._judged: tuple[tuple[Snapshot, tuple[Event, ...], Sample | None], Diagnosis] | None = None
         self.counted: Counter[str] = Counter()
         self.last = incident or store.newest()
         self._open = self._take_up(incident) if incident else None
@@ -72,7 +72,7 @@ class Recorder:
     @property
     def sample(self) -> Sample | None:
         """The newest gauges."""
-        return next(iter(self._sampler.history[-1:]), None)
+        return self._sampler.newest
 
     @property
     def dirty(self) -> bool:
@@ -83,6 +83,7 @@ class Recorder:
 
     def look(self) -> Snapshot:
         """Take the snapshot of an event, before any thinking; in a storm one a second is enough."""
+        self._sampler.survey.give_way()
         now = self._now()
         if not (self._open and self._looked and timedelta(0) <= now - self._looked.taken_at < LOOK_SPACING):
             self._looked = take_snapshot(self._proc_root, now, "event")
@@ -116,11 +117,13 @@ class Recorder:
         now = self._now()
         if now < self._ticked_at:
             # Somebody set the clock back: nothing may wait for a time that lies an hour ahead.
-            self._sampler.due = now
+            self._sampler.back_to(now)
             self._open = self._open.back_to(now) if self._open else None
         self._ticked_at = now
         if self._sampler.tick(now) and self._sampler.pressure and self.warns:
             self._feel(self._sampler.pressure, now)
+        if not self.dirty and not (self._open and self._open.attribute_at):
+            self._sampler.survey.begin(now)
         if self._open is None:
             return
         if self._open.attribute_at and now >= self._open.attribute_at and not self._open.dirty:
@@ -130,7 +133,11 @@ class Recorder:
         if self._open.dirty and now - self._open.committed_at >= COMMIT_SPACING:
             self._commit(now)
         if now - self._open.arrived_at >= self.quiet:
-            self._close(now)
+            # Gauges that are still high keep it open, also where the quiet period is shorter than their own interval.
+            if self._sampler.pressure and self.warns:
+                self._feel(self._sampler.pressure, now)
+            else:
+                self._close(now)
 
     def next_due(self) -> float:
         """Tell in how many seconds ``tick`` has something to do."""
@@ -164,7 +171,7 @@ class Recorder:
         """Open an incident because of the gauges, or keep the open one from closing while they are high."""
         if self._open is None:
             snapshot = take_snapshot(self._proc_root, now, "pressure")
-            judged = diagnose(snapshot, (), self._sampler.history)
+            judged = self._judge(snapshot, ())
             self._start(lambda attempt: folding.open_pressure(pressure, now, snapshot, judged, attempt), snapshot)
             self._commit(now)
             return
@@ -173,7 +180,7 @@ class Recorder:
         self._open = self._open._replace(incident=incident, arrived_at=now, dirty=self._open.dirty or worse)
 
     def _begin(self, record: LogRecord, event: Event, at: datetime, snapshot: Snapshot) -> None:
-        judged = diagnose(snapshot, (event,), self._sampler.history)
+        judged = self._judge(snapshot, (event,))
         self._start(lambda attempt: folding.open_incident(event, at, snapshot, judged, attempt), snapshot)
         self._cover(record)
 
@@ -222,9 +229,11 @@ class Recorder:
     def _attribute(self) -> None:
         """Add to the newest snapshot who holds the sockets; the next commit judges it."""
         assert self._open is not None  # noqa: S101 - the caller has looked
+        self._sampler.survey.give_way()
         table = take_sockets(self._proc_root, ATTRIBUTION_SECONDS, names=self._names)
         snapshot = replace(self._open.snapshot, sockets=table)
         self._store.amend_snapshot(self._open.incident.id, self._open.snapshot_name, snapshot)
+        self._sampler.name_units(shares_of(table) if table.complete else ())
         self._open = self._open._replace(snapshot=snapshot, attribute_at=None, dirty=True)
 
     def _follow_up(self, now: datetime) -> None:
@@ -239,12 +248,21 @@ class Recorder:
         name = self._store.write_snapshot(incident.id, len(incident.snapshots) + 1, snapshot)
         return replace(incident, snapshots=(*incident.snapshots, name))
 
+    def _judge(self, snapshot: Snapshot, events: tuple[Event, ...]) -> Diagnosis:
+        """Diagnose, once for the opening of an incident and its first commit."""
+        asked = (snapshot, events, self._sampler.newest)
+        if self._judged is None or self._judged[0] != asked:
+            self._judged = asked, diagnose(snapshot, events, self._sampler.history)
+        return self._judged[1]
+
     def _commit(self, now: datetime) -> None:
         """Judge what is known by now, and commit: notice first, incident last."""
         assert self._open is not None  # noqa: S101 - the callers have looked
         incident = self._open.incident
-        judged = diagnose(self._open.snapshot, incident.last_of_kind, self._sampler.history)
-        incident = folding.judge_again(replace(incident, peak=self._peak(incident)), judged)
+        judged = self._judge(self._open.snapshot, incident.last_of_kind)
+        incident = folding.judge_again(
+            replace(incident, peak=peak_around(incident, self._sampler.history, self.quiet)), judged
+        )
         told = self._open.told
         reason = folding.notify_reason(incident, told, now)
         if reason:
@@ -275,13 +293,6 @@ class Recorder:
         # A closing is a commit like any other and needs a generation of its own.
         self.resume = Resume(generation=self.resume.generation + 1, cursor=self.resume.cursor)
         self._open = self._open._replace(incident=closed)
+        keep_window(self._store, closed, self._sampler.history)
         self._commit(now)
         self._open = None
-
-    def _peak(self, incident: Incident) -> Peak:
-        """Raise the peak to the samples around the events; those of a catch-up's own moment say nothing of the past."""
-        peak = incident.peak
-        for sample in self._sampler.history:
-            if incident.opened_at - PEAK_LEAD <= sample.at <= incident.last_seen_at + self.quiet:
-                peak = folding.raise_peak(peak, sample)
-        return peak

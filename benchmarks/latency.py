@@ -3,7 +3,10 @@
 Every hit is an incident of its own: a line is appended, the incident and the POST are awaited, then its end. The pause
 before the next hit is random, so that no phase of the agent's main loop is favoured.
 
-    python -m benchmarks.latency [HITS]
+The same is done again beside so many established sockets, where the agent counts all of them after each notice: what
+has to be told first must not be slower for it.
+
+    python -m benchmarks.latency [HITS [SOCKETS...]]
 """
 
 import json
@@ -14,11 +17,18 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median, quantiles
+from typing import Any, NamedTuple
 
+from benchmarks.sockdiag import held
 from benchmarks.table import Row, print_table
 from contrib.stage import Receiver, next_post, running_agent, wait_for
 
 HITS = 50
+SOCKETS = (80_000, 200_000)
+# What two medians of the same thing differ by on a machine that does other work as well.
+RATIO_TARGET = 1.25
+TURNS = 3
+HITS_BESIDE_AT_MOST = 24
 STORED_TARGET_MS = 20
 POSTED_TARGET_MS = 50
 CONFIG = """\
@@ -39,9 +49,21 @@ url = "{url}/hook"
 """
 
 
-def measure(hits: int) -> tuple[list[float], list[float]]:
-    """Return the milliseconds to incident.json and to the POST, one of each for every hit."""
-    stored, posted = [], []
+class Measured(NamedTuple):
+    """Milliseconds to incident.json and to the POST, one of each for every hit; ``attributed`` hits had holders."""
+
+    stored: list[float]
+    posted: list[float]
+    attributed: int
+
+    def and_also(self, more: "Measured") -> "Measured":
+        """Put two of them together."""
+        return Measured(self.stored + more.stored, self.posted + more.posted, self.attributed + more.attributed)
+
+
+def measure(hits: int) -> Measured:
+    """Hit the agent so many times."""
+    stored, posted, attributed = [], [], 0
     with tempfile.TemporaryDirectory(prefix="sockmem-bench-") as directory, Receiver() as receiver:
         work = Path(directory)
         log, said, state = work / "messages", work / "agent.log", work / "state"
@@ -59,9 +81,16 @@ def measure(hits: int) -> tuple[list[float], list[float]]:
                 wait_for(lambda known=known: new_incident(state, known), "incident", said)  # type: ignore[misc]
                 stored.append(1000 * (time.perf_counter() - written))
                 posted.append(1000 * (next_post(receiver, "notification", said).at - written))
-                while json.loads(next_post(receiver, "end", said).body)["type"] != "sockmem.incident.resolved":
-                    pass
-    return stored, posted
+                attributed += bool(await_end(receiver, said)["diagnosis"]["holders"])
+    return Measured(stored, posted, attributed)
+
+
+def await_end(receiver: Receiver, said: Path) -> dict[str, Any]:
+    """Take the POSTs of an incident up to its last, and return what that tells."""
+    while (told := json.loads(next_post(receiver, "end", said).body))["type"] != "sockmem.incident.resolved":
+        pass
+    data: dict[str, Any] = told["data"]
+    return data
 
 
 def kernel_line(number: int) -> str:
@@ -76,9 +105,9 @@ def new_incident(state: Path, known: set[str]) -> bool:
 
 
 def main() -> None:
-    """Print the medians beside their targets, and the 95th percentiles."""
-    hits = int(sys.argv[1]) if len(sys.argv) > 1 else HITS
-    stored, posted = measure(hits)
+    """Print the medians beside their targets, the 95th percentiles, and how much slower it is beside many sockets."""
+    hits, *counts = [int(each) for each in sys.argv[1:]] or [HITS]
+    stored, posted, _ = measure(hits)
     rows = [
         Row(f"line to incident.json, median of {hits}", median(stored), "ms", STORED_TARGET_MS),
         Row(f"line to POST received, median of {hits}", median(posted), "ms", POSTED_TARGET_MS),
@@ -86,6 +115,36 @@ def main() -> None:
         Row("line to POST received, 95th percentile", quantiles(posted, n=20)[-1], "ms"),
     ]
     print_table(rows)
+    for count in counts or SOCKETS:
+        print_table(rows_beside(count, *take_turns(min(hits, HITS_BESIDE_AT_MOST), count)))
+
+
+def take_turns(hits: int, count: int) -> tuple[Measured, Measured]:
+    """Measure beside so many sockets and without, in turns: what else the machine does should meet both alike."""
+    many, few = Measured([], [], 0), Measured([], [], 0)
+    for _ in range(TURNS):
+        with held(count):
+            many = many.and_also(measure(-(-hits // TURNS)))
+        few = few.and_also(measure(-(-hits // TURNS)))
+    return many, few
+
+
+def rows_beside(count: int, many: Measured, few: Measured) -> list[Row]:
+    """Hold what was measured beside many sockets against the same run without."""
+    what = f"{count:,} sockets: "
+    rows = [
+        Row(f"{what}to incident.json, median", median(many.stored), "ms", STORED_TARGET_MS),
+        Row(f"{what}to POST, median", median(many.posted), "ms", POSTED_TARGET_MS),
+        Row(f"{what}hits with holders", many.attributed, "hits", len(many.posted), at_least=True),
+    ]
+    pairs = {"to incident.json": (many.stored, few.stored), "to POST": (many.posted, few.posted)}
+    for name, (beside, without) in pairs.items():
+        quarter = quantiles(beside, n=4)[0] / quantiles(without, n=4)[0]
+        rows += [
+            Row(f"{what}{name}, ratio of medians", median(beside) / median(without), "times", RATIO_TARGET),
+            Row(f"{what}{name}, of lower quartiles", quarter, "times", RATIO_TARGET),
+        ]
+    return rows
 
 
 if __name__ == "__main__":

@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 from harness import write_proc
+from hypothesis import settings
 
 from agent.core.cursor import Cursor, FileCursor
 from agent.core.model import Event, Kind, LogRecord, Provenance
+
+# No test is timed: these machines are busy with something else, too.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 TEXT: dict[Kind, str] = {
     "out_of_socket_memory": "Out of socket memory",

@@ -39,6 +39,7 @@ def tcp(
     *attributes: bytes,
     state: int = ESTABLISHED,
     timer: int = 0,
+    retransmits: int = 0,
     sport: int = 443,
     dport: int = 51022,
     peer: str = "192.0.2.7",
@@ -53,7 +54,7 @@ def tcp(
     family = family or (AF_INET if len(address) == 4 else AF_INET6)
     if family == AF_INET6 and len(address) == 4:
         address = bytes(10) + b"\xff\xff" + address
-    body = struct.pack("=BBBB", family, state, timer, 0) + struct.pack("!HH", sport, dport)
+    body = struct.pack("=BBBB", family, state, timer, retransmits) + struct.pack("!HH", sport, dport)
     body += bytes(16) + address.ljust(16, b"\0") + struct.pack("=III", 0, 1, 0)
     body += struct.pack("=IIIII", 0, unread, unsent, 33, inode)
     return message(20, body + b"".join(attributes), flags)

@@ -8,7 +8,7 @@ from agent.core import incident as folding
 from agent.core.model import Notice
 from agent.core.settings import StoreSettings
 from agent.recorder import Recorder
-from agent.store import Store
+from agent.store import Store, read_around
 
 
 @pytest.fixture
@@ -304,6 +304,19 @@ def test_a_warning_lasts_as_long_as_the_gauges_are_high_and_is_told_again_when_w
     assert 4_200 == store.load(store.resolve("last")).peak.orphan
 
 
+def test_a_quiet_period_shorter_than_the_samples_does_not_open_a_warning_anew_every_ten_seconds(
+    store, make_recorder, clock, proc_root
+):
+    recorder = make_recorder(quiet_seconds=6)
+    write_proc(proc_root, orphan=2_100)
+    run_for(recorder, clock, 120)
+    assert ["opened"] == told(store)
+    write_proc(proc_root, orphan=3)
+    run_for(recorder, clock, 30)
+
+    assert ["opened", "resolved"] == told(store)
+
+
 def test_a_line_makes_a_warning_the_kernels_own_incident(store, make_recorder, make_decided, clock, proc_root):
     recorder = make_recorder()
     write_proc(proc_root, orphan=2_100)
@@ -404,3 +417,89 @@ def test_a_history_that_cannot_be_written_is_told_once_and_stops_nothing(
 
     assert ["opened"] == told(store)
     assert 1 == caplog.text.count("the history cannot be written")
+
+
+def test_the_history_reaches_back_for_days_over_restarts(store, make_recorder, clock, proc_root):
+    recorder = make_recorder()
+    write_proc(proc_root, orphan=1500)
+    run_for(recorder, clock, 20)
+    write_proc(proc_root, orphan=3)
+    run_for(recorder, clock, 20)
+    clock.advance(5 * 86_400)
+    again = make_recorder()
+    run_for(again, clock, 20)
+    store.prune(clock.time)
+    history = make_recorder()._sampler.history
+
+    assert 1500 == max(sample.orphan for sample in history)
+    assert clock.time - history[0].at >= timedelta(days=5)
+
+
+def test_an_hour_that_is_over_leaves_the_peak_of_a_snapshot_behind(
+    store, make_recorder, make_decided, clock, proc_root
+):
+    recorder = make_recorder()
+    run_for(recorder, clock, 15)
+    write_proc(proc_root, orphan=8190)
+    recorder.handle([make_decided()], recorder.look())
+    write_proc(proc_root, orphan=3)
+    run_for(recorder, clock, 3700)
+    left = store.samples.read_remains(clock.time - timedelta(hours=2), clock.time)
+
+    assert 8190 == max(sample.orphan for sample in left)
+
+
+def test_the_samples_around_an_incident_are_kept_with_it_when_it_closes(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    run_for(recorder, clock, 60)
+    recorder.handle([make_decided()], recorder.look())
+    kept = store.path(store.resolve("last")) / "samples.jsonl"
+    assert not kept.exists()
+
+    run_for(recorder, clock, 301)
+    incident = store.load(store.resolve("last"))
+    start, end = incident.opened_at - timedelta(hours=1), incident.closed_at
+    store.prune(clock.time + timedelta(days=3))
+    found = read_around(store, incident.id, start, end)
+
+    assert () == store.history(start, end)
+    assert len(found) >= 30
+    assert found[0].at < incident.opened_at < found[-1].at
+
+
+def test_an_incident_closes_even_if_its_samples_cannot_be_kept(store, make_recorder, make_decided, clock, caplog):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    (store.path(store.resolve("last")) / ".samples.jsonl.new").mkdir()
+    run_for(recorder, clock, 301)
+
+    assert store.load(store.resolve("last")).closed_at
+    assert "the samples around" in caplog.text
+
+
+def test_a_look_at_the_sockets_gives_way_to_an_event(make_recorder, make_decided, clock, monkeypatch):
+    recorder = make_recorder()
+    calls = []
+    monkeypatch.setattr(recorder._sampler.survey, "give_way", lambda: calls.append(clock.time))
+    recorder.look()
+    assert [clock.time] == calls
+
+
+def test_the_opening_of_an_incident_is_judged_once(store, make_recorder, make_decided, monkeypatch):
+    recorder = make_recorder()
+    calls = []
+    judge = module.diagnose
+    monkeypatch.setattr(module, "diagnose", lambda *args: calls.append(args) or judge(*args))
+    recorder.handle([make_decided()], recorder.look())
+
+    assert 1 == len(calls)
+    assert "orphans" == store.load(store.resolve("last")).diagnosis.cause
+
+
+def test_a_clock_set_back_leaves_no_samples_in_the_future(make_recorder, clock):
+    recorder = make_recorder()
+    run_for(recorder, clock, 60)
+    clock.advance(-7200)
+    run_for(recorder, clock, 320)
+
+    assert clock.time >= max(sample.at for sample in recorder._sampler.history)

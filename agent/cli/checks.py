@@ -31,12 +31,13 @@ STA_UNSYNC = 0x40
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One line of the doctor."""
+    """One line of the doctor; ``drop_in`` is what to add to the unit for more."""
 
     name: str
     status: Status
     detail: str
     mend: str = ""
+    drop_in: tuple[str, ...] = ()
 
 
 class Timex(ctypes.Structure):

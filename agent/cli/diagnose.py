@@ -17,7 +17,7 @@ from agent.core.report import diagnosis_text
 from agent.core.settings import Settings
 from agent.probe import take_snapshot, take_sockets
 from agent.probe.pagesize import PROC, is_this_host
-from agent.store import Store
+from agent.store import Store, read_around
 
 HISTORY = timedelta(hours=1)
 ATTRIBUTION_SECONDS = 5.0
@@ -97,12 +97,14 @@ def _diagnose_incident(text: str, config_path: Path | None) -> Diagnosis:
         incident_id = store.resolve(text)
         incident = store.load(incident_id)
         snapshots, gaps = store.readable_snapshots(incident_id)
-        history = store.history(incident.opened_at - HISTORY, incident.last_seen_at + HISTORY)
+        end = incident.last_seen_at + HISTORY
+        near = read_around(store, incident_id, incident.opened_at - HISTORY, end)
+        history = {sample.at: sample for sample in (*store.samples.read_thinned(end), *near)}
     if not snapshots:
         fail(EX_NOINPUT, f"incident {incident_id} has no snapshot that can be read: nothing to diagnose again")
     taken = [snapshot for snapshot in snapshots if snapshot.trigger in {"event", "pressure"}] or snapshots
     said = incident.last_of_kind or tuple(filter(None, [incident.first_event]))
-    found = diagnose(taken[-1], said, history)
+    found = diagnose(taken[-1], said, tuple(history[at] for at in sorted(history)))
     return replace(found, gaps=(*found.gaps, *gaps))
 
 
@@ -127,7 +129,7 @@ def _read_history(config_path: Path | None, now: datetime) -> tuple[Sample, ...]
     try:
         settings = Settings(store=load_store(config_path))
         directory = state_directory(settings, os.environ, os.geteuid())
-        return Store(directory, settings.store).history(now - HISTORY, now)
+        return Store(directory, settings.store).samples.read_thinned(now)
     except ConfigError as error:
         warn(f"{error.errors[0]}; the diagnosis does without the service's samples")
     except OSError:

@@ -21,6 +21,7 @@ from agent.cli.checks import (
     check_state,
 )
 from agent.cli.common import EX_FAILED, config_option, console, environment, json_option, print_json
+from agent.cli.reach import UNIT, Rights, check_reach, read_rights
 from agent.config import DEFAULT_PATH, SYSTEM_STATE, ConfigError, channels, load, state_directory
 from agent.core.settings import Settings
 from agent.core.words import printable
@@ -38,10 +39,11 @@ DEFAULTS = replace(Settings(), store=replace(Settings().store, directory=""))
 def command(config_path: Path | None, *, as_json: bool) -> None:
     """Check what the service will need on this host: one line a check, ok, warn or fail, with the mend.
 
-    It sees what the user may see who runs it. Exit status: 0 no fail, 1 else.
+    It sees what the user may see who runs it; the last lines before the clock, on who holds the sockets, are about what
+    the service may see. Exit status: 0 no fail, 1 else.
     """
     settings, checks = check_configuration(config_path)
-    chosen = choose(settings.source)
+    chosen, rights = choose(settings.source), read_rights()
     checks += [
         check_source(settings.source, chosen),
         check_log_level(chosen),
@@ -49,14 +51,15 @@ def command(config_path: Path | None, *, as_json: bool) -> None:
         check_proc(),
         check_sock_diag(),
         check_cgroup(),
+        *check_reach(rights),
         check_clock(),
         *map(check_channel, channels(settings)),
     ]
     good = all(check.status != "fail" for check in checks)
     if as_json:
-        print_json({"ok": good, "checks": checks})
+        print_json({"ok": good, "checks": checks, "service": service_facts(rights)})
     else:
-        _print(checks)
+        _print(checks, rights)
     sys.exit(0 if good else EX_FAILED)
 
 
@@ -77,7 +80,16 @@ def check_configuration(path: Path | None) -> tuple[Settings, list[Check]]:
     return settings, [Check(name, "ok", str(where))]
 
 
-def _print(checks: list[Check]) -> None:
+def service_facts(rights: Rights) -> dict[str, object]:
+    """Say what the service may do beyond what everybody may, and how that is known."""
+    return {
+        "capabilities": sorted(rights.capabilities),
+        "enters_namespaces": rights.enters_namespaces,
+        "source": rights.source,
+    }
+
+
+def _print(checks: list[Check], rights: Rights) -> None:
     from rich.text import Text  # noqa: PLC0415 - the service must not load it
 
     screen = console()
@@ -87,6 +99,11 @@ def _print(checks: list[Check]) -> None:
         line = Text(f"{check.status:<4}", style=STYLES[check.status])
         line.append(f"  {check.name:<{width}}  {printable(check.detail)}{printable(mend)}", style="default")
         screen.print(line, soft_wrap=True)
+    screen.print(f"What the service may see is that of {rights.source}", style="dim", soft_wrap=True)
+    for check in checks:
+        if check.drop_in:
+            screen.print(f"For {check.name}: systemctl edit {UNIT}, then systemctl restart {UNIT}", style="dim")
+            screen.print("\n".join(f"    {added}" for added in check.drop_in), soft_wrap=True)
     if os.geteuid() == 0:
         again = f"sudo -u {USER} env STATE_DIRECTORY={SYSTEM_STATE} sockmem-agent doctor"
         screen.print(f"Checked with root's eyes; with the service's own: {again}", style="dim", soft_wrap=True)

@@ -3,7 +3,7 @@
 The words of the diagnosis are agent.core.report's; this module puts the incident's own facts around them.
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -15,9 +15,9 @@ from agent.core.model import Event, Incident, NoticeType, Snapshot
 from agent.core.readings import Gap, TcpSockstat
 from agent.core.report import diagnosis_text
 from agent.core.words import bytes_text, count_text, duration_text, percent_text, printable
-from agent.page.series import BLOCKS, Track, build_tracks, sparkline, window
+from agent.page.series import BLOCKS, Track, Tracks, build_days, build_tracks, days_before, sparkline, window
 from agent.page.story import Story
-from agent.store import Store, StoreError
+from agent.store import Store, StoreError, read_around
 from agent.store.disk import read_json
 
 if TYPE_CHECKING:
@@ -109,7 +109,8 @@ def tell_story(store: Store, incident: Incident) -> Story:
     return Story(
         incident=incident,
         snapshots=tuple(snapshots),
-        samples=store.history(*window(incident)),
+        samples=read_around(store, incident.id, *window(incident)),
+        days=store.samples.read_remains(*days_before(incident)),
         notices=tuple(notices),
         unread=tuple(Gap(what="a file of this incident", why=why) for why in unread),
     )
@@ -137,8 +138,15 @@ def print_page(store: Store, incident: Incident, told: list[Told]) -> None:
 
 
 def _gauges_over_time(store: Store, incident: Incident, snapshots: list[Snapshot], screen: "Console") -> list[str]:
-    """Draw both gauges against their limits, one below the other by the same clock."""
-    tracks = build_tracks(incident, snapshots, store.history(*window(incident)))
+    """Draw both gauges against their limits, one below the other by the same clock; below them the days before."""
+    samples = read_around(store, incident.id, *window(incident))
+    tracks = build_tracks(incident, snapshots, samples)
+    days = build_days(incident, snapshots, samples, store.samples.read_remains(*days_before(incident)))
+    lines = _drawn(tracks, screen)
+    return lines + _drawn(days, screen) if days else lines
+
+
+def _drawn(tracks: Tracks, screen: "Console") -> list[str]:
     shown = [track for track in (tracks.orphans, tracks.memory) if track.peak]
     if not shown:
         return []
@@ -151,7 +159,8 @@ def _gauges_over_time(store: Store, incident: Incident, snapshots: list[Snapshot
         for track in shown
     ]
     full = "the limit" if any(track.limit for track in shown) else "the peak"
-    return [*lines, f"{'':<8}{start.astimezone():%H:%M:%S} to {stamp(end)}; a full column is {full}"]
+    form = "%H:%M:%S" if end - start < timedelta(days=1) else "%Y-%m-%d %H:%M"
+    return [*lines, f"{'':<8}{start.astimezone():{form}} to {stamp(end)}; a full column is {full}"]
 
 
 def bearable(line: str, encoding: str) -> str:

@@ -30,6 +30,8 @@ from agent.core.model import Event, Sample, Snapshot
 
 Side = Literal["orphans", "tcp_memory"]
 Text = Literal["timer", "close", "orphans", "tcp_memory"]
+# A sample, and its seconds from the snapshot: negative before it.
+Timed = tuple[float, Sample]
 
 # A reading belongs to an event when it is no further from it than this: readings decay within seconds.
 NEAR_SECONDS = 60.0
@@ -70,7 +72,10 @@ class Gauges(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One case, ready to be judged. ``deltas`` is how far the counters moved over the events, in ``delta_seconds``."""
+    """One case, ready to be judged. ``deltas`` is how far the counters moved over the events, in ``delta_seconds``.
+
+    ``samples`` are those of this boot, ``past`` are all that there are, for what outlasts a reboot.
+    """
 
     snapshot: Snapshot
     kernel: Kernel | None
@@ -82,7 +87,8 @@ class Case(NamedTuple):
     last: Sample
     stale: bool
     age_seconds: float | None
-    samples: tuple[Sample, ...]
+    samples: tuple[Timed, ...]
+    past: tuple[Timed, ...]
 
     @property
     def named(self) -> frozenset[Side]:
@@ -117,14 +123,15 @@ def build_case(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sam
     kernel = parse_kernel(snapshot.kernel)
     telling = [event for event in events if event.kind != "suppressed"]
     ages = [age for event in telling if (age := _age_seconds(event, snapshot)) is not None]
-    samples = tuple(sample for sample in history if _same_boot(sample, snapshot))
+    past = tuple((-seconds_between(sample.at, snapshot.taken_at), sample) for sample in history)
+    timed = tuple(pair for pair in past if _same_boot(pair[1], snapshot))
     # The freshest event decides: in a long incident the first of a kind may be hours old.
     age = min(ages, key=abs) if ages else None
     stale = age is not None and abs(age) > NEAR_SECONDS
     known = [each for each in ages if isfinite(each)]
-    near = _samples_near(samples, snapshot, known) if telling and (known or not ages) else ()
+    near = _samples_near(timed, known) if telling and (known or not ages) else ()
     last = min((*near, sample_of(snapshot)), key=lambda s: seconds_between(s.at, snapshot.taken_at))
-    before = _baseline(samples, snapshot, known) if known or not telling else None
+    before = _baseline(timed, known) if known or not telling else None
     return Case(
         snapshot=snapshot,
         kernel=kernel,
@@ -137,7 +144,8 @@ def build_case(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sam
         last=last,
         stale=stale,
         age_seconds=age,
-        samples=samples,
+        samples=timed,
+        past=past,
     )
 
 
@@ -184,21 +192,17 @@ def _same_boot(sample: Sample, snapshot: Snapshot) -> bool:
     return sample.boot_id is None or snapshot.boot_id is None or sample.boot_id == snapshot.boot_id
 
 
-def _samples_near(samples: tuple[Sample, ...], snapshot: Snapshot, ages: list[float]) -> tuple[Sample, ...]:
+def _samples_near(samples: tuple[Timed, ...], ages: list[float]) -> tuple[Sample, ...]:
     oldest, newest = max(ages, default=0.0), min(ages, default=0.0)
-    return tuple(
-        sample
-        for sample in samples
-        if newest - NEAR_SECONDS <= seconds_between(sample.at, snapshot.taken_at) <= oldest + NEAR_SECONDS
-    )
+    return tuple(sample for at, sample in samples if newest - NEAR_SECONDS <= -at <= oldest + NEAR_SECONDS)
 
 
-def _baseline(samples: tuple[Sample, ...], snapshot: Snapshot, ages: list[float]) -> Sample | None:
+def _baseline(samples: tuple[Timed, ...], ages: list[float]) -> Sample | None:
     """Find the last sample before the first event; without an event the first one of the last ten minutes."""
     if not ages:
-        return next((s for s in samples if 0 < seconds_between(s.at, snapshot.taken_at) <= _BASELINE_SECONDS), None)
-    earlier = [sample for sample in samples if seconds_between(sample.at, snapshot.taken_at) > max(ages)]
-    return min(earlier, key=lambda s: seconds_between(s.at, snapshot.taken_at), default=None)
+        return next((sample for at, sample in samples if 0 < -at <= _BASELINE_SECONDS), None)
+    earlier = [pair for pair in samples if -pair[0] > max(ages)]
+    return max(earlier, key=lambda pair: pair[0])[1] if earlier else None
 
 
 def _deltas(before: Sample, last: Sample, snapshot: Snapshot, ages: list[float]) -> dict[str, int]:

@@ -13,7 +13,6 @@ from agent.core.model import Confidence, Evidence, Finding
 from agent.core.remarks import REMARKS, host_ram_short
 from agent.core.surroundings import SURROUNDINGS
 from agent.core.suspects import suspect
-from agent.core.trend import rises
 
 # The smallest limit that a kernel up to 3.2 gives itself is 4096, and the penalty bites at a quarter of it.
 _MANY_ORPHANS = 1024
@@ -214,11 +213,11 @@ def judge(case: Case) -> tuple[Finding, ...]:
     """All findings, best first. The first is the verdict; there is always one.
 
     A gauge of the cause that the kernel's text did not name stands behind the verdict, as what else is true; then come
-    who stands behind it, what else is known, and since when.
+    who stands behind it, and what else is known. What the history shows is core.past's.
     """
     found = [finding for each in JUDGES if (finding := each(case)) is not None]
     fallback = [finding for finding in found if finding.cause in ("undetermined", "none")]
     causes = [finding for finding in found if finding not in fallback]
     causes.sort(key=lambda finding: finding.cause != "both" and finding.cause not in case.suspects)
     remarks = [finding for each in (*REMARKS, *SURROUNDINGS) if (finding := each(case)) is not None]
-    return (*(causes or fallback), *suspect(case), *remarks, *rises(case))
+    return (*(causes or fallback), *suspect(case), *remarks)

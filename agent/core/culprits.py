@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from agent.core.case import Case, Side
 from agent.core.model import Advice, Finding
-from agent.core.owned import HELD_BY, Share, largest, only, totals
+from agent.core.owned import HELD_BY, Share, largest, marked, only, totals
 from agent.core.programs import Program, find_program
 from agent.core.words import bytes_text, count_text
 
@@ -20,6 +20,9 @@ _UNIT = re.compile(r"[A-Za-z0-9:_.@\\-]{1,250}\.(?:service|scope)")
 _SEEN = {
     "one_owner_leaks_connections": "Its peers have closed many connections that it keeps (CLOSE-WAIT): it forgot to "
     "close them, and only a restart frees them.",
+    "one_owner_holds_very_many_connections": "It has very many connections open with next to nothing in each: their "
+    "number fills the memory. Look for a pool without a bound, connections that are opened and never closed, and idle "
+    "ones that are kept for too long.",
     "one_owner_does_not_read": "Most of the memory is data that has arrived and that it does not read.",
     "accept_queue_not_drained": "It does not accept: connections wait with the data they brought.",
     "peers_take_data_slowly": "Most of the memory is data that its peers do not take.",
@@ -78,15 +81,11 @@ def mend_culprit(culprit: Culprit, findings: tuple[Finding, ...]) -> Advice:
     side = "orphans" if orphans else "memory"
     came = [_CAME[each.claim] for each in findings if each.claim in _CAME and each.claim.startswith(side)]
     settings = _GENERIC if program is None else program.orphans if orphans else program.memory
-    guess = (
-        "It is named by who listens on the port, a guess: no cgroup says whose they were."
-        if culprit.share.guessed
-        else ""
-    )
+    guess = "The name is a guess, by the port: no cgroup says whose they were." if culprit.share.holder.guess else ""
     gauge = "orphan falls" if orphans else "mem falls"
     told = f"It has worked when {gauge} in /proc/net/sockstat and TCPAbortOnMemory stands still."
     return Advice(
-        action=f"Mend {culprit.name}, which holds {_held_text(culprit)}.",
+        action=f"Mend {marked(culprit.name, culprit.share.holder)}, which holds {_held_text(culprit)}.",
         why=" ".join(filter(None, (*seen, *came, guess, settings, told))),
         risk=(f"{program.price} " if program else "Needs a change and a test of the program. ")
         + "A restart drops the connections that it has open"

@@ -12,6 +12,7 @@ from agent.core.causes import judge
 from agent.core.gauge import mem_unit_bytes
 from agent.core.holders import holders
 from agent.core.model import Diagnosis, Event, Finding, Holder, Mechanism, Sample, Snapshot
+from agent.core.past import look_back
 from agent.core.readings import Gap
 from agent.core.summary import summarise
 from agent.core.words import duration_text
@@ -26,13 +27,14 @@ def diagnose(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sampl
     oldest first and may reach past the snapshot; samples of another boot are left out. Never raises.
     """
     case = build_case(snapshot, events, history)
-    findings = judge(case)
+    past = look_back(case)
+    findings = (*judge(case), *past.findings)
     advice = advise(case, findings)
     held_by, unseen = _holders(case, findings)
     return Diagnosis(
         cause=findings[0].cause,
         confidence=findings[0].confidence,
-        summary=summarise(case, findings, advice),
+        summary=summarise(case, findings, advice, past),
         mechanism=_mechanism(case),
         findings=findings,
         holders=held_by,

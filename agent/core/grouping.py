@@ -48,9 +48,10 @@ class _Draft:
         state = STATES[code] if code < len(STATES) else "unknown"
         orphan = is_orphan(code, timer, closed=key[4])
         where = self.orphaned if orphan else self.queued if key[4] and code in counted.QUEUED_STATES else self.held
-        sums = where.setdefault(state, [0] * 8)
+        sums = where.setdefault(state, [0] * 9)
         probing, retransmitting = timer == counted.TIMER_PROBE, timer == counted.TIMER_RETRANSMIT
-        for index, value in enumerate((*row[:6], row[0] * retransmitting, row[0] * probing)):
+        timers = (row[0] * retransmitting, row[7] * retransmitting, row[0] * probing)
+        for index, value in enumerate((*row[:6], *timers)):
             sums[index] += value
         _add_peer(self.peers[key[2]], row, orphan=orphan)
         self.inode = self.inode or row[6]
@@ -127,7 +128,8 @@ def _tallies(sums: dict[State, list[int]]) -> dict[State, Tally]:
             unread_bytes=row[4],
             unsent_bytes=row[5],
             retransmitting=row[6],
-            probing=row[7],
+            unanswered=row[7],
+            probing=row[8],
         )
         for state, row in sorted(sums.items())
     }

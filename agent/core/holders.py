@@ -46,6 +46,8 @@ class _Share:
 
     def __init__(self) -> None:
         self.sockets = self.orphans = self.bytes = 0
+        self.guessed: dict[Order, int] = {"orphans": 0, "bytes": 0, "sockets": 0}
+        self.guessed_ports: Counter[int] = Counter()
         self.ports: Counter[int] = Counter()
         self.peers: Counter[str] = Counter()
         self.processes: Counter[str] = Counter()
@@ -54,6 +56,21 @@ class _Share:
         self.sockets += sockets
         self.orphans += orphans
         self.bytes += size
+
+    def add_guess(self, group: SocketGroup, tallies: Iterable[Tally], *, orphaned: bool) -> None:
+        """Note that these sockets, which are added as well, were given to this holder by their port alone."""
+        for tally in tallies:
+            self.guessed["sockets"] += tally.sockets
+            self.guessed["orphans"] += tally.sockets * orphaned
+            self.guessed["bytes"] += tally.bytes
+            if group.port is not None:
+                self.guessed_ports[group.port] += tally.sockets
+
+    def is_guess(self, by: Order) -> bool:
+        """Tell whether at least half of what puts it into the list was given by port: a few among many are no news."""
+        sums: dict[Order, int] = {by: getattr(self, by), "sockets": self.sockets}
+        ranked = next((each for each, total in sums.items() if total), by)
+        return self.guessed[ranked] > 0 and 2 * self.guessed[ranked] >= sums[ranked]
 
 
 def holders(
@@ -70,12 +87,12 @@ def holders(
     shares, guesses = _shares(table)
     nobody = shares.pop(_NOBODY, _Share())
     ranked = sorted(shares.items(), key=lambda item: _rank(item[1], by), reverse=True)
-    named = [_holder(name, share) for name, share in ranked[:limit]]
+    named = [_holder(name, share, by) for name, share in ranked[:limit]]
     if len(ranked) > limit:
         rest = _Share()
         for _, share in ranked[limit:]:
             rest.add(share.sockets, share.orphans, share.bytes)
-        named.append(_holder(_Name(unit=f"{count_text(len(ranked) - limit)} others"), rest))
+        named.append(_holder(_Name(unit=f"{count_text(len(ranked) - limit)} others"), rest, by))
     tcp = (sockstat or table.sockstat or Sockstat()).tcp
     remainder, gaps = _remainder(tcp, named, nobody, mem_unit_bytes)
     return (*named, remainder), (*table.gaps, *_gaps_of_sight(table, tcp), *_gaps_of_guesses(guesses), *gaps)
@@ -95,7 +112,12 @@ def _shares(table: SocketTable) -> tuple[dict[_Name, _Share], Counter[_Guess]]:
         _add(shares[left], group.queued.values(), group, orphaned=False)
         _add(shares[left], group.orphaned.values(), group, orphaned=True)
         _add_peers(shares[kept if group.held else left], group)
-        if group.orphans and not has_cgroup(group.cgroup) and left != _NOBODY:
+        if has_cgroup(group.cgroup) or left == _NOBODY:
+            continue
+        shares[left].add_guess(group, group.orphaned.values(), orphaned=True)
+        if group.process is None:
+            shares[kept].add_guess(group, group.held.values(), orphaned=False)
+        if group.orphans:
             guesses[_Guess(left, group.port)] += group.orphans
     for listener in table.listeners:
         share = shares[_name_of_listener(listener, table.paths)]
@@ -171,8 +193,12 @@ def _rank(share: _Share, by: Order) -> tuple[int, int, int]:
     return first, share.orphans if by != "orphans" else share.bytes, share.sockets
 
 
-def _holder(name: _Name, share: _Share) -> Holder:
+def _holder(name: _Name, share: _Share, by: Order) -> Holder:
     processes = [text for text, _ in share.processes.most_common(NAMES_AT_MOST)]
+    guess = share.is_guess(by)
+    # The port that the guess rests on comes first, so that it can be told with it.
+    first = [port for port, _ in share.guessed_ports.most_common(1)] if guess else []
+    ports = dict.fromkeys([*first, *(port for port, _ in share.ports.most_common(PORTS_AT_MOST))])
     return Holder(
         unit=name.unit,
         container=name.container,
@@ -180,8 +206,9 @@ def _holder(name: _Name, share: _Share) -> Holder:
         sockets=share.sockets,
         orphans=share.orphans,
         bytes=share.bytes,
-        ports=tuple(port for port, _ in share.ports.most_common(PORTS_AT_MOST)),
+        ports=tuple(ports)[:PORTS_AT_MOST],
         peers=tuple(peer for peer, _ in share.peers.most_common(PEERS_AT_MOST)),
+        guess=guess,
     )
 
 
@@ -222,9 +249,12 @@ def _gaps_of_sight(table: SocketTable, tcp: TcpSockstat) -> list[Gap]:
     total = count_text(tcp.alloc)
     if hidden:
         largest = sorted(elsewhere, key=lambda each: each.inuse or 0, reverse=True)[:NAMES_AT_MOST]
-        names = "; ".join(f"{_namespace_text(each)}: {count_text(each.inuse or 0)}" for each in largest)
+        names = "; ".join(f"{place_text(each)}: {count_text(each.inuse or 0)}" for each in largest)
         spaces = "another network namespace" if len(elsewhere) == 1 else f"{len(elsewhere)} other network namespaces"
-        why = f"{count_text(hidden)} sockets of {total} are in {spaces}, out of sight ({names})"
+        why = (
+            f"{count_text(hidden)} sockets of {total} are in {spaces}, out of sight ({names}); "
+            "sockmem-agent doctor tells how to see them"
+        )
         gaps.append(Gap(what="sockets of other network namespaces", why=why))
     unlisted = tcp.alloc - hidden - table.listening - sum(group.sockets for group in table.groups)
     if unlisted > max(_UNLISTED_LEAST, tcp.alloc // _UNLISTED_SHARE):
@@ -236,7 +266,8 @@ def _gaps_of_sight(table: SocketTable, tcp: TcpSockstat) -> list[Gap]:
     return gaps
 
 
-def _namespace_text(namespace: Namespace) -> str:
+def place_text(namespace: Namespace) -> str:
+    """Name a network namespace by the unit, the container or the process that lives in it."""
     name = _name_of_process(namespace.process)
     return " in ".join(filter(None, name)) or _process_text(namespace.process)
 

@@ -30,6 +30,8 @@ STATES_LISTEN = 1 << LISTEN
 STATES_CONNECTED = 0xFFF & ~(1 << LISTEN | 1 << 6)
 # Kernels dump into at most 32 KiB at a time.
 BUFFER_BYTES = 64 * 1024
+# Three retransmissions take 1.4 s at least: what is merely on its way, or lost once, has been acknowledged by then.
+OFTEN = 3
 
 _HEADER, _MESSAGE = 16, 88
 _SKMEMINFO, _CGROUP_ID = 7, 21
@@ -47,7 +49,7 @@ _SLASH_24 = int.from_bytes(b"\xff\xff\xff\0", sys.byteorder)
 
 # Of an IPv4 address all 4 bytes; of an IPv6 address the upper half, and the last 4 bytes for a v4-mapped one. A
 # field of no bytes keeps both shapes equal.
-_FIXED = {AF_INET: "=Q9xHxHH16x0sI12x16xII4xI", AF_INET6: "=Q9xHxHH16xQ4xI16xII4xI"}
+_FIXED = {AF_INET: "=Q9xHBHH16x0sI12x16xII4xI", AF_INET6: "=Q9xHBHH16xQ4xI16xII4xI"}
 _CGROUP_FIELDS, _NO_CGROUP_FIELDS, _MEMORY_FIELDS = "IQ", "0s0s", "II12xiI"
 
 
@@ -137,10 +139,10 @@ class Reader:
         rows, admit, near, far = census.rows, census.admit, census.near, census.far
         unpack, size = layout.fields.unpack_from, layout.size
         memory_header, cgroup_header = layout.memory_header, layout.cgroup_header
-        slash_24 = _SLASH_24
+        slash_24, often = _SLASH_24, OFTEN
         last = end - size
         while offset <= last:
-            (start, state, sport, dport, upper, lower, unread, unsent,
+            (start, state, retrans, sport, dport, upper, lower, unread, unsent,
              inode, group, cgroup, memory, rmem, forward, wmem) = unpack(buffer, offset)  # fmt: skip
             if start != head or memory != memory_header or group != cgroup_header:
                 break
@@ -154,6 +156,8 @@ class Reader:
             row[3] += wmem
             row[4] += unread
             row[5] += unsent
+            if retrans >= often:
+                row[7] += 1
             offset += size
         return offset
 
@@ -184,7 +188,7 @@ class Reader:
 
     def _listen(self, buffer: bytes | bytearray, offset: int, cgroup: int | None) -> None:
         """Note a listening socket: its queues are the accept queue and its limit."""
-        _, _, sport, _, _, _, waiting, backlog, inode = struct.unpack_from(
+        _, _, _, sport, _, _, _, waiting, backlog, inode = struct.unpack_from(
             _FIXED[buffer[offset + _FAMILY_AT]], buffer, offset
         )
         self._census.listen(sport, cgroup, waiting=waiting, backlog=backlog, inode=inode)

@@ -98,11 +98,21 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     gaps: tuple[Gap, ...] = ()
 
 
-class Sample(msgspec.Struct, frozen=True, kw_only=True):
+class UnitShare(msgspec.Struct, frozen=True, kw_only=True):
+    """What one unit, container or process held when a sample was taken; ``orphans`` are among its ``sockets``."""
+
+    name: str
+    sockets: int
+    orphans: int
+    bytes: int
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The gauges and the counters that matter at one moment: what history is made of.
 
     ``counters`` holds the TcpExt counters of core.gauge.COUNTERS that this kernel has. ``tcp_mem`` and
-    ``tcp_max_orphans`` are the limits as they were then.
+    ``tcp_max_orphans`` are the limits as they were then. ``units`` are the largest holders, where they were looked for
+    lately: most sockets first, and all there were when they are fewer than core.growth.UNITS_AT_MOST.
     """
 
     at: datetime
@@ -115,6 +125,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     tcp_mem: tuple[int, int, int] | None = None
     tcp_max_orphans: int | None = None
     counters: dict[str, int] = {}
+    units: tuple[UnitShare, ...] = ()
 
 
 # --- diagnosis ------------------------------------------------------------------------------------------------------
@@ -159,7 +170,10 @@ class Mechanism(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
-    """Who holds sockets; the last of a list is the remainder that nobody could be named for."""
+    """Who holds sockets; the last of a list is the remainder that nobody could be named for.
+
+    ``guess``: no cgroup says so, it was named by its port; the first of ``ports`` is that port.
+    """
 
     unit: str | None = None
     container: str | None = None
@@ -169,6 +183,7 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     ports: tuple[int, ...] = ()
     peers: tuple[str, ...] = ()
+    guess: bool = False
 
 
 class Sysctl(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,14 +32,13 @@ _KERNEL_TEXT = re.compile(
 class Share(NamedTuple):
     """The largest holder of one kind of sockets, and what there is of the kind in sight.
 
-    ``name`` is None where the most belong to nobody that could be named. ``guessed`` says that no cgroup names them.
+    ``name`` is None where the most belong to nobody that could be named. ``holder.guess`` says that no cgroup names it.
     """
 
     name: str | None
     holder: Holder
     all_sockets: int
     all_bytes: int
-    guessed: bool
 
 
 class Totals(NamedTuple):
@@ -65,7 +64,6 @@ def largest(table: SocketTable, pick: Pick, by: Literal["sockets", "bytes"] = "s
         holder=found[0],
         all_sockets=sum(group.sockets for group in groups),
         all_bytes=sum(group.bytes for group in groups),
-        guessed=all(group.cgroup in (None, ROOT_CGROUP) for group in groups),
     )
 
 
@@ -96,6 +94,18 @@ def name_of(holder: Holder) -> str | None:
         place += f" ({holder.process})"
     name = place or holder.process
     return _KERNEL_TEXT.sub("…", printable(name, _NAME_AT_MOST)) if name else None
+
+
+def guess_text(holder: Holder) -> str:
+    """Say that a holder is a guess, and by what; nothing where a cgroup or an open socket names it."""
+    if not holder.guess:
+        return ""
+    return f"a guess: it serves port {holder.ports[0]}" if holder.ports else "a guess: no cgroup says so"
+
+
+def marked(name: str, holder: Holder) -> str:
+    """Put the mark of a guess behind the name of a holder."""
+    return f"{name} ({mark})" if (mark := guess_text(holder)) else name
 
 
 def count_evidence(name: str, value: int, limit: int, unit: str) -> Evidence:

@@ -23,9 +23,10 @@ PROGRAMS = (
     Program(
         name="nginx",
         words=re.compile(r"nginx|openresty"),
-        orphans="In nginx: reset_timedout_connection on (a client that timed out is reset and leaves no orphan), a "
-        "shorter send_timeout (60 s by default) and keepalive_timeout, lingering_close and lingering_timeout, and "
-        "sndbuf= of listen, which bounds what one connection can leave unsent.",
+        orphans="In nginx: reset_timedout_connection on (a client that timed out within an answer is reset and leaves "
+        "no orphan; keep-alive connections are closed as ever), a shorter send_timeout (60 s by default) and "
+        "keepalive_timeout, lingering_close and lingering_timeout, and sndbuf= of listen, which bounds what one "
+        "connection can leave unsent.",
         memory="In nginx: sndbuf= and rcvbuf= of listen bound one connection, proxy_buffering on takes the answer out "
         "of the upstream's socket, send_timeout and keepalive_timeout end what stands still.",
         price="Clients that stall for longer than the timeout lose their download; a small sndbuf= slows clients "

@@ -21,7 +21,7 @@ from agent.core.model import (
     Notice,
     NoticeType,
 )
-from agent.core.owned import name_of
+from agent.core.owned import guess_text, marked, name_of
 from agent.core.words import bytes_text, count_text, duration_text, percent_text, printable
 
 _COLUMNS = 100
@@ -90,7 +90,7 @@ def largest_holder(incident: Incident) -> str | None:
     for holder in incident.diagnosis.holders:
         if name := name_of(holder):
             return (
-                f"{name}: {count_text(holder.orphans)} orphans, "
+                f"{marked(name, holder)}: {count_text(holder.orphans)} orphans, "
                 f"{count_text(holder.sockets)} sockets, {bytes_text(holder.bytes)}"
             )
     return None
@@ -219,7 +219,10 @@ def _advice(number: int, advice: Advice) -> list[str]:
 
 def _holder(holder: Holder) -> tuple[str, str]:
     name = name_of(holder) or "nobody that could be named"
-    facts = f"{count_text(holder.sockets)} sockets, {count_text(holder.orphans)} orphans, {bytes_text(holder.bytes)}"
+    guess = f"{mark}; " if (mark := guess_text(holder)) else ""
+    facts = (
+        f"{guess}{count_text(holder.sockets)} sockets, {count_text(holder.orphans)} orphans, {bytes_text(holder.bytes)}"
+    )
     ports = f", ports {' '.join(map(str, holder.ports))}" if holder.ports else ""
     peers = f", peers {' '.join(holder.peers)}" if holder.peers else ""
     return _quoteless(name), _quoteless(printable(facts + ports + peers))

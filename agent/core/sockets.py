@@ -40,7 +40,8 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``bytes`` is what the kernel charges for them; ``rmem_bytes`` and ``wmem_bytes`` are the received and the queued
     part of it. ``unread_bytes`` were not read by the application, ``unsent_bytes`` not acknowledged by the peer.
-    ``retransmitting`` have a retransmission timer running, ``probing`` wait for a peer whose window is zero.
+    ``retransmitting`` have a retransmission timer running, ``unanswered`` of them have sent the same again three times
+    or more without an answer, ``probing`` wait for a peer whose window is zero.
     """
 
     sockets: int = 0
@@ -50,6 +51,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     unread_bytes: int = 0
     unsent_bytes: int = 0
     retransmitting: int = 0
+    unanswered: int = 0
     probing: int = 0
 
 
@@ -138,13 +140,27 @@ class Namespace(msgspec.Struct, frozen=True, kw_only=True):
     number: int | None = None
 
 
+class FullGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """A cgroup of version 2 whose memory is close to a limit of its own: the kernel takes it from its sockets.
+
+    ``limit_bytes`` is the smaller of memory.max and memory.high; ``sock_bytes`` is the part of sockets;
+    ``refused`` counts how often the limit was hit (``max`` and ``high`` in memory.events).
+    """
+
+    path: str
+    current_bytes: int
+    limit_bytes: int
+    sock_bytes: int | None = None
+    refused: int | None = None
+
+
 class SocketTable(msgspec.Struct, frozen=True, kw_only=True):
     """All TCP sockets in sight at one moment, counted in groups, the largest first.
 
     ``listening`` counts all listening sockets, also those that ``listeners`` has no room for. ``paths`` maps cgroup
     ids to the paths of their directories; one that is missing was removed, if the root (1) is there. ``minisocks`` are
     TIME_WAIT and the like: no orphans, and in no memory total. ``sockstat`` was read just before the dump.
-    ``peers`` are the largest networks over all groups.
+    ``peers`` are the largest networks over all groups. ``full_groups`` are of ``paths`` and of what is above them.
     """
 
     groups: tuple[SocketGroup, ...] = ()
@@ -154,6 +170,7 @@ class SocketTable(msgspec.Struct, frozen=True, kw_only=True):
     peers: tuple[PeerTally, ...] = ()
     minisocks: dict[State, int] = {}
     namespaces: tuple[Namespace, ...] = ()
+    full_groups: tuple[FullGroup, ...] = ()
     sockstat: Sockstat | None = None
     took_seconds: float | None = None
     complete: bool = False

@@ -2,14 +2,14 @@
 
 from agent.core.case import Case
 from agent.core.model import Advice, Finding
-from agent.core.trend import since_text
+from agent.core.past import Past
 from agent.core.words import bytes_text, count_text, percent_text
 
 _PENALTY = {1: "twice, so it acts at a half", 2: "four times, so it acts at a quarter"}
 
 
-def summarise(case: Case, findings: tuple[Finding, ...], advice: tuple[Advice, ...]) -> str:
-    """Say the verdict in plain words, and since when; the first step of the advice comes last."""
+def summarise(case: Case, findings: tuple[Finding, ...], advice: tuple[Advice, ...], past: Past) -> str:
+    """Say the verdict in plain words, then what the history shows; the first step of the advice comes last."""
     claim = findings[0].claim
     said = _SENTENCES[claim](case) if claim in _SENTENCES else f"Verdict: {claim.replace('_', ' ')}."
     if any(finding.claim == "orphans_fill_memory" for finding in findings):
@@ -18,8 +18,8 @@ def summarise(case: Case, findings: tuple[Finding, ...], advice: tuple[Advice, .
         said += " The host itself is short of RAM, which makes TCP save memory below its own limits."
     if any(finding.claim == "counters_contradict" for finding in findings) and findings[0].confidence == "possible":
         said += " The counters of this host do not confirm the message."
-    if since := since_text(case):
-        said += f" {since}"
+    if past.text:
+        said += f" {past.text}"
     return f"{said} First: {_lower(advice[0].action)}" if advice else said
 
 

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from agent.core.case import Case
 from agent.core.evidence import delta_evidence
 from agent.core.gauge import Kernel
-from agent.core.model import Cause, Evidence, Finding
+from agent.core.model import Cause, Confidence, Evidence, Finding
+from agent.core.naming import name_cgroup
+from agent.core.sockets import FullGroup
 
 # Less than a third of the default is no rounding: somebody has lowered it, or copied it from a smaller host.
 _SMALL = 3
@@ -84,16 +86,42 @@ def cgroup_presses_its_sockets(case: Case) -> Finding | None:
     if case.deltas.get("TCPRcvQDrop", 0) <= 0 or limits is None or mem is None or case.gauges.press is not False:
         return None
     groups = {name: size for name, size in case.snapshot.cgroup_sock_bytes.items() if name.strip("/") and size > 0}
-    if 2 * mem >= limits[1] or not (groups or case.snapshot.kmem_tcp_failcnt):
+    full = case.snapshot.sockets.full_groups if case.snapshot.sockets else ()
+    if 2 * mem >= limits[1] or not (groups or full or case.snapshot.kmem_tcp_failcnt):
         return None
-    proof = [delta_evidence(case, "TCPRcvQDrop")]
+    proof = [delta_evidence(case, "TCPRcvQDrop"), *_evidence_of_full(full[:1])]
     if groups:
         name, size = max(groups.items(), key=lambda group: (group[1], group[0]))
         proof += [
             Evidence(name="socket memory of the largest cgroup", value=size, unit="bytes", source="memory.stat"),
             Evidence(name="which is", value=name, source="memory.stat"),
         ]
-    return Finding(claim="cgroup_presses_its_sockets", cause="none", confidence="possible", evidence=tuple(proof))
+    # Without a group that is full, the largest is only the first to look at.
+    sure: Confidence = "likely" if full else "possible"
+    return Finding(claim="cgroup_presses_its_sockets", cause="none", confidence=sure, evidence=tuple(proof))
+
+
+def _evidence_of_full(groups: tuple[FullGroup, ...]) -> list[Evidence]:
+    """Show the fullest cgroup: its name, its memory against its limit, the share of sockets, how often it was hit."""
+    proof = []
+    for group in groups:
+        unit, container = name_cgroup(group.path)
+        name = " in ".join(filter(None, (unit, container))) or group.path
+        proof += [
+            Evidence(name="full cgroup", value=name, source="memory.current"),
+            Evidence(
+                name="its memory",
+                value=group.current_bytes,
+                limit=group.limit_bytes,
+                unit="bytes",
+                source="memory.current",
+            ),
+        ]
+        if group.sock_bytes is not None:
+            proof.append(Evidence(name="of sockets", value=group.sock_bytes, unit="bytes", source="memory.stat"))
+        if group.refused is not None:
+            proof.append(Evidence(name="limit hit", value=group.refused, unit="times", source="memory.events"))
+    return proof
 
 
 def mptcp_takes_part(case: Case) -> Finding | None:

@@ -1,8 +1,7 @@
 """What stands behind the two causes, by who holds which sockets: one small judge each, case -> finding or None.
 
-Silent without a table of sockets (sock_diag(7), INET_DIAG_SKMEMINFO). What the states mean is in net/ipv4/tcp.c: an
-orphan in FIN-WAIT-1 with a probe timer has a peer that stopped reading, one with a retransmit timer a peer that has
-not answered yet; CLOSE-WAIT is a socket that its program has not closed, and never an orphan.
+Silent without a table of sockets (sock_diag(7), INET_DIAG_SKMEMINFO). States are of net/ipv4/tcp.c:
+CLOSE-WAIT is a socket that its program has not closed, and never an orphan. Those of orphans are in orphan_suspects.
 """
 
 from collections.abc import Callable
@@ -13,22 +12,23 @@ from msgspec.structs import replace
 from agent.core.case import Case
 from agent.core.evidence import delta_evidence
 from agent.core.model import Cause, Confidence, Evidence, Finding
-from agent.core.owned import HELD_BY, SOCK_DIAG, Share, add_up, count_evidence, largest, only, size_evidence, totals
+from agent.core.orphan_suspects import (
+    orphans_come_of_short_connections,
+    orphans_wait_for_stalled_peers,
+    orphans_wait_for_vanished_peers,
+)
+from agent.core.owned import SOCK_DIAG, Share, count_evidence, largest, only, size_evidence, totals
 from agent.core.sight import attribution_incomplete, memory_without_sockets
 from agent.core.sockets import PeerTally, SocketGroup, SocketTable, State, Tally
+from agent.core.suspicion import counted, finding_about, is_most, table_of
 
 # A proxy has some dozens in passing; a leak has hundreds, and more than one in fifty of all sockets.
 _MANY_CLOSE_WAIT = 256
 _LEAK_SHARE = 50
 # The accept queue's bound was 128 for decades (somaxconn before 5.4): more than that waiting is no passing crowd.
 _MANY_WAITING = 128
-# Fewer orphans than this reach no limit that a kernel gives itself (4096 and a quarter of it); a few may hold much.
-_MANY_ORPHANS = 256
-# An orphan whose FIN alone is out is charged one page, one with a small answer two.
-_SMALL_ORPHAN_PAGES = 2
-# Below an eighth of its limit, nobody's memory is the trouble.
-_WEIGHT = 8
-_WEIGHT_WITHOUT_LIMIT_BYTES = 64 << 20
+# A page or two each is what a request that was not read yet takes: with so little, only their number counts.
+_MANY_OPEN, _SMALL_SOCKET_PAGES = 256, 2
 _MANY_OF_ONE_NETWORK = 1000
 _OWN_NETWORKS = tuple(
     map(
@@ -43,7 +43,7 @@ _OWN_NETWORKS = tuple(
 
 def one_owner_leaks_connections(case: Case) -> Finding | None:
     """Claim that one owner does not close: most CLOSE-WAIT sockets are its own, and they are many."""
-    table = _table(case)
+    table = table_of(case)
     share = largest(table, only("held", state="close_wait"))
     if share is None or 2 * share.holder.sockets < share.all_sockets:
         return None
@@ -51,29 +51,45 @@ def one_owner_leaks_connections(case: Case) -> Finding | None:
     if share.holder.sockets < max(_MANY_CLOSE_WAIT, all_sockets // _LEAK_SHARE):
         return None
     proof = count_evidence("CLOSE-WAIT", share.holder.sockets, share.all_sockets, "of all in CLOSE-WAIT")
-    return _finding("one_owner_leaks_connections", "tcp_memory", "likely", share, proof)
+    return finding_about("one_owner_leaks_connections", "tcp_memory", "likely", share, proof)
+
+
+def one_owner_holds_very_many_connections(case: Case) -> Finding | None:
+    """Claim that the number of one owner's open sockets is what most of the memory is: each holds next to nothing."""
+    table = table_of(case)
+    share = largest(table, only("held"), by="bytes")
+    if share is None or share.holder.sockets < _MANY_OPEN or not is_most(case, table, share.holder.bytes):
+        return None
+    each = share.holder.bytes // share.holder.sockets
+    if each > _SMALL_SOCKET_PAGES * case.gauges.page_bytes:
+        return None
+    proof = [
+        count_evidence("open sockets", share.holder.sockets, share.all_sockets, "of all open sockets"),
+        Evidence(name="one of them", value=each, unit="bytes", source=SOCK_DIAG),
+    ]
+    return finding_about("one_owner_holds_very_many_connections", "tcp_memory", "possible", share, *proof)
 
 
 def one_owner_does_not_read(case: Case) -> Finding | None:
     """Claim that data which arrived and waits for one owner is what most of the memory is."""
-    table = _table(case)
+    table = table_of(case)
     share = largest(table, _received, by="bytes")
-    if share is None or not _is_most(case, table, share.holder.bytes):
+    if share is None or not is_most(case, table, share.holder.bytes):
         return None
     unread = largest(table, _unread, by="bytes")
     proof = [size_evidence("received and not read", share.holder.bytes, totals(case, table).bytes)]
     if unread is not None and unread.name == share.name:
         proof.append(size_evidence("unread", unread.holder.bytes, None))
-    return _finding("one_owner_does_not_read", "tcp_memory", "likely", share, *proof)
+    return finding_about("one_owner_does_not_read", "tcp_memory", "likely", share, *proof)
 
 
 def accept_queue_not_drained(case: Case) -> Finding | None:
     """Claim that connections wait to be accepted: at least half of a queue, or most of the memory."""
-    table = _table(case)
+    table = table_of(case)
     listener = max(table.listeners, key=lambda each: each.waiting, default=None)
     share = largest(table, only("queued"), by="bytes")
     full = listener is not None and listener.waiting >= _MANY_WAITING and 2 * listener.waiting >= listener.backlog
-    heavy = share is not None and _is_most(case, table, share.holder.bytes)
+    heavy = share is not None and is_most(case, table, share.holder.bytes)
     if not full and not heavy:
         return None
     proof = []
@@ -84,83 +100,30 @@ def accept_queue_not_drained(case: Case) -> Finding | None:
         proof.append(size_evidence("held by connections nobody accepted", share.all_bytes, totals(case, table).bytes))
     if case.deltas.get("ListenOverflows", 0) > 0:
         proof.append(delta_evidence(case, "ListenOverflows"))
-    return _finding("accept_queue_not_drained", "tcp_memory", "likely", share, *proof)
+    return finding_about("accept_queue_not_drained", "tcp_memory", "likely", share, *proof)
 
 
 def peers_take_data_slowly(case: Case) -> Finding | None:
     """Claim that data which the peers of one owner do not take is what most of the memory is."""
-    table = _table(case)
+    table = table_of(case)
     share = largest(table, _queued_to_send, by="bytes")
-    if share is None or not _is_most(case, table, share.holder.bytes):
+    if share is None or not is_most(case, table, share.holder.bytes):
         return None
-    live = add_up(table, only("held"))
+    its = share.holder.sockets
+    probing, retransmitting = (_of_owner(table, share, what) for what in ("probing", "retransmitting"))
     proof = [
         size_evidence("queued to be sent", share.holder.bytes, totals(case, table).bytes),
-        count_evidence("peers with a zero window", live.probing, live.sockets, "of all open sockets"),
-        count_evidence("retransmitting", live.retransmitting, live.sockets, "of all open sockets"),
+        count_evidence("peers with a zero window", probing, its, "of its open sockets"),
+        count_evidence("retransmitting", retransmitting, its, "of its open sockets"),
     ]
     # What is on its way is queued as well: only a closed window proves that a peer does not take it.
-    sure: Confidence = "likely" if 4 * live.probing >= live.sockets else "possible"
-    return _finding("peers_take_data_slowly", "tcp_memory", sure, share, *proof)
-
-
-def orphans_wait_for_stalled_peers(case: Case) -> Finding | None:
-    """Claim that most orphans probe a zero window: their peers are alive and do not read."""
-    table = _table(case)
-    orphans = add_up(table, only("orphaned"))
-    if 2 * orphans.probing < orphans.sockets or not _are_many_orphans(case, table, orphans):
-        return None
-    proof = count_evidence("orphans with a zero-window probe", orphans.probing, orphans.sockets, "of all orphans")
-    share = largest(table, _counted("probing"))
-    return _finding("orphans_wait_for_stalled_peers", "orphans", "likely", share, proof)
-
-
-def orphans_wait_for_vanished_peers(case: Case) -> Finding | None:
-    """Claim that most orphans have data or a FIN out that nobody acknowledged.
-
-    A socket that sent its last byte a moment ago looks the same; sockets that gave up meanwhile make it likely.
-    """
-    table = _table(case)
-    orphans = add_up(table, only("orphaned"))
-    if 2 * orphans.retransmitting <= orphans.sockets or not _are_many_orphans(case, table, orphans):
-        return None
-    proof = [
-        count_evidence("orphans with a retransmit timer", orphans.retransmitting, orphans.sockets, "of all orphans")
-    ]
-    gave_up = case.deltas.get("TCPAbortOnTimeout", 0) > 0
-    if gave_up:
-        proof.append(delta_evidence(case, "TCPAbortOnTimeout"))
-    sure: Confidence = "likely" if gave_up else "possible"
-    share = largest(table, _counted("retransmitting"))
-    return _finding("orphans_wait_for_vanished_peers", "orphans", sure, share, *proof)
-
-
-def orphans_come_of_short_connections(case: Case) -> Finding | None:
-    """Claim a flood: many orphans with next to nothing in them, in several states, of one port."""
-    table = _table(case)
-    share = largest(table, only("orphaned"))
-    limit = case.gauges.orphan_limit
-    if share is None or share.all_sockets < max(_MANY_ORPHANS, (limit or 0) // _WEIGHT):
-        return None
-    states: dict[State, int] = {}
-    for group in table.groups:
-        for state, tally in group.orphaned.items():
-            states[state] = states.get(state, 0) + tally.sockets
-    mixed = sum(10 * count >= share.all_sockets for count in states.values()) > 1
-    small = share.all_bytes <= _SMALL_ORPHAN_PAGES * case.gauges.page_bytes * share.all_sockets
-    port, on_port = max(_orphans_by_port(table).items(), key=lambda item: item[1], default=(0, 0))
-    if not mixed or not small or 2 * on_port < share.all_sockets:
-        return None
-    each = Evidence(name="one orphan", value=share.all_bytes // share.all_sockets, unit="bytes", source=SOCK_DIAG)
-    spread = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    proof = Evidence(name="states", value=spread, source=SOCK_DIAG)
-    there = count_evidence(f"orphans on port {port}", on_port, share.all_sockets, "of all orphans")
-    return _finding("orphans_come_of_short_connections", "orphans", "likely", share, there, each, proof)
+    sure: Confidence = "likely" if 4 * probing >= its else "possible"
+    return finding_about("peers_take_data_slowly", "tcp_memory", sure, share, *proof)
 
 
 def one_network_holds_most(case: Case) -> Finding | None:
     """Claim that one foreign network has most connections of a service: a broken client, a gateway, or an attack."""
-    table = _table(case)
+    table = table_of(case)
     found = [(peer, group) for group in table.groups if group.port is not None for peer in _prevailing(group)]
     peer, group = max(found, key=lambda each: each[0].sockets, default=(None, None))
     if peer is None or group is None:
@@ -172,11 +135,12 @@ def one_network_holds_most(case: Case) -> Finding | None:
     ]
     cause: Cause = "orphans" if 2 * peer.orphans >= peer.sockets else "tcp_memory"
     share = largest(replace(table, groups=(group,)), only("held", "queued", "orphaned"))
-    return _finding("one_network_holds_most", cause, "possible", share, *proof)
+    return finding_about("one_network_holds_most", cause, "possible", share, *proof)
 
 
 SUSPECTS: tuple[Callable[[Case], Finding | None], ...] = (
     one_owner_leaks_connections,
+    one_owner_holds_very_many_connections,
     one_owner_does_not_read,
     accept_queue_not_drained,
     peers_take_data_slowly,
@@ -199,10 +163,6 @@ def suspect(case: Case) -> tuple[Finding, ...]:
 # --- parts ----------------------------------------------------------------------------------------------------------
 
 
-def _table(case: Case) -> SocketTable:
-    return case.snapshot.sockets or SocketTable()
-
-
 def _received(where: str, state: State, tally: Tally) -> Tally | None:
     return replace(tally, bytes=tally.rmem_bytes) if where == "held" and state != "listen" else None
 
@@ -215,27 +175,10 @@ def _queued_to_send(where: str, _: State, tally: Tally) -> Tally | None:
     return replace(tally, bytes=tally.wmem_bytes) if where == "held" else None
 
 
-def _counted(what: str) -> Callable[[str, State, Tally], Tally | None]:
-    return lambda where, _, tally: replace(tally, sockets=getattr(tally, what)) if where == "orphaned" else None
-
-
-def _is_most(case: Case, table: SocketTable, size: int) -> bool:
-    """Say whether these bytes are at least half of all, and all of them enough to matter."""
-    total, limits = totals(case, table).bytes, case.gauges.limits_bytes
-    enough = limits[2] // _WEIGHT if limits and limits[2] > 0 else _WEIGHT_WITHOUT_LIMIT_BYTES
-    return total >= enough and 2 * size >= total
-
-
-def _are_many_orphans(case: Case, table: SocketTable, orphans: Tally) -> bool:
-    return orphans.sockets >= _MANY_ORPHANS or (orphans.sockets > 0 and _is_most(case, table, orphans.bytes))
-
-
-def _orphans_by_port(table: SocketTable) -> dict[int, int]:
-    ports: dict[int, int] = {}
-    for group in table.groups:
-        if group.port is not None:
-            ports[group.port] = ports.get(group.port, 0) + group.orphans
-    return ports
+def _of_owner(table: SocketTable, owner: Share, what: str) -> int:
+    """Count how many open sockets of an owner are ``probing`` or ``retransmitting``; of those where it has most."""
+    most = largest(table, counted(what, "held"))
+    return most.holder.sockets if most and most.name == owner.name else 0
 
 
 def _prevailing(group: SocketGroup) -> list[PeerTally]:
@@ -254,10 +197,3 @@ def _is_own(network: str) -> bool:
 
 def _covers(own: IPv4Network | IPv6Network, named: IPv4Network | IPv6Network) -> bool:
     return own.version == named.version and named.network_address in own
-
-
-def _finding(claim: str, cause: Cause, sure: Confidence, share: Share | None, *proof: Evidence) -> Finding:
-    """Put a claim together with its numbers, and the name behind them where there is one."""
-    named = share is not None and share.name is not None
-    owner = (Evidence(name=HELD_BY, value=share.name or "", source=SOCK_DIAG),) if share and named else ()
-    return Finding(claim=claim, cause=cause, confidence=sure, evidence=(*owner, *proof))

@@ -10,9 +10,13 @@ of the rise counts, from the last reading at 70 % of the peak to the first at 90
     in a step         within 10 min, and high ever since            a deployment, a peer or a firewall that changed
     within minutes    within 10 min, the peak just reached          a pool that fills up
 
+The last hour is asked first; where it is flat, or begins in the middle of a growth, the six hours before the event, two
+days, two weeks and three months, in which the samples are ever fewer (core.thinning).
+
 A history that is flat, or has a hole where the rise was, shows nothing, and nothing is said.
 """
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import pairwise
 from statistics import median
@@ -21,7 +25,7 @@ from typing import Literal, NamedTuple
 from agent.core.case import Case, seconds_between
 from agent.core.gauge import mem_unit_bytes
 from agent.core.model import Cause, Evidence, Finding
-from agent.core.words import bytes_text, count_text, duration_text
+from agent.core.words import bytes_text, count_text, duration_text, moment_text
 
 Shape = Literal["at_once", "in_a_step", "within_minutes", "slowly"]
 What = Literal["orphans", "memory"]
@@ -39,6 +43,10 @@ _LEAST_PART = 0.15
 # Where the last third is mostly lower than this, a burst came on top.
 _LAST_THIRD = 0.6
 _HOUR = 3600.0
+# What the last hour does not show is looked for in the longer times that the thinned history still has.
+_SPANS = (_HOUR, 6 * _HOUR, 48 * _HOUR, 14 * 24 * _HOUR, 90 * 24 * _HOUR)
+_STEP = 6
+_NEAR_BEGIN = 0.2
 
 
 class Trend(NamedTuple):
@@ -76,7 +84,7 @@ def trends(case: Case) -> tuple[Trend, ...]:
     if not orphans_high and not memory_high:
         return ()
     taken_at, unit = case.snapshot.taken_at, mem_unit_bytes(case.kernel, case.gauges.page_bytes)
-    times = [(-seconds_between(sample.at, taken_at), sample) for sample in (*case.samples, case.last)]
+    times = [*case.samples, (-seconds_between(case.last.at, taken_at), case.last)]
     found = []
     if orphans_high:
         found.append(_trend(case, "orphans", [_Reading(t, s.at, s.orphan) for t, s in times if s.orphan is not None]))
@@ -87,42 +95,62 @@ def trends(case: Case) -> tuple[Trend, ...]:
     return tuple(trend for trend in found if trend is not None)
 
 
-def rises(case: Case) -> tuple[Finding, ...]:
+def rises(found: Iterable[Trend]) -> tuple[Finding, ...]:
     """Show every trend with its evidence."""
-    return tuple(_finding(trend) for trend in trends(case))
+    return tuple(_finding(trend) for trend in found)
 
 
-def since_text(case: Case) -> str:
+def since_text(found: Iterable[Trend], case: Case) -> str:
     """Say in one sentence since when it has been so; "" where the history does not show it."""
-    return next((_sentence(trend, case) for trend in trends(case)), "")
+    return next((_sentence(trend, case) for trend in found), "")
 
 
 def _trend(case: Case, what: What, series: list[_Reading]) -> Trend | None:
+    """Find the way to the peak in the shortest time that shows it: the last hour, else ever longer ones."""
     age = case.age_seconds
     moment = -age if age is not None and abs(age) <= _AROUND_SECONDS else 0.0
     series.sort(key=lambda each: (each.second, each.value))
     ends = [each for each in series if each.second >= moment - _AROUND_SECONDS]
-    if not ends:
+    peak = max(ends, key=lambda each: each.value, default=None)
+    if peak is None or peak.value <= 0:
         return None
-    peak = max(ends, key=lambda each: each.value)
+    found: Trend | None = None
+    for seconds in _SPANS:
+        span = [each for each in series if each.second >= moment - seconds]
+        found = _trend_in(what, span, peak, seconds) or found
+        if found and not _may_be_older(found, span):
+            break
+    return found
+
+
+def _may_be_older(trend: Trend, span: Sequence[_Reading]) -> bool:
+    """Tell whether a growth begins so near the beginning of the readings that it may have begun before them."""
+    start = next((each.second for each in span if each.at == trend.since), span[0].second)
+    return trend.shape == "slowly" and start - span[0].second <= _NEAR_BEGIN * trend.seconds
+
+
+def _trend_in(what: What, series: list[_Reading], peak: _Reading, span: float) -> Trend | None:
     before = [each for each in series if each.second < peak.second]
-    if not before or peak.value <= 0:
+    if not before:
         return None
     low = next((each for each in reversed(before) if each.value <= _LOW * peak.value), None)
     slow = _slow_growth(what, before, peak)
-    shape = _shape_of_rise(series, low, peak) if low else None
+    shape = _shape_of_rise(series, low, peak, span) if low else None
     return _made(what, shape, low, peak, at_least=False) if low and shape and not slow else slow
 
 
-def _shape_of_rise(series: list[_Reading], low: _Reading, peak: _Reading) -> Shape | None:
-    """Name a rise of at most ten minutes; None when it took longer."""
+def _shape_of_rise(series: list[_Reading], low: _Reading, peak: _Reading, span: float) -> Shape | None:
+    """Name a rise of at most ten minutes, or a step long ago; None when it took longer."""
     high = next(each for each in series if each.second > low.second and each.value >= _HIGH * peak.value)
     rise = high.second - low.second
+    last_high = max(each.second for each in series if each.value >= _LOW * peak.value)
+    stayed = last_high - high.second
+    # Old readings are half an hour apart: what has stayed for much longer than it took to come is a step all the same.
+    is_step = stayed >= _STAYED_SECONDS and (rise <= _SLOWLY_SECONDS or (span > _HOUR and stayed >= _STEP * rise))
+    if is_step:
+        return "in_a_step"
     if rise > _SLOWLY_SECONDS:
         return None
-    last_high = max(each.second for each in series if each.value >= _LOW * peak.value)
-    if last_high - high.second >= _STAYED_SECONDS:
-        return "in_a_step"
     return "at_once" if rise <= _AT_ONCE_SECONDS else "within_minutes"
 
 
@@ -176,7 +204,7 @@ def _finding(trend: Trend) -> Finding:
 
 def _sentence(trend: Trend, case: Case) -> str:
     what, have = ("Orphans", "have") if trend.what == "orphans" else ("TCP memory", "has")
-    since = _moment_text(trend.since, case.snapshot.taken_at)
+    since = moment_text(trend.since, case.snapshot.taken_at)
     if trend.shape == "slowly":
         rate = round(trend.grown * _HOUR / trend.seconds)
         an_hour = count_text(rate) if trend.what == "orphans" else bytes_text(rate)
@@ -186,9 +214,3 @@ def _sentence(trend: Trend, case: Case) -> str:
         return f"{what} rose in a step after {since}, and stayed high."
     within = duration_text(max(trend.seconds, 1.0))
     return f"{what} rose within {within} after {since}."
-
-
-def _moment_text(at: datetime, now: datetime) -> str:
-    zone = at.tzname() or "UTC"
-    day = "" if at.date() == now.date() else f"{at.date().isoformat()} "
-    return f"{day}{at:%H:%M} {zone}"

@@ -4,6 +4,7 @@ r"""Numbers, spans of time and foreign text in a form that people can read and t
 """
 
 import unicodedata
+from datetime import datetime
 
 _KIBI = 1024
 _UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
@@ -48,6 +49,21 @@ def duration_text(seconds: float) -> str:
         return _pair(whole // _HOUR, "h", whole % _HOUR // _MINUTE, "min")
     days = whole // _DAY
     return _pair(days, "day" if days == 1 else "days", whole % _DAY // _HOUR, "h")
+
+
+def moment_text(at: datetime, now: datetime) -> str:
+    """Say a moment by its clock and zone, with the date on another day than ``now``."""
+    local = in_zone_of(at, now)
+    day = "" if local.date() == now.date() else f"{local.date().isoformat()} "
+    return f"{day}{local:%H:%M} {local.tzname() or 'UTC'}"
+
+
+def in_zone_of(at: datetime, now: datetime) -> datetime:
+    """Turn a moment to the zone of another, if both have one; at the ends of the calendar it stays as it is."""
+    try:
+        return at.astimezone(now.tzinfo) if at.tzinfo and now.tzinfo else at
+    except OverflowError:
+        return at
 
 
 def percent_text(value: int, limit: int) -> str | None:

@@ -13,9 +13,9 @@ from agent.core import procfs
 from agent.core.census import Census
 from agent.core.grouping import Grouped, group
 from agent.core.readings import Gap
-from agent.core.sockets import ROOT_CGROUP, STATES, Namespace, Process, SocketTable, State, has_cgroup
+from agent.core.sockets import ROOT_CGROUP, STATES, FullGroup, Namespace, Process, SocketTable, State, has_cgroup
 from agent.core.words import count_text
-from agent.probe import namespaces, owners, sockdiag
+from agent.probe import cgroups, namespaces, owners, sockdiag
 from agent.probe.pagesize import is_this_host
 from agent.probe.reading import Reading
 
@@ -35,13 +35,13 @@ def take_sockets(
     deadline_seconds: float,
     *,
     names: owners.Names | None = None,
-    other_namespaces: bool = False,
+    other_namespaces: bool = True,
     clock: Clock = time.monotonic,
 ) -> SocketTable:
     """Count all TCP sockets in sight and find out whose they are, within so many seconds.
 
-    ``names`` remembers cgroups from one time to the next; ``other_namespaces`` looks into those as well (which needs
-    CAP_SYS_ADMIN). Never raises for what a host can look like: what could not be had is among the gaps.
+    ``names`` remembers cgroups from one time to the next; ``other_namespaces`` looks into those as well, where that is
+    permitted. Never raises for what a host can look like: what could not be had is among the gaps.
     """
     if not is_this_host(proc_root):
         return SocketTable(gaps=(Gap(what=sockdiag.WHAT, why=NOT_THIS_HOST),))
@@ -50,10 +50,8 @@ def take_sockets(
     census = Census(_ephemeral_ports(Reading(proc_root)))
     gaps = _dump_here(census, began + DUMP_SHARE * deadline_seconds, clock)
     complete = not gaps
-    spaces = namespaces.find_namespaces(proc_root, deadline, clock)
-    if other_namespaces and complete:
-        spaces, refused = _dump_there(proc_root, spaces, census, deadline, clock)
-        gaps += refused
+    counted = census if other_namespaces and complete else None
+    spaces, refused = _look_elsewhere(proc_root, counted, deadline, clock)
     grouped = group(census)
     paths, missed = _find_paths(proc_root, grouped, names or owners.Names(), deadline, clock)
     processes, unseen = _find_processes(proc_root, grouped, deadline, clock)
@@ -65,10 +63,11 @@ def take_sockets(
         peers=grouped.peers,
         minisocks=_by_name(census.minisocks),
         namespaces=tuple(spaces),
+        full_groups=_find_full_groups(proc_root, paths) if clock() < deadline else (),
         sockstat=sockstat,
         took_seconds=round(clock() - began, 6),
         complete=complete,
-        gaps=(*gaps, *missed, *unseen),
+        gaps=(*gaps, *refused, *missed, *unseen),
     )
 
 
@@ -86,19 +85,31 @@ def _dump_here(census: Census, deadline: float, clock: Clock) -> list[Gap]:
         return sockdiag.dump(netlink, census, deadline, clock)
 
 
+def _look_elsewhere(
+    proc_root: Path, census: Census | None, deadline: float, clock: Clock
+) -> tuple[list[Namespace], list[Gap]]:
+    """Find the other namespaces, and count their sockets where there is a census for them."""
+    spaces = namespaces.find_namespaces(proc_root, deadline, clock)
+    return (spaces, []) if census is None else _dump_there(proc_root, spaces, census, deadline, clock)
+
+
 def _dump_there(
     proc_root: Path, spaces: list[Namespace], census: Census, deadline: float, clock: Clock
 ) -> tuple[list[Namespace], list[Gap]]:
     """Count the sockets of the other namespaces too; those that were reached get their numbers."""
     reached: list[Namespace] = []
     gaps: dict[Gap, None] = {}
+    permitted = True
     for number, space in enumerate(spaces, start=1):
-        if number > DUMPED_AT_MOST or clock() > deadline:
+        if not permitted or number > DUMPED_AT_MOST or not space.inuse or clock() > deadline:
             reached.append(space)
             continue
         netlink = namespaces.open_in(proc_root, space)
         if isinstance(netlink, Gap):
-            gaps[netlink] = None
+            # Without permission for one there is none for any, and core.holders tells how much that hides.
+            permitted = netlink not in namespaces.FORBIDDEN
+            if permitted:
+                gaps[netlink] = None
             reached.append(space)
             continue
         census.enter(number, _ephemeral_ports(Reading(proc_root)))
@@ -126,6 +137,11 @@ def _find_paths(
     if ROOT_CGROUP not in paths:
         gaps.append(Gap(what="names of cgroups", why="the time for it was over before all were looked at"))
     return names.recall(wanted) | paths, gaps
+
+
+def _find_full_groups(proc_root: Path, paths: dict[int, str]) -> tuple[FullGroup, ...]:
+    root = owners.unified_root(proc_root)
+    return () if root is None else tuple(cgroups.full_groups(root, paths.values()))
 
 
 def _find_processes(

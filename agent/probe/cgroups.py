@@ -6,17 +6,20 @@ limit of their own on TCP memory, ``memory.kmem.tcp.*``; hitting it prints the k
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
 from agent.core import procfs
 from agent.core.readings import Gap
+from agent.core.sockets import FullGroup
 from agent.probe.files import Unreadable, read_text, readable_name
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 GROUPS_AT_MOST = 256
 DEPTH_AT_MOST = 5
+# From here on the kernel reclaims all the time, and sockets feel it.
+FULL = 0.9
 # Unlimited is LONG_MAX rounded down to whole pages, or LLONG_MAX on older kernels: no host has an eighth of that.
 UNLIMITED_BYTES = 2**60
 
@@ -27,6 +30,46 @@ def socket_memory(root: Path, gaps: list[Gap]) -> tuple[dict[str, int], int | No
         return _read_unified(root, gaps), None
     hierarchy = root / "memory"
     return _read_version_1(hierarchy, gaps) if hierarchy.is_dir() else ({}, None)
+
+
+def full_groups(root: Path, paths: Iterable[str]) -> list[FullGroup]:
+    """Find those of these cgroups of version 2, and above them, whose memory is at nine tenths of a limit of their own.
+
+    The fullest comes first. A group without a limit, or that is gone, is none; nothing here leaves a gap, since only
+    some groups have the files.
+    """
+    above = {str(each) for path in paths for each in (Path(path), *Path(path).parents)} - {"/"}
+    found = [group for path in sorted(above)[:GROUPS_AT_MOST] if (group := _full_group(root, path)) is not None]
+    return sorted(found, key=lambda group: group.current_bytes / group.limit_bytes, reverse=True)
+
+
+def _full_group(root: Path, path: str) -> FullGroup | None:
+    group = root / path.lstrip("/")
+    current = _lenient(group / "memory.current")
+    limits = [limit for name in ("memory.max", "memory.high") if (limit := _lenient(group / name))]
+    if current is None or not limits or current < FULL * min(limits):
+        return None
+    stat = read_text(group / "memory.stat")
+    events = read_text(group / "memory.events")
+    return FullGroup(
+        path=path,
+        current_bytes=current,
+        limit_bytes=min(limits),
+        sock_bytes=None if isinstance(stat, Unreadable) else procfs.parse_memory_stat(stat),
+        refused=None if isinstance(events, Unreadable) else _refusals(events),
+    )
+
+
+def _lenient(path: Path) -> int | None:
+    """Read a number; "max" is none, and so is what cannot be read."""
+    text = read_text(path)
+    return int(text) if not isinstance(text, Unreadable) and text.strip().isdecimal() and text.isascii() else None
+
+
+def _refusals(events: str) -> int:
+    """Add up how often the limits were hit, in lines like "high 3" and "max 12"."""
+    counts = dict(line.split(" ", 1) for line in events.splitlines() if " " in line)
+    return sum(int(counts[name]) for name in ("max", "high") if counts.get(name, "").isdecimal())
 
 
 def _read_unified(root: Path, gaps: list[Gap]) -> dict[str, int]:

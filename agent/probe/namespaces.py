@@ -1,10 +1,12 @@
 """The network namespaces of a host: namespaces(7), network_namespaces(7), setns(2).
 
 Each has its own /proc/PID/net. The inode number of a file there tells namespaces apart, and sockstat counts the
-sockets in them, both without any privilege; to look at the sockets themselves takes CAP_SYS_ADMIN.
+sockets in them, both without any privilege; to look at the sockets themselves takes CAP_SYS_ADMIN for setns(), and
+CAP_SYS_PTRACE to open the namespace of a process of somebody else (ptrace(2), PTRACE_MODE_READ_FSCREDS).
 """
 
 import ctypes
+import errno
 import os
 import socket
 import threading
@@ -74,6 +76,9 @@ def _enter(path: str) -> Gap | None:
 
 def _refused(code: int | None) -> Gap:
     return Gap(what="sockets of other network namespaces", why=f"cannot be entered: {os.strerror(code or 0)}")
+
+
+FORBIDDEN = (_refused(errno.EPERM), _refused(errno.EACCES))
 
 
 def _identity(proc_root: Path, process: str) -> int | None:

@@ -2,5 +2,6 @@
 
 from agent.store.disk import StoreError
 from agent.store.incidents import NoSuchIncident, Pending, Store
+from agent.store.kept import keep_samples, read_around
 
-__all__ = ["NoSuchIncident", "Pending", "Store", "StoreError"]
+__all__ = ["NoSuchIncident", "Pending", "Store", "StoreError", "keep_samples", "read_around"]

@@ -57,13 +57,13 @@ class Store:
         self.directory = directory
         self.settings = settings or StoreSettings()
         self._incidents = directory / "incidents"
-        self._history = History(directory / "history")
+        self.samples = History(directory / "history")
 
     def open_for_writing(self) -> int:
         """Make the directories and take the lock (the returned descriptor); StoreError says why it cannot be."""
         try:
             make_directory(self._incidents)
-            make_directory(self._history.directory)
+            make_directory(self.samples.directory)
             return hold_lock(self.directory)
         except OSError as error:
             raise StoreError(f"{self.directory}: not writable ({error.strerror}); see sockmem-agent doctor") from error
@@ -165,7 +165,7 @@ class Store:
 
     def history(self, start: datetime, end: datetime) -> tuple[Sample, ...]:
         """Read the samples taken from ``start`` to ``end``, oldest first."""
-        return self._history.read(start, end)
+        return self.samples.read(start, end)
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
@@ -226,7 +226,7 @@ class Store:
 
     def append_sample(self, sample: Sample) -> None:
         """Add a sample to the history."""
-        self._history.append(sample)
+        self.samples.append(sample)
 
     # --- start and upkeep -------------------------------------------------------------------------------------------
 
@@ -265,7 +265,7 @@ class Store:
         """Remove what retention no longer keeps, oldest first, and return the ids."""
         if not self._incidents.is_dir():
             return []
-        self._history.prune(now, dry_run=dry_run)
+        self.samples.prune(now, dry_run=dry_run)
         return retention.prune(self, self.settings, now, dry_run=dry_run)
 
     # --- inside -----------------------------------------------------------------------------------------------------

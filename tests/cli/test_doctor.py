@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agent.cli import doctor, group
+from agent.cli.reach import SHIPPED
 
 Run = Callable[..., Result]
 
@@ -21,6 +22,10 @@ NAMES = [
     "/proc",
     "sock_diag",
     "cgroup ids",
+    "unit of orphans",
+    "memory of groups",
+    "processes",
+    "other namespaces",
     "clock",
     "channel term",
 ]
@@ -58,7 +63,18 @@ def test_json_is_one_document_with_every_check(run: Run) -> None:
     document = json.loads(run("--json").stdout)
 
     assert NAMES == [check["name"] for check in document["checks"]]
-    assert {"name", "status", "detail", "mend"} == set(document["checks"][0])
+    assert {"name", "status", "detail", "mend", "drop_in"} == set(document["checks"][0])
+
+
+def test_the_lines_that_would_add_something_are_told_whole(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "read_rights", lambda: SHIPPED)
+    shown, document = run().stdout, json.loads(run("--json").stdout)
+
+    (processes,) = [check for check in document["checks"] if check["name"] == "processes"]
+    assert "For processes: systemctl edit sockmem-agent.service" in shown
+    assert "".join(f"    {line}\n" for line in processes["drop_in"]) in shown
+    assert {"capabilities": [], "enters_namespaces": False, "source": SHIPPED.source} == document["service"]
+    assert SHIPPED.source in shown
 
 
 def test_the_exit_status_is_1_with_a_fail_and_0_without(run: Run, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from agent.core.delivery import Receipt
 from agent.core.model import Advice, Diagnosis, Event, Finding, LogRecord, Notice, Sample, Snapshot
 from agent.core.readings import Sockstat, TcpSockstat
 from agent.core.settings import StoreSettings
-from agent.store import Pending, Store
+from agent.store import Pending, Store, keep_samples
 
 Run = Callable[..., Result]
 Keep = Callable[..., str]
@@ -474,3 +474,31 @@ def test_nothing_is_made_by_looking(tmp_path: Path) -> None:
 
     assert result.stdout == f"no incidents in {missing}, which is not there\n"
     assert not Path(missing).exists()
+
+
+def test_report_takes_its_charts_from_what_is_kept_with_an_old_incident(
+    run: Run, keep: Keep, store: Store, clock: Callable[[], datetime]
+) -> None:
+    incident_id = keep()
+    samples = [
+        Sample(at=clock.time + timedelta(seconds=seconds), orphan=4_321, mem=1_000) for seconds in range(-600, 0, 10)
+    ]
+    keep_samples(store.path(incident_id), samples)
+
+    assert "4,321 at first" in run("report", "last", "--output", "-").stdout
+    assert "orphan" in run("show", "last").stdout
+
+
+def test_show_draws_the_days_before_from_what_the_hours_have_left(
+    run: Run, keep: Keep, store: Store, clock: Callable[[], datetime]
+) -> None:
+    keep()
+    before = run("show", "last").stdout
+    for hours in range(40, 2, -1):
+        store.append_sample(Sample(at=clock.time - timedelta(hours=hours), orphan=1_234, mem=1_000))
+    store.samples.keep_remains(clock.time)
+    after = run("show", "last").stdout
+
+    first = f"{(clock.time - timedelta(hours=40)).astimezone():%Y-%m-%d %H:%M} to "
+    assert first not in before
+    assert first in after

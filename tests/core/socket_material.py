@@ -5,7 +5,18 @@ from typing import Any
 from hypothesis import strategies as st
 
 from agent.core.readings import Sockstat, TcpSockstat
-from agent.core.sockets import STATES, Listener, Namespace, PeerTally, Process, SocketGroup, SocketTable, State, Tally
+from agent.core.sockets import (
+    STATES,
+    FullGroup,
+    Listener,
+    Namespace,
+    PeerTally,
+    Process,
+    SocketGroup,
+    SocketTable,
+    State,
+    Tally,
+)
 
 NGINX, SHOP = 3001, 3002
 PATHS = {1: "/", NGINX: "/system.slice/nginx.service", SHOP: "/system.slice/shop.service"}
@@ -80,6 +91,10 @@ tables = st.builds(
     namespaces=st.lists(st.builds(Namespace, process=processes.filter(bool), inuse=sums, number=sums), max_size=1).map(
         tuple
     ),
+    full_groups=st.lists(
+        st.builds(FullGroup, path=names, current_bytes=counts, limit_bytes=counts, sock_bytes=sums, refused=sums),
+        max_size=2,
+    ).map(tuple),
     sockstat=st.none() | st.builds(Sockstat, tcp=st.builds(TcpSockstat, orphan=sums, mem=sums, alloc=sums)),
     complete=st.booleans(),
 )

@@ -5,12 +5,14 @@ from material import GIB, make_event, make_sample, make_snapshot
 from agent.core.case import build_case
 from agent.core.causes import judge
 from agent.core.model import Event, Finding, Provenance, Sample, Snapshot
+from agent.core.past import look_back
 
 
 def findings_of(
     snapshot: Snapshot, *events: Event, history: tuple[Sample, ...] = ()
 ) -> tuple[list[str], tuple[Finding, ...]]:
-    findings = judge(build_case(snapshot, events, history))
+    case = build_case(snapshot, events, history)
+    findings = (*judge(case), *look_back(case).findings)
     return [finding.claim for finding in findings], findings
 
 

@@ -58,7 +58,7 @@ def test_nobody_is_blamed_who_is_not_known_to_hold_half(table: SocketTable) -> N
 def test_a_guess_is_told_as_one() -> None:
     listener = Listener(port=443, process=Process(pid=7, name="haproxy", cgroup="/system.slice/haproxy.service"))
     step = first(make_table(make_group(None, 443, fin_wait1=tally(500)), listeners=(listener,)))
-    assert step.action.startswith("Mend haproxy.service")
+    assert step.action.startswith("Mend haproxy.service (a guess: it serves port 443), which")
     assert "a guess" in step.why
     assert "a guess" not in first(make_table(make_group(fin_wait1=tally(500)))).why
 

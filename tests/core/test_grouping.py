@@ -50,6 +50,17 @@ def test_orphans_are_told_apart_by_what_they_wait_for() -> None:
     assert (3, 3, {}) == (group.orphans, group.sockets, group.held)
 
 
+def test_what_was_sent_again_three_times_is_unanswered_and_a_probe_is_not() -> None:
+    waiting = {"state": wire.FIN_WAIT1, "inode": 0}
+    group = only(
+        *(tcp(*usual(), **waiting, timer=wire.RETRANSMIT, retransmits=number) for number in (0, 1, 2, 3, 4, 255)),
+        tcp(*usual(), **waiting, timer=wire.PROBE, retransmits=9),
+        tcp(*usual(), **waiting, timer=wire.RETRANSMIT, retransmits=3, peer="2001:db8::7"),
+    )
+
+    assert {"fin_wait1": Tally(sockets=8, retransmitting=7, unanswered=4, probing=1)} == group.orphaned
+
+
 def test_half_closed_sockets_with_a_file_open_are_held() -> None:
     group = only(tcp(*usual(), state=wire.FIN_WAIT2, inode=5), tcp(*usual(), state=wire.CLOSE_WAIT, inode=6))
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.holders import holders
+from agent.core.holders import Order, holders
 from agent.core.model import Holder
 from agent.core.readings import Gap, Sockstat, TcpSockstat
 from agent.core.sockets import ROOT_CGROUP, Listener, Namespace, PeerTally, Process, SocketGroup, SocketTable, Tally
@@ -83,9 +83,68 @@ def test_without_a_cgroup_orphans_go_to_the_listener_on_their_port_and_that_is_t
     )
 
     assert [("haproxy.service", None, None), (None, None, None)] == names(found)
-    assert (31, 30) == (found[0].sockets, found[0].orphans)
+    assert (31, 30, True) == (found[0].sockets, found[0].orphans, found[0].guess)
     assert ["owners of orphans"] == [gap.what for gap in gaps]
     assert "30 on port 443 to haproxy.service" in gaps[0].why
+
+
+HAPROXY = Process(pid=812, name="haproxy", cgroup="/system.slice/haproxy.service")
+
+
+def guesses(*groups: SocketGroup, by: Order = "orphans", limit: int = 10) -> dict[str | None, bool]:
+    """Tell of every holder whether it is a guess, where haproxy listens on ports 80 and 443."""
+    listeners = tuple(Listener(port=port, cgroup=ROOT_CGROUP, process=HAPROXY) for port in (80, 443))
+    return {each.unit: each.guess for each in holders(table(*groups, listeners=listeners), None, limit, by=by)[0]}
+
+
+def test_what_a_cgroup_names_is_no_guess_and_the_remainder_never_is() -> None:
+    named = SocketGroup(cgroup=NGINX, port=8080, orphaned=orphans(30))
+    lost = SocketGroup(cgroup=ROOT_CGROUP, port=9999, orphaned=orphans(30))
+
+    assert {"nginx.service": False, "haproxy.service": False, None: False} == guesses(named, lost)
+
+
+def test_open_sockets_of_a_process_are_no_guess_and_without_one_they_are() -> None:
+    held = {"established": Tally(sockets=5, bytes=4096)}
+
+    assert not guesses(SocketGroup(port=443, held=held, process=HAPROXY))["haproxy.service"]
+    assert guesses(SocketGroup(port=443, held=held))["haproxy.service"]
+
+
+def test_connections_that_wait_for_their_listener_are_no_guess() -> None:
+    assert not guesses(SocketGroup(port=443, queued={"established": Tally(sockets=50)}))["haproxy.service"]
+
+
+def test_guess_is_about_what_is_short() -> None:
+    group = SocketGroup(
+        port=443,
+        process=HAPROXY,
+        held={"established": Tally(sockets=900, bytes=90_000)},
+        orphaned=orphans(40, 4096),
+    )
+
+    assert guesses(group, by="orphans")["haproxy.service"]
+    assert not guesses(group, by="bytes")["haproxy.service"]
+    assert not guesses(group, by="sockets")["haproxy.service"]
+
+
+def test_port_of_a_guess_comes_first() -> None:
+    listeners = tuple(Listener(port=port, process=HAPROXY) for port in (80, 443))
+    groups = (
+        SocketGroup(port=443, process=HAPROXY, held={"established": Tally(sockets=900)}),
+        SocketGroup(port=80, orphaned=orphans(40)),
+    )
+    (found, _), _ = holders(table(*groups, listeners=listeners), None, by="orphans")
+
+    assert (True, (80, 443)) == (found.guess, found.ports)
+
+
+def test_guesses_beyond_the_limit_are_no_guess_together() -> None:
+    first = SocketGroup(cgroup=NGINX, orphaned=orphans(30))
+
+    assert {"nginx.service": False, "1 others": False, None: False} == guesses(
+        first, SocketGroup(port=443, orphaned=orphans(5)), limit=1
+    )
 
 
 def test_process_outside_of_all_units_is_named_itself() -> None:

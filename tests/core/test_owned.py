@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from material import make_event, make_snapshot
 from socket_material import NGINX, SHOP, make_group, make_table, tally
@@ -5,7 +7,7 @@ from socket_material import NGINX, SHOP, make_group, make_table, tally
 from agent.core.case import build_case
 from agent.core.kmsg import detect
 from agent.core.model import Holder, LogRecord
-from agent.core.owned import add_up, largest, name_of, only, totals
+from agent.core.owned import add_up, guess_text, largest, name_of, only, totals
 from agent.core.sockets import Listener, Process
 
 TABLE = make_table(
@@ -39,7 +41,7 @@ def test_a_name_by_the_port_alone_is_a_guess_and_one_by_cgroup_is_none() -> None
     named = largest(TABLE, only("orphaned"))
     assert guessed
     assert named
-    assert ("haproxy.service", True, False) == (guessed.name, guessed.guessed, named.guessed)
+    assert ("haproxy.service", True, False) == (guessed.name, guessed.holder.guess, named.holder.guess)
 
 
 def test_what_belongs_to_nobody_has_no_name() -> None:
@@ -81,3 +83,15 @@ def test_a_name_with_the_kernels_words_does_not_look_like_the_kernel(words: str)
     name = name_of(Holder(unit=f"{words}", sockets=1, orphans=0, bytes=0))
     record = LogRecord(text=name or "", line=name or "", source="x", provenance="kernel", ordinal=1)
     assert None is detect(record)
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        ({"guess": True, "ports": (80, 443)}, "a guess: it serves port 80"),
+        ({"guess": True}, "a guess: no cgroup says so"),
+        ({"ports": (80,)}, ""),
+    ],
+)
+def test_a_guess_is_said_with_the_port_it_rests_on(facts: dict[str, Any], text: str) -> None:
+    assert text == guess_text(Holder(unit="nginx.service", sockets=1, orphans=1, bytes=0, **facts))

@@ -1,5 +1,6 @@
 from datetime import timedelta
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -123,13 +124,28 @@ def test_diagnosis_names_holders_when_there_are_some() -> None:
         summary="Many.",
         holders=(
             Holder(unit="nginx.service", sockets=70, orphans=60, bytes=4096, ports=(443,), peers=("192.0.2.1",)),
+            Holder(unit="haproxy.service", sockets=9, orphans=9, bytes=0, ports=(80,), guess=True),
             Holder(sockets=1, orphans=1, bytes=0),
         ),
     )
     text = diagnosis_text(diagnosis)
     assert "nginx.service" in text
     assert "70 sockets, 60 orphans, 4 KiB, ports 443, peers 192.0.2.1" in text
+    assert "a guess: it serves port 80; 9 sockets, 9 orphans" in text
     assert "nobody that could be named" in text
+
+
+def test_notice_says_that_its_holder_is_a_guess() -> None:
+    guess = Holder(unit="haproxy.service", sockets=9, orphans=9, bytes=0, ports=(80,), guess=True)
+    incident = make_incident()
+    diagnosis = replace(incident.diagnosis, holders=(guess, Holder(sockets=1, orphans=1, bytes=0)))
+    text = notice_text(make_notice(replace(incident, diagnosis=diagnosis)))
+    assert "haproxy.service (a guess: it serves port 80): 9 orphans, 9 sockets, 0 B" in text
+
+
+def test_holders_of_an_incident_from_before_there_were_guesses_can_be_read() -> None:
+    old = b'{"unit": "nginx.service", "sockets": 9, "orphans": 7, "bytes": 1}'
+    assert not msgspec.json.decode(old, type=Holder).guess
 
 
 def test_prose_stays_within_a_hundred_columns() -> None:

@@ -3,10 +3,12 @@ from typing import Any
 import pytest
 from material import GIB, make_event, make_sample, make_snapshot
 from msgspec.structs import replace
+from socket_material import make_table
 
 from agent.core.case import build_case
 from agent.core.model import Event, Finding, Sample, Snapshot
 from agent.core.readings import PressureStall
+from agent.core.sockets import FullGroup
 from agent.core.surroundings import SURROUNDINGS
 
 ROW = "MPTCP     2016     37      -1   NI       0   yes  kernel      y n y\n"
@@ -84,6 +86,21 @@ def test_a_cgroup_is_named_when_data_is_refused_far_below_the_limits() -> None:
     assert set() == refusing(press=True)
     assert set() == refusing(cgroup_sock_bytes={"/": 99})
     assert set() == refusing(counters={"TCPRcvQDrop": 1})
+
+
+def test_a_cgroup_that_is_full_is_likely_and_named_with_its_limit() -> None:
+    full = FullGroup(path="/system.slice/shop.service", current_bytes=99, limit_bytes=100, sock_bytes=60, refused=4)
+    table = make_table(full_groups=(full,))
+    before = (make_sample(10, TCPRcvQDrop=1),)
+    finding = found(make_snapshot(counters={"TCPRcvQDrop": 9}, sockets=table), history=before)[
+        "cgroup_presses_its_sockets"
+    ]
+
+    assert "likely" == finding.confidence
+    assert [("shop.service", None), (99, 100), (60, None), (4, None)] == [
+        (each.value, each.limit) for each in finding.evidence[1:]
+    ]
+    assert {} == found(make_snapshot(counters={"TCPRcvQDrop": 1}, sockets=table), history=before)
 
 
 def test_mptcp_takes_part_only_when_it_has_sockets() -> None:

@@ -57,6 +57,19 @@ def test_a_leak_is_many_in_close_wait_most_of_one_owner(
         assert [owner] == held_by(claims["one_owner_leaks_connections"])
 
 
+@pytest.mark.parametrize(
+    ("sockets", "each", "expected"),
+    [(52_000, 4096, True), (26_000, 8192, True), (26_000, 8193, False), (255, 4096, False), (40_000, 4096, False)],
+)
+def test_very_many_connections_are_most_of_the_memory_with_two_pages_each_at_most(
+    sockets: int, each: int, *, expected: bool
+) -> None:
+    mem = (400 if sockets > 255 else 1) * MB // 4096
+    claims = found(make_group(SHOP, None, to_port=6379, established=tally(sockets, each)), mem=mem, text="tcp_memory")
+    assert expected == ("one_owner_holds_very_many_connections" in claims)
+    assert not expected or ["shop.service"] == held_by(claims["one_owner_holds_very_many_connections"])
+
+
 def test_a_leak_spread_over_three_owners_accuses_none() -> None:
     groups = [make_group(each, 80, close_wait=tally(300)) for each in (NGINX, SHOP, 77)]
     assert "one_owner_leaks_connections" not in found(*groups)
@@ -85,6 +98,12 @@ def test_peers_that_take_data_slowly_are_proved_by_closed_windows() -> None:
     closed = found(make_group(established=tally(200, 2 * MB, probing=100, **sending)))["peers_take_data_slowly"]
     moving = found(make_group(established=tally(200, 2 * MB, probing=3, **sending)))["peers_take_data_slowly"]
     assert ("likely", "possible") == (closed.confidence, moving.confidence)
+
+
+def test_closed_windows_of_others_prove_nothing() -> None:
+    others = make_group(SHOP, 80, established=tally(300, 1000, probing=300))
+    writer = make_group(NGINX, 443, established=tally(200, 2 * MB, wmem_bytes=400 * MB, probing=3))
+    assert "possible" == found(writer, others)["peers_take_data_slowly"].confidence
 
 
 @pytest.mark.parametrize(
@@ -120,6 +139,14 @@ def test_vanished_peers_are_likely_when_sockets_gave_up_meanwhile() -> None:
 
 def flood(each: int = 4096, last_ack: int = 4000, port: int | None = 443) -> set[str]:
     return set(found(make_group(NGINX, port, fin_wait1=tally(8000, each), last_ack=tally(last_ack, each))))
+
+
+@pytest.mark.parametrize(("unanswered", "expected"), [(150, "likely"), (149, "possible")])
+def test_vanished_peers_are_likely_when_half_have_not_answered_three_times(unanswered: int, expected: str) -> None:
+    lost = make_group(fin_wait1=tally(300, retransmitting=300, unanswered=unanswered))
+    finding = found(lost)["orphans_wait_for_vanished_peers"]
+    assert expected == finding.confidence
+    assert (unanswered, 300) in [(each.value, each.limit) for each in finding.evidence]
 
 
 def test_short_connections_leave_small_orphans_in_mixed_states_on_one_port() -> None:

@@ -2,8 +2,10 @@
 
 from datetime import UTC, datetime, timedelta
 from math import sin
+from pathlib import Path
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from agent.core.delivery import Receipt
@@ -24,6 +26,7 @@ from agent.core.model import (
     Trigger,
 )
 from agent.core.readings import Gap, Sockstat, TcpProtocol, TcpSockstat
+from agent.core.sockets import Listener, PeerTally, Process, SocketGroup, SocketTable, Tally
 from agent.page.story import Story
 
 OPENED = datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC)
@@ -54,9 +57,10 @@ def make_story(cause: Kind = "too_many_orphans", **others: Any) -> Story:
     until = timedelta(minutes=7)
     event = make_event(cause)
     snapshots = tuple(_snapshots(cause))
+    snapshots = (*snapshots[:-1], (snapshots[-1][0], replace(snapshots[-1][1], sockets=make_table())))
     samples = make_samples(cause)
     last = replace(event, at=OPENED + until)
-    judged = diagnose(snapshots[-1][1], (last,), samples[:-72])
+    judged = diagnose(replace(snapshots[-1][1], sockets=None), (last,), (*make_days(), *samples[:-72]))
     gaps = tuple(gap for gap in judged.gaps if gap.what != "holders")
     judged = replace(judged, holders=HOLDERS, gaps=gaps)
     top = max((s for s in map(sample_of, (s for _, s in snapshots))), key=lambda s: s.orphan or 0)
@@ -82,7 +86,26 @@ def make_story(cause: Kind = "too_many_orphans", **others: Any) -> Story:
         notices=("notice-001.json", "notice-002.json"),
     )
     incident = replace(incident, **others)
-    return Story(incident, snapshots, samples, tuple(_notices(incident)), zone=UTC)
+    return Story(incident, snapshots, samples, make_days(), tuple(_notices(incident)), zone=UTC)
+
+
+def make_days() -> tuple[Sample, ...]:
+    """Make what the hours of the two weeks before have left: low at night, and every evening a peak that grows."""
+    found = []
+    for hour in range(14 * 24, 1, -1):
+        at = OPENED.replace(minute=0, second=0) - timedelta(hours=hour)
+        peak = 400 + 40 * (14 - hour // 24) + 2400 * max(0.0, sin((at.hour - 13) / 24 * 6.283)) ** 2
+        mem = int(7_900 + peak * 1.55)
+        for minute, share in ((7, 1.0), (41, 0.6)):
+            when = at + timedelta(minutes=minute)
+            found.append(Sample(at=when, boot_id=BOOT, orphan=int(peak * share), mem=int(mem * share)))
+    return tuple(found)
+
+
+def make_table() -> SocketTable:
+    """Take the sockets of a scenario: nginx with clients that have stalled."""
+    path = Path(__file__).parents[1] / "scenarios" / "held-by-nginx-stalled-clients" / "sockets.json"
+    return msgspec.json.decode(path.read_bytes(), type=SocketTable)
 
 
 def make_event(cause: Kind = "too_many_orphans", provenance: Provenance = "kernel") -> Event:
@@ -186,7 +209,10 @@ def make_hostile_story() -> Story:
     incident = replace(
         story.incident, host=bad, kernel=bad, summary=bad, diagnosis=judged, first_event=event, boot_id=bad
     )
-    snapshot = replace(story.snapshots[0][1], host=bad, kernel=bad, raw={bad: f"{bad}\n{bad}"}, gaps=(gap,))
+    table = make_hostile_table(bad)
+    snapshot = replace(
+        story.snapshots[0][1], host=bad, kernel=bad, raw={bad: f"{bad}\n{bad}"}, gaps=(gap,), sockets=table
+    )
     name, notice, receipts = story.notices[0]
     told = {key: replace(receipt, detail=bad) for key, receipt in receipts.items()}
     return story._replace(
@@ -194,6 +220,27 @@ def make_hostile_story() -> Story:
         snapshots=((bad, snapshot),),
         notices=((name, replace(notice, reason=bad, channels=(*notice.channels, bad)), told),),
         unread=(gap,),
+    )
+
+
+def make_hostile_table(bad: str) -> SocketTable:
+    """Put a hostile text into every name of a table."""
+    process = Process(pid=1, name=bad, cgroup=bad)
+    group = SocketGroup(
+        cgroup=77,
+        port=443,
+        held={"established": Tally(sockets=3, bytes=4096)},
+        peers=(PeerTally(network=bad, sockets=3),),
+        peers_counted=1,
+        process=process,
+    )
+    return SocketTable(
+        groups=(group,),
+        listeners=(Listener(port=443, cgroup=77, process=process),),
+        paths={77: bad},
+        peers=(PeerTally(network=bad, sockets=3),),
+        complete=True,
+        gaps=(Gap(what=bad, why=bad),),
     )
 
 

@@ -1,7 +1,8 @@
 """A service that treats its connections badly, as a process of its own: ``python subject.py``, commands on stdin.
 
-Each command is a line and is answered by one: ``listen`` (the port), ``accept N``, ``fill`` (send until every socket is
-full), ``close`` (all but the listener), ``connect PORT N``. It ends with its standard input, and all sockets with it.
+Each command is a line and is answered by one: ``listen [BACKLOG]`` (the port), ``accept N``, ``connect PORT N``,
+``fill`` (send until every socket is full), ``say BYTES`` (send so much on each), ``close`` (all but the listener). It
+ends with its standard input, and all sockets with it.
 """
 
 import os
@@ -16,7 +17,7 @@ def main() -> None:
         command, *arguments = line.split()
         answer = "done"
         if command == "listen":
-            listener = create_listener()
+            listener = create_listener(int(arguments[0]) if arguments else 128)
             answer = str(listener.getsockname()[1])
         elif command == "accept" and listener:
             kept += [listener.accept()[0] for _ in range(int(arguments[0]))]
@@ -24,6 +25,9 @@ def main() -> None:
             kept += [socket.create_connection(("127.0.0.1", int(arguments[0]))) for _ in range(int(arguments[1]))]
         elif command == "fill":
             fill(kept)
+        elif command == "say":
+            for each in kept:
+                each.sendall(bytes(int(arguments[0])))
         elif command == "close":
             for each in kept:
                 each.close()
@@ -31,11 +35,11 @@ def main() -> None:
         print(answer, flush=True)  # noqa: T201 - the answer
 
 
-def create_listener() -> socket.socket:
+def create_listener(backlog: int) -> socket.socket:
     """Listen on a port that is no ephemeral one, as a service does: it still tells the service when that has ended."""
     for port in range(20000 + os.getpid() * 7 % 8000, 32000):
         try:
-            return socket.create_server(("127.0.0.1", port), backlog=128)
+            return socket.create_server(("127.0.0.1", port), backlog=backlog)
         except OSError:
             continue
     raise SystemExit("no port is free")

@@ -13,8 +13,8 @@ from harness import wait_for
 
 from agent.core.holders import holders
 from agent.core.model import Holder
-from agent.core.sockets import SocketGroup, SocketTable
-from agent.probe import owners, sockdiag
+from agent.core.sockets import FullGroup, SocketGroup, SocketTable
+from agent.probe import cgroups, owners, sockdiag
 from agent.probe.attribution import take_sockets
 
 PROC = Path("/proc")
@@ -174,6 +174,16 @@ def test_outgoing_connections_are_the_units_too(cgroup: Path, start: Callable[..
     assert [(cgroup.stat().st_ino, 4)] == [(each.cgroup, each.sockets) for each in groups]
 
 
+def test_full_groups_are_looked_for_among_those_that_have_sockets(
+    cgroup: Path, start: Callable[..., Subject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start(cgroup).serve(1)
+    full = FullGroup(path=f"/{cgroup.name}", current_bytes=99, limit_bytes=100)
+    monkeypatch.setattr(cgroups, "full_groups", lambda _, paths: [full] if full.path in paths else [])
+
+    assert (full,) == look().full_groups
+
+
 def test_sockets_that_the_application_forgot_to_close_are_held(start: Callable[..., Subject]) -> None:
     subject = start()
     peers = [socket.create_connection(("127.0.0.1", subject.port)) for _ in range(7)]
@@ -251,7 +261,7 @@ def test_listener_in_the_table_has_its_process(start: Callable[..., Subject]) ->
     }
 
 
-def test_other_namespaces_are_out_of_sight_unless_asked_for() -> None:
+def test_other_namespaces_are_looked_into_unless_told_otherwise() -> None:
     script = Path(__file__).with_name("subject.py")
     code = (
         "import subprocess, sys; subprocess.run(['ip', 'link', 'set', 'lo', 'up'], check=True); "
@@ -271,7 +281,7 @@ def test_other_namespaces_are_out_of_sight_unless_asked_for() -> None:
         made.stdin.write(f"connect {port} 6\naccept 6\n")
         made.stdin.flush()
         assert ["done\n"] * 2 == [made.stdout.readline() for _ in range(2)]
-        hidden, shown = look(), look(other_namespaces=True)
+        hidden, shown = look(other_namespaces=False), look()
     finally:
         made.communicate()
 

@@ -3,8 +3,9 @@ from pathlib import Path
 import pytest
 
 from agent.core.readings import Gap
+from agent.core.sockets import FullGroup
 from agent.probe import cgroups
-from agent.probe.cgroups import socket_memory
+from agent.probe.cgroups import full_groups, socket_memory
 
 
 def plant(root: Path, files: dict[str, str]) -> Path:
@@ -99,3 +100,28 @@ def test_a_broken_limit_of_version_1_is_a_gap(tmp_path: Path) -> None:
 
     assert ({}, None) == socket_memory(tmp_path, gaps)
     assert ["'lots' is not an integer: 'lots'", "empty"] == [gap.why for gap in gaps]
+
+
+def plant_limited(root: Path, path: str, current: int, **files: str) -> None:
+    plant(root / path, {"memory.current": f"{current}\n", **{f"memory.{name}": text for name, text in files.items()}})
+
+
+def test_full_groups_are_those_near_a_limit_of_their_own_or_of_a_group_above(tmp_path: Path) -> None:
+    events = "low 0\nhigh 3\nmax 12\noom 0\n"
+    plant_limited(tmp_path, "system.slice", 95, max="100\n", high="max\n")
+    plant_limited(tmp_path, "system.slice/a.service", 990, max="max\n", high="1000\n", events=events, stat="sock 7\n")
+    plant_limited(tmp_path, "system.slice/b.service", 899, max="1000\n")
+    plant_limited(tmp_path, "system.slice/c.service", 9999, max="max\n")
+    names = [f"/system.slice/{name}.service" for name in ("a", "b", "c", "gone")]
+
+    assert [
+        FullGroup(path=names[0], current_bytes=990, limit_bytes=1000, sock_bytes=7, refused=15),
+        FullGroup(path="/system.slice", current_bytes=95, limit_bytes=100),
+    ] == full_groups(tmp_path, names)
+
+
+@pytest.mark.parametrize("text", ["", "\u00b2\n", "-1\n", "0\n", "12 13\n", "x"])
+def test_limit_that_is_no_number_is_none(tmp_path: Path, text: str) -> None:
+    plant_limited(tmp_path, "a", 100, max=text)
+
+    assert [] == full_groups(tmp_path, ["/a"])

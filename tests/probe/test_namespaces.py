@@ -11,7 +11,7 @@ from harness import wait_for
 
 from agent.core.readings import Gap
 from agent.core.sockets import Namespace, Process
-from agent.probe import namespaces
+from agent.probe import namespaces, take_sockets
 from agent.probe.namespaces import find_namespaces, open_in
 
 PROC = Path("/proc")
@@ -92,3 +92,30 @@ def test_bound_on_their_number_is_kept(stranger: int, monkeypatch: pytest.Monkey
     monkeypatch.setattr(namespaces, "NAMESPACES_AT_MOST", 0)
 
     assert [] == find_namespaces(PROC, 1, lambda: 0)
+
+
+def test_without_permission_one_namespace_is_tried_and_none_is_a_gap_of_its_own(
+    stranger: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(pid=stranger, name="cat")
+    spaces = [Namespace(process=process, inuse=5), Namespace(process=process, inuse=7)]
+    tried: list[Namespace] = []
+
+    def refuse(_: Path, space: Namespace) -> Gap:
+        tried.append(space)
+        return namespaces.FORBIDDEN[0]
+
+    monkeypatch.setattr(namespaces, "find_namespaces", lambda *_: spaces)
+    monkeypatch.setattr(namespaces, "open_in", refuse)
+    table = take_sockets(PROC, 10)
+
+    assert (spaces[:1], tuple(spaces)) == (tried, table.namespaces)
+    assert [] == [gap for gap in table.gaps if "namespaces" in gap.what]
+
+
+def test_namespace_without_sockets_is_not_entered(monkeypatch: pytest.MonkeyPatch) -> None:
+    empty = Namespace(process=Process(pid=os.getpid(), name="cat"), inuse=0)
+    monkeypatch.setattr(namespaces, "find_namespaces", lambda *_: [empty])
+    monkeypatch.setattr(namespaces, "open_in", lambda *_: pytest.fail("it was entered"))
+
+    assert (empty,) == take_sockets(PROC, 10).namespaces

@@ -17,12 +17,13 @@ SCENARIOS = {
 HEAD = """\
 # What real kernels say and show
 
-Written by `make docs/kernels.md` from runs of the package in booted machines (`make vm-test`, QEMU without KVM, Debian's cloud
-kernels), not by hand. Each scenario makes the kernel say its line with real sockets; tests/vm/scenarios has how.
+Written by `make docs/kernels.md` from runs of the package in booted machines (`make vm-test`: QEMU without KVM, and
+Debian's cloud kernels), not by hand. Each scenario makes the kernel say its line with real sockets; how is in
+tests/vm/scenarios.
 
-*At the line* is sockstat in the agent's first snapshot, with the time from the kernel's own stamp of the first line to the
-snapshot; under this emulation a process starts to run some ten times later than on real hardware. *Highest* is the most that a
-process reading sockstat every 20 ms saw. *Killed* is the rise of TCPAbortOnMemory over the scenario.
+*At the line* is sockstat in the agent's first snapshot, with the time from the kernel's own stamp of the first line to
+the snapshot; under this emulation everything takes some ten times as long as on real hardware. *Highest* is the most
+that a process reading sockstat every 20 ms saw. *Killed* is the rise of TCPAbortOnMemory over the scenario.
 """
 SECTION = """\
 ## {title}
@@ -45,13 +46,13 @@ One of the orphans, as inet_diag shows it (`ss -tanmoe --cgroup`):
 
 def main() -> None:
     results = Path(sys.argv[1])
-    print(HEAD)
+    sys.stdout.write(f"{HEAD}\n")
     for scenario, title in SCENARIOS.items():
         found = {kernel: Found(results / kernel / scenario) for kernel in vm_build.KERNELS}
         missing = [kernel for kernel, one in found.items() if not one.incidents]
         if missing:
             sys.exit(f"{results}: no result of {scenario} on {', '.join(missing)}; run make vm-test")
-        print(section(title, found))
+        sys.stdout.write(f"{section(title, found)}\n")
 
 
 def section(title: str, found: dict[str, Found]) -> str:

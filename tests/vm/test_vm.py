@@ -56,7 +56,7 @@ def results(request: pytest.FixtureRequest) -> Path:
 
 @pytest.fixture(scope="session")
 def parts_of():
-    """The parts of a kernel, made once in a run; where machines cannot be made at all the tests are skipped, and say why."""
+    """The parts of a kernel, made once; where machines cannot be made the tests are skipped, and say why."""
 
     def parts(kernel: str) -> vm_build.Parts:
         try:
@@ -104,5 +104,7 @@ def lay_out(scenario: str, folder: Path) -> Path:
     shutil.copy(HERE / "scenarios" / f"{scenario}.py", folder / "scenario.py")
     for file in ("install.py", "rig.py", "load.py"):
         shutil.copy(HERE / "guest" / file, folder / file)
-    (folder / "job.py").write_text("import rig, scenario\n\n\ndef main(folder, results):\n    rig.run(scenario, folder, results)\n")
+    (folder / "job.py").write_text(
+        "import rig, scenario\n\n\ndef main(folder, results):\n    rig.run(scenario, folder, results)\n"
+    )
     return folder

@@ -40,8 +40,9 @@ MODULES = ("virtio_pci", "virtio_blk", "tcp_diag", "inet_diag", "veth", "sch_net
 # Nothing may start by itself in the middle of a scenario.
 MASKED_UNITS = (
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service",
-    "fstrim.timer", "logrotate.timer", "man-db.timer", "getty.target", "serial-getty@ttyS0.service", "getty@tty1.service",
-    "systemd-timesyncd.service", "systemd-hwdb-update.service", "systemd-pstore.service", "rsyslog.service",
+    "fstrim.timer", "logrotate.timer", "man-db.timer", "getty.target", "serial-getty@ttyS0.service",
+    "getty@tty1.service", "systemd-timesyncd.service", "systemd-hwdb-update.service", "systemd-pstore.service",
+    "rsyslog.service",
 )  # fmt: skip
 STATION_UNIT = """\
 [Unit]
@@ -67,13 +68,13 @@ modprobe virtio_pci
 modprobe virtio_blk
 tries=0
 until [ -e /dev/vda ] || [ $tries -gt 200 ]; do tries=$((tries + 1)); sleep 0.05; done
-mount -t ext4 /dev/vda /root
-mkdir -p /root/lib/modules
-mount -t tmpfs -o mode=755 modules /root/lib/modules
-cp -a /lib/modules/* /root/lib/modules/
+mount -t ext4 /dev/vda /newroot
+mkdir -p /newroot/lib/modules
+mount -t tmpfs -o mode=755 modules /newroot/lib/modules
+cp -a /lib/modules/* /newroot/lib/modules/
 umount /proc /sys
-mount --move /dev /root/dev
-exec switch_root /root /lib/systemd/systemd
+mount --move /dev /newroot/dev
+exec switch_root /newroot /lib/systemd/systemd
 """
 
 
@@ -99,7 +100,7 @@ def cache() -> Path:
 
 
 def parts(version: str) -> Parts:
-    """Make, or find in the cache, what boots the kernel of this series, "6.1"; CannotBuildError says what is missing."""
+    """Make, or find in the cache, what boots a kernel of this series, "6.1"; CannotBuildError says what is missing."""
     _check_host()
     release, packages = _kernel_packages(version)
     folder = cache() / f"kernel-{release}-{_hash(INIT, *MODULES)}"
@@ -146,7 +147,7 @@ def _make(folder: Path, build: Callable[[Path], None]) -> None:
     partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    print(f"vm: building {folder.name}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"vm: building {folder.name}\n")
     try:
         build(partial)
         partial.rename(folder)
@@ -243,7 +244,7 @@ def _build_kernel(into: Path, release: str, packages: tuple[str, ...]) -> None:
 
 
 def _fill_initramfs(tree: Path, modules: Path, release: str) -> None:
-    for folder in ("bin", "dev", "proc", "sys", "root"):
+    for folder in ("bin", "dev", "proc", "sys", "newroot"):
         (tree / folder).mkdir(parents=True)
     shutil.copy(shutil.which("busybox") or "", tree / "bin" / "busybox")
     (tree / "init").write_text(INIT)

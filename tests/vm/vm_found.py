@@ -17,13 +17,15 @@ class Found:
         self.notes: Json = self._read("notes.json", {})
         self.incidents = self.incidents_of("sockmem-agent")
 
-    def _read(self, name: str, otherwise: Any) -> Any:  # noqa: ANN401 - whatever the scenario noted
+    def _read(self, name: str, otherwise: Any) -> Any:
         file = self.folder / name
         return json.loads(file.read_text()) if file.exists() else otherwise
 
     def incidents_of(self, state: str) -> list[Json]:
         """Return every incident.json of one state directory, the oldest first."""
-        return [json.loads(file.read_bytes()) for file in sorted((self.folder / state).glob("incidents/*/incident.json"))]
+        return [
+            json.loads(file.read_bytes()) for file in sorted((self.folder / state).glob("incidents/*/incident.json"))
+        ]
 
     def the_incident(self, kind: str = "event", state: str = "sockmem-agent") -> Json:
         """Return the one incident of a class; more than one, or none, fails."""
@@ -55,7 +57,11 @@ class Found:
 
     def suppressed(self) -> int:
         """Add up what the kernel says it did not print."""
-        return sum(int(line.split(" callbacks suppressed")[0].split()[-1]) for line in self.notes["kernel_lines"] if "callbacks suppressed" in line)
+        return sum(
+            int(line.split(" callbacks suppressed")[0].split()[-1])
+            for line in self.notes["kernel_lines"]
+            if "callbacks suppressed" in line
+        )
 
     def journal(self) -> list[str]:
         return (self.folder / "journal.txt").read_text().splitlines()
@@ -73,5 +79,5 @@ class Found:
         return wrong
 
     def complaints(self) -> list[str]:
-        """Return the journal's lines that no run may have: a traceback of the agent's, or one that the kernel prints."""
+        """Return the journal's lines that no run may have: a traceback of the agent's, or the kernel's."""
         return [line for line in self.journal() if "Traceback" in line or "kernel BUG" in line]

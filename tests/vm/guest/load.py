@@ -63,7 +63,7 @@ def serve(options: argparse.Namespace) -> None:
 
 def fill(connection: socket.socket, limit: int) -> None:
     """Queue as much as the kernel takes, up to a limit of bytes."""
-    connection.setblocking(False)
+    connection.settimeout(0)
     sent = 0
     with contextlib.suppress(OSError):
         while sent < limit:
@@ -103,7 +103,7 @@ def clients(options: argparse.Namespace) -> None:
 
 
 def drain(connection: socket.socket) -> None:
-    connection.setblocking(False)
+    connection.settimeout(0)
     with contextlib.suppress(OSError):
         while connection.recv(1 << 20):
             pass

@@ -27,7 +27,7 @@ TEXTS = ("too many orphaned sockets", "out of memory -- consider tuning tcp_mem"
 class Receiver:
     """A webhook receiver that keeps what came, and answers with the next of ``answers``, the last one for ever."""
 
-    def __init__(self, answers: tuple[int, ...] = (200,), port: int = PORT) -> None:
+    def __init__(self, answers: tuple[int, ...], *, reading: bool = True) -> None:
         self.posts: list[dict[str, object]] = []
         self.answers = list(answers)
         self.before_answer: Callable[[], None] = lambda: None
@@ -35,7 +35,10 @@ class Receiver:
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                text = self.rfile.read(int(self.headers["Content-Length"]))
+                if len(text) < int(self.headers["Content-Length"]):
+                    return  # The agent had given this one up.
+                body = json.loads(text)
                 receiver.before_answer()
                 status = receiver.answers.pop(0) if len(receiver.answers) > 1 else receiver.answers[0]
                 headers = {name.lower(): value for name, value in self.headers.items()}
@@ -50,16 +53,17 @@ class Receiver:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", PORT), Handler)
+        if reading:
+            self.read()
+
+    def read(self) -> None:
+        """Accept and read what comes from now on, and what waits."""
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def types(self, status: int = 200) -> list[str]:
         """Return the types of what was taken, in order: "opened", "updated", "resolved"."""
         return [str(p["body"]["type"]).rpartition(".")[2] for p in list(self.posts) if p["answered"] == status]
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
 
 
 class Rig:
@@ -142,11 +146,11 @@ class Rig:
         """Make a network namespace "far" behind a veth pair, with these addresses (/24) on either side."""
         for command in (
             "netns add far",
-            "link add up type veth peer name down netns far",
-            f"addr add {ours}/24 dev up",
-            "link set up up",
-            *(f"-n far addr add {address}/24 dev down" for address in theirs),
-            "-n far link set down up",
+            "link add near type veth peer name away netns far",
+            f"addr add {ours}/24 dev near",
+            "link set near up",
+            *(f"-n far addr add {address}/24 dev away" for address in theirs),
+            "-n far link set away up",
             "-n far link set lo up",
         ):
             sh("ip", *command.split())
@@ -172,9 +176,9 @@ class Rig:
         """Wait until a service says a word."""
         self.wait(f"{name} says {word}", (RUN / f"{name}.is-{word}").exists, seconds)
 
-    def listen(self, *answers: int) -> Receiver:
-        """Start the receiver of the webhook."""
-        self.receiver = Receiver(answers or (200,))
+    def listen(self, *answers: int, reading: bool = True) -> Receiver:
+        """Start the receiver of the webhook; one that is not ``reading`` leaves connections to the kernel for now."""
+        self.receiver = Receiver(answers or (200,), reading=reading)
         return self.receiver
 
     # --- the agent ---
@@ -203,8 +207,9 @@ class Rig:
         file = RUN / f"{name}.toml"
         file.write_text(config)
         sh(
-            "systemd-run", "--quiet", f"--unit=agent-{name}", "--service-type=notify", f"-pSyslogIdentifier=agent-{name}",
-            "-pUMask=0027", f"--setenv=STATE_DIRECTORY={state}", "/usr/bin/sockmem-agent", "run", "--config", str(file),
+            "systemd-run", "--quiet", f"--unit=agent-{name}", "--service-type=notify", "-pUMask=0027",
+            f"-pSyslogIdentifier=agent-{name}", f"--setenv=STATE_DIRECTORY={state}",
+            "/usr/bin/sockmem-agent", "run", "--config", str(file),
         )  # fmt: skip
         return state
 
@@ -226,6 +231,10 @@ class Rig:
         assert self.receiver is not None
         receiver = self.receiver
         self.wait(f"POSTs {types}, of {receiver.types()}", lambda: set(types) <= set(receiver.types()), seconds)
+
+    def wait_until_named(self, seconds: float = 30) -> None:
+        """Wait until the first incident was told again because the holders are known; they may go then."""
+        self.wait("the holders are known", lambda: [i for i in self.incidents() if len(i["notices"]) > 1], seconds)
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
@@ -267,7 +276,9 @@ class Rig:
         folder = RUN / "newer"
         sh("dpkg-deb", "-R", str(archive), str(folder))
         control = folder / "DEBIAN" / "control"
-        lines = [f"Version: {version}" if line.startswith("Version:") else line for line in control.read_text().splitlines()]
+        lines = [
+            f"Version: {version}" if line.startswith("Version:") else line for line in control.read_text().splitlines()
+        ]
         control.write_text("\n".join(lines) + "\n")
         sh("dpkg-deb", "-Znone", "-b", str(folder), str(RUN / "newer.deb"))
         return RUN / "newer.deb"
@@ -291,7 +302,8 @@ class Rig:
         (self.results / "notes.json").write_text(json.dumps(self.notes, indent=1))
 
     def collect_state(self) -> None:
-        """Copy the state directories, with their owners and modes."""
+        """End the agents, and copy their state directories with owners and modes."""
+        sh("systemctl", "stop", UNIT, "agent-*", check=False)
         for state in (STATE, *Path("/var/lib").glob("agent-*")):
             if state.exists() and not (self.results / state.name).exists():
                 shutil.copytree(state, self.results / state.name, copy_function=_copy_with_owner)
@@ -299,7 +311,6 @@ class Rig:
 
     def collect(self) -> None:
         """Leave for the host all that a person would look at: state directories, the journal, POSTs, the notes."""
-        self.collect_state()
         self.note("kernel_lines", self.kernel_lines())
         self.keep()
         for name, command in {
@@ -309,6 +320,7 @@ class Rig:
             "sockets.txt": ("ss", "-tanmoe", "--cgroup"),
         }.items():
             (self.results / name).write_text(sh(*command, check=False)[-400_000:])
+        self.collect_state()
 
 
 def _read(file: Path, otherwise: object) -> object:
@@ -317,7 +329,7 @@ def _read(file: Path, otherwise: object) -> object:
 
 def _copy_with_owner(source: str, target: str) -> str:
     shutil.copy2(source, target)
-    found = os.stat(source)
+    found = Path(source).stat()
     os.chown(target, found.st_uid, found.st_gid)
     return target
 

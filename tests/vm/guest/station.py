@@ -47,7 +47,8 @@ def take(line: int) -> None:
     for folder in (JOB, RESULTS):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-    tarfile.open(fileobj=io.BytesIO(bytes(body))).extractall(JOB)
+    with tarfile.open(fileobj=io.BytesIO(bytes(body))) as archive:
+        archive.extractall(JOB)
 
 
 def answer(line: int) -> None:
@@ -56,7 +57,7 @@ def answer(line: int) -> None:
     if child == 0:
         try:
             run()
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - whatever it was, the host is told
             (RESULTS / "error.txt").write_text(traceback.format_exc())
         sys.stdout.flush()
         os._exit(0)

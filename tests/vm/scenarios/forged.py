@@ -1,4 +1,4 @@
-"""Forged lines: by logger, by a write to /dev/kmsg, and in a text file. Journal and kmsg prove the kernel; a file cannot."""
+"""Forged lines: by logger, by a write to /dev/kmsg, in a text file. Journal and kmsg know the kernel; a file cannot."""
 
 from pathlib import Path
 
@@ -12,7 +12,11 @@ def act(rig):
     rig.second_agent("kmsg", '[source]\nkind = "kmsg"\n')
     rig.second_agent("file", '[source]\nkind = "file"\n[incident]\nquiet_seconds = 6\n')
     rig.run("logger", "-t", "kernel", "-p", "kern.info", LINE)
-    rig.run("logger", "--journald=/dev/stdin", given=f"MESSAGE={LINE}\nSYSLOG_IDENTIFIER=kernel\nSYSLOG_FACILITY=0\nPRIORITY=6\n")
+    rig.run(
+        "logger",
+        "--journald=/dev/stdin",
+        given=f"MESSAGE={LINE}\nSYSLOG_IDENTIFIER=kernel\nSYSLOG_FACILITY=0\nPRIORITY=6\n",
+    )
     Path("/dev/kmsg").write_text(f"<6>{LINE}\n")
     with log.open("a") as file:
         file.write(f"Nov 22 12:00:00 vm kernel: [  100.000001] {LINE}\n")

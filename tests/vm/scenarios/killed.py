@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 LIMIT = 64
 CONNECTIONS = 200
@@ -25,7 +26,7 @@ def act(rig):
         if not killed:
             killed.append(rig.agent_pid())
             os.kill(killed[0], signal.SIGKILL)
-            rig.wait("it is gone", lambda: not os.path.exists(f"/proc/{killed[0]}"))
+            rig.wait("it is gone", lambda: not Path(f"/proc/{killed[0]}").exists())
 
     receiver.before_answer = kill_in_delivery
     rig.wait("systemd started it again", lambda: rig.agent_pid() not in (0, first), seconds=60)

@@ -10,14 +10,29 @@ def act(rig):
     rig.run("ip", "-n", "box", "link", "set", "lo", "up")
     rig.sysctl("net.ipv4.tcp_max_orphans", str(LIMIT))
     where = ("-pNetworkNamespacePath=/run/netns/box",)
-    rig.start("shop.service", "serve", "--port", 8080, "--count", CONNECTIONS, "--bytes", 110_000, "--pause", 0.002, settings=where)
+    rig.start(
+        "shop.service",
+        "serve",
+        "--port",
+        8080,
+        "--count",
+        CONNECTIONS,
+        "--bytes",
+        110_000,
+        "--pause",
+        0.002,
+        settings=where,
+    )
     rig.hear("shop", "listening")
     rig.start("phones.service", "clients", "--port", 8080, "--count", CONNECTIONS, settings=where)
     rig.hear("shop", "connected")
     rig.tell("shop", "send", then="full")
     rig.tell("shop", "close", then="closed")
     rig.wait_for_lines()
-    rig.wait_for_posts("opened", "resolved")
+    rig.wait_for_posts("opened")
+    rig.pause(2)
+    rig.stop("phones", "shop")
+    rig.wait_for_posts("resolved")
 
 
 def check(found):

@@ -18,6 +18,8 @@ def act(rig):
         rig.wait_for_lines()
         rig.note("sockstat_after", rig.sockstat())
         rig.note("inet_diag", rig.orphans_in_inet_diag())
+    rig.wait_until_named()
+    rig.stop("phones", "shop")
     rig.wait_for_posts("opened", "resolved")
 
 

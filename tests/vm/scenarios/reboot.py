@@ -6,7 +6,9 @@ CONNECTIONS = 200
 
 def burst(rig, port):
     rig.sysctl("net.ipv4.tcp_max_orphans", str(LIMIT))
-    rig.start(f"shop{port}.service", "serve", "--port", port, "--count", CONNECTIONS, "--bytes", 110_000, "--pause", 0.002)
+    rig.start(
+        f"shop{port}.service", "serve", "--port", port, "--count", CONNECTIONS, "--bytes", 110_000, "--pause", 0.002
+    )
     rig.hear(f"shop{port}", "listening")
     rig.start(f"phones{port}.service", "clients", "--port", port, "--count", CONNECTIONS)
     rig.hear(f"shop{port}", "connected")
@@ -25,7 +27,11 @@ def act(rig):
 
 def after_reboot(rig):
     rig.listen()
-    rig.wait("the service is up", lambda: rig.run("systemctl", "is-active", "sockmem-agent", check=False).strip() == "active", seconds=90)
+    rig.wait(
+        "the service is up",
+        lambda: rig.run("systemctl", "is-active", "sockmem-agent", check=False).strip() == "active",
+        seconds=90,
+    )
     rig.wait_for_posts("resolved", seconds=60)
     burst(rig, 8090)
     rig.wait("the second incident is closed", lambda: [i for i in rig.incidents() if i["closed_at"]][1:], seconds=60)

@@ -13,6 +13,8 @@ def act(rig):
     rig.tell("shop", "send", then="full")
     rig.tell("shop", "close", then="closed")
     rig.wait_for_lines()
+    rig.wait_until_named()
+    rig.stop("phones", "shop")
     rig.wait("the incident is closed", lambda: rig.incidents() and rig.incidents()[0]["closed_at"], seconds=60)
     rig.note("shown", rig.run("sockmem-agent", "incidents", "show", "last"))
     rig.listen(503, 429, 200)

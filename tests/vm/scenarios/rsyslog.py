@@ -24,7 +24,9 @@ def act(rig):
     rig.sysctl("net.ipv4.tcp_max_orphans", str(LIMIT))
     Path("/run/vm/logrotate.conf").write_text(ROTATION)
     for number, port in enumerate((8080, 8081, 8082), 1):
-        rig.start(f"shop{port}.service", "serve", "--port", port, "--count", CONNECTIONS, "--bytes", 110_000, "--pause", 0.002)
+        rig.start(
+            f"shop{port}.service", "serve", "--port", port, "--count", CONNECTIONS, "--bytes", 110_000, "--pause", 0.002
+        )
         rig.hear(f"shop{port}", "listening")
         rig.start(f"phones{port}.service", "clients", "--port", port, "--count", CONNECTIONS)
         rig.hear(f"shop{port}", "connected")

@@ -1,8 +1,7 @@
-"""All three sources at once: the journal, /dev/kmsg and a log file tell the same event, and come to the same verdict."""
+"""All three sources at once: the journal, /dev/kmsg and a log file tell of one event and come to the same verdict."""
 
 from pathlib import Path
 
-MAIN = False
 LIMIT = 64
 CONNECTIONS = 200
 QUIET = "[incident]\nquiet_seconds = 6\n"
@@ -24,7 +23,9 @@ def act(rig):
     rig.tell("shop", "close", then="closed")
     rig.wait_for_lines()
     for state in (Path("/var/lib/sockmem-agent"), *states):
-        rig.wait(f"{state.name}: closed", lambda: [i for i in rig.incidents(state) if i["closed_at"]], seconds=60)
+        rig.wait(
+            f"{state.name}: closed", lambda state=state: [i for i in rig.incidents(state) if i["closed_at"]], seconds=60
+        )
     rig.wait_for_posts("opened", "resolved")
 
 

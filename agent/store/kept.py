@@ -1,0 +1,53 @@
+"""The samples around an incident, kept beside it when it closes: ``<state>/incidents/<id>/samples.jsonl``.
+
+History goes after two days, an incident stays for a year. The file is written whole before the commit that closes the
+incident: a crash in between leaves the incident open, and the next close writes it again. It has no name in
+incident.json, since nothing but a picture depends on it: an incident without one was closed before there was such a
+file, or on a disk that was full.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from agent.core.model import Sample
+from agent.core.thinning import extremes, second_of
+from agent.store.disk import write_whole
+from agent.store.history import read_lines
+from agent.store.incidents import Store
+
+NAME = "samples.jsonl"
+# With all their counters some 200 kB: as much as two snapshots.
+AT_MOST = 360
+
+
+def keep_samples(directory: Path, samples: Iterable[Sample]) -> None:
+    """Write the samples, thinned to ``AT_MOST`` stretches of time with their extremes."""
+    found = sorted(samples, key=lambda sample: second_of(sample.at))
+    if found:
+        write_whole(directory / NAME, b"".join(msgspec.json.encode(sample) + b"\n" for sample in fit(found, AT_MOST)))
+
+
+def read_around(store: Store, incident_id: str, start: datetime, end: datetime) -> tuple[Sample, ...]:
+    """Read the samples from ``start`` to ``end``, oldest first: those of the history, else those that were kept."""
+    try:
+        kept = read_lines((store.path(incident_id) / NAME).read_bytes())
+    except OSError:
+        kept = []  # It adds to a picture; snapshots are there all the same.
+    by_time = {sample.at: sample for sample in kept if start <= sample.at <= end}
+    by_time |= {sample.at: sample for sample in store.history(start, end)}
+    return tuple(by_time[at] for at in sorted(by_time))
+
+
+def fit(samples: list[Sample], most: int) -> list[Sample]:
+    """Thin to about so many samples, in stretches twice as long until they fit; peaks and resets stay."""
+    seconds = 10
+    found = samples
+    while len(found) > most:
+        seconds *= 2
+        found = extremes(samples, seconds)
+        if seconds > timedelta(days=1).total_seconds():
+            break
+    return found

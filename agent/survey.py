@@ -1,0 +1,85 @@
+"""Who holds the sockets, now and then while all is quiet: so that growth can be told by unit.
+
+A dump of 200,000 sockets takes half a second and a walk over all processes more, and the kernel's line must not wait
+for it. So it runs in a thread of its own that lives for this one dump; it reads, and touches nothing of ours but its
+result. Its clock is the way to stop it: the moment that the main thread has an event to look at, the dump's time is
+over. What it cost decides when the next one is due: it may take half a percent of one processor.
+"""
+
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from math import inf
+from pathlib import Path
+from threading import Event, Thread
+
+from agent.core.growth import shares_of
+from agent.core.model import UnitShare
+from agent.core.sockets import SocketTable
+from agent.probe import Names, take_sockets
+from agent.probe.pagesize import is_this_host
+
+FIRST_AFTER = timedelta(seconds=60)
+SPACING = timedelta(minutes=5)
+AGAIN_AFTER = timedelta(seconds=60)
+DEADLINE_SECONDS = 4.0
+CPU_SHARE = 0.005
+
+Take = Callable[..., SocketTable]
+
+
+class Survey:
+    """One dump at a time, and what the last one found."""
+
+    def __init__(self, proc_root: Path, now: datetime, take: Take = take_sockets) -> None:
+        self.due = now + FIRST_AFTER
+        self._proc_root = proc_root
+        self._take = take
+        self._names = Names()
+        self._stop = Event()
+        self._thread: Thread | None = None
+        self._found: tuple[UnitShare, ...] = ()
+        self._failure: Exception | None = None
+        self._cost_seconds = 0.0
+        self._possible = is_this_host(proc_root)
+
+    def begin(self, now: datetime) -> None:
+        """Start a dump if it is time for one and none is under way."""
+        if now < self.due or self._thread or not self._possible:
+            return
+        self._stop.clear()
+        self._found = ()
+        self._thread = Thread(target=self._run, name="survey", daemon=True)
+        self._thread.start()
+
+    def give_way(self) -> None:
+        """Let the dump under way end at once, unfinished."""
+        self._stop.set()
+
+    def collect(self, now: datetime) -> tuple[UnitShare, ...]:
+        """Take what a dump that has ended found, once; nothing while there is none, or when it is not whole."""
+        if self._thread is None or self._thread.is_alive():
+            return ()
+        self._thread = None
+        if self._failure:
+            raise self._failure
+        spacing = AGAIN_AFTER if self._stop.is_set() and not self._found else SPACING
+        self.due = now + max(spacing, timedelta(seconds=self._cost_seconds / CPU_SHARE))
+        return self._found
+
+    def back_to(self, now: datetime) -> None:
+        """Follow a clock that was set back."""
+        self.due = min(self.due, now + SPACING)
+
+    def _run(self) -> None:
+        began = time.thread_time()
+        try:
+            table = self._take(self._proc_root, DEADLINE_SECONDS, names=self._names, clock=self._clock)
+            # A part of the sockets would look as if somebody had closed the others.
+            self._found = shares_of(table) if table.complete else ()
+        except Exception as error:  # noqa: BLE001 - a surprise: the main thread raises it, and the process ends
+            self._failure = error
+        self._cost_seconds = time.thread_time() - began
+
+    def _clock(self) -> float:
+        return inf if self._stop.is_set() else time.monotonic()
