@@ -1,7 +1,8 @@
 """The one who holds most of what is short, and what stops it there: the first step of the advice.
 
 Nobody is named who holds less than half of what the host counts; what no dump could see counts against it, so that an
-incomplete attribution names nobody.
+incomplete attribution names nobody. And nobody is named for what is left when a burst is over: half of three orphans
+says nothing about the thousands before, and the three may be our own connections, closing behind a notification.
 """
 
 import re
@@ -9,12 +10,15 @@ import shlex
 from typing import NamedTuple
 
 from agent.core.case import Case, Side
-from agent.core.model import Advice, Finding
+from agent.core.model import Advice, Cause, Finding, Holder
 from agent.core.owned import HELD_BY, Share, largest, marked, only, totals
 from agent.core.programs import Program, find_program
 from agent.core.words import bytes_text, count_text
 
 _PORTS_SHOWN = 3
+# The least that anybody is named for: so many orphans, or this part of the memory that TCP may use.
+_ORPHANS_WORTH_NAMING = 16
+_PART_WORTH_NAMING = 1 / 32
 # What systemd takes as a unit's name; anything else in a group's name is no unit that systemctl could show.
 _UNIT = re.compile(r"[A-Za-z0-9:_.@\\-]{1,250}\.(?:service|scope)")
 _SEEN = {
@@ -67,11 +71,18 @@ def find_culprit(case: Case, side: Side) -> Culprit | None:
     if share is None or share.name is None:
         return None
     held = share.holder.sockets if side == "orphans" else share.holder.bytes
-    if 2 * held < total:
+    if 2 * held < total or not matters(share.holder, side, case.gauges.limits_bytes):
         return None
     # A name in which somebody hid the kernel's words is shown without them, and is no program that we know.
     program = find_program(share.holder.unit, share.holder.process)
     return Culprit(side, share.name, share, total, program)
+
+
+def matters(holder: Holder, cause: Cause, limits_bytes: tuple[int, int, int] | None) -> bool:
+    """Tell whether somebody holds enough to be named for it; ``limits_bytes`` is tcp_mem in bytes."""
+    if cause == "orphans" and holder.orphans >= _ORPHANS_WORTH_NAMING:
+        return True
+    return limits_bytes is None or holder.bytes >= _PART_WORTH_NAMING * limits_bytes[2]
 
 
 def mend_culprit(culprit: Culprit, findings: tuple[Finding, ...]) -> Advice:

@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 
 from msgspec.structs import replace
 
+from agent.core.culprits import matters
 from agent.core.cursor import Cursor, Resume
 from agent.core.model import Diagnosis, Event, Holder, Incident, Notice, NoticeType, Peak, Pressure, Sample, Snapshot
 
@@ -183,12 +184,14 @@ def _worse(incident: Incident, before: Incident, *, spaced: bool) -> str | None:
 
 
 def _main_holder(diagnosis: Diagnosis) -> str | None:
-    """Name who holds at least half of what ran out, orphans or bytes, if anybody does who has a name."""
+    """Name who holds at least half of what ran out, orphans or bytes, and enough of it to matter."""
 
     def share(holder: Holder) -> int:
         return holder.orphans if diagnosis.cause == "orphans" else holder.bytes
 
     largest = max(diagnosis.holders, key=share, default=None)
-    if largest is None or 2 * share(largest) < max(1, sum(share(holder) for holder in diagnosis.holders)):
+    if largest is None or 2 * share(largest) < max(1, sum(map(share, diagnosis.holders))):
+        return None
+    if not matters(largest, diagnosis.cause, diagnosis.mechanism.tcp_mem_bytes):
         return None
     return largest.unit or largest.container or largest.process

@@ -55,6 +55,13 @@ def test_nobody_is_blamed_who_is_not_known_to_hold_half(table: SocketTable) -> N
     assert first(table).action.startswith("See which peers")
 
 
+def test_nobody_is_blamed_for_the_few_orphans_that_are_left_when_a_burst_is_over() -> None:
+    table = make_table(make_group(fin_wait1=tally(15)))
+    diagnosis = diagnose(make_snapshot(orphan=0, mem=448, sockets=table), (make_event("orphans"),), ())
+    assert diagnosis.advice[0].action.startswith("See which peers")
+    assert "Mend nginx.service, which holds 16 of 16" in first(make_table(make_group(fin_wait1=tally(16)))).action
+
+
 def test_a_guess_is_told_as_one() -> None:
     listener = Listener(port=443, process=Process(pid=7, name="haproxy", cgroup="/system.slice/haproxy.service"))
     step = first(make_table(make_group(None, 443, fin_wait1=tally(500)), listeners=(listener,)))

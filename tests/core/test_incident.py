@@ -128,6 +128,15 @@ def test_people_are_told_once_who_holds_most(make_decided):
     assert folding.notify_reason(known, told(known, "sockmem.incident.updated"), AT) is None
 
 
+def test_nobody_is_blamed_for_the_one_orphan_that_is_left_when_a_burst_is_over(make_decided):
+    incident = opened(make_decided)
+    ours = Holder(unit="sockmem-agent.service", sockets=1, orphans=1, bytes=832)
+    mechanism = replace(incident.diagnosis.mechanism, tcp_max_orphans=64, tcp_mem_bytes=(10 << 20, 20 << 20, 40 << 20))
+    left = folding.judge_again(incident, replace(incident.diagnosis, holders=(ours,), mechanism=mechanism))
+
+    assert folding.notify_reason(left, told(incident), AT) is None
+
+
 def test_nobody_is_blamed_who_holds_less_than_half_or_has_no_name(make_decided):
     incident = opened(make_decided)
     small = Holder(unit="nginx.service", sockets=9, orphans=4, bytes=10)

@@ -71,10 +71,7 @@ def test_both_sides_of_a_reboot_and_of_a_counter_that_began_anew_are_kept() -> N
     kept = thin(hour, NOW)
 
     assert [949, 50] == [
-        side.counters["TCPAbortOnMemory"]
-        for pair in pairwise(kept)
-        if is_reset(*pair)
-        for side in pair
+        side.counters["TCPAbortOnMemory"] for pair in pairwise(kept) if is_reset(*pair) for side in pair
     ]
 
 

@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--address", action="append")
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--count", type=int, default=0)
+    parser.add_argument("--rcvbuf", type=int, default=0, help="bytes that may wait for a client")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--bytes", type=int, default=1 << 30)
     parser.add_argument("--pause", type=float, default=0.0)
@@ -85,6 +86,8 @@ def clients(options: argparse.Namespace) -> None:
     for number in range(options.count):
         source = own[number % len(own)]
         connection = socket.socket()
+        if options.rcvbuf:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options.rcvbuf)
         if source:
             connection.bind((source, 0))
         connection.connect((addresses[number % len(addresses)], options.port))

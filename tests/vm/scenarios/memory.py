@@ -10,7 +10,7 @@ def act(rig):
     rig.sysctl("net.ipv4.tcp_mem", " ".join(map(str, PAGES)))
     rig.start("exporter.service", "serve", "--port", 9000, "--count", CONNECTIONS, "--pause", 0.01)
     rig.hear("exporter", "listening")
-    rig.start("readers.service", "clients", "--port", 9000, "--count", CONNECTIONS)
+    rig.start("readers.service", "clients", "--port", 9000, "--count", CONNECTIONS, "--rcvbuf", 4096)
     rig.hear("exporter", "connected")
     with rig.watching():
         rig.tell("exporter", "send", then="full")
@@ -19,6 +19,7 @@ def act(rig):
         rig.wait_for_lines()
         rig.note("sockstat_after", rig.sockstat())
         rig.note("inet_diag", rig.orphans_in_inet_diag())
+    rig.wait_until_named()
     rig.stop("readers", "exporter")
     rig.wait_for_posts("opened", "resolved", seconds=60)
 

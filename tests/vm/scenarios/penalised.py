@@ -18,7 +18,18 @@ def act(rig):
     peers = [f"--own={address}" for address in ("10.9.0.2", "10.9.0.2", "10.9.0.2", "10.9.0.3")]
     where = ("-pNetworkNamespacePath=/run/netns/far",)
     rig.start(
-        "phones.service", "clients", "--port", 8080, "--count", ORPHANS, "--address", "10.9.0.1", *peers, settings=where
+        "phones.service",
+        "clients",
+        "--port",
+        8080,
+        "--count",
+        ORPHANS,
+        "--rcvbuf",
+        4096,
+        "--address",
+        "10.9.0.1",
+        *peers,
+        settings=where,
     )
     rig.hear("shop", "connected")
     # Its acknowledgements do not come back, so the retransmission timer runs when its route is taken away.
