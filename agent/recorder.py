@@ -133,8 +133,8 @@ class Recorder:
         if self._open.dirty and now - self._open.committed_at >= COMMIT_SPACING:
             self._commit(now)
         if now - self._open.arrived_at >= self.quiet:
-            # A warning lasts as long as the gauges are high, also where the quiet period is shorter than their interval.
-            if self._sampler.pressure and self._open.incident.class_ == "pressure":
+            # A warning lasts as long as the gauges are high, also where the quiet period is shorter than a sample's.
+            if self.warns and self._sampler.pressure and self._open.incident.class_ == "pressure":
                 self._feel(self._sampler.pressure, now)
             else:
                 self._close(now)
