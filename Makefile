@@ -5,7 +5,7 @@ export PYTHON
 VENV := .venv
 BIN := $(VENV)/bin
 COVERAGE_ENV := COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/.coverage
-SOURCES := agent tests benchmarks contrib
+SOURCES := agent tests benchmarks contrib packaging
 
 .PHONY: vm-test vm-check docs/kernels.md help run test check style coverage demo bench deb rpm clean
 .DELETE_ON_ERROR:
@@ -35,6 +35,7 @@ style: $(VENV)/test.ready
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy --explicit-package-bases -p agent -p benchmarks -p contrib
+	$(BIN)/mypy packaging/build.py packaging/lock.py
 	$(BIN)/lint-imports
 
 # The processes that tests start are measured too: coverage starts in each of them by COVERAGE_PROCESS_START.

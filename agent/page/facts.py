@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from agent.core.case import seconds_between
 from agent.core.model import Holder, Incident, Snapshot
+from agent.core.owned import guess_text
 from agent.core.words import bytes_text, count_text, duration_text, percent_text
 from agent.page.series import Point, Track, Tracks, count_up, readings_of, thin
 from agent.page.story import Story
@@ -255,7 +256,7 @@ def _hold(holder: Holder, *, by_orphans: bool) -> Hold:
     amounts = [_so_many(holder.orphans, "orphan"), bytes_text(holder.bytes)]
     ports = f"port{'s' if len(holder.ports) > 1 else ''} {', '.join(map(str, holder.ports))}" if holder.ports else ""
     peers = f"peers {', '.join(holder.peers)}" if holder.peers else ""
-    details = [amounts[by_orphans], _so_many(holder.sockets, "socket"), ports, peers]
+    details = [guess_text(holder), amounts[by_orphans], _so_many(holder.sockets, "socket"), ports, peers]
     return Hold(
         name or "nobody that could be named",
         kind,

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 from stories import HOSTILE, LIMIT, OPENED, make_hostile_story, make_samples, make_snapshot, make_story
 
-from agent.core.model import Diagnosis, Pressure
+from agent.core.model import Diagnosis, Holder, Pressure
 from agent.core.readings import Gap
 from agent.page.render import render
 from agent.page.story import Story
@@ -140,6 +140,16 @@ def test_without_holders_a_sentence_stands_in_their_place() -> None:
     text = Reader(render(story._replace(incident=replace(story.incident, diagnosis=judged)))).text
 
     assert "Nobody was named in this incident" in text
+
+
+def test_a_holder_that_is_a_guess_says_by_what() -> None:
+    story = make_story()
+    guessed = Holder(unit="haproxy.service", sockets=9, orphans=9, bytes=4096, ports=(443,), guess=True)
+    diagnosis = replace(story.incident.diagnosis, holders=(guessed,))
+    page = render(story._replace(incident=replace(story.incident, diagnosis=diagnosis)))
+
+    assert "a guess: it serves port 443" in Reader(page).text
+    assert "a guess" not in Reader(PAGE).text
 
 
 def test_without_any_evidence_there_is_still_a_page() -> None:

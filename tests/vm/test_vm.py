@@ -88,7 +88,7 @@ def test_scenario_in_a_booted_machine(kernel, scenario, package, results, parts_
 
 def prepared(kernel: str, parts: vm_build.Parts, package: Path) -> Path:
     """Return the disk of a machine of this kernel in which the package is installed and runs."""
-    job = vm_build.cache() / "install.job"
+    job = vm_build.cache() / f"install-{kernel}.job"
     shutil.rmtree(job, ignore_errors=True)
     job.mkdir(parents=True)
     shutil.copy(HERE / "guest" / "install.py", job / "job.py")

@@ -148,7 +148,9 @@ def prepared(parts: Parts, name: str, job: Path) -> Path:
     if disk.exists():
         return disk
     partial = cache / f"{name}.partial.qcow2"
-    partial.unlink(missing_ok=True)
+    # The machines of earlier packages are of no more use.
+    for old in cache.glob(f"machine-{parts.release}-*.qcow2"):
+        old.unlink()
     subprocess.run(
         ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(parts.root), str(partial)], check=True
     )
