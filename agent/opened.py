@@ -56,7 +56,6 @@ class Opened(NamedTuple):
 
 def begin(incident: Incident, name: str, snapshot: Snapshot, now: datetime) -> Opened:
     """Open an incident, whose snapshot to judge has this name."""
-    is_old = abs(now - incident.last_seen_at) > ATTRIBUTION_AGE
     return Opened(
         incident=incident,
         snapshot=snapshot,
@@ -65,10 +64,14 @@ def begin(incident: Incident, name: str, snapshot: Snapshot, now: datetime) -> O
         committed_at=now - COMMIT_SPACING,
         snapshot_at=now,
         follow_ups=tuple(now + after for after in FOLLOW_UPS),
-        attribute_at=None if is_old else now + ATTRIBUTION_DELAY,
+        attribute_at=None if _is_old(incident, now) else now + ATTRIBUTION_DELAY,
         told=None,
         dirty=True,
     )
+
+
+def _is_old(incident: Incident, now: datetime) -> bool:
+    return abs(now - incident.last_seen_at) > ATTRIBUTION_AGE
 
 
 def take_up(store: Store, incident: Incident, now: datetime) -> Opened:
@@ -86,7 +89,8 @@ def take_up(store: Store, incident: Incident, now: datetime) -> Opened:
         committed_at=now - COMMIT_SPACING,
         snapshot_at=named[-1][1].taken_at,
         follow_ups=(),
-        attribute_at=None,
+        # The process before us may have ended before it could ask.
+        attribute_at=None if snapshot.sockets or _is_old(incident, now) else now + ATTRIBUTION_DELAY,
         told=notices[-1][1] if notices else None,
         dirty=False,
     )

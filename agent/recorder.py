@@ -120,7 +120,7 @@ class Recorder:
             self._sampler.back_to(now)
             self._open = self._open.back_to(now) if self._open else None
         self._ticked_at = now
-        if self._sampler.tick(now) and self._sampler.pressure and self.warns:
+        if self._sampler.tick(now) and self._sampler.pressure and self.warns and not self._is_event():
             self._feel(self._sampler.pressure, now)
         if not self.dirty and not (self._open and self._open.attribute_at):
             self._sampler.survey.begin(now)
@@ -134,7 +134,7 @@ class Recorder:
             self._commit(now)
         if now - self._open.arrived_at >= self.quiet:
             # A warning lasts as long as the gauges are high, also where the quiet period is shorter than a sample's.
-            if self.warns and self._sampler.pressure and self._open.incident.class_ == "pressure":
+            if self.warns and self._sampler.pressure and not self._is_event():
                 self._feel(self._sampler.pressure, now)
             else:
                 self._close(now)
@@ -167,8 +167,12 @@ class Recorder:
             self._store.commit(self.last)
             return None
 
+    def _is_event(self) -> bool:
+        """Tell whether the open incident is the kernel's own: that one goes by its events, whatever the gauges say."""
+        return self._open is not None and self._open.incident.class_ == "event"
+
     def _feel(self, pressure: Pressure, now: datetime) -> None:
-        """Open an incident because of the gauges, or keep the open one from closing while they are high."""
+        """Open a warning because of the gauges, or keep the open one from closing while they are high."""
         if self._open is None:
             snapshot = take_snapshot(self._proc_root, now, "pressure")
             judged = self._judge(snapshot, ())

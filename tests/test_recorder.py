@@ -317,6 +317,32 @@ def test_a_quiet_period_shorter_than_the_samples_does_not_open_a_warning_anew_ev
     assert ["opened", "resolved"] == told(store)
 
 
+def test_an_incident_of_events_ends_by_its_events_and_a_warning_follows_where_the_gauges_are_high(
+    store, make_recorder, make_decided, clock, proc_root
+):
+    recorder = make_recorder(quiet_seconds=60)
+    write_proc(proc_root, orphan=2_100)
+    recorder.handle([make_decided()], recorder.look())
+    run_for(recorder, clock, 120)
+    said, warned = (store.load(each) for each in store.ids())
+
+    assert ("event", "pressure") == (said.class_, warned.class_)
+    assert said.closed_at is not None
+    assert warned.closed_at is None
+
+
+def test_who_holds_the_sockets_is_asked_after_a_restart_where_nobody_was_asked_before(
+    store, make_recorder, make_decided, clock
+):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    assert store.snapshots(store.resolve("last"))[0].sockets is None
+    again = make_recorder()
+    run_for(again, clock, 3)
+
+    assert store.snapshots(store.resolve("last"))[0].sockets is not None
+
+
 def test_a_line_makes_a_warning_the_kernels_own_incident(store, make_recorder, make_decided, clock, proc_root):
     recorder = make_recorder()
     write_proc(proc_root, orphan=2_100)

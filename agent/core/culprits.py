@@ -80,9 +80,10 @@ def find_culprit(case: Case, side: Side) -> Culprit | None:
 
 def matters(holder: Holder, cause: Cause, limits_bytes: tuple[int, int, int] | None) -> bool:
     """Tell whether somebody holds enough to be named for it; ``limits_bytes`` is tcp_mem in bytes."""
-    if cause == "orphans" and holder.orphans >= _ORPHANS_WORTH_NAMING:
-        return True
-    return limits_bytes is None or holder.bytes >= _PART_WORTH_NAMING * limits_bytes[2]
+    heavy = limits_bytes is not None and holder.bytes >= _PART_WORTH_NAMING * limits_bytes[2]
+    if cause == "orphans":
+        return heavy or holder.orphans >= _ORPHANS_WORTH_NAMING
+    return heavy or limits_bytes is None
 
 
 def mend_culprit(culprit: Culprit, findings: tuple[Finding, ...]) -> Advice:

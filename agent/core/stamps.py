@@ -57,6 +57,8 @@ DMESG_ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{6}[+-]\d\d:\d\d(?= )"
 LOGREAD_EPOCH = re.compile(r"\A\s+\[\d{9,10}\.\d{3}\](?=\s)")
 # TAI64N counts from 2**62, and its writers take the TAI of 1970: 10 seconds before UTC, leap seconds left out.
 TAI_EPOCH = 2**62 + 10
+# No kernel said anything before or after: such a stamp is somebody's zero or infinity, and no moment to reckon with.
+YEARS = range(1970, 2200)
 # Only svlogd writes five digits, and its stamps are UTC.
 SVLOGD_DIGITS = 5
 
@@ -98,14 +100,17 @@ def from_epoch(seconds: object) -> datetime | None:
     if isinstance(seconds, bool) or not isinstance(seconds, str | int | float):
         return None
     try:
-        return datetime.fromtimestamp(float(seconds), UTC)
+        moment = datetime.fromtimestamp(float(seconds), UTC)
     except (ValueError, OverflowError, OSError):
         return None
+    return moment if moment.year in YEARS else None
 
 
 def _moment(year: int, parts: dict[str, str | None], zone: str | None, local: tzinfo | None) -> datetime | None:
     month = parts["month"] or ""
     fraction = (parts["fraction"] or "")[:6].ljust(6, "0")
+    if year not in YEARS:
+        return None
     try:
         plain = datetime(  # noqa: DTZ001 - the zone comes in the next step
             year,

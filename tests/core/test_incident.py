@@ -117,8 +117,8 @@ def test_people_are_told_of_ten_times_the_events_once_and_then_not_for_fifteen_m
 
 def test_people_are_told_once_who_holds_most(make_decided):
     incident = opened(make_decided)
-    nginx = Holder(unit="nginx.service", sockets=9, orphans=6, bytes=10)
-    rest = Holder(sockets=9, orphans=4, bytes=90)
+    nginx = Holder(unit="nginx.service", sockets=90, orphans=60, bytes=10)
+    rest = Holder(sockets=90, orphans=40, bytes=90)
     known = folding.judge_again(incident, replace(incident.diagnosis, holders=(nginx, rest)))
 
     assert folding.notify_reason(known, told(incident), AT) == (
@@ -139,8 +139,8 @@ def test_nobody_is_blamed_for_the_one_orphan_that_is_left_when_a_burst_is_over(m
 
 def test_nobody_is_blamed_who_holds_less_than_half_or_has_no_name(make_decided):
     incident = opened(make_decided)
-    small = Holder(unit="nginx.service", sockets=9, orphans=4, bytes=10)
-    rest = Holder(sockets=9, orphans=6, bytes=90)
+    small = Holder(unit="nginx.service", sockets=90, orphans=40, bytes=10)
+    rest = Holder(sockets=90, orphans=60, bytes=90)
     unclear = folding.judge_again(incident, replace(incident.diagnosis, holders=(small, rest)))
 
     assert folding.notify_reason(unclear, told(incident), AT) is None

@@ -65,7 +65,14 @@ def test_zones_are_read_and_a_missing_one_is_the_readers(text: str, hours: float
 
 
 @pytest.mark.parametrize(
-    "text", ["Sun 2024-02-18 08:33:14 IST x", "2024-02-30T08:33:14Z", "2024-02-18T08:33:14+99:99 x"]
+    "text",
+    [
+        "Sun 2024-02-18 08:33:14 IST x",
+        "2024-02-30T08:33:14Z",
+        "2024-02-18T08:33:14+99:99 x",
+        "0001-01-01T00:00:00Z",
+        "9999-12-31T23:59:59Z",
+    ],
 )
 def test_a_moment_that_nobody_can_place_is_none(text: str) -> None:
     assert moment(NUMBERED, text) is None
