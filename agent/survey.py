@@ -6,6 +6,7 @@ result. Its clock is the way to stop it: the moment that the main thread has an 
 over. What it cost decides when the next one is due: it may take half a percent of one processor.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -26,6 +27,7 @@ DEADLINE_SECONDS = 4.0
 CPU_SHARE = 0.005
 
 Take = Callable[..., SocketTable]
+log = logging.getLogger("sockmem-agent")
 
 
 class Survey:
@@ -41,16 +43,25 @@ class Survey:
         self._found: tuple[UnitShare, ...] = ()
         self._failure: Exception | None = None
         self._cost_seconds = 0.0
+        self._is_refused = False
         self._possible = is_this_host(proc_root)
 
     def begin(self, now: datetime) -> None:
-        """Start a dump if it is time for one and none is under way."""
+        """Start a dump if it is time for one and none is under way; later, where the host has no room for a thread."""
         if now < self.due or self._thread or not self._possible:
             return
         self._stop.clear()
         self._found = ()
-        self._thread = Thread(target=self._run, name="survey", daemon=True)
-        self._thread.start()
+        thread = Thread(target=self._run, name="survey", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # TasksMax= of the unit is reached, or the host's own limit.
+            self.due = now + AGAIN_AFTER
+            if not self._is_refused:
+                log.warning("nobody looks who holds the sockets while all is quiet: %s", error)
+            self._is_refused = True
+            return
+        self._thread, self._is_refused = thread, False
 
     def give_way(self) -> None:
         """Let the dump under way end at once, unfinished."""
@@ -75,8 +86,7 @@ class Survey:
         began = time.thread_time()
         try:
             table = self._take(self._proc_root, DEADLINE_SECONDS, names=self._names, clock=self._clock)
-            # A part of the sockets would look as if somebody had closed the others.
-            self._found = shares_of(table) if table.complete else ()
+            self._found = shares_of(table)
         except Exception as error:  # noqa: BLE001 - a surprise: the main thread raises it, and the process ends
             self._failure = error
         self._cost_seconds = time.thread_time() - began

@@ -8,6 +8,7 @@ from harness import wait_for
 from agent import survey as module
 from agent.core.readings import Gap
 from agent.core.sockets import SocketGroup, SocketTable, Tally
+from agent.probe import take_sockets
 from agent.survey import AGAIN_AFTER, CPU_SHARE, FIRST_AFTER, SPACING, Survey
 
 TABLE = SocketTable(
@@ -88,6 +89,42 @@ def test_a_part_of_the_sockets_is_no_look_at_all(survey, dump, clock):
     survey.begin(clock.advance(60))
     assert () == end_of(survey, clock.time)
     assert clock.time + SPACING == survey.due
+
+
+def test_sockets_without_their_names_are_no_look_either(survey, dump, clock):
+    late = Gap(what="names of cgroups", why="the time for it was over before all were looked at")
+    dump.table = SocketTable(groups=TABLE.groups, complete=True, gaps=(late,))
+    dump.go_on.set()
+    survey.begin(clock.advance(60))
+    assert () == end_of(survey, clock.time)
+
+
+def test_a_dump_that_is_stopped_before_it_begins_finds_nothing_and_breaks_nothing(clock):
+    def stopped(*args, **kwargs):
+        survey.give_way()
+        return take_sockets(*args, **kwargs)
+
+    survey = Survey(Path("/proc"), clock.time, stopped)
+    survey.begin(clock.advance(60))
+    assert () == end_of(survey, clock.time)
+    assert clock.time + AGAIN_AFTER == survey.due
+
+
+def test_no_room_for_a_thread_is_told_once_and_tried_again(survey, dump, clock, monkeypatch, caplog):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as full:
+        full.setattr(module.Thread, "start", refuse)
+        for _ in range(2):
+            survey.begin(clock.advance(60))
+            assert clock.time + AGAIN_AFTER == survey.due
+            assert () == survey.collect(clock.time)
+    assert ["nobody looks who holds the sockets while all is quiet: can't start new thread"] == caplog.messages
+
+    dump.go_on.set()
+    survey.begin(clock.advance(60))
+    assert "nginx.service" == end_of(survey, clock.time)[0].name
 
 
 def test_what_it_costs_decides_when_the_next_is_due(survey, dump, clock, monkeypatch):

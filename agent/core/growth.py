@@ -2,21 +2,29 @@
 
 A sample names the largest holders when a dump was made lately (agent.survey), some every five minutes. Who is not
 among them is known only where all there were are listed.
+
+A unit that grew while the gauge did not is not the one: the gauge was low when the unit was, and the unit has got most
+of its growth since the gauge began to rise.
 """
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from math import isfinite
 from typing import Literal, NamedTuple
 
+from msgspec.structs import replace
+
 from agent.core.case import Case, seconds_between
+from agent.core.gauge import mem_unit_bytes
 from agent.core.holders import holders
-from agent.core.model import Cause, Evidence, Finding, UnitShare
+from agent.core.model import Cause, Evidence, Finding, Holder, Sample, UnitShare
+from agent.core.owned import name_of
 from agent.core.sockets import SocketTable
+from agent.core.trend import trends
 from agent.core.words import bytes_text, count_text, moment_text
 
 UNITS_AT_MOST = 10
 _BY_SOCKETS = 6
-_ASKED_FOR = 40
 # Twice as much, and enough of it to matter beside what the gauge has risen by.
 _TIMES = 2
 _LEAST_SOCKETS = 500
@@ -25,6 +33,10 @@ _SHARE_OF_RISE = 0.5
 _LOW = 0.1
 # The newest look has to be of the same state as the event.
 _FRESH_SECONDS = 900.0
+# The gauge was as low as this part of now: what core.trend calls low.
+_GAUGE_LOW = 0.7
+# How every gap begins that tells of a deadline (probe.sockdiag, probe.attribution).
+_CUT_SHORT = "the time for it was over"
 
 Measure = Literal["orphans", "bytes", "sockets"]
 
@@ -41,20 +53,30 @@ class Growth(NamedTuple):
 
 
 class _Look(NamedTuple):
-    """One look at who holds the sockets."""
+    """One look at who holds the sockets; ``is_whole``: all who do are among the shares; ``is_low``: the gauge was."""
 
     at: datetime
     shares: dict[str, UnitShare]
+    is_whole: bool
+    is_low: bool
 
 
 def shares_of(table: SocketTable) -> tuple[UnitShare, ...]:
-    """Name the largest holders of a dump: by sockets, and of the others by bytes; at most ``UNITS_AT_MOST``."""
-    found, _ = holders(table, table.sockstat, _ASKED_FOR, by="sockets")
-    named = [
+    """Name the largest holders of a dump: by sockets, and of the others by bytes; at most ``UNITS_AT_MOST``.
+
+    None of a dump that was cut short: a part of the sockets looks as if somebody had closed the others, and a part of
+    the names as if somebody else had come.
+    """
+    if not table.complete or any(_CUT_SHORT in gap.why for gap in table.gaps):
+        return ()
+    # Asked for all, so that none stands for others.
+    found, _ = holders(table, table.sockstat, len(table.groups) + len(table.listeners) + 1, by="sockets")
+    shares = (
         UnitShare(name=name, sockets=each.sockets, orphans=each.orphans, bytes=each.bytes)
-        for each in found[:_ASKED_FOR]
-        if (name := each.unit or each.container or each.process)
-    ]
+        for each in found
+        if (name := _lasting_name(each))
+    )
+    named = sorted(_by_name(shares).values(), key=lambda share: share.sockets, reverse=True)
     by_bytes = sorted(named[_BY_SOCKETS:], key=lambda share: share.bytes, reverse=True)
     chosen = [*named[:_BY_SOCKETS], *by_bytes[: UNITS_AT_MOST - _BY_SOCKETS]]
     return tuple(sorted(chosen, key=lambda share: share.sockets, reverse=True))
@@ -93,7 +115,10 @@ def growth_of(case: Case) -> Growth | None:
     if len(looks) < _TIMES or not _is_asked(case):
         return None
     measures: tuple[Measure, ...] = ("orphans", "sockets") if _about_orphans(case) else ("bytes", "sockets")
-    return next((found for measure in measures if (found := _most(looks, measure))), None)
+    begun = _rise_began(case)
+    if begun is None:
+        return None
+    return next((found for measure in measures if (found := _most(looks, measure, begun))), None)
 
 
 def _is_asked(case: Case) -> bool:
@@ -107,24 +132,67 @@ def _about_orphans(case: Case) -> bool:
     return case.gauges.shift is not None
 
 
+def _rise_began(case: Case) -> datetime | None:
+    """Tell when the gauge began to rise: as its trend says, else when it was low for the last time."""
+    what = "orphans" if _about_orphans(case) else "memory"
+    since = next((trend.since for trend in trends(case) if trend.what == what), None)
+    event = -case.age_seconds if case.age_seconds is not None and isfinite(case.age_seconds) else 0.0
+    lows = [(second, each.at) for second, each in case.samples if second < min(event, 0.0) and _is_low(each, case)]
+    return since or max(lows, default=(0.0, None), key=lambda low: low[0])[1]
+
+
+def _is_low(sample: Sample, case: Case) -> bool:
+    """Tell whether what is short was low when a sample was taken."""
+    if _about_orphans(case):
+        then, now, unit = sample.orphan, case.gauges.orphan, 1
+    else:
+        then, now = sample.mem, case.gauges.mem_bytes
+        unit = mem_unit_bytes(case.kernel, case.gauges.page_bytes)
+    return then is not None and now is not None and then * unit <= _GAUGE_LOW * now
+
+
 def _looks(case: Case) -> list[_Look]:
     """List who held what and when, oldest first; none where the newest is too old to speak of now."""
     now = case.snapshot.taken_at
-    looks = [_look(each.at, each.units) for second, each in case.samples if each.units and second <= 0]
+    looks = [
+        _look(each.at, each.units, is_low=_is_low(each, case))
+        for second, each in case.samples
+        if each.units and second <= 0
+    ]
     table = case.snapshot.sockets
-    if table is not None and table.complete and (shares := shares_of(table)):
-        looks.append(_look(now, shares))
+    if table is not None and (shares := shares_of(table)):
+        looks.append(_look(now, shares, is_low=False))
     looks.sort(key=lambda look: -seconds_between(look.at, now))
     return looks if looks and seconds_between(looks[-1].at, now) <= _FRESH_SECONDS else []
 
 
-def _look(at: datetime, shares: Iterable[UnitShare]) -> _Look:
-    return _Look(at, {share.name: share for share in shares})
+def _look(at: datetime, shares: Sequence[UnitShare], *, is_low: bool) -> _Look:
+    return _Look(at, _by_name(shares), is_whole=len(shares) < UNITS_AT_MOST, is_low=is_low)
 
 
-def _most(looks: Sequence[_Look], measure: Measure) -> Growth | None:
-    found = (_growth(name, _series(looks, name, measure), measure) for name in looks[-1].shares)
-    best = max(filter(None, found), key=lambda growth: growth.now - growth.before, default=None)
+def _by_name(shares: Iterable[UnitShare]) -> dict[str, UnitShare]:
+    """Add up what goes by the same name."""
+    found: dict[str, UnitShare] = {}
+    for share in shares:
+        if other := found.get(share.name):
+            sums = {field: getattr(share, field) + getattr(other, field) for field in ("sockets", "orphans", "bytes")}
+            found[share.name] = replace(share, **sums)
+        else:
+            found[share.name] = share
+    return found
+
+
+def _lasting_name(holder: Holder) -> str | None:
+    """Name a holder for longer than one dump: a container goes by no process that was seen in it this time."""
+    return name_of(replace(holder, process=None) if holder.container else holder)
+
+
+def _most(looks: Sequence[_Look], measure: Measure, begun: datetime) -> Growth | None:
+    all_series = {name: _series(looks, name, measure) for name in looks[-1].shares}
+    found = [growth for name, series in all_series.items() if (growth := _growth(name, series, measure))]
+    low = {look.at for look in looks if look.is_low}
+    fitting = [each for each in found if each.since in low and _grew_since(each, all_series[each.unit], begun)]
+    best = max(fitting, key=lambda growth: growth.now - growth.before, default=None)
     if best is None:
         return None
     # All that the named units have gained since then: one that brought less than half of it is not the one.
@@ -145,12 +213,19 @@ def _growth(name: str, series: list[tuple[datetime, int]], measure: Measure) -> 
     return Growth(name, measure, since, value, now, len(series))
 
 
+def _grew_since(growth: Growth, series: list[tuple[datetime, int]], begun: datetime) -> bool:
+    """Tell whether a unit has got most of its growth since the gauge began to rise."""
+    earlier = [value for at, value in series if seconds_between(at, begun) >= 0]
+    start = earlier[-1] if earlier else growth.before
+    return growth.now - start >= _SHARE_OF_RISE * (growth.now - growth.before)
+
+
 def _series(looks: Sequence[_Look], name: str, measure: Measure) -> list[tuple[datetime, int]]:
     found: list[tuple[datetime, int]] = []
-    for at, shares in looks:
+    for at, shares, is_whole, _ in looks:
         if name in shares:
             found.append((at, getattr(shares[name], measure)))
-        elif len(shares) < UNITS_AT_MOST:
+        elif is_whole:
             found.append((at, 0))
     return found
 

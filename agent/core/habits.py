@@ -2,7 +2,8 @@
 
     highest in days     a quarter above the highest of at least three days before
     daily peak          on most of the last days as high as now, and at this time of the day
-    peaks grow          a line through the peaks of at least seven days rises, and meets the limit within ninety days
+    peaks grow          a line through the peaks of at least seven days rises, and meets the limit within ninety days;
+                        the last days are still on it
 
 Days are those of UTC, as the history is thinned by them: each has its own highest reading, wherever midnight falls.
 What was in the last twelve hours is today. A day of which less than half was seen is no day. The line is the median of
@@ -37,6 +38,9 @@ _LEAST_PARTS_RISING = 0.75
 _LEAST_RISE = 0.2
 _LEAST_SHARE_OF_LIMIT = 0.05
 _HORIZON_DAYS = 90
+# What was mended, or was switched off, has left the line or has no newer days.
+_NEWEST_DAYS = 2
+_ON_THE_LINE = 0.8
 _LEAST_SEEN = _DAY / 2
 _TODAY_SECONDS = _DAY / 2
 
@@ -206,13 +210,15 @@ def _is_high(case: Case, habit: Habit) -> bool:
 def _slope(habit: Habit) -> float | None:
     """Tell by how much the peaks grow a day; None where they do not, or their scatter could be all there is."""
     days = [day for day in habit.days if day.ago <= _LINE_DAYS]
-    if len(days) < _LEAST_DAYS_OF_LINE:
+    if len(days) < _LEAST_DAYS_OF_LINE or days[0].ago > _NEWEST_DAYS:
         return None
     slopes = [(new.value - old.value) / (old.ago - new.ago) for new, old in combinations(days, 2)]
     slope = median(slopes)
     risen = slope * (days[-1].ago - days[0].ago)
     rising = sum(each > 0 for each in slopes) >= _LEAST_PARTS_RISING * len(slopes)
-    return slope if rising and risen >= _LEAST_RISE * max(day.value for day in days) else None
+    rises = rising and risen >= _LEAST_RISE * max(day.value for day in days)
+    line = median(day.value + slope * day.ago for day in days) - slope * days[0].ago
+    return slope if rises and max(days[0].value, habit.now) >= _ON_THE_LINE * line else None
 
 
 def _days_left(habit: Habit) -> float | None:

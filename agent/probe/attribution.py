@@ -5,6 +5,7 @@ In the order of what is worth most: the sockets, the cgroups' paths, the other n
 
 import time
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -41,17 +42,20 @@ def take_sockets(
     """Count all TCP sockets in sight and find out whose they are, within so many seconds.
 
     ``names`` remembers cgroups from one time to the next; ``other_namespaces`` looks into those as well, where that is
-    permitted. Never raises for what a host can look like: what could not be had is among the gaps.
+    permitted. A ``clock`` that says inf stops it. Never raises: what could not be had is among the gaps.
     """
     if not is_this_host(proc_root):
         return SocketTable(gaps=(Gap(what=sockdiag.WHAT, why=NOT_THIS_HOST),))
-    deadline = (began := clock()) + deadline_seconds
+    if not isfinite(began := clock()):
+        return SocketTable(gaps=(sockdiag.LATE,))
+    deadline = began + deadline_seconds
     sockstat = Reading(proc_root).parse("net/sockstat", procfs.parse_sockstat)
-    census = Census(_ephemeral_ports(Reading(proc_root)))
-    gaps = _dump_here(census, began + DUMP_SHARE * deadline_seconds, clock)
-    complete = not gaps
-    counted = census if other_namespaces and complete else None
-    spaces, refused = _look_elsewhere(proc_root, counted, deadline, clock)
+    gaps = _dump_here(
+        census := Census(_ephemeral_ports(Reading(proc_root))), began + DUMP_SHARE * deadline_seconds, clock
+    )
+    spaces, refused = _look_elsewhere(proc_root, census if other_namespaces and not gaps else None, deadline, clock)
+    if not isfinite(clock()):  # Whoever stopped this needs the processor that grouping would take.
+        return SocketTable(sockstat=sockstat, gaps=(*gaps, *refused, sockdiag.LATE))
     grouped = group(census)
     paths, missed = _find_paths(proc_root, grouped, names or owners.Names(), deadline, clock)
     processes, unseen = _find_processes(proc_root, grouped, deadline, clock)
@@ -66,7 +70,7 @@ def take_sockets(
         full_groups=_find_full_groups(proc_root, paths) if clock() < deadline else (),
         sockstat=sockstat,
         took_seconds=round(clock() - began, 6),
-        complete=complete,
+        complete=not gaps,
         gaps=(*gaps, *refused, *missed, *unseen),
     )
 

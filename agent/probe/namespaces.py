@@ -23,6 +23,7 @@ from agent.probe.reading import Reading
 
 NAMESPACES_AT_MOST = 256
 _CLONE_NEWNET = 0x40000000
+_WHAT = "sockets of other network namespaces"
 
 Clock = Callable[[], float]
 
@@ -54,7 +55,10 @@ def open_in(proc_root: Path, namespace: Namespace) -> socket.socket | Gap:
         made.append(_enter(f"{proc_root}/{namespace.process.pid}/ns/net") or sockdiag.open_socket())
 
     thread = threading.Thread(target=go_and_make)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:  # The unit's TasksMax= is reached, or the host's.
+        return Gap(what=_WHAT, why=f"cannot be entered: {error}")
     thread.join()
     return made[0]
 
@@ -75,7 +79,7 @@ def _enter(path: str) -> Gap | None:
 
 
 def _refused(code: int | None) -> Gap:
-    return Gap(what="sockets of other network namespaces", why=f"cannot be entered: {os.strerror(code or 0)}")
+    return Gap(what=_WHAT, why=f"cannot be entered: {os.strerror(code or 0)}")
 
 
 FORBIDDEN = (_refused(errno.EPERM), _refused(errno.EACCES))

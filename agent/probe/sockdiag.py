@@ -24,6 +24,7 @@ DUMPS = (
     (AF_INET6, STATES_CONNECTED),
 )
 WHAT = "sockets (sock_diag)"
+LATE = Gap(what=WHAT, why="the time for it was over before the dump was: what is counted is a part")
 _NO_MODULE = "this kernel has no tcp_diag: load the module (modprobe tcp_diag), or use a kernel of 3.3 or newer"
 _FORBIDDEN = "not permitted: the service needs AF_NETLINK among its RestrictAddressFamilies="
 _OVERRUN = "the kernel dropped answers (ENOBUFS): what is counted is a part"
@@ -78,8 +79,9 @@ def _dump_one(netlink: socket.socket, reader: Reader, asked: bytes, deadline: fl
         netlink.sendall(asked)
         while True:
             left = deadline - clock()
-            if left <= 0:
-                return _late()
+            # What is no number is no time either: a stopped clock and a deadline on it are both infinite.
+            if not left > 0:
+                return LATE
             netlink.settimeout(left)
             size, _, flags, _ = netlink.recvmsg_into([buffer])
             if flags & socket.MSG_TRUNC:
@@ -92,13 +94,9 @@ def _dump_one(netlink: socket.socket, reader: Reader, asked: bytes, deadline: fl
             if end is not None:
                 return _failed(end.errno) if end.errno else None
     except TimeoutError:
-        return _late()
+        return LATE
     except OSError as error:
         return _failed(error.errno)
-
-
-def _late() -> Gap:
-    return Gap(what=WHAT, why="the time for it was over before the dump was: what is counted is a part")
 
 
 def _failed(code: int | None) -> Gap:

@@ -129,3 +129,22 @@ def test_memory_is_compared_in_bytes() -> None:
 
 def test_a_calm_gauge_is_not_compared() -> None:
     assert [] == claims(case_of(days(lambda _: 12, range(1, 15), low=3), orphan=40, said=False))
+
+
+@pytest.mark.parametrize(
+    ("peak", "known"),
+    [
+        (lambda n: 5_500 if n <= 2 else 60_000 - 2000 * n, range(1, 25)),
+        (lambda n: 85_000 - 3000 * n, range(16, 26)),
+        (lambda n: 60_000 - 1000 * n, range(3, 25)),
+    ],
+    ids=["mended two days ago", "off for two weeks", "nothing known of the last two days"],
+)
+def test_peaks_that_grew_once_and_grow_no_more_are_silent(peak: Callable[[int], float], known: Iterable[int]) -> None:
+    assert "" == said(case_of(days(peak, known), orphan=100, said=False))
+
+
+def test_one_low_day_ends_no_growth_when_today_is_on_the_line_again() -> None:
+    found = days(lambda n: 20_000 if n == 1 else 50_000 - 1000 * n, range(1, 15))
+    assert [] == claims(case_of(found, orphan=100, said=False))
+    assert ["orphans_daily_peaks_grow"] == claims(case_of([*found, make_sample(HOUR, orphan=49_000)], 100, said=False))

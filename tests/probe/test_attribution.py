@@ -6,15 +6,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from math import inf
 from pathlib import Path
 
 import pytest
 from harness import wait_for
+from msgspec.structs import replace
 
+from agent.core.growth import shares_of
 from agent.core.holders import holders
 from agent.core.model import Holder
-from agent.core.sockets import FullGroup, SocketGroup, SocketTable
-from agent.probe import cgroups, owners, sockdiag
+from agent.core.sockets import FullGroup, Process, SocketGroup, SocketTable
+from agent.probe import attribution, cgroups, namespaces, owners, sockdiag
 from agent.probe.attribution import take_sockets
 
 PROC = Path("/proc")
@@ -306,6 +309,57 @@ def test_no_time_at_all_gives_a_part_with_gaps() -> None:
 
     assert not table.complete
     assert "the time for it was over" in table.gaps[0].why
+
+
+def test_stopped_before_it_begins_it_asks_the_kernel_nothing_and_walks_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in ((sockdiag, "open_socket"), (namespaces, "process_ids"), (owners, "process_ids")):
+        monkeypatch.setattr(module, name, lambda *_, name=name: pytest.fail(f"{name} was called"))
+
+    assert SocketTable(gaps=(sockdiag.LATE,)) == take_sockets(PROC, SECONDS, clock=lambda: inf)
+
+
+@pytest.mark.parametrize("place", ["_dump_here", "_look_elsewhere"])
+def test_stopped_in_the_middle_it_groups_and_names_nothing(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    stopped: list[bool] = []
+    real = getattr(attribution, place)
+
+    def stop(*args: object) -> object:
+        found = real(*args)
+        stopped.append(True)
+        return found
+
+    monkeypatch.setattr(attribution, place, stop)
+    monkeypatch.setattr(attribution, "group", lambda _: pytest.fail("it was grouped"))
+    table = take_sockets(PROC, SECONDS, clock=lambda: inf if stopped else time.monotonic())
+
+    assert (False, ()) == (table.complete, table.groups)
+    assert sockdiag.LATE in table.gaps
+
+
+@pytest.mark.parametrize("late", ["cgroups", "processes"])
+def test_time_over_after_the_dump_keeps_the_sockets_but_is_no_look_for_growth(
+    start: Callable[..., Subject], monkeypatch: pytest.MonkeyPatch, late: str
+) -> None:
+    subject = start().serve(3)
+    over: list[bool] = []
+    place = {"cgroups": "_find_paths", "processes": "_find_processes"}[late]
+    real = getattr(attribution, place)
+    if late == "cgroups":
+        monkeypatch.setattr(attribution, "has_cgroup", lambda cgroup: cgroup is not None)
+
+    def expire(*args: object) -> object:
+        over.append(True)
+        return real(*args)
+
+    monkeypatch.setattr(attribution, place, expire)
+    table = take_sockets(PROC, SECONDS, clock=lambda: time.monotonic() + (2 * SECONDS if over else 0))
+
+    assert table.complete
+    assert group_of(subject.port, table)
+    process = Process(pid=subject.process.pid, name="python")
+    seen = replace(table, groups=tuple(replace(each, cgroup=None, process=process) for each in table.groups))
+    assert shares_of(replace(seen, gaps=()))
+    assert () == shares_of(seen)
 
 
 def test_refused_socket_gives_gaps_and_no_exception(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,16 @@ def test_namespace_that_is_gone_is_a_gap(tmp_path: Path) -> None:
     assert Gap(what="sockets of other network namespaces", why="cannot be entered: No such file or directory") == found
 
 
+def test_no_room_for_a_thread_is_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(namespaces.threading.Thread, "start", refuse)
+    found = open_in(PROC, Namespace(process=Process(pid=os.getpid(), name="x")))
+
+    assert Gap(what="sockets of other network namespaces", why="cannot be entered: can't start new thread") == found
+
+
 def test_what_is_no_namespace_cannot_be_entered(tmp_path: Path) -> None:
     (tmp_path / "1/ns").mkdir(parents=True)
     (tmp_path / "1/ns/net").touch()

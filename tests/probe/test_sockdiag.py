@@ -1,6 +1,7 @@
 import errno
 import socket
 from collections.abc import Iterator
+from math import inf
 
 import netlink_material as wire
 import pytest
@@ -10,7 +11,7 @@ from agent.core.census import Census
 from agent.core.inetdiag import BUFFER_BYTES
 from agent.core.readings import Gap
 from agent.probe import sockdiag
-from agent.probe.sockdiag import DUMPS, WHAT, dump, open_socket
+from agent.probe.sockdiag import DUMPS, LATE, WHAT, dump, open_socket
 
 
 class Kernel:
@@ -92,6 +93,11 @@ def test_dump_beyond_its_time_is_a_part_and_says_so(kernel: Kernel, monkeypatch:
 
     assert [Gap(what=WHAT, why="the time for it was over before the dump was: what is counted is a part")] == gaps
     assert 1 == kernel.seen
+
+
+def test_clock_and_deadline_that_are_both_infinite_leave_no_time(kernel: Kernel) -> None:
+    assert [LATE] == dump(kernel.ours, kernel.census, inf, lambda: inf)
+    assert 0 == kernel.seen
 
 
 def test_kernel_that_does_not_answer_costs_no_more_than_the_time_there_is(kernel: Kernel) -> None:
