@@ -63,12 +63,13 @@ vm-test: $(VENV)/test.ready deb
 	contrib/setup.sh vm
 	$(VM_TEST) --kernel=$(KERNEL) --scenario=$(SCENARIO) $(VM_OPTIONS)
 
-# In CI: every scenario on one kernel, the two main ones on the others.
-vm-check: VM_OPTIONS = --all-scenarios-on=6.1
+# In CI: every scenario on one kernel, the two main ones on the others. An emulated machine on a busy host may miss a
+# deadline: a scenario has a second try, which the output names. What there is no time for is skipped, and named.
+vm-check: VM_OPTIONS = --all-scenarios-on=6.1 --reruns 1 --vm-minutes 14
 vm-check: vm-test
 
 docs/kernels.md:
-	SOCKMEM_VM_CACHE=$(VM_CACHE) $(BIN)/python tests/vm/kernels_page.py $(VM_CACHE)/results > $@.new
+	SOCKMEM_VM_CACHE=$(VM_CACHE) $(BIN)/python tests/vm/kernels_page.py $(VM_CACHE)/results > $@.new || { rm -f $@.new; false; }
 	mv $@.new $@
 
 # A stamp is older than what it depends on when the set-up has to be done again.

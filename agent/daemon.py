@@ -135,7 +135,7 @@ class Daemon:
             self._save_position()
         if abs(now - self._pruned_at) >= PRUNE_SPACING and not self._recorder.dirty:
             self._pruned_at = now
-            self._prune(now)
+            self._prune(self._store.samples.believe(now))
         if self._settings.metrics.textfile and abs(now - self._measured_at) >= METRICS_SPACING:
             self._measured_at = now
             self._measure(Path(self._settings.metrics.textfile))

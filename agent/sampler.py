@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from agent.core.gauge import mem_unit_bytes, parse_kernel
 from agent.core.model import Pressure, Sample, UnitShare
 from agent.core.pressure import assess
-from agent.core.thinning import thin
+from agent.core.thinning import second_of, thin
 from agent.probe import take_sample, take_snapshot
 from agent.store import Store
 from agent.survey import Survey
@@ -36,7 +36,8 @@ class Sampler:
         self._hour = _hour_of(self.due)
         # The hour in which the process before us ended is over by now, it may be.
         self._on_disk(lambda: store.samples.keep_remains(self.due))
-        self._samples = list(store.samples.read_thinned(self.due))
+        self._samples: list[Sample] = []
+        self._read_again(self.due)
         snapshot = take_snapshot(proc_root, self.due, "command", None)
         page = snapshot.page_size_bytes
         self._pages_per_unit = mem_unit_bytes(parse_kernel(snapshot.kernel), page) / page if page else 1.0
@@ -74,9 +75,11 @@ class Sampler:
             self._samples[-1] = replace(self._samples[-1], units=units)
 
     def back_to(self, now: datetime) -> None:
-        """Follow a clock that was set back."""
+        """Follow a clock that was set back; what a clock far ahead has thinned away is read again."""
         self.due = now
         self.survey.back_to(now)
+        if self.newest and self.newest.at - now >= THIN_SPACING:
+            self._read_again(now)
 
     def tick(self, now: datetime) -> bool:
         """Take a sample if it is time; True when one was taken."""
@@ -94,6 +97,19 @@ class Sampler:
             self._on_disk(lambda: self._store.samples.keep_remains(now, self.history))
         self.pressure = assess(self._samples[-RECENT_SAMPLES:], self.pressure, self._pages_per_unit)
         return True
+
+    def _read_again(self, now: datetime) -> None:
+        """Put what is on disk to what is in memory."""
+        whole: dict[float, Sample] = {}
+        try:
+            whole = {second_of(sample.at): sample for sample in self._store.samples.read_thinned(now)}
+        except OSError as error:  # Nor is the time before us worth the service.
+            log.warning("the history cannot be read: %s: %s", error.filename, error.strerror)
+        for sample in self._samples:
+            other = whole.get(second_of(sample.at))
+            if other is None or len(sample.counters) >= len(other.counters):
+                whole[second_of(sample.at)] = sample
+        self._samples = list(thin(whole.values(), now))
 
     def _on_disk(self, write: Callable[[], None]) -> None:
         try:

@@ -68,6 +68,10 @@ missing_for_tests() {
     have journalctl && have systemd-analyze || echo systemd
     have systemd-journal-remote || echo systemd-journal-remote
     have chromium || echo chromium
+    have rpm || echo rpm
+    have man || echo man-db
+    have shellcheck || echo shellcheck
+    have lintian || echo lintian
 }
 
 missing_for_machines() {
@@ -77,7 +81,6 @@ missing_for_machines() {
     have cpio || echo cpio
     have mke2fs || echo e2fsprogs
     have depmod || echo kmod
-    have busybox || echo busybox-static
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
 }
 

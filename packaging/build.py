@@ -25,10 +25,13 @@ def built_at() -> int:
     """Say when what is built was last changed, in seconds since 1970: SOURCE_DATE_EPOCH, else the commit's time."""
     if named := os.environ.get("SOURCE_DATE_EPOCH"):
         return int(named)
+    changed = int((ROOT / "pyproject.toml").stat().st_mtime)
+    if shutil.which("git") is None:
+        return changed
     asked = subprocess.run(
         ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"], capture_output=True, text=True, check=False
     )
-    return int(asked.stdout) if asked.returncode == 0 else int((ROOT / "pyproject.toml").stat().st_mtime)
+    return int(asked.stdout) if asked.returncode == 0 else changed
 
 
 def stage(directory: Path, version: str, machine: str, scratch: Path) -> None:

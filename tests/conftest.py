@@ -30,6 +30,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--kernel", default="", help="only this kernel: 5.10, 6.1, 6.12 or 7.3")
     group.addoption("--scenario", default="", help="only this scenario, a file of tests/vm/scenarios")
     group.addoption("--all-scenarios-on", default="", help="every scenario on this kernel, the two main ones on others")
+    group.addoption(
+        "--vm-minutes", type=float, default=600, help="after so long the scenarios that are left are skipped"
+    )
     group.addoption("--deb", default="", help="the package to install")
     group.addoption("--results", default="", help="where the results of each scenario are kept to read")
 

@@ -85,14 +85,19 @@ def ask_systemd() -> str | None:
 
 def ask_own_cgroup() -> int | Gap | None:
     """Listen on loopback for a moment, and ask the kernel for the cgroup of that socket; None: it does not tell any."""
-    netlink = sockdiag.open_socket()
-    if isinstance(netlink, Gap):
-        return netlink
+    try:
+        listener = socket.create_server(("127.0.0.1", 0))
+    except OSError as error:
+        return Gap(what="loopback", why=f"no socket can be made at 127.0.0.1 to ask the kernel about: {error.strerror}")
     census = Census()
-    with netlink, socket.create_server(("127.0.0.1", 0)) as listener:
+    with listener:
+        netlink = sockdiag.open_socket()
+        if isinstance(netlink, Gap):
+            return netlink
         port = listener.getsockname()[1]
         # Listeners come first, so that a dump that is cut short has them.
-        gaps = sockdiag.dump(netlink, census, time.monotonic() + 1)
+        with netlink:
+            gaps = sockdiag.dump(netlink, census, time.monotonic() + 1)
     found = [cgroup for _, its_port, cgroup in census.listeners if its_port == port]
     others = [cgroup for *_, cgroup in census.listeners]
     return next(iter([*found, *others, *gaps]), None)

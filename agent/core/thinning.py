@@ -57,19 +57,20 @@ def thin(samples: Iterable[Sample], now: datetime) -> tuple[Sample, ...]:
     ordered = sorted(samples, key=lambda sample: second_of(sample.at))
     for (tier, _), group in groupby(ordered, key=lambda sample: _stretch(second_of(sample.at), today)):
         if tier is not None:
+            # A counter that goes cannot mark a reset: it would not be found again.
             stretch = list(group)
-            kept = _highest_and_ends(stretch) if tier.ends_only else _extremes(stretch)
-            found += kept if tier.seconds <= WHOLE_SECONDS else _few_counters(kept)
+            stretch = stretch if tier.seconds <= WHOLE_SECONDS else _few_counters(stretch)
+            found += _highest_and_ends(stretch) if tier.ends_only else _extremes(stretch)
     return tuple(found)
 
 
 def remains(hour: Iterable[Sample]) -> list[Sample]:
     """Leave of one hour's samples what is kept for ninety days, oldest first."""
-    ordered = sorted(hour, key=lambda sample: second_of(sample.at))
+    ordered = _few_counters(sorted(hour, key=lambda sample: second_of(sample.at)))
     if not ordered:
         return []
     highest = [sample for name in ("tw", "alloc") for sample in _highest(ordered, name)]
-    return _few_counters(_in_order([*_extremes(ordered), *highest], ordered))
+    return _in_order([*_extremes(ordered), *highest], ordered)
 
 
 def extremes(samples: Iterable[Sample], seconds: int) -> list[Sample]:
@@ -83,14 +84,20 @@ def extremes(samples: Iterable[Sample], seconds: int) -> list[Sample]:
 
 def is_reset(before: Sample, after: Sample) -> bool:
     """Tell whether the counters of two neighbours cannot be subtracted: a reboot, or a counter that began anew."""
-    rebooted = before.boot_id is not None and after.boot_id is not None and before.boot_id != after.boot_id
-    fell = any(after.counters.get(name, count) < count for name, count in before.counters.items())
-    return rebooted or fell
+    return _is_reboot(before, after) or _is_fall(before, after)
 
 
 def second_of(at: datetime) -> float:
     """Turn a moment into seconds since the epoch; one without a zone is taken as UTC."""
     return at.timestamp() if at.tzinfo else at.replace(tzinfo=UTC).timestamp()
+
+
+def _is_reboot(before: Sample, after: Sample) -> bool:
+    return before.boot_id is not None and after.boot_id is not None and before.boot_id != after.boot_id
+
+
+def _is_fall(before: Sample, after: Sample) -> bool:
+    return any(after.counters.get(name, count) < count for name, count in before.counters.items())
 
 
 def _stretch(second: float, today: float) -> tuple[_Tier | None, float]:
@@ -148,6 +155,14 @@ def _newest_units(samples: Sequence[Sample]) -> list[Sample]:
     return [sample for sample in samples if sample.units][-1:]
 
 
-def _sides_of_reset(samples: Sequence[Sample]) -> tuple[Sample, ...]:
-    """Find the last reset: one a stretch is kept, or a host that boots every minute would fill the history."""
-    return next((pair for pair in reversed(list(pairwise(samples))) if is_reset(*pair)), ())
+def _sides_of_reset(samples: Sequence[Sample]) -> list[Sample]:
+    """Find the last reset: one a stretch is kept, or a host that boots every minute would fill the history.
+
+    Of boots and of counters, each among the samples that know them: one that knows nothing may be thinned away, and
+    must not part two that differ.
+    """
+    booted = list(pairwise(sample for sample in samples if sample.boot_id is not None))
+    counted = list(pairwise(sample for sample in samples if sample.counters))
+    reboot = next((pair for pair in reversed(booted) if _is_reboot(*pair)), ())
+    fall = next((pair for pair in reversed(counted) if _is_fall(*pair)), ())
+    return [*reboot, *fall]

@@ -41,8 +41,8 @@ def take_sockets(
 ) -> SocketTable:
     """Count all TCP sockets in sight and find out whose they are, within so many seconds.
 
-    ``names`` remembers cgroups from one time to the next; ``other_namespaces`` looks into those as well, where that is
-    permitted. A ``clock`` that says inf stops it. Never raises: what could not be had is among the gaps.
+    ``names`` remembers cgroups; ``other_namespaces`` looks into those, too, where that is permitted. A ``clock`` that
+    says inf stops it. Never raises: what could not be had is among the gaps.
     """
     if not is_this_host(proc_root):
         return SocketTable(gaps=(Gap(what=sockdiag.WHAT, why=NOT_THIS_HOST),))
@@ -50,11 +50,9 @@ def take_sockets(
         return SocketTable(gaps=(sockdiag.LATE,))
     deadline = began + deadline_seconds
     sockstat = Reading(proc_root).parse("net/sockstat", procfs.parse_sockstat)
-    gaps = _dump_here(
-        census := Census(_ephemeral_ports(Reading(proc_root))), began + DUMP_SHARE * deadline_seconds, clock
-    )
+    census, gaps = _dump_here(proc_root, began + DUMP_SHARE * deadline_seconds, clock)
     spaces, refused = _look_elsewhere(proc_root, census if other_namespaces and not gaps else None, deadline, clock)
-    if not isfinite(clock()):  # Whoever stopped this needs the processor that grouping would take.
+    if not isfinite(clock()):  # Whoever stopped this needs the processor.
         return SocketTable(sockstat=sockstat, gaps=(*gaps, *refused, sockdiag.LATE))
     grouped = group(census)
     paths, missed = _find_paths(proc_root, grouped, names or owners.Names(), deadline, clock)
@@ -81,12 +79,14 @@ def _ephemeral_ports(reading: Reading) -> tuple[int, int]:
     return EPHEMERAL_PORTS if found is None else (found[0], found[1])
 
 
-def _dump_here(census: Census, deadline: float, clock: Clock) -> list[Gap]:
+def _dump_here(proc_root: Path, deadline: float, clock: Clock) -> tuple[Census, list[Gap]]:
+    """Count the sockets of our own namespace."""
+    census = Census(_ephemeral_ports(Reading(proc_root)))
     netlink = sockdiag.open_socket()
     if isinstance(netlink, Gap):
-        return [netlink]
+        return census, [netlink]
     with netlink:
-        return sockdiag.dump(netlink, census, deadline, clock)
+        return census, sockdiag.dump(netlink, census, deadline, clock)
 
 
 def _look_elsewhere(

@@ -6,6 +6,7 @@ what is left of each hour of a day (core.thinning.remains), in UTC; it is writte
 hour is over. The space is bounded by the number of hours and days kept.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,10 +18,16 @@ from agent.core.model import Sample
 from agent.core.thinning import DAYS, WHOLE_SECONDS, remains, second_of, thin
 from agent.store.disk import FILE_MODE, sync_directory, write_whole
 
+log = logging.getLogger("sockmem-agent")
+
 KEEP_HOURS = 48
 KEEP_DAYS = 90
 _HOURS = "????????T??.jsonl"
 _DAYS = "day-????????.jsonl"
+# Of a long time the hours at both ends are read whole, and of those between what they have left behind.
+_EDGE_HOURS = 3
+# The newest samples of an hour are among its last lines, of which each has a kilobyte or two.
+_TAIL_BYTES = 65_536
 
 
 class History:
@@ -29,6 +36,7 @@ class History:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self._begin = b"\n"  # Ends a line that a crash of the process before us may have torn.
+        self._told: set[str] = set()
 
     def append(self, sample: Sample) -> None:
         """Add a sample to the file of its hour."""
@@ -36,7 +44,9 @@ class History:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
         try:
             os.fchmod(descriptor, FILE_MODE)
-            os.write(descriptor, self._begin + msgspec.json.encode(sample) + b"\n")
+            view = memoryview(self._begin + msgspec.json.encode(sample) + b"\n")
+            while view:  # A disk that is nearly full takes a part, and says why only when it is given the rest.
+                view = view[os.write(descriptor, view) :]
         except OSError as error:
             self._begin, error.filename = b"\n", str(path)
             raise
@@ -45,20 +55,28 @@ class History:
         self._begin = b""
 
     def read(self, start: datetime, end: datetime) -> tuple[Sample, ...]:
-        """Read the samples from ``start`` to ``end``, oldest first; a line that a crash tore is passed over."""
+        """Read the samples from ``start`` to ``end``, oldest first; a line that a crash tore is passed over.
+
+        Of a time longer than six hours, those in the middle are what their hours have left behind, where that is kept.
+        """
+        first, last = self._path(start).name, self._path(end).name
+        names = sorted(path.name for path in self.directory.glob(_HOURS) if first <= path.name <= last)
+        middle = names[_EDGE_HOURS:-_EDGE_HOURS]
+        left: dict[str, list[Sample]] = {}
+        for day in sorted({name[:8] for name in middle}):
+            for sample in self._samples(self.directory / f"day-{day}.jsonl"):
+                left.setdefault(self._path(sample.at).name, []).append(sample)
         found: list[Sample] = []
-        hour = _hour_of(start)
-        while hour <= end:
-            found += [sample for sample in _samples(self._path(hour)) if start <= sample.at <= end]
-            hour += timedelta(hours=1)
-        return tuple(sorted(found, key=lambda sample: sample.at))
+        for name in names:
+            found += left[name] if name in middle and name in left else self._samples(self.directory / name)
+        return tuple(sorted((each for each in found if start <= each.at <= end), key=lambda sample: sample.at))
 
     def read_remains(self, start: datetime, end: datetime) -> tuple[Sample, ...]:
         """Read what the hours from ``start`` to ``end`` have left behind, oldest first."""
         found: list[Sample] = []
         day = _hour_of(start).replace(hour=0)
         while day <= end:
-            found += [sample for sample in _samples(self._day_path(day)) if start <= sample.at <= end]
+            found += [sample for sample in self._samples(self._day_path(day)) if start <= sample.at <= end]
             day += timedelta(days=1)
         return tuple(sorted(found, key=lambda sample: sample.at))
 
@@ -67,12 +85,12 @@ class History:
         kept: dict[float, Sample] = {}
         day = _hour_of(now - timedelta(days=DAYS)).replace(hour=0)
         while day <= now:
-            kept |= {second_of(sample.at): sample for sample in thin(_samples(self._day_path(day)), now)}
+            kept |= {second_of(sample.at): sample for sample in thin(self._samples(self._day_path(day)), now)}
             day += timedelta(days=1)
         hour = _hour_of(now - timedelta(seconds=WHOLE_SECONDS))
         while hour <= now:
             # Whole samples take the place of what was left of them.
-            kept |= {second_of(sample.at): sample for sample in thin(_samples(self._path(hour)), now)}
+            kept |= {second_of(sample.at): sample for sample in thin(self._samples(self._path(hour)), now)}
             hour += timedelta(hours=1)
         return thin(kept.values(), now)
 
@@ -94,21 +112,78 @@ class History:
         old = [path for path in self.directory.glob(_HOURS) if path.name < oldest]
         old += [path for path in self.directory.glob(_DAYS) if path.name < oldest_day]
         for path in () if dry_run else old:
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                self._tell("removed", path, error)
+
+    def believe(self, now: datetime) -> datetime:
+        """Tell which time retention may go by: ``now``, if samples were taken a day or two before it, too.
+
+        Else the clock was set far ahead, or the host was off: until a day has passed, it is the newest hour before.
+        """
+        day_ago = self._path(now - timedelta(days=1)).name
+        before = max((path.name for path in self.directory.glob(_HOURS) if path.name < day_ago), default=None)
+        if before is None or before >= self._path(now - timedelta(days=2)).name:
+            return now
+        try:
+            return datetime.strptime(before, "%Y%m%dT%H.jsonl").replace(tzinfo=UTC)
+        except ValueError:
+            return now  # Somebody else's file.
 
     def _keep_day(self, path: Path, hours: Iterable[str], also: Sequence[Sample]) -> None:
-        """Add to a day the hours that are not in it yet."""
-        known = _samples(path)
-        there = {self._path(sample.at).name for sample in known}
-        new: list[Sample] = []
+        """Add to a day the hours that are not in it yet, or that went on since: a clock was ahead, and set back."""
+        try:
+            known = _read(path)
+        except OSError as error:
+            self._tell("read", path, error)  # What cannot be read now must not be written over.
+            return
+        left: dict[str, list[Sample]] = {}
+        for sample in known:
+            left.setdefault(self._path(sample.at).name, []).append(sample)
+        is_new = False
         for name in hours:
-            if name not in there:
-                unwritten = [sample for sample in also if self._path(sample.at).name == name]
-                new += remains([*_samples(self.directory / name), *unwritten])
-        if new:
-            lines = sorted((*known, *new), key=lambda sample: sample.at)
+            there = left.get(name, [])
+            if there and self._newest(self.directory / name) <= max(second_of(sample.at) for sample in there):
+                continue
+            unwritten = [sample for sample in also if self._path(sample.at).name == name]
+            pool = (*there, *unwritten, *self._samples(self.directory / name))
+            # What is left of a sample has fewer counters, and is no second one.
+            whole = {(s.at, s.orphan, s.mem, s.tw, s.alloc, s.units): s for s in pool}
+            left[name] = remains(whole.values())
+            is_new = is_new or left[name] != there
+        if is_new:
+            lines = sorted((sample for each in left.values() for sample in each), key=lambda sample: sample.at)
             write_whole(path, b"".join(msgspec.json.encode(sample) + b"\n" for sample in lines))
             sync_directory(self.directory)
+
+    def _samples(self, path: Path) -> list[Sample]:
+        """Read a file; without it, when it cannot be read: no start may depend on one file of the history."""
+        try:
+            return _read(path)
+        except OSError as error:
+            if not os.access(self.directory, os.X_OK):
+                raise  # Another user's history is no trouble of one file.
+            self._tell("read", path, error)
+            return []
+
+    def _newest(self, path: Path) -> float:
+        """Find the second of the newest sample among the last lines of an hour."""
+        try:
+            with path.open("rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+                tail = read_lines(file.read())
+        except OSError as error:
+            self._tell("read", path, error)
+            return 0.0
+        return max((second_of(sample.at) for sample in tail), default=0.0)
+
+    def _tell(self, what: str, path: Path, error: OSError) -> None:
+        """Say once a reason which file it was: where one may not be read, hardly any may."""
+        text = f"{what}: {error.strerror}"
+        if text not in self._told:
+            log.warning("%s of the history cannot be %s; going on without it", path, text)
+        self._told.add(text)
 
     def _path(self, at: datetime) -> Path:
         return self.directory / f"{at.astimezone(UTC):%Y%m%dT%H}.jsonl"
@@ -130,7 +205,7 @@ def read_lines(data: bytes) -> list[Sample]:
     return found
 
 
-def _samples(path: Path) -> list[Sample]:
+def _read(path: Path) -> list[Sample]:
     try:
         return read_lines(path.read_bytes())
     except FileNotFoundError:

@@ -193,3 +193,12 @@ def test_kernel_asks_for_just_these_capabilities(capabilities: tuple[str, ...], 
         assert enters == can("nsenter", f"--net=/proc/{target.pid}/ns/net", "true")
     finally:
         target.communicate()
+
+
+def test_a_host_without_loopback_is_a_warning(monkeypatch):
+    def fail(address):
+        raise OSError(99, "Cannot assign requested address")
+
+    monkeypatch.setattr(reach.socket, "create_server", fail)
+    found = check_socket_cgroups(ask_own_cgroup())
+    assert ("warn", True) == (found.status, "Cannot assign requested address" in found.detail)

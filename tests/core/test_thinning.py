@@ -1,7 +1,7 @@
 from datetime import timedelta
 from itertools import pairwise
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from material import BOOT, NOW, make_sample
 
@@ -27,7 +27,14 @@ def every(seconds: int, since: int, value: int = 100) -> list[Sample]:
     return [make_sample(ago, orphan=value, mem=value) for ago in range(since, -1, -seconds)]
 
 
+def unknown_boot_between() -> list[Sample]:
+    """Make a reboot whose sides are parted by a sample that knows no boot."""
+    boots = [BOOT, "another", None, BOOT]
+    return [Sample(at=NOW - timedelta(seconds=9344 - number), boot_id=boot) for number, boot in enumerate(boots)]
+
+
 @given(st.lists(samples, max_size=60, unique_by=lambda sample: sample.at))
+@example(unknown_boot_between())
 def test_no_peak_is_thinned_away_and_thinning_again_takes_nothing_more(found: list[Sample]) -> None:
     thinned = thin(found, NOW)
 
@@ -73,6 +80,18 @@ def test_both_sides_of_a_reboot_and_of_a_counter_that_began_anew_are_kept() -> N
     assert [949, 50] == [
         side.counters["TCPAbortOnMemory"] for pair in pairwise(kept) if is_reset(*pair) for side in pair
     ]
+
+
+def test_a_reboot_is_found_across_a_sample_that_knows_no_boot() -> None:
+    before, at_reboot, _, after = unknown_boot_between()
+    assert (at_reboot, after) == thin([before, at_reboot, *unknown_boot_between()[2:]], NOW)
+
+
+def test_a_counter_that_is_not_kept_leaves_no_mark_that_is_lost_later() -> None:
+    lasting = dict.fromkeys(LASTING_COUNTERS, 7)
+    found = [make_sample(9 * HOUR - n, orphan=5, PruneCalled=9 - n, **lasting) for n in range(5)]
+    thinned = thin(found, NOW)
+    assert thinned == thin(thinned, NOW)
 
 
 def test_a_host_that_boots_every_minute_does_not_fill_the_history() -> None:

@@ -1,4 +1,6 @@
-from datetime import timedelta
+import errno
+import os
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -147,3 +149,137 @@ def test_a_long_incident_is_kept_thinned_with_its_peak(store, clock):
     assert samples[-1] == kept[-1]
     keep_samples(directory, [])
     assert kept == read_around(store, directory.name, samples[0].at, samples[-1].at)
+
+
+def grow(store, clock, minutes, peak=None):
+    """Add a sample for each of these minutes of the hour; orphan is high in the one that is the peak."""
+    for minute in minutes:
+        store.append_sample(Sample(at=clock.time.replace(minute=minute), orphan=60_000 if minute == peak else 10))
+
+
+def test_an_hour_that_went_on_after_it_was_kept_is_kept_anew_with_its_later_peak(store, clock):
+    ahead = clock.time + timedelta(hours=1)
+    grow(store, clock, range(20))
+    unwritten = Sample(at=clock.time.replace(minute=7, second=1), orphan=9_999)
+    store.samples.keep_remains(ahead, [unwritten])
+    grow(store, clock, range(20, 60), peak=30)
+    store.samples.keep_remains(ahead)
+    store.samples.keep_remains(ahead)
+    left = store.samples.read_remains(clock.time.replace(minute=0), ahead)
+
+    assert 60_000 == max(sample.orphan for sample in left)
+    assert 59 == left[-1].at.minute
+    assert len(left) == len({sample.at for sample in left}) <= 5
+
+
+def test_retention_goes_by_a_clock_only_when_samples_were_taken_a_day_before_it(store, clock):
+    fill(store, clock, 1)
+    hour = clock.time.replace(hour=14, minute=0, second=0)
+    before = names(store)
+
+    assert clock.time == store.samples.believe(clock.time)
+    assert clock.time + timedelta(hours=30) == store.samples.believe(clock.time + timedelta(hours=30))
+    ahead = clock.time + timedelta(days=365)
+    store.append_sample(Sample(at=ahead, orphan=1))
+    assert hour == store.samples.believe(ahead)
+    store.prune(store.samples.believe(ahead))
+    assert set(before) < set(names(store))
+    # After more than a day with this clock it is the time.
+    assert ahead + timedelta(hours=26) == store.samples.believe(ahead + timedelta(hours=26))
+
+
+def test_no_history_and_a_foreign_file_leave_the_time_as_it_is(store, clock):
+    assert clock.time == store.samples.believe(clock.time)
+    (store.directory / "history" / "20260101Tab.jsonl").touch()
+    assert clock.time == store.samples.believe(clock.time)
+
+
+def test_a_write_that_is_cut_short_is_finished(store, clock, monkeypatch):
+    whole = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: whole(descriptor, bytes(data)[:40]))
+    for number in range(3):
+        store.append_sample(Sample(at=clock.advance(1), orphan=number))
+    assert [0, 1, 2] == [sample.orphan for sample in store.history(clock.time - timedelta(hours=1), clock.time)]
+
+
+def test_a_line_that_a_full_disk_cut_spoils_no_other(store, clock, monkeypatch):
+    whole, written = os.write, []
+
+    def fill_up(descriptor, data):
+        if written:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(whole(descriptor, bytes(data)[:40]))
+        return written[0]
+
+    monkeypatch.setattr(os, "write", fill_up)
+    with pytest.raises(OSError, match="No space"):
+        store.append_sample(Sample(at=clock.time, orphan=1))
+    monkeypatch.setattr(os, "write", whole)
+    store.append_sample(Sample(at=clock.advance(1), orphan=2))
+
+    assert [2] == [sample.orphan for sample in store.history(clock.time - timedelta(hours=1), clock.time)]
+
+
+def test_a_file_that_cannot_be_read_is_told_once_and_the_others_are_read(store, clock, caplog):
+    fill(store, clock, 5)
+    store.samples.keep_remains(clock.time)
+    for name in ("20261122T13.jsonl", "day-20261122.jsonl", "day-20261101.jsonl"):
+        path = store.directory / "history" / name
+        path.unlink(missing_ok=True)
+        path.mkdir()
+    found = store.samples.read_thinned(clock.time)
+    store.samples.keep_remains(clock.time)
+
+    assert {12, 14} <= {sample.at.hour for sample in found}
+    assert 13 not in {sample.at.hour for sample in found}
+    assert 1 == caplog.text.count("cannot be read: Is a directory")
+
+
+def test_what_cannot_be_removed_keeps_retention_from_nothing_else(store, clock, caplog):
+    fill(store, clock, 3)
+    (store.directory / "history" / "20261101T00.jsonl").mkdir()
+    store.prune(clock.advance(5 * 86_400))
+    assert ["20261101T00.jsonl"] == names(store)
+    assert "cannot be removed" in caplog.text
+
+
+def test_a_day_that_cannot_be_read_is_not_written_over(store, clock, monkeypatch):
+    fill(store, clock, 3)
+    store.samples.keep_remains(clock.time)
+    path = store.directory / "history" / "day-20261122.jsonl"
+    before, read = path.read_bytes(), type(path).read_bytes
+
+    def fail_once(its):
+        if its == path:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(its))
+        return read(its)
+
+    monkeypatch.setattr(type(path), "read_bytes", fail_once)
+    store.samples.keep_remains(clock.time + timedelta(hours=1))
+    monkeypatch.undo()
+    assert before == path.read_bytes()
+
+
+def test_a_long_time_is_read_whole_at_its_ends_and_in_little_between(store, clock):
+    fill(store, clock, 46, step=60)
+    store.samples.keep_remains(clock.time)
+    found = store.history(clock.time - timedelta(hours=46), clock.time)
+
+    assert 0 == found[0].orphan
+    assert 46 * 60 - 1 == found[-1].orphan
+    assert 60 == sum(each.at.hour == 14 and each.at.day == 22 for each in found)
+    assert {each.at.replace(minute=0) for each in found} == {
+        (clock.time - timedelta(hours=hour)).replace(minute=0) for hour in range(47)
+    }
+    assert len(found) < 46 * 60 / 4
+
+
+def test_an_incident_of_1970_is_read_from_the_files_that_there_are(store, clock, monkeypatch):
+    fill(store, clock, 1)
+    looked: list[object] = []
+    read = store.samples._samples
+    monkeypatch.setattr(store.samples, "_samples", lambda path: looked.append(path) or read(path))
+    found = read_around(store, "20261122T150539Z-7f3a", datetime(1970, 1, 1, tzinfo=UTC), clock.time)
+
+    assert 6 == len(found)
+    assert 1 == len(looked)

@@ -1,6 +1,14 @@
 """Booted kernels are left out of a run unless they are asked for."""
 
+import signal
+
 import pytest
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let SIGTERM end the machines as Ctrl-C does."""
+    if config.getoption("--vm"):
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,17 +1,24 @@
 """The package, installed in a booted machine, under the real message: every scenario on every kernel."""
 
 import importlib
+import os
 import shutil
+import subprocess
 import sys
+import time
+import tomllib
 from pathlib import Path
 
 import pytest
 import vm_build
 import vm_machine
-from vm_found import Found
+from vm_found import Found, Json
 
 HERE = Path(__file__).parent
 SCENARIOS = sorted(file.stem for file in (HERE / "scenarios").glob("*.py"))
+TOLD_ALIKE = ("cause", "confidence", "provenance", "events", "suppressed_at_least")
+# The kernel of the root file system's own release: what its users have when they install the package.
+INSTALLED_ON = "6.1"
 SECONDS = 240  # for one scenario, on a machine that is busy with something else
 
 pytestmark = pytest.mark.vm
@@ -29,6 +36,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for name in chosen
         if not everywhere or kernel == everywhere or getattr(scenario_named(name), "MAIN", False)
     ]
+    if everywhere:  # The main ones first: they come on every kernel, and may be all that there is time for.
+        pairs.sort(key=lambda pair: not getattr(scenario_named(pair[1]), "MAIN", False))
     metafunc.parametrize(("kernel", "scenario"), pairs, ids=[f"{kernel}-{name}" for kernel, name in pairs])
 
 
@@ -43,9 +52,11 @@ def scenario_named(name: str):
 @pytest.fixture(scope="session")
 def package(request: pytest.FixtureRequest) -> Path:
     chosen = request.config.getoption("--deb")
-    found = [Path(chosen)] if chosen else sorted((HERE.parent.parent / "dist").glob("sockmem-agent_*_amd64.deb"))
-    assert len(found) == 1, f"one package is needed, and there are {len(found)} in dist/: make deb"
-    return found[0]
+    root = HERE.parent.parent
+    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    found = Path(chosen) if chosen else root / "dist" / f"sockmem-agent_{version}_amd64.deb"
+    assert found.exists(), f"{found} is needed and not there: make deb"
+    return found
 
 
 @pytest.fixture(scope="session")
@@ -55,24 +66,41 @@ def results(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def parts_of():
-    """The parts of a kernel, made once; where machines cannot be made the tests are skipped, and say why."""
+def machine_of(package):
+    """The machine of a kernel, tried once; where machines cannot be made the tests are skipped, and say why."""
+    tried: dict[str, tuple[vm_build.Parts, Path] | Exception] = {}
 
-    def parts(kernel: str) -> vm_build.Parts:
-        try:
-            return vm_build.parts(kernel)
-        except vm_build.CannotBuildError as error:
-            pytest.skip(f"NOT TESTED on kernel {kernel}: {error}")
+    def machine(kernel: str) -> tuple[vm_build.Parts, Path]:
+        if kernel not in tried:
+            try:
+                parts = vm_build.parts(kernel)
+                tried[kernel] = (parts, prepared(parts, package))
+            except (vm_build.CannotBuildError, vm_machine.MachineError, subprocess.SubprocessError, OSError) as error:
+                tried[kernel] = error
+        found = tried[kernel]
+        if isinstance(found, vm_build.CannotBuildError):
+            pytest.skip(f"NOT TESTED on kernel {kernel}: {found}")
+        if isinstance(found, Exception):
+            raise found
+        return found
 
-    return parts
+    return machine
 
 
-def test_scenario_in_a_booted_machine(kernel, scenario, package, results, parts_of):
+@pytest.fixture(scope="session")
+def time_left(request: pytest.FixtureRequest):
+    """Tell in seconds what is left of the time that this run may take."""
+    end = time.monotonic() + 60 * request.config.getoption("--vm-minutes")
+    return lambda: end - time.monotonic()
+
+
+def test_scenario_in_a_booted_machine(kernel, scenario, results, machine_of, time_left):
     module = scenario_named(scenario)
+    if time_left() < 0:
+        pytest.skip(f"NOT TESTED on kernel {kernel}: there was no time left for {scenario}")
     if reason := getattr(module, "CANNOT", {}).get(kernel):
         pytest.skip(f"kernel {kernel} cannot: {reason}")
-    parts = parts_of(kernel)
-    disk = prepared(kernel, parts, package)
+    parts, disk = machine_of(kernel)
     folder = results / kernel / scenario
     job = lay_out(scenario, folder.with_name(f"{scenario}.job"))
 
@@ -82,19 +110,50 @@ def test_scenario_in_a_booted_machine(kernel, scenario, package, results, parts_
     assert not error.exists(), f"in the machine: {error.read_text()}\neverything is in {folder}"
     found = Found(folder)
     module.check(found)
+    check_posts(found)
     assert [] == found.wrong_modes()
     assert [] == found.complaints()
 
 
-def prepared(kernel: str, parts: vm_build.Parts, package: Path) -> Path:
+def check_posts(found: Found) -> None:
+    """Whatever the scenario: each POST has its shape, and the last word on an incident is what was stored of it."""
+    for post in found.posts:
+        assert {"type", "timestamp", "data"} == post["body"].keys()
+        assert {"webhook-id", "webhook-timestamp"} <= post["headers"].keys()
+    for incident in found.incidents:
+        if resolved := last_resolved(found, incident):
+            assert {key: incident[key] for key in TOLD_ALIKE} == {key: resolved[key] for key in TOLD_ALIKE}
+
+
+def last_resolved(found: Found, incident: Json) -> Json | None:
+    """Return what the receiver took last when an incident was over, if it was told so."""
+    taken = [
+        post["body"]["data"]
+        for post in found.posts
+        if post["answered"] == 200 and post["body"]["type"].endswith(".resolved")
+    ]
+    return next((data for data in reversed(taken) if data["id"] == incident["id"]), None)
+
+
+def prepared(parts: vm_build.Parts, package: Path) -> Path:
     """Return the disk of a machine of this kernel in which the package is installed and runs."""
-    job = vm_build.cache() / f"install-{kernel}.job"
-    shutil.rmtree(job, ignore_errors=True)
-    job.mkdir(parents=True)
-    shutil.copy(HERE / "guest" / "install.py", job / "job.py")
-    shutil.copy(package, job)
-    key = vm_build.digest(*sorted(file.read_bytes() for file in job.iterdir()))
-    return vm_machine.prepared(parts, f"machine-{parts.release}-{parts.root.parent.name[-12:]}-{key}", job)
+    install = job_of("install", package)
+    key = vm_build.digest(
+        vm_machine.MODEL.encode(), parts.root.parent.name.encode(), *sorted(f.read_bytes() for f in install.iterdir())
+    )
+    base = vm_machine.installed(vm_build.parts(INSTALLED_ON), f"installed-{key}", install)
+    return vm_machine.prepared(parts, f"machine-{parts.release}-{key}", base, job_of("wake"))
+
+
+def job_of(name: str, *files: Path) -> Path:
+    """Lay out a job of one guest file, with what it needs."""
+    folder = vm_build.cache() / f"{name}.{os.getpid()}.job"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    shutil.copy(HERE / "guest" / f"{name}.py", folder / "job.py")
+    for file in files:
+        shutil.copy(file, folder)
+    return folder
 
 
 def lay_out(scenario: str, folder: Path) -> Path:

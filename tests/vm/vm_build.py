@@ -25,7 +25,6 @@ TOOLS = {
     "cpio": "cpio",
     "mke2fs": "e2fsprogs",
     "depmod": "kmod",
-    "busybox": "busybox-static",
 }
 # The release each kernel comes from. 7.3's package is split into four, and apt knows.
 KERNELS = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie", "7.3": "trixie-backports"}
@@ -35,6 +34,7 @@ ROOT_PACKAGES = (
     "systemd", "systemd-sysv", "udev", "dbus", "python3", "python3-systemd", "ca-certificates",
     "kmod", "procps", "iproute2", "rsyslog", "logrotate", "man-db",
 )  # fmt: skip
+SECONDS = 1200  # for any one program; debootstrap needs minutes
 # What the kernels have as modules; the rest they have built in. Loaded by the kernel itself when it is asked for.
 MODULES = ("virtio_pci", "virtio_blk", "tcp_diag", "inet_diag", "veth", "sch_netem")
 # Nothing may start by itself in the middle of a scenario.
@@ -105,7 +105,7 @@ def parts(version: str) -> Parts:
     release, packages = _kernel_packages(version)
     folder = cache() / f"kernel-{release}-{_hash(INIT, *MODULES)}"
     if not folder.exists():
-        _make(folder, lambda into: _build_kernel(into, release, packages))
+        _make(folder, lambda into: _build_kernel(into, KERNELS[version], release, packages))
     return Parts(kernel=folder / "vmlinuz", initramfs=folder / "initramfs", root=root_image(), release=release)
 
 
@@ -135,7 +135,12 @@ def _path() -> str:
 def _run(*command: str | Path, cwd: Path | None = None) -> str:
     """Run a program to its end and return what it printed; what it complained about is in the error."""
     environ = {**os.environ, "PATH": _path(), "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            command, cwd=cwd, env=environ, capture_output=True, text=True, check=False, timeout=SECONDS
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CannotBuildError(f"{' '.join(map(str, command[:3]))} ... was not done after {SECONDS} s") from error
     if done.returncode:
         said = (done.stderr or done.stdout).strip()[-2000:]
         raise CannotBuildError(f"{' '.join(map(str, command[:3]))} ... ended with {done.returncode}: {said}")
@@ -174,9 +179,9 @@ def _mirror() -> str:
     raise CannotBuildError("apt knows no Debian mirror here (after apt-get update); the kernels are Debian's")
 
 
-def _apt(*arguments: str, cwd: Path | None = None) -> str:
-    """Run apt-get on lists of its own, so that neither this machine's sources nor its packages are touched."""
-    private = cache() / "apt"
+def _apt(suite: str, *arguments: str, cwd: Path | None = None) -> str:
+    """Run apt-get on lists of the suite's own: this machine's are not touched, nor is another suite's."""
+    private = cache() / "apt" / suite
     options = {
         "Dir::Etc::sourcelist": private / "sources.list",
         "Dir::Etc::sourceparts": "/dev/null",
@@ -191,41 +196,58 @@ def _apt(*arguments: str, cwd: Path | None = None) -> str:
 def _kernel_packages(version: str) -> tuple[str, tuple[str, ...]]:
     """Return the release of the newest cloud kernel of a series, and the packages (name=version) it is made of.
 
-    The answer is kept for the day: a session does not change kernels under the tests, and works without a network.
+    The answer is kept for the day: a session does not change kernels under the tests, and works without a network, as
+    it does with the answer of an earlier day.
     """
     answer = cache() / "apt" / f"kernel-{version}"
     if not answer.exists() or _days_old(answer) > 1:
-        _update_lists()
-        suite = KERNELS[version]
-        plan = _apt("-s", "install", "-y", "--no-install-recommends", "-t", suite, f"linux-image-cloud-amd64/{suite}")
-        chosen = re.findall(r"^Inst (linux-(?:image|binary|modules|base)-\d\S*) \((\S+)", plan, re.MULTILINE)
-        answer.write_text("\n".join(f"{name}={number}" for name, number in chosen))
+        try:
+            newest = _newest_packages(KERNELS[version])
+        except CannotBuildError:
+            if not answer.exists():
+                raise
+        else:
+            answer.write_text("\n".join(newest))
     chosen = answer.read_text().split()
     image = next(name for name in chosen if name.startswith("linux-image-"))
     return image.partition("=")[0].removeprefix("linux-image-"), tuple(chosen)
+
+
+def _newest_packages(suite: str) -> list[str]:
+    _update_lists(suite)
+    name = f"linux-image-cloud-amd64/{suite}"
+    plan = _apt(suite, "-s", "install", "-y", "--no-install-recommends", "-t", suite, name)
+    chosen = re.findall(r"^Inst (linux-(?:image|binary|modules|base)-\d\S*) \((\S+)", plan, re.MULTILINE)
+    if not any(package.startswith("linux-image-") for package, _ in chosen):
+        raise CannotBuildError(f"apt names no kernel for {name}: {plan.strip()[-500:]}")
+    return [f"{package}={number}" for package, number in chosen]
 
 
 def _days_old(file: Path) -> float:
     return (time.time() - file.stat().st_mtime) / 86_400
 
 
-def _update_lists() -> None:
-    private = cache() / "apt"
+def _update_lists(suite: str) -> None:
+    """Bring what a suite has: with the release that its backports build on, and the one that busybox is taken from."""
+    private = cache() / "apt" / suite
     for folder in ("lists/partial", "cache/archives/partial"):
         (private / folder).mkdir(parents=True, exist_ok=True)
     (private / "status").touch()
     mirror = _mirror()
-    suites = dict.fromkeys((*KERNELS.values(),))
-    lines = (f"deb [signed-by={KEYRING}] {mirror} {suite} main" for suite in suites)
+    suites = dict.fromkeys((suite, suite.removesuffix("-backports"), ROOT_RELEASE))
+    lines = (f"deb [signed-by={KEYRING}] {mirror} {each} main" for each in suites)
     (private / "sources.list").write_text("\n".join(lines) + "\n")
-    _apt("update", "-qq")
+    _apt(suite, "update", "-qq")
 
 
-def _build_kernel(into: Path, release: str, packages: tuple[str, ...]) -> None:
+def _build_kernel(into: Path, suite: str, release: str, packages: tuple[str, ...]) -> None:
     """Unpack the packages, take the kernel, and pack the modules that a scenario may need into an initramfs."""
     unpacked = into / "unpacked"
     unpacked.mkdir()
-    _apt("download", "-qq", *packages, cwd=into)
+    if not (cache() / "apt" / suite / "sources.list").exists():
+        _update_lists(suite)
+    # Not this machine's busybox: that may need libraries, which the initramfs has none of.
+    _apt(suite, "download", "-qq", *packages, f"busybox-static/{ROOT_RELEASE}", cwd=into)
     for archive in into.glob("*.deb"):
         _run("dpkg-deb", "-x", archive, unpacked)
         archive.unlink()
@@ -233,7 +255,7 @@ def _build_kernel(into: Path, release: str, packages: tuple[str, ...]) -> None:
     kernel = next(file for file in (unpacked / f"boot/vmlinuz-{release}", modules / "vmlinuz") if file.exists())
     shutil.copy(kernel, into / "vmlinuz")
     tree = into / "tree"
-    _fill_initramfs(tree, modules, release)
+    _fill_initramfs(tree, modules, release, next(unpacked.glob("**/bin/busybox")))
     listed = "\n".join(str(path.relative_to(tree)) for path in sorted(tree.rglob("*")))
     packed = subprocess.run(
         ["cpio", "--quiet", "-o", "-H", "newc"], cwd=tree, input=listed.encode(), capture_output=True, check=True
@@ -243,10 +265,10 @@ def _build_kernel(into: Path, release: str, packages: tuple[str, ...]) -> None:
     shutil.rmtree(unpacked)
 
 
-def _fill_initramfs(tree: Path, modules: Path, release: str) -> None:
+def _fill_initramfs(tree: Path, modules: Path, release: str, busybox: Path) -> None:
     for folder in ("bin", "dev", "proc", "sys", "newroot"):
         (tree / folder).mkdir(parents=True)
-    shutil.copy(shutil.which("busybox") or "", tree / "bin" / "busybox")
+    shutil.copy(busybox, tree / "bin" / "busybox")
     (tree / "init").write_text(INIT)
     (tree / "init").chmod(0o755)
     source = modules.parent.parent.parent

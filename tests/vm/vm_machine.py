@@ -1,13 +1,14 @@
 """A machine under QEMU without KVM: booted once for each kernel and package, then resumed for every scenario.
 
-The first boot installs the package as a user would, and is saved with all its memory (QEMU's ``savevm``). A scenario
-works on a copy of that disk and goes on from the saved moment, so that what it does to the kernel is gone with it, and
-it costs seconds instead of a boot. The guest's console is the first serial line and goes to a file; jobs and results
-go over the second (guest/station.py).
+The first boot installs the package as a user would. Each kernel then boots that disk, and is saved with all its memory
+when the service runs (QEMU's ``savevm``). A scenario works on a copy and goes on from the saved moment, so that what it
+does to the kernel is gone with it, and it costs seconds instead of a boot. The guest's console is the first serial
+line and goes to a file; jobs and results go over the second (guest/station.py).
 """
 
 import contextlib
 import io
+import os
 import shutil
 import socket
 import subprocess
@@ -22,8 +23,12 @@ from vm_build import Parts
 
 MEMORY_MIB = 2048
 CPUS = 2
+# The oldest 64-bit model: newer instructions are no gain under emulation, and QEMU 7.2 gets cmpxchg16b wrong, on which
+# the allocator of 6.12 dies (double fault in __kmalloc).
+CPU = "qemu64,cx16=off"
 SAVED = "ready"
 APPEND = "console=ttyS0 panic=-1 net.ifnames=0 mitigations=off random.trust_cpu=on systemd.show_status=0"
+MODEL = f"{CPU} {CPUS} {MEMORY_MIB} {APPEND}"
 
 
 class MachineError(Exception):
@@ -90,7 +95,10 @@ class Machine:
 def _until_prompt(monitor: socket.socket) -> str:
     said = b""
     while not said.endswith(b"(qemu) "):
-        said += monitor.recv(4096)
+        part = monitor.recv(4096)
+        if not part:
+            raise MachineError(f"QEMU ended while its monitor was asked; it said: {said.decode(errors='replace')}")
+        said += part
     return said.decode(errors="replace")
 
 
@@ -104,7 +112,9 @@ def running(parts: Parts, disk: Path, console: Path, *, resume: bool) -> Iterato
     """Run a machine on a disk, from its saved moment or from power-on; QEMU is ended at the end of the block."""
     folder = Path(tempfile.mkdtemp(prefix="vm-", dir="/tmp"))
     command = [
-        "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(CPUS), "-m", str(MEMORY_MIB),
+        # QEMU ends with these tests, however they end.
+        *(("setpriv", "--pdeathsig", "KILL") if shutil.which("setpriv") else ()),
+        "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", str(CPUS), "-m", str(MEMORY_MIB),
         "-nodefaults", "-display", "none", "-rtc", "base=utc",
         "-kernel", parts.kernel, "-initrd", parts.initramfs, "-append", APPEND,
         "-drive", f"file={disk},format=qcow2,if=virtio,cache=unsafe",
@@ -141,43 +151,70 @@ def _connect(link: socket.socket, path: Path, process: subprocess.Popen[bytes]) 
             return
 
 
-def prepared(parts: Parts, name: str, job: Path) -> Path:
-    """Boot, run the job that installs the package, save the machine, and return its disk, ready to be copied."""
-    cache = parts.root.parent.parent
-    disk = cache / f"{name}.qcow2"
+def installed(parts: Parts, name: str, job: Path) -> Path:
+    """Boot, run the job that installs the package and powers off, and return the disk."""
+    disk = parts.root.parent.parent / f"{name}.qcow2"
     if disk.exists():
         return disk
-    partial = cache / f"{name}.partial.qcow2"
-    # The machines of earlier packages are of no more use.
-    for old in cache.glob(f"machine-{parts.release}-*.qcow2"):
-        old.unlink()
-    subprocess.run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(parts.root), str(partial)], check=True
-    )
-    console = cache / f"{name}.console.txt"
-    deadline = time.monotonic() + 600
-    with running(parts, partial, console, resume=False) as machine:
-        machine.wait_for(b"READY", deadline)
-        unpack(machine.job(job, deadline), cache / f"{name}.results")
-        error = cache / f"{name}.results" / "error.txt"
-        if error.exists():
-            raise MachineError(f"the package could not be installed; {error} says: {error.read_text()[-1500:]}")
-        machine.wait_for(b"READY", deadline)
-        machine.save()
-    partial.rename(disk)
+    # The disks of earlier packages are of no more use.
+    for pattern in ("installed-*.qcow2", "machine-*.qcow2"):
+        for old in disk.parent.glob(pattern):
+            old.unlink()
+    with _new_disk(disk, parts.root, "raw") as partial, _booted(parts, partial, disk, job) as machine:
+        machine.process.wait(120)
     return disk
+
+
+def prepared(parts: Parts, name: str, base: Path, job: Path) -> Path:
+    """Boot an installed disk, wait for the service, save the machine, and return its disk, ready to be copied."""
+    disk = base.with_name(f"{name}.qcow2")
+    if disk.exists():
+        return disk
+    with _new_disk(disk, base, "qcow2") as partial, _booted(parts, partial, disk, job) as machine:
+        machine.wait_for(b"READY", time.monotonic() + 60)
+        machine.save()
+    return disk
+
+
+@contextlib.contextmanager
+def _new_disk(disk: Path, base: Path, form: str) -> Iterator[Path]:
+    """Make a disk on top of another; it gets its name only when the block has succeeded."""
+    partial = disk.with_suffix(f".{os.getpid()}.partial")
+    command = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", form, "-b", str(base), str(partial)]
+    subprocess.run(command, check=True)
+    try:
+        yield partial
+        partial.rename(disk)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _booted(parts: Parts, partial: Path, disk: Path, job: Path) -> Iterator[Machine]:
+    """Boot a disk and run a job on it, whose results stay beside the disk."""
+    results = disk.with_suffix(".results")
+    deadline = time.monotonic() + 600
+    with running(parts, partial, disk.with_suffix(".console.txt"), resume=False) as machine:
+        machine.wait_for(b"READY", deadline)
+        unpack(machine.job(job, deadline), results)
+        error = results / "error.txt"
+        if error.exists():
+            raise MachineError(f"the machine could not be prepared; {error} says: {error.read_text()[-1500:]}")
+        yield machine
 
 
 def unpack(archive: bytes, folder: Path) -> None:
     """Lay out the results of a job, with the modes and owners they had in the machine."""
+    # Any other filter clears bits that Found.wrong_modes() is there to see.
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
-        opened.extractall(folder, filter="tar", numeric_owner=True)
+        opened.extractall(folder, filter="fully_trusted", numeric_owner=True)
 
 
 def run_job(parts: Parts, disk: Path, job: Path, results: Path, seconds: float) -> None:
     """Run one job on a copy of a prepared machine; its results and console are in the folder ``results``."""
+    shutil.rmtree(results, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix="vm-disk-", dir=disk.parent) as folder:
         copy = Path(folder) / "disk.qcow2"
         subprocess.run(["cp", "--reflink=auto", "--sparse=always", str(disk), str(copy)], check=True)

@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--address", action="append")
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--count", type=int, default=0)
-    parser.add_argument("--rcvbuf", type=int, default=0, help="bytes that may wait for a client")
+    parser.add_argument("--rcvbuf", type=int, default=4096, help="bytes that may wait for a client")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--bytes", type=int, default=1 << 30)
     parser.add_argument("--pause", type=float, default=0.0)
@@ -86,8 +86,8 @@ def clients(options: argparse.Namespace) -> None:
     for number in range(options.count):
         source = own[number % len(own)]
         connection = socket.socket()
-        if options.rcvbuf:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options.rcvbuf)
+        # Some kernels take a megabyte for a client that does not read; what was taken is not unsent any more.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options.rcvbuf)
         if source:
             connection.bind((source, 0))
         connection.connect((addresses[number % len(addresses)], options.port))
@@ -144,7 +144,10 @@ def churn(options: argparse.Namespace) -> None:
     for _ in range(options.rounds):
         connections = []
         for _ in range(options.count):
-            peers.append(socket.create_connection(("127.0.0.1", options.port)))
+            peer = socket.socket()
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options.rcvbuf)
+            peer.connect(("127.0.0.1", options.port))
+            peers.append(peer)
             connections.append(listener.accept()[0])
             fill(connections[-1], options.bytes)
         shut(connections, options.pause)

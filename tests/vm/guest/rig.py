@@ -9,6 +9,7 @@ import http.server
 import json
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -21,6 +22,7 @@ RUN = Path("/run/vm")
 RESUME = Path("/var/lib/vm/resume")
 STATE = Path("/var/lib/sockmem-agent")
 UNIT = "sockmem-agent.service"
+SECONDS = 200  # for one boot of a scenario; the host waits somewhat longer, so that what there is gets to it
 TEXTS = ("too many orphaned sockets", "out of memory -- consider tuning tcp_mem", "callbacks suppressed")
 
 
@@ -117,8 +119,12 @@ class Rig:
         kmsg = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
         with contextlib.suppress(BlockingIOError):
             while True:
-                record = os.read(kmsg, 8192).decode(errors="replace").partition("\n")[0]
-                if any(text in record for text in TEXTS):
+                try:
+                    record = os.read(kmsg, 8192).decode(errors="replace").partition("\n")[0]
+                except BrokenPipeError:  # the record was overwritten; the next read goes on behind it
+                    continue
+                # Facility 0 is the kernel's, which nobody else can write with.
+                if int(record.split(",")[0]) < 8 and any(text in record for text in TEXTS):
                     found.append(record)
         os.close(kmsg)
         return found
@@ -236,6 +242,17 @@ class Rig:
         """Wait until the first incident was told again because the holders are known; they may go then."""
         self.wait("the holders are known", lambda: [i for i in self.incidents() if len(i["notices"]) > 1], seconds)
 
+    def wait_until_all_is_told(self, seconds: float = 120) -> None:
+        """Wait until every incident is closed, and every notice of theirs has been taken."""
+
+        def told() -> bool:
+            incidents = self.incidents()
+            folders = [STATE / "incidents" / str(incident["id"]) for incident in incidents if incident["closed_at"]]
+            receipts = [(f / n.replace(".json", ".hook.json")).exists() for f in folders for n in _notices(f)]
+            return len(folders) == len(incidents) and bool(receipts) and all(receipts)
+
+        self.wait("all is told", told, seconds)
+
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
         """Note the highest gauges and the counters' deltas of a block."""
@@ -323,6 +340,10 @@ class Rig:
         self.collect_state()
 
 
+def _notices(folder: Path) -> list[str]:
+    return list(json.loads((folder / "incident.json").read_bytes())["notices"])
+
+
 def _read(file: Path, otherwise: object) -> object:
     return json.loads(file.read_text()) if file.exists() else otherwise
 
@@ -340,15 +361,22 @@ def _own_folders(source: Path, target: Path) -> None:
         os.chown(target / folder.relative_to(source), found.st_uid, found.st_gid)
 
 
+def _give_up(*_: object) -> None:
+    raise AssertionError(f"the scenario was not over after {SECONDS} s")
+
+
 def run(scenario: object, folder: Path, results: Path) -> None:
     """Let a scenario act, and collect whether it succeeded or not."""
     rig = Rig(folder, results)
     again = RESUME.exists()
     RESUME.unlink(missing_ok=True)
+    signal.signal(signal.SIGALRM, _give_up)
+    signal.alarm(SECONDS)
     try:
         if again:
             scenario.after_reboot(rig)
         else:
             scenario.act(rig)
     finally:
+        signal.alarm(0)
         rig.collect()

@@ -18,6 +18,8 @@ def act(rig):
     with rig.watching():
         rig.tell("shop", "close", then="closed")
         rig.wait_for_lines(2)
+    # All of its connections are killed, or nearly: the agent has asked who holds what when the service goes.
+    rig.pause(2)
     rig.stop("phones", "shop")
     rig.wait_for_posts("opened", "resolved")
 
@@ -29,5 +31,7 @@ def check(found):
     assert incident["events"]["tcp_mem"] >= 1
     assert found.lines("too many orphaned") == incident["events"]["too_many_orphans"]
     assert found.lines("consider tuning") == incident["events"]["tcp_mem"]
-    assert "shop.service" == found.first_named(incident)["unit"]
-    assert len(found.told(incident)) <= 3
+    # Nobody is looked for by name: where all of the sockets were killed before the agent asked, nobody holds anything.
+    told = found.told(incident)
+    assert ("opened", "resolved") == (told[0], told[-1])
+    assert len(told) <= 3

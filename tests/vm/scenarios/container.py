@@ -36,6 +36,8 @@ def check(found):
     incident = found.the_incident()
     assert ("orphans", "certain", "kernel") == found.verdict(incident)
     assert f"docker {ID[:12]}" == found.first_named(incident)["container"]
+    assert found.lines("too many orphaned") == incident["events"]["too_many_orphans"]
+    assert ["opened", "updated", "resolved"] == found.told(incident)
     assert 8080 in found.first_named(incident)["ports"]
     last = [post["body"]["data"]["summary"] for post in found.posts][-1]
     assert ID[:12] in last

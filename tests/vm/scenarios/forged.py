@@ -30,7 +30,9 @@ def check(found):
     assert [] == found.incidents_of("agent-kmsg")
     assert [] == found.posts
     incident = found.the_incident(state="agent-file")
+    assert "orphans" == incident["cause"]
+    assert {"too_many_orphans": 1} == incident["events"]
     assert "claimed" == incident["provenance"]
     assert incident["confidence"] != "certain"
-    # All three were really there to be seen.
-    assert 3 <= sum("too many orphaned" in line for line in found.journal())
+    # All three were really there to be seen; what the agent of the file says of its own is not one of them.
+    assert 3 == sum("too many orphaned" in line and " agent-file[" not in line for line in found.journal())

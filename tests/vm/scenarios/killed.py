@@ -40,6 +40,8 @@ def check(found):
     assert 2 == len(set(found.notes["killed_pids"]))
     assert ("orphans", "certain", "kernel") == found.verdict(incident)
     assert found.lines("too many orphaned") == incident["events"]["too_many_orphans"]
+    # It was killed before it had asked who holds what: it asked when it was back.
+    assert "shop.service" == found.first_named(incident)["unit"]
     # The notice whose POST was cut off came again, under the same id.
     ids = [post["headers"]["webhook-id"] for post in found.posts]
     assert len(ids) > len(set(ids))

@@ -27,7 +27,7 @@ def act(rig):
 def check(found):
     incident = found.the_incident()
     assert ("tcp_memory", "certain", "kernel") == found.verdict(incident)
-    assert incident["events"]["tcp_mem"] >= 1
+    assert found.lines("consider tuning") == incident["events"]["tcp_mem"] >= 1
     assert incident["events"].get("too_many_orphans", 0) == 0
     assert list(PAGES) == incident["diagnosis"]["mechanism"]["tcp_mem_pages"]
     assert "exporter.service" == found.first_named(incident)["unit"]

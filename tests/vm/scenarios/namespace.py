@@ -38,5 +38,12 @@ def act(rig):
 def check(found):
     incident = found.the_incident()
     assert ("orphans", "certain", "kernel") == found.verdict(incident)
-    assert any("namespace" in gap["what"] + gap["why"] for gap in incident["diagnosis"]["gaps"])
-    assert "shop.service" in str(incident["diagnosis"])
+    assert found.lines("too many orphaned") == incident["events"]["too_many_orphans"]
+    gaps = {gap["what"]: gap["why"] for gap in incident["diagnosis"]["gaps"]}
+    assert "shop.service" in gaps["sockets of other network namespaces"]
+    # Named is who was seen to hold something, and that may be nobody.
+    named = [holder for holder in incident["diagnosis"]["holders"] if holder["unit"]]
+    assert [] == [holder["unit"] for holder in named if not (holder["orphans"] or holder["bytes"])]
+    told = found.told(incident)
+    assert ("opened", "resolved") == (told[0], told[-1])
+    assert len(told) <= 3

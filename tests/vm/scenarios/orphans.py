@@ -26,7 +26,7 @@ def act(rig):
 def check(found):
     incident = found.the_incident()
     assert ("orphans", "certain", "kernel") == found.verdict(incident)
-    assert incident["events"]["too_many_orphans"] >= 1
+    assert found.lines("too many orphaned") == incident["events"]["too_many_orphans"] >= 1
     assert incident["events"].get("tcp_mem", 0) == 0
     assert LIMIT == incident["diagnosis"]["mechanism"]["tcp_max_orphans"]
     assert 0 == incident["diagnosis"]["mechanism"]["penalty_shift"]

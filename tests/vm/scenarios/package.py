@@ -37,6 +37,11 @@ def act(rig):
 
 def check(found):
     notes = found.notes
+    incident = found.the_incident()
+    assert ("orphans", "certain", "kernel") == found.verdict(incident)
+    assert found.lines("too many orphaned") == incident["events"]["too_many_orphans"]
+    assert "shop.service" == found.first_named(incident)["unit"]
+    assert ["opened", "updated", "resolved"] == found.told(incident)
     assert notes["restarted"]
     assert notes["version"].startswith("9.9.9")
     assert 1 == notes["incidents_after_upgrade"]

@@ -54,4 +54,8 @@ def check(found):
     assert 1 == incident["diagnosis"]["mechanism"]["penalty_shift"]
     assert LIMIT // 2 == incident["diagnosis"]["mechanism"]["limit_reached"]
     assert 0 < found.notes["killed"] <= LOST
+    assert found.lines("too many orphaned") == incident["events"]["too_many_orphans"]
+    told = found.told(incident)
+    assert ("opened", "resolved") == (told[0], told[-1])
+    assert len(told) <= 3
     assert "shop.service" == found.first_named(incident)["unit"]

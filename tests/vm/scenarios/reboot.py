@@ -47,4 +47,5 @@ def check(found):
         assert ("orphans", "certain", "kernel") == found.verdict(incident)
         assert 1 == found.told(incident).count("opened")
         assert 1 == found.told(incident).count("resolved")
+    assert "shop8080.service" == found.first_named(first)["unit"]
     assert "shop8090.service" == found.first_named(second)["unit"]

@@ -18,12 +18,14 @@ def act(rig):
     rig.wait("the incident is closed", lambda: rig.incidents() and rig.incidents()[0]["closed_at"], seconds=60)
     rig.note("shown", rig.run("sockmem-agent", "incidents", "show", "last"))
     rig.listen(503, 429, 200)
-    rig.wait_for_posts("opened", "resolved", seconds=120)
+    rig.wait_until_all_is_told()
 
 
 def check(found):
     incident = found.the_incident()
     assert ("orphans", "certain", "kernel") == found.verdict(incident)
+    assert found.lines("too many orphaned") == incident["events"]["too_many_orphans"]
+    assert "shop.service" == found.first_named(incident)["unit"]
     assert "pending" in found.notes["shown"]
     assert [503, 429, 200] == [post["answered"] for post in found.posts][:3]
     assert 1 == len({post["headers"]["webhook-id"] for post in found.posts[:3]})

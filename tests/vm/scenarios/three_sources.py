@@ -40,3 +40,6 @@ def check(found):
     for incident in incidents.values():
         assert found.lines("too many orphaned") == incident["events"]["too_many_orphans"]
         assert "shop.service" == found.first_named(incident)["unit"]
+    told = found.told(incidents["sockmem-agent"])
+    assert ("opened", "resolved") == (told[0], told[-1])
+    assert len(told) <= 3
