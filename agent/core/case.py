@@ -132,13 +132,17 @@ def build_case(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sam
     near = _samples_near(timed, known) if telling and (known or not ages) else ()
     last = min((*near, sample_of(snapshot)), key=lambda s: seconds_between(s.at, snapshot.taken_at))
     before = _baseline(timed, known) if known or not telling else None
+    deltas = _deltas(before, last, snapshot, known) if before else {}
+    said = {_text_of(event, kernel): event for event in reversed(telling)}
+    # Only where no other text was said were all that were killed orphans above the orphans' limit.
+    killed = deltas.get("TCPAbortOnMemory", 0) if said.keys() == {"orphans"} else 0
     return Case(
         snapshot=snapshot,
         kernel=kernel,
-        said={_text_of(event, kernel): event for event in reversed(telling)},
+        said=said,
         # Whoever diagnoses by command has put line and tree together; the service knows that they are apart.
-        gauges=_gauges(snapshot, kernel, near, present=not stale or snapshot.trigger == "command"),
-        deltas=_deltas(before, last, snapshot, known) if before else {},
+        gauges=_gauges(snapshot, kernel, near, killed, present=not stale or snapshot.trigger == "command"),
+        deltas=deltas,
         delta_seconds=seconds_between(before.at, last.at) if before else None,
         has_baseline=before is not None,
         last=last,
@@ -213,7 +217,9 @@ def _deltas(before: Sample, last: Sample, snapshot: Snapshot, ages: list[float])
     return {name: moved for name, moved in deltas.items() if moved == 0}
 
 
-def _gauges(snapshot: Snapshot, kernel: Kernel | None, near: tuple[Sample, ...], *, present: bool) -> Gauges:
+def _gauges(
+    snapshot: Snapshot, kernel: Kernel | None, near: tuple[Sample, ...], killed: int, *, present: bool
+) -> Gauges:
     now = sample_of(snapshot)
     readings = [*near, now] if present else list(near)
     orphan = max((r.orphan for r in readings if r.orphan is not None), default=None)
@@ -229,7 +235,7 @@ def _gauges(snapshot: Snapshot, kernel: Kernel | None, near: tuple[Sample, ...],
         orphan=orphan,
         orphan_now=now.orphan,
         orphan_limit=cap,
-        shift=penalty_shift(orphan, cap) if orphan is not None and cap is not None else None,
+        shift=penalty_shift(orphan, cap, killed) if orphan is not None and cap is not None else None,
         alloc=now.alloc,
         mem_bytes=mem * unit if mem is not None else None,
         mem_bytes_now=now.mem * unit if now.mem is not None else None,

@@ -126,12 +126,16 @@ def zone(mem: int, limits: tuple[int, int, int]) -> Zone:
     return "hysteresis" if mem >= low else "calm"
 
 
-def penalty_shift(orphan: int, max_orphans: int) -> Literal[0, 1, 2] | None:
+def penalty_shift(orphan: int, max_orphans: int, killed: int = 0) -> Literal[0, 1, 2] | None:
     """Find the least shift with which ``orphan << shift`` reaches the limit: 0, 1 (a half), 2 (a quarter), else None.
 
     The kernel doubles the count for a socket that is stuck and again for one that ICMP reported unreachable. A limit
-    of zero or less is always reached: the kernel takes it as it is.
+    of zero or less is always reached: the kernel takes it as it is. ``killed`` sockets were still there when the kernel
+    spoke: where even with them the count stays below the limit, they belong to it; where more were killed than that,
+    others came meanwhile, and how many were there at once cannot be told.
     """
+    if orphan + killed <= max_orphans:
+        orphan += killed
     if max_orphans <= 0 or orphan > max_orphans or _is_just_below(orphan, max_orphans):
         return 0
     if orphan << 1 > max_orphans:

@@ -107,6 +107,13 @@ def test_penalty_shift_is_the_kernels_own_arithmetic(orphan: int, limit: int, ex
     assert expected == penalty_shift(orphan, limit)
 
 
+def test_sockets_killed_since_belong_to_the_count_where_they_fit_below_the_limit() -> None:
+    # A booted 6.1: 240 of 400, 45 killed at a half of the limit, 195 left when it was read.
+    assert 2 == penalty_shift(195, 400)
+    assert 1 == penalty_shift(195, 400, killed=45)
+    assert 2 == penalty_shift(195, 400, killed=5000)
+
+
 @given(st.integers(0, 2**31), st.integers(1, 2**31))
 def test_penalty_shift_is_none_exactly_where_four_times_the_count_fits(orphan: int, limit: int) -> None:
     assert (4 * orphan <= limit) == (penalty_shift(orphan, limit) is None)
