@@ -18,7 +18,7 @@ from agent.core.cursor import Cursor, Resume
 from agent.core.diagnose import diagnose
 from agent.core.gauge import sample_of
 from agent.core.growth import shares_of
-from agent.core.model import Diagnosis, Event, Incident, LogRecord, Notice, Pressure, Sample, Snapshot
+from agent.core.model import Diagnosis, Event, Incident, LogRecord, Pressure, Sample, Snapshot
 from agent.opened import ATTRIBUTION_DELAY, COMMIT_SPACING, Opened, begin, keep_window, peak_around, take_up
 from agent.probe import Names, take_snapshot, take_sockets
 from agent.sampler import Sampler
@@ -237,7 +237,7 @@ class Recorder:
         table = take_sockets(self._proc_root, ATTRIBUTION_SECONDS, names=self._names)
         snapshot = replace(self._open.snapshot, sockets=table)
         self._store.amend_snapshot(self._open.incident.id, self._open.snapshot_name, snapshot)
-        self._sampler.name_units(shares_of(table) if table.complete else ())
+        self._sampler.name_units(shares_of(table))
         self._open = self._open._replace(snapshot=snapshot, attribute_at=None, dirty=True)
 
     def _follow_up(self, now: datetime) -> None:
@@ -270,16 +270,8 @@ class Recorder:
         told = self._open.told
         reason = folding.notify_reason(incident, told, now)
         if reason:
-            number = len(incident.notices) + 1
-            told = Notice(
-                id=f"msg_{incident.id}_{number:03}",
-                type=reason[0],
-                at=now,
-                reason=reason[1],
-                channels=self.channels,
-                data=replace(incident, notices=(*incident.notices, f"notice-{number:03}.json"), resume=None),
-            )
-            name = self._store.write_notice(incident.id, number, told)
+            told = folding.notice(incident, reason, self.channels, now)
+            name = self._store.write_notice(incident.id, len(incident.notices) + 1, told)
             incident = replace(incident, notices=(*incident.notices, name))
         incident = folding.commit(incident, self.resume.generation, self.resume.cursor)
         self._store.commit(incident)

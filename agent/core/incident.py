@@ -151,6 +151,19 @@ def events_total(incident: Incident) -> int:
     return sum(n for kind, n in incident.events.items() if kind != "suppressed") + incident.suppressed_at_least
 
 
+def notice(incident: Incident, reason: tuple[NoticeType, str], channels: tuple[str, ...], now: datetime) -> Notice:
+    """Make the next notice of an incident, which holds the incident as it is with this notice in it."""
+    number = len(incident.notices) + 1
+    return Notice(
+        id=f"msg_{incident.id}_{number:03}",
+        type=reason[0],
+        at=now,
+        reason=reason[1],
+        channels=channels,
+        data=replace(incident, notices=(*incident.notices, f"notice-{number:03}.json"), resume=None),
+    )
+
+
 def notify_reason(incident: Incident, told: Notice | None, now: datetime) -> tuple[NoticeType, str] | None:
     """Decide whether people are to be told something, and in which words.
 

@@ -19,6 +19,10 @@ class Program(NamedTuple):
     commands: tuple[str, ...]
 
 
+_VARNISH = (
+    "In Varnish: idle_send_timeout (60 s by default: a client that takes nothing), send_timeout (600 s: the whole "
+    "answer), and timeout_idle (5 s: between requests)."
+)
 PROGRAMS = (
     Program(
         name="nginx",
@@ -50,10 +54,8 @@ PROGRAMS = (
     Program(
         name="Varnish",
         words=re.compile(r"varnish|varnishd|cache-main"),
-        orphans="In Varnish: idle_send_timeout (60 s by default: a client that takes nothing), send_timeout (600 s: "
-        "the whole answer), and timeout_idle (5 s: between requests).",
-        memory="In Varnish: idle_send_timeout (60 s by default: a client that takes nothing), send_timeout (600 s: "
-        "the whole answer), and timeout_idle (5 s: between requests).",
+        orphans=_VARNISH,
+        memory=_VARNISH,
         price="Downloads that take longer than send_timeout are cut off.",
         commands=("varnishadm param.show | grep -E 'send_timeout|timeout_idle'",),
     ),

@@ -6,7 +6,7 @@ usage: kernels_page.py RESULTS
 import sys
 from pathlib import Path
 
-import vm_build
+import vm_apt
 from vm_found import Found, Json
 
 SCENARIOS = {
@@ -48,7 +48,7 @@ def main() -> None:
     results = Path(sys.argv[1])
     sys.stdout.write(f"{HEAD}\n")
     for scenario, title in SCENARIOS.items():
-        found = {kernel: Found(results / kernel / scenario) for kernel in vm_build.KERNELS}
+        found = {kernel: Found(results / kernel / scenario) for kernel in vm_apt.KERNELS}
         missing = [kernel for kernel, one in found.items() if not one.incidents]
         if missing:
             sys.exit(f"{results}: no result of {scenario} on {', '.join(missing)}; run make vm-test")

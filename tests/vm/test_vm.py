@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import vm_apt
 import vm_build
 import vm_machine
 from vm_found import Found, Json
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.vm
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test a kernel and scenario, of those that were asked for; one kernel's stand together."""
     option = metafunc.config.getoption
-    kernels = [option("--kernel")] if option("--kernel") else list(vm_build.KERNELS)
+    kernels = [option("--kernel")] if option("--kernel") else list(vm_apt.KERNELS)
     chosen = [option("--scenario")] if option("--scenario") else SCENARIOS
     everywhere = option("--all-scenarios-on")
     pairs = [
@@ -62,7 +63,7 @@ def package(request: pytest.FixtureRequest) -> Path:
 @pytest.fixture(scope="session")
 def results(request: pytest.FixtureRequest) -> Path:
     chosen = request.config.getoption("--results")
-    return Path(chosen) if chosen else vm_build.cache() / "results"
+    return Path(chosen) if chosen else vm_apt.cache() / "results"
 
 
 @pytest.fixture(scope="session")
@@ -75,10 +76,10 @@ def machine_of(package):
             try:
                 parts = vm_build.parts(kernel)
                 tried[kernel] = (parts, prepared(parts, package))
-            except (vm_build.CannotBuildError, vm_machine.MachineError, subprocess.SubprocessError, OSError) as error:
+            except (vm_apt.CannotBuildError, vm_machine.MachineError, subprocess.SubprocessError, OSError) as error:
                 tried[kernel] = error
         found = tried[kernel]
-        if isinstance(found, vm_build.CannotBuildError):
+        if isinstance(found, vm_apt.CannotBuildError):
             pytest.skip(f"NOT TESTED on kernel {kernel}: {found}")
         if isinstance(found, Exception):
             raise found
@@ -147,7 +148,7 @@ def prepared(parts: vm_build.Parts, package: Path) -> Path:
 
 def job_of(name: str, *files: Path) -> Path:
     """Lay out a job of one guest file, with what it needs."""
-    folder = vm_build.cache() / f"{name}.{os.getpid()}.job"
+    folder = vm_apt.cache() / f"{name}.{os.getpid()}.job"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shutil.copy(HERE / "guest" / f"{name}.py", folder / "job.py")
@@ -161,8 +162,8 @@ def lay_out(scenario: str, folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     shutil.copy(HERE / "scenarios" / f"{scenario}.py", folder / "scenario.py")
-    for file in ("install.py", "rig.py", "load.py"):
-        shutil.copy(HERE / "guest" / file, folder / file)
+    for file in (HERE / "guest").glob("*.py"):
+        shutil.copy(file, folder)
     (folder / "job.py").write_text(
         "import rig, scenario\n\n\ndef main(folder, results):\n    rig.run(scenario, folder, results)\n"
     )

@@ -1,23 +1,31 @@
 """What a machine is made of: Debian's root file system, Debian's cloud kernels, and a small initramfs for each of them.
 
-Everything comes from the Debian mirror that this machine's own apt uses, is checked by apt and debootstrap against
-Debian's keys, and is kept in a folder outside the tree ($SOCKMEM_VM_CACHE, else $XDG_CACHE_HOME/sockmem-agent-vm). What
-the recipe below makes is kept under a hash of the recipe, so that an old one is never taken for a new one.
+What the recipe below makes is kept under a hash of the recipe, so that an old one is never taken for a new one.
 """
 
 import hashlib
 import os
-import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from vm_apt import (
+    KERNELS,
+    KEYRING,
+    ROOT_RELEASE,
+    CannotBuildError,
+    cache,
+    download,
+    kernel_packages,
+    mirror,
+    run,
+    search_path,
+)
+
 HERE = Path(__file__).parent
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 TOOLS = {
     "qemu-system-x86_64": "qemu-system-x86",
     "qemu-img": "qemu-utils",
@@ -26,15 +34,11 @@ TOOLS = {
     "mke2fs": "e2fsprogs",
     "depmod": "kmod",
 }
-# The release each kernel comes from. 7.3's package is split into four, and apt knows.
-KERNELS = {"5.10": "bullseye", "6.1": "bookworm", "6.12": "trixie", "7.3": "trixie-backports"}
-ROOT_RELEASE = "bookworm"
 # What the package depends on, what scenarios use, and nothing else.
 ROOT_PACKAGES = (
     "systemd", "systemd-sysv", "udev", "dbus", "python3", "python3-systemd", "ca-certificates",
     "kmod", "procps", "iproute2", "rsyslog", "logrotate", "man-db",
 )  # fmt: skip
-SECONDS = 1200  # for any one program; debootstrap needs minutes
 # What the kernels have as modules; the rest they have built in. Loaded by the kernel itself when it is asked for.
 MODULES = ("virtio_pci", "virtio_blk", "tcp_diag", "inet_diag", "veth", "sch_netem")
 # Nothing may start by itself in the middle of a scenario.
@@ -78,10 +82,6 @@ exec switch_root /newroot /lib/systemd/systemd
 """
 
 
-class CannotBuildError(Exception):
-    """Machines cannot be made here; the message says why, and what would mend it."""
-
-
 @dataclass(frozen=True)
 class Parts:
     """What QEMU needs to boot one kernel: the kernel, its initramfs, and the root file system they share."""
@@ -92,17 +92,10 @@ class Parts:
     release: str
 
 
-def cache() -> Path:
-    """Return the folder that everything is kept in, outside the tree."""
-    asked = os.environ.get("SOCKMEM_VM_CACHE")
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(asked) if asked else home / "sockmem-agent-vm"
-
-
 def parts(version: str) -> Parts:
     """Make, or find in the cache, what boots a kernel of this series, "6.1"; CannotBuildError says what is missing."""
     _check_host()
-    release, packages = _kernel_packages(version)
+    release, packages = kernel_packages(version)
     folder = cache() / f"kernel-{release}-{_hash(INIT, *MODULES)}"
     if not folder.exists():
         _make(folder, lambda into: _build_kernel(into, KERNELS[version], release, packages))
@@ -119,32 +112,13 @@ def root_image() -> Path:
 
 
 def _check_host() -> None:
-    missing = sorted(package for tool, package in TOOLS.items() if shutil.which(tool, path=_path()) is None)
+    missing = sorted(package for tool, package in TOOLS.items() if shutil.which(tool, path=search_path()) is None)
     if missing:
         raise CannotBuildError(f"tools are missing; install them: apt-get install {' '.join(missing)}")
     if os.geteuid() != 0:
         raise CannotBuildError("debootstrap needs root; run it as root")
     if not KEYRING.exists():
         raise CannotBuildError(f"{KEYRING} is missing; install it: apt-get install debian-archive-keyring")
-
-
-def _path() -> str:
-    return f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
-
-
-def _run(*command: str | Path, cwd: Path | None = None) -> str:
-    """Run a program to its end and return what it printed; what it complained about is in the error."""
-    environ = {**os.environ, "PATH": _path(), "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
-    try:
-        done = subprocess.run(
-            command, cwd=cwd, env=environ, capture_output=True, text=True, check=False, timeout=SECONDS
-        )
-    except subprocess.TimeoutExpired as error:
-        raise CannotBuildError(f"{' '.join(map(str, command[:3]))} ... was not done after {SECONDS} s") from error
-    if done.returncode:
-        said = (done.stderr or done.stdout).strip()[-2000:]
-        raise CannotBuildError(f"{' '.join(map(str, command[:3]))} ... ended with {done.returncode}: {said}")
-    return done.stdout
 
 
 def _make(folder: Path, build: Callable[[Path], None]) -> None:
@@ -169,87 +143,14 @@ def _hash(*texts: str) -> str:
     return digest(*(text.encode() for text in texts))
 
 
-def _mirror() -> str:
-    """Return the address of the Debian mirror that this machine's own apt is configured for."""
-    listed = _run("apt-get", "indextargets", "--format", "$(ORIGIN)|$(COMPONENT)|$(REPO_URI)", "Created-By: Packages")
-    for line in listed.splitlines():
-        origin, component, uri = line.split("|", 2)
-        if origin == "Debian" and component == "main" and "security" not in uri:
-            return uri
-    raise CannotBuildError("apt knows no Debian mirror here (after apt-get update); the kernels are Debian's")
-
-
-def _apt(suite: str, *arguments: str, cwd: Path | None = None) -> str:
-    """Run apt-get on lists of the suite's own: this machine's are not touched, nor is another suite's."""
-    private = cache() / "apt" / suite
-    options = {
-        "Dir::Etc::sourcelist": private / "sources.list",
-        "Dir::Etc::sourceparts": "/dev/null",
-        "Dir::State::lists": private / "lists",
-        "Dir::State::status": private / "status",
-        "Dir::Cache": private / "cache",
-        "APT::Sandbox::User": "root",
-    }
-    return _run("apt-get", *(f"-o{key}={value}" for key, value in options.items()), *arguments, cwd=cwd)
-
-
-def _kernel_packages(version: str) -> tuple[str, tuple[str, ...]]:
-    """Return the release of the newest cloud kernel of a series, and the packages (name=version) it is made of.
-
-    The answer is kept for the day: a session does not change kernels under the tests, and works without a network, as
-    it does with the answer of an earlier day.
-    """
-    answer = cache() / "apt" / f"kernel-{version}"
-    if not answer.exists() or _days_old(answer) > 1:
-        try:
-            newest = _newest_packages(KERNELS[version])
-        except CannotBuildError:
-            if not answer.exists():
-                raise
-        else:
-            answer.write_text("\n".join(newest))
-    chosen = answer.read_text().split()
-    image = next(name for name in chosen if name.startswith("linux-image-"))
-    return image.partition("=")[0].removeprefix("linux-image-"), tuple(chosen)
-
-
-def _newest_packages(suite: str) -> list[str]:
-    _update_lists(suite)
-    name = f"linux-image-cloud-amd64/{suite}"
-    plan = _apt(suite, "-s", "install", "-y", "--no-install-recommends", "-t", suite, name)
-    chosen = re.findall(r"^Inst (linux-(?:image|binary|modules|base)-\d\S*) \((\S+)", plan, re.MULTILINE)
-    if not any(package.startswith("linux-image-") for package, _ in chosen):
-        raise CannotBuildError(f"apt names no kernel for {name}: {plan.strip()[-500:]}")
-    return [f"{package}={number}" for package, number in chosen]
-
-
-def _days_old(file: Path) -> float:
-    return (time.time() - file.stat().st_mtime) / 86_400
-
-
-def _update_lists(suite: str) -> None:
-    """Bring what a suite has: with the release that its backports build on, and the one that busybox is taken from."""
-    private = cache() / "apt" / suite
-    for folder in ("lists/partial", "cache/archives/partial"):
-        (private / folder).mkdir(parents=True, exist_ok=True)
-    (private / "status").touch()
-    mirror = _mirror()
-    suites = dict.fromkeys((suite, suite.removesuffix("-backports"), ROOT_RELEASE))
-    lines = (f"deb [signed-by={KEYRING}] {mirror} {each} main" for each in suites)
-    (private / "sources.list").write_text("\n".join(lines) + "\n")
-    _apt(suite, "update", "-qq")
-
-
 def _build_kernel(into: Path, suite: str, release: str, packages: tuple[str, ...]) -> None:
     """Unpack the packages, take the kernel, and pack the modules that a scenario may need into an initramfs."""
     unpacked = into / "unpacked"
     unpacked.mkdir()
-    if not (cache() / "apt" / suite / "sources.list").exists():
-        _update_lists(suite)
     # Not this machine's busybox: that may need libraries, which the initramfs has none of.
-    _apt(suite, "download", "-qq", *packages, f"busybox-static/{ROOT_RELEASE}", cwd=into)
+    download(suite, into, *packages, f"busybox-static/{ROOT_RELEASE}")
     for archive in into.glob("*.deb"):
-        _run("dpkg-deb", "-x", archive, unpacked)
+        run("dpkg-deb", "-x", archive, unpacked)
         archive.unlink()
     modules = next(folder for folder in unpacked.glob(f"**/lib/modules/{release}") if folder.is_dir())
     kernel = next(file for file in (unpacked / f"boot/vmlinuz-{release}", modules / "vmlinuz") if file.exists())
@@ -273,9 +174,9 @@ def _fill_initramfs(tree: Path, modules: Path, release: str, busybox: Path) -> N
     (tree / "init").chmod(0o755)
     source = modules.parent.parent.parent
     target = tree / "lib" / "modules" / release
-    _run("depmod", "-b", source, release)
+    run("depmod", "-b", source, release)
     for name in MODULES:
-        for line in _run("modprobe", "-d", source, "-S", release, "--show-depends", name).splitlines():
+        for line in run("modprobe", "-d", source, "-S", release, "--show-depends", name).splitlines():
             if line.startswith("insmod "):
                 file = Path(line.split()[1])
                 inside = Path(*file.parts[file.parts.index(release) + 1 :])
@@ -284,13 +185,13 @@ def _fill_initramfs(tree: Path, modules: Path, release: str, busybox: Path) -> N
     for name in ("modules.order", "modules.builtin", "modules.builtin.modinfo"):
         target.mkdir(parents=True, exist_ok=True)
         shutil.copy(modules / name, target / name)
-    _run("depmod", "-b", tree, release)
+    run("depmod", "-b", tree, release)
 
 
 def _build_root(into: Path, station: str) -> None:
     tree = into / "tree"
     packages = ",".join(ROOT_PACKAGES)
-    _run("debootstrap", "--variant=minbase", f"--include={packages}", ROOT_RELEASE, tree, _mirror())
+    run("debootstrap", "--variant=minbase", f"--include={packages}", ROOT_RELEASE, tree, mirror())
     shutil.rmtree(tree / "var/lib/apt/lists")
     for archive in (tree / "var/cache/apt/archives").glob("*.deb"):
         archive.unlink()
@@ -311,5 +212,5 @@ def _build_root(into: Path, station: str) -> None:
     image = into / "root.img"
     with image.open("wb") as file:
         file.truncate(2 << 30)
-    _run("mke2fs", "-q", "-t", "ext4", "-E", "lazy_itable_init=1", "-d", tree, image)
+    run("mke2fs", "-q", "-t", "ext4", "-E", "lazy_itable_init=1", "-d", tree, image)
     shutil.rmtree(tree)

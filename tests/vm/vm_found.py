@@ -47,6 +47,36 @@ class Found:
                 taken.setdefault(post["headers"]["webhook-id"], post["body"]["type"].rpartition(".")[2])
         return list(taken.values())
 
+    def check_orphans(
+        self,
+        incident: Json,
+        *,
+        unit: str = "",
+        proof: tuple[str, str] = ("certain", "kernel"),
+        lines: int | None = None,
+    ) -> None:
+        """Check what every incident of orphans has: the verdict, each line counted once, and who is named first.
+
+        ``lines`` is how many there were, where those of the last boot are not the ones.
+        """
+        assert ("orphans", *proof) == self.verdict(incident)
+        assert (self.lines("too many orphaned") if lines is None else lines) == incident["events"]["too_many_orphans"]
+        assert incident["events"]["too_many_orphans"] > 0
+        assert not unit or unit == self.first_named(incident)["unit"]
+
+    def check_penalty(self, incident: Json, shift: int, orphans: int, limit: int) -> None:
+        """Check that the kernel acted below its limit, and that the diagnosis says at which part of it."""
+        assert [] == self.notes["lines_before"]
+        assert self.notes["peaks"]["orphan"] <= orphans < limit >> shift - 1
+        assert shift == incident["diagnosis"]["mechanism"]["penalty_shift"]
+        assert limit >> shift == incident["diagnosis"]["mechanism"]["limit_reached"]
+
+    def check_told_in_three(self, incident: Json) -> None:
+        """Check that people were told of the beginning and the end, and at most once in between."""
+        told = self.told(incident)
+        assert ("opened", "resolved") == (told[0], told[-1])
+        assert len(told) <= 3
+
     def snapshots(self, incident: Json, state: str = "sockmem-agent") -> list[Json]:
         folder = self.folder / state / "incidents" / incident["id"]
         return [json.loads(file.read_bytes()) for file in sorted(folder.glob("snapshot-*.json"))]

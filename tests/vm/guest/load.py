@@ -2,7 +2,7 @@
 
     load.py serve --port 8080 [--bytes N] [--pause S]   accept; at the word "send" queue bytes for every client, at
                                                         "close" close every connection, at "leave" the first half
-    load.py clients --port 8080 --count 400             connect and never read, at "read" read all there is
+    load.py clients --port 8080 --count 400             connect and never read
     load.py talk --port 8080 --count 50                 connect, ask, read the answer to its end, over and over
     load.py churn --port 8080 --count 100 --rounds 20   be both sides: connect, queue, close our side, again and again
     load.py answer --port 8080                          accept, read, answer and close, over and over
@@ -19,16 +19,16 @@ from pathlib import Path
 
 RUN = Path("/run/vm")
 CHUNK = b"x" * 65536
+UNREAD = 4096  # bytes that may wait for a client that does not read
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=["serve", "clients", "talk", "answer", "churn"])
     parser.add_argument("--name", required=True)
-    parser.add_argument("--address", action="append")
+    parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--count", type=int, default=0)
-    parser.add_argument("--rcvbuf", type=int, default=4096, help="bytes that may wait for a client")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--bytes", type=int, default=1 << 30)
     parser.add_argument("--pause", type=float, default=0.0)
@@ -80,36 +80,19 @@ def shut(connections: list[socket.socket], pause: float) -> None:
 
 def clients(options: argparse.Namespace) -> None:
     """Connect ``count`` times and do not read; connections that were reset stay where they are."""
-    addresses = options.address or ["127.0.0.1"]
     own = options.own or [""]
     connections = []
     for number in range(options.count):
         source = own[number % len(own)]
         connection = socket.socket()
         # Some kernels take a megabyte for a client that does not read; what was taken is not unsent any more.
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options.rcvbuf)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD)
         if source:
             connection.bind((source, 0))
-        connection.connect((addresses[number % len(addresses)], options.port))
+        connection.connect((options.address, options.port))
         connections.append(connection)
     say(options, "connected")
-    done: set[str] = set()
-    while True:
-        time.sleep(0.05)
-        if told(options, "read", done):
-            for connection in connections:
-                drain(connection)
-            say(options, "empty")
-        if told(options, "close", done):
-            shut(connections, options.pause)
-            say(options, "closed")
-
-
-def drain(connection: socket.socket) -> None:
-    connection.settimeout(0)
-    with contextlib.suppress(OSError):
-        while connection.recv(1 << 20):
-            pass
+    time.sleep(3600)
 
 
 def talk(options: argparse.Namespace) -> None:
@@ -145,7 +128,7 @@ def churn(options: argparse.Namespace) -> None:
         connections = []
         for _ in range(options.count):
             peer = socket.socket()
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options.rcvbuf)
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, UNREAD)
             peer.connect(("127.0.0.1", options.port))
             peers.append(peer)
             connections.append(listener.accept()[0])

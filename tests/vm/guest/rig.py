@@ -5,10 +5,7 @@ webhook on 127.0.0.1, and an incident is closed after a few seconds without an e
 """
 
 import contextlib
-import http.server
 import json
-import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -16,56 +13,15 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from install import CONFIG, PORT, sh
+import host
+from install import CONFIG, sh
+from receiver import Receiver
 
 RUN = Path("/run/vm")
 RESUME = Path("/var/lib/vm/resume")
 STATE = Path("/var/lib/sockmem-agent")
 UNIT = "sockmem-agent.service"
 SECONDS = 200  # for one boot of a scenario; the host waits somewhat longer, so that what there is gets to it
-TEXTS = ("too many orphaned sockets", "out of memory -- consider tuning tcp_mem", "callbacks suppressed")
-
-
-class Receiver:
-    """A webhook receiver that keeps what came, and answers with the next of ``answers``, the last one for ever."""
-
-    def __init__(self, answers: tuple[int, ...], *, reading: bool = True) -> None:
-        self.posts: list[dict[str, object]] = []
-        self.answers = list(answers)
-        self.before_answer: Callable[[], None] = lambda: None
-        receiver = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                text = self.rfile.read(int(self.headers["Content-Length"]))
-                if len(text) < int(self.headers["Content-Length"]):
-                    return  # The agent had given this one up.
-                body = json.loads(text)
-                receiver.before_answer()
-                status = receiver.answers.pop(0) if len(receiver.answers) > 1 else receiver.answers[0]
-                headers = {name.lower(): value for name, value in self.headers.items()}
-                receiver.posts.append({"at": time.time(), "headers": headers, "body": body, "answered": status})
-                self.send_response(status)
-                if status in (429, 503):
-                    self.send_header("Retry-After", "1")
-                self.send_header("Content-Length", "0")
-                with contextlib.suppress(OSError):  # whoever asked may have been killed
-                    self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", PORT), Handler)
-        if reading:
-            self.read()
-
-    def read(self) -> None:
-        """Accept and read what comes from now on, and what waits."""
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def types(self, status: int = 200) -> list[str]:
-        """Return the types of what was taken, in order: "opened", "updated", "resolved"."""
-        return [str(p["body"]["type"]).rpartition(".")[2] for p in list(self.posts) if p["answered"] == status]
 
 
 class Rig:
@@ -101,38 +57,10 @@ class Rig:
     def sysctl(self, key: str, value: str) -> None:
         (Path("/proc/sys") / key.replace(".", "/")).write_text(value)
 
-    def sockstat(self) -> dict[str, int]:
-        """Return the line TCP: of /proc/net/sockstat."""
-        line = next(line for line in Path("/proc/net/sockstat").read_text().splitlines() if line.startswith("TCP:"))
-        words = line.split()[1:]
-        return dict(zip(words[::2], map(int, words[1::2]), strict=True))
-
-    def counter(self, name: str) -> int:
-        """Return one TcpExt counter."""
-        lines = Path("/proc/net/netstat").read_text().splitlines()
-        names, values = (line.split()[1:] for line in lines if line.startswith("TcpExt:"))
-        return int(dict(zip(names, values, strict=True))[name])
-
-    def kernel_lines(self) -> list[str]:
-        """Return the kernel's own lines of our family, as /dev/kmsg has them."""
-        found = []
-        kmsg = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                try:
-                    record = os.read(kmsg, 8192).decode(errors="replace").partition("\n")[0]
-                except BrokenPipeError:  # the record was overwritten; the next read goes on behind it
-                    continue
-                # Facility 0 is the kernel's, which nobody else can write with.
-                if int(record.split(",")[0]) < 8 and any(text in record for text in TEXTS):
-                    found.append(record)
-        os.close(kmsg)
-        return found
-
-    def orphans_in_inet_diag(self, most: int = 5) -> list[str]:
-        """Return what ss (inet_diag) says of some orphans: full sockets without an inode that are closing."""
-        said = sh("ss", "-tanmoeH", "--cgroup", "-O", "state", "fin-wait-1", "state", "last-ack", "state", "closing")
-        return [line for line in said.splitlines() if "ino:0" in line or "ino:" not in line][:most]
+    sockstat = staticmethod(host.sockstat)
+    counter = staticmethod(host.counter)
+    kernel_lines = staticmethod(host.kernel_lines)
+    orphans_in_inet_diag = staticmethod(host.orphans_in_inet_diag)
 
     # --- services ---
 
@@ -141,25 +69,53 @@ class Rig:
         program = self._load(unit.partition(".")[0], what, arguments)
         sh("systemd-run", "--quiet", "--collect", f"--unit={unit}", "-pLimitNOFILE=65536", *settings, *program)
 
-    def start_in_scope(self, scope: str, name: str, what: str, *arguments: object) -> None:
-        """Run a program of load.py in a scope, as a container manager does: started by it, not by systemd."""
-        subprocess.Popen(["systemd-run", "--quiet", "--scope", f"--unit={scope}", *self._load(name, what, arguments)])
-
     def _load(self, name: str, what: str, arguments: tuple[object, ...]) -> tuple[str, ...]:
         return ("/usr/bin/python3", str(self.folder / "load.py"), what, "--name", name, *map(str, arguments))
 
-    def far_hosts(self, ours: str, theirs: tuple[str, ...]) -> None:
-        """Make a network namespace "far" behind a veth pair, with these addresses (/24) on either side."""
-        for command in (
-            "netns add far",
-            "link add near type veth peer name away netns far",
-            f"addr add {ours}/24 dev near",
-            "link set near up",
-            *(f"-n far addr add {address}/24 dev away" for address in theirs),
-            "-n far link set away up",
-            "-n far link set lo up",
-        ):
-            sh("ip", *command.split())
+    def connect(
+        self,
+        count: int,
+        *,
+        service: str = "shop",
+        clients: str = "phones",
+        port: int = 8080,
+        size: int = 110_000,
+        pause: float = 0.002,
+        scope: str = "",
+        settings: tuple[str, ...] = (),
+        client_settings: tuple[str, ...] | None = None,
+        client_options: tuple[str, ...] = (),
+    ) -> None:
+        """Start a service, and so many clients that do not read; return when all are connected.
+
+        At "send" the service queues ``size`` bytes for each; it closes one connection every ``pause`` seconds.
+        ``settings`` are of its unit, and the clients' too unless they have their own; with a ``scope`` the service
+        runs in that instead, as a container does: started by its manager, not by systemd.
+        """
+        serving = ("--port", port, "--count", count, "--bytes", size, "--pause", pause)
+        if scope:
+            program = self._load(service, "serve", serving)
+            subprocess.Popen(["systemd-run", "--quiet", "--scope", f"--unit={scope}", *program])
+        else:
+            self.start(f"{service}.service", "serve", *serving, settings=settings)
+        self.hear(service, "listening")
+        where = settings if client_settings is None else client_settings
+        connecting = ("--port", port, "--count", count, *client_options)
+        self.start(f"{clients}.service", "clients", *connecting, settings=where)
+        self.hear(service, "connected")
+
+    def burst(self, count: int, limit: int, *, until: str = "closed", **connections: object) -> None:
+        """Let a service close so many connections with data unsent where the host may keep ``limit`` orphans.
+
+        Return when the kernel has said its line, and the service the word ``until``, if any.
+        """
+        self.sysctl("net.ipv4.tcp_max_orphans", str(limit))
+        self.connect(count, **connections)
+        service = str(connections.get("service", "shop"))
+        self.tell(service, "send", then="full")
+        said = len(self.kernel_lines())
+        self.tell(service, "close", then=until)
+        self.wait_for_lines(said + 1)
 
     def start_rsyslog(self) -> None:
         """Start rsyslog, writing the kernel's lines to /var/log/messages as Red Hat and SUSE do."""
@@ -285,31 +241,6 @@ class Rig:
         sh("systemctl", "--no-block", "reboot")
         time.sleep(600)
 
-    # --- the package ---
-
-    def newer_package(self, version: str) -> Path:
-        """Return the installed package's archive, made again with a higher version."""
-        [archive] = Path("/var/lib/vm").glob("*.deb")
-        folder = RUN / "newer"
-        sh("dpkg-deb", "-R", str(archive), str(folder))
-        control = folder / "DEBIAN" / "control"
-        lines = [
-            f"Version: {version}" if line.startswith("Version:") else line for line in control.read_text().splitlines()
-        ]
-        control.write_text("\n".join(lines) + "\n")
-        sh("dpkg-deb", "-Znone", "-b", str(folder), str(RUN / "newer.deb"))
-        return RUN / "newer.deb"
-
-    def leftovers(self) -> list[str]:
-        """Return the places of ours that are still there."""
-        places = (
-            "/etc/sockmem-agent", "/usr/lib/sockmem-agent", "/usr/bin/sockmem-agent", "/var/lib/sockmem-agent",
-            "/usr/lib/systemd/system/sockmem-agent.service", "/usr/lib/sysusers.d/sockmem-agent.conf",
-            "/usr/lib/tmpfiles.d/sockmem-agent.conf", "/usr/share/doc/sockmem-agent",
-            "/etc/systemd/system/multi-user.target.wants/sockmem-agent.service",
-        )  # fmt: skip
-        return sorted(place for place in places if os.path.lexists(place))
-
     # --- results ---
 
     def keep(self) -> None:
@@ -323,8 +254,7 @@ class Rig:
         sh("systemctl", "stop", UNIT, "agent-*", check=False)
         for state in (STATE, *Path("/var/lib").glob("agent-*")):
             if state.exists() and not (self.results / state.name).exists():
-                shutil.copytree(state, self.results / state.name, copy_function=_copy_with_owner)
-                _own_folders(state, self.results / state.name)
+                sh("cp", "-a", str(state), str(self.results))
 
     def collect(self) -> None:
         """Leave for the host all that a person would look at: state directories, the journal, POSTs, the notes."""
@@ -346,19 +276,6 @@ def _notices(folder: Path) -> list[str]:
 
 def _read(file: Path, otherwise: object) -> object:
     return json.loads(file.read_text()) if file.exists() else otherwise
-
-
-def _copy_with_owner(source: str, target: str) -> str:
-    shutil.copy2(source, target)
-    found = Path(source).stat()
-    os.chown(target, found.st_uid, found.st_gid)
-    return target
-
-
-def _own_folders(source: Path, target: Path) -> None:
-    for folder in (source, *(path for path in source.rglob("*") if path.is_dir())):
-        found = folder.stat()
-        os.chown(target / folder.relative_to(source), found.st_uid, found.st_gid)
 
 
 def _give_up(*_: object) -> None:

@@ -6,14 +6,12 @@ the headers still unread the body is refused (TCPRcvQDrop), so the POST fails al
 """
 
 CONNECTIONS = 60
+UNLIMITED = 1 << 30  # what the kernel takes
 
 
 def act(rig):
     receiver = rig.listen(reading=False)
-    rig.start("exporter.service", "serve", "--port", 9000, "--count", CONNECTIONS, "--pause", 0.01)
-    rig.hear("exporter", "listening")
-    rig.start("readers.service", "clients", "--port", 9000, "--count", CONNECTIONS)
-    rig.hear("exporter", "connected")
+    rig.connect(CONNECTIONS, service="exporter", size=UNLIMITED, pause=0.01)
     rig.tell("exporter", "send", then="full")
     rig.sysctl("net.ipv4.tcp_mem", "1 1 1")
     refused = rig.counter("TCPRcvQDrop")
@@ -25,7 +23,7 @@ def act(rig):
     )
     rig.note("shown", rig.run("sockmem-agent", "incidents", "show", "last"))
     rig.note("refused", rig.counter("TCPRcvQDrop") - refused)
-    rig.stop("readers", "exporter")
+    rig.stop("phones", "exporter")
     rig.sysctl("net.ipv4.tcp_mem", "20000 30000 40000")
     receiver.read()
     rig.wait_until_all_is_told()

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-LIMIT = 64
-CONNECTIONS = 200
 QUIET = "[incident]\nquiet_seconds = 6\n"
 
 
@@ -14,14 +12,7 @@ def act(rig):
         rig.second_agent("kmsg", '[source]\nkind = "kmsg"\n' + QUIET),
         rig.second_agent("file", '[source]\nkind = "file"\n' + QUIET),
     ]
-    rig.sysctl("net.ipv4.tcp_max_orphans", str(LIMIT))
-    rig.start("shop.service", "serve", "--port", 8080, "--count", CONNECTIONS, "--bytes", 110_000, "--pause", 0.002)
-    rig.hear("shop", "listening")
-    rig.start("phones.service", "clients", "--port", 8080, "--count", CONNECTIONS)
-    rig.hear("shop", "connected")
-    rig.tell("shop", "send", then="full")
-    rig.tell("shop", "close", then="closed")
-    rig.wait_for_lines()
+    rig.burst(200, limit=64)
     for state in (Path("/var/lib/sockmem-agent"), *states):
         rig.wait(
             f"{state.name}: closed", lambda state=state: [i for i in rig.incidents(state) if i["closed_at"]], seconds=60
@@ -30,16 +21,7 @@ def act(rig):
 
 
 def check(found):
-    incidents = {name: found.the_incident(state=name) for name in ("sockmem-agent", "agent-kmsg", "agent-file")}
-    expected = {
-        "sockmem-agent": ("orphans", "certain", "kernel"),
-        "agent-kmsg": ("orphans", "certain", "kernel"),
-        "agent-file": ("orphans", "likely", "claimed"),
-    }
-    assert expected == {name: found.verdict(incident) for name, incident in incidents.items()}
-    for incident in incidents.values():
-        assert found.lines("too many orphaned") == incident["events"]["too_many_orphans"]
-        assert "shop.service" == found.first_named(incident)["unit"]
-    told = found.told(incidents["sockmem-agent"])
-    assert ("opened", "resolved") == (told[0], told[-1])
-    assert len(told) <= 3
+    for state in ("sockmem-agent", "agent-kmsg"):
+        found.check_orphans(found.the_incident(state=state), unit="shop.service")
+    found.check_orphans(found.the_incident(state="agent-file"), unit="shop.service", proof=("likely", "claimed"))
+    found.check_told_in_three(found.the_incident())

@@ -1,0 +1,51 @@
+"""In the machine: the webhook's receiver, which can be slow, refuse, or be cut off."""
+
+import contextlib
+import http.server
+import json
+import threading
+import time
+
+from install import PORT
+
+
+class Receiver:
+    """A webhook receiver that keeps what came, and answers with the next of ``answers``, the last one for ever."""
+
+    def __init__(self, answers: tuple[int, ...], *, reading: bool = True) -> None:
+        self.posts: list[dict[str, object]] = []
+        self.answers = list(answers)
+        self.before_answer = lambda: None
+        receiver = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                text = self.rfile.read(int(self.headers["Content-Length"]))
+                if len(text) < int(self.headers["Content-Length"]):
+                    return  # The agent had given this one up.
+                body = json.loads(text)
+                receiver.before_answer()
+                status = receiver.answers.pop(0) if len(receiver.answers) > 1 else receiver.answers[0]
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                receiver.posts.append({"at": time.time(), "headers": headers, "body": body, "answered": status})
+                self.send_response(status)
+                if status in (429, 503):
+                    self.send_header("Retry-After", "1")
+                self.send_header("Content-Length", "0")
+                with contextlib.suppress(OSError):  # whoever asked may have been killed
+                    self.end_headers()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", PORT), Handler)
+        if reading:
+            self.read()
+
+    def read(self) -> None:
+        """Accept and read what comes from now on, and what waits."""
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def types(self, status: int = 200) -> list[str]:
+        """Return the types of what was taken, in order: "opened", "updated", "resolved"."""
+        return [str(p["body"]["type"]).rpartition(".")[2] for p in list(self.posts) if p["answered"] == status]
