@@ -42,7 +42,7 @@ class Share(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """Orphans and bytes that the dump saw, and what the host counted just before it (at least as much)."""
+    """Orphans and bytes that the dump saw, and what the host counted around it (at least as much)."""
 
     seen_orphans: int
     seen_bytes: int

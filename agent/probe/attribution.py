@@ -8,12 +8,12 @@ from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from agent.core import procfs
 from agent.core.census import Census
 from agent.core.grouping import Grouped, group
-from agent.core.readings import Gap
+from agent.core.readings import Gap, Sockstat, TcpSockstat
 from agent.core.sockets import ROOT_CGROUP, STATES, FullGroup, Namespace, Process, SocketTable, State, has_cgroup
 from agent.core.words import count_text
 from agent.probe import cgroups, namespaces, owners, sockdiag
@@ -49,8 +49,7 @@ def take_sockets(
     if not isfinite(began := clock()):
         return SocketTable(gaps=(sockdiag.LATE,))
     deadline = began + deadline_seconds
-    sockstat = Reading(proc_root).parse("net/sockstat", procfs.parse_sockstat)
-    census, gaps = _dump_here(proc_root, began + DUMP_SHARE * deadline_seconds, clock)
+    census, sockstat, gaps = _dump_here(proc_root, began + DUMP_SHARE * deadline_seconds, clock)
     spaces, refused = _look_elsewhere(proc_root, census if other_namespaces and not gaps else None, deadline, clock)
     if not isfinite(clock()):  # Whoever stopped this needs the processor.
         return SocketTable(sockstat=sockstat, gaps=(*gaps, *refused, sockdiag.LATE))
@@ -79,14 +78,29 @@ def _ephemeral_ports(reading: Reading) -> tuple[int, int]:
     return EPHEMERAL_PORTS if found is None else (found[0], found[1])
 
 
-def _dump_here(proc_root: Path, deadline: float, clock: Clock) -> tuple[Census, list[Gap]]:
-    """Count the sockets of our own namespace."""
+def _dump_here(proc_root: Path, deadline: float, clock: Clock) -> tuple[Census, Sockstat | None, list[Gap]]:
+    """Count the sockets of our own namespace, and read the host's own gauges of that moment."""
     census = Census(_ephemeral_ports(Reading(proc_root)))
     netlink = sockdiag.open_socket()
     if isinstance(netlink, Gap):
-        return census, [netlink]
+        return census, _read_sockstat(proc_root), [netlink]
     with netlink:
-        return census, sockdiag.dump(netlink, census, deadline, clock)
+        before = _read_sockstat(proc_root)
+        gaps = sockdiag.dump(netlink, census, deadline, clock)
+        return census, _lower(before, _read_sockstat(proc_root)), gaps
+
+
+def _read_sockstat(proc_root: Path) -> Sockstat | None:
+    return Reading(proc_root).parse("net/sockstat", procfs.parse_sockstat)
+
+
+def _lower(before: Sockstat | None, after: Sockstat | None) -> Sockstat | None:
+    """Take the lower of each gauge: what came or went during the dump is nothing that nobody could be named for."""
+    if before is None or after is None:
+        return before or after
+    one, two = asdict(before.tcp), asdict(after.tcp)
+    lower = {name: min(value, two[name]) for name, value in one.items() if None not in (value, two[name])}
+    return replace(before, tcp=TcpSockstat(**lower))
 
 
 def _look_elsewhere(

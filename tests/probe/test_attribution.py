@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from agent.core.growth import shares_of
 from agent.core.holders import holders
 from agent.core.model import Holder
+from agent.core.readings import Sockstat, TcpSockstat
 from agent.core.sockets import FullGroup, Process, SocketGroup, SocketTable
 from agent.probe import attribution, cgroups, namespaces, owners, sockdiag
 from agent.probe.attribution import take_sockets
@@ -227,6 +228,14 @@ def test_time_wait_is_in_no_total(start: Callable[..., Subject]) -> None:
     wait_for("three in TIME_WAIT", lambda: group_of(subject.port, look()) is None, 5)
 
     assert "time_wait" not in look().minisocks
+
+
+def test_what_went_during_the_dump_is_no_remainder() -> None:
+    before = Sockstat(tcp=TcpSockstat(inuse=186, orphan=92, alloc=294, mem=4352))
+    after = Sockstat(tcp=TcpSockstat(inuse=86, orphan=42, alloc=300, mem=2304))
+
+    assert TcpSockstat(inuse=86, orphan=42, alloc=294, mem=2304) == attribution._lower(before, after).tcp
+    assert before == attribution._lower(before, None)
 
 
 def test_orphans_in_all_are_those_of_sockstat(start: Callable[..., Subject]) -> None:
