@@ -65,7 +65,7 @@ vm-test: $(VENV)/test.ready deb
 
 # In CI: every scenario on one kernel, the two main ones on the others. An emulated machine on a busy host may miss a
 # deadline: a scenario has a second try, which the output names. What there is no time for is skipped, and named.
-vm-check: VM_OPTIONS = --all-scenarios-on=6.1 --reruns 1 -r aR --vm-minutes 15
+vm-check: VM_OPTIONS = --all-scenarios-on=6.1 --reruns 1 -r aR --vm-minutes 18
 vm-check: vm-test
 
 docs/kernels.md:

@@ -4,7 +4,6 @@ import importlib
 import os
 import shutil
 import subprocess
-import sys
 import time
 import tomllib
 from pathlib import Path
@@ -43,11 +42,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def scenario_named(name: str):
-    sys.path.insert(0, str(HERE / "scenarios"))
-    try:
+    """Import a scenario, and what it shares with others: a module of the guest's that needs nothing of the guest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(HERE / "guest"))
+        patch.syspath_prepend(str(HERE / "scenarios"))
         return importlib.import_module(name)
-    finally:
-        sys.path.pop(0)
 
 
 @pytest.fixture(scope="session")

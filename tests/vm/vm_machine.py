@@ -214,7 +214,11 @@ def unpack(archive: bytes, folder: Path) -> None:
 
 def run_job(parts: Parts, disk: Path, job: Path, results: Path, seconds: float) -> None:
     """Run one job on a copy of a prepared machine; its results and console are in the folder ``results``."""
-    shutil.rmtree(results, ignore_errors=True)
+    # What the run before left is kept beside it: of a second try, why there was one.
+    earlier = results.with_name(f"{results.name}.earlier")
+    shutil.rmtree(earlier, ignore_errors=True)
+    if results.exists():
+        results.rename(earlier)
     with tempfile.TemporaryDirectory(prefix="vm-disk-", dir=disk.parent) as folder:
         copy = Path(folder) / "disk.qcow2"
         subprocess.run(["cp", "--reflink=auto", "--sparse=always", str(disk), str(copy)], check=True)

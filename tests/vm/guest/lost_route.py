@@ -1,7 +1,5 @@
 """In the machine: orphans of which some have lost the way to their peer; those count double or more."""
 
-from rig import Rig
-
 LOST = "10.9.0.3"
 NETWORK = (
     "ip netns add far",
@@ -15,7 +13,7 @@ NETWORK = (
 )
 
 
-def act(rig: Rig, count: int, every: int) -> None:
+def act(rig, count: int, every: int) -> None:
     """Make orphans below the limit, then take the route to one peer in ``every`` away, and wait for the line.
 
     The acknowledgements of those peers are lost before, so that their retransmission timers run.
