@@ -20,7 +20,7 @@ from agent.core.holders import holders
 from agent.core.model import Cause, Evidence, Finding, Holder, Sample, UnitShare
 from agent.core.owned import name_of
 from agent.core.sockets import SocketTable
-from agent.core.trend import trends
+from agent.core.trend import Trend
 from agent.core.words import bytes_text, count_text, moment_text
 
 UNITS_AT_MOST = 10
@@ -35,8 +35,6 @@ _LOW = 0.1
 _FRESH_SECONDS = 900.0
 # The gauge was as low as this part of now: what core.trend calls low.
 _GAUGE_LOW = 0.7
-# How every gap begins that tells of a deadline (probe.sockdiag, probe.attribution).
-_CUT_SHORT = "the time for it was over"
 
 Measure = Literal["orphans", "bytes", "sockets"]
 
@@ -67,7 +65,7 @@ def shares_of(table: SocketTable) -> tuple[UnitShare, ...]:
     None of a dump that was cut short: a part of the sockets looks as if somebody had closed the others, and a part of
     the names as if somebody else had come.
     """
-    if not table.complete or any(_CUT_SHORT in gap.why for gap in table.gaps):
+    if not table.complete or table.cut_short:
         return ()
     # Asked for all, so that none stands for others.
     found, _ = holders(table, table.sockstat, len(table.groups) + len(table.listeners) + 1, by="sockets")
@@ -109,13 +107,16 @@ def growth_text(growth: Growth | None, case: Case) -> str:
     return f"{growth.unit} grew from {words(growth.before)} to {words(growth.now)}{what} since {since}."
 
 
-def growth_of(case: Case) -> Growth | None:
-    """Find the unit that grew most of what is short, else of sockets; None where none or no single one did."""
+def growth_of(case: Case, known: Sequence[Trend]) -> Growth | None:
+    """Find the unit that grew most of what is short, else of sockets; None where none or no single one did.
+
+    ``known`` are the trends of the gauges.
+    """
     looks = _looks(case)
     if len(looks) < _TIMES or not _is_asked(case):
         return None
     measures: tuple[Measure, ...] = ("orphans", "sockets") if _about_orphans(case) else ("bytes", "sockets")
-    begun = _rise_began(case)
+    begun = _rise_began(case, known)
     if begun is None:
         return None
     return next((found for measure in measures if (found := _most(looks, measure, begun))), None)
@@ -132,10 +133,10 @@ def _about_orphans(case: Case) -> bool:
     return case.gauges.shift is not None
 
 
-def _rise_began(case: Case) -> datetime | None:
+def _rise_began(case: Case, known: Sequence[Trend]) -> datetime | None:
     """Tell when the gauge began to rise: as its trend says, else when it was low for the last time."""
     what = "orphans" if _about_orphans(case) else "memory"
-    since = next((trend.since for trend in trends(case) if trend.what == what), None)
+    since = next((trend.since for trend in known if trend.what == what), None)
     event = -case.age_seconds if case.age_seconds is not None and isfinite(case.age_seconds) else 0.0
     lows = [(second, each.at) for second, each in case.samples if second < min(event, 0.0) and _is_low(each, case)]
     return since or max(lows, default=(0.0, None), key=lambda low: low[0])[1]

@@ -18,7 +18,8 @@ class Past(NamedTuple):
 
 def look_back(case: Case) -> Past:
     """Look for what the samples before the event show."""
-    trend, growth, days = trends(case), growth_of(case), habits_of(case)
+    trend, days = trends(case), habits_of(case)
+    growth = growth_of(case, trend)
     sentences = (since_text(trend, case), growth_text(growth, case), habit_text(days, case))
     grew = (unit_grew(growth, case),) if growth else ()
     return Past((*rises(trend), *grew, *habits(days, case)), " ".join(filter(None, sentences)))

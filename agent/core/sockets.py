@@ -160,7 +160,8 @@ class SocketTable(msgspec.Struct, frozen=True, kw_only=True):
     ``listening`` counts all listening sockets, also those that ``listeners`` has no room for. ``paths`` maps cgroup
     ids to the paths of their directories; one that is missing was removed, if the root (1) is there. ``minisocks`` are
     TIME_WAIT and the like: no orphans, and in no memory total. ``sockstat`` is the lower of each gauge just before and
-    after the dump: what went meanwhile is nobody's. ``peers`` are the largest networks over all groups.
+    after the dump: what went meanwhile is nobody's. ``complete``: all were counted; ``cut_short``: there was no time
+    left to name all of them. ``peers`` are the largest networks over all groups.
     ``full_groups`` are of ``paths`` and of what is above them.
     """
 
@@ -175,4 +176,5 @@ class SocketTable(msgspec.Struct, frozen=True, kw_only=True):
     sockstat: Sockstat | None = None
     took_seconds: float | None = None
     complete: bool = False
+    cut_short: bool = False
     gaps: tuple[Gap, ...] = ()

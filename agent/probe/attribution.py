@@ -68,6 +68,7 @@ def take_sockets(
         sockstat=sockstat,
         took_seconds=round(clock() - began, 6),
         complete=not gaps,
+        cut_short=clock() >= deadline,
         gaps=(*gaps, *refused, *missed, *unseen),
     )
 

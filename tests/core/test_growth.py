@@ -6,15 +6,13 @@ from material import BOOT, NOW, make_event, make_snapshot
 from msgspec.structs import replace
 
 from agent.core.case import Case, build_case
-from agent.core.growth import UNITS_AT_MOST, growth_of, growth_text, shares_of, unit_grew
+from agent.core.growth import UNITS_AT_MOST, Growth, growth_of, growth_text, shares_of, unit_grew
 from agent.core.model import Sample, Snapshot, UnitShare
-from agent.core.readings import Gap
 from agent.core.sockets import Listener, Process, SocketGroup, SocketTable, Tally
 from agent.core.trend import trends
 
 FULL = 65_600
 FULL_PAGES = 390_000
-LATE = Gap(what="names of cgroups", why="the time for it was over before all were looked at")
 
 
 def share(name: str, sockets: float, orphans: float = 0, size: float = 0) -> UnitShare:
@@ -55,14 +53,18 @@ def rising(ago: int, most: int = 40_000) -> float:
     return 2000 if ago > 45 else 2000 + (most - 2000) * (50 - ago) / 50
 
 
+def grown(case: Case) -> Growth | None:
+    return growth_of(case, trends(case))
+
+
 def said(case: Case) -> str:
-    return growth_text(growth_of(case), case)
+    return growth_text(grown(case), case)
 
 
 def test_the_unit_that_grew_is_named_with_then_and_now_and_since() -> None:
     case = case_of(looks(lambda ago: [share("api.service", rising(ago)), share("db.service", 1500)]))
     assert "api.service grew from 2,000 to 36,200 sockets since 14:15 UTC." == said(case)
-    growth = growth_of(case)
+    growth = grown(case)
     assert growth
     finding = unit_grew(growth, case)
     assert ("unit_grew", "orphans") == (finding.claim, finding.cause)
@@ -93,7 +95,7 @@ def test_orphans_are_asked_for_first_and_bytes_for_the_memory() -> None:
     ids=["steady", "shrinking", "few", "all of them", "not twice as many"],
 )
 def test_where_no_single_unit_multiplied_nothing_is_said(units: Callable[[int], Iterable[UnitShare]]) -> None:
-    assert None is growth_of(case_of(looks(units)))
+    assert None is grown(case_of(looks(units)))
 
 
 def test_a_look_that_is_too_old_says_nothing_of_now() -> None:
@@ -108,7 +110,7 @@ def test_a_look_that_is_too_old_says_nothing_of_now() -> None:
 def test_who_is_missing_from_a_full_list_is_not_taken_for_zero() -> None:
     others = [share(f"{n}.service", 50_000) for n in range(UNITS_AT_MOST)]
     samples = looks(lambda ago: [*others[1:], share("new.service", 60_000)] if ago <= 10 else others)
-    assert None is growth_of(case_of(samples))
+    assert None is grown(case_of(samples))
     with_new = looks(
         lambda ago: [*others[5:], share("new.service", 60_000)] if ago <= 10 else others[5:],
         gauge=lambda ago: 0.1 if ago > 10 else 0.95,
@@ -118,7 +120,7 @@ def test_who_is_missing_from_a_full_list_is_not_taken_for_zero() -> None:
 
 def test_a_calm_host_is_left_alone() -> None:
     samples = looks(lambda ago: [share("a.service", rising(ago))])
-    assert None is growth_of(build_case(make_snapshot(orphan=3), (), samples))
+    assert None is grown(build_case(make_snapshot(orphan=3), (), samples))
 
 
 def test_the_dump_of_the_event_itself_is_the_newest_look() -> None:
@@ -128,7 +130,7 @@ def test_the_dump_of_the_event_itself_is_the_newest_look() -> None:
     assert "api.service grew from 900 to 30,000 sockets since 15:00 UTC." == said(case_of(samples, sockets=table))
     part = SocketTable(groups=(group,), paths=table.paths, complete=False)
     assert "" == said(case_of(samples, sockets=part))
-    nameless = SocketTable(groups=(group,), complete=True, gaps=(LATE,))
+    nameless = SocketTable(groups=(group,), complete=True, cut_short=True)
     assert "" == said(case_of(samples, sockets=nameless))
 
 
@@ -213,8 +215,8 @@ def test_a_full_list_with_equal_names_in_it_is_full_all_the_same() -> None:
     assert "" == said(case_of(samples))
 
 
-@pytest.mark.parametrize("table", [SocketTable(), SocketTable(complete=True, gaps=(LATE,))], ids=["sockets", "names"])
+@pytest.mark.parametrize("table", [SocketTable(), SocketTable(complete=True, cut_short=True)], ids=["sockets", "names"])
 def test_of_a_dump_that_was_cut_short_nobody_is_named(table: SocketTable) -> None:
     whole = named("/system.slice/a.service")
     assert shares_of(whole)
-    assert () == shares_of(replace(whole, complete=table.complete, gaps=table.gaps))
+    assert () == shares_of(replace(whole, complete=table.complete, cut_short=table.cut_short))

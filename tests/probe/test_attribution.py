@@ -367,7 +367,7 @@ def test_time_over_after_the_dump_keeps_the_sockets_but_is_no_look_for_growth(
     assert group_of(subject.port, table)
     process = Process(pid=subject.process.pid, name="python")
     seen = replace(table, groups=tuple(replace(each, cgroup=None, process=process) for each in table.groups))
-    assert shares_of(replace(seen, gaps=()))
+    assert shares_of(replace(seen, cut_short=False))
     assert () == shares_of(seen)
 
 
