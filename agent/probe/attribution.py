@@ -36,13 +36,12 @@ def take_sockets(
     deadline_seconds: float,
     *,
     names: owners.Names | None = None,
-    other_namespaces: bool = True,
     clock: Clock = time.monotonic,
 ) -> SocketTable:
     """Count all TCP sockets in sight and find out whose they are, within so many seconds.
 
-    ``names`` remembers cgroups; ``other_namespaces`` looks into those, too, where that is permitted. A ``clock`` that
-    says inf stops it. Never raises: what could not be had is among the gaps.
+    Other network namespaces are looked into where that is permitted. ``names`` remembers cgroups. A ``clock`` that says
+    inf stops it. Never raises: what could not be had is among the gaps.
     """
     if not is_this_host(proc_root):
         return SocketTable(gaps=(Gap(what=sockdiag.WHAT, why=NOT_THIS_HOST),))
@@ -50,7 +49,7 @@ def take_sockets(
         return SocketTable(gaps=(sockdiag.LATE,))
     deadline = began + deadline_seconds
     census, sockstat, gaps = _dump_here(proc_root, began + DUMP_SHARE * deadline_seconds, clock)
-    spaces, refused = _look_elsewhere(proc_root, census if other_namespaces and not gaps else None, deadline, clock)
+    spaces, refused = _look_elsewhere(proc_root, None if gaps else census, deadline, clock)
     if not isfinite(clock()):  # Whoever stopped this needs the processor.
         return SocketTable(sockstat=sockstat, gaps=(*gaps, *refused, sockdiag.LATE))
     grouped = group(census)

@@ -105,8 +105,12 @@ def remove_group(path: Path) -> None:
     wait_for(f"{path} to be empty", gone)
 
 
-def look(**options: object) -> SocketTable:
-    table = take_sockets(PROC, SECONDS, **options)
+def look(*, other_namespaces: bool = True, **options: object) -> SocketTable:
+    """Look as the service does, which may not enter other network namespaces, or as root."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not other_namespaces:
+            patch.setattr(namespaces, "open_in", lambda *_: next(iter(namespaces.FORBIDDEN)))
+        table = take_sockets(PROC, SECONDS, **options)
     assert table.complete
     return table
 

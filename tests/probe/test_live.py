@@ -184,7 +184,11 @@ def pour(peers: list[socket.socket]) -> None:
 
 
 def look(*, other_namespaces: bool = False) -> SocketTable:
-    table = take_sockets(PROC, SECONDS, other_namespaces=other_namespaces)
+    """Look as the service does, which may not enter other network namespaces, or as root."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not other_namespaces:
+            patch.setattr(namespaces, "open_in", lambda *_: next(iter(namespaces.FORBIDDEN)))
+        table = take_sockets(PROC, SECONDS)
     assert table.complete
     return table
 
