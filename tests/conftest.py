@@ -33,8 +33,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--vm-minutes", type=float, default=600, help="after so long the scenarios that are left are skipped"
     )
-    group.addoption("--deb", default="", help="the package to install")
-    group.addoption("--results", default="", help="where the results of each scenario are kept to read")
 
 
 class FakeClock:

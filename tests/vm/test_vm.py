@@ -1,11 +1,12 @@
 """The package, installed in a booted machine, under the real message: every scenario on every kernel."""
 
+import fcntl
 import importlib
-import os
 import shutil
 import subprocess
 import time
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,31 +51,41 @@ def scenario_named(name: str):
 
 
 @pytest.fixture(scope="session")
-def package(request: pytest.FixtureRequest) -> Path:
-    chosen = request.config.getoption("--deb")
+def package() -> Path:
     root = HERE.parent.parent
     version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
-    found = Path(chosen) if chosen else root / "dist" / f"sockmem-agent_{version}_amd64.deb"
+    found = root / "dist" / f"sockmem-agent_{version}_amd64.deb"
     assert found.exists(), f"{found} is needed and not there: make deb"
     return found
 
 
 @pytest.fixture(scope="session")
-def results(request: pytest.FixtureRequest) -> Path:
-    chosen = request.config.getoption("--results")
-    return Path(chosen) if chosen else vm_apt.cache() / "results"
+def results() -> Iterator[Path]:
+    """Where each scenario leaves what it saw; the cache is this run's alone, for another would delete its machines."""
+    cache = vm_apt.cache()
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pytest.exit(f"another run works in {cache}; wait for it, or set SOCKMEM_VM_CACHE to another folder", 1)
+        yield cache / "results"
 
 
 @pytest.fixture(scope="session")
-def machine_of(package):
-    """The machine of a kernel, tried once; where machines cannot be made the tests are skipped, and say why."""
+def machine_of(package, results, request, tmp_path_factory):
+    """The machine of a kernel, tried once; a test that there is no machine or no time for is skipped, and says so."""
     tried: dict[str, tuple[vm_build.Parts, Path] | Exception] = {}
+    jobs = tmp_path_factory.mktemp("jobs")
+    end = time.monotonic() + 60 * request.config.getoption("--vm-minutes")
 
-    def machine(kernel: str) -> tuple[vm_build.Parts, Path]:
+    def machine(kernel: str, scenario: str) -> tuple[vm_build.Parts, Path]:
+        if time.monotonic() > end:
+            pytest.skip(f"NOT TESTED on kernel {kernel}: there was no time left for {scenario}")
         if kernel not in tried:
             try:
                 parts = vm_build.parts(kernel)
-                tried[kernel] = (parts, prepared(parts, package))
+                tried[kernel] = (parts, prepared(parts, package, jobs))
             except (vm_apt.CannotBuildError, vm_machine.MachineError, subprocess.SubprocessError, OSError) as error:
                 tried[kernel] = error
         found = tried[kernel]
@@ -87,24 +98,15 @@ def machine_of(package):
     return machine
 
 
-@pytest.fixture(scope="session")
-def time_left(request: pytest.FixtureRequest):
-    """Tell in seconds what is left of the time that this run may take."""
-    end = time.monotonic() + 60 * request.config.getoption("--vm-minutes")
-    return lambda: end - time.monotonic()
-
-
-def test_scenario_in_a_booted_machine(kernel, scenario, results, machine_of, time_left):
+def test_scenario_in_a_booted_machine(kernel, scenario, results, machine_of, tmp_path):
     module = scenario_named(scenario)
-    if time_left() < 0:
-        pytest.skip(f"NOT TESTED on kernel {kernel}: there was no time left for {scenario}")
     if reason := getattr(module, "CANNOT", {}).get(kernel):
         pytest.skip(f"kernel {kernel} cannot: {reason}")
-    parts, disk = machine_of(kernel)
+    parts, disk = machine_of(kernel, scenario)
     folder = results / kernel / scenario
-    job = lay_out(scenario, folder.with_name(f"{scenario}.job"))
+    lay_out(scenario, tmp_path)
 
-    vm_machine.run_job(parts, disk, job, folder, SECONDS)
+    vm_machine.run_job(parts, disk, tmp_path, folder, SECONDS)
 
     error = folder / "error.txt"
     assert not error.exists(), f"in the machine: {error.read_text()}\neverything is in {folder}"
@@ -135,35 +137,32 @@ def last_resolved(found: Found, incident: Json) -> Json | None:
     return next((data for data in reversed(taken) if data["id"] == incident["id"]), None)
 
 
-def prepared(parts: vm_build.Parts, package: Path) -> Path:
+def prepared(parts: vm_build.Parts, package: Path, jobs: Path) -> Path:
     """Return the disk of a machine of this kernel in which the package is installed and runs."""
-    install = job_of("install", package)
+    install = job_of("install", jobs, package)
     key = vm_build.digest(
         vm_machine.MODEL.encode(), parts.root.parent.name.encode(), *sorted(f.read_bytes() for f in install.iterdir())
     )
     base = vm_machine.installed(vm_build.parts(INSTALLED_ON), f"installed-{key}", install)
-    return vm_machine.prepared(parts, f"machine-{parts.release}-{key}", base, job_of("wake"))
+    return vm_machine.prepared(parts, f"machine-{parts.release}-{key}", base, job_of("wake", jobs))
 
 
-def job_of(name: str, *files: Path) -> Path:
+def job_of(name: str, jobs: Path, *files: Path) -> Path:
     """Lay out a job of one guest file, with what it needs."""
-    folder = vm_apt.cache() / f"{name}.{os.getpid()}.job"
+    folder = jobs / name
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir()
     shutil.copy(HERE / "guest" / f"{name}.py", folder / "job.py")
     for file in files:
         shutil.copy(file, folder)
     return folder
 
 
-def lay_out(scenario: str, folder: Path) -> Path:
+def lay_out(scenario: str, folder: Path) -> None:
     """Put together what goes into the machine for one scenario."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     shutil.copy(HERE / "scenarios" / f"{scenario}.py", folder / "scenario.py")
     for file in (HERE / "guest").glob("*.py"):
         shutil.copy(file, folder)
     (folder / "job.py").write_text(
         "import rig, scenario\n\n\ndef main(folder, results):\n    rig.run(scenario, folder, results)\n"
     )
-    return folder
