@@ -20,7 +20,7 @@ from agent.core.gauge import sample_of
 from agent.core.growth import shares_of
 from agent.core.model import Diagnosis, Event, Incident, LogRecord, Pressure, Sample, Snapshot
 from agent.opened import ATTRIBUTION_DELAY, COMMIT_SPACING, Opened, begin, keep_window, peak_around, take_up
-from agent.probe import Names, take_snapshot, take_sockets
+from agent.probe import Names, take_sample, take_snapshot, take_sockets
 from agent.sampler import Sampler
 from agent.store import Store, StoreError
 
@@ -234,6 +234,8 @@ class Recorder:
         """Add to the newest snapshot who holds the sockets; the next commit judges it."""
         assert self._open is not None  # noqa: S101 - the caller has looked
         self._sampler.survey.give_way()
+        # The orphans may be back at their limit by now: since 5.16 the kernel kills by a count of 100 ms ago, too far.
+        self._sampler.remember(take_sample(self._proc_root, self._now()))
         table = take_sockets(self._proc_root, ATTRIBUTION_SECONDS, names=self._names)
         snapshot = replace(self._open.snapshot, sockets=table)
         self._store.amend_snapshot(self._open.incident.id, self._open.snapshot_name, snapshot)

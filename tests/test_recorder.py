@@ -343,6 +343,25 @@ def test_who_holds_the_sockets_is_asked_after_a_restart_where_nobody_was_asked_b
     assert store.snapshots(store.resolve("last"))[0].sockets is not None
 
 
+def test_the_orphans_are_counted_again_when_it_is_asked_who_holds_them(
+    store, make_recorder, make_decided, clock, proc_root
+):
+    recorder = make_recorder()
+    recorder.tick()
+    write_proc(proc_root, orphan=5400, aborts=9000)
+    recorder.handle([make_decided()], recorder.look())
+    clock.advance(0.5)
+    write_proc(proc_root, orphan=8400, aborts=9000)
+    recorder.tick()
+    write_proc(proc_root, orphan=5400, aborts=9000)
+    run_for(recorder, clock, 2)
+    incident = store.load(store.resolve("last"))
+
+    assert 8400 == incident.peak.orphan
+    assert 8400 == incident.diagnosis.mechanism.orphan
+    assert 0 == incident.diagnosis.mechanism.penalty_shift
+
+
 def test_a_line_makes_a_warning_the_kernels_own_incident(store, make_recorder, make_decided, clock, proc_root):
     recorder = make_recorder()
     write_proc(proc_root, orphan=2_100)

@@ -20,6 +20,7 @@ from agent.core.gauge import (
     inexact_bytes,
     limits_of,
     mem_unit_bytes,
+    most_orphans,
     orphan_error,
     parse_kernel,
     penalty_shift,
@@ -134,14 +135,17 @@ def build_case(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sam
     before = _baseline(timed, known) if known or not telling else None
     deltas = _deltas(before, last, snapshot, known) if before else {}
     said = {_text_of(event, kernel): event for event in reversed(telling)}
+    # Whoever diagnoses by command has put line and tree together; the service knows that they are apart.
+    present = not stale or snapshot.trigger == "command"
+    readings = (*near, sample_of(snapshot)) if present else near
     # Only where no other text was said were all that were killed orphans above the orphans' limit.
-    killed = deltas.get("TCPAbortOnMemory", 0) if said.keys() == {"orphans"} else 0
+    earlier = (before,) if before and deltas.get("TCPAbortOnMemory") else ()
+    most = _most_orphans((*earlier, *readings), snapshot) if said.keys() == {"orphans"} else 0
     return Case(
         snapshot=snapshot,
         kernel=kernel,
         said=said,
-        # Whoever diagnoses by command has put line and tree together; the service knows that they are apart.
-        gauges=_gauges(snapshot, kernel, near, killed, present=not stale or snapshot.trigger == "command"),
+        gauges=_gauges(snapshot, kernel, readings, most, present=present),
         deltas=deltas,
         delta_seconds=seconds_between(before.at, last.at) if before else None,
         has_baseline=before is not None,
@@ -217,11 +221,14 @@ def _deltas(before: Sample, last: Sample, snapshot: Snapshot, ages: list[float])
     return {name: moved for name, moved in deltas.items() if moved == 0}
 
 
+def _most_orphans(readings: tuple[Sample, ...], snapshot: Snapshot) -> int:
+    return most_orphans(sorted(readings, key=lambda sample: -seconds_between(sample.at, snapshot.taken_at)))
+
+
 def _gauges(
-    snapshot: Snapshot, kernel: Kernel | None, near: tuple[Sample, ...], killed: int, *, present: bool
+    snapshot: Snapshot, kernel: Kernel | None, readings: tuple[Sample, ...], most: int, *, present: bool
 ) -> Gauges:
     now = sample_of(snapshot)
-    readings = [*near, now] if present else list(near)
     orphan = max((r.orphan for r in readings if r.orphan is not None), default=None)
     mem = max((r.mem for r in readings if r.mem is not None), default=None)
     page = snapshot.page_size_bytes if snapshot.page_size_bytes and snapshot.page_size_bytes > 0 else _PAGE_BYTES
@@ -235,7 +242,7 @@ def _gauges(
         orphan=orphan,
         orphan_now=now.orphan,
         orphan_limit=cap,
-        shift=penalty_shift(orphan, cap, killed) if orphan is not None and cap is not None else None,
+        shift=penalty_shift(orphan, cap, most) if orphan is not None and cap is not None else None,
         alloc=now.alloc,
         mem_bytes=mem * unit if mem is not None else None,
         mem_bytes_now=now.mem * unit if now.mem is not None else None,

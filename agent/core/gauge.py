@@ -8,7 +8,8 @@ net/core/sock.c (sk_prot_mem_limits, __sk_mem_raise_allocated). What it is fed, 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from agent.core.model import Sample, Snapshot
@@ -41,6 +42,7 @@ COUNTERS: tuple[str, ...] = (
     "PFMemallocDrop",
 )
 
+_KILLED = "TCPAbortOnMemory"
 # The kernel resets sockets at the limit and refuses charges at it, so a reading just below is the limit at work.
 _AT_LIMIT_PERCENT = 95
 _FIXED_UNIT_BYTES = 4096
@@ -119,28 +121,38 @@ def zone(mem: int, limits: tuple[int, int, int]) -> Zone:
     low, pressure, high = limits
     if mem > high:
         return "over"
-    if _is_just_below(mem, high):
+    if is_just_below(mem, high):
         return "at_limit"
     if mem > pressure:
         return "pressure"
     return "hysteresis" if mem >= low else "calm"
 
 
-def penalty_shift(orphan: int, max_orphans: int, killed: int = 0) -> Literal[0, 1, 2] | None:
+def penalty_shift(orphan: int, max_orphans: int, most: int = 0) -> Literal[0, 1, 2] | None:
     """Find the least shift with which ``orphan << shift`` reaches the limit: 0, 1 (a half), 2 (a quarter), else None.
 
     The kernel doubles the count for a socket that is stuck and again for one that ICMP reported unreachable. A limit
-    of zero or less is always reached: the kernel takes it as it is. ``killed`` sockets were still there when the kernel
-    spoke: where even with them the count stays below the limit, they belong to it; where more were killed than that,
-    others came meanwhile, and how many were there at once cannot be told.
+    of zero or less is always reached: the kernel takes it as it is. ``most`` is how many there can have been before
+    the reading (``most_orphans``): since 5.16 the kernel holds a count of 100 ms ago against its limit, and goes on
+    killing far below it. Where few are left of more than the limit, how many there were at once cannot be told.
     """
-    if orphan + killed <= max_orphans:
-        orphan += killed
-    if max_orphans <= 0 or orphan > max_orphans or _is_just_below(orphan, max_orphans):
+    if 0 < max_orphans < most and orphan << 2 <= max_orphans:
+        return None
+    count = max(orphan, most)
+    if max_orphans <= 0 or count > max_orphans or is_just_below(count, max_orphans):
         return 0
-    if orphan << 1 > max_orphans:
+    if count << 1 > max_orphans:
         return 1
-    return 2 if orphan << 2 > max_orphans else None
+    return 2 if count << 2 > max_orphans else None
+
+
+def most_orphans(readings: Iterable[Sample]) -> int:
+    """How many orphans there can have been at once: those that a reading has, and the killed since the one before.
+
+    ``readings`` are oldest first; 0 where no two of them have both the gauge and TCPAbortOnMemory.
+    """
+    counted = [(r.orphan, r.counters[_KILLED]) for r in readings if r.orphan is not None and _KILLED in r.counters]
+    return max((left + killed - before for (_, before), (left, killed) in pairwise(counted)), default=0)
 
 
 def orphan_error(kernel: Kernel | None, cpus: int | None) -> int:
@@ -158,7 +170,8 @@ def counter_deltas(before: Mapping[str, int], after: Mapping[str, int]) -> dict[
     return {name: after[name] - value for name, value in before.items() if name in after and after[name] >= value}
 
 
-def _is_just_below(value: int, limit: int) -> bool:
+def is_just_below(value: int, limit: int) -> bool:
+    """Say whether a reading stands where the kernel keeps what is at its limit, or above it: from 95 % on."""
     return 100 * value >= _AT_LIMIT_PERCENT * limit
 
 

@@ -1,6 +1,7 @@
 """One or two sentences for a human who was just woken up: what ran out, how far, and what to do first."""
 
 from agent.core.case import Case
+from agent.core.gauge import is_just_below
 from agent.core.model import Advice, Finding
 from agent.core.past import Past
 from agent.core.words import bytes_text, count_text, percent_text
@@ -28,6 +29,10 @@ def _orphans_at_limit(case: Case) -> str:
     gauges = case.gauges
     if gauges.orphan_limit is not None and gauges.orphan_limit <= 0:
         return f"{reset}tcp_max_orphans is {gauges.orphan_limit}, so nearly every closing connection is reset."
+    if case.said and gauges.orphan is not None and gauges.orphan_limit is not None:
+        left, allowed = count_text(gauges.orphan), count_text(gauges.orphan_limit)
+        if not is_just_below(gauges.orphan, gauges.orphan_limit):
+            return f"{reset}more orphaned sockets than the {allowed} that are allowed; {left} were left when we looked."
     return (
         f"{reset}{_orphans(case)}. They are closed by their program, and not yet finished by the peer."
         if case.said
@@ -39,9 +44,9 @@ def _orphans_penalised(case: Case) -> str:
     shift = case.gauges.shift or 1
     start = "The kernel reset connections" if case.said else "The kernel may begin to reset connections"
     said = f"{start}: {_orphans(case)}. Stuck ones count {_PENALTY[shift]} of the limit"
-    orphan, limit = case.gauges.orphan or 0, case.gauges.orphan_limit or 0
-    # Killing is quick: close to the limit, the reading may be what was left of a full house.
-    return said + (", or it was full a moment before." if case.said and 4 * orphan >= 3 * limit else ".")
+    # Killing is quick: where the killed were not counted, the reading may be what was left of a full house.
+    counted = case.kills and case.said.keys() == {"orphans"}
+    return said + (", or it was full a moment before." if case.said and not counted else ".")
 
 
 def _orphans_burst_passed(case: Case) -> str:

@@ -1,3 +1,5 @@
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,13 +13,14 @@ from agent.core.gauge import (
     inexact_bytes,
     limits_of,
     mem_unit_bytes,
+    most_orphans,
     orphan_error,
     parse_kernel,
     penalty_shift,
     sample_of,
     zone,
 )
-from agent.core.model import Snapshot
+from agent.core.model import Sample, Snapshot
 
 MIB = 1 << 20
 
@@ -107,11 +110,30 @@ def test_penalty_shift_is_the_kernels_own_arithmetic(orphan: int, limit: int, ex
     assert expected == penalty_shift(orphan, limit)
 
 
-def test_sockets_killed_since_belong_to_the_count_where_they_fit_below_the_limit() -> None:
+def test_orphans_killed_before_the_reading_count_for_the_limit_that_was_reached() -> None:
     # A booted 6.1: 240 of 400, 45 killed at a half of the limit, 195 left when it was read.
     assert 2 == penalty_shift(195, 400)
-    assert 1 == penalty_shift(195, 400, killed=45)
-    assert 2 == penalty_shift(195, 400, killed=5000)
+    assert 1 == penalty_shift(195, 400, most=240)
+    # A booted 5.10: 134 of 128, and timers went on killing by the count of a moment ago. No penalty was needed.
+    assert 1 == penalty_shift(84, 128)
+    assert 0 == penalty_shift(84, 128, most=190)
+    # What a storm killed in a minute was not there at once.
+    assert penalty_shift(3, 128, most=5000) is None
+
+
+def test_most_orphans_are_those_of_a_reading_and_the_killed_since_the_one_before() -> None:
+    start = datetime(2026, 11, 22, 15, 5, 30, tzinfo=UTC)
+
+    def read(second: int, orphan: int | None, killed: int | None) -> Sample:
+        counters = {} if killed is None else {"TCPAbortOnMemory": killed}
+        return Sample(at=start + timedelta(seconds=second), orphan=orphan, counters=counters)
+
+    # In each ten seconds a hundred are killed at a half of 400, and as many come: never were there 400 at once.
+    hovering = [read(10 * n, 195, 100 * n) for n in range(30)]
+    assert 295 == most_orphans(hovering)
+    assert 0 == most_orphans([])
+    assert 0 == most_orphans([read(0, 84, 106)])
+    assert 190 == most_orphans([read(0, 0, 0), read(3, None, 50), read(5, 84, 106), read(6, 90, None)])
 
 
 @given(st.integers(0, 2**31), st.integers(1, 2**31))
