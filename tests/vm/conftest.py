@@ -1,8 +1,15 @@
-"""Booted kernels are left out of a run unless they are asked for."""
+"""Booted kernels are left out of a run unless they are asked for; what the tests in them share."""
 
+import fcntl
 import signal
+import time
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from vm_apt import CannotBuildError, cache
+from vm_prepared import Prepared, prepare
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -17,3 +24,48 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         machines = [item for item in items if item.get_closest_marker("vm")]
         items[:] = [item for item in items if item not in machines]
         config.hook.pytest_deselected(items=machines)
+
+
+@pytest.fixture(scope="session")
+def package() -> Path:
+    root = Path(__file__).parent.parent.parent
+    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    found = root / "dist" / f"sockmem-agent_{version}_amd64.deb"
+    assert found.exists(), f"{found} is needed and not there: make deb"
+    return found
+
+
+@pytest.fixture(scope="session")
+def results(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """Where each scenario leaves what it saw; the cache is this run's alone, for another would delete its machines."""
+    cache().mkdir(parents=True, exist_ok=True)
+    with (cache() / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+                print(f"another run works in {cache()}; waiting for its end", flush=True)  # noqa: T201 - for who waits
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield cache() / "results"
+
+
+@pytest.fixture(scope="session")
+def machine_of(package, results, request) -> Callable[[str, str], Prepared]:
+    """Make the machine of a kernel; a test that there is no machine or no time for is skipped, and says so."""
+    made: dict[str, Prepared] = {}
+    cannot: dict[str, str] = {}
+    end = time.monotonic() + 60 * request.config.getoption("--vm-minutes")
+
+    def machine(kernel: str, what_for: str) -> Prepared:
+        if time.monotonic() > end:
+            pytest.skip(f"NOT TESTED on kernel {kernel}: there was no time left for {what_for}")
+        if kernel not in made and kernel not in cannot:
+            try:
+                made[kernel] = prepare(kernel, package)
+            except CannotBuildError as error:
+                cannot[kernel] = str(error)
+        if kernel in cannot:
+            pytest.skip(f"NOT TESTED on kernel {kernel}: {cannot[kernel]}")
+        return made[kernel]
+
+    return machine

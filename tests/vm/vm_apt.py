@@ -4,10 +4,12 @@ Everything is checked by apt against Debian's keys, and is kept in a folder outs
 $XDG_CACHE_HOME/sockmem-agent-vm).
 """
 
+import contextlib
 import os
 import re
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -18,7 +20,11 @@ SECONDS = 1200  # for any one program; debootstrap needs minutes
 
 
 class CannotBuildError(Exception):
-    """Machines cannot be made here; the message says why, and what would mend it."""
+    """Machines cannot be made here: no tool, no root, no mirror. The message says which, and what would mend it."""
+
+
+class ToolError(Exception):
+    """A program failed; the message has what it said."""
 
 
 def cache() -> Path:
@@ -40,16 +46,28 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
             command, cwd=cwd, env=environ, capture_output=True, text=True, check=False, timeout=SECONDS
         )
     except subprocess.TimeoutExpired as error:
-        raise CannotBuildError(f"{' '.join(map(str, command[:3]))} ... was not done after {SECONDS} s") from error
+        raise ToolError(f"{' '.join(map(str, command[:3]))} ... was not done after {SECONDS} s") from error
     if done.returncode:
         said = (done.stderr or done.stdout).strip()[-2000:]
-        raise CannotBuildError(f"{' '.join(map(str, command[:3]))} ... ended with {done.returncode}: {said}")
+        raise ToolError(f"{' '.join(map(str, command[:3]))} ... ended with {done.returncode}: {said}")
     return done.stdout
+
+
+@contextlib.contextmanager
+def needing_the_mirror() -> Iterator[None]:
+    """Say of a failure that it is this place's, not the recipe's: the mirror did not give what was asked of it."""
+    try:
+        yield
+    except ToolError as error:
+        raise CannotBuildError(str(error)) from error
 
 
 def mirror() -> str:
     """Return the address of the Debian mirror that this machine's own apt is configured for."""
-    listed = run("apt-get", "indextargets", "--format", "$(ORIGIN)|$(COMPONENT)|$(REPO_URI)", "Created-By: Packages")
+    with needing_the_mirror():
+        listed = run(
+            "apt-get", "indextargets", "--format", "$(ORIGIN)|$(COMPONENT)|$(REPO_URI)", "Created-By: Packages"
+        )
     for line in listed.splitlines():
         origin, component, uri = line.split("|", 2)
         if origin == "Debian" and component == "main" and "security" not in uri:
@@ -68,7 +86,8 @@ def _apt(suite: str, *arguments: str, cwd: Path | None = None) -> str:
         "Dir::Cache": private / "cache",
         "APT::Sandbox::User": "root",
     }
-    return run("apt-get", *(f"-o{key}={value}" for key, value in options.items()), *arguments, cwd=cwd)
+    with needing_the_mirror():
+        return run("apt-get", *(f"-o{key}={value}" for key, value in options.items()), *arguments, cwd=cwd)
 
 
 def download(suite: str, into: Path, *packages: str) -> None:

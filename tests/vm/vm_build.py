@@ -21,6 +21,7 @@ from vm_apt import (
     download,
     kernel_packages,
     mirror,
+    needing_the_mirror,
     run,
     search_path,
 )
@@ -40,7 +41,7 @@ ROOT_PACKAGES = (
     "kmod", "procps", "iproute2", "rsyslog", "logrotate", "man-db",
 )  # fmt: skip
 # What the kernels have as modules; the rest they have built in. Loaded by the kernel itself when it is asked for.
-MODULES = ("virtio_pci", "virtio_blk", "tcp_diag", "inet_diag", "veth", "sch_netem")
+MODULES = ("virtio_pci", "virtio_blk", "tcp_diag", "inet_diag", "veth")
 # Nothing may start by itself in the middle of a scenario.
 MASKED_UNITS = (
     "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer", "e2scrub_reap.service",
@@ -191,7 +192,8 @@ def _fill_initramfs(tree: Path, modules: Path, release: str, busybox: Path) -> N
 def _build_root(into: Path, station: str) -> None:
     tree = into / "tree"
     packages = ",".join(ROOT_PACKAGES)
-    run("debootstrap", "--variant=minbase", f"--include={packages}", ROOT_RELEASE, tree, mirror())
+    with needing_the_mirror():
+        run("debootstrap", "--variant=minbase", f"--include={packages}", ROOT_RELEASE, tree, mirror())
     shutil.rmtree(tree / "var/lib/apt/lists")
     for archive in (tree / "var/cache/apt/archives").glob("*.deb"):
         archive.unlink()

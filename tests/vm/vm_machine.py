@@ -28,7 +28,6 @@ CPUS = 2
 CPU = "qemu64,cx16=off"
 SAVED = "ready"
 APPEND = "console=ttyS0 panic=-1 net.ifnames=0 mitigations=off random.trust_cpu=on systemd.show_status=0"
-MODEL = f"{CPU} {CPUS} {MEMORY_MIB} {APPEND}"
 
 
 class MachineError(Exception):
@@ -156,10 +155,10 @@ def installed(parts: Parts, name: str, job: Path) -> Path:
     disk = parts.root.parent.parent / f"{name}.qcow2"
     if disk.exists():
         return disk
-    # The disks of earlier packages are of no more use.
-    for pattern in ("installed-*.qcow2", "machine-*.qcow2"):
+    # The machines of earlier packages are of no more use, nor is what a run that was killed left.
+    for pattern in ("installed-*", "machine-*", "vm-disk-*"):
         for old in disk.parent.glob(pattern):
-            old.unlink()
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
     with _new_disk(disk, parts.root, "raw") as partial, _booted(parts, partial, disk, job) as machine:
         machine.process.wait(120)
     return disk

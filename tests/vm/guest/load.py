@@ -12,7 +12,6 @@ A word is given by making the file /run/vm/NAME.WORD; what is ready says so in /
 
 import argparse
 import contextlib
-import selectors
 import socket
 import time
 from pathlib import Path
@@ -30,6 +29,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--count", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--last-after", type=float, default=0.0, help="one more round, so long after the first")
     parser.add_argument("--bytes", type=int, default=1 << 30)
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--own", action="append", help="our own addresses to connect from, in turn")
@@ -110,21 +110,21 @@ def answer(options: argparse.Namespace) -> None:
     """Answer each question with ``bytes`` and close first, so that TIME-WAIT is ours."""
     listener = socket.create_server(("", options.port), backlog=4096)
     say(options, "listening")
-    with selectors.DefaultSelector() as selector:
-        selector.register(listener, selectors.EVENT_READ)
-        while True:
-            selector.select()
-            connection = listener.accept()[0]
-            with connection:
-                connection.recv(1)
-                connection.sendall(b"x" * min(options.bytes, 10_000))
+    while True:
+        connection = listener.accept()[0]
+        with connection:
+            connection.recv(1)
+            connection.sendall(b"x" * min(options.bytes, 10_000))
 
 
 def churn(options: argparse.Namespace) -> None:
     """Close ``count`` connections with data unsent, ``rounds`` times; what is left of them stays with the kernel."""
     listener = socket.create_server(("127.0.0.1", options.port), backlog=4096)
     peers: list[socket.socket] = []
-    for _ in range(options.rounds):
+    last_at = time.monotonic() + options.last_after
+    for number in range(options.rounds + 1):
+        if number == options.rounds:
+            time.sleep(max(0.0, last_at - time.monotonic()))
         connections = []
         for _ in range(options.count):
             peer = socket.socket()

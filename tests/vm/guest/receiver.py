@@ -5,15 +5,19 @@ import http.server
 import json
 import threading
 import time
+from collections.abc import Callable
 
 from install import PORT
+
+Post = dict[str, object]
 
 
 class Receiver:
     """A webhook receiver that keeps what came, and answers with the next of ``answers``, the last one for ever."""
 
-    def __init__(self, answers: tuple[int, ...], *, reading: bool = True) -> None:
-        self.posts: list[dict[str, object]] = []
+    def __init__(self, answers: tuple[int, ...], *, keep: Callable[[list[Post]], None], reading: bool = True) -> None:
+        """``keep`` is given all that came, whenever something came."""
+        self.posts: list[Post] = []
         self.answers = list(answers)
         self.before_answer = lambda: None
         receiver = self
@@ -28,6 +32,7 @@ class Receiver:
                 status = receiver.answers.pop(0) if len(receiver.answers) > 1 else receiver.answers[0]
                 headers = {name.lower(): value for name, value in self.headers.items()}
                 receiver.posts.append({"at": time.time(), "headers": headers, "body": body, "answered": status})
+                keep(receiver.posts)
                 self.send_response(status)
                 if status in (429, 503):
                     self.send_header("Retry-After", "1")

@@ -36,6 +36,7 @@ class Rig:
         RUN.mkdir(exist_ok=True)
 
     CONFIG = CONFIG
+    STATE = STATE
 
     def run(self, *command: str, check: bool = True, given: str | None = None) -> str:
         """Run a program and return what it printed; it must succeed unless ``check`` is off."""
@@ -140,7 +141,7 @@ class Rig:
 
     def listen(self, *answers: int, reading: bool = True) -> Receiver:
         """Start the receiver of the webhook; one that is not ``reading`` leaves connections to the kernel for now."""
-        self.receiver = Receiver(answers or (200,), reading=reading)
+        self.receiver = Receiver(answers or (200,), keep=self.keep_posts, reading=reading)
         return self.receiver
 
     # --- the agent ---
@@ -165,7 +166,7 @@ class Rig:
     def second_agent(self, name: str, config: str) -> Path:
         """Run another agent beside the service, with a source and a state of its own; return its state directory."""
         state = Path("/var/lib") / f"agent-{name}"
-        state.mkdir(exist_ok=True)
+        state.mkdir(mode=0o750)
         file = RUN / f"{name}.toml"
         file.write_text(config)
         sh(
@@ -194,9 +195,15 @@ class Rig:
         receiver = self.receiver
         self.wait(f"POSTs {types}, of {receiver.types()}", lambda: set(types) <= set(receiver.types()), seconds)
 
-    def wait_until_named(self, seconds: float = 30) -> None:
-        """Wait until the first incident was told again because the holders are known; they may go then."""
-        self.wait("the holders are known", lambda: [i for i in self.incidents() if len(i["notices"]) > 1], seconds)
+    def wait_until_named(self, state: Path = STATE, seconds: float = 30) -> None:
+        """Wait until somebody is named who holds something; the load may go then."""
+
+        def named() -> bool:
+            holders = [holder for incident in self.incidents(state) for holder in incident["diagnosis"]["holders"]]
+            held = [holder for holder in holders if holder["orphans"] or holder["bytes"]]
+            return any(holder["unit"] or holder["container"] for holder in held)
+
+        self.wait(f"{state.name}: the holders are known", named, seconds)
 
     def wait_until_all_is_told(self, seconds: float = 120) -> None:
         """Wait until every incident is closed, and every notice of theirs has been taken."""
@@ -244,10 +251,12 @@ class Rig:
     # --- results ---
 
     def keep(self) -> None:
-        """Write down the POSTs and notes so far: a scenario may be cut off, or restart the machine."""
-        posts = self.receiver.posts if self.receiver else []
-        (self.results / "posts.json").write_text(json.dumps([*self.earlier_posts, *posts], indent=1))
+        """Write down the notes so far: a scenario may be cut off, or restart the machine."""
         (self.results / "notes.json").write_text(json.dumps(self.notes, indent=1))
+
+    def keep_posts(self, posts: list[dict[str, object]]) -> None:
+        """Write down the POSTs at each that comes, for the last may come when all else is collected."""
+        (self.results / "posts.json").write_text(json.dumps([*self.earlier_posts, *posts], indent=1))
 
     def collect_state(self) -> None:
         """End the agents, and copy their state directories with owners and modes."""
@@ -258,16 +267,18 @@ class Rig:
 
     def collect(self) -> None:
         """Leave for the host all that a person would look at: state directories, the journal, POSTs, the notes."""
+        self.write("status.txt", "systemctl", "status", "--no-pager", "-l", UNIT)
+        self.write("sockets.txt", "ss", "-tanmoe", "--cgroup")
+        self.note("restarts", int(sh("systemctl", "show", "-P", "NRestarts", UNIT).strip() or 0))
+        self.collect_state()
         self.note("kernel_lines", self.kernel_lines())
         self.keep()
-        for name, command in {
-            "journal.txt": ("journalctl", "--no-pager", "-o", "short-precise", "-b", "all"),
-            "dmesg.txt": ("dmesg",),
-            "status.txt": ("systemctl", "status", "--no-pager", "-l", UNIT),
-            "sockets.txt": ("ss", "-tanmoe", "--cgroup"),
-        }.items():
-            (self.results / name).write_text(sh(*command, check=False)[-400_000:])
-        self.collect_state()
+        self.write("journal.txt", "journalctl", "--no-pager", "-o", "short-precise", "-b", "all")
+        self.write("dmesg.txt", "dmesg")
+
+    def write(self, name: str, *command: str) -> None:
+        """Put what a program prints into the results; the end of it, if that is much."""
+        (self.results / name).write_text(sh(*command, check=False)[-400_000:])
 
 
 def _notices(folder: Path) -> list[str]:

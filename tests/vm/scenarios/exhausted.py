@@ -8,6 +8,7 @@ the headers still unread most kernels refuse the body (TCPRcvQDrop), so the rece
 import time
 
 CONNECTIONS = 60
+LIMIT = 1
 UNLIMITED = 1 << 30  # what the kernel takes
 
 
@@ -15,14 +16,15 @@ def act(rig):
     receiver = rig.listen(reading=False)
     rig.connect(CONNECTIONS, service="exporter", size=UNLIMITED, pause=0.01)
     rig.tell("exporter", "send", then="full")
-    rig.sysctl("net.ipv4.tcp_mem", "1 1 1")
+    rig.sysctl("net.ipv4.tcp_mem", f"{LIMIT} {LIMIT} {LIMIT}")
     rig.tell("exporter", "leave", then="half-closed")
     rig.wait_for_lines()
     rig.wait("the incident is stored", rig.incidents)
     rig.wait(
         "its POST has failed", lambda: "will be tried again" in rig.run("journalctl", "-u", "sockmem-agent"), seconds=90
     )
-    rig.note("shown", rig.run("sockmem-agent", "incidents", "show", "last"))
+    rig.note("pages_when_it_failed", rig.sockstat()["mem"])
+    rig.note("shown", rig.run("sockmem-agent", "incidents", "show", str(rig.incidents()[0]["id"])))
     rig.stop("phones", "exporter")
     rig.sysctl("net.ipv4.tcp_mem", "20000 30000 40000")
     rig.note("memory_is_back_at", time.time())
@@ -32,6 +34,7 @@ def act(rig):
 
 def check(found):
     assert found.notes["memory_is_back_at"] < min(post["at"] for post in found.posts)
+    assert found.notes["pages_when_it_failed"] > LIMIT
     assert "pending" in found.notes["shown"]
     # When its services end, the kernel says it again: that may be an incident of its own.
     events = [incident for incident in found.incidents if incident["class"] == "event"]

@@ -1,23 +1,28 @@
 """The culprit lives in a network namespace of its own, where the service may not look: the gap says how many."""
 
+import re
+
+GAP = "sockets of other network namespaces"
+
 
 def act(rig):
     rig.listen()
     rig.run("ip", "netns", "add", "box")
     rig.run("ip", "-n", "box", "link", "set", "lo", "up")
     rig.burst(200, limit=64, settings=("-pNetworkNamespacePath=/run/netns/box",))
-    rig.wait_for_posts("opened")
-    rig.pause(2)
+    rig.wait("the gap is told", lambda: GAP in str(rig.incidents()))
     rig.stop("phones", "shop")
     rig.wait_for_posts("resolved")
 
 
 def check(found):
     incident = found.the_incident()
-    found.check_orphans(incident)
-    gaps = {gap["what"]: gap["why"] for gap in incident["diagnosis"]["gaps"]}
-    assert "shop.service" in gaps["sockets of other network namespaces"]
+    # What was killed in there is not counted out here, so it may look like a penalty: that is hedged then.
+    found.check_orphans(incident, shifts=(0, 1, None))
+    assert incident["diagnosis"]["mechanism"]["penalty_shift"] != 1 or "full a moment before" in incident["summary"]
+    [why] = [gap["why"] for gap in incident["diagnosis"]["gaps"] if gap["what"] == GAP]
+    assert int(re.search(r"shop\.service: (\d+)", why)[1]) > 0
     # Their sockets are out of sight, so no orphan is given to anybody.
     named = [holder for holder in incident["diagnosis"]["holders"] if holder["unit"] or holder["container"]]
     assert 0 == sum(holder["orphans"] for holder in named)
-    found.check_told_in_three(incident)
+    found.check_told(incident)

@@ -23,7 +23,5 @@ def check(found):
     found.check_orphans(incident, unit="shop.service")
     assert incident["events"].get("tcp_mem", 0) == 0
     assert LIMIT == incident["diagnosis"]["mechanism"]["tcp_max_orphans"]
-    assert 0 == incident["diagnosis"]["mechanism"]["penalty_shift"]
-    assert 8080 in found.first_named(incident)["ports"]
     assert found.notes["killed"] > 0
-    assert ["opened", "updated", "resolved"] == found.told(incident)
+    found.check_told(incident, updated=True, most=4)

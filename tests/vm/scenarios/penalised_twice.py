@@ -29,7 +29,7 @@ def act(rig):
 
 def check(found):
     incident = found.the_incident()
-    found.check_orphans(incident, unit="shop.service")
+    found.check_orphans(incident, unit="shop.service", shifts=(2,))
     found.check_penalty(incident, 2, ORPHANS, LIMIT)
     assert 0 < found.notes["killed"] <= ORPHANS // EVERY
-    found.check_told_in_three(incident)
+    found.check_told(incident)
