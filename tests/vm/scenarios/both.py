@@ -15,8 +15,8 @@ def act(rig):
     with rig.watching():
         rig.tell("shop", "close", then="closed")
         rig.wait_for_lines(2)
-    # The agent has asked who holds what when it looks for the second time, and the service may go.
-    rig.wait("the second look", lambda: len(rig.incidents()[0]["snapshots"]) > 1)
+    # Whoever listens is a holder, if of nothing: once the agent has asked there are some, and the service may go.
+    rig.wait("it was asked who holds what", lambda: rig.incidents()[0]["diagnosis"]["holders"])
     rig.stop("phones", "shop")
     rig.wait_for_posts("opened", "resolved")
 
