@@ -53,9 +53,10 @@ class Sampler:
         return self._samples[-1] if self._samples else None
 
     def remember(self, sample: Sample) -> None:
-        """Take in the gauges of a snapshot; of those within a second the highest are kept.
+        """Take in the gauges of a snapshot; of those within a second the highest are kept, and the first counters.
 
-        A storm takes many snapshots, and must not push the time before it out of the history.
+        A storm takes many snapshots, and must not push the time before it out of the history. A sample from just
+        before an event is what its counters are held against: with those of after it, nothing would have moved.
         """
         last = self.newest
         if last and timedelta(0) <= sample.at - last.at < timedelta(seconds=1):
@@ -64,6 +65,7 @@ class Sampler:
                 at=last.at,
                 orphan=_highest(last.orphan, sample.orphan),
                 mem=_highest(last.mem, sample.mem),
+                counters=last.counters or sample.counters,
                 units=sample.units or last.units,
             )
         else:

@@ -1,19 +1,22 @@
 """What to do about TCP memory at its limit, with the price of each step on this host.
 
 tcp_mem is three numbers in pages (ip-sysctl): below the first all is well, above the second the kernel presses, above
-the third it refuses. The memory cannot be swapped, so its third limit is kept to a quarter of RAM at most.
+the third it refuses. The memory cannot be swapped, so the third limit is never raised above a quarter of RAM. The
+defaults are those of tcp_init() (net/ipv4/tcp.c) by era.
 """
 
 from agent.core.advice_sysctl import change
 from agent.core.case import Case
+from agent.core.gauge import Kernel, mem_unit_bytes
 from agent.core.model import Advice, Evidence, Finding
 from agent.core.words import bytes_text, percent_text
 
 _SHARE_OF_RAM = 4
 _GAIN_PERCENT = 10
-_DEFAULT_SHARE = 16
+# The pressure limit by default as a share of RAM where the kernel's own is not known: the smallest that there was.
+_SMALLEST_SHARE = 16
 _KEY = "net.ipv4.tcp_mem"
-_DEFAULT_BUFFERS = (("tcp_rmem", 6 << 20), ("tcp_wmem", 4 << 20))
+_USUAL_WMEM = 4 << 20
 _TRIPLE = 3
 
 
@@ -92,21 +95,33 @@ def raise_tcp_mem(case: Case) -> Advice:
 
 
 def mend_byte_limits(case: Case) -> Advice | None:
-    """Advise sane limits where tcp_mem allows more than the host has, as when bytes were written; else None."""
+    """Advise sane limits where tcp_mem allows more than the host has, as when bytes were written; else None.
+
+    Also None where so much is in use that no limit fits between it and RAM: then its holders come first.
+    """
     ram, limits, page = case.snapshot.meminfo.get("MemTotal"), case.gauges.limits, case.gauges.page_bytes
     if not ram or limits is None or limits[2] * page <= ram:
         return None
-    pressure = max(ram // _DEFAULT_SHARE // page, 128)
-    low = pressure // 4 * 3
-    proposed = (low, pressure, 2 * low)
+    share, peak = _default_share(case.kernel), _highest_use(case)
+    usual = _limits_by(max(ram // (share or _SMALLEST_SHARE) // page, 128))
+    # With the peak as the pressure limit, the last one is half as much again.
+    proposed = max(usual, _limits_by(4 * -(-(peak or 0) // (4 * page))))
+    if proposed[2] * page > ram:
+        return None
+    numbers, own = " ".join(map(str, proposed)), " ".join(map(str, usual))
+    default = f" The kernel's own default for this host is about {own}." if share else ""
+    used = f"the most that was seen in use is {bytes_text(peak)}" if peak is not None else "what is in use is not known"
     return change(
         _KEY,
         limits,
         proposed,
-        action=f"Write tcp_mem in pages: {' '.join(map(str, proposed))} is the kernel's own default for this host.",
+        action=f"Write tcp_mem in pages: {numbers}.",
         why=f"Its last limit stands for {bytes_text(limits[2] * page)} and the host has {bytes_text(ram)}: it was "
-        f"written in bytes, and is counted in pages of {page} bytes. As it is, RAM runs out before TCP is stopped.",
-        risk=f"This sets a bound on purpose where there was none: {bytes_text(proposed[2] * page)} for all TCP.",
+        f"written in bytes, and is counted in pages of {page} bytes. As it is, RAM runs out before TCP is stopped."
+        f"{default}",
+        risk=f"This sets a bound on purpose where there was none: {bytes_text(proposed[2] * page)} for all TCP, "
+        f"{percent_text(proposed[2] * page, ram)} of RAM, and {used}. From there on connections stall and data is "
+        "dropped.",
         reason="the numbers are pages; before, the limit was above RAM.",
     )
 
@@ -114,10 +129,10 @@ def mend_byte_limits(case: Case) -> Advice | None:
 def trim_buffers(case: Case) -> tuple[Advice, ...]:
     """Advise the usual ceilings for one socket's buffers where they were raised above them."""
     steps = []
-    for name, usual in _DEFAULT_BUFFERS:
+    for name, usual in (("tcp_rmem", _usual_rmem(case.kernel)), ("tcp_wmem", _USUAL_WMEM)):
         key = f"net.ipv4.{name}"
         current = case.snapshot.sysctls.get(key)
-        if current is None or len(current) != _TRIPLE or current[2] <= usual or current[1] > usual:
+        if usual is None or current is None or len(current) != _TRIPLE or current[2] <= usual or current[1] > usual:
             continue
         proposed = (current[0], current[1], usual)
         steps.append(
@@ -132,6 +147,36 @@ def trim_buffers(case: Case) -> tuple[Advice, ...]:
             ),
         )
     return tuple(steps)
+
+
+def _usual_rmem(kernel: Kernel | None) -> int | None:
+    """Tell how far a receive buffer may grow by default; None for the releases where the step was not read."""
+    if kernel is None or (6, 14) < kernel.version[:2] < (6, 18):
+        return None
+    return 6 << 20 if kernel.version[:2] <= (6, 14) else 32 << 20
+
+
+def _default_share(kernel: Kernel | None) -> int | None:
+    """Tell which part of RAM the pressure limit is by default; None where no source was read (4.2 and 4.3)."""
+    if kernel is None or (4, 1) < kernel.version[:2] < (4, 4):
+        return None
+    if kernel.version < (3, 0):
+        return 2
+    return 8 if kernel.version[:2] <= (4, 1) else 16
+
+
+def _limits_by(pressure: int) -> tuple[int, int, int]:
+    """Make the three limits from the second, in pages, as tcp_init() does."""
+    low = pressure // 4 * 3
+    return low, pressure, 2 * low
+
+
+def _highest_use(case: Case) -> int | None:
+    """Tell the most bytes that TCP has been seen to hold, now or in the history of this boot."""
+    unit = mem_unit_bytes(case.kernel, case.gauges.page_bytes)
+    past = [sample.mem * unit for _, sample in case.samples if sample.mem is not None]
+    known = (case.gauges.mem_bytes, case.gauges.mem_bytes_now, *past)
+    return max((each for each in known if each is not None), default=None)
 
 
 def _raise_without_numbers(limits: tuple[int, int, int] | None) -> Advice:

@@ -101,6 +101,7 @@ def _gaps_of_events(case: Case) -> list[Gap]:
     if any(event.provenance == "claimed" for event in case.said.values()):
         why = "a text log or a person says so, which any user can write; only /dev/kmsg and the journal prove it"
         gaps.append(Gap(what="proof that the kernel wrote the line", why=why))
+    gaps += _gap_of_host(case)
     if case.kills == 0:
         why = (
             "TCPAbortOnMemory did not move in this network namespace: the sockets were in another namespace, the line "
@@ -122,6 +123,25 @@ def _gaps_of_events(case: Case) -> list[Gap]:
         )
         gaps.append(Gap(what="cgroup limits", why=why))
     return gaps
+
+
+def _gap_of_host(case: Case) -> list[Gap]:
+    """Tell where the service follows a log that names another host, as on a log server: the numbers are of this one."""
+    here = case.snapshot.host
+    if case.snapshot.trigger != "event" or not here:
+        return []
+    claimed = [event.host for event in case.said.values() if event.provenance == "claimed" and event.host]
+    others = sorted({host for host in claimed if _short_name(host) not in (_short_name(here), "localhost")})
+    if not others:
+        return []
+    hosts = f"the line is of {', '.join(others)}, the numbers are of {here}"
+    return [
+        Gap(what="host of the line", why=f"{hosts}: if these are two hosts, the numbers say nothing about the line")
+    ]
+
+
+def _short_name(host: str) -> str:
+    return host.partition(".")[0].casefold()
 
 
 def _stale_text(case: Case) -> str:

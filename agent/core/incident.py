@@ -89,7 +89,10 @@ def feel(incident: Incident, pressure: Pressure, at: datetime) -> Incident:
 
 
 def fold(incident: Incident, event: Event, at: datetime) -> Incident:
-    """Take one more event into an incident; one that the gauges opened becomes the kernel's own."""
+    """Take one more event into an incident; one that the gauges opened becomes the kernel's own.
+
+    The host stays that of the opening: receivers tell incidents apart by it.
+    """
     events = dict(incident.events)
     events[event.kind] = events.get(event.kind, 0) + event.count
     said = event.kind != "suppressed"
@@ -98,7 +101,6 @@ def fold(incident: Incident, event: Event, at: datetime) -> Incident:
     return replace(
         incident,
         class_="event" if said else incident.class_,
-        host=event.host or incident.host,
         first_event=incident.first_event or (event if said else None),
         last_seen_at=max(incident.last_seen_at, at),
         events=events,

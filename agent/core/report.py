@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterable
 
 from agent.core.case import seconds_between
+from agent.core.gauge import mem_unit_bytes, parse_kernel
 from agent.core.model import (
     Advice,
     Cause,
@@ -246,9 +247,15 @@ def _peak(incident: Incident) -> list[tuple[str, str]]:
     rows = []
     if peak.orphan is not None and peak.orphan != mechanism.orphan:
         rows.append(("peak", f"{count_text(peak.orphan)} orphans"))
-    if peak.mem is not None and peak.mem != mechanism.mem_pages:
-        rows.append(("peak", f"{count_text(peak.mem)} pages of memory"))
+    if peak.mem is not None and (pages := _in_pages(incident, peak.mem)) != mechanism.mem_pages:
+        rows.append(("peak", f"{count_text(pages)} pages of memory"))
     return rows
+
+
+def _in_pages(incident: Incident, mem: int) -> int:
+    # Some kernels count in 4096 bytes whatever the page: beside limits in pages that would be another number.
+    page = incident.diagnosis.mechanism.page_size_bytes
+    return mem * mem_unit_bytes(parse_kernel(incident.kernel), page) // page if page and page > 0 else mem
 
 
 def _cause_word(cause: Cause) -> str:

@@ -44,7 +44,7 @@ def build(settings: ChannelSettings) -> Notifier:
         case "alertmanager":
             from agent.notifiers.alertmanager import AlertmanagerNotifier
 
-            return AlertmanagerNotifier(settings.name, settings.urls, stays_for=settings.give_up_after)
+            return AlertmanagerNotifier(settings.name, settings.urls)
         case "stdout":
             from agent.notifiers.stdout import StdoutNotifier
 

@@ -5,7 +5,8 @@
       "startsAt": "2026-11-22T15:05:39Z", "endsAt": "..."}]
 
 The labels are an alert's identity: they are the same from opened to resolved, so what may change (the cause) is an
-annotation.
+annotation. Only the severity, by which people route, changes when the kernel says what a warning had announced: that
+is another alert to Alertmanager, and so the warning's own is ended in every POST from then on.
 """
 
 import platform
@@ -25,21 +26,21 @@ from agent.notifiers.http import DEADLINE_SECONDS, Poster
 
 PATH = "/api/v2/alerts"
 TEST_LASTS = timedelta(minutes=5)
+# Nothing is sent while an incident neither gets worse nor ends, which may be for days, and the word that it is over
+# may take as long as the receiver is down. Without an end Alertmanager would drop the alert after its own
+# resolve_timeout, five minutes; and what an agent leaves behind that never comes back has to end by itself.
+STAYS_UP = timedelta(days=7)
 HEADERS = {"Content-Type": "application/json"}
 
 
 class AlertmanagerNotifier:
-    """Posts to every listed instance; all are told again until all took it, for Alertmanager drops what it has seen.
-
-    ``stays_for`` (seconds) is how long an alert stays up without another word from here.
-    """
+    """Posts to every listed instance; all are told again until all took it, for Alertmanager drops what it has seen."""
 
     def __init__(
         self,
         name: str,
         urls: tuple[str, ...],
         *,
-        stays_for: float,
         deadline_seconds: float = DEADLINE_SECONDS,
         now: Callable[[], datetime] = lambda: datetime.now(tz=UTC),
     ) -> None:
@@ -49,12 +50,11 @@ class AlertmanagerNotifier:
         # One notify() must not take longer than one deadline, however many instances hang.
         share = deadline_seconds / len(urls)
         self._posters = [Poster(name, _address(name, url), deadline_seconds=share) for url in urls]
-        self._stays_for = timedelta(seconds=stays_for)
         self._now = now
 
     def notify(self, notice: Notice) -> Delivery:
         """Tell every instance; delivered only when all of them took it."""
-        body = msgspec.json.encode([alert(notice, self._stays_for)])
+        body = msgspec.json.encode(alerts(notice))
         answers = [(poster.place, sort_answer(poster.post(body, HEADERS), self._now())) for poster in self._posters]
         failed = [(place, answer) for place, answer in answers if not isinstance(answer, Delivered)]
         if not failed:
@@ -66,31 +66,35 @@ class AlertmanagerNotifier:
         return Retry(why=why, after_seconds=max((a.after_seconds for a in busy if a.after_seconds), default=None))
 
 
-def alert(notice: Notice, stays_for: timedelta) -> dict[str, Any]:
-    """Make the alert of a notice; a resolved one has ended, any other ends by itself when nothing more is heard."""
+def alerts(notice: Notice) -> list[dict[str, Any]]:
+    """Make the alert of a notice; behind it the warning that it began as, ended, when it is more than that by now."""
     incident = notice.data
     if incident is None:
         host = platform.node() or "unknown"
         labels = {"alertname": "SockmemTest", "severity": "info", "host": host, "instance": host}
-        starts, ends = notice.at, notice.at + TEST_LASTS
+        return [_alert(notice, labels, notice.at, notice.at + TEST_LASTS)]
+    starts = incident.opened_at
+    if notice.type == "sockmem.incident.resolved":
+        ends = max(starts, incident.closed_at or notice.at)
     else:
-        labels = _labels(incident)
-        starts = incident.opened_at
-        resolved = notice.type == "sockmem.incident.resolved"
-        ends = max(starts, incident.closed_at or notice.at) if resolved else notice.at + stays_for
-    return {
-        "labels": labels,
-        "annotations": _annotations(notice),
-        "startsAt": starts,
-        "endsAt": ends,
-    }
+        ends = notice.at + STAYS_UP
+    if incident.class_ == "pressure":
+        return [_alert(notice, _labels(incident, "warning"), starts, ends)]
+    made = [_alert(notice, _labels(incident, "critical"), starts, ends)]
+    if incident.pressure is not None:
+        made.append(_alert(notice, _labels(incident, "warning"), starts, max(starts, notice.at)))
+    return made
 
 
-def _labels(incident: Incident) -> dict[str, str]:
+def _alert(notice: Notice, labels: dict[str, str], starts: datetime, ends: datetime) -> dict[str, Any]:
+    return {"labels": labels, "annotations": _annotations(notice), "startsAt": starts, "endsAt": ends}
+
+
+def _labels(incident: Incident, severity: str) -> dict[str, str]:
     host = incident.host or "unknown"
     return {
         "alertname": "SockmemIncident",
-        "severity": "critical" if incident.class_ == "event" else "warning",
+        "severity": severity,
         "host": host,
         "instance": host,
         "incident": incident.id,

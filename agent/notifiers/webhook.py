@@ -1,6 +1,6 @@
 """Webhooks by the Standard Webhooks specification (github.com/standard-webhooks/standard-webhooks, spec v1).
 
-webhook-id: 20261122T150539Z-7f3a.001        the same over every retry: the receiver drops what it has seen
+webhook-id: msg_20261122T150539Z-7f3a_001    the same over every retry: the receiver drops what it has seen
 webhook-timestamp: 1795359939                 unix seconds of this attempt
 webhook-signature: v1,K5oZfzN95Z9UVu1EsfQm... base64 of the HMAC-SHA256 over "id.timestamp.body"
 

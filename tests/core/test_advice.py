@@ -9,6 +9,7 @@ from agent.core.diagnose import diagnose
 from agent.core.model import Advice, Event, Sample, Snapshot
 
 ORPHANS, MEM = "net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem"
+IN_BYTES = (4096, 87380, 16777216)
 RETRIES, FIN = "net.ipv4.tcp_orphan_retries", "net.ipv4.tcp_fin_timeout"
 
 
@@ -179,8 +180,74 @@ def test_tcp_mem_without_ram_is_advised_without_numbers() -> None:
 
 
 def test_tcp_mem_written_in_bytes_is_told_whatever_the_cause() -> None:
-    advice = advise(make_snapshot(65600, tcp_mem=(4096, 87380, 16777216)), make_event())
+    advice = advise(make_snapshot(65600, tcp_mem=IN_BYTES), make_event())
     assert (196608, 262144, 393216) == proposed(advice, MEM)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "expected"),
+    [
+        ("2.6.32-754.el6.x86_64", (1572864, 2097152, 3145728)),
+        ("3.10.0-1160.el7.x86_64", (393216, 524288, 786432)),
+        ("4.1.6", (393216, 524288, 786432)),
+        ("4.4.155", (196608, 262144, 393216)),
+    ],
+)
+def test_tcp_mem_written_in_bytes_goes_back_to_the_default_of_its_kernel(
+    kernel: str, expected: tuple[int, ...]
+) -> None:
+    found = step(advise(make_snapshot(65600, tcp_mem=IN_BYTES, kernel=kernel), make_event()), MEM)
+    assert found
+    assert found.sysctl
+    assert expected == found.sysctl.proposed
+    assert f"The kernel's own default for this host is about {' '.join(map(str, expected))}." in found.why
+
+
+@pytest.mark.parametrize("kernel", ["4.2.0", "4.3.5", None])
+def test_a_default_that_is_not_known_is_not_claimed(kernel: str | None) -> None:
+    found = step(advise(make_snapshot(65600, tcp_mem=IN_BYTES, kernel=kernel), make_event()), MEM)
+    assert found
+    assert "default" not in words((found,))
+
+
+def test_a_bound_where_there_was_none_lies_well_above_what_is_in_use_and_has_its_price() -> None:
+    snapshot = make_snapshot(mem=600_000, tcp_mem=IN_BYTES, kernel="3.10.0-1160.el7.x86_64")
+    found = step(advise(snapshot, make_event("tcp_memory")), MEM)
+    assert found
+    assert found.sysctl
+    assert (450_000, 600_000, 900_000) == found.sysctl.proposed
+    assert "about 393216 524288 786432" in found.why
+    assert "3.4 GiB for all TCP, 22 % of RAM, and the most that was seen in use is 2.3 GiB" in found.risk
+
+
+def test_a_bound_where_there_was_none_lies_above_what_was_in_use_an_hour_ago_too() -> None:
+    history = (make_sample(3600, mem=400_001),)
+    advice = advise(make_snapshot(tcp_mem=IN_BYTES), make_event("tcp_memory"), history=history)
+    assert (300_003, 400_004, 600_006) == proposed(advice, MEM)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    mem=st.integers(0, 2**24),
+    ram=st.integers(2**28, 2**36),
+    kernel=st.sampled_from(["2.6.32-754.el6", "3.10.0-1160.el7.x86_64", "4.18.0-240.el8.aarch64", "6.12.1", None]),
+    page=st.sampled_from([4096, 65536]),
+)
+def test_a_bound_where_there_was_none_is_below_ram_and_half_as_much_again_as_the_use(
+    mem: int, ram: int, kernel: str | None, page: int
+) -> None:
+    snapshot = make_snapshot(mem=mem, ram=ram, kernel=kernel, tcp_mem=IN_BYTES, page_size_bytes=page)
+    new = proposed(advise(snapshot, make_event("tcp_memory")), MEM)
+    assume(isinstance(new, tuple))
+    unit = 4096 if kernel and kernel.startswith("4.18") else page
+    assert 3 * mem * unit <= 2 * cast("tuple[int, ...]", new)[2] * page <= 2 * ram
+    assert list(cast("tuple[int, ...]", new)) == sorted(cast("tuple[int, ...]", new))
+
+
+def test_where_tcp_holds_most_of_ram_its_holders_come_before_any_bound() -> None:
+    advice = advise(make_snapshot(mem=3_000_000, tcp_mem=IN_BYTES), make_event("tcp_memory"))
+    assert None is proposed(advice, MEM)
+    assert any("Leave tcp_mem as it is and mend what holds the memory" in each.action for each in advice)
 
 
 def test_a_cgroups_limit_is_not_cured_by_tcp_mem() -> None:
@@ -194,6 +261,26 @@ def test_buffers_far_above_the_usual_are_trimmed() -> None:
     rmem = "net.ipv4.tcp_rmem"
     advice = advise(make_snapshot(mem=390000, sysctls={rmem: (4096, 131072, 33554432)}), make_event("tcp_memory"))
     assert (4096, 131072, 6291456) == proposed(advice, rmem)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "mebibytes", "expected"),
+    [
+        ("6.14.0", 32, 6),
+        ("6.15.2", 64, None),
+        ("6.17.9", 64, None),
+        ("6.18.2", 32, None),
+        ("7.3.4-cloud-amd64", 64, 32),
+        (None, 64, None),
+    ],
+)
+def test_the_usual_ceiling_of_receive_buffers_is_that_of_the_kernel(
+    kernel: str | None, mebibytes: int, expected: int | None
+) -> None:
+    rmem = "net.ipv4.tcp_rmem"
+    snapshot = make_snapshot(mem=390000, sysctls={rmem: (4096, 131072, mebibytes << 20)}, kernel=kernel)
+    after = None if expected is None else (4096, 131072, expected << 20)
+    assert after == proposed(advise(snapshot, make_event("tcp_memory")), rmem)
 
 
 def test_orphans_that_fill_the_memory_get_a_shorter_life_and_no_more_room() -> None:

@@ -1,4 +1,5 @@
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -7,7 +8,7 @@ from material import NOW, events, histories, make_event, make_sample, make_snaps
 from socket_material import NGINX, SHOP, make_group, make_table, tables, tally
 
 from agent.core.diagnose import diagnose
-from agent.core.model import Diagnosis, Event, Sample, Snapshot
+from agent.core.model import Diagnosis, Event, Provenance, Sample, Snapshot
 from agent.core.report import diagnosis_text
 from agent.core.sockets import SocketTable
 
@@ -194,3 +195,33 @@ def test_a_snapshot_without_a_table_says_that_it_was_not_read() -> None:
     gaps = {gap.what: gap.why for gap in diagnose(make_snapshot(), (make_event(),), ()).gaps}
     assert "sock_diag was not read for this snapshot" == gaps["holders"]
     assert "holders" not in {gap.what for gap in diagnose(make_snapshot(sockets=make_table()), (), ()).gaps}
+
+
+def hosts_told(named: str | None, provenance: Provenance = "claimed", **facts: Any) -> list[str]:
+    event = msgspec.structs.replace(make_event(provenance=provenance), host=named)
+    snapshot = make_snapshot(orphan=65600, **({"host": "log1.example.org"} | facts))
+    return [gap.why for gap in diagnose(snapshot, (event,), ()).gaps if gap.what == "host of the line"]
+
+
+def test_a_line_of_another_host_is_told_as_such() -> None:
+    words = "the line is of db7, the numbers are of log1.example.org: if these are two hosts, "
+    assert [f"{words}the numbers say nothing about the line"] == hosts_told("db7")
+
+
+@pytest.mark.parametrize("host", ["log1", "LOG1.example.org", "log1.lan", "localhost", None, ""])
+def test_a_line_of_this_host_under_any_of_its_names_leaves_no_gap(host: str | None) -> None:
+    assert [] == hosts_told(host)
+
+
+def test_the_host_of_a_line_is_no_matter_where_it_is_proven_or_put_together_by_hand_or_not_known() -> None:
+    assert [] == hosts_told("db7", "kernel")
+    assert [] == hosts_told("db7", trigger="command")
+    assert [] == hosts_told("db7", host=None)
+
+
+def test_a_line_of_another_host_changes_nothing_but_the_gaps() -> None:
+    here = make_event(provenance="claimed")
+    there = msgspec.structs.replace(here, host="db7")
+    one, other = (diagnose(make_snapshot(orphan=65600), (event,), ()) for event in (here, there))
+    assert msgspec.structs.replace(one, gaps=()) == msgspec.structs.replace(other, gaps=())
+    assert 1 == len(set(other.gaps) - set(one.gaps))

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 from msgspec.structs import replace
 
 from agent.core import incident as folding
-from agent.core.model import Diagnosis, Holder, Incident, Notice, NoticeType, Peak, Sample, Snapshot
+from agent.core.model import Diagnosis, Holder, Incident, Notice, NoticeType, Peak, Pressure, Sample, Snapshot
 
 AT = datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC)
 QUIET = timedelta(seconds=300)
@@ -144,3 +144,16 @@ def test_nobody_is_blamed_who_holds_less_than_half_or_has_no_name(make_decided):
     unclear = folding.judge_again(incident, replace(incident.diagnosis, holders=(small, rest)))
 
     assert folding.notify_reason(unclear, told(incident), AT) is None
+
+
+def test_the_host_is_that_of_the_opening_whatever_later_lines_name(make_decided):
+    _, event = make_decided(at=AT)
+    pressure = Pressure(level=2, cause="orphans", claim="c", value=1, limit=1)
+    snapshot = Snapshot(taken_at=AT, trigger="pressure", host="log1")
+    diagnosis = Diagnosis(cause="orphans", confidence="likely", summary="s")
+    warned = folding.open_pressure(pressure, AT, snapshot, diagnosis)
+    unnamed = replace(opened(make_decided), host=None)
+
+    assert "log1" == folding.fold(warned, replace(event, host="db7"), AT).host
+    assert "web1" == folding.fold(opened(make_decided), replace(event, host="db7"), AT).host
+    assert None is folding.fold(unnamed, event, AT).host

@@ -153,3 +153,16 @@ def test_prose_stays_within_a_hundred_columns() -> None:
         shown = diagnosis_text(diagnose(make_snapshot(65600, 390000), (make_event(text),), ()))
         long = [line for line in shown.splitlines() if len(line) > 100 and not line.strip().startswith(("$", "|"))]
         assert [] == long
+
+
+@pytest.mark.parametrize(("peak", "row"), [(96_000, None), (96_017, "6,001 pages of memory")])
+def test_the_peak_of_memory_is_in_pages_where_the_kernel_counts_in_4096_bytes(peak: int, row: str | None) -> None:
+    snapshot = make_snapshot(
+        mem=96_000, tcp_mem=(4000, 5000, 6000), kernel="4.18.0-240.el8.aarch64", page_size_bytes=65536
+    )
+    incident = make_incident(snapshot, "tcp_memory", kernel=snapshot.kernel, peak=Peak(mem=peak, mem_at=NOW))
+    text = notice_text(make_notice(incident))
+    assert "6,000 of 6,000 pages allowed" in text
+    assert ([row] if row else []) == [
+        line.removeprefix("  peak").strip() for line in text.splitlines() if line.startswith("  peak")
+    ]

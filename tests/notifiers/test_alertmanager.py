@@ -12,23 +12,34 @@ from typing import Any
 
 import pytest
 from misbehaving import OPENED_AT, Handler, hang, make_incident, make_notice
+from msgspec.structs import replace
 from pytest_httpserver import HTTPServer
 
 from agent.core.delivery import Delivered, Rejected, Retry
-from agent.core.model import Notice, NoticeType
-from agent.notifiers import ChannelError
-from agent.notifiers.alertmanager import AlertmanagerNotifier, alert
+from agent.core.model import Notice, NoticeType, Pressure
+from agent.core.settings import ChannelSettings
+from agent.notifiers import ChannelError, build
+from agent.notifiers.alertmanager import STAYS_UP, AlertmanagerNotifier, alerts
 
-DAY = timedelta(days=1)
+WARNED = Pressure(level=2, cause="orphans", claim="orphans above a quarter of their limit", value=40_000, limit=32_768)
+
+
+def alert(notice: Notice) -> dict[str, Any]:
+    (only,) = alerts(notice)
+    return only
+
+
+def sent(notice: Notice) -> list[tuple[str, datetime]]:
+    return [(each["labels"]["severity"], each["endsAt"]) for each in alerts(notice)]
 
 
 # --- the alert ------------------------------------------------------------------------------------------------------
 
 
 def test_labels_are_the_same_from_opened_to_resolved_whatever_the_cause_became() -> None:
-    opened = alert(make_notice(cause="orphans"), DAY)
-    updated = alert(make_notice("sockmem.incident.updated", cause="both", confidence="likely"), DAY)
-    resolved = alert(make_notice("sockmem.incident.resolved", cause="tcp_memory"), DAY)
+    opened = alert(make_notice(cause="orphans"))
+    updated = alert(make_notice("sockmem.incident.updated", cause="both", confidence="likely"))
+    resolved = alert(make_notice("sockmem.incident.resolved", cause="tcp_memory"))
 
     expected = {
         "alertname": "SockmemIncident",
@@ -42,11 +53,30 @@ def test_labels_are_the_same_from_opened_to_resolved_whatever_the_cause_became()
 
 
 def test_pressure_alone_is_a_warning() -> None:
-    assert "warning" == alert(make_notice(class_="pressure"), DAY)["labels"]["severity"]
+    opened = make_notice(class_="pressure", pressure=WARNED)
+    resolved = make_notice("sockmem.incident.resolved", class_="pressure", pressure=WARNED)
+
+    assert resolved.data is not None
+    assert resolved.data.closed_at is not None
+    assert [("warning", opened.at + STAYS_UP)] == sent(opened)
+    assert [("warning", resolved.data.closed_at)] == sent(resolved)
+
+
+def test_a_warning_ends_when_the_kernel_says_it_and_both_end_with_the_incident() -> None:
+    warned = make_notice(class_="pressure", pressure=WARNED)
+    worse = make_notice("sockmem.incident.updated", pressure=WARNED)
+    resolved = make_notice("sockmem.incident.resolved", pressure=WARNED)
+
+    assert resolved.data is not None
+    assert resolved.data.closed_at is not None
+    assert [("critical", worse.at + STAYS_UP), ("warning", worse.at)] == sent(worse)
+    assert [("critical", resolved.data.closed_at), ("warning", resolved.at)] == sent(resolved)
+    assert alerts(warned)[0]["labels"] == alerts(worse)[1]["labels"] == alerts(resolved)[1]["labels"]
+    assert [OPENED_AT] * 4 == [each["startsAt"] for each in (*alerts(worse), *alerts(resolved))]
 
 
 def test_annotations_say_what_it_is() -> None:
-    annotations = alert(make_notice(), DAY)["annotations"]
+    annotations = alert(make_notice())["annotations"]
 
     assert "web1" in annotations["summary"]
     assert "sockmem-agent incidents show" in annotations["description"]
@@ -54,20 +84,34 @@ def test_annotations_say_what_it_is() -> None:
 
 
 def test_an_open_incident_stays_up_and_a_resolved_one_has_ended() -> None:
-    assert OPENED_AT + DAY == alert(make_notice(), DAY)["endsAt"]
+    assert OPENED_AT + timedelta(days=7) == alert(make_notice())["endsAt"]
     resolved = make_notice("sockmem.incident.resolved")
     assert resolved.data is not None
-    assert alert(resolved, DAY)["endsAt"] == resolved.data.closed_at
+    assert alert(resolved)["endsAt"] == resolved.data.closed_at
+
+
+def test_an_open_incident_stays_up_however_soon_its_notices_are_given_up(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/api/v2/alerts", method="POST").respond_with_data("")
+    urls = (httpserver.url_for("/"),)
+    settings = ChannelSettings(name="am", type="alertmanager", urls=urls, give_up_after=300)
+
+    build(settings).notify(make_notice())
+
+    ((request, _),) = httpserver.log
+    (posted,) = request.get_json()
+    assert OPENED_AT + timedelta(days=7) == datetime.fromisoformat(posted["endsAt"])
 
 
 def test_an_alert_never_ends_before_it_starts() -> None:
     notice = make_notice("sockmem.incident.resolved", closed_at=OPENED_AT - timedelta(hours=1))
+    early = replace(make_notice(pressure=WARNED), at=OPENED_AT - timedelta(hours=1))
 
-    assert OPENED_AT == alert(notice, DAY)["endsAt"]
+    assert OPENED_AT == alert(notice)["endsAt"]
+    assert OPENED_AT == alerts(early)[1]["endsAt"]
 
 
 def test_a_test_is_another_alert_that_goes_away_by_itself() -> None:
-    made = alert(make_notice("sockmem.test"), DAY)
+    made = alert(make_notice("sockmem.test"))
 
     assert "SockmemTest" == made["labels"]["alertname"]
     assert "info" == made["labels"]["severity"]
@@ -82,8 +126,8 @@ def test_it_is_delivered_only_when_every_instance_took_it(httpserver: HTTPServer
     httpserver.expect_request("/b/api/v2/alerts", method="POST").respond_with_data("", status=503)
     both = (httpserver.url_for("/a"), httpserver.url_for("/b/"))
 
-    mixed = AlertmanagerNotifier("am", both, stays_for=60).notify(make_notice())
-    taken = AlertmanagerNotifier("am", both[:1], stays_for=60).notify(make_notice())
+    mixed = AlertmanagerNotifier("am", both).notify(make_notice())
+    taken = AlertmanagerNotifier("am", both[:1]).notify(make_notice())
 
     assert mixed == Retry(why=f"localhost:{httpserver.port}: HTTP 503")
     assert taken == Delivered(detail="taken by 1 of 1 instances")
@@ -96,7 +140,7 @@ def test_the_longest_retry_after_counts(httpserver: HTTPServer) -> None:
         )
     urls = (httpserver.url_for("/a"), httpserver.url_for("/b"))
 
-    delivery = AlertmanagerNotifier("am", urls, stays_for=60).notify(make_notice())
+    delivery = AlertmanagerNotifier("am", urls).notify(make_notice())
 
     assert isinstance(delivery, Retry)
     assert 50.0 == delivery.after_seconds
@@ -105,14 +149,14 @@ def test_the_longest_retry_after_counts(httpserver: HTTPServer) -> None:
 def test_it_is_rejected_when_no_instance_is_worth_another_try(httpserver: HTTPServer) -> None:
     httpserver.expect_request("/api/v2/alerts").respond_with_data("", status=400)
 
-    delivery = AlertmanagerNotifier("am", (httpserver.url_for("/"),), stays_for=60).notify(make_notice())
+    delivery = AlertmanagerNotifier("am", (httpserver.url_for("/"),)).notify(make_notice())
 
     assert isinstance(delivery, Rejected)
 
 
 def test_instances_that_hang_share_one_deadline(serve: Callable[[Handler], str]) -> None:
     urls = tuple(f"http://{serve(hang)}" for _ in range(4))
-    notifier = AlertmanagerNotifier("am", urls, stays_for=60, deadline_seconds=0.8)
+    notifier = AlertmanagerNotifier("am", urls, deadline_seconds=0.8)
 
     started = time.monotonic()
     delivery = notifier.notify(make_notice())
@@ -134,9 +178,7 @@ def test_instances_that_hang_share_one_deadline(serve: Callable[[Handler], str])
 def test_an_address_is_completed(httpserver: HTTPServer, given: str, asked: str) -> None:
     httpserver.expect_request(asked, method="POST").respond_with_data("")
 
-    delivery = AlertmanagerNotifier("am", (f"http://localhost:{httpserver.port}{given}",), stays_for=60).notify(
-        make_notice()
-    )
+    delivery = AlertmanagerNotifier("am", (f"http://localhost:{httpserver.port}{given}",)).notify(make_notice())
 
     assert isinstance(delivery, Delivered)
 
@@ -144,7 +186,7 @@ def test_an_address_is_completed(httpserver: HTTPServer, given: str, asked: str)
 @pytest.mark.parametrize("urls", [(), ("am:9093",), ("http://[::1",), ("http://ok/", "")])
 def test_a_bad_list_is_a_configuration_error(urls: tuple[str, ...]) -> None:
     with pytest.raises(ChannelError, match=r"^am: "):
-        AlertmanagerNotifier("am", urls, stays_for=60)
+        AlertmanagerNotifier("am", urls)
 
 
 # --- the real one ---------------------------------------------------------------------------------------------------
@@ -198,29 +240,45 @@ def current(kind: NoticeType, incident_id: str, **changes: Any) -> Notice:
     return Notice(id=incident_id, type=kind, at=now, reason="", channels=("am",), data=data)
 
 
-def alerts(url: str, incident_id: str) -> list[Any]:
+def shown_by(url: str, incident_id: str) -> list[Any]:
     with urllib.request.urlopen(f"{url}/api/v2/alerts?filter=incident=%22{incident_id}%22", timeout=5) as answer:
         found: list[Any] = json.load(answer)
     return found
 
 
 def test_a_real_alertmanager_shows_the_alert_once_and_resolves_it(real: str) -> None:
-    notifier = AlertmanagerNotifier("am", (real,), stays_for=86_400)
+    notifier = AlertmanagerNotifier("am", (real,))
 
     opened = notifier.notify(current("sockmem.incident.opened", "one"))
     again = notifier.notify(current("sockmem.incident.updated", "one", cause="both"))
-    shown = alerts(real, "one")
+    shown = shown_by(real, "one")
     resolved = notifier.notify(current("sockmem.incident.resolved", "one", closed_at=datetime.now(tz=UTC)))
 
     assert [Delivered(detail="taken by 1 of 1 instances")] * 3 == [opened, again, resolved]
     assert 1 == len(shown)
     assert "active" == shown[0]["status"]["state"]
     assert "both" == shown[0]["annotations"]["cause"]
-    assert [] == alerts(real, "one")
+    assert [] == shown_by(real, "one")
+
+
+def test_a_real_alertmanager_shows_one_alert_when_a_warning_came_true_and_none_at_the_end(real: str) -> None:
+    notifier = AlertmanagerNotifier("am", (real,))
+
+    def severities(notice: Notice) -> list[str]:
+        assert isinstance(notifier.notify(notice), Delivered)
+        return [each["labels"]["severity"] for each in shown_by(real, "three")]
+
+    assert ["warning"] == severities(
+        current("sockmem.incident.opened", "three", class_="pressure", pressure=WARNED, events={})
+    )
+    assert ["critical"] == severities(current("sockmem.incident.updated", "three", pressure=WARNED))
+    assert [] == severities(
+        current("sockmem.incident.resolved", "three", pressure=WARNED, closed_at=datetime.now(tz=UTC))
+    )
 
 
 def test_a_real_alertmanager_takes_every_kind_of_notice(real: str) -> None:
-    notifier = AlertmanagerNotifier("am", (real,), stays_for=86_400)
+    notifier = AlertmanagerNotifier("am", (real,))
     bare = current("sockmem.incident.opened", "two", host=None, kernel=None, events={})
 
     for notice in (make_notice("sockmem.test"), make_notice("sockmem.incident.resolved"), bare):
