@@ -10,6 +10,7 @@ from agent.core.cursor import Cursor
 from agent.core.model import LogRecord
 from agent.core.readings import Gap
 from agent.core.settings import SourceSettings
+from agent.localzone import LocalZone
 from agent.recorder import Decided
 
 # A backlog of many incidents is worked off in portions, since each costs several fsyncs and systemd waits for us.
@@ -36,7 +37,7 @@ class Source(Protocol):
 
 
 def local_now() -> datetime:
-    """Tell the time with the local zone, which stamps without a zone are read in."""
+    """Tell the time with the local zone's offset of now, by which it can be reckoned with."""
     return datetime.now(UTC).astimezone()
 
 
@@ -52,18 +53,22 @@ def open_source(settings: SourceSettings, cursor: Cursor, now: Callable[[], date
     if settings.kind == "file":
         from agent.sources.logfile import LogFileSource  # noqa: PLC0415 - see the docstring
 
-        return LogFileSource(settings.paths, cursor, settings.start, now)
+        # A stamp without a zone was written with the offset of its own day, as `scan` reads it.
+        return LogFileSource(settings.paths, cursor, settings.start, lambda: now().astimezone(LocalZone()))
     from agent.sources.kmsg import KmsgSource  # noqa: PLC0415 - see the docstring
 
-    return KmsgSource(start=settings.start, cursor=cursor)
+    return KmsgSource(start=settings.start, cursor=cursor, now=now)
 
 
 def merge(old: Cursor, new: Cursor) -> Cursor:
     """Keep the positions of logs that are not followed today, but none of another kind of source.
 
     A log that is followed again goes on where it was left. Another kind has the same events under other names, and
-    what was told from one must not be told again from the other.
+    what was told from one must not be told again from the other. A source without any position, because it cannot be
+    read, has told nothing: it takes nothing away, of whatever kind it is.
     """
+    if new == Cursor():
+        return old
     return replace(new, files={**old.files, **new.files}) if new.files else new
 
 

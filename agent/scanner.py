@@ -1,6 +1,7 @@
 """Log files already written: plain, .gz, .xz or standard input, block by block, to kernel records with line numbers.
 
-Memory stays flat whatever the file holds, and ordinary lines are neither split nor counted nor decoded.
+Memory stays flat whatever the file holds, and ordinary lines are neither split nor counted nor decoded. What spreads
+an entry over several lines is brought to one line first: agent.entries.
 """
 
 import gzip
@@ -9,12 +10,14 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime
 from io import BufferedIOBase, BufferedReader
 
 from agent.core.lines import MAX_LINE_BYTES, candidates
 from agent.core.model import LogRecord
 from agent.core.syslog import to_record
+from agent.entries import PEEK_BYTES, Entries, are_entries
+from agent.localzone import LocalZone
 
 # Larger blocks leave the processor's second level cache, where the needles are searched for: 256 KiB took half as
 # long again as 64 KiB.
@@ -32,27 +35,6 @@ FOREIGN = {
 
 class UnreadableError(Exception):
     """An input that cannot be read, or not to its end: one line that names it and the mend."""
-
-
-class LocalZone(tzinfo):
-    """The zone of this host, with summer time as it was at each moment: what logs without a zone are written in."""
-
-    def utcoffset(self, dt: datetime | None) -> timedelta | None:
-        """Tell how far east of Greenwich a local moment is."""
-        return None if dt is None else dt.replace(tzinfo=None).astimezone().utcoffset()
-
-    def dst(self, dt: datetime | None) -> timedelta | None:
-        """Leave summer time to utcoffset."""
-        del dt
-        return None
-
-    def tzname(self, dt: datetime | None) -> str | None:
-        """Name the zone at a local moment."""
-        return None if dt is None else dt.replace(tzinfo=None).astimezone().tzname()
-
-    def fromutc(self, dt: datetime) -> datetime:
-        """Bring a moment of Greenwich to this zone."""
-        return dt.replace(tzinfo=UTC).astimezone().replace(tzinfo=self)
 
 
 class Scanner:
@@ -73,7 +55,9 @@ class Scanner:
                 plain = stat.S_ISREG(status.st_mode) and path != "-"
                 newest = datetime.fromtimestamp(status.st_mtime, LocalZone()) if stat.S_ISREG(status.st_mode) else now
                 stream = _decompressed(raw, name)
-                lines = Lines(stream, raw.fileno() if plain and stream is raw else None)
+                lines: Lines | Entries = Lines(stream, raw.fileno() if plain and stream is raw else None)
+                if are_entries(stream.peek(PEEK_BYTES)):
+                    lines = Entries(stream)
                 for number, line in lines:
                     ordinal = self._lines_before + number
                     record = to_record(line, now=newest, source=f"{name}:{number}", ordinal=ordinal)
@@ -152,7 +136,7 @@ def blocks(stream: BufferedIOBase) -> Iterator[tuple[int, bytes]]:
         yield offset, rest
 
 
-def _decompressed(raw: BufferedReader, name: str) -> BufferedIOBase:
+def _decompressed(raw: BufferedReader, name: str) -> BufferedReader | gzip.GzipFile | lzma.LZMAFile:
     """Choose the reader by the first bytes, and by the name where these say nothing."""
     magic = raw.peek(MAGIC_BYTES)[:MAGIC_BYTES]
     for start, mend in FOREIGN.items():

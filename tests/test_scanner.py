@@ -7,7 +7,7 @@ import time
 import tracemalloc
 import zlib
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from agent.core.lines import MAX_LINE_BYTES
 from agent.core.model import LogRecord
-from agent.scanner import BLOCK_BYTES, LocalZone, Scanner, UnreadableError, blocks
+from agent.entries import PEEK_BYTES
+from agent.localzone import LocalZone
+from agent.scanner import BLOCK_BYTES, Scanner, UnreadableError, blocks
 
 NOW = datetime(2024, 11, 22, 12, tzinfo=UTC)
 ORDINARY = b"Aug 18 08:33:14 jp58 sshd[99]: Accepted publickey for deploy\n"
@@ -197,3 +199,106 @@ def test_local_stamps_follow_summer_time(monkeypatch: pytest.MonkeyPatch, log: C
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_the_hour_that_comes_twice_in_autumn_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    try:
+        first = datetime(2024, 10, 27, 0, 30, tzinfo=UTC)
+        for moment in (first, first + timedelta(hours=1)):
+            assert moment == moment.astimezone(LocalZone()).astimezone(UTC)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+# --- entries that are spread over lines -----------------------------------------------------------------------------
+
+TEXT = "TCP: too many orphaned sockets"
+# What systemd 252 wrote: the fields of an entry stand in the order of their first appearance in the journal file.
+CURSOR = (
+    "s=5ad8b61d008a47e6bb3099b1ad0eb821;i={};b=0123456789abcdef0123456789abcdef;m=13cd32ef2c;t=61fef5df45d66;x=8b68"
+)
+FIELDS = {
+    "kernel": ("_TRANSPORT=kernel", "PRIORITY=6", "SYSLOG_FACILITY=0", "_HOSTNAME=jp58", f"MESSAGE={TEXT}"),
+    "before": ("_TRANSPORT=stdout", "SYSLOG_IDENTIFIER=myapp", "_HOSTNAME=jp58", f"MESSAGE={TEXT}"),
+    "behind": ("PRIORITY=6", "_HOSTNAME=jp58", f"MESSAGE={TEXT}", "_TRANSPORT=stdout", "SYSLOG_IDENTIFIER=myapp"),
+    "forged": ("SYSLOG_FACILITY=0", "SYSLOG_IDENTIFIER=kernel", f"MESSAGE={TEXT}", "_TRANSPORT=journal"),
+}
+
+
+def exported(*entries: str) -> str:
+    times = "__REALTIME_TIMESTAMP=1723962794204518\n__MONOTONIC_TIMESTAMP=85047045932\n"
+    return "".join(
+        f"__CURSOR={CURSOR.format(number)}\n{times}" + "\n".join(FIELDS[entry]) + "\n\n"
+        for number, entry in enumerate(entries)
+    )
+
+
+def verbose(*entries: str) -> str:
+    return "".join(
+        f"Sun 2024-08-18 06:33:14.204518 UTC [{CURSOR.format(number)}]\n"
+        + "".join(f"    {line}\n" for line in FIELDS[entry])
+        for number, entry in enumerate(entries)
+    )
+
+
+def pretty(*entries: str) -> str:
+    times = ['"__REALTIME_TIMESTAMP" : "1723962794204518"', '"__MONOTONIC_TIMESTAMP" : "85047045932"']
+    fields = [
+        [f'"{name}" : "{value}"' for name, _, value in (line.partition("=") for line in FIELDS[each])]
+        for each in entries
+    ]
+    return "".join("{\n" + ",\n".join(f"\t{line}" for line in [*each, *times]) + "\n}\n" for each in fields)
+
+
+@pytest.mark.parametrize("form", [exported, verbose, pretty])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_spread_entry_is_the_kernels_where_its_own_fields_say_so(
+    log: Callable[..., str], form: Callable[..., str], pack: Callable[[bytes], bytes]
+) -> None:
+    content = form("before", "kernel", "behind", "forged", "kernel", "before")
+    path = log(pack(content.encode()))
+    records = read(path)
+    messages = [number for number, line in enumerate(content.splitlines(), 1) if TEXT in line]
+    assert [f"{path}:{messages[1]}", f"{path}:{messages[4]}"] == [each.source for each in records]
+    at = datetime(2024, 8, 18, 6, 33, 14, 204518, tzinfo=UTC)
+    assert [(TEXT, at, 85047.045932, "jp58", "claimed")] * 2 == [
+        (each.text, each.at, each.uptime, each.host, each.provenance) for each in records
+    ]
+    assert all(TEXT in each.line and "\n" not in each.line for each in records)
+
+
+def test_what_journalctl_says_before_the_first_entry_is_passed_over(log: Callable[..., str]) -> None:
+    heading = "-- Journal begins at Sun 2024-08-18 06:33:14 UTC, ends at Sun 2024-08-18 06:33:15 UTC. --\n"
+    assert 1 == len(read(log((heading + verbose("kernel")).encode())))
+
+
+def test_dmesg_json_is_read(log: Callable[..., str]) -> None:
+    path = log(
+        b'{\n   "dmesg": [\n      {\n         "pri": 6,\n         "time":     0.000000,\n         "msg": "Linux {"\n'
+        b'      },{\n         "pri": 6,\n         "time":   520.897104,\n         "msg": "%s"\n      }\n   ]\n}\n'
+        % TEXT.encode()
+    )
+    assert [(f"{path}:10", TEXT, 520.897104)] == [(each.source, each.text, each.uptime) for each in read(path)]
+
+
+def test_a_field_of_megabytes_and_an_entry_that_was_cut_off_cost_nothing(log: Callable[..., str]) -> None:
+    dump = b"__CURSOR=s=1\n_TRANSPORT=journal\nCOREDUMP=" + b"x" * 20_000_000 + b"\n" * 2
+    path = log(dump + b"a=b\n" * 300_000 + b"\n" + exported("kernel", "kernel").rstrip().encode())
+    tracemalloc.start()
+    try:
+        assert 2 == sum(1 for _ in Scanner().read(path, NOW))
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"", b"{", b'{\n"a": 1\n}\n', b"{}\n", b"-- x", b"\n", b"__CURSO", b"Sun 2024-08-18 06:33:14 UTC jp58 x\n"],
+)
+def test_what_does_not_begin_like_spread_entries_is_read_by_lines(log: Callable[..., str], start: bytes) -> None:
+    assert 2 == len(read(log(start + b"\n" + EVENT + ORDINARY + b"[  12.345678] TCP: too many orphaned sockets\n")))
+    assert len(start) < PEEK_BYTES

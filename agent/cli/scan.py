@@ -11,7 +11,8 @@ import msgspec
 
 from agent.core.kmsg import Detector
 from agent.core.model import Event, LogRecord
-from agent.scanner import LocalZone, Scanner, UnreadableError
+from agent.localzone import LocalZone
+from agent.scanner import Scanner, UnreadableError
 
 UNREADABLE = 66
 

@@ -2,6 +2,8 @@
 
 import msgspec
 
+NOTHING_YET = "nothing-yet"
+
 
 class FileCursor(msgspec.Struct, frozen=True, kw_only=True):
     """A place in a log file that survives rename, copy and truncation.
@@ -19,14 +21,17 @@ class FileCursor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KmsgCursor(msgspec.Struct, frozen=True, kw_only=True):
-    """The last record read from /dev/kmsg: sequence numbers start again at every boot."""
+    """The last record read from /dev/kmsg, -1 before the first of a boot: numbers start again at every boot."""
 
     boot_id: str
     sequence: int
 
 
 class Cursor(msgspec.Struct, frozen=True, kw_only=True):
-    """Where every source was read to; ``files`` is keyed by the path as configured."""
+    """Where every source was read to; ``files`` is keyed by the path as configured.
+
+    ``journal`` is libsystemd's cursor, or NOTHING_YET where there was no entry at all: all of it is news then.
+    """
 
     files: dict[str, FileCursor] = {}
     journal: str | None = None

@@ -41,7 +41,8 @@ class Envelope(msgspec.Struct, frozen=True):
 COLOUR = re.compile(r"\x1b(?:\[[0-9;]*[mK]|\(B)")
 # Documents indent what they quote; dmesg -t and journalctl -o cat, which print bare text, do not.
 CODE = ("    ", "\t")
-DEVKMSG = re.compile(r"\d{1,4},\d+,\d+,[^;]*;")
+# Extended netconsole may write the kernel's release before the record (Documentation/networking/netconsole).
+DEVKMSG = re.compile(r"(?:\d{1,3}\.\d{1,5}[\w.+~-]{0,64},)?(?P<record>\d{1,4},\d+,\d+,[^;]*;.*)", re.DOTALL)
 # An octet count may stand before the priority (RFC 6587).
 PRIORITY = re.compile(r"(?:\d{1,6} )?<(\d{1,3})>")
 RFC5424 = re.compile(
@@ -71,8 +72,9 @@ def parse(line: str, now: datetime) -> Envelope | None:
     line = line.strip().removeprefix("data: ")
     if line.startswith("{"):
         return _parse_json(line, now)
-    if DEVKMSG.match(line):
-        return _parse_devkmsg(line)
+    devkmsg = DEVKMSG.match(line)
+    if devkmsg is not None:
+        return _parse_devkmsg(devkmsg["record"])
     rest = _behind_priority(line)
     if rest is None or rest.startswith("1 "):
         return _parse_rfc5424(rest or "", now)
@@ -164,9 +166,7 @@ def _parse_text(line: str, now: datetime) -> Envelope | None:
         if known:
             return envelope
     tag = TAG_ONLY.fullmatch(line)
-    text = line if tag is None else tag["text"]
-    # journalctl -o export and -o verbose write one field a line; who spoke stands on another one.
-    return _unwrap(text.removeprefix("MESSAGE="), None, None)
+    return _unwrap(line if tag is None else tag["text"], None, None)
 
 
 def _parse_dmesg(line: str, now: datetime) -> tuple[bool, Envelope | None]:

@@ -23,7 +23,7 @@ from typing import Any
 
 from systemd.journal import INVALIDATE, Reader
 
-from agent.core.cursor import Cursor
+from agent.core.cursor import NOTHING_YET, Cursor
 from agent.core.model import LogRecord
 from agent.core.readings import Gap
 from agent.sources import journal_files
@@ -41,13 +41,16 @@ _SEQUENCE = re.compile(r"s=([0-9a-f]{32});i=([0-9a-f]{1,16});")
 class JournalSource:
     """The kernel's records of this host's journal, or of the journal files in ``directory``.
 
-    ``cursor`` wins over ``start``. A directory that is not there yet is waited for; everything in it is then new.
+    ``cursor`` wins over ``start``. A directory that is not there yet is waited for; everything in it is then new,
+    after a restart as well.
     """
 
     def __init__(self, directory: str = "", start: str = "now", cursor: Cursor | None = None) -> None:
         self._directory = directory
-        self._start = start
-        self._position = cursor.journal if cursor else None
+        saved = cursor.journal if cursor else None
+        self._all_is_new = saved == NOTHING_YET
+        self._start = "beginning" if self._all_is_new else start
+        self._position = None if self._all_is_new else saved
         self._reader: Reader = None
         self._roots: tuple[tuple[int, int], ...] = ()
         self._ordinal = 0
@@ -59,6 +62,8 @@ class JournalSource:
         self._told: set[Gap] = set()
         if self._open() is None:
             self._start = "beginning"
+        # Not where something is closed to us or damaged: what is old there does not become new by a restart.
+        self._all_is_new |= self._position is None and journal_files.is_empty(directory)
 
     def read(self) -> Iterator[LogRecord]:
         """Yield one batch of unread kernel records, oldest first."""
@@ -81,7 +86,7 @@ class JournalSource:
 
     def position(self) -> Cursor:
         """Tell the place behind the last entry that was read, or looked at by the journal's index and passed over."""
-        return Cursor(journal=self._position)
+        return Cursor(journal=self._position or (NOTHING_YET if self._all_is_new else None))
 
     def gaps(self) -> tuple[Gap, ...]:
         """Hand over what could not be read, each thing once."""

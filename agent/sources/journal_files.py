@@ -58,6 +58,14 @@ def settled(directory: str) -> frozenset[str]:
     return frozenset(map(str, full + [place for place in places if _is_closed(place)]))
 
 
+def is_empty(directory: str) -> bool:
+    """Tell whether nothing is there but what this process holds open: what it did not find in that is not anywhere."""
+    try:
+        return not unread(directory)
+    except OSError:  # A directory above is closed to us.
+        return False
+
+
 def why_unread(path: str) -> str:
     """Say what is wrong with a path that ``unread`` named, and the mend."""
     if not os.access(path, os.R_OK, effective_ids=True):

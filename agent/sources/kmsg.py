@@ -13,7 +13,7 @@ import os
 import re
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -29,6 +29,9 @@ RECORD_AT_MOST_BYTES = 16 * 1024
 # A device that refuses this often in a row is not one that can be read.
 REFUSALS_AT_MOST = 16
 KERNEL_FACILITY = 0
+BEFORE_THE_FIRST = -1
+# What whole seconds of boot time and lag, and the moments of early boot that CLOCK_MONOTONIC_RAW misses, may amount to.
+SLACK = timedelta(seconds=2)
 _BTIME = re.compile(r"^btime ([0-9]{1,12})$", re.MULTILINE)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -37,8 +40,9 @@ class KmsgSource:
     """The kernel's records of this boot; OSError when ``path`` cannot be opened.
 
     A ``cursor`` of this boot wins over ``start``; after one of another boot the whole ring is read. ``at`` is the
-    boot time of /proc/stat plus the record's stamp: the same after every restart, up to a second early, and earlier
-    by the time that the host was suspended, during which the stamp's clock stands still.
+    boot time of /proc/stat plus the record's stamp plus what the stamp's clock is behind by now: the same after a
+    restart, so that an incident gets the same id again, and right to a second or so. Where that cannot be, because
+    the record came between our last look and now, it is now.
     """
 
     def __init__(
@@ -47,9 +51,12 @@ class KmsgSource:
         proc_root: Path = Path("/proc"),
         start: str = "now",
         cursor: Cursor | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._path = path
         self._proc_root = proc_root
+        self._now = now
+        self._looked_at: datetime | None = None
         self._gaps: list[Gap] = []
         self._told: set[str] = set()
         self._ordinal = 0
@@ -65,7 +72,7 @@ class KmsgSource:
         if saved is not None and saved.boot_id == self._boot_id:
             self._last = saved.sequence
         elif saved is not None:
-            self._last = -1
+            self._last = BEFORE_THE_FIRST
             self._tell("the host was booted again: what the kernel said last before that is not in its ring any more")
         elif start == "now":
             # Reading to the end rather than seeking there tells the sequence to go on from after a restart.
@@ -91,8 +98,11 @@ class KmsgSource:
             self._poll.poll(int(seconds * 1000))
 
     def position(self) -> Cursor:
-        """Tell the last record that was read; none without a boot to hold it against."""
-        if self._last is None or self._last < 0 or not self._boot_id:
+        """Tell the last record that was read; none without a boot to hold it against.
+
+        After another boot it is the place before the first one: without it a restart would begin with "now".
+        """
+        if self._last is None or not self._boot_id:
             return Cursor()
         return Cursor(kmsg=KmsgCursor(boot_id=self._boot_id, sequence=self._last))
 
@@ -115,6 +125,7 @@ class KmsgSource:
                 raw = read_record(self._fd).decode(errors="replace")
             except BlockingIOError:
                 self._unreadable = False
+                self._looked_at = self._now()
                 return
             except BrokenPipeError:
                 self._overrun = True
@@ -161,16 +172,25 @@ class KmsgSource:
             source=f"kmsg:{self._boot_id}:{parsed.sequence}",
             provenance="kernel",
             ordinal=self._ordinal,
-            at=booted_at + timedelta(seconds=parsed.timestamp) if booted_at else None,
+            at=self._moment(booted_at + timedelta(seconds=parsed.timestamp)) if booted_at else None,
             uptime=parsed.timestamp,
             host=self._host,
             cursor=self.position(),
         )
 
     def _booted_at(self) -> datetime | None:
-        """Tell when the host was booted; read for every batch, because the clock may have been set since."""
+        """Tell when printk's clock began; asked for every batch, because the host's clock may have been set since."""
         found = _BTIME.search(self._host_text("stat"))
-        return _EPOCH + timedelta(seconds=int(found[1])) if found else None
+        return _EPOCH + timedelta(seconds=int(found[1]) + lag_seconds()) if found else None
+
+    def _moment(self, at: datetime) -> datetime:
+        """Believe the computed time of a record, unless it lies before the last look, when the record was not there.
+
+        Nothing is changed within the slack, so that a replay, which has not looked before, tells the same time.
+        """
+        now = self._now().astimezone(UTC)
+        came_since = self._looked_at is not None and at < self._looked_at - SLACK
+        return now if came_since or at > now + SLACK else at
 
     def _host_text(self, name: str) -> str:
         try:
@@ -186,6 +206,15 @@ class KmsgSource:
         if why not in self._told:
             self._told.add(why)
             self._tell(why)
+
+
+def lag_seconds() -> int:
+    """Tell how far the clock of printk's stamps is behind the time since boot, in whole seconds.
+
+    It stands still over a suspend and NTP does not steer it: minutes after some weeks. CLOCK_MONOTONIC_RAW runs as it
+    does where it is the processor's counter, which is nearly everywhere (kernel/sched/clock.c).
+    """
+    return round(time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC_RAW))
 
 
 def open_device(path: str) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.cursor import Cursor
+from agent.core.cursor import NOTHING_YET, Cursor
 from agent.core.model import LogRecord
 
 pytest.importorskip("systemd.journal", reason="systemd-python is not installed")
@@ -406,6 +406,42 @@ def test_a_directory_that_comes_later_is_read_from_its_beginning(tmp_path: Path)
     assert f"{tmp_path}/later: no such directory yet" in gap.why
     assert () == source.gaps()
     source.close()
+
+
+def test_a_directory_that_comes_while_the_agent_is_away_is_read_from_its_beginning(tmp_path: Path) -> None:
+    before, source = restarted(tmp_path / "later", Cursor())
+    (tmp_path / "later").mkdir()
+    write(tmp_path / "later" / "system.journal", kernel(1))
+    after, again = restarted(tmp_path / "later", source.position())
+
+    assert ([], [ORPHANS]) == (before, [record.text for record in after])
+    assert () == again.gaps()
+    assert NOTHING_YET not in (again.position().journal, None)
+
+
+def test_a_journal_that_was_empty_is_read_from_its_beginning_after_restarts(directory: Path) -> None:
+    _, source = restarted(directory, Cursor())
+    _, source = restarted(directory, source.position())
+    write(directory / "system.journal", kernel(1))
+    after, _ = restarted(directory, source.position())
+
+    assert [ORPHANS] == [record.text for record in after]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_what_was_closed_to_us_does_not_become_new_by_a_restart(directory: Path) -> None:
+    write(directory / "system.journal", kernel(1))
+    for place in (directory, *directory.parents[:3]):
+        place.chmod(0o755)
+    (directory / "system.journal").chmod(0o600)
+    os.seteuid(65534)
+    try:
+        closed, source = restarted(directory, Cursor())
+    finally:
+        os.seteuid(0)
+    after, _ = restarted(directory, source.position())
+
+    assert ([], []) == (closed, after)
 
 
 def test_a_directory_removed_and_made_again_is_followed(directory: Path, reading: JournalSource) -> None:

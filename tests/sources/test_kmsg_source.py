@@ -3,8 +3,9 @@
 import errno
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from agent.sources.kmsg import BATCH, KmsgSource
 
 BOOT = "11111111-2222-3333-4444-555555555555"
 ORPHANS = "TCP: too many orphaned sockets"
+BOOTED_AT = datetime.fromtimestamp(1_790_000_000, UTC)
 
 
 class Ring:
@@ -30,6 +32,9 @@ class Ring:
         self.errors: list[int] = []
         self.writers: list[socket.socket] = []
         self.read = kmsg_module.read_record
+        self.lag_seconds = 0
+        self.now = BOOTED_AT + timedelta(hours=1)
+        monkeypatch.setattr(kmsg_module, "lag_seconds", lambda: self.lag_seconds)
         monkeypatch.setattr(kmsg_module, "open_device", self.open_device)
         monkeypatch.setattr(kmsg_module, "read_record", self.read_record)
 
@@ -87,7 +92,7 @@ def opened(ring: Ring, proc_root: Path) -> Iterator[Open]:
     sources: list[KmsgSource] = []
 
     def open_source(start: str = "beginning", cursor: Cursor | None = None) -> KmsgSource:
-        sources.append(KmsgSource(proc_root=proc_root, start=start, cursor=cursor))
+        sources.append(KmsgSource(proc_root=proc_root, start=start, cursor=cursor, now=lambda: ring.now))
         return sources[-1]
 
     yield open_source
@@ -177,10 +182,20 @@ def test_records_overwritten_while_the_agent_was_away_are_counted(ring: Ring, op
 def test_after_another_boot_the_whole_ring_is_read_and_the_gap_told(ring: Ring, opened: Open) -> None:
     ring.say(0, "first of this boot")
     source = opened("now", at_sequence(77, boot_id="another"))
-    assert source.position() == Cursor()
+    assert source.position() == at_sequence(-1)
 
     assert ["first of this boot"] == texts(source)
     assert [True] == ["booted again" in why for why in whys(source)]
+
+
+def test_after_another_boot_a_restart_before_the_first_read_loses_nothing(ring: Ring, opened: Open) -> None:
+    ring.say(0, "before the agent")
+    cursor = opened("now", at_sequence(77, boot_id="another")).position()
+    ring.say(1, "while it was away")
+    again = opened("now", cursor)
+
+    assert ["before the agent", "while it was away"] == texts(again)
+    assert [] == whys(again), "the gap was told when it was seen"
 
 
 def test_after_another_boot_what_its_ring_lost_is_counted(ring: Ring, opened: Open) -> None:
@@ -289,6 +304,51 @@ def test_the_same_record_has_the_same_time_after_a_restart(ring: Ring, opened: O
     ring.say(1)
 
     assert [r.at for r in opened().read()] == [r.at for r in opened().read()]
+
+
+def test_what_stamps_are_behind_by_suspend_and_steering_is_added(ring: Ring, opened: Open) -> None:
+    ring.say(7)
+    ring.lag_seconds = 400
+
+    assert [BOOTED_AT + timedelta(seconds=407.25)] == [record.at for record in opened().read()]
+
+
+def test_a_record_that_came_since_the_last_look_is_not_older_than_that(ring: Ring, opened: Open) -> None:
+    source = opened("now")
+    ring.now += timedelta(seconds=1)
+    ring.say(7)
+
+    assert [ring.now] == [record.at for record in source.read()], "its stamp says an hour ago"
+
+
+@pytest.mark.parametrize(("off", "expected"), [(-1.75, -1.75), (1.5, 1.5), (-2.5, 0.0), (2.5, 0.0)])
+def test_a_replay_within_the_slack_tells_the_time_that_was_told_live(
+    ring: Ring, opened: Open, off: float, expected: float
+) -> None:
+    ring.say(99)
+    source = opened("now")
+    ring.now, cursor = BOOTED_AT + timedelta(seconds=100.25 - off), source.position()
+    texts(source)
+    ring.say(100)
+    live = [record.at for record in source.read()]
+
+    assert [ring.now + timedelta(seconds=expected)] == live
+    if expected:
+        assert live == [record.at for record in opened("now", cursor).read()]
+
+
+def test_no_record_is_of_the_future(ring: Ring, opened: Open) -> None:
+    ring.say(7)
+    ring.lag_seconds = 7200
+
+    assert [ring.now] == [record.at for record in opened().read()]
+
+
+def test_the_lag_is_what_the_clocks_of_this_host_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    clocks = {time.CLOCK_BOOTTIME: 5000.4, time.CLOCK_MONOTONIC_RAW: 1000.2}
+    monkeypatch.setattr(kmsg_module.time, "clock_gettime", clocks.__getitem__)
+
+    assert 4000 == kmsg_module.lag_seconds()
 
 
 def test_a_device_that_is_not_there_is_an_error_that_names_it(tmp_path: Path) -> None:
