@@ -6,18 +6,20 @@ took the notice, so a crash repeats one and loses none. What the courier remembe
 Who is next: within an incident the oldest notice, so that nobody reads "resolved" before "opened"; among incidents the
 one that waited longest, so that a notice on which the receiver chokes holds up no other. A busy receiver pauses the
 whole channel, 1 s to 300 s with full jitter. A refused notice waits by itself, 5 min to 1 h, and lets the later ones of
-its incident pass; when a new one of them arrives, it is tried once more before that.
+its incident pass; when a new one of them arrives, it is tried once more before that. Refused notices are not opened
+before their turn, so that however many they are, they hide none and fill no memory.
 """
 
 import logging
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from typing import Protocol
 
 from agent.core.delivery import Delivered, Delivery, Outcome, Receipt, Rejected, Retry
+from agent.core.model import Notice
 from agent.core.words import duration_text
 from agent.notifiers import Notifier
 from agent.store import Pending, StoreError
@@ -26,6 +28,7 @@ IDLE_SECONDS = 60.0
 RECEIPT_PAUSE_SECONDS = 5.0
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 300.0
 SHORTEST_REFUSAL_SECONDS, LONGEST_REFUSAL_SECONDS = 300.0, 3600.0
+ABSENT = "the channel is no longer configured"
 
 Key = tuple[str, str]
 
@@ -33,8 +36,8 @@ Key = tuple[str, str]
 class Outbox(Protocol):
     """Where notices wait and receipts go: agent.store.Store."""
 
-    def pending(self, channel: str) -> list[Pending]:
-        """List what is committed and has no receipt of this channel, oldest first."""
+    def pending(self, channel: str, later: Collection[Key]) -> list[Pending]:
+        """List what is committed and has no receipt of this channel, oldest first, but for those in ``later``."""
         ...
 
     def write_receipt(self, pending: Pending, receipt: Receipt) -> None:
@@ -43,10 +46,11 @@ class Outbox(Protocol):
 
 
 class _Tries:
-    """What this process remembers of one notice; times are of the monotonic clock."""
+    """What this process remembers of one notice; times are of the monotonic clock, but for the notice's own ``at``."""
 
-    def __init__(self, seen: float) -> None:
+    def __init__(self, seen: float, at: datetime) -> None:
         self.seen = seen
+        self.at = at
         self.attempts = 0
         self.tried = float("-inf")
         self.refusals = 0
@@ -58,6 +62,7 @@ class Courier:
     """Brings the notices of one channel to their receiver.
 
     ``give_up_after`` is in seconds since the notice fell due, by the clock ``now`` (aware). ``random`` yields [0, 1).
+    ``trouble`` is why nothing can be delivered, where that is known before the first attempt.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class Courier:
         outbox: Outbox,
         *,
         give_up_after: float,
+        trouble: str | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(tz=UTC),
         random: Callable[[], float] = random.random,
@@ -81,7 +87,7 @@ class Courier:
         self._unwritten: dict[Key, tuple[Pending, Receipt]] = {}
         self._resume_at = float("-inf")
         self._failures = 0
-        self._trouble: str | None = None
+        self._trouble = trouble
         self._trouble_since: datetime | None = None
         self._said: set[str] = set()
         self._status: str | None = None
@@ -129,16 +135,44 @@ class Courier:
     def step(self) -> float:
         """Make at most one attempt; return the seconds until there is more to do, 60 at most."""
         try:
-            waiting = self._outbox.pending(self.name)
+            waiting, later = self._look()
         except OSError as error:
             delay = self._set_back(f"the state directory cannot be read: {error.strerror}")
             self._show()
             return delay
-        waiting = self._keep_books(waiting)
+        waiting = self._keep_books(waiting, later)
         waiting = [pending for pending in waiting if not self._gave_up(pending)]
         delay = self._attempt_next(waiting)
         self._show()
         return min(max(delay, 0.0), IDLE_SECONDS)
+
+    def _look(self) -> tuple[list[Pending], set[Key]]:
+        """Read what waits, and name the refused notices that were left unread."""
+        later = self._not_yet()
+        waiting = self._outbox.pending(self.name, later)
+        arrived = {p.incident_id for p in waiting if (p.incident_id, p.file) not in self._tries}
+        if any(incident_id in arrived for incident_id, _ in later):
+            later = {key for key in later if key[0] not in arrived}
+            waiting = self._outbox.pending(self.name, later)
+        return waiting, later
+
+    def _not_yet(self) -> set[Key]:
+        """Name the refused notices whose turn it is not.
+
+        It is that of those to be given up, of those with something new behind them, and of one that is due.
+        """
+        now = self._monotonic()
+        news: dict[str, float] = {}
+        for (incident_id, _), tries in self._tries.items():
+            news[incident_id] = max(news.get(incident_id, tries.seen), tries.seen)
+        refused = {
+            key: tries
+            for key, tries in self._tries.items()
+            if tries.refusals and tries.tried >= news[key[0]] and not self._is_old(tries.at)
+        }
+        due = [key for key, tries in refused.items() if now >= tries.due]
+        first = min(due, key=lambda key: refused[key].tried, default=None)
+        return {key for key in refused if key != first}
 
     def _attempt_next(self, waiting: list[Pending]) -> float:
         now = self._monotonic()
@@ -148,7 +182,8 @@ class Courier:
             return self._resume_at - now
         chosen = self._choose(waiting, now)
         if chosen is None:
-            return min((self._of(p).due - now for p in waiting), default=IDLE_SECONDS)
+            dues = [tries.due - now for key, tries in self._tries.items() if key not in self._unwritten]
+            return min(dues, default=IDLE_SECONDS)
         tries = self._of(chosen)
         tries.attempts += 1
         delivery = self._notifier.notify(chosen.notice)
@@ -223,28 +258,34 @@ class Courier:
     def _gave_up(self, pending: Pending) -> bool:
         """Give a notice up when its time has passed, though never without any attempt after a start."""
         why = self._of(pending).why or self._trouble
-        if why is None or (self._now() - pending.notice.at).total_seconds() < self._give_up_after:
+        if why is None or not self._is_old(pending.notice.at):
             return False
         self.gave_up += 1
         self._log.error("%s: gave up %s of incident %s: %s", self.name, pending.notice.type, pending.incident_id, why)
         self._record(pending, "gave_up", why)
         return True
 
+    def _is_old(self, at: datetime) -> bool:
+        return (self._now() - at).total_seconds() >= self._give_up_after
+
     # --- books ------------------------------------------------------------------------------------------------------
 
     def _of(self, pending: Pending) -> _Tries:
         return self._tries[pending.incident_id, pending.file]
 
-    def _keep_books(self, waiting: list[Pending]) -> list[Pending]:
+    def _keep_books(self, waiting: list[Pending], later: set[Key]) -> list[Pending]:
         """Take note of what is new and forget what is gone; write the receipts that could not be written before."""
-        keys = {(pending.incident_id, pending.file) for pending in waiting}
         now = self._monotonic()
-        self._tries = {key: self._tries.get(key) or _Tries(now) for key in keys}
-        self._unwritten = {key: kept for key, kept in self._unwritten.items() if key in keys}
+        kept_in_mind = {key: self._tries[key] for key in later}
+        for pending in waiting:
+            key = (pending.incident_id, pending.file)
+            kept_in_mind[key] = self._tries.get(key) or _Tries(now, pending.notice.at)
+        self._tries = kept_in_mind
+        self._unwritten = {key: kept for key, kept in self._unwritten.items() if key in self._tries}
         settled = set(self._unwritten)
         for kept in list(self._unwritten.values()):
             self._write(*kept)
-        if not waiting:
+        if not self._tries:
             self._end_trouble()
         return [pending for pending in waiting if (pending.incident_id, pending.file) not in settled]
 
@@ -279,3 +320,20 @@ class Courier:
             return
         since = self._trouble_since.astimezone().strftime("%H:%M")
         self._status = f"{self.name}: {len(self._tries)} waiting, {self._trouble} since {since}"
+
+
+class _Nobody:
+    """Stands where a channel was that is no longer configured."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def notify(self, notice: Notice) -> Delivery:
+        """Deliver nothing."""
+        del notice
+        return Rejected(why=ABSENT)
+
+
+def absent(name: str, outbox: Outbox) -> Courier:
+    """Make the courier of a channel that is no longer configured: it gives up, without an attempt, what is owed."""
+    return Courier(_Nobody(name), outbox, give_up_after=float("-inf"), trouble=ABSENT)

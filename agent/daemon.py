@@ -9,7 +9,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 
@@ -20,7 +20,7 @@ from agent.config import channels
 from agent.core.kmsg import Detector
 from agent.core.model import LogRecord, Snapshot
 from agent.core.settings import Settings, SourceSettings
-from agent.courier import Courier
+from agent.courier import Courier, absent
 from agent.following import Source, describe, local_now, merge, open_source, portions
 from agent.notifiers import ChannelError, build
 from agent.recorder import Decided, Recorder
@@ -37,6 +37,9 @@ METRICS_SPACING = timedelta(minutes=1)
 STOP_SECONDS = 1.5
 # A POST may take its whole deadline; a courier silent for longer than this is stuck, and systemd shall know.
 COURIER_PATIENCE_SECONDS = 90.0
+UNSAVED = "the position cannot be saved"
+# At this time no incident is old.
+EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 class Daemon:
@@ -56,6 +59,10 @@ class Daemon:
         self._now = now
         self._channels = channels(settings)
         self._notifiers = [build(channel) for channel in self._channels]
+        self._troubles: set[str] = set()
+        # Before anything is written: where a full disk ended the process before us, this makes room. Nothing goes by
+        # its age yet, since the clock of a host that boots may be wrong.
+        self._prune(EPOCH)
         self._recorder = Recorder(
             store,
             quiet_seconds=settings.incident.quiet_seconds,
@@ -67,7 +74,6 @@ class Daemon:
         )
         self._source = open_source(settings.source, self._recorder.resume.cursor, now)
         self._detector = self._informed_detector()
-        self._troubles: set[str] = set()
         self._couriers: list[Courier] = []
         self._leaving: list[Courier] = []
         self._saved_at = self._pruned_at = self._measured_at = now()
@@ -152,15 +158,14 @@ class Daemon:
         self._saved_at = now
         kept = self._recorder.resume
         cursor = merge(kept.cursor, self._source.position())
-        if cursor != kept.cursor or kept.generation == 0:
-            with self._trouble("the position cannot be saved"):
+        if cursor != kept.cursor or kept.generation == 0 or UNSAVED in self._troubles:
+            with self._trouble(UNSAVED):
                 # Without it a restart reads a little more again; that is no reason to stop watching now.
                 self._recorder.save_position(cursor)
 
     def _prune(self, now: datetime) -> None:
-        """Apply retention, with the position on its own first: the incident that holds it may be the one to go."""
+        """Apply retention; it needs no space, and spares the incident that holds the newest position."""
         with self._trouble("retention cannot be applied"):
-            self._recorder.save_position(self._recorder.resume.cursor)
             for incident_id in self._store.prune(now):
                 log.info("incident %s removed: retention", incident_id)
 
@@ -206,6 +211,8 @@ class Daemon:
             Courier(notifier, self._store, give_up_after=channel.give_up_after)
             for notifier, channel in zip(self._notifiers, self._channels, strict=True)
         ]
+        gone = self._store.owing() - {channel.name for channel in self._channels}
+        couriers += [absent(name, self._store) for name in sorted(gone)]
         for courier in couriers:
             courier.start()
         return couriers

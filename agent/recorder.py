@@ -35,7 +35,7 @@ Decided = tuple[LogRecord, Event]
 
 
 class Recorder:
-    """Holds the one open incident and the samples of the last hour."""
+    """Holds the one open incident; the samples around it are the sampler's."""
 
     def __init__(
         self,
@@ -151,8 +151,12 @@ class Recorder:
 
     def save_position(self, cursor: Cursor) -> None:
         """Write cursor.json; only right while nothing is ``dirty``."""
-        self.resume = Resume(generation=self.resume.generation + 1, cursor=cursor)
-        self._store.save_cursor(self.resume)
+        resume = Resume(generation=self.resume.generation + 1, cursor=cursor)
+        # Its number is used up even where the write fails: after an fsync that failed the file may be there, and an
+        # incident of the same number would be held against it.
+        self.resume = replace(self.resume, generation=resume.generation)
+        self._store.save_cursor(resume)
+        self.resume = resume
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -204,7 +208,7 @@ class Recorder:
         known = event.kind in self._open.incident.events
         incident = folding.fold(self._open.incident, event, at)
         spaced = snapshot.taken_at - self._open.snapshot_at >= SNAPSHOT_SPACING
-        if (spaced or not known) and event.kind != "suppressed" and len(incident.snapshots) < SNAPSHOTS_AT_MOST:
+        if (spaced or not known) and event.kind != "suppressed":
             incident = self._keep(incident, snapshot)
             self._open = self._open._replace(
                 snapshot=snapshot,
@@ -251,6 +255,10 @@ class Recorder:
         self._open = self._open._replace(incident=incident, follow_ups=left, dirty=True)
 
     def _keep(self, incident: Incident, snapshot: Snapshot) -> Incident:
+        if len(incident.snapshots) >= SNAPSHOTS_AT_MOST:
+            # The newest gives way: evidence stays bounded, and what is judged is never older than the events.
+            self._store.amend_snapshot(incident.id, incident.snapshots[-1], snapshot)
+            return incident
         name = self._store.write_snapshot(incident.id, len(incident.snapshots) + 1, snapshot)
         return replace(incident, snapshots=(*incident.snapshots, name))
 

@@ -24,7 +24,7 @@ THIN_SPACING = timedelta(minutes=5)
 
 
 class Sampler:
-    """Holds the samples of ninety days, ever fewer as they grow old, and what they warn of."""
+    """Holds the samples of thirty days, ever fewer as they grow old, and what they warn of."""
 
     def __init__(self, store: Store, now: Callable[[], datetime], proc_root: Path) -> None:
         self.pressure: Pressure | None = None

@@ -1,12 +1,10 @@
-r"""Tell systemd how the service is: sd_notify(3), sd_watchdog_enabled(3).
+r"""Tell systemd how the service is: sd_notify(3).
 
     READY=1                                 STOPPING=1
     WATCHDOG=1\nSTATUS=following the journal; no incident yet
 
 Without $NOTIFY_SOCKET, or without systemd-python, nobody asked and nothing is said.
 """
-
-import os
 
 try:
     from systemd.daemon import notify as send
@@ -25,11 +23,3 @@ def notify(state: str) -> bool:
         return bool(send(state))
     except OSError:
         return False
-
-
-def watchdog_seconds() -> float | None:
-    """Tell within how many seconds systemd wants to hear ``WATCHDOG=1``; None when it does not wait for it."""
-    usec, pid = os.environ.get("WATCHDOG_USEC", ""), os.environ.get("WATCHDOG_PID", "")
-    if not usec.isdecimal() or int(usec) == 0 or (pid and pid != str(os.getpid())):
-        return None
-    return int(usec) / 1_000_000

@@ -1,6 +1,6 @@
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from agent.core.delivery import Delivered, Delivery, Receipt, Rejected, Retry
 from agent.core.incident import open_incident
 from agent.core.model import Diagnosis, Event, Notice, Snapshot
-from agent.courier import Courier
+from agent.courier import Courier, absent
 from agent.store import Pending, Store, StoreError
 
 START = datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC)
@@ -38,6 +38,8 @@ class Box:
         self.clock = clock
         self.waiting: list[Pending] = []
         self.receipts: list[Receipt] = []
+        self.at_most = 64
+        self.most_opened = 0
         self.write_error: Exception | None = None
         self.read_error: OSError | None = None
 
@@ -46,11 +48,13 @@ class Box:
         notice = Notice(id=f"{incident_id}/{file}", type="sockmem.test", at=at, reason="", channels=("ops",), data=None)
         self.waiting.append(Pending(incident_id, file, notice))
 
-    def pending(self, channel: str) -> list[Pending]:
+    def pending(self, channel: str, later: Collection[tuple[str, str]]) -> list[Pending]:
         assert "ops" == channel
         if self.read_error:
             raise self.read_error
-        return list(self.waiting)
+        waiting = [pending for pending in self.waiting if (pending.incident_id, pending.file) not in later]
+        self.most_opened = max(self.most_opened, len(waiting))
+        return waiting[: self.at_most]
 
     def write_receipt(self, pending: Pending, receipt: Receipt) -> None:
         if self.write_error:
@@ -310,6 +314,19 @@ def test_before_resolved_goes_out_a_refused_opened_gets_another_chance() -> None
     assert ["a/notice-001", "a/notice-002"] == [receipt.notice for receipt in world.box.receipts]
 
 
+def test_the_other_chance_outlasts_a_pause_of_the_channel() -> None:
+    world = World()
+    world.receiver.say("a/notice-001", [Rejected(why="HTTP 404")])
+    world.box.put("a", "notice-001")
+    world.courier.step()
+    world.clock.seconds += 0.5
+    world.box.put("a", "notice-002")
+    assert world.courier.step() > 0.0
+    world.run(10)
+
+    assert ["a/notice-001", "a/notice-002"] == [receipt.notice for receipt in world.box.receipts]
+
+
 def test_that_other_chance_is_one_only() -> None:
     world = World()
     world.receiver.say("a/notice-001", [Rejected(why="HTTP 400")] * 100)
@@ -321,6 +338,57 @@ def test_that_other_chance_is_one_only() -> None:
     world.run(10)
 
     assert ["a/notice-001", "a/notice-002"] == world.receiver.calls
+
+
+def test_refused_notices_hide_no_newer_one_however_many_they_are() -> None:
+    world = World()
+    for number in range(100):
+        world.box.put(f"i{number:03}")
+        world.receiver.say(f"i{number:03}/notice-001", [Rejected(why="HTTP 400")] * 1000)
+    world.run(40_000)  # Their turns come faster than they can be tried: 64 of them are due at any time.
+    refused = set(world.receiver.calls)
+    world.box.put("new")
+    world.run(300)
+
+    assert 100 == len(refused)
+    assert ["new/notice-001"] == [receipt.notice for receipt in world.box.receipts]
+
+
+def test_all_refused_notices_are_given_up_when_their_time_has_passed() -> None:
+    world = World(give_up_after=20_000)
+    world.receiver.otherwise = Rejected(why="HTTP 400")
+    for number in range(70):
+        world.box.put(f"i{number:03}")
+    world.run(20_200)
+
+    assert ["gave_up"] * 70 == [receipt.outcome for receipt in world.box.receipts]
+    assert [] == world.box.waiting
+
+
+def test_refused_notices_that_wait_are_not_opened() -> None:
+    world = World()
+    world.receiver.otherwise = Rejected(why="HTTP 404")
+    for number in range(5):
+        world.box.put(f"i{number}")
+    world.run(200)
+    world.box.most_opened = 0
+    world.run(60)
+
+    assert 0 == world.box.most_opened
+    assert "ops: 5 waiting" in (world.courier.status() or "")
+
+
+def test_a_channel_that_is_no_longer_configured_gives_up_what_it_owes() -> None:
+    world = World()
+    world.box.put("a")
+    world.box.put("b")
+    courier = absent("ops", world.box)
+    courier.step()
+
+    assert [("gave_up", 0, "the channel is no longer configured")] * 2 == [
+        (receipt.outcome, receipt.attempts, receipt.detail) for receipt in world.box.receipts
+    ]
+    assert 2 == courier.gave_up
 
 
 # --- given up -------------------------------------------------------------------------------------------------------

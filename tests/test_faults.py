@@ -3,12 +3,15 @@
 import contextlib
 import errno
 import os
+import subprocess
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from agent.core.settings import IncidentSettings, Settings, SourceSettings, StoreSettings
+from agent.courier import Courier
 from agent.daemon import Daemon
+from agent.notifiers.stdout import StdoutNotifier
 from agent.store import Store, StoreError
 
 TEXTS = ["TCP: too many orphaned sockets"] * 4 + ["TCP: out of memory -- consider tuning tcp_mem"] * 3
@@ -25,13 +28,13 @@ def make_daemon(tmp_path, proc_root):
             for number, text in enumerate(TEXTS):
                 stamp = (FIRST + timedelta(minutes=20 * incident, seconds=number)).isoformat()
                 file.write(f"{stamp} web1 kernel: [{number:5}.000001] {text}\n{stamp} web1 cron[1]: ordinary\n")
-    settings = Settings(
-        source=SourceSettings(kind="file", paths=(str(log),), start="beginning"),
-        store=StoreSettings(min_free_bytes=0),
-        incident=IncidentSettings(pressure=False),
-    )
 
-    def make() -> Daemon:
+    def make(min_free_bytes: int = 0) -> Daemon:
+        settings = Settings(
+            source=SourceSettings(kind="file", paths=(str(log),), start="beginning"),
+            store=StoreSettings(min_free_bytes=min_free_bytes),
+            incident=IncidentSettings(pressure=False),
+        )
         store = Store(tmp_path / "state", settings.store)
         os.close(store.open_for_writing())
         return Daemon(settings, store, proc_root=proc_root)
@@ -96,3 +99,50 @@ def test_nothing_is_lost_or_counted_twice_wherever_the_disk_fails(make_daemon, t
         events = [store.load(i).events for i in store.ids()]
         assert [{"too_many_orphans": 4, "tcp_mem": 3}] * INCIDENTS == events, fail_at
         assert [] == list((tmp_path / "state").rglob(".*.new")), fail_at
+
+
+def test_a_position_that_could_not_be_saved_is_saved_later_though_the_log_is_quiet(make_daemon, tmp_path, monkeypatch):
+    daemon = make_daemon()
+    daemon.turn()
+    with monkeypatch.context() as patch:
+        patch.setattr(daemon._store, "save_cursor", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full", "c")))
+        daemon._save_position()
+    assert "the position cannot be saved" in daemon.status()
+    daemon._save_position()
+
+    assert "the position cannot be saved" not in daemon.status()
+    saved = Store(tmp_path / "state").newest_commit()[0].cursor.files
+    assert [(tmp_path / "messages").stat().st_size] == [each.offset for each in saved.values()]
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """Make a state directory on a file system of 1 MiB."""
+    place = tmp_path / "state"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], check=False)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_a_start_on_a_full_disk_makes_room_by_retention_and_records_what_was_said(make_daemon, full_disk, tmp_path):
+    run(make_daemon())
+    store = Store(full_disk)
+    courier = Courier(StdoutNotifier("stdout"), store, give_up_after=60)
+    while store.pending("stdout"):
+        courier.step()
+    before = store.ids()
+    with (tmp_path / "messages").open("a") as log:
+        log.write(f"{(FIRST + timedelta(hours=5)).isoformat()} web1 kernel: [99.000001] {TEXTS[0]}\n")
+    with contextlib.suppress(OSError), (full_disk / "somebody-elses").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(bytes(4096))
+    with pytest.raises(OSError, match="No space left"):
+        run(make_daemon())
+    run(make_daemon(min_free_bytes=200_000))
+
+    assert before[-1] in store.ids()
+    assert before[0] not in store.ids()
+    assert {"too_many_orphans": 1} == store.load(store.resolve("last")).events

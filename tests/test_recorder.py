@@ -1,3 +1,4 @@
+import errno
 from datetime import timedelta
 
 import pytest
@@ -7,7 +8,7 @@ from agent import recorder as module
 from agent.core import incident as folding
 from agent.core.model import Notice
 from agent.core.settings import StoreSettings
-from agent.recorder import Recorder
+from agent.recorder import SNAPSHOTS_AT_MOST, Recorder
 from agent.store import Store, read_around
 
 
@@ -196,6 +197,64 @@ def test_a_storm_makes_three_notifications_and_few_snapshots(store, make_recorde
     assert 48_000 == incident.suppressed_at_least
     assert ["opened", "updated", "resolved"] == told(store)
     assert len(incident.snapshots) <= 10
+
+
+def test_after_an_hour_of_lines_what_is_judged_is_still_fresh(store, make_recorder, make_decided, clock, proc_root):
+    recorder = make_recorder()
+    for minute in range(90):
+        clock.advance(61)
+        write_proc(proc_root, orphan=8_000 + minute, inuse=20 + minute)
+        recorder.handle([make_decided(offset=minute)], recorder.look())
+        clock.advance(2)
+        recorder.tick()
+    recorder.flush()
+    clock.advance(61)
+    recorder.handle([make_decided(offset=90)], recorder.look())
+    incident = store.load(store.resolve("last"))
+    snapshots = store.snapshots(incident.id)
+    assert clock.time == snapshots[-1].taken_at
+    run_for(recorder, clock, 2)
+    snapshots = store.snapshots(incident.id)
+
+    assert SNAPSHOTS_AT_MOST == len(incident.snapshots) == len(list(store.path(incident.id).glob("snapshot-*")))
+    assert sorted(snapshots, key=lambda snapshot: snapshot.taken_at) == snapshots
+    assert 8_089 == snapshots[-1].sockstat.tcp.orphan
+    assert snapshots[-1].sockets is not None
+    assert clock.time - snapshots[-1].taken_at < timedelta(minutes=1)
+    assert 8_089 == incident.diagnosis.mechanism.orphan
+
+
+def test_a_position_that_could_not_be_written_is_none(store, make_recorder, make_decided, monkeypatch):
+    recorder = make_recorder()
+    decided = make_decided()
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "save_cursor", fail)
+        with pytest.raises(OSError, match="No space"):
+            recorder.save_position(decided[0].cursor)
+    assert {} == recorder.resume.cursor.files
+
+    recorder.save_position(decided[0].cursor)
+    assert recorder.resume == store.newest_commit()[0]
+    assert recorder.resume.cursor == decided[0].cursor
+
+
+def test_a_position_that_is_there_though_its_fsync_failed_takes_nothing_back(
+    store, make_recorder, make_decided, monkeypatch
+):
+    recorder = make_recorder()
+    really = store.save_cursor
+    cursor = make_decided()[0].cursor
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "save_cursor", lambda resume: (really(resume), fail()))
+        with pytest.raises(OSError, match="No space"):
+            recorder.save_position(cursor)
+    recorder.handle([make_decided(offset=200)], recorder.look())
+
+    assert 200 == store.newest_commit()[0].cursor.files["/var/log/messages"].offset
+
+
+def fail(*_) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", "cursor.json")
 
 
 def test_both_causes_in_one_burst_are_one_incident_that_is_told_again(store, make_recorder, make_decided, clock):

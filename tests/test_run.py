@@ -137,6 +137,29 @@ def test_a_dead_receiver_delays_nothing_and_is_told_later(agent, log_file, https
     assert "secret-token" not in agent.said()
 
 
+def test_what_a_channel_owes_that_is_no_longer_configured_is_given_up_and_said(agent, log_file, unused_port):
+    config = agent.config.read_text()
+    channel = '[[notify]]\nname = "{}"\ntype = "webhook"\nurl = "http://127.0.0.1:{}/hook"\n'
+    agent.config.write_text(config + channel.format("ops", unused_port) + channel.format("old", unused_port))
+    agent.start()
+    append(log_file)
+    wait_for("the trouble to be told", lambda: "ops: not delivered" in agent.said())
+    agent.config.write_text(config + channel.format("old", unused_port))
+    agent.signal(signal.SIGHUP)
+    wait_for("the reload", lambda: "ops: gave up" in agent.said())
+    assert "old: gave up" not in agent.said()
+    agent.kill()
+    agent.config.write_text(config)
+    agent.start()
+    wait_for("the start", lambda: "old: gave up" in agent.said())
+
+    assert 0 == agent.stop()
+    ((_, notice, receipts),) = agent.store.notices(agent.store.resolve("last"))
+    assert {"ops", "old"} == set(notice.channels)
+    assert {("gave_up", "the channel is no longer configured")} == {(r.outcome, r.detail) for r in receipts.values()}
+    assert 1 == agent.said().count("ops: gave up")
+
+
 @pytest.fixture
 def unused_port():
     with socket.socket() as probe:

@@ -3,10 +3,14 @@
 from datetime import timedelta
 
 import pytest
+from harness import write_proc
 
+from agent.core.diagnose import diagnose
+from agent.core.gauge import sample_of
 from agent.core.model import Sample
 from agent.core.settings import Settings, SourceSettings, StoreSettings
 from agent.daemon import Daemon
+from agent.probe import take_snapshot
 from agent.sampler import Sampler
 from agent.store import Store
 
@@ -21,7 +25,7 @@ def store(tmp_path):
 def fill(store, clock, hours):
     """Write a sample a minute up to now."""
     for minutes in range(hours * 60, 0, -1):
-        store.append_sample(Sample(at=clock.time - timedelta(minutes=minutes), orphan=minutes, mem=7))
+        store.samples.append(Sample(at=clock.time - timedelta(minutes=minutes), orphan=minutes, mem=7))
 
 
 def test_a_clock_a_year_ahead_for_one_tick_takes_nothing_from_memory(store, clock, proc_root):
@@ -79,3 +83,27 @@ def test_a_service_whose_clock_is_set_a_year_ahead_keeps_its_history(store, cloc
     # What two days do not keep goes, with a clock that runs on.
     assert within < before
     assert within < {path.name for path in store.samples.directory.iterdir()}
+
+
+def test_what_is_killed_just_after_a_sample_is_counted_from_it(store, clock, proc_root, make_decided):
+    sampler = Sampler(store, clock, proc_root)
+    write_proc(proc_root, orphan=8100, aborts=7)
+    sampler.tick(clock.time)
+    _, event = make_decided(at=clock.advance(0.45))
+    write_proc(proc_root, orphan=8190, aborts=407)
+    snapshot = take_snapshot(proc_root, clock.advance(0.05), "event")
+    sampler.remember(sample_of(snapshot))
+    diagnosis = diagnose(snapshot, (event,), sampler.history)
+
+    assert 1 == len(sampler.history)
+    assert 8190 == sampler.newest.orphan
+    assert ("orphans", "certain") == (diagnosis.cause, diagnosis.confidence)
+    assert not {"counters_contradict"} & {finding.claim for finding in diagnosis.findings}
+
+
+def test_a_sample_without_counters_takes_those_of_the_snapshot(store, clock, proc_root):
+    sampler = Sampler(store, clock, proc_root)
+    sampler.remember(Sample(at=clock.time, orphan=1))
+    sampler.remember(Sample(at=clock.advance(0.2), counters={"TCPAbortOnMemory": 5}))
+
+    assert {"TCPAbortOnMemory": 5} == sampler.newest.counters

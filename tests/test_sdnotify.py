@@ -1,6 +1,5 @@
 """sd_notify to a real datagram socket, and its silence where nobody listens."""
 
-import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,24 +56,3 @@ def test_without_systemd_python_nothing_is_said(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
 
     assert not sdnotify.notify("READY=1")
-
-
-@pytest.mark.parametrize(
-    ("usec", "pid", "expected"),
-    [
-        ("60000000", "", 60.0),
-        ("60000000", "OURS", 60.0),
-        ("60000000", "1", None),
-        ("", "", None),
-        ("0", "", None),
-        ("soon", "", None),
-        ("-5", "", None),
-    ],
-)
-def test_the_watchdog_interval_is_ours_alone(
-    monkeypatch: pytest.MonkeyPatch, usec: str, pid: str, expected: float | None
-) -> None:
-    monkeypatch.setenv("WATCHDOG_USEC", usec)
-    monkeypatch.setenv("WATCHDOG_PID", pid.replace("OURS", str(os.getpid())))
-
-    assert sdnotify.watchdog_seconds() == expected

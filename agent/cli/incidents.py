@@ -32,7 +32,6 @@ from agent.core.words import count_text, printable
 from agent.store import Store
 
 FILE_MODE = 0o640
-ID_HELP = "ID is an incident's id, any beginning of it that is unambiguous, or `last`."
 
 
 @click.group(name="incidents", epilog="Example: sockmem-agent incidents show last")

@@ -50,7 +50,6 @@ _SLASH_24 = int.from_bytes(b"\xff\xff\xff\0", sys.byteorder)
 # Of an IPv4 address all 4 bytes; of an IPv6 address the upper half, and the last 4 bytes for a v4-mapped one. A
 # field of no bytes keeps both shapes equal.
 _FIXED = {AF_INET: "=Q9xHBHH16x0sI12x16xII4xI", AF_INET6: "=Q9xHBHH16xQ4xI16xII4xI"}
-_CGROUP_FIELDS, _NO_CGROUP_FIELDS, _MEMORY_FIELDS = "IQ", "0s0s", "II12xiI"
 
 
 class End(NamedTuple):

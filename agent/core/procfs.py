@@ -139,15 +139,6 @@ def parse_uptime(text: str, file: str = "uptime") -> float:
     return _decimal((line.split() or [""])[0], line, file)
 
 
-def parse_stat_btime(text: str, file: str = "stat") -> int | None:
-    """Read the moment of boot, ``btime`` of /proc/stat, in seconds since the epoch."""
-    for line in text.split("\n"):
-        key, _, value = line.partition(" ")
-        if key == "btime":
-            return _integer(value.strip(), line, file)
-    return None
-
-
 def parse_stat_cpus(text: str) -> int | None:
     """Count the ``cpuN`` lines of /proc/stat: the CPUs online."""
     return sum(re.match(r"cpu[0-9]", line) is not None for line in text.split("\n")) or None

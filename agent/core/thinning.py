@@ -82,11 +82,6 @@ def extremes(samples: Iterable[Sample], seconds: int) -> list[Sample]:
     return found
 
 
-def is_reset(before: Sample, after: Sample) -> bool:
-    """Tell whether the counters of two neighbours cannot be subtracted: a reboot, or a counter that began anew."""
-    return _is_reboot(before, after) or _is_fall(before, after)
-
-
 def second_of(at: datetime) -> float:
     """Turn a moment into seconds since the epoch; one without a zone is taken as UTC."""
     return at.timestamp() if at.tzinfo else at.replace(tzinfo=UTC).timestamp()

@@ -11,7 +11,7 @@ of the rise counts, from the last reading at 70 % of the peak to the first at 90
     within minutes    within 10 min, the peak just reached          a pool that fills up
 
 The last hour is asked first; where it is flat, or begins in the middle of a growth, the six hours before the event, two
-days, two weeks and three months, in which the samples are ever fewer (core.thinning).
+days, two weeks and thirty days, in which the samples are ever fewer (core.thinning).
 
 A history that is flat, or has a hole where the rise was, shows nothing, and nothing is said.
 """
@@ -44,7 +44,7 @@ _LEAST_PART = 0.15
 _LAST_THIRD = 0.6
 _HOUR = 3600.0
 # What the last hour does not show is looked for in the longer times that the thinned history still has.
-_SPANS = (_HOUR, 6 * _HOUR, 48 * _HOUR, 14 * 24 * _HOUR, 90 * 24 * _HOUR)
+_SPANS = (_HOUR, 6 * _HOUR, 48 * _HOUR, 14 * 24 * _HOUR, 30 * 24 * _HOUR)
 _STEP = 6
 _NEAR_BEGIN = 0.2
 

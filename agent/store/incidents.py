@@ -8,7 +8,8 @@ it again by its id.
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -41,6 +42,12 @@ class Pending(NamedTuple):
     incident_id: str
     file: str
     notice: Notice
+
+
+class _Addressed(msgspec.Struct):
+    """The little of a notice that is needed to find who owes it."""
+
+    channels: tuple[str, ...]
 
 
 class _Commit(msgspec.Struct):
@@ -122,22 +129,21 @@ class Store:
             found.append((stem, notice, receipts))
         return found
 
-    def pending(self, channel: str) -> list[Pending]:
+    def pending(self, channel: str, later: Collection[tuple[str, str]] = ()) -> list[Pending]:
         """List the committed notices that this channel owes and has no receipt for, oldest first.
 
         A look at the names alone decides for an incident that is told: only what is left is opened, and of a long
-        backlog only the beginning, since a channel sends one after the other.
+        backlog only the beginning, since a channel sends one after the other. ``later`` names, by incident and file,
+        those that are passed over: they are not opened and do not count.
         """
         found: list[Pending] = []
         for incident_id in sorted(self.names()):
             if len(found) >= OWED_AT_MOST:
                 break
-            try:
-                names = {entry.name for entry in os.scandir(self.path(incident_id))}
-            except FileNotFoundError:
-                continue  # Pruned by the main thread since it was listed.
-            stems = sorted(n.removesuffix(".json") for n in names if n.startswith("notice-") and n.count(".") == 1)
-            open_stems = [s for s in stems if f"{s}.{channel}.json" not in names]
+            names = self._files(incident_id)
+            open_stems = [
+                s for s in _stems(names) if f"{s}.{channel}.json" not in names and (incident_id, s) not in later
+            ]
             if INCIDENT not in names or not open_stems:
                 continue
             try:
@@ -149,6 +155,19 @@ class Store:
             except StoreError:
                 continue  # Told by broken() at every start; one bad file must not stop the others.
         return sorted(found, key=lambda p: p.notice.at)
+
+    def owing(self) -> set[str]:
+        """Name the channels that have no receipt for a notice they were to send, whether configured or not."""
+        found: set[str] = set()
+        for incident_id in self.names():
+            names = self._files(incident_id)
+            for stem in _stems(names):
+                try:
+                    channels = read_json(self.path(incident_id) / f"{stem}.json", _Addressed).channels
+                except StoreError:
+                    continue  # As above.
+                found.update(channel for channel in channels if f"{stem}.{channel}.json" not in names)
+        return found
 
     def broken(self) -> list[tuple[str, str]]:
         """List the directories that hold no readable incident, each with the reason."""
@@ -224,10 +243,6 @@ class Store:
         write_json(self.directory / "cursor.json", resume)
         sync_directory(self.directory)
 
-    def append_sample(self, sample: Sample) -> None:
-        """Add a sample to the history."""
-        self.samples.append(sample)
-
     # --- start and upkeep -------------------------------------------------------------------------------------------
 
     def newest_commit(self) -> tuple[Resume, Incident | None]:
@@ -261,6 +276,15 @@ class Store:
                 continue  # Told by broken() at every start.
         return None
 
+    def covered(self) -> int:
+        """Tell the newest generation that stays whatever retention removes: cursor.json's or the newest incident's."""
+        found: list[Resume | None] = []
+        with suppress(StoreError):
+            found.append(read_json(self.directory / "cursor.json", Resume))
+        with suppress(StoreError, IndexError):
+            found.append(read_json(self.path(self.ids()[-1]) / INCIDENT, _Commit).resume)
+        return max((resume.generation for resume in found if resume), default=0)
+
     def prune(self, now: datetime, *, dry_run: bool = False) -> list[str]:
         """Remove what retention no longer keeps, oldest first, and return the ids."""
         if not self._incidents.is_dir():
@@ -277,6 +301,12 @@ class Store:
         except FileNotFoundError:
             return []
 
+    def _files(self, incident_id: str) -> set[str]:
+        try:
+            return {entry.name for entry in os.scandir(self.path(incident_id))}
+        except FileNotFoundError:
+            return set()  # Pruned by the main thread since it was listed.
+
     def _receipt_path(self, incident_id: str, stem: str, channel: str) -> Path:
         return self.path(incident_id) / f"{stem}.{channel}.json"
 
@@ -286,3 +316,8 @@ class Store:
                 yield incident_id, read_json(self.path(incident_id) / INCIDENT, _Commit)
             except StoreError:
                 continue  # Told by broken() at every start; one bad file must not stop the service.
+
+
+def _stems(names: set[str]) -> list[str]:
+    """Name the notices among the files of an incident, without the ending."""
+    return sorted(name.removesuffix(".json") for name in names if name.startswith("notice-") and name.count(".") == 1)

@@ -170,7 +170,7 @@ def test_samples_of_the_service_are_used_where_they_can_be_read(state: Path, jud
     store = Store(state)
     os.close(store.open_for_writing())
     sample = Sample(at=datetime.now(UTC) - timedelta(seconds=30), orphan=3)
-    store.append_sample(sample)
+    store.samples.append(sample)
     run("--json")
 
     assert (sample,) == judged[0][2]
@@ -179,7 +179,7 @@ def test_samples_of_the_service_are_used_where_they_can_be_read(state: Path, jud
 def test_samples_of_this_host_say_nothing_of_a_tree(state: Path, tree: Path, judged: list[tuple[Any, ...]]) -> None:
     store = Store(state)
     os.close(store.open_for_writing())
-    store.append_sample(Sample(at=datetime.now(UTC), orphan=3))
+    store.samples.append(Sample(at=datetime.now(UTC), orphan=3))
     run("--proc-root", str(tree))
 
     assert () == judged[0][2]
@@ -241,7 +241,7 @@ def store_incident(state: Path, tree: Path, *, snapshots: bool = True) -> Incide
         snapshots=tuple(names) if snapshots else (),
     )
     store.commit(incident)
-    store.append_sample(Sample(at=NOW - timedelta(seconds=10), orphan=9))
+    store.samples.append(Sample(at=NOW - timedelta(seconds=10), orphan=9))
     return incident
 
 

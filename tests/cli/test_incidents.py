@@ -250,7 +250,7 @@ def test_show_draws_both_gauges_against_their_limits(
     keep()
     rise = [(-3000, 100, 1_000), (-2000, 8_000, 1_000), (-10, 16_000, 50_000), (300, 30, 1_000)]
     for seconds, orphan, mem in rise:
-        store.append_sample(Sample(at=clock.time + timedelta(seconds=seconds), orphan=orphan, mem=mem))
+        store.samples.append(Sample(at=clock.time + timedelta(seconds=seconds), orphan=orphan, mem=mem))
 
     lines = run("show", "last").stdout.splitlines()
 
@@ -309,7 +309,7 @@ def test_report_takes_its_charts_from_history(
     keep()
     before = run("report", "last", "--output", "-").stdout
     for seconds in range(-600, 0, 10):
-        store.append_sample(Sample(at=clock.time + timedelta(seconds=seconds), orphan=4_321, mem=1_000))
+        store.samples.append(Sample(at=clock.time + timedelta(seconds=seconds), orphan=4_321, mem=1_000))
 
     after = run("report", "last", "--output", "-").stdout
 
@@ -495,7 +495,7 @@ def test_show_draws_the_days_before_from_what_the_hours_have_left(
     keep()
     before = run("show", "last").stdout
     for hours in range(40, 2, -1):
-        store.append_sample(Sample(at=clock.time - timedelta(hours=hours), orphan=1_234, mem=1_000))
+        store.samples.append(Sample(at=clock.time - timedelta(hours=hours), orphan=1_234, mem=1_000))
     store.samples.keep_remains(clock.time)
     after = run("show", "last").stdout
 

@@ -240,15 +240,13 @@ def test_uptime_is_the_first_number() -> None:
     assert procfs.parse_uptime("12624150.31 98765.43\n") == pytest.approx(12624150.31)
 
 
-def test_stat_gives_boot_time_and_cpus() -> None:
+def test_stat_gives_the_cpus_online() -> None:
     text = "cpu  1 2 3\ncpu0 1 2 3\ncpu1 1 2 3\ncpu17 0 0 0\nintr 5\nbtime 1342000000\n"
 
-    assert 1342000000 == procfs.parse_stat_btime(text)
     assert 3 == procfs.parse_stat_cpus(text)
 
 
 def test_stat_without_the_lines_is_absent_not_zero() -> None:
-    assert procfs.parse_stat_btime("ctxt 5\n") is None
     assert procfs.parse_stat_cpus("cpu  1 2 3\n") is None
 
 
@@ -316,7 +314,6 @@ PARSERS: list[Callable[[str], Any]] = [
     procfs.parse_pressure,
     partial(procfs.parse_sysctl, file="x", count=3),
     procfs.parse_uptime,
-    procfs.parse_stat_btime,
     procfs.parse_stat_cpus,
     procfs.parse_memory_stat,
     partial(procfs.parse_word, file="x"),

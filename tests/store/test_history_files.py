@@ -25,7 +25,7 @@ def fill(store, clock, hours, *, step=600):
     start = clock.time - timedelta(hours=hours)
     for number in range(int(hours * 3600 / step)):
         at = start + timedelta(seconds=step * number)
-        store.append_sample(Sample(at=at, boot_id=BOOT, orphan=number, mem=7, counters={"TCPAbortOnMemory": number}))
+        store.samples.append(Sample(at=at, boot_id=BOOT, orphan=number, mem=7, counters={"TCPAbortOnMemory": number}))
 
 
 def names(store):
@@ -107,8 +107,8 @@ def test_torn_and_foreign_lines_of_a_day_are_passed_over(store, clock):
 
 def test_a_sample_without_units_takes_no_room_for_them(store, clock):
     share = UnitShare(name="nginx.service", sockets=1, orphans=0, bytes=0)
-    store.append_sample(Sample(at=clock.time, orphan=1))
-    store.append_sample(Sample(at=clock.advance(10), orphan=1, units=(share,)))
+    store.samples.append(Sample(at=clock.time, orphan=1))
+    store.samples.append(Sample(at=clock.advance(10), orphan=1, units=(share,)))
     lines = next((store.directory / "history").iterdir()).read_text().split()
 
     assert [False, True] == ["units" in line for line in lines]
@@ -154,7 +154,7 @@ def test_a_long_incident_is_kept_thinned_with_its_peak(store, clock):
 def grow(store, clock, minutes, peak=None):
     """Add a sample for each of these minutes of the hour; orphan is high in the one that is the peak."""
     for minute in minutes:
-        store.append_sample(Sample(at=clock.time.replace(minute=minute), orphan=60_000 if minute == peak else 10))
+        store.samples.append(Sample(at=clock.time.replace(minute=minute), orphan=60_000 if minute == peak else 10))
 
 
 def test_an_hour_that_went_on_after_it_was_kept_is_kept_anew_with_its_later_peak(store, clock):
@@ -180,7 +180,7 @@ def test_retention_goes_by_a_clock_only_when_samples_were_taken_a_day_before_it(
     assert clock.time == store.samples.believe(clock.time)
     assert clock.time + timedelta(hours=30) == store.samples.believe(clock.time + timedelta(hours=30))
     ahead = clock.time + timedelta(days=365)
-    store.append_sample(Sample(at=ahead, orphan=1))
+    store.samples.append(Sample(at=ahead, orphan=1))
     assert hour == store.samples.believe(ahead)
     store.prune(store.samples.believe(ahead))
     assert set(before) < set(names(store))
@@ -198,7 +198,7 @@ def test_a_write_that_is_cut_short_is_finished(store, clock, monkeypatch):
     whole = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: whole(descriptor, bytes(data)[:40]))
     for number in range(3):
-        store.append_sample(Sample(at=clock.advance(1), orphan=number))
+        store.samples.append(Sample(at=clock.advance(1), orphan=number))
     assert [0, 1, 2] == [sample.orphan for sample in store.history(clock.time - timedelta(hours=1), clock.time)]
 
 
@@ -213,9 +213,9 @@ def test_a_line_that_a_full_disk_cut_spoils_no_other(store, clock, monkeypatch):
 
     monkeypatch.setattr(os, "write", fill_up)
     with pytest.raises(OSError, match="No space"):
-        store.append_sample(Sample(at=clock.time, orphan=1))
+        store.samples.append(Sample(at=clock.time, orphan=1))
     monkeypatch.setattr(os, "write", whole)
-    store.append_sample(Sample(at=clock.advance(1), orphan=2))
+    store.samples.append(Sample(at=clock.advance(1), orphan=2))
 
     assert [2] == [sample.orphan for sample in store.history(clock.time - timedelta(hours=1), clock.time)]
 

@@ -12,6 +12,7 @@ from agent.core.delivery import Receipt
 from agent.core.model import Diagnosis, Incident, Notice, Sample, Snapshot
 from agent.core.settings import StoreSettings
 from agent.store import NoSuchIncident, Store, StoreError
+from agent.store.incidents import OWED_AT_MOST
 
 DIAGNOSIS = Diagnosis(cause="orphans", confidence="likely", summary="s")
 
@@ -230,21 +231,50 @@ def test_retention_by_free_space_removes_the_oldest(store, keep, clock):
     assert store.prune(clock.time) == ids[:1]
 
 
+def test_retention_spares_the_incident_that_alone_holds_the_newest_position(store, keep, clock):
+    old = keep(-400 * 86400, generation=9)
+    keep(generation=3)
+
+    assert [] == store.prune(clock.time)
+    store.save_cursor(Resume(generation=10, cursor=Cursor()))
+    assert store.prune(clock.time) == [old]
+    assert 10 == store.newest_commit()[0].generation
+
+
+def test_notices_that_are_passed_over_hide_no_newer_ones(store, keep):
+    ids = [keep(n * 1000, channels=("ops",)) for n in range(OWED_AT_MOST + 2)]
+    later = {(incident_id, "notice-001") for incident_id in ids[:OWED_AT_MOST]}
+
+    assert ids[:OWED_AT_MOST] == [p.incident_id for p in store.pending("ops")]
+    assert ids[OWED_AT_MOST:] == [p.incident_id for p in store.pending("ops", later)]
+
+
+def test_every_channel_that_owes_a_notice_is_named_whoever_is_configured(store, keep, clock):
+    keep(channels=("ops", "dev"))
+    (pending,) = store.pending("ops")
+    assert {"ops", "dev"} == store.owing()
+    store.write_receipt(
+        pending, Receipt(notice="msg", channel="ops", outcome="delivered", at=clock.time, attempts=1, detail="taken")
+    )
+
+    assert {"dev"} == store.owing()
+
+
 def test_history_survives_and_a_torn_line_is_passed_over(store, clock):
-    store.append_sample(Sample(at=clock.time, orphan=1))
+    store.samples.append(Sample(at=clock.time, orphan=1))
     path = next((store.directory / "history").iterdir())
     with path.open("ab") as file:
         file.write(b'{"at": "2026-11')
     again = Store(store.directory)
-    again.append_sample(Sample(at=clock.advance(10), orphan=2))
+    again.samples.append(Sample(at=clock.advance(10), orphan=2))
 
     assert [1, 2] == [s.orphan for s in again.history(clock.time - timedelta(hours=1), clock.time)]
     assert [2] == [s.orphan for s in again.history(clock.time, clock.time)]
 
 
 def test_history_is_bounded(store, clock):
-    store.append_sample(Sample(at=clock.time - timedelta(hours=50), orphan=1))
-    store.append_sample(Sample(at=clock.time, orphan=2))
+    store.samples.append(Sample(at=clock.time - timedelta(hours=50), orphan=1))
+    store.samples.append(Sample(at=clock.time, orphan=2))
     store.prune(clock.time)
 
     assert [2] == [s.orphan for s in store.history(clock.time - timedelta(hours=60), clock.time)]
