@@ -6,7 +6,9 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from agent.core import incident as folding
+from agent.core.culprits import ORPHANS_WORTH_NAMING
 from agent.core.model import Incident, Notice, Peak, Sample, Snapshot
+from agent.core.sockets import SocketTable
 from agent.store import Store, keep_samples
 
 log = logging.getLogger("sockmem-agent")
@@ -94,6 +96,12 @@ def take_up(store: Store, incident: Incident, now: datetime) -> Opened:
         told=notices[-1][1] if notices else None,
         dirty=False,
     )
+
+
+def has_missed_the_orphans(table: SocketTable | None, later: Snapshot) -> bool:
+    """Tell whether a dump saw less than half of the orphans that there are again: those of a storm come and go."""
+    orphan = later.sockstat.tcp.orphan if later.sockstat else None
+    return table is not None and orphan is not None and orphan >= ORPHANS_WORTH_NAMING and 2 * table.orphans < orphan
 
 
 def peak_around(incident: Incident, samples: Iterable[Sample], quiet: timedelta) -> Peak:

@@ -19,7 +19,16 @@ from agent.core.diagnose import diagnose
 from agent.core.gauge import sample_of
 from agent.core.growth import shares_of
 from agent.core.model import Diagnosis, Event, Incident, LogRecord, Pressure, Sample, Snapshot
-from agent.opened import ATTRIBUTION_DELAY, COMMIT_SPACING, Opened, begin, keep_window, peak_around, take_up
+from agent.opened import (
+    ATTRIBUTION_DELAY,
+    COMMIT_SPACING,
+    Opened,
+    begin,
+    has_missed_the_orphans,
+    keep_window,
+    peak_around,
+    take_up,
+)
 from agent.probe import Names, take_sample, take_snapshot, take_sockets
 from agent.sampler import Sampler
 from agent.store import Store, StoreError
@@ -241,6 +250,10 @@ class Recorder:
         # The orphans may be back at their limit by now: since 5.16 the kernel kills by a count of 100 ms ago, too far.
         self._sampler.remember(take_sample(self._proc_root, self._now()))
         table = take_sockets(self._proc_root, ATTRIBUTION_SECONDS, names=self._names)
+        seen = self._open.snapshot.sockets
+        if seen and table.orphans <= seen.orphans:
+            self._open = self._open._replace(attribute_at=None)
+            return
         snapshot = replace(self._open.snapshot, sockets=table)
         self._store.amend_snapshot(self._open.incident.id, self._open.snapshot_name, snapshot)
         self._sampler.name_units(shares_of(table))
@@ -253,6 +266,8 @@ class Recorder:
         left = tuple(at for at in self._open.follow_ups if at > now)
         incident = self._keep(self._open.incident, snapshot)
         self._open = self._open._replace(incident=incident, follow_ups=left, dirty=True)
+        if has_missed_the_orphans(self._open.snapshot.sockets, snapshot):
+            self._open = self._open._replace(attribute_at=now)
 
     def _keep(self, incident: Incident, snapshot: Snapshot) -> Incident:
         if len(incident.snapshots) >= SNAPSHOTS_AT_MOST:

@@ -8,6 +8,7 @@ from agent import recorder as module
 from agent.core import incident as folding
 from agent.core.model import Notice
 from agent.core.settings import StoreSettings
+from agent.core.sockets import SocketGroup, SocketTable, Tally
 from agent.recorder import SNAPSHOTS_AT_MOST, Recorder
 from agent.store import Store, read_around
 
@@ -34,6 +35,21 @@ def run_for(recorder: Recorder, clock, seconds: int) -> None:
     for _ in range(seconds):
         clock.advance(1)
         recorder.tick()
+
+
+@pytest.fixture
+def dumps(proc_root, monkeypatch):
+    """What the dumps of the sockets see, one after the other, while the gauge stands at 700 orphans."""
+    write_proc(proc_root, orphan=700)
+    tables: list[SocketTable] = []
+    monkeypatch.setattr(module, "take_sockets", lambda *_, **__: tables.pop(0))
+    return tables
+
+
+def orphans_of(unit: str, count: int) -> SocketTable:
+    tally = Tally(sockets=count, bytes=4096 * count)
+    group = SocketGroup(cgroup=7, port=8080, orphaned={"fin_wait1": tally} if count else {})
+    return SocketTable(groups=(group,), paths={1: "/", 7: f"/system.slice/{unit}.service"}, complete=True)
 
 
 def told(store: Store) -> list[str]:
@@ -400,6 +416,32 @@ def test_who_holds_the_sockets_is_asked_after_a_restart_where_nobody_was_asked_b
     run_for(again, clock, 3)
 
     assert store.snapshots(store.resolve("last"))[0].sockets is not None
+
+
+def test_who_holds_the_orphans_is_asked_again_where_the_first_dump_came_between_two_waves(
+    store, make_recorder, make_decided, clock, dumps
+):
+    dumps += [orphans_of("shop", 0), orphans_of("shop", 0), orphans_of("shop", 400), orphans_of("shop", 900)]
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    run_for(recorder, clock, 60)
+    incident = store.load(store.resolve("last"))
+
+    # At 1, 5 and 30 seconds: the third dump saw more than half, so the fourth was not asked for.
+    assert 1 == len(dumps)
+    assert ("shop.service", 400) == (incident.diagnosis.holders[0].unit, incident.diagnosis.holders[0].orphans)
+
+
+def test_a_dump_that_saw_fewer_orphans_does_not_replace_one_that_saw_more(
+    store, make_recorder, make_decided, clock, dumps
+):
+    dumps += [orphans_of("shop", 300), orphans_of("shop", 2), orphans_of("shop", 0)]
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    run_for(recorder, clock, 29)
+
+    assert [] == dumps
+    assert 300 == store.load(store.resolve("last")).diagnosis.holders[0].orphans
 
 
 def test_the_orphans_are_counted_again_when_it_is_asked_who_holds_them(

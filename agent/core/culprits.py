@@ -17,7 +17,7 @@ from agent.core.words import bytes_text, count_text
 
 _PORTS_SHOWN = 3
 # The least that anybody is named for: so many orphans, or this part of the memory that TCP may use.
-_ORPHANS_WORTH_NAMING = 16
+ORPHANS_WORTH_NAMING = 16
 _PART_WORTH_NAMING = 1 / 32
 # What systemd takes as a unit's name; anything else in a group's name is no unit that systemctl could show.
 _UNIT = re.compile(r"[A-Za-z0-9:_.@\\-]{1,250}\.(?:service|scope)")
@@ -82,7 +82,7 @@ def matters(holder: Holder, cause: Cause, limits_bytes: tuple[int, int, int] | N
     """Tell whether somebody holds enough to be named for it; ``limits_bytes`` is tcp_mem in bytes."""
     heavy = limits_bytes is not None and holder.bytes >= _PART_WORTH_NAMING * limits_bytes[2]
     if cause == "orphans":
-        return heavy or holder.orphans >= _ORPHANS_WORTH_NAMING
+        return heavy or holder.orphans >= ORPHANS_WORTH_NAMING
     return heavy or limits_bytes is None
 
 

@@ -178,3 +178,8 @@ class SocketTable(msgspec.Struct, frozen=True, kw_only=True):
     complete: bool = False
     cut_short: bool = False
     gaps: tuple[Gap, ...] = ()
+
+    @property
+    def orphans(self) -> int:
+        """How many orphans were seen, whoever they belong to."""
+        return sum(group.orphans for group in self.groups)

@@ -84,7 +84,7 @@ class Found:
         if unit:
             first = self.first_named(incident)
             assert unit == first["unit"]
-            assert first["orphans"] > 0
+            assert first["sockets"] > 0
             assert port in first["ports"]
 
     def check_penalty(self, incident: Json, shift: int, orphans: int, limit: int) -> None:

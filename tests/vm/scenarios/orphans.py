@@ -20,6 +20,7 @@ def act(rig):
 
 def check(found):
     incident = found.the_incident()
+    assert found.first_named(incident)["orphans"] > 0
     found.check_orphans(incident, unit="shop.service")
     assert incident["events"].get("tcp_mem", 0) == 0
     assert LIMIT == incident["diagnosis"]["mechanism"]["tcp_max_orphans"]

@@ -19,6 +19,7 @@ def act(rig):
 
 def check(found):
     incident = found.the_incident()
+    assert found.first_named(incident)["orphans"] > 0
     found.check_orphans(incident, unit="shop.service", shifts=(1,))
     found.check_penalty(incident, 1, ORPHANS, LIMIT)
     assert 0 < found.notes["killed"] <= ORPHANS // EVERY

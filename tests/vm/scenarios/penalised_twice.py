@@ -29,6 +29,7 @@ def act(rig):
 
 def check(found):
     incident = found.the_incident()
+    assert found.first_named(incident)["orphans"] > 0
     found.check_orphans(incident, unit="shop.service", shifts=(2,))
     found.check_penalty(incident, 2, ORPHANS, LIMIT)
     assert 0 < found.notes["killed"] <= ORPHANS // EVERY
