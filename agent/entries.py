@@ -21,11 +21,14 @@ PEEK_BYTES = 4096
 FIELDS_AT_MOST = 200
 FIELD_AT_MOST_BYTES = 4096
 _COMMENTS = re.compile(rb"\A(?:-- [^\n]*\n)*")
-_SPREAD_JSON = re.compile(rb"\s*\{\s*\n\s*\"")
+_SPREAD_JSON = re.compile(rb"\s*(?:\[\s*)?\{\s*\n\s*\"")
 _VERBOSE = re.compile(
     rb"[A-Z][a-z]{2} \d{4}-\d\d-\d\d [^\[\n]{8,40}\[s=[^\]\n]*;m=([0-9a-f]{1,16});t=([0-9a-f]{1,16});"
 )
-_FIELD = re.compile(rb"([A-Z_][A-Z0-9_]*)=(.*)", re.DOTALL)
+# -o verbose indents a field by four, and the further lines of its value by more.
+_FIELD = re.compile(rb"(?: {4})?([A-Z_][A-Z0-9_]*)=(.*)", re.DOTALL)
+# -o export writes a value of several lines, or with bytes that are no text, behind its size.
+_BINARY = re.compile(rb"[A-Z_][A-Z0-9_]*\r?\n")
 
 
 class Entries:
@@ -46,17 +49,26 @@ class Entries:
             self.read += 1
             text = line.strip()
             begins = text.endswith(b"{") and (is_json or text == b"{")
-            ends = text.startswith(b"}") if is_json else not text
+            ends = text.startswith(b"}") if is_json else not line.rstrip(b"\r\n")
             is_json |= begins
-            if ends or begins or _VERBOSE.match(text):
+            if ends or begins or _VERBOSE.match(line):
                 yield from self._whole(is_json=is_json)
             if ends or begins:
                 continue
-            if is_json and text[:1] not in {b"", b'"', b"]"}:
+            if not is_json and _BINARY.fullmatch(line):
+                self._pass_over_value()
+            elif is_json and text[:1] not in {b"", b'"', b"]"}:
                 yield self.read, line.rstrip(b"\r\n")  # A log of lines that begins with somebody's object.
             elif len(text) <= FIELD_AT_MOST_BYTES and len(self._entry) < FIELDS_AT_MOST:
-                self._entry.append((self.read, text))
+                self._entry.append((self.read, text if is_json else line.rstrip(b"\r\n")))
         yield from self._whole(is_json=is_json)
+
+    def _pass_over_value(self) -> None:
+        """Read to the end of a value that stands behind its size: 64 bits, the least first."""
+        left = int.from_bytes(self._stream.read(8), "little") + 1
+        while left > 0 and (part := self._stream.read(min(left, PEEK_BYTES))):
+            left -= len(part)
+            self.read += part.count(b"\n")
 
     def _whole(self, *, is_json: bool) -> Iterator[tuple[int, bytes]]:
         """Give the entry that has ended, if it holds a marker."""

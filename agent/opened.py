@@ -8,7 +8,6 @@ from typing import NamedTuple
 from agent.core import incident as folding
 from agent.core.culprits import ORPHANS_WORTH_NAMING
 from agent.core.model import Incident, Notice, Peak, Sample, Snapshot
-from agent.core.sockets import SocketTable
 from agent.store import Store, keep_samples
 
 log = logging.getLogger("sockmem-agent")
@@ -98,10 +97,16 @@ def take_up(store: Store, incident: Incident, now: datetime) -> Opened:
     )
 
 
-def has_missed_the_orphans(table: SocketTable | None, later: Snapshot) -> bool:
-    """Tell whether a dump saw less than half of the orphans that there are again: those of a storm come and go."""
+def has_missed_the_orphans(opened: Opened, later: Snapshot) -> bool:
+    """Tell whether orphans are the cause and the dump saw less than half of those that there are again.
+
+    The orphans of a storm come and go. Memory is held for longer, and whoever held it is not to be forgotten.
+    """
+    table = opened.snapshot.sockets
     orphan = later.sockstat.tcp.orphan if later.sockstat else None
-    return table is not None and orphan is not None and orphan >= ORPHANS_WORTH_NAMING and 2 * table.orphans < orphan
+    if opened.incident.cause != "orphans" or table is None or orphan is None:
+        return False
+    return orphan >= ORPHANS_WORTH_NAMING and 2 * table.orphans < orphan
 
 
 def peak_around(incident: Incident, samples: Iterable[Sample], quiet: timedelta) -> Peak:

@@ -251,7 +251,7 @@ class Recorder:
         self._sampler.remember(take_sample(self._proc_root, self._now()))
         table = take_sockets(self._proc_root, ATTRIBUTION_SECONDS, names=self._names)
         seen = self._open.snapshot.sockets
-        if seen and table.orphans <= seen.orphans:
+        if seen and (self._open.incident.cause != "orphans" or table.orphans <= seen.orphans):
             self._open = self._open._replace(attribute_at=None)
             return
         snapshot = replace(self._open.snapshot, sockets=table)
@@ -266,7 +266,7 @@ class Recorder:
         left = tuple(at for at in self._open.follow_ups if at > now)
         incident = self._keep(self._open.incident, snapshot)
         self._open = self._open._replace(incident=incident, follow_ups=left, dirty=True)
-        if has_missed_the_orphans(self._open.snapshot.sockets, snapshot):
+        if has_missed_the_orphans(self._open, snapshot):
             self._open = self._open._replace(attribute_at=now)
 
     def _keep(self, incident: Incident, snapshot: Snapshot) -> Incident:

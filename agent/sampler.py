@@ -30,7 +30,7 @@ class Sampler:
         self.pressure: Pressure | None = None
         self.due = self._thinned_at = now()
         self.survey = Survey(proc_root, self.due)
-        self._is_failing = False
+        self._is_failing = self._is_of_a_snapshot = False
         self._store = store
         self._proc_root = proc_root
         self._hour = _hour_of(self.due)
@@ -53,13 +53,13 @@ class Sampler:
         return self._samples[-1] if self._samples else None
 
     def remember(self, sample: Sample) -> None:
-        """Take in the gauges of a snapshot; of those within a second the highest are kept, and the first counters.
+        """Take in the gauges of a snapshot; of snapshots within a second the highest are kept, and the first counters.
 
-        A storm takes many snapshots, and must not push the time before it out of the history. A sample from just
-        before an event is what its counters are held against: with those of after it, nothing would have moved.
+        A storm takes many snapshots, and must not push the time before it out of the history. A sample that was taken
+        by the clock stays as it is: an event is held against the one before it.
         """
         last = self.newest
-        if last and timedelta(0) <= sample.at - last.at < timedelta(seconds=1):
+        if last and self._is_of_a_snapshot and timedelta(0) <= sample.at - last.at < timedelta(seconds=1):
             self._samples[-1] = replace(
                 sample,
                 at=last.at,
@@ -70,6 +70,7 @@ class Sampler:
             )
         else:
             self._samples.append(sample)
+            self._is_of_a_snapshot = True
 
     def name_units(self, units: tuple[UnitShare, ...]) -> None:
         """Add to the newest sample who held the sockets."""
@@ -90,6 +91,7 @@ class Sampler:
         self.due = now + timedelta(seconds=SAMPLE_SECONDS)
         sample = replace(take_sample(self._proc_root, now), units=self.survey.collect(now))
         self._samples.append(sample)
+        self._is_of_a_snapshot = False
         self._on_disk(lambda: self._store.samples.append(sample))
         if abs(now - self._thinned_at) >= THIN_SPACING:
             self._thinned_at = now

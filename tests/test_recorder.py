@@ -432,6 +432,18 @@ def test_who_holds_the_orphans_is_asked_again_where_the_first_dump_came_between_
     assert ("shop.service", 400) == (incident.diagnosis.holders[0].unit, incident.diagnosis.holders[0].orphans)
 
 
+def test_who_held_the_memory_is_not_forgotten_for_orphans_that_came_later(
+    store, make_recorder, make_decided, clock, dumps
+):
+    dumps += [orphans_of("exporter", 5), orphans_of("web", 300)]
+    recorder = make_recorder()
+    recorder.handle([make_decided("tcp_mem")], recorder.look())
+    run_for(recorder, clock, 60)
+
+    assert 1 == len(dumps)
+    assert "exporter.service" == store.load(store.resolve("last")).diagnosis.holders[0].unit
+
+
 def test_a_dump_that_saw_fewer_orphans_does_not_replace_one_that_saw_more(
     store, make_recorder, make_decided, clock, dumps
 ):

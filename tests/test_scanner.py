@@ -270,6 +270,30 @@ def test_a_spread_entry_is_the_kernels_where_its_own_fields_say_so(
     assert all(TEXT in each.line and "\n" not in each.line for each in records)
 
 
+QUOTED = (b"_TRANSPORT=kernel", b"SYSLOG_IDENTIFIER=kernel", b"MESSAGE=" + TEXT.encode(), b"")
+
+
+def test_what_a_message_of_several_lines_quotes_is_no_field_of_an_export(log: Callable[..., str]) -> None:
+    value = b"as seen:\n\n" + b"\n".join(QUOTED)
+    sized = b"MESSAGE\n" + len(value).to_bytes(8, "little") + value + b"\n"
+    entry = b"__CURSOR=s=1\n_TRANSPORT=stdout\nSYSLOG_IDENTIFIER=myapp\n" + sized + b"\n"
+    path = log(entry + exported("kernel").encode())
+    number = (entry + exported("kernel").encode()).splitlines().index(f"MESSAGE={TEXT}".encode(), 12) + 1
+    assert [f"{path}:{number}"] == [each.source for each in read(path)]
+
+
+def test_what_a_message_of_several_lines_quotes_is_no_field_of_the_verbose_form(log: Callable[..., str]) -> None:
+    heading = verbose("before").encode().splitlines()[0]
+    value = b"\n".join(b" " * 12 + line for line in (heading, *QUOTED, heading, *QUOTED))
+    entry = heading + b"\n    _TRANSPORT=stdout\n    SYSLOG_IDENTIFIER=myapp\n    MESSAGE=as seen:\n" + value + b"\n"
+    assert 1 == len(read(log(entry + verbose("kernel").encode())))
+
+
+def test_an_array_of_entries_is_read(log: Callable[..., str]) -> None:
+    entries = pretty("kernel", "behind").replace("}\n{", "},\n{")
+    assert 1 == len(read(log(f"[\n{entries}]\n".encode())))
+
+
 def test_what_journalctl_says_before_the_first_entry_is_passed_over(log: Callable[..., str]) -> None:
     heading = "-- Journal begins at Sun 2024-08-18 06:33:14 UTC, ends at Sun 2024-08-18 06:33:15 UTC. --\n"
     assert 1 == len(read(log((heading + verbose("kernel")).encode())))

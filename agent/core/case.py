@@ -75,7 +75,8 @@ class Gauges(NamedTuple):
 class Case(NamedTuple):
     """One case, ready to be judged. ``deltas`` is how far the counters moved over the events, in ``delta_seconds``.
 
-    ``samples`` are those of this boot, ``past`` are all that there are, for what outlasts a reboot.
+    ``samples`` are those of this boot, ``past`` are all that there are, for what outlasts a reboot. ``orphans_before``
+    is how many there were at the last reading before the event.
     """
 
     snapshot: Snapshot
@@ -90,6 +91,7 @@ class Case(NamedTuple):
     age_seconds: float | None
     samples: tuple[Timed, ...]
     past: tuple[Timed, ...]
+    orphans_before: int | None
 
     @property
     def named(self) -> frozenset[Side]:
@@ -140,12 +142,12 @@ def build_case(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sam
     readings = (*near, sample_of(snapshot)) if present else near
     # Only where no other text was said were all that were killed orphans above the orphans' limit.
     earlier = (before,) if before and deltas.get("TCPAbortOnMemory") else ()
-    most = _most_orphans((*earlier, *readings), snapshot) if said.keys() == {"orphans"} else 0
+    rising = _in_order((*earlier, *readings), snapshot) if said.keys() == {"orphans"} else ()
     return Case(
         snapshot=snapshot,
         kernel=kernel,
         said=said,
-        gauges=_gauges(snapshot, kernel, readings, most, present=present),
+        gauges=_gauges(snapshot, kernel, readings, rising, present=present),
         deltas=deltas,
         delta_seconds=seconds_between(before.at, last.at) if before else None,
         has_baseline=before is not None,
@@ -154,6 +156,7 @@ def build_case(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sam
         age_seconds=age,
         samples=timed,
         past=past,
+        orphans_before=before.orphan if before else None,
     )
 
 
@@ -221,13 +224,19 @@ def _deltas(before: Sample, last: Sample, snapshot: Snapshot, ages: list[float])
     return {name: moved for name, moved in deltas.items() if moved == 0}
 
 
-def _most_orphans(readings: tuple[Sample, ...], snapshot: Snapshot) -> int:
-    return most_orphans(sorted(readings, key=lambda sample: -seconds_between(sample.at, snapshot.taken_at)))
+def _in_order(readings: tuple[Sample, ...], snapshot: Snapshot) -> tuple[Sample, ...]:
+    return tuple(sorted(readings, key=lambda sample: -seconds_between(sample.at, snapshot.taken_at)))
 
 
 def _gauges(
-    snapshot: Snapshot, kernel: Kernel | None, readings: tuple[Sample, ...], most: int, *, present: bool
+    snapshot: Snapshot,
+    kernel: Kernel | None,
+    readings: tuple[Sample, ...],
+    rising: tuple[Sample, ...],
+    *,
+    present: bool,
 ) -> Gauges:
+    """Bring the readings together; those in ``rising`` are in order, and tell how many were killed between them."""
     now = sample_of(snapshot)
     orphan = max((r.orphan for r in readings if r.orphan is not None), default=None)
     mem = max((r.mem for r in readings if r.mem is not None), default=None)
@@ -236,13 +245,16 @@ def _gauges(
     limits = limits_of(snapshot.sysctls.get("net.ipv4.tcp_mem"))
     limits_bytes = (limits[0] * page, limits[1] * page, limits[2] * page) if limits else None
     cap = first_of(snapshot, "net.ipv4.tcp_max_orphans")
+    exact = kernel is None or not kernel.counts_orphans_anew
     reserve = first_of(snapshot, "net.core.mem_pcpu_rsv")
     press = snapshot.protocol.press if present and snapshot.protocol else None
     return Gauges(
         orphan=orphan,
         orphan_now=now.orphan,
         orphan_limit=cap,
-        shift=penalty_shift(orphan, cap, most) if orphan is not None and cap is not None else None,
+        shift=penalty_shift(orphan, cap, most_orphans(rising, cap), exact=exact)
+        if orphan is not None and cap is not None
+        else None,
         alloc=now.alloc,
         mem_bytes=mem * unit if mem is not None else None,
         mem_bytes_now=now.mem * unit if now.mem is not None else None,

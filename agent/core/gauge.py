@@ -78,6 +78,11 @@ class Kernel(NamedTuple):
         return self.version[:2] <= (3, 2)
 
     @property
+    def counts_orphans_anew(self) -> bool:
+        """5.16 and newer, and 5.10 and 5.15 stable, hold a count against the limit that is up to 100 ms old."""
+        return self.version[:2] == (5, 10) or self.version[:2] >= (5, 15)
+
+    @property
     def approximate_orphans(self) -> bool:
         """2.6.32 as shipped in el6 tests an approximate per-CPU sum of the orphans."""
         return self.version == (2, 6, 32) and self.el == 6  # noqa: PLR2004 - the number is the release's name
@@ -128,16 +133,17 @@ def zone(mem: int, limits: tuple[int, int, int]) -> Zone:
     return "hysteresis" if mem >= low else "calm"
 
 
-def penalty_shift(orphan: int, max_orphans: int, most: int = 0) -> Literal[0, 1, 2] | None:
+def penalty_shift(orphan: int, max_orphans: int, most: int = 0, *, exact: bool = True) -> Literal[0, 1, 2] | None:
     """Find the least shift with which ``orphan << shift`` reaches the limit: 0, 1 (a half), 2 (a quarter), else None.
 
     The kernel doubles the count for a socket that is stuck and again for one that ICMP reported unreachable. A limit
     of zero or less is always reached: the kernel takes it as it is. ``most`` is how many there can have been before
-    the reading (``most_orphans``): since 5.16 the kernel holds a count of 100 ms ago against its limit, and goes on
-    killing far below it. Where few are left of more than the limit, how many there were at once cannot be told.
+    the reading (``most_orphans``). Where that is beyond the limit, a kernel that counts anew every 100 ms may have
+    killed far below it meanwhile, and no penalty is needed; one whose count is ``exact`` does not, and then others
+    came while some were killed. Where few are left, how many there were at once cannot be told.
     """
-    if 0 < max_orphans < most and orphan << 2 <= max_orphans:
-        return None
+    if 0 < max_orphans < most:
+        most = 0 if exact or orphan << 2 <= max_orphans else most
     count = max(orphan, most)
     if max_orphans <= 0 or count > max_orphans or is_just_below(count, max_orphans):
         return 0
@@ -146,13 +152,15 @@ def penalty_shift(orphan: int, max_orphans: int, most: int = 0) -> Literal[0, 1,
     return 2 if count << 2 > max_orphans else None
 
 
-def most_orphans(readings: Iterable[Sample]) -> int:
+def most_orphans(readings: Iterable[Sample], max_orphans: int) -> int:
     """How many orphans there can have been at once: those that a reading has, and the killed since the one before.
 
+    Only where the one before was below a quarter of the limit: later they are killed as others come, time and again.
     ``readings`` are oldest first; 0 where no two of them have both the gauge and TCPAbortOnMemory.
     """
     counted = [(r.orphan, r.counters[_KILLED]) for r in readings if r.orphan is not None and _KILLED in r.counters]
-    return max((left + killed - before for (_, before), (left, killed) in pairwise(counted)), default=0)
+    rises = ((left, after - before) for (low, before), (left, after) in pairwise(counted) if low << 2 <= max_orphans)
+    return max((left + killed for left, killed in rises), default=0)
 
 
 def orphan_error(kernel: Kernel | None, cpus: int | None) -> int:

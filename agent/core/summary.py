@@ -44,9 +44,9 @@ def _orphans_penalised(case: Case) -> str:
     shift = case.gauges.shift or 1
     start = "The kernel reset connections" if case.said else "The kernel may begin to reset connections"
     said = f"{start}: {_orphans(case)}. Stuck ones count {_PENALTY[shift]} of the limit"
-    # Killing is quick: where the killed were not counted, the reading may be what was left of a full house.
-    counted = case.kills and case.said.keys() == {"orphans"}
-    return said + (", or it was full a moment before." if case.said and not counted else ".")
+    # Killing is quick: the reading may be what was left of a full house, unless it was like that before, too.
+    lasts = case.orphans_before is not None and (case.orphans_before << 2) > (case.gauges.orphan_limit or 0)
+    return said + (", or it was full a moment before." if case.said and not lasts else ".")
 
 
 def _orphans_burst_passed(case: Case) -> str:

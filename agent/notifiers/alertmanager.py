@@ -54,7 +54,7 @@ class AlertmanagerNotifier:
 
     def notify(self, notice: Notice) -> Delivery:
         """Tell every instance; delivered only when all of them took it."""
-        body = msgspec.json.encode(alerts(notice))
+        body = msgspec.json.encode(alerts(notice, self._now()))
         answers = [(poster.place, sort_answer(poster.post(body, HEADERS), self._now())) for poster in self._posters]
         failed = [(place, answer) for place, answer in answers if not isinstance(answer, Delivered)]
         if not failed:
@@ -66,8 +66,11 @@ class AlertmanagerNotifier:
         return Retry(why=why, after_seconds=max((a.after_seconds for a in busy if a.after_seconds), default=None))
 
 
-def alerts(notice: Notice) -> list[dict[str, Any]]:
-    """Make the alert of a notice; behind it the warning that it began as, ended, when it is more than that by now."""
+def alerts(notice: Notice, now: datetime) -> list[dict[str, Any]]:
+    """Make the alert of a notice; behind it the warning that it began as, ended, when it is more than that by now.
+
+    ``now`` is the moment of this attempt: one that comes late, because the receiver was down, is no ended alert.
+    """
     incident = notice.data
     if incident is None:
         host = platform.node() or "unknown"
@@ -77,7 +80,7 @@ def alerts(notice: Notice) -> list[dict[str, Any]]:
     if notice.type == "sockmem.incident.resolved":
         ends = max(starts, incident.closed_at or notice.at)
     else:
-        ends = notice.at + STAYS_UP
+        ends = max(notice.at, now) + STAYS_UP
     if incident.class_ == "pressure":
         return [_alert(notice, _labels(incident, "warning"), starts, ends)]
     made = [_alert(notice, _labels(incident, "critical"), starts, ends)]

@@ -41,8 +41,9 @@ class KmsgSource:
 
     A ``cursor`` of this boot wins over ``start``; after one of another boot the whole ring is read. ``at`` is the
     boot time of /proc/stat plus the record's stamp plus what the stamp's clock is behind by now: the same after a
-    restart, so that an incident gets the same id again, and right to a second or so. Where that cannot be, because
-    the record came between our last look and now, it is now.
+    restart, so that an incident gets the same id again, and right to a second or so, except that a record from before
+    a suspend which is read after it is dated late by that. Where the time cannot be, because the record came between
+    our last look and now, it is now.
     """
 
     def __init__(

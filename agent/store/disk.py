@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import TypeVar
@@ -106,7 +107,15 @@ def hold_lock(directory: Path) -> int:
 def size_of(directory: Path) -> int:
     """Add up the bytes of the files in one directory."""
     total = 0
-    for entry in os.scandir(directory):
-        with contextlib.suppress(FileNotFoundError):
-            total += entry.stat(follow_symlinks=False).st_size
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.scandir(directory):
+            with contextlib.suppress(FileNotFoundError):
+                total += entry.stat(follow_symlinks=False).st_size
     return total
+
+
+def remove_tree(directory: Path) -> None:
+    """Remove a directory and what is in it, though somebody else may be at it as well."""
+    while directory.exists():
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(directory)

@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Iterable
-from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +9,7 @@ from typing import Protocol
 from agent.core.delivery import Receipt
 from agent.core.model import Incident, Notice
 from agent.core.settings import StoreSettings
-from agent.store.disk import StoreError, size_of
+from agent.store.disk import StoreError, remove_tree, size_of
 
 
 class Incidents(Protocol):
@@ -68,8 +67,7 @@ def prune(store: Incidents, keep: StoreSettings, now: datetime, *, dry_run: bool
 def _remove(directories: Iterable[Path]) -> None:
     for directory in directories:
         (directory / "incident.json").unlink(missing_ok=True)  # First, so that half a directory is no incident.
-        with suppress(FileNotFoundError):  # The service and `incidents prune` may be at it at once.
-            shutil.rmtree(directory)
+        remove_tree(directory)
 
 
 def _is_done(store: Incidents, incident_id: str, covered: int) -> bool:
