@@ -87,6 +87,7 @@ class Courier:
         self._unwritten: dict[Key, tuple[Pending, Receipt]] = {}
         self._resume_at = float("-inf")
         self._failures = 0
+        self._was_told_when = False
         self._trouble = trouble
         self._trouble_since: datetime | None = None
         self._said: set[str] = set()
@@ -213,11 +214,15 @@ class Courier:
         match delivery:
             case Delivered():
                 self.delivered += 1
-                self._failures, self._resume_at = 0, float("-inf")
+                self._failures, self._resume_at, self._was_told_when = 0, float("-inf"), False
                 self._record(pending, "delivered", delivery.detail)
                 self._recover()
             case Retry():
                 tries.refusals = 0
+                tells_when = delivery.after_seconds is not None
+                if tells_when and not self._was_told_when:
+                    self._failures = 0  # It is there again and says when: how long it was away counts no more.
+                self._was_told_when = tells_when
                 self._fail(tries, delivery.why, delivery.after_seconds or 0.0)
             case Rejected():
                 tries.refusals += 1

@@ -217,6 +217,17 @@ def test_a_short_retry_after_does_not_shorten_our_own_pause() -> None:
     assert [0.0, 2.0, 6.0] == attempts_at(world, 7)
 
 
+def test_a_receiver_that_is_there_again_and_names_a_time_is_not_waited_for_as_if_it_were_away() -> None:
+    world = World(dice=1.0)
+    away, busy = Retry(why="connection refused"), Retry(why="HTTP 503", after_seconds=1.0)
+    world.receiver.say("a/notice-001", [away] * 5 + [busy] * 2)
+    world.box.put("a")
+
+    times = attempts_at(world, 200)
+
+    assert [2, 4, 8, 16, 32, 2, 4] == [round(b - a) for a, b in pairwise(times)]
+
+
 def test_a_wake_up_does_not_end_a_pause() -> None:
     world = World()
     world.receiver.otherwise = Retry(why="HTTP 429", after_seconds=30.0)
