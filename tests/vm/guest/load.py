@@ -1,7 +1,7 @@
 """The services of a scenario: each is a real process in a unit of its own, with real sockets.
 
     load.py serve --port 8080 [--bytes N] [--pause S]   accept; at the word "send" queue bytes for every client, at
-                                                        "close" close every connection, at "leave" the first half
+                                                        "close" close all but --stay, at "leave" the first half
     load.py clients --port 8080 --count 400             connect and never read
     load.py talk --port 8080 --count 50                 connect, ask, read the answer to its end, over and over
     load.py churn --port 8080 --count 100 --rounds 20   be both sides: connect, queue, close our side, again and again
@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080)
     parser.add_argument("--count", type=int, default=0)
+    parser.add_argument("--stay", type=int, default=0, help="connections that are not closed at the word")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--last-after", type=float, default=0.0, help="one more round, so long after the first")
     parser.add_argument("--bytes", type=int, default=1 << 30)
@@ -57,8 +58,9 @@ def serve(options: argparse.Namespace) -> None:
             shut(connections[: len(connections) // 2], options.pause)
             say(options, "half-closed")
         if told(options, "close", done):
-            shut(connections, options.pause)
-            connections.clear()
+            closing = len(connections) - options.stay
+            shut(connections[:closing], options.pause)
+            del connections[:closing]
             say(options, "closed")
 
 

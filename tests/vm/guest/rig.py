@@ -82,6 +82,7 @@ class Rig:
         port: int = 8080,
         size: int = 110_000,
         pause: float = 0.002,
+        stay: int = 0,
         scope: str = "",
         settings: tuple[str, ...] = (),
         client_settings: tuple[str, ...] | None = None,
@@ -89,11 +90,12 @@ class Rig:
     ) -> None:
         """Start a service, and so many clients that do not read; return when all are connected.
 
-        At "send" the service queues ``size`` bytes for each; it closes one connection every ``pause`` seconds.
+        At "send" the service queues ``size`` bytes for each; it closes one connection every ``pause`` seconds, but
+        for those that ``stay``.
         ``settings`` are of its unit, and the clients' too unless they have their own; with a ``scope`` the service
         runs in that instead, as a container does: started by its manager, not by systemd.
         """
-        serving = ("--port", port, "--count", count, "--bytes", size, "--pause", pause)
+        serving = ("--port", port, "--count", count, "--bytes", size, "--pause", pause, "--stay", stay)
         if scope:
             program = self._load(service, "serve", serving)
             subprocess.Popen(["systemd-run", "--quiet", "--scope", f"--unit={scope}", *program])
@@ -108,10 +110,11 @@ class Rig:
     def burst(self, count: int, limit: int, *, until: str = "closed", **connections: object) -> None:
         """Let a service close so many connections with data unsent where the host may keep ``limit`` orphans.
 
-        Return when the kernel has said its line, and the service the word ``until``, if any.
+        Return when the kernel has said its line, and the service the word ``until``, if any. Some connections stay: a
+        kernel that goes by a count of a moment ago may kill every single orphan, and then nobody could be named.
         """
         self.sysctl("net.ipv4.tcp_max_orphans", str(limit))
-        self.connect(count, **connections)
+        self.connect(count, **{"stay": 20, **connections})
         service = str(connections.get("service", "shop"))
         self.tell(service, "send", then="full")
         said = len(self.kernel_lines())

@@ -16,7 +16,7 @@ def check(found):
     found.check_orphans(incident)
     first = found.first_named(incident)
     assert f"docker {ID[:12]}" == first["container"]
-    assert first["orphans"] > 0
+    assert first["sockets"] > 0
     assert 8080 in first["ports"]
     found.check_told(incident, updated=True)
     assert ID[:12] in found.posts[-1]["body"]["data"]["summary"]
