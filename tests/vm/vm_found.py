@@ -96,7 +96,8 @@ class Found:
     def check_told(self, incident: Json, *, most: int = 3, updated: bool = False) -> None:
         """Check that people were told of the beginning and the end once each, and not often in between.
 
-        Where it took long until the kernel spoke, the gauges said it first, which is one more.
+        Where it took long until the kernel spoke, the gauges said it first, which is one more. ``updated``: it has to
+        be told in between who holds it. Orphans may all be killed before anybody can be named for them.
         """
         most += incident["pressure"] is not None
         told = self.told(incident)

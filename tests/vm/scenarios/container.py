@@ -18,5 +18,5 @@ def check(found):
     assert f"docker {ID[:12]}" == first["container"]
     assert first["sockets"] > 0
     assert 8080 in first["ports"]
-    found.check_told(incident, updated=True)
-    assert ID[:12] in found.posts[-1]["body"]["data"]["summary"]
+    found.check_told(incident)
+    assert ID[:12] in str(found.posts[-1]["body"]["data"]["diagnosis"]["holders"])

@@ -25,7 +25,7 @@ def check(found):
     notes = found.notes
     incident = found.the_incident()
     found.check_orphans(incident, unit="shop.service")
-    found.check_told(incident, updated=True)
+    found.check_told(incident)
     assert notes["restarted"]
     assert notes["version"].startswith("9.9.9")
     assert notes["state_kept"]

@@ -17,4 +17,4 @@ def check(found):
     assert "pending" in found.notes["shown"]
     assert [503, 429, 200] == [post["answered"] for post in found.posts][:3]
     assert 1 == len({post["headers"]["webhook-id"] for post in found.posts[:3]})
-    found.check_told(incident, updated=True)
+    found.check_told(incident)
