@@ -181,7 +181,7 @@ class Courier:
             return RECEIPT_PAUSE_SECONDS
         if now < self._resume_at:
             return self._resume_at - now
-        chosen = self._choose(waiting, now)
+        chosen = self._choose(waiting)
         if chosen is None:
             dues = [tries.due - now for key, tries in self._tries.items() if key not in self._unwritten]
             return min(dues, default=IDLE_SECONDS)
@@ -192,21 +192,12 @@ class Courier:
         self._judge(chosen, tries, delivery)
         return self._resume_at - self._monotonic()
 
-    def _choose(self, waiting: list[Pending], now: float) -> Pending | None:
-        incidents: dict[str, list[Pending]] = {}
+    def _choose(self, waiting: list[Pending]) -> Pending | None:
+        """Choose among the oldest notices of each incident; refused ones whose turn it is not are not among them."""
+        heads: dict[str, Pending] = {}
         for pending in waiting:
-            incidents.setdefault(pending.incident_id, []).append(pending)
-        ready = [head for mine in incidents.values() if (head := self._head(mine, now))]
-        return min(ready, key=lambda pending: self._of(pending).tried, default=None)
-
-    def _head(self, mine: list[Pending], now: float) -> Pending | None:
-        """Choose among the notices of one incident, oldest first: a refused one is passed over until it is due."""
-        newest = max(self._of(pending).seen for pending in mine)
-        for pending in mine:
-            tries = self._of(pending)
-            if not tries.refusals or now >= tries.due or tries.tried < newest:
-                return pending
-        return None
+            heads.setdefault(pending.incident_id, pending)
+        return min(heads.values(), key=lambda pending: self._of(pending).tried, default=None)
 
     # --- what came of it --------------------------------------------------------------------------------------------
 

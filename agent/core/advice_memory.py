@@ -13,8 +13,8 @@ from agent.core.words import bytes_text, percent_text
 
 _SHARE_OF_RAM = 4
 _GAIN_PERCENT = 10
-# The pressure limit by default as a share of RAM where the kernel's own is not known: the smallest that there was.
-_SMALLEST_SHARE = 16
+# Of RAM, for the second limit where the kernel's own is not known: the smallest part that there was.
+_SMALLEST_PART = 16
 _KEY = "net.ipv4.tcp_mem"
 _USUAL_WMEM = 4 << 20
 _TRIPLE = 3
@@ -102,14 +102,14 @@ def mend_byte_limits(case: Case) -> Advice | None:
     ram, limits, page = case.snapshot.meminfo.get("MemTotal"), case.gauges.limits, case.gauges.page_bytes
     if not ram or limits is None or limits[2] * page <= ram:
         return None
-    share, peak = _default_share(case.kernel), _highest_use(case)
-    usual = _limits_by(max(ram // (share or _SMALLEST_SHARE) // page, 128))
+    part, peak = case.kernel.default_part_of_ram if case.kernel else None, _highest_use(case)
+    usual = _limits_by(max(ram // (part or _SMALLEST_PART) // page, 128))
     # With the peak as the pressure limit, the last one is half as much again.
     proposed = max(usual, _limits_by(4 * -(-(peak or 0) // (4 * page))))
     if proposed[2] * page > ram:
         return None
     numbers, own = " ".join(map(str, proposed)), " ".join(map(str, usual))
-    default = f" The kernel's own default for this host is about {own}." if share else ""
+    default = f" The kernel's own default for this host is about {own}." if part else ""
     used = f"the most that was seen in use is {bytes_text(peak)}" if peak is not None else "what is in use is not known"
     return change(
         _KEY,
@@ -154,15 +154,6 @@ def _usual_rmem(kernel: Kernel | None) -> int | None:
     if kernel is None or (6, 14) < kernel.version[:2] < (6, 18):
         return None
     return 6 << 20 if kernel.version[:2] <= (6, 14) else 32 << 20
-
-
-def _default_share(kernel: Kernel | None) -> int | None:
-    """Tell which part of RAM the pressure limit is by default; None where no source was read (4.2 and 4.3)."""
-    if kernel is None or (4, 1) < kernel.version[:2] < (4, 4):
-        return None
-    if kernel.version < (3, 0):
-        return 2
-    return 8 if kernel.version[:2] <= (4, 1) else 16
 
 
 def _limits_by(pressure: int) -> tuple[int, int, int]:

@@ -82,7 +82,7 @@ def totals(case: Case, table: SocketTable) -> Totals:
     """Tell what the dump saw, and what it should have seen by the gauges of its own moment."""
     sockstat = table.sockstat or case.snapshot.sockstat
     tcp = sockstat.tcp if sockstat else TcpSockstat()
-    orphans, size = sum(group.orphans for group in table.groups), sum(group.bytes for group in table.groups)
+    orphans, size = table.orphans, sum(group.bytes for group in table.groups)
     unit = mem_unit_bytes(case.kernel, case.gauges.page_bytes)
     return Totals(orphans, size, max(tcp.orphan or 0, orphans), max((tcp.mem or 0) * unit, size))
 

@@ -28,13 +28,16 @@ _MPTCP_ROW = re.compile(r"^MPTCP(?:v6)?\s+\d+\s+(\d+)\s", re.MULTILINE)
 
 def tcp_mem_below_default(case: Case) -> Finding | None:
     """Claim that the last limit of tcp_mem is less than a third of what this kernel gives itself on this host."""
-    ram, limits, share = case.snapshot.meminfo.get("MemTotal"), case.gauges.limits_bytes, _default_share(case.kernel)
+    ram, limits = case.snapshot.meminfo.get("MemTotal"), case.gauges.limits_bytes
+    part = case.kernel.default_part_of_ram if case.kernel else None
     touched = "tcp_memory" in case.said or case.gauges.zone in ("pressure", "at_limit", "over")
-    if not touched or not ram or limits is None or share is None or _SMALL * limits[2] >= ram * share:
+    if not touched or not ram or limits is None or part is None:
         return None
-    proof = Evidence(
-        name="tcp_mem[2]", value=limits[2], limit=round(ram * share), unit="bytes (default here)", source="meminfo"
-    )
+    # The last limit is half as much again as the second.
+    default = 3 * ram // (2 * part)
+    if _SMALL * limits[2] >= default:
+        return None
+    proof = Evidence(name="tcp_mem[2]", value=limits[2], limit=default, unit="bytes (default here)", source="meminfo")
     return Finding(claim="tcp_mem_below_default", cause="tcp_memory", confidence="likely", evidence=(proof,))
 
 
@@ -154,16 +157,6 @@ SURROUNDINGS: tuple[Callable[[Case], Finding | None], ...] = (
     cgroup_presses_its_sockets,
     mptcp_takes_part,
 )
-
-
-def _default_share(kernel: Kernel | None) -> float | None:
-    """Tell the last limit of tcp_mem as a share of RAM by era; None where the kernel is not known."""
-    if kernel is None:
-        return None
-    if kernel.version < (3, 0):
-        return 0.75
-    # Halved in between 4.1 and 4.4: where it is not known, the smaller one accuses nobody.
-    return 0.1875 if kernel.version[:2] <= (4, 1) else 0.09375
 
 
 def _hashes_by_128_kib(kernel: Kernel | None) -> bool:

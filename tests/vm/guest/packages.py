@@ -13,7 +13,7 @@ PLACES = (
 )  # fmt: skip
 
 
-def installed(rig) -> Path:
+def installed() -> Path:
     """Return the archive that was installed."""
     [archive] = Path("/var/lib/vm").glob("*.deb")
     return archive
@@ -22,7 +22,7 @@ def installed(rig) -> Path:
 def newer(rig, version: str) -> Path:
     """Make that archive again with a higher version, and a configuration that is another too."""
     folder, made = Path("/run/vm/newer"), Path("/run/vm/newer.deb")
-    rig.run("dpkg-deb", "-R", str(installed(rig)), str(folder))
+    rig.run("dpkg-deb", "-R", str(installed()), str(folder))
     control = folder / "DEBIAN" / "control"
     control.write_text(re.sub(r"^Version:.*$", f"Version: {version}", control.read_text(), flags=re.MULTILINE))
     config = folder / "etc" / "sockmem-agent" / "config.toml"

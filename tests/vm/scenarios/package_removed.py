@@ -10,7 +10,7 @@ def act(rig):
     rig.note("after_remove", packages.leftovers())
     rig.note("state_kept", files <= set(packages.contents(rig.STATE)))
     rig.note("active_after_remove", rig.run("systemctl", "is-active", "sockmem-agent", check=False).strip())
-    rig.run("apt-get", "install", "-y", str(packages.installed(rig)))
+    rig.run("apt-get", "install", "-y", str(packages.installed()))
     rig.note("enabled_again", rig.run("systemctl", "is-enabled", "sockmem-agent", check=False).strip())
     rig.collect_state()
     rig.run("apt-get", "purge", "-y", "sockmem-agent")
