@@ -1,6 +1,6 @@
 """What several tests share: a clock to turn by hand, and the kernel's words."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,6 +21,14 @@ TEXT: dict[Kind, str] = {
     "tcp_mem": "TCP: out of memory -- consider tuning tcp_mem",
     "suppressed": "net_ratelimit: 273 callbacks suppressed",
 }
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_configuration_of_this_host() -> Iterator[None]:
+    """Whoever tests may have the agent in use: commands in this process that name no file get the defaults."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("agent.config.DEFAULT_PATH", Path("/none/config.toml"))
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

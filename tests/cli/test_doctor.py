@@ -145,7 +145,7 @@ def test_a_terminal_gets_colour_unless_no_color_is_set() -> None:
 
 def test_a_pipe_gets_no_colour_even_when_forced() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "agent", "doctor"],
+        [sys.executable, "-m", "agent", "doctor", "--config", "/dev/null"],
         capture_output=True,
         check=False,
         env=os.environ | {"FORCE_COLOR": "1"},

@@ -275,9 +275,8 @@ def test_show_on_a_terminal_without_unicode_draws_with_plain_characters(keep: Ke
     keep()
     environ = os.environ | {"STATE_DIRECTORY": str(store.directory), "PYTHONIOENCODING": "ascii"}
 
-    done = subprocess.run(
-        [sys.executable, "-m", "agent", "incidents", "show", "last"], capture_output=True, check=False, env=environ
-    )
+    program = [sys.executable, "-m", "agent", "incidents", "show", "last", "--config", "/dev/null"]
+    done = subprocess.run(program, capture_output=True, check=False, env=environ)
 
     assert (0, b"") == (done.returncode, done.stderr)
     shown = done.stdout.decode("ascii")
@@ -406,7 +405,7 @@ def test_export_to_standard_output_is_the_archive_alone(keep: Keep, store: Store
     environ = os.environ | {"STATE_DIRECTORY": str(store.directory)}
 
     done = subprocess.run(
-        [sys.executable, "-m", "agent", "incidents", "export", "last", "--output", "-"],
+        [sys.executable, "-m", "agent", "incidents", "export", "last", "--output", "-", "--config", "/dev/null"],
         capture_output=True,
         check=True,
         env=environ,

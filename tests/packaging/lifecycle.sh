@@ -31,6 +31,14 @@ everything() {
     cat /etc/passwd /etc/group
 }
 
+# This host may have the agent already, from a package or by `make run`; its copy begins without.
+if dpkg --status sockmem-agent >/dev/null 2>&1; then
+    package --purge sockmem-agent
+fi
+rm -rf /var/lib/sockmem-agent /etc/sockmem-agent /etc/systemd/system/*/sockmem-agent.service*
+if getent passwd sockmem-agent >/dev/null; then
+    userdel sockmem-agent
+fi
 # A user made once leaves /etc/passwd- and its like behind: made once before, they are no difference.
 useradd --system sockmem-agent-before
 userdel sockmem-agent-before
