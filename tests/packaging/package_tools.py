@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-BUILD = ROOT / "packaging" / "build.py"
 
 
-def build(*arguments: str | Path, **environment: str) -> None:
+def build(*arguments: str | Path, root: Path = ROOT, **environment: str) -> None:
     # Coverage would measure pip and everything else that is started, and take twice the time.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     built = subprocess.run(
-        [sys.executable, "-B", BUILD, *arguments],
+        [sys.executable, "-B", root / "packaging" / "build.py", *arguments],
         env={**inherited, **environment},
         capture_output=True,
         text=True,

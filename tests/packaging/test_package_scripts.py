@@ -8,10 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from package_tools import ROOT, Packages, run
+from package_tools import ROOT, Packages, build, run
 
 SCRIPTS = sorted(path for path in (ROOT / "packaging").glob("*/p*") if path.is_file())
-LIFECYCLE = Path(__file__).parent / "lifecycle.sh"
+HERE = Path(__file__).parent
 
 
 def two_versions(packages: Packages, directory: Path) -> tuple[Path, Path]:
@@ -31,22 +31,47 @@ def two_versions(packages: Packages, directory: Path) -> tuple[Path, Path]:
     return first, later
 
 
-@pytest.fixture(scope="module")
-def life(packages, tmp_path_factory) -> dict[str, str]:
-    """What was seen at each step, by the step's name."""
-    directory = tmp_path_factory.mktemp("life")
+def next_rpm(directory: Path) -> Path:
+    """Build a next version, without one of the commands."""
+    tree = directory / "tree"
+    built_or_private = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "tests")
+    shutil.copytree(ROOT, tree, ignore=built_or_private)
+    (tree / "agent/cli/doctor.py").unlink()
+    project = tree / "pyproject.toml"
+    project.write_text(re.sub(r'(?m)^version = ".*"$', 'version = "99"', project.read_text()))
+    build("rpm", "--directory", directory, root=tree)
+    (made,) = directory.glob("*.rpm")
+    return made
+
+
+def live(directory: Path, script: str, *packages: Path) -> dict[str, str]:
+    """Run a script in a copy of this host; give what was seen at each step, by the step's name."""
     copy = directory / "copy"
     copy.mkdir()
-    if os.geteuid() != 0 or shutil.which("dpkg") is None:
-        pytest.skip("only root on Debian or Ubuntu can install a package into a copy of the host")
     unshare = ("unshare", "--mount", "--propagation", "private", "sh")
     probe = f"mount -t tmpfs none {copy} && mkdir {copy}/u {copy}/w {copy}/r && "
     probe += f"mount -t overlay none -o lowerdir=/,upperdir={copy}/u,workdir={copy}/w {copy}/r"
     if subprocess.run([*unshare, "-c", probe], capture_output=True, check=False).returncode:
         pytest.skip("no overlay over / can be mounted here (a container?): the package was not installed anywhere")
-    told = run(*unshare, LIFECYCLE, copy, *two_versions(packages, directory))
+    told = run(*unshare, HERE / "copy_of_host.sh", copy, HERE / script, *packages)
     steps = re.split(r"(?m)^== (\w+)\n", told)[1:]
     return dict(zip(steps[::2], steps[1::2], strict=True))
+
+
+@pytest.fixture(scope="module")
+def deb_life(packages, tmp_path_factory) -> dict[str, str]:
+    if os.geteuid() != 0 or shutil.which("dpkg") is None:
+        pytest.skip("only root on Debian or Ubuntu can install a package into a copy of the host")
+    directory = tmp_path_factory.mktemp("deb")
+    return live(directory, "life_deb.sh", *two_versions(packages, directory))
+
+
+@pytest.fixture(scope="module")
+def rpm_life(packages, tmp_path_factory) -> dict[str, str]:
+    if os.geteuid() != 0 or shutil.which("dpkg") is None or shutil.which("rpm") is None:
+        pytest.skip("only root on Debian or Ubuntu with rpm can install the rpm into a copy of the host")
+    directory = tmp_path_factory.mktemp("rpm")
+    return live(directory, "life_rpm.sh", packages.rpm, next_rpm(directory))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: f"{path.parent.name}-{path.name}")
@@ -67,7 +92,7 @@ def test_every_script_is_in_its_package(packages) -> None:
         assert (ROOT / "packaging/rpm" / name).read_text().strip() in scripts
 
 
-def test_installed_without_a_running_systemd_it_works_and_belongs_to_its_user(packages, life) -> None:
+def test_installed_without_a_running_systemd_it_works_and_belongs_to_its_user(packages, deb_life) -> None:
     version = run("dpkg-deb", "--field", packages.deb, "Version").strip()
     assert [
         f"sockmem-agent, version {version}",
@@ -75,25 +100,48 @@ def test_installed_without_a_running_systemd_it_works_and_belongs_to_its_user(pa
         "sockmem-agent:sockmem-agent 750 /var/lib/sockmem-agent",
         "root:root 644 /etc/sockmem-agent/config.toml",
         "adm sockmem-agent systemd-journal",
-    ] == life["install"].splitlines()
+    ] == deb_life["install"].splitlines()
 
 
-def test_somebody_without_privileges_can_ask_for_a_diagnosis(life) -> None:
-    assert "sockmem-agent/diagnosis/1" == json.loads(life["nobody"])["schema"]
+def test_somebody_without_privileges_can_ask_for_a_diagnosis(deb_life) -> None:
+    assert "sockmem-agent/diagnosis/1" == json.loads(deb_life["nobody"])["schema"]
 
 
-def test_an_upgrade_keeps_state_and_a_changed_configuration_and_leaves_no_old_module(life) -> None:
-    assert ["# mine", "kept"] == life["upgrade"].splitlines()[1:]
+def test_an_upgrade_keeps_state_and_a_changed_configuration_and_leaves_no_old_module(deb_life) -> None:
+    assert ["# mine", "kept"] == deb_life["upgrade"].splitlines()[1:]
 
 
-def test_another_python_is_given_byte_code_of_its_own(packages, life) -> None:
+def test_another_python_is_given_byte_code_of_its_own(packages, deb_life) -> None:
     assert "interest-noawait /usr/bin/python3\n" == (packages.control / "triggers").read_text()
-    assert ["0 then", "more than a hundred"] == life["trigger"].splitlines()
+    assert ["0 then", "more than a hundred"] == deb_life["trigger"].splitlines()
 
 
-def test_remove_takes_the_program_and_keeps_state_and_configuration(life) -> None:
-    assert ["kept", "# mine"] == life["remove"].splitlines()
+def test_remove_takes_the_program_and_keeps_state_and_configuration(deb_life) -> None:
+    assert ["kept", "# mine"] == deb_life["remove"].splitlines()
 
 
-def test_purge_leaves_nothing(life) -> None:
-    assert "" == life["purge"]
+def test_purge_leaves_nothing(deb_life) -> None:
+    assert "" == deb_life["purge"]
+
+
+def test_the_rpm_works_and_belongs_to_its_user(packages, rpm_life) -> None:
+    version = run("rpm", "--query", "--package", "--queryformat", "%{VERSION}", packages.rpm)
+    assert [
+        f"sockmem-agent, version {version}",
+        "/etc/sockmem-agent/config.toml: ok",
+        "sockmem-agent:sockmem-agent 750 /var/lib/sockmem-agent",
+        "root:root 644 /etc/sockmem-agent/config.toml",
+    ] == rpm_life["install"].splitlines()
+
+
+def test_an_upgrade_of_the_rpm_keeps_state_and_a_changed_configuration_and_leaves_no_old_module(rpm_life) -> None:
+    assert ["# mine", "kept", "more than a hundred"] == rpm_life["upgrade"].splitlines()[1:]
+
+
+def test_removing_the_rpm_takes_the_program_and_keeps_state_and_a_changed_configuration(rpm_life) -> None:
+    assert ["kept", "/etc/sockmem-agent/config.toml.rpmsave", "# mine"] == rpm_life["remove"].splitlines()
+
+
+def test_the_rpm_can_be_installed_again(rpm_life) -> None:
+    again = rpm_life["again"].splitlines()
+    assert "sockmem-agent:sockmem-agent 750 /var/lib/sockmem-agent" == again[-1]
