@@ -111,9 +111,9 @@ def has_missed_the_orphans(opened: Opened, later: Snapshot) -> bool:
 
 def peak_around(incident: Incident, samples: Iterable[Sample], quiet: timedelta) -> Peak:
     """Raise the peak to the samples around the events; those of a catch-up's own moment say nothing of the past."""
-    peak = incident.peak
+    peak, end = incident.peak, incident.last_seen_at + max(quiet, ATTRIBUTION_AGE)
     for sample in samples:
-        if incident.opened_at - PEAK_LEAD <= sample.at <= incident.last_seen_at + quiet:
+        if incident.opened_at - PEAK_LEAD <= sample.at <= end:
             peak = folding.raise_peak(peak, sample)
     return peak
 

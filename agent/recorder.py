@@ -288,7 +288,7 @@ class Recorder:
         """Judge what is known by now, and commit: notice first, incident last."""
         assert self._open is not None  # noqa: S101 - the callers have looked
         incident = self._open.incident
-        judged = self._judge(self._open.snapshot, incident.last_of_kind)
+        judged = self._judge(self._open.snapshot, folding.telling(incident))
         incident = folding.judge_again(
             replace(incident, peak=peak_around(incident, self._sampler.history, self.quiet)), judged
         )

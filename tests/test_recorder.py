@@ -161,6 +161,34 @@ def test_the_peak_is_the_highest_sample_around_the_event(store, make_recorder, m
     assert peak.orphan_at == clock.time - timedelta(seconds=5)
 
 
+def test_the_peak_has_the_readings_that_the_diagnosis_has(store, make_recorder, make_decided, clock, proc_root):
+    recorder = make_recorder(quiet_seconds=6)
+    recorder.tick()
+    write_proc(proc_root, orphan=8100)
+    clock.advance(8)
+    recorder.handle([make_decided(at=clock.time - timedelta(seconds=7))], recorder.look())
+    incident = store.load(store.resolve("last"))
+
+    assert 8100 == incident.diagnosis.mechanism.orphan == incident.peak.orphan
+
+
+def test_what_was_killed_counts_from_before_the_first_line(store, make_recorder, make_decided, clock, proc_root):
+    recorder = make_recorder()
+    recorder.tick()
+    clock.advance(5)
+    write_proc(proc_root, orphan=8190, aborts=12)
+    recorder.handle([make_decided()], recorder.look())
+    clock.advance(0.2)
+    recorder.handle([make_decided(offset=200)], recorder.look())
+    run_for(recorder, clock, 2)
+    incident = store.load(store.resolve("last"))
+    killed = [each.value for each in incident.diagnosis.findings[0].evidence if "TCPAbortOnMemory" in each.name]
+
+    assert {"too_many_orphans": 2} == incident.events
+    assert [12] == killed
+    assert "counters_contradict" not in [finding.claim for finding in incident.diagnosis.findings]
+
+
 def test_a_suppressed_line_opens_nothing(store, make_recorder, make_decided):
     recorder = make_recorder()
     recorder.handle([make_decided("suppressed", suppressed=9)], recorder.look())

@@ -12,6 +12,7 @@ from agent.cli.common import EX_NOINPUT, config_option, exits, fail, json_option
 from agent.config import ConfigError, load_store, state_directory
 from agent.core import kmsg, syslog
 from agent.core.diagnose import diagnose
+from agent.core.incident import telling
 from agent.core.model import Diagnosis, Event, Sample
 from agent.core.report import diagnosis_text
 from agent.core.settings import Settings
@@ -103,8 +104,7 @@ def _diagnose_incident(text: str, config_path: Path | None) -> Diagnosis:
     if not snapshots:
         fail(EX_NOINPUT, f"incident {incident_id} has no snapshot that can be read: nothing to diagnose again")
     taken = [snapshot for snapshot in snapshots if snapshot.trigger in {"event", "pressure"}] or snapshots
-    said = incident.last_of_kind or tuple(filter(None, [incident.first_event]))
-    found = diagnose(taken[-1], said, tuple(history[at] for at in sorted(history)))
+    found = diagnose(taken[-1], telling(incident), tuple(history[at] for at in sorted(history)))
     return replace(found, gaps=(*found.gaps, *gaps))
 
 

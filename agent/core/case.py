@@ -14,6 +14,7 @@ from math import inf, isfinite
 from typing import Literal, NamedTuple
 
 from agent.core.gauge import (
+    KILLED,
     Kernel,
     Zone,
     counter_deltas,
@@ -73,10 +74,11 @@ class Gauges(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One case, ready to be judged. ``deltas`` is how far the counters moved over the events, in ``delta_seconds``.
+    """One case, ready to be judged. ``deltas`` is how far the counters moved over the events.
 
-    ``samples`` are those of this boot, ``past`` are all that there are, for what outlasts a reboot. ``orphans_before``
-    is how many there were at the last reading before the event.
+    ``recent`` is that of TCPAbortOnMemory over the last ten minutes of them, and in how many seconds. ``samples`` are
+    those of this boot, ``past`` are all that there are, for what outlasts a reboot. ``orphans_before`` is how many
+    there were at the last reading before the first event.
     """
 
     snapshot: Snapshot
@@ -84,7 +86,7 @@ class Case(NamedTuple):
     said: dict[Text, Event]
     gauges: Gauges
     deltas: dict[str, int]
-    delta_seconds: float | None
+    recent: tuple[int, float] | None
     has_baseline: bool
     last: Sample
     stale: bool
@@ -110,9 +112,9 @@ class Case(NamedTuple):
 
         The counter starts at zero with the namespace, so zero now means zero then, whatever the baseline.
         """
-        if "TCPAbortOnMemory" in self.deltas:
-            return self.deltas["TCPAbortOnMemory"]
-        never = self.age_seconds != inf and self.last.counters.get("TCPAbortOnMemory") == 0
+        if KILLED in self.deltas:
+            return self.deltas[KILLED]
+        never = self.age_seconds != inf and self.last.counters.get(KILLED) == 0
         return 0 if never else None
 
     @property
@@ -141,7 +143,7 @@ def build_case(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sam
     present = not stale or snapshot.trigger == "command"
     readings = (*near, sample_of(snapshot)) if present else near
     # Only where no other text was said were all that were killed orphans above the orphans' limit.
-    earlier = (before,) if before and deltas.get("TCPAbortOnMemory") else ()
+    earlier = (before,) if before and deltas.get(KILLED) else ()
     rising = _in_order((*earlier, *readings), snapshot) if said.keys() == {"orphans"} else ()
     return Case(
         snapshot=snapshot,
@@ -149,7 +151,7 @@ def build_case(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sam
         said=said,
         gauges=_gauges(snapshot, kernel, readings, rising, present=present),
         deltas=deltas,
-        delta_seconds=seconds_between(before.at, last.at) if before else None,
+        recent=_recent(timed, known, last) if deltas.get(KILLED) else None,
         has_baseline=before is not None,
         last=last,
         stale=stale,
@@ -222,6 +224,13 @@ def _deltas(before: Sample, last: Sample, snapshot: Snapshot, ages: list[float])
         return deltas
     # What moved since an old baseline may have moved before the event; what stood still stood still.
     return {name: moved for name, moved in deltas.items() if moved == 0}
+
+
+def _recent(samples: tuple[Timed, ...], ages: list[float], last: Sample) -> tuple[int, float] | None:
+    """Count the killed of the last ten minutes of the events: in hours with pauses the mean is no rate."""
+    before = _baseline(samples, [min(max(ages), min(ages) + _BASELINE_SECONDS)] if ages else [])
+    killed = counter_deltas(before.counters, last.counters).get(KILLED) if before else None
+    return (killed, seconds_between(before.at, last.at)) if before and killed is not None else None
 
 
 def _in_order(readings: tuple[Sample, ...], snapshot: Snapshot) -> tuple[Sample, ...]:

@@ -42,7 +42,7 @@ COUNTERS: tuple[str, ...] = (
     "PFMemallocDrop",
 )
 
-_KILLED = "TCPAbortOnMemory"
+KILLED = "TCPAbortOnMemory"
 # The kernel resets sockets at the limit and refuses charges at it, so a reading just below is the limit at work.
 _AT_LIMIT_PERCENT = 95
 _FIXED_UNIT_BYTES = 4096
@@ -166,7 +166,7 @@ def most_orphans(readings: Iterable[Sample], max_orphans: int) -> int:
     Only where the one before was below a quarter of the limit: later they are killed as others come, time and again.
     ``readings`` are oldest first; 0 where no two of them have both the gauge and TCPAbortOnMemory.
     """
-    counted = [(r.orphan, r.counters[_KILLED]) for r in readings if r.orphan is not None and _KILLED in r.counters]
+    counted = [(r.orphan, r.counters[KILLED]) for r in readings if r.orphan is not None and KILLED in r.counters]
     rises = ((left, after - before) for (low, before), (left, after) in pairwise(counted) if low << 2 <= max_orphans)
     return max((left + killed for left, killed in rises), default=0)
 

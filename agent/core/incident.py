@@ -110,6 +110,12 @@ def fold(incident: Incident, event: Event, at: datetime) -> Incident:
     )
 
 
+def telling(incident: Incident) -> tuple[Event, ...]:
+    """Give the events that a diagnosis needs: the newest of each kind, and the first, before which it all began."""
+    first = incident.first_event
+    return incident.last_of_kind if first is None or first in incident.last_of_kind else (*incident.last_of_kind, first)
+
+
 def is_another(incident: Incident, at: datetime, quiet: timedelta) -> bool:
     """Tell whether an event is too far from an incident, by the log's own clock, to be part of it."""
     return at - incident.last_seen_at > quiet
