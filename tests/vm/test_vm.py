@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import vm_apt
 import vm_machine
+from vm_checks import check_whole
 from vm_found import Found, scenario_named
 
 HERE = Path(__file__).parent
@@ -47,10 +48,7 @@ def test_scenario_in_a_booted_machine(kernel, scenario, results, machine_of, tmp
     assert not error.exists(), f"in the machine: {error.read_text()}\neverything is in {folder}"
     found = Found(folder)
     module.check(found)
-    found.check_posts(again=getattr(module, "TOLD_AGAIN", False))
-    assert getattr(module, "RESTARTS", 0) == found.notes["restarts"]
-    assert [] == found.wrong_modes()
-    assert [] == found.complaints()
+    check_whole(found, module)
 
 
 def lay_out(scenario: str, folder: Path) -> None:

@@ -2,13 +2,14 @@
 
 import importlib
 import json
-import stat
 import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 Json = dict[str, Any]
-OK = 200
+WORTH_NAMING = 16  # Fewer orphans are no reason to blame somebody.
 
 
 def scenario_named(name: str) -> Any:
@@ -76,16 +77,36 @@ class Found:
         """
         assert ("orphans", *proof) == self.verdict(incident)
         assert incident["diagnosis"]["mechanism"]["penalty_shift"] in shifts
+        assert {"too_many_orphans"} == incident["events"].keys() - {"suppressed"}
         assert incident["events"]["too_many_orphans"] > 0
         if lines is None:
             assert self.suppressed() == incident["suppressed_at_least"]
-            lines = self.lines("too many orphaned")
+            stamps = self.stamps("too many orphaned")
+            [newest] = [event for event in incident["last_of_kind"] if event["kind"] == "too_many_orphans"]
+            assert [stamps[0], stamps[-1]] == pytest.approx([incident["first_event"]["uptime"], newest["uptime"]])
+            lines = len(stamps)
         assert lines == incident["events"]["too_many_orphans"]
         if unit:
-            first = self.first_named(incident)
-            assert unit == first["unit"]
-            assert first["sockets"] > 0
-            assert port in first["ports"]
+            self.check_named(incident, unit, port)
+
+    def check_named(self, incident: Json, unit: str, port: int) -> None:
+        """Check that this unit is named first, and to people, where enough orphans of it are left to blame it."""
+        holders, diagnosis = incident["diagnosis"]["holders"], incident["diagnosis"]
+        first = holders[0]
+        assert (unit, False) == (first["unit"], first["guess"])
+        assert first["sockets"] > 0
+        assert port in first["ports"]
+        assert first["orphans"] == max(holder["orphans"] for holder in holders)
+        if first["orphans"] >= WORTH_NAMING:
+            assert unit in diagnosis["summary"]
+            assert unit in diagnosis["advice"][0]["action"]
+
+    def check_killed(self, incident: Json) -> None:
+        """Check that the diagnosis counts what was killed: nearly all that the rig saw, which looked until the end."""
+        evidence = [each for finding in incident["diagnosis"]["findings"] for each in finding["evidence"]]
+        counted = [each["value"] for each in evidence if each["name"] == "TCPAbortOnMemory over the event"]
+        assert counted
+        assert max(counted) >= 0.75 * self.notes["killed"] > 0
 
     def check_penalty(self, incident: Json, shift: int, orphans: int, limit: int) -> None:
         """Check that the kernel acted below its limit, and that the diagnosis says at which part of it."""
@@ -106,29 +127,13 @@ class Found:
         assert len(told) <= most
         assert between or not updated
 
-    def check_posts(self, *, again: bool) -> None:
-        """Check, whatever the scenario: what was delivered is what was stored, once, and the last word is the truth.
-
-        ``again``: a delivery was cut off, so something was taken twice.
-        """
-        taken = [post for post in self.posts if post["answered"] == OK]
-        by_id = {post["headers"]["webhook-id"]: post["body"] for post in taken}
-        assert again == (len(taken) > len(by_id))
-        for post in self.posts:
-            assert {"type", "timestamp", "data"} == post["body"].keys()
-            assert {"webhook-id", "webhook-timestamp"} <= post["headers"].keys()
-        for incident in self.incidents:
-            folder = self.folder / "sockmem-agent" / "incidents" / incident["id"]
-            for receipt in map(_load, folder.glob("notice-*.hook.json")):
-                notice = next(n for n in map(_load, folder.glob("notice-???.json")) if n["id"] == receipt["notice"])
-                assert receipt["outcome"] == "delivered"
-                assert (notice["type"], notice["data"]) == (by_id[notice["id"]]["type"], by_id[notice["id"]]["data"])
-                if notice["type"] == "sockmem.incident.resolved":
-                    assert _without_position(incident) == _without_position(notice["data"])
-
     def snapshots(self, incident: Json, state: str = "sockmem-agent") -> list[Json]:
         folder = self.folder / state / "incidents" / incident["id"]
         return [json.loads(file.read_bytes()) for file in sorted(folder.glob("snapshot-*.json"))]
+
+    def stamps(self, text: str) -> list[float]:
+        """Return when the kernel said a text, in seconds since its boot."""
+        return [int(line.split(",")[2]) / 1e6 for line in self.notes["kernel_lines"] if text in line]
 
     def lines(self, text: str) -> int:
         """Count the kernel's own lines with this text, as /dev/kmsg had them at the end."""
@@ -144,37 +149,3 @@ class Found:
 
     def journal(self) -> list[str]:
         return (self.folder / "journal.txt").read_text().splitlines()
-
-    def wrong_modes(self) -> list[str]:
-        """Name what is not 0640 (files) or 0750 (folders), and what of the service's is not all of one user's.
-
-        The other agents of a scenario are root's, so theirs is the mode alone.
-        """
-        service = self.folder / "sockmem-agent"
-        owner = service.stat()
-        wrong = ["the state directory is root's"] if 0 in (owner.st_uid, owner.st_gid) else []
-        for state in (service, *self.folder.glob("agent-*")):
-            for path in (state, *state.rglob("*")):
-                found = path.stat()
-                mode = stat.S_IMODE(found.st_mode)
-                theirs = state == service and (found.st_uid, found.st_gid) != (owner.st_uid, owner.st_gid)
-                if theirs or mode != (0o750 if path.is_dir() else 0o640):
-                    wrong.append(f"{path.relative_to(self.folder)}: {mode:o}, {found.st_uid}:{found.st_gid}")
-        return wrong
-
-    def complaints(self) -> list[str]:
-        """Return the journal's lines that no run may have: a traceback of an agent's, or a bug of the kernel's."""
-        # The receiver is a python3 of the rig's; it may complain of an agent that hung up.
-        theirs = [line for line in self.journal() if " python3[" not in line]
-        return [
-            line for line in theirs if any(word in line for word in ("Traceback", "kernel BUG", "Oops", "segfault"))
-        ]
-
-
-def _load(file: Path) -> Json:
-    return json.loads(file.read_bytes())
-
-
-def _without_position(incident: Json) -> Json:
-    """Where the log was read to is nobody else's business."""
-    return {key: value for key, value in incident.items() if key != "resume"}

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 PORT = 8099
+SECRET = "whsec_" + "c29ja21lbS1hZ2VudCBpbiBhIG1hY2hpbmU="
 CONFIG = f"""\
 [incident]
 quiet_seconds = 6
@@ -13,6 +14,7 @@ quiet_seconds = 6
 name = "hook"
 type = "webhook"
 url = "http://127.0.0.1:{PORT}/hook"
+secret_file = "/etc/sockmem-agent/hook-secret"
 """
 
 
@@ -20,12 +22,19 @@ def main(folder: Path, results: Path) -> None:
     [package] = folder.glob("*.deb")
     (results / "apt.txt").write_text(sh("apt-get", "install", "-y", str(package)))
     shutil.copy(package, "/var/lib/vm")
-    config = Path("/etc/sockmem-agent/config.toml")
+    config, secret = Path("/etc/sockmem-agent/config.toml"), Path("/etc/sockmem-agent/hook-secret")
+    (results / "before.txt").write_text(
+        sh("systemctl", "is-enabled", "sockmem-agent", check=False)
+        + sh("systemctl", "is-active", "sockmem-agent", check=False)
+        + sh("stat", "-c", "%U:%G %a %n", str(config), "/var/lib/sockmem-agent")
+    )
     config.write_text(CONFIG)
-    shutil.chown(config, group="sockmem-agent")
-    config.chmod(0o640)
+    secret.write_text(SECRET)
+    for file in (config, secret):
+        shutil.chown(file, group="sockmem-agent")
+        file.chmod(0o640)
     sh("systemctl", "enable", "--now", "sockmem-agent")
-    (results / "doctor.txt").write_text(sh("sockmem-agent", "doctor", check=False))
+    (results / "doctor.txt").write_text(sh("sockmem-agent", "doctor", "--json", check=False))
     (results / "status.txt").write_text(sh("systemctl", "status", "--no-pager", "sockmem-agent"))
     # The results go to the host first.
     sh("systemd-run", "--quiet", "--on-active=3", "systemctl", "poweroff")

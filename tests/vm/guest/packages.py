@@ -9,6 +9,7 @@ PLACES = (
     "/etc/sockmem-agent", "/usr/lib/sockmem-agent", "/usr/bin/sockmem-agent", "/var/lib/sockmem-agent",
     "/usr/lib/systemd/system/sockmem-agent.service", "/usr/lib/sysusers.d/sockmem-agent.conf",
     "/usr/lib/tmpfiles.d/sockmem-agent.conf", "/usr/share/doc/sockmem-agent",
+    "/usr/share/man/man1/sockmem-agent.1.gz", "/usr/share/bash-completion/completions/sockmem-agent",
     "/etc/systemd/system/multi-user.target.wants/sockmem-agent.service",
 )  # fmt: skip
 

@@ -20,5 +20,6 @@ def check(found):
     assert found.notes["peaks"]["tw"] > 1000
     assert [] == found.incidents
     assert [] == found.posts
-    assert "none" == found.notes["diagnosis"]["cause"]
+    assert ("none", "certain") == (found.notes["diagnosis"]["cause"], found.notes["diagnosis"]["confidence"])
+    assert (0, 0) == (found.notes["killed"], found.notes["pressures"])
     assert [] == found.notes["kernel_lines"]

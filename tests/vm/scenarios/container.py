@@ -16,6 +16,7 @@ def check(found):
     found.check_orphans(incident)
     first = found.first_named(incident)
     assert f"docker {ID[:12]}" == first["container"]
+    assert first["orphans"] == max(holder["orphans"] for holder in incident["diagnosis"]["holders"])
     assert first["sockets"] > 0
     assert 8080 in first["ports"]
     found.check_told(incident)

@@ -25,4 +25,5 @@ def check(found):
     # Their sockets are out of sight, so no orphan is given to anybody.
     named = [holder for holder in incident["diagnosis"]["holders"] if holder["unit"] or holder["container"]]
     assert 0 == sum(holder["orphans"] for holder in named)
+    assert ".service" not in incident["summary"]
     found.check_told(incident)

@@ -2,6 +2,8 @@
 
 import packages
 
+REMOVED = True
+
 
 def act(rig):
     rig.wait("a position is saved", (rig.STATE / "cursor.json").exists)
@@ -16,6 +18,7 @@ def act(rig):
     rig.run("apt-get", "purge", "-y", "sockmem-agent")
     rig.note("after_purge", packages.leftovers())
     rig.note("user_after_purge", rig.run("getent", "passwd", "sockmem-agent", check=False))
+    rig.note("group_after_purge", rig.run("getent", "group", "sockmem-agent", check=False))
 
 
 def check(found):
@@ -30,4 +33,4 @@ def check(found):
     # As Debian does it: what is installed again is enabled as before.
     assert "enabled" == notes["enabled_again"]
     assert [] == notes["after_purge"]
-    assert "" == notes["user_after_purge"]
+    assert ("", "") == (notes["user_after_purge"], notes["group_after_purge"])

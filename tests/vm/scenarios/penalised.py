@@ -10,6 +10,8 @@ LIMIT = 400
 ORPHANS = 240
 EVERY = 4
 
+WARNS = True  # So many stay above what is warned of when the kernel has long said its line.
+
 
 def act(rig):
     rig.listen()
@@ -23,4 +25,5 @@ def check(found):
     found.check_orphans(incident, unit="shop.service", shifts=(1,))
     found.check_penalty(incident, 1, ORPHANS, LIMIT)
     assert 0 < found.notes["killed"] <= ORPHANS // EVERY
+    found.check_killed(incident)
     found.check_told(incident)

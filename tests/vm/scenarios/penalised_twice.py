@@ -16,6 +16,8 @@ CONSTANT = (
 )
 CANNOT = {"5.10": CONSTANT, "6.1": CONSTANT, "6.12": CONSTANT}
 
+WARNS = True  # So many stay above what is warned of when the kernel has long said its line.
+
 
 def act(rig):
     rig.listen()
@@ -33,4 +35,5 @@ def check(found):
     found.check_orphans(incident, unit="shop.service", shifts=(2,))
     found.check_penalty(incident, 2, ORPHANS, LIMIT)
     assert 0 < found.notes["killed"] <= ORPHANS // EVERY
+    found.check_killed(incident)
     found.check_told(incident)

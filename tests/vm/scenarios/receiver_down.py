@@ -1,5 +1,7 @@
 """The receiver is down for the whole incident; then it answers 503, then 429, then it takes what is owed, in order."""
 
+import itertools
+
 
 def act(rig):
     rig.burst(200, limit=64)
@@ -16,5 +18,7 @@ def check(found):
     found.check_orphans(incident, unit="shop.service")
     assert "pending" in found.notes["shown"]
     assert [503, 429, 200] == [post["answered"] for post in found.posts][:3]
+    at = [post["at"] for post in found.posts[:3]]
+    assert all(later - earlier >= 1 for earlier, later in itertools.pairwise(at))  # Retry-After, of 503 and 429
     assert 1 == len({post["headers"]["webhook-id"] for post in found.posts[:3]})
     found.check_told(incident)

@@ -15,10 +15,15 @@ ROTATION = """\
 """
 
 
+QUIET_SECONDS = 20
+
+
 def act(rig):
     rig.start_rsyslog()
     # One incident over all three bursts, whatever the pauses between them under emulation.
-    rig.configure('[source]\nkind = "file"\n' + rig.CONFIG.replace("quiet_seconds = 6", "quiet_seconds = 20"))
+    rig.configure(
+        '[source]\nkind = "file"\n' + rig.CONFIG.replace("quiet_seconds = 6", f"quiet_seconds = {QUIET_SECONDS}")
+    )
     rig.listen()
     Path("/run/vm/logrotate.conf").write_text(ROTATION)
     for port in (8080, 8081, 8082):

@@ -26,7 +26,9 @@ def check(found):
     incident = found.the_incident()
     found.check_orphans(incident, unit="shop.service")
     assert found.notes["killed"] > 3000
+    found.check_killed(incident)
     assert found.suppressed() == incident["suppressed_at_least"]
     assert found.suppressed() > 1500
     found.check_told(incident)
     assert found.notes["memory_after"] - found.notes["memory_before"] < 6 << 20
+    assert found.notes["memory_after"] < 64 << 20

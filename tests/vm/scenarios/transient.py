@@ -24,3 +24,4 @@ def check(found):
     assert ["opened", "resolved"] == found.told(incident)
     # Nobody is left to be named, so nobody is.
     assert 0 == sum(holder["orphans"] for holder in incident["diagnosis"]["holders"])
+    assert ".service" not in incident["summary"]

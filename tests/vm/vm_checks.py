@@ -1,0 +1,153 @@
+"""What holds whatever the scenario: how the service fared, what is stored, and that it was told as it is stored."""
+
+import json
+import stat
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import ModuleType
+
+from vm_found import Found, Json
+
+OK = 200
+# The journal's lines that no run may have: an agent that broke down, or a kernel.
+COMPLAINTS = (
+    "Traceback", "Failed with result", "could not be written", "kernel BUG", "Oops", "segfault", "Call Trace",
+    "cut here", "soft lockup", "general protection", "oom-kill", "Out of memory: Killed",
+)  # fmt: skip
+KILLED = "sockmem-agent.service: Failed with result 'signal'"
+
+
+def check_whole(found: Found, scenario: ModuleType) -> None:
+    """Check all of it. The scenario names its exceptions: RESTARTS, TOLD_AGAIN, WARNS, REMOVED, QUIET_SECONDS.
+
+    ``RESTARTS`` is how often it kills the service, ``TOLD_AGAIN`` that a delivery is cut off, ``WARNS`` that the gauges
+    may open an incident of their own, ``REMOVED`` that the package is gone at the end.
+    """
+    restarts = getattr(scenario, "RESTARTS", 0)
+    check_service(found, restarts=restarts, removed=getattr(scenario, "REMOVED", False))
+    state = found.folder / "sockmem-agent"
+    assert any(json.loads((state / "cursor.json").read_bytes())["cursor"].values())
+    assert any(file.stat().st_size for file in state.glob("history/*.jsonl"))
+    assert [] == wrong_modes(found)
+    for incident in found.incidents:
+        if incident["class"] == "event":
+            check_incident(found, incident, getattr(scenario, "QUIET_SECONDS", 6))
+        else:
+            assert getattr(scenario, "WARNS", False)
+    check_posts(found, again=getattr(scenario, "TOLD_AGAIN", False))
+
+
+def check_service(found: Found, *, restarts: int, removed: bool) -> None:
+    """Check that the service runs, was started anew no more often than it was killed, and that nobody complained."""
+    assert removed or "Active: active (running)" in (found.folder / "status.txt").read_text()
+    assert restarts == found.notes["restarts"]
+    assert any(" sockmem-agent[" in line and ": following " in line for line in found.journal())
+    # The receiver is a python3 of the rig's; it may complain of an agent that hung up.
+    others = [line for line in found.journal() if " python3[" not in line]
+    complaints = [line for line in others if any(word in line for word in COMPLAINTS)]
+    assert restarts == sum(KILLED in line for line in complaints)
+    assert [] == [line for line in complaints if KILLED not in line]
+
+
+def check_incident(found: Found, incident: Json, quiet_seconds: int) -> None:
+    """Check that an incident agrees with itself and its snapshots, and that its evidence and notices are there."""
+    folder = found.folder / "sockmem-agent" / "incidents" / incident["id"]
+    snapshots, diagnosis = found.snapshots(incident), incident["diagnosis"]
+    assert incident["snapshots"] == _names(folder, "snapshot-*.json") != []
+    assert incident["notices"] == _names(folder, "notice-???.json") != []
+    assert [name.replace(".json", ".hook.json") for name in incident["notices"]] == _names(folder, "notice-*.hook.json")
+    opened, last, closed = (datetime.fromisoformat(incident[key]) for key in ("opened_at", "last_seen_at", "closed_at"))
+    assert opened <= last
+    assert closed - last == timedelta(seconds=quiet_seconds)
+    for key in ("host", "kernel", "boot_id"):
+        assert {incident[key]} == {snapshot[key] for snapshot in snapshots}
+    for key in ("cause", "confidence", "summary"):
+        assert incident[key] == diagnosis[key] != ""
+    for gauge in ("orphan", "mem"):
+        assert incident["peak"][gauge] >= max(each["sockstat"]["tcp"][gauge] for each in snapshots)
+    check_diagnosis(diagnosis, [each for each in snapshots if each["trigger"] != "follow_up"][-1])
+
+
+def check_diagnosis(diagnosis: Json, snapshot: Json) -> None:
+    """Check that the limits are those of the snapshot, and that the advice can be followed: it changes something."""
+    mechanism = diagnosis["mechanism"]
+    [limit] = snapshot["sysctls"]["net.ipv4.tcp_max_orphans"]
+    assert (limit, snapshot["sysctls"]["net.ipv4.tcp_mem"]) == (
+        mechanism["tcp_max_orphans"],
+        mechanism["tcp_mem_pages"],
+    )
+    shift = mechanism["penalty_shift"]
+    assert mechanism["limit_reached"] == (None if shift is None else limit >> shift)
+    assert [] != diagnosis["advice"]
+    assert [] != diagnosis["findings"]
+    for advice in diagnosis["advice"]:
+        if change := advice["sysctl"]:
+            assert change["proposed"] != change["current"]
+            assert change["current"] == _plain(snapshot["sysctls"][change["key"]])
+            assert any(command.startswith(f"sysctl -w {change['key']}=") for command in advice["commands"])
+
+
+def check_posts(found: Found, *, again: bool) -> None:
+    """Check that what was sent is what is stored, signed; that each notice was taken once; and the last is the truth.
+
+    ``again``: a delivery was cut off, so something was taken twice.
+    """
+    incidents = found.folder / "sockmem-agent" / "incidents"
+    notices = {notice["id"]: notice for notice in map(_load, incidents.glob("*/notice-???.json"))}
+    owed: set[str] = set()
+    for incident in found.incidents:
+        if incident["closed_at"] is None:  # A warning that outlasts the scenario is not told to its end.
+            continue
+        for name in incident["notices"]:
+            receipt = _load(incidents / incident["id"] / name.replace(".json", ".hook.json"))
+            assert ("delivered", "hook") == (receipt["outcome"], receipt["channel"])
+            sent = sum(post["headers"]["webhook-id"] == receipt["notice"] for post in found.posts)
+            assert again or receipt["attempts"] >= sent
+            owed.add(receipt["notice"])
+        last = notices[f"msg_{incident['id']}_{len(incident['notices']):03}"]
+        assert ("sockmem.incident.resolved", _told(incident)) == (last["type"], _told(last["data"]))
+        assert last["id"] in owed
+    for post in found.posts:
+        notice, headers = notices[post["headers"]["webhook-id"]], post["headers"]
+        assert {"type": notice["type"], "timestamp": notice["at"], "data": notice["data"]} == post["body"]
+        assert "application/json" == headers["content-type"]
+        assert post["signed"]
+        assert abs(int(headers["webhook-timestamp"]) - post["at"]) < 60
+    taken = [post["headers"]["webhook-id"] for post in found.posts if post["answered"] == OK]
+    assert owed <= set(taken)
+    assert again == (len(taken) > len(set(taken)))
+
+
+def wrong_modes(found: Found) -> list[str]:
+    """Name what is not 0640 (files) or 0750 (folders), and what of the service's is not all of one user's.
+
+    The other agents of a scenario are root's, so theirs is the mode alone.
+    """
+    service = found.folder / "sockmem-agent"
+    owner = service.stat()
+    wrong = ["the state directory is root's"] if 0 in (owner.st_uid, owner.st_gid) else []
+    for state in (service, *found.folder.glob("agent-*")):
+        for path in (state, *state.rglob("*")):
+            status = path.stat()
+            mode = stat.S_IMODE(status.st_mode)
+            theirs = state == service and (status.st_uid, status.st_gid) != (owner.st_uid, owner.st_gid)
+            if theirs or mode != (0o750 if path.is_dir() else 0o640):
+                wrong.append(f"{path.relative_to(found.folder)}: {mode:o}, {status.st_uid}:{status.st_gid}")
+    return wrong
+
+
+def _names(folder: Path, pattern: str) -> list[str]:
+    return sorted(file.name for file in folder.glob(pattern))
+
+
+def _load(file: Path) -> Json:
+    return json.loads(file.read_bytes())
+
+
+def _plain(values: list[int]) -> int | list[int]:
+    return values[0] if len(values) == 1 else values
+
+
+def _told(incident: Json) -> Json:
+    """Where the log was read to is nobody else's business."""
+    return {key: value for key, value in incident.items() if key != "resume"}
