@@ -76,7 +76,7 @@ def raise_max_orphans(case: Case) -> Advice:
         return _leave_limit(current, price)
     peak = f"Orphans peaked at {count_text(_peak(case))}" if _peak(case) else "The peak was not seen"
     asked = beyond_limit(case)
-    more = f" By the rate of resets about {count_text(asked)} more were asked for." if asked else ""
+    more = f" Should resets go on at this rate, about {count_text(asked)} more would be there at once." if asked else ""
     return change(
         _KEY,
         current,

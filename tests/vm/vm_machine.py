@@ -204,7 +204,7 @@ def _booted(parts: Parts, partial: Path, disk: Path, job: Path) -> Iterator[Mach
 
 def unpack(archive: bytes, folder: Path) -> None:
     """Lay out the results of a job, with the modes and owners they had in the machine."""
-    # Any other filter clears bits that Found.wrong_modes() is there to see.
+    # Any other filter clears bits that vm_checks.wrong_modes() is there to see.
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
