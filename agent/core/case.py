@@ -143,7 +143,7 @@ def build_case(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sam
     present = not stale or snapshot.trigger == "command"
     readings = (*near, sample_of(snapshot)) if present else near
     # Only where no other text was said were all that were killed orphans above the orphans' limit.
-    earlier = (before,) if before and deltas.get(KILLED) else ()
+    earlier = (before,) if before and before not in near and deltas.get(KILLED) else ()
     rising = _in_order((*earlier, *readings), snapshot) if said.keys() == {"orphans"} else ()
     return Case(
         snapshot=snapshot,

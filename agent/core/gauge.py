@@ -163,12 +163,17 @@ def penalty_shift(orphan: int, max_orphans: int, most: int = 0, *, exact: bool =
 def most_orphans(readings: Iterable[Sample], max_orphans: int) -> int:
     """How many orphans there can have been at once: those that a reading has, and the killed since the one before.
 
-    Only where the one before was below a quarter of the limit: later they are killed as others come, time and again.
-    ``readings`` are oldest first; 0 where no two of them have both the gauge and TCPAbortOnMemory.
+    Only on the way up: from below a quarter of the limit, or from where none had been killed yet. Later they hover, and
+    are killed as others come, time and again. ``readings`` are oldest first; 0 where no two have both the gauge and
+    TCPAbortOnMemory.
     """
     counted = [(r.orphan, r.counters[KILLED]) for r in readings if r.orphan is not None and KILLED in r.counters]
-    rises = ((left, after - before) for (low, before), (left, after) in pairwise(counted) if low << 2 <= max_orphans)
-    return max((left + killed for left, killed in rises), default=0)
+    most, was_quiet = 0, False
+    for (low, before), (left, after) in pairwise(counted):
+        if low << 2 <= max_orphans or (was_quiet and 10 * left >= 11 * low):
+            most = max(most, left + after - before)
+        was_quiet = after == before
+    return most
 
 
 def orphan_error(kernel: Kernel | None, cpus: int | None) -> int:

@@ -145,6 +145,11 @@ def test_most_orphans_are_those_of_a_reading_and_the_killed_since_the_one_before
     assert 0 == most_orphans([], 128)
     assert 0 == most_orphans([read(0, 84, 106)], 128)
     assert 190 == most_orphans([read(0, 0, 0), read(3, None, 50), read(5, 84, 106), read(6, 90, None)], 128)
+    # A booted 6.12: half of 400 was passed, and read again when the kernel had killed a few too many.
+    rising = [read(0, 0, 0), read(10, 164, 0), read(12, 198, 42)]
+    assert 240 == most_orphans(rising, 400)
+    assert 0 == most_orphans(rising[1:], 400)
+    assert 1 == penalty_shift(198, 400, most=240, exact=False)
 
 
 def test_what_is_killed_while_the_orphans_hover_was_not_there_at_once() -> None:
