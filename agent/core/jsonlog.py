@@ -87,8 +87,11 @@ class JsonRecord(NamedTuple):
     carried: bool = False
 
 
-def parse_json(line: str, now: datetime) -> JsonRecord | None:
-    """Read one JSON object as a kernel record, or None when it is not one."""
+def parse_json(line: str, now: datetime, *, kern: bool = False) -> JsonRecord | None:
+    """Read one JSON object as a kernel record, or None when it is not one.
+
+    ``kern`` says that what stood before the object named the kernel's facility, so that the object need not.
+    """
     try:
         value = msgspec.json.decode(line)
     except (msgspec.DecodeError, RecursionError, ValueError):
@@ -99,7 +102,7 @@ def parse_json(line: str, now: datetime) -> JsonRecord | None:
     message = _message(fields)
     if _anothers(fields):
         return None
-    if message is not None and _kernel(fields):
+    if message is not None and (kern or _kernel(fields)):
         return JsonRecord(message, _at(fields, now), _uptime(fields), _first_text(fields, HOST_KEYS))
     carried = _carried(fields)
     return None if carried is None else JsonRecord(carried, _at(fields, now), None, None, carried=True)

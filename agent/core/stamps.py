@@ -5,13 +5,39 @@ No man page rules them all: RFC 3164 and RFC 5424, ctime(3), dmesg(1), journalct
     Aug 18 08:33:14          Aug 18 2024 08:33:14      2024 Aug 18 08:33:14     Wed Feb 19 16:41:00 2020
     2024-08-18T08:33:14.204518+02:00                   Sun 2024-08-18 08:33:14 CEST
     1723962794.204518        [Mon Nov 16 14:55:04 2020]        2020-11-16T14:55:04,372320+00:00
+    août 14 15:39:19         11月 22 18:50:14
     2024:08:18-08:33:14 (Sophos)           2024-08-18_06:33:14.20451, @4000000066c195b40c30a9f8 (svlogd and multilog)
 """
 
 import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
-MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+# dmesg -T and journalctl -o short write the months as the reader's LC_TIME abbreviates them. These are glibc's, less
+# their dots: en de fr es it pt nl sv da nb fi pl cs sk hu ro tr id ru uk. Croatian is left out, where "srp" is July and
+# not Czech for August. Chinese, Japanese and Korean count.
+MONTHS = {
+    name: number
+    for number, names in enumerate(
+        (
+            "jan jän janv ene gen led sty tammi ian oca янв січ",
+            "feb febr févr fev helmi lut úno şub фев лют",
+            "mar mär mars mrt márc maalis bře мар бер",  # noqa: RUF001 - Cyrillic is meant
+            "apr april avril abr ápr huhti kwi dub nis апр кві",
+            "may mai mag maj máj mei touko kvě мая май тра",
+            "jun juni juin giu jún iun kesä cze čen haz июн чер",
+            "jul juli juil lug júl iul heinä lip čec tem июл лип",
+            "aug août ago agu elo sie srp ağu авг сер",  # noqa: RUF001 - Cyrillic is meant
+            "sep sept set szept syys wrz zář eyl сен вер",
+            "oct okt ott out loka paź říj eki окт жов",
+            "nov marras lis kas ноя лис",
+            "dec déc dez dic des joulu gru pro ara дек гру",  # noqa: RUF001 - Cyrillic is meant
+        ),
+        start=1,
+    )
+    for name in names.split()
+}
+# A pattern of them for others' patterns, without the dot. The look-ahead is for speed: most words are no month.
+MONTH = rf"(?:(?=[^\W\d_]{{2,6}}\.? *\d)(?:{'|'.join(MONTHS)})|\d{{1,2}}[月월])"
 # Hours east of Greenwich, of the abbreviations that mean one thing in logs; any other is the local zone's or unknown.
 ZONES = {
     name: hours
@@ -38,7 +64,7 @@ SLACK = timedelta(days=1)
 
 _WEEKDAY = r"(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? +)"
 _CLOCK = r"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9}))?"
-_MONTH = r"(?P<month>Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) +(?P<day>\d{1,2})"
+_MONTH = rf"(?P<month>{MONTH})\.? +(?P<day>\d{{1,2}})"
 _OFFSET = r"Z|[+-]\d\d:?\d\d|[+-]\d\d"
 
 NAMED = re.compile(
@@ -51,8 +77,6 @@ NUMBERED = re.compile(
     rf"(?: ?(?P<zone>(?:{_OFFSET}|UTC|GMT)(?![\w.:-])|(?(weekday)[A-Z]{{2,5}}(?= )|(?!))))?"
 )
 EPOCH = re.compile(r"(?:(?P<seconds>\d{9,10}(?:\.\d{1,9})?)|@(?P<tai>[0-9a-f]{16})[0-9a-f]{8})(?=\s)")
-# Only dmesg --time-format iso writes a comma before exactly six digits, an offset and then no host.
-DMESG_ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d,\d{6}[+-]\d\d:\d\d(?= )")
 # logread -t of OpenWrt writes the epoch behind the date.
 LOGREAD_EPOCH = re.compile(r"\A\s+\[\d{9,10}\.\d{3}\](?=\s)")
 # TAI64N counts from 2**62, and its writers take the TAI of 1970: 10 seconds before UTC, leap seconds left out.
@@ -114,7 +138,7 @@ def _moment(year: int, parts: dict[str, str | None], zone: str | None, local: tz
     try:
         plain = datetime(  # noqa: DTZ001 - the zone comes in the next step
             year,
-            int(month) if month.isdecimal() else MONTHS.index(month.lower()) + 1,
+            MONTHS.get(month.lower()) or int(month.rstrip("月월")),
             int(parts["day"] or 0),
             int(parts["hour"] or 0),
             int(parts["minute"] or 0),

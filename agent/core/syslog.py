@@ -21,11 +21,24 @@ from datetime import datetime
 import msgspec
 
 from agent.core.cursor import Cursor
-from agent.core.heads import CARRIED, METALOG, NXOS, REPEAT_LINE, REPEATED_INSIDE, SOCKLOG, TAG_ONLY, TAGGED, UNTAGGED
+from agent.core.dmesg import FACILITY, take_stamps
+from agent.core.heads import (
+    CARRIED,
+    FLUENTD,
+    METALOG,
+    NXOS,
+    PRINTK,
+    REPEAT_LINE,
+    REPEATED_INSIDE,
+    SOCKLOG,
+    TAG_ONLY,
+    TAGGED,
+    UNTAGGED,
+)
 from agent.core.jsonlog import parse_json
 from agent.core.kmsg import REPEATED, parse_devkmsg
 from agent.core.model import LogRecord
-from agent.core.stamps import DMESG_ISO, LOGREAD_EPOCH, NAMED, NUMBERED, ZONES, is_zoned, match_stamp, read_stamp
+from agent.core.stamps import LOGREAD_EPOCH, NAMED, NUMBERED, ZONES, is_zoned, match_stamp, read_stamp
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -38,24 +51,19 @@ class Envelope(msgspec.Struct, frozen=True):
     count: int = 1
 
 
-COLOUR = re.compile(r"\x1b(?:\[[0-9;]*[mK]|\(B)")
+COLOUR = re.compile(r"\x1b(?:\[[0-9;:]*[mK]|\(B)")
 # Documents indent what they quote; dmesg -t and journalctl -o cat, which print bare text, do not.
 CODE = ("    ", "\t")
 # Extended netconsole may write the kernel's release before the record (Documentation/networking/netconsole).
 DEVKMSG = re.compile(r"(?:\d{1,3}\.\d{1,5}[\w.+~-]{0,64},)?(?P<record>\d{1,4},\d+,\d+,[^;]*;.*)", re.DOTALL)
 # An octet count may stand before the priority (RFC 6587).
 PRIORITY = re.compile(r"(?:\d{1,6} )?<(\d{1,3})>")
+# rsyslog leaves the blank before the text that RFC 3164 had behind the tag: there are two then.
 RFC5424 = re.compile(
     r"1 (?P<stamp>\S+) (?P<host>\S+) kernel \S+ \S+ "
     r"(?:-|(?:\[[^\s\]=\"]+(?: [^\s\]=\"]+=\"(?:[^\"\\\]]|\\.)*\")*\])+)"
-    r"(?: \ufeff?(?P<text>.*))?",
+    r"(?: +\ufeff?(?P<text>.*))?",
     re.DOTALL,
-)
-DMESG_FACILITY = re.compile(r"(?P<facility>[a-z]+[0-7]?) *:(?:emerg|alert|crit|err|warn|notice|info|debug) *: ?")
-DMESG_STAMP = re.compile(
-    r"\[ *(?P<uptime>\d{1,12}\.\d{1,9})(?: +<[ +]*-?\d+\.\d+ *>)?\]"
-    r"|\[(?P<clock>(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) [^\]<]{15,22}?)(?: +<[ +]*-?\d+\.\d+ *>)?\]"
-    r"|\[ *(?:\+\d+\.\d+|<[ +]*-?\d+\.\d+ *>|[A-Z][a-z]{2} ?\d{1,2} \d\d:\d\d) *\]"
 )
 CALLER = re.compile(r" *\[ *[TC]\d+\] ?")
 PRINTK_STAMP = re.compile(r"\[ *(\d{1,12}\.\d{1,9})\] ?")
@@ -104,8 +112,8 @@ def to_record(
     )
 
 
-def _parse_json(line: str, now: datetime) -> Envelope | None:
-    record = parse_json(line, now)
+def _parse_json(line: str, now: datetime, *, kern: bool = False) -> Envelope | None:
+    record = parse_json(line, now, kern=kern)
     if record is None:
         return None
     message = record.message.strip()
@@ -156,7 +164,7 @@ def _parse_rfc5424(line: str, now: datetime) -> Envelope | None:
 
 
 def _parse_text(line: str, now: datetime) -> Envelope | None:
-    facility = DMESG_FACILITY.match(line)
+    facility = FACILITY.match(line)
     if facility is not None:
         if facility["facility"] != "kern":
             return None
@@ -170,22 +178,14 @@ def _parse_text(line: str, now: datetime) -> Envelope | None:
 
 
 def _parse_dmesg(line: str, now: datetime) -> tuple[bool, Envelope | None]:
-    """Read what dmesg and journalctl -o short-monotonic write: a bracket, and at once the text or host and tag."""
-    iso = DMESG_ISO.match(line)
-    if iso is not None:
-        stamp = NUMBERED.fullmatch(iso[0])
-        return True, _unwrap(line[iso.end() :].strip(), read_stamp(stamp, now) if stamp else None, None)
-    match = DMESG_STAMP.match(line)
-    if match is None:
+    """Read what dmesg and journalctl -o short-monotonic write: stamps, and at once the text or host and tag."""
+    stamps = take_stamps(line, now)
+    if stamps is None:
         return False, None
-    uptime = None if match["uptime"] is None else float(match["uptime"])
-    clock = NAMED.fullmatch(match["clock"].strip()) if match["clock"] else None
-    rest = line[match.end() :]
-    tagged = _tagged(rest, None, now)
-    envelope = tagged if tagged is not None else _unwrap(rest.strip(), None, None)
-    if envelope.at is None and clock is not None:
-        envelope = msgspec.structs.replace(envelope, at=read_stamp(clock, now))
-    return True, envelope if uptime is None else msgspec.structs.replace(envelope, uptime=uptime)
+    rest = line[stamps.end :]
+    envelope = _tagged(rest, None, now) or _unwrap(rest.strip(), None, None)
+    uptime = envelope.uptime if stamps.uptime is None else stamps.uptime
+    return True, msgspec.structs.replace(envelope, at=stamps.at, uptime=uptime)
 
 
 def _parse_stamped(line: str, now: datetime) -> tuple[bool, Envelope | None]:
@@ -221,15 +221,22 @@ def _tagged(rest: str, stamp: re.Match[str] | None, now: datetime) -> Envelope |
         zone, host = host, None
     if zone and (stamp is None or stamp.groupdict().get("zone", "")):
         return None
+    # Behind any stamp but RFC 3164's it is applications that write brackets: their levels, threads and modules. Where
+    # printk's stamp follows, somebody has masked a host.
+    if host and host[0] in "<[" and not named and not PRINTK.match(match["text"]):
+        return None
     return _unwrap(match["text"], read_stamp(stamp, now, zone) if stamp else None, _host(host))
 
 
 def _parse_head(rest: str, stamp: re.Match[str], now: datetime) -> Envelope | None:
-    """Read metalog's head, NX-OS's or socklog's; behind a stamp with a zone also another line with its own head."""
+    """Read metalog's head, NX-OS's, socklog's or fluentd's; behind a zone also another line with its own head."""
     heads = (METALOG, NXOS, SOCKLOG) if stamp.re is NAMED else (NXOS, SOCKLOG)
     match = next((match for head in heads if (match := head.fullmatch(rest))), None)
-    if match is not None:
-        envelope: Envelope | None = _parse_carried(match["text"], now) or _unwrap(match["text"], None, None)
+    fluentd = FLUENTD.fullmatch(rest)
+    if fluentd is not None:
+        match, envelope = fluentd, _parse_json(fluentd["object"], now, kern=True)
+    elif match is not None:
+        envelope = _parse_carried(match["text"], now) or _unwrap(match["text"], None, None)
     else:
         match = CARRIED.fullmatch(rest) if is_zoned(stamp) else None
         envelope = _parse_carried(match["text"], now) if match else None

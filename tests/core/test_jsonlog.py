@@ -116,6 +116,15 @@ def test_objects_of_others_are_not(fields: dict[str, Any]) -> None:
     assert read(fields) is None
 
 
+def test_what_stands_before_an_object_may_name_the_facility_for_it() -> None:
+    def headed(fields: dict[str, Any]) -> JsonRecord | None:
+        return parse_json(msgspec.json.encode(fields).decode(), NOW, kern=True)
+
+    assert JsonRecord(T, None, None, "jp58") == headed({"host": "jp58", "ident": "kernel", "message": T})
+    assert headed({"host": "jp58", "ident": "nagios", "message": T}) is None
+    assert headed({"host": "jp58", "ident": "kernel", "facility": "user", "message": T}) is None
+
+
 @pytest.mark.parametrize(
     ("fields", "at"),
     [

@@ -78,6 +78,13 @@ def test_neighbours_of_the_corpus_are_kernel_records_with_a_name(row: dict[str, 
         (f"107 <6>1 2024-08-18T07:33:14Z jp58 kernel - - - \ufeff{T}", SUMMER, None, "jp58"),
         (f"<6>1 - - kernel - - - {T}", None, None, None),
         (f"1 2024-08-18T07:33:14Z jp58 kernel - - - [12.345678] {T}", SUMMER, 12.345678, "jp58"),
+        (f"<6>1 2024-08-18T07:33:14Z jp58 kernel - - -  [   12.345678] {T}", SUMMER, 12.345678, "jp58"),
+        (f"<6>1 2024-08-18T07:33:14Z jp58 kernel - - -  {T}", SUMMER, None, "jp58"),
+        (f"Sun Aug 18 08:33:14 2024 jp58 kernel: {T}", SUMMER, None, "jp58"),
+        (f"août 18 08:33:14 jp58 kernel: {T}", SUMMER, None, "jp58"),
+        (f"Dez 31 23:59:59 jp58 kernel: {T}", datetime(2023, 12, 31, 23, 59, 59, tzinfo=CET), None, "jp58"),
+        (f"févr. 29 11:00:00 jp58 kernel: {T}", datetime(2024, 2, 29, 11, tzinfo=CET), None, "jp58"),
+        (f" 8月 18 08:33:14 jp58 kernel: [12.345678] {T}", SUMMER, 12.345678, "jp58"),
         (f"2024 Aug 18 08:33:14 jp58 kernel: {T}", SUMMER, None, "jp58"),
         (f"Aug 18 08:33:14 2024 jp58 kernel: {T}", SUMMER, None, "jp58"),
         (f"Aug 18 08:33:14 2001:db8::1 kernel: {T}", SUMMER, None, "2001:db8::1"),
@@ -100,6 +107,13 @@ def test_neighbours_of_the_corpus_are_kernel_records_with_a_name(row: dict[str, 
         (f"[<    0.000025>] {T}", None, None, None),
         (f"[    3.123456 <    0.000025 >] jp58 kernel: {T}", None, 3.123456, "jp58"),
         (f"kern  :info  : 2024-08-18T08:33:14,000000+01:00 {T}", SUMMER, None, None),
+        (f"2024-08-18T08:33:14,000000+0100 {T}", SUMMER, None, None),
+        (f"2024-08-18T08:33:14,000000+0100 jp58 kernel: {T}", SUMMER, None, "jp58"),
+        (f"[ 4999.000000                ] jp58 kernel: {T}", None, 4999.0, "jp58"),
+        (f"[12.345678] [Sun Aug 18 08:33:14 2024] {T}", SUMMER, 12.345678, None),
+        (f"kern  :info  : [12.345678] 2024-08-18T08:33:14,000000+01:00 [  +0.000013] {T}", SUMMER, 12.345678, None),
+        (f"[So Aug 18 08:33:14 2024 <    0,000013>] [   C3] {T}", SUMMER, None, None),
+        (f"\x1b[0;1;38:5:185mAug 18 08:33:14 jp58 kernel: {T}\x1b[0m", SUMMER, None, "jp58"),
         ("\x1b[32m[Nov16 14:55] \x1b[0m\x1b[33mTCP: \x1b[0mtoo many orphaned sockets", None, None, None),
         (f"\0\0\0\0Aug 18 08:33:14 jp58 kernel: {T}\r\n", SUMMER, None, "jp58"),
         ("[ 1.000001] TCP: too many of orphaned sockets (512 in CT1023)  ", None, 1.000001, None),
@@ -156,6 +170,18 @@ CARRIED = f"Aug 18 08:33:14 jp58 kernel: [12.345678] {T}"
         (f'<4>Aug 18 08:33:14 ("U7HD,f09fc2,v3.9.27") kernel: {T}', SUMMER, None, "U7HD,f09fc2,v3.9.27"),
         (f"2024 Aug 18 08:33:14 n9k %KERN-6-SYSTEM_MSG: [12.345678] {T} - kernel", SUMMER, 12.345678, "n9k"),
         (f"2024 Aug 18 08:33:14 n9k %$ VDC-1 %$ Aug 18 08:33:13 %KERN-6-SYSTEM_MSG: {T} - kernel", SUMMER, None, "n9k"),
+        (
+            f'2024-08-18 08:33:14.000000000 +0100 system.kern.info: {{"host":"jp58","ident":"kernel","message":"{T}"}}',
+            SUMMER,
+            None,
+            "jp58",
+        ),
+        (
+            f'2024-08-18T08:33:14+00:00\tsystem.kern.warn\t{{"ident":"kernel","message":"[12.345678] {T}"}}',
+            SUMMER_UTC,
+            12.345678,
+            None,
+        ),
         (f"2024-08-18T08:33:14Z {CARRIED}", SUMMER_UTC, 12.345678, "jp58"),
         (f"2024-08-18T08:33:14.000000000Z stdout F {CARRIED}", SUMMER_UTC, 12.345678, "jp58"),
         (f'{{"log":"{CARRIED}\\n","stream":"stdout","time":"2024-08-18T08:33:14Z"}}', SUMMER_UTC, 12.345678, "jp58"),
@@ -180,6 +206,20 @@ def test_heads_of_appliances_and_clouds_are_read(
 @pytest.mark.parametrize(
     "line",
     [
+        f'2024-08-18 08:33:14.0 +0100 system.user.info: {{"host":"jp58","ident":"kernel","message":"{T}"}}',
+        f'2024-08-18 08:33:14.0 +0100 system.kern.info: {{"host":"jp58","ident":"nagios","message":"{T}"}}',
+        f'2024-08-18 08:33:14.0 +0100 system.kern.info: {{"ident":"kernel","message":"{T}"}} was said',
+        f'2024-08-18 08:33:14.0 +0100 alert.kernel: {{"host":"jp58","ident":"kernel","message":"{T}"}}',
+        f"2024-08-18 08:33:14.0 +0100 system.kern.info: {T}",
+        f"août 18 08:33:14 jp58 sshd[1]: {T}",
+        f"août 18 08:33:14 jp58 {T}",
+        f"aoûts 18 08:33:14 jp58 kernel: {T}",
+        f"11月 22 08:33:14 jp58 nagios: {T}",
+        f"<6>1 2024-08-18T07:33:14Z jp58 logger - - -  {T}",
+        f"<14>1 2024-08-18T07:33:14Z jp58 kernel - - -  {T}",
+        f"[ 4999.000000                ] jp58 nagios: {T}",
+        f"2024-08-18T08:33:14,000000+0100 nagios: {T}",
+        f"2024-08-18T08:33:14,000+0100 {T}",
         f"Aug 18 08:33:14 [dockerd] {T}",
         f"Aug 18 08:33:14 [dockerd] [ 12.345678] {T}",
         f"Aug 18 08:33:14 [kernel-watch] {T}",
@@ -228,12 +268,64 @@ def test_heads_of_others_are_no_events(line: str) -> None:
     assert event_of(line) is None
 
 
+LEVELS = [
+    "INFO",
+    "WARN",
+    "ERROR",
+    "SEVERE",
+    "VERBOSE",
+    "TRACE",
+    "Info",
+    "Warning",
+    "Error",
+    "severe",
+    "fatal",
+    "W",
+    "I",
+]
+
+
+@pytest.mark.parametrize("stamp", ["2024-08-18 08:40:07", "2024-08-18T08:40:07.123Z", "Aug 18 08:40:07"])
+@pytest.mark.parametrize("level", [*LEVELS, *(f"[{level}]" for level in LEVELS), "<info>", "<error>", "[12345]"])
+def test_the_level_of_another_programs_log_is_no_host(stamp: str, level: str) -> None:
+    assert event_of(f"{stamp} {level} kernel: {T}") is None
+
+
+@pytest.mark.parametrize("stamp", ["2024-08-18 08:40:07", "2024-08-18T08:40:07+02:00", "1723962794", "[12.345678]"])
+@pytest.mark.parametrize("name", ["[main]", "[Thread-1]", "[worker.1]", "[*]", "<module>"])
+def test_a_name_in_brackets_is_a_masked_host_behind_rfc3164_stamps_or_before_printks(stamp: str, name: str) -> None:
+    assert event_of(f"{stamp} {name} kernel: {T}") is None
+    for line in (f"Aug 18 08:40:07 {name} kernel: {T}", f"{stamp} {name} kernel: [85047.045932] {T}"):
+        masked = event_of(line)
+        assert masked is not None
+        assert name == masked.host
+
+
+@pytest.mark.parametrize("level", ["INFO", "WARN", "ERROR", "FATAL"])
+def test_a_level_is_no_zone_before_a_host(level: str) -> None:
+    assert event_of(f"2024-08-18 08:40:07 {level} jp58 kernel: {T}") is None
+
+
+@pytest.mark.parametrize("host", ["info-1", "warning.example", "wlan", "w", "errol", "tracer", "Vader", "Error7"])
+def test_a_host_may_begin_as_a_level_does(host: str) -> None:
+    event = event_of(f"2024-08-18 08:40:07 {host} kernel: {T}")
+    assert event is not None
+    assert host == event.host
+
+
 @pytest.mark.parametrize(
     "line",
     [
         "2024-08-18T08:33:14Z " * 3000,
         "Aug 18 08:33:14 " + "NAS " * 15000,
         "Aug 18 08:33:14 n9k" + " " * 60000 + "kernel",
+        "[1.5] " * 10000,
+        "[1.5" + " " * 60000 + "<",
+        "[" + " " * 60000 + "nov.22 18:50",
+        "[dim. nov." + " " * 60000,
+        "2024-08-18T08:33:14Z " + "a." * 30000 + "kern",
+        "2024-08-18T08:33:14Z" + " " * 60000 + "kern.info: {",
+        "<6>1 - - kernel - - -" + " " * 60000,
         "Aug 18 08:33:14 n9k %KERN-6-SYSTEM_MSG: " + "- kerne" * 9000,
     ],
 )
@@ -319,6 +411,10 @@ ENVELOPES = st.sampled_from(
         "1723962794.204518 {host} kernel: {text}",
         "[85047.045932] {host} kernel: {text}",
         "[85047.045932] [  T812] {text}",
+        "[85047.045932] [Sun Aug 18 08:33:14 2024] {text}",
+        "[dim. août 18 08:33:14 2024] {text}",
+        "août 18 08:33:14 {host} kernel: {text}",
+        "<6>1 2024-08-18T08:33:14Z {host} kernel - - -  {text}",
         "kern  :info  : [Sun Aug 18 08:33:14 2024] {text}",
         "<6>[85047.045932] {text}",
         "<6>1 2024-08-18T08:33:14Z {host} kernel - - - {text}",
