@@ -29,6 +29,8 @@ FOREIGN = {
     b"BZh": "is compressed by bzip2: bzcat FILE | sockmem-agent scan -",
     b"\x28\xb5\x2f\xfd": "is compressed by zstd: zstdcat FILE | sockmem-agent scan -",
     b"\x04\x22\x4d\x18": "is compressed by lz4: lz4cat FILE | sockmem-agent scan -",
+    b"\xff\xfe": "is UTF-16, as PowerShell's > writes it: iconv -f UTF-16 -t UTF-8 FILE | sockmem-agent scan -",
+    b"\xfe\xff": "is UTF-16: iconv -f UTF-16 -t UTF-8 FILE | sockmem-agent scan -",
     b"LPKSHHRH": "is a journal file: name its directory with --directory",
 }
 

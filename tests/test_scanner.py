@@ -130,6 +130,8 @@ def test_ordinals_go_on_over_rotated_files(log: Callable[..., str]) -> None:
         (b"\xfd7zXZ\0" + b"\xff" * 64, "bad.xz", "damaged"),
         (flipped(gzip.compress(ORDINARY * 999)), "bad.gz", "damaged"),
         (bz2.compress(EVENT), "messages.bz2", "bzcat"),
+        (EVENT.decode().encode("utf-16"), "powershell.txt", "iconv -f UTF-16 -t UTF-8 FILE | sockmem-agent scan -"),
+        (b"\xfe\xff" + EVENT.decode().encode("utf-16-be"), "big-endian.txt", "iconv -f UTF-16"),
         (b"LPKSHHRH" + b"\0" * 200, "system.journal", "--directory"),
     ],
 )

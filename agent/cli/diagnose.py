@@ -10,18 +10,22 @@ from msgspec.structs import replace
 
 from agent.cli.common import EX_NOINPUT, config_option, exits, fail, json_option, open_store, print_json, warn
 from agent.config import ConfigError, load_store, state_directory
-from agent.core import kmsg, syslog
+from agent.core import handed, kmsg, syslog
 from agent.core.diagnose import diagnose
 from agent.core.incident import telling
-from agent.core.model import Diagnosis, Event, Sample
+from agent.core.model import Diagnosis, Event, LogRecord, Sample
+from agent.core.readings import Gap
 from agent.core.report import diagnosis_text
 from agent.core.settings import Settings
+from agent.core.summary import HANDED_OVER
 from agent.probe import take_snapshot, take_sockets
 from agent.probe.pagesize import PROC, is_this_host
 from agent.store import Store, read_around
 
 HISTORY = timedelta(hours=1)
 ATTRIBUTION_SECONDS = 5.0
+_ONLY_COUNTS = "a count of suppressed messages, which does not say of which: hand over the line beside it, too"
+_ANOTHER_LIMIT = "it is about another limit"
 _ELISION = re.compile(r"\[\s*(?:…|\.\.+)\s*\]\s*")
 
 
@@ -36,7 +40,7 @@ _ELISION = re.compile(r"\[\s*(?:…|\.\.+)\s*\]\s*")
     "messages",
     metavar="LINE",
     multiple=True,
-    help="Add the kernel's line as evidence, in any log format; may be given more than once.",
+    help="Add the kernel's line as evidence, in any log format or copied by hand; may be given more than once.",
 )
 @click.option("--incident", metavar="ID", help="Diagnose a stored incident again: its id, the start of it, or last.")
 @config_option
@@ -68,28 +72,61 @@ def command(
 def _diagnose_tree(proc_root: Path, messages: tuple[str, ...], config_path: Path | None) -> Diagnosis:
     now = datetime.now(UTC).astimezone()
     snapshot = take_snapshot(proc_root, now, "command")
-    lines = [line for message in messages for line in message.splitlines() if line.strip()]
-    events = [event for number, line in enumerate(lines, 1) if (event := _read_message(line, number, now))]
+    events, unread = _read_messages(messages, now)
+    snapshot = replace(snapshot, gaps=(*snapshot.gaps, *unread))
     if is_this_host(proc_root):
         snapshot = replace(snapshot, sockets=take_sockets(proc_root, ATTRIBUTION_SECONDS))
-        return diagnose(snapshot, tuple(events), _read_history(config_path, now))
+        return _doubt(diagnose(snapshot, events, _read_history(config_path, now)), unread)
     # Nobody knows when the tree was taken, so a line's date cannot be held against it: who gives both together says
     # that they belong together. The stamp since boot stays, for the tree has its uptime.
-    return diagnose(snapshot, tuple(replace(event, at=None) for event in events), ())
+    return _doubt(diagnose(snapshot, tuple(replace(event, at=None) for event in events), ()), unread)
 
 
-def _read_message(line: str, number: int, now: datetime) -> Event | None:
-    """Turn a line into an event; one that is none of the kernel's socket-memory messages is told and left out."""
+def _read_messages(messages: tuple[str, ...], now: datetime) -> tuple[tuple[Event, ...], tuple[Gap, ...]]:
+    """Turn the lines into events, and into gaps those that say nothing of socket memory."""
+    # An argument that is no UTF-8 comes as surrogates, which neither JSON nor a terminal takes.
+    texts = [os.fsencode(message).decode(errors="replace") for message in messages]
+    lines = [line for text in texts for line in text.splitlines() if line.strip()]
+    read = {number: _read_message(line, number, now) for number, line in enumerate(lines, 1)}
+    found = {number: event for number, event in read.items() if isinstance(event, Event)}
+    if all(event.kind == "suppressed" for event in found.values()):
+        read |= {number: Gap(what=f"{HANDED_OVER} {number}", why=_ONLY_COUNTS) for number in found}
+    gaps = tuple(gap for gap in read.values() if isinstance(gap, Gap))
+    for gap in gaps:
+        warn(f"{gap.what}: {gap.why}")
+    return tuple(found.values()), gaps
+
+
+def _read_message(line: str, number: int, now: datetime) -> Event | Gap:
     # Who copies a line by hand often cuts the stamp short: kernel: [...] TCP: ...
     whole = _ELISION.sub("", line)
-    record = syslog.to_record(os.fsencode(whole), now=now, source="--message", ordinal=number)
+    record = _to_record(whole, number, now)
     event = kmsg.detect(replace(record, line=line)) if record else None
-    if event is None:
-        text = record.text if record else line
-        other = kmsg.neighbour(text)
-        hint = f"it is about another limit: {other}" if other else "it is left out"
-        warn(f"--message {number}: not a kernel socket-memory message; {hint}")
-    return event
+    if event is not None:
+        return event
+    readings = handed.respellings(whole)
+    for reading in readings:
+        respelled = _to_record(reading, number, now)
+        # The judges tell the kernel's era by the words of the line, so these have to be the kernel's.
+        event = kmsg.detect(replace(respelled, line=readings[0])) if respelled else None
+        if respelled is not None and event is not None:
+            warn(f"{HANDED_OVER} {number}: read as {respelled.text!r}")
+            return event
+    other = kmsg.neighbour(record.text if record else line)
+    hint = f"{_ANOTHER_LIMIT}: {other}" if other else "it is left out"
+    return Gap(what=f"{HANDED_OVER} {number}", why=f"not a kernel socket-memory message; {hint}")
+
+
+def _to_record(line: str, number: int, now: datetime) -> LogRecord | None:
+    return syslog.to_record(line.encode(), now=now, source=HANDED_OVER, ordinal=number)
+
+
+def _doubt(found: Diagnosis, unread: tuple[Gap, ...]) -> Diagnosis:
+    """Take the certainty from "none" where a line was handed over that nobody understood: somebody saw something."""
+    if found.cause != "none" or all(_ANOTHER_LIMIT in gap.why for gap in unread):
+        return found
+    first, *others = found.findings
+    return replace(found, confidence="possible", findings=(replace(first, confidence="possible"), *others))
 
 
 def _diagnose_incident(text: str, config_path: Path | None) -> Diagnosis:

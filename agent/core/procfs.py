@@ -22,6 +22,7 @@ Absent is None, never zero; unknown keys and lines are ignored; what is there an
 import re
 import struct
 from collections.abc import Iterator
+from itertools import zip_longest
 
 from agent.core.readings import PressureStall, Sockstat, TcpProtocol, TcpSockstat
 
@@ -36,6 +37,7 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
 _INTEGERS = re.compile(r"(?:[+-]?[0-9]{1,20} )*[+-]?[0-9]{1,20}", re.ASCII)
 _DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?", re.ASCII)
 _KIB = 1024
+_SOCKSTAT_FIELDS = frozenset({"used", "inuse", "orphan", "tw", "alloc", "mem"})
 
 
 class ParseError(ValueError):
@@ -207,9 +209,15 @@ def _labelled(text: str) -> Iterator[tuple[str, list[str], str]]:
 
 
 def _pairs(values: list[str], line: str, file: str) -> dict[str, int]:
-    if len(values) % 2:
-        raise ParseError(file, "a name without its number", line)
-    return {name: _integer(value, line, file) for name, value in zip(values[::2], values[1::2], strict=True)}
+    """Pair names with numbers, up to the remark that somebody wrote behind them: ``mem 57350 <-- here``."""
+    pairs: dict[str, int] = {}
+    for name, value in zip_longest(values[::2], values[1::2], fillvalue=""):
+        if name not in _SOCKSTAT_FIELDS and not _INTEGER.fullmatch(value):
+            break
+        if not value:
+            raise ParseError(file, "a name without its number", line)
+        pairs[name] = _integer(value, line, file)
+    return pairs
 
 
 def _counters(text: str, table: str, file: str) -> dict[str, int]:

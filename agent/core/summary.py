@@ -6,6 +6,8 @@ from agent.core.model import Advice, Finding
 from agent.core.past import Past
 from agent.core.words import bytes_text, count_text, percent_text
 
+# How a gap begins that tells of a line that a person handed over, and that says nothing of socket memory.
+HANDED_OVER = "--message"
 _PENALTY = {1: "twice, so it acts at a half", 2: "four times, so it acts at a quarter"}
 
 
@@ -19,6 +21,11 @@ def summarise(case: Case, findings: tuple[Finding, ...], advice: tuple[Advice, .
         said += " The host itself is short of RAM, which makes TCP save memory below its own limits."
     if any(finding.claim == "counters_contradict" for finding in findings) and findings[0].confidence == "possible":
         said += " The counters of this host do not confirm the message."
+    claims = {finding.claim for finding in findings}
+    if findings[0].cause == "orphans" and claims & {"memory_over_limit", "memory_at_limit"}:
+        said += f" TCP memory is at its limit, too: {_memory(case)}."
+    if findings[0].cause == "tcp_memory" and "orphans_at_limit" in claims:
+        said += f" The orphaned sockets are at theirs, too: {_orphans(case)}."
     if past.text:
         said += f" {past.text}"
     return f"{said} First: {_lower(advice[0].action)}" if advice else said
@@ -56,6 +63,24 @@ def _orphans_burst_passed(case: Case) -> str:
     return f"{reset}; the burst had passed when we looked ({now}, limit {limit})."
 
 
+def _orphans_named_by_text(case: Case) -> str:
+    gauges = case.gauges
+    unread = _unread("how many there were", gauges.orphan, gauges.orphan_limit)
+    return f"The kernel reset connections for too many orphaned sockets; {unread} ({_orphans(case)})."
+
+
+def _memory_named_by_text(case: Case) -> str:
+    gauges = case.gauges
+    unread = _unread("how much it used", gauges.mem_bytes, gauges.limits_bytes)
+    return f"TCP ran out of the memory it may use on this host; {unread} ({_memory(case)})."
+
+
+def _unread(amount: str, used: object, limit: object) -> str:
+    if used is not None:
+        return "the limit could not be read"
+    return f"{amount} could not be read" if limit is not None else f"neither {amount} nor the limit could be read"
+
+
 def _memory_full(case: Case) -> str:
     told = "" if case.said else ", and the kernel logged nothing"
     used = f"TCP has used up the memory it may use on this host: {_memory(case)}."
@@ -88,6 +113,12 @@ def _undecided(case: Case) -> str:
 
 
 def _nothing(case: Case) -> str:
+    handed = [gap.why for gap in case.snapshot.gaps if gap.what.startswith(HANDED_OVER)]
+    if handed:
+        one = f"the line handed over is {handed[0]}"
+        lines = one if len(handed) == 1 else "none of the lines handed over names a limit of socket memory"
+        numbers = f"{_orphans(case)}; {_memory(case)}" if case.limits_known else "not everything could be read"
+        return f"Nothing that could be read is near a limit ({numbers}), but {lines}."
     if not case.limits_known:
         return "No message, and nothing that could be read is near a limit; not everything could be read."
     return f"All is well: {_orphans(case)}; {_memory(case)}."
@@ -121,10 +152,7 @@ _SENTENCES = {
     "orphans_at_limit": _orphans_at_limit,
     "orphans_penalised": _orphans_penalised,
     "orphans_burst_passed": _orphans_burst_passed,
-    "orphans_named_by_text": lambda case: (
-        "The kernel reset connections for too many orphaned sockets; how many there were could not be read"
-        f" ({_orphans(case)})."
-    ),
+    "orphans_named_by_text": _orphans_named_by_text,
     "orphans_left_over": lambda case: (
         f"Too many orphaned sockets, as it seems: {_orphans(case)}, while memory is far from its limit"
         f" ({_memory(case)})."
@@ -137,9 +165,7 @@ _SENTENCES = {
     "memory_at_limit": _memory_full,
     "memory_receding": _memory_receding,
     "memory_burst_passed": _memory_burst_passed,
-    "memory_named_by_text": lambda case: (
-        f"TCP ran out of the memory it may use on this host; how much it used could not be read ({_memory(case)})."
-    ),
+    "memory_named_by_text": _memory_named_by_text,
     "memory_left_over": lambda case: (
         f"TCP memory, as it seems: {_memory(case)}, while orphaned sockets are few ({_orphans(case)})."
     ),

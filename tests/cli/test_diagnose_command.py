@@ -15,6 +15,10 @@ from agent.core.model import Diagnosis, Event, Incident, Sample, Snapshot
 from agent.probe import take_snapshot
 from agent.store import Store
 
+CORPUS = [
+    msgspec.json.decode(line)
+    for line in (Path(__file__).parent.parent / "corpus/lines.jsonl").read_bytes().splitlines()
+]
 NOW = datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC)
 ORPHANS = "TCP: too many orphaned sockets"
 FULL = {
@@ -166,6 +170,142 @@ def test_a_line_of_something_else_is_told_and_left_out(
     assert "tcp_memory" == decode(result).cause
 
 
+MEMORY = "TCP: out of memory -- consider tuning tcp_mem"
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "uptime", "text"),
+    [
+        ("Out of Socket Memory", "out_of_socket_memory", None, "Out of socket memory"),
+        ("> [394065.081139] Out of socket memory  ", "out_of_socket_memory", 394065.081139, "Out of socket memory"),
+        (f"kernel: [759720.237846] {MEMORY}consider tuning tcp_mem", "tcp_mem", 759720.237846, MEMORY),
+        ("TCP: out of memory \u2013 consider tuning tcp_mem", "tcp_mem", None, MEMORY),
+        ("TCP: out of memory\u2014consider tuning tcp_mem", "tcp_mem", None, MEMORY),
+        ("\u2026 TCP: out of memory - considering tuning tcpmem", "tcp_mem", None, MEMORY),
+        ("tcp:out of memory -- consider tuning tcp_mem", "tcp_mem", None, MEMORY),
+        (f"] {MEMORY}", "tcp_mem", None, MEMORY),
+        ("27341.246171] TCP: too many of orphaned sockets", "too_many_orphans", None, "too many of orphaned"),
+        ("TCP:Too many of orphaned sockets", "too_many_orphans", None, "TCP: too many of orphaned sockets"),
+        (f"{ORPHANS}.", "too_many_orphans", None, ORPHANS),
+        (f"`{ORPHANS}`", "too_many_orphans", None, ORPHANS),
+        (f"\u201c{ORPHANS}\u201d", "too_many_orphans", None, ORPHANS),
+        (f"... kernel: {MEMORY}", "tcp_mem", None, MEMORY),
+        (f"** kernel: {ORPHANS}", "too_many_orphans", None, ORPHANS),
+        (f"jp58 kernel: {ORPHANS}", "too_many_orphans", None, ORPHANS),
+        (f"14:32:05 kernel: [  245.123] {ORPHANS}", "too_many_orphans", 245.123, ORPHANS),
+        (f"aoûts 22 18:50:14 jp58 kernel: [ 12.345678] {ORPHANS}", "too_many_orphans", 12.345678, ORPHANS),
+        (f"Jan 22 15:05:39 jp58 {ORPHANS}", "too_many_orphans", None, ORPHANS),
+        (f"messages:12:Jan 22 15:05:39 h kernel: {MEMORY}", "tcp_mem", None, MEMORY),
+        (f"<14>May 21 23:14:08 h kernel: [4621211.812] {MEMORY}", "tcp_mem", 4621211.812, MEMORY),
+    ],
+)
+def test_a_line_copied_by_hand_is_evidence(
+    *, tree: Path, line: str, kind: str, uptime: float | None, text: str, judged: list[tuple[Any, ...]]
+) -> None:
+    diagnosis = decode(run("--proc-root", str(tree), "--json", "--message", line))
+
+    (event,) = judged[0][1]
+    assert (kind, "claimed", uptime) == (event.kind, event.provenance, event.uptime)
+    assert text in event.line
+    assert not any("--message" in gap.what for gap in diagnosis.gaps)
+
+
+def test_a_head_that_is_whole_is_read_before_a_garbled_text(judged: list[tuple[Any, ...]]) -> None:
+    result = run("--message", "> Jan 22 15:05:39 jp58 kernel: TCP: out of memory \u2013 consider tuning tcp_mem.")
+
+    event = judged[0][1][0]
+    assert (1, 22, "jp58") == (event.at.month, event.at.day, event.host)
+    assert f"--message 1: read as '{MEMORY}'" in result.stderr
+
+
+def test_each_kernel_line_of_the_corpus_is_evidence_when_it_is_handed_over(
+    tree: Path, judged: list[tuple[Any, ...]]
+) -> None:
+    rows = [row for row in CORPUS if row["match"]]
+    run("--proc-root", str(tree), *(part for row in rows for part in ("--message", row["line"])))
+
+    expected = [(row["kind"], row["suppressed"]) for row in rows]
+    assert expected == [(event.kind, event.suppressed) for event in judged[0][1]]
+
+
+def test_each_other_line_of_the_corpus_is_left_out_and_a_gap(tree: Path, judged: list[tuple[Any, ...]]) -> None:
+    # What a mail quotes is no record of that log, but the person who hands it over vouches for it.
+    rows = [row for row in CORPUS if not row["match"] and not row["line"].startswith("> ")]
+    result = run("--json", "--proc-root", str(tree), *(part for row in rows for part in ("--message", row["line"])))
+
+    assert () == judged[0][1]
+    gaps = [gap.what for gap in decode(result).gaps if gap.what.startswith("--message")]
+    assert [f"--message {number}" for number in range(1, len(rows) + 1)] == gaps
+
+
+@pytest.mark.parametrize(
+    ("line", "why", "confidence"),
+    [
+        ("the weather is fine", "not a kernel socket-memory message; it is left out", "possible"),
+        (f"Jan 22 15:05:39 h sshd[1]: {ORPHANS}", "not a kernel socket-memory message; it is left out", "possible"),
+        (f"Jan 22 15:05:39 h root: {ORPHANS}", "not a kernel socket-memory message; it is left out", "possible"),
+        ("too many orphaned sockets make the counter grow", "it is left out", "possible"),
+        ("Out of memory: Kill process 1 (java)", "another limit: the host's RAM", "likely"),
+        ("net_ratelimit: 25 callbacks suppressed", "a count of suppressed messages", "possible"),
+    ],
+)
+def test_all_is_not_well_where_a_line_was_handed_over_and_left_out(
+    tree: Path, line: str, why: str, confidence: str
+) -> None:
+    (tree / "net/sockstat").write_text("TCP: inuse 24 orphan 0 tw 58 alloc 30 mem 7\n")
+    result = run("--proc-root", str(tree), "--json", "--message", line)
+
+    diagnosis = decode(result)
+    (gap,) = [gap for gap in diagnosis.gaps if gap.what == "--message 1"]
+    assert why in gap.why
+    assert f"sockmem-agent: {gap.what}: {gap.why}\n" == result.stderr
+    assert ("none", confidence, confidence) == (
+        diagnosis.cause,
+        diagnosis.confidence,
+        diagnosis.findings[0].confidence,
+    )
+    assert "All is well" not in diagnosis.summary
+    assert f"but the line handed over is {gap.why}." in diagnosis.summary
+
+
+def test_lines_that_are_left_out_do_not_hide_one_that_is_not(tree: Path) -> None:
+    diagnosis = decode(run("--proc-root", str(tree), "--json", "--message", f"the weather is fine\n{ORPHANS}"))
+
+    assert ("orphans", "likely") == (diagnosis.cause, diagnosis.confidence)
+    assert "--message 1" in [gap.what for gap in diagnosis.gaps]
+
+
+@pytest.mark.parametrize(
+    ("line", "missing", "said"),
+    [
+        (MEMORY, "sys/net/ipv4/tcp_mem", "; the limit could not be read (343 MiB of memory, its limit is not known)"),
+        (MEMORY, "net/sockstat", "; how much it used could not be read ("),
+        (ORPHANS, "sys/net/ipv4/tcp_max_orphans", "; the limit could not be read (0 orphaned sockets, their limit is"),
+        (ORPHANS, "net/sockstat", "; how many there were could not be read ("),
+    ],
+)
+def test_what_could_not_be_read_is_what_the_summary_says(tree: Path, line: str, missing: str, said: str) -> None:
+    (tree / missing).unlink()
+
+    assert said in decode(run("--proc-root", str(tree), "--json", "--message", line)).summary
+
+
+@pytest.mark.parametrize("line", [MEMORY, ORPHANS])
+def test_neither_number_nor_limit_could_be_read(tmp_path: Path, line: str) -> None:
+    summary = decode(run("--proc-root", str(tmp_path), "--json", "--message", line)).summary
+
+    assert "; neither how m" in summary
+    assert " nor the limit could be read (" in summary
+
+
+def test_the_other_limit_is_in_the_summary_when_it_is_reached_too(tree: Path) -> None:
+    asked = ("--proc-root", str(tree), "--json", "--message")
+
+    assert "TCP memory is at its limit, too: 343 MiB of 338 MiB allowed (102" in decode(run(*asked, ORPHANS)).summary
+    (tree / "net/sockstat").write_text("TCP: inuse 24 orphan 40000 tw 58 alloc 863 mem 7\n")
+    assert "The orphaned sockets are at theirs, too: 40,000 " in decode(run(*asked, MEMORY)).summary
+
+
 def test_samples_of_the_service_are_used_where_they_can_be_read(state: Path, judged: list[tuple[Any, ...]]) -> None:
     store = Store(state)
     os.close(store.open_for_writing())
@@ -296,15 +436,16 @@ def test_help_has_an_example() -> None:
     assert "Example: sockmem-agent diagnose" in run("--help").stdout
 
 
-def test_a_message_that_is_no_utf_8_is_no_traceback(tree: Path) -> None:
+@pytest.mark.parametrize("head", [b"\xff\xfe ", b"Jan 22 15:05:39 caf\xe9 kernel: "])
+def test_a_message_that_is_no_utf_8_is_no_traceback(tree: Path, head: bytes) -> None:
     program = [sys.executable, "-m", "agent", "diagnose", "--json", "--proc-root", str(tree), "--message"]
     done = subprocess.run(
-        [*program, b"\xff\xfe TCP: too many orphaned sockets \x00"[:-1]], capture_output=True, check=False, timeout=60
+        [*program, head + b"TCP: too many orphaned sockets "], capture_output=True, check=False, timeout=60
     )
 
     assert 0 == done.returncode
     assert b"Traceback" not in done.stderr
-    assert "tcp_memory" == msgspec.json.decode(done.stdout, type=Diagnosis).cause
+    assert "orphans" == msgspec.json.decode(done.stdout, type=Diagnosis).cause
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can step down to another user")

@@ -79,6 +79,9 @@ def test_sockstat_gives_every_field_of_the_tcp_line() -> None:
         pytest.param("TCP: inuse 5 mem -3", TcpSockstat(inuse=5, mem=-3), id="negative mem"),
         pytest.param("TCP: inuse 5 orphan 7 frozen 9", TcpSockstat(inuse=5, orphan=7), id="a field of a later kernel"),
         pytest.param("TCP:", TcpSockstat(), id="no field at all"),
+        pytest.param("TCP: inuse 5 mem 57350 <--", TcpSockstat(inuse=5, mem=57350), id="a mark behind it"),
+        pytest.param("TCP: inuse 5 mem 57350 <-- see here", TcpSockstat(inuse=5, mem=57350), id="a remark behind it"),
+        pytest.param("TCP: inuse 5 mem 57350 too high", TcpSockstat(inuse=5, mem=57350), id="words behind it"),
         pytest.param("TCP: inuse 5\r", TcpSockstat(inuse=5), id="copied over Windows"),
     ],
 )

@@ -1,0 +1,64 @@
+"""Lines that a person hands over: retyped, cut, garbled or quoted on their way, and spelled as the kernel does again.
+
+Out of Socket Memory
+27341.246171] TCP: too many orphaned sockets
+"May 26 10:11:12 web1 kernel: TCP: out of memory - consider tuning tcp_mem"
+"""
+
+import re
+
+# Each message loosely, and as the kernel spells it. A word behind it makes another record of it, but for tcp_mem, where
+# nothing else begins like that.
+HANDED = tuple(
+    (re.compile(pattern.replace(" ", r"\s+"), re.IGNORECASE), spelling)
+    for pattern, spelling in (
+        (r"(?<!\w)out of socket memory(?!\s+[^\W\d_])", "Out of socket memory"),
+        (r"(?<!\w)TCP[\s:]*too many of orphaned sockets(?!\s+[^\W\d_])", "TCP: too many of orphaned sockets"),
+        (r"(?<!\w)TCP[\s:]*too many orphaned sockets(?!\s+[^\W\d_])", "TCP: too many orphaned sockets"),
+        (r"(?<!\w)TCP[\s:]*out of memory.{0,12}?consider", "TCP: out of memory -- consider tuning tcp_mem"),
+        (r"(?<!\w)printk:\s*(\d{1,10}) messages suppressed", r"printk: \1 messages suppressed."),
+        (r"(?<!\w)((?:net_|__)ratelimit):\s*(\d{1,10}) callbacks suppressed", r"\1: \2 callbacks suppressed"),
+    )
+)
+MAX_HEAD = 400
+# Quotation marks, bullets, what is left of a cut head, and a priority that no kernel has.
+ADORNMENT = re.compile(r"(?:[\s>*#|+\-–—•·.…:,\"'`“”„«»‘’]|&gt;|<\d{1,3}>)*")  # noqa: RUF001 - typographic ones are meant
+# What only the kernel's record has directly before its text: the tag, or printk's stamp, that may have lost its start.
+MARK = re.compile(
+    r"(?P<tag>(?<![\w.-])kern(?:el(?:\[\d*\])?[\]>]?[\s:]+|\.\w+:?\s+|el \S+ \S+ -\s+))?"
+    r"(?:<\d>\s*)?(?P<stamp>\[?\s*\d{1,12}\.\d{3,9}\]\s*)?(?:\[\s*[TC]\d+\]\s*)?[\W_]*$"
+)
+# Another program's tag or field, or the middle of its text.
+OTHERS = re.compile(r"[=;|$\"'`{}\\]|[^\W\d]\S*:(?!\S)")
+CLOCK = re.compile(r"\d:\d\d")
+
+
+def respellings(line: str) -> tuple[str, ...]:
+    """Spell a line that a person handed over as the kernel does: with all that stands before it, then with ever less.
+
+    Empty when none of the messages is in it; only the whole line, for syslog's grammar to decide, when another program
+    seems to speak. For a log this would be far too much trust: there nobody vouches for a line.
+    """
+    found = ((match, spelling) for pattern, spelling in HANDED if (match := pattern.search(line)))
+    match, spelling = next(found, (None, ""))
+    if match is None or match.start() > MAX_HEAD:
+        return ()
+    head, text = line[: match.start()], match.expand(spelling)
+    mark = MARK.search(head)
+    adorned = ADORNMENT.match(head)
+    starts = [0, adorned.end() if adorned else 0]
+    marked = mark is not None and bool(mark["tag"] or mark["stamp"])
+    before = head[starts[1] : mark.start() if mark and marked else None]
+    if not _is_head(before, marked=marked):
+        return (head + text,)
+    starts += [mark.start(part) for part in ("tag", "stamp") if mark and mark[part]]
+    return tuple(head[start:] + text for start in (*starts, len(head)))
+
+
+def _is_head(before: str, *, marked: bool) -> bool:
+    """Say whether what stands before the kernel's mark, or before its text, can be a head: date, host, decoration."""
+    if not any(char.isalpha() for char in before):
+        return True
+    if OTHERS.search(before):
+        return False
+    return marked or (CLOCK.search(before) is not None and not set("[](){}<>?!") & set(before.strip("[] ")))
