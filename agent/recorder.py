@@ -225,7 +225,7 @@ class Recorder:
                 snapshot_at=snapshot.taken_at,
                 attribute_at=snapshot.taken_at + ATTRIBUTION_DELAY,
             )
-        self._open = self._open._replace(incident=incident, arrived_at=snapshot.taken_at, dirty=True)
+        self._open = self._open._replace(incident=incident, arrived_at=self._now(), dirty=True)
         self._cover(record)
 
     def _amend_last(self, held: Sequence[Decided]) -> None:

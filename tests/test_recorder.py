@@ -189,6 +189,24 @@ def test_what_was_killed_counts_from_before_the_first_line(store, make_recorder,
     assert "counters_contradict" not in [finding.claim for finding in incident.diagnosis.findings]
 
 
+def test_the_quiet_period_begins_with_the_last_event_and_not_with_its_snapshot(
+    store, make_recorder, make_decided, clock
+):
+    recorder = make_recorder(quiet_seconds=6)
+    recorder.handle([make_decided()], recorder.look())
+    clock.advance(0.5)
+    recorder.handle([make_decided(offset=200)], recorder.look())
+    last = clock.time
+    run_for(recorder, clock, 5)
+    clock.advance(0.5)
+    recorder.tick()
+    assert store.load(store.resolve("last")).closed_at is None
+    clock.advance(0.5)
+    recorder.tick()
+
+    assert last + timedelta(seconds=6) == store.load(store.resolve("last")).closed_at
+
+
 def test_a_suppressed_line_opens_nothing(store, make_recorder, make_decided):
     recorder = make_recorder()
     recorder.handle([make_decided("suppressed", suppressed=9)], recorder.look())
