@@ -16,6 +16,7 @@ ROTATION = """\
 
 
 QUIET_SECONDS = 20
+PORTS = (8080, 8081, 8082)
 
 
 def act(rig):
@@ -26,7 +27,7 @@ def act(rig):
     )
     rig.listen()
     Path("/run/vm/logrotate.conf").write_text(ROTATION)
-    for port in (8080, 8081, 8082):
+    for port in PORTS:
         rig.burst(120, limit=64, service=f"shop{port}", clients=f"phones{port}", port=port)
         rig.run("logrotate", "-f", "-s", "/run/vm/logrotate.state", "/run/vm/logrotate.conf")
         rig.pause(2.5)
@@ -37,5 +38,8 @@ def act(rig):
 def check(found):
     incident = found.the_incident()
     assert ["messages", "messages.1", "messages.2.gz", "messages.3.gz"] == found.notes["logs"]
-    found.check_orphans(incident, unit="shop8080.service", proof=("likely", "claimed"))
+    # Whose orphans are the most depends on when it was asked, and whom the kernel had killed by then.
+    port = found.first_named(incident)["ports"][0]
+    assert port in PORTS
+    found.check_orphans(incident, unit=f"shop{port}.service", port=port, proof=("likely", "claimed"))
     found.check_told(incident)
