@@ -19,7 +19,7 @@ ATTRIBUTION_DELAY = timedelta(milliseconds=250)
 # Of an event that is older, the sockets of now say nothing.
 ATTRIBUTION_AGE = timedelta(seconds=60)
 # Samples from just before the first event belong to its peak: the line comes when the limit is already reached.
-PEAK_LEAD = timedelta(seconds=20)
+PEAK_LEAD = ATTRIBUTION_AGE
 # The samples that are kept with an incident begin this long before it.
 KEPT_LEAD = timedelta(hours=1)
 

@@ -172,6 +172,18 @@ def test_the_peak_has_the_readings_that_the_diagnosis_has(store, make_recorder, 
     assert 8100 == incident.diagnosis.mechanism.orphan == incident.peak.orphan
 
 
+def test_the_peak_may_be_a_minute_before_the_line(store, make_recorder, make_decided, clock, proc_root):
+    recorder = make_recorder()
+    write_proc(proc_root, orphan=8100)
+    recorder.tick()
+    write_proc(proc_root, orphan=300)
+    run_for(recorder, clock, 50)
+    recorder.handle([make_decided()], recorder.look())
+    incident = store.load(store.resolve("last"))
+
+    assert 8100 == incident.diagnosis.mechanism.orphan == incident.peak.orphan
+
+
 def test_what_was_killed_counts_from_before_the_first_line(store, make_recorder, make_decided, clock, proc_root):
     recorder = make_recorder()
     recorder.tick()

@@ -74,11 +74,10 @@ class Gauges(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One case, ready to be judged. ``deltas`` is how far the counters moved over the events.
+    """One case, ready to be judged. ``deltas`` is how far the counters moved over the events, in ``delta_seconds``.
 
-    ``recent`` is that of TCPAbortOnMemory over the last ten minutes of them, and in how many seconds. ``samples`` are
-    those of this boot, ``past`` are all that there are, for what outlasts a reboot. ``orphans_before`` is how many
-    there were at the last reading before the first event.
+    Of events that go on for longer those of the last ten minutes count. ``samples`` are those of this boot, ``past``
+    are all that there are, for what outlasts a reboot. ``orphans_before`` is how many there were before those events.
     """
 
     snapshot: Snapshot
@@ -86,7 +85,7 @@ class Case(NamedTuple):
     said: dict[Text, Event]
     gauges: Gauges
     deltas: dict[str, int]
-    recent: tuple[int, float] | None
+    delta_seconds: float | None
     has_baseline: bool
     last: Sample
     stale: bool
@@ -127,23 +126,26 @@ def build_case(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sam
     """Work out what the judges need. Samples of another boot are left out; ``suppressed`` alone is no event."""
     kernel = parse_kernel(snapshot.kernel)
     telling = [event for event in events if event.kind != "suppressed"]
-    ages = [age for event in telling if (age := _age_seconds(event, snapshot)) is not None]
+    aged = [(event.kind, age) for event in telling if (age := _age_seconds(event, snapshot)) is not None]
     past = tuple((-seconds_between(sample.at, snapshot.taken_at), sample) for sample in history)
     timed = tuple(pair for pair in past if _same_boot(pair[1], snapshot))
     # The freshest event decides: in a long incident the first of a kind may be hours old.
-    age = min(ages, key=abs) if ages else None
+    age = min((each for _, each in aged), key=abs, default=None)
     stale = age is not None and abs(age) > NEAR_SECONDS
-    known = [each for each in ages if isfinite(each)]
-    near = _samples_near(timed, known) if telling and (known or not ages) else ()
+    known = [(kind, each) for kind, each in aged if isfinite(each)]
+    # The gauges are those around the newest of each kind; the counters those from before the first line.
+    newest = [min(each for other, each in known if other == kind) for kind in {kind for kind, _ in known}]
+    near = _samples_near(timed, newest) if telling and (known or not aged) else ()
     last = min((*near, sample_of(snapshot)), key=lambda s: seconds_between(s.at, snapshot.taken_at))
-    before = _baseline(timed, known) if known or not telling else None
-    deltas = _deltas(before, last, snapshot, known) if before else {}
+    since = _first_counted([each for _, each in known])
+    before = _baseline(timed, since) if known or not telling else None
+    deltas = _deltas(before, last, snapshot, since) if before else {}
     said = {_text_of(event, kernel): event for event in reversed(telling)}
     # Whoever diagnoses by command has put line and tree together; the service knows that they are apart.
     present = not stale or snapshot.trigger == "command"
     readings = (*near, sample_of(snapshot)) if present else near
     # Only where no other text was said were all that were killed orphans above the orphans' limit.
-    earlier = (before,) if before and before not in near and deltas.get(KILLED) else ()
+    earlier = _lead(timed, newest, near, before) if deltas.get(KILLED) else ()
     rising = _in_order((*earlier, *readings), snapshot) if said.keys() == {"orphans"} else ()
     return Case(
         snapshot=snapshot,
@@ -151,7 +153,7 @@ def build_case(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sam
         said=said,
         gauges=_gauges(snapshot, kernel, readings, rising, present=present),
         deltas=deltas,
-        recent=_recent(timed, known, last) if deltas.get(KILLED) else None,
+        delta_seconds=seconds_between(before.at, last.at) if before else None,
         has_baseline=before is not None,
         last=last,
         stale=stale,
@@ -210,27 +212,33 @@ def _samples_near(samples: tuple[Timed, ...], ages: list[float]) -> tuple[Sample
     return tuple(sample for at, sample in samples if newest - NEAR_SECONDS <= -at <= oldest + NEAR_SECONDS)
 
 
-def _baseline(samples: tuple[Timed, ...], ages: list[float]) -> Sample | None:
+def _first_counted(ages: list[float]) -> float | None:
+    """Tell how old the first event is of which the counters speak: over hours with pauses they would say nothing."""
+    return min(max(ages), min(ages) + _BASELINE_SECONDS) if ages else None
+
+
+def _baseline(samples: tuple[Timed, ...], since: float | None) -> Sample | None:
     """Find the last sample before the first event; without an event the first one of the last ten minutes."""
-    if not ages:
+    if since is None:
         return next((sample for at, sample in samples if 0 < -at <= _BASELINE_SECONDS), None)
-    earlier = [pair for pair in samples if -pair[0] > max(ages)]
+    earlier = [pair for pair in samples if -pair[0] > since]
     return max(earlier, key=lambda pair: pair[0])[1] if earlier else None
 
 
-def _deltas(before: Sample, last: Sample, snapshot: Snapshot, ages: list[float]) -> dict[str, int]:
+def _lead(
+    samples: tuple[Timed, ...], newest: list[float], near: tuple[Sample, ...], before: Sample | None
+) -> tuple[Sample, ...]:
+    """Give the last sample before those that are near: what was killed since is told by the first of them."""
+    lead = _baseline(samples, max(newest) + NEAR_SECONDS) if newest else before
+    return (lead,) if lead and lead not in near else ()
+
+
+def _deltas(before: Sample, last: Sample, snapshot: Snapshot, since: float | None) -> dict[str, int]:
     deltas = counter_deltas(before.counters, last.counters)
-    if not ages or seconds_between(before.at, snapshot.taken_at) - max(ages) <= _BASELINE_SECONDS:
+    if since is None or seconds_between(before.at, snapshot.taken_at) - since <= _BASELINE_SECONDS:
         return deltas
     # What moved since an old baseline may have moved before the event; what stood still stood still.
     return {name: moved for name, moved in deltas.items() if moved == 0}
-
-
-def _recent(samples: tuple[Timed, ...], ages: list[float], last: Sample) -> tuple[int, float] | None:
-    """Count the killed of the last ten minutes of the events: in hours with pauses the mean is no rate."""
-    before = _baseline(samples, [min(max(ages), min(ages) + _BASELINE_SECONDS)] if ages else [])
-    killed = counter_deltas(before.counters, last.counters).get(KILLED) if before else None
-    return (killed, seconds_between(before.at, last.at)) if before and killed is not None else None
 
 
 def _in_order(readings: tuple[Sample, ...], snapshot: Snapshot) -> tuple[Sample, ...]:

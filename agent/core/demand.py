@@ -25,13 +25,13 @@ def orphan_life_seconds(retries: int) -> float:
 
 def resets_per_second(case: Case) -> float | None:
     """Tell how many orphans the kernel reset a second; None where that is not known, or may be for the memory."""
+    kills, seconds = case.kills, case.delta_seconds
     # An old text names no cause: then the count has to be near the limit, and the memory not.
     meant = "orphans" in case.said or (bool(case.said) and not case.named and case.gauges.shift is not None)
     about_memory = "tcp_memory" in case.said or case.gauges.memory_full
-    if not meant or about_memory or not case.recent or case.stale:
+    if not meant or about_memory or not kills or seconds is None or case.stale:
         return None
-    kills, seconds = case.recent
-    return kills / max(seconds, _LEAST_SECONDS) if kills else None
+    return kills / max(seconds, _LEAST_SECONDS)
 
 
 def beyond_limit(case: Case) -> int | None:

@@ -23,9 +23,9 @@ _LIMIT_FILES = ("net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem")
 def diagnose(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sample, ...]) -> Diagnosis:
     """Work out why it happened, as far as the evidence goes.
 
-    ``events`` may be empty. Of each kind the first in it is shown, best the one that is closest to the snapshot; the
-    readings and counters are those from the earliest to the latest. ``history`` is oldest first and may reach past the
-    snapshot; samples of another boot are left out. Never raises.
+    ``events`` may be empty. Of each kind the first in it is shown, best the newest; the gauges are those around the
+    newest of each kind, the counters those from before the earliest, ten minutes at most. ``history`` is oldest first
+    and may reach past the snapshot; samples of another boot are left out. Never raises.
     """
     case = build_case(snapshot, events, history)
     past = look_back(case)

@@ -23,7 +23,7 @@ LEVEL = (
 # No tag is taken for a host (they end in a colon), nor the level of an application's log.
 HOST = (
     r"(?!(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERR|ERROR|CRIT|CRITICAL|ALERT|FATAL|EMERG)\b"
-    rf"|[<\[]?{LEVEL}[>\]]?\s)"
+    rf"|[<\[]?{LEVEL}[>\]]?\s(?! *kernel: +\[ *\d{{1,12}}\.\d{{6}}\]))"
     r"(?P<host>[\w.:@%/,~+*#$\ufffd-]+(?<![^:]:)|[\w.-]+,[\w.,-]+:|\(\"[\w.,+-]+\"\)|\(none\)"
 )
 # People mask a host with brackets; metalog has the program's name there, so that only the tag can make it a host. A

@@ -239,3 +239,20 @@ def test_a_line_of_another_host_changes_nothing_but_the_gaps() -> None:
     one, other = (diagnose(make_snapshot(orphan=65600), (event,), ()) for event in (here, there))
     assert msgspec.structs.replace(one, gaps=()) == msgspec.structs.replace(other, gaps=())
     assert 1 == len(set(other.gaps) - set(one.gaps))
+
+
+def test_in_an_incident_of_hours_the_gauges_are_those_of_now_and_the_counters_those_of_the_last_minutes() -> None:
+    # Thinned, readings are a quarter of an hour apart: what was killed between two was never there at once.
+    seconds = [*range(3 * 3600, 3600, -900), *range(3600, 0, -10)]
+    history = tuple(make_sample(ago, orphan=900, TCPAbortOnMemory=40_000 - 3 * ago) for ago in seconds)
+    history = (make_sample(3 * 3600 + 10, orphan=8190, mem=390_000, TCPAbortOnMemory=0), *history)
+    snapshot = make_snapshot(
+        orphan=900, max_orphans=8192, kernel="6.1.0-50-amd64", counters={"TCPAbortOnMemory": 40_000}
+    )
+    diagnosis = diagnose(snapshot, (make_event(), make_event(seconds_ago=3 * 3600)), history)
+    [killed] = [each.value for each in diagnosis.findings[0].evidence if "over the event" in each.name]
+
+    assert ("orphans_burst_passed", "certain") == (diagnosis.findings[0].claim, diagnosis.confidence)
+    assert (900, None) == (diagnosis.mechanism.orphan, diagnosis.mechanism.penalty_shift)
+    assert 1830 == killed
+    assert "memory" not in diagnosis.summary

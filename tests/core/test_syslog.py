@@ -291,6 +291,14 @@ def test_the_level_of_another_programs_log_is_no_host(stamp: str, level: str) ->
     assert event_of(f"{stamp} {level} kernel: {T}") is None
 
 
+@pytest.mark.parametrize("stamp", ["2024-08-18T08:40:07+02:00", "Aug 18 08:40:07"])
+@pytest.mark.parametrize("name", ["critical", "trace", "Error", "W"])
+def test_a_host_may_have_a_levels_name_where_printks_stamp_shows_that_the_kernel_speaks(stamp: str, name: str) -> None:
+    event = event_of(f"{stamp} {name} kernel: [12.345678] {T}")
+    assert event is not None
+    assert name == event.host
+
+
 @pytest.mark.parametrize("stamp", ["2024-08-18 08:40:07", "2024-08-18T08:40:07+02:00", "1723962794", "[12.345678]"])
 @pytest.mark.parametrize("name", ["[main]", "[Thread-1]", "[worker.1]", "[*]", "<module>"])
 def test_a_name_in_brackets_is_a_masked_host_behind_rfc3164_stamps_or_before_printks(stamp: str, name: str) -> None:
