@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from agent.core import incident as folding
+from agent.core.case import NEAR_SECONDS
 from agent.core.culprits import ORPHANS_WORTH_NAMING
 from agent.core.model import Incident, Notice, Peak, Sample, Snapshot
 from agent.store import Store, keep_samples
@@ -16,10 +17,9 @@ FOLLOW_UPS = (timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=30))
 COMMIT_SPACING = timedelta(seconds=1)
 # Who holds the sockets is asked when the notice is on its way: it may take seconds, and people are told first.
 ATTRIBUTION_DELAY = timedelta(milliseconds=250)
-# Of an event that is older, the sockets of now say nothing.
-ATTRIBUTION_AGE = timedelta(seconds=60)
-# Samples from just before the first event belong to its peak: the line comes when the limit is already reached.
-PEAK_LEAD = ATTRIBUTION_AGE
+# Of an event that is older, the sockets of now say nothing; samples so near to it belong to its peak, as they do to its
+# diagnosis.
+NEAR = timedelta(seconds=NEAR_SECONDS)
 # The samples that are kept with an incident begin this long before it.
 KEPT_LEAD = timedelta(hours=1)
 
@@ -72,7 +72,7 @@ def begin(incident: Incident, name: str, snapshot: Snapshot, now: datetime) -> O
 
 
 def _is_old(incident: Incident, now: datetime) -> bool:
-    return abs(now - incident.last_seen_at) > ATTRIBUTION_AGE
+    return abs(now - incident.last_seen_at) > NEAR
 
 
 def take_up(store: Store, incident: Incident, now: datetime) -> Opened:
@@ -111,9 +111,9 @@ def has_missed_the_orphans(opened: Opened, later: Snapshot) -> bool:
 
 def peak_around(incident: Incident, samples: Iterable[Sample], quiet: timedelta) -> Peak:
     """Raise the peak to the samples around the events; those of a catch-up's own moment say nothing of the past."""
-    peak, end = incident.peak, incident.last_seen_at + max(quiet, ATTRIBUTION_AGE)
+    peak, end = incident.peak, incident.last_seen_at + max(quiet, NEAR)
     for sample in samples:
-        if incident.opened_at - PEAK_LEAD <= sample.at <= end:
+        if incident.opened_at - NEAR <= sample.at <= end:
             peak = folding.raise_peak(peak, sample)
     return peak
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from agent.core.culprits import ORPHANS_WORTH_NAMING
+
 Json = dict[str, Any]
-WORTH_NAMING = 16  # Fewer orphans are no reason to blame somebody.
 
 
 def scenario_named(name: str) -> Any:
@@ -97,7 +98,7 @@ class Found:
         assert first["sockets"] > 0
         assert port in first["ports"]
         assert first["orphans"] == max(holder["orphans"] for holder in holders)
-        if first["orphans"] >= WORTH_NAMING:
+        if first["orphans"] >= ORPHANS_WORTH_NAMING:
             assert unit in diagnosis["summary"]
             assert unit in diagnosis["advice"][0]["action"]
 
