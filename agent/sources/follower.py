@@ -133,11 +133,17 @@ class Follower:
                 file = self._next_file(reader)
                 entered = self._enter(reader, file) if file else None
                 if entered:
-                    yield from self._hand_out(reader, reader.last_lines())
+                    yield from self._leave(reader)
                     yield from self._hand_out(*self._switch(reader, *entered))
                 elif file is None or not (file.identity in self._unreadable or reader.grew()):
                     break
         self.more = False
+
+    def _leave(self, reader: Reader) -> Iterator[Line]:
+        """Hand out what is still in a file that is left for good: what came at the last moment, and half a line."""
+        while reader.grew() and (block := self._take(reader)) is not None:
+            yield from self._hand_out(reader, reader.lines(block))
+        yield from self._hand_out(reader, reader.last_lines())
 
     def _take(self, reader: Reader) -> bytes | None:
         """Read on; damage ends a compressed file, because nobody will mend it."""
@@ -212,7 +218,8 @@ class Follower:
         """Read the first lines of the next file, unless something came in between; a log must have a whole line.
 
         The directory and the open file are looked at once more behind that reading: so no copy was made and truncated
-        before we had these lines, and whatever the open file got before they were written is seen.
+        before we had these lines, and whatever the open file got before they were written is seen. A file that was
+        deleted meanwhile is entered whatever came in between: we have it open, and nobody can open it again.
         """
         content = self._name.open(file.path)
         if content is None:
@@ -223,7 +230,8 @@ class Follower:
         block = self._take(younger)
         if block is not None and (block or file.token or not younger.at_end) and content.identity == file.identity:
             again = self._next_file(reader)
-            if again and again.identity == file.identity and not reader.grew():
+            is_next = again is not None and again.identity == file.identity and not reader.grew()
+            if is_next or content.status().st_nlink == 0:
                 return younger, block
         content.close()
         return None

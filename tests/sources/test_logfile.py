@@ -375,6 +375,32 @@ def test_a_log_deleted_and_created_again_is_read_to_its_end_first(log: Path, ope
     assert [] == whys(source)
 
 
+def test_a_log_deleted_as_soon_as_it_was_opened_is_read_to_its_end(
+    log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, hit(1))
+    source = open_source()
+    old = log.open("ab")
+    assert [1] == read(source)
+    log.unlink()
+    append(log, hit(2))
+    opened = os.open
+
+    def delete_once_opened(path: str, *args: int, **more: int) -> int:
+        handle = opened(path, *args, **more)
+        if path == str(log):
+            monkeypatch.undo()
+            old.write((hits(3, 2) + hit(5)[:-1]).encode())
+            old.close()
+            log.unlink()
+            append(log, hit(6))
+        return handle
+
+    monkeypatch.setattr(os, "open", delete_once_opened)
+    assert [3, 4, 5, 2, 6] == read(source)
+    assert [] == whys(source)
+
+
 def test_siblings_from_before_are_not_read_when_the_log_is_deleted(log: Path, open_source: Open) -> None:
     append(log.with_name("messages.1"), hit(90))
     os.utime(log.with_name("messages.1"), ns=(1, 1))
