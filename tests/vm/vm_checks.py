@@ -18,13 +18,13 @@ KILLED = "sockmem-agent.service: Failed with result 'signal'"
 
 
 def check_whole(found: Found, scenario: ModuleType) -> None:
-    """Check all of it. The scenario names its exceptions: RESTARTS, TOLD_AGAIN, WARNS, REMOVED, QUIET_SECONDS.
+    """Check all of it. The scenario names its exceptions: RESTARTS, TOLD_AGAIN, WARNS, STOPPED, QUIET_SECONDS.
 
     ``RESTARTS`` is how often it kills the service, ``TOLD_AGAIN`` that a delivery is cut off, ``WARNS`` that the gauges
-    may open an incident of their own, ``REMOVED`` that the package is gone at the end.
+    may open an incident of their own, ``STOPPED`` that the service does not run at the end.
     """
     restarts = getattr(scenario, "RESTARTS", 0)
-    check_service(found, restarts=restarts, removed=getattr(scenario, "REMOVED", False))
+    check_service(found, restarts=restarts, stopped=getattr(scenario, "STOPPED", False))
     state = found.folder / "sockmem-agent"
     assert any(json.loads((state / "cursor.json").read_bytes())["cursor"].values())
     assert any(file.stat().st_size for file in state.glob("history/*.jsonl"))
@@ -37,9 +37,9 @@ def check_whole(found: Found, scenario: ModuleType) -> None:
     check_posts(found, again=getattr(scenario, "TOLD_AGAIN", False))
 
 
-def check_service(found: Found, *, restarts: int, removed: bool) -> None:
+def check_service(found: Found, *, restarts: int, stopped: bool) -> None:
     """Check that the service runs, was started anew no more often than it was killed, and that nobody complained."""
-    assert removed or "Active: active (running)" in (found.folder / "status.txt").read_text()
+    assert stopped or "Active: active (running)" in (found.folder / "status.txt").read_text()
     assert restarts == found.notes["restarts"]
     assert any(" sockmem-agent[" in line and ": following " in line for line in found.journal())
     # The receiver is a python3 of the rig's; it may complain of an agent that hung up.

@@ -12,6 +12,10 @@ PLACES = (
     "/usr/share/man/man1/sockmem-agent.1.gz", "/usr/share/bash-completion/completions/sockmem-agent",
     "/etc/systemd/system/multi-user.target.wants/sockmem-agent.service",
 )  # fmt: skip
+# What stays of them when the package is removed, and not purged.
+KEPT = [
+    "/etc/sockmem-agent", "/etc/systemd/system/multi-user.target.wants/sockmem-agent.service", "/var/lib/sockmem-agent",
+]  # fmt: skip
 
 
 def installed() -> Path:
