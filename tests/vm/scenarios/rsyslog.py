@@ -31,6 +31,9 @@ def act(rig):
         rig.burst(120, limit=64, service=f"shop{port}", clients=f"phones{port}", port=port)
         rig.run("logrotate", "-f", "-s", "/run/vm/logrotate.state", "/run/vm/logrotate.conf")
         rig.pause(2.5)
+    rig.wait_until_named()
+    # Orphans that outlast the incident would be warned of.
+    rig.stop(*(f"{name}{port}" for name in ("phones", "shop") for port in PORTS))
     rig.wait_for_posts("opened", "resolved", seconds=60)
     rig.note("logs", sorted(path.name for path in Path("/var/log").glob("messages*")))
 
