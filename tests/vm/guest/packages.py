@@ -41,6 +41,12 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(f): hashlib.sha256(f.read_bytes()).hexdigest() for f in folder.rglob("*") if f.is_file()}
 
 
+def written_once(state: Path) -> dict[str, str]:
+    """Return a digest of every file of an incident that is never written again: snapshots, notices and receipts."""
+    once = ("snapshot-", "notice-")
+    return {file: digest for file, digest in contents(state).items() if Path(file).name.startswith(once)}
+
+
 def leftovers() -> list[str]:
     """Return what there is of the package's places."""
     return sorted(place for place in PLACES if os.path.lexists(place))
