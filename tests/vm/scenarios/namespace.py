@@ -17,9 +17,11 @@ def act(rig):
 
 def check(found):
     incident = found.the_incident()
-    # What was killed in there is not counted out here, so it may look like a penalty: that is hedged then.
-    found.check_orphans(incident, shifts=(0, 1, None))
-    assert incident["diagnosis"]["mechanism"]["penalty_shift"] != 1 or "full a moment before" in incident["summary"]
+    # What was killed in there is not counted out here, and a kernel that counts anew every 100 ms may have killed far
+    # below the limit meanwhile: what is left may look like either penalty, and that is hedged then.
+    found.check_orphans(incident, shifts=(0, 1, 2, None))
+    looks_penalised = incident["diagnosis"]["mechanism"]["penalty_shift"] in (1, 2)
+    assert looks_penalised == ("or it was full a moment before" in incident["summary"])
     [why] = [gap["why"] for gap in incident["diagnosis"]["gaps"] if gap["what"] == GAP]
     assert int(re.search(r"shop\.service: (\d+)", why)[1]) > 0
     # Their sockets are out of sight, so no orphan is given to anybody.
