@@ -8,13 +8,13 @@ A sample of the text it reads, and of what it says of a mistake::
     /etc/sockmem-agent/config.toml: [incident]: key `quiet_secnds` is not known; did you mean `quiet_seconds`?
 """
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 
 import msgspec
+import msgspec.toml
 
 from agent.config_channels import read_channels, read_text
 from agent.config_keys import Say, at, check_tables, is_absolute, read_keys, shown
@@ -108,7 +108,7 @@ def _read_document(path: Path | None) -> dict[str, Any]:
     """Read TOML; a file that was asked for must be there."""
     where = path or DEFAULT_PATH
     try:
-        return tomllib.loads(read_text(where))
+        return cast("dict[str, Any]", msgspec.toml.decode(read_text(where)))
     except FileNotFoundError:
         if path is None:
             return {}
@@ -117,7 +117,7 @@ def _read_document(path: Path | None) -> dict[str, Any]:
         reason = f"cannot be read: {error.strerror}"
     except UnicodeDecodeError as error:
         reason = f"is not UTF-8 text (byte {error.start + 1})"
-    except tomllib.TOMLDecodeError as error:
+    except msgspec.DecodeError as error:
         reason = f"is not TOML: {error}; a text needs quotes, a list needs brackets, a key stands once"
     except RecursionError:
         reason = "is no configuration: lists within lists without end"

@@ -15,7 +15,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Collection
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Protocol
 
 from agent.core.delivery import Delivered, Delivery, Outcome, Receipt, Rejected, Retry
@@ -73,7 +73,7 @@ class Courier:
         give_up_after: float,
         trouble: str | None = None,
         monotonic: Callable[[], float] = time.monotonic,
-        now: Callable[[], datetime] = lambda: datetime.now(tz=UTC),
+        now: Callable[[], datetime] = lambda: datetime.now(tz=timezone.utc),
         random: Callable[[], float] = random.random,
         log: logging.Logger = logging.getLogger("sockmem-agent"),  # noqa: B008 - the same object every time
     ) -> None:
@@ -291,7 +291,7 @@ class Courier:
             notice=pending.notice.id,
             channel=self.name,
             outcome=outcome,
-            at=self._now().astimezone(UTC),
+            at=self._now().astimezone(timezone.utc),
             attempts=tries.attempts,
             detail=detail,
         )

@@ -9,7 +9,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import FrameType
 
@@ -39,7 +39,7 @@ STOP_SECONDS = 1.5
 COURIER_PATIENCE_SECONDS = 90.0
 UNSAVED = "the position cannot be saved"
 # At this time no incident is old.
-EPOCH = datetime.fromtimestamp(0, UTC)
+EPOCH = datetime.fromtimestamp(0, timezone.utc)
 
 
 class Daemon:

@@ -1,7 +1,7 @@
 """What a source is to the main loop: opened by its kind, read in batches, its position merged with those of others."""
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -38,7 +38,7 @@ class Source(Protocol):
 
 def local_now() -> datetime:
     """Tell the time with the local zone's offset of now, by which it can be reckoned with."""
-    return datetime.now(UTC).astimezone()
+    return datetime.now(timezone.utc).astimezone()
 
 
 def open_source(settings: SourceSettings, cursor: Cursor, now: Callable[[], datetime]) -> Source:

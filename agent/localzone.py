@@ -3,7 +3,7 @@
 ``Jul  1 12:00:00`` is +02:00 in Berlin whenever it is read; the offset of now, in November, would be +01:00.
 """
 
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, timedelta, timezone, tzinfo
 
 
 class LocalZone(tzinfo):
@@ -24,6 +24,6 @@ class LocalZone(tzinfo):
 
     def fromutc(self, dt: datetime) -> datetime:
         """Bring a moment of Greenwich to this zone; the hour that comes twice in autumn is told apart by its fold."""
-        there = dt.replace(tzinfo=UTC).astimezone()
+        there = dt.replace(tzinfo=timezone.utc).astimezone()
         local = there.replace(tzinfo=self)
         return local if local.utcoffset() == there.utcoffset() else local.replace(fold=1)

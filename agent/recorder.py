@@ -8,7 +8,7 @@ uncommitted events, nobody may save a position beyond them.
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -104,7 +104,7 @@ class Recorder:
         leading: list[Decided] = []
         for record, event in decided:
             self.counted[event.kind] += event.count
-            at = (event.at or snapshot.taken_at).astimezone(UTC)
+            at = (event.at or snapshot.taken_at).astimezone(timezone.utc)
             if self._open and folding.is_another(self._open.incident, at, self.quiet):
                 self._close(snapshot.taken_at)
             if self._open is None:

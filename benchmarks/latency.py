@@ -14,7 +14,7 @@ import random
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, NamedTuple
@@ -95,7 +95,8 @@ def await_end(receiver: Receiver, said: Path) -> dict[str, Any]:
 
 def kernel_line(number: int) -> str:
     """Write a line as rsyslog does with its high-precision stamps; each is another, as in a real log."""
-    return f"{datetime.now(UTC).isoformat()} bench kernel: [{1000 + number}.500000] TCP: too many orphaned sockets\n"
+    stamp = datetime.now(timezone.utc).isoformat()
+    return f"{stamp} bench kernel: [{1000 + number}.500000] TCP: too many orphaned sockets\n"
 
 
 def new_incident(state: Path, known: set[str]) -> bool:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from agent.core.lines import MARKERS
@@ -60,7 +60,7 @@ def main() -> None:
         works: dict[str, Callable[[], object]] = {
             "grep -F, one marker": lambda: subprocess.run(["grep", "-F", "Out of socket memory", path], check=False),
             "grep -F, the same markers": lambda: subprocess.run(["grep", "-F", *patterns, path], check=False),
-            "scan, in this process": lambda: sum(1 for _ in Scanner().read(str(path), datetime.now(UTC))),
+            "scan, in this process": lambda: sum(1 for _ in Scanner().read(str(path), datetime.now(timezone.utc))),
             "scan, the whole command": lambda: subprocess.run(
                 [sys.executable, "-m", "agent", "scan", "--json", path], check=False
             ),

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,7 +110,7 @@ def write_host(proc: Path, *, orphan: int, tw: int, mem: int, killed: int) -> No
 
 def stamp() -> str:
     """Write the time as rsyslog does."""
-    return f"{datetime.now(UTC).astimezone():%b %e %H:%M:%S}"
+    return f"{datetime.now(timezone.utc).astimezone():%b %e %H:%M:%S}"
 
 
 def kernel_lines() -> list[str]:

@@ -1,13 +1,13 @@
 #!/bin/sh
 # Make .venv, and bring from the distribution what pip cannot: called by the Makefile.
 #
-#   contrib/setup.sh run     what `make run` needs: Python 3.11 with venv, what systemd-python builds against, the agent
+#   contrib/setup.sh run     what `make run` needs: Python 3.10 or newer with venv, what systemd-python builds against, the agent
 #   contrib/setup.sh package what `make run` needs, and what `make deb` and `make rpm` build with
 #   contrib/setup.sh test    all of the above, the development tools, and the programs that the tests start for real
 #   contrib/setup.sh vm      only the programs that `make vm-test` boots kernels with; the rest is there by then
 #
 # Only what is missing is installed, with apt-get as root or through sudo; where neither is there, one line says what to
-# install by hand. PYTHON names the interpreter; without it the first of python3, python3.13 ... python3.11 that is new enough.
+# install by hand. PYTHON names the interpreter; without it the first of python3, python3.14 ... python3.10 that is new enough.
 set -eu
 cd "$(dirname "$0")/.."
 purpose=${1:?run, package, test or vm}
@@ -37,18 +37,18 @@ install() {
 }
 
 new_enough() {
-    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+    "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
 }
 
 find_python() {
-    for python in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+    for python in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11 python3.10}; do
         new_enough "$python" && return
     done
-    [ -z "${PYTHON:-}" ] || die "PYTHON=$PYTHON is not Python 3.11 or newer: name one that is, for example PYTHON=python3.12"
+    [ -z "${PYTHON:-}" ] || die "PYTHON=$PYTHON is not Python 3.10 or newer: name one that is, for example PYTHON=python3.12"
     for python in python3 python3.11; do
         install "$python" "$python-venv" "$python-dev" && new_enough "$python" && return
     done
-    die "Python 3.11 or newer is needed: install it and say 'make PYTHON=/path/to/python3.11 $purpose'"
+    die "Python 3.10 or newer is needed: install it and say 'make PYTHON=/path/to/python3.11 $purpose'"
 }
 
 # What the interpreter lacks is named by Debian after the interpreter: python3-venv, python3.12-venv.

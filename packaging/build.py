@@ -10,11 +10,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import generated
+import msgspec.toml
 import wheels
 
 ROOT = Path(__file__).parent.parent
@@ -58,7 +58,7 @@ def build(packagers: list[str], architecture: str, target: Path) -> Iterator[Pat
     """Build packages into ``target`` and name each when it is there."""
     at = built_at()
     os.environ["SOURCE_DATE_EPOCH"] = str(at)
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    version = msgspec.toml.decode((ROOT / "pyproject.toml").read_text())["project"]["version"]
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sockmem-agent-package-") as temporary:
         staged = Path(temporary, "stage")

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from email.utils import format_datetime
 from pathlib import Path
 
@@ -75,7 +75,7 @@ def write_documents(directory: Path, site_packages: Path, version: str) -> None:
     shutil.copytree(ROOT / "docs", directory / "docs")
     for document in (ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("LICENSE*")):
         shutil.copyfile(document, directory / document.name)
-    at = format_datetime(datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), UTC))
+    at = format_datetime(datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), timezone.utc))
     write_compressed(
         directory / "changelog.gz",
         f"{PROGRAM} ({version}) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- {MAINTAINER}  {at}\n",

@@ -7,10 +7,10 @@ build to what was looked at here, and make two builds alike.
 import json
 import subprocess
 import sys
-import tomllib
 from collections import defaultdict
 from pathlib import Path
 
+import msgspec.toml
 from wheels import ARCHITECTURES, PYTHONS, for_target
 
 HERE = Path(__file__).parent
@@ -35,7 +35,7 @@ def resolve(arguments: list[str], libraries: list[str]) -> dict[str, set[str]]:
 
 def main() -> None:
     """Resolve for every interpreter and processor; a library that would differ in version is an error."""
-    project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())["project"]
+    project = msgspec.toml.decode((HERE.parent / "pyproject.toml").read_text())["project"]
     libraries = [name for name in project["dependencies"] if name.partition(">")[0] not in FROM_DISTRIBUTION]
     digests: dict[str, set[str]] = defaultdict(set)
     for machine in ARCHITECTURES.values():

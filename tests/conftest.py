@@ -1,7 +1,7 @@
 """What several tests share: a clock to turn by hand, and the kernel's words."""
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -59,7 +59,7 @@ class FakeClock:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    return FakeClock(datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC))
+    return FakeClock(datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc))
 
 
 MakeDecided = Callable[..., tuple[LogRecord, Event]]

@@ -1,9 +1,9 @@
 import re
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import msgspec.toml
 
 from agent.config import load
 from agent.core.settings import ChannelSettings, Settings
@@ -13,7 +13,7 @@ EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
 
 def uncommented() -> dict[str, Any]:
     """Parse the example with its keys uncommented: `#key = ...` without a blank is a key, `# Text` is a text."""
-    return tomllib.loads(re.sub(r"^#(?=[\[a-z])", "", EXAMPLE.read_text(), flags=re.MULTILINE))
+    return msgspec.toml.decode(re.sub(r"^#(?=[\[a-z])", "", EXAMPLE.read_text(), flags=re.MULTILINE))
 
 
 def test_the_example_as_it_stands_is_the_default_configuration(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from agent.core.model import Diagnosis, Event, Notice, Snapshot
 from agent.courier import Courier, absent
 from agent.store import Pending, Store, StoreError
 
-START = datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC)
+START = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 LOG = logging.getLogger("test-courier")
 
 

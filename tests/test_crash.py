@@ -3,7 +3,7 @@
 import json
 import random
 import shutil
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from harness import AgentProcess, wait_for
@@ -21,7 +21,7 @@ class Writer:
         self.path = path
         self.file = path.open("ab", buffering=0)
         self.written = 0
-        self.start = datetime.now(UTC) - timedelta(hours=INCIDENTS)
+        self.start = datetime.now(timezone.utc) - timedelta(hours=INCIDENTS)
 
     def write(self, hits):
         for _ in range(hits):

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 import subprocess
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -16,7 +16,7 @@ from agent.store import Store, StoreError
 
 TEXTS = ["TCP: too many orphaned sockets"] * 4 + ["TCP: out of memory -- consider tuning tcp_mem"] * 3
 INCIDENTS = 3
-FIRST = datetime(2026, 11, 22, 10, tzinfo=UTC)
+FIRST = datetime(2026, 11, 22, 10, tzinfo=timezone.utc)
 
 
 @pytest.fixture

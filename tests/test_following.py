@@ -2,7 +2,7 @@
 
 import time
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -59,7 +59,7 @@ def test_a_stamp_without_a_zone_is_read_with_the_offset_of_its_own_day(
     monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
     time.tzset()
     try:
-        november = datetime(2024, 11, 22, 12, tzinfo=UTC).astimezone()
+        november = datetime(2024, 11, 22, 12, tzinfo=timezone.utc).astimezone()
         settings = SourceSettings(kind="file", paths=(str(log),), start="beginning")
         with closing(open_source(settings, Cursor(), lambda: november)) as source:
             (record,) = source.read()
@@ -67,4 +67,4 @@ def test_a_stamp_without_a_zone_is_read_with_the_offset_of_its_own_day(
         monkeypatch.undo()
         time.tzset()
 
-    assert record.at == datetime(2024, 7, 1, 10, tzinfo=UTC)
+    assert record.at == datetime(2024, 7, 1, 10, tzinfo=timezone.utc)

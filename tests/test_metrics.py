@@ -1,6 +1,6 @@
 import subprocess
 import sys
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from agent.core.model import Sample
 from agent.metrics import write_metrics
 
-AT = datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC)
+AT = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 
 
 def values(text: str) -> dict[tuple[str, ...], float]:

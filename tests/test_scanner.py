@@ -7,7 +7,7 @@ import time
 import tracemalloc
 import zlib
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from agent.entries import PEEK_BYTES
 from agent.localzone import LocalZone
 from agent.scanner import BLOCK_BYTES, Scanner, UnreadableError, blocks
 
-NOW = datetime(2024, 11, 22, 12, tzinfo=UTC)
+NOW = datetime(2024, 11, 22, 12, tzinfo=timezone.utc)
 ORDINARY = b"Aug 18 08:33:14 jp58 sshd[99]: Accepted publickey for deploy\n"
 EVENT = b"Aug 18 08:33:14 jp58 kernel: TCP: too many orphaned sockets\n"
 
@@ -34,7 +34,7 @@ def log(tmp_path: Path) -> Callable[..., str]:
     def write(content: bytes, name: str = "messages", year: int = 2020) -> str:
         path = tmp_path / name
         path.write_bytes(content)
-        moment = datetime(year, 9, 1, tzinfo=UTC).timestamp()
+        moment = datetime(year, 9, 1, tzinfo=timezone.utc).timestamp()
         os.utime(path, (moment, moment))
         return str(path)
 
@@ -207,9 +207,9 @@ def test_the_hour_that_comes_twice_in_autumn_is_told_apart(monkeypatch: pytest.M
     monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
     time.tzset()
     try:
-        first = datetime(2024, 10, 27, 0, 30, tzinfo=UTC)
+        first = datetime(2024, 10, 27, 0, 30, tzinfo=timezone.utc)
         for moment in (first, first + timedelta(hours=1)):
-            assert moment == moment.astimezone(LocalZone()).astimezone(UTC)
+            assert moment == moment.astimezone(LocalZone()).astimezone(timezone.utc)
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -265,7 +265,7 @@ def test_a_spread_entry_is_the_kernels_where_its_own_fields_say_so(
     records = read(path)
     messages = [number for number, line in enumerate(content.splitlines(), 1) if TEXT in line]
     assert [f"{path}:{messages[1]}", f"{path}:{messages[4]}"] == [each.source for each in records]
-    at = datetime(2024, 8, 18, 6, 33, 14, 204518, tzinfo=UTC)
+    at = datetime(2024, 8, 18, 6, 33, 14, 204518, tzinfo=timezone.utc)
     assert [(TEXT, at, 85047.045932, "jp58", "claimed")] * 2 == [
         (each.text, each.at, each.uptime, each.host, each.provenance) for each in records
     ]

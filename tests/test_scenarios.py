@@ -7,7 +7,7 @@ dump of the sockets came down to (``sockets.json``).
 
 import json
 import re
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from agent.core.surroundings import SURROUNDINGS
 from agent.core.suspects import SUSPECTS
 from agent.probe import take_snapshot
 
-NOW = datetime(2026, 11, 22, 15, 5, 40, tzinfo=UTC)
+NOW = datetime(2026, 11, 22, 15, 5, 40, tzinfo=timezone.utc)
 SCENARIOS = sorted(path for path in (Path(__file__).parent / "scenarios").iterdir() if path.is_dir())
 WITH_SOCKETS = [path for path in SCENARIOS if (path / "sockets.json").exists()]
 

@@ -9,7 +9,7 @@ import shutil
 import socket
 import struct
 import tempfile
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -188,7 +188,7 @@ def check_cgroup(root: Path = Path("/")) -> Check:
 
 def check_clock(now: datetime | None = None) -> Check:
     """Check that the clock is set and, where the kernel says, that it is synchronised."""
-    now = now or datetime.now(UTC)
+    now = now or datetime.now(timezone.utc)
     mend = "timedatectl set-ntp true, or install chrony"
     if now.year < FIRST_YEAR:
         return Check("clock", "fail", f"it is not {now.year}: incidents would sort wrongly", mend)

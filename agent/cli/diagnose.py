@@ -2,7 +2,7 @@
 
 import os
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import click
@@ -70,7 +70,7 @@ def command(
 
 
 def _diagnose_tree(proc_root: Path, messages: tuple[str, ...], config_path: Path | None) -> Diagnosis:
-    now = datetime.now(UTC).astimezone()
+    now = datetime.now(timezone.utc).astimezone()
     snapshot = take_snapshot(proc_root, now, "command")
     events, unread = _read_messages(messages, now)
     snapshot = replace(snapshot, gaps=(*snapshot.gaps, *unread))

@@ -4,7 +4,7 @@ import io
 import os
 import sys
 import tarfile
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from gzip import GzipFile
 from pathlib import Path
 
@@ -163,7 +163,7 @@ def prune(config_path: Path | None, *, dry_run: bool, as_json: bool) -> None:
     """
     store = open_store(config_path)
     with exits(EX_FAILED):
-        removed = store.prune(datetime.now(UTC), dry_run=dry_run)
+        removed = store.prune(datetime.now(timezone.utc), dry_run=dry_run)
     if as_json:
         print_json({"dry_run": dry_run, "removed": removed})
         return

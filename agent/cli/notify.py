@@ -2,7 +2,7 @@
 
 import sys
 from contextlib import redirect_stdout
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from uuid import uuid4
 
@@ -54,7 +54,7 @@ def _send(channel: ChannelSettings, *, as_json: bool) -> Delivery:
     notice = Notice(
         id=f"test-{uuid4().hex}",
         type="sockmem.test",
-        at=datetime.now(UTC),
+        at=datetime.now(timezone.utc),
         reason="test",
         channels=(channel.name,),
         data=None,

@@ -9,7 +9,7 @@ The kernel's texts, as in net/ipv4/tcp_timer.c and tcp.c. Up to 3.2 each of the 
     TCP: out of memory -- consider tuning tcp_mem     >= 3.3
 """
 
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from math import inf, isfinite
 from typing import Literal, NamedTuple
 
@@ -168,7 +168,7 @@ def seconds_between(earlier: datetime, later: datetime) -> float:
     """Subtract two moments; one without a zone is taken as UTC, since a wrong hour is better than no diagnosis."""
     if earlier.tzinfo and later.tzinfo:
         return (later - earlier).total_seconds()
-    first, second = (at if at.tzinfo else at.replace(tzinfo=UTC) for at in (earlier, later))
+    first, second = (at if at.tzinfo else at.replace(tzinfo=timezone.utc) for at in (earlier, later))
     return (second - first).total_seconds()
 
 

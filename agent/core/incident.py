@@ -16,7 +16,7 @@ not thirty.
 """
 
 import hashlib
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 from msgspec.structs import replace
 
@@ -38,7 +38,7 @@ def incident_id(opened_at: datetime, line: str, attempt: int = 0) -> str:
 
 
 def open_incident(event: Event, at: datetime, snapshot: Snapshot, diagnosis: Diagnosis, attempt: int = 0) -> Incident:
-    """Open an incident with its first event, which happened ``at`` (UTC)."""
+    """Open an incident with its first event, which happened ``at`` (timezone.utc)."""
     return Incident(
         id=incident_id(at, event.line, attempt),
         host=event.host or snapshot.host,
@@ -61,15 +61,15 @@ def open_incident(event: Event, at: datetime, snapshot: Snapshot, diagnosis: Dia
 def open_pressure(
     pressure: Pressure, at: datetime, snapshot: Snapshot, diagnosis: Diagnosis, attempt: int = 0
 ) -> Incident:
-    """Open an incident because the gauges are high ``at`` (UTC), before or without a line."""
+    """Open an incident because the gauges are high ``at`` (timezone.utc), before or without a line."""
     return Incident(
-        id=incident_id(at.astimezone(UTC), pressure.claim, attempt),
+        id=incident_id(at.astimezone(timezone.utc), pressure.claim, attempt),
         class_="pressure",
         host=snapshot.host,
         kernel=snapshot.kernel,
         boot_id=snapshot.boot_id,
-        opened_at=at.astimezone(UTC),
-        last_seen_at=at.astimezone(UTC),
+        opened_at=at.astimezone(timezone.utc),
+        last_seen_at=at.astimezone(timezone.utc),
         events={},
         provenance="kernel",
         pressure=pressure,
@@ -85,7 +85,7 @@ def feel(incident: Incident, pressure: Pressure, at: datetime) -> Incident:
     worst = incident.pressure
     if worst is None or pressure.level > worst.level:
         worst = pressure
-    return replace(incident, last_seen_at=max(incident.last_seen_at, at.astimezone(UTC)), pressure=worst)
+    return replace(incident, last_seen_at=max(incident.last_seen_at, at.astimezone(timezone.utc)), pressure=worst)
 
 
 def fold(incident: Incident, event: Event, at: datetime) -> Incident:

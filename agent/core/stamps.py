@@ -10,7 +10,7 @@ No man page rules them all: RFC 3164 and RFC 5424, ctime(3), dmesg(1), journalct
 """
 
 import re
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import datetime, timedelta, timezone, tzinfo
 
 # dmesg -T and journalctl -o short write the months as the reader's LC_TIME abbreviates them. These are glibc's, less
 # their dots: en de fr es it pt nl sv da nb fi pl cs sk hu ro tr id ru uk. Croatian is left out, where "srp" is July and
@@ -124,7 +124,7 @@ def from_epoch(seconds: object) -> datetime | None:
     if isinstance(seconds, bool) or not isinstance(seconds, str | int | float):
         return None
     try:
-        moment = datetime.fromtimestamp(float(seconds), UTC)
+        moment = datetime.fromtimestamp(float(seconds), timezone.utc)
     except (ValueError, OverflowError, OSError):
         return None
     return moment if moment.year in YEARS else None

@@ -5,7 +5,7 @@
     1 hour        minute
     6 hours       15 minutes     highest and lowest of both gauges, the newest, the newest that names units,
     48 hours      hour           and both sides of a reboot or of a counter that began anew
-    30 days       day (UTC)      the highest of both gauges, the first and the newest
+    30 days       day (timezone.utc)      the highest of both gauges, the first and the newest
 
 So a diagnosis sees thirty days in some six hundred samples, and no peak is ever thinned away: the highest of what is
 left of two halves is the highest of the whole. Stretches are counted from the epoch, so that thinning again takes
@@ -14,7 +14,7 @@ of the counters that is two.
 """
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from itertools import groupby, pairwise
 from typing import NamedTuple
 
@@ -84,7 +84,7 @@ def extremes(samples: Iterable[Sample], seconds: int) -> list[Sample]:
 
 def second_of(at: datetime) -> float:
     """Turn a moment into seconds since the epoch; one without a zone is taken as UTC."""
-    return at.timestamp() if at.tzinfo else at.replace(tzinfo=UTC).timestamp()
+    return at.timestamp() if at.tzinfo else at.replace(tzinfo=timezone.utc).timestamp()
 
 
 def _is_reboot(before: Sample, after: Sample) -> bool:

@@ -11,7 +11,7 @@ is another alert to Alertmanager, and so the warning's own is ended in every POS
 
 import platform
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -42,7 +42,7 @@ class AlertmanagerNotifier:
         urls: tuple[str, ...],
         *,
         deadline_seconds: float = DEADLINE_SECONDS,
-        now: Callable[[], datetime] = lambda: datetime.now(tz=UTC),
+        now: Callable[[], datetime] = lambda: datetime.now(tz=timezone.utc),
     ) -> None:
         if not urls:
             raise ChannelError(f"{name}: urls is empty: name at least one Alertmanager")

@@ -5,7 +5,7 @@ Retry-After: 120                     or: Sun, 22 Nov 2026 15:07:39 GMT
 """
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
@@ -60,5 +60,5 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
             moment = parsedate_to_datetime(text)
         except ValueError:
             return None
-        seconds = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()
+        seconds = ((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)) - now).total_seconds()
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_SECONDS)

@@ -8,7 +8,7 @@ Slack's limits: 50 blocks, 150 characters a header, 3000 a text, 10 fields of 20
 import platform
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import msgspec
@@ -77,7 +77,7 @@ class SlackNotifier:
         url: str,
         *,
         deadline_seconds: float = DEADLINE_SECONDS,
-        now: Callable[[], datetime] = lambda: datetime.now(tz=UTC),
+        now: Callable[[], datetime] = lambda: datetime.now(tz=timezone.utc),
     ) -> None:
         self.name = name
         self._poster = Poster(name, url, deadline_seconds=deadline_seconds)
@@ -230,7 +230,7 @@ def _mrkdwn(text: str) -> Block:
 
 
 def _clock(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%d %b %H:%M:%S UTC")
+    return moment.astimezone(timezone.utc).strftime("%d %b %H:%M:%S UTC")
 
 
 def _cut(text: str, limit: int) -> str:

@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import platform
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
@@ -37,7 +37,7 @@ class WebhookNotifier:
         secret: bytes | None,
         *,
         deadline_seconds: float = DEADLINE_SECONDS,
-        now: Callable[[], datetime] = lambda: datetime.now(tz=UTC),
+        now: Callable[[], datetime] = lambda: datetime.now(tz=timezone.utc),
     ) -> None:
         self.name = name
         self._poster = Poster(name, url, deadline_seconds=deadline_seconds)

@@ -18,7 +18,7 @@ thrown out as damaged and a directory made again are then all the same case. Mea
 import re
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from systemd.journal import INVALIDATE, Reader
@@ -34,7 +34,7 @@ WAIT_AT_MOST_SECONDS = 1.0
 # The kernel's own records end at 2 KiB; this bounds what a forged or damaged field can cost.
 FIELD_AT_MOST_BYTES = 64 * 1024
 MATCHES = ("_TRANSPORT=kernel", "SYSLOG_FACILITY=0")
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _SEQUENCE = re.compile(r"s=([0-9a-f]{32});i=([0-9a-f]{1,16});")
 
 

@@ -14,7 +14,7 @@ import re
 import select
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from agent.core.cursor import Cursor, KmsgCursor
@@ -33,7 +33,7 @@ BEFORE_THE_FIRST = -1
 # What whole seconds of boot time and lag, and the moments of early boot that CLOCK_MONOTONIC_RAW misses, may amount to.
 SLACK = timedelta(seconds=2)
 _BTIME = re.compile(r"^btime ([0-9]{1,12})$", re.MULTILINE)
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class KmsgSource:
@@ -52,7 +52,7 @@ class KmsgSource:
         proc_root: Path = Path("/proc"),
         start: str = "now",
         cursor: Cursor | None = None,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
     ) -> None:
         self._path = path
         self._proc_root = proc_root
@@ -189,7 +189,7 @@ class KmsgSource:
 
         Nothing is changed within the slack, so that a replay, which has not looked before, tells the same time.
         """
-        now = self._now().astimezone(UTC)
+        now = self._now().astimezone(timezone.utc)
         came_since = self._looked_at is not None and at < self._looked_at - SLACK
         return now if came_since or at > now + SLACK else at
 

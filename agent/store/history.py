@@ -9,7 +9,7 @@ hour is over. The space is bounded by the number of hours and days kept.
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import msgspec
@@ -127,7 +127,7 @@ class History:
         if before is None or before >= self._path(now - timedelta(days=2)).name:
             return now
         try:
-            return datetime.strptime(before, "%Y%m%dT%H.jsonl").replace(tzinfo=UTC)
+            return datetime.strptime(before, "%Y%m%dT%H.jsonl").replace(tzinfo=timezone.utc)
         except ValueError:
             return now  # Somebody else's file.
 
@@ -186,10 +186,10 @@ class History:
         self._told.add(text)
 
     def _path(self, at: datetime) -> Path:
-        return self.directory / f"{at.astimezone(UTC):%Y%m%dT%H}.jsonl"
+        return self.directory / f"{at.astimezone(timezone.utc):%Y%m%dT%H}.jsonl"
 
     def _day_path(self, at: datetime) -> Path:
-        return self.directory / f"day-{at.astimezone(UTC):%Y%m%d}.jsonl"
+        return self.directory / f"day-{at.astimezone(timezone.utc):%Y%m%d}.jsonl"
 
 
 def read_lines(data: bytes) -> list[Sample]:
@@ -213,4 +213,4 @@ def _read(path: Path) -> list[Sample]:
 
 
 def _hour_of(at: datetime) -> datetime:
-    return at.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+    return at.astimezone(timezone.utc).replace(minute=0, second=0, microsecond=0)

@@ -1,6 +1,6 @@
 import os
 import socket
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from agent.cli.checks import (
 )
 from agent.core.settings import ChannelSettings, SourceSettings, StoreSettings
 
-NOW = datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC)
+NOW = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 AUTO = SourceSettings()
 JOURNAL = SourceSettings(kind="journal")
 KMSG = SourceSettings(kind="kmsg")
@@ -239,7 +239,7 @@ def test_cgroup_ids_need_version_2(tmp_path: Path) -> None:
 
 
 def test_a_clock_that_was_never_set_fails() -> None:
-    assert "fail" == check_clock(datetime(1970, 1, 1, tzinfo=UTC)).status
+    assert "fail" == check_clock(datetime(1970, 1, 1, tzinfo=timezone.utc)).status
     assert check_clock(NOW).status != "fail"
 
 

@@ -2,10 +2,10 @@ import json
 import os
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec.toml
 import pytest
 from click.testing import CliRunner, Result
 
@@ -80,7 +80,7 @@ def test_check_says_every_mistake_on_standard_error(run: Run, tmp_path: Path) ->
 def test_show_is_toml_of_what_is_in_effect(run: Run, file: Path) -> None:
     result = run("show", "--config", str(file), STATE_DIRECTORY="/srv/a:/srv/b")
 
-    shown = tomllib.loads(result.stdout)
+    shown = msgspec.toml.decode(result.stdout)
     assert result.stdout.startswith(f"# {file}\n")
     assert {"quiet_seconds": 60, "pressure": True} == shown["incident"]
     assert "/srv/a" == shown["store"]["directory"]
@@ -89,7 +89,7 @@ def test_show_is_toml_of_what_is_in_effect(run: Run, file: Path) -> None:
 
 
 def test_show_json_is_one_document_with_the_same_content(run: Run, file: Path) -> None:
-    as_toml = tomllib.loads(run("show", "--config", str(file)).stdout)
+    as_toml = msgspec.toml.decode(run("show", "--config", str(file)).stdout)
     result = run("show", "--config", str(file), "--json")
 
     assert json.loads(result.stdout) == as_toml

@@ -1,7 +1,7 @@
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ CORPUS = [
     msgspec.json.decode(line)
     for line in (Path(__file__).parent.parent / "corpus/lines.jsonl").read_bytes().splitlines()
 ]
-NOW = datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC)
+NOW = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 ORPHANS = "TCP: too many orphaned sockets"
 FULL = {
     "net/sockstat": "sockets: used 1386\nTCP: inuse 24 orphan 0 tw 58 alloc 863 mem 87916\n",
@@ -309,7 +309,7 @@ def test_the_other_limit_is_in_the_summary_when_it_is_reached_too(tree: Path) ->
 def test_samples_of_the_service_are_used_where_they_can_be_read(state: Path, judged: list[tuple[Any, ...]]) -> None:
     store = Store(state)
     os.close(store.open_for_writing())
-    sample = Sample(at=datetime.now(UTC) - timedelta(seconds=30), orphan=3)
+    sample = Sample(at=datetime.now(timezone.utc) - timedelta(seconds=30), orphan=3)
     store.samples.append(sample)
     run("--json")
 
@@ -319,7 +319,7 @@ def test_samples_of_the_service_are_used_where_they_can_be_read(state: Path, jud
 def test_samples_of_this_host_say_nothing_of_a_tree(state: Path, tree: Path, judged: list[tuple[Any, ...]]) -> None:
     store = Store(state)
     os.close(store.open_for_writing())
-    store.samples.append(Sample(at=datetime.now(UTC), orphan=3))
+    store.samples.append(Sample(at=datetime.now(timezone.utc), orphan=3))
     run("--proc-root", str(tree))
 
     assert () == judged[0][2]

@@ -1,6 +1,6 @@
 """Snapshots, events and incidents for the tests of the judgement: a healthy host, changed where a test says so."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from hypothesis import strategies as st
@@ -9,7 +9,7 @@ from agent.core.diagnose import diagnose
 from agent.core.model import Event, Incident, Kind, Notice, NoticeType, Provenance, Sample, Snapshot
 from agent.core.readings import Gap, Sockstat, TcpProtocol, TcpSockstat
 
-NOW = datetime(2026, 11, 22, 15, 5, 40, tzinfo=UTC)
+NOW = datetime(2026, 11, 22, 15, 5, 40, tzinfo=timezone.utc)
 BOOT = "5a8ad4f6-3f0e-4f5c-9f3e-2b9a6f6a7c10"
 GIB = 1 << 30
 LINES: dict[str, tuple[Kind, str]] = {
@@ -105,7 +105,7 @@ def make_notice(incident: Incident | None, kind: NoticeType = "sockmem.incident.
 numbers = st.integers(-(2**31), 2**63 - 1) | st.integers(-2, 300_000)
 maybe = st.none() | numbers
 soon = st.floats(-7200, 7200).map(lambda seconds: NOW + timedelta(seconds=seconds))
-moments = st.datetimes() | st.datetimes(timezones=st.just(UTC)) | soon
+moments = st.datetimes() | st.datetimes(timezones=st.just(timezone.utc)) | soon
 floats = st.none() | st.floats()
 counters = st.dictionaries(
     st.sampled_from(["TCPAbortOnMemory", "TCPMemoryPressures", "TCPAbortFailed", "PruneCalled", "RcvPruned", "Odd"]),

@@ -1,11 +1,11 @@
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 import pytest
 
 from agent.core.dmesg import Stamps, take_stamps
 
-NOW = datetime(2026, 11, 23, tzinfo=UTC)
-AT = datetime(2026, 11, 22, 18, 50, 14, tzinfo=UTC)
+NOW = datetime(2026, 11, 23, tzinfo=timezone.utc)
+AT = datetime(2026, 11, 22, 18, 50, 14, tzinfo=timezone.utc)
 T = "TCP: too many orphaned sockets"
 
 

@@ -1,4 +1,4 @@
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
@@ -137,7 +137,7 @@ def test_which_kernels_count_the_orphans_anew_every_100_ms(release: str, anew: b
 
 def read(second: int, orphan: int | None, killed: int | None) -> Sample:
     counters = {} if killed is None else {"TCPAbortOnMemory": killed}
-    at = datetime(2026, 11, 22, 15, 5, tzinfo=UTC) + timedelta(seconds=second)
+    at = datetime(2026, 11, 22, 15, 5, tzinfo=timezone.utc) + timedelta(seconds=second)
     return Sample(at=at, orphan=orphan, counters=counters)
 
 

@@ -1,11 +1,11 @@
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 from msgspec.structs import replace
 
 from agent.core import incident as folding
 from agent.core.model import Diagnosis, Holder, Incident, Notice, NoticeType, Peak, Pressure, Sample, Snapshot
 
-AT = datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC)
+AT = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 QUIET = timedelta(seconds=300)
 
 

@@ -1,4 +1,4 @@
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import msgspec
@@ -6,8 +6,8 @@ import pytest
 
 from agent.core.jsonlog import JsonRecord, parse_json
 
-NOW = datetime(2024, 11, 22, 12, tzinfo=UTC)
-AT = datetime(2024, 8, 18, 6, 33, 14, tzinfo=UTC)
+NOW = datetime(2024, 11, 22, 12, tzinfo=timezone.utc)
+AT = datetime(2024, 8, 18, 6, 33, 14, tzinfo=timezone.utc)
 T = "TCP: too many orphaned sockets"
 LINE = f"Aug 18 08:33:14 jp58 kernel: {T}"
 

@@ -1,4 +1,4 @@
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from agent.core.kmsg import MAX_HELD, NEIGHBOURS, Detector, DevKmsg, detect, neighbour, parse_devkmsg
 from agent.core.model import LogRecord
 
-START = datetime(2024, 8, 18, 8, 33, 14, tzinfo=UTC)
+START = datetime(2024, 8, 18, 8, 33, 14, tzinfo=timezone.utc)
 ORPHANS = "TCP: too many orphaned sockets"
 MEMORY = "TCP: out of memory -- consider tuning tcp_mem"
 SUPPRESSED = "net_ratelimit: 142 callbacks suppressed"

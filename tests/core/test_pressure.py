@@ -1,4 +1,4 @@
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from agent.core.model import Pressure, Sample
 from agent.core.pressure import assess
 
-AT = datetime(2026, 11, 22, 15, tzinfo=UTC)
+AT = datetime(2026, 11, 22, 15, tzinfo=timezone.utc)
 TCP_MEM = (6_000, 8_000, 12_000)
 MAX_ORPHANS = 8_192
 
@@ -111,7 +111,7 @@ def test_unknown_limits_warn_of_nothing():
     st.lists(
         st.builds(
             Sample,
-            at=st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001
+            at=st.datetimes(datetime(2026, 1, 1), datetime(2027, 1, 1), timezones=st.just(timezone.utc)),  # noqa: DTZ001
             orphan=st.none() | st.integers(-5, 2**40),
             mem=st.none() | st.integers(-5, 2**40),
             tcp_mem=st.none() | st.tuples(*[st.integers(-5, 2**40)] * 3),

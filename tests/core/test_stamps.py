@@ -1,5 +1,5 @@
 import re
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -86,7 +86,9 @@ def test_a_month_beyond_the_twelfth_makes_no_moment() -> None:
 def test_a_leap_day_waits_for_its_year() -> None:
     match = NAMED.match("Feb 29 12:00:00 jp58")
     assert match is not None
-    assert datetime(2020, 2, 29, 12, tzinfo=UTC) == read_stamp(match, datetime(2023, 6, 1, tzinfo=UTC))
+    assert datetime(2020, 2, 29, 12, tzinfo=timezone.utc) == read_stamp(
+        match, datetime(2023, 6, 1, tzinfo=timezone.utc)
+    )
 
 
 @pytest.mark.parametrize(
@@ -168,10 +170,12 @@ def test_any_other_stamp_is_not_zoned(text: str) -> None:
 
 
 def test_tai64n_labels_are_read() -> None:
-    assert datetime(2024, 8, 18, 6, 33, 14, tzinfo=UTC) == moment(EPOCH, "@4000000066c195b40c30a9f8 kern.info:")
+    assert datetime(2024, 8, 18, 6, 33, 14, tzinfo=timezone.utc) == moment(
+        EPOCH, "@4000000066c195b40c30a9f8 kern.info:"
+    )
     assert moment(EPOCH, "@ffffffffffffffff0c30a9f8 kern.info:") is None
 
 
 def test_seconds_since_1970_are_read() -> None:
-    assert datetime(2024, 8, 18, 6, 33, 14, 500000, tzinfo=UTC) == moment(EPOCH, "1723962794.5 jp58")
+    assert datetime(2024, 8, 18, 6, 33, 14, 500000, tzinfo=timezone.utc) == moment(EPOCH, "1723962794.5 jp58")
     assert [None] * 5 == [from_epoch(value) for value in ("x", True, None, 1e300, float("nan"))]

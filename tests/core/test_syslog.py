@@ -1,5 +1,5 @@
 import json
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,7 @@ def test_formats_in_the_wild_are_read(line: str, at: datetime | None, uptime: fl
     assert ("too_many_orphans", at, uptime, host) == (event.kind, event.at, event.uptime, event.host)
 
 
-SUMMER_UTC = datetime(2024, 8, 18, 8, 33, 14, tzinfo=UTC)
+SUMMER_UTC = datetime(2024, 8, 18, 8, 33, 14, tzinfo=timezone.utc)
 CARRIED = f"Aug 18 08:33:14 jp58 kernel: [12.345678] {T}"
 
 

@@ -5,13 +5,13 @@ import re
 import socket
 import threading
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from agent.core.model import Advice, Diagnosis, Event, Incident, Mechanism, Notice, NoticeType, Peak, Sysctl
 
 Handler = Callable[[socket.socket], None]
-OPENED_AT = datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC)
+OPENED_AT = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 LINE = "Nov 22 15:05:39 web1 kernel: [261096.028929] TCP: too many orphaned sockets"
 
 

@@ -6,10 +6,11 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from misbehaving import OPENED_AT, Handler, hang, make_incident, make_notice
 from msgspec.structs import replace
@@ -103,7 +104,7 @@ def test_an_open_incident_stays_up_however_soon_its_notices_are_given_up(httpser
 
     ((request, _),) = httpserver.log
     (posted,) = request.get_json()
-    assert datetime.now(UTC) + timedelta(days=6) < datetime.fromisoformat(posted["endsAt"])
+    assert datetime.now(timezone.utc) + timedelta(days=6) < msgspec.convert(posted["endsAt"], datetime)
 
 
 def test_an_alert_never_ends_before_it_starts() -> None:
@@ -239,7 +240,7 @@ def wait_until_ready(address: str, process: subprocess.Popen[bytes], log: Path) 
 
 def current(kind: NoticeType, incident_id: str, **changes: Any) -> Notice:
     """Make a notice of now: Alertmanager sorts by its own clock."""
-    now = datetime.now(tz=UTC)
+    now = datetime.now(tz=timezone.utc)
     data = make_incident(id=incident_id, opened_at=now - timedelta(minutes=1), **changes)
     return Notice(id=incident_id, type=kind, at=now, reason="", channels=("am",), data=data)
 
@@ -256,7 +257,7 @@ def test_a_real_alertmanager_shows_the_alert_once_and_resolves_it(real: str) -> 
     opened = notifier.notify(current("sockmem.incident.opened", "one"))
     again = notifier.notify(current("sockmem.incident.updated", "one", cause="both"))
     shown = shown_by(real, "one")
-    resolved = notifier.notify(current("sockmem.incident.resolved", "one", closed_at=datetime.now(tz=UTC)))
+    resolved = notifier.notify(current("sockmem.incident.resolved", "one", closed_at=datetime.now(tz=timezone.utc)))
 
     assert [Delivered(detail="taken by 1 of 1 instances")] * 3 == [opened, again, resolved]
     assert 1 == len(shown)
@@ -277,7 +278,7 @@ def test_a_real_alertmanager_shows_one_alert_when_a_warning_came_true_and_none_a
     )
     assert ["critical"] == severities(current("sockmem.incident.updated", "three", pressure=WARNED))
     assert [] == severities(
-        current("sockmem.incident.resolved", "three", pressure=WARNED, closed_at=datetime.now(tz=UTC))
+        current("sockmem.incident.resolved", "three", pressure=WARNED, closed_at=datetime.now(tz=timezone.utc))
     )
 
 

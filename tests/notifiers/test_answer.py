@@ -1,11 +1,11 @@
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 import pytest
 
 from agent.core.delivery import Delivered, Rejected, Retry
 from agent.notifiers.answer import Answer, retry_after_seconds, sort_answer
 
-NOW = datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC)
+NOW = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 
 
 def test_every_2xx_is_taken() -> None:

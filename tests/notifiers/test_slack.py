@@ -1,5 +1,5 @@
 import json
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from typing import Any
 
 import pytest
@@ -15,7 +15,7 @@ from agent.core.model import Advice, Diagnosis, Holder, Mechanism, NoticeType, P
 from agent.notifiers.answer import Answer
 from agent.notifiers.slack import SlackNotifier, escape, message, sort_slack
 
-NOW = datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC)
+NOW = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 TYPES: list[NoticeType] = [
     "sockmem.incident.opened",
     "sockmem.incident.updated",

@@ -1,6 +1,6 @@
 import base64
 import json
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
@@ -34,7 +34,9 @@ def test_the_standards_own_library_verifies_the_signature(httpserver: HTTPServer
 
 def test_a_retry_has_the_same_id_and_body_and_a_fresh_timestamp(httpserver: HTTPServer) -> None:
     httpserver.expect_request("/hook").respond_with_data("", status=503, headers={"Retry-After": "9"})
-    moments = iter([datetime(2026, 11, 22, 15, 6, tzinfo=UTC), datetime(2026, 11, 22, 15, 7, tzinfo=UTC)])
+    moments = iter(
+        [datetime(2026, 11, 22, 15, 6, tzinfo=timezone.utc), datetime(2026, 11, 22, 15, 7, tzinfo=timezone.utc)]
+    )
     notifier = WebhookNotifier("ops", httpserver.url_for("/hook"), KEY, now=lambda: next(moments))
 
     deliveries = [notifier.notify(make_notice()) for _ in range(2)]

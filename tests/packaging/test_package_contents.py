@@ -5,16 +5,16 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import click
+import msgspec.toml
 import pytest
 from package_tools import ROOT, build, run
 
 from agent.cli import group
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = msgspec.toml.decode((ROOT / "pyproject.toml").read_text())["project"]
 PREFIX = "usr/lib/sockmem-agent/site-packages"
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 

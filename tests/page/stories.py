@@ -1,6 +1,6 @@
 """Incidents for the tests of the page: an hour of rise, a step, a burst; and one whose every text is hostile."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from math import sin
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from agent.core.readings import Gap, Sockstat, TcpProtocol, TcpSockstat
 from agent.core.sockets import Listener, PeerTally, Process, SocketGroup, SocketTable, Tally
 from agent.page.story import Story
 
-OPENED = datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC)
+OPENED = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 BOOT = "5f0c9a3e-7d41-4e0b-9a65-1d2c3b4a5968"
 LIMIT, TCP_MEM = 16_384, (46_098, 61_465, 92_196)
 TEXTS: dict[Kind, str] = {
@@ -86,7 +86,7 @@ def make_story(cause: Kind = "too_many_orphans", **others: Any) -> Story:
         notices=("notice-001.json", "notice-002.json"),
     )
     incident = replace(incident, **others)
-    return Story(incident, snapshots, samples, make_days(), tuple(_notices(incident)), zone=UTC)
+    return Story(incident, snapshots, samples, make_days(), tuple(_notices(incident)), zone=timezone.utc)
 
 
 def make_days() -> tuple[Sample, ...]:

@@ -1,6 +1,6 @@
 import re
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -14,7 +14,7 @@ TRACKS = build_tracks(INCIDENT, [make_snapshot(0.2)], make_samples())
 
 
 def frame(start: datetime, end: datetime, *events: datetime) -> Frame:
-    return Frame(start, end, events or (OPENED,), UTC)
+    return Frame(start, end, events or (OPENED,), timezone.utc)
 
 
 def draw(track: Track, text: str = "a chart", size: int = 0, *events: datetime) -> ET.Element:

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -195,7 +195,7 @@ def look(*, other_namespaces: bool = False) -> SocketTable:
 
 def judge(table: SocketTable, *kinds: Kind, all_of: SocketTable | None = None) -> Diagnosis:
     """Diagnose what the kernel told, with its limits just reached by all that there is: ``all_of`` this table."""
-    now = datetime.now(UTC)
+    now = datetime.now(timezone.utc)
     groups = (all_of or table).groups
     orphans, size = sum(each.orphans for each in groups), sum(each.bytes for each in groups)
     sockstat = Sockstat(tcp=TcpSockstat(orphan=orphans, mem=size // PAGE, alloc=sum(each.sockets for each in groups)))

@@ -1,10 +1,10 @@
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 from agent.core.model import Sample
 from agent.probe import take_sample
 
-NOW = datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC)
+NOW = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 
 
 def test_a_sample_holds_the_gauges_and_the_counters_that_matter(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@ import os
 import struct
 import tempfile
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import msgspec
@@ -16,7 +16,7 @@ from agent.core.readings import TcpSockstat
 from agent.probe import snapshot as module
 from agent.probe import take_snapshot
 
-NOW = datetime(2026, 11, 22, 15, 5, 39, tzinfo=UTC)
+NOW = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 SOCKSTAT = "sockets: used 1386\nTCP: inuse 24 orphan 3 tw 58 alloc 863 mem 87916\n"
 WHOLE = {
     "net/sockstat": SOCKSTAT,

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -109,7 +109,7 @@ def test_a_kernel_record_is_handed_over_with_all_that_the_journal_knows(director
         source=f"journal:{record.cursor.journal}",
         provenance="kernel",
         ordinal=1,
-        at=datetime(2026, 9, 21, 14, 13, 21, tzinfo=UTC),
+        at=datetime(2026, 9, 21, 14, 13, 21, tzinfo=timezone.utc),
         uptime=9.0,
         host="web1",
         cursor=record.cursor,
@@ -191,7 +191,7 @@ def test_stamps_that_are_no_numbers_leave_the_entrys_own(directory: Path, readin
     absurd, bare = reading.read()
 
     assert (None, None) == (absurd.at, absurd.uptime)
-    assert (bare.at, bare.uptime, bare.host) == (datetime(2026, 9, 21, 14, 13, 22, tzinfo=UTC), 11.0, None)
+    assert (bare.at, bare.uptime, bare.host) == (datetime(2026, 9, 21, 14, 13, 22, tzinfo=timezone.utc), 11.0, None)
 
 
 # --- where reading starts and goes on -------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from agent.sources.kmsg import BATCH, KmsgSource
 
 BOOT = "11111111-2222-3333-4444-555555555555"
 ORPHANS = "TCP: too many orphaned sockets"
-BOOTED_AT = datetime.fromtimestamp(1_790_000_000, UTC)
+BOOTED_AT = datetime.fromtimestamp(1_790_000_000, timezone.utc)
 
 
 class Ring:
@@ -122,7 +122,7 @@ def test_a_record_is_handed_over_with_its_stamp_on_the_boot_time(ring: Ring, ope
             source=f"kmsg:{BOOT}:7",
             provenance="kernel",
             ordinal=1,
-            at=datetime(2026, 9, 21, 14, 13, 27, 250_000, tzinfo=UTC),
+            at=datetime(2026, 9, 21, 14, 13, 27, 250_000, tzinfo=timezone.utc),
             uptime=7.25,
             host="web1",
             cursor=at_sequence(7),
@@ -385,7 +385,7 @@ def test_the_real_ring_is_read_in_order_and_gone_on_with() -> None:
     assert () == gaps
     assert len(records) > 10
     assert [r.uptime for r in records] == sorted(r.uptime or 0.0 for r in records)
-    assert all(r.at is not None and r.at.tzinfo is UTC for r in records)
+    assert all(r.at is not None and r.at.tzinfo is timezone.utc for r in records)
     assert not {r.source for r in rest} & {r.source for r in records}
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -32,7 +32,7 @@ def numbers(records: list[LogRecord]) -> list[int]:
 
 
 def now() -> datetime:
-    return datetime.now(UTC)
+    return datetime.now(timezone.utc)
 
 
 class FakeWaker:
@@ -522,7 +522,11 @@ def test_a_log_that_stays_away_is_told_once(log: Path) -> None:
     append(log, hit(1))
     clock = now()
     source = LogFileSource(
-        [str(log)], None, "beginning", lambda: datetime.fromtimestamp(clock.timestamp() + next(times), UTC), FakeWaker()
+        [str(log)],
+        None,
+        "beginning",
+        lambda: datetime.fromtimestamp(clock.timestamp() + next(times), timezone.utc),
+        FakeWaker(),
     )
     with closing(source):
         assert [1] == read(source)

@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -70,7 +70,7 @@ class Rsyslog:
 
     def say(self, count: int) -> None:
         for _ in range(count):
-            stamp = datetime.now(UTC).strftime("%b %d %H:%M:%S")
+            stamp = datetime.now(timezone.utc).strftime("%b %d %H:%M:%S")
             text = f"<6>{stamp} kernel: [{self.sent:5}.000001] TCP: too many orphaned sockets"
             self.socket.send(text.encode())
             self.socket.send(f"<38>{stamp} sshd[812]: Accepted publickey for root".encode())
@@ -107,7 +107,7 @@ def rsyslog(tmp_path: Path) -> Iterator[Rsyslog]:
 
 
 def open_source(log: Path, cursor: Cursor | None = None) -> LogFileSource:
-    return LogFileSource([str(log)], cursor, "now", lambda: datetime.now(UTC))
+    return LogFileSource([str(log)], cursor, "now", lambda: datetime.now(timezone.utc))
 
 
 def follow(source: LogFileSource, found: list[int], until: int) -> None:

@@ -1,6 +1,6 @@
 import errno
 import os
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 import pytest
 
@@ -279,7 +279,7 @@ def test_an_incident_of_1970_is_read_from_the_files_that_there_are(store, clock,
     looked: list[object] = []
     read = store.samples._samples
     monkeypatch.setattr(store.samples, "_samples", lambda path: looked.append(path) or read(path))
-    found = read_around(store, "20261122T150539Z-7f3a", datetime(1970, 1, 1, tzinfo=UTC), clock.time)
+    found = read_around(store, "20261122T150539Z-7f3a", datetime(1970, 1, 1, tzinfo=timezone.utc), clock.time)
 
     assert 6 == len(found)
     assert 1 == len(looked)

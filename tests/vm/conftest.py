@@ -3,10 +3,10 @@
 import fcntl
 import signal
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec.toml
 import pytest
 from vm_apt import CannotBuildError, cache
 from vm_prepared import Prepared, prepare
@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope="session")
 def package() -> Path:
     root = Path(__file__).parent.parent.parent
-    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    version = msgspec.toml.decode((root / "pyproject.toml").read_text())["project"]["version"]
     found = root / "dist" / f"sockmem-agent_{version}_amd64.deb"
     assert found.exists(), f"{found} is needed and not there: make deb"
     return found

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from types import ModuleType
 
+import msgspec
 from vm_found import Found, Json
 
 OK = 200
@@ -56,7 +57,9 @@ def check_incident(found: Found, incident: Json, quiet_seconds: int) -> None:
     assert incident["snapshots"] == _names(folder, "snapshot-*.json") != []
     assert incident["notices"] == _names(folder, "notice-???.json") != []
     assert [name.replace(".json", ".hook.json") for name in incident["notices"]] == _names(folder, "notice-*.hook.json")
-    opened, last, closed = (datetime.fromisoformat(incident[key]) for key in ("opened_at", "last_seen_at", "closed_at"))
+    opened, last, closed = (
+        msgspec.convert(incident[f"{key}_at"], datetime) for key in ("opened", "last_seen", "closed")
+    )
     assert opened <= last
     assert closed - last == timedelta(seconds=quiet_seconds)
     for key in ("host", "kernel", "boot_id"):

@@ -37,7 +37,7 @@ def check(found):
     for state in ("sockmem-agent", "agent-kmsg"):
         true = found.the_incident(state=state)
         found.check_orphans(true, unit="shop.service")
-        assert datetime.fromisoformat(true["opened_at"]).timestamp() > found.notes["forged_at"]
+        assert datetime.fromisoformat(true["opened_at"].replace("Z", "+00:00")).timestamp() > found.notes["forged_at"]
     found.check_told(found.the_incident())
     [incident] = found.incidents_of("agent-file")
     assert "orphans" == incident["cause"]
