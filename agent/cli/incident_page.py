@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from agent.cli.common import console, stamp, warn
 from agent.core.delivery import Outcome
-from agent.core.model import Event, Incident, NoticeType, Snapshot
+from agent.core.model import SNAPSHOT, Event, Incident, NoticeType, Snapshot
 from agent.core.readings import Gap, TcpSockstat
 from agent.core.report import diagnosis_text
 from agent.core.words import bytes_text, count_text, duration_text, percent_text, printable
@@ -92,7 +92,7 @@ def read_snapshots(store: Store, incident: Incident) -> tuple[list[tuple[str, Sn
     found, unread = [], []
     for name in incident.snapshots:
         try:
-            found.append((name, read_json(store.path(incident.id) / name, Snapshot)))
+            found.append((name, read_json(store.path(incident.id) / name, SNAPSHOT)))
         except StoreError as error:
             unread.append(str(error))
     return found, unread

@@ -5,6 +5,9 @@ record -> event -> snapshot -> diagnosis -> incident -> notice -> receipt
 
 Kernel field names stay the kernel's (``inuse orphan tw alloc mem``, ``tcp_mem``, ``tcp_max_orphans``); every other
 quantity carries its unit in its name. ``None`` means "not there", never zero. Times are timezone-aware.
+
+The decoders of what is stored are made at the end, at import: msgspec builds a type's description when it first meets
+the type, and crashes where two couriers do at once (tests/core/test_decoders.py).
 """
 
 from datetime import datetime
@@ -13,6 +16,7 @@ from typing import Literal
 import msgspec
 
 from agent.core.cursor import Cursor, Resume
+from agent.core.delivery import Receipt
 from agent.core.readings import Gap, PressureStall, Sockstat, TcpProtocol
 from agent.core.sockets import SocketTable
 
@@ -290,3 +294,26 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     channels: tuple[str, ...]
     data: Incident | None
+
+
+class Addressed(msgspec.Struct, frozen=True):
+    """The little of a notice that is needed to find who owes it."""
+
+    channels: tuple[str, ...]
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """The little of incident.json that is needed to find the newest commit."""
+
+    closed_at: datetime | None = None
+    resume: Resume | None = None
+
+
+ADDRESSED = msgspec.json.Decoder(Addressed)
+COMMIT = msgspec.json.Decoder(Commit)
+INCIDENT = msgspec.json.Decoder(Incident)
+NOTICE = msgspec.json.Decoder(Notice)
+RECEIPT = msgspec.json.Decoder(Receipt)
+RESUME = msgspec.json.Decoder(Resume)
+SAMPLE = msgspec.json.Decoder(Sample)
+SNAPSHOT = msgspec.json.Decoder(Snapshot)

@@ -69,10 +69,10 @@ def write_json(path: Path, value: msgspec.Struct) -> None:
     write_whole(path, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
 
 
-def read_json(path: Path, kind: type[T]) -> T:
+def read_json(path: Path, decoder: msgspec.json.Decoder[T]) -> T:
     """Read a struct back, or say in one line which file is broken and what to do."""
     try:
-        return msgspec.json.decode(_read_regular(path), type=kind)
+        return decoder.decode(_read_regular(path))
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise StoreError(f"{path}: cannot be read ({why}); move it away, or restore it from a backup") from error

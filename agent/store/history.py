@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent.core.model import Sample
+from agent.core.model import SAMPLE, Sample
 from agent.core.thinning import DAYS, WHOLE_SECONDS, remains, second_of, thin
 from agent.store.disk import FILE_MODE, sync_directory, write_whole
 
@@ -194,10 +194,10 @@ class History:
 
 def read_lines(data: bytes) -> list[Sample]:
     """Decode a sample a line; a line that a crash tore is passed over."""
-    decoder, found = msgspec.json.Decoder(Sample), []
+    found = []
     for line in data.splitlines():
         try:
-            sample = decoder.decode(line)
+            sample = SAMPLE.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError):
             continue
         if sample.at.tzinfo is not None:

@@ -14,11 +14,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
+from agent.core import model
 from agent.core.cursor import Cursor, Resume
 from agent.core.delivery import Receipt
-from agent.core.model import Incident, Notice, Sample, Snapshot
+from agent.core.model import Commit, Incident, Notice, Sample, Snapshot
 from agent.core.readings import Gap
 from agent.core.settings import StoreSettings
 from agent.store import retention
@@ -27,7 +26,7 @@ from agent.store.history import History
 
 log = logging.getLogger("sockmem-agent")
 
-INCIDENT = "incident.json"
+INCIDENT_FILE = "incident.json"
 OWED_AT_MOST = 64
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
 
@@ -42,19 +41,6 @@ class Pending(NamedTuple):
     incident_id: str
     file: str
     notice: Notice
-
-
-class _Addressed(msgspec.Struct):
-    """The little of a notice that is needed to find who owes it."""
-
-    channels: tuple[str, ...]
-
-
-class _Commit(msgspec.Struct):
-    """The little of incident.json that is needed to find the newest commit."""
-
-    closed_at: datetime | None = None
-    resume: Resume | None = None
 
 
 class Store:
@@ -79,7 +65,7 @@ class Store:
 
     def ids(self) -> list[str]:
         """List the committed incidents, oldest first."""
-        return sorted(name for name in self.names() if (self.path(name) / INCIDENT).exists())
+        return sorted(name for name in self.names() if (self.path(name) / INCIDENT_FILE).exists())
 
     def path(self, incident_id: str) -> Path:
         """Name the directory of an incident."""
@@ -98,11 +84,11 @@ class Store:
 
     def load(self, incident_id: str) -> Incident:
         """Read an incident."""
-        return read_json(self.path(incident_id) / INCIDENT, Incident)
+        return read_json(self.path(incident_id) / INCIDENT_FILE, model.INCIDENT)
 
     def snapshots(self, incident_id: str) -> list[Snapshot]:
         """Read the snapshots that an incident names, oldest first."""
-        return [read_json(self.path(incident_id) / name, Snapshot) for name in self.load(incident_id).snapshots]
+        return [read_json(self.path(incident_id) / name, model.SNAPSHOT) for name in self.load(incident_id).snapshots]
 
     def readable_snapshots(self, incident_id: str) -> tuple[list[Snapshot], list[Gap]]:
         """Read the snapshots that can be read, oldest first, and say why the others cannot."""
@@ -110,7 +96,7 @@ class Store:
         gaps: list[Gap] = []
         for name in self.load(incident_id).snapshots:
             try:
-                found.append(read_json(self.path(incident_id) / name, Snapshot))
+                found.append(read_json(self.path(incident_id) / name, model.SNAPSHOT))
             except StoreError as error:
                 gaps.append(Gap(what=name, why=str(error)))
         return found, gaps
@@ -120,9 +106,9 @@ class Store:
         found = []
         for name in self.load(incident_id).notices:
             stem = name.removesuffix(".json")
-            notice = read_json(self.path(incident_id) / name, Notice)
+            notice = read_json(self.path(incident_id) / name, model.NOTICE)
             receipts = {
-                channel: read_json(path, Receipt)
+                channel: read_json(path, model.RECEIPT)
                 for channel in notice.channels
                 if (path := self._receipt_path(incident_id, stem, channel)).exists()
             }
@@ -144,12 +130,12 @@ class Store:
             open_stems = [
                 s for s in _stems(names) if f"{s}.{channel}.json" not in names and (incident_id, s) not in later
             ]
-            if INCIDENT not in names or not open_stems:
+            if INCIDENT_FILE not in names or not open_stems:
                 continue
             try:
                 committed = self.load(incident_id).notices
                 for stem in (s for s in open_stems if f"{s}.json" in committed):
-                    notice = read_json(self.path(incident_id) / f"{stem}.json", Notice)
+                    notice = read_json(self.path(incident_id) / f"{stem}.json", model.NOTICE)
                     if channel in notice.channels:
                         found.append(Pending(incident_id, stem, notice))
             except StoreError:
@@ -163,7 +149,7 @@ class Store:
             names = self._files(incident_id)
             for stem in _stems(names):
                 try:
-                    channels = read_json(self.path(incident_id) / f"{stem}.json", _Addressed).channels
+                    channels = read_json(self.path(incident_id) / f"{stem}.json", model.ADDRESSED).channels
                 except StoreError:
                     continue  # As above.
                 found.update(channel for channel in channels if f"{stem}.{channel}.json" not in names)
@@ -173,7 +159,7 @@ class Store:
         """List the directories that hold no readable incident, each with the reason."""
         found = []
         for name in sorted(self.names()):
-            if not (self.path(name) / INCIDENT).exists():
+            if not (self.path(name) / INCIDENT_FILE).exists():
                 found.append((name, "interrupted before it was committed; the evidence in it is kept"))
                 continue
             try:
@@ -191,7 +177,7 @@ class Store:
     def new_directory(self, incident_id: str) -> bool:
         """Make the directory of an incident; False when a committed incident has this id already."""
         path = self.path(incident_id)
-        if (path / INCIDENT).exists():
+        if (path / INCIDENT_FILE).exists():
             return False
         make_directory(path)
         return True
@@ -201,7 +187,7 @@ class Store:
         found = []
         for path in sorted(self.path(incident_id).glob("snapshot-*.json")):
             try:
-                found.append((path.name, read_json(path, Snapshot)))
+                found.append((path.name, read_json(path, model.SNAPSHOT)))
             except StoreError as error:
                 log.warning("%s", error)
         return found
@@ -230,7 +216,7 @@ class Store:
         """Write incident.json: from here on everything that it names exists."""
         directory = self.path(incident.id)
         sync_directory(directory)
-        write_json(directory / INCIDENT, incident)
+        write_json(directory / INCIDENT_FILE, incident)
         sync_directory(directory)
 
     def write_receipt(self, pending: Pending, receipt: Receipt) -> None:
@@ -255,7 +241,7 @@ class Store:
         newest = Resume(generation=0, cursor=Cursor())
         path = self.directory / "cursor.json"
         try:
-            newest = read_json(path, Resume) if path.exists() else newest
+            newest = read_json(path, model.RESUME) if path.exists() else newest
         except StoreError as error:
             log.error("%s; set aside as %s: reading goes on from the newest incident", error, set_aside(path).name)  # noqa: TRY400 - the text is the whole story
         open_incident: tuple[int, str] | None = None
@@ -280,9 +266,9 @@ class Store:
         """Tell the newest generation that stays whatever retention removes: cursor.json's or the newest incident's."""
         found: list[Resume | None] = []
         with suppress(StoreError):
-            found.append(read_json(self.directory / "cursor.json", Resume))
+            found.append(read_json(self.directory / "cursor.json", model.RESUME))
         with suppress(StoreError, IndexError):
-            found.append(read_json(self.path(self.ids()[-1]) / INCIDENT, _Commit).resume)
+            found.append(read_json(self.path(self.ids()[-1]) / INCIDENT_FILE, model.COMMIT).resume)
         return max((resume.generation for resume in found if resume), default=0)
 
     def prune(self, now: datetime, *, dry_run: bool = False) -> list[str]:
@@ -310,10 +296,10 @@ class Store:
     def _receipt_path(self, incident_id: str, stem: str, channel: str) -> Path:
         return self.path(incident_id) / f"{stem}.{channel}.json"
 
-    def _commits(self) -> Iterator[tuple[str, _Commit]]:
+    def _commits(self) -> Iterator[tuple[str, Commit]]:
         for incident_id in self.ids():
             try:
-                yield incident_id, read_json(self.path(incident_id) / INCIDENT, _Commit)
+                yield incident_id, read_json(self.path(incident_id) / INCIDENT_FILE, model.COMMIT)
             except StoreError:
                 continue  # Told by broken() at every start; one bad file must not stop the service.
 
