@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import msgspec.toml
 import pytest
 
+import agent
 from agent.cli import group
 from agent.config import load
 
@@ -125,9 +127,14 @@ def test_every_documented_configuration_is_valid(document: Path, tmp_path: Path)
         load(config, {"CREDENTIALS_DIRECTORY": str(tmp_path)})
 
 
-def test_changelog_says_what_is_unreleased() -> None:
-    unreleased = (ROOT / "CHANGELOG.md").read_text().partition("## [Unreleased]")[2].partition("\n## [")[0]
-    assert re.search(r"^### (Added|Changed|Deprecated|Removed|Fixed|Security)\n\n- \S", unreleased, re.MULTILINE)
+def test_changelog_says_what_the_version_brings() -> None:
+    version = msgspec.toml.decode((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    section = (ROOT / "CHANGELOG.md").read_text().partition(f"## [{version}] - ")[2].partition("\n## [")[0]
+    assert re.search(r"^### (Added|Changed|Deprecated|Removed|Fixed|Security)\n\n- \S", section, re.MULTILINE)
+
+
+def test_the_version_is_said_once_and_copied_truly() -> None:
+    assert msgspec.toml.decode((ROOT / "pyproject.toml").read_text())["project"]["version"] == agent.__version__
 
 
 def test_every_module_says_what_it_is() -> None:
