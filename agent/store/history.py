@@ -35,24 +35,23 @@ class History:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._begin = b"\n"  # Ends a line that a crash of the process before us may have torn.
         self._told: set[str] = set()
 
     def append(self, sample: Sample) -> None:
         """Add a sample to the file of its hour."""
         path = self._path(sample.at)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
         try:
             os.fchmod(descriptor, FILE_MODE)
-            view = memoryview(self._begin + msgspec.json.encode(sample) + b"\n")
+            begin = b"\n" if _is_torn(descriptor) else b""
+            view = memoryview(begin + msgspec.json.encode(sample) + b"\n")
             while view:  # A disk that is nearly full takes a part, and says why only when it is given the rest.
                 view = view[os.write(descriptor, view) :]
         except OSError as error:
-            self._begin, error.filename = b"\n", str(path)
+            error.filename = str(path)
             raise
         finally:
             os.close(descriptor)
-        self._begin = b""
 
     def read(self, start: datetime, end: datetime) -> tuple[Sample, ...]:
         """Read the samples from ``start`` to ``end``, oldest first; a line that a crash tore is passed over.
@@ -203,6 +202,12 @@ def read_lines(data: bytes) -> list[Sample]:
         if sample.at.tzinfo is not None:
             found.append(sample)
     return found
+
+
+def _is_torn(descriptor: int) -> bool:
+    """Tell whether the last line of a file has no end: a crash or a full disk cut it off."""
+    size = os.fstat(descriptor).st_size
+    return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
 
 
 def _read(path: Path) -> list[Sample]:

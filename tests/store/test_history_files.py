@@ -196,7 +196,7 @@ def test_no_history_and_a_foreign_file_leave_the_time_as_it_is(store, clock):
 
 def test_a_write_that_is_cut_short_is_finished(store, clock, monkeypatch):
     whole = os.write
-    monkeypatch.setattr(os, "write", lambda descriptor, data: whole(descriptor, bytes(data)[:40]))
+    monkeypatch.setattr(os, "write", lambda descriptor, data: whole(descriptor, bytes(data)[:20]))
     for number in range(3):
         store.samples.append(Sample(at=clock.advance(1), orphan=number))
     assert [0, 1, 2] == [sample.orphan for sample in store.history(clock.time - timedelta(hours=1), clock.time)]
@@ -208,7 +208,7 @@ def test_a_line_that_a_full_disk_cut_spoils_no_other(store, clock, monkeypatch):
     def fill_up(descriptor, data):
         if written:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written.append(whole(descriptor, bytes(data)[:40]))
+        written.append(whole(descriptor, bytes(data)[:20]))
         return written[0]
 
     monkeypatch.setattr(os, "write", fill_up)
@@ -283,3 +283,25 @@ def test_an_incident_of_1970_is_read_from_the_files_that_there_are(store, clock,
 
     assert 6 == len(found)
     assert 1 == len(looked)
+
+
+def test_no_file_of_the_history_has_an_empty_line(store, clock):
+    fill(store, clock, 2)
+    Store(store.directory).samples.append(Sample(at=clock.time, orphan=1))
+    store.samples.keep_remains(clock.time)
+
+    files = list((store.directory / "history").iterdir())
+    assert len(files) > 2
+    assert [] == [path.name for path in files if b"" in path.read_bytes().removesuffix(b"\n").split(b"\n")]
+
+
+@pytest.mark.parametrize("same_process", [True, False], ids=["after-a-full-disk", "after-a-crash"])
+def test_a_torn_last_line_costs_the_next_sample_nothing(store, clock, same_process):
+    store.samples.append(Sample(at=clock.time, orphan=1))
+    (path,) = (store.directory / "history").iterdir()
+    with path.open("ab") as file:
+        file.write(b'{"at": "2026-')
+    later = Sample(at=clock.time + timedelta(seconds=10), orphan=2)
+    (store if same_process else Store(store.directory)).samples.append(later)
+
+    assert [1, 2] == [sample.orphan for sample in store.history(clock.time, later.at)]
