@@ -7,13 +7,15 @@ from pathlib import Path
 from types import ModuleType
 
 import msgspec
-from vm_found import Found, Json
+from vm_found import Found, Json, scenario_named
 
 OK = 200
+CHANNELS = scenario_named("install").CHANNELS
 # The journal's lines that no run may have: an agent that broke down, or a kernel.
 COMPLAINTS = (
     "Traceback", "Failed with result", "could not be written", "kernel BUG", "Oops", "segfault", "Call Trace",
     "cut here", "soft lockup", "general protection", "oom-kill", "Out of memory: Killed",
+    "status=11/SEGV", "status=6/ABRT", "dumped core",
 )  # fmt: skip
 KILLED = "sockmem-agent.service: Failed with result 'signal'"
 
@@ -36,6 +38,7 @@ def check_whole(found: Found, scenario: ModuleType) -> None:
         else:
             assert getattr(scenario, "WARNS", False)
     check_posts(found, again=getattr(scenario, "TOLD_AGAIN", False))
+    check_other_channels(found, again=getattr(scenario, "TOLD_AGAIN", False))
 
 
 def check_service(found: Found, *, restarts: int, stopped: bool) -> None:
@@ -56,7 +59,9 @@ def check_incident(found: Found, incident: Json, quiet_seconds: int) -> None:
     snapshots, diagnosis = found.snapshots(incident), incident["diagnosis"]
     assert incident["snapshots"] == _names(folder, "snapshot-*.json") != []
     assert incident["notices"] == _names(folder, "notice-???.json") != []
-    assert [name.replace(".json", ".hook.json") for name in incident["notices"]] == _names(folder, "notice-*.hook.json")
+    for channel in CHANNELS:
+        receipts = [name.replace(".json", f".{channel}.json") for name in incident["notices"]]
+        assert receipts == _names(folder, f"notice-*.{channel}.json")
     opened, last, closed = (
         msgspec.convert(incident[f"{key}_at"], datetime) for key in ("opened", "last_seen", "closed")
     )
@@ -119,6 +124,30 @@ def check_posts(found: Found, *, again: bool) -> None:
     taken = [post["headers"]["webhook-id"] for post in found.posts if post["answered"] == OK]
     assert owed <= set(taken)
     assert again == (len(taken) > len(set(taken)))
+
+
+def check_other_channels(found: Found, *, again: bool) -> None:
+    """Check that Slack and Alertmanager were told of every notice, and no more often than they were asked to take it.
+
+    ``again``: the service was killed, and may have sent once more what it had no receipt for.
+    """
+    incidents = found.folder / "sockmem-agent" / "incidents"
+    for channel in ("team", "pager"):
+        receipts = [_load(file) for file in incidents.glob(f"*/notice-*.{channel}.json")]
+        assert {"delivered"} >= {receipt["outcome"] for receipt in receipts}
+        taken = len(found.posts_of(channel))
+        assert len(receipts) <= taken
+        assert again or taken <= sum(receipt["attempts"] for receipt in receipts)
+    assert all(post["body"]["text"] and post["body"]["blocks"] for post in found.posts_of("team"))
+    ends: dict[tuple[str, str], float] = {}
+    for post in found.posts_of("pager"):
+        for alert in post["body"]:
+            end = msgspec.convert(alert["endsAt"], datetime).timestamp()
+            ends[alert["labels"]["incident"], alert["labels"]["severity"]] = end - post["at"]
+    for incident in found.incidents:
+        if incident["closed_at"] is not None:  # Its alerts have ended.
+            assert all(left <= 1 for (name, _), left in ends.items() if name == incident["id"])
+            assert any(name == incident["id"] for name, _ in ends)
 
 
 def wrong_modes(found: Found) -> list[str]:

@@ -27,13 +27,18 @@ class Found:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.posts: list[Json] = self._read("posts.json", [])
+        self.all_posts: list[Json] = self._read("posts.json", [])
+        self.posts = self.posts_of("hook")
         self.notes: Json = self._read("notes.json", {})
         self.incidents = self.incidents_of("sockmem-agent")
 
     def _read(self, name: str, otherwise: Any) -> Any:
         file = self.folder / name
         return json.loads(file.read_text()) if file.exists() else otherwise
+
+    def posts_of(self, channel: str) -> list[Json]:
+        """Return what one channel sent, in order."""
+        return [post for post in self.all_posts if post["channel"] == channel]
 
     def incidents_of(self, state: str) -> list[Json]:
         """Return every incident.json of one state directory, the oldest first."""

@@ -15,7 +15,19 @@ name = "hook"
 type = "webhook"
 url = "http://127.0.0.1:{PORT}/hook"
 secret_file = "/etc/sockmem-agent/hook-secret"
+
+[[notify]]
+name = "team"
+type = "slack"
+url = "http://127.0.0.1:{PORT}/team"
+
+[[notify]]
+name = "pager"
+type = "alertmanager"
+urls = ["http://127.0.0.1:{PORT}"]
 """
+# Several couriers at once, as on a host that is looked after: what they do to each other shows only then.
+CHANNELS = ("hook", "team", "pager")
 
 
 def main(folder: Path, results: Path) -> None:

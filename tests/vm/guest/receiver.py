@@ -1,4 +1,7 @@
-"""In the machine: the webhook's receiver, which can be slow, refuse, or be cut off."""
+"""In the machine: what is behind the three channels of install.py.
+
+The webhook can be slow, refuse, or be cut off; Slack and Alertmanager take what they are sent, each in its own words.
+"""
 
 import base64
 import contextlib
@@ -20,8 +23,11 @@ def signature(webhook_id: str, timestamp: str, body: bytes) -> str:
     return "v1," + base64.b64encode(hmac.digest(key, f"{webhook_id}.{timestamp}.".encode() + body, "sha256")).decode()
 
 
+CHANNEL = {"/hook": "hook", "/team": "team", "/api/v2/alerts": "pager"}
+
+
 class Receiver:
-    """A webhook receiver that keeps what came, and answers with the next of ``answers``, the last one for ever."""
+    """Keeps what came; the webhook answers with the next of ``answers``, the last one for ever."""
 
     def __init__(self, answers: tuple[int, ...], *, keep: Callable[[list[Post]], None], reading: bool = True) -> None:
         """``keep`` is given all that came, whenever something came."""
@@ -35,27 +41,25 @@ class Receiver:
                 text = self.rfile.read(int(self.headers["Content-Length"]))
                 if len(text) < int(self.headers["Content-Length"]):
                     return  # The agent had given this one up.
-                body = json.loads(text)
-                receiver.before_answer()
-                status = receiver.answers.pop(0) if len(receiver.answers) > 1 else receiver.answers[0]
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                signed = signature(headers["webhook-id"], headers["webhook-timestamp"], text)
-                receiver.posts.append(
-                    {
-                        "at": time.time(),
-                        "headers": headers,
-                        "body": body,
-                        "answered": status,
-                        "signed": signed in headers.get("webhook-signature", "").split(),
-                    }
-                )
+                post = {"at": time.time(), "channel": CHANNEL[self.path], "headers": headers, "body": json.loads(text)}
+                if post["channel"] == "hook":
+                    receiver.before_answer()
+                    post["answered"] = receiver.answers.pop(0) if len(receiver.answers) > 1 else receiver.answers[0]
+                    signed = signature(headers["webhook-id"], headers["webhook-timestamp"], text)
+                    post["signed"] = signed in headers.get("webhook-signature", "").split()
+                else:
+                    post["answered"] = 200
+                receiver.posts.append(post)
                 keep(receiver.posts)
-                self.send_response(status)
-                if status in (429, 503):
+                answer = b"ok" if post["channel"] == "team" else b""
+                self.send_response(post["answered"])
+                if post["answered"] in (429, 503):
                     self.send_header("Retry-After", "1")
-                self.send_header("Content-Length", "0")
-                with contextlib.suppress(OSError):  # whoever asked may have been killed
+                self.send_header("Content-Length", str(len(answer)))
+                with contextlib.suppress(OSError):  # The sender may have been killed.
                     self.end_headers()
+                    self.wfile.write(answer)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -69,5 +73,6 @@ class Receiver:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def types(self, status: int = 200) -> list[str]:
-        """Return the types of what was taken, in order: "opened", "updated", "resolved"."""
-        return [str(p["body"]["type"]).rpartition(".")[2] for p in list(self.posts) if p["answered"] == status]
+        """Return the types of what the webhook took, in order: "opened", "updated", "resolved"."""
+        taken = [post for post in list(self.posts) if (post["channel"], post["answered"]) == ("hook", status)]
+        return [str(post["body"]["type"]).rpartition(".")[2] for post in taken]

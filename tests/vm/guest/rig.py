@@ -1,7 +1,7 @@
 """In the machine: what a scenario does it with. Every wait has a deadline, and says what it waited for.
 
-``act(rig)`` of a scenario runs against the installed service, with the configuration of install.py: its channel is a
-webhook on 127.0.0.1, and an incident is closed after a few seconds without an event.
+``act(rig)`` of a scenario runs against the installed service, with the configuration of install.py: its channels are a
+webhook, Slack and Alertmanager on 127.0.0.1, and an incident is closed after a few seconds without an event.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import host
-from install import CONFIG, sh
+from install import CHANNELS, CONFIG, sh
 from receiver import Receiver
 
 RUN = Path("/run/vm")
@@ -143,7 +143,7 @@ class Rig:
         self.wait(f"{name} says {word}", (RUN / f"{name}.is-{word}").exists, seconds)
 
     def listen(self, *answers: int, reading: bool = True) -> Receiver:
-        """Start the receiver of the webhook; one that is not ``reading`` leaves connections to the kernel for now."""
+        """Start the receiver of all channels; one that is not ``reading`` leaves connections to the kernel for now."""
         self.receiver = Receiver(answers or (200,), keep=self.keep_posts, reading=reading)
         return self.receiver
 
@@ -193,10 +193,17 @@ class Rig:
         self.wait(f"{count} lines of the kernel's", lambda: len(self.kernel_lines()) >= count, seconds)
 
     def wait_for_posts(self, *types: str, seconds: float = 40) -> None:
-        """Wait until each of these types was taken by the receiver."""
+        """Wait until the webhook took each of these types, and every channel all that it owes by then."""
         assert self.receiver is not None
         receiver = self.receiver
         self.wait(f"POSTs {types}, of {receiver.types()}", lambda: set(types) <= set(receiver.types()), seconds)
+        self.wait("the other channels delivered it, too", lambda: not self.owed(), seconds)
+
+    def owed(self) -> list[str]:
+        """Name the receipts that are missing of what the incidents say."""
+        folders = [STATE / "incidents" / str(incident["id"]) for incident in self.incidents()]
+        receipts = [f / n.replace(".json", f".{c}.json") for f in folders for n in _notices(f) for c in CHANNELS]
+        return [str(receipt) for receipt in receipts if not receipt.exists()]
 
     def wait_until_named(self, state: Path = STATE, seconds: float = 30) -> None:
         """Wait until somebody is named who holds something; the load may go then."""
@@ -213,9 +220,7 @@ class Rig:
 
         def told() -> bool:
             incidents = self.incidents()
-            folders = [STATE / "incidents" / str(incident["id"]) for incident in incidents if incident["closed_at"]]
-            receipts = [(f / n.replace(".json", ".hook.json")).exists() for f in folders for n in _notices(f)]
-            return len(folders) == len(incidents) and bool(receipts) and all(receipts)
+            return bool(incidents) and all(incident["closed_at"] for incident in incidents) and not self.owed()
 
         self.wait("all is told", told, seconds)
 
