@@ -2,11 +2,11 @@
 
 from datetime import datetime, timedelta, timezone
 from math import sin
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
+from scenario_files import lay_out
 
 from agent.core.delivery import Receipt
 from agent.core.diagnose import diagnose
@@ -104,8 +104,8 @@ def make_days() -> tuple[Sample, ...]:
 
 def make_table() -> SocketTable:
     """Take the sockets of a scenario: nginx with clients that have stalled."""
-    path = Path(__file__).parents[1] / "scenarios" / "held-by-nginx-stalled-clients" / "sockets.json"
-    return msgspec.json.decode(path.read_bytes(), type=SocketTable)
+    sockets = lay_out("held-by-nginx-stalled-clients") / "sockets.json"
+    return msgspec.json.decode(sockets.read_bytes(), type=SocketTable)
 
 
 def make_event(cause: Kind = "too_many_orphans", provenance: Provenance = "kernel") -> Event:
