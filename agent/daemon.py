@@ -70,6 +70,7 @@ class Daemon:
             now=now,
             told=self._wake_couriers,
             warns=settings.incident.pressure,
+            claimed=settings.incident.claimed,
             proc_root=proc_root,
         )
         self._source = open_source(settings.source, self._recorder.resume.cursor, now)
@@ -272,6 +273,7 @@ class Daemon:
         self._channels = channels(settings)
         self._recorder.quiet = timedelta(seconds=settings.incident.quiet_seconds)
         self._recorder.warns = settings.incident.pressure
+        self._recorder.claimed = settings.incident.claimed
         self._recorder.channels = tuple(c.name for c in self._channels)
         log.info("configuration reloaded; following %s", describe(settings.source))
 

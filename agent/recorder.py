@@ -19,6 +19,7 @@ from agent.core.diagnose import diagnose
 from agent.core.gauge import sample_of
 from agent.core.growth import shares_of
 from agent.core.model import Diagnosis, Event, Incident, LogRecord, Pressure, Sample, Snapshot
+from agent.core.settings import Claimed
 from agent.opened import (
     ATTRIBUTION_DELAY,
     COMMIT_SPACING,
@@ -55,15 +56,18 @@ class Recorder:
         now: Callable[[], datetime],
         told: Callable[[], None],
         warns: bool = True,
+        claimed: Claimed = "notify",
         proc_root: Path = Path("/proc"),
     ) -> None:
         """Take the newest commit of the store up; ``told`` is called when a notice has been committed.
 
-        ``warns``: whether the gauges may open an incident of their own.
+        ``warns``: whether the gauges may open an incident of their own. ``claimed``: whether lines that only a text log
+        claims notify anybody.
         """
         self.quiet = timedelta(seconds=quiet_seconds)
         self.channels = tuple(channels)
         self.warns = warns
+        self.claimed = claimed
         self._store = store
         self._now = now
         self._told = told
@@ -181,8 +185,12 @@ class Recorder:
             return None
 
     def _is_event(self) -> bool:
-        """Tell whether the open incident is the kernel's own: that one goes by its events, whatever the gauges say."""
-        return self._open is not None and self._open.incident.class_ == "event"
+        """Tell whether the open incident goes by its events, whatever the gauges say; lines that are not told do not.
+
+        Else a forged line every few minutes would keep the gauges from warning.
+        """
+        incident = self._open.incident if self._open else None
+        return incident is not None and incident.class_ == "event" and not folding.is_hearsay(incident, self.claimed)
 
     def _feel(self, pressure: Pressure, now: datetime) -> None:
         """Open a warning because of the gauges, or keep the open one from closing while they are high."""
@@ -200,6 +208,8 @@ class Recorder:
         judged = self._judge(snapshot, (event,))
         self._start(lambda attempt: folding.open_incident(event, at, snapshot, judged, attempt), snapshot)
         self._cover(record)
+        if self._open and folding.is_hearsay(self._open.incident, self.claimed):
+            log.info("incident %s: recorded only, a text log claims it ([incident] claimed)", self._open.incident.id)
 
     def _start(self, make: Callable[[int], Incident], snapshot: Snapshot) -> None:
         """Open an incident under the first id that is free, with its first snapshot on disk."""
@@ -293,7 +303,7 @@ class Recorder:
             replace(incident, peak=peak_around(incident, self._sampler.history, self.quiet)), judged
         )
         told = self._open.told
-        reason = folding.notify_reason(incident, told, now)
+        reason = folding.notify_reason(incident, told, now, self.claimed)
         if reason:
             told = folding.notice(incident, reason, self.channels, now)
             name = self._store.write_notice(incident.id, len(incident.notices) + 1, told)

@@ -167,7 +167,7 @@ def test_load_store_tells_what_is_wrong_in_its_own_table(write: Write) -> None:
             "[incident]\nquiet_secnds = 1",
             "[incident]: key `quiet_secnds` is not known; did you mean `quiet_seconds`?",
         ),
-        ("[incident]\nfoo = 1", "[incident]: key `foo` is not known; known are `quiet_seconds`, `pressure`"),
+        ("[incident]\nfoo = 1", "[incident]: key `foo` is not known; known are `quiet_seconds`, `pressure`, `claimed`"),
         ("[soruce]\nkind = 'file'", "table `soruce` is not known; did you mean [source]?"),
         ("kind = 'file'", "key `kind` stands outside its table; it belongs below [source]"),
         (

@@ -719,3 +719,83 @@ def test_a_clock_set_back_leaves_no_samples_in_the_future(make_recorder, clock):
     run_for(recorder, clock, 320)
 
     assert clock.time >= max(sample.at for sample in recorder._sampler.history)
+
+
+# --- lines that any local user can forge ----------------------------------------------------------------------------
+
+
+def test_a_claimed_incident_is_recorded_and_notifies_nobody_where_that_is_configured(
+    store, make_recorder, make_decided, clock
+):
+    recorder = make_recorder(claimed="record")
+    recorder.handle([make_decided(provenance="claimed")], recorder.look())
+    run_for(recorder, clock, 2)
+    recorder.handle([make_decided(offset=n, provenance="claimed", count=50) for n in (2, 3)], recorder.look())
+    run_for(recorder, clock, 310)
+    incident = store.load(store.resolve("last"))
+
+    assert {"too_many_orphans": 101} == incident.events
+    assert incident.closed_at is not None
+    assert [] == told(store)
+
+
+def test_a_claimed_incident_notifies_by_default(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.handle([make_decided(provenance="claimed")], recorder.look())
+    run_for(recorder, clock, 310)
+
+    assert ["opened", "resolved"] == told(store)
+
+
+def test_a_claimed_incident_is_told_as_opened_when_the_kernel_confirms_it(store, make_recorder, make_decided, clock):
+    recorder = make_recorder(claimed="record")
+    recorder.handle([make_decided(provenance="claimed")], recorder.look())
+    run_for(recorder, clock, 5)
+    recorder.handle([make_decided(offset=200)], recorder.look())
+    run_for(recorder, clock, 310)
+
+    assert ["opened", "resolved"] == told(store)
+    assert "the kernel ran out" == store.notices(store.resolve("last"))[0][1].reason
+
+
+def test_a_claimed_incident_that_was_told_is_told_again_when_the_kernel_confirms_it(
+    store, make_recorder, make_decided, clock
+):
+    recorder = make_recorder()
+    recorder.handle([make_decided(provenance="claimed")], recorder.look())
+    run_for(recorder, clock, 5)
+    recorder.handle([make_decided(offset=200)], recorder.look())
+    run_for(recorder, clock, 2)
+
+    assert "the kernel itself has logged it" == store.notices(store.resolve("last"))[-1][1].reason
+
+
+def test_forged_lines_keep_the_gauges_from_no_warning(store, make_recorder, make_decided, clock, proc_root):
+    recorder = make_recorder(claimed="record")
+    recorder.handle([make_decided(provenance="claimed")], recorder.look())
+    write_proc(proc_root, orphan=2_100)
+    run_for(recorder, clock, 30)
+    assert ["opened"] == told(store)
+    assert "orphaned sockets are above a quarter of their limit" == store.notices(store.resolve("last"))[0][1].reason
+    recorder.handle([make_decided(offset=200, provenance="claimed", count=500)], recorder.look())
+    write_proc(proc_root, orphan=4_200)
+    run_for(recorder, clock, 30)
+    write_proc(proc_root, orphan=3)
+    run_for(recorder, clock, 310)
+
+    assert ["opened", "updated", "resolved"] == told(store)
+
+
+def test_a_forged_line_neither_raises_nor_hides_the_end_of_a_warning(
+    store, make_recorder, make_decided, clock, proc_root
+):
+    recorder = make_recorder(claimed="record")
+    write_proc(proc_root, orphan=2_100)
+    run_for(recorder, clock, 20)
+    write_proc(proc_root, orphan=3)
+    recorder.handle([make_decided(provenance="claimed")], recorder.look())
+    run_for(recorder, clock, 20)
+    assert ["opened"] == told(store)
+    run_for(recorder, clock, 310)
+
+    assert ["opened", "resolved"] == told(store)

@@ -87,6 +87,23 @@ def test_a_broken_cursor_is_set_aside_and_the_host_is_watched_on(agent, log_file
     assert "{" == (agent.state / "cursor.json.broken").read_text()
 
 
+def test_claimed_lines_notify_nobody_at_start_or_after_a_reload_where_that_is_configured(agent, log_file):
+    plain = agent.config.read_text()
+    agent.config.write_text(plain + '[incident]\nclaimed = "record"\n')
+    agent.start()
+    append(log_file)
+    wait_for("the event", agent.events)
+    assert [] == agent.store.notices(agent.store.resolve("last"))
+    agent.config.write_text(plain)
+    agent.signal(signal.SIGHUP)
+    wait_for("the reload", lambda: "reloaded" in agent.said())
+    append(log_file)
+    wait_for("the notice", lambda: agent.store.notices(agent.store.resolve("last")))
+
+    assert 0 == agent.stop()
+    assert "recorded only, a text log claims it" in agent.said()
+
+
 def test_sighup_takes_over_a_good_configuration_and_refuses_a_bad_one(agent, log_file, httpserver):
     httpserver.expect_request("/hook").respond_with_data("ok")
     agent.start()

@@ -23,6 +23,7 @@ from msgspec.structs import replace
 from agent.core.culprits import matters
 from agent.core.cursor import Cursor, Resume
 from agent.core.model import Diagnosis, Event, Holder, Incident, Notice, NoticeType, Peak, Pressure, Sample, Snapshot
+from agent.core.settings import Claimed
 
 WORSE_FACTOR = 10
 UPDATE_SPACING = timedelta(minutes=15)
@@ -172,18 +173,41 @@ def notice(incident: Incident, reason: tuple[NoticeType, str], channels: tuple[s
     )
 
 
-def notify_reason(incident: Incident, told: Notice | None, now: datetime) -> tuple[NoticeType, str] | None:
+def is_hearsay(incident: Incident, claimed: Claimed) -> bool:
+    """Tell whether its lines notify nobody: any local user can forge them, and the configuration says "record"."""
+    return claimed == "record" and incident.class_ == "event" and incident.provenance == "claimed"
+
+
+def notify_reason(
+    incident: Incident, told: Notice | None, now: datetime, claimed: Claimed = "notify"
+) -> tuple[NoticeType, str] | None:
     """Decide whether people are to be told something, and in which words.
 
-    ``told`` is the last notice of this incident, None when there was none.
+    ``told`` is the last notice of this incident, None when there was none. ``claimed`` is the configuration's.
     """
+    hearsay = is_hearsay(incident, claimed)
     if told is None or told.data is None:
-        warned = incident.pressure.claim if incident.pressure else ""
-        return "sockmem.incident.opened", warned if incident.class_ == "pressure" else "the kernel ran out"
+        if incident.class_ == "pressure" or hearsay:
+            return ("sockmem.incident.opened", incident.pressure.claim) if incident.pressure else None
+        return "sockmem.incident.opened", "the kernel ran out"
     if incident.closed_at is not None:
         return None if told.data.closed_at is not None else ("sockmem.incident.resolved", "quiet again")
-    worse = _worse(incident, told.data, spaced=told.type.endswith("opened") or now - told.at >= UPDATE_SPACING)
+    # By its size: a clock that was set back would keep the next word waiting for as long.
+    spaced = told.type.endswith("opened") or abs(now - told.at) >= UPDATE_SPACING
+    worse = _gauges_worse(incident, told.data) if hearsay else _worse(incident, told.data, spaced=spaced)
     return ("sockmem.incident.updated", worse) if worse else None
+
+
+def _gauges_worse(incident: Incident, before: Incident) -> str | None:
+    if incident.pressure and (before.pressure is None or incident.pressure.level > before.pressure.level):
+        return incident.pressure.claim
+    return None
+
+
+def _confirmed(incident: Incident, before: Incident) -> str | None:
+    if incident.class_ != before.class_:
+        return "the kernel ran out, as the gauges had warned"
+    return "the kernel itself has logged it" if incident.provenance == "kernel" != before.provenance else None
 
 
 def _worse(incident: Incident, before: Incident, *, spaced: bool) -> str | None:
@@ -191,12 +215,12 @@ def _worse(incident: Incident, before: Incident, *, spaced: bool) -> str | None:
 
     ``spaced``: nobody was told of a change just now. What can go to and fro must wait for that; what cannot, need not.
     """
-    if incident.class_ != before.class_:
-        return "the kernel ran out, as the gauges had warned"
+    if confirmed := _confirmed(incident, before):
+        return confirmed
     if incident.cause != before.cause and (spaced or incident.cause == "both"):
         return f"the cause is now {incident.cause}, it was {before.cause}"
-    if incident.pressure and before.pressure and incident.pressure.level > before.pressure.level:
-        return incident.pressure.claim
+    if before.pressure and (claim := _gauges_worse(incident, before)):
+        return claim
     if spaced and (name := _main_holder(incident.diagnosis)) and not _main_holder(before.diagnosis):
         return f"it is known by now who holds most: {name}"
     if spaced and events_total(incident) >= WORSE_FACTOR * max(1, events_total(before)):

@@ -6,6 +6,7 @@ import msgspec
 
 SourceKind = Literal["auto", "journal", "file", "kmsg"]
 ChannelType = Literal["slack", "webhook", "alertmanager", "stdout"]
+Claimed = Literal["notify", "record"]
 
 
 class SourceSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,10 +32,11 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IncidentSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """``[incident]``: when one ends, and whether the gauges may open one before the kernel says a line."""
+    """``[incident]``: when one ends, and whether the gauges, or lines that any local user can forge, notify anybody."""
 
     quiet_seconds: int = 300
     pressure: bool = True
+    claimed: Claimed = "notify"
 
 
 class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):

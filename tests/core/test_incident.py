@@ -112,6 +112,7 @@ def test_people_are_told_of_ten_times_the_events_once_and_then_not_for_fifteen_m
     assert folding.notify_reason(replace(incident, events={"too_many_orphans": 9}), told(incident), AT) is None
     assert "sockmem.incident.updated" == folding.notify_reason(ten, told(incident), AT)[0]
     assert folding.notify_reason(hundred, updated, AT + timedelta(minutes=14)) is None
+    assert "sockmem.incident.updated" == folding.notify_reason(hundred, updated, AT - timedelta(days=365))[0]
     assert "sockmem.incident.updated" == folding.notify_reason(hundred, updated, AT + timedelta(minutes=15))[0]
 
 
