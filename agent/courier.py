@@ -8,14 +8,20 @@ one that waited longest, so that a notice on which the receiver chokes holds up 
 whole channel, 1 s to 300 s with full jitter. A refused notice waits by itself, 5 min to 1 h, and lets the later ones of
 its incident pass; when a new one of them arrives, it is tried once more before that. Refused notices are not opened
 before their turn, so that however many they are, they hide none and fill no memory.
+
+A surprise, in the channel or here, is a failed attempt like any other, with its traceback in the log: it sets this
+channel back and never ends the watching.
 """
 
+import contextlib
 import logging
 import random
 import threading
 import time
+import traceback
 from collections.abc import Callable, Collection
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Protocol
 
 from agent.core.delivery import Delivered, Delivery, Outcome, Receipt, Rejected, Retry
@@ -28,6 +34,7 @@ IDLE_SECONDS = 60.0
 RECEIPT_PAUSE_SECONDS = 5.0
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 300.0
 SHORTEST_REFUSAL_SECONDS, LONGEST_REFUSAL_SECONDS = 300.0, 3600.0
+SURPRISE_FRAMES = 20  # the innermost ones: of a recursion without end there are a thousand
 ABSENT = "the channel is no longer configured"
 
 Key = tuple[str, str]
@@ -79,7 +86,6 @@ class Courier:
     ) -> None:
         self.name = notifier.name
         self.delivered = self.failed = self.gave_up = 0
-        self.failure: BaseException | None = None
         self.last_progress = monotonic()
         self._notifier, self._outbox, self._give_up_after = notifier, outbox, give_up_after
         self._monotonic, self._now, self._random, self._log = monotonic, now, random, log
@@ -93,13 +99,23 @@ class Courier:
         self._said: set[str] = set()
         self._status: str | None = None
         self._wake, self._stop = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"courier-{self.name}", daemon=True)
+        self._thread: threading.Thread | None = None
 
     # --- seen from the main thread ----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the thread unless it runs: one that died, or could not be started, is started again after the pause."""
+        if self.is_alive():
+            return
+        self.last_progress = self._monotonic()
+        if self.last_progress < self._resume_at:
+            return
+        self._thread = threading.Thread(target=self._run, name=f"courier-{self.name}", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._set_back("no thread could be started")
+            self._show()
 
     def wake(self) -> None:
         """Hint that there is something new; a pause is kept all the same."""
@@ -109,12 +125,12 @@ class Courier:
         """Ask the thread to end, and wait for it up to ``timeout`` seconds; an attempt under way goes on until then."""
         self._stop.set()
         self._wake.set()
-        if self._thread.is_alive():
+        if self._thread and self._thread.is_alive():
             self._thread.join(timeout)
 
     def is_alive(self) -> bool:
-        """Tell whether the thread runs. One that ended without being stopped has left its reason in ``failure``."""
-        return self._thread.is_alive()
+        """Tell whether the thread runs."""
+        return self._thread is not None and self._thread.is_alive()
 
     def status(self) -> str | None:
         """Say what is wrong ("ops: 3 waiting, HTTP 503 since 14:02"), or None."""
@@ -123,18 +139,26 @@ class Courier:
     # --- the thread -------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        try:
+        # What comes through was met while coping with another surprise. The daemon starts the thread again; Python
+        # would print the exception's text, which may quote the address.
+        with contextlib.suppress(BaseException):
             while not self._stop.is_set():
                 self._wake.clear()
                 delay = self.step()
                 self.last_progress = self._monotonic()
                 self._wake.wait(delay)
                 self.last_progress = self._monotonic()
-        except BaseException as surprise:  # noqa: BLE001 - the daemon looks here every second, and raises it
-            self.failure = surprise
 
     def step(self) -> float:
         """Make at most one attempt; return the seconds until there is more to do, 60 at most."""
+        try:
+            return self._step()
+        except BaseException as surprise:  # noqa: BLE001 - told with its traceback; SystemExit, too, ends no thread
+            delay = self._set_back(self._tell(surprise))
+            self._show()
+            return delay
+
+    def _step(self) -> float:
         try:
             waiting, later = self._look()
         except OSError as error:
@@ -187,10 +211,16 @@ class Courier:
             return min(dues, default=IDLE_SECONDS)
         tries = self._of(chosen)
         tries.attempts += 1
-        delivery = self._notifier.notify(chosen.notice)
+        delivery = self._notify(chosen.notice)
         tries.tried = self._monotonic()
         self._judge(chosen, tries, delivery)
         return self._resume_at - self._monotonic()
+
+    def _notify(self, notice: Notice) -> Delivery:
+        try:
+            return self._notifier.notify(notice)
+        except BaseException as surprise:  # noqa: BLE001 - as in step()
+            return Retry(why=self._tell(surprise))
 
     def _choose(self, waiting: list[Pending]) -> Pending | None:
         """Choose among the oldest notices of each incident; refused ones whose turn it is not are not among them."""
@@ -238,6 +268,15 @@ class Courier:
             self._said.add(why)
             self._log.warning("%s: not delivered, will be tried again: %s", self.name, why)
         return min(pause, IDLE_SECONDS)
+
+    def _tell(self, surprise: BaseException) -> str:
+        """Name a surprise, and log once where it came from, without its text: requests quotes the address in it."""
+        frames = traceback.format_tb(surprise.__traceback__, -SURPRISE_FRAMES)
+        why = f"unexpected {type(surprise).__name__} in {_place(surprise)}"
+        if why not in self._said:
+            self._said.add(why)
+            self._log.error("%s: %s; this channel pauses, the service continues\n%s", self.name, why, "".join(frames))
+        return why
 
     def _recover(self) -> None:
         """End the trouble when nothing that failed is left; one line says so."""
@@ -302,9 +341,10 @@ class Courier:
         key = (pending.incident_id, pending.file)
         try:
             self._outbox.write_receipt(pending, receipt)
-        except (OSError, StoreError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the notice was taken and must not be sent again
             if key not in self._unwritten:
-                self._log.error("%s: the receipt of %s cannot be written: %s", self.name, key, error)
+                why = error if isinstance(error, OSError | StoreError) else self._tell(error)
+                self._log.error("%s: the receipt of %s cannot be written: %s", self.name, key, why)
             self._unwritten[key] = (pending, receipt)
         else:
             self._unwritten.pop(key, None)
@@ -316,6 +356,11 @@ class Courier:
             return
         since = self._trouble_since.astimezone().strftime("%H:%M")
         self._status = f"{self.name}: {len(self._tries)} waiting, {self._trouble} since {since}"
+
+
+def _place(surprise: BaseException) -> str:
+    innermost = traceback.extract_tb(surprise.__traceback__, -1)
+    return f"{Path(innermost[0].filename).name}:{innermost[0].lineno}" if innermost else "nowhere"
 
 
 class _Nobody:

@@ -228,8 +228,7 @@ class Daemon:
             # Only now, so that no two of them ever write the same receipt or send the same notice.
             self._leaving, self._couriers = [], self._start_couriers()
         for courier in self._couriers:
-            if courier.failure:
-                raise courier.failure
+            courier.start()
         self._feed()
 
     def _feed(self) -> None:

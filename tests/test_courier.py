@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -496,6 +497,110 @@ def test_a_state_directory_that_cannot_be_read_is_told_and_tried_again(caplog: p
     assert 1 == len([record for record in caplog.records if "Too many open files" in record.getMessage()])
 
 
+# --- surprises ------------------------------------------------------------------------------------------------------
+
+ADDRESS = "http://ops:T0ken@hook/services/T0ken"
+
+
+def raising(surprise: BaseException) -> Callable[..., Any]:
+    def slip(*args: object, **kwargs: object) -> None:
+        raise surprise
+
+    return slip
+
+
+@pytest.mark.parametrize("kind", [AttributeError, ValueError, MemoryError, RecursionError, SystemExit])
+def test_a_surprise_in_a_channel_is_a_failed_attempt_with_growing_pauses(kind: type[BaseException]) -> None:
+    world = World(dice=1.0)
+    world.box.put("a")
+    plain, at = world.receiver.notify, []
+
+    def slip(notice: Notice) -> Delivery:
+        at.append(world.clock.seconds)
+        if len(at) <= 5:
+            raise kind(ADDRESS)
+        return plain(notice)
+
+    world.courier._notifier.notify = slip  # type: ignore[method-assign]
+    world.run(30)
+
+    assert [2, 4, 8] == [round(b - a) for a, b in pairwise(at)][:3]
+    assert [] == world.box.receipts
+    assert f"ops: 1 waiting, unexpected {kind.__name__} in test_courier.py:" in (world.courier.status() or "")
+    world.run(60)
+    assert [("delivered", 6)] == [(receipt.outcome, receipt.attempts) for receipt in world.box.receipts]
+    assert (1, 5) == (world.courier.delivered, world.courier.failed)
+    assert world.courier.status() is None
+
+
+def test_a_surprise_is_logged_once_with_its_traceback_and_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(give_up_after=3600)
+    world.box.put("a")
+    world.courier._notifier.notify = raising(ValueError(ADDRESS))  # type: ignore[method-assign]
+
+    world.run(4000)
+
+    (surprise, end) = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert surprise.getMessage().startswith("ops: unexpected ValueError in test_courier.py:")
+    assert "in slip\n    raise surprise" in surprise.getMessage()
+    assert "gave up" in end.getMessage()
+    assert "T0ken" not in "".join([caplog.text, *(receipt.detail for receipt in world.box.receipts)])
+
+
+def test_each_distinct_surprise_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(dice=0.0)
+    world.box.put("a")
+    for surprise in (ValueError(), TypeError(), ValueError()):
+        world.courier._notifier.notify = raising(surprise)  # type: ignore[method-assign]
+        world.run(5)
+
+    assert ["ValueError", "TypeError"] == [record.getMessage().split()[2] for record in caplog.records]
+
+
+def test_of_an_endless_recursion_the_innermost_frames_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    world.box.put("a")
+
+    def recurse(notice: Notice) -> Delivery:
+        return recurse(notice)
+
+    world.courier._notifier.notify = recurse  # type: ignore[method-assign]
+    world.courier.step()
+
+    assert "RecursionError" in caplog.text
+    assert caplog.text.count("\n") < 60
+
+
+def test_a_surprise_around_an_attempt_sets_the_channel_back_too(caplog: pytest.LogCaptureFixture) -> None:
+    world = World(dice=1.0)
+    world.box.put("a")
+    plain = world.box.pending
+    world.box.pending = raising(KeyError(ADDRESS))  # type: ignore[method-assign]
+    assert [2.0, 4.0, 8.0] == [world.courier.step() for _ in range(3)]
+    assert "unexpected KeyError" in (world.courier.status() or "")
+    world.box.pending = plain  # type: ignore[method-assign]
+    world.run(60)
+
+    assert ["delivered"] == [receipt.outcome for receipt in world.box.receipts]
+    assert 1 == caplog.text.count("unexpected KeyError")
+    assert "T0ken" not in caplog.text
+
+
+def test_after_a_surprise_in_writing_the_receipt_nobody_is_told_the_same_thing_twice(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World()
+    world.box.put("a")
+    world.box.write_error = TypeError(ADDRESS)
+    world.run(600)
+    world.box.write_error = None
+    world.run(60)
+
+    assert ["a/notice-001"] == world.receiver.calls
+    assert ["a/notice-001"] == [receipt.notice for receipt in world.box.receipts]
+    assert "T0ken" not in caplog.text
+
+
 # --- what is said ---------------------------------------------------------------------------------------------------
 
 
@@ -607,7 +712,7 @@ def until(condition: Callable[[], bool]) -> bool:
 def test_the_thread_delivers_when_woken_and_ends_when_told() -> None:
     world = World()
     world.courier.start()
-    assert until(world.courier._thread.is_alive)
+    assert until(world.courier.is_alive)
 
     world.box.put("a")
     world.courier.wake()
@@ -615,23 +720,62 @@ def test_the_thread_delivers_when_woken_and_ends_when_told() -> None:
     assert until(lambda: len(world.box.receipts) == 1)
     world.courier.stop(5)
     assert not world.courier.is_alive()
-    assert world.courier.failure is None
 
 
-def test_a_surprise_ends_the_thread_and_is_there_to_be_raised() -> None:
+def test_a_thread_that_died_is_started_again_and_delivers(capfd: pytest.CaptureFixture[str]) -> None:
     world = World()
     world.box.put("a")
+    plain, steps = world.courier.step, []
 
-    def slip(notice: Notice) -> Delivery:
-        raise ZeroDivisionError
+    def die_once() -> float:
+        steps.append(1)
+        if len(steps) == 1:
+            raise MemoryError(ADDRESS)
+        return plain()
 
-    world.courier._notifier.notify = slip  # type: ignore[method-assign]
+    world.courier.step = die_once  # type: ignore[method-assign]
+    world.courier.start()
+    assert until(lambda: bool(steps) and not world.courier.is_alive())
     world.courier.start()
 
-    assert until(lambda: world.courier.failure is not None)
-    assert isinstance(world.courier.failure, ZeroDivisionError)
+    assert until(lambda: len(world.box.receipts) == 1)
     world.courier.stop(5)
-    assert not world.courier.is_alive()
+    assert ("", "") == capfd.readouterr()
+
+
+def test_a_thread_that_cannot_be_started_is_told_and_tried_again_after_a_pause(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = World(dice=1.0)
+    world.box.put("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", raising(RuntimeError("can't start new thread")))
+        for _ in range(200):
+            world.courier.start()
+            world.clock.seconds += 1
+        assert "no thread could be started" in (world.courier.status() or "")
+        assert 0 <= world.clock.seconds - world.courier.last_progress <= 1  # The watchdog is fed all the while.
+    world.clock.seconds += 300
+    world.courier.start()
+
+    assert until(lambda: len(world.box.receipts) == 1)
+    world.courier.stop(5)
+    assert 1 == caplog.text.count("no thread could be started")
+
+
+def test_a_surprise_in_one_channel_keeps_its_thread_and_another_channel_delivers() -> None:
+    bad, good = World(), World()
+    bad.box.put("a")
+    good.box.put("a")
+    bad.courier._notifier.notify = raising(SystemExit(1))  # type: ignore[method-assign]
+    for world in (bad, good):
+        world.courier.start()
+
+    assert until(lambda: bad.courier.failed == 1)
+    assert until(lambda: len(good.box.receipts) == 1)
+    assert bad.courier.is_alive()
+    for world in (bad, good):
+        world.courier.stop(5)
 
 
 def test_progress_stands_still_while_an_attempt_hangs_and_goes_on_after_it() -> None:

@@ -1,0 +1,114 @@
+"""The service with all its threads in this process, where a channel can be made to go wrong from within."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pytest_httpserver import HTTPServer
+
+from agent import daemon as daemon_module
+from agent.core.delivery import Delivery
+from agent.core.model import Notice
+from agent.core.settings import ChannelSettings, IncidentSettings, Settings, SourceSettings
+from agent.daemon import Daemon
+from agent.notifiers import Notifier, build
+from agent.store import Store
+
+TOKEN = "T0kenT0ken"
+
+
+class Broken:
+    """A channel with a slip in it; the text of what it raises holds an address, as that of requests does."""
+
+    def __init__(self, surprise: type[BaseException]) -> None:
+        self.name = "broken"
+        self.surprise = surprise
+
+    def notify(self, notice: Notice) -> Delivery:
+        raise self.surprise(f"http://hook/{TOKEN}")
+
+
+def run_until(daemon: Daemon, steps: list[tuple[Callable[[], object], Callable[[], object]]]) -> None:
+    """Run the service; whenever the condition of the next step holds, do what it says, and stop after the last."""
+    waiting, pause = list(steps), threading.Event()
+
+    def wait(timeout: float) -> None:
+        if waiting and waiting[0][0]():
+            waiting.pop(0)[1]()
+        daemon._stopping = not waiting or next(turns) > 1000
+        pause.wait(min(timeout, 0.02))
+
+    turns = iter(range(2000))
+    daemon._source.wait = wait  # type: ignore[method-assign]
+    daemon.run(lambda: None)
+    assert [] == waiting
+
+
+@pytest.fixture
+def log_file(tmp_path: Path) -> Path:
+    path = tmp_path / "messages"
+    path.write_text("Nov 22 15:00:00 web1 systemd[1]: Started.\n")
+    return path
+
+
+@pytest.fixture
+def make_daemon(
+    tmp_path: Path, log_file: Path, proc_root: Path, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[type[BaseException]], tuple[Daemon, Store]]:
+    """Build the service with two webhooks: of the channel ``broken`` every attempt raises ``surprise``."""
+    httpserver.expect_request("/hook").respond_with_data("ok")
+    hook = httpserver.url_for("/hook")
+    settings = Settings(
+        source=SourceSettings(kind="file", paths=(str(log_file),)),
+        incident=IncidentSettings(pressure=False),
+        notify=tuple(ChannelSettings(name=name, type="webhook", url=hook) for name in ("broken", "good")),
+    )
+
+    def make(surprise: type[BaseException]) -> tuple[Daemon, Store]:
+        def make_notifier(channel: ChannelSettings) -> Notifier:
+            return Broken(surprise) if channel.name == "broken" else build(channel)
+
+        monkeypatch.setattr(daemon_module, "build", make_notifier)
+        store = Store(tmp_path / "state")
+        os.close(store.open_for_writing())
+        return Daemon(settings, store, proc_root=proc_root), store
+
+    return make
+
+
+@pytest.mark.parametrize("surprise", [AttributeError, MemoryError, SystemExit])
+def test_a_surprise_in_one_channel_ends_neither_the_watching_nor_another_channel(
+    surprise: type[BaseException],
+    make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]],
+    log_file: Path,
+    httpserver: HTTPServer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    daemon, store = make_daemon(surprise)
+
+    def say(text: str) -> None:
+        with log_file.open("a") as file:
+            file.write(f"Nov 22 15:05:39 web1 kernel: [  123.000001] {text}\n")
+
+    broken = "unexpected " + surprise.__name__
+    run_until(
+        daemon,
+        [
+            (lambda: True, lambda: say("TCP: too many orphaned sockets")),
+            (
+                lambda: broken in daemon.status() and len(httpserver.log) == 1,
+                lambda: say("TCP: out of memory -- consider tuning tcp_mem"),
+            ),
+            (lambda: len(httpserver.log) == 2, lambda: None),
+        ],
+    )
+
+    (incident_id,) = store.ids()
+    assert 2 == sum(store.load(incident_id).events.values())
+    assert [{"good"}] * 2 == [set(receipts) for _, _, receipts in store.notices(incident_id)]
+    assert 1 == caplog.text.count(f"broken: {broken} in test_daemon.py")
+    assert TOKEN not in caplog.text
