@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from agent.core.advice_sysctl import change
 from agent.core.case import Case, first_of
-from agent.core.demand import RETRIES_OF_ZERO, beyond_limit, orphan_life_seconds
 from agent.core.model import Advice
 from agent.core.owned import add_up, only
 from agent.core.words import bytes_text, count_text, duration_text, percent_text
@@ -20,7 +19,12 @@ _INT_MAX = 2**31 - 1
 _ROUND = 1024
 _FLOOR = 4096
 _SHARE_OF_RAM = 4
+_RETRIES_OF_ZERO = 8
 _GOOD_RETRIES = 5
+_RTO_SECONDS = 0.2
+_RTO_MAX_SECONDS = 120.0
+# The kernel doubles the first 200 ms with each retry, and stops doubling at 120 s.
+_DOUBLINGS = 9
 _FIN_SECONDS = 60
 _ENOUGH_TO_MEASURE = 100
 _KEY = "net.ipv4.tcp_max_orphans"
@@ -75,15 +79,12 @@ def raise_max_orphans(case: Case) -> Advice:
     if proposed - current < max(_ROUND, current // 20) and proposed < _wanted(case, current):
         return _leave_limit(current, price)
     peak = f"Orphans peaked at {count_text(_peak(case))}" if _peak(case) else "The peak was not seen"
-    asked = beyond_limit(case)
-    more = f" Should resets go on at this rate, about {count_text(asked)} more would be there at once." if asked else ""
     return change(
         _KEY,
         current,
         proposed,
         action=f"Raise tcp_max_orphans from {count_text(current)} to {count_text(proposed)}.",
         why=f"{peak}; a stuck orphan counts up to four times, so the limit has to be four times the peak to be safe."
-        + more
         + ("" if proposed >= _wanted(case, current) else f" More would not fit into {price.budget_name}.")
         + " It has worked when TCPAbortOnMemory stands still.",
         risk=_risk_of_raising(case, current, proposed, price),
@@ -95,7 +96,7 @@ def shorten_orphan_retries(case: Case) -> Advice | None:
     """Advise a shorter life for orphans whose peer is dead; None where it is short already, or not known."""
     key = "net.ipv4.tcp_orphan_retries"
     current = first_of(case.snapshot, key)
-    retries = RETRIES_OF_ZERO if current == 0 else current
+    retries = _RETRIES_OF_ZERO if current == 0 else current
     if current is None or retries is None or retries <= _GOOD_RETRIES:
         return None
     said = "0, which means 8," if current == 0 else str(current)
@@ -128,6 +129,13 @@ def restore_fin_timeout(case: Case) -> Advice | None:
         risk="Peers that take more than a minute to close their side are cut off.",
         reason="above 60 s, sockets in FIN-WAIT-2 count as orphans.",
     )
+
+
+def orphan_life_seconds(retries: int) -> float:
+    """Return how long an orphan lives whose peer is gone (tcp_orphan_retries() in net/ipv4/tcp_timer.c)."""
+    count = _RETRIES_OF_ZERO if retries == 0 else max(retries, 0)
+    doubled = min(count, _DOUBLINGS)
+    return ((2 << doubled) - 1) * _RTO_SECONDS + (count - doubled) * _RTO_MAX_SECONDS
 
 
 def measured_bytes(case: Case) -> int | None:
@@ -164,9 +172,8 @@ def _peak(case: Case) -> int:
 
 
 def _wanted(case: Case, current: int) -> int:
-    """Take four times the peak, or what was asked for beyond the limit where the resets tell that it was more."""
+    """Return four times the peak, or twice the limit where the peak was not seen."""
     target = 4 * _peak(case) if _peak(case) > 0 else 2 * current
-    target = max(target, (_peak(case) or current) + (beyond_limit(case) or 0))
     return max(_FLOOR if current <= 0 else _ROUND, -(-target // _ROUND) * _ROUND)
 
 

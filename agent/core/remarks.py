@@ -6,7 +6,6 @@ A remark never decides the cause. Counters are TcpExt of /proc/net/netstat, read
 from collections.abc import Callable
 
 from agent.core.case import Case
-from agent.core.demand import orphan_demand_above_limit
 from agent.core.evidence import SOCKSTAT, delta_evidence, kill_evidence, memory_evidence
 from agent.core.model import Cause, Confidence, Evidence, Finding
 from agent.core.owned import SOCK_DIAG, add_up, only, totals
@@ -106,5 +105,4 @@ REMARKS: tuple[Callable[[Case], Finding | None], ...] = (
     host_ram_short,
     receivers_too_slow,
     data_dropped_without_message,
-    orphan_demand_above_limit,
 )

@@ -5,6 +5,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from material import GIB, events, histories, make_event, make_sample, make_snapshot, snapshots
 
+from agent.core.advice_orphans import orphan_life_seconds
 from agent.core.diagnose import diagnose
 from agent.core.model import Advice, Event, Sample, Snapshot
 
@@ -307,3 +308,14 @@ def test_the_first_step_is_to_look_and_each_step_names_its_risk() -> None:
 
 def test_a_calm_host_gets_no_advice() -> None:
     assert () == advise(make_snapshot())
+
+
+@pytest.mark.parametrize(
+    ("retries", "seconds"), [(1, 0.6), (2, 1.4), (3, 3.0), (4, 6.2), (5, 12.6), (7, 51.0), (8, 102.2), (0, 102.2)]
+)
+def test_an_orphan_lives_as_long_as_its_retries_last(retries: int, seconds: float) -> None:
+    assert seconds == pytest.approx(orphan_life_seconds(retries))
+
+
+def test_retries_stop_doubling_at_two_minutes() -> None:
+    assert 120.0 == pytest.approx(orphan_life_seconds(12) - orphan_life_seconds(11))

@@ -138,3 +138,10 @@ def test_orphans_fill_memory_needs_orphans_to_be_most_of_the_sockets() -> None:
 def test_how_fast_memory_rose_tells_a_burst_from_a_leak(history: tuple[Sample, ...], expected: list[str]) -> None:
     claims = findings_of(make_snapshot(mem=390000), make_event("tcp_memory"), history=history)[0]
     assert expected == [claim for claim in claims if "rose" in claim]
+
+
+def test_of_a_long_incident_the_killed_of_its_last_ten_minutes_count() -> None:
+    bursts = {3010: 0, 2990: 9000, 620: 9000, 10: 9200}
+    history = tuple(make_sample(ago, TCPAbortOnMemory=killed) for ago, killed in bursts.items())
+    snapshot = make_snapshot(orphan=65600, counters={"TCPAbortOnMemory": 9310})
+    assert 310 == build_case(snapshot, (make_event(), make_event(seconds_ago=3000)), history).kills
