@@ -7,9 +7,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
+from agent.core.model import Sample
 from agent.store import Store
+from agent.store.history import read_lines
 
 PATIENCE_SECONDS = 30.0
 
@@ -116,3 +119,9 @@ class AgentProcess:
     def events(self) -> int:
         """Count the events in all incidents on disk."""
         return sum(sum(self.store.load(i).events.values()) for i in self.store.ids())
+
+
+def read_remains(store: Store, start: datetime, end: datetime) -> tuple[Sample, ...]:
+    """Read what the hours from ``start`` to ``end`` have left behind, oldest first."""
+    lines = b"".join(path.read_bytes() for path in store.samples.directory.glob("day-*.jsonl"))
+    return tuple(sorted((s for s in read_lines(lines) if start <= s.at <= end), key=lambda sample: sample.at))

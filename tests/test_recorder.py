@@ -2,7 +2,7 @@ import errno
 from datetime import timedelta
 
 import pytest
-from harness import write_proc
+from harness import read_remains, write_proc
 
 from agent import recorder as module
 from agent.core import incident as folding
@@ -660,7 +660,7 @@ def test_an_hour_that_is_over_leaves_the_peak_of_a_snapshot_behind(
     recorder.handle([make_decided()], recorder.look())
     write_proc(proc_root, orphan=3)
     run_for(recorder, clock, 3700)
-    left = store.samples.read_remains(clock.time - timedelta(hours=2), clock.time)
+    left = read_remains(store, clock.time - timedelta(hours=2), clock.time)
 
     assert 8190 == max(sample.orphan for sample in left)
 

@@ -15,7 +15,7 @@ from agent.core.model import SNAPSHOT, Event, Incident, NoticeType, Snapshot
 from agent.core.readings import Gap, TcpSockstat
 from agent.core.report import diagnosis_text
 from agent.core.words import bytes_text, count_text, duration_text, percent_text, printable
-from agent.page.series import BLOCKS, Track, Tracks, build_days, build_tracks, days_before, sparkline, window
+from agent.page.series import BLOCKS, Track, Tracks, build_tracks, sparkline, window
 from agent.page.story import Story
 from agent.store import Store, StoreError, read_around
 from agent.store.disk import read_json
@@ -110,7 +110,6 @@ def tell_story(store: Store, incident: Incident) -> Story:
         incident=incident,
         snapshots=tuple(snapshots),
         samples=read_around(store, incident.id, *window(incident)),
-        days=store.samples.read_remains(*days_before(incident)),
         notices=tuple(notices),
         unread=tuple(Gap(what="a file of this incident", why=why) for why in unread),
     )
@@ -138,12 +137,9 @@ def print_page(store: Store, incident: Incident, told: list[Told]) -> None:
 
 
 def _gauges_over_time(store: Store, incident: Incident, snapshots: list[Snapshot], screen: "Console") -> list[str]:
-    """Draw both gauges against their limits, one below the other by the same clock; below them the days before."""
+    """Draw both gauges against their limits, one below the other by the same clock."""
     samples = read_around(store, incident.id, *window(incident))
-    tracks = build_tracks(incident, snapshots, samples)
-    days = build_days(incident, snapshots, samples, store.samples.read_remains(*days_before(incident)))
-    lines = _drawn(tracks, screen)
-    return lines + _drawn(days, screen) if days else lines
+    return _drawn(build_tracks(incident, snapshots, samples), screen)
 
 
 def _drawn(tracks: Tracks, screen: "Console") -> list[str]:

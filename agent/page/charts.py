@@ -61,7 +61,6 @@ class Size(NamedTuple):
 
 # A phone gets a drawing of its own: a scaled one would have letters of four pixels.
 SIZES = (Size("wide", 880, 300, 8), Size("narrow", 340, 230, 4))
-LOW_SIZES = (Size("wide", 880, 200, 8), Size("narrow", 340, 180, 4))
 
 
 class Frame(NamedTuple):

@@ -1,8 +1,8 @@
 """What the page says about an incident, in words and rows: every number with its unit, every gap with its reason."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
-from datetime import date, datetime, tzinfo
+from collections.abc import Iterable, Iterator
+from datetime import datetime, tzinfo
 from typing import NamedTuple
 
 from agent.core.case import seconds_between
@@ -147,27 +147,6 @@ def table(tracks: Tracks, clock: Clock) -> list[tuple[str, str, str]]:
         )
         for at in sorted(moments)
     ]
-
-
-def day_table(tracks: Tracks, clock: Clock) -> list[tuple[str, str, str]]:
-    """List the peaks of the days, the newest first: date, orphans and memory, each with the time of its peak."""
-    orphans, memory = _peaks_by_day(tracks.orphans, clock), _peaks_by_day(tracks.memory, clock)
-
-    def said(point: Point | None, words: Callable[[int], str]) -> str:
-        return f"{words(point.value)} at {point.at.astimezone(clock.zone):%H:%M}" if point else "not read"
-
-    return [
-        (f"{day:%a\u00a0%d\u00a0%b}", said(orphans.get(day), count_text), said(memory.get(day), bytes_text))
-        for day in sorted(orphans.keys() | memory.keys(), reverse=True)
-    ]
-
-
-def _peaks_by_day(track: Track, clock: Clock) -> dict[date, Point]:
-    found: dict[date, Point] = {}
-    for point in track.points:
-        day = point.at.astimezone(clock.zone).date()
-        found[day] = max(found.get(day, point), point, key=lambda each: each.value)
-    return found
 
 
 class Hold(NamedTuple):

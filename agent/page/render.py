@@ -17,9 +17,9 @@ from agent import __version__
 from agent.core.report import headline
 from agent.core.words import bytes_text, count_text, printable
 from agent.page import facts
-from agent.page.charts import LOW_SIZES, SIZES, Frame, Size, draw_bar, draw_tracks
+from agent.page.charts import SIZES, Frame, draw_bar, draw_tracks
 from agent.page.evidence import raw_evidence, visible
-from agent.page.series import Track, Tracks, build_days, build_tracks
+from agent.page.series import Track, Tracks, build_tracks
 from agent.page.sockets import counted
 from agent.page.story import Story
 
@@ -32,7 +32,6 @@ def render(story: Story) -> str:
     incident, clock = story.incident, facts.Clock(story.zone, story.incident.opened_at)
     snapshots = [snapshot for _, snapshot in story.snapshots]
     tracks = build_tracks(incident, snapshots, story.samples)
-    days = build_days(incident, snapshots, story.samples, story.days)
     environment = _environment()
     environment.filters["stamp"] = clock.stamp
     environment.filters["moment"] = clock.moment
@@ -43,9 +42,7 @@ def render(story: Story) -> str:
         headline=headline(incident),
         figures=facts.figures(story, tracks),
         facts=facts.facts(story, clock),
-        charts=_charts(story, tracks, clock, SIZES),
-        days=_charts(story, days, clock, LOW_SIZES) if days else [],
-        day_table=facts.day_table(days, clock) if days else [],
+        charts=_charts(story, tracks, clock),
         penalty=facts.penalty(story),
         changes=list(facts.changes(story, clock)),
         table=facts.table(tracks, clock),
@@ -101,7 +98,7 @@ def _in_order(cause: str, tracks: Tracks) -> tuple[Track, ...]:
     return both[::-1] if cause == "tcp_memory" else both
 
 
-def _charts(story: Story, tracks: Tracks, clock: facts.Clock, sizes: tuple[Size, ...]) -> list[dict[str, object]]:
+def _charts(story: Story, tracks: Tracks, clock: facts.Clock) -> list[dict[str, object]]:
     shown = [track for track in _in_order(story.incident.cause, tracks) if track.points]
     if not shown:
         return []
@@ -110,7 +107,7 @@ def _charts(story: Story, tracks: Tracks, clock: facts.Clock, sizes: tuple[Size,
     frame = Frame(start, end, _moments(story), story.zone)
     said = [facts.caption(track, clock) for track in shown]
     texts = [f"{_TITLES[track.gauge]}. {each}" for track, each in zip(shown, said, strict=True)]
-    drawn = [draw_tracks(list(zip(shown, texts, strict=True)), frame, size) for size in sizes]
+    drawn = [draw_tracks(list(zip(shown, texts, strict=True)), frame, size) for size in SIZES]
     return [
         {"title": _TITLES[track.gauge], "gauge": track.gauge, "caption": each, "drawings": drawings}
         for track, each, drawings in zip(shown, said, zip(*drawn, strict=True), strict=True)

@@ -16,11 +16,8 @@ T = TypeVar("T")
 
 LEAD = timedelta(hours=1)
 TAIL = timedelta(minutes=10)
-DAYS_BEFORE = timedelta(days=14)
 # A sample is due every ten seconds: after this long without one, nobody looked, and nothing is drawn.
 _UNSEEN = timedelta(seconds=95)
-# Of older times an hour leaves a few readings.
-_UNSEEN_HOURS = timedelta(hours=2, minutes=5)
 _PAGE_BYTES = 4096
 BLOCKS = "▁▂▃▄▅▆▇█"
 ASCII = ".:-=+*%#"
@@ -81,27 +78,7 @@ def window(incident: Incident) -> tuple[datetime, datetime]:
 
 def build_tracks(incident: Incident, snapshots: Sequence[Snapshot], samples: Iterable[Sample]) -> Tracks:
     """Put samples and snapshots of the window together; a reboot or a time that nobody looked breaks the line."""
-    return _tracks(incident, snapshots, readings_of(incident, snapshots, samples), _UNSEEN)
-
-
-def days_before(incident: Incident) -> tuple[datetime, datetime]:
-    """Give the days whose peaks are worth comparing with: two weeks before, and up to the end."""
-    return incident.opened_at - DAYS_BEFORE, window(incident)[1]
-
-
-def build_days(
-    incident: Incident, snapshots: Sequence[Snapshot], samples: Iterable[Sample], days: Iterable[Sample]
-) -> Tracks | None:
-    """Put together what the hours of the days before have left; None where that is less than half a day."""
-    start, end = days_before(incident)
-    near = readings_of(incident, snapshots, samples)
-    by_time = {each.at: each for each in (*near, *days) if each.at.tzinfo is not None and start <= each.at <= end}
-    if not by_time or incident.opened_at - min(by_time) < DAYS_BEFORE / 28:
-        return None
-    return _tracks(incident, snapshots, [by_time[at] for at in sorted(by_time)], _UNSEEN_HOURS)
-
-
-def _tracks(incident: Incident, snapshots: Sequence[Snapshot], readings: Sequence[Sample], unseen: timedelta) -> Tracks:
+    readings = readings_of(incident, snapshots, samples)
     pages = [snapshot.page_size_bytes for snapshot in snapshots]
     page = next(filter(None, (*pages, incident.diagnosis.mechanism.page_size_bytes)), _PAGE_BYTES)
     unit = mem_unit_bytes(parse_kernel(incident.kernel), page)
@@ -109,8 +86,8 @@ def _tracks(incident: Incident, snapshots: Sequence[Snapshot], readings: Sequenc
     memory = [None if each.mem is None else Point(each.at, each.mem * unit) for each in readings]
     boots = [each.boot_id for each in readings]
     return Tracks(
-        Track("orphan", _runs(orphans, boots, unseen), _orphan_levels(incident, readings)),
-        Track("mem", _runs(memory, boots, unseen), _memory_levels(incident, readings, page)),
+        Track("orphan", _runs(orphans, boots), _orphan_levels(incident, readings)),
+        Track("mem", _runs(memory, boots), _memory_levels(incident, readings, page)),
         unit,
     )
 
@@ -170,16 +147,14 @@ def _block(value: int | None, height: int, blocks: str) -> str:
     return blocks[min(max(value, 0) * len(blocks) // height, len(blocks) - 1)]
 
 
-def _runs(
-    points: Sequence[Point | None], boots: Sequence[str | None], unseen: timedelta
-) -> tuple[tuple[Point, ...], ...]:
+def _runs(points: Sequence[Point | None], boots: Sequence[str | None]) -> tuple[tuple[Point, ...], ...]:
     runs: list[list[Point]] = []
     last_boot: str | None = None
     for point, boot in zip(points, boots, strict=True):
         if point is None:
             continue
         rebooted = boot is not None and last_boot is not None and boot != last_boot
-        if not runs or rebooted or point.at - runs[-1][-1].at > unseen:
+        if not runs or rebooted or point.at - runs[-1][-1].at > _UNSEEN:
             runs.append([])
         runs[-1].append(point)
         last_boot = boot or last_boot

@@ -12,15 +12,13 @@ class Story(NamedTuple):
     """An incident with its evidence.
 
     ``snapshots`` go by file name, ``notices`` too, each with its receipts by channel. ``samples`` reach from an hour
-    before the incident to ten minutes behind it, as far as history or the incident still has them; ``days`` are what
-    the hours of the two weeks before have left. ``unread`` tells which of the
-    files could not be read. Times are shown in ``zone``; None is the zone of this host.
+    before the incident to ten minutes behind it, as far as history or the incident still has them. ``unread`` tells
+    which of the files could not be read. Times are shown in ``zone``; None is the zone of this host.
     """
 
     incident: Incident
     snapshots: tuple[tuple[str, Snapshot], ...] = ()
     samples: tuple[Sample, ...] = ()
-    days: tuple[Sample, ...] = ()
     notices: tuple[tuple[str, Notice, dict[str, Receipt]], ...] = ()
     unread: tuple[Gap, ...] = ()
     zone: tzinfo | None = None

@@ -70,15 +70,6 @@ class History:
             found += left[name] if name in middle and name in left else self._samples(self.directory / name)
         return tuple(sorted((each for each in found if start <= each.at <= end), key=lambda sample: sample.at))
 
-    def read_remains(self, start: datetime, end: datetime) -> tuple[Sample, ...]:
-        """Read what the hours from ``start`` to ``end`` have left behind, oldest first."""
-        found: list[Sample] = []
-        day = _hour_of(start).replace(hour=0)
-        while day <= end:
-            found += [sample for sample in self._samples(self._day_path(day)) if start <= sample.at <= end]
-            day += timedelta(days=1)
-        return tuple(sorted(found, key=lambda sample: sample.at))
-
     def read_thinned(self, now: datetime) -> tuple[Sample, ...]:
         """Read what the hours have left, and the last ones whole, thinned by age; day by day, in little memory."""
         kept: dict[float, Sample] = {}

@@ -486,18 +486,3 @@ def test_report_takes_its_charts_from_what_is_kept_with_an_old_incident(
 
     assert "4,321 at first" in run("report", "last", "--output", "-").stdout
     assert "orphan" in run("show", "last").stdout
-
-
-def test_show_draws_the_days_before_from_what_the_hours_have_left(
-    run: Run, keep: Keep, store: Store, clock: Callable[[], datetime]
-) -> None:
-    keep()
-    before = run("show", "last").stdout
-    for hours in range(40, 2, -1):
-        store.samples.append(Sample(at=clock.time - timedelta(hours=hours), orphan=1_234, mem=1_000))
-    store.samples.keep_remains(clock.time)
-    after = run("show", "last").stdout
-
-    first = f"{(clock.time - timedelta(hours=40)).astimezone():%Y-%m-%d %H:%M} to "
-    assert first not in before
-    assert first in after

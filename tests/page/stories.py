@@ -60,7 +60,7 @@ def make_story(cause: Kind = "too_many_orphans", **others: Any) -> Story:
     snapshots = (*snapshots[:-1], (snapshots[-1][0], replace(snapshots[-1][1], sockets=make_table())))
     samples = make_samples(cause)
     last = replace(event, at=OPENED + until)
-    judged = diagnose(replace(snapshots[-1][1], sockets=None), (last,), (*make_days(), *samples[:-72]))
+    judged = diagnose(replace(snapshots[-1][1], sockets=None), (last,), samples[:-72])
     gaps = tuple(gap for gap in judged.gaps if gap.what != "holders")
     judged = replace(judged, holders=HOLDERS, gaps=gaps)
     top = max((s for s in map(sample_of, (s for _, s in snapshots))), key=lambda s: s.orphan or 0)
@@ -86,20 +86,7 @@ def make_story(cause: Kind = "too_many_orphans", **others: Any) -> Story:
         notices=("notice-001.json", "notice-002.json"),
     )
     incident = replace(incident, **others)
-    return Story(incident, snapshots, samples, make_days(), tuple(_notices(incident)), zone=timezone.utc)
-
-
-def make_days() -> tuple[Sample, ...]:
-    """Make what the hours of the two weeks before have left: low at night, and every evening a peak that grows."""
-    found = []
-    for hour in range(14 * 24, 1, -1):
-        at = OPENED.replace(minute=0, second=0) - timedelta(hours=hour)
-        peak = 400 + 40 * (14 - hour // 24) + 2400 * max(0.0, sin((at.hour - 13) / 24 * 6.283)) ** 2
-        mem = int(7_900 + peak * 1.55)
-        for minute, share in ((7, 1.0), (41, 0.6)):
-            when = at + timedelta(minutes=minute)
-            found.append(Sample(at=when, boot_id=BOOT, orphan=int(peak * share), mem=int(mem * share)))
-    return tuple(found)
+    return Story(incident, snapshots, samples, tuple(_notices(incident)), zone=timezone.utc)
 
 
 def make_table() -> SocketTable:

@@ -264,12 +264,3 @@ def test_neither_jinja2_nor_pygal_is_loaded_before_a_page_is_asked_for(modules: 
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
     assert done.stdout == "[]\n"
-
-
-def test_the_days_before_are_drawn_and_their_peaks_listed() -> None:
-    page = render(make_story())
-
-    assert "The days before" in page
-    assert "<td>Sat\u00a021\u00a0Nov</td><td>3,359 at 19:07</td>" in page
-    assert 8 == page.count('class="chart ')
-    assert "The days before" not in render(make_story()._replace(days=()))

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from stories import LIMIT, OPENED, TCP_MEM, make_days, make_samples, make_snapshot, make_story
+from stories import LIMIT, OPENED, TCP_MEM, make_samples, make_snapshot, make_story
 
 from agent.core.model import Diagnosis, Incident, Mechanism, Sample
-from agent.page.series import BLOCKS, Level, Point, Track, build_days, build_tracks, count_up, sparkline, thin, window
+from agent.page.series import BLOCKS, Level, Point, Track, build_tracks, count_up, sparkline, thin, window
 
 INCIDENT = make_story().incident
 
@@ -156,27 +156,3 @@ def test_plain_characters_draw_the_same() -> None:
 
     assert ".+#" == drawn
     assert drawn.isascii()
-
-
-def test_the_days_reach_from_two_weeks_before_to_the_end_with_hours_joined_to_a_line() -> None:
-    story = make_story()
-    days = build_days(
-        story.incident, [], story.samples, (*make_days(), Sample(at=OPENED - timedelta(days=15), orphan=9))
-    )
-    assert days
-    points = days.orphans.points
-
-    assert timedelta(days=13) < OPENED - points[0].at <= timedelta(days=14)
-    assert points[-1].at > OPENED
-    assert 1 == len(days.orphans.runs)
-    assert days.orphans.peak
-    assert days.orphans.peak.value == build_tracks(story.incident, [], story.samples).orphans.peak.value
-    assert (
-        LIMIT == build_days(story.incident, [s for _, s in story.snapshots], story.samples, make_days()).orphans.limit
-    )
-
-
-def test_a_few_hours_are_no_days() -> None:
-    story = make_story()
-    assert None is build_days(story.incident, [], story.samples, make_days()[-8:])
-    assert None is build_days(story.incident, [], (), ())

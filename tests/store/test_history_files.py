@@ -3,6 +3,7 @@ import os
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from harness import read_remains
 
 from agent.core.model import Sample, UnitShare
 from agent.core.settings import StoreSettings
@@ -35,7 +36,7 @@ def names(store):
 def test_every_hour_that_is_over_leaves_its_remains_in_the_file_of_its_day(store, clock):
     fill(store, clock, 30)
     store.samples.keep_remains(clock.time)
-    left = store.samples.read_remains(clock.time - timedelta(days=2), clock.time)
+    left = read_remains(store, clock.time - timedelta(days=2), clock.time)
 
     assert ["day-20261121.jsonl", "day-20261122.jsonl"] == [n for n in names(store) if n.startswith("day")]
     # Six samples an hour: the highest and newest, and the lowest.
@@ -60,7 +61,7 @@ def test_what_was_only_in_memory_is_among_the_remains_of_its_hour(store, clock):
     peak = Sample(at=clock.time - timedelta(hours=2), orphan=9_999)
     store.samples.keep_remains(clock.time, [peak])
 
-    assert peak in store.samples.read_remains(clock.time - timedelta(hours=4), clock.time)
+    assert peak in read_remains(store, clock.time - timedelta(hours=4), clock.time)
 
 
 def test_days_outlast_the_hours_and_are_bounded_as_well(store, clock):
@@ -99,10 +100,10 @@ def test_torn_and_foreign_lines_of_a_day_are_passed_over(store, clock):
     fill(store, clock, 2)
     store.samples.keep_remains(clock.time)
     path = store.directory / "history" / "day-20261122.jsonl"
-    whole = store.samples.read_remains(clock.time - timedelta(days=1), clock.time)
+    whole = read_remains(store, clock.time - timedelta(days=1), clock.time)
     path.write_bytes(path.read_bytes() + b'{"at": "2026-11-22T09:00:00"}\n\xff\xfe\n[]\n{"at":"2026-')
 
-    assert whole == store.samples.read_remains(clock.time - timedelta(days=1), clock.time)
+    assert whole == read_remains(store, clock.time - timedelta(days=1), clock.time)
 
 
 def test_a_sample_without_units_takes_no_room_for_them(store, clock):
@@ -165,7 +166,7 @@ def test_an_hour_that_went_on_after_it_was_kept_is_kept_anew_with_its_later_peak
     grow(store, clock, range(20, 60), peak=30)
     store.samples.keep_remains(ahead)
     store.samples.keep_remains(ahead)
-    left = store.samples.read_remains(clock.time.replace(minute=0), ahead)
+    left = read_remains(store, clock.time.replace(minute=0), ahead)
 
     assert 60_000 == max(sample.orphan for sample in left)
     assert 59 == left[-1].at.minute
