@@ -6,12 +6,10 @@ second. The disk is the queue and every wake-up is a hint, so a turn too many or
 
 import contextlib
 import logging
-import signal
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from types import FrameType
 
 from msgspec.structs import replace
 
@@ -24,6 +22,7 @@ from agent.courier import Courier, absent
 from agent.following import Source, describe, local_now, merge, open_source, portions
 from agent.notifiers import ChannelError, build
 from agent.recorder import Decided, Recorder
+from agent.signals import Signals
 from agent.store import Store
 
 log = logging.getLogger("sockmem-agent")
@@ -78,28 +77,25 @@ class Daemon:
         self._couriers: list[Courier] = []
         self._leaving: list[Courier] = []
         self._saved_at = self._pruned_at = self._measured_at = now()
-        self._stopping = self._reload = False
         for name, why in store.broken():
             log.warning("incident directory %s: %s", name, why)
 
     # --- life -------------------------------------------------------------------------------------------------------
 
-    def run(self, reread: Callable[[], Settings | None]) -> None:
-        """Turn until SIGTERM or SIGINT; at SIGHUP take over what ``reread`` returns, unless that is None."""
-        signal.signal(signal.SIGTERM, self._on_stop)
-        signal.signal(signal.SIGINT, self._on_stop)
-        signal.signal(signal.SIGHUP, self._on_reload)
+    def run(self, reread: Callable[[], Settings | None], asked: Signals) -> None:
+        """Turn until asked to stop; when asked to reload take over what ``reread`` returns, unless that is None."""
+        asked.started = True
         self._couriers = self._start_couriers()
         # "now" is the moment of the first start: a crash a second later must not make it a later one.
         self._save_position()
         sdnotify.notify("READY=1")
         log.info("following %s; incidents in %s", describe(self._settings.source), self._store.directory)
         try:
-            while not self._stopping:
+            while not asked.stop:
                 self.turn()
                 self._report()
-                if self._reload:
-                    self._reload = False
+                if asked.reload:
+                    asked.reload = False
                     self._take_over(reread())
                 self._source.wait(min(WAIT_SECONDS, self._recorder.next_due()))
             sdnotify.notify("STOPPING=1")
@@ -283,11 +279,3 @@ class Daemon:
         self._recorder.flush()
         self._save_position()
         return open_source(settings, self._recorder.resume.cursor, self._now)
-
-    def _on_stop(self, signum: int, frame: FrameType | None) -> None:
-        del signum, frame
-        self._stopping = True
-
-    def _on_reload(self, signum: int, frame: FrameType | None) -> None:
-        del signum, frame
-        self._reload = True

@@ -71,6 +71,12 @@ class AgentProcess:
     def start(self) -> None:
         """Start, and return once the service says what it follows."""
         before = self.said().count("following ")
+        self.spawn()
+        wait_for("the agent to follow", lambda: self.said().count("following ") > before or self.ended())
+        assert not self.ended(), self.said()
+
+    def spawn(self) -> None:
+        """Start, and return at once."""
         environ = {**os.environ, "STATE_DIRECTORY": str(self.state), "PYTHONDONTWRITEBYTECODE": "1"}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -79,11 +85,14 @@ class AgentProcess:
                 stderr=log,
                 env=environ,
             )
-        wait_for("the agent to follow", lambda: self.said().count("following ") > before or self.ended())
-        assert not self.ended(), self.said()
 
     def said(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
 
     def ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
@@ -103,6 +112,11 @@ class AgentProcess:
         assert self._process is not None
         if not self.ended():
             self.signal(signal.SIGTERM)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for its end, and return the exit status."""
+        assert self._process is not None
         return self._process.wait(PATIENCE_SECONDS)
 
     def has_open(self, path: Path) -> bool:

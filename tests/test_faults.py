@@ -12,6 +12,7 @@ from agent.core.settings import IncidentSettings, Settings, SourceSettings, Stor
 from agent.courier import Courier
 from agent.daemon import Daemon
 from agent.notifiers.stdout import StdoutNotifier
+from agent.signals import Signals
 from agent.store import Store, StoreError
 
 TEXTS = ["TCP: too many orphaned sockets"] * 4 + ["TCP: out of memory -- consider tuning tcp_mem"] * 3
@@ -44,13 +45,13 @@ def make_daemon(tmp_path, proc_root):
 
 def run(daemon: Daemon) -> None:
     """Turn twice and stop as SIGTERM would."""
-    turns = iter((False, True))
+    turns, asked = iter((False, True)), Signals()
 
     def wait(timeout: float) -> None:
-        daemon._stopping = next(turns)
+        asked.stop = next(turns)
 
     daemon._source.wait = wait
-    daemon.run(lambda: None)
+    daemon.run(lambda: None, asked)
 
 
 class FailingDisk:

@@ -69,6 +69,7 @@ def test_the_service_is_watched_and_a_bad_configuration_not_tried_again() -> Non
         "WatchdogSec": "60",
         "Restart": "on-failure",
         "RestartPreventExitStatus": "78",
+        "RestartForceExitStatus": "SIGHUP",
         "StateDirectory": "sockmem-agent",
         "StateDirectoryMode": "0750",
     }

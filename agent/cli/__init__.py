@@ -7,6 +7,11 @@ import importlib
 import os
 import sys
 
+from agent.signals import asked
+
+if sys.argv[1:2] == ["run"]:  # Here, because the imports below take long enough for a signal to come.
+    asked.listen()
+
 import click
 
 from agent import __version__

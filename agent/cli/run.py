@@ -12,6 +12,7 @@ from agent.config import ConfigError, load, state_directory
 from agent.core.settings import Settings
 from agent.daemon import Daemon
 from agent.notifiers import ChannelError
+from agent.signals import asked
 from agent.sources.choose import choose
 from agent.store import Store, StoreError
 
@@ -74,6 +75,7 @@ def command(path: Path | None, proc_root: Path) -> None:
 
     SIGHUP reads the configuration again. Exit status: 0 stopped, 78 configuration error, 1 anything else.
     """
+    asked.listen()
     set_up_log()
     settings = read_settings(path)
     if settings is None:
@@ -81,7 +83,7 @@ def command(path: Path | None, proc_root: Path) -> None:
     store = Store(state_directory(settings, os.environ, os.geteuid()), settings.store)
     daemon = build(settings, store, proc_root)
     try:
-        daemon.run(lambda: read_settings(path))
+        daemon.run(lambda: read_settings(path), asked)
     except OSError as error:
         log.critical(
             "stopping: %s: %s; what was read and not stored is read again at the next start",
@@ -89,6 +91,8 @@ def command(path: Path | None, proc_root: Path) -> None:
             error.strerror,
         )
         sys.exit(1)
+    finally:
+        asked.ignore()
 
 
 def build(settings: Settings, store: Store, proc_root: Path) -> Daemon:
