@@ -159,6 +159,7 @@ class Daemon:
             with self._trouble(UNSAVED):
                 # Without it a restart reads a little more again; that is no reason to stop watching now.
                 self._recorder.save_position(cursor)
+                log.debug("position saved: generation %d", self._recorder.resume.generation)
 
     def _prune(self, now: datetime) -> None:
         """Apply retention; it needs no space, and spares the incident that holds the newest position."""

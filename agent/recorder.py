@@ -107,6 +107,7 @@ class Recorder:
         self._sampler.remember(sample_of(snapshot))
         leading: list[Decided] = []
         for record, event in decided:
+            log.debug("%s at %s, %d times", event.kind, event.source, event.count)
             self.counted[event.kind] += event.count
             at = (event.at or snapshot.taken_at).astimezone(timezone.utc)
             if self._open and folding.is_another(self._open.incident, at, self.quiet):

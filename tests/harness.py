@@ -68,19 +68,19 @@ class AgentProcess:
         self.store = Store(self.state)
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, *options: str, ready: str = "following ") -> None:
         """Start, and return once the service says what it follows."""
-        before = self.said().count("following ")
-        self.spawn()
-        wait_for("the agent to follow", lambda: self.said().count("following ") > before or self.ended())
+        before = self.said().count(ready)
+        self.spawn(*options)
+        wait_for("the agent to follow", lambda: self.said().count(ready) > before or self.ended())
         assert not self.ended(), self.said()
 
-    def spawn(self) -> None:
+    def spawn(self, *options: str) -> None:
         """Start, and return at once."""
         environ = {**os.environ, "STATE_DIRECTORY": str(self.state), "PYTHONDONTWRITEBYTECODE": "1"}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "agent", "run", "--config", str(self.config)],
+                [sys.executable, "-m", "agent", "run", "--config", str(self.config), *options],
                 stdout=log,
                 stderr=log,
                 env=environ,

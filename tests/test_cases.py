@@ -19,7 +19,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from agent.cli.diagnose import command
+from agent.cli import group
 from agent.core.model import Diagnosis
 
 PAGE = 4096
@@ -76,7 +76,7 @@ def expected_causes(case: dict[str, Any]) -> set[str]:
 
 def diagnose(root: Path, case: dict[str, Any]) -> Diagnosis:
     messages = [part for line in case["log_lines"] for part in ("--message", line)]
-    result = CliRunner().invoke(command, ["--proc-root", str(root), "--json", *messages])
+    result = CliRunner().invoke(group, ["diagnose", "--proc-root", str(root), "--json", *messages])
     assert 0 == result.exit_code, result.output
     return msgspec.json.decode(result.stdout, type=Diagnosis)
 

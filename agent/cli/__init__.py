@@ -15,6 +15,7 @@ if sys.argv[1:2] == ["run"]:  # Here, because the imports below take long enough
 import click
 
 from agent import __version__
+from agent.cli.diagnostics import add_log_level, log_level
 
 COMMANDS = {
     "run": "follow this host's kernel log; snapshot, diagnose, store and notify (the service)",
@@ -42,6 +43,7 @@ class LazyGroup(click.Group):
             return None
         command = importlib.import_module(f"agent.cli.{cmd_name}").command
         assert isinstance(command, click.Command)  # noqa: S101 - a slip of ours, not of the user's
+        add_log_level(command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -55,6 +57,7 @@ class LazyGroup(click.Group):
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Example: sockmem-agent diagnose",
+    params=[log_level("info")],
 )
 @click.version_option(__version__, prog_name="sockmem-agent")
 def group() -> None:

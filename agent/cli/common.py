@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 import msgspec
 
+from agent.cli.diagnostics import log
 from agent.config import ConfigError, load, load_store, state_directory
 from agent.core.settings import Settings
 from agent.core.words import printable
@@ -48,8 +49,8 @@ def fail(status: int, *lines: str) -> NoReturn:
 
 
 def warn(line: str) -> None:
-    """Say something that the reader has to know, beside the output."""
-    click.echo(f"sockmem-agent: {printable(line)}", err=True)
+    """Say something that the reader has to know, beside the output; --log-level error leaves it out."""
+    log.warning("%s", printable(line))
 
 
 def environment() -> Mapping[str, str]:

@@ -24,6 +24,7 @@ from agent.cli.common import (
     print_json,
     warn,
 )
+from agent.cli.diagnostics import log
 from agent.cli.incident_page import Told, deliveries, lasted, print_page, suppressed_text, tell_story, told_text
 from agent.config import SYSTEM_STATE
 from agent.core.incident import events_total
@@ -170,7 +171,7 @@ def prune(config_path: Path | None, *, dry_run: bool, as_json: bool) -> None:
     for incident_id in removed:
         click.echo(incident_id)
     verb = "would be removed" if dry_run else "removed"
-    click.echo(f"{len(removed)} incident{'' if len(removed) == 1 else 's'} {verb} from {store.directory}", err=True)
+    log.info("%d incident%s %s from %s", len(removed), "" if len(removed) == 1 else "s", verb, store.directory)
 
 
 def pack(directory: Path) -> bytes:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from msgspec.structs import replace
 
+from agent.cli.diagnostics import HANDLER
 from agent.config import ConfigError, load, state_directory
 from agent.core.settings import Settings
 from agent.daemon import Daemon
@@ -32,13 +33,10 @@ class JournalFormatter(logging.Formatter):
 
 def set_up_log() -> None:
     """Log to standard error: with priorities where it is the journal, with plain words elsewhere."""
-    handler = logging.StreamHandler(sys.stderr)
     in_journal = "JOURNAL_STREAM" in os.environ
-    handler.setFormatter(
+    HANDLER.setFormatter(
         JournalFormatter("%(message)s") if in_journal else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     )
-    logging.getLogger().addHandler(handler)
-    log.setLevel(logging.INFO)
 
 
 def read_settings(path: Path | None) -> Settings | None:

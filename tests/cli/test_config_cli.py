@@ -82,7 +82,7 @@ def test_show_is_toml_of_what_is_in_effect(run: Run, file: Path) -> None:
 
     shown = msgspec.toml.decode(result.stdout)
     assert result.stdout.startswith(f"# {file}\n")
-    assert {"quiet_seconds": 60, "pressure": True} == shown["incident"]
+    assert {"quiet_seconds": 60, "pressure": True, "claimed": "notify"} == shown["incident"]
     assert "/srv/a" == shown["store"]["directory"]
     assert ["/var/log/messages"] == shown["source"]["paths"]
     assert "https://hooks.slack.com/…" == shown["notify"][0]["url"]

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agent.cli import diagnose as module
-from agent.cli.diagnose import command
+from agent.cli import group
 from agent.core.model import Diagnosis, Event, Incident, Sample, Snapshot
 from agent.probe import take_snapshot
 from agent.store import Store
@@ -60,7 +60,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 
 def run(*args: str) -> Result:
-    return CliRunner().invoke(command, args)
+    return CliRunner().invoke(group, ["diagnose", *args])
 
 
 def decode(result: Result) -> Diagnosis:
@@ -451,7 +451,8 @@ def test_a_message_that_is_no_utf_8_is_no_traceback(tree: Path, head: bytes) -> 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can step down to another user")
 def test_this_host_is_diagnosed_without_root(tmp_path: Path) -> None:
     # Imported before stepping down: the interpreter of the tests may live in root's own home.
-    steps = "import os, agent.cli.diagnose as d; os.setgroups([]); os.setuid(65534); d.command()"
+    imports = "import os, msgspec, agent.cli.diagnose as d; msgspec.toml.decode('')"
+    steps = f"{imports}; os.setgroups([]); os.setuid(65534); d.command()"
     program = [sys.executable, "-c", steps, "--json", "--config", "/dev/null"]
     done = subprocess.run(program, capture_output=True, check=False, timeout=60)
 

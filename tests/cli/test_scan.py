@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from agent.cli import scan_table
-from agent.cli.scan import command
+from agent.cli import group, scan_table
 
 ORPHANS = "Aug 18 08:33:14 jp58 kernel: [85047.045932] TCP: too many orphaned sockets"
 LOG = f"""\
@@ -34,7 +33,7 @@ def log(tmp_path: Path) -> Path:
 
 
 def scan(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+    return CliRunner().invoke(group, ["scan", *map(str, arguments)])
 
 
 def objects(output: str) -> list[dict[str, object]]:

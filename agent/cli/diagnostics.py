@@ -1,0 +1,58 @@
+"""What every command says on standard error, and ``--log-level``, which sets how much.
+
+The option may stand before a command or behind it. It is about this program's own messages: those of the libraries
+below it may quote a URL, which is a secret.
+"""
+
+import contextlib
+import logging
+
+import click
+
+LEVELS = ("debug", "info", "warning", "error")
+log = logging.getLogger("sockmem-agent")
+
+
+class StandardError(logging.Handler):
+    """Write to what standard error is at that moment; that nobody reads it any more must end no service."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one message."""
+        with contextlib.suppress(OSError, ValueError):
+            click.echo(self.format(record), err=True)
+
+
+HANDLER = StandardError()
+HANDLER.setFormatter(logging.Formatter("sockmem-agent: %(message)s"))
+
+
+def set_up(ctx: click.Context, param: click.Parameter, level: str | None) -> None:
+    """Let the messages of this level and above through; None leaves all as it is."""
+    del ctx, param
+    if level is None:
+        return
+    log.setLevel(level.upper())
+    log.addHandler(HANDLER)
+
+
+def log_level(default: str | None = None) -> click.Option:
+    """Make the option; only that of the program itself has a default."""
+    return click.Option(
+        ["--log-level"],
+        type=click.Choice(LEVELS, case_sensitive=False),
+        default=default,
+        show_default=default is not None,
+        metavar="LEVEL",
+        is_eager=True,
+        expose_value=False,
+        callback=set_up,
+        help="The least severe diagnostics to write to standard error: debug, info, warning or error.",
+    )
+
+
+def add_log_level(command: click.Command) -> None:
+    """Let a command and all below it take the option, too."""
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    for each in (command, *below):
+        if all(parameter.name != "log_level" for parameter in each.params):
+            each.params.append(log_level())
