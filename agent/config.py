@@ -8,7 +8,7 @@ A sample of the text it reads, and of what it says of a mistake::
     /etc/sockmem-agent/config.toml: [incident]: key `quiet_secnds` is not known; did you mean `quiet_seconds`?
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -17,19 +17,12 @@ import msgspec
 import msgspec.toml
 
 from agent.config_channels import read_channels, read_text
-from agent.config_keys import Say, at, check_tables, is_absolute, read_keys, shown
-from agent.core.settings import (
-    ChannelSettings,
-    IncidentSettings,
-    MetricsSettings,
-    Settings,
-    SourceSettings,
-    StoreSettings,
-)
+from agent.config_keys import SECTIONS, at, check_tables, header, read_section
+from agent.core.settings import ChannelSettings, Settings, StdoutSettings, StoreSettings
 
 DEFAULT_PATH = Path("/etc/sockmem-agent/config.toml")
 SYSTEM_STATE = "/var/lib/sockmem-agent"
-DEFAULT_CHANNEL = ChannelSettings(name="stdout", type="stdout")
+DEFAULT_CHANNEL = StdoutSettings(name="stdout")
 
 
 class ConfigError(Exception):
@@ -50,13 +43,10 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
     errors: list[str] = []
     say = at(str(path or DEFAULT_PATH), errors.append)
     check_tables(document, say)
-    settings = Settings(
-        source=_read_source(document, say),
-        store=_read_store(document, say),
-        incident=IncidentSettings(**read_keys(IncidentSettings, document.get("incident"), at("[incident]", say))),
-        metrics=_read_metrics(document, say),
-        notify=read_channels(document.get("notify", []), environ, say),
-    )
+    sections: dict[str, Any] = {
+        name: read_section(struct, document.get(name, {}), at(header(name), say)) for name, struct in SECTIONS.items()
+    }
+    settings = Settings(**sections, notify=read_channels(document.get("notify", []), environ, say))
     if errors:
         raise ConfigError(errors)
     return settings
@@ -65,7 +55,8 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
 def load_store(path: Path | None) -> StoreSettings:
     """Read ``[store]`` alone: what is on disk must stay readable to those who may not read the channels' secrets."""
     errors: list[str] = []
-    store = _read_store(_read_document(path), at(str(path or DEFAULT_PATH), errors.append))
+    say = at(str(path or DEFAULT_PATH), errors.append)
+    store = read_section(StoreSettings, _read_document(path).get("store", {}), at(header("store"), say))
     if errors:
         raise ConfigError(errors)
     return store
@@ -91,8 +82,10 @@ def masked(settings: Settings) -> dict[str, Any]:
     """Turn the settings into plain data that may be shown: of a URL only scheme and host are left."""
     data: dict[str, Any] = msgspec.to_builtins(settings)
     for channel in data["notify"]:
-        channel["url"] = mask_url(channel["url"])
-        channel["urls"] = [mask_url(url) for url in channel["urls"]]
+        if "url" in channel:
+            channel["url"] = mask_url(channel["url"])
+        if "urls" in channel:
+            channel["urls"] = [mask_url(url) for url in channel["urls"]]
     return data
 
 
@@ -122,34 +115,3 @@ def _read_document(path: Path | None) -> dict[str, Any]:
     except RecursionError:
         reason = "is no configuration: lists within lists without end"
     raise ConfigError([f"{where}: {reason}"])
-
-
-def _read_source(document: Mapping[str, Any], say: Say) -> SourceSettings:
-    here = at("[source]", say)
-    values = read_keys(SourceSettings, document.get("source"), here)
-    _check_absolute("directory", [values.get("directory") or "/"], here)
-    _check_absolute("paths", values.get("paths", ()), here)
-    if values.get("paths") == ():
-        here("key `paths` must name at least one log file")
-    return SourceSettings(**values)
-
-
-def _read_store(document: Mapping[str, Any], say: Say) -> StoreSettings:
-    here = at("[store]", say)
-    # Set to "" so that a directory which the file names can be told from the rule of state_directory().
-    values = {"directory": "", **read_keys(StoreSettings, document.get("store"), here)}
-    _check_absolute("directory", [values["directory"] or "/"], here)
-    return StoreSettings(**values)
-
-
-def _read_metrics(document: Mapping[str, Any], say: Say) -> MetricsSettings:
-    here = at("[metrics]", say)
-    values = read_keys(MetricsSettings, document.get("metrics"), here)
-    _check_absolute("textfile", [values.get("textfile") or "/"], here)
-    return MetricsSettings(**values)
-
-
-def _check_absolute(key: str, paths: Iterable[str], say: Say) -> None:
-    for path in paths:
-        if not is_absolute(path):
-            say(f"key `{key}` needs an absolute path, one that begins with /, not {shown(path)}")

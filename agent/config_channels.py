@@ -14,19 +14,16 @@ import binascii
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, cast, get_args
 
-from agent.config_keys import Say, at, is_absolute, read_keys, shown
-from agent.core.settings import ChannelSettings
+from msgspec.inspect import Field, LiteralType
+from msgspec.structs import replace
 
-KEYS_BY_TYPE: dict[str, tuple[str, ...]] = {
-    "slack": ("url", "url_file"),
-    "webhook": ("url", "url_file", "secret_file"),
-    "alertmanager": ("urls",),
-    "stdout": (),
-}
-NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+from agent.config_keys import Say, at, keys_of, read_keys, shown
+from agent.core.settings import NAME, SECRET_PATH_RULE, URL_RULE, BaseChannel, ChannelSettings, UrlChannel, is_url
+
+TYPES: dict[str, type[BaseChannel]] = {struct.__struct_config__.tag: struct for struct in get_args(ChannelSettings)}
+TYPE = Field("type", "type", LiteralType(tuple(TYPES)))
 CREDENTIALS = re.compile(r"\$\{CREDENTIALS_DIRECTORY\}|\$CREDENTIALS_DIRECTORY\b")
 LARGEST_FILE = 1024 * 1024
 
@@ -40,7 +37,7 @@ def read_channels(tables: object, environ: Mapping[str, str], say: Say) -> tuple
     channels = []
     for number, table in enumerate(tables, start=1):
         name = table.get("name")
-        named = isinstance(name, str) and NAME.fullmatch(name) is not None
+        named = isinstance(name, str) and re.fullmatch(NAME, name) is not None
         here = at(f"[[notify]] #{number} ({name})" if named else f"[[notify]] #{number}", say)
         first = places.setdefault(name, number) if named else number
         if first != number:
@@ -48,17 +45,6 @@ def read_channels(tables: object, environ: Mapping[str, str], say: Say) -> tuple
         channel = _read_channel(table, environ, here)
         channels += [channel] if channel else []
     return tuple(channels)
-
-
-def is_url(text: str) -> bool:
-    """Tell whether this is an http or https URL with a host and, if any, a possible port."""
-    if not text.isprintable() or " " in text:
-        return False
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
 
 
 def read_text(path: Path) -> str:
@@ -71,50 +57,38 @@ def read_text(path: Path) -> str:
 
 
 def _read_channel(table: dict[str, Any], environ: Mapping[str, str], say: Say) -> ChannelSettings | None:
-    values = read_keys(ChannelSettings, table, say)
-    for key in ("name", "type"):
-        if key not in table:
-            say(f"key `{key}` is missing")
-    if "name" in values and not NAME.fullmatch(values["name"]):
-        say("key `name` must be 1 to 32 of a-z, 0-9, - and _, beginning with a letter or digit")
-    if "type" in values:
-        _check_what_type_takes(table, values["type"], say)
-    values |= _read_addresses(values, environ, say)
-    return ChannelSettings(**values) if {"name", "type"} <= values.keys() else None
+    kind = table.get("type")
+    struct = TYPES.get(kind) if isinstance(kind, str) else None
+    if struct is None:
+        read_keys({"type": TYPE, **_keys_of_any_type()}, table, say)
+        return None
+    keys = keys_of(struct)
+    values = read_keys(keys, {k: v for k, v in table.items() if k != "type"}, say, unknown=f"is not for type {kind}")
+    if issubclass(struct, UrlChannel) and bool(table.get("url")) == bool(table.get("url_file")):
+        say(f"type {kind} needs exactly one of `url` and `url_file`")
+    values |= _read_files(values, environ, say)
+    complete = all(key in values for key, field in keys.items() if field.required)
+    return cast("ChannelSettings", struct(**values)) if complete else None
 
 
-def _read_addresses(values: Mapping[str, Any], environ: Mapping[str, str], say: Say) -> dict[str, str]:
-    """Check the URLs and read the files of secrets; what comes back replaces what stood in the table."""
+def _keys_of_any_type() -> dict[str, Field]:
+    """Give the keys of all types, to check a table of unknown type against; only what all need is missed."""
+    common = keys_of(BaseChannel)
+    every = {name: replace(key, required=False) for struct in TYPES.values() for name, key in keys_of(struct).items()}
+    return every | common
+
+
+def _read_files(values: Mapping[str, Any], environ: Mapping[str, str], say: Say) -> dict[str, str]:
+    """Read the files of secrets; what comes back replaces what stood in the table."""
     found = {}
-    if values.get("url"):
-        _check_url("key `url`", values["url"], say)
-    for number, url in enumerate(values.get("urls", ()), start=1):
-        _check_url(f"key `urls`, entry {number},", url, say)
     if values.get("url_file"):
         found["url_file"], found["url"] = _read_secret("url_file", values["url_file"], environ, say)
-        if found["url"]:
-            _check_url("key `url_file`: its file", found["url"], say)
+        if found["url"] and not is_url(found["url"]):
+            say(f"key `url_file`: its file {URL_RULE} (not quoted here: it may be a secret)")
     if values.get("secret_file"):
         found["secret_file"], secret = _read_secret("secret_file", values["secret_file"], environ, say)
         _check_signing_secret(secret, say)
     return found
-
-
-def _check_what_type_takes(table: Mapping[str, Any], kind: str, say: Say) -> None:
-    """Check that a channel has what its type needs and nothing that its type would ignore."""
-    wanted = KEYS_BY_TYPE[kind]
-    for key in ("url", "url_file", "urls", "secret_file"):
-        if table.get(key) and key not in wanted:
-            say(f"key `{key}` is not for type {kind}; it takes {', '.join(wanted) or 'none of these'}")
-    if "url" in wanted and bool(table.get("url")) == bool(table.get("url_file")):
-        say(f"type {kind} needs exactly one of `url` and `url_file`")
-    if "urls" in wanted and not table.get("urls"):
-        say(f'type {kind} needs `urls`, a list such as ["http://alertmanager.example:9093"]')
-
-
-def _check_url(what: str, url: str, say: Say) -> None:
-    if not is_url(url):
-        say(f"{what} must hold http:// or https:// and a host (what it holds is a secret, so not quoted here)")
 
 
 def _read_secret(key: str, value: str, environ: Mapping[str, str], say: Say) -> tuple[str, str]:
@@ -127,9 +101,8 @@ def _read_secret(key: str, value: str, environ: Mapping[str, str], say: Say) -> 
         )
         return "", ""
     path = CREDENTIALS.sub(lambda _: directory, value)
-    if not is_absolute(path):
-        # Not quoted: it may be the secret itself, put where the path of its file belongs.
-        say(f"key `{key}` needs the absolute path of a file, one that begins with /")
+    if not path.startswith("/"):
+        say(f"key `{key}` {SECRET_PATH_RULE}")
         return "", ""
     return path, _read_line(key, path, say)
 
@@ -158,4 +131,4 @@ def _check_signing_secret(secret: str, say: Say) -> None:
     except (binascii.Error, ValueError):
         good = False
     if not good:
-        say("key `secret_file`: its file must hold whsec_ and then base64 (a secret, so not quoted here)")
+        say("key `secret_file`: its file must hold whsec_ and then base64 (not quoted here: it is a secret)")

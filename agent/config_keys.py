@@ -3,38 +3,41 @@
 An error is a line such as::
 
     [incident]: key `quiet_secnds` is not known; did you mean `quiet_seconds`?
-    [incident]: key `quiet_seconds` must be 1 to 86400 seconds, not 0
+    [incident]: key `quiet_seconds` must be a whole number, 1 to 86400 seconds, not 0
 """
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, get_args, get_origin
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar, cast, get_args
 
 import msgspec
+from msgspec.inspect import (
+    BoolType,
+    Field,
+    IntType,
+    LiteralType,
+    Metadata,
+    StrType,
+    StructType,
+    Type,
+    VarTupleType,
+    type_info,
+)
 
-from agent.core.settings import ChannelSettings, IncidentSettings, MetricsSettings, SourceSettings, StoreSettings
+from agent.core.settings import ChannelSettings, Settings, Table
 from agent.core.words import printable
 
-TABLES: dict[str, type[msgspec.Struct]] = {
-    "source": SourceSettings,
-    "store": StoreSettings,
-    "incident": IncidentSettings,
-    "metrics": MetricsSettings,
-    "notify": ChannelSettings,
+SECTIONS: dict[str, type[Table]] = {
+    field.name: field.type for field in msgspec.structs.fields(Settings) if field.name != "notify"
 }
-RANGES = {
-    "quiet_seconds": (1, 86_400, "seconds"),
-    "keep_days": (1, 36_500, "days"),
-    "keep_count": (1, 1_000_000, "incidents"),
-    "keep_bytes": (1, 2**62, "bytes"),
-    "min_free_bytes": (0, 2**62, "bytes"),
-    "give_up_after": (60, 31_536_000, "seconds"),
-}
+TABLES = (*SECTIONS, "notify")
 LONGEST_QUOTE = 200
 WORD = re.compile(r"[A-Za-z0-9_-]{0,20}")
 
 Say = Callable[[str], None]
+Keys = Mapping[str, Field]
+AnyTable = TypeVar("AnyTable", bound=Table)
 
 
 def at(place: str, say: Say) -> Say:
@@ -42,41 +45,51 @@ def at(place: str, say: Say) -> Say:
     return lambda text: say(f"{place}: {text}")
 
 
+def header(name: str) -> str:
+    """Write a table's name as it stands in the file."""
+    return "[[notify]]" if name == "notify" else f"[{name}]"
+
+
 def check_tables(document: Mapping[str, Any], say: Say) -> None:
     """Find what stands at the top of the file and is no table of ours."""
     for key, value in document.items():
-        home = next((name for name, struct in TABLES.items() if key in struct.__struct_fields__), None)
         if key in TABLES:
             continue
+        home = next((name for name in TABLES if key in _every_key(name)), None)
         if home and not isinstance(value, dict):
-            say(f"key `{key}` stands outside its table; it belongs below {_header(home)}")
+            say(f"key `{key}` stands outside its table; it belongs below {header(home)}")
         elif isinstance(value, dict | list):
-            say(f"table {shown(key)} is not known; {_hint(key, TABLES, _header)}")
+            say(f"table {shown(key)} is not known; {_hint(key, TABLES, header)}")
         else:
-            say(f"key {shown(key)} is not known; only tables stand here: {', '.join(map(_header, TABLES))}")
+            say(f"key {shown(key)} is not known; only tables stand here: {', '.join(map(header, TABLES))}")
 
 
-def read_keys(struct: type[msgspec.Struct], table: object, say: Say) -> dict[str, Any]:
-    """Check the keys of one table one by one; what is returned is right by type and range."""
-    if table is None:
-        return {}
+def keys_of(struct: type[Table]) -> dict[str, Field]:
+    """Give the keys that a table may have, in their order."""
+    return {field.name: field for field in cast("StructType", type_info(struct)).fields}
+
+
+def read_section(struct: type[AnyTable], table: object, say: Say) -> AnyTable:
+    """Read a table that stands once in the file; a key that is wrong is said, and has its default."""
     if not isinstance(table, dict):
         say("must be a table, written once, in single brackets, with its keys below")
-        return {}
-    types = {field.name: field.type for field in msgspec.structs.fields(struct)}
+        return struct()
+    return struct(**read_keys(keys_of(struct), table, say))
+
+
+def read_keys(keys: Keys, table: Mapping[str, Any], say: Say, unknown: str = "is not known") -> dict[str, Any]:
+    """Check the keys of one table one by one; what is returned is right by type, range and pattern."""
     values = {}
     for key, value in table.items():
-        error = _key_error(key, value, types)
-        if error:
-            say(f"key {shown(key)} {error}")
-        else:
-            values[key] = msgspec.convert(value, types[key])
+        faults = list(_faults(value, keys[key].type)) if key in keys else [f" {unknown}; {_hint(key, keys, shown)}"]
+        for fault in faults:
+            say(f"key {shown(key)}{fault}")
+        if not faults:
+            values[key] = tuple(value) if isinstance(value, list) else value
+    for key, field in keys.items():
+        if field.required and key not in table:
+            say(f"key `{key}` is missing; it {_rule(field.type, {})}")
     return values
-
-
-def is_absolute(path: str) -> bool:
-    """Tell whether this can be the path of a file, wherever the service was started."""
-    return path.startswith("/") and "\0" not in path
 
 
 def shown(text: str) -> str:
@@ -84,46 +97,69 @@ def shown(text: str) -> str:
     return f"`{printable(text, LONGEST_QUOTE)}`"
 
 
-def _key_error(key: str, value: object, types: Mapping[str, Any]) -> str | None:
-    """Say what is wrong with a key, None when it is right; a free text is never quoted, it may be a secret."""
-    if key not in types:
-        return f"is not known; {_hint(key, types, shown)}"
-    try:
-        checked = msgspec.convert(value, types[key])
-    except msgspec.ValidationError:
-        return f"must be {_allowed(key, types[key])}, not {_described(value, types[key])}"
-    if key in RANGES:
-        low, high, unit = RANGES[key]
-        if not low <= checked <= high:
-            return f"must be {low} to {high} {unit}, not {checked}"
-    return None
+def _faults(value: object, kind: Type, extra: Mapping[str, Any] | None = None) -> Iterator[str]:
+    """Say what is wrong with a value, to follow its key: `` must be ...``, or ``, entry 2, must be ...``."""
+    extra = extra or {}
+    if isinstance(kind, Metadata):
+        yield from _faults(value, kind.type, kind.extra)
+    elif not _fits(value, kind, extra):
+        yield f" {_rule(kind, extra)}{_instead(value, kind, extra)}"
+    elif isinstance(kind, VarTupleType) and isinstance(value, list):
+        for number, entry in enumerate(value, start=1):
+            yield from (f", entry {number},{fault}" for fault in _faults(entry, kind.item_type))
 
 
-def _allowed(key: str, kind: object) -> str:
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(f'"{value}"' for value in get_args(kind))
-    if kind is int:
-        low, high, unit = RANGES[key]
-        return f"a whole number, {low} to {high} {unit}"
-    return "a text in quotes" if kind is str else 'a list of texts, such as ["…", "…"]'
+def _fits(value: object, kind: Type, extra: Mapping[str, Any]) -> bool:
+    """Judge as msgspec.convert would, but for a pattern: there a line break behind its ``$`` is none of the text."""
+    if isinstance(kind, LiteralType):
+        return isinstance(value, str) and value in kind.values
+    if isinstance(kind, BoolType):
+        return isinstance(value, bool)
+    if isinstance(kind, IntType):
+        low, high = kind.ge or 0, kind.le or 0
+        return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    if isinstance(kind, StrType):
+        test = extra.get("test") or (lambda _: True)
+        return isinstance(value, str) and bool(re.fullmatch(kind.pattern or "(?s:.*)", value)) and test(value)
+    shortest = kind.min_length or 0 if isinstance(kind, VarTupleType) else 0
+    return isinstance(value, list) and len(value) >= shortest and all(isinstance(entry, str) for entry in value)
 
 
-def _described(value: object, kind: object) -> str:
+def _rule(kind: Type, extra: Mapping[str, Any]) -> str:
+    """Say what is allowed."""
+    if isinstance(kind, Metadata):
+        return _rule(kind.type, kind.extra or {})
+    if isinstance(kind, LiteralType):
+        return "must be one of " + ", ".join(f'"{value}"' for value in kind.values)
+    if isinstance(kind, BoolType):
+        return "must be true or false"
+    if isinstance(kind, IntType):
+        return f"must be a whole number, {kind.ge} to {kind.le} {extra['unit']}"
+    if isinstance(kind, StrType):
+        return str(extra.get("rule", "must be a text in quotes"))
+    return 'must be a list of texts, such as ["…", "…"]'
+
+
+def _instead(value: object, kind: Type, extra: Mapping[str, Any]) -> str:
+    """Say what stands there; a free text is never quoted, it may be a secret in the wrong key."""
+    if isinstance(value, str) and isinstance(kind, StrType):
+        return f", not {shown(value)}" if extra.get("public") else " (not quoted here: it may be a secret)"
     if isinstance(value, str):
-        # A URL that landed in the wrong key is still a secret.
-        return f'"{value}"' if get_origin(kind) is Literal and WORD.fullmatch(value) else "a text"
+        return f', not "{value}"' if isinstance(kind, LiteralType) and WORD.fullmatch(value) else ", not a text"
     if isinstance(value, bool | int | float):
-        return str(value).lower()[:40]
+        return f", not {str(value).lower()[:40]}"
     if isinstance(value, list):
-        return "a list" if all(isinstance(item, str) for item in value) else "a list with other things in it"
-    return "a table" if isinstance(value, dict) else "a date or time"
+        others = any(not isinstance(entry, str) for entry in value)
+        return ", not a list with other things in it" if others else ", not a list" if value else ", not an empty list"
+    return ", not a table" if isinstance(value, dict) else ", not a date or time"
+
+
+def _every_key(name: str) -> tuple[str, ...]:
+    structs = get_args(ChannelSettings) if name == "notify" else (SECTIONS[name],)
+    return tuple(key for struct in structs for key in struct.__struct_fields__)
 
 
 def _hint(key: str, known: Iterable[str], show: Callable[[str], str]) -> str:
     names = list(known)
     close = difflib.get_close_matches(key, names, n=1)
     return f"did you mean {show(close[0])}?" if close else f"known are {', '.join(map(show, names))}"
-
-
-def _header(name: str) -> str:
-    return "[[notify]]" if name == "notify" else f"[{name}]"

@@ -12,7 +12,7 @@ from pytest_httpserver import HTTPServer
 from agent import daemon as daemon_module
 from agent.core.delivery import Delivery
 from agent.core.model import Notice
-from agent.core.settings import ChannelSettings, IncidentSettings, Settings, SourceSettings
+from agent.core.settings import IncidentSettings, Settings, SourceSettings, WebhookSettings
 from agent.daemon import Daemon
 from agent.notifiers import Notifier, build
 from agent.store import Store
@@ -64,11 +64,11 @@ def make_daemon(
     settings = Settings(
         source=SourceSettings(kind="file", paths=(str(log_file),)),
         incident=IncidentSettings(pressure=False),
-        notify=tuple(ChannelSettings(name=name, type="webhook", url=hook) for name in ("broken", "good")),
+        notify=tuple(WebhookSettings(name=name, url=hook) for name in ("broken", "good")),
     )
 
     def make(surprise: type[BaseException]) -> tuple[Daemon, Store]:
-        def make_notifier(channel: ChannelSettings) -> Notifier:
+        def make_notifier(channel: WebhookSettings) -> Notifier:
             return Broken(surprise) if channel.name == "broken" else build(channel)
 
         monkeypatch.setattr(daemon_module, "build", make_notifier)

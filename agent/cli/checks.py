@@ -201,7 +201,7 @@ def check_clock(now: datetime | None = None) -> Check:
 def check_channel(channel: ChannelSettings) -> Check:
     """Check one channel, whose settings have been found well-formed: a secret should not travel in the clear."""
     name = f"channel {channel.name}"
-    urls = [url for url in (channel.url, *channel.urls) if url]
+    urls = channel.addresses
     shown = " ".join([channel.type, *map(mask_url, urls)])
     clear = [url for url in urls if urlsplit(url).scheme == "http" and not _is_near(urlsplit(url).hostname or "")]
     if clear and channel.type != "alertmanager":

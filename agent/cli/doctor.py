@@ -23,7 +23,7 @@ from agent.cli.checks import (
 from agent.cli.common import EX_FAILED, config_option, console, environment, json_option, print_json
 from agent.cli.reach import UNIT, Rights, check_reach, read_rights
 from agent.config import DEFAULT_PATH, SYSTEM_STATE, ConfigError, channels, load, state_directory
-from agent.core.settings import Settings
+from agent.core.settings import Settings, UrlChannel
 from agent.core.words import printable
 from agent.sources.choose import choose
 
@@ -73,7 +73,7 @@ def check_configuration(path: Path | None) -> tuple[Settings, list[Check]]:
         return DEFAULTS, [Check(name, "fail", line, MEND) for line in error.errors]
     if path is None and not where.exists():
         return settings, [Check(name, "ok", f"{where} is not there: the built-in defaults apply")]
-    inline = [channel.name for channel in settings.notify if channel.url and not channel.url_file]
+    inline = [channel.name for channel in settings.notify if isinstance(channel, UrlChannel) and not channel.url_file]
     if inline and where.stat().st_mode & stat.S_IROTH:
         detail = f"{where}: everybody can read the URL of {', '.join(inline)}, which is a secret"
         return settings, [Check(name, "warn", detail, f"chmod o-r {where}, or use url_file")]

@@ -1,70 +1,165 @@
-"""The typed configuration: what config.toml says once it is checked. Reading it is agent.config's work."""
+"""The typed configuration: one struct a table of config.toml, and one a type of channel.
 
-from typing import Literal
+The types say what is allowed. agent.config_keys checks a file against them, and docs/schemas/config.json is made from
+them (packaging/schemas.py), so a pattern is written for Python's and ECMAScript's regular expressions alike. ``extra``
+holds what JSON Schema has no word for: the ``unit`` of a number; of a text the ``rule`` that it broke, as people are
+told, whether it may be quoted then (``public``: it cannot be a secret), and a ``test`` for what no pattern can say.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
+from msgspec import Meta
 
 SourceKind = Literal["auto", "journal", "file", "kmsg"]
-ChannelType = Literal["slack", "webhook", "alertmanager", "stdout"]
 Claimed = Literal["notify", "record"]
 
+NAME = r"^[a-z0-9][a-z0-9_-]{0,31}$"
+PATH_RULE = "needs an absolute path, one that begins with /"
+SECRET_PATH_RULE = "needs the absolute path of a file, one that begins with /"  # noqa: S105 - a rule, not a secret
+URL_RULE = "must hold http:// or https:// and a host"
 
-class SourceSettings(msgspec.Struct, frozen=True, kw_only=True):
+
+def is_url(text: str) -> bool:
+    """Tell whether this is an http or https URL with a host and, if any, a possible port."""
+    if not text.isprintable() or " " in text:
+        return False
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _number(low: int, high: int, unit: str) -> Meta:
+    return Meta(ge=low, le=high, extra={"unit": unit})
+
+
+def _text(pattern: str, rule: str, *, public: bool = False, test: Callable[[str], bool] | None = None) -> Meta:
+    return Meta(pattern=pattern, extra={"rule": rule, "public": public, "test": test})
+
+
+# TOML can write a NUL byte into a text; no path has one. "" stands for "not set".
+AbsolutePath = Annotated[str, _text(r"^/[^\u0000]*$", PATH_RULE, public=True)]
+AbsolutePathOrNone = Annotated[str, _text(r"^(/[^\u0000]*)?$", PATH_RULE, public=True)]
+SecretPathOrNone = Annotated[
+    str,
+    _text(r"^((/|\$CREDENTIALS_DIRECTORY\b|\$\{CREDENTIALS_DIRECTORY\})[^\u0000]*)?$", SECRET_PATH_RULE),
+]
+Url = Annotated[str, _text(r"^[Hh][Tt][Tt][Pp][Ss]?://[^ ]+$", URL_RULE, test=is_url)]
+UrlOrNone = Annotated[
+    str, _text(r"^([Hh][Tt][Tt][Pp][Ss]?://[^ ]+)?$", URL_RULE, test=lambda url: not url or is_url(url))
+]
+ChannelName = Annotated[str, _text(NAME, "must be 1 to 32 of a-z, 0-9, - and _, beginning with a letter or digit")]
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file: a key that is not in it is a mistake."""
+
+
+class SourceSettings(Table, frozen=True, kw_only=True):
     """``[source]``: what is followed, and from where when there is no cursor yet."""
 
     kind: SourceKind = "auto"
-    paths: tuple[str, ...] = ("/var/log/messages",)
-    directory: str = ""
+    paths: Annotated[tuple[AbsolutePath, ...], Meta(min_length=1)] = ("/var/log/messages",)
+    directory: AbsolutePathOrNone = ""
     start: Literal["now", "beginning"] = "now"
 
 
-class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+class StoreSettings(Table, frozen=True, kw_only=True):
     """``[store]``: where incidents live and how many are kept; an open incident is never pruned.
 
     ``directory`` is "" unless the file sets it: then agent.config.state_directory decides.
     """
 
-    directory: str = ""
-    keep_days: int = 365
-    keep_count: int = 1000
-    keep_bytes: int = 512 * 1024 * 1024
-    min_free_bytes: int = 64 * 1024 * 1024
+    directory: AbsolutePathOrNone = ""
+    keep_days: Annotated[int, _number(1, 36_500, "days")] = 365
+    keep_count: Annotated[int, _number(1, 1_000_000, "incidents")] = 1000
+    keep_bytes: Annotated[int, _number(1, 2**62, "bytes")] = 512 * 1024 * 1024
+    min_free_bytes: Annotated[int, _number(0, 2**62, "bytes")] = 64 * 1024 * 1024
 
 
-class IncidentSettings(msgspec.Struct, frozen=True, kw_only=True):
+class IncidentSettings(Table, frozen=True, kw_only=True):
     """``[incident]``: when one ends, and whether the gauges, or lines that any local user can forge, notify anybody."""
 
-    quiet_seconds: int = 300
+    quiet_seconds: Annotated[int, _number(1, 86_400, "seconds")] = 300
     pressure: bool = True
     claimed: Claimed = "notify"
 
 
-class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):
+class MetricsSettings(Table, frozen=True, kw_only=True):
     """``[metrics]``: where a text file for Prometheus is written; "" is nowhere."""
 
-    textfile: str = ""
+    textfile: AbsolutePathOrNone = ""
 
 
-class ChannelSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """One ``[[notify]]`` table. ``url`` is resolved: read from ``url_file`` where that was given. A secret.
+class BaseChannel(Table, frozen=True, kw_only=True, tag_field="type"):
+    """What every ``[[notify]]`` table has."""
 
-    ``give_up_after`` is in seconds.
-    """
+    name: ChannelName
+    give_up_after: Annotated[int, _number(60, 31_536_000, "seconds")] = 86_400
 
-    name: str
-    type: ChannelType
-    url: str = ""
-    url_file: str = ""
-    urls: tuple[str, ...] = ()
-    secret_file: str = ""
-    give_up_after: int = 86_400
+    @property
+    def type(self) -> str:
+        """Say what the file calls this type of channel."""
+        return str(self.__struct_config__.tag)
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Give the URLs that are posted to; they are secrets."""
+        return ()
 
     def __repr__(self) -> str:
         """Show what is no secret: a traceback or a log line may show this."""
-        return f"ChannelSettings(name={self.name!r}, type={self.type!r})"
+        return f"{type(self).__name__}(name={self.name!r})"
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class UrlChannel(BaseChannel, frozen=True, kw_only=True):
+    """A channel with one address: the file has exactly one of the two keys.
+
+    Once it is loaded ``url`` is set either way: what ``url_file`` names was read into it.
+    """
+
+    url: UrlOrNone = ""
+    url_file: SecretPathOrNone = ""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Give the one URL."""
+        return (self.url,)
+
+
+class SlackSettings(UrlChannel, frozen=True, kw_only=True, tag="slack"):
+    """Slack, an incoming webhook."""
+
+
+class WebhookSettings(UrlChannel, frozen=True, kw_only=True, tag="webhook"):
+    """Any HTTP receiver; with a secret the body is signed."""
+
+    secret_file: SecretPathOrNone = ""
+
+
+class AlertmanagerSettings(BaseChannel, frozen=True, kw_only=True, tag="alertmanager"):
+    """Every instance of a Prometheus Alertmanager cluster."""
+
+    urls: Annotated[tuple[Url, ...], Meta(min_length=1)]
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Give the URL of each instance."""
+        return self.urls
+
+
+class StdoutSettings(BaseChannel, frozen=True, kw_only=True, tag="stdout"):
+    """Standard output."""
+
+
+ChannelSettings = SlackSettings | WebhookSettings | AlertmanagerSettings | StdoutSettings
+
+
+class Settings(Table, frozen=True, kw_only=True):
     """The whole configuration."""
 
     source: SourceSettings = SourceSettings()

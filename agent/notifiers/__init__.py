@@ -8,7 +8,13 @@ from typing import Protocol
 
 from agent.core.delivery import Delivery
 from agent.core.model import Notice
-from agent.core.settings import ChannelSettings
+from agent.core.settings import (
+    AlertmanagerSettings,
+    ChannelSettings,
+    SlackSettings,
+    StdoutSettings,
+    WebhookSettings,
+)
 
 
 class ChannelError(Exception):
@@ -31,21 +37,21 @@ def build(settings: ChannelSettings) -> Notifier:
     Raises ChannelError when the address or the signing secret cannot be used.
     """
     # ruff: noqa: PLC0415 - lazy on purpose, see the top
-    match settings.type:
-        case "slack":
+    match settings:
+        case SlackSettings():
             from agent.notifiers.slack import SlackNotifier
 
             return SlackNotifier(settings.name, settings.url)
-        case "webhook":
+        case WebhookSettings():
             from agent.notifiers.webhook import WebhookNotifier, read_secret
 
             secret = read_secret(settings.name, Path(settings.secret_file)) if settings.secret_file else None
             return WebhookNotifier(settings.name, settings.url, secret)
-        case "alertmanager":
+        case AlertmanagerSettings():
             from agent.notifiers.alertmanager import AlertmanagerNotifier
 
             return AlertmanagerNotifier(settings.name, settings.urls)
-        case "stdout":
+        case StdoutSettings():
             from agent.notifiers.stdout import StdoutNotifier
 
             return StdoutNotifier(settings.name)

@@ -16,7 +16,15 @@ from agent.cli.checks import (
     check_source,
     check_state,
 )
-from agent.core.settings import ChannelSettings, SourceSettings, StoreSettings
+from agent.core.settings import (
+    AlertmanagerSettings,
+    ChannelSettings,
+    SlackSettings,
+    SourceSettings,
+    StdoutSettings,
+    StoreSettings,
+    WebhookSettings,
+)
 
 NOW = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 AUTO = SourceSettings()
@@ -246,11 +254,11 @@ def test_a_clock_that_was_never_set_fails() -> None:
 @pytest.mark.parametrize(
     ("channel", "expected"),
     [
-        (ChannelSettings(name="a", type="slack", url="https://hooks.slack.com/verysecret"), "ok"),
-        (ChannelSettings(name="a", type="webhook", url="http://example.org/verysecret"), "warn"),
-        (ChannelSettings(name="a", type="webhook", url="http://127.0.0.1:80/verysecret"), "ok"),
-        (ChannelSettings(name="a", type="alertmanager", urls=("http://am:9093/verysecret",)), "ok"),
-        (ChannelSettings(name="a", type="stdout"), "ok"),
+        (SlackSettings(name="a", url="https://hooks.slack.com/verysecret"), "ok"),
+        (WebhookSettings(name="a", url="http://example.org/verysecret"), "warn"),
+        (WebhookSettings(name="a", url="http://127.0.0.1:80/verysecret"), "ok"),
+        (AlertmanagerSettings(name="a", urls=("http://am:9093/verysecret",)), "ok"),
+        (StdoutSettings(name="a"), "ok"),
     ],
 )
 def test_a_secret_that_would_travel_in_the_clear_warns_and_is_not_shown(

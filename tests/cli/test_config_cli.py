@@ -123,7 +123,9 @@ def test_show_of_a_bad_file_is_78(run: Run, tmp_path: Path) -> None:
     result = run("show", "--config", str(path), "--json")
 
     assert (78, "") == (result.exit_code, result.stdout)
-    assert result.stderr == f"{path}: [incident]: key `quiet_seconds` must be 1 to 86400 seconds, not 0\n"
+    assert (
+        result.stderr == f"{path}: [incident]: key `quiet_seconds` must be a whole number, 1 to 86400 seconds, not 0\n"
+    )
 
 
 def test_the_services_credentials_are_used_where_they_can_be_read(

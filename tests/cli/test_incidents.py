@@ -438,7 +438,7 @@ def test_a_bad_store_table_is_78_and_another_tables_mistake_is_not_ours(tmp_path
     result = CliRunner().invoke(group, ["incidents", "list", "--config", str(config)])
 
     assert result.exit_code == 78
-    assert result.stderr == f"{config}: [store]: key `keep_days` must be 1 to 36500 days, not 0\n"
+    assert result.stderr == f"{config}: [store]: key `keep_days` must be a whole number, 1 to 36500 days, not 0\n"
 
     config.write_text(f'[store]\ndirectory = "{store.directory}"\n[[notify]]\nname = "x"\n')
     result = CliRunner().invoke(group, ["incidents", "list", "--config", str(config)], env={"STATE_DIRECTORY": None})

@@ -19,8 +19,6 @@ from agent.core.delivery import Receipt
 from agent.store import Pending, Store
 
 ROOT = Path(__file__).parent.parent.parent
-# Configuration is read by the main thread alone, at the start and at SIGHUP.
-READ_BY_THE_MAIN_THREAD = {"agent/config_keys.py"}
 
 THREADS = """
 import pathlib, sys, threading
@@ -68,8 +66,7 @@ def types_met_late(path: Path) -> list[str]:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "agent").rglob("*.py")), ids=lambda path: path.stem)
 def test_no_type_is_met_for_the_first_time_in_a_thread(path: Path) -> None:
-    if str(path.relative_to(ROOT)) not in READ_BY_THE_MAIN_THREAD:
-        assert [] == types_met_late(path)
+    assert [] == types_met_late(path)
 
 
 def test_threads_that_decode_at_once_for_the_first_time_do_not_crash(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from pytest_httpserver import HTTPServer
 
 from agent.core.delivery import Delivered, Rejected, Retry
 from agent.core.model import Notice, NoticeType, Pressure
-from agent.core.settings import ChannelSettings
+from agent.core.settings import AlertmanagerSettings
 from agent.notifiers import ChannelError, build
 from agent.notifiers.alertmanager import STAYS_UP, AlertmanagerNotifier, alerts
 
@@ -98,7 +98,7 @@ def test_an_open_incident_stays_up_and_a_resolved_one_has_ended() -> None:
 def test_an_open_incident_stays_up_however_soon_its_notices_are_given_up(httpserver: HTTPServer) -> None:
     httpserver.expect_request("/api/v2/alerts", method="POST").respond_with_data("")
     urls = (httpserver.url_for("/"),)
-    settings = ChannelSettings(name="am", type="alertmanager", urls=urls, give_up_after=300)
+    settings = AlertmanagerSettings(name="am", urls=urls, give_up_after=300)
 
     build(settings).notify(make_notice())
 

@@ -464,12 +464,12 @@ def test_urllib3_logs_nothing_even_at_debug(httpserver: HTTPServer, caplog: pyte
 def test_a_configuration_without_http_channels_does_not_import_requests() -> None:
     program = """
 import sys
-from agent.core.settings import ChannelSettings
+from agent.core.settings import StdoutSettings, WebhookSettings
 from agent.notifiers import build
 import agent.courier
-build(ChannelSettings(name="out", type="stdout"))
+build(StdoutSettings(name="out"))
 print(sorted({"requests", "urllib3"} & set(sys.modules)))
-build(ChannelSettings(name="hook", type="webhook", url="http://127.0.0.1:9/"))
+build(WebhookSettings(name="hook", url="http://127.0.0.1:9/"))
 print("requests" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
