@@ -20,7 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Collection
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Protocol
 
@@ -28,11 +28,12 @@ from agent.core.delivery import Delivered, Delivery, Outcome, Receipt, Rejected,
 from agent.core.model import Notice
 from agent.core.words import duration_text
 from agent.notifiers import Notifier
-from agent.store import Pending, StoreError
+from agent.store import OWED_AT_MOST, Pending, StoreError
 
 IDLE_SECONDS = 60.0
 RECEIPT_PAUSE_SECONDS = 5.0
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 300.0
+TRIED_AT_LEAST_SECONDS = 3600.0
 SHORTEST_REFUSAL_SECONDS, LONGEST_REFUSAL_SECONDS = 300.0, 3600.0
 SURPRISE_FRAMES = 20  # the innermost ones: of a recursion without end there are a thousand
 ABSENT = "the channel is no longer configured"
@@ -53,11 +54,14 @@ class Outbox(Protocol):
 
 
 class _Tries:
-    """What this process remembers of one notice; times are of the monotonic clock, but for the notice's own ``at``."""
+    """What this process remembers of one notice; times are of the monotonic clock.
 
-    def __init__(self, seen: float, at: datetime) -> None:
+    ``waited``: for how many seconds it had been due when this process first ``seen`` it, by the wall clock.
+    """
+
+    def __init__(self, seen: float, waited: float) -> None:
         self.seen = seen
-        self.at = at
+        self.waited = waited
         self.attempts = 0
         self.tried = float("-inf")
         self.refusals = 0
@@ -68,7 +72,9 @@ class _Tries:
 class Courier:
     """Brings the notices of one channel to their receiver.
 
-    ``give_up_after`` is in seconds since the notice fell due, by the clock ``now`` (aware). ``random`` yields [0, 1).
+    ``give_up_after`` is in seconds since this process saw the notice. The clock ``now`` (aware) may be set at any time,
+    as on a host that boots in 1970 and then gets NTP: it counts across a restart only, and then not before an hour of
+    trying. ``random`` yields [0, 1).
     ``trouble`` is why nothing can be delivered, where that is known before the first attempt.
     """
 
@@ -89,13 +95,14 @@ class Courier:
         self.last_progress = monotonic()
         self._notifier, self._outbox, self._give_up_after = notifier, outbox, give_up_after
         self._monotonic, self._now, self._random, self._log = monotonic, now, random, log
+        self._started = now()
         self._tries: dict[Key, _Tries] = {}
         self._unwritten: dict[Key, tuple[Pending, Receipt]] = {}
         self._resume_at = float("-inf")
         self._failures = 0
         self._was_told_when = False
         self._trouble = trouble
-        self._trouble_since: datetime | None = None
+        self._trouble_since: float | None = None
         self._said: set[str] = set()
         self._status: str | None = None
         self._wake, self._stop = threading.Event(), threading.Event()
@@ -193,7 +200,7 @@ class Courier:
         refused = {
             key: tries
             for key, tries in self._tries.items()
-            if tries.refusals and tries.tried >= news[key[0]] and not self._is_old(tries.at)
+            if tries.refusals and tries.tried >= news[key[0]] and not self._is_old(tries)
         }
         due = [key for key, tries in refused.items() if now >= tries.due]
         first = min(due, key=lambda key: refused[key].tried, default=None)
@@ -263,7 +270,7 @@ class Courier:
         pause = max(at_least, SHORTEST_PAUSE_SECONDS + self._random() * (most - SHORTEST_PAUSE_SECONDS))
         self._resume_at = self._monotonic() + pause
         self._trouble = why
-        self._trouble_since = self._trouble_since or self._now()
+        self._trouble_since = self._monotonic() if self._trouble_since is None else self._trouble_since
         if why not in self._said:
             self._said.add(why)
             self._log.warning("%s: not delivered, will be tried again: %s", self.name, why)
@@ -282,8 +289,8 @@ class Courier:
         """End the trouble when nothing that failed is left; one line says so."""
         if self._trouble_since is None or any(other.why for other in self._tries.values()):
             return
-        lasted = (self._now() - self._trouble_since).total_seconds()
-        self._log.info("%s: delivered again after %s", self.name, duration_text(max(lasted, 0.0)))
+        lasted = self._monotonic() - self._trouble_since
+        self._log.info("%s: delivered again after %s", self.name, duration_text(lasted))
         self._end_trouble()
 
     def _end_trouble(self) -> None:
@@ -292,16 +299,23 @@ class Courier:
 
     def _gave_up(self, pending: Pending) -> bool:
         """Give a notice up when its time has passed, though never without any attempt after a start."""
-        why = self._of(pending).why or self._trouble
-        if why is None or not self._is_old(pending.notice.at):
+        tries = self._of(pending)
+        why = tries.why or self._trouble
+        if why is None or not self._is_old(tries):
             return False
         self.gave_up += 1
         self._log.error("%s: gave up %s of incident %s: %s", self.name, pending.notice.type, pending.incident_id, why)
         self._record(pending, "gave_up", why)
         return True
 
-    def _is_old(self, at: datetime) -> bool:
-        return (self._now() - at).total_seconds() >= self._give_up_after
+    def _is_old(self, tries: _Tries) -> bool:
+        tried = self._monotonic() - tries.seen
+        return tried >= self._give_up_after or (
+            tried >= TRIED_AT_LEAST_SECONDS and tried + tries.waited >= self._give_up_after
+        )
+
+    def _waited(self, at: datetime) -> float:
+        return max(0.0, (self._now() - at).total_seconds()) if at < self._started else 0.0
 
     # --- books ------------------------------------------------------------------------------------------------------
 
@@ -311,10 +325,12 @@ class Courier:
     def _keep_books(self, waiting: list[Pending], later: set[Key]) -> list[Pending]:
         """Take note of what is new and forget what is gone; write the receipts that could not be written before."""
         now = self._monotonic()
-        kept_in_mind = {key: self._tries[key] for key in later}
+        # Of a list that was cut nobody knows what is gone.
+        is_cut = len(waiting) >= OWED_AT_MOST
+        kept_in_mind = dict(self._tries) if is_cut else {key: self._tries[key] for key in later}
         for pending in waiting:
             key = (pending.incident_id, pending.file)
-            kept_in_mind[key] = self._tries.get(key) or _Tries(now, pending.notice.at)
+            kept_in_mind[key] = self._tries.get(key) or _Tries(now, self._waited(pending.notice.at))
         self._tries = kept_in_mind
         self._unwritten = {key: kept for key, kept in self._unwritten.items() if key in self._tries}
         settled = set(self._unwritten)
@@ -354,7 +370,9 @@ class Courier:
         if self._trouble is None or self._trouble_since is None:
             self._status = None
             return
-        since = self._trouble_since.astimezone().strftime("%H:%M")
+        # From the clock as it is now: it may have been set right since.
+        lasted = timedelta(seconds=self._monotonic() - self._trouble_since)
+        since = (self._now() - lasted).astimezone().strftime("%H:%M")
         self._status = f"{self.name}: {len(self._tries)} waiting, {self._trouble} since {since}"
 
 

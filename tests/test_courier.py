@@ -20,16 +20,17 @@ LOG = logging.getLogger("test-courier")
 
 
 class Clock:
-    """One clock for both: monotonic seconds and the time of day."""
+    """Both clocks: monotonic seconds, and the time of day, which can be ``set``."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
+        self.set = timedelta(0)
 
     def monotonic(self) -> float:
         return self.seconds
 
     def now(self) -> datetime:
-        return START + timedelta(seconds=self.seconds - 1000.0)
+        return START + self.set + timedelta(seconds=self.seconds - 1000.0)
 
 
 class Box:
@@ -371,7 +372,7 @@ def test_all_refused_notices_are_given_up_when_their_time_has_passed() -> None:
     world.receiver.otherwise = Rejected(why="HTTP 400")
     for number in range(70):
         world.box.put(f"i{number:03}")
-    world.run(20_200)
+    world.run(21_000)  # The last ones are first seen when those before them were tried.
 
     assert ["gave_up"] * 70 == [receipt.outcome for receipt in world.box.receipts]
     assert [] == world.box.waiting
@@ -432,16 +433,81 @@ def test_after_a_long_night_every_notice_is_tried_before_it_is_given_up() -> Non
     assert ["delivered"] == [receipt.outcome for receipt in world.box.receipts]
 
 
-def test_what_is_too_old_is_given_up_with_a_receiver_that_is_known_to_be_dead() -> None:
-    world = World(give_up_after=3600)
+def test_what_was_old_at_the_start_is_given_up_after_an_hour_of_trying() -> None:
+    world = World(give_up_after=86_400)
     world.receiver.otherwise = Retry(why="connection refused")
     for number in range(20):
         world.box.put(f"i{number:02}", age=100_000)
 
-    world.run(5)
+    world.run(3590)
+    assert [] == world.box.receipts
+    world.run(400)
 
     assert ["gave_up"] * 20 == [receipt.outcome for receipt in world.box.receipts]
-    assert len(world.receiver.calls) < 20
+    assert len(world.receiver.calls) > 10
+
+
+def test_what_waited_before_the_start_counts() -> None:
+    world = World(give_up_after=86_400)
+    world.receiver.otherwise = Retry(why="connection refused")
+    world.box.put("a", age=80_000)
+
+    world.run(6000)
+    assert [] == world.box.receipts
+    world.run(800)
+
+    assert ["gave_up"] == [receipt.outcome for receipt in world.box.receipts]
+
+
+def test_a_clock_that_is_set_forward_by_years_gives_nothing_up() -> None:
+    world = World(give_up_after=86_400)
+    world.receiver.otherwise = Retry(why="Network is unreachable")
+    world.box.put("a")
+    world.run(100)
+    world.clock.set = timedelta(days=365 * 24)
+    world.box.put("b")
+    world.run(80_000)
+    assert [] == world.box.receipts
+    world.receiver.otherwise = Delivered()
+    world.run(400)
+
+    assert ["delivered"] * 2 == [receipt.outcome for receipt in world.box.receipts]
+
+
+def test_by_a_clock_that_was_set_forward_a_notice_is_given_up_when_its_time_has_passed() -> None:
+    world = World(give_up_after=86_400)
+    world.receiver.otherwise = Retry(why="Network is unreachable")
+    world.box.put("a")
+    world.run(100)
+    world.clock.set = timedelta(days=365 * 24)
+    world.run(86_700)
+
+    assert ["gave_up"] == [receipt.outcome for receipt in world.box.receipts]
+
+
+def test_a_refused_notice_outlasts_a_clock_that_is_set_forward() -> None:
+    world = World(give_up_after=86_400)
+    world.receiver.say("a/notice-001", [Rejected(why="HTTP 403")] * 3)
+    world.box.put("a")
+    world.run(10)
+    world.clock.set = timedelta(days=365 * 24)
+    world.run(10_000)
+
+    assert ["delivered"] == [receipt.outcome for receipt in world.box.receipts]
+
+
+def test_the_times_of_a_trouble_are_right_though_the_clock_was_set(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    world.receiver.say("a/notice-001", [Retry(why="HTTP 503", after_seconds=60.0)])
+    world.box.put("a")
+    world.run(10)
+    world.clock.set = timedelta(days=365, hours=5)
+    world.run(40)
+    began = (world.clock.now() - timedelta(seconds=50)).astimezone()
+    assert f"since {began:%H:%M}" in (world.courier.status() or "")
+    world.run(60)
+
+    assert "ops: delivered again after 1 min" == caplog.records[-1].getMessage()
 
 
 def test_a_clock_that_was_set_back_gives_nothing_up() -> None:
