@@ -90,8 +90,7 @@ def copyright_text(site_packages: Path) -> str:
         f"/usr/bin/{PROGRAM} and {libraries}/agent are the work of the {PROGRAM} developers.",
         "",
         f"What else is in {libraries} is the work of others, under their own terms. Debian has the",
-        "texts of the GNU LGPL, the Apache License and the MPL in /usr/share/common-licenses too (LGPL-3, Apache-2.0,",
-        "MPL-2.0).",
+        "texts of the Apache License and the MPL in /usr/share/common-licenses too (Apache-2.0, MPL-2.0).",
         "",
     ]
     for metadata in sorted(site_packages.glob("*.dist-info/METADATA")):

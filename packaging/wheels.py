@@ -22,7 +22,6 @@ COMPILED = {"msgspec"}
 LEFT_OUT = (
     "bin",
     "*/tests",
-    "pygal/test",
     "*/*.pyi",
     "*/*.c",
     # Of a wheel's metadata only what names it and its terms stays; WHEEL and RECORD differ by interpreter.

@@ -109,7 +109,7 @@ def report(incident_id: str, output: Path | None, config_path: Path | None) -> N
     The page is one file that needs nothing else and contacts nobody. Like an export it holds this host's name, log
     lines, addresses and sysctls, and no secret of a channel. Exit status: 0, 66 no such incident, 1 cannot write.
     """
-    from agent.page.render import render  # noqa: PLC0415 - loads jinja2 and pygal, and no other command needs them
+    from agent.page.render import render  # noqa: PLC0415 - loads jinja2, and no other command needs them
 
     store = open_store(config_path)
     with exits(EX_NOINPUT):

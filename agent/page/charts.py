@@ -1,26 +1,21 @@
-"""Charts as inline SVG: pygal draws the geometry, the page's own style sheet paints it, and nothing else is left in.
+"""Charts as inline SVG: shapes and words with classes, which the page's own style sheet paints in light and dark.
 
-pygal brings a style element, a script, links, tooltips and identifiers of its own; the page's Content-Security-Policy
-allows none of that, and colours have to follow light and dark. So all of it is taken out, and every series gets a
-class that says what it is: area, line, alone, limit, half, quarter, pressure, low, events, event.
+    <svg class="chart wide" viewBox="0 0 880 300" role="img" aria-label="Orphaned sockets. ...">
+    <path class="area" d="M120.0 250.1 L121.6 249.0 ... Z"/>  <path class="limit" d="M120.0 23.9 L876.0 23.9"/>
+    <circle class="peak" .../>  <g class="axis x"><text ...>14:30</text> ...
+
+The classes, from the back to the front: events, area, base, the levels (limit, half, quarter, pressure, low), event,
+line, alone, peak. The page's Content-Security-Policy allows no style, script, link or identifier in it.
 """
 
-import re
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta, tzinfo
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import pygal  # type: ignore[import-untyped]  # It ships no types.
 from markupsafe import Markup
-from pygal.etree import etree  # type: ignore[import-untyped]
-from pygal.style import Style  # type: ignore[import-untyped]
 
 from agent.core.words import bytes_text, count_text
 from agent.page.series import Point, Track, thin
-
-# pygal leaves an import hook behind, for plug-ins of maps, that Python 3.11 warns of at every import after it.
-sys.meta_path[:] = [each for each in sys.meta_path if type(each).__module__ != "pygal"]
 
 _POINTS = 480
 _FEW = 30
@@ -30,24 +25,10 @@ _APART = 0.055
 _SECONDS = (1, 2, 5, 10, 15, 30)
 _MINUTES = (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10080)
 _STEPS = (*(timedelta(seconds=n) for n in _SECONDS), *(timedelta(minutes=n) for n in _MINUTES))
-_LETTER = 12 * 0.6
-_MARGIN = 2
-# pygal leaves a margin of 2 % around what it draws; a bar has to begin where the words do.
-_BAR, _BAR_HEIGHT, _BAR_MARGIN = 300, 10, 0.02
-_NUMBER = re.compile(r"-?\d+\.\d+")
-_PLAIN = {
-    "js": [],
-    "no_prefix": True,
-    "disable_xml_declaration": True,
-    "show_legend": False,
-    "show_dots": False,
-    "show_y_guides": False,
-    "show_x_guides": False,
-    "include_x_axis": True,
-    "no_data_text": "",
-    "spacing": 8,
-    "margin": _MARGIN,
-}
+# Labels of 12 px: how wide a letter is, how far they stand off, and how far a text's baseline is below its middle.
+_LETTER, _SPACE, _BASELINE = 7.2, 10, 4
+_ABOVE, _BELOW, _RIGHT = 6, 24, 6
+_BAR, _BAR_HEIGHT = 300, 10
 
 
 class Size(NamedTuple):
@@ -72,77 +53,109 @@ class Frame(NamedTuple):
     zone: tzinfo | None
 
 
+class _Label(NamedTuple):
+    value: float
+    text: str
+
+
+class _Plane(NamedTuple):
+    """Where a moment and a value are on the drawing: seconds since the epoch, and the gauge's unit, to pixels."""
+
+    size: Size
+    left: float
+    start: float
+    seconds: float
+    top: float
+
+    def x(self, second: float) -> float:
+        return self.left + (second - self.start) / self.seconds * (self.size.width - _RIGHT - self.left)
+
+    def y(self, value: float) -> float:
+        bottom = self.size.height - _BELOW
+        return bottom - value / self.top * (bottom - _ABOVE)
+
+    def path(self, name: str, points: Sequence[tuple[float, float]], *, filled: bool = False) -> Markup:
+        """Draw a line; a filled one is closed along the bottom."""
+        if filled:
+            points = [(points[0][0], 0.0), *points, (points[-1][0], 0.0)]
+        line = " L".join(f"{self.x(second):.1f} {self.y(value):.1f}" for second, value in points)
+        return Markup('<path class="{}" d="M{}{}"/>').format(name, line, "Z" if filled else "")
+
+    def dot(self, name: str, point: tuple[float, float], radius: float) -> Markup:
+        return Markup('<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="{}"/>').format(
+            name, self.x(point[0]), self.y(point[1]), radius
+        )
+
+
 def draw_tracks(tracks: Sequence[tuple[Track, str]], frame: Frame, size: Size) -> list[Markup]:
     """Draw gauges against their levels, one below the other by one clock; the texts say them to screen readers."""
     labels = [_level_labels(track) for track, _ in tracks]
-    gutters = [max(len(each["label"]) for each in every) for every in labels]
+    left = max(len(label.text) for each in labels for label in each) * _LETTER + _SPACE
+    start, seconds = frame.start.timestamp(), (frame.end - frame.start).total_seconds()
     return [
-        _draw(track, frame, size, text, every, margin=_MARGIN + (max(gutters) - gutter) * _LETTER)
-        for (track, text), every, gutter in zip(tracks, labels, gutters, strict=True)
+        _draw(track, text, frame, each, _Plane(size, left, start, seconds, _top(track) * _TOP))
+        for (track, text), each in zip(tracks, labels, strict=True)
     ]
-
-
-def _draw(track: Track, frame: Frame, size: Size, text: str, labels: list[dict[str, Any]], *, margin: float) -> Markup:
-    top = _top(track) * _TOP
-    series = _series(track, frame, top)
-    chart = pygal.XY(
-        width=size.width,
-        height=size.height,
-        range=(0, top),
-        xrange=(frame.start.timestamp(), frame.end.timestamp()),
-        x_labels=_time_labels(frame, size.ticks),
-        y_labels=labels,
-        y_labels_major=[each["value"] for each in labels if each["value"] == track.limit],
-        truncate_label=-1,
-        style=Style(label_font_size=12, major_label_font_size=12),
-        **_PLAIN,
-    )
-    for _, values, options in series:
-        chart.add(None, values, **options)
-    chart.margin_left = margin
-    return _clean(chart, f"chart {size.name}", text, [name for name, _, _ in series])
 
 
 def draw_bar(value: int, most: int) -> Markup:
     """Draw one bar, of a length in proportion to the longest; the words beside it say what it means."""
-    chart = pygal.HorizontalBar(
-        width=_BAR,
-        height=_BAR_HEIGHT,
-        range=(0, max(most, 1)),
-        show_x_labels=False,
-        show_y_labels=False,
-        **(_PLAIN | {"margin": 0, "spacing": 0}),
-    )
-    chart.add(None, [max(value, 0)])
-    return _clean(chart, "bar", "", ["area"])
+    length = _BAR * max(value, 0) / max(most, 1)
+    return Markup(
+        '<svg class="bar" viewBox="0 0 {} {}" preserveAspectRatio="none" aria-hidden="true">'
+        '<rect width="{:.1f}" height="{}"/></svg>'
+    ).format(_BAR, _BAR_HEIGHT, length, _BAR_HEIGHT)
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
 
 
-def _series(track: Track, frame: Frame, top: float) -> list[tuple[str, list[tuple[float, float]], dict[str, Any]]]:
-    """List what is drawn, from the back to the front: class, coordinates, pygal's options."""
-    found: list[tuple[str, list[tuple[float, float]], dict[str, Any]]] = []
+def _draw(track: Track, text: str, frame: Frame, labels: Sequence[_Label], plane: _Plane) -> Markup:
+    size = plane.size
+    times = (
+        Markup('<text x="{:.1f}" y="{}">{}</text>').format(plane.x(at), size.height - _BASELINE, each)
+        for at, each in _time_labels(frame, size.ticks)
+    )
+    levels = (
+        Markup('<text{} x="{:.1f}" y="{:.1f}">{}</text>').format(
+            Markup(' class="major"') if value == track.limit else "", plane.left - 6, plane.y(value) + _BASELINE, each
+        )
+        for value, each in labels
+    )
+    return Markup(
+        '<svg class="chart {}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}'
+        '<g class="axis x">{}</g><g class="axis y">{}</g></svg>'
+    ).format(
+        size.name,
+        size.width,
+        size.height,
+        text,
+        Markup().join(_shapes(track, frame, plane)),
+        Markup().join(times),
+        Markup().join(levels),
+    )
+
+
+def _shapes(track: Track, frame: Frame, plane: _Plane) -> Iterator[Markup]:
+    """Draw what there is, from the back to the front."""
     sides = (frame.start.timestamp(), frame.end.timestamp())
     marks = [at.timestamp() for at in frame.events]
     began, ended = max(min(marks), sides[0]), min(max(marks), sides[1])
     if ended > began:
-        found.append(("events", [(began, top), (ended, top)], {"fill": True}))
+        yield plane.path("events", [(began, plane.top), (ended, plane.top)], filled=True)
     share = max(4, _POINTS // max(len(track.runs), 1))
     runs = [_coordinates(thin(run, share)) for run in track.runs]
-    found += [("area", run, {"fill": True}) for run in runs if len(run) > 1]
-    found.append(("base", [(x, 0.0) for x in sides], {}))
-    found += [(level.name, [(x, level.value) for x in sides], {}) for level in reversed(track.levels)]
-    found += [("event", [(x, 0.0), (x, top)], {}) for x in marks if sides[0] <= x <= sides[1]]
-    found += [("line", run, {}) for run in runs if len(run) > 1]
+    lines = [run for run in runs if len(run) > 1]
+    yield from (plane.path("area", run, filled=True) for run in lines)
+    for name, value in (("base", 0), *reversed(track.levels)):
+        yield plane.path(name, [(x, value) for x in sides])
+    yield from (plane.path("event", [(x, 0.0), (x, plane.top)]) for x in marks if sides[0] <= x <= sides[1])
+    yield from (plane.path("line", run) for run in lines)
     # Where readings are few, each is marked: the line between them is only a guess.
     few = len(track.points) <= _FEW
-    alone = [point for run in runs for point in run if few or len(run) == 1]
-    if alone:
-        found.append(("alone", alone, {"stroke": False, "show_dots": True, "dots_size": 2.5}))
+    yield from (plane.dot("alone", point, 2.5) for run in runs for point in run if few or len(run) == 1)
     if track.peak:
-        found.append(("peak", _coordinates([track.peak]), {"stroke": False, "show_dots": True, "dots_size": 3.5}))
-    return found
+        yield from (plane.dot("peak", point, 3.5) for point in _coordinates([track.peak]))
 
 
 def _coordinates(points: Sequence[Point]) -> list[tuple[float, float]]:
@@ -153,68 +166,26 @@ def _top(track: Track) -> int:
     return max([level.value for level in track.levels] + [point.value for point in track.points] + [1])
 
 
-def _level_labels(track: Track) -> list[dict[str, Any]]:
+def _level_labels(track: Track) -> list[_Label]:
     """Name the levels on the axis, the limit first: one that has no room is left to the legend."""
-    words, top = bytes_text if track.gauge == "mem" else count_text, _top(track)
-    labels: list[dict[str, Any]] = []
-    zero = {"value": 0, "label": "0"}
-    wanted = [{"value": level.value, "label": f"{level.name} {words(level.value)}"} for level in track.levels]
-    peak = track.peak.value if track.peak else 0
-    for each in [*wanted, zero, {"value": peak, "label": words(peak)}]:
-        if all(abs(each["value"] - other["value"]) > top * _APART for other in labels):
+    words: Callable[[int], str] = bytes_text if track.gauge == "mem" else count_text
+    peak, top = track.peak.value if track.peak else 0, _top(track)
+    labels: list[_Label] = []
+    wanted = [_Label(level.value, f"{level.name} {words(level.value)}") for level in track.levels]
+    for each in (*wanted, _Label(0, "0"), _Label(peak, words(peak))):
+        if all(abs(each.value - other.value) > top * _APART for other in labels):
             labels.append(each)
     return labels
 
 
-def _time_labels(frame: Frame, most: int) -> list[dict[str, Any]]:
+def _time_labels(frame: Frame, most: int) -> Iterator[_Label]:
     """Choose round moments of the reader's clock; midnight is shown by its date."""
     step = next((each for each in _STEPS if (frame.end - frame.start) / each <= most), _STEPS[-1])
     local = frame.start.astimezone(frame.zone)
     midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)
     moment = midnight + step * -((midnight - local) // step)
-    labels = []
     while moment <= frame.end:
         form = "%d %b" if moment.hour == moment.minute == moment.second == 0 else "%H:%M"
         form = "%H:%M:%S" if step < timedelta(minutes=1) else form
-        labels.append({"value": moment.timestamp(), "label": f"{moment:{form}}"})
+        yield _Label(moment.timestamp(), f"{moment:{form}}")
         moment += step
-    return labels
-
-
-def _clean(chart: Any, classes: str, label: str, names: list[str]) -> Markup:  # noqa: ANN401 - pygal has no types
-    """Render, and keep only shapes and words."""
-    root = chart.render_tree()
-    _strip(root, names)
-    for name in ("id", "xmlns"):
-        root.attrib.pop(name, None)
-    root.set("class", classes)
-    if label:
-        root.set("role", "img")
-        root.set("aria-label", label)
-    else:
-        inner = _BAR / (1 + 2 * _BAR_MARGIN)
-        root.set("viewBox", f"{inner * _BAR_MARGIN:.2f} 1.5 {inner:.2f} 7")
-        root.set("preserveAspectRatio", "none")
-        root.set("aria-hidden", "true")
-    # The namespace is implied in HTML; what goes in as text has been escaped by etree.
-    text = etree.tostring(root, encoding="unicode")
-    return Markup(re.sub(r"\s+xmlns(:\w+)?=\"[^\"]*\"", "", text))  # noqa: S704 - made by etree, from numbers and escaped text
-
-
-def _strip(node: Any, names: list[str]) -> None:  # noqa: ANN401 - as above
-    for child in list(node):
-        kind = child.get("class", "") if isinstance(child.tag, str) else "comment"
-        useless = {"comment", "background", "titles", "plot tooltip-overlay", "plot text-overlay"}
-        if kind in useless or child.tag in ("defs", "title", "desc"):
-            node.remove(child)
-            continue
-        if child.tag == "path" and "reactive" not in kind:
-            node.remove(child)
-            continue
-        series = re.match(r"series serie-(\d+)", kind)
-        if series:
-            child.set("class", names[int(series[1])])
-        for name in ("d", "x", "y", "cx", "cy", "width", "height"):
-            if name in child.attrib:
-                child.set(name, _NUMBER.sub(lambda n: f"{float(n[0]):.1f}".removesuffix(".0"), child.get(name)))
-        _strip(child, names)
