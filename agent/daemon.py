@@ -18,6 +18,7 @@ from agent.config import channels
 from agent.core.kmsg import Detector
 from agent.core.model import LogRecord, Snapshot
 from agent.core.settings import Settings, SourceSettings
+from agent.core.words import printable
 from agent.courier import Courier, absent
 from agent.following import Source, describe, local_now, merge, open_source, portions
 from agent.notifiers import ChannelError, build
@@ -34,6 +35,8 @@ SAVE_PATIENCE = timedelta(seconds=60)
 PRUNE_SPACING = timedelta(minutes=10)
 METRICS_SPACING = timedelta(minutes=1)
 STOP_SECONDS = 1.5
+STOPPING_SECONDS = 0.5  # for systemd to take the word that we stop
+STATUS_CHARACTERS = 1000  # four bytes each, and systemd would still read them: sdnotify.MOST_BYTES
 # A POST may take its whole deadline; a courier silent for longer than this is stuck, and systemd shall know.
 COURIER_PATIENCE_SECONDS = 90.0
 UNSAVED = "the position cannot be saved"
@@ -77,6 +80,7 @@ class Daemon:
         self._couriers: list[Courier] = []
         self._leaving: list[Courier] = []
         self._saved_at = self._pruned_at = self._measured_at = now()
+        self._ready = False
         for name, why in store.broken():
             log.warning("incident directory %s: %s", name, why)
 
@@ -88,7 +92,7 @@ class Daemon:
         self._couriers = self._start_couriers()
         # "now" is the moment of the first start: a crash a second later must not make it a later one.
         self._save_position()
-        sdnotify.notify("READY=1")
+        self._feed()
         log.info("following %s; incidents in %s", describe(self._settings.source), self._store.directory)
         try:
             while not asked.stop:
@@ -98,7 +102,7 @@ class Daemon:
                     asked.reload = False
                     self._take_over(reread())
                 self._source.wait(min(WAIT_SECONDS, self._recorder.next_due()))
-            sdnotify.notify("STOPPING=1")
+            sdnotify.notify("STOPPING=1", patience_seconds=STOPPING_SECONDS)
             # Not after a surprise: what it interrupted was read and is not stored, and no position may cover it.
             self._recorder.flush()
             self._save_position()
@@ -229,6 +233,7 @@ class Daemon:
         self._feed()
 
     def _feed(self) -> None:
+        self._ready = self._ready or sdnotify.notify("READY=1")
         couriers = [*self._couriers, *self._leaving]
         if all(time.monotonic() - c.last_progress < COURIER_PATIENCE_SECONDS for c in couriers):
             sdnotify.notify(f"WATCHDOG=1\nSTATUS={self.status()}")
@@ -245,7 +250,8 @@ class Daemon:
                 f"; {still} incident {last.id}: {last.cause} ({last.confidence}), {sum(last.events.values())} lines"
             )
         troubles = [trouble for courier in self._couriers if (trouble := courier.status())]
-        return "; ".join([state, *sorted(self._troubles), *troubles])
+        # Foreign words are among them: a line break would be another assignment to systemd.
+        return printable("; ".join([state, *sorted(self._troubles), *troubles]), STATUS_CHARACTERS)
 
     def _take_over(self, settings: Settings | None) -> None:
         """Go on with a new configuration; None means that it was bad, and the old one stays."""

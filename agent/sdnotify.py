@@ -1,25 +1,32 @@
-r"""Tell systemd how the service is: sd_notify(3).
+r"""Tell systemd how the service is: sd_notify(3), in a datagram of our own.
 
     READY=1                                 STOPPING=1
     WATCHDOG=1\nSTATUS=following the journal; no incident yet
 
-Without $NOTIFY_SOCKET, or without systemd-python, nobody asked and nothing is said.
+libsystemd's sd_notify() waits for ever when systemd does not read and the queue is full (net.unix.max_dgram_qlen). Ours
+does not wait: what was not taken is said again with the next turn, or is lost where only the newest counts.
 """
 
-try:
-    from systemd.daemon import notify as send
-except ImportError:  # A host without libsystemd has no systemd to talk to either.
-    send = None
+import os
+import socket
+
+# systemd ignores a datagram that is larger than PIPE_BUF, the WATCHDOG=1 in it too (src/core/manager.c).
+MOST_BYTES = 4096
 
 
-def notify(state: str) -> bool:
-    """Send newline-separated assignments; tell whether they were sent.
+def notify(state: str, *, patience_seconds: float = 0.0) -> bool:
+    """Send newline-separated assignments; tell whether systemd's socket took them.
 
-    A refusing socket is no reason to stop watching the kernel: systemd's own watchdog judges our silence.
+    Without $NOTIFY_SOCKET nobody asked. Refusal is no reason to stop watching: systemd's own watchdog judges silence.
     """
-    if send is None:
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address.startswith(("/", "@")):
         return False
     try:
-        return bool(send(state))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as datagram:
+            datagram.settimeout(patience_seconds)
+            datagram.connect("\0" + address[1:] if address[0] == "@" else address)
+            datagram.send(state.encode("utf-8", "backslashreplace")[:MOST_BYTES])
     except OSError:
         return False
+    return True

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -24,6 +25,18 @@ def wait_for(what: str, condition: Callable[[], object], seconds: float = PATIEN
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {seconds} s in vain for: {what}")
         time.sleep(0.02)
+
+
+def fill(listener: socket.socket) -> int:
+    """Send to a datagram socket that nobody reads until it is full; tell how many datagrams that took."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        sender.settimeout(0)
+        for sent in range(100_000):
+            try:
+                sender.sendto(b"STATUS=of somebody else", listener.getsockname())
+            except BlockingIOError:
+                return sent
+    raise AssertionError("the socket never got full")
 
 
 SOCKSTAT = """sockets: used 290

@@ -10,9 +10,11 @@ import pytest
 from pytest_httpserver import HTTPServer
 
 from agent import daemon as daemon_module
+from agent import sdnotify
 from agent.core.delivery import Delivery
 from agent.core.model import Notice
 from agent.core.settings import IncidentSettings, Settings, SourceSettings, WebhookSettings
+from agent.courier import Courier
 from agent.daemon import Daemon
 from agent.notifiers import Notifier, build
 from agent.store import Store
@@ -112,3 +114,20 @@ def test_a_surprise_in_one_channel_ends_neither_the_watching_nor_another_channel
     assert [{"good"}] * 2 == [set(receipts) for _, _, receipts in store.notices(incident_id)]
     assert 1 == caplog.text.count(f"broken: {broken} in test_daemon.py")
     assert TOKEN not in caplog.text
+
+
+def test_a_status_of_foreign_words_is_one_line_that_systemd_reads(
+    make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]],
+) -> None:
+    daemon, store = make_daemon(ValueError)
+    foreign = [Courier(Broken(ValueError), store, give_up_after=1.0) for _ in range(50)]
+    for courier in foreign:
+        courier._set_back("HTTP 503\nMAINPID=1\x1b[2J \U0001f534\udce9" * 20)
+        courier._show()
+    daemon._couriers = foreign
+
+    status = daemon.status()
+
+    assert status.isprintable()
+    assert "HTTP 503\\x0aMAINPID=1" in status
+    assert len(f"WATCHDOG=1\nSTATUS={status}".encode()) <= sdnotify.MOST_BYTES

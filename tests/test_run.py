@@ -5,7 +5,7 @@ import signal
 import socket
 
 import pytest
-from harness import AgentProcess, wait_for
+from harness import AgentProcess, fill, wait_for
 
 LINE = "Nov 22 15:05:39 web1 kernel: [  123.000001] TCP: too many orphaned sockets\n"
 
@@ -197,3 +197,37 @@ def test_systemd_is_told_ready_and_status_and_is_fed(agent, log_file, tmp_path, 
     assert "READY=1" == said[0]
     assert said[1].startswith("WATCHDOG=1\nSTATUS=following ")
     assert said[1].endswith("no incident yet")
+
+
+def test_while_systemd_does_not_read_the_service_watches_and_ready_and_stopping_come_later(
+    agent, log_file, tmp_path, monkeypatch
+):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(10)
+        waiting = fill(systemd)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        agent.start()
+        append(log_file)
+        wait_for("the event", agent.events)
+        for _ in range(waiting):
+            systemd.recv(4096)
+        assert b"READY=1" == systemd.recv(4096)
+        fill(systemd)
+        agent.signal(signal.SIGTERM)
+        said = [systemd.recv(4096)]
+        while said[-1] != b"STOPPING=1":
+            said.append(systemd.recv(4096))
+
+        assert 0 == agent.stop()
+    assert b"READY=1" not in said
+
+
+def test_the_service_stops_though_systemd_never_reads(agent, tmp_path, monkeypatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        fill(systemd)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        agent.start()
+
+        assert 0 == agent.stop()
