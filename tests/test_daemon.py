@@ -17,6 +17,7 @@ from agent.core.settings import IncidentSettings, Settings, SourceSettings, Webh
 from agent.courier import Courier
 from agent.daemon import Daemon
 from agent.notifiers import Notifier, build
+from agent.signals import Signals
 from agent.store import Store
 
 TOKEN = "T0kenT0ken"
@@ -40,12 +41,12 @@ def run_until(daemon: Daemon, steps: list[tuple[Callable[[], object], Callable[[
     def wait(timeout: float) -> None:
         if waiting and waiting[0][0]():
             waiting.pop(0)[1]()
-        daemon._stopping = not waiting or next(turns) > 1000
+        asked.stop = not waiting or next(turns) > 1000
         pause.wait(min(timeout, 0.02))
 
-    turns = iter(range(2000))
+    turns, asked = iter(range(2000)), Signals()
     daemon._source.wait = wait  # type: ignore[method-assign]
-    daemon.run(lambda: None)
+    daemon.run(lambda: None, asked)
     assert [] == waiting
 
 
