@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from agent import sdnotify
 from agent.config import channels
 from agent.core.kmsg import Detector
-from agent.core.model import LogRecord, Snapshot
+from agent.core.model import LogRecord, Notice, Snapshot
 from agent.core.settings import Settings, SourceSettings
 from agent.core.words import printable
 from agent.courier import Courier, absent
@@ -70,7 +70,7 @@ class Daemon:
             quiet_seconds=settings.incident.quiet_seconds,
             channels=[c.name for c in self._channels],
             now=now,
-            told=self._wake_couriers,
+            told=self._tell,
             warns=settings.incident.pressure,
             claimed=settings.incident.claimed,
             proc_root=proc_root,
@@ -219,9 +219,12 @@ class Daemon:
             courier.start()
         return couriers
 
-    def _wake_couriers(self) -> None:
+    def _tell(self, notice: Notice) -> None:
+        """Wake the couriers; and put the notice into the log, unless standard output, beside it, has it anyway."""
         for courier in self._couriers:
             courier.wake()
+        if notice.data and all(channel.type != "stdout" for channel in self._channels):
+            log.warning("incident %s %s: %s", notice.data.id, notice.type.rpartition(".")[2], notice.data.summary)
 
     def _report(self) -> None:
         """Feed the watchdog while everybody makes progress, and say in one line how it is."""

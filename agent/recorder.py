@@ -18,7 +18,7 @@ from agent.core.cursor import Cursor, Resume
 from agent.core.diagnose import diagnose
 from agent.core.gauge import sample_of
 from agent.core.growth import shares_of
-from agent.core.model import Diagnosis, Event, Incident, LogRecord, Pressure, Sample, Snapshot
+from agent.core.model import Diagnosis, Event, Incident, LogRecord, Notice, Pressure, Sample, Snapshot
 from agent.core.settings import Claimed
 from agent.opened import (
     ATTRIBUTION_DELAY,
@@ -54,12 +54,12 @@ class Recorder:
         quiet_seconds: int,
         channels: Sequence[str],
         now: Callable[[], datetime],
-        told: Callable[[], None],
+        told: Callable[[Notice], None],
         warns: bool = True,
         claimed: Claimed = "notify",
         proc_root: Path = Path("/proc"),
     ) -> None:
-        """Take the newest commit of the store up; ``told`` is called when a notice has been committed.
+        """Take the newest commit of the store up; ``told`` is called with a notice that has been committed.
 
         ``warns``: whether the gauges may open an incident of their own. ``claimed``: whether lines that only a text log
         claims notify anybody.
@@ -313,9 +313,8 @@ class Recorder:
         self._store.commit(incident)
         self.last = incident
         self._open = self._open._replace(incident=incident, committed_at=now, told=told, dirty=False)
-        if reason:
-            log.warning("incident %s %s: %s", incident.id, reason[0].rsplit(".", 1)[-1], incident.summary)
-            self._told()
+        if reason and told:
+            self._told(told)
 
     def _close(self, now: datetime) -> None:
         assert self._open is not None  # noqa: S101 - the callers have looked

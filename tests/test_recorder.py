@@ -25,7 +25,13 @@ def make_recorder(store, clock, proc_root):
     """Build a recorder on the store as it is: what a process does when it starts."""
 
     def make(**kwargs) -> Recorder:
-        words = {"quiet_seconds": 300, "channels": ("ops",), "now": clock, "told": lambda: None, "proc_root": proc_root}
+        words = {
+            "quiet_seconds": 300,
+            "channels": ("ops",),
+            "now": clock,
+            "told": lambda _: None,
+            "proc_root": proc_root,
+        }
         return Recorder(store, **{**words, **kwargs})
 
     return make
@@ -58,7 +64,7 @@ def told(store: Store) -> list[str]:
 
 def test_the_first_event_is_on_disk_and_told_when_handle_returns(store, make_recorder, make_decided):
     calls = []
-    recorder = make_recorder(told=lambda: calls.append(store.pending("ops")))
+    recorder = make_recorder(told=lambda _: calls.append(store.pending("ops")))
     recorder.handle([make_decided()], recorder.look())
     incident = store.load(store.resolve("last"))
 

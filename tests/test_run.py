@@ -43,6 +43,21 @@ def test_a_line_becomes_an_incident_on_disk_and_a_block_on_standard_output(agent
     assert "web1" == incident.host
 
 
+def test_without_channels_each_word_on_an_incident_is_said_once(agent, log_file):
+    agent.config.write_text(agent.config.read_text() + "[incident]\nquiet_seconds = 1\n")
+    agent.start()
+    append(log_file)
+    wait_for("the end", lambda: "(resolved" in agent.said())
+
+    assert 0 == agent.stop()
+    said = agent.said()
+    incident = agent.store.load(agent.store.resolve("last"))
+    assert 1 == said.count("(opened)")
+    assert 1 == said.count("(resolved")
+    assert len(incident.notices) == said.count(f"incident {incident.id}")
+    assert 1 == said.count("[  123.000001]")
+
+
 def test_a_line_with_time_and_sender_of_somebody_else_is_no_event(agent, log_file):
     agent.start()
     append(log_file, LINE.replace("kernel:", "sshd[7]:"))
@@ -150,6 +165,8 @@ def test_a_dead_receiver_delays_nothing_and_is_told_later(agent, log_file, https
     wait_for("the POST", lambda: httpserver.log)
 
     assert 0 == agent.stop()
+    # Where standard output is no channel the log has it.
+    assert f"WARNING incident {agent.store.resolve('last')} opened: " in agent.said()
     assert "sockmem.incident.opened" == json.loads(httpserver.log[0][0].data)["type"]
     assert "secret-token" not in agent.said()
 

@@ -121,8 +121,27 @@ def notice_text(notice: Notice) -> str:
     )
     if incident.diagnosis.advice and notice.type != "sockmem.incident.resolved":
         lines += ["", "First:", *_advice(1, incident.diagnosis.advice[0])]
-    lines += ["", f"incident {incident.id}; read on: sockmem-agent incidents show {incident.id}"]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", _read_on(incident)]) + "\n"
+
+
+def news_text(notice: Notice) -> str:
+    """Say a notice to those who have read the one before: of an update what is new, of an end what it came to."""
+    incident = notice.data
+    if incident is None or notice.type == "sockmem.incident.opened":
+        return notice_text(notice)
+    lines = [_quoteless(title(notice)), ""]
+    if notice.type == "sockmem.incident.updated":
+        lines += _wrapped(_quoteless(printable(notice.reason)), "  ")
+        lines += ["", *_wrapped(_quoteless(printable(incident.summary)), "  "), ""]
+    lines += _table(
+        [
+            ("since", f"{incident.opened_at.isoformat(timespec='seconds')}{_span(incident)}"),
+            ("events", _events_text(incident)),
+            *_peak(incident),
+            *([("held by", holder)] if (holder := largest_holder(incident)) else []),
+        ],
+    )
+    return "\n".join([*lines, "", _read_on(incident)]) + "\n"
 
 
 def diagnosis_text(diagnosis: Diagnosis) -> str:
@@ -142,6 +161,10 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _read_on(incident: Incident) -> str:
+    return f"incident {incident.id}; read on: sockmem-agent incidents show {incident.id}"
 
 
 def _numbers(mechanism: Mechanism) -> list[tuple[str, str]]:

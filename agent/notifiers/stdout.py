@@ -5,7 +5,10 @@ import sys
 
 from agent.core.delivery import Delivered, Delivery, Retry
 from agent.core.model import Notice
-from agent.core.report import notice_text
+from agent.core.report import news_text
+
+# What journald takes from the beginning of a line as its priority, sd-daemon(3): here of the line that says what it is.
+WARNING = "<4>"
 
 
 class StdoutNotifier:
@@ -17,7 +20,9 @@ class StdoutNotifier:
     def notify(self, notice: Notice) -> Delivery:
         """Print the notice; a pipe that nobody reads any more, or a full disk, is worth another try."""
         encoding = sys.stdout.encoding or "utf-8"
-        text = notice_text(notice).rstrip("\n") + "\n\n"
+        text = news_text(notice).rstrip("\n") + "\n\n"
+        if notice.data and _is_journal():
+            text = WARNING + text
         try:
             sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
             sys.stdout.flush()
@@ -26,3 +31,12 @@ class StdoutNotifier:
         except ValueError:
             return Retry(why="standard output is closed")
         return Delivered(detail="printed")
+
+
+def _is_journal() -> bool:
+    """Tell whether standard output goes to the journal itself, systemd.exec(5): $JOURNAL_STREAM."""
+    try:
+        there = os.fstat(sys.stdout.fileno())
+    except (OSError, ValueError):
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{there.st_dev}:{there.st_ino}"

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from agent.core import kmsg, syslog
 from agent.core.diagnose import diagnose
 from agent.core.model import Diagnosis, Event, Holder, Peak, Sample, Snapshot
-from agent.core.report import diagnosis_text, headline, notice_text, title
+from agent.core.report import diagnosis_text, headline, news_text, notice_text, title
 
 EVIL = "web1\x1b[2J\u202e\nTCP: too many orphaned sockets\n"
 
@@ -44,7 +44,8 @@ def test_a_line_that_is_shown_is_no_record(text: str) -> None:
 def test_names_from_outside_neither_steer_nor_forge(name: str) -> None:
     event = replace(make_event(), host=EVIL + name, line=EVIL + name)
     incident = make_incident(host=EVIL + name, first_event=event, summary=EVIL + name)
-    for shown in (notice_text(make_notice(incident)), title(make_notice(incident)), headline(incident)):
+    later = [news_text(make_notice(incident, f"sockmem.incident.{word}")) for word in ("updated", "resolved")]
+    for shown in (notice_text(make_notice(incident)), title(make_notice(incident)), headline(incident), *later):
         assert "\x1b" not in shown
         assert "\u202e" not in shown
         assert [] == kernel_records_in(shown)
@@ -166,3 +167,29 @@ def test_the_peak_of_memory_is_in_pages_where_the_kernel_counts_in_4096_bytes(pe
     assert ([row] if row else []) == [
         line.removeprefix("  peak").strip() for line in text.splitlines() if line.startswith("  peak")
     ]
+
+
+def test_news_are_the_whole_notice_once_and_then_what_is_new() -> None:
+    holder = Holder(unit="nginx.service", sockets=900, orphans=800, bytes=4096)
+    incident = make_incident(diagnosis=replace(make_incident().diagnosis, holders=(holder,)), peak=Peak(orphan=70_000))
+    opened = make_notice(incident)
+    update = news_text(
+        replace(make_notice(incident, "sockmem.incident.updated"), reason="largest holder: nginx.service")
+    )
+    over = news_text(make_notice(incident, "sockmem.incident.resolved"))
+
+    assert notice_text(opened) == news_text(opened)
+    for part in (
+        "(update)",
+        "largest holder: nginx.service",
+        incident.summary[:40],
+        "nginx.service: 800 orphans",
+        "70,000",
+    ):
+        assert part in update
+    for part in ("(resolved", "1 x too_many_orphans", "nginx.service: 800 orphans", "70,000 orphans"):
+        assert part in over
+    for told_before in ("First:\n", "«", "tcp_mem  "):
+        assert told_before not in update + over
+    assert incident.summary[:40] not in over
+    assert {2} == {text.count(incident.id) for text in (update, over)}

@@ -1,6 +1,7 @@
 import io
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from misbehaving import make_notice
@@ -58,3 +59,19 @@ def test_an_old_terminal_gets_question_marks_and_no_error(monkeypatch: pytest.Mo
     written = ascii_only.buffer
     assert isinstance(written, io.BytesIO)
     assert b"gr??er" in written.getvalue()
+
+
+@pytest.mark.parametrize(("to_journal", "mark"), [(True, "<4>"), (False, "")])
+def test_the_journal_knows_the_first_line_for_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, to_journal: bool, mark: str
+) -> None:
+    path = tmp_path / "out"
+    with path.open("w") as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        there = path.stat()
+        monkeypatch.setenv("JOURNAL_STREAM", f"{there.st_dev}:{there.st_ino if to_journal else 0}")
+        StdoutNotifier("out").notify(make_notice())
+
+    lines = path.read_text().splitlines()
+    assert lines[0].startswith(f"{mark}web1: ")
+    assert [] == [line for line in lines[1:] if line.startswith("<")]
