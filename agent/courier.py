@@ -1,7 +1,9 @@
 """One thread a channel: pending notice -> notify -> receipt, at least once.
 
 The disk is the queue: what is committed and has no receipt is pending, and the receipt is written after the receiver
-took the notice, so a crash repeats one and loses none. What the courier remembers (attempts, pauses) may be lost.
+took the notice, so a crash repeats one and loses none. Its room is made sure of before the first attempt: on a disk
+that is full nothing is sent, since every start would send it again. What the courier remembers (attempts, pauses) may
+be lost.
 
 Who is next: within an incident the oldest notice, so that nobody reads "resolved" before "opened"; among incidents the
 one that waited longest, so that a notice on which the receiver chokes holds up no other. A busy receiver pauses the
@@ -35,6 +37,7 @@ RECEIPT_PAUSE_SECONDS = 5.0
 SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 300.0
 TRIED_AT_LEAST_SECONDS = 3600.0
 SHORTEST_REFUSAL_SECONDS, LONGEST_REFUSAL_SECONDS = 300.0, 3600.0
+LONGEST_DETAIL = 500  # characters, so that a receipt fits into the room that is reserved
 SURPRISE_FRAMES = 20  # the innermost ones: of a recursion without end there are a thousand
 ABSENT = "the channel is no longer configured"
 
@@ -46,6 +49,10 @@ class Outbox(Protocol):
 
     def pending(self, channel: str, later: Collection[Key]) -> list[Pending]:
         """List what is committed and has no receipt of this channel, oldest first, but for those in ``later``."""
+        ...
+
+    def reserve_receipt(self, pending: Pending, channel: str) -> None:
+        """Make sure of the room for a receipt."""
         ...
 
     def write_receipt(self, pending: Pending, receipt: Receipt) -> None:
@@ -67,6 +74,7 @@ class _Tries:
         self.refusals = 0
         self.due = seen
         self.why: str | None = None
+        self.has_room = False
 
 
 class Courier:
@@ -217,6 +225,12 @@ class Courier:
             dues = [tries.due - now for key, tries in self._tries.items() if key not in self._unwritten]
             return min(dues, default=IDLE_SECONDS)
         tries = self._of(chosen)
+        if not tries.has_room:
+            try:
+                self._outbox.reserve_receipt(chosen, self.name)
+            except OSError as error:
+                return self._set_back(f"its receipt cannot be written: {error.strerror}")
+            tries.has_room = True
         tries.attempts += 1
         delivery = self._notify(chosen.notice)
         tries.tried = self._monotonic()
@@ -348,7 +362,7 @@ class Courier:
             outcome=outcome,
             at=self._now().astimezone(timezone.utc),
             attempts=tries.attempts,
-            detail=detail,
+            detail=detail[:LONGEST_DETAIL],
         )
         self._write(pending, receipt)
 

@@ -253,8 +253,9 @@ class Daemon:
                 f"; {still} incident {last.id}: {last.cause} ({last.confidence}), {sum(last.events.values())} lines"
             )
         troubles = [trouble for courier in self._couriers if (trouble := courier.status())]
+        evidence = [self._recorder.trouble] if self._recorder.trouble else []
         # Foreign words are among them: a line break would be another assignment to systemd.
-        return printable("; ".join([state, *sorted(self._troubles), *troubles]), STATUS_CHARACTERS)
+        return printable("; ".join([state, *sorted(self._troubles), *evidence, *troubles]), STATUS_CHARACTERS)
 
     def _take_over(self, settings: Settings | None) -> None:
         """Go on with a new configuration; None means that it was bad, and the old one stays."""

@@ -25,7 +25,11 @@ KEPT_LEAD = timedelta(hours=1)
 
 
 class Opened(NamedTuple):
-    """An open incident; ``snapshot`` is the one that is judged, ``dirty`` says that events wait for their commit."""
+    """An open incident; ``snapshot`` is the one that is judged.
+
+    ``dirty``: events wait for their commit, which has to succeed. ``amended``: evidence or a warning does, and no event
+    is lost where that fails. ``unsaved``: the snapshot with who holds the sockets could not be written yet.
+    """
 
     incident: Incident
     snapshot: Snapshot
@@ -37,10 +41,12 @@ class Opened(NamedTuple):
     attribute_at: datetime | None
     told: Notice | None
     dirty: bool
+    amended: bool = False
+    unsaved: bool = False
 
     def due(self) -> list[datetime]:
         """Tell when there is something to do."""
-        if self.dirty:
+        if self.dirty or self.amended:
             return [*self.follow_ups[:1], self.committed_at + COMMIT_SPACING]
         return [*self.follow_ups[:1], *([self.attribute_at] if self.attribute_at else [])]
 

@@ -5,9 +5,10 @@ and notices first, incident.json last, with the position behind its last event i
 uncommitted events, nobody may save a position beyond them.
 """
 
+import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -81,6 +82,7 @@ class Recorder:
         self.counted: Counter[str] = Counter()
         self.last = incident or store.newest()
         self._open = self._take_up(incident) if incident else None
+        self.trouble: str | None = None
 
     @property
     def sample(self) -> Sample | None:
@@ -144,8 +146,8 @@ class Recorder:
             self._attribute()
         if self._open.follow_ups and now >= self._open.follow_ups[0]:
             self._follow_up(now)
-        if self._open.dirty and now - self._open.committed_at >= COMMIT_SPACING:
-            self._commit(now)
+        if now - self._open.committed_at >= COMMIT_SPACING:
+            self._commit_what_waits(now)
         if now - self._open.arrived_at >= self.quiet:
             # A warning lasts as long as the gauges are high, also where the quiet period is shorter than a sample's.
             if self.warns and self._sampler.pressure and not self._is_event():
@@ -160,8 +162,8 @@ class Recorder:
 
     def flush(self) -> None:
         """Commit what waits: the service stops."""
-        if self.dirty:
-            self._commit(self._now())
+        if self._open:
+            self._commit_what_waits(self._now())
 
     def save_position(self, cursor: Cursor) -> None:
         """Write cursor.json; only right while nothing is ``dirty``."""
@@ -203,7 +205,7 @@ class Recorder:
             return
         incident = folding.feel(self._open.incident, pressure, now)
         worse = incident.pressure != self._open.incident.pressure
-        self._open = self._open._replace(incident=incident, arrived_at=now, dirty=self._open.dirty or worse)
+        self._open = self._open._replace(incident=incident, arrived_at=now, amended=self._open.amended or worse)
 
     def _begin(self, record: LogRecord, event: Event, at: datetime, snapshot: Snapshot) -> None:
         judged = self._judge(snapshot, (event,))
@@ -235,6 +237,7 @@ class Recorder:
                 snapshot_name=incident.snapshots[-1],
                 snapshot_at=snapshot.taken_at,
                 attribute_at=snapshot.taken_at + ATTRIBUTION_DELAY,
+                unsaved=False,
             )
         self._open = self._open._replace(incident=incident, arrived_at=self._now(), dirty=True)
         self._cover(record)
@@ -266,17 +269,18 @@ class Recorder:
             self._open = self._open._replace(attribute_at=None)
             return
         snapshot = replace(self._open.snapshot, sockets=table)
-        self._store.amend_snapshot(self._open.incident.id, self._open.snapshot_name, snapshot)
+        self._open = self._open._replace(snapshot=snapshot, attribute_at=None, amended=True, unsaved=True)
+        with self._evidence():
+            self._save_snapshot()
         self._sampler.name_units(shares_of(table))
-        self._open = self._open._replace(snapshot=snapshot, attribute_at=None, dirty=True)
 
     def _follow_up(self, now: datetime) -> None:
         assert self._open is not None  # noqa: S101 - the caller has looked
         snapshot = take_snapshot(self._proc_root, now, "follow_up")
         self._sampler.remember(sample_of(snapshot))
-        left = tuple(at for at in self._open.follow_ups if at > now)
-        incident = self._keep(self._open.incident, snapshot)
-        self._open = self._open._replace(incident=incident, follow_ups=left, dirty=True)
+        self._open = self._open._replace(follow_ups=tuple(at for at in self._open.follow_ups if at > now))
+        with self._evidence():
+            self._open = self._open._replace(incident=self._keep(self._open.incident, snapshot), amended=True)
         if has_missed_the_orphans(self._open, snapshot):
             self._open = self._open._replace(attribute_at=now)
 
@@ -295,9 +299,38 @@ class Recorder:
             self._judged = asked, diagnose(snapshot, events, self._sampler.history)
         return self._judged[1]
 
-    def _commit(self, now: datetime) -> None:
-        """Judge what is known by now, and commit: notice first, incident last."""
+    @contextlib.contextmanager
+    def _evidence(self) -> Iterator[None]:
+        """Go on where evidence cannot be written: no event is lost. It is told once until it can be written again."""
+        try:
+            yield
+        except OSError as error:
+            if self.trouble is None:
+                log.error("evidence cannot be written, watching goes on: %s: %s", error.filename, error.strerror)  # noqa: TRY400 - the text says it
+            self.trouble = "evidence cannot be written"
+        else:
+            self.trouble = None
+
+    def _save_snapshot(self) -> None:
         assert self._open is not None  # noqa: S101 - the callers have looked
+        if self._open.unsaved:
+            self._store.amend_snapshot(self._open.incident.id, self._open.snapshot_name, self._open.snapshot)
+            self._open = self._open._replace(unsaved=False)
+
+    def _commit_what_waits(self, now: datetime) -> None:
+        """Commit events, or raise: nothing may be announced that is not stored. What is no event is tried again."""
+        assert self._open is not None  # noqa: S101 - the callers have looked
+        if self._open.dirty:
+            self._commit(now)
+        elif self._open.amended:
+            self._open = self._open._replace(committed_at=now)
+            with self._evidence():
+                self._commit(now)
+
+    def _commit(self, now: datetime) -> None:
+        """Judge what is known by now, and commit: evidence and notice first, incident last."""
+        assert self._open is not None  # noqa: S101 - the callers have looked
+        self._save_snapshot()
         incident = self._open.incident
         judged = self._judge(self._open.snapshot, folding.telling(incident))
         incident = folding.judge_again(
@@ -312,7 +345,7 @@ class Recorder:
         incident = folding.commit(incident, self.resume.generation, self.resume.cursor)
         self._store.commit(incident)
         self.last = incident
-        self._open = self._open._replace(incident=incident, committed_at=now, told=told, dirty=False)
+        self._open = self._open._replace(incident=incident, committed_at=now, told=told, dirty=False, amended=False)
         if reason and told:
             self._told(told)
 

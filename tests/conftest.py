@@ -1,5 +1,6 @@
 """What several tests share: a clock to turn by hand, and the kernel's words."""
 
+import subprocess
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -111,3 +112,15 @@ def make_decided(clock: FakeClock) -> MakeDecided:
 @pytest.fixture
 def proc_root(tmp_path: Path) -> Path:
     return write_proc(tmp_path / "proc")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Make a state directory on a file system of 1 MiB, which can really be filled."""
+    place = tmp_path / "state"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], check=False)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
+    yield place
+    subprocess.run(["umount", "--lazy", place], check=True)

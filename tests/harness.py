@@ -69,6 +69,15 @@ def write_proc(root: Path, *, orphan: int = 3, mem: int = 150, aborts: int = 0, 
     return root
 
 
+def fill_disk(place: Path) -> Path:
+    """Take all the room that a file system has left, with one file; it is returned."""
+    filler = place / "somebody-elses"
+    with contextlib.suppress(OSError), filler.open("ab", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    return filler
+
+
 class AgentProcess:
     """``python -m agent run`` with a configuration and a state directory in a temporary folder."""
 

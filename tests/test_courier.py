@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import fill_disk
 from msgspec.structs import replace
 
 from agent.core.delivery import Delivered, Delivery, Receipt, Rejected, Retry
@@ -42,6 +43,7 @@ class Box:
         self.receipts: list[Receipt] = []
         self.at_most = 64
         self.most_opened = 0
+        self.reserve_error: OSError | None = None
         self.write_error: Exception | None = None
         self.read_error: OSError | None = None
 
@@ -57,6 +59,11 @@ class Box:
         waiting = [pending for pending in self.waiting if (pending.incident_id, pending.file) not in later]
         self.most_opened = max(self.most_opened, len(waiting))
         return waiting[: self.at_most]
+
+    def reserve_receipt(self, pending: Pending, channel: str) -> None:
+        assert pending in self.waiting
+        if self.reserve_error:
+            raise self.reserve_error
 
     def write_receipt(self, pending: Pending, receipt: Receipt) -> None:
         if self.write_error:
@@ -523,6 +530,25 @@ def test_a_clock_that_was_set_back_gives_nothing_up() -> None:
 # --- receipts that cannot be written --------------------------------------------------------------------------------
 
 
+def test_without_room_for_the_receipt_nothing_is_sent_and_that_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    world = World()
+    world.box.put("a")
+    world.box.put("b")
+    world.box.reserve_error = OSError(28, "No space left on device")
+    world.run(3000)
+    assert [] == world.receiver.calls
+    assert "ops: 2 waiting, its receipt cannot be written: No space left on device since" in (
+        world.courier.status() or ""
+    )
+    world.box.reserve_error = None
+    world.run(400)
+
+    assert ["a/notice-001", "b/notice-001"] == world.receiver.calls
+    assert [1, 1] == [receipt.attempts for receipt in world.box.receipts]
+    assert world.courier.status() is None
+    assert 1 == caplog.text.count("No space left on device")
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), StoreError("the disk is full")])
 def test_on_a_full_disk_nobody_is_told_the_same_thing_twice(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     world = World()
@@ -738,9 +764,8 @@ def test_counters_count_attempts_that_failed() -> None:
 # --- with the real store --------------------------------------------------------------------------------------------
 
 
-def test_a_real_store_hands_out_notices_and_keeps_the_receipts(tmp_path: Path) -> None:
-    world = World()
-    store = Store(tmp_path)
+def store_with_a_notice(directory: Path) -> Store:
+    store = Store(directory)
     event = Event(
         at=START,
         uptime=None,
@@ -757,13 +782,81 @@ def test_a_real_store_hands_out_notices_and_keeps_the_receipts(tmp_path: Path) -
     store.new_directory(incident.id)
     notice = Notice(id="n1", type="sockmem.incident.opened", at=START, reason="", channels=("ops",), data=incident)
     store.commit(replace(incident, notices=(store.write_notice(incident.id, 1, notice),)))
-    world.courier._outbox = store
+    return store
+
+
+def receipts(store: Store) -> dict[str, Receipt]:
+    return store.notices(store.resolve("last"))[0][2]
+
+
+def test_a_real_store_hands_out_notices_and_keeps_the_receipts(tmp_path: Path) -> None:
+    world = World()
+    store = world.courier._outbox = store_with_a_notice(tmp_path)
 
     world.run(10)
 
     assert ["n1"] == world.receiver.calls
     assert [] == store.pending("ops")
-    assert "delivered" == store.notices(incident.id)[0][2]["ops"].outcome
+    assert "delivered" == receipts(store)["ops"].outcome
+
+
+def test_on_a_disk_that_is_full_no_start_sends_anything_and_with_room_one_does(small_disk: Path) -> None:
+    store = store_with_a_notice(small_disk)
+    filler = fill_disk(small_disk)
+    calls = []
+    for _ in range(5):
+        world = World()
+        world.courier._outbox = store
+        world.run(6)
+        calls += world.receiver.calls
+    assert [] == calls
+    filler.unlink()
+    world.run(300)
+
+    assert ["n1"] == world.receiver.calls
+    assert ("delivered", 1) == (receipts(store)["ops"].outcome, receipts(store)["ops"].attempts)
+
+
+def test_a_disk_that_fills_up_during_the_post_has_room_for_the_receipt(small_disk: Path) -> None:
+    store = store_with_a_notice(small_disk)
+    world = World()
+    world.courier._outbox = store
+    world.receiver.otherwise = Retry(why="HTTP 503 " + "\x01" * 4000)
+    world.run(1)
+    plain = world.receiver.notify
+
+    def notify(notice: Notice) -> Delivery:
+        fill_disk(small_disk)
+        plain(notice)
+        return Delivered(detail="é" * 4000)
+
+    world.courier._notifier.notify = notify  # type: ignore[method-assign]
+    world.run(300)
+    again = World()
+    again.courier._outbox = store
+    again.run(300)
+
+    assert ["n1", "n1"] == world.receiver.calls
+    assert [] == again.receiver.calls
+    assert ("delivered", 2) == (receipts(store)["ops"].outcome, receipts(store)["ops"].attempts)
+    assert {"incident.json", "notice-001.json", "notice-001.ops.json"} == {
+        path.name for path in store.path(store.resolve("last")).iterdir()
+    }
+
+
+def test_the_room_that_a_crash_left_is_no_receipt_and_is_used_again(tmp_path: Path) -> None:
+    store = store_with_a_notice(tmp_path)
+    (pending,) = store.pending("ops")
+    store.reserve_receipt(pending, "ops")
+    assert [".notice-001.ops.json.new"] == [path.name for path in store.path(pending.incident_id).glob(".*")]
+    assert {} == receipts(store)
+    world = World()
+    world.courier._outbox = store
+    world.run(10)
+
+    assert ["n1"] == world.receiver.calls
+    assert "delivered" == receipts(store)["ops"].outcome
+    assert [] == list(store.path(pending.incident_id).glob(".*"))
 
 
 # --- the thread -----------------------------------------------------------------------------------------------------

@@ -3,10 +3,10 @@
 import contextlib
 import errno
 import os
-import subprocess
 from datetime import datetime, timedelta, timezone
 
 import pytest
+from harness import fill_disk
 
 from agent.core.settings import IncidentSettings, Settings, SourceSettings, StoreSettings
 from agent.courier import Courier
@@ -57,7 +57,7 @@ def run(daemon: Daemon) -> None:
 class FailingDisk:
     """Counts the calls of the os module that reach the state directory, and fails one of them."""
 
-    CALLS = ("open", "write", "fsync", "rename", "mkdir", "fchmod")
+    CALLS = ("open", "write", "ftruncate", "fsync", "rename", "mkdir", "fchmod")
 
     def __init__(self, monkeypatch, fail_at: int) -> None:
         self.calls = 0
@@ -116,30 +116,16 @@ def test_a_position_that_could_not_be_saved_is_saved_later_though_the_log_is_qui
     assert [(tmp_path / "messages").stat().st_size] == [each.offset for each in saved.values()]
 
 
-@pytest.fixture
-def full_disk(tmp_path):
-    """Make a state directory on a file system of 1 MiB."""
-    place = tmp_path / "state"
-    place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], check=False)
-    if mounted.returncode:
-        pytest.skip("no file system can be mounted here")
-    yield place
-    subprocess.run(["umount", "--lazy", place], check=True)
-
-
-def test_a_start_on_a_full_disk_makes_room_by_retention_and_records_what_was_said(make_daemon, full_disk, tmp_path):
+def test_a_start_on_a_small_disk_makes_room_by_retention_and_records_what_was_said(make_daemon, small_disk, tmp_path):
     run(make_daemon())
-    store = Store(full_disk)
+    store = Store(small_disk)
     courier = Courier(StdoutNotifier("stdout"), store, give_up_after=60)
     while store.pending("stdout"):
         courier.step()
     before = store.ids()
     with (tmp_path / "messages").open("a") as log:
         log.write(f"{(FIRST + timedelta(hours=5)).isoformat()} web1 kernel: [99.000001] {TEXTS[0]}\n")
-    with contextlib.suppress(OSError), (full_disk / "somebody-elses").open("wb", buffering=0) as filler:
-        while True:
-            filler.write(bytes(4096))
+    fill_disk(small_disk)
     with pytest.raises(OSError, match="No space left"):
         run(make_daemon())
     run(make_daemon(min_free_bytes=200_000))

@@ -2,7 +2,7 @@ import errno
 from datetime import timedelta
 
 import pytest
-from harness import read_remains, write_proc
+from harness import fill_disk, read_remains, write_proc
 
 from agent import recorder as module
 from agent.core import incident as folding
@@ -805,3 +805,63 @@ def test_a_forged_line_neither_raises_nor_hides_the_end_of_a_warning(
     run_for(recorder, clock, 310)
 
     assert ["opened", "resolved"] == told(store)
+
+
+# --- a full disk ----------------------------------------------------------------------------------------------------
+
+
+def test_evidence_that_cannot_be_written_ends_nothing_and_is_committed_when_there_is_room(
+    small_disk, store, make_recorder, make_decided, *, clock, dumps, caplog
+):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    filler = fill_disk(small_disk)
+    dumps += [orphans_of("web", 700)] * 9
+    run_for(recorder, clock, 40)
+    full = store.load(store.resolve("last"))
+    assert full.snapshots == tuple(path.name for path in sorted(store.path(full.id).glob("snapshot-*")))
+    assert ["opened"] == told(store)
+    assert not recorder.dirty
+    assert "evidence cannot be written" == recorder.trouble
+    assert 1 == caplog.text.count("evidence cannot be written, watching goes on")
+    filler.unlink()
+    run_for(recorder, clock, 2)
+
+    assert ["opened", "updated"] == told(store)
+    assert store.snapshots(full.id)[0].sockets == orphans_of("web", 700)
+    assert recorder.trouble is None
+
+
+def test_a_follow_up_that_cannot_be_written_has_no_name(store, make_recorder, make_decided, clock, monkeypatch):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    clock.advance(1)
+
+    def full(*_) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device", "snapshot-002.json")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_snapshot", full)
+        recorder.tick()
+    run_for(recorder, clock, 40)
+    incident = store.load(store.resolve("last"))
+
+    assert ("snapshot-001.json", "snapshot-002.json", "snapshot-003.json") == incident.snapshots
+    assert [0, 5, 30] == [
+        round((s.taken_at - incident.opened_at).total_seconds()) for s in store.snapshots(incident.id)
+    ]
+
+
+def test_an_event_that_cannot_be_written_ends_the_process(store, make_recorder, make_decided, clock, monkeypatch):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    clock.advance(0.5)
+    recorder.handle([make_decided(offset=200)], recorder.look())
+    clock.advance(1)
+
+    def full(_) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "incident.json")
+
+    monkeypatch.setattr(store, "commit", full)
+    with pytest.raises(OSError, match="No space left"):
+        recorder.tick()

@@ -64,9 +64,51 @@ def _write_through(path: Path, data: bytes) -> None:
         os.close(descriptor)
 
 
+def reserve(path: Path, size: int) -> None:
+    """Make sure of the room for a file that ``fill`` puts in place later: blanks, flushed, under the name aside."""
+    aside = path.with_name(f".{path.name}.new")
+    try:
+        _write_through(aside, b" " * size)
+    except OSError as error:
+        error.filename = str(path)
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise
+
+
+def fill(path: Path, data: bytes) -> None:
+    """Put a file in place as ``write_whole`` does, in the room that was reserved for it, if any was.
+
+    A failure leaves that room alone: the next try needs it.
+    """
+    aside = path.with_name(f".{path.name}.new")
+    try:
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        write_whole(path, data)
+        return
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.ftruncate(descriptor, len(data))
+        os.fsync(descriptor)
+        aside.rename(path)
+    except OSError as error:
+        error.filename = str(path)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def encode_json(value: msgspec.Struct) -> bytes:
+    """Encode a struct as JSON that a person can read in an editor."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n"
+
+
 def write_json(path: Path, value: msgspec.Struct) -> None:
     """Put a struct in place as JSON that a person can read in an editor."""
-    write_whole(path, msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+    write_whole(path, encode_json(value))
 
 
 def read_json(path: Path, decoder: msgspec.json.Decoder[T]) -> T:

@@ -21,13 +21,26 @@ from agent.core.model import Commit, Incident, Notice, Sample, Snapshot
 from agent.core.readings import Gap
 from agent.core.settings import StoreSettings
 from agent.store import retention
-from agent.store.disk import StoreError, hold_lock, make_directory, read_json, set_aside, sync_directory, write_json
+from agent.store.disk import (
+    StoreError,
+    encode_json,
+    fill,
+    hold_lock,
+    make_directory,
+    read_json,
+    reserve,
+    set_aside,
+    sync_directory,
+    write_json,
+)
 from agent.store.history import History
 
 log = logging.getLogger("sockmem-agent")
 
 INCIDENT_FILE = "incident.json"
 OWED_AT_MOST = 64
+# A block of most file systems; a receipt has less, since the courier cuts its detail.
+RECEIPT_BYTES = 4096
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
 
 
@@ -219,9 +232,13 @@ class Store:
         write_json(directory / INCIDENT_FILE, incident)
         sync_directory(directory)
 
+    def reserve_receipt(self, pending: Pending, channel: str) -> None:
+        """Make sure of the room for a receipt, before anybody is told what could not be receipted."""
+        reserve(self._receipt_path(pending.incident_id, pending.file, channel), RECEIPT_BYTES)
+
     def write_receipt(self, pending: Pending, receipt: Receipt) -> None:
         """Write the proof that a channel is done with a notice."""
-        write_json(self._receipt_path(pending.incident_id, pending.file, receipt.channel), receipt)
+        fill(self._receipt_path(pending.incident_id, pending.file, receipt.channel), encode_json(receipt))
         sync_directory(self.path(pending.incident_id))
 
     def save_cursor(self, resume: Resume) -> None:
