@@ -21,6 +21,8 @@ help:
 	@echo 'make vm-check   of these, what CI runs: all scenarios on one kernel, the two main ones on the others'
 	@echo 'make clean  remove what the others made here'
 
+# Its state stays in the clone: files of root's in /var/lib/sockmem-agent would be in the way of the installed service.
+run: export STATE_DIRECTORY ?= $(CURDIR)/.state
 run: $(VENV)/run.ready
 	$(BIN)/sockmem-agent run
 
@@ -94,5 +96,5 @@ $(VENV)/test.ready: pyproject.toml contrib/setup.sh
 	@touch $@ $(VENV)/run.ready $(VENV)/package.ready
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .state build dist *.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -24,7 +24,7 @@ from agent.following import Source, describe, local_now, merge, open_source, por
 from agent.notifiers import ChannelError, build
 from agent.recorder import Decided, Recorder
 from agent.signals import Signals
-from agent.store import Store
+from agent.store import Store, explain
 
 log = logging.getLogger("sockmem-agent")
 
@@ -185,7 +185,7 @@ class Daemon:
             yield
         except OSError as error:
             if what not in self._troubles:
-                log.error("%s: %s: %s", what, error.filename, error.strerror)  # noqa: TRY400 - the text says it
+                log.error("%s: %s", what, explain(error))  # noqa: TRY400 - the text says it
             self._troubles.add(what)
         else:
             self._troubles.discard(what)
@@ -265,7 +265,7 @@ class Daemon:
             notifiers = [build(channel) for channel in channels(settings)]
             source = self._open_again(settings.source)
         except (ChannelError, ImportError, OSError) as error:
-            log.error("%s; the old configuration stays", error)  # noqa: TRY400 - the text is the whole story
+            log.error("%s; the old configuration stays in effect", error)  # noqa: TRY400 - the text is the whole story
             return
         if source:
             self._source.close()

@@ -12,7 +12,7 @@ from agent.core.model import Pressure, Sample, UnitShare
 from agent.core.pressure import assess
 from agent.core.thinning import second_of, thin
 from agent.probe import take_sample, take_snapshot
-from agent.store import Store
+from agent.store import Store, explain
 from agent.survey import Survey
 
 log = logging.getLogger("sockmem-agent")
@@ -108,7 +108,7 @@ class Sampler:
         try:
             whole = {second_of(sample.at): sample for sample in self._store.samples.read_thinned(now)}
         except OSError as error:  # Nor is the time before us worth the service.
-            log.warning("the history cannot be read: %s: %s", error.filename, error.strerror)
+            log.warning("the history cannot be read: %s", explain(error))
         for sample in self._samples:
             other = whole.get(second_of(sample.at))
             if other is None or len(sample.counters) >= len(other.counters):
@@ -121,7 +121,7 @@ class Sampler:
             self._is_failing = False
         except OSError as error:
             if not self._is_failing:  # Samples are not worth the service: they are in memory still.
-                log.warning("the history cannot be written: %s: %s", error.filename, error.strerror)
+                log.warning("the history cannot be written: %s", explain(error))
             self._is_failing = True
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pwd
 import signal
 import socket
 import subprocess
@@ -78,6 +79,28 @@ def fill_disk(place: Path) -> Path:
     return filler
 
 
+def as_nobody(work: Callable[[], str]) -> str:
+    """Do something as the user nobody, in a process of its own; return what it says, an exception included."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            nobody = pwd.getpwnam("nobody")
+            os.setgroups([])
+            os.setresgid(*[nobody.pw_gid] * 3)
+            os.setresuid(*[nobody.pw_uid] * 3)
+            said = work()
+        except BaseException as surprise:  # noqa: BLE001 - the parent's test shall see it
+            said = repr(surprise)
+        os.write(write_end, said.encode())
+        os._exit(0)
+    os.close(write_end)
+    with os.fdopen(read_end) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return said
+
+
 class AgentProcess:
     """``python -m agent run`` with a configuration and a state directory in a temporary folder."""
 
@@ -88,6 +111,7 @@ class AgentProcess:
         self.config.write_text(config)
         self.log = folder / "agent.log"
         self.store = Store(self.state)
+        self.environ: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *options: str, ready: str = "following ") -> None:
@@ -99,7 +123,7 @@ class AgentProcess:
 
     def spawn(self, *options: str) -> None:
         """Start, and return at once."""
-        environ = {**os.environ, "STATE_DIRECTORY": str(self.state), "PYTHONDONTWRITEBYTECODE": "1"}
+        environ = {**os.environ, "STATE_DIRECTORY": str(self.state), "PYTHONDONTWRITEBYTECODE": "1", **self.environ}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "agent", "run", "--config", str(self.config), *options],

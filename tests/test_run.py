@@ -125,7 +125,8 @@ def test_sighup_takes_over_a_good_configuration_and_refuses_a_bad_one(agent, log
     good = agent.config.read_text()
     agent.config.write_text("nonsense")
     agent.signal(signal.SIGHUP)
-    wait_for("the refusal", lambda: "config.toml" in agent.said())
+    wait_for("the refusal", lambda: "the old configuration stays in effect" in agent.said())
+    assert "config.toml: is not TOML" in agent.said()
     agent.config.write_text(
         f'{good}[[notify]]\nname = "ops"\ntype = "webhook"\nurl = "{httpserver.url_for("/hook")}"\n'
     )
@@ -136,6 +137,30 @@ def test_sighup_takes_over_a_good_configuration_and_refuses_a_bad_one(agent, log
 
     assert 0 == agent.stop()
     assert "web1" == json.loads(httpserver.log[0][0].data)["data"]["host"]
+
+
+def test_sighup_with_another_state_directory_says_that_it_needs_a_restart(agent, log_file):
+    agent.environ = {"STATE_DIRECTORY": ""}
+    good = agent.config.read_text()
+    agent.config.write_text(f'{good}[store]\ndirectory = "{agent.state}"\n')
+    agent.start()
+    agent.config.write_text(f'{good}[store]\ndirectory = "{agent.folder}/elsewhere"\n')
+    agent.signal(signal.SIGHUP)
+    wait_for("the reload", lambda: "configuration reloaded" in agent.said())
+    append(log_file)
+    wait_for("the event", agent.events)
+
+    assert 0 == agent.stop()
+    assert f"{agent.folder}/elsewhere needs a restart: {agent.state} stays in use until then" in agent.said()
+
+
+def test_a_state_directory_that_systemds_overrules_is_said_to_have_no_effect(agent):
+    agent.config.write_text(f'{agent.config.read_text()}[store]\ndirectory = "/srv/other"\n')
+    agent.start()
+
+    assert 0 == agent.stop()
+    assert "[store] directory = /srv/other has no effect, not even after a restart" in agent.said()
+    assert f"StateDirectory= sets {agent.state}" in agent.said()
 
 
 def test_what_was_written_while_the_agent_was_down_is_found_at_the_next_start(agent, log_file):

@@ -1,6 +1,7 @@
 """The unit file and its fragments, judged by systemd's own checkers."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -91,15 +92,29 @@ def test_the_fragments_make_the_user_its_groups_and_its_directory(tmp_path: Path
 
 
 def test_the_state_directory_is_the_same_in_unit_and_fragment() -> None:
-    (line,) = [
-        line for line in (SYSTEMD / "sockmem-agent.tmpfiles").read_text().splitlines() if not line.startswith("#")
-    ]
+    lines = [line for line in (SYSTEMD / "sockmem-agent.tmpfiles").read_text().splitlines() if not line.startswith("#")]
+    path, user, group = f"/var/lib/{settings()['StateDirectory']}", settings()["User"], settings()["Group"]
 
-    assert line.split() == [
-        "d",
-        f"/var/lib/{settings()['StateDirectory']}",
-        settings()["StateDirectoryMode"],
-        settings()["User"],
-        settings()["Group"],
-        "-",
-    ]
+    assert [f"d {path} {settings()['StateDirectoryMode']} {user} {group} -", f"Z {path} - {user} {group} -"] == lines
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.skipif(shutil.which("systemd-tmpfiles") is None, reason="systemd-tmpfiles is not installed")
+def test_the_fragment_gives_what_root_left_to_the_service_and_follows_no_link(tmp_path: Path) -> None:
+    state, outside = tmp_path / "var/lib/sockmem-agent", tmp_path / "etc"
+    outside.mkdir()
+    (outside / "passwd").write_text("sockmem-agent:x:4711:4711::/:/bin/false\n")
+    (outside / "group").write_text("sockmem-agent:x:4711:\n")
+    (state / "incidents/20261122T150539Z-7f3a").mkdir(parents=True)
+    (state / "incidents/20261122T150539Z-7f3a/incident.json").touch(0o640)
+    (state / "cursor.json").touch(0o640)
+    (state / "incidents/last").symlink_to(outside)
+    (state / "link").symlink_to(outside / "passwd")
+    shutil.chown(state, 4711, 4711)  # As a first installation left it: what is below it is still root's.
+
+    done = run("systemd-tmpfiles", f"--root={tmp_path}", "--create", SYSTEMD / "sockmem-agent.tmpfiles")
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert {4711} == {path.lstat().st_uid for path in (state, *state.rglob("*"))}
+    assert {0} == {path.lstat().st_uid for path in (outside, *outside.rglob("*"))}
+    assert 0o640 == (state / "cursor.json").stat().st_mode & 0o777

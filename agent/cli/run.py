@@ -15,7 +15,7 @@ from agent.daemon import Daemon
 from agent.notifiers import ChannelError
 from agent.signals import asked
 from agent.sources.choose import choose
-from agent.store import Store, StoreError
+from agent.store import Store, StoreError, blocking, explain, refusal
 
 EX_CONFIG = 78
 PRIORITY = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
@@ -47,7 +47,26 @@ def read_settings(path: Path | None) -> Settings | None:
         for line in error.errors:
             log.error("%s", line)  # noqa: TRY400 - a traceback would hide the line
         return None
+    given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if given and settings.store.directory not in {"", given}:
+        log.warning(
+            "[store] directory = %s has no effect, not even after a restart: the unit's StateDirectory= sets %s",
+            settings.store.directory,
+            given,
+        )
     return replace(settings, source=choose(settings.source))
+
+
+def read_again(path: Path | None, store: Store) -> Settings | None:
+    """Read the configuration for a reload, and say what of it cannot be taken over; None when it is bad."""
+    settings = read_settings(path)
+    if settings is None:
+        log.error("the new configuration is not used; the old configuration stays in effect")
+        return None
+    directory = state_directory(settings, os.environ, os.geteuid())
+    if directory != store.directory:
+        log.warning("[store] directory = %s needs a restart: %s stays in use until then", directory, store.directory)
+    return settings
 
 
 @click.command(
@@ -81,13 +100,9 @@ def command(path: Path | None, proc_root: Path) -> None:
     store = Store(state_directory(settings, os.environ, os.geteuid()), settings.store)
     daemon = build(settings, store, proc_root)
     try:
-        daemon.run(lambda: read_settings(path), asked)
+        daemon.run(lambda: read_again(path, store), asked)
     except OSError as error:
-        log.critical(
-            "stopping: %s: %s; what was read and not stored is read again at the next start",
-            error.filename,
-            error.strerror,
-        )
+        log.critical("stopping: %s; what was read and not stored is read again at the next start", explain(error))
         sys.exit(1)
     finally:
         asked.ignore()
@@ -96,6 +111,10 @@ def command(path: Path | None, proc_root: Path) -> None:
 def build(settings: Settings, store: Store, proc_root: Path) -> Daemon:
     """Open everything, or end with one line that says what is missing; later surprises keep their traceback."""
     try:
+        for path in blocking(store.directory):
+            # Status 1, so that systemd tries again: once the owner is right, the host is watched without another word.
+            log.error("cannot start: %s", refusal(path, store.directory))
+            sys.exit(1)
         store.open_for_writing()
         return Daemon(settings, store, proc_root=proc_root)
     except ChannelError as error:
@@ -104,5 +123,5 @@ def build(settings: Settings, store: Store, proc_root: Path) -> Daemon:
     except StoreError as error:
         log.error("%s", error)  # noqa: TRY400 - as above
     except OSError as error:
-        log.error("cannot start: %s: %s; see sockmem-agent doctor", error.filename, error.strerror)  # noqa: TRY400 - as above
+        log.error("cannot start: %s; see sockmem-agent doctor", explain(error))  # noqa: TRY400 - as above
     sys.exit(1)

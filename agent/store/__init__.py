@@ -1,7 +1,22 @@
 """Incidents, the cursor and the history on disk. See ARCHITECTURE.md, "What is on disk, and in which order"."""
 
+from agent.store.access import blocking, explain, owner, refusal, unusable, user
 from agent.store.disk import StoreError
 from agent.store.incidents import OWED_AT_MOST, NoSuchIncident, Pending, Store
 from agent.store.kept import keep_samples, read_around
 
-__all__ = ["OWED_AT_MOST", "NoSuchIncident", "Pending", "Store", "StoreError", "keep_samples", "read_around"]
+__all__ = [
+    "OWED_AT_MOST",
+    "NoSuchIncident",
+    "Pending",
+    "Store",
+    "StoreError",
+    "blocking",
+    "explain",
+    "keep_samples",
+    "owner",
+    "read_around",
+    "refusal",
+    "unusable",
+    "user",
+]

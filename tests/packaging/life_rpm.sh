@@ -11,9 +11,13 @@ package() {
 }
 
 echo "== install"
+# As a `make run` of root's may have left it.
+mkdir -p /var/lib/sockmem-agent/incidents
+touch /var/lib/sockmem-agent/cursor.json
 (umask 077 && package --install "$1")
 sockmem-agent --version
 sockmem-agent config check
+find /var/lib/sockmem-agent ! -user sockmem-agent
 stat -c '%U:%G %a %n' /var/lib/sockmem-agent /etc/sockmem-agent/config.toml
 find $library -name '*.pyc' -not -perm -004
 

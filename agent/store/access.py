@@ -1,0 +1,78 @@
+"""What of a state directory this process may not use, and whose it is: a run as root, say, left it behind.
+
+access(2) is asked, so access lists and read-only file systems count. Links inside the directory are not followed.
+"""
+
+import errno
+import os
+import pwd
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def blocking(directory: Path) -> Iterator[Path]:
+    """Name what the service cannot start without and may not use."""
+    if not directory.is_dir():
+        return
+    inside = [directory / name for name in ("incidents", "history", "cursor.json", "lock")]
+    for path in (directory, *inside, *_entries(directory / "incidents")):
+        if not _may_use(path):
+            yield path
+
+
+def unusable(directory: Path) -> Iterator[Path]:
+    """Name everything that the service would read or write and may not; what is below such a directory stays unsaid."""
+    if not _may_use(directory):
+        yield directory
+    elif directory.is_dir():
+        for path in _entries(directory):
+            yield from unusable(path)
+
+
+def owner(path: Path) -> str:
+    """Name the owner of a file, or of the nearest directory above it that can be looked at."""
+    try:
+        return user(path.lstat().st_uid)
+    except (FileNotFoundError, PermissionError):
+        return owner(path.parent)
+
+
+def user(uid: int) -> str:
+    """Name a user."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+def refusal(path: Path, directory: Path) -> str:
+    """Say in one line that this process may not use a file of its state directory, whose it is, and the fix."""
+    me, other = user(os.geteuid()), owner(path)
+    if other == me:
+        return f"{path} belongs to {me}, but its mode or file system forbids access: chmod -R u+rwX {directory}"
+    return f"{path} belongs to {other}; the service runs as {me}: chown -hR {me}: {directory}"
+
+
+def explain(error: OSError) -> str:
+    """Say which file could not be used and why; where permissions are the reason, whose it is."""
+    text = f"{error.filename}: {error.strerror}"
+    if error.filename and error.errno in {errno.EACCES, errno.EPERM}:
+        text += f"; it belongs to {owner(Path(error.filename))}, the service runs as {user(os.geteuid())}"
+    return text
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return sorted(Path(entry) for entry in os.scandir(directory) if not entry.is_symlink())
+    except OSError:
+        return []
+
+
+def _may_use(path: Path) -> bool:
+    """Tell whether access is enough: a file is written aside and renamed, unless it is appended to in history/."""
+    need = os.R_OK
+    if path.is_dir():
+        need |= os.W_OK | os.X_OK
+    elif path.parent.name == "history":
+        need |= os.W_OK
+    return os.access(path, need) or not os.path.lexists(path)
