@@ -58,7 +58,7 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
     else:
         try:
             moment = parsedate_to_datetime(text)
-        except ValueError:
+            seconds = ((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)) - now).total_seconds()
+        except Exception:  # noqa: BLE001 - a foreign text: a year of 20 digits is an OverflowError, and so on
             return None
-        seconds = ((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)) - now).total_seconds()
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_SECONDS)

@@ -6,12 +6,18 @@ sockets down: that ends a connect through a proxy, a TLS handshake, headers and 
 dup of its descriptor, because ssl takes the original away. A name lookup cannot be cut: there the thread is left to
 the resolver's own timeouts, and no other attempt starts before it has ended, so never more than one is left behind.
 
+What comes back may be anything. The request goes through requests' adapter and not through its Session, which computes
+where a redirect leads and unpacks the whole body for it; neither cookies nor encodings are looked at; no more than
+ANSWER_BYTES are taken from the wire, whatever the answer says of its length; and whatever http.client raises over an
+answer means that it is not HTTP.
+
 The address never reaches a text: requests quotes it in its exceptions, so none of them leaves this file, and urllib3 in
 its log, so that is cut off. Only ``host[:port]`` is shown. HTTPS_PROXY, NO_PROXY and REQUESTS_CA_BUNDLE are honoured.
 """
 
 import contextlib
 import http.client
+import io
 import logging
 import os
 import re
@@ -19,7 +25,6 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
@@ -38,6 +43,7 @@ from agent.notifiers.answer import Answer
 DEADLINE_SECONDS = 20.0
 GRACE_SECONDS = 1.0  # for the thread to see that its socket was shut down
 BODY_BYTES = 64 * 1024
+ANSWER_BYTES = 2 * BODY_BYTES  # with status line, headers, chunk sizes and trailers
 
 # At level DEBUG urllib3 logs the path of every request, and at WARNING the whole address when headers are odd.
 for _name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "urllib3"]:
@@ -50,7 +56,7 @@ class _Attempt(threading.Thread):
     def __init__(self, send: "Callable[[_Attempt], Answer]") -> None:
         super().__init__(name="post", daemon=True)
         self.answer: Answer | None = None
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self.expired = False
         self._send = send
         self._lock = threading.Lock()
@@ -59,7 +65,7 @@ class _Attempt(threading.Thread):
     def run(self) -> None:
         try:
             self.answer = self._send(self)
-        except Exception as error:  # noqa: BLE001 - handed to the courier's thread, which tells the expected ones apart
+        except BaseException as error:  # noqa: BLE001 - handed to the courier's thread, which tells the expected ones apart
             self.failure = error
         finally:
             with self._lock:
@@ -89,12 +95,74 @@ def _adopt(connected: socket.socket) -> socket.socket:
     return cast("_Attempt", threading.current_thread()).adopt(connected)
 
 
+class _Wire(io.RawIOBase):
+    """What comes from a connection, of which no more is taken than an answer may have."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw = raw
+        self._left = ANSWER_BYTES
+        self.has_ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:  # noqa: ANN401 - a writable buffer has no name before Python 3.12
+        if not self._left:
+            raise http.client.LineTooLong("answer")
+        size = self._raw.readinto(memoryview(buffer)[: self._left])
+        self._left -= size or 0
+        self.has_ended = size == 0
+        return size
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Lines(io.BufferedReader):
+    """Reads status line, headers and chunk sizes."""
+
+    def readline(self, size: int | None = -1) -> bytes:
+        line = super().readline(size)
+        if b"\r" in line.removesuffix(b"\n").removesuffix(b"\r"):
+            # email.parser, which reads the headers, takes it for the end of a line, and may find thousands of mails
+            # within mails in one, over which it thinks for minutes that no deadline cuts.
+            raise http.client.HTTPException
+        return line
+
+
+class _Response(http.client.HTTPResponse):
+    """http.client's answer, which takes what is no HTTP for no HTTP, and passes over all that is interim (1xx)."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - handed through as they come
+        super().__init__(*args, **kwargs)
+        self._wire = _Wire(self.fp.detach())
+        self.fp = _Lines(self._wire)
+
+    def begin(self) -> None:
+        try:
+            super().begin()
+            while self.status < http.HTTPStatus.OK:
+                self.headers = None  # type: ignore[assignment]  # as before the first; else it would have begun already
+                super().begin()
+        except (OSError, http.client.HTTPException):
+            raise
+        except Exception as odd:  # of int() and email.parser, and whatever the next version of Python adds
+            raise http.client.HTTPException from odd
+        if self._wire.has_ended:  # http.client takes headers that broke off for headers that have ended
+            raise http.client.IncompleteRead(b"")
+
+
 class _Connection(urllib3.connection.HTTPConnection):
+    response_class = _Response
+
     def _new_conn(self) -> socket.socket:
         return _adopt(super()._new_conn())
 
 
 class _TlsConnection(urllib3.connection.HTTPSConnection):
+    response_class = _Response
+
     def _new_conn(self) -> socket.socket:
         return _adopt(super()._new_conn())
 
@@ -118,6 +186,12 @@ class _Adapter(requests.adapters.HTTPAdapter):
         manager = super().proxy_manager_for(*args, **kwargs)
         manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
         return manager
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:  # noqa: ANN401 - as above
+        """Wrap the answer unseen: requests would look for cookies and an encoding in it."""
+        response = requests.Response()
+        response.request, response.raw = req, resp
+        return response
 
 
 class Poster:
@@ -145,24 +219,21 @@ class Poster:
             attempt.join(GRACE_SECONDS)
         if attempt.answer is not None:
             return attempt.answer
-        if attempt.expired:
+        if attempt.expired or attempt.failure is None:
             return Retry(why=f"no answer within {self._deadline_seconds:g} s")
         return _explain(attempt.failure, self._deadline_seconds)
 
     def _send(self, attempt: _Attempt, body: bytes, headers: Mapping[str, str]) -> Answer:
-        with self._session.post(
-            self._url,
-            data=body,
-            headers=dict(headers),
-            timeout=self._deadline_seconds,
-            allow_redirects=False,
-            stream=True,
-        ) as response:
-            if attempt.expired:  # http.client takes headers that were cut for headers that have ended
-                raise TimeoutError
-            content = _read_body(response)
+        request = requests.Request("POST", self._url, headers=dict(headers), data=body)
+        prepared = self._session.prepare_request(request)
+        address = str(prepared.url)
+        # The proxies and trusted certificates that the environment names.
+        found = self._session.merge_environment_settings(address, {}, stream=True, verify=None, cert=None)
+        settings = cast("dict[str, Any]", found)
+        with self._session.get_adapter(address).send(prepared, timeout=self._deadline_seconds, **settings) as response:
+            content = _read_body(response.raw)
             whole = None if attempt.expired else content
-            return Answer(response.status_code, response.headers.get("Retry-After"), whole)
+            return Answer(response.raw.status, response.raw.headers.get("Retry-After"), whole)
 
 
 def _take_apart(channel: str, url: str) -> tuple[str, str, tuple[str, str] | None]:
@@ -188,7 +259,6 @@ def _session(auth: tuple[str, str] | None) -> requests.Session:
     session.mount("https://", _Adapter())
     # Without an auth of its own, requests would look one up in ~/.netrc.
     session.auth = requests.auth.HTTPBasicAuth(*auth) if auth else _no_auth
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     # A connection that is kept for hours is dead when it is needed, and costs the host a socket until then.
     session.headers.update(
         {"User-Agent": f"sockmem-agent/{__version__}", "Accept-Encoding": "identity", "Connection": "close"}
@@ -200,20 +270,23 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _read_body(response: requests.Response) -> bytes | None:
+def _read_body(raw: urllib3.BaseHTTPResponse) -> bytes | None:
     try:
-        return cast("bytes", response.raw.read(BODY_BYTES, decode_content=False))
-    except (urllib3.exceptions.HTTPError, OSError, http.client.HTTPException):
+        body = raw.read(BODY_BYTES, decode_content=False)
+        raw.read(1, decode_content=False)  # Only here urllib3 notices that the body is shorter than announced.
+    except Exception:  # noqa: BLE001 - http.client reads chunk sizes with int() and without looking twice
         return None
+    return body
 
 
-def _explain(failure: Exception | None, deadline_seconds: float) -> Retry | Rejected:
+def _explain(failure: BaseException, deadline_seconds: float) -> Retry | Rejected:
     """Put an exception of requests into plain words, none of them its own: it quotes the address."""
-    chain = list(_chain(failure)) if failure else []
+    chain = list(_chain(failure))
     expected = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException, requests.RequestException)
     if not any(isinstance(error, expected) for error in chain):
-        # A slip of ours or of a library: loud, but without its text, which may hold the address.
-        raise RuntimeError(f"unexpected {type(failure).__name__} in an HTTP attempt {_where(failure)}")
+        # A slip of ours or of a library, for the courier to tell; without its text, which may hold the address.
+        failure.args = ()
+        raise failure from None
     if any(isinstance(error, requests.exceptions.InvalidURL) for error in chain):
         return Rejected(why="the url cannot be used: check it for blanks and odd characters")
     text = next((text for error in chain if (text := _words(error, deadline_seconds))), type(chain[0]).__name__)
@@ -251,15 +324,10 @@ _WORDS: tuple[tuple[type[BaseException], Callable[[Any], str | None]], ...] = (
     (socket.gaierror, lambda error: f"name lookup failed: {error.strerror}"),
     (ssl.SSLError, lambda error: f"TLS failed: {error.reason or 'connection closed'}"),
     (http.client.RemoteDisconnected, lambda _: "connection closed without an answer"),
+    (http.client.IncompleteRead, lambda _: "the answer broke off"),
+    (urllib3.exceptions.InvalidHeader, lambda _: "the answer is not HTTP"),
     (requests.exceptions.InvalidSchema, lambda _: "the proxy setting in the environment cannot be used"),
     (requests.exceptions.InvalidProxyURL, lambda _: "the proxy setting in the environment cannot be used"),
     (http.client.HTTPException, lambda _: "the answer is not HTTP"),
     (OSError, _operating_system),
 )
-
-
-def _where(error: BaseException | None) -> str:
-    trace = error.__traceback__ if error else None
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    return f"({trace.tb_frame.f_code.co_filename}:{trace.tb_lineno})" if trace else "(nowhere)"

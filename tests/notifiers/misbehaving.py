@@ -4,11 +4,13 @@ import contextlib
 import re
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from agent.core.delivery import Receipt
 from agent.core.model import Advice, Diagnosis, Event, Incident, Mechanism, Notice, NoticeType, Peak, Sysctl
+from agent.store import Pending
 
 Handler = Callable[[socket.socket], None]
 OPENED_AT = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
@@ -87,6 +89,24 @@ def make_notice(kind: NoticeType = "sockmem.incident.opened", **changes: Any) ->
         channels=("ops",),
         data=data,
     )
+
+
+class Tray:
+    """An outbox in memory: one notice that waits until there is a receipt for it."""
+
+    def __init__(self, notice: Notice) -> None:
+        self.waiting = [Pending("20261122T150539Z-7f3a", "notice-001", notice)]
+        self.receipts: list[Receipt] = []
+
+    def pending(self, channel: str, later: Collection[tuple[str, str]]) -> list[Pending]:
+        return [pending for pending in self.waiting if (pending.incident_id, pending.file) not in later]
+
+    def reserve_receipt(self, pending: Pending, channel: str) -> None:
+        pass
+
+    def write_receipt(self, pending: Pending, receipt: Receipt) -> None:
+        self.waiting.remove(pending)
+        self.receipts.append(receipt)
 
 
 def read_request(connection: socket.socket) -> bytes:

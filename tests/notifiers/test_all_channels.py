@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from misbehaving import Handler, drip, hang, make_notice, read_request
+from misbehaving import Handler, Tray, drip, hang, make_notice, read_request
 
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.model import NoticeType
 from agent.core.settings import AlertmanagerSettings, SlackSettings, StdoutSettings, WebhookSettings
+from agent.courier import Courier
 from agent.notifiers import ChannelError, Notifier, build
 from agent.notifiers import http as http_module
 
@@ -191,11 +192,30 @@ def test_a_surprise_in_a_library_leaves_no_secret_in_its_traceback(
     def slip(*args: object, **kwargs: object) -> None:
         raise AttributeError(secret_url("http", "127.0.0.1:9"))
 
-    monkeypatch.setattr("requests.Session.post", slip)
+    monkeypatch.setattr("requests.Session.prepare_request", slip)
 
-    with pytest.raises(RuntimeError) as caught:
+    with pytest.raises(AttributeError) as caught:
         notifier.notify(make_notice())
     told_nothing("".join(traceback.format_exception(caught.value)))
+
+
+@pytest.mark.parametrize("kind", HTTP_CHANNELS)
+def test_a_surprise_is_logged_with_its_traceback_by_the_courier_and_tells_no_secret(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: Callable[[], str]
+) -> None:
+    courier = Courier(make(kind, secret_url("http", "127.0.0.1:9"), tmp_path), Tray(make_notice()), give_up_after=9.0)
+
+    def slip(*args: object, **kwargs: object) -> None:
+        raise AttributeError(secret_url("http", "127.0.0.1:9"))
+
+    monkeypatch.setattr("requests.Session.prepare_request", slip)
+    courier.step()
+
+    logged = heard()
+    assert "ops: unexpected AttributeError in test_all_channels.py:" in logged
+    assert f"agent/notifiers/{kind}.py" in logged
+    assert "unexpected AttributeError" in (courier.status() or "")
+    told_nothing(logged, courier.status() or "")
 
 
 @pytest.mark.parametrize("kind", HTTP_CHANNELS)

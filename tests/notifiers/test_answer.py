@@ -49,6 +49,14 @@ def test_what_is_no_answer_stays_as_it_is() -> None:
         ("", None),
         ("Sun, 99 Nov 2026 15:07:39 GMT", None),
         ("\u0661\u0662", None),
+        ("Mon, 01 Jan 99999999999999 00:00:00 GMT", None),
+        ("Mon, 01 Jan 2026 00:00:00 +99999999999999", None),
+        ("Mon, 01 Jan 2026 99999999999999:00:00 GMT", None),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", 3600.0),
+        ("Mon, 01 Jan 0001 00:00:00 +2359", 0.0),
+        ("9" * 60_000, None),
+        (",", None),
+        ("Mon, \0 \xe9", None),
     ],
 )
 def test_retry_after_is_seconds_or_a_date_and_an_hour_at_most(header: str | None, seconds: float | None) -> None:
