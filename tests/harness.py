@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import pty
 import pwd
+import re
 import signal
 import socket
 import subprocess
@@ -38,6 +40,27 @@ def fill(listener: socket.socket) -> int:
             except BlockingIOError:
                 return sent
     raise AssertionError("the socket never got full")
+
+
+def on_terminal(program: list[str], columns: int, **environ: str) -> str:
+    """Run a program on a terminal of this width, and return what it wrote, with the escape sequences in it."""
+    leader, follower = pty.openpty()
+    clean = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR")}
+    process = subprocess.Popen(
+        program, stdout=follower, env={**clean, "TERM": "xterm", "COLUMNS": str(columns), **environ}
+    )
+    os.close(follower)
+    output = b""
+    with contextlib.suppress(OSError), open(leader, "rb", buffering=0) as terminal:  # noqa: PTH123 - a descriptor
+        while piece := terminal.read(4096):
+            output += piece  # The other side of a pty ends with an error.
+    assert process.wait() == 0
+    return output.decode().replace("\r\n", "\n")
+
+
+def plain(output: str) -> list[str]:
+    """Give the lines of a terminal's output without colours."""
+    return re.sub(r"\x1b\[[\d;]*m", "", output).splitlines()
 
 
 SOCKSTAT = """sockets: used 290

@@ -9,6 +9,8 @@ from pathlib import Path
 import click
 import msgspec
 
+from agent.cli.common import stamp, warn
+from agent.cli.since import since_option
 from agent.core.kmsg import Detector
 from agent.core.model import Event, LogRecord
 from agent.localzone import LocalZone
@@ -18,18 +20,21 @@ UNREADABLE = 66
 
 
 @click.command(
-    epilog="Example: sockmem-agent scan /var/log/messages.2.gz /var/log/messages.1 /var/log/messages",
+    epilog="Example: sockmem-agent scan --since 2d /var/log/messages.1 /var/log/messages",
 )
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 @click.option("--json", "as_json", is_flag=True, help="JSON Lines: one object per event, and nothing else.")
 @click.option("--journal", is_flag=True, help="Read this host's journal instead of files.")
 @click.option("--directory", default="", metavar="DIR", help="Read the journal files in DIR instead of files.")
+@since_option("what was logged")
 @click.pass_context
-def command(ctx: click.Context, *, files: tuple[str, ...], as_json: bool, journal: bool, directory: str) -> None:
+def command(
+    ctx: click.Context, *, files: tuple[str, ...], as_json: bool, journal: bool, directory: str, since: datetime | None
+) -> None:
     """Find the events in log files already written.
 
     FILEs may be plain, .gz or .xz, or - for standard input, and are read in the order given: the oldest first.
-    Exit status: 0 events found, 1 none found, 66 unreadable input.
+    An event without a date is never left out. Exit status: 0 events found, 1 none found, 66 unreadable input.
     """
     from_journal = journal or bool(directory)
     if from_journal == bool(files):
@@ -40,9 +45,14 @@ def command(ctx: click.Context, *, files: tuple[str, ...], as_json: bool, journa
     trouble: list[str] = []
     records = _read_journal(directory, trouble) if from_journal else _read_files(files, trouble)
     events = _detect(records)
+    undated: list[Event] = []
+    if since:
+        events = _newer(events, since, undated)
     found = _print_json(events) if as_json else _print_table(events)
     if not found and not trouble and not as_json:
-        click.echo("no events found")
+        click.echo("no events found" + (f" since {stamp(since)}" if since else ""))
+    if undated:
+        warn(f"--since cannot judge events without a date, and leaves them in: {len(undated)}")
     for line in trouble:
         click.echo(f"sockmem-agent: {line}", err=True)
     ctx.exit(UNREADABLE if trouble else int(not found))
@@ -85,6 +95,15 @@ def _detect(records: Iterator[LogRecord]) -> Iterator[Event]:
     detector = Detector()
     for record in records:
         for _, event in detector.feed(record):
+            yield event
+
+
+def _newer(events: Iterator[Event], since: datetime, undated: list[Event]) -> Iterator[Event]:
+    """Leave out what is older; what has no date stays, for it may be new, and is counted."""
+    for event in events:
+        if event.at is None:
+            undated.append(event)
+        if event.at is None or event.at >= since:
             yield event
 
 

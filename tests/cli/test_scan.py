@@ -1,7 +1,6 @@
 import gzip
 import json
 import os
-import pty
 import re
 import subprocess
 import sys
@@ -9,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from harness import on_terminal, plain
 
 from agent.cli import group, scan_table
+from agent.cli.scan_table import Cells
 
 ORPHANS = "Aug 18 08:33:14 jp58 kernel: [85047.045932] TCP: too many orphaned sockets"
 LOG = f"""\
@@ -59,10 +60,10 @@ def test_the_table_counts_by_day_kind_and_source(log: Path) -> None:
     result = scan(log)
     assert 0 == result.exit_code
     rows = [re.split(r"  +", line.strip()) for line in result.stdout.splitlines()]
-    assert ["day", "kind", "source", "count", "suppressed", "first", "last"] == rows[0]
-    assert ["2024-08-18", "suppressed lines", str(log), "142", "08:33:10", "08:33:10"] == rows[1]
-    assert ["2024-08-18", "too many orphans", str(log), "7", "08:33:14", "08:33:15"] == rows[2]
-    assert ["2024-08-19", "tcp_mem exhausted", str(log), "1", "10:00:00", "10:00:00"] == rows[3]
+    assert ["day", "kind", "count", "first", "last", "source"] == rows[0]
+    assert ["2024-08-18", "suppressed messages", "142", "08:33:10", "08:33:10", str(log)] == rows[1]
+    assert ["2024-08-18", "too many orphans", "7", "08:33:14", "08:33:15", str(log)] == rows[2]
+    assert ["2024-08-19", "tcp_mem exhausted", "1", "10:00:00", "10:00:00", str(log)] == rows[3]
     assert ["8 events, and 142 net messages suppressed next to them"] == rows[4]
 
 
@@ -76,22 +77,91 @@ def test_the_table_is_plain_when_not_a_terminal(log: Path) -> None:
 def test_colour_on_a_terminal_is_for_those_who_want_it(
     log: Path, environment: dict[str, str], *, coloured: bool
 ) -> None:
-    leader, follower = pty.openpty()
-    clean = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR")}
-    process = subprocess.Popen(
-        [*SCAN, log], stdout=follower, env={**clean, "TERM": "xterm", "COLUMNS": "100", **environment}
-    )
-    os.close(follower)
-    output = b""
-    try:
-        while piece := os.read(leader, 4096):
-            output += piece
-    except OSError:  # the other side of a pty ends so
-        pass
-    os.close(leader)
-    assert 0 == process.wait()
-    assert coloured == (b"\x1b[33m" in output)
-    assert b"too many" in output
+    output = on_terminal([*SCAN, str(log)], 100, **environment)
+    assert coloured == ("\x1b[33m" in output)
+    assert "too many" in output
+
+
+def test_on_a_wide_terminal_the_source_ends_each_line(log: Path) -> None:
+    lines = plain(on_terminal([*SCAN, str(log)], 200))
+    assert ["day", "kind", "count", "first", "last", "source"] == lines[0].split()
+    assert all(line.endswith(f"  {log}") for line in lines[1:4])
+
+
+LONG = "/var/log/remote/host.with.a.long.name.example.org/messages-20240819.gz"
+ROWS = [
+    Cells("2024-08-18", "out of socket memory", "12,345", "08:33:14", "08:33:15", "/var/log/messages"),
+    Cells("2024-08-18", "suppressed messages", "142", "08:33:10", "08:33:10", LONG),
+    Cells("2024-08-19", "too many orphans", "7", "00:00:01", "10:00:00", "/var/log/messages"),
+]
+
+
+@pytest.mark.parametrize("width", [80, 60, 40])
+def test_a_narrow_terminal_breaks_neither_count_nor_source(width: int) -> None:
+    lines = [line for line, _ in scan_table.lay_out(ROWS, width)]
+
+    assert {line for line in lines if len(line) > width} <= {LONG}
+    assert ["/var/log/messages", LONG] == [line for line in lines if line.startswith("/")]
+    for row in ROWS:
+        assert 1 == sum(row.kind in line and row.total in line.split() for line in lines)
+    below_messages = lines[lines.index("/var/log/messages") : lines.index(LONG)]
+    assert ["12,345", "7"] == [
+        word for line in below_messages for word in line.split() if word in ("12,345", "7", "142")
+    ]
+
+
+def test_forty_columns_put_the_times_below_count_and_kind() -> None:
+    lines = [line for line, _ in scan_table.lay_out(ROWS, 40)]
+
+    assert ["/var/log/messages", "  12,345 out of socket memory", "      2024-08-18 08:33:14 to 08:33:15"] == lines[:3]
+
+
+def test_a_terminal_is_asked_how_wide_it_is(log: Path) -> None:
+    lines = plain(on_terminal([*SCAN, str(log)], 40))
+    assert str(log) == lines[0]
+    assert "    7 too many orphans" in lines
+
+
+def test_a_pipe_gets_whole_lines_however_long_the_path_is(tmp_path: Path) -> None:
+    folder = tmp_path.joinpath(*["d" * 200] * 4)
+    folder.mkdir(parents=True)
+    (folder / "messages").write_text(LOG)
+    output = subprocess.run([*SCAN, folder / "messages"], capture_output=True, check=True, text=True).stdout
+    assert 3 == sum(line.endswith(f"  {folder}/messages") for line in output.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("since", "kinds"),
+    [
+        ("2024-08-17", ["suppressed", "too_many_orphans", "too_many_orphans", "tcp_mem"]),
+        ("2024-08-18 08:33:15", ["too_many_orphans", "tcp_mem"]),
+        ("2024-08-19T10:00:00", ["tcp_mem"]),
+        ("yesterday", []),
+    ],
+)
+def test_since_leaves_out_what_is_older(log: Path, since: str, kinds: list[str]) -> None:
+    result = scan("--json", "--since", since, log)
+    assert (int(not kinds), kinds) == (result.exit_code, [event["kind"] for event in objects(result.stdout)])
+    assert "" == result.stderr
+
+
+def test_since_says_from_when_on_nothing_was_found(log: Path) -> None:
+    result = scan("--since", "2030-01-01", log)
+    assert (1, True) == (result.exit_code, result.stdout.startswith("no events found since 2030-01-01 00:00:00"))
+
+
+def test_since_keeps_what_has_no_date_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "dmesg"
+    path.write_text("[  520.897104] TCP: too many orphaned sockets\nOut of socket memory\n")
+    result = scan("--json", "--since", "1h", path)
+    assert (0, 2) == (result.exit_code, len(objects(result.stdout)))
+    assert "sockmem-agent: --since cannot judge events without a date, and leaves them in: 2\n" == result.stderr
+
+
+def test_since_that_is_no_time_is_2_and_says_what_is_one(log: Path) -> None:
+    result = scan("--since", "a while", log)
+    assert 2 == result.exit_code
+    assert "'a while' is no time; give one like 2h" in result.stderr
 
 
 def test_no_events_is_status_1(tmp_path: Path) -> None:
@@ -172,7 +242,9 @@ def test_journal_files_prove_that_the_kernel_spoke(tmp_path: Path) -> None:
 
 
 def test_help_has_an_example() -> None:
-    assert "Example: sockmem-agent scan /var/log/messages" in re.sub(r"\s+", " ", scan("--help").stdout)
+    assert "Example: sockmem-agent scan --since 2d /var/log/messages.1 /var/log/messages" in re.sub(
+        r"\s+", " ", scan("--help").stdout
+    )
 
 
 def test_a_reader_that_went_away_is_no_traceback(log: Path) -> None:
@@ -201,8 +273,8 @@ def test_events_without_a_date_are_shown_by_uptime(tmp_path: Path) -> None:
     path = tmp_path / "dmesg"
     path.write_text("[  520.897104] TCP: too many orphaned sockets\nOut of socket memory\n")
     output = scan(path).stdout
-    assert re.search(r"no date +out of socket memory +\S+ +1 +unknown +unknown", output)
-    assert re.search(r"no date +too many orphans +\S+ +1 +up 521 s +up 521 s", output)
+    assert re.search(r"no date +out of socket memory +1 +unknown +unknown +\S+", output)
+    assert re.search(r"no date +too many orphans +1 +up 521 s +up 521 s +\S+", output)
     assert "2 events" in output
 
 
