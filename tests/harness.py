@@ -203,6 +203,12 @@ class AgentProcess:
         """Count the events in all incidents on disk."""
         return sum(sum(self.store.load(i).events.values()) for i in self.store.ids())
 
+    def peak_memory_mb(self) -> float:
+        """Tell the most that was ever resident: VmHWM of proc(5)."""
+        assert self._process is not None
+        fields = Path(f"/proc/{self._process.pid}/status").read_text().split()
+        return int(fields[fields.index("VmHWM:") + 1]) / 1024
+
 
 def read_remains(store: Store, start: datetime, end: datetime) -> tuple[Sample, ...]:
     """Read what the hours from ``start`` to ``end`` have left behind, oldest first."""

@@ -5,6 +5,7 @@ in every envelope, holds one of the markers; most lines that hold one are no eve
 """
 
 import ctypes
+import re
 from collections.abc import Callable, Iterator
 
 MAX_LINE_BYTES = 64 * 1024
@@ -20,6 +21,10 @@ MARKERS = (
 JSON_MARKERS = (*MARKERS, b'"MESSAGE":[', b'"MESSAGE" : [', b'"MESSAGE": [')
 # "last message repeated 3 times" means something only directly behind a line that holds a marker.
 REPEAT = b"ast message "
+# The markers of events: their lines say the same whatever stands around them.
+SAID = MARKERS[:3]
+# Of a stamp, printk's or another's.
+_MICROSECONDS = re.compile(rb"(?<=\d[.,])\d{6}(?!\d)")
 
 
 def candidates(block: bytes) -> Iterator[tuple[int, bytes]]:
@@ -29,38 +34,55 @@ def candidates(block: bytes) -> Iterator[tuple[int, bytes]]:
     nobody here can tell what stood before. Lines over MAX_LINE_BYTES are no kernel's and are left out.
     """
     markers = JSON_MARKERS if block[:1] == b"{" else MARKERS
-    starts = {start for marker in markers if HOLDS(block, marker) for start in _starts(block, marker)}
-    if starts or REPEAT in _line(block, 0):
-        starts |= _repeats(block, starts)
-    for start in sorted(starts):
-        line = _line(block, start)
-        if len(line) <= MAX_LINE_BYTES:
-            yield start, line
+    ahead = {marker: block.find(marker) for marker in markers if HOLDS(block, marker)}
+    start = 0
+    while start < len(block):
+        end = _line_end(block, start)
+        if block.find(REPEAT, start, end) < 0:
+            if not ahead:
+                return
+            at = min(ahead.values())
+            start, end = block.rfind(b"\n", start, at) + 1 or start, _line_end(block, at)
+        if end - start <= MAX_LINE_BYTES:
+            yield start, block[start:end]
+        start = end + 1
+        for marker in [marker for marker, at in ahead.items() if at < end]:
+            ahead[marker] = block.find(marker, end)
+            if ahead[marker] < 0:
+                del ahead[marker]
 
 
-def _starts(block: bytes, marker: bytes) -> Iterator[int]:
-    """Yield where the lines with a marker start, each once."""
-    at = block.find(marker)
-    while at >= 0:
-        yield block.rfind(b"\n", 0, at) + 1
-        end = block.find(b"\n", at)
-        at = block.find(marker, end) if end >= 0 else -1
+def _line_end(block: bytes, at: int) -> int:
+    end = block.find(b"\n", at)
+    return end if end >= 0 else len(block)
 
 
-def _repeats(block: bytes, starts: set[int]) -> set[int]:
-    """Tell where the lines start that may repeat one: one behind the other they may be, too."""
-    found: set[int] = set()
-    places = starts | {-1}
-    while places:
-        places = {block.find(b"\n", start) + 1 if start >= 0 else 0 for start in places}
-        places = {start for start in places - starts - found if REPEAT in _line(block, start)}
-        found |= places
-    return found
+def runs(block: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """Yield (offset, line, count) of the candidates, where what is said again within the same second is counted.
+
+    Of lines one behind the other that differ in nothing but microseconds, the first comes alone, so that what stood
+    before has its neighbour, and all others as the last of them. A flood costs little more than the search for it.
+    """
+    last: tuple[int, bytes] | None = None
+    count = 0
+    for start, line in candidates(block):
+        if last and start == last[0] + len(last[1]) + 1 and _is_said_again(last[1], line):
+            count += 1
+        else:
+            if last and count:
+                yield *last, count
+            yield start, line, 1
+            count = 0
+        last = start, line
+    if last and count:
+        yield *last, count
 
 
-def _line(block: bytes, start: int) -> bytes:
-    end = block.find(b"\n", start)
-    return block[start : end if end >= 0 else len(block)]
+def _is_said_again(line: bytes, following: bytes) -> bool:
+    """Tell whether two neighbours are one message of one second; what depends on its neighbours is no message."""
+    if len(line) != len(following) or not any(marker in line for marker in SAID):
+        return False
+    return line == following or _MICROSECONDS.sub(b"", line) == _MICROSECONDS.sub(b"", following)
 
 
 def holds_by_find(block: bytes, marker: bytes) -> bool:

@@ -49,7 +49,7 @@ class Content:
             os.close(self._fd)
             raise
         self._kept_at, self._kept = 0, b""
-        self._damage, self._damage_told = "", False
+        self.damage = ""
 
     @property
     def packed(self) -> bool:
@@ -61,7 +61,7 @@ class Content:
         return os.fstat(self._fd)
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Read up to ``size`` bytes at ``offset``; fewer mean the end, or damage behind them."""
+        """Read up to ``size`` bytes at ``offset``; fewer mean the end, or ``damage`` behind them."""
         if self._stream is None:
             return os.pread(self._fd, size, offset)
         if not self._kept_at <= offset <= self._kept_at + len(self._kept):
@@ -99,21 +99,18 @@ class Content:
             raise OSError(errno.EIO, f"damaged: {error}") from error
 
     def _unpack(self, stream: _Stream, size: int) -> bytes:
-        """Read on. What was unpacked before some damage comes first, then the error, once; that is the end."""
+        """Read on; what was unpacked before some damage is good, and the last there is."""
         pieces: list[bytes] = []
-        while size > 0 and not self._damage:
+        while size > 0 and not self.damage:
             try:
                 piece = stream.read1(size)
             except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-                self._damage = f"damaged: {error}"
+                self.damage = f"damaged: {error}"
             else:
                 if not piece:
                     break
                 pieces.append(piece)
                 size -= len(piece)
-        if self._damage and not pieces and not self._damage_told:
-            self._damage_told = True
-            raise OSError(errno.EIO, self._damage)
         return b"".join(pieces)
 
 

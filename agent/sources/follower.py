@@ -20,7 +20,7 @@ two looks while the clock was behind.
 """
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
@@ -29,7 +29,7 @@ from agent.core.lines import MAX_LINE_BYTES
 from agent.sources.content import Content, Identity, digest, identity_of, say
 from agent.sources.gaps import Gaps
 from agent.sources.name import LogName, Old, look_at_old
-from agent.sources.reader import Reader
+from agent.sources.reader import Found, Reader
 from agent.sources.rotated import Elders, NamedFile, list_younger, locate
 
 # logrotate may rename or compress what we are about to open.
@@ -39,11 +39,9 @@ REMEMBERED_FILES = 100
 
 
 class Line(NamedTuple):
-    """A line that holds a marker: its place, its number since we began, the newest moment that it can stem from."""
+    """What the reader found, and the newest moment that it can stem from."""
 
-    offset: int
-    ordinal: int
-    raw: bytes
+    found: Found
     newest: datetime
 
 
@@ -80,8 +78,11 @@ class Follower:
         except OSError as error:
             gaps.state(path, say(error))
 
-    def read(self, budget: int) -> Iterator[Line]:
-        """Yield the lines that are there, reading about ``budget`` bytes at most."""
+    def read(self, budget: int) -> Generator[Line, None, None]:
+        """Yield the lines that are there, reading about ``budget`` bytes at most.
+
+        Whoever has enough closes the generator: the position is behind the last line that was taken.
+        """
         self.more = True
         try:
             yield from self._read(budget)
@@ -133,7 +134,11 @@ class Follower:
                 file = self._next_file(reader)
                 entered = self._enter(reader, file) if file else None
                 if entered:
-                    yield from self._leave(reader)
+                    try:
+                        yield from self._leave(reader)
+                    except GeneratorExit:  # The batch is full: the rest comes first next time.
+                        entered[0].content.close()
+                        raise
                     yield from self._hand_out(*self._switch(reader, *entered))
                 elif file is None or not (file.identity in self._unreadable or reader.grew()):
                     break
@@ -148,13 +153,15 @@ class Follower:
     def _take(self, reader: Reader) -> bytes | None:
         """Read on; damage ends a compressed file, because nobody will mend it."""
         try:
-            return reader.take()
+            block = reader.take()
+            damage = reader.content.damage if reader.at_end else ""
         except OSError as error:
             if not reader.content.packed:
                 raise
-            self._gaps.state(reader.content.path, f"{say(error)}; not read from offset {reader.offset} on")
-            reader.at_end = True
-            return b""
+            block, damage, reader.at_end = b"", say(error), True
+        if damage and block == b"":
+            self._gaps.state(reader.content.path, f"{damage}; not read from offset {reader.offset} on")
+        return block
 
     def _open(self) -> Reader | None:
         """Open the file of the cursor, or the log where there is no cursor; None until that works."""
@@ -272,7 +279,7 @@ class Follower:
             "was truncated or written anew, and there is no copy of it: lines written since the last look may be lost",
         )
 
-    def _switch(self, reader: Reader, other: Reader, block: bytes) -> tuple[Reader, Iterator[tuple[int, int, bytes]]]:
+    def _switch(self, reader: Reader, other: Reader, block: bytes) -> tuple[Reader, Iterator[Found]]:
         self._last = reader.place()
         self._left = dict([*self._left.items(), (reader.content.identity, self._last)][-REMEMBERED_FILES:])
         self._is_home = self._was_home = False
@@ -285,12 +292,12 @@ class Follower:
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
-    def _hand_out(self, reader: Reader, found: Iterator[tuple[int, int, bytes]]) -> Iterator[Line]:
+    def _hand_out(self, reader: Reader, found: Iterator[Found]) -> Iterator[Line]:
         newest = self._now()
         if not self._is_home:
             newest = min(newest, datetime.fromtimestamp(reader.written_ns / 1e9, newest.tzinfo))
-        for offset, ordinal, raw in found:
-            yield Line(offset, ordinal, raw, newest)
+        for each in found:
+            yield Line(each, newest)
         if reader.skipped:
             what = f"{reader.skipped} lines longer than {MAX_LINE_BYTES} bytes were passed over: no kernel writes those"
             self._gaps.occurrence(self.path, what)

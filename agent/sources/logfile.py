@@ -5,6 +5,8 @@ directory that is not there yet or an exhausted inotify limit cost a second and 
 core.syslog; how a file is followed through rotation is in sources.follower.
 """
 
+import contextlib
+import itertools
 import os
 import threading
 import time
@@ -13,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from msgspec.structs import replace
 from watchdog.events import (
     FileCreatedEvent,
     FileDeletedEvent,
@@ -34,7 +37,9 @@ from agent.sources.gaps import Gaps
 if TYPE_CHECKING:
     from watchdog.observers.api import BaseObserver, ObservedWatch
 
+# What one turn of the main loop reads at most, in bytes and in lines that could matter: short lines make large records.
 BATCH_BYTES = 4 << 20
+BATCH_LINES = 2000
 LONGEST_WAIT_SECONDS = 1.0
 # A busy log would wake us for every line: lines that come closer together than this are read together.
 SHORTEST_TURN_SECONDS = 0.01
@@ -89,13 +94,14 @@ class LogFileSource:
         self._watch()
 
     def read(self) -> Iterator[LogRecord]:
-        """Yield the records of one batch, of about BATCH_BYTES over all files."""
+        """Yield the records of one batch, of about BATCH_BYTES and BATCH_LINES over all files, so that none starves."""
         for follower in self._followers:
             if not self._is_twin(follower):
-                for line in follower.read(BATCH_BYTES // len(self._followers)):
-                    record = self._record(follower, line)
-                    if record:
-                        yield record
+                with contextlib.closing(follower.read(BATCH_BYTES // len(self._followers))) as lines:
+                    for line in itertools.islice(lines, max(1, BATCH_LINES // len(self._followers))):
+                        record = self._record(follower, line)
+                        if record:
+                            yield record
 
     def wait(self, timeout: float) -> None:
         """Return at a hint of more or after ``timeout`` seconds, a second at most; at once when a batch was cut off."""
@@ -126,14 +132,16 @@ class LogFileSource:
 
     def _record(self, follower: Follower, line: Line) -> LogRecord | None:
         # NULs are the mark of a crash or a truncation: what stands before them is the half of another line.
-        raw = line.raw.rstrip(b"\0").rpartition(b"\0")[2]
-        return to_record(
+        found = line.found
+        raw = found.raw.rstrip(b"\0").rpartition(b"\0")[2]
+        record = to_record(
             raw,
             now=line.newest,
-            source=f"{follower.path}@{line.offset}",
-            ordinal=line.ordinal,
+            source=f"{follower.path}@{found.offset}",
+            ordinal=found.ordinal,
             cursor=self.position(),
         )
+        return replace(record, count=record.count * found.times) if record and found.times > 1 else record
 
     def _is_twin(self, follower: Follower) -> bool:
         """Let a path rest that means the same file as one before it: no line is read twice."""

@@ -7,13 +7,22 @@ the next line of a writer without O_APPEND, and a power cut leaves them at the e
 """
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from agent.core.cursor import FileCursor
-from agent.core.lines import MAX_LINE_BYTES, candidates
+from agent.core.lines import MAX_LINE_BYTES, candidates, runs
 from agent.sources.content import MARKER_BYTES, Content, digest
 
 CHUNK_BYTES = 1 << 20
+
+
+class Found(NamedTuple):
+    """A line that holds a marker: its place, its number since we began, and for how many like it it stands."""
+
+    offset: int
+    ordinal: int
+    raw: bytes
+    times: int
 
 
 class Reader:
@@ -84,17 +93,17 @@ class Reader:
             self._skipping, self._searched = "line", self._end
         return data[:size]
 
-    def lines(self, block: bytes) -> Iterator[tuple[int, int, bytes]]:
-        """Yield (offset, ordinal, line) of the lines of what take() gave that hold a marker, moving on behind each."""
+    def lines(self, block: bytes) -> Iterator[Found]:
+        """Yield the lines of what take() gave that hold a marker, moving on behind each."""
         base, marker, passed = self.offset, self._marker, 0
-        for start, line in candidates(block):
-            end = block.find(b"\n", start) + 1
+        for start, line, count in runs(block):
+            end = start + len(line) + 1
             self._pass(base, marker, block, passed, end)
             passed = end
-            yield base + start, self.ordinal, line
+            yield Found(base + start, self.ordinal, line, count)
         self._pass(base, marker, block, passed, len(block))
 
-    def last_lines(self) -> Iterator[tuple[int, int, bytes]]:
+    def last_lines(self) -> Iterator[Found]:
         """Yield the line without a newline at the end of a file that is left for good: it will not get one any more."""
         if self._skipping:
             self.skipped += self._skipping == "line"
@@ -104,7 +113,7 @@ class Reader:
         self.move_to(start + len(rest))
         self.ordinal += bool(rest)
         for _, line in candidates(rest + b"\n"):
-            yield start, self.ordinal, line
+            yield Found(start, self.ordinal, line, 1)
 
     def grew(self) -> bool:
         """Look whether the file has more than at the last take()."""

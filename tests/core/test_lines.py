@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from agent.core import lines
 from agent.core.kmsg import MESSAGES
-from agent.core.lines import MARKERS, MAX_LINE_BYTES, REPEAT, candidates, holds_by_find
+from agent.core.lines import MARKERS, MAX_LINE_BYTES, REPEAT, candidates, holds_by_find, runs
 
 PIECES = [*MARKERS, REPEAT, b"\n", b"\n\n", b"\0", b"x" * 50, b"Out of socket", b" memory", b"\xff"]
 
@@ -28,6 +28,46 @@ def test_candidates_are_what_splitting_would_find(block: bytes) -> None:
 @given(st.lists(st.sampled_from(PIECES)).map(b"".join), st.sampled_from(MARKERS))
 def test_both_ways_of_searching_agree(block: bytes, marker: bytes) -> None:
     assert holds_by_find(block, marker) == lines.HOLDS(block, marker)
+
+
+SAME = b"Nov 22 15:05:39 web1 kernel: [7.%06d] TCP: too many orphaned sockets"
+
+
+@pytest.mark.parametrize("line", [b"kernel: Out of socket memory", SAME % 1, b"Out of socket memory"])
+def test_what_is_said_again_within_a_second_is_counted(line: bytes) -> None:
+    again = line.replace(b".000001", b".000002")
+    block = b"\n".join((line, line, again, again))
+
+    assert [(0, line, 1), (3 * len(line) + 3, again, 3)] == list(runs(block))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        SAME.replace(b"[7", b"[8") % 1,  # Another second
+        SAME.replace(b"39", b"40") % 1,
+        SAME.replace(b"web1", b"web2") % 1,
+        b"\n" + SAME % 1,
+        SAME % 1 + b" ",
+        SAME.replace(b"TCP", b"DCC") % 1,
+    ],
+)
+def test_what_differs_in_more_than_microseconds_stays_apart(other: bytes) -> None:
+    assert [1, 1] == [count for _, _, count in runs(SAME % 1 + b"\n" + other)]
+
+
+@pytest.mark.parametrize("line", [b"kernel: net_ratelimit: 22 callbacks suppressed", b"last message repeated 3 times"])
+def test_what_depends_on_its_neighbours_is_never_taken_together(line: bytes) -> None:
+    assert [1, 1, 1, 1] == [count for _, _, count in runs(b"Out of socket memory\n" + b"\n".join([line] * 3))]
+
+
+@given(st.lists(st.sampled_from([*PIECES, b"\n" + SAME % 1 + b"\n", SAME % 2 + b"\n"])).map(b"".join))
+def test_runs_are_the_candidates_and_their_number(block: bytes) -> None:
+    found = list(candidates(block))
+
+    assert len(found) == sum(count for _, _, count in runs(block))
+    assert set(found) >= {(start, line) for start, line, _ in runs(block)}
+    assert found[:1] + found[-1:] == [each[:2] for each in [*runs(block)][:1] + [*runs(block)][-1:]]
 
 
 def test_a_block_without_markers_gives_nothing() -> None:

@@ -222,6 +222,58 @@ def test_a_batch_that_was_cut_off_is_gone_on_with_at_once(log: Path, open_source
     assert [1.0] == waker.waits
 
 
+def test_a_batch_has_so_many_lines_at_most_and_is_gone_on_with_at_once(log: Path, open_source: Open) -> None:
+    append(log, hits(0, logfile.BATCH_LINES + 1))
+    waker = FakeWaker()
+    source = open_source(waker=waker)
+    first = list(source.read())
+    source.wait(1)
+    assert list(range(logfile.BATCH_LINES)) == numbers(first)
+    assert first[-1].cursor == source.position()
+    assert [] == waker.waits
+    assert [logfile.BATCH_LINES] == read(source)
+
+
+def test_lines_of_other_speakers_count_to_a_batch_too(log: Path, open_source: Open) -> None:
+    said = [NOISE.replace("Accepted", f"{n} orphaned sockets") for n in range(logfile.BATCH_LINES)]
+    append(log, "".join(said) + hit(1))
+    source = open_source()
+    assert [] == read(source)
+    assert [1] == read(source)
+
+
+def test_a_log_in_flood_starves_no_other(log: Path, open_source: Open) -> None:
+    other = log.with_name("kern.log")
+    append(log, hits(0, 2 * logfile.BATCH_LINES))
+    append(other, hit(7))
+    assert 7 == read(open_source(log, other))[-1]
+
+
+def test_what_is_said_again_within_a_second_is_one_record_with_its_count(log: Path, open_source: Open) -> None:
+    said = [f"Nov 22 15:05:39 web1 kernel: [7.{n:06}] TCP: too many orphaned sockets\n" for n in range(1000)]
+    append(log, "".join(said) + hit(8))
+    source = open_source()
+    first, rest, last = source.read()
+    assert [1, 999, 1] == [each.count for each in (first, rest, last)]
+    assert [said[0].rstrip(), said[-1].rstrip()] == [first.line, rest.line]
+    assert [1, 1000, 1001] == [each.ordinal for each in (first, rest, last)]
+    assert [8] == read(open_source(cursor=rest.cursor))
+    assert rest.count == sum(each.count for each in open_source(cursor=first.cursor).read()) - 1
+
+
+def test_a_batch_that_is_full_while_a_file_is_left_holds_no_file_open(
+    log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logfile, "BATCH_LINES", 1)
+    append(log, hit(1) + hit(2)[:-1])
+    source = open_source()
+    held = len([*Path("/proc/self/fd").iterdir()])
+    log.rename(log.with_name("messages.1"))
+    append(log, hit(3))
+    assert [[1], [2], [3], []] == [read(source) for _ in range(4)]
+    assert held == len([*Path("/proc/self/fd").iterdir()])
+
+
 def test_invalid_utf8_and_crlf_do_no_harm(log: Path, open_source: Open) -> None:
     append(log, b"\xff\xfe\x00\xc3\n" + hit(1).encode().replace(b"\n", b"\r\n") + hit(2).encode())
     assert [1, 2] == read(open_source())
@@ -868,7 +920,7 @@ def test_a_damaged_sibling_is_told_and_what_is_whole_in_it_is_read(log: Path, op
     os.truncate(packed, packed.stat().st_size * 3 // 4)
     append(log, hit(20_001))
     again = open_source(cursor=cursor)
-    found = read(again)
+    found = [number for batch in iter(lambda: read(again), []) for number in batch]
     assert list(range(2, 5_000)) == found[:4998]
     assert 20_001 == found[-1]
     assert "damaged" in whys(again)[0]
@@ -1062,10 +1114,14 @@ class Writer(threading.Thread):
             pack(second)
 
 
+@pytest.mark.parametrize("lines", [logfile.BATCH_LINES, 7])
 @pytest.mark.parametrize(
     "kind", ["rename", "rename, compress", "count up", "copytruncate", "copytruncate, compress", "delete"]
 )
-def test_two_thousand_hits_through_fifty_rotations_and_ten_restarts(kind: str, log: Path, open_source: Open) -> None:
+def test_two_thousand_hits_through_fifty_rotations_and_ten_restarts(
+    kind: str, lines: int, log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logfile, "BATCH_LINES", lines)
     standing = threading.Lock()
     append(log, hit(0))
     source = open_source(start="beginning")
@@ -1098,6 +1154,7 @@ def test_two_thousand_hits_through_fifty_rotations_and_ten_restarts(kind: str, l
                 source = open_source(cursor=cursor, start="now")
     writer.join()
     assert None is writer.failure
-    found += read(source)
+    while more := read(source):
+        found += more
     assert list(range(HITS)) == found
     assert [] == due
