@@ -129,7 +129,7 @@ class Courier:
         try:
             self._thread.start()
         except RuntimeError:
-            self._set_back("no thread could be started")
+            self._set_back("no thread could be started; see sockmem-agent config check")
             self._show()
 
     def wake(self) -> None:

@@ -132,3 +132,47 @@ def test_a_status_of_foreign_words_is_one_line_that_systemd_reads(
     assert status.isprintable()
     assert "HTTP 503\\x0aMAINPID=1" in status
     assert len(f"WATCHDOG=1\nSTATUS={status}".encode()) <= sdnotify.MOST_BYTES
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Leave no room for another thread until this list is emptied, as a TasksMax= that is reached."""
+    start, full = threading.Thread.start, [True]
+
+    def start_if_there_is_room(thread: threading.Thread) -> None:
+        if full:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_if_there_is_room)
+    monkeypatch.setattr("agent.courier.SHORTEST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("agent.courier.LONGEST_PAUSE_SECONDS", 0.0)
+    return full
+
+
+def test_without_room_for_a_thread_the_watching_goes_on_and_channels_deliver_once_there_is_room(
+    tmp_path: Path, log_file: Path, proc_root: Path, httpserver: HTTPServer, full: list[bool]
+) -> None:
+    httpserver.expect_request("/hook").respond_with_data("ok")
+    hook = httpserver.url_for("/hook")
+    settings = Settings(
+        source=SourceSettings(kind="file", paths=(str(log_file),)),
+        incident=IncidentSettings(pressure=False),
+        notify=tuple(WebhookSettings(name=f"c{number}", url=hook) for number in range(40)),
+    )
+    store = Store(tmp_path / "state")
+    os.close(store.open_for_writing())
+    daemon = Daemon(settings, store, proc_root=proc_root)
+
+    def say() -> None:
+        with log_file.open("a") as file:
+            file.write("Nov 22 15:05:39 web1 kernel: [  123.000001] TCP: too many orphaned sockets\n")
+
+    run_until(
+        daemon,
+        [
+            (lambda: True, say),
+            (lambda: store.ids() and daemon._couriers[39].status(), full.clear),
+            (lambda: len(httpserver.log) == 40, lambda: None),
+        ],
+    )

@@ -9,7 +9,9 @@ import sys
 
 from agent.signals import asked
 
-if sys.argv[1:2] == ["run"]:  # Here, because the imports below take long enough for a signal to come.
+if (
+    "run" in sys.argv[1:4]
+):  # Behind --log-level LEVEL, perhaps. Here, because the imports below take long enough for a signal to come.
     asked.listen()
 
 import click

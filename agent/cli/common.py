@@ -7,7 +7,7 @@ went wrong goes to standard error as single lines.
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 import msgspec
 
+from agent.cli.credentials import load_as_service
 from agent.cli.diagnostics import log
-from agent.config import ConfigError, load, load_store, state_directory
+from agent.config import ConfigError, load_store, state_directory
 from agent.core.settings import Settings
 from agent.core.words import printable
 from agent.store import NoSuchIncident, Store, StoreError
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 EX_FAILED = 1
 EX_NOINPUT = 66
 EX_CONFIG = 78
-SERVICE_CREDENTIALS = "/run/credentials/sockmem-agent.service"
 PIPE_WIDTH = 500
 
 config_option = click.option(
@@ -53,17 +53,10 @@ def warn(line: str) -> None:
     log.warning("%s", printable(line))
 
 
-def environment() -> Mapping[str, str]:
-    """Return the environment, with the running service's credentials where root asks by hand."""
-    if "CREDENTIALS_DIRECTORY" in os.environ or not os.access(SERVICE_CREDENTIALS, os.R_OK):
-        return os.environ
-    return {**os.environ, "CREDENTIALS_DIRECTORY": SERVICE_CREDENTIALS}
-
-
 def settings_or_exit(path: Path | None, status: int = EX_CONFIG) -> Settings:
     """Load the configuration, or say every mistake and leave."""
     try:
-        return load(path, environment())
+        return load_as_service(path)
     except ConfigError as error:
         fail(status, *error.errors)
 

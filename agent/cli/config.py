@@ -12,13 +12,15 @@ from agent.cli.common import (
     EX_CONFIG,
     config_option,
     console,
-    environment,
     fail,
     json_option,
     print_json,
     settings_or_exit,
+    warn,
 )
-from agent.config import DEFAULT_PATH, ConfigError, channels, load, masked, state_directory
+from agent.cli.credentials import as_written
+from agent.cli.unit import check_tasks, read_unit
+from agent.config import DEFAULT_PATH, channels, masked, state_directory
 
 
 @click.group(name="config", epilog="Example: sockmem-agent config check /etc/sockmem-agent/config.toml")
@@ -32,15 +34,20 @@ def command() -> None:
 def check(file: Path | None, config_path: Path | None) -> None:
     """Say every mistake in FILE, one line each on standard error.
 
-    Without FILE it is the one that the service would read. Exit status: 0 fit for the service, 78 not.
+    Without FILE it is the one that the service would read. Where the service is installed, its unit and drop-ins count
+    as they will at the next restart: credentials, TasksMax=. Exit status: 0 fit for the service, 78 not.
     """
     if file and config_path:
         raise click.UsageError("name one file: FILE or --config FILE")
     path = file or config_path
-    try:
-        load(path, environment())
-    except ConfigError as error:
-        fail(EX_CONFIG, *error.errors)
+    settings = settings_or_exit(path)
+    service = read_unit()
+    if service:
+        trouble = check_tasks(settings, service)
+        if trouble:
+            fail(EX_CONFIG, trouble)
+        if settings.store.directory and service.last("StateDirectory"):
+            warn("[store] directory has no effect on the service: StateDirectory= of its unit decides")
     if path is None and not DEFAULT_PATH.exists():
         click.echo(f"{DEFAULT_PATH}: not there, the built-in defaults apply: ok")
     else:
@@ -59,6 +66,8 @@ def show(config_path: Path | None, *, as_json: bool) -> None:
     directory = str(state_directory(settings, os.environ, os.geteuid()))
     effective = replace(settings, store=replace(settings.store, directory=directory), notify=channels(settings))
     data = masked(effective)
+    for channel in data["notify"]:
+        channel |= {key: as_written(value) for key, value in channel.items() if isinstance(value, str)}
     if as_json:
         print_json(data)
         return

@@ -20,9 +20,10 @@ from agent.cli.checks import (
     check_source,
     check_state,
 )
-from agent.cli.common import EX_FAILED, config_option, console, environment, json_option, print_json
+from agent.cli.common import EX_FAILED, config_option, console, json_option, print_json
+from agent.cli.credentials import load_as_service
 from agent.cli.reach import UNIT, Rights, check_reach, read_rights
-from agent.config import DEFAULT_PATH, SYSTEM_STATE, ConfigError, channels, load, state_directory
+from agent.config import DEFAULT_PATH, SYSTEM_STATE, ConfigError, channels, state_directory
 from agent.core.settings import Settings, UrlChannel
 from agent.core.words import printable
 from agent.sources.choose import choose
@@ -68,7 +69,7 @@ def check_configuration(path: Path | None) -> tuple[Settings, list[Check]]:
     where = path or DEFAULT_PATH
     name = "configuration"
     try:
-        settings = load(path, environment())
+        settings = load_as_service(path)
     except ConfigError as error:
         return DEFAULTS, [Check(name, "fail", line, MEND) for line in error.errors]
     if path is None and not where.exists():

@@ -198,8 +198,8 @@ class DirectoryWaker:
         try:
             self._change(wanted)
             self._trouble = None
-        except OSError as error:
-            self._trouble = f"a directory cannot be watched ({error.strerror or error})"
+        except (OSError, RuntimeError) as error:  # RuntimeError: the unit's TasksMax= is reached, or the host's limit.
+            self._trouble = f"a directory cannot be watched ({getattr(error, 'strerror', None) or error})"
             self._retry_at = time.monotonic() + RETRY_SECONDS
         return self._trouble
 

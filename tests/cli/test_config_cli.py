@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agent import config
-from agent.cli import common, group
 from agent.cli import config as config_command
+from agent.cli import group
 from agent.config import load
 
 Run = Callable[..., Result]
@@ -126,21 +126,6 @@ def test_show_of_a_bad_file_is_78(run: Run, tmp_path: Path) -> None:
     assert (
         result.stderr == f"{path}: [incident]: key `quiet_seconds` must be a whole number, 1 to 86400 seconds, not 0\n"
     )
-
-
-def test_the_services_credentials_are_used_where_they_can_be_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
-    monkeypatch.setattr(common, "SERVICE_CREDENTIALS", str(tmp_path))
-    assert common.environment()["CREDENTIALS_DIRECTORY"] == str(tmp_path)
-
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/srv/own")
-    assert "/srv/own" == common.environment()["CREDENTIALS_DIRECTORY"]
-
-    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
-    monkeypatch.setattr(common, "SERVICE_CREDENTIALS", str(tmp_path / "none"))
-    assert "CREDENTIALS_DIRECTORY" not in common.environment()
 
 
 def test_a_real_process_shows_its_defaults_as_a_file_that_is_valid(tmp_path: Path) -> None:

@@ -1020,6 +1020,19 @@ def test_watchdog_says_why_it_cannot_watch(monkeypatch: pytest.MonkeyPatch, log:
     assert "a directory cannot be watched (inotify watch limit reached)" == trouble
 
 
+def test_where_no_thread_can_be_started_the_log_is_looked_at_once_a_second(
+    monkeypatch: pytest.MonkeyPatch, log: Path
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", refuse)
+    with closing(DirectoryWaker()) as waker:
+        trouble = waker.watch(identities(log.parent))
+
+    assert "a directory cannot be watched (can't start new thread)" == trouble
+
+
 # --- nothing lost, nothing twice ------------------------------------------------------------------------------------
 
 HITS = 2000

@@ -1,0 +1,182 @@
+"""The credentials that the service will have at its next start, so that a configuration can be checked before it.
+
+What the unit's LoadCredential= names is read from where systemd will read it; the directory of a running service does
+not have what was added since. Mirrors systemd.exec(5), CREDENTIALS, and systemd-creds(1).
+"""
+
+import errno
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import NamedTuple
+
+from agent.cli import unit
+from agent.cli.unit import Unit, drop_in, read_unit
+from agent.config import ConfigError, load
+from agent.core.settings import Settings
+
+RUNNING = "run/credentials/sockmem-agent.service"
+STORES = ("run/credentials/@system", "etc/credstore", "run/credstore", "usr/local/lib/credstore", "usr/lib/credstore")
+ENCRYPTED_STORES = tuple(f"{store}.encrypted" for store in STORES[1:])
+KEYS = (
+    "SetCredential",
+    "SetCredentialEncrypted",
+    "ImportCredential",
+    "LoadCredential",
+    "LoadCredentialEncrypted",
+)
+LARGEST_BYTES = 1024 * 1024  # systemd's own bound
+PATIENCE_SECONDS = 5.0
+# They go when the process ends.
+_kept: list[tempfile.TemporaryDirectory[str]] = []
+
+
+class Credential(NamedTuple):
+    """One credential of the unit: the file that it comes from, or what the unit itself holds."""
+
+    name: str
+    path: Path
+    place: str
+    content: str | None = None
+    encrypted: bool = False
+
+
+def load_as_service(path: Path | None) -> Settings:
+    """Load a configuration with the credentials of the service's next start; ConfigError with all mistakes.
+
+    A mistake may continue on further lines, with what to add to the unit.
+    """
+    service = read_unit()
+    if "CREDENTIALS_DIRECTORY" in os.environ or service is None:
+        return load(path, os.environ)
+    found = {each.name: each for each in _credentials(service)}
+    directory = _provide(found)
+    errors: list[str] = []
+    try:
+        settings = load(path, {**os.environ, "CREDENTIALS_DIRECTORY": directory})
+    except ConfigError as error:
+        errors = [_explain(line, directory, found, service) for line in error.errors]
+    # systemd starts no service without all its credentials, whether the configuration names them or not.
+    gone = [each for each in found.values() if not each.content and _is_gone(each.path)]
+    errors += [_missing(each) for each in gone if not any(each.place in line for line in errors)]
+    if errors:
+        raise ConfigError(errors)
+    return settings
+
+
+def _credentials(service: Unit) -> Iterator[Credential]:
+    """List what the unit's keys name; of two with one name the later counts."""
+    for key in KEYS:
+        for setting in service.all(key):
+            name, _, rest = setting.value.partition(":")
+            place = f"{key}={name} in {setting.file}"
+            encrypted = key.endswith("Encrypted")
+            if key.startswith("Set"):
+                yield Credential(name, setting.file, place, rest, encrypted)
+            elif key == "ImportCredential":
+                yield from (Credential(path.name, path, place) for path in _stored() if fnmatch(path.name, name))
+            elif Path(rest).is_absolute():
+                yield from _from_file(Credential(name, Path(rest), place, encrypted=encrypted))
+            else:
+                stores = STORES + (ENCRYPTED_STORES if encrypted else ())
+                paths = [path for store in stores if (path := unit.ROOT / store / (rest or name)).is_file()]
+                yield from (Credential(name, path, place, encrypted=encrypted) for path in paths[:1])
+
+
+def _from_file(credential: Credential) -> Iterator[Credential]:
+    """Take a directory for the files in it, each with its name behind the credential's (since 250)."""
+    if not credential.path.is_dir():
+        yield credential
+        return
+    for path in sorted(credential.path.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            yield credential._replace(name=f"{credential.name}_{path.name}", path=path)
+
+
+def _stored() -> list[Path]:
+    return [path for store in STORES for path in (unit.ROOT / store).glob("*") if path.is_file()]
+
+
+def _provide(found: dict[str, Credential]) -> str:
+    """Make a directory such as the service will find: links to what can be read, which is copied into memory alone."""
+    kept = tempfile.TemporaryDirectory(prefix="sockmem-agent-")
+    _kept.append(kept)
+    directory = Path(kept.name)
+    directory.chmod(0o711)  # The doctor looks at it as the service's user.
+    for credential in found.values():
+        content = _content(credential)
+        if content is not None:
+            memory = os.memfd_create(credential.name)
+            os.write(memory, content)
+            (directory / credential.name).symlink_to(f"/proc/self/fd/{memory}")
+        elif not credential.encrypted:
+            # The attempt to read it will say why it cannot be.
+            (directory / credential.name).symlink_to(credential.path)
+    return kept.name
+
+
+def _content(credential: Credential) -> bytes | None:
+    running = unit.ROOT / RUNNING / credential.name
+    if credential.encrypted:
+        return _decrypted(credential) or _read(running)
+    if credential.content is not None:
+        return credential.content.encode()
+    # Who may not read the file may still be the service's user, who may read the service's own copy.
+    return _read(credential.path) or (None if _is_gone(credential.path) else _read(running))
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()[:LARGEST_BYTES] if path.is_file() else None
+    except OSError:
+        return None
+
+
+def _decrypted(credential: Credential) -> bytes | None:
+    source = str(credential.path) if credential.content is None else "-"
+    command = ["systemd-creds", "decrypt", f"--name={credential.name}", source, "-"]
+    given = (credential.content or "").encode()
+    try:
+        done = subprocess.run(command, input=given, capture_output=True, timeout=PATIENCE_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def as_written(path: str) -> str:
+    """Turn the path of a credential back into what the configuration has."""
+    for kept in _kept:
+        path = path.replace(kept.name, "${CREDENTIALS_DIRECTORY}")
+    return path
+
+
+def _is_gone(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+    return False
+
+
+def _missing(credential: Credential) -> str:
+    return f"{credential.place}: {credential.path} is not there, and systemd will not start the service without it"
+
+
+def _explain(line: str, directory: str, found: dict[str, Credential], service: Unit) -> str:
+    """Name the file that a credential comes from, or what to add to the unit for one that it does not have."""
+    named = re.search(rf"{re.escape(directory)}/([^'\"`\s]+)", line)
+    if named is None:
+        return line
+    name, head = named[1], line[: named.start()].rstrip("'\"`").rstrip(": ")
+    credential = found.get(name)
+    if credential is None:
+        where = ", ".join(dict.fromkeys(str(setting.file) for setting in service.settings))
+        lines = drop_in(f"LoadCredential={name}:/etc/sockmem-agent/{name}")
+        return f"{head}: the unit passes no credential {name} ({where}); {lines}"
+    if credential.encrypted:
+        return f"{head}: {credential.place} cannot be decrypted; run this as root on the host that encrypted it"
+    return f"{line.replace(named[0], str(credential.path))} ({credential.place})"

@@ -1,0 +1,125 @@
+r"""The service's unit as its files say it: what its next start will have, whether or not systemd runs or has read them.
+
+``systemctl cat`` would know the same, but asks a running systemd, and for the drop-ins that it has read. Mirrors
+systemd.unit(5), "Unit File Load Path", and systemd.syntax(7). A sample, of a drop-in::
+
+    [Service]
+    LoadCredential=ops-url:/etc/sockmem-agent/credentials/ops-url
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from agent.config import channels
+from agent.core.settings import Settings
+from agent.sources.choose import choose
+
+UNIT = "sockmem-agent.service"
+ROOT = Path("/")
+# The first has the last word.
+PLACES = (
+    "etc/systemd/system.control",
+    "run/systemd/system.control",
+    "etc/systemd/system",
+    "run/systemd/system",
+    "usr/local/lib/systemd/system",
+    "usr/lib/systemd/system",
+    "lib/systemd/system",
+)
+DROP_INS = (f"{UNIT}.d", "sockmem-.service.d", "service.d")
+
+
+class Setting(NamedTuple):
+    """One assignment of the section [Service], and the file it stands in."""
+
+    key: str
+    value: str
+    file: Path
+
+
+class Unit(NamedTuple):
+    """The assignments in the order in which systemd applies them."""
+
+    settings: tuple[Setting, ...]
+
+    def all(self, key: str) -> list[Setting]:
+        """List the assignments of a key that may be given several times; an empty one takes back those before it."""
+        found: list[Setting] = []
+        for setting in self.settings:
+            if setting.key == key:
+                found = [*found, setting] if setting.value else []
+        return found
+
+    def last(self, key: str) -> Setting | None:
+        """Find the assignment that is in effect; None where there is none, or the last one took it back."""
+        return next(reversed(self.all(key)), None)
+
+    def words(self, key: str) -> list[str]:
+        """List what a key names in all its assignments."""
+        return [word for setting in self.all(key) for word in setting.value.split()]
+
+
+def read_unit(root: Path | None = None) -> Unit | None:
+    """Read the unit and its drop-ins; None where it is not installed, or masked."""
+    root = root or ROOT
+    main = next((path for place in PLACES if (path := root / place / UNIT).exists()), None)
+    if main is None or not main.is_file():
+        return None
+    return Unit(tuple(setting for file in (main, *_drop_ins(root)) for setting in _service_section(file)))
+
+
+def drop_in(*lines: str) -> str:
+    """Say which lines to add to the unit, and how."""
+    return "\n".join([f"systemctl edit {UNIT}, and add:", "    [Service]", *[f"    {line}" for line in lines]])
+
+
+def tasks_needed(settings: Settings) -> int:
+    """Count the threads that the service has at most: the unit's TasksMax= has to allow them."""
+    source = choose(settings.source)
+    # watchdog has one, and two a directory; the journal and /dev/kmsg are read without any.
+    watching = 1 + 2 * len({Path(path).parent for path in source.paths}) if source.kind == "file" else 0
+    # Main; the survey; the one that enters another network namespace; a courier a channel, and one for its POST.
+    return 3 + watching + 2 * len(channels(settings))
+
+
+def check_tasks(settings: Settings, service: Unit) -> str | None:
+    """Say that there are more channels than the unit has threads for, and what to add to it; None where all is well."""
+    limit, needed = service.last("TasksMax"), tasks_needed(settings)
+    if limit is None or not limit.value.isdecimal() or needed <= int(limit.value):
+        return None
+    lines = drop_in(f"TasksMax={-(-needed // 64) * 64}")
+    have = f"{len(channels(settings))} channels need up to {needed} threads"
+    return f"{have}, and {limit.file} allows TasksMax={limit.value}: notifications would be delayed; {lines}"
+
+
+def _drop_ins(root: Path) -> Iterator[Path]:
+    """List the drop-ins by their names; of one name only that of the first place counts, and it may be /dev/null."""
+    folders = [root / place / folder for place in PLACES for folder in DROP_INS[:2]]
+    folders += [root / place / DROP_INS[2] for place in PLACES]
+    found: dict[str, Path] = {}
+    for folder in reversed(folders):
+        found |= {path.name: path for path in folder.glob("*.conf")}
+    yield from (found[name] for name in sorted(found) if found[name].is_file())
+
+
+def _service_section(file: Path) -> Iterator[Setting]:
+    section, begun = "", ""
+    try:
+        lines = file.read_text(errors="replace").splitlines()
+    except OSError:
+        return  # Not for this user to read; root, who restarts the service, sees it.
+    for raw in lines:
+        line = raw.strip()
+        if not line or line[0] in "#;":
+            continue  # Also between the parts of a line that is continued.
+        line = begun + line
+        if line.endswith("\\"):
+            begun = line[:-1].rstrip() + " "
+            continue
+        begun = ""
+        if line.startswith("["):
+            section = line
+        elif section == "[Service]" and "=" in line:
+            key, _, value = line.partition("=")
+            yield Setting(key.strip(), value.strip(), file)
