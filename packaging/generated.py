@@ -21,7 +21,11 @@ from agent.cli import group
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = "sockmem-agent"
-MAINTAINER = f"{PROGRAM} developers <root@localhost>"  # The project has no mail address of its own.
+TERMS = re.compile(r"(?i)(licen[cs]e|copying|notice|authors)(\.|$)")  # names of files
+OTHERS = """What is in {libraries} besides agent/ is the work of others, under their own terms,
+whose texts are in this directory. Debian has the Apache License and the MPL in /usr/share/common-licenses too.
+"""
+MAINTAINER = PROGRAM  # The project has no mail address, and none is invented.
 
 
 def write_man_pages(directory: Path, version: str) -> None:
@@ -73,34 +77,31 @@ def write_completions(directory: Path) -> None:
 def write_documents(directory: Path, site_packages: Path, version: str) -> None:
     """Write the documents, Debian's changelog, and whose work is in the package."""
     shutil.copytree(ROOT / "docs", directory / "docs")
-    for document in (ROOT / "README.md", ROOT / "CHANGELOG.md", *ROOT.glob("LICENSE*")):
+    for document in (ROOT / "README.md", ROOT / "CHANGELOG.md"):
         shutil.copyfile(document, directory / document.name)
     at = format_datetime(datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), timezone.utc))
     write_compressed(
         directory / "changelog.gz",
-        f"{PROGRAM} ({version}) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- {MAINTAINER}  {at}\n",
+        f"{PROGRAM} ({version}) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- {MAINTAINER} <>  {at}\n",
     )
-    (directory / "copyright").write_text(copyright_text(site_packages))
+    write_copyright(directory, site_packages)
 
 
-def copyright_text(site_packages: Path) -> str:
-    """Name every library in the package with its version, its licence, and where the licence's text is."""
-    libraries = f"/usr/lib/{PROGRAM}/site-packages"
-    lines = [
-        f"/usr/bin/{PROGRAM} and {libraries}/agent are the work of the {PROGRAM} developers.",
-        "",
-        f"What else is in {libraries} is the work of others, under their own terms. Debian has the",
-        "texts of the Apache License and the MPL in /usr/share/common-licenses too (Apache-2.0, MPL-2.0).",
-        "",
-    ]
+def write_copyright(directory: Path, site_packages: Path) -> None:
+    """Name every library in the package with its version and its licence, and lay the licences' texts beside that."""
+    lines = [(ROOT / "LICENSE").read_text(), OTHERS.format(libraries=f"/usr/lib/{PROGRAM}/site-packages")]
     for metadata in sorted(site_packages.glob("*.dist-info/METADATA")):
         told = email.message_from_string(metadata.read_text())
-        classified = [value.rpartition(" :: ")[2] for value in told.get_all("Classifier", []) if "License" in value]
-        lines.append(f"{told['Name']} {told['Version']}: {told['License-Expression'] or ', '.join(classified)}")
-        names = re.compile(r"(?i)licen[cs]e|copying|notice")
-        texts = sorted(path for path in metadata.parent.rglob("*") if path.is_file() and names.match(path.name))
-        lines += [f"  {libraries}/{text.relative_to(site_packages)}" for text in texts]
-    return "\n".join(lines) + "\n"
+        classified = [value.rpartition(" :: ")[2] for value in told.get_all("Classifier", []) if "License ::" in value]
+        terms = told["License-Expression"] or ", ".join(classified) or told["License"]
+        lines.append(f"{told['Name']} {told['Version']}: {terms}")
+        for text in sorted(path for path in metadata.parent.rglob("*") if TERMS.match(path.name)):
+            shipped = directory / "licenses" / told["Name"] / text.name
+            shipped.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(text, shipped)
+            lines.append(f"  {shipped.relative_to(directory)}")
+        shutil.rmtree(metadata.parent / "licenses", ignore_errors=True)
+    (directory / "copyright").write_text("\n".join(lines) + "\n")
 
 
 def write_compressed(path: Path, text: str) -> None:
