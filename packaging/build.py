@@ -6,6 +6,7 @@ says what of it, and of this repository, is put where. The same commit gives the
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,17 +22,28 @@ ROOT = Path(__file__).parent.parent
 HERE = ROOT / "packaging"
 
 
+def git(*arguments: str) -> str:
+    """Return what git says of this tree; nothing without git, or where the tree is no clone of its own."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        return ""
+    asked = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
+    return asked.stdout.strip() if asked.returncode == 0 else ""
+
+
 def built_at() -> int:
     """Say when what is built was last changed, in seconds since 1970: SOURCE_DATE_EPOCH, else the commit's time."""
-    if named := os.environ.get("SOURCE_DATE_EPOCH"):
-        return int(named)
-    changed = int((ROOT / "pyproject.toml").stat().st_mtime)
-    if shutil.which("git") is None:
-        return changed
-    asked = subprocess.run(
-        ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"], capture_output=True, text=True, check=False
-    )
-    return int(asked.stdout) if asked.returncode == 0 else changed
+    committed = os.environ.get("SOURCE_DATE_EPOCH") or git("log", "-1", "--format=%ct")
+    return int(committed or (ROOT / "pyproject.toml").stat().st_mtime)
+
+
+def version() -> str:
+    """Give the version of this commit: the project's, or, later than the one that set it, ``0.2.0+7.g1a2b3c4``."""
+    named: str = msgspec.toml.decode((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    if git("rev-parse", "--is-shallow-repository") != "false":  # A shallow clone cannot count.
+        return named
+    set_by = git("log", "-1", "--format=%H", "-G^version = ", "--", "pyproject.toml")
+    later = git("rev-list", "--count", f"{set_by}..HEAD")
+    return f"{named}+{later}.g{git('rev-parse', '--short=7', 'HEAD')}" if int(later or 0) else named
 
 
 def stage(directory: Path, version: str, machine: str, scratch: Path) -> None:
@@ -40,8 +52,8 @@ def stage(directory: Path, version: str, machine: str, scratch: Path) -> None:
     scratch.mkdir()
     wheels.install(HERE / "requirements.txt", site_packages, machine, scratch)
     shutil.copytree(ROOT / "agent", site_packages / "agent", ignore=shutil.ignore_patterns("__pycache__"))
-    (directory / "bin").mkdir()
-    shutil.copyfile(HERE / "launcher", directory / "bin" / "sockmem-agent")
+    program = site_packages / "agent" / "__init__.py"
+    program.write_text(re.sub(r'(?m)^__version__ = ".*"$', f'__version__ = "{version}"', program.read_text()))
     generated.write_man_pages(directory / "man", version)
     generated.write_completions(directory / "completions")
     generated.write_documents(directory / "doc", site_packages, version)
@@ -56,24 +68,31 @@ def even_out(directory: Path, at: int) -> None:
 
 def build(packagers: list[str], architecture: str, target: Path) -> Iterator[Path]:
     """Build packages into ``target`` and name each when it is there."""
-    at = built_at()
+    at, named = built_at(), version()
     os.environ["SOURCE_DATE_EPOCH"] = str(at)
-    version = msgspec.toml.decode((ROOT / "pyproject.toml").read_text())["project"]["version"]
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="sockmem-agent-package-") as temporary:
         staged = Path(temporary, "stage")
         staged.mkdir()
-        stage(staged, version, wheels.ARCHITECTURES[architecture], Path(temporary, "wheels"))
+        stage(staged, named, wheels.ARCHITECTURES[architecture], Path(temporary, "wheels"))
         even_out(staged, at)
-        variables = {"STAGE": str(staged), "VERSION": version, "ARCH": architecture, "MAINTAINER": generated.MAINTAINER}
+        variables = {"STAGE": str(staged), "VERSION": named, "ARCH": architecture, "MAINTAINER": generated.MAINTAINER}
         for packager in packagers:
             result = Path(temporary, packager)
             result.mkdir()
             pack(packager, variables, result)
             (made,) = result.iterdir()
-            # Copied beside and renamed: whoever reads the directory at the same time sees a whole package.
-            shutil.copyfile(made, target / f".{made.name}")
-            yield (target / f".{made.name}").replace(target / made.name)
+            yield place(made, target, named)
+
+
+def place(made: Path, target: Path, version: str) -> Path:
+    """Put a package where it is asked for, and take the builds before it away: a glob is to name this one alone."""
+    # Copied beside and renamed: whoever reads the directory at the same time sees a whole package.
+    shutil.copyfile(made, target / f".{made.name}")
+    placed = (target / f".{made.name}").replace(target / made.name)
+    for before in set(target.glob(made.name.replace(version, "*"))) - {placed}:
+        before.unlink()
+    return placed
 
 
 def pack(packager: str, variables: dict[str, str], result: Path) -> None:
