@@ -1,13 +1,16 @@
 """Write requirements.txt: each library that the packages bring, at one version, with the digest of every wheel.
 
 Run it to take newer libraries: ``python packaging/lock.py``, in the environment of ``make deb``. The digests hold a
-build to what was looked at here, and make two builds alike.
+build to what was looked at here, and make two builds alike. One version of a library serves every Python: the newest
+that the oldest Python takes.
 """
 
 import json
 import subprocess
 import sys
+import tempfile
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec.toml
@@ -20,9 +23,17 @@ FROM_DISTRIBUTION = {"systemd-python"}
 NEVER_IMPORTED = {"markdown-it-py", "mdurl", "pygments"}
 
 
-def resolve(arguments: list[str], libraries: list[str]) -> dict[str, set[str]]:
-    """Ask pip what it would install: ``name==version`` -> digests."""
-    asked = ("--dry-run", "--ignore-installed", "--target=none", "--report=-", *arguments, *libraries)
+def resolve(arguments: list[str], libraries: list[str], versions: Iterable[str]) -> dict[str, set[str]]:
+    """Ask pip what it would install, of these versions where it is among them: ``name==version`` -> digests."""
+    with tempfile.NamedTemporaryFile("w") as constraints:
+        constraints.write("\n".join(versions))
+        constraints.flush()
+        return pip_report([f"--constraint={constraints.name}", *arguments, *libraries])
+
+
+def pip_report(arguments: list[str]) -> dict[str, set[str]]:
+    """Let pip resolve without installing."""
+    asked = ("--dry-run", "--ignore-installed", "--target=none", "--report=-", *arguments)
     report = subprocess.run([sys.executable, "-m", "pip", "install", "-qq", *asked], check=True, stdout=subprocess.PIPE)
     found: dict[str, set[str]] = defaultdict(set)
     for item in json.loads(report.stdout)["install"]:
@@ -34,17 +45,16 @@ def resolve(arguments: list[str], libraries: list[str]) -> dict[str, set[str]]:
 
 
 def main() -> None:
-    """Resolve for every interpreter and processor; a library that would differ in version is an error."""
+    """Resolve for every interpreter, the oldest first, and every processor."""
     project = msgspec.toml.decode((HERE.parent / "pyproject.toml").read_text())["project"]
-    libraries = [name for name in project["dependencies"] if name.partition(">")[0] not in FROM_DISTRIBUTION]
+    # Without its marker: pip would hold it against the Python that runs, not against the one that is asked for.
+    dependencies = [dependency.partition(";")[0] for dependency in project["dependencies"]]
+    libraries = [name for name in dependencies if name.partition(">")[0] not in FROM_DISTRIBUTION]
     digests: dict[str, set[str]] = defaultdict(set)
-    for machine in ARCHITECTURES.values():
-        for python in PYTHONS:
-            for requirement, found in resolve(for_target(python, machine), libraries).items():
+    for python in PYTHONS:
+        for machine in ARCHITECTURES.values():
+            for requirement, found in resolve(for_target(python, machine), libraries, list(digests)).items():
                 digests[requirement] |= found
-    names = [requirement.partition("==")[0] for requirement in digests]
-    if twice := {name for name in names if names.count(name) > 1}:
-        sys.exit(f"lock: not the same version for every interpreter: {', '.join(sorted(twice))}")
     separator = " \\\n    --hash="
     lines = [
         "# Written by packaging/lock.py.",

@@ -1,4 +1,4 @@
-"""The libraries of requirements.txt in one directory that serves every Python from 3.11 to 3.14.
+"""The libraries of requirements.txt in one directory that serves every Python from 3.10 to 3.14.
 
 What is compiled carries the interpreter in its name (``_core.cpython-311-x86_64-linux-gnu.so``), and so the files for
 all of them lie side by side. All else of such a library is the same for every version, and that is checked.
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 # nfpm.yaml tells the package managers the same range.
-PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 # Debian's name of the processor, and the wheels'.
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 # Wheels that ask for no newer C library than 2.28; nfpm.yaml says so too.

@@ -8,6 +8,7 @@ import os
 import shutil
 import socket
 import struct
+import sys
 import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,7 +21,7 @@ from agent.cli.recorded import journal_drops_info, syslog_writes
 from agent.config import mask_url
 from agent.core.settings import ChannelSettings, SourceSettings, StoreSettings
 from agent.core.words import bytes_text
-from agent.sources.choose import is_readable
+from agent.sources.choose import has_bindings, is_readable, runs_systemd
 
 Status = Literal["ok", "warn", "fail"]
 USER = "sockmem-agent"
@@ -64,6 +65,16 @@ def check_source(configured: SourceSettings, chosen: SourceSettings, root: Path 
         mend = "give the service AmbientCapabilities=CAP_SYSLOG, or set [source] kind"
         return Check("source", "fail", f"/dev/kmsg{how}: {error.strerror}", mend)
     return Check("source", "ok", f"/dev/kmsg{how} can be read")
+
+
+def check_bindings(configured: SourceSettings) -> list[Check]:
+    """Warn where ``auto`` would be the journal if this Python could read it."""
+    if configured.kind != "auto" or not runs_systemd() or has_bindings():
+        return []
+    python = "python{}.{}".format(*sys.version_info)
+    detail = f"not followed: {python} cannot read it without the systemd bindings; a log's lines prove less"
+    mend = f"{python} -m pip install systemd-python (it needs gcc and the headers of {python} and systemd)"
+    return [Check("journal", "warn", detail, mend)]
 
 
 def _check_files(paths: tuple[str, ...], how: str) -> Check:

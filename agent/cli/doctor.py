@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from agent.cli.checks import (
     USER,
     Check,
+    check_bindings,
     check_cgroup,
     check_channel,
     check_clock,
@@ -47,6 +48,7 @@ def command(config_path: Path | None, *, as_json: bool) -> None:
     chosen, rights = choose(settings.source), read_rights()
     checks += [
         check_source(settings.source, chosen),
+        *check_bindings(settings.source),
         check_log_level(chosen),
         check_state(state_directory(settings, os.environ, os.geteuid()), settings.store),
         check_proc(),

@@ -15,15 +15,23 @@ from agent.core.settings import SourceSettings
 LOG_FILES = ("/var/log/messages", "/var/log/syslog", "/var/log/kern.log")
 
 
-def has_journal() -> bool:
-    """Tell whether this host runs systemd and we can read its journal's format."""
-    if not Path("/run/systemd/system").is_dir():
-        return False
+def runs_systemd() -> bool:
+    """Tell whether this host was booted by systemd, whose journal then has the kernel's lines."""
+    return Path("/run/systemd/system").is_dir()
+
+
+def has_bindings() -> bool:
+    """Tell whether this Python can read the journal: a distribution has the bindings for its own python3 alone."""
     try:
         importlib.import_module("systemd.journal")
     except ImportError:
         return False
     return True
+
+
+def has_journal() -> bool:
+    """Tell whether this host runs systemd and we can read its journal's format."""
+    return runs_systemd() and has_bindings()
 
 
 def is_readable(path: str) -> bool:

@@ -1,5 +1,6 @@
 import os
 import socket
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from agent.cli import checks
 from agent.cli.checks import (
+    check_bindings,
     check_cgroup,
     check_channel,
     check_clock,
@@ -268,3 +270,14 @@ def test_a_secret_that_would_travel_in_the_clear_warns_and_is_not_shown(
 
     assert check.status == expected
     assert "verysecret" not in check.detail + check.mend
+
+
+def test_a_journal_that_this_python_cannot_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "runs_systemd", lambda: True)
+    monkeypatch.setattr(checks, "has_bindings", lambda: False)
+    (told,) = check_bindings(AUTO)
+    assert ("journal", "warn") == (told.name, told.status)
+    assert f"python3.{sys.version_info.minor} -m pip install systemd-python" in told.mend
+    assert [] == check_bindings(KMSG)
+    monkeypatch.setattr(checks, "has_bindings", lambda: True)
+    assert [] == check_bindings(AUTO)

@@ -49,7 +49,7 @@ find $library -path '*gone*'
 echo "== trigger"
 find $library -name __pycache__ -prune -exec rm -rf {} +
 echo "$(compiled) then"
-/var/lib/dpkg/info/sockmem-agent.postinst triggered /usr/bin/python3
+/var/lib/dpkg/info/sockmem-agent.postinst triggered /usr/bin/python3.11
 [ "$(compiled)" -gt 100 ] && echo "more than a hundred"
 
 echo "== remove"

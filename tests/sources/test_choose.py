@@ -1,7 +1,9 @@
+import sys
 from pathlib import Path
 
 import pytest
 
+import agent.sources.choose as choice
 from agent.core.settings import SourceKind, SourceSettings
 from agent.sources.choose import choose, is_readable
 
@@ -58,3 +60,11 @@ def test_a_directory_or_a_missing_file_is_not_readable(tmp_path: Path) -> None:
     assert is_readable(str(tmp_path / "log"))
     assert not is_readable(str(tmp_path))
     assert not is_readable(str(tmp_path / "missing"))
+
+
+def test_without_the_journals_bindings_auto_is_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "runs_systemd", lambda: True)
+    monkeypatch.setitem(sys.modules, "systemd.journal", None)
+    chosen = choose(SourceSettings(), is_readable={"/var/log/messages", "/var/log/syslog"}.__contains__)
+
+    assert ("file", ("/var/log/messages",)) == (chosen.kind, chosen.paths)
