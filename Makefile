@@ -13,7 +13,7 @@ SOURCES := agent tests benchmarks contrib packaging
 help:
 	@echo 'make run    follow this host with the built-in defaults and print incidents to the terminal (Ctrl-C ends it)'
 	@echo 'make demo   play a made-up incident and show what a user would get, in under a minute'
-	@echo 'make test   the tests'
+	@echo 'make test   the tests, or some of them: TESTS=tests/cli'
 	@echo 'make check  formatting, lint, types, import rules, the demo, the tests with coverage; CI runs this and vm-check'
 	@echo 'make bench  latency, idle cost and scan speed, each beside its target'
 	@echo 'make deb    the package for Debian and Ubuntu, in dist/; make rpm the one for Fedora and its kin'
@@ -30,7 +30,7 @@ demo: $(VENV)/run.ready
 	$(BIN)/python -m contrib.demo $(DEMO_OPTIONS)
 
 test: $(VENV)/test.ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS)
 
 check: style demo coverage
 

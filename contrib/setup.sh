@@ -1,6 +1,7 @@
 #!/bin/sh
 # Make .venv, and bring from the distribution what pip cannot: called by the Makefile.
 #
+#   contrib/setup.sh make    only make itself, for contrib/run and contrib/test
 #   contrib/setup.sh run     what `make run` needs: Python 3.10 or newer with venv, what systemd-python builds against, the agent
 #   contrib/setup.sh package what `make run` needs, and what `make deb` and `make rpm` build with
 #   contrib/setup.sh test    all of the above, the development tools, and the programs that the tests start for real
@@ -10,7 +11,7 @@
 # install by hand. PYTHON names the interpreter; without it the first of python3, python3.14 ... python3.10 that is new enough.
 set -eu
 cd "$(dirname "$0")/.."
-purpose=${1:?run, package, test or vm}
+purpose=${1:?make, run, package, test or vm}
 venv=.venv
 
 die() {
@@ -63,6 +64,8 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
 }
 
 missing_for_tests() {
+    have git || echo git
+    have ip || echo iproute2
     have rsyslogd || echo rsyslog
     have logrotate || echo logrotate
     have journalctl && have systemd-analyze || echo systemd
@@ -84,6 +87,10 @@ missing_for_machines() {
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
 }
 
+if [ "$purpose" = make ]; then
+    have make || install make || die "make is missing, and not to be had with apt-get as root or through sudo"
+    exit
+fi
 if [ "$purpose" = vm ]; then
     packages=$(missing_for_machines | tr '\n' ' ')
     # shellcheck disable=SC2086

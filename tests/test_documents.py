@@ -99,7 +99,7 @@ def test_readme_opens_with_a_picture_and_the_two_commands() -> None:
     assert "](docs/slack.png)" in opening
     first = re.search(r"^```console\n(.*?)^```$", opening, re.MULTILINE | re.DOTALL)
     assert first is not None
-    assert "$ make run\n$ make test\n" == first[1]
+    assert "$ contrib/run\n$ contrib/test\n" == first[1]
 
 
 def test_picture_is_a_small_png() -> None:
@@ -111,7 +111,12 @@ def test_picture_is_a_small_png() -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_and_files_named_in_commands_are_there(document: Path) -> None:
     targets = [t for t in re.findall(r"\]\(([^)#]+)\)", document.read_text()) if "://" not in t]
-    named = [w for words in commands(document) for w in words if re.match(r"(systemd/|config\.example|docs/)", w)]
+    named = [
+        w
+        for words in commands(document)
+        for w in words
+        if re.match(r"(systemd/|config\.example|docs/|contrib/|\.ci/)", w)
+    ]
     missing = [t for t in targets if not (document.parent / t).exists()] + [n for n in named if not (ROOT / n).exists()]
     assert [] == missing
 
