@@ -4,8 +4,11 @@ Human text goes to a rich console, which knows terminals; JSON goes to standard 
 went wrong goes to standard error as single lines.
 """
 
+import grp
 import os
+import pwd
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +19,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 import msgspec
 
+from agent import config
 from agent.cli.credentials import load_as_service
 from agent.cli.diagnostics import log
 from agent.config import ConfigError, load_store, state_directory
-from agent.core.settings import Settings
+from agent.core.settings import Settings, StoreSettings
 from agent.core.words import printable
 from agent.store import NoSuchIncident, Store, StoreError
 
@@ -30,6 +34,8 @@ EX_FAILED = 1
 EX_NOINPUT = 66
 EX_CONFIG = 78
 PIPE_WIDTH = 500
+# Who is in it reads the service's state directory.
+GROUP = "sockmem-agent"
 
 config_option = click.option(
     "--config",
@@ -62,12 +68,57 @@ def settings_or_exit(path: Path | None, status: int = EX_CONFIG) -> Settings:
 
 
 def open_store(path: Path | None) -> Store:
-    """Find the state directory of this caller, for reading; a mistake in [store] ends the command."""
+    """Find the state directory to read: that of the service, where there is one and no other is named.
+
+    A mistake in [store] ends the command, and so does a directory that this caller may not read.
+    """
+    if path is None and _is_closed(config.DEFAULT_PATH, os.R_OK):
+        warn(f"{config.DEFAULT_PATH}: permission denied; assuming that it sets no [store] directory")
     try:
-        settings = Settings(store=load_store(path))
+        store = find_store(path)
     except ConfigError as error:
         fail(EX_CONFIG, *error.errors)
-    return Store(state_directory(settings, os.environ, os.geteuid()), settings.store)
+    if _is_closed(store.directory, os.R_OK | os.X_OK):
+        fail(EX_NOINPUT, f"sockmem-agent: {store.directory}: permission denied; {_how_to_read(store.directory)}")
+    return store
+
+
+def find_store(path: Path | None) -> Store:
+    """As ``open_store``, without asking whether it may be read; raises ConfigError."""
+    is_closed = path is None and _is_closed(config.DEFAULT_PATH, os.R_OK)
+    settings = Settings(store=StoreSettings(directory="") if is_closed else load_store(path))
+    directory = state_directory(settings, os.environ, 0)
+    if _is_missing(directory):
+        directory = state_directory(settings, os.environ, os.geteuid())
+    return Store(directory, settings.store)
+
+
+def _is_closed(path: Path, rights: int) -> bool:
+    return not os.access(path, rights) and not _is_missing(path)
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _how_to_read(directory: Path) -> str:
+    """Say what lets this user read the service's state directory."""
+    try:
+        there = directory.stat()
+        group, user = grp.getgrgid(there.st_gid), pwd.getpwuid(os.geteuid()).pw_name
+    except (OSError, KeyError):
+        return "use sudo"
+    if group.gr_name != GROUP or not there.st_mode & stat.S_IRGRP:
+        return "use sudo"
+    if user in group.gr_mem:
+        return f"you joined the group {GROUP} after this session began: log in again"
+    return f"use sudo, or join the group: sudo usermod -aG {GROUP} {user}, then log in again"
 
 
 @contextmanager
@@ -82,7 +133,7 @@ def exits(status: int) -> Iterator[None]:
     except PermissionError as error:
         fail(
             status,
-            f"sockmem-agent: {error.filename or 'output'}: {error.strerror}; run this as root or as the agent's user",
+            f"sockmem-agent: {error.filename or 'output'}: {error.strerror}; use sudo",
         )
     except OSError as error:
         fail(status, f"sockmem-agent: {error.filename or 'output'}: {error.strerror}")
@@ -93,16 +144,12 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - whatever msgspec can encod
     click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
 
 
-def console(least_width: int = 0) -> "Console":
-    """Make a console: colour on a terminal only.
-
-    Lines for a pipe are never folded, where a program may read them; a table is laid out for ``least_width`` columns
-    even on a narrower terminal, since a line that continues below is better to read than one with its end cut off.
-    """
+def console() -> "Console":
+    """Make a console: colour on a terminal only; lines for a pipe are not folded, where a program may read them."""
     from rich.console import Console  # noqa: PLC0415 - the service must not load it
 
     terminal = sys.stdout.isatty()
-    width = max(least_width, shutil.get_terminal_size().columns) if terminal else PIPE_WIDTH
+    width = shutil.get_terminal_size().columns if terminal else PIPE_WIDTH
     return Console(force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False)
 
 

@@ -8,19 +8,28 @@ from pathlib import Path
 import click
 from msgspec.structs import replace
 
-from agent.cli.common import EX_NOINPUT, config_option, exits, fail, json_option, open_store, print_json, warn
-from agent.config import ConfigError, load_store, state_directory
+from agent.cli.common import (
+    EX_NOINPUT,
+    config_option,
+    exits,
+    fail,
+    find_store,
+    json_option,
+    open_store,
+    print_json,
+    warn,
+)
+from agent.config import ConfigError
 from agent.core import handed, kmsg, syslog
 from agent.core.diagnose import diagnose
 from agent.core.incident import telling
 from agent.core.model import Diagnosis, Event, LogRecord, Sample
 from agent.core.readings import Gap
 from agent.core.report import diagnosis_text
-from agent.core.settings import Settings
 from agent.core.summary import HANDED_OVER
 from agent.probe import take_snapshot, take_sockets
 from agent.probe.pagesize import PROC, is_this_host
-from agent.store import Store, read_around
+from agent.store import read_around
 
 HISTORY = timedelta(hours=1)
 ATTRIBUTION_SECONDS = 5.0
@@ -164,9 +173,7 @@ def _is_directory(path: Path) -> bool:
 def _read_history(config_path: Path | None, now: datetime) -> tuple[Sample, ...]:
     """Take the service's samples where they can be read: they make rates of counters, but nobody has to have them."""
     try:
-        settings = Settings(store=load_store(config_path))
-        directory = state_directory(settings, os.environ, os.geteuid())
-        return Store(directory, settings.store).samples.read_thinned(now)
+        return find_store(config_path).samples.read_thinned(now)
     except ConfigError as error:
         warn(f"{error.errors[0]}; the diagnosis does without the service's samples")
     except OSError:

@@ -28,6 +28,7 @@ PLAIN = str.maketrans({"«": '"', "»": '"', "…": "...", "\u00a0": " "})
 # What stands beside the blocks: two blanks, the name, "peak 16,391 of 16,384 (100 %)".
 BESIDE_COLUMNS = 46
 
+OPEN = "OPEN"
 PROOF = {
     "kernel": "the source proves that the kernel wrote it",
     "claimed": "a text log says so, which any local user can write to",
@@ -79,7 +80,7 @@ def told_text(told: list[Told]) -> str:
 def lasted(incident: Incident) -> str:
     """Say how long the kernel complained, from the first event to the last; "OPEN" as long as it may go on."""
     span = duration_text((incident.last_seen_at - incident.opened_at).total_seconds())
-    return span if incident.closed_at else "OPEN"
+    return span if incident.closed_at else OPEN
 
 
 def suppressed_text(incident: Incident) -> str:

@@ -14,22 +14,20 @@ import msgspec
 from agent.cli.common import (
     EX_FAILED,
     EX_NOINPUT,
-    PIPE_WIDTH,
     config_option,
-    console,
     exits,
     fail,
     json_option,
     open_store,
     print_json,
+    stamp,
     warn,
 )
 from agent.cli.diagnostics import log
-from agent.cli.incident_page import Told, deliveries, lasted, print_page, suppressed_text, tell_story, told_text
-from agent.config import SYSTEM_STATE
-from agent.core.incident import events_total
+from agent.cli.incident_page import Told, deliveries, print_page, tell_story
+from agent.cli.incident_table import print_table
+from agent.cli.since import since_option
 from agent.core.model import Incident
-from agent.core.words import count_text, printable
 from agent.store import Store
 
 FILE_MODE = 0o640
@@ -41,30 +39,45 @@ def command() -> None:
 
 
 @command.command(
-    name="list", short_help="List the incidents, oldest first.", epilog="Example: sockmem-agent incidents list"
+    name="list",
+    short_help="List the incidents, oldest first.",
+    epilog="Example: sockmem-agent incidents list --since yesterday --open",
 )
+@since_option("incidents that were over")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the newest N.")
+@click.option("--open", "only_open", is_flag=True, help="Only those that are not over.")
 @config_option
 @json_option
-def list_(config_path: Path | None, *, as_json: bool) -> None:
-    """List the incidents, oldest first; JSON is a list of objects. What cannot be read is named on standard error."""
+def list_(
+    *, since: datetime | None, limit: int | None, only_open: bool, config_path: Path | None, as_json: bool
+) -> None:
+    """List the incidents, oldest first; JSON is a list of objects.
+
+    Exit status: 0, 66 if there is anything that cannot be read; it is named on standard error, and the rest is shown.
+    """
     store = open_store(config_path)
     with exits(EX_NOINPUT):
-        broken = store.broken()
-        unreadable = {name for name, _ in broken}
-        found = [(store.load(i), *deliveries(store, i)) for i in store.ids() if i not in unreadable]
-    for name, why in broken:
-        warn(f"incident {name}: {why}")
+        broken, committed = store.broken(), set(store.ids())
+        found = [store.load(name) for name in sorted(committed - {name for name, _ in broken})]
+        wanted = [incident for incident in found if _is_wanted(incident, since, only_open=only_open)][-(limit or 0) :]
+        rows = [(incident, *deliveries(store, incident.id)) for incident in wanted]
     if as_json:
-        print_json([_summary(store, incident, told) for incident, told, _ in found])
-    elif found:
-        _print_table([(incident, told) for incident, told, _ in found])
+        print_json([_summary(store, incident, told) for incident, told, _ in rows])
+    elif rows:
+        print_table([(incident, told) for incident, told, _ in rows])
     else:
-        click.echo(f"no incidents in {store.directory}" + ("" if store.directory.is_dir() else ", which is not there"))
-        if os.geteuid() and str(store.directory) != SYSTEM_STATE and Path(SYSTEM_STATE).exists():
-            warn(f"the service keeps its incidents in {SYSTEM_STATE}: ask as root")
-    for _, _, why_not in found:
-        if why_not:
-            warn(why_not)
+        missing = "" if store.directory.is_dir() else ", which is not there"
+        kind, from_then_on = "open " if only_open else "", f" since {stamp(since)}" if since else ""
+        click.echo(f"no {kind}incidents{from_then_on} in {store.directory}{missing}")
+    closed = {name for name, _ in broken if not os.access(store.path(name), os.R_OK | os.X_OK)}
+    for line in [
+        *(f"incident {name}: {'permission denied; use sudo' if name in closed else why}" for name, why in broken),
+        *(why_not for _, _, why_not in rows if why_not),
+    ]:
+        warn(line)
+    # What a crash interrupted was never an incident, and is no failure of this command.
+    if closed or any(name in committed for name, _ in broken):
+        sys.exit(EX_NOINPUT)
 
 
 @command.command(
@@ -77,7 +90,8 @@ def list_(config_path: Path | None, *, as_json: bool) -> None:
 def show(incident_id: str, config_path: Path | None, *, as_json: bool) -> None:
     """Show one incident: what happened, when, why, what to do, and who was told.
 
-    JSON is incident.json with `path` and `deliveries` added. Exit status: 0, 66 no such incident.
+    JSON is incident.json with `path` and `deliveries` added. Exit status: 0, 66 no such incident or not
+    readable.
     """
     store = open_store(config_path)
     with exits(EX_NOINPUT):
@@ -107,7 +121,8 @@ def report(incident_id: str, output: Path | None, config_path: Path | None) -> N
     """Write one incident as an HTML page: what happened, charts, why, who, what to do, and the raw evidence.
 
     The page is one file that needs nothing else and contacts nobody. Like an export it holds this host's name, log
-    lines, addresses and sysctls, and no secret of a channel. Exit status: 0, 66 no such incident, 1 cannot write.
+    lines, addresses and sysctls, and no secret of a channel. Exit status: 0, 66 no such incident or not readable,
+    1 cannot write.
     """
     from agent.page.render import render  # noqa: PLC0415 - loads jinja2, and no other command needs them
 
@@ -202,6 +217,12 @@ def write_file(name: str, output: Path | None, data: bytes) -> None:
     click.echo(str(target))
 
 
+def _is_wanted(incident: Incident, since: datetime | None, *, only_open: bool) -> bool:
+    if incident.closed_at is None:
+        return True
+    return not only_open and (since is None or incident.last_seen_at >= since)
+
+
 def _summary(store: Store, incident: Incident, told: list[Told]) -> dict[str, object]:
     names = ("id", "host", "opened_at", "last_seen_at", "closed_at", "cause", "confidence", "summary", "events")
     counts = {word: sum(entry.outcome == word for entry in told) for word in ("delivered", "pending", "gave_up")}
@@ -212,24 +233,3 @@ def _summary(store: Store, incident: Incident, told: list[Told]) -> dict[str, ob
         "notices": counts,
         "path": str(store.path(incident.id)),
     }
-
-
-def _print_table(rows: list[tuple[Incident, list[Told]]]) -> None:
-    from rich.table import Table  # noqa: PLC0415 - the service must not load it
-
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("ID", "OPENED", "LASTED", "CAUSE", "EVENTS", "SUPPR.", "TOLD", "HOST"):
-        table.add_column(name, justify="right" if name in {"EVENTS", "SUPPR."} else "left", no_wrap=True)
-    for incident, told in rows:
-        table.add_row(
-            incident.id,
-            f"{incident.opened_at.astimezone():%Y-%m-%d %H:%M}",
-            lasted(incident),
-            f"{incident.cause} ({incident.confidence})",
-            count_text(events_total(incident) - incident.suppressed_at_least),
-            suppressed_text(incident),
-            told_text(told),
-            printable(incident.host or "-", 40),
-            style="bold" if incident.closed_at is None else None,
-        )
-    console(PIPE_WIDTH).print(table)

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from harness import on_terminal, plain
 from msgspec.structs import replace
 
-from agent.cli import group
+from agent.cli import group, incident_table
+from agent.cli.incident_table import Cells
 from agent.cli.incidents import pack
 from agent.core import incident as folding
 from agent.core.delivery import Receipt
@@ -145,10 +147,96 @@ def test_list_names_what_cannot_be_read_and_shows_the_rest(run: Run, keep: Keep,
 
     result = run("list")
 
-    assert result.exit_code == 0
+    assert result.exit_code == 66
     assert good in result.stdout
     assert bad not in result.stdout
     assert f"incident {bad}: " in result.stderr
+
+
+def test_what_was_interrupted_is_named_and_no_failure(run: Run, keep: Keep, store: Store) -> None:
+    keep()
+    (store.path(keep(60)) / "incident.json").unlink()
+
+    result = run("list")
+
+    assert (0, 1) == (result.exit_code, result.stderr.count("\n"))
+    assert "interrupted before it was committed" in result.stderr
+
+
+def listed(run: Run, *args: str) -> list[str]:
+    """Give the ids that are listed, which are the same in both forms."""
+    ids = [entry["id"] for entry in json.loads(run("list", "--json", *args).stdout)]
+    assert ids == re.findall(r"^\d{8}T\d{6}Z-[0-9a-f]{4}", run("list", *args).stdout, re.MULTILINE)
+    return ids
+
+
+def test_since_leaves_out_what_was_over_before(run: Run, keep: Keep) -> None:
+    # Each lasts 300 s, from 15:05:39Z on.
+    first, second, going_on = keep(), keep(3600), keep(-86_400, closed=False)
+
+    assert [going_on, first, second] == listed(run, "--since", "2026-11-22T15:10:39Z")
+    assert [going_on, second] == listed(run, "--since", "2026-11-22T15:10:40Z")
+    assert [going_on] == listed(run, "--since", "2030-01-01")
+
+
+def test_limit_keeps_the_newest(run: Run, keep: Keep) -> None:
+    ids = [keep(seconds) for seconds in (0, 60, 120)]
+
+    assert ids[1:] == listed(run, "--limit", "2")
+    assert ids == listed(run, "--limit", "9")
+    assert 2 == run("list", "--limit", "0").exit_code
+
+
+def test_open_leaves_out_what_is_over(run: Run, keep: Keep) -> None:
+    still, newer = keep(closed=False), keep(60, closed=False)
+    keep(120)
+
+    assert [still, newer] == listed(run, "--open")
+    assert [newer] == listed(run, "--open", "--limit", "1", "--since", "2h")
+
+
+def test_nothing_that_was_asked_for_is_said_with_what_was_asked_for(run: Run, keep: Keep, store: Store) -> None:
+    keep()
+
+    result = run("list", "--open", "--since", "2030-01-01T00:00:00Z")
+    assert 0 == result.exit_code
+    assert re.fullmatch(rf"no open incidents since 20\S+ \S+ \S+ in {store.directory}\n", result.stdout)
+    assert "[]\n" == run("list", "--open", "--json").stdout
+
+
+ROWS = [
+    Cells(
+        "20261122T150539Z-7f3a", "2026-11-22 16:05", "5 min", "tcp_memory (possible)", "12,345", "240+", "1/2", "web1"
+    ),
+    Cells("20261123T150539Z-7f3b", "2026-11-23 16:05", "OPEN", "orphans (certain)", "1", "-", "-", "web1.example.org"),
+]
+
+
+@pytest.mark.parametrize("width", [80, 60, 40])
+def test_a_narrow_terminal_breaks_no_word_of_the_list(width: int) -> None:
+    lines = [line for line, _ in incident_table.lay_out(ROWS, width)]
+
+    assert [row.id for row in ROWS] == [line for line in lines if not line.startswith(" ")]
+    assert [] == [line for line in lines if len(line) > width]
+    text = " ".join(line.strip() for line in lines)
+    for part in (
+        "tcp_memory (possible), ",
+        "lasted 5 min, 12,345 events, 240+ suppressed, ",
+        "told 1/2, web1",
+        "OPEN, 1 event, told -",
+    ):
+        assert part in text
+
+
+def test_the_list_asks_a_terminal_how_wide_it_is(keep: Keep, store: Store) -> None:
+    incident_id = keep()
+    program = [sys.executable, "-m", "agent", "incidents", "list", "--config", "/dev/null"]
+
+    narrow = plain(on_terminal(program, 60, STATE_DIRECTORY=str(store.directory)))
+    wide = plain(on_terminal(program, 160, STATE_DIRECTORY=str(store.directory)))
+
+    assert incident_id == narrow[0]
+    assert ["ID", "OPENED", "LASTED"] == wide[0].split()[:3]
 
 
 def test_a_hostile_host_name_cannot_steer_the_terminal(run: Run, keep: Keep) -> None:
@@ -455,7 +543,7 @@ def test_a_directory_that_may_not_be_read_is_one_line(run: Run, store: Store, mo
     result = run("list")
 
     assert result.exit_code == 66
-    assert result.stderr.endswith("Permission denied; run this as root or as the agent's user\n")
+    assert result.stderr.endswith("Permission denied; use sudo\n")
 
 
 @pytest.mark.parametrize("args", [[], ["list"], ["show"], ["report"], ["export"], ["prune"]])

@@ -1,0 +1,90 @@
+"""The table of ``incidents list``.
+
+On a wide terminal, and in a pipe::
+
+    ID                     OPENED            LASTED  CAUSE              EVENTS  SUPPR.  TOLD            HOST
+    20261122T150539Z-7f3a  2026-11-22 16:05  5 min   orphans (certain)      12    240+  1/2, 1 pending  web1
+
+Where that does not fit::
+
+    20261122T150539Z-7f3a
+      orphans (certain), opened 2026-11-22 16:05, lasted 5 min, 12 events, 240+
+      suppressed, told 1/2, 1 pending, web1
+"""
+
+import sys
+import textwrap
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from agent.cli.columns import in_columns
+from agent.cli.common import console
+from agent.cli.incident_page import OPEN, Told, lasted, suppressed_text, told_text
+from agent.core.incident import events_total
+from agent.core.model import Incident
+from agent.core.words import count_text, printable
+
+INDENT = "  "
+
+
+class Cells(NamedTuple):
+    """An incident as it is shown."""
+
+    id: str
+    opened: str
+    lasted: str
+    cause: str
+    events: str
+    suppressed: str
+    told: str
+    host: str
+
+
+HEADINGS = Cells("ID", "OPENED", "LASTED", "CAUSE", "EVENTS", "SUPPR.", "TOLD", "HOST")
+COUNTS = {Cells._fields.index("events"), Cells._fields.index("suppressed")}
+
+
+def print_table(rows: list[tuple[Incident, list[Told]]]) -> None:
+    """Print at least one incident with its deliveries; an open one is bold."""
+    screen = console()
+    width = screen.width if screen.is_terminal else sys.maxsize
+    for line, style in lay_out([_cells(*row) for row in rows], width):
+        screen.print(line, style=style, soft_wrap=True)
+
+
+def lay_out(rows: list[Cells], width: int) -> Iterator[tuple[str, str]]:
+    """Give the lines, each with its style, in columns where those fit into ``width``."""
+    heading, *lines = in_columns([HEADINGS, *rows], right=COUNTS)
+    if max(map(len, (heading, *lines))) <= width:
+        yield heading, "bold"
+        yield from zip(lines, map(_style, rows), strict=True)
+        return
+    for row in rows:
+        yield row.id, _style(row)
+        for line in textwrap.wrap(_facts(row), width, initial_indent=INDENT, subsequent_indent=INDENT):
+            yield line, _style(row)
+
+
+def _cells(incident: Incident, told: list[Told]) -> Cells:
+    return Cells(
+        incident.id,
+        f"{incident.opened_at.astimezone():%Y-%m-%d %H:%M}",
+        lasted(incident),
+        f"{incident.cause} ({incident.confidence})",
+        count_text(events_total(incident) - incident.suppressed_at_least),
+        suppressed_text(incident),
+        told_text(told),
+        printable(incident.host or "-", 40),
+    )
+
+
+def _facts(row: Cells) -> str:
+    span = row.lasted if row.lasted == OPEN else f"lasted {row.lasted}"
+    counts = f"{row.events} event{'' if row.events == '1' else 's'}" + (
+        f", {row.suppressed} suppressed" if row.suppressed != "-" else ""
+    )
+    return f"{row.cause}, opened {row.opened}, {span}, {counts}, told {row.told}, {row.host}"
+
+
+def _style(row: Cells) -> str:
+    return "bold" if row.lasted == OPEN else ""

@@ -1,0 +1,173 @@
+"""Who may read the service's incidents: real users and groups, under made-up names."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from agent.core import incident as folding
+from agent.core.cursor import Cursor
+from agent.core.model import Diagnosis, Event, LogRecord, Snapshot
+from agent.store import Store
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+
+ALICE, SERVICE = 54_321, 54_320
+# Everything is imported before stepping down: the interpreter of the tests may live in root's own home.
+AS_ALICE = f"""
+import _strptime, encodings.unicode_escape, encodings.utf_8_sig, grp, os, pathlib, pwd, sys
+import msgspec, rich.console
+import agent.config, agent.cli.diagnose, agent.cli.incidents, agent.page.render
+from agent.cli import group
+msgspec.toml.decode("")
+state, config, groups, members, *args = sys.argv[1:]
+agent.config.SYSTEM_STATE, agent.config.DEFAULT_PATH = state, pathlib.Path(config)
+grp.getgrgid = lambda gid: grp.struct_group(("sockmem-agent", "x", gid, members.split()))
+pwd.getpwuid = lambda uid: pwd.struct_passwd(("alice", "x", uid, uid, "", "/none", ""))
+os.setgroups([int(word) for word in groups.split()])
+os.setresgid({ALICE}, {ALICE}, {ALICE})
+os.setresuid({ALICE}, {ALICE}, {ALICE})
+group(args, prog_name="sockmem-agent")
+"""
+READING = [
+    ["incidents", "list"],
+    ["incidents", "show", "last"],
+    ["incidents", "report", "last", "--output", "-"],
+    ["incidents", "export", "last", "--output", "-"],
+    ["diagnose", "--incident", "last", "--json"],
+]
+
+
+class Host:
+    """A host with the service's state directory and one incident in it."""
+
+    def __init__(self, folder: Path, record: LogRecord, event: Event) -> None:
+        self.state, self.config, self.home = folder / "state", folder / "config.toml", folder / "home"
+        self.home.mkdir(mode=0o755)
+        os.chown(self.home, ALICE, ALICE)
+        store = Store(self.state)
+        store.open_for_writing()
+        assert event.at is not None
+        snapshot = Snapshot(taken_at=event.at, trigger="event", host="web1", kernel="6.1.0")
+        diagnosis = Diagnosis(cause="undetermined", confidence="possible", summary="Nobody knows.")
+        incident = folding.open_incident(event, event.at, snapshot, diagnosis)
+        store.new_directory(incident.id)
+        name = store.write_snapshot(incident.id, 1, snapshot)
+        store.commit(folding.commit(replace(incident, snapshots=(name,)), 1, record.cursor or Cursor()))
+        self.incident_id = incident.id
+        for path in (self.state, *self.state.rglob("*")):
+            os.chown(path, SERVICE, SERVICE)
+
+    def alice(
+        self, *args: str, groups: str = "", members: str = "", **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command as alice, whose session has these groups."""
+        clean = {key: value for key, value in os.environ.items() if key not in ("STATE_DIRECTORY", "XDG_STATE_HOME")}
+        program = [sys.executable, "-c", AS_ALICE, str(self.state), str(self.config), groups, members, *args]
+        return subprocess.run(
+            program,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            env={**clean, "HOME": str(self.home), **environ},
+        )
+
+
+@pytest.fixture
+def host(make_decided: Callable[[], tuple[LogRecord, Event]]) -> Iterator[Host]:
+    # Not below tmp_path, where only root may go.
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o755)
+    yield Host(folder, *make_decided())
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("args", READING, ids=" ".join)
+def test_a_member_of_the_group_reads_the_services_incidents(host: Host, args: list[str]) -> None:
+    done = host.alice(*args, groups=str(SERVICE))
+
+    assert (0, "") == (done.returncode, done.stderr)
+    assert len(done.stdout) > 100
+
+
+def test_a_member_sees_the_very_incident(host: Host) -> None:
+    done = host.alice("incidents", "list", "--json", groups=str(SERVICE))
+
+    assert [host.incident_id] == [entry["id"] for entry in json.loads(done.stdout)]
+
+
+@pytest.mark.parametrize("args", READING, ids=" ".join)
+def test_who_may_not_read_them_is_told_how_to_and_that_is_66(host: Host, args: list[str]) -> None:
+    done = host.alice(*args)
+
+    assert (66, "") == (done.returncode, done.stdout)
+    assert (
+        f"sockmem-agent: {host.state}: permission denied; use sudo, or join the group: "
+        "sudo usermod -aG sockmem-agent alice, then log in again\n"
+    ) == done.stderr
+
+
+def test_a_member_whose_session_is_older_is_told_to_log_in_again(host: Host) -> None:
+    done = host.alice("incidents", "list", members="bob alice")
+
+    assert 66 == done.returncode
+    assert "permission denied; you joined the group sockmem-agent after this session began: log in again" in done.stderr
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o710])
+def test_nobody_is_sent_into_a_group_that_may_not_read_either(host: Host, mode: int) -> None:
+    host.state.chmod(mode)
+
+    done = host.alice("incidents", "list", groups=str(SERVICE))
+
+    assert (66, f"sockmem-agent: {host.state}: permission denied; use sudo\n") == (done.returncode, done.stderr)
+
+
+def test_a_configuration_that_is_closed_is_said_and_the_usual_directory_read(host: Host) -> None:
+    host.config.write_text('[store]\ndirectory = "/none"\n')
+    host.config.chmod(0o640)
+
+    done = host.alice("incidents", "list", groups=str(SERVICE))
+
+    assert 0 == done.returncode
+    assert host.incident_id in done.stdout
+    assert f"{host.config}: permission denied; assuming" in done.stderr
+
+
+def test_what_the_configuration_names_is_read_by_everybody(host: Host) -> None:
+    elsewhere = host.state.rename(host.state.with_name("elsewhere"))
+    host.config.write_text(f'[store]\ndirectory = "{elsewhere}"\n')
+
+    assert host.incident_id in host.alice("incidents", "list", groups=str(SERVICE)).stdout
+    assert 66 == host.alice("incidents", "list").returncode
+
+
+def test_a_directory_that_is_named_comes_before_the_services(host: Host) -> None:
+    done = host.alice("incidents", "list", groups=str(SERVICE), STATE_DIRECTORY=str(host.home))
+
+    assert f"no incidents in {host.home}\n" == done.stdout
+
+
+def test_without_a_service_it_is_the_users_own_directory(host: Host) -> None:
+    shutil.rmtree(host.state)
+
+    done = host.alice("incidents", "list")
+
+    assert (0, f"no incidents in {host.home}/.local/state/sockmem-agent, which is not there\n") == (
+        done.returncode,
+        done.stdout,
+    )
+
+
+def test_a_diagnosis_of_now_needs_nobodys_samples(host: Host) -> None:
+    done = host.alice("diagnose")
+
+    assert (0, "") == (done.returncode, done.stderr)
