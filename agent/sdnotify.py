@@ -1,6 +1,6 @@
 r"""Tell systemd how the service is: sd_notify(3), in a datagram of our own.
 
-    READY=1                                 STOPPING=1
+    READY=1                                 STOPPING=1                              EXTEND_TIMEOUT_USEC=60000000
     WATCHDOG=1\nSTATUS=following the journal; no incident yet
 
 libsystemd's sd_notify() waits for ever when systemd does not read and the queue is full (net.unix.max_dgram_qlen). Ours
@@ -9,6 +9,8 @@ does not wait: what was not taken is said again with the next turn, or is lost w
 
 import os
 import socket
+
+from agent.signals import asked
 
 # systemd ignores a datagram that is larger than PIPE_BUF, the WATCHDOG=1 in it too (src/core/manager.c).
 MOST_BYTES = 4096
@@ -30,3 +32,8 @@ def notify(state: str, *, patience_seconds: float = 0.0) -> bool:
     except OSError:
         return False
     return True
+
+
+def work_goes_on() -> None:
+    """Ask for another minute before READY is due, or feed the watchdog: for steps of work that may take minutes."""
+    notify("WATCHDOG=1" if asked.started else "EXTEND_TIMEOUT_USEC=60000000")

@@ -1,6 +1,8 @@
 """The service as a process: how it starts, reloads, refuses and ends."""
 
+import gzip
 import json
+import shutil
 import signal
 import socket
 
@@ -239,6 +241,30 @@ def test_systemd_is_told_ready_and_status_and_is_fed(agent, log_file, tmp_path, 
     assert "READY=1" == said[0]
     assert said[1].startswith("WATCHDOG=1\nSTATUS=following ")
     assert said[1].endswith("no incident yet")
+
+
+def test_systemd_waits_for_ready_while_a_large_rotated_log_is_unpacked(agent, log_file, tmp_path, monkeypatch):
+    agent.start()
+    with log_file.open("ab") as file:
+        file.write(400_000 * (b"x" * 99 + b"\n"))
+    append(log_file)
+    wait_for("the event", agent.events)
+    assert 0 == agent.stop()
+    with log_file.open("rb") as plain, gzip.open(f"{log_file}.1.gz", "wb", compresslevel=1) as packed:
+        shutil.copyfileobj(plain, packed)
+    log_file.unlink()
+    append(log_file)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        agent.start()
+        said = [systemd.recv(4096)]
+        while said[-1] != b"READY=1":
+            said.append(systemd.recv(4096))
+        wait_for("the event behind it", lambda: agent.events() == 2)
+
+    assert {b"EXTEND_TIMEOUT_USEC=60000000"} == set(said[:-1])
 
 
 def test_while_systemd_does_not_read_the_service_watches_and_ready_and_stopping_come_later(

@@ -17,7 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
+from agent import sdnotify
+
 MARKER_BYTES = 256
+# Unpacking on the way to a place is told to systemd after so many bytes, seconds on the slowest host.
+STEP_BYTES = 16 << 20
 
 Identity = tuple[int, int]
 _Stream = gzip.GzipFile | lzma.LZMAFile | bz2.BZ2File
@@ -93,8 +97,14 @@ class Content:
         os.close(self._fd)
 
     def _go_to(self, stream: _Stream, offset: int) -> None:
+        """Unpack up to a place, which takes minutes in a large file; it is where the cursor of a restart may be."""
+        reached = step = stream.tell() if stream.tell() <= offset else 0
         try:
-            self._kept_at, self._kept = stream.seek(offset), b""
+            while reached == step < offset:
+                step = min(offset, step + STEP_BYTES)
+                reached = stream.seek(step)
+                sdnotify.work_goes_on()
+            self._kept_at, self._kept = stream.seek(reached), b""
         except (EOFError, zlib.error, lzma.LZMAError) as error:
             raise OSError(errno.EIO, f"damaged: {error}") from error
 

@@ -3,6 +3,7 @@ import gzip
 import lzma
 import os
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -312,4 +313,25 @@ def test_damage_is_known_behind_what_was_whole(tmp_path: Path) -> None:
     assert whole[100:] == content.read_at(100, 1 << 20)
     assert b"" == content.read_at(len(whole), 1)
     assert content.damage.startswith("damaged: ")
+    content.close()
+
+
+@pytest.mark.parametrize("word", [b"EXTEND_TIMEOUT_USEC=60000000", b"WATCHDOG=1"])
+def test_systemd_is_told_while_a_large_file_is_unpacked(
+    word: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.sources.content.STEP_BYTES", 100_000)
+    monkeypatch.setattr("agent.signals.asked.started", word == b"WATCHDOG=1")
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    with gzip.open(tmp_path / "messages.1.gz", "wb") as packed:
+        packed.write(b"x" * 1_000_000 + b"end")
+    content = Content(str(tmp_path / "messages.1.gz"))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(5)
+        assert b"end" == content.read_at(1_000_000, 10)
+        assert [word] * 10 == [systemd.recv(4096) for _ in range(10)]
+        assert b"xend" == content.read_at(999_999, 10)
+        assert b"" == content.read_at(2_000_000, 10)
+        assert b"xxx" == content.read_at(400_000, 3)
     content.close()
