@@ -15,6 +15,7 @@ if (
     asked.listen()
 
 import click
+from click.shell_completion import CompletionItem
 
 from agent import __version__
 from agent.cli.diagnostics import add_log_level, log_level
@@ -47,6 +48,11 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)  # noqa: S101 - a slip of ours, not of the user's
         add_log_level(command)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the commands without importing any, and the options."""
+        commands = [CompletionItem(name, help=does) for name, does in COMMANDS.items() if name.startswith(incomplete)]
+        return commands + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing any."""

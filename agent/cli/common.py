@@ -11,7 +11,7 @@ import shutil
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -45,6 +45,18 @@ config_option = click.option(
     help="Read this file instead of /etc/sockmem-agent/config.toml.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
+
+
+def complete_id(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Complete an incident's id, the newest first, or ``last``; whatever is in the way completes to nothing."""
+    del param
+    with suppress(Exception):
+        ids = find_store(ctx.params.get("config_path")).ids()
+        return [word for word in ("last", *reversed(ids)) if ids and word.startswith(incomplete)]
+    return []
+
+
+id_argument = click.argument("incident_id", metavar="ID", shell_complete=complete_id)
 
 
 def fail(status: int, *lines: str) -> NoReturn:

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from agent.cli.common import (
     EX_NOINPUT,
+    complete_id,
     config_option,
     exits,
     fail,
@@ -51,7 +52,12 @@ _ELISION = re.compile(r"\[\s*(?:…|\.\.+)\s*\]\s*")
     multiple=True,
     help="Add the kernel's line as evidence, in any log format or copied by hand; may be given more than once.",
 )
-@click.option("--incident", metavar="ID", help="Diagnose a stored incident again: its id, the start of it, or last.")
+@click.option(
+    "--incident",
+    metavar="ID",
+    shell_complete=complete_id,
+    help="Diagnose a stored incident again: its id, the start of it, or last.",
+)
 @config_option
 @json_option
 def command(

@@ -17,6 +17,7 @@ from agent.cli.common import (
     config_option,
     exits,
     fail,
+    id_argument,
     json_option,
     open_store,
     print_json,
@@ -84,7 +85,7 @@ def list_(
     short_help="Show one incident: what, when, why, and what to do.",
     epilog="Example: sockmem-agent incidents show last",
 )
-@click.argument("incident_id", metavar="ID")
+@id_argument
 @config_option
 @json_option
 def show(incident_id: str, config_path: Path | None, *, as_json: bool) -> None:
@@ -109,7 +110,7 @@ def show(incident_id: str, config_path: Path | None, *, as_json: bool) -> None:
     short_help="Write one incident as a self-contained HTML page.",
     epilog="Example: sockmem-agent incidents report last --output /tmp/incident.html",
 )
-@click.argument("incident_id", metavar="ID")
+@id_argument
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -140,7 +141,7 @@ def report(incident_id: str, output: Path | None, config_path: Path | None) -> N
     short_help="Pack one incident into a .tar.gz to send to somebody.",
     epilog="Example: sockmem-agent incidents export last --output - | ssh admin@example.org 'cat > incident.tar.gz'",
 )
-@click.argument("incident_id", metavar="ID")
+@id_argument
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
