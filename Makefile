@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 COVERAGE_ENV := COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/.coverage
 SOURCES := agent tests benchmarks contrib packaging
 
-.PHONY: vm-test vm-check vm-machines docs/kernels.md help run test check style coverage demo bench deb rpm clean
+.PHONY: vm-test vm-check vm-machines docs/kernels.md docs/schemas help run test check style coverage demo bench deb rpm clean
 .DELETE_ON_ERROR:
 
 help:
@@ -38,7 +38,7 @@ style: $(VENV)/test.ready
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy --explicit-package-bases -p agent -p benchmarks -p contrib
-	$(BIN)/mypy packaging/build.py packaging/lock.py
+	$(BIN)/mypy packaging/build.py packaging/lock.py packaging/schemas.py
 	$(BIN)/lint-imports
 
 # The processes that tests start are measured too: coverage starts in each of them by COVERAGE_PROCESS_START.
@@ -81,6 +81,9 @@ vm-machines: $(VENV)/test.ready deb
 docs/kernels.md: $(VENV)/test.ready
 	SOCKMEM_VM_CACHE=$(VM_CACHE) $(BIN)/python tests/vm/kernels_page.py $(VM_CACHE)/results > $@.new || { rm -f $@.new; false; }
 	mv $@.new $@
+
+docs/schemas: $(VENV)/test.ready
+	$(BIN)/python packaging/schemas.py
 
 # A stamp is older than what it depends on when the set-up has to be done again.
 $(VENV)/run.ready: pyproject.toml contrib/setup.sh

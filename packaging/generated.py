@@ -16,6 +16,8 @@ from pathlib import Path
 import click
 import click_man.core  # type: ignore[import-untyped]  # It ships no types.
 from click.shell_completion import get_completion_class
+from example import EXAMPLE, read_example
+from manual import configuration_page
 
 from agent.cli import group
 
@@ -29,7 +31,7 @@ MAINTAINER = PROGRAM  # The project has no mail address, and none is invented.
 
 
 def write_man_pages(directory: Path, version: str) -> None:
-    """Write a page for the program and one for each command, compressed."""
+    """Write a page for the program, one for each command, and one for the configuration, compressed."""
     directory.mkdir()
     with click.Context(group) as context:
         for name in group.list_commands(context):
@@ -47,6 +49,8 @@ def write_man_pages(directory: Path, version: str) -> None:
         text = re.sub(r"\\fB([a-z -]+)\(1\)\\fP", lambda found: found[0].replace(" ", "-"), page.read_text())
         write_compressed(page.with_name(page.name + ".gz"), text + closings[page.name])
         page.unlink()
+    text = configuration_page(read_example(EXAMPLE.read_text()), version, f"{built_at():%Y-%m-%d}")
+    write_compressed(directory / f"{PROGRAM}.toml.5.gz", text)
 
 
 def all_commands(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
@@ -79,12 +83,17 @@ def write_documents(directory: Path, site_packages: Path, version: str) -> None:
     shutil.copytree(ROOT / "docs", directory / "docs")
     for document in (ROOT / "README.md", ROOT / "CHANGELOG.md"):
         shutil.copyfile(document, directory / document.name)
-    at = format_datetime(datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), timezone.utc))
+    at = format_datetime(built_at())
     write_compressed(
         directory / "changelog.gz",
         f"{PROGRAM} ({version}) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- {MAINTAINER} <>  {at}\n",
     )
     write_copyright(directory, site_packages)
+
+
+def built_at() -> datetime:
+    """Say when what is built was last changed."""
+    return datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), timezone.utc)
 
 
 def write_copyright(directory: Path, site_packages: Path) -> None:

@@ -3,6 +3,7 @@ from datetime import timedelta
 
 import pytest
 from harness import fill_disk, read_remains, write_proc
+from schema_files import schema_errors
 
 from agent import recorder as module
 from agent.core import incident as folding
@@ -17,7 +18,9 @@ from agent.store import Store, read_around
 def store(tmp_path):
     store = Store(tmp_path / "state", StoreSettings(min_free_bytes=0))
     store.open_for_writing()
-    return store
+    yield store
+    for path in tmp_path.glob("state/incidents/*/incident.json"):
+        assert [] == schema_errors("incident", path.read_bytes())
 
 
 @pytest.fixture

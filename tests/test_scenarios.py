@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 from scenario_files import lay_out, reason, scenario_names
+from schema_files import schema_errors
 
 from agent.core import kmsg, syslog
 from agent.core.causes import JUDGES
@@ -73,6 +74,7 @@ def test_scenario_is_diagnosed_as_expected(scenario: Path) -> None:
     assert [] == [what for what in expected.get("gaps", []) if what not in gaps]
     assert [] == [what for what in expected.get("no_gaps", []) if what in gaps]
     assert diagnosis.summary in " ".join(diagnosis_text(diagnosis).split())
+    assert [] == schema_errors("diagnosis", msgspec.json.encode(diagnosis))
 
 
 @pytest.mark.parametrize("scenario", WITH_SOCKETS, ids=lambda path: path.name)

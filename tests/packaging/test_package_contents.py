@@ -1,5 +1,6 @@
 """What is in the packages, looked at with the distributions' own tools."""
 
+import gzip
 import os
 import re
 import shutil
@@ -131,6 +132,13 @@ def test_every_command_has_a_man_page_without_a_complaint(packages) -> None:
         )
         assert "" == rendered.stderr
         assert "EXAMPLE" in rendered.stdout
+
+
+def test_the_configuration_has_a_man_page_and_schemas(packages) -> None:
+    page = gzip.decompress((packages.files / "usr/share/man/man5/sockmem-agent.toml.5.gz").read_bytes()).decode()
+    assert f'"sockmem\\-agent {field(packages, "Version")}"' in page
+    schemas = packages.files / "usr/share/doc/sockmem-agent/docs/schemas"
+    assert {"config.json", "incident.json", "diagnosis.json"} == {path.name for path in schemas.iterdir()}
 
 
 def test_bash_completes_the_commands(packages) -> None:

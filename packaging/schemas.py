@@ -1,0 +1,71 @@
+"""The JSON Schemas of what is read and written, from the types: ``python packaging/schemas.py [DIRECTORY]``.
+
+Without DIRECTORY it is docs/schemas, whose files go into the packages and the wheel. JSON Schema, draft 2020-12. What
+the keys of the configuration are is told by the comments of config.example.toml.
+"""
+
+import json
+import sys
+from inspect import cleandoc
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from example import EXAMPLE, Table, read_example
+
+from agent.core.model import Diagnosis, Incident
+from agent.core.settings import Settings
+
+SCHEMAS = Path(__file__).parent.parent / "docs" / "schemas"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+# A channel has exactly one of the two; "" is as good as absent.
+ONE_URL = {"oneOf": [{"required": [key], "properties": {key: {"minLength": 1}}} for key in ("url", "url_file")]}
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """Make every schema, by the name of its file. ``$id`` is what documents name as their ``schema``."""
+    made = {
+        "config.json": _schema("sockmem-agent/config/1", "Configuration of sockmem-agent", Settings),
+        "incident.json": _schema("sockmem-agent/incident/1", "incident.json of sockmem-agent", Incident),
+        "diagnosis.json": _schema("sockmem-agent/diagnosis/1", "Output of sockmem-agent diagnose --json", Diagnosis),
+    }
+    _explain(made["config.json"], read_example(EXAMPLE.read_text()))
+    return made
+
+
+def _schema(identifier: str, title: str, kind: type[msgspec.Struct]) -> dict[str, Any]:
+    made = msgspec.json.schema(kind)
+    for definition in made["$defs"].values():
+        definition["description"] = cleandoc(definition["description"])
+    return {"$schema": DIALECT, "$id": identifier, "title": title, **made}
+
+
+def _explain(schema: dict[str, Any], tables: list[Table]) -> None:
+    """Describe the tables and keys, and say of a channel what its type cannot: it needs exactly one URL."""
+    definitions = schema["$defs"]
+    sections = definitions["Settings"]["properties"]
+    channels = sections["notify"]["items"].pop("discriminator")["mapping"]  # OpenAPI's word, not JSON Schema's
+    told = {(table.name, key.name): key.text for table in tables for key in table.keys if key.text}
+    for table in tables:
+        kinds = [json.loads(key.value) for key in table.keys if key.name == "type"]
+        reference = channels[kinds[0]] if kinds else sections[table.name]["$ref"]
+        definition = definitions[reference.removeprefix("#/$defs/")]
+        definition["description"] = table.text
+        for name, key in definition["properties"].items():
+            key["description"] = told[table.name, name]
+        if {"url", "url_file"} <= definition["properties"].keys():
+            definition |= ONE_URL
+        if table.before:
+            sections[table.name]["description"] = " ".join(table.before)
+
+
+def main() -> None:
+    """Write them."""
+    directory = Path(sys.argv[1]) if len(sys.argv) > 1 else SCHEMAS
+    directory.mkdir(exist_ok=True)
+    for name, schema in schemas().items():
+        (directory / name).write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    main()
