@@ -40,7 +40,7 @@ def configuration_page(tables: list[Table], version: str, date: str) -> str:
     named = ""
     for table in tables:
         if table.name != named:
-            lines += [f".SH {escape(table.header)}", *(f".PP\n{escape(text)}" for text in table.before)]
+            lines += [f".SH {escape(table.header)}", "\n.PP\n".join(map(escape, table.before))]
         named = table.name
         lines += _channel(table) if table.header.startswith("[[") else _section(table)
     return "\n".join([*lines, CLOSING]) + "\n"

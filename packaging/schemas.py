@@ -23,21 +23,22 @@ ONE_URL = {"oneOf": [{"required": [key], "properties": {key: {"minLength": 1}}} 
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """Make every schema, by the name of its file. ``$id`` is what documents name as their ``schema``."""
+    """Make every schema, by the name of its file."""
     made = {
-        "config.json": _schema("sockmem-agent/config/1", "Configuration of sockmem-agent", Settings),
-        "incident.json": _schema("sockmem-agent/incident/1", "incident.json of sockmem-agent", Incident),
-        "diagnosis.json": _schema("sockmem-agent/diagnosis/1", "Output of sockmem-agent diagnose --json", Diagnosis),
+        "config.json": _schema("config", "Configuration of sockmem-agent", Settings),
+        "incident.json": _schema("incident", "incident.json of sockmem-agent", Incident),
+        "diagnosis.json": _schema("diagnosis", "Output of sockmem-agent diagnose --json", Diagnosis),
     }
     _explain(made["config.json"], read_example(EXAMPLE.read_text()))
     return made
 
 
-def _schema(identifier: str, title: str, kind: type[msgspec.Struct]) -> dict[str, Any]:
+def _schema(name: str, title: str, kind: type[msgspec.Struct]) -> dict[str, Any]:
     made = msgspec.json.schema(kind)
     for definition in made["$defs"].values():
         definition["description"] = cleandoc(definition["description"])
-    return {"$schema": DIALECT, "$id": identifier, "title": title, **made}
+    # Not the relative "sockmem-agent/config/1" of a document's `schema`: Taplo refuses a schema that is named so.
+    return {"$schema": DIALECT, "$id": f"urn:sockmem-agent:{name}:1", "title": title, **made}
 
 
 def _explain(schema: dict[str, Any], tables: list[Table]) -> None:
