@@ -14,10 +14,13 @@ Where that does not fit::
 
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import NamedTuple
 
-from agent.cli.columns import in_columns
+import msgspec
+
+from agent.cli.columns import GAP, in_columns
 from agent.cli.common import console
 from agent.cli.incident_page import OPEN, Told, lasted, suppressed_text, told_text
 from agent.core.incident import events_total
@@ -25,6 +28,16 @@ from agent.core.model import Incident
 from agent.core.words import count_text, printable
 
 INDENT = "  "
+
+
+class OfKind(msgspec.Struct, frozen=True, kw_only=True):
+    """What the incidents of one kind come to; one in which the kernel said two things is of both."""
+
+    kind: str
+    incidents: int
+    events: int
+    first_at: datetime
+    last_at: datetime
 
 
 class Cells(NamedTuple):
@@ -65,10 +78,44 @@ def lay_out(rows: list[Cells], width: int) -> Iterator[tuple[str, str]]:
             yield line, _style(row)
 
 
+def count_kinds(incidents: Iterable[Incident]) -> list[OfKind]:
+    """Count by what the kernel said, or ``pressure`` where only the gauges spoke; the most frequent first."""
+    found: dict[str, list[tuple[Incident, int]]] = {}
+    for incident in incidents:
+        counts = {kind: count for kind, count in incident.events.items() if kind != "suppressed"}
+        suppressed = {"suppressed": incident.suppressed_at_least} if incident.suppressed_at_least else {}
+        for kind, count in (*counts.items(), *suppressed.items()) if counts else (("pressure", 0),):
+            found.setdefault(kind, []).append((incident, count))
+    kinds = [
+        OfKind(
+            kind=kind,
+            incidents=len(each),
+            events=sum(count for _, count in each),
+            first_at=min(incident.opened_at for incident, _ in each),
+            last_at=max(incident.last_seen_at for incident, _ in each),
+        )
+        for kind, each in found.items()
+    ]
+    return sorted(kinds, key=lambda each: (-each.events, each.kind))
+
+
+def print_kinds(kinds: list[OfKind]) -> None:
+    """Print a line a kind, and the times below it where the terminal is narrow."""
+    screen = console()
+    counts = in_columns(
+        [("KIND", "INCIDENTS", "EVENTS"), *((k.kind, str(k.incidents), count_text(k.events)) for k in kinds)], {1, 2}
+    )
+    times = in_columns([("FIRST", "LAST"), *((_minute(k.first_at), _minute(k.last_at)) for k in kinds)])
+    fits = not screen.is_terminal or max(map(len, counts)) + max(map(len, times)) + len(GAP) <= screen.width
+    for number, (count, time) in enumerate(zip(counts, times, strict=True)):
+        style = "" if number else "bold"
+        screen.print(count + GAP + time if fits else f"{count}\n{INDENT}{time}", style=style, soft_wrap=True)
+
+
 def _cells(incident: Incident, told: list[Told]) -> Cells:
     return Cells(
         incident.id,
-        f"{incident.opened_at.astimezone():%Y-%m-%d %H:%M}",
+        _minute(incident.opened_at),
         lasted(incident),
         f"{incident.cause} ({incident.confidence})",
         count_text(events_total(incident) - incident.suppressed_at_least),
@@ -76,6 +123,10 @@ def _cells(incident: Incident, told: list[Told]) -> Cells:
         told_text(told),
         printable(incident.host or "-", 40),
     )
+
+
+def _minute(at: datetime) -> str:
+    return f"{at.astimezone():%Y-%m-%d %H:%M}"
 
 
 def _facts(row: Cells) -> str:

@@ -26,7 +26,7 @@ from agent.cli.common import (
 )
 from agent.cli.diagnostics import log
 from agent.cli.incident_page import Told, deliveries, print_page, tell_story
-from agent.cli.incident_table import print_table
+from agent.cli.incident_table import count_kinds, print_kinds, print_table
 from agent.cli.since import since_option
 from agent.core.model import Incident
 from agent.store import Store
@@ -47,10 +47,17 @@ def command() -> None:
 @since_option("incidents that were over")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the newest N.")
 @click.option("--open", "only_open", is_flag=True, help="Only those that are not over.")
+@click.option("--by-kind", is_flag=True, help="Count them by what the kernel said.")
 @config_option
 @json_option
 def list_(
-    *, since: datetime | None, limit: int | None, only_open: bool, config_path: Path | None, as_json: bool
+    *,
+    since: datetime | None,
+    limit: int | None,
+    only_open: bool,
+    by_kind: bool,
+    config_path: Path | None,
+    as_json: bool,
 ) -> None:
     """List the incidents, oldest first; JSON is a list of objects.
 
@@ -58,27 +65,22 @@ def list_(
     """
     store = open_store(config_path)
     with exits(EX_NOINPUT):
-        broken, committed = store.broken(), set(store.ids())
-        found = [store.load(name) for name in sorted(committed - {name for name, _ in broken})]
+        broken = store.broken()
+        found = [store.load(name) for name in store.ids() if name not in dict(broken)]
         wanted = [incident for incident in found if _is_wanted(incident, since, only_open=only_open)][-(limit or 0) :]
-        rows = [(incident, *deliveries(store, incident.id)) for incident in wanted]
-    if as_json:
-        print_json([_summary(store, incident, told) for incident, told, _ in rows])
-    elif rows:
-        print_table([(incident, told) for incident, told, _ in rows])
+        told = [deliveries(store, incident.id) for incident in wanted]
+    if not wanted and not as_json:
+        click.echo(_none(store, since, only_open=only_open))
+    elif by_kind:
+        kinds = count_kinds(wanted)
+        print_json(kinds) if as_json else print_kinds(kinds)
     else:
-        missing = "" if store.directory.is_dir() else ", which is not there"
-        kind, from_then_on = "open " if only_open else "", f" since {stamp(since)}" if since else ""
-        click.echo(f"no {kind}incidents{from_then_on} in {store.directory}{missing}")
-    closed = {name for name, _ in broken if not os.access(store.path(name), os.R_OK | os.X_OK)}
-    for line in [
-        *(f"incident {name}: {'permission denied; use sudo' if name in closed else why}" for name, why in broken),
-        *(why_not for _, _, why_not in rows if why_not),
-    ]:
-        warn(line)
-    # What a crash interrupted was never an incident, and is no failure of this command.
-    if closed or any(name in committed for name, _ in broken):
-        sys.exit(EX_NOINPUT)
+        rows = [(incident, entries) for incident, (entries, _) in zip(wanted, told, strict=True)]
+        print_json([_summary(store, *row) for row in rows]) if as_json else print_table(rows)
+    for _, why_not in told:
+        if why_not:
+            warn(why_not)
+    _end_with(store, broken)
 
 
 @command.command(
@@ -222,6 +224,21 @@ def _is_wanted(incident: Incident, since: datetime | None, *, only_open: bool) -
     if incident.closed_at is None:
         return True
     return not only_open and (since is None or incident.last_seen_at >= since)
+
+
+def _end_with(store: Store, broken: list[tuple[str, str]]) -> None:
+    """Name what was left out; where that could not be read, rather than was never finished, the command has failed."""
+    closed = {name for name, _ in broken if not os.access(store.path(name), os.R_OK | os.X_OK)}
+    for name, why in broken:
+        warn(f"incident {name}: {'permission denied; use sudo' if name in closed else why}")
+    if closed or not set(store.ids()).isdisjoint(dict(broken)):
+        sys.exit(EX_NOINPUT)
+
+
+def _none(store: Store, since: datetime | None, *, only_open: bool) -> str:
+    missing = "" if store.directory.is_dir() else ", which is not there"
+    kind, from_then_on = "open " if only_open else "", f" since {stamp(since)}" if since else ""
+    return f"no {kind}incidents{from_then_on} in {store.directory}{missing}"
 
 
 def _summary(store: Store, incident: Incident, told: list[Told]) -> dict[str, object]:

@@ -212,6 +212,39 @@ ROWS = [
 ]
 
 
+def test_by_kind_counts_what_the_kernel_said_and_the_warnings(run: Run, keep: Keep, store: Store) -> None:
+    keep()
+    second = store.load(keep(3600))
+    both = replace(second, events={"too_many_orphans": 3, "tcp_mem": 1}, suppressed_at_least=0)
+    store.commit(both)
+    warned = store.load(keep(7200))
+    store.commit(replace(warned, class_="pressure", events={}, suppressed_at_least=0))
+
+    kinds = json.loads(run("list", "--by-kind", "--json").stdout)
+    table = [line.split() for line in run("list", "--by-kind").stdout.splitlines()]
+
+    assert [("suppressed", 1, 240), ("too_many_orphans", 2, 15), ("tcp_mem", 1, 1), ("pressure", 1, 0)] == [
+        (kind["kind"], kind["incidents"], kind["events"]) for kind in kinds
+    ]
+    assert ("2026-11-22T15:05:39Z", "2026-11-22T16:10:39Z") == (kinds[1]["first_at"], kinds[1]["last_at"])
+    assert ["KIND", "INCIDENTS", "EVENTS", "FIRST", "LAST"] == table[0]
+    assert ["suppressed", "1", "240"] == table[1][:3]
+    assert [["pressure"]] == [
+        [kind["kind"] for kind in json.loads(run("list", "--by-kind", "--json", "--limit", "1").stdout)]
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_a_narrow_terminal_breaks_no_number_of_the_kinds(keep: Keep, store: Store, width: int) -> None:
+    keep()
+    program = [sys.executable, "-m", "agent", "incidents", "list", "--by-kind", "--config", "/dev/null"]
+
+    lines = plain(on_terminal(program, width, STATE_DIRECTORY=str(store.directory)))
+
+    assert [] == [line for line in lines if len(line) > width]
+    assert 1 == sum("too_many_orphans" in line and " 12" in line for line in lines)
+
+
 @pytest.mark.parametrize("width", [80, 60, 40])
 def test_a_narrow_terminal_breaks_no_word_of_the_list(width: int) -> None:
     lines = [line for line, _ in incident_table.lay_out(ROWS, width)]
