@@ -44,7 +44,7 @@ def command() -> None:
     short_help="List the incidents, oldest first.",
     epilog="Example: sockmem-agent incidents list --since yesterday --open",
 )
-@since_option("incidents that were over")
+@since_option("incidents last seen")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the newest N.")
 @click.option("--open", "only_open", is_flag=True, help="Only those that are not over.")
 @click.option("--by-kind", is_flag=True, help="Count them by what the kernel said.")
