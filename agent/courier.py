@@ -233,6 +233,7 @@ class Courier:
             tries.has_room = True
         tries.attempts += 1
         delivery = self._notify(chosen.notice)
+        self._log.debug("%s: attempt %d of %s: %s", self.name, tries.attempts, chosen.notice.id, delivery)
         tries.tried = self._monotonic()
         self._judge(chosen, tries, delivery)
         return self._resume_at - self._monotonic()
