@@ -42,6 +42,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--vm-minutes", type=float, default=600, help="after so long the scenarios that are left are skipped"
     )
+    fuzz = parser.getgroup("fuzz", "receivers that answer at random")
+    fuzz.addoption("--fuzz-answers", type=int, default=2000, help="how many answers")
+    fuzz.addoption("--fuzz-seed", default="", help="the seed of a run that failed; else another every time")
 
 
 class FakeClock:

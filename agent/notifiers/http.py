@@ -61,6 +61,7 @@ class _Attempt(threading.Thread):
         self._send = send
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
+        self.wires: list[_Wire] = []
 
     def run(self) -> None:
         try:
@@ -72,6 +73,8 @@ class _Attempt(threading.Thread):
                 for held in self._sockets:
                     held.close()
                 self._sockets.clear()
+            for wire in self.wires:
+                wire.close()  # urllib3 leaves it open when it does not like a header
 
     def adopt(self, connected: socket.socket) -> socket.socket:
         """Keep a handle on a fresh connection; after the deadline nothing may be sent any more."""
@@ -91,8 +94,8 @@ class _Attempt(threading.Thread):
                     held.shutdown(socket.SHUT_RDWR)
 
 
-def _adopt(connected: socket.socket) -> socket.socket:
-    return cast("_Attempt", threading.current_thread()).adopt(connected)
+def _attempt() -> _Attempt:
+    return cast("_Attempt", threading.current_thread())
 
 
 class _Wire(io.RawIOBase):
@@ -138,6 +141,7 @@ class _Response(http.client.HTTPResponse):
         super().__init__(*args, **kwargs)
         self._wire = _Wire(self.fp.detach())
         self.fp = _Lines(self._wire)
+        _attempt().wires.append(self._wire)
 
     def begin(self) -> None:
         try:
@@ -157,14 +161,14 @@ class _Connection(urllib3.connection.HTTPConnection):
     response_class = _Response
 
     def _new_conn(self) -> socket.socket:
-        return _adopt(super()._new_conn())
+        return _attempt().adopt(super()._new_conn())
 
 
 class _TlsConnection(urllib3.connection.HTTPSConnection):
     response_class = _Response
 
     def _new_conn(self) -> socket.socket:
-        return _adopt(super()._new_conn())
+        return _attempt().adopt(super()._new_conn())
 
 
 class _Pool(urllib3.HTTPConnectionPool):
@@ -230,7 +234,11 @@ class Poster:
         # The proxies and trusted certificates that the environment names.
         found = self._session.merge_environment_settings(address, {}, stream=True, verify=None, cert=None)
         settings = cast("dict[str, Any]", found)
-        with self._session.get_adapter(address).send(prepared, timeout=self._deadline_seconds, **settings) as response:
+        # Closed, because a server that knows no "Connection: close" would have the connection kept.
+        with (
+            contextlib.closing(self._session.get_adapter(address)) as adapter,
+            adapter.send(prepared, timeout=self._deadline_seconds, **settings) as response,
+        ):
             content = _read_body(response.raw)
             whole = None if attempt.expired else content
             return Answer(response.raw.status, response.raw.headers.get("Retry-After"), whole)
