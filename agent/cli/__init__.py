@@ -21,13 +21,13 @@ from agent import __version__
 from agent.cli.diagnostics import add_log_level, log_level
 
 COMMANDS = {
-    "run": "follow this host's kernel log; snapshot, diagnose, store and notify (the service)",
-    "diagnose": "one diagnosis of this host, now",
-    "scan": "find the events in log files already written",
-    "incidents": "list, show, report, export and prune the incidents on disk",
+    "run": "run the service: follow the kernel log, diagnose, record and notify",
+    "diagnose": "diagnose this host now, or a stored incident again",
+    "scan": "find the kernel's messages in existing logs",
+    "incidents": "list, show, report, export and prune the recorded incidents",
     "notify": "send a test notification to the configured channels",
     "config": "check or show the configuration",
-    "doctor": "check what the service will need on this host",
+    "doctor": "check that the service will work on this host",
 }
 
 
@@ -69,7 +69,7 @@ class LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="sockmem-agent")
 def group() -> None:
-    """Say why this host ran out of TCP socket memory."""
+    """Detect when this host runs out of TCP socket memory, and diagnose why."""
 
 
 def main() -> None:

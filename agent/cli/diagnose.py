@@ -34,29 +34,29 @@ from agent.store import read_around
 
 HISTORY = timedelta(hours=1)
 ATTRIBUTION_SECONDS = 5.0
-_ONLY_COUNTS = "a count of suppressed messages, which does not say of which: hand over the line beside it, too"
+_ONLY_COUNTS = "a count of suppressed messages does not say which ones: pass the line next to it as well"
 _ANOTHER_LIMIT = "it is about another limit"
 _ELISION = re.compile(r"\[\s*(?:…|\.\.+)\s*\]\s*")
 
 
 @click.command(
     name="diagnose",
-    short_help="one diagnosis of this host, now",
+    short_help="diagnose this host now, or a stored incident again",
     epilog="Example: sockmem-agent diagnose --message 'TCP: too many orphaned sockets'",
 )
-@click.option("--proc-root", metavar="DIR", help="Read this tree, shaped like /proc, instead of this host's.")
+@click.option("--proc-root", metavar="DIR", help="Read this copy of a /proc tree instead of this host's.")
 @click.option(
     "--message",
     "messages",
     metavar="LINE",
     multiple=True,
-    help="Add the kernel's line as evidence, in any log format or copied by hand; may be given more than once.",
+    help="Use this line of the kernel log as evidence, in any log format or copied by hand; may be repeated.",
 )
 @click.option(
     "--incident",
     metavar="ID",
     shell_complete=complete_id,
-    help="Diagnose a stored incident again: its id, the start of it, or last.",
+    help="Diagnose a stored incident again: its id, the beginning of one, or last.",
 )
 @config_option
 @json_option
@@ -68,16 +68,16 @@ def command(
     config_path: Path | None,
     as_json: bool,
 ) -> None:
-    """Say why this host runs out of TCP socket memory, or how near it is to that.
+    """Diagnose why this host runs out of TCP socket memory, or how close it is to that.
 
-    Exit status: 0 whatever the diagnosis, 2 wrong usage, 66 no such directory or incident.
+    Exit status: 0 whatever the diagnosis, 2 wrong usage, 66 no such directory or incident, or not readable.
     """
     if incident is None:
         judged = _diagnose_tree(_find_tree(proc_root), messages, config_path)
     elif proc_root is None and not messages:
         judged = _diagnose_incident(incident, config_path)
     else:
-        raise click.UsageError("--incident brings its own evidence: leave out --proc-root and --message")
+        raise click.UsageError("--incident has its own evidence; it cannot be combined with --proc-root or --message")
     if as_json:
         print_json(judged)
     else:
@@ -128,7 +128,7 @@ def _read_message(line: str, number: int, now: datetime) -> Event | Gap:
             warn(f"{HANDED_OVER} {number}: read as {respelled.text!r}")
             return event
     other = kmsg.neighbour(record.text if record else line)
-    hint = f"{_ANOTHER_LIMIT}: {other}" if other else "it is left out"
+    hint = f"{_ANOTHER_LIMIT}: {other}" if other else "ignored"
     return Gap(what=f"{HANDED_OVER} {number}", why=f"not a kernel socket-memory message; {hint}")
 
 
@@ -165,7 +165,7 @@ def _find_tree(proc_root: str | None) -> Path:
         return PROC
     # An empty path would be the current directory.
     if not proc_root or not _is_directory(Path(proc_root)):
-        fail(EX_NOINPUT, f"--proc-root: no directory {proc_root!r}; name one that is shaped like /proc")
+        fail(EX_NOINPUT, f"--proc-root: no directory {proc_root!r}; name a copy of a /proc tree")
     return Path(proc_root)
 
 
@@ -181,7 +181,7 @@ def _read_history(config_path: Path | None, now: datetime) -> tuple[Sample, ...]
     try:
         return find_store(config_path).samples.read_thinned(now)
     except ConfigError as error:
-        warn(f"{error.errors[0]}; the diagnosis does without the service's samples")
+        warn(f"{error.errors[0]}; diagnosing without the service's samples")
     except OSError:
         pass  # Another user's state directory: this command needs no privilege, and a diagnosis no history.
     return ()

@@ -31,7 +31,7 @@ BESIDE_COLUMNS = 46
 OPEN = "OPEN"
 PROOF = {
     "kernel": "the source proves that the kernel wrote it",
-    "claimed": "a text log says so, which any local user can write to",
+    "claimed": "from a text log (unverified; any local user can write to it)",
 }
 
 
@@ -125,10 +125,10 @@ def print_page(store: Store, incident: Incident, told: list[Told]) -> None:
     drawn = _gauges_over_time(store, incident, [snapshot for _, snapshot in snapshots], screen)
     for title, lines in (
         (f"Incident {incident.id}: {incident.cause} ({incident.confidence})", _facts(incident)),
-        ("Gauges", drawn or ["no readings: history keeps 48 hours, and none are left of this time"]),
+        ("Gauges", drawn or ["no readings left: the history goes back 48 hours"]),
         ("Timeline", _timeline(incident, snapshots, told)),
         ("Diagnosis", diagnosis_text(incident.diagnosis).splitlines()),
-        ("Told", [_told_line(entry) for entry in told] or ["nobody: no channel was to be told yet"]),
+        ("Notifications", [_told_line(entry) for entry in told] or ["none"]),
     ):
         screen.print(title, style="bold")
         for line in lines:
@@ -200,7 +200,7 @@ def _facts(incident: Incident) -> list[str]:
 
 def _first_line(event: Event | None) -> list[str]:
     if event is None:
-        return ["line      none: the gauges showed it"]
+        return ["line      none: opened by the gauges"]
     return [f"source    {printable(event.source)}", f"line      «{printable(event.line, 400)}»"]
 
 
@@ -224,7 +224,7 @@ def _timeline(incident: Incident, snapshots: list[tuple[str, Snapshot]], told: l
         moments.append((incident.last_seen_at, "last event"))
     moments += [(each.taken_at, f"{name} ({each.trigger}): {_gauges(each)}") for name, each in snapshots]
     notices = {entry.notice: entry for entry in told}
-    moments += [(e.due_at, f"{name}: {_type(e)}, because {printable(e.reason)}") for name, e in notices.items()]
+    moments += [(e.due_at, f"{name}: {_type(e)}, {printable(e.reason)}") for name, e in notices.items()]
     if incident.closed_at:
         moments.append((incident.closed_at, "closed"))
     moments.sort(key=lambda moment: moment[0])

@@ -36,7 +36,7 @@ FILE_MODE = 0o640
 
 @click.group(name="incidents", epilog="Example: sockmem-agent incidents show last")
 def command() -> None:
-    """List, show, report, export and prune the incidents on disk."""
+    """List, show, report, export and prune the recorded incidents."""
 
 
 @command.command(
@@ -46,8 +46,8 @@ def command() -> None:
 )
 @since_option("incidents last seen")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the newest N.")
-@click.option("--open", "only_open", is_flag=True, help="Only those that are not over.")
-@click.option("--by-kind", is_flag=True, help="Count them by what the kernel said.")
+@click.option("--open", "only_open", is_flag=True, help="Only open incidents.")
+@click.option("--by-kind", is_flag=True, help="Count incidents and events by kernel message instead.")
 @config_option
 @json_option
 def list_(
@@ -61,7 +61,7 @@ def list_(
 ) -> None:
     """List the incidents, oldest first; JSON is a list of objects.
 
-    Exit status: 0, 66 if there is anything that cannot be read; it is named on standard error, and the rest is shown.
+    Exit status: 0, 66 if an incident cannot be read: it is named on standard error, and the others are listed.
     """
     store = open_store(config_path)
     with exits(EX_NOINPUT):
@@ -91,7 +91,7 @@ def list_(
 @config_option
 @json_option
 def show(incident_id: str, config_path: Path | None, *, as_json: bool) -> None:
-    """Show one incident: what happened, when, why, what to do, and who was told.
+    """Show one incident: what happened, when, why, what to do, and who was notified.
 
     JSON is incident.json with `path` and `deliveries` added. Exit status: 0, 66 no such incident or not
     readable.
@@ -123,8 +123,8 @@ def show(incident_id: str, config_path: Path | None, *, as_json: bool) -> None:
 def report(incident_id: str, output: Path | None, config_path: Path | None) -> None:
     """Write one incident as an HTML page: what happened, charts, why, who, what to do, and the raw evidence.
 
-    The page is one file that needs nothing else and contacts nobody. Like an export it holds this host's name, log
-    lines, addresses and sysctls, and no secret of a channel. Exit status: 0, 66 no such incident or not readable,
+    The page is a single file and loads nothing. Like an export it contains this host's name, log lines, addresses and
+    sysctls, and no channel's secrets. Exit status: 0, 66 no such incident or not readable,
     1 cannot write.
     """
     from agent.page.render import render  # noqa: PLC0415 - loads jinja2, and no other command needs them
@@ -140,7 +140,7 @@ def report(incident_id: str, output: Path | None, config_path: Path | None) -> N
 
 
 @command.command(
-    short_help="Pack one incident into a .tar.gz to send to somebody.",
+    short_help="Pack one incident into a .tar.gz to send to someone.",
     epilog="Example: sockmem-agent incidents export last --output - | ssh admin@example.org 'cat > incident.tar.gz'",
 )
 @id_argument
@@ -152,10 +152,10 @@ def report(incident_id: str, output: Path | None, config_path: Path | None) -> N
 )
 @config_option
 def export(incident_id: str, output: Path | None, config_path: Path | None) -> None:
-    """Pack one incident's directory into a .tar.gz: the same incident always gives the same bytes.
+    """Pack one incident's directory into a .tar.gz; the same incident always gives the same bytes.
 
-    It holds this host's name, log lines, addresses and sysctls, and no secret of a channel. Exit status: 0, 66 no
-    such incident, 1 cannot write.
+    It contains this host's name, log lines, addresses and sysctls, and no channel's secrets. Exit status: 0, 66 no
+    such incident or not readable, 1 cannot write.
     """
     store = open_store(config_path)
     with exits(EX_NOINPUT):
@@ -163,22 +163,25 @@ def export(incident_id: str, output: Path | None, config_path: Path | None) -> N
         archive = pack(store.path(found))
     if str(output) == "-":
         if sys.stdout.isatty():
-            fail(EX_FAILED, "sockmem-agent: an archive is nothing for a terminal; redirect it, or use --output FILE")
+            fail(
+                EX_FAILED,
+                "sockmem-agent: refusing to write an archive to a terminal; redirect it, or use --output FILE",
+            )
         sys.stdout.buffer.write(archive)
         return
     write_file(f"{found}.tar.gz", output, archive)
 
 
 @command.command(
-    short_help="Apply the retention of [store] now.", epilog="Example: sockmem-agent incidents prune --dry-run"
+    short_help="Apply the limits of [store] now.", epilog="Example: sockmem-agent incidents prune --dry-run"
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
 @config_option
 @json_option
 def prune(config_path: Path | None, *, dry_run: bool, as_json: bool) -> None:
-    """Remove the incidents that [store] keep_days, keep_count, keep_bytes and min_free_bytes no longer keep.
+    """Remove incidents beyond the limits of [store]: keep_days, keep_count, keep_bytes and min_free_bytes.
 
-    The service does this by itself. An incident that is open, or still to be told, stays.
+    The service does this itself. Open incidents and those with undelivered notifications stay.
     """
     store = open_store(config_path)
     with exits(EX_FAILED):

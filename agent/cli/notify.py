@@ -25,13 +25,13 @@ def command() -> None:
 
 
 @command.command(epilog="Example: sockmem-agent notify test --channel ops")
-@click.option("--channel", "name", metavar="NAME", help="Only this channel of the configuration.")
+@click.option("--channel", "name", metavar="NAME", help="Only this channel.")
 @config_option
 @json_option
 def test(name: str | None, config_path: Path | None, *, as_json: bool) -> None:
-    """Send a test notification, once, and say for each channel whether it was taken.
+    """Send one test notification to each channel, and say whether it was delivered.
 
-    Without a configured channel it is standard output. Exit status: 0 all delivered, 1 else.
+    Without a configured channel it goes to standard output. Exit status: 0 all delivered, 1 otherwise.
     """
     known = channels(settings_or_exit(config_path, EX_FAILED))
     chosen = [channel for channel in known if name in (None, channel.name)]
@@ -70,9 +70,9 @@ def _describe(channel: ChannelSettings, delivery: Delivery) -> dict[str, str]:
     if isinstance(delivery, Delivered):
         outcome, detail = "delivered", delivery.detail
     elif isinstance(delivery, Retry):
-        outcome, detail = "retry", f"{delivery.why} (the service would try again)"
+        outcome, detail = "retry", f"{delivery.why} (the service would retry)"
     else:
-        outcome, detail = "rejected", f"{delivery.why} (has to be mended)"
+        outcome, detail = "rejected", f"{delivery.why} (retrying will not help)"
     return {"channel": channel.name, "type": channel.type, "outcome": outcome, "detail": printable(detail)}
 
 

@@ -23,23 +23,23 @@ UNREADABLE = 66
     epilog="Example: sockmem-agent scan --since 2d /var/log/messages.1 /var/log/messages",
 )
 @click.argument("files", nargs=-1, metavar="[FILE]...")
-@click.option("--json", "as_json", is_flag=True, help="JSON Lines: one object per event, and nothing else.")
-@click.option("--journal", is_flag=True, help="Read this host's journal instead of files.")
-@click.option("--directory", default="", metavar="DIR", help="Read the journal files in DIR instead of files.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON Lines: one object per event.")
+@click.option("--journal", is_flag=True, help="Read this host's journal.")
+@click.option("--directory", default="", metavar="DIR", help="Read the journal files in DIR.")
 @since_option("what was logged")
 @click.pass_context
 def command(
     ctx: click.Context, *, files: tuple[str, ...], as_json: bool, journal: bool, directory: str, since: datetime | None
 ) -> None:
-    """Find the events in log files already written.
+    """Find the kernel's messages in existing log files.
 
-    FILEs may be plain, .gz or .xz, or - for standard input, and are read in the order given: the oldest first.
-    An event without a date is never left out. Exit status: 0 events found, 1 none found, 66 unreadable input.
+    FILEs may be plain, .gz or .xz, or - for standard input; name the oldest first. Events without a date are never
+    left out. Exit status: 0 events found, 1 none found, 66 unreadable input.
     """
     from_journal = journal or bool(directory)
     if from_journal == bool(files):
         raise click.UsageError(
-            "name the log files to read, or - for standard input, or else --journal; not both",
+            "name log files, or - for standard input, or use --journal; not both",
             ctx,
         )
     trouble: list[str] = []
@@ -52,7 +52,7 @@ def command(
     if not found and not trouble and not as_json:
         click.echo("no events found" + (f" since {stamp(since)}" if since else ""))
     if undated:
-        warn(f"--since cannot judge events without a date, and leaves them in: {len(undated)}")
+        warn(f"--since does not apply to events without a date; kept: {len(undated)}")
     for line in trouble:
         click.echo(f"sockmem-agent: {line}", err=True)
     ctx.exit(UNREADABLE if trouble else int(not found))

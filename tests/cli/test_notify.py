@@ -61,8 +61,8 @@ def test_every_channel_is_tried_and_one_failure_is_exit_status_1(run: Run, https
     assert 1 == result.exit_code
     assert ["busy (webhook)", "gone (webhook)", "good (webhook)"] == [line.split(":")[0] for line in lines]
     assert "NOT delivered" in lines[0]
-    assert "would try again" in lines[0]
-    assert "has to be mended" in lines[1]
+    assert "would retry" in lines[0]
+    assert "retrying will not help" in lines[1]
     assert " delivered: " in lines[2]
 
 

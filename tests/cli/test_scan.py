@@ -155,7 +155,7 @@ def test_since_keeps_what_has_no_date_and_says_so(tmp_path: Path) -> None:
     path.write_text("[  520.897104] TCP: too many orphaned sockets\nOut of socket memory\n")
     result = scan("--json", "--since", "1h", path)
     assert (0, 2) == (result.exit_code, len(objects(result.stdout)))
-    assert "sockmem-agent: --since cannot judge events without a date, and leaves them in: 2\n" == result.stderr
+    assert "sockmem-agent: --since does not apply to events without a date; kept: 2\n" == result.stderr
 
 
 def test_since_that_is_no_time_is_2_and_says_what_is_one(log: Path) -> None:
