@@ -43,13 +43,13 @@ def _text(pattern: str, rule: str, *, public: bool = False, test: Callable[[str]
 
 # TOML can write a NUL byte into a text; no path has one. "" stands for "not set".
 AbsolutePath = Annotated[str, _text(r"^/[^\u0000]*$", PATH_RULE, public=True)]
-AbsolutePathOrNone = Annotated[str, _text(r"^(/[^\u0000]*)?$", PATH_RULE, public=True)]
-SecretPathOrNone = Annotated[
+AbsolutePathOrEmpty = Annotated[str, _text(r"^(/[^\u0000]*)?$", PATH_RULE, public=True)]
+SecretPathOrEmpty = Annotated[
     str,
     _text(r"^((/|\$CREDENTIALS_DIRECTORY\b|\$\{CREDENTIALS_DIRECTORY\})[^\u0000]*)?$", SECRET_PATH_RULE),
 ]
 Url = Annotated[str, _text(r"^[Hh][Tt][Tt][Pp][Ss]?://[^ ]+$", URL_RULE, test=is_url)]
-UrlOrNone = Annotated[
+UrlOrEmpty = Annotated[
     str, _text(r"^([Hh][Tt][Tt][Pp][Ss]?://[^ ]+)?$", URL_RULE, test=lambda url: not url or is_url(url))
 ]
 ChannelName = Annotated[str, _text(NAME, "must be 1 to 32 of a-z, 0-9, - and _, beginning with a letter or digit")]
@@ -64,7 +64,7 @@ class SourceSettings(Table, frozen=True, kw_only=True):
 
     kind: SourceKind = "auto"
     paths: Annotated[tuple[AbsolutePath, ...], Meta(min_length=1)] = ("/var/log/messages",)
-    directory: AbsolutePathOrNone = ""
+    directory: AbsolutePathOrEmpty = ""
     start: Literal["now", "beginning"] = "now"
 
 
@@ -74,7 +74,7 @@ class StoreSettings(Table, frozen=True, kw_only=True):
     ``directory`` is "" unless the file sets it: then agent.config.state_directory decides.
     """
 
-    directory: AbsolutePathOrNone = ""
+    directory: AbsolutePathOrEmpty = ""
     keep_days: Annotated[int, _number(1, 36_500, "days")] = 365
     keep_count: Annotated[int, _number(1, 1_000_000, "incidents")] = 1000
     keep_bytes: Annotated[int, _number(1, 2**62, "bytes")] = 512 * 1024 * 1024
@@ -92,7 +92,7 @@ class IncidentSettings(Table, frozen=True, kw_only=True):
 class MetricsSettings(Table, frozen=True, kw_only=True):
     """``[metrics]``: where a text file for Prometheus is written; "" is nowhere."""
 
-    textfile: AbsolutePathOrNone = ""
+    textfile: AbsolutePathOrEmpty = ""
 
 
 class BaseChannel(Table, frozen=True, kw_only=True, tag_field="type"):
@@ -122,8 +122,8 @@ class UrlChannel(BaseChannel, frozen=True, kw_only=True):
     Once it is loaded ``url`` is set either way: what ``url_file`` names was read into it.
     """
 
-    url: UrlOrNone = ""
-    url_file: SecretPathOrNone = ""
+    url: UrlOrEmpty = ""
+    url_file: SecretPathOrEmpty = ""
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -138,7 +138,7 @@ class SlackSettings(UrlChannel, frozen=True, kw_only=True, tag="slack"):
 class WebhookSettings(UrlChannel, frozen=True, kw_only=True, tag="webhook"):
     """Any HTTP receiver; with a secret the body is signed."""
 
-    secret_file: SecretPathOrNone = ""
+    secret_file: SecretPathOrEmpty = ""
 
 
 class AlertmanagerSettings(BaseChannel, frozen=True, kw_only=True, tag="alertmanager"):

@@ -16,6 +16,7 @@ import agent
 MADE_HERE = shutil.ignore_patterns(
     ".git", ".venv", ".state", ".*_cache", ".hypothesis", ".coverage*", "__pycache__", "*.egg-info", "build", "dist"
 )
+DATA = f"sockmem_agent-{agent.__version__}.data/data/share/doc/sockmem-agent"  # below sys.prefix, once installed
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +42,13 @@ def test_the_sdist_is_the_whole_repository(distributions) -> None:
     assert {".gitignore"} == {name for name in listed.stdout.splitlines() if (ROOT / name).exists()} - names
 
 
-def test_the_wheel_has_every_file_of_the_program_and_nothing_else(distributions) -> None:
+def test_the_wheel_has_every_file_of_the_program_the_schemas_and_nothing_else(distributions) -> None:
     program = {path for path in (ROOT / "agent").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     with zipfile.ZipFile(distributions[1]) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         assert any(name.endswith("licenses/LICENSE") for name in archive.namelist())
-    assert {str(path.relative_to(ROOT)) for path in program} == names
+    schemas = {f"{DATA}/{path.relative_to(ROOT)}" for path in (ROOT / "docs" / "schemas").iterdir()}
+    assert {str(path.relative_to(ROOT)) for path in program} | schemas == names
 
 
 def test_pipx_installs_it(distributions, tmp_path: Path) -> None:
