@@ -60,7 +60,8 @@ def _read_channel(table: dict[str, Any], environ: Mapping[str, str], say: Say) -
     kind = table.get("type")
     struct = TYPES.get(kind) if isinstance(kind, str) else None
     if struct is None:
-        read_keys({"type": TYPE, **_keys_of_any_type()}, table, say)
+        values = read_keys({"type": TYPE, **_keys_of_any_type()}, table, say)
+        _read_files(values, environ, say)
         return None
     keys = keys_of(struct)
     values = read_keys(keys, {k: v for k, v in table.items() if k != "type"}, say, unknown=f"is not for type {kind}")

@@ -258,6 +258,11 @@ def test_load_store_tells_what_is_wrong_in_its_own_table(write: Write) -> None:
             f'[[notify]] #1 (a): key `type` {TYPE_RULE}, not "slak"',
         ),
         (
+            "[[notify]]\nname = 'a'\ntype = 'slak'\nurl_file = '/does/not/exist'",
+            f"""[[notify]] #1 (a): key `type` {TYPE_RULE}, not "slak"
+[[notify]] #1 (a): key `url_file`: `/does/not/exist` cannot be read: No such file or directory""",
+        ),
+        (
             "[[notify]]\nname = 'a'\ntype = 'slak'\nulrs = []",
             f"""[[notify]] #1 (a): key `type` {TYPE_RULE}, not "slak"
 [[notify]] #1 (a): key `ulrs` is not known; did you mean `urls`?""",
@@ -488,6 +493,14 @@ def test_masked_shows_no_more_than_the_host_of_a_url() -> None:
     text = msgspec.json.encode(shown).decode()
     assert "verysecret" not in text
     assert "user" not in text
+
+
+def test_no_channel_shows_its_address_where_it_is_printed() -> None:
+    kinds = (SlackSettings, WebhookSettings)
+    shown = [repr(kind(name="a", url=SLACK_URL)) for kind in kinds]
+    shown.append(repr(AlertmanagerSettings(name="a", urls=(SLACK_URL,))))
+
+    assert ["SlackSettings(name='a')", "WebhookSettings(name='a')", "AlertmanagerSettings(name='a')"] == shown
 
 
 def test_masking_nothing_gives_nothing() -> None:
