@@ -60,7 +60,8 @@ def check(file: Path | None, config_path: Path | None) -> None:
 def show(config_path: Path | None, *, as_json: bool) -> None:
     """Show the configuration in effect, defaults included, as TOML or JSON; of a URL only the host is shown.
 
-    `store.directory` is the state directory that this caller gets. Exit status: 0, or 78 for a bad configuration.
+    `store.directory` is where `run` keeps its state when this user starts it. Exit status: 0, or 78 for a bad
+    configuration.
     """
     settings = settings_or_exit(config_path)
     directory = str(state_directory(settings, os.environ, os.geteuid()))

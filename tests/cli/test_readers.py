@@ -171,3 +171,15 @@ def test_a_diagnosis_of_now_needs_nobodys_samples(host: Host) -> None:
     done = host.alice("diagnose")
 
     assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_a_member_may_not_remove_and_is_told_so(host: Host) -> None:
+    old = host.state / "incidents" / "20200101T000000Z-0000"
+    old.mkdir(mode=0o750)
+    os.chown(old, SERVICE, SERVICE)
+
+    done = host.alice("incidents", "prune", groups=str(SERVICE))
+
+    assert (1, "") == (done.returncode, done.stdout)
+    assert (1, True) == (done.stderr.count("\n"), done.stderr.endswith(": Permission denied; use sudo\n")), done.stderr
+    assert old.is_dir()
