@@ -8,6 +8,20 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
+# Started without site: nothing but the standard library and the package's own directory can be imported.
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+sys.path.insert(0, sys.argv[1])
+import agent
+for module in pkgutil.walk_packages(agent.__path__, "agent."):
+    if module.name != "agent.__main__":
+        try:
+            importlib.import_module(module.name)
+        except ModuleNotFoundError as error:
+            print(module.name, error.name)
+print("came from", importlib.import_module("msgspec").__file__)
+"""
+
 
 def build(*arguments: str | Path, root: Path = ROOT, **environment: str) -> None:
     # Coverage would measure pip and everything else that is started, and take twice the time.

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from package_tools import ROOT, run
+from package_tools import IMPORT_ALL, ROOT, run
 
 HERE = ROOT / "packaging"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
@@ -96,7 +96,10 @@ def test_the_package_works_with(packages, tmp_path: Path, version: str) -> None:
     if found.returncode:
         pytest.skip(f"NOT TESTED: there is no python{version} here")
     shutil.copytree(packages.files / "usr/lib/sockmem-agent", tmp_path / "lib")
-    (tmp_path / "etc").mkdir()
+    missing = run(
+        python, "-I", "-S", "-B", "-W", "error", "-c", IMPORT_ALL, tmp_path / "lib/site-packages"
+    ).splitlines()[:-1]
+    assert {"systemd"} == {line.split()[1].partition(".")[0] for line in missing}
     for arguments in (("--version",), ("diagnose",), ("doctor", "--json"), ("incidents", "list")):
         command = [python, "-I", "-B", "-W", "error", tmp_path / "lib" / "main.py", *arguments]
         told = subprocess.run(
