@@ -6,6 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 COVERAGE_ENV := COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/.coverage
 SOURCES := agent tests benchmarks contrib packaging
+# Another interpreter than that of the environment there is makes a new one.
+ifneq ($(PYTHON),)
+$(shell [ "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V 2>&1)" ] || rm -f $(VENV)/*.ready)
+endif
 
 .PHONY: vm-test vm-check vm-machines docs/kernels.md docs/schemas help run test check style coverage demo bench deb rpm clean
 .DELETE_ON_ERROR:

@@ -112,8 +112,11 @@ if [ "$purpose" = test ]; then
     fi
 fi
 
-# A virtual environment whose interpreter went away (a distribution upgrade) is made anew.
-if ! new_enough "$venv/bin/python"; then
+# A virtual environment whose interpreter went away (a distribution upgrade), or is not the one that was named, is made anew.
+another_is_named() {
+    [ -n "${PYTHON:-}" ] && [ "$("$venv/bin/python" -V)" != "$("$python" -V)" ]
+}
+if ! new_enough "$venv/bin/python" || another_is_named; then
     echo "setup: making $venv with $($python --version)"
     "$python" -m venv --clear "$venv"
 fi
