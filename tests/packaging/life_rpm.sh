@@ -5,7 +5,7 @@ library=/usr/lib/sockmem-agent/site-packages
 
 # Dependencies are the distribution's matter and not this host's.
 package() {
-    rpm --force-debian --nodeps "$@" >/tmp/log 2>&1 || { cat /tmp/log; exit 1; }
+    rpm --nodeps "$@" >/tmp/log 2>&1 || { cat /tmp/log; exit 1; }
     # A script that fails is a warning to rpm.
     grep -i 'warning: %\|scriptlet failed' /tmp/log || true
 }
