@@ -84,20 +84,20 @@ def open_store(path: Path | None) -> Store:
 
     A mistake in [store] ends the command, and so does a directory that this caller may not read.
     """
-    if path is None and _is_closed(config.DEFAULT_PATH, os.R_OK):
+    if path is None and _is_closed(config.DEFAULT_PATH):
         warn(f"{config.DEFAULT_PATH}: permission denied; assuming that it sets no [store] directory")
     try:
         store = find_store(path)
     except ConfigError as error:
         fail(EX_CONFIG, *error.errors)
-    if _is_closed(store.directory, os.R_OK | os.X_OK):
+    if _is_closed(store.directory):
         fail(EX_NOINPUT, f"sockmem-agent: {store.directory}: permission denied; {_how_to_read(store.directory)}")
     return store
 
 
 def find_store(path: Path | None) -> Store:
     """As ``open_store``, without asking whether it may be read; raises ConfigError."""
-    is_closed = path is None and _is_closed(config.DEFAULT_PATH, os.R_OK)
+    is_closed = path is None and _is_closed(config.DEFAULT_PATH)
     settings = Settings(store=StoreSettings(directory="") if is_closed else load_store(path))
     directory = state_directory(settings, os.environ, 0)
     if _is_missing(directory):
@@ -105,18 +105,27 @@ def find_store(path: Path | None) -> Store:
     return Store(directory, settings.store)
 
 
-def _is_closed(path: Path, rights: int) -> bool:
+def _is_closed(path: Path) -> bool:
+    rights = os.R_OK | os.X_OK if is_directory(path) else os.R_OK
     return not os.access(path, rights) and not _is_missing(path)
 
 
 def _is_missing(path: Path) -> bool:
     try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
+        path.stat()
+    except PermissionError:
+        return False
+    except OSError:
         return True
+    return False
+
+
+def is_directory(path: Path) -> bool:
+    """Tell whether this is a directory, as far as this caller may know."""
+    try:
+        return path.is_dir()
     except OSError:
         return False
-    return False
 
 
 def _how_to_read(directory: Path) -> str:
@@ -143,10 +152,7 @@ def exits(status: int) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except PermissionError as error:
-        fail(
-            status,
-            f"sockmem-agent: {error.filename or 'output'}: {error.strerror}; use sudo",
-        )
+        fail(status, f"sockmem-agent: {error.filename or 'output'}: {error.strerror}; use sudo")
     except OSError as error:
         fail(status, f"sockmem-agent: {error.filename or 'output'}: {error.strerror}")
 

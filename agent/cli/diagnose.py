@@ -15,6 +15,7 @@ from agent.cli.common import (
     exits,
     fail,
     find_store,
+    is_directory,
     json_option,
     open_store,
     print_json,
@@ -164,16 +165,9 @@ def _find_tree(proc_root: str | None) -> Path:
     if proc_root is None:
         return PROC
     # An empty path would be the current directory.
-    if not proc_root or not _is_directory(Path(proc_root)):
+    if not proc_root or not is_directory(Path(proc_root)):
         fail(EX_NOINPUT, f"--proc-root: no directory {proc_root!r}; name a copy of a /proc tree")
     return Path(proc_root)
-
-
-def _is_directory(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
 
 
 def _read_history(config_path: Path | None, now: datetime) -> tuple[Sample, ...]:

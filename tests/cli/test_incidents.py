@@ -587,6 +587,18 @@ def test_every_help_has_an_example(args: list[str]) -> None:
     assert "Example: sockmem-agent incidents" in result.stdout
 
 
+@pytest.mark.parametrize("command", [["list"], ["show", "last"]])
+def test_a_state_directory_that_is_none_is_said_as_it_is(tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+
+    file = CliRunner().invoke(group, ["incidents", *command], env={"STATE_DIRECTORY": str(tmp_path / "file")})
+    dangling = CliRunner().invoke(group, ["incidents", *command], env={"STATE_DIRECTORY": str(tmp_path / "dangling")})
+
+    assert (66, f"sockmem-agent: {tmp_path}/file/incidents: Not a directory\n") == (file.exit_code, file.stderr)
+    assert "ermission" not in dangling.output
+
+
 def test_nothing_is_made_by_looking(tmp_path: Path) -> None:
     missing = tmp_path / "none"
 
