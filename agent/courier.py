@@ -11,6 +11,9 @@ whole channel, 1 s to 300 s with full jitter. A refused notice waits by itself, 
 its incident pass; when a new one of them arrives, it is tried once more before that. Refused notices are not opened
 before their turn, so that however many they are, they hide none and fill no memory.
 
+A message channel has a budget (core.budget): what goes beyond it is held back until the hourly digest (agent.held),
+which waits, is tried and is given up as any notice is.
+
 A surprise, in the channel or here, is a failed attempt like any other, with its traceback in the log: it sets this
 channel back and never ends the watching.
 """
@@ -21,15 +24,18 @@ import random
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection
+from collections import deque
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Protocol
 
+from agent.core.budget import HOUR_SECONDS, MESSAGES_AN_HOUR, as_told, budget_of, decide
 from agent.core.delivery import Delivered, Delivery, Outcome, Receipt, Rejected, Retry
-from agent.core.model import Notice
+from agent.core.model import Notice, Provenance
 from agent.core.words import duration_text
+from agent.held import Held
 from agent.notifiers import Notifier
+from agent.outbox import Key, Outbox, key_of
 from agent.store import OWED_AT_MOST, Pending, StoreError
 
 IDLE_SECONDS = 60.0
@@ -39,25 +45,11 @@ TRIED_AT_LEAST_SECONDS = 3600.0
 SHORTEST_REFUSAL_SECONDS, LONGEST_REFUSAL_SECONDS = 300.0, 3600.0
 LONGEST_DETAIL = 500  # characters, so that a receipt fits into the room that is reserved
 SURPRISE_FRAMES = 20  # the innermost ones: of a recursion without end there are a thousand
+NO_ROOM = "its receipt cannot be written"
+UNHEARD_OF = "the channel was not told that the incident opened"
 ABSENT = "the channel is no longer configured"
 
-Key = tuple[str, str]
-
-
-class Outbox(Protocol):
-    """Where notices wait and receipts go: agent.store.Store."""
-
-    def pending(self, channel: str, later: Collection[Key]) -> list[Pending]:
-        """List what is committed and has no receipt of this channel, oldest first, but for those in ``later``."""
-        ...
-
-    def reserve_receipt(self, pending: Pending, channel: str) -> None:
-        """Make sure of the room for a receipt."""
-        ...
-
-    def write_receipt(self, pending: Pending, receipt: Receipt) -> None:
-        """Put a receipt on disk."""
-        ...
+DIGEST: Key = ("", "digest")
 
 
 class _Tries:
@@ -99,11 +91,13 @@ class Courier:
         log: logging.Logger = logging.getLogger("sockmem-agent"),  # noqa: B008 - the same object every time
     ) -> None:
         self.name = notifier.name
-        self.delivered = self.failed = self.gave_up = 0
+        self.delivered = self.failed = self.gave_up = self.digested = self.skipped = 0
         self.last_progress = monotonic()
         self._notifier, self._outbox, self._give_up_after = notifier, outbox, give_up_after
         self._monotonic, self._now, self._random, self._log = monotonic, now, random, log
         self._started = now()
+        self._held = Held(self.name, outbox)
+        self._sent: dict[Provenance, deque[float]] | None = None
         self._tries: dict[Key, _Tries] = {}
         self._unwritten: dict[Key, tuple[Pending, Receipt]] = {}
         self._resume_at = float("-inf")
@@ -175,6 +169,7 @@ class Courier:
 
     def _step(self) -> float:
         try:
+            self._recall_the_hour()
             waiting, later = self._look()
         except OSError as error:
             delay = self._set_back(f"the state directory cannot be read: {error.strerror}")
@@ -182,18 +177,26 @@ class Courier:
             return delay
         waiting = self._keep_books(waiting, later)
         waiting = [pending for pending in waiting if not self._gave_up(pending)]
-        delay = self._attempt_next(waiting)
+        chosen = self._ration(waiting)
+        try:
+            # A digest is closed when everything that waits was looked at, so that after a crash it is the same again.
+            is_busy = len(chosen) < len(waiting) or self._held.work(self._monotonic(), self._now())
+        except OSError as error:
+            delay = self._set_back(f"{NO_ROOM}: {error.strerror}")
+            self._show()
+            return delay
+        delay = self._attempt_next([*chosen, *self._due_digest(later)])
         self._show()
-        return min(max(delay, 0.0), IDLE_SECONDS)
+        return 0.0 if is_busy else min(max(delay, 0.0), IDLE_SECONDS)
 
     def _look(self) -> tuple[list[Pending], set[Key]]:
         """Read what waits, and name the refused notices that were left unread."""
         later = self._not_yet()
-        waiting = self._outbox.pending(self.name, later)
-        arrived = {p.incident_id for p in waiting if (p.incident_id, p.file) not in self._tries}
+        waiting = self._outbox.pending(self.name, {*later, *self._held})
+        arrived = {p.incident_id for p in waiting if key_of(p) not in self._tries}
         if any(incident_id in arrived for incident_id, _ in later):
             later = {key for key in later if key[0] not in arrived}
-            waiting = self._outbox.pending(self.name, later)
+            waiting = self._outbox.pending(self.name, {*later, *self._held})
         return waiting, later
 
     def _not_yet(self) -> set[Key]:
@@ -214,6 +217,72 @@ class Courier:
         first = min(due, key=lambda key: refused[key].tried, default=None)
         return {key for key in refused if key != first}
 
+    # --- the budget of an hour --------------------------------------------------------------------------------------
+
+    def _recall_the_hour(self) -> None:
+        """Find out from the receipts, once, what was sent in the hour before the start."""
+        if self._sent is not None:
+            return
+        sent: dict[Provenance, list[float]] = {budget: [] for budget in MESSAGES_AN_HOUR}
+        now, second = self._now(), self._monotonic()
+        if not self._notifier.is_state:
+            for notice, receipt in self._outbox.receipts_since(self.name, now - timedelta(seconds=HOUR_SECONDS)):
+                then = second - abs((now - receipt.at).total_seconds())
+                budget = budget_of(notice, is_told=True)
+                if receipt.outcome == "digested":
+                    self._held.sent_at = max(self._held.sent_at, then)
+                elif receipt.outcome == "delivered" and budget:
+                    sent[budget].append(then)
+        self._sent = {budget: deque(sorted(sent[budget]), most) for budget, most in MESSAGES_AN_HOUR.items()}
+
+    def _sent_within_the_hour(self) -> dict[Provenance, int]:
+        since = self._monotonic() - HOUR_SECONDS
+        return {budget: sum(then > since for then in times) for budget, times in (self._sent or {}).items()}
+
+    def _ration(self, waiting: list[Pending]) -> list[Pending]:
+        """Choose what may be sent within the hour's budget; hold the rest back, or close it with a receipt."""
+        if self._notifier.is_state:
+            return waiting
+        sent = self._sent_within_the_hour()
+        held = self._held.incidents()
+        sending: set[str] = set()
+        for pending in waiting:
+            incident_id = pending.incident_id
+            if incident_id in sending:
+                continue  # Its turn comes when the one before it was sent.
+            decision = decide(pending.notice, pending.earlier, is_held=incident_id in held, sent=sent)
+            match "hold" if pending.in_digest else decision:
+                case "send":
+                    sending.add(incident_id)
+                    if budget := budget_of(pending.notice, is_told="delivered" in pending.earlier):
+                        sent[budget] += 1
+                case "hold":
+                    held.add(incident_id)
+                    self._hold(pending)
+                case "skip":
+                    self.skipped += 1
+                    self._record(pending, "skipped", UNHEARD_OF)
+        return [pending for pending in waiting if key_of(pending) in self._tries and pending.incident_id in sending]
+
+    def _hold(self, pending: Pending) -> None:
+        if self._held.is_first:
+            most = ", ".join(f"{most} for {budget}" for budget, most in MESSAGES_AN_HOUR.items())
+            self._log.warning(
+                "%s: more than a channel is sent in an hour (%s incidents): a digest follows", self.name, most
+            )
+        tries = self._tries.pop(key_of(pending))
+        self._held.hold(pending, tries.seen - tries.waited)
+
+    def _due_digest(self, later: set[Key]) -> list[Pending]:
+        digest = self._held.digest
+        if digest is None or DIGEST in later:
+            return []
+        self._tries.setdefault(DIGEST, _Tries(self._monotonic(), 0.0)).has_room = True
+        pending = Pending(*DIGEST, digest)
+        return [] if self._gave_up(pending) else [pending]
+
+    # --- one attempt ------------------------------------------------------------------------------------------------
+
     def _attempt_next(self, waiting: list[Pending]) -> float:
         now = self._monotonic()
         if self._unwritten and not waiting:
@@ -229,10 +298,11 @@ class Courier:
             try:
                 self._outbox.reserve_receipt(chosen, self.name)
             except OSError as error:
-                return self._set_back(f"its receipt cannot be written: {error.strerror}")
+                return self._set_back(f"{NO_ROOM}: {error.strerror}")
             tries.has_room = True
         tries.attempts += 1
-        delivery = self._notify(chosen.notice)
+        is_held = chosen.incident_id in self._held.incidents()
+        delivery = self._notify(as_told(chosen.notice, chosen.earlier, is_held=is_held))
         self._log.debug("%s: attempt %d of %s: %s", self.name, tries.attempts, chosen.notice.id, delivery)
         tries.tried = self._monotonic()
         self._judge(chosen, tries, delivery)
@@ -249,7 +319,8 @@ class Courier:
         heads: dict[str, Pending] = {}
         for pending in waiting:
             heads.setdefault(pending.incident_id, pending)
-        return min(heads.values(), key=lambda pending: self._of(pending).tried, default=None)
+        # The kernel's first: however much any local user has written into a log, it delays none of these.
+        return min(heads.values(), key=lambda pending: (self._of(pending).tried, _is_claimed(pending)), default=None)
 
     # --- what came of it --------------------------------------------------------------------------------------------
 
@@ -258,6 +329,8 @@ class Courier:
             case Delivered():
                 self.delivered += 1
                 self._failures, self._resume_at, self._was_told_when = 0, float("-inf"), False
+                if self._sent and (budget := budget_of(pending.notice, is_told="delivered" in pending.earlier)):
+                    self._sent[budget].append(tries.tried)
                 self._record(pending, "delivered", delivery.detail)
                 self._recover()
             case Retry():
@@ -319,7 +392,8 @@ class Courier:
         if why is None or not self._is_old(tries):
             return False
         self.gave_up += 1
-        self._log.error("%s: gave up %s of incident %s: %s", self.name, pending.notice.type, pending.incident_id, why)
+        what = f"incident {pending.incident_id}" if pending.incident_id else f"{len(self._held)} notices"
+        self._log.error("%s: gave up %s of %s: %s", self.name, pending.notice.type, what, why)
         self._record(pending, "gave_up", why)
         return True
 
@@ -343,8 +417,10 @@ class Courier:
         # Of a list that was cut nobody knows what is gone.
         is_cut = len(waiting) >= OWED_AT_MOST
         kept_in_mind = dict(self._tries) if is_cut else {key: self._tries[key] for key in later}
+        if DIGEST in self._tries:
+            kept_in_mind[DIGEST] = self._tries[DIGEST]
         for pending in waiting:
-            key = (pending.incident_id, pending.file)
+            key = key_of(pending)
             kept_in_mind[key] = self._tries.get(key) or _Tries(now, self._waited(pending.notice.at))
         self._tries = kept_in_mind
         self._unwritten = {key: kept for key, kept in self._unwritten.items() if key in self._tries}
@@ -353,23 +429,33 @@ class Courier:
             self._write(*kept)
         if not self._tries:
             self._end_trouble()
-        return [pending for pending in waiting if (pending.incident_id, pending.file) not in settled]
+        return [pending for pending in waiting if key_of(pending) not in settled]
 
     def _record(self, pending: Pending, outcome: Outcome, detail: str) -> None:
-        tries = self._tries.pop((pending.incident_id, pending.file))
-        receipt = Receipt(
-            notice=pending.notice.id,
-            channel=self.name,
-            outcome=outcome,
-            at=self._now().astimezone(timezone.utc),
-            attempts=tries.attempts,
-            detail=detail[:LONGEST_DETAIL],
-        )
-        self._write(pending, receipt)
+        tries = self._tries.pop(key_of(pending))
+        at = self._now().astimezone(timezone.utc)
+
+        def receipt(of: Pending, outcome: Outcome, detail: str) -> Receipt:
+            return Receipt(
+                notice=of.notice.id,
+                channel=self.name,
+                outcome=outcome,
+                at=at,
+                attempts=tries.attempts,
+                detail=detail[:LONGEST_DETAIL],
+            )
+
+        if key_of(pending) != DIGEST:
+            self._write(pending, receipt(pending, outcome, detail))
+            return
+        if outcome == "delivered":
+            outcome, self._held.sent_at = "digested", self._monotonic()
+            self.digested += len(self._held)
+        self._held.end(lambda member: receipt(member, outcome, f"{pending.notice.id}: {detail}"))
 
     def _write(self, pending: Pending, receipt: Receipt) -> None:
         """Write a receipt; on a full disk it is kept in mind, so that nobody is told the same thing every second."""
-        key = (pending.incident_id, pending.file)
+        key = key_of(pending)
         try:
             self._outbox.write_receipt(pending, receipt)
         except Exception as error:  # noqa: BLE001 - whatever it is, the notice was taken and must not be sent again
@@ -388,7 +474,11 @@ class Courier:
         # From the clock as it is now: it may have been set right since.
         lasted = timedelta(seconds=self._monotonic() - self._trouble_since)
         since = (self._now() - lasted).astimezone().strftime("%H:%M")
-        self._status = f"{self.name}: {len(self._tries)} waiting, {self._trouble} since {since}"
+        self._status = f"{self.name}: {len(self._tries) + len(self._held)} waiting, {self._trouble} since {since}"
+
+
+def _is_claimed(pending: Pending) -> bool:
+    return pending.notice.data is None or pending.notice.data.provenance == "claimed"
 
 
 def _place(surprise: BaseException) -> str:
@@ -401,6 +491,7 @@ class _Nobody:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.is_state = True
 
     def notify(self, notice: Notice) -> Delivery:
         """Deliver nothing."""

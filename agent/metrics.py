@@ -20,6 +20,8 @@ class Channel(Protocol):
     delivered: int
     failed: int
     gave_up: int
+    digested: int
+    skipped: int
 
 
 def write_metrics(
@@ -38,6 +40,8 @@ def write_metrics(
         sent.labels(channel.name, "delivered").inc(channel.delivered)
         sent.labels(channel.name, "failed").inc(channel.failed)
         sent.labels(channel.name, "gave_up").inc(channel.gave_up)
+        sent.labels(channel.name, "digested").inc(channel.digested)
+        sent.labels(channel.name, "skipped").inc(channel.skipped)
     still_open = Gauge("sockmem_incident_open", "Whether an incident is open", registry=registry)
     still_open.set(last is not None and last.closed_at is None)
     gauges = {"orphan": sample.orphan, "mem": sample.mem} if sample else {}

@@ -1,6 +1,6 @@
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
@@ -60,7 +60,11 @@ class Box:
         self.most_opened = max(self.most_opened, len(waiting))
         return waiting[: self.at_most]
 
-    def reserve_receipt(self, pending: Pending, channel: str) -> None:
+    def receipts_since(self, channel: str, since: datetime) -> Iterator[tuple[Notice, Receipt]]:
+        assert "ops" == channel
+        yield from ()
+
+    def reserve_receipt(self, pending: Pending, channel: str, *, in_digest: bool = False) -> None:
         assert pending in self.waiting
         if self.reserve_error:
             raise self.reserve_error
@@ -76,6 +80,7 @@ class Script:
     """A receiver that answers as it is told, by notice, and Delivered when nothing was said."""
 
     name = "ops"
+    is_state = False
 
     def __init__(self, clock: Clock, took: float = 0.0) -> None:
         self.clock = clock

@@ -26,6 +26,8 @@ TOKEN = "T0kenT0ken"
 class Broken:
     """A channel with a slip in it; the text of what it raises holds an address, as that of requests does."""
 
+    is_state = False
+
     def __init__(self, surprise: type[BaseException]) -> None:
         self.name = "broken"
         self.surprise = surprise

@@ -22,7 +22,7 @@ def values(text: str) -> dict[tuple[str, ...], float]:
 
 def test_the_file_is_what_prometheus_reads(tmp_path):
     path = tmp_path / "sockmem.prom"
-    ops = SimpleNamespace(name="ops", delivered=3, failed=2, gave_up=1)
+    ops = SimpleNamespace(name="ops", delivered=3, failed=2, gave_up=1, digested=5, skipped=4)
     write_metrics(path, [ops], {"too_many_orphans": 7}, None, Sample(at=AT, orphan=5, mem=None))
     found = values(path.read_text())
 

@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 from agent.cli.common import console, stamp, warn
-from agent.core.delivery import Outcome
+from agent.core.delivery import OUTCOMES, Outcome
 from agent.core.model import SNAPSHOT, Event, Incident, NoticeType, Snapshot
 from agent.core.readings import Gap, TcpSockstat
 from agent.core.report import diagnosis_text
@@ -70,9 +70,11 @@ def deliveries(store: Store, incident_id: str) -> tuple[list[Told], str | None]:
 
 def told_text(told: list[Told]) -> str:
     """Sum deliveries up: "2/3, 1 pending"; what was given up is louder."""
-    counts = {word: sum(entry.outcome == word for entry in told) for word in ("delivered", "pending", "gave_up")}
+    counts = {word: sum(entry.outcome == word for entry in told) for word in ("pending", *OUTCOMES)}
     parts = [f"{counts['delivered']}/{len(told)}"]
     parts += [f"{counts['pending']} pending"] if counts["pending"] else []
+    parts += [f"{counts['digested']} digested"] if counts["digested"] else []
+    parts += [f"{counts['skipped']} not sent"] if counts["skipped"] else []
     parts += [f"{counts['gave_up']} GIVEN UP"] if counts["gave_up"] else []
     return ", ".join(parts) if told else "-"
 
@@ -248,8 +250,8 @@ def _type(entry: Told) -> str:
 
 def _told_line(entry: Told) -> str:
     head = f"{entry.notice}  {_type(entry):<8}  {entry.channel}: "
-    if entry.at is None:
+    if entry.at is None or entry.outcome == "pending":
         return head + f"pending since {stamp(entry.due_at)}"
     attempts = f"{entry.attempts} attempt" + ("" if entry.attempts == 1 else "s")
-    word = "delivered" if entry.outcome == "delivered" else "GIVEN UP"
+    word = OUTCOMES[entry.outcome].upper() if entry.outcome == "gave_up" else OUTCOMES[entry.outcome]
     return head + f"{word} {stamp(entry.at)} after {attempts}: {printable(entry.detail or '-')}"

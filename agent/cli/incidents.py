@@ -28,6 +28,7 @@ from agent.cli.diagnostics import log
 from agent.cli.incident_page import Told, deliveries, print_page, tell_story
 from agent.cli.incident_table import count_kinds, print_kinds, print_table
 from agent.cli.since import since_option
+from agent.core.delivery import OUTCOMES
 from agent.core.model import Incident
 from agent.store import Store
 
@@ -246,7 +247,7 @@ def _none(store: Store, since: datetime | None, *, only_open: bool) -> str:
 
 def _summary(store: Store, incident: Incident, told: list[Told]) -> dict[str, object]:
     names = ("id", "host", "opened_at", "last_seen_at", "closed_at", "cause", "confidence", "summary", "events")
-    counts = {word: sum(entry.outcome == word for entry in told) for word in ("delivered", "pending", "gave_up")}
+    counts = {word: sum(entry.outcome == word for entry in told) for word in ("pending", *OUTCOMES)}
     return {name: getattr(incident, name) for name in names} | {
         "class": incident.class_,
         "suppressed_at_least": incident.suppressed_at_least,

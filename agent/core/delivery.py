@@ -5,11 +5,19 @@ from typing import Literal
 
 import msgspec
 
-Outcome = Literal["delivered", "gave_up"]
+# "digested": told as one of many, in the digest that the detail names. "skipped": the channel was not told that the
+# incident opened, and so not how it went on.
+Outcome = Literal["delivered", "gave_up", "digested", "skipped"]
+OUTCOMES: dict[Outcome, str] = {
+    "delivered": "delivered",
+    "gave_up": "given up",
+    "digested": "told in a digest",
+    "skipped": "not sent",
+}
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """Proof that a channel took a notice, or that it was given up, after how many attempts and why."""
+    """Proof of what became of a notice on a channel, after how many attempts and why."""
 
     schema: Literal["sockmem-agent/receipt/1"] = "sockmem-agent/receipt/1"
     notice: str

@@ -24,7 +24,13 @@ Kind = Literal["out_of_socket_memory", "too_many_orphans", "tcp_mem", "suppresse
 Provenance = Literal["kernel", "claimed"]
 Cause = Literal["tcp_memory", "orphans", "both", "undetermined", "none"]
 Confidence = Literal["certain", "likely", "possible"]
-NoticeType = Literal["sockmem.incident.opened", "sockmem.incident.updated", "sockmem.incident.resolved", "sockmem.test"]
+NoticeType = Literal[
+    "sockmem.incident.opened",
+    "sockmem.incident.updated",
+    "sockmem.incident.resolved",
+    "sockmem.digest",
+    "sockmem.test",
+]
 Trigger = Literal["event", "follow_up", "command", "pressure"]
 
 
@@ -294,6 +300,21 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     channels: tuple[str, ...]
     data: Incident | None
+
+
+class Digest(msgspec.Struct, frozen=True, kw_only=True):
+    """The incidents of an hour that were not told one by one: ``data`` of the webhook's ``sockmem.digest``."""
+
+    since: datetime
+    count: int
+    ids: tuple[str, ...]
+
+
+class DigestNotice(Notice, frozen=True, kw_only=True):
+    """A notice for message channels alone; it is made of others, sent, and never stored."""
+
+    host: str | None
+    digest: Digest
 
 
 class Addressed(msgspec.Struct, frozen=True):

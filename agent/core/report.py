@@ -8,12 +8,14 @@ import re
 import textwrap
 from collections.abc import Iterable
 
+from agent.core.budget import MESSAGES_AN_HOUR
 from agent.core.case import seconds_between
 from agent.core.gauge import mem_unit_bytes, parse_kernel
 from agent.core.model import (
     Advice,
     Cause,
     Diagnosis,
+    DigestNotice,
     Evidence,
     Finding,
     Holder,
@@ -21,9 +23,10 @@ from agent.core.model import (
     Mechanism,
     Notice,
     NoticeType,
+    Provenance,
 )
 from agent.core.owned import guess_text, marked, name_of
-from agent.core.words import bytes_text, count_text, duration_text, percent_text, printable
+from agent.core.words import bytes_text, count_text, duration_text, moment_text, percent_text, printable
 
 _COLUMNS = 100
 _CAUSES: dict[Cause, str] = {
@@ -37,13 +40,20 @@ _STATES: dict[NoticeType, str] = {
     "sockmem.incident.opened": "opened",
     "sockmem.incident.updated": "update",
     "sockmem.incident.resolved": "resolved",
+    "sockmem.digest": "digest",
     "sockmem.test": "test",
+}
+WHO_SAYS: dict[Provenance, str] = {
+    "claimed": "only a text log claims",
+    "kernel": "the kernel or the gauges prove",
 }
 _KERNEL_TEXT = re.compile(r"Out of socket memory|TCP: (?=too many |out of memory)|callbacks suppressed")
 
 
 def title(notice: Notice) -> str:
     """Say a notice in one line for a phone's lock screen."""
+    if isinstance(notice, DigestNotice):
+        return digest_title(notice)
     if notice.data is None:
         return "sockmem-agent: test notification, nothing is wrong"
     incident = notice.data
@@ -53,6 +63,31 @@ def title(notice: Notice) -> str:
         lasted = seconds_between(incident.opened_at, incident.last_seen_at)
         state += f", lasted {duration_text(lasted)}" if lasted >= 1 else ""
     return f"{host}: {headline(incident)} ({state})"
+
+
+def digest_title(notice: DigestNotice) -> str:
+    """Say a digest in one line: how many, and since when."""
+    count = notice.digest.count
+    host = printable(notice.host or "unknown host", 64)
+    incidents = "1 more incident" if count == 1 else f"{count_text(count)} more incidents"
+    return f"{host}: {incidents} since {moment_text(notice.digest.since, notice.at)}"
+
+
+def digest_facts(notice: DigestNotice, most: int) -> tuple[str, str, str]:
+    """Say why incidents come in a digest, which they are (``most`` by name), and how to list them."""
+    budgets = " and ".join(
+        f"{most_an_hour} messages an hour for incidents that {WHO_SAYS[budget]}"
+        for budget, most_an_hour in MESSAGES_AN_HOUR.items()
+    )
+    ids, count = notice.digest.ids, notice.digest.count
+    more = f" and {count_text(count - most)} more" if count > most else ""
+    first = ids[0]
+    since = f"{first[:4]}-{first[4:6]}-{first[6:8]}T{first[9:11]}:{first[11:13]}:{first[13:15]}Z"
+    return (
+        f"All of them are recorded. A channel gets at most {budgets}; the rest comes in one message an hour.",
+        ", ".join(ids[:most]) + more,
+        f"sockmem-agent incidents list --since {since}",
+    )
 
 
 def headline(incident: Incident) -> str:
@@ -99,6 +134,10 @@ def largest_holder(incident: Incident) -> str | None:
 
 def notice_text(notice: Notice) -> str:
     """Say a notice as a readable block: what, where, since when, how far, what to do first, where to read on."""
+    if isinstance(notice, DigestNotice):
+        why, which, command = digest_facts(notice, most=10)
+        lines = [title(notice), "", *_wrapped(why, "  "), "", *_wrapped(which, "  "), "", f"list them: {command}"]
+        return "\n".join(lines) + "\n"
     if notice.data is None:
         return f"{title(notice)}\n  {printable(notice.reason)}\n  notice: {printable(notice.id)}\n"
     incident = notice.data

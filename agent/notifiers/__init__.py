@@ -22,9 +22,14 @@ class ChannelError(Exception):
 
 
 class Notifier(Protocol):
-    """Somebody to be told. ``notify`` makes one attempt in bounded time; no failure to be expected is an exception."""
+    """Somebody to be told. ``notify`` makes one attempt in bounded time; no failure to be expected is an exception.
+
+    ``is_state``: it is kept up to what is so now. Else people read each message, of which a budget allows so many an
+    hour, and the rest comes as a digest.
+    """
 
     name: str
+    is_state: bool
 
     def notify(self, notice: Notice) -> Delivery:
         """Try once to deliver the notice."""

@@ -36,6 +36,8 @@ HEADERS = {"Content-Type": "application/json"}
 class AlertmanagerNotifier:
     """Posts to every listed instance; all are told again until all took it, for Alertmanager drops what it has seen."""
 
+    is_state = True
+
     def __init__(
         self,
         name: str,

@@ -15,8 +15,8 @@ import msgspec
 
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.gauge import mem_unit_bytes, parse_kernel
-from agent.core.model import Advice, Incident, Kind, Notice
-from agent.core.report import largest_holder, said_by, title
+from agent.core.model import Advice, DigestNotice, Incident, Kind, Notice
+from agent.core.report import digest_facts, largest_holder, said_by, title
 from agent.core.words import bytes_text, count_text, duration_text, percent_text, printable
 from agent.notifiers.answer import Answer, sort_answer
 from agent.notifiers.http import DEADLINE_SECONDS, Poster
@@ -56,6 +56,7 @@ SIGNS = {
     "sockmem.incident.opened": "🔴",
     "sockmem.incident.updated": "🟠",
     "sockmem.incident.resolved": "🟢",
+    "sockmem.digest": "🟣",
     "sockmem.test": "🔵",
 }
 WARNING_SIGN = "🟡"
@@ -70,6 +71,8 @@ Block = dict[str, Any]
 
 class SlackNotifier:
     """Posts notices to one incoming webhook."""
+
+    is_state = False
 
     def __init__(
         self,
@@ -115,7 +118,10 @@ def message(notice: Notice) -> dict[str, Any]:
     is_warning = incident is not None and incident.class_ == "pressure" and incident.closed_at is None
     headline = f"{WARNING_SIGN if is_warning else SIGNS[notice.type]} {title(notice)}"
     blocks = [{"type": "header", "text": {"type": "plain_text", "text": _cut(headline, HEADER_LIMIT), "emoji": True}}]
-    blocks += _test_blocks(notice) if incident is None else _incident_blocks(notice, incident)
+    if isinstance(notice, DigestNotice):
+        blocks += _digest_blocks(notice)
+    else:
+        blocks += _test_blocks(notice) if incident is None else _incident_blocks(notice, incident)
     return {"text": _cut_escaped(headline, TEXT_LIMIT), "blocks": blocks}
 
 
@@ -137,6 +143,15 @@ def _incident_blocks(notice: Notice, incident: Incident) -> list[Block]:
     context = f"said by {said_by(incident)} · incident {identifier} · `sockmem-agent incidents show {identifier}`"
     blocks.append({"type": "context", "elements": [_mrkdwn(context)]})
     return blocks
+
+
+def _digest_blocks(notice: DigestNotice) -> list[Block]:
+    why, which, command = digest_facts(notice, most=30)
+    return [
+        _section(escape(why)),
+        _section(_cut_escaped(which, TEXT_LIMIT)),
+        {"type": "context", "elements": [_mrkdwn(f"`{escape(command)}`")]},
+    ]
 
 
 def _test_blocks(notice: Notice) -> list[Block]:

@@ -14,6 +14,8 @@ WARNING = "<4>"
 class StdoutNotifier:
     """Writes one readable block a notice to standard output."""
 
+    is_state = False
+
     def __init__(self, name: str) -> None:
         self.name = name
 

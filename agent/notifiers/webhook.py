@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 
 from agent.core.delivery import Delivery
-from agent.core.model import Notice
+from agent.core.model import DigestNotice, Notice
 from agent.notifiers import ChannelError
 from agent.notifiers.answer import sort_answer
 from agent.notifiers.http import DEADLINE_SECONDS, Poster
@@ -29,6 +29,8 @@ SECRET_PREFIX = "whsec_"  # noqa: S105 - the specification's prefix, not a secre
 
 class WebhookNotifier:
     """Posts a notice as JSON, signed when there is a secret."""
+
+    is_state = False
 
     def __init__(
         self,
@@ -59,12 +61,17 @@ class WebhookNotifier:
 
 
 def encode(notice: Notice) -> bytes:
-    """Encode the body: type, timestamp (when it fell due) and the incident; a test says that it is one."""
-    data = notice.data or {
-        "test": True,
-        "message": "This is a test of sockmem-agent. Nothing is wrong.",
-        "host": platform.node() or None,
-    }
+    """Encode the body: type, timestamp (when it fell due) and the incident or digest; a test says that it is one."""
+    digest = notice.digest if isinstance(notice, DigestNotice) else None
+    data = (
+        notice.data
+        or digest
+        or {
+            "test": True,
+            "message": "This is a test of sockmem-agent. Nothing is wrong.",
+            "host": platform.node() or None,
+        }
+    )
     return msgspec.json.encode({"type": notice.type, "timestamp": notice.at, "data": data})
 
 

@@ -6,6 +6,7 @@ from datetime import datetime, tzinfo
 from typing import NamedTuple
 
 from agent.core.case import seconds_between
+from agent.core.delivery import OUTCOMES
 from agent.core.model import Holder, Incident, Snapshot
 from agent.core.owned import guess_text
 from agent.core.words import bytes_text, count_text, duration_text, percent_text
@@ -173,10 +174,8 @@ def told(story: Story, clock: Clock) -> list[tuple[str, str, str, str]]:
             receipt = receipts.get(channel)
             outcome = "still to be sent"
             if receipt:
-                word = "delivered" if receipt.outcome == "delivered" else "given up"
-                outcome = (
-                    f"{word} {clock.moment(receipt.at)}, {_so_many(receipt.attempts, 'attempt')}: {receipt.detail}"
-                )
+                came = f"{OUTCOMES[receipt.outcome]} {clock.moment(receipt.at)}"
+                outcome = f"{came}, {_so_many(receipt.attempts, 'attempt')}: {receipt.detail}"
             what = f"{notice.type.rpartition('.')[2]}: {notice.reason}"
             rows.append((clock.moment(notice.at), channel, what, outcome))
     return rows

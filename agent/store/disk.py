@@ -76,12 +76,12 @@ def reserve(path: Path, size: int) -> None:
         raise
 
 
-def fill(path: Path, data: bytes) -> None:
-    """Put a file in place as ``write_whole`` does, in the room that was reserved for it, if any was.
+def fill(path: Path, data: bytes, room: Path) -> None:
+    """Put a file in place as ``write_whole`` does, in what was reserved under the name ``room``, if anything was.
 
     A failure leaves that room alone: the next try needs it.
     """
-    aside = path.with_name(f".{path.name}.new")
+    aside = room.with_name(f".{room.name}.new")
     try:
         descriptor = os.open(aside, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:

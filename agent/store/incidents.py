@@ -8,7 +8,7 @@ it again by its id.
 import logging
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from agent.core import model
 from agent.core.cursor import Cursor, Resume
-from agent.core.delivery import Receipt
+from agent.core.delivery import Outcome, Receipt
 from agent.core.model import Commit, Incident, Notice, Sample, Snapshot
 from agent.core.readings import Gap
 from agent.core.settings import StoreSettings
@@ -41,6 +41,7 @@ INCIDENT_FILE = "incident.json"
 OWED_AT_MOST = 64
 # A block of most file systems; a receipt has less, since the courier cuts its detail.
 RECEIPT_BYTES = 4096
+DIGEST_ROOM = "digest"
 _ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
 
 
@@ -49,11 +50,17 @@ class NoSuchIncident(Exception):  # noqa: N818 - the absence of something is no 
 
 
 class Pending(NamedTuple):
-    """A notice that a channel still owes to its receiver; ``file`` is its name without the ending."""
+    """A notice that a channel still owes to its receiver; ``file`` is its name without the ending.
+
+    ``earlier``: what became, on this channel, of the incident's notices before it. ``in_digest``: a digest of which it
+    is a member was about to be sent when the process before us ended.
+    """
 
     incident_id: str
     file: str
     notice: Notice
+    earlier: tuple[Outcome, ...] = ()
+    in_digest: bool = False
 
 
 class Store:
@@ -150,10 +157,22 @@ class Store:
                 for stem in (s for s in open_stems if f"{s}.json" in committed):
                     notice = read_json(self.path(incident_id) / f"{stem}.json", model.NOTICE)
                     if channel in notice.channels:
-                        found.append(Pending(incident_id, stem, notice))
+                        earlier = self._outcomes(incident_id, channel, [s for s in _stems(names) if s < stem])
+                        in_digest = f".{stem}.{channel}.{DIGEST_ROOM}.new" in names
+                        found.append(Pending(incident_id, stem, notice, earlier, in_digest))
             except StoreError:
                 continue  # Told by broken() at every start; one bad file must not stop the others.
         return sorted(found, key=lambda p: p.notice.at)
+
+    def receipts_since(self, channel: str, since: datetime) -> Iterator[tuple[Notice, Receipt]]:
+        """Read what became of a channel's notices since then; what cannot be read is passed over."""
+        for incident_id in self.names():
+            names = self._files(incident_id)
+            for stem in (s for s in _stems(names) if f"{s}.{channel}.json" in names):
+                with suppress(StoreError):
+                    receipt = read_json(self._receipt_path(incident_id, stem, channel), model.RECEIPT)
+                    if receipt.at >= since:
+                        yield read_json(self.path(incident_id) / f"{stem}.json", model.NOTICE), receipt
 
     def owing(self) -> set[str]:
         """Name the channels that have no receipt for a notice they were to send, whether configured or not."""
@@ -232,13 +251,17 @@ class Store:
         write_json(directory / INCIDENT_FILE, incident)
         sync_directory(directory)
 
-    def reserve_receipt(self, pending: Pending, channel: str) -> None:
+    def reserve_receipt(self, pending: Pending, channel: str, *, in_digest: bool = False) -> None:
         """Make sure of the room for a receipt, before anybody is told what could not be receipted."""
-        reserve(self._receipt_path(pending.incident_id, pending.file, channel), RECEIPT_BYTES)
+        path = self._receipt_path(pending.incident_id, pending.file, channel)
+        reserve(path.with_suffix(f".{DIGEST_ROOM}") if in_digest else path, RECEIPT_BYTES)
 
     def write_receipt(self, pending: Pending, receipt: Receipt) -> None:
         """Write the proof that a channel is done with a notice."""
-        fill(self._receipt_path(pending.incident_id, pending.file, receipt.channel), encode_json(receipt))
+        path = self._receipt_path(pending.incident_id, pending.file, receipt.channel)
+        in_digest = path.with_suffix(f".{DIGEST_ROOM}")
+        room = in_digest if in_digest.with_name(f".{in_digest.name}.new").exists() else path
+        fill(path, encode_json(receipt), room)
         sync_directory(self.path(pending.incident_id))
 
     def save_cursor(self, resume: Resume) -> None:
@@ -309,6 +332,17 @@ class Store:
             return {entry.name for entry in os.scandir(self.path(incident_id))}
         except FileNotFoundError:
             return set()  # Pruned by the main thread since it was listed.
+
+    def _outcomes(self, incident_id: str, channel: str, stems: Iterable[str]) -> tuple[Outcome, ...]:
+        """Read what became of notices; one without a receipt has no outcome yet, one with a broken receipt is done."""
+        found: list[Outcome] = []
+        for stem in stems:
+            path = self._receipt_path(incident_id, stem, channel)
+            try:
+                found.append(read_json(path, model.RECEIPT).outcome)
+            except StoreError:
+                found += ["delivered"] if path.exists() else []
+        return tuple(found)
 
     def _receipt_path(self, incident_id: str, stem: str, channel: str) -> Path:
         return self.path(incident_id) / f"{stem}.{channel}.json"

@@ -137,8 +137,21 @@ def test_list_json_is_one_list(run: Run, keep: Keep, tell: Tell, store: Store) -
     assert entry["id"] == incident_id
     assert entry["events"] == {"too_many_orphans": 12}
     assert entry["suppressed_at_least"] == 240
-    assert entry["notices"] == {"delivered": 1, "pending": 1, "gave_up": 0}
+    assert entry["notices"] == {"pending": 1, "delivered": 1, "gave_up": 0, "digested": 0, "skipped": 0}
     assert entry["path"] == str(store.path(incident_id))
+
+
+def test_what_was_told_in_a_digest_or_not_sent_is_shown_as_that(run: Run, keep: Keep, tell: Tell) -> None:
+    incident_id = keep()
+    tell(incident_id, "ops", "digested", "msg_digest_07: HTTP 200")
+    tell(incident_id, "pager", "skipped", "the channel was not told that the incident opened")
+
+    page = run("show", incident_id).stdout
+
+    assert "ops: told in a digest" in page
+    assert "msg_digest_07: HTTP 200" in page
+    assert "pager: not sent" in page
+    assert "0/2, 1 digested, 1 not sent" in run("list").stdout
 
 
 def test_list_names_what_cannot_be_read_and_shows_the_rest(run: Run, keep: Keep, store: Store) -> None:

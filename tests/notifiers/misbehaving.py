@@ -4,12 +4,24 @@ import contextlib
 import re
 import socket
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from agent.core.delivery import Receipt
-from agent.core.model import Advice, Diagnosis, Event, Incident, Mechanism, Notice, NoticeType, Peak, Sysctl
+from agent.core.model import (
+    Advice,
+    Diagnosis,
+    Digest,
+    DigestNotice,
+    Event,
+    Incident,
+    Mechanism,
+    Notice,
+    NoticeType,
+    Peak,
+    Sysctl,
+)
 from agent.store import Pending
 
 Handler = Callable[[socket.socket], None]
@@ -73,7 +85,23 @@ def make_incident(**changes: Any) -> Incident:
     return Incident(**(fields | changes))
 
 
+def make_digest_notice(count: int = 37, host: str = "web1") -> DigestNotice:
+    ids = tuple(f"20261122T15{minute:02}39Z-7f3a" for minute in range(count))
+    return DigestNotice(
+        id="msg_digest_0123456789abcdef",
+        type="sockmem.digest",
+        at=OPENED_AT,
+        reason="",
+        channels=("ops",),
+        data=None,
+        host=host,
+        digest=Digest(since=OPENED_AT - timedelta(hours=1), count=count, ids=ids),
+    )
+
+
 def make_notice(kind: NoticeType = "sockmem.incident.opened", **changes: Any) -> Notice:
+    if kind == "sockmem.digest":
+        return make_digest_notice()
     if kind == "sockmem.test":
         data = None
     elif kind == "sockmem.incident.resolved":
@@ -101,7 +129,10 @@ class Tray:
     def pending(self, channel: str, later: Collection[tuple[str, str]]) -> list[Pending]:
         return [pending for pending in self.waiting if (pending.incident_id, pending.file) not in later]
 
-    def reserve_receipt(self, pending: Pending, channel: str) -> None:
+    def receipts_since(self, channel: str, since: datetime) -> Iterator[tuple[Notice, Receipt]]:
+        yield from ()
+
+    def reserve_receipt(self, pending: Pending, channel: str, *, in_digest: bool = False) -> None:
         pass
 
     def write_receipt(self, pending: Pending, receipt: Receipt) -> None:

@@ -61,7 +61,9 @@ class Receiver:
 
 
 class Witness:
-    """A channel that remembers what its attempts ended in."""
+    """A channel that remembers what its attempts ended in; it has no budget, for it is told the same thing for ever."""
+
+    is_state = True
 
     def __init__(self, notifier: Notifier) -> None:
         self.name = notifier.name

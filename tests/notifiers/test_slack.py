@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from misbehaving import OPENED_AT, make_incident, make_notice
+from misbehaving import OPENED_AT, make_digest_notice, make_incident, make_notice
 from msgspec.structs import replace
 from pytest_httpserver import HTTPServer
 from slack_sdk.models.blocks import Block
@@ -20,6 +20,7 @@ TYPES: list[NoticeType] = [
     "sockmem.incident.opened",
     "sockmem.incident.updated",
     "sockmem.incident.resolved",
+    "sockmem.digest",
     "sockmem.test",
 ]
 HOSTILE = "<!channel> <@U1> <https://evil.example|x> & ``` ` @here \x1b[2J\x07\u202e\u2066\x85 #general"
@@ -81,6 +82,25 @@ def test_an_opened_incident_says_all_that_is_needed_at_night() -> None:
         "said by the kernel",
     ):
         assert part in said
+
+
+def test_a_digest_says_how_many_since_when_which_and_how_to_list_them() -> None:
+    sent = message(make_notice("sockmem.digest"))
+    judge(sent)
+
+    assert "🟣 web1: 37 more incidents since 14:05 UTC" == sent["text"]
+    for part in (
+        "at most 6 messages an hour for incidents that only a text log claims",
+        "20 messages an hour for incidents that the kernel or the gauges prove",
+        "20261122T150039Z-7f3a, 20261122T150139Z-7f3a",
+        "20261122T152939Z-7f3a and 7 more",
+        "`sockmem-agent incidents list --since 2026-11-22T15:00:39Z`",
+    ):
+        assert part in all_text(sent), part
+
+
+def test_a_digest_of_thousands_is_within_slacks_limits() -> None:
+    judge(message(make_digest_notice(10_000, host="<!channel>" * 20)))
 
 
 LOOK = Advice(action="See who holds them", why="", risk="None, it only reads.", commands=("ss -tan",))

@@ -21,6 +21,16 @@ def test_a_notice_is_one_readable_block(capsys: pytest.CaptureFixture[str]) -> N
     assert "20261122T150539Z-7f3a" in printed
 
 
+def test_a_digest_is_one_short_block(capsys: pytest.CaptureFixture[str]) -> None:
+    StdoutNotifier("out").notify(make_notice("sockmem.digest"))
+
+    lines = capsys.readouterr().out.splitlines()
+    assert "web1: 37 more incidents since 14:05 UTC" == lines[0]
+    assert "list them: sockmem-agent incidents list --since 2026-11-22T15:00:39Z" == lines[-2]
+    assert "and 27 more" in "".join(lines)
+    assert max(map(len, lines)) <= 100
+
+
 def test_a_pipe_that_nobody_reads_is_worth_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     os.close(reading)

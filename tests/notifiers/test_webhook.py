@@ -67,6 +67,16 @@ def test_data_is_the_content_of_incident_json() -> None:
     assert "event" == body["data"]["class"]
 
 
+def test_a_digest_has_since_count_and_ids() -> None:
+    body = json.loads(encode(make_notice("sockmem.digest")))
+
+    assert {"type": "sockmem.digest", "timestamp": "2026-11-22T15:05:39Z"} == {
+        key: body[key] for key in body if key != "data"
+    }
+    assert {"since", "count", "ids"} == set(body["data"])
+    assert ("2026-11-22T14:05:39Z", 37, 37) == (body["data"]["since"], body["data"]["count"], len(body["data"]["ids"]))
+
+
 def test_a_test_is_marked_as_one() -> None:
     body = json.loads(encode(make_notice("sockmem.test")))
 

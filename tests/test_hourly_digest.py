@@ -1,0 +1,413 @@
+"""The budget of an hour, as people see it: real incidents on disk, and a receiver in memory."""
+
+import errno
+import logging
+import os
+from collections import Counter
+from datetime import datetime, timedelta, timezone
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.core.delivery import Delivered, Delivery, Rejected, Retry
+from agent.core.model import DigestNotice, Notice, Provenance
+from agent.core.settings import StoreSettings
+from agent.courier import Courier, absent
+from agent.recorder import Recorder
+from agent.store import OWED_AT_MOST, Store
+
+TEN_MINUTES = timedelta(minutes=10)
+
+
+class Receiver:
+    """Takes everything, unless told otherwise, and remembers when it was taken."""
+
+    name = "ops"
+
+    def __init__(self, clock: Any, *, is_state: bool = False) -> None:
+        self.is_state = is_state
+        self.took: list[tuple[datetime, Notice]] = []
+        self.posts = 0
+        self.answer: Delivery = Delivered()
+        self._clock = clock
+
+    def notify(self, notice: Notice) -> Delivery:
+        self.posts += 1
+        if isinstance(self.answer, Delivered):
+            self.took.append((self._clock(), notice))
+        return self.answer
+
+    def types(self, after: int = 0) -> Counter[str]:
+        return Counter(notice.type.rpartition(".")[2] for _, notice in self.took[after:])
+
+    def digests(self) -> list[DigestNotice]:
+        return [notice for _, notice in self.took if isinstance(notice, DigestNotice)]
+
+
+class Host:
+    """A recorder, its store and a courier on one clock."""
+
+    def __init__(self, folder: Path, proc_root: Path, clock: Any, make_decided: Any) -> None:
+        self.clock, self.make_decided = clock, make_decided
+        self.store = Store(folder / "state", StoreSettings(min_free_bytes=0))
+        self.store.open_for_writing()
+        self.receiver = Receiver(clock)
+        self.recorder = Recorder(
+            self.store, quiet_seconds=300, channels=("ops",), now=clock, told=lambda _: None, proc_root=proc_root
+        )
+        self.offset = 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin with a courier that remembers nothing."""
+        self.boot = datetime(2026, 1, 1, tzinfo=timezone.utc)
+        self.courier = Courier(
+            self.receiver,
+            self.store,
+            give_up_after=86_400,
+            monotonic=self.second,
+            now=self.clock,
+            random=lambda: 1.0,
+            log=logging.getLogger("test-budget"),
+        )
+
+    def second(self) -> float:
+        return (self.clock.time - self.boot).total_seconds()
+
+    def read(self, count: int, provenance: Provenance = "claimed", days_ago: float = 30) -> None:
+        """Read lines that stand ten minutes apart in a log, as one batch."""
+        begin = self.clock.time - timedelta(days=days_ago)
+        lines = []
+        for number in range(count):
+            self.offset += 100
+            at = begin + number * TEN_MINUTES
+            lines.append(self.make_decided(at=at, offset=self.offset, provenance=provenance))
+        self.recorder.handle(lines, self.recorder.look())
+        self.clock.advance(300)
+        self.recorder.tick()  # The last one ends, too.
+
+    def run(self, seconds: float) -> None:
+        """Turn the courier as its thread would, for so long of the fake clock."""
+        end = self.clock.time + timedelta(seconds=seconds)
+        while True:
+            delay = self.courier.step()
+            if self.clock.time + timedelta(seconds=delay) >= end:
+                self.clock.time = end
+                return
+            self.clock.advance(delay)
+
+    def outcomes(self) -> Counter[str]:
+        return Counter(
+            receipts["ops"].outcome if "ops" in receipts else "pending"
+            for incident_id in self.store.ids()
+            for _, _, receipts in self.store.notices(incident_id)
+        )
+
+
+@pytest.fixture
+def host(tmp_path: Path, proc_root: Path, clock: Any, make_decided: Any) -> Host:
+    return Host(tmp_path, proc_root, clock, make_decided)
+
+
+def most_within_an_hour(took: list[tuple[datetime, Notice]], provenance: Provenance) -> int:
+    times = [
+        at
+        for at, notice in took
+        if notice.data and notice.data.provenance == provenance and not notice.type.endswith("resolved")
+    ]
+    return max((sum(at <= other < at + timedelta(hours=1) for other in times) for at in times), default=0)
+
+
+@pytest.fixture
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flush nothing: what thousands of incidents need of a real disk is no matter here."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.mark.usefixtures("quick_disk")
+def test_2000_old_lines_are_six_messages_their_ends_and_one_digest(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.read(2000)
+    opened: list[int] = [0]
+    plain_open, plain_step = os.open, host.courier.step
+
+    def count(*args: Any, **kwargs: Any) -> int:
+        opened[-1] += 1
+        return plain_open(*args, **kwargs)
+
+    def step() -> float:
+        opened.append(0)
+        return plain_step()
+
+    monkeypatch.setattr(os, "open", count)
+    monkeypatch.setattr(host.courier, "step", step)
+    host.run(3 * 3600)
+    monkeypatch.undo()
+
+    assert 2000 == len(host.store.ids())
+    assert {"opened": 6, "resolved": 6, "digest": 1} == host.receiver.types()
+    (digest,) = host.receiver.digests()
+    assert (1994, tuple(host.store.ids()[6:])) == (digest.digest.count, digest.digest.ids)
+    assert {"delivered": 12, "digested": 3988} == host.outcomes()
+    assert (13, 3988) == (host.courier.delivered, host.courier.digested)
+    assert max(opened) <= 4 * OWED_AT_MOST, max(opened)
+
+
+def test_lines_that_keep_coming_are_six_messages_and_one_digest_an_hour(host: Host) -> None:
+    for _ in range(15):
+        host.read(8)
+        host.run(900)
+    host.run(7200)
+    at = [at for at, notice in host.receiver.took if isinstance(notice, DigestNotice)]
+
+    assert 6 == most_within_an_hour(host.receiver.took, "claimed")
+    assert 4 == len(at)
+    assert all(later - earlier >= timedelta(hours=1) for earlier, later in pairwise(at))
+    told = [set(notice.digest.ids) for notice in host.receiver.digests()]
+    assert set(host.store.ids()) == {n.data.id for _, n in host.receiver.took if n.data}.union(*told)
+    assert 120 == len(host.store.ids())
+
+
+def test_forged_lines_never_spend_the_budget_of_the_kernels(host: Host) -> None:
+    host.read(30)
+    host.run(60)
+    host.read(25, "kernel", days_ago=1)
+    host.run(60)
+
+    opened = Counter(
+        notice.data.provenance for _, notice in host.receiver.took if notice.data and notice.type.endswith("opened")
+    )
+    assert {"claimed": 6, "kernel": 20} == opened
+    host.run(2 * 3600)
+    assert [24 + 5] == [notice.digest.count for notice in host.receiver.digests()]
+
+
+def test_a_pile_of_claimed_incidents_delays_no_message_of_the_kernels(host: Host) -> None:
+    host.read(100)
+    host.run(60)
+    host.read(1, "kernel", days_ago=1)
+    host.receiver.took.clear()
+    host.courier.step()
+
+    assert ["kernel"] == [notice.data.provenance for _, notice in host.receiver.took if notice.data]
+
+
+def test_of_what_was_never_tried_the_kernels_is_sent_first(host: Host) -> None:
+    host.read(5)
+    host.read(1, "kernel", days_ago=1)
+    host.courier.step()
+
+    assert ["kernel"] == [notice.data.provenance for _, notice in host.receiver.took if notice.data]
+
+
+def test_the_end_of_what_was_told_is_told_though_nothing_is_left_of_the_budget(host: Host) -> None:
+    host.read(5)
+    host.recorder.handle([host.make_decided(offset=77_000, provenance="claimed")], host.recorder.look())
+    host.run(60)
+    assert {"opened": 6, "resolved": 5} == host.receiver.types()
+    host.clock.advance(300)
+    host.recorder.tick()
+    host.run(60)
+
+    assert {"opened": 6, "resolved": 6} == host.receiver.types()
+
+
+def test_a_restart_knows_what_the_hour_has_seen(host: Host) -> None:
+    host.read(30)
+    start = host.clock.time
+    for _ in range(9):
+        host.restart()
+        host.run(1200)
+
+    assert {"opened": 6, "resolved": 6, "digest": 1} == host.receiver.types()
+    (at,) = [at for at, notice in host.receiver.took if isinstance(notice, DigestNotice)]
+    assert 3600 - 300 <= (at - start).total_seconds() <= 3600 + 60
+
+
+def test_a_restart_sends_no_second_digest_in_an_hour(host: Host) -> None:
+    host.read(10)
+    host.run(3600)
+    host.read(10)
+    host.run(600)
+    before = len(host.receiver.digests())
+    host.read(10)
+    host.restart()
+    host.run(2400)
+    assert [1, 1] == [before, len(host.receiver.digests())]
+    host.run(1200)
+
+    assert 2 == len(host.receiver.digests())
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_a_crash_after_the_digest_repeats_that_one_at_most(host: Host, steps: int) -> None:
+    host.read(70)
+    while not host.receiver.digests():
+        host.clock.advance(host.courier.step())
+    for _ in range(steps):
+        host.courier.step()  # Writes 64 of the 128 receipts.
+    host.restart()
+    host.run(7200)
+
+    first, *others = host.receiver.digests()
+    assert [[first.id], [], []][steps] == [other.id for other in others if other.digest == first.digest]
+    assert [1, 1, 0][steps] == len(others)
+    assert {"opened": 6, "resolved": 6, "digest": 1 + len(others)} == host.receiver.types()
+    assert {"delivered": 12, "digested": 128} == host.outcomes()
+    assert [] == [*(host.store.directory / "incidents").rglob(".*.new")]
+
+
+def test_a_digest_stays_the_same_however_often_it_is_tried(host: Host) -> None:
+    host.read(10)
+    host.run(3000)
+    host.receiver.answer = Retry(why="HTTP 503")
+    tried: list[Notice] = []
+    plain = host.receiver.notify
+    host.receiver.notify = lambda notice: (tried.append(notice), plain(notice))[1]  # type: ignore[method-assign]
+    host.run(1000)
+    host.read(10)
+    host.run(1000)
+    host.receiver.answer = Delivered()
+    host.run(400)
+    digests = [notice for notice in tried if isinstance(notice, DigestNotice)]
+
+    assert len(digests) > 5
+    assert [digests[0]] * len(digests) == digests
+    assert {"digest": 1} == Counter(n.type.rpartition(".")[2] for _, n in host.receiver.took if n.data is None)
+    assert 4 == digests[0].digest.count
+
+
+def test_a_refused_digest_holds_up_nothing_and_is_given_up_in_the_end(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    host.read(10)
+    plain = host.receiver.notify
+
+    def notify(notice: Notice) -> Delivery:
+        return Rejected(why="HTTP 400") if isinstance(notice, DigestNotice) else plain(notice)
+
+    host.receiver.notify = notify  # type: ignore[method-assign]
+    host.run(3 * 3600)
+    host.read(1, "kernel", days_ago=1)
+    host.run(3600)
+    assert {"opened": 7, "resolved": 7} == host.receiver.types()
+    assert 8 == host.outcomes()["pending"]
+    host.run(86_400)
+
+    assert {"delivered": 14, "gave_up": 8} == host.outcomes()
+    assert 1 == caplog.text.count("gave up sockmem.digest of 8 notices: HTTP 400")
+
+
+def open_until_after_the_digest(host: Host) -> None:
+    """Have an incident told in the digest alone, and still open."""
+    host.read(6)
+    host.recorder.quiet = timedelta(hours=5)
+    host.recorder.handle([host.make_decided(offset=77_000, provenance="claimed")], host.recorder.look())
+    host.run(4000)
+    assert [1] == [notice.digest.count for notice in host.receiver.digests()]
+    host.receiver.took.clear()
+
+
+def test_what_was_not_told_is_not_told_how_it_went_on(host: Host) -> None:
+    open_until_after_the_digest(host)
+    host.recorder.handle([host.make_decided(offset=78_000, provenance="claimed", count=500)], host.recorder.look())
+    host.recorder.tick()
+    host.run(60)
+    host.clock.advance(5 * 3600)
+    host.recorder.tick()
+    host.run(60)
+
+    assert [] == host.receiver.took
+    assert {"delivered": 12, "digested": 1, "skipped": 2} == host.outcomes()
+    last = host.store.notices(host.store.resolve("last"))[-1][2]["ops"]
+    assert ("skipped", 0, "the channel was not told that the incident opened") == (
+        last.outcome,
+        last.attempts,
+        last.detail,
+    )
+
+
+def test_what_the_kernel_confirms_is_told_as_opened_though_a_forged_line_opened_it(host: Host) -> None:
+    open_until_after_the_digest(host)
+    host.recorder.handle([host.make_decided(offset=78_000)], host.recorder.look())
+    host.recorder.tick()
+    host.run(60)
+    host.clock.advance(5 * 3600)
+    host.recorder.tick()
+    host.run(60)
+
+    assert ["opened", "resolved"] == [notice.type.rpartition(".")[2] for _, notice in host.receiver.took]
+    assert "the kernel itself has logged it" == host.receiver.took[0][1].reason
+
+
+def test_what_the_kernel_confirms_is_told_at_once_though_its_opening_is_held_back(host: Host) -> None:
+    host.read(6)
+    host.recorder.quiet = timedelta(hours=5)
+    host.recorder.handle([host.make_decided(offset=77_000, provenance="claimed")], host.recorder.look())
+    host.run(60)
+    host.receiver.took.clear()
+    host.recorder.handle([host.make_decided(offset=78_000)], host.recorder.look())
+    host.recorder.tick()
+    host.courier.step()
+
+    assert ["opened"] == [notice.type.rpartition(".")[2] for _, notice in host.receiver.took]
+
+
+def test_a_channel_of_state_is_told_everything(host: Host) -> None:
+    host.receiver.is_state = True
+    host.read(30)
+    host.run(3600)
+
+    assert {"opened": 30, "resolved": 30} == host.receiver.types()
+
+
+def test_a_channel_that_is_gone_gives_up_what_it_held_back(host: Host) -> None:
+    host.read(10)
+    host.run(60)
+    assert {"ops"} == host.store.owing()
+    courier = absent("ops", host.store)
+    while host.store.pending("ops"):
+        courier.step()
+
+    assert {"delivered": 12, "gave_up": 8} == host.outcomes()
+
+
+def test_without_room_for_its_receipts_no_digest_is_sent(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.read(10)
+    host.run(60)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host.store, "reserve_receipt", full)
+        host.run(7200)
+        assert [] == host.receiver.digests()
+        assert "No space left on device" in (host.courier.status() or "")
+    host.run(600)
+
+    assert 1 == len(host.receiver.digests())
+    assert {"delivered": 12, "digested": 8} == host.outcomes()
+    assert host.courier.status() is None
+
+
+def test_a_clock_that_is_set_forward_sends_no_digest_early(host: Host) -> None:
+    host.read(10)
+    host.run(600)
+    host.boot += timedelta(days=3650)
+    host.clock.advance(3650 * 86_400)
+    host.run(2700)
+    assert [] == host.receiver.digests()
+    host.run(600)
+
+    assert 1 == len(host.receiver.digests())
+
+
+def test_that_messages_are_held_back_is_logged_once_for_each_digest(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    host.read(30)
+    host.run(600)
+
+    assert 1 == caplog.text.count("a digest follows")
