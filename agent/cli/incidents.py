@@ -71,7 +71,7 @@ def list_(
         wanted = [incident for incident in found if _is_wanted(incident, since, only_open=only_open)][-(limit or 0) :]
         told = [deliveries(store, incident.id) for incident in wanted]
     if not wanted and not as_json:
-        click.echo(_none(store, since, only_open=only_open))
+        click.echo(_none(store, since, only_open=only_open, unread=bool(broken)))
     elif by_kind:
         kinds = count_kinds(wanted)
         print_json(kinds) if as_json else print_kinds(kinds)
@@ -239,9 +239,10 @@ def _end_with(store: Store, broken: list[tuple[str, str]]) -> None:
         sys.exit(EX_NOINPUT)
 
 
-def _none(store: Store, since: datetime | None, *, only_open: bool) -> str:
+def _none(store: Store, since: datetime | None, *, only_open: bool, unread: bool) -> str:
+    kind = ("readable " if unread else "") + ("open " if only_open else "")
+    from_then_on = f" since {stamp(since)}" if since else ""
     missing = "" if store.directory.is_dir() else ", which is not there"
-    kind, from_then_on = "open " if only_open else "", f" since {stamp(since)}" if since else ""
     return f"no {kind}incidents{from_then_on} in {store.directory}{missing}"
 
 

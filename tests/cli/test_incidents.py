@@ -166,6 +166,12 @@ def test_list_names_what_cannot_be_read_and_shows_the_rest(run: Run, keep: Keep,
     assert f"incident {bad}: " in result.stderr
 
 
+def test_an_incident_that_cannot_be_read_is_not_denied(run: Run, keep: Keep, store: Store) -> None:
+    (store.path(keep()) / "incident.json").write_text("{")
+
+    assert f"no readable incidents in {store.directory}\n" == run("list").stdout
+
+
 def test_what_was_interrupted_is_named_and_no_failure(run: Run, keep: Keep, store: Store) -> None:
     keep()
     (store.path(keep(60)) / "incident.json").unlink()
