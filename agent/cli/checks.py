@@ -9,7 +9,6 @@ import shutil
 import socket
 import struct
 import sys
-import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
@@ -17,14 +16,18 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from agent.cli.faults import directory_fault, kind_of, me, read_fault, way_fault
 from agent.cli.recorded import journal_drops_info, syslog_writes
+from agent.cli.unit import Unit
 from agent.config import mask_url
 from agent.core.settings import ChannelSettings, SourceSettings, StoreSettings
 from agent.core.words import bytes_text
-from agent.sources.choose import has_bindings, is_readable, runs_systemd
+from agent.sources.choose import has_bindings, runs_systemd
+from agent.store import owner, unusable
 
 Status = Literal["ok", "warn", "fail"]
-USER = "sockmem-agent"
+BELOW = "add the lines below to the unit"
+CONTENTS = {"cursor.json": "file", "lock": "file", "incidents": "directory", "history": "directory"}
 FIRST_YEAR = 2024
 NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY, REQUEST_DUMP = 4, 20, 0x301
 NLMSG_ERROR = 2
@@ -52,9 +55,15 @@ class Timex(ctypes.Structure):
     )
 
 
-def check_source(configured: SourceSettings, chosen: SourceSettings, root: Path = Path("/")) -> Check:
-    """Check that the source can be read; ``chosen`` has ``auto`` resolved."""
+def check_source(
+    configured: SourceSettings, chosen: SourceSettings, root: Path = Path("/"), service: Unit | None = None
+) -> Check:
+    """Check that the source can be read, and is not hidden by the unit; ``chosen`` has ``auto`` resolved."""
     how = " (chosen by auto)" if configured.kind == "auto" else ""
+    paths = {"file": chosen.paths, "journal": (chosen.directory,), "kmsg": ("/dev/kmsg",)}[chosen.kind]
+    for key, lines in service.hiding(paths).items() if service else ():
+        detail = f"the service does not see {', '.join(filter(None, paths))} ({key}=)"
+        return Check("source", "fail", detail, BELOW, drop_in=lines)
     if chosen.kind == "file":
         return _check_files(chosen.paths, how)
     if chosen.kind == "journal":
@@ -78,13 +87,12 @@ def check_bindings(configured: SourceSettings) -> list[Check]:
 
 
 def _check_files(paths: tuple[str, ...], how: str) -> Check:
-    missing = [path for path in paths if not is_readable(path)]
-    if not missing:
+    faults = [fault for path in paths if (fault := read_fault(Path(path)))]
+    if not faults:
         return Check("source", "ok", f"{', '.join(paths)}{how} can be read")
-    closed = [path for path in missing if Path(path).exists()]
-    detail = "; ".join(f"{path} {'cannot be read' if path in closed else 'is not there'}" for path in missing)
-    mend = f"add the user {USER} to the group of {closed[0]}" if closed else "name the right logs in [source] paths"
-    return Check("source", "fail" if len(missing) == len(paths) else "warn", detail, mend)
+    mend = next((fault.fix for fault in faults if fault.fix), "name the right logs in [source] paths")
+    status: Status = "fail" if len(faults) == len(paths) else "warn"
+    return Check("source", status, "; ".join(fault.what for fault in faults), mend)
 
 
 def _check_journal(directory: str, how: str, root: Path) -> Check:
@@ -95,8 +103,8 @@ def _check_journal(directory: str, how: str, root: Path) -> Check:
     if readable:
         return Check("source", "ok", f"{where}{how} can be read, {len(readable)} of {len(files)} files")
     if files:
-        mend = f"add the user {USER} to the group systemd-journal"
-        return Check("source", "fail", f"{where}{how}: none of its {len(files)} files can be read", mend)
+        mend = f"usermod -aG systemd-journal {me()}"
+        return Check("source", "fail", f"{where}{how}: {me()} may read none of its {len(files)} files", mend)
     mend = "set [source] kind to file or kmsg, or see systemctl status systemd-journald"
     return Check("source", "fail", f"{where}{how}: no journal files in {' or '.join(map(str, places))}", mend)
 
@@ -134,23 +142,68 @@ def _check_journald(name: str, directory: str, root: Path) -> Check:
     return Check(name, "fail", f"journald does not store the kernel's info lines: {setting}", mend)
 
 
-def check_state(directory: Path, settings: StoreSettings) -> Check:
-    """Check that the state directory, or what it will be made in, takes files and has room; nothing is left behind."""
+def check_state(directory: Path, settings: StoreSettings, service: Unit | None = None) -> Check:
+    """Check that all in the state directory can be used, that it takes a file and has room; nothing is left behind."""
     name = "state directory"
-    home = next(path for path in (directory, *directory.parents) if path.exists())
-    try:
-        with tempfile.TemporaryFile(dir=home) as file:
-            file.write(b"x")
-            file.flush()
-        free = shutil.disk_usage(home).free
-    except OSError as error:
-        mend = f"chown {USER} {home}, or set [store] directory" if home == directory else f"make it, owned by {USER}"
-        return Check(name, "fail", f"{directory} cannot be written to ({home}: {error.strerror})", mend)
+    fault = way_fault(directory)
+    is_absent = fault is not None and not os.path.lexists(directory) and not fault.fix
+    home = next(path for path in (directory, *directory.parents) if path.exists()) if is_absent else directory
+    is_systemds = service is not None and directory == service.state_directory()
+    if is_absent and is_systemds:
+        return Check(name, "ok", f"{directory} will be made by systemd")
+    if is_absent and not os.access(home, os.W_OK | os.X_OK):
+        mend = f"install -d -m 0750 -o {me()} {directory}"
+        return Check(name, "fail", f"{directory} is not there, and {me()} may not make it in {home}", mend)
+    fault = (None if is_absent else fault) or directory_fault(home)
+    if fault:
+        return Check(name, "fail", *fault)
+    if service and not is_systemds and not service.lets_write(directory):
+        return _closed(name, directory)
+    return _check_contents(name, directory, home, settings)
+
+
+def _check_contents(name: str, directory: Path, home: Path, settings: StoreSettings) -> Check:
+    paths = list(unusable(directory)) if home == directory else []
+    if paths:
+        others, verb = (f" and {len(paths) - 1} more", "belong") if len(paths) > 1 else ("", "belongs")
+        if owner(paths[0]) == me():
+            detail = f"{paths[0]}{others}: the mode keeps out the owner, {me()}"
+            return Check(name, "fail", detail, f"chmod -R u+rwX {directory}")
+        detail = f"{paths[0]}{others} {verb} to {owner(paths[0])}, not to {me()}"
+        return Check(name, "fail", detail, f"chown -hR {me()}: {directory}")
+    for path, kind in ((directory / inside, kind) for inside, kind in CONTENTS.items()):
+        if os.path.lexists(path) and kind_of(path, follow=False) != kind:
+            detail = f"{path} is a {kind_of(path, follow=False)}, not a {kind}: the service will set it aside"
+            return Check(name, "warn", detail, f"mv {path} {path}.old")
+    free = shutil.disk_usage(home).free
     if free < settings.min_free_bytes:
-        detail = f"{directory}: {bytes_text(free)} free, fewer than min_free_bytes: old incidents would be removed"
+        detail = f"{directory}: {bytes_text(free)} free, min_free_bytes is more: old incidents will be removed"
         return Check(name, "warn", detail, "make room on that file system, or lower [store] min_free_bytes")
     later = "" if home == directory else ", will be made"
     return Check(name, "ok", f"{directory} can be written to{later}, {bytes_text(free)} free")
+
+
+def check_textfile(path: Path, service: Unit | None = None) -> Check:
+    """Check that the file of the metrics can be written aside and renamed, and that the unit lets the service do so."""
+    name = "metrics file"
+    folder = path.parent
+    fault = way_fault(folder)
+    if fault is None and folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
+        # It is another program's directory: no reason to take it away.
+        detail = f"{me()} may not write into {folder}, which belongs to {owner(folder)}"
+        return Check(name, "fail", detail, f"setfacl -m u:{me()}:rwx {folder}")
+    fault = fault or directory_fault(folder)
+    if fault:
+        return Check(name, "fail", fault.what, fault.fix or f"install -d -o {me()} {folder}, or name another")
+    if service and not service.lets_write(folder):
+        return _closed(name, folder)
+    return Check(name, "ok", f"{path} can be written")
+
+
+def _closed(name: str, directory: Path) -> Check:
+    lines = ("[Service]", f"ReadWritePaths={directory}")
+    detail = f"{directory} is read-only for the service (ProtectSystem=strict)"
+    return Check(name, "fail", detail, BELOW, drop_in=lines)
 
 
 def check_proc(proc_root: Path = Path("/proc")) -> Check:
@@ -202,10 +255,10 @@ def check_clock(now: datetime | None = None) -> Check:
     now = now or datetime.now(timezone.utc)
     mend = "timedatectl set-ntp true, or install chrony"
     if now.year < FIRST_YEAR:
-        return Check("clock", "fail", f"it is not {now.year}: incidents would sort wrongly", mend)
+        return Check("clock", "fail", f"the clock says {now.year}; incidents would be misdated", mend)
     timex = Timex()
     if ctypes.CDLL(None).adjtimex(ctypes.byref(timex)) >= 0 and timex.status & STA_UNSYNC:
-        return Check("clock", "warn", f"{now:%Y-%m-%d %H:%M:%S} UTC, not synchronised says the kernel", mend)
+        return Check("clock", "warn", f"{now:%Y-%m-%d %H:%M:%S} UTC, not synchronized according to the kernel", mend)
     return Check("clock", "ok", f"{now:%Y-%m-%d %H:%M:%S} UTC")
 
 

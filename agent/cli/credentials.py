@@ -45,27 +45,51 @@ class Credential(NamedTuple):
     encrypted: bool = False
 
 
-def load_as_service(path: Path | None) -> Settings:
-    """Load a configuration with the credentials of the service's next start; ConfigError with all mistakes.
+class NextStart:
+    """What the service will find when it is started next; its credentials are read once, with the caller's rights."""
 
-    A mistake may continue on further lines, with what to add to the unit.
-    """
-    service = read_unit()
-    if "CREDENTIALS_DIRECTORY" in os.environ or service is None:
-        return load(path, os.environ)
-    found = {each.name: each for each in _credentials(service)}
-    directory = _provide(found)
-    errors: list[str] = []
-    try:
-        settings = load(path, {**os.environ, "CREDENTIALS_DIRECTORY": directory})
-    except ConfigError as error:
-        errors = [_explain(line, directory, found, service) for line in error.errors]
-    # systemd starts no service without all its credentials, whether the configuration names them or not.
-    gone = [each for each in found.values() if not each.content and _is_gone(each.path)]
-    errors += [_missing(each) for each in gone if not any(each.place in line for line in errors)]
-    if errors:
-        raise ConfigError(errors)
-    return settings
+    def __init__(self) -> None:
+        self.service = read_unit()
+        self._found: dict[str, Credential] = {}
+        self._directory = os.environ.get("CREDENTIALS_DIRECTORY")
+        if self.service and not self._directory:
+            self._found = {each.name: each for each in _credentials(self.service)}
+            self._directory = _provide(self._found)
+
+    def load(self, path: Path | None) -> Settings:
+        """Load a configuration; ConfigError with all mistakes, which may go on behind a line's end with what to add."""
+        environ = {**os.environ, "CREDENTIALS_DIRECTORY": self._directory} if self._directory else os.environ
+        errors: list[str] = []
+        try:
+            settings = load(path, environ)
+        except ConfigError as error:
+            errors = [self._explain(line) for line in error.errors]
+        # systemd starts no service without all its credentials, whether the configuration names them or not.
+        gone = [each for each in self._found.values() if each.content is None and _is_gone(each.path)]
+        errors += [_missing(each) for each in gone if not any(each.place in line for line in errors)]
+        if errors:
+            raise ConfigError(errors)
+        return settings
+
+    def _explain(self, line: str) -> str:
+        """Name the file that a credential comes from, or what to add to the unit for one that it does not have."""
+        named = re.search(rf"{re.escape(self._directory or '')}/([^'\"`\s]+)", line)
+        if named is None or not self.service or self._directory == os.environ.get("CREDENTIALS_DIRECTORY"):
+            return line
+        name, head = named[1], line[: named.start()].rstrip("'\"`").rstrip(": ")
+        credential = self._found.get(name)
+        if credential is None:
+            where = ", ".join(dict.fromkeys(str(setting.file) for setting in self.service.settings))
+            lines = drop_in(f"LoadCredential={name}:/etc/sockmem-agent/{name}")
+            return f"{head}: the unit passes no credential {name} ({where}); {lines}"
+        if credential.encrypted:
+            return f"{head}: {credential.place} cannot be decrypted; run this as root on the host that encrypted it"
+        return f"{line.replace(named[0], str(credential.path))} ({credential.place})"
+
+
+def load_as_service(path: Path | None) -> Settings:
+    """Load a configuration as the next start of the service will find it."""
+    return NextStart().load(path)
 
 
 def _credentials(service: Unit) -> Iterator[Credential]:
@@ -164,19 +188,3 @@ def _is_gone(path: Path) -> bool:
 
 def _missing(credential: Credential) -> str:
     return f"{credential.place}: {credential.path} is not there, and systemd will not start the service without it"
-
-
-def _explain(line: str, directory: str, found: dict[str, Credential], service: Unit) -> str:
-    """Name the file that a credential comes from, or what to add to the unit for one that it does not have."""
-    named = re.search(rf"{re.escape(directory)}/([^'\"`\s]+)", line)
-    if named is None:
-        return line
-    name, head = named[1], line[: named.start()].rstrip("'\"`").rstrip(": ")
-    credential = found.get(name)
-    if credential is None:
-        where = ", ".join(dict.fromkeys(str(setting.file) for setting in service.settings))
-        lines = drop_in(f"LoadCredential={name}:/etc/sockmem-agent/{name}")
-        return f"{head}: the unit passes no credential {name} ({where}); {lines}"
-    if credential.encrypted:
-        return f"{head}: {credential.place} cannot be decrypted; run this as root on the host that encrypted it"
-    return f"{line.replace(named[0], str(credential.path))} ({credential.place})"

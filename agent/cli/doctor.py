@@ -1,15 +1,17 @@
-"""``sockmem-agent doctor``: check what the service will need on this host, one line a check, with the mend."""
+"""``sockmem-agent doctor``: check what the service will need on this host, one line a check, with the fix."""
 
 import os
 import stat
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from textwrap import wrap
 
 import click
 from msgspec.structs import replace
 
 from agent.cli.checks import (
-    USER,
+    BELOW,
     Check,
     check_bindings,
     check_cgroup,
@@ -20,15 +22,20 @@ from agent.cli.checks import (
     check_sock_diag,
     check_source,
     check_state,
+    check_textfile,
 )
 from agent.cli.common import EX_FAILED, config_option, console, json_option, print_json
-from agent.cli.credentials import load_as_service
-from agent.cli.reach import UNIT, Rights, check_reach, read_rights
-from agent.config import DEFAULT_PATH, SYSTEM_STATE, ConfigError, channels, state_directory
+from agent.cli.credentials import NextStart
+from agent.cli.faults import read_fault
+from agent.cli.reach import Rights, check_reach, read_rights
+from agent.cli.service_user import Identity, find_user, look_as
+from agent.cli.unit import UNIT, Unit
+from agent.config import DEFAULT_PATH, ConfigError, channels, state_directory
 from agent.core.settings import Settings, UrlChannel
 from agent.core.words import printable
 from agent.sources.choose import choose
 
+WIDTH = 100
 MEND = "config.example.toml shows every key; then sockmem-agent config check"
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 # The configuration is broken and another line says so: the checks go on with the built-in defaults.
@@ -39,21 +46,34 @@ DEFAULTS = replace(Settings(), store=replace(Settings().store, directory=""))
 @config_option
 @json_option
 def command(config_path: Path | None, *, as_json: bool) -> None:
-    """Check what the service will need on this host: one line a check, ok, warn or fail, with the mend.
+    """Check what the service will need on this host: one line a check, ok, warn or fail, with the fix.
 
-    It sees what the user may see who runs it; the last lines before the clock, on who holds the sockets, are about what
-    the service may see. Exit status: 0 no fail, 1 else.
+    Run by root where the service is installed, it looks at files as the service's user, else as the caller. The last
+    lines before the clock, on who holds the sockets, are about what the service may see. Exit status: 0 no fail, 1
+    else.
     """
-    settings, checks = check_configuration(config_path)
-    chosen, rights = choose(settings.source), read_rights()
-    checks += [
-        check_source(settings.source, chosen),
-        *check_bindings(settings.source),
-        check_log_level(chosen),
-        check_state(state_directory(settings, os.environ, os.geteuid()), settings.store),
-        check_proc(),
-        check_sock_diag(),
-        check_cgroup(),
+    start = NextStart()
+    settings, mistakes = load_or_defaults(start, config_path)
+    identity, user = find_user(start.service)
+    rights, state = read_rights(), where_state_is(settings, start.service)
+
+    def look() -> list[Check]:
+        chosen = choose(settings.source)
+        return [
+            *(mistakes or check_configuration(start, settings, config_path)),
+            user,
+            check_source(settings.source, chosen, service=start.service),
+            *check_bindings(settings.source),
+            check_log_level(chosen),
+            check_state(state, settings.store, start.service),
+            *([check_textfile(Path(textfile), start.service)] if (textfile := settings.metrics.textfile) else []),
+            check_proc(),
+            check_sock_diag(),
+            check_cgroup(),
+        ]
+
+    checks = [
+        *look_as(identity, look),
         *check_reach(rights),
         check_clock(),
         *map(check_channel, channels(settings)),
@@ -62,25 +82,49 @@ def command(config_path: Path | None, *, as_json: bool) -> None:
     if as_json:
         print_json({"ok": good, "checks": checks, "service": service_facts(rights)})
     else:
-        _print(checks, rights)
+        _print(checks, rights, identity)
     sys.exit(0 if good else EX_FAILED)
 
 
-def check_configuration(path: Path | None) -> tuple[Settings, list[Check]]:
-    """Load the configuration: one failed check for every mistake, and a warning for a secret that all can read."""
-    where = path or DEFAULT_PATH
-    name = "configuration"
+def load_or_defaults(start: NextStart, path: Path | None) -> tuple[Settings, list[Check]]:
+    """Load the configuration; where it is broken, one failed check for every mistake, and the defaults."""
     try:
-        settings = load_as_service(path)
+        return start.load(path), []
     except ConfigError as error:
-        return DEFAULTS, [Check(name, "fail", line, MEND) for line in error.errors]
+        return DEFAULTS, [_mistake(line) for line in error.errors]
+
+
+def _mistake(line: str) -> Check:
+    """Tell a mistake, and below it the lines to add to the unit, if these are the fix."""
+    said, *lines = line.splitlines()
+    if not lines:
+        return Check("configuration", "fail", said, MEND)
+    detail = said.rpartition("; ")[0]
+    return Check("configuration", "fail", detail, BELOW, drop_in=tuple(map(str.strip, lines)))
+
+
+def check_configuration(start: NextStart, settings: Settings, path: Path | None) -> list[Check]:
+    """Check that the service, too, can read the configuration and its secrets, and that not everybody can."""
+    name, where = "configuration", path or DEFAULT_PATH
     if path is None and not where.exists():
-        return settings, [Check(name, "ok", f"{where} is not there: the built-in defaults apply")]
+        return [Check(name, "ok", f"{where} is not there: the built-in defaults apply")]
+    fault = read_fault(where) if path is None else None
+    if fault:
+        return [Check(name, "fail", *fault)]
+    _, mistakes = load_or_defaults(start, path) if path is None else (settings, [])
+    if mistakes:
+        return mistakes
     inline = [channel.name for channel in settings.notify if isinstance(channel, UrlChannel) and not channel.url_file]
     if inline and where.stat().st_mode & stat.S_IROTH:
         detail = f"{where}: everybody can read the URL of {', '.join(inline)}, which is a secret"
-        return settings, [Check(name, "warn", detail, f"chmod o-r {where}, or use url_file")]
-    return settings, [Check(name, "ok", str(where))]
+        return [Check(name, "warn", detail, f"chmod o-r {where}, or use url_file")]
+    return [Check(name, "ok", str(where))]
+
+
+def where_state_is(settings: Settings, service: Unit | None) -> Path:
+    """Find the state directory of the service, where root asks and it is installed; else that of the caller."""
+    own = service.state_directory() if service and os.geteuid() == 0 else None
+    return state_directory(settings, {**({"STATE_DIRECTORY": str(own)} if own else {}), **os.environ}, os.geteuid())
 
 
 def service_facts(rights: Rights) -> dict[str, object]:
@@ -92,21 +136,45 @@ def service_facts(rights: Rights) -> dict[str, object]:
     }
 
 
-def _print(checks: list[Check], rights: Rights) -> None:
+def _print(checks: list[Check], rights: Rights, identity: Identity | None) -> None:
     from rich.text import Text  # noqa: PLC0415 - the service must not load it
 
     screen = console()
-    width = max(len(check.name) for check in checks)
-    for check in checks:
-        mend = f"; mend: {check.mend}" if check.mend else ""
-        line = Text(f"{check.status:<4}", style=STYLES[check.status])
-        line.append(f"  {check.name:<{width}}  {printable(check.detail)}{printable(mend)}", style="default")
-        screen.print(line, soft_wrap=True)
-    screen.print(f"What the service may see is that of {rights.source}", style="dim", soft_wrap=True)
-    for check in checks:
-        if check.drop_in:
-            screen.print(f"For {check.name}: systemctl edit {UNIT}, then systemctl restart {UNIT}", style="dim")
-            screen.print("\n".join(f"    {added}" for added in check.drop_in), soft_wrap=True)
+    for first, *below in as_lines(checks):
+        status = first[:4]
+        screen.print(Text(status, style=STYLES[status.strip()]).append(first[4:], style="default"), soft_wrap=True)
+        for line in below:
+            screen.print(line, soft_wrap=True)
+    screen.print(f"Service permissions read from {rights.source}", style="dim", soft_wrap=True)
     if os.geteuid() == 0:
-        again = f"sudo -u {USER} env STATE_DIRECTORY={SYSTEM_STATE} sockmem-agent doctor"
-        screen.print(f"Checked with root's eyes; with the service's own: {again}", style="dim", soft_wrap=True)
+        eyes = f"{identity.name}, the user of the service" if identity else "root"
+        screen.print(f"Files checked as {eyes}", style="dim", soft_wrap=True)
+
+
+def as_lines(checks: list[Check]) -> Iterator[list[str]]:
+    """Lay out each check: one line for what is so and the fix, where both fit; what does not fit stands below it."""
+    margin = 8 + max(len(check.name) for check in checks)
+    for check in checks:
+        head = f"{check.status:<4}  {check.name:<{margin - 8}}  "
+        detail, mend = printable(check.detail), printable(check.mend)
+        whole = f"{head}{detail}; fix: {mend}"
+        if mend and len(whole) <= WIDTH:
+            lines = [whole]
+        else:
+            lines = wrap(detail, WIDTH, initial_indent=head, subsequent_indent=" " * margin, break_on_hyphens=False)
+            lines += _fix(mend)
+        if check.drop_in:
+            lines.append(f"      with systemctl edit {UNIT}, then systemctl restart {UNIT}:")
+        yield [*lines, *(f"          {printable(added)}" for added in check.drop_in)]
+
+
+def _fix(mend: str) -> list[str]:
+    # A path is not broken: it is to be copied.
+    return wrap(
+        mend,
+        WIDTH,
+        initial_indent="      fix: ",
+        subsequent_indent=" " * 11,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

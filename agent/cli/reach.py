@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent.cli.checks import Check
+from agent.cli.unit import UNIT
 from agent.core.census import Census
 from agent.core.holders import place_text
 from agent.core.readings import Gap
@@ -26,7 +27,6 @@ from agent.probe import sockdiag
 from agent.probe.cgroups import CGROUP_ROOT, socket_memory
 from agent.probe.namespaces import find_namespaces
 
-UNIT = "sockmem-agent.service"
 PROPERTIES = ("LoadState", "User", "CapabilityBoundingSet", "AmbientCapabilities", "RestrictNamespaces")
 PATIENCE_SECONDS = 5.0
 # Opening the directory of open files takes the first, reading its links the second (fs/proc/fd.c, ptrace(2)).
@@ -106,16 +106,15 @@ def ask_own_cgroup() -> int | Gap | None:
 def check_socket_cgroups(own: int | Gap | None) -> Check:
     """Check that the kernel tells the cgroup of a socket, which names the unit of an orphan, too."""
     name = "unit of orphans"
-    guess = "orphans are given to who listens on their port, a guess"
+    guess = "orphans get the unit that listens on their port, a guess"
     if isinstance(own, Gap):
         return Check(name, "warn", own.why, "see sock_diag")
     if own is None:
         mend = "a kernel of 5.8 or newer, with CONFIG_SOCK_CGROUP_DATA"
-        return Check(name, "warn", f"this kernel does not tell the cgroup of a socket: {guess}", mend)
+        return Check(name, "warn", f"no cgroup ids: {guess}", mend)
     if own == ROOT_CGROUP:
-        detail = f"sockets made here are the root group's, as on hosts with cgroups of version 1: {guess}"
-        return Check(name, "warn", detail, "boot with systemd.unified_cgroup_hierarchy=1")
-    return Check(name, "ok", "the kernel tells the cgroup of every socket: orphans keep the name of their unit")
+        return Check(name, "warn", f"cgroup v1: {guess}", "boot with systemd.unified_cgroup_hierarchy=1")
+    return Check(name, "ok", "the kernel tells the cgroup of every socket, orphans included")
 
 
 def check_group_memory(root: Path) -> Check:
@@ -134,8 +133,8 @@ def check_processes(rights: Rights) -> Check:
     missing = [each for each in TO_SEE_PROCESSES if each not in rights.capabilities]
     if not missing:
         return Check(name, "ok", "the service sees which process has a socket open")
-    detail = f"the service names units and containers, not their processes, without {' and '.join(missing)}"
-    mend = "add the lines below to name processes beside their units"
+    detail = f"units are named, but not their processes, without {' and '.join(missing)}"
+    mend = "add the lines below to the unit to name processes, too"
     return Check(name, "ok", detail, mend, drop_in=_drop_in(TO_SEE_PROCESSES))
 
 
@@ -153,7 +152,7 @@ def check_namespaces(rights: Rights, spaces: Sequence[Namespace]) -> Check:
     if not missing:
         return Check(name, "ok", f"the service sees into them: {total} ({names})")
     detail = f"{total} are out of the service's sight ({names}) without {', '.join(missing)}"
-    mend = "add the lines below where their owners matter to you: CAP_SYS_ADMIN is close to being root"
+    mend = "add the lines below where their owners matter to you; CAP_SYS_ADMIN is nearly root"
     return Check(name, "warn", detail, mend, drop_in=(*_drop_in(TO_ENTER_NAMESPACES), "RestrictNamespaces=net"))
 
 

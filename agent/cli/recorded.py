@@ -26,7 +26,7 @@ def journal_drops_info(root: Path) -> str | None:
     """Name the setting that keeps journald of the host at ``root`` from storing the kernel's info lines, if any."""
     settings: dict[str, str] = {}
     for path in _journald_files(root):
-        settings |= _journal_section(path.read_text(errors="replace"))
+        settings |= _journal_section(_read(path))
     level = settings.get("maxlevelstore") or "debug"
     if settings.get("storage", "").lower() == "none":
         return "Storage=none"
@@ -39,7 +39,7 @@ def journal_drops_info(root: Path) -> str | None:
 def syslog_writes(root: Path, log: str) -> bool | None:
     """Tell whether rsyslog of the host at ``root`` writes kern.info into ``log``; None where its rules do not say."""
     files = [root / "etc/rsyslog.conf", *sorted((root / "etc/rsyslog.d").glob("*.conf"))]
-    text = "\n".join(path.read_text(errors="replace") for path in files if path.is_file())
+    text = "\n".join(_read(path) for path in files)
     if not text:
         return None
     rules = [match for line in text.splitlines() if (match := _RULE.match(line))]
@@ -64,6 +64,14 @@ def takes_kern_info(selector: str) -> bool:
         elif name == "*" or (_level(name) == INFO if exact else _level(name) >= INFO):
             taken = not excluded
     return taken
+
+
+def _read(path: Path) -> str:
+    """Read a file of settings; one that is not there, or not for this user to read, says nothing."""
+    try:
+        return path.read_text(errors="replace") if path.is_file() else ""
+    except OSError:
+        return ""
 
 
 def _level(name: str) -> int:

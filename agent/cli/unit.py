@@ -7,7 +7,7 @@ systemd.unit(5), "Unit File Load Path", and systemd.syntax(7). A sample, of a dr
     LoadCredential=ops-url:/etc/sockmem-agent/credentials/ops-url
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,21 @@ PLACES = (
     "usr/lib/systemd/system",
     "lib/systemd/system",
 )
+HIDING = {
+    "PrivateTmp": (("/tmp", "/var/tmp"), ("PrivateTmp=no",)),  # noqa: S108 - nothing is made there
+    "ProtectHome": (("/home", "/root", "/run/user"), ("ProtectHome=read-only",)),
+    "PrivateDevices": (
+        ("/dev/kmsg",),
+        (
+            "PrivateDevices=no",
+            "DevicePolicy=closed",
+            "DeviceAllow=/dev/kmsg r",
+            "ProtectKernelLogs=no",
+            "CapabilityBoundingSet=CAP_SYSLOG",
+            "AmbientCapabilities=CAP_SYSLOG",
+        ),
+    ),
+}
 DROP_INS = (f"{UNIT}.d", "sockmem-.service.d", "service.d")
 
 
@@ -58,6 +73,32 @@ class Unit(NamedTuple):
     def words(self, key: str) -> list[str]:
         """List what a key names in all its assignments."""
         return [word for setting in self.all(key) for word in setting.value.split()]
+
+    def is_set(self, key: str) -> bool:
+        """Tell whether a switch is on."""
+        setting = self.last(key)
+        return setting is not None and setting.value.lower() in {"yes", "true", "on", "1", "y", "t"}
+
+    def state_directory(self) -> Path | None:
+        """Name the directory that systemd makes for the service."""
+        return next((Path("/var/lib") / word.partition(":")[0] for word in self.words("StateDirectory")), None)
+
+    def lets_write(self, directory: Path) -> bool:
+        """Tell whether the file system is writable there for the service."""
+        setting = self.last("ProtectSystem")
+        if setting is None or setting.value != "strict":
+            return True
+        own = self.state_directory()
+        writable = [Path(word.lstrip("-+")) for word in self.words("ReadWritePaths")] + ([own] if own else [])
+        return any(directory.is_relative_to(top) for top in writable)
+
+    def hiding(self, paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """Name the keys that hide one of these paths from the service, each with the drop-in that shows it."""
+        return {
+            key: ("[Service]", *lines)
+            for key, (tops, lines) in HIDING.items()
+            if self.is_set(key) and any(Path(path).is_relative_to(top) for path in paths for top in tops)
+        }
 
 
 def read_unit(root: Path | None = None) -> Unit | None:

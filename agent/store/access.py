@@ -32,17 +32,18 @@ def unusable(directory: Path) -> Iterator[Path]:
 def owner(path: Path) -> str:
     """Name the owner of a file, or of the nearest directory above it that can be looked at."""
     try:
-        return user(path.lstat().st_uid)
+        name = user(path.lstat().st_uid)
     except (FileNotFoundError, PermissionError):
         return owner(path.parent)
+    return f"uid {name} (no such user)" if name.isdecimal() else name
 
 
 def user(uid: int) -> str:
-    """Name a user."""
+    """Name a user as chown(1) takes it: by its number, where it has no name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
-        return f"uid {uid}"
+        return str(uid)
 
 
 def refusal(path: Path, directory: Path) -> str:

@@ -69,7 +69,7 @@ def test_a_log_that_does_not_open_says_so(tmp_path: Path) -> None:
 
     check = check_source(chosen, chosen)
 
-    assert (check.status, check.detail) == ("warn", f"{tmp_path}/fifo cannot be read")
+    assert (check.status, check.detail) == ("warn", f"{tmp_path}/fifo is a FIFO, not a file")
 
 
 def test_a_journal_needs_a_file_that_opens(tmp_path: Path) -> None:

@@ -10,12 +10,15 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agent.cli import doctor, group
+from agent.cli.checks import Check
+from agent.cli.doctor import as_lines
 from agent.cli.reach import SHIPPED
 
 Run = Callable[..., Result]
 
 NAMES = [
     "configuration",
+    "service user",
     "source",
     "log level",
     "state directory",
@@ -49,14 +52,41 @@ def run(tmp_path: Path, proc_root: Path, monkeypatch: pytest.MonkeyPatch) -> Run
     return invoke
 
 
-def test_there_is_one_line_a_check(run: Run) -> None:
+def test_there_is_one_line_a_check_and_the_fix_on_it_or_below_it(run: Run) -> None:
     lines = run().stdout.splitlines()
+    first = [line for line in lines if not line.startswith(" ")][: len(NAMES)]
 
-    for name, line in zip(NAMES, lines, strict=False):
+    for name, line in zip(NAMES, first, strict=True):
         status, rest = line[:4].strip(), line[6:]
         assert status in {"ok", "warn", "fail"}
         assert rest.startswith(name)
-        assert status == "ok" or "; mend: " in rest
+        below = lines[lines.index(line) + 1 :]
+        assert status == "ok" or "; fix: " in line or any(each.startswith("      fix: ") for each in below[:3])
+    assert max(map(len, lines)) <= 100
+
+
+def test_what_does_not_fit_into_the_line_stands_below_it_and_no_path_is_broken() -> None:
+    path = "/srv/" + "x" * 120
+    short = Check("clock", "warn", "it is late", "go home")
+    long = Check(
+        "state directory", "fail", "one two three " * 10, f"chown -hR nobody: {path}", drop_in=("[Service]", "A=b")
+    )
+    ok = Check("source", "ok", f"{path} can be read")
+
+    first, second, third = as_lines([short, long, ok])
+
+    assert ["warn  clock            it is late; fix: go home"] == first
+    assert second[0].startswith("fail  state directory  one two three one two")
+    assert [True, True] == [len(second[0]) <= 100, second[1].startswith(" " * 23)]
+    assert [
+        "      fix: chown -hR nobody:",
+        f"           {path}",
+        "      with systemctl edit sockmem-agent.service, then systemctl restart sockmem-agent.service:",
+        "          [Service]",
+        "          A=b",
+    ] == second[2:]
+    assert all(len(line) <= 100 for line in third)
+    assert f"{path} can be read" == "".join(line[23:] for line in third)
 
 
 def test_json_is_one_document_with_every_check(run: Run) -> None:
@@ -71,8 +101,8 @@ def test_the_lines_that_would_add_something_are_told_whole(run: Run, monkeypatch
     shown, document = run().stdout, json.loads(run("--json").stdout)
 
     (processes,) = [check for check in document["checks"] if check["name"] == "processes"]
-    assert "For processes: systemctl edit sockmem-agent.service" in shown
-    assert "".join(f"    {line}\n" for line in processes["drop_in"]) in shown
+    added = "".join(f"          {line}\n" for line in processes["drop_in"])
+    assert f"with systemctl edit sockmem-agent.service, then systemctl restart sockmem-agent.service:\n{added}" in shown
     assert {"capabilities": [], "enters_namespaces": False, "source": SHIPPED.source} == document["service"]
     assert SHIPPED.source in shown
 

@@ -88,7 +88,7 @@ def test_kernel_tells_the_same_cgroup_as_for_the_listeners_of_this_process() -> 
 @pytest.mark.parametrize(
     ("own", "status", "words"),
     [
-        (4242, "ok", "orphans keep the name of their unit"),
+        (4242, "ok", "orphans included"),
         (1, "warn", "a guess"),
         (None, "warn", "a guess"),
         (Gap(what="sockets", why="not permitted"), "warn", "not permitted"),

@@ -34,6 +34,13 @@ stat -c '%U:%G %a %n' /var/lib/sockmem-agent /etc/sockmem-agent/config.toml
 echo $(id -nG sockmem-agent | tr ' ' '\n' | sort)
 find $library -name '*.pyc' -not -perm -004
 
+echo "== doctor"
+chown root: /var/lib/sockmem-agent/cursor.json
+chmod 600 /var/lib/sockmem-agent/cursor.json
+sockmem-agent doctor | grep -A1 'state directory' || true
+sockmem-agent doctor | tail -n 1
+rm /var/lib/sockmem-agent/cursor.json
+
 echo "== nobody"
 setpriv --reuid=nobody --regid=nogroup --clear-groups sockmem-agent diagnose --json
 

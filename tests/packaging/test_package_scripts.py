@@ -103,6 +103,14 @@ def test_installed_without_a_running_systemd_it_works_and_belongs_to_its_user(pa
     ] == deb_life["install"].splitlines()
 
 
+def test_the_doctor_looks_as_the_services_user_and_gives_the_fix(deb_life) -> None:
+    what, fix, eyes = deb_life["doctor"].splitlines()
+
+    assert what.endswith("/var/lib/sockmem-agent/cursor.json belongs to root, not to sockmem-agent")
+    assert "      fix: chown -hR sockmem-agent: /var/lib/sockmem-agent" == fix
+    assert "Files checked as sockmem-agent, the user of the service" == eyes
+
+
 def test_somebody_without_privileges_can_ask_for_a_diagnosis(deb_life) -> None:
     assert "sockmem-agent/diagnosis/1" == json.loads(deb_life["nobody"])["schema"]
 

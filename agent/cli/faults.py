@@ -1,0 +1,126 @@
+"""Why a path cannot be used, and the fix that fits: what stands in the way, seen from the root directory on.
+
+Mirrors path_resolution(7) and access(2). Samples of what is said::
+
+    /var/lib/sockmem-agent is a FIFO, not a directory; fix: mv /var/lib/sockmem-agent /var/lib/sockmem-agent.old
+    /srv/state is a loop of symbolic links; fix: rm /srv/state
+"""
+
+import errno
+import grp
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from agent.store import owner, user
+
+_KINDS = {
+    stat.S_IFREG: "file",
+    stat.S_IFDIR: "directory",
+    stat.S_IFIFO: "FIFO",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFBLK: "block device",
+    stat.S_IFCHR: "device",
+    stat.S_IFLNK: "symbolic link",
+}
+
+
+class Fault(NamedTuple):
+    """What is wrong and what to do about it."""
+
+    what: str
+    fix: str
+
+
+def kind_of(path: Path, *, follow: bool = True) -> str:
+    """Name what a path leads to: "directory", "FIFO"."""
+    return _KINDS[stat.S_IFMT((path.stat() if follow else path.lstat()).st_mode)]
+
+
+def way_fault(path: Path) -> Fault | None:
+    """Find what keeps a path from being reached; None where it leads to something, of whatever kind."""
+    for step in (*reversed(path.parents), path):
+        try:
+            mode = step.stat().st_mode
+        except OSError as error:
+            return _step_fault(step, error)
+        if step != path and not stat.S_ISDIR(mode):
+            return Fault(f"{step} is a {kind_of(step)}, not a directory", f"mv {step} {step}.old")
+    return None
+
+
+def _step_fault(step: Path, error: OSError) -> Fault:
+    if error.errno == errno.ELOOP:
+        return Fault(f"{step} is a loop of symbolic links", f"rm {step}")
+    if error.errno == errno.EACCES:
+        return _access_fault(step.parent, "x", f"{me()} may not enter {step.parent}")
+    if step.is_symlink():
+        target = step.readlink()
+        return Fault(f"{step} links to {target}, which is not there", f"rm {step}, or make {target}")
+    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+        return Fault(f"{step} is not there", "")
+    return Fault(f"{step}: {error.strerror}", "see dmesg")
+
+
+def read_fault(path: Path) -> Fault | None:
+    """Say why a regular file cannot be read by this process."""
+    fault = way_fault(path)
+    if fault:
+        return fault
+    if not path.is_file():
+        return Fault(f"{path} is a {kind_of(path)}, not a file", "")
+    return None if os.access(path, os.R_OK) else _access_fault(path, "r", f"{me()} may not read {path}")
+
+
+def directory_fault(path: Path) -> Fault | None:
+    """Say why no file can be made in what should be a directory; it is tried, and nothing is left behind."""
+    if not path.is_dir():
+        return Fault(f"{path} is a {kind_of(path)}, not a directory", f"mv {path} {path}.old")
+    try:
+        with tempfile.TemporaryFile(dir=path) as file:
+            file.write(b"x")
+            file.flush()
+    except OSError as error:
+        return _write_fault(path, error)
+    return None
+
+
+def _write_fault(path: Path, error: OSError) -> Fault:
+    if error.errno == errno.EROFS:
+        mount = next(each for each in (path, *path.parents) if each.is_mount())
+        return Fault(f"{path} is on a file system that is mounted read-only", f"mount -o remount,rw {mount}")
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return Fault(f"{path}: no space left", f"free some (df -h {path}; df -i {path}), or raise the quota")
+    if error.errno == errno.EPERM:
+        return Fault(f"{path} takes no file, though its mode allows it", f"chattr -i {path} (see lsattr -d)")
+    if error.errno != errno.EACCES:
+        return Fault(f"{path}: {error.strerror}", "see dmesg")
+    if owner(path) == me():
+        return Fault(f"{path}: the mode keeps out the owner, {me()}", f"chmod u+rwx {path}")
+    return Fault(f"{path} belongs to {owner(path)}, not to {me()}", f"chown -hR {me()}: {path}")
+
+
+def _access_fault(path: Path, right: str, what: str) -> Fault:
+    """Find the least that gives this right: membership in the file's group, where the group has it, else a new mode."""
+    status = path.stat()
+    bit = {"r": stat.S_IRGRP, "x": stat.S_IXGRP}[right]
+    group = group_name(status.st_gid)
+    what += f" ({owner(path)}:{group}, mode {status.st_mode & 0o7777:04o})"
+    if status.st_mode & bit and status.st_gid != 0 and not group.startswith("gid "):
+        return Fault(what, f"usermod -aG {group} {me()}")
+    return Fault(what, f"chmod o+{right} {path}, or setfacl -m u:{me()}:{right} {path}")
+
+
+def group_name(gid: int) -> str:
+    """Name a group."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return f"gid {gid}"
+
+
+def me() -> str:
+    """Name the user of this process."""
+    return user(os.geteuid())
