@@ -367,7 +367,7 @@ class Courier:
     def _tell(self, surprise: BaseException) -> str:
         """Name a surprise, and log once where it came from, without its text: requests quotes the address in it."""
         frames = traceback.format_tb(surprise.__traceback__, -SURPRISE_FRAMES)
-        why = f"unexpected {type(surprise).__name__} in {_place(surprise)}"
+        why = surprise_text(surprise)
         if why not in self._said:
             self._said.add(why)
             self._log.error("%s: %s; this channel pauses, the service continues\n%s", self.name, why, "".join(frames))
@@ -481,9 +481,11 @@ def _is_claimed(pending: Pending) -> bool:
     return pending.notice.data is None or pending.notice.data.provenance == "claimed"
 
 
-def _place(surprise: BaseException) -> str:
+def surprise_text(surprise: BaseException) -> str:
+    """Name an exception that nobody expected and where it was raised, without its text."""
     innermost = traceback.extract_tb(surprise.__traceback__, -1)
-    return f"{Path(innermost[0].filename).name}:{innermost[0].lineno}" if innermost else "nowhere"
+    place = f" in {Path(innermost[0].filename).name}:{innermost[0].lineno}" if innermost else ""
+    return f"unexpected {type(surprise).__name__}{place}"
 
 
 class _Nobody:

@@ -14,6 +14,7 @@ from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.model import Notice
 from agent.core.settings import ChannelSettings
 from agent.core.words import printable
+from agent.courier import surprise_text
 from agent.notifiers import ChannelError, build
 
 STYLES = {"delivered": "green", "retry": "yellow", "rejected": "red"}
@@ -64,6 +65,8 @@ def _send(channel: ChannelSettings, *, as_json: bool) -> Delivery:
             return build(channel).notify(notice)
         except ChannelError as error:
             return Rejected(why=str(error))
+        except Exception as surprise:  # noqa: BLE001 - the other channels are tried all the same
+            return Retry(why=surprise_text(surprise))
 
 
 def _describe(channel: ChannelSettings, delivery: Delivery) -> dict[str, str]:

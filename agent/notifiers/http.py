@@ -61,7 +61,7 @@ class _Attempt(threading.Thread):
         self._send = send
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
-        self.wires: list[_Wire] = []
+        self.responses: list[http.client.HTTPResponse] = []
 
     def run(self) -> None:
         try:
@@ -73,8 +73,8 @@ class _Attempt(threading.Thread):
                 for held in self._sockets:
                     held.close()
                 self._sockets.clear()
-            for wire in self.wires:
-                wire.close()  # urllib3 leaves it open when it does not like a header
+            for response in self.responses:
+                response.close()  # urllib3 leaves it open when it does not like a header
 
     def adopt(self, connected: socket.socket) -> socket.socket:
         """Keep a handle on a fresh connection; after the deadline nothing may be sent any more."""
@@ -141,7 +141,7 @@ class _Response(http.client.HTTPResponse):
         super().__init__(*args, **kwargs)
         self._wire = _Wire(self.fp.detach())
         self.fp = _Lines(self._wire)
-        _attempt().wires.append(self._wire)
+        _attempt().responses.append(self)
 
     def begin(self) -> None:
         try:
@@ -296,7 +296,9 @@ def _explain(failure: BaseException, deadline_seconds: float) -> Retry | Rejecte
         failure.args = ()
         raise failure from None
     if any(isinstance(error, requests.exceptions.InvalidURL) for error in chain):
-        return Rejected(why="the url cannot be used: check it for blanks and odd characters")
+        return Rejected(
+            why="the url, or the proxy set in the environment, cannot be used: check it for blanks and odd characters"
+        )
     text = next((text for error in chain if (text := _words(error, deadline_seconds))), type(chain[0]).__name__)
     through_proxy = any(isinstance(error, requests.exceptions.ProxyError) for error in chain)
     return Retry(why=f"proxy: {text}" if through_proxy else text)
@@ -334,6 +336,7 @@ _WORDS: tuple[tuple[type[BaseException], Callable[[Any], str | None]], ...] = (
     (http.client.RemoteDisconnected, lambda _: "connection closed without an answer"),
     (http.client.IncompleteRead, lambda _: "the answer broke off"),
     (urllib3.exceptions.InvalidHeader, lambda _: "the answer is not HTTP"),
+    (UnicodeError, lambda _: "the host name has a label that is empty or too long"),
     (requests.exceptions.InvalidSchema, lambda _: "the proxy setting in the environment cannot be used"),
     (requests.exceptions.InvalidProxyURL, lambda _: "the proxy setting in the environment cannot be used"),
     (http.client.HTTPException, lambda _: "the answer is not HTTP"),

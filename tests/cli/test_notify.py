@@ -66,6 +66,26 @@ def test_every_channel_is_tried_and_one_failure_is_exit_status_1(run: Run, https
     assert " delivered: " in lines[2]
 
 
+def test_a_surprise_in_one_channel_is_named_and_the_next_is_tried(
+    run: Run, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    httpserver.expect_request("/good").respond_with_data("ok", status=200)
+
+    def slip(*args: object, **kwargs: object) -> None:
+        raise KeyError("T0ken")
+
+    monkeypatch.setattr("agent.notifiers.slack.message", slip)
+    result = run(
+        channel("bad", "slack", url="http://127.0.0.1:9/T0ken")
+        + channel("good", "webhook", url=httpserver.url_for("/good"))
+    )
+
+    assert 1 == result.exit_code
+    assert "bad (slack): NOT delivered: unexpected KeyError in test_notify.py:" in result.stdout
+    assert "good (webhook): delivered" in result.stdout
+    assert "T0ken" not in result.output
+
+
 def test_one_channel_can_be_chosen(run: Run, httpserver: HTTPServer) -> None:
     httpserver.expect_request("/b").respond_with_data("", status=200)
     config = channel("a", "webhook", url=httpserver.url_for("/a")) + channel(

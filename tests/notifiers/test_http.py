@@ -1,5 +1,7 @@
 import gc
+import gzip
 import logging
+import re
 import socket
 import ssl
 import subprocess
@@ -7,7 +9,6 @@ import sys
 import threading
 import time
 import tracemalloc
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ def test_of_a_huge_body_only_the_beginning_is_read(serve: Callable[[Handler], st
 # --- odd answers ----------------------------------------------------------------------------------------------------
 
 NO_HTTP, BROKE_OFF = Retry(why="the answer is not HTTP"), Retry(why="the answer broke off")
-BOMB = zlib.compress(b"\0" * 40_000_000, 9, wbits=31)  # 39 kB
+BOMB = gzip.compress(b"\0" * 40_000_000)  # 39 kB
 HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 ODD: dict[str, tuple[bytes, Answer | Retry]] = {
@@ -443,6 +444,23 @@ def test_no_descriptor_is_left_open(text: bytes, serve: Callable[[Handler], str]
         assert before >= open_descriptors()
     finally:
         gc.enable()
+
+
+def test_a_host_with_a_label_too_long_is_told_in_words() -> None:
+    result = post(f"http://{'a' * 300}.example/")
+
+    assert not isinstance(result, Answer)
+    assert "UnicodeError" not in result.why
+
+
+@pytest.mark.parametrize("proxy", ["http://h:port", "http://[::1", "://", "http://" + "a" * 300])
+def test_a_proxy_setting_that_makes_no_sense_is_told(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+
+    result = post("http://example.org/")
+
+    assert not isinstance(result, Answer)
+    assert re.search("proxy|host name", result.why)
 
 
 # --- TLS and proxies ------------------------------------------------------------------------------------------------
