@@ -22,9 +22,9 @@ from agent.cli.diagnostics import add_log_level, log_level
 
 COMMANDS = {
     "run": "run the service: follow the kernel log, diagnose, record and notify",
-    "diagnose": "diagnose this host now, or a stored incident again",
+    "diagnose": "diagnose this host now or a stored incident again",
     "scan": "find the kernel's messages in existing logs",
-    "incidents": "list, show, report, export and prune the recorded incidents",
+    "incidents": "list and show recorded incidents; report, export and prune them",
     "notify": "send a test notification to the configured channels",
     "config": "check or show the configuration",
     "doctor": "check that the service will work on this host",

@@ -42,7 +42,7 @@ _ELISION = re.compile(r"\[\s*(?:…|\.\.+)\s*\]\s*")
 
 @click.command(
     name="diagnose",
-    short_help="diagnose this host now, or a stored incident again",
+    short_help="diagnose this host now or a stored incident again",
     epilog="Example: sockmem-agent diagnose --message 'TCP: too many orphaned sockets'",
 )
 @click.option("--proc-root", metavar="DIR", help="Read this copy of a /proc tree instead of this host's.")
