@@ -26,22 +26,27 @@ HINTS = {
 
 
 class Answer(NamedTuple):
-    """What came back; ``body`` is cut at 64 KiB, and None when it broke off."""
+    """What came back; ``body`` is cut at 64 KiB, and None when it broke off. ``date`` is the receiver's clock."""
 
     status: int
     retry_after: str | None
     body: bytes | None
+    date: str | None = None
 
 
 def sort_answer(answer: Answer | Retry | Rejected, now: datetime) -> Delivery:
-    """Sort the status codes of HTTP into taken, busy and dead; ``now`` (aware) is for a Retry-After that is a date."""
+    """Sort the status codes of HTTP into taken, busy and dead.
+
+    A Retry-After that is a date is held against the receiver's own Date, else against ``now`` (aware): our clock may be
+    years behind.
+    """
     if not isinstance(answer, Answer):
         return answer
     text = f"HTTP {answer.status}"
     if 200 <= answer.status < 300:  # noqa: PLR2004 - the classes of RFC 9110, section 15
         return Delivered(detail=text)
     if answer.status in BUSY or answer.status >= 500:  # noqa: PLR2004 - as above
-        return Retry(why=text, after_seconds=retry_after_seconds(answer.retry_after, now))
+        return Retry(why=text, after_seconds=retry_after_seconds(answer.retry_after, _moment(answer.date) or now))
     if 300 <= answer.status < 400:  # noqa: PLR2004 - as above
         return Rejected(why=f"{text}: redirects are not followed: configure the address it leads to")
     hint = HINTS.get(answer.status)
@@ -55,10 +60,16 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
     text = value.strip()
     if re.fullmatch(r"[0-9]{1,18}", text):
         seconds = float(text)
+    elif moment := _moment(text):
+        seconds = (moment - now).total_seconds()
     else:
-        try:
-            moment = parsedate_to_datetime(text)
-            seconds = ((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)) - now).total_seconds()
-        except Exception:  # noqa: BLE001 - a foreign text: a year of 20 digits is an OverflowError, and so on
-            return None
+        return None
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_SECONDS)
+
+
+def _moment(text: str | None) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text or "")
+    except Exception:  # noqa: BLE001 - a foreign text: a year of 20 digits is an OverflowError, and so on
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)

@@ -241,7 +241,8 @@ class Poster:
         ):
             content = _read_body(response.raw)
             whole = None if attempt.expired else content
-            return Answer(response.raw.status, response.raw.headers.get("Retry-After"), whole)
+            said = response.raw.headers
+            return Answer(response.raw.status, said.get("Retry-After"), whole, said.get("Date"))
 
 
 def _take_apart(channel: str, url: str) -> tuple[str, str, tuple[str, str] | None]:

@@ -61,3 +61,18 @@ def test_what_is_no_answer_stays_as_it_is() -> None:
 )
 def test_retry_after_is_seconds_or_a_date_and_an_hour_at_most(header: str | None, seconds: float | None) -> None:
     assert seconds == retry_after_seconds(header, NOW)
+
+
+@pytest.mark.parametrize("date", ["Sun, 22 Nov 2026 15:07:09 GMT", "Sun, 22 Nov 2026 16:07:09 +0100"])
+def test_a_date_to_try_again_is_held_against_the_receivers_clock(date: str) -> None:
+    answer = Answer(503, "Sun, 22 Nov 2026 15:07:39 GMT", b"", date)
+
+    for ours in (NOW, NOW.replace(year=2002), NOW.replace(year=2050)):
+        assert Retry(why="HTTP 503", after_seconds=30.0) == sort_answer(answer, ours)
+
+
+@pytest.mark.parametrize("date", [None, "soon", "", "Mon, 01 Jan 99999999999999 00:00:00 GMT"])
+def test_without_a_clock_of_the_receivers_ours_has_to_do(date: str | None) -> None:
+    answer = Answer(503, "Sun, 22 Nov 2026 15:07:39 GMT", b"", date)
+
+    assert Retry(why="HTTP 503", after_seconds=120.0) == sort_answer(answer, NOW)

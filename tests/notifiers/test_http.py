@@ -10,6 +10,8 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +61,15 @@ def answer_with(text: bytes) -> Handler:
 # --- what works -----------------------------------------------------------------------------------------------------
 
 
-def test_status_retry_after_and_body_come_back(httpserver: HTTPServer) -> None:
+def test_status_retry_after_body_and_date_come_back(httpserver: HTTPServer) -> None:
     httpserver.expect_request("/hook", method="POST", data=b"{}").respond_with_data(
         "later", status=429, headers={"Retry-After": "7"}
     )
+    answer = post(httpserver.url_for("/hook"))
 
-    assert Answer(429, "7", b"later") == post(httpserver.url_for("/hook"))
+    assert isinstance(answer, Answer)
+    assert (429, "7", b"later") == answer[:3]
+    assert abs(parsedate_to_datetime(answer.date or "") - datetime.now(timezone.utc)) < timedelta(minutes=1)
 
 
 def test_netrc_is_never_used(httpserver: HTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,7 +100,7 @@ def test_one_poster_serves_many_attempts_and_keeps_no_connection(httpserver: HTT
     httpserver.expect_request("/hook").respond_with_data("ok")
     poster = Poster("ops", httpserver.url_for("/hook"))
 
-    assert [Answer(200, None, b"ok")] * 3 == [poster.post(b"{}", {}) for _ in range(3)]
+    assert [(200, None, b"ok")] * 3 == [poster.post(b"{}", {})[:3] for _ in range(3)]
     assert {"close"} == {request.headers["Connection"] for request, _ in httpserver.log}
 
 
@@ -492,7 +497,7 @@ def test_a_private_ca_is_trusted_when_the_environment_names_it(
 ) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
 
-    assert Answer(200, None, b"ok") == post(f"https://localhost:{tls_server.port}/hook")
+    assert (200, None, b"ok") == post(f"https://localhost:{tls_server.port}/hook")[:3]
 
 
 def test_a_certificate_of_nobody_is_not_trusted(tls_server: HTTPServer) -> None:
@@ -537,7 +542,7 @@ def test_a_proxy_of_the_environment_is_asked(serve: Callable[[Handler], str], mo
 
     monkeypatch.setenv("http_proxy", f"http://{serve(proxy)}")
 
-    assert Answer(200, None, b"ok") == post("http://example.org/hook")
+    assert (200, None, b"ok") == post("http://example.org/hook")[:3]
     assert [b"POST http://example.org/hook HTTP/1.1"] == asked
 
 
@@ -549,7 +554,7 @@ def test_no_proxy_is_honoured(
     monkeypatch.setenv("http_proxy", f"http://{address}")
     monkeypatch.setenv("no_proxy", "localhost")
 
-    assert Answer(200, None, b"ok") == post(httpserver.url_for("/hook"))
+    assert (200, None, b"ok") == post(httpserver.url_for("/hook"))[:3]
 
 
 def test_a_proxy_that_refuses_to_connect_is_told(
