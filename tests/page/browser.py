@@ -13,7 +13,7 @@ import signal
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 PROGRAM = shutil.which("chromium") or shutil.which("chromium-browser")
 PATIENCE_SECONDS = 60.0
@@ -55,7 +55,7 @@ class Browser:
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.ask(f"{domain}.enable")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Browser":  # noqa: PYI034 - Self is from 3.11
         return self
 
     def __exit__(
