@@ -66,12 +66,15 @@ def list_(
     """
     store = open_store(config_path)
     with exits(EX_NOINPUT):
-        broken = store.broken()
-        found = [store.load(name) for name in store.ids() if name not in dict(broken)]
+        committed, broken = store.ids(), dict(store.broken())
+        found = [store.load(name) for name in committed if name not in broken]
         wanted = [incident for incident in found if _is_wanted(incident, since, only_open=only_open)][-(limit or 0) :]
         told = [deliveries(store, incident.id) for incident in wanted]
+    closed = _closed(store, broken)
+    # What a crash interrupted was never an incident; that it is left out is no failure.
+    unread = closed | broken.keys() & committed
     if not wanted and not as_json:
-        click.echo(_none(store, since, only_open=only_open, unread=bool(broken)))
+        click.echo(_none(store, since, only_open=only_open, unread=bool(unread)))
     elif by_kind:
         kinds = count_kinds(wanted)
         print_json(kinds) if as_json else print_kinds(kinds)
@@ -81,7 +84,10 @@ def list_(
     for _, why_not in told:
         if why_not:
             warn(why_not)
-    _end_with(store, broken)
+    for name, why in broken.items():
+        warn(f"incident {name}: {'permission denied; use sudo' if name in closed else why}")
+    if unread:
+        sys.exit(EX_NOINPUT)
 
 
 @command.command(
@@ -230,13 +236,9 @@ def _is_wanted(incident: Incident, since: datetime | None, *, only_open: bool) -
     return not only_open and (since is None or incident.last_seen_at >= since)
 
 
-def _end_with(store: Store, broken: list[tuple[str, str]]) -> None:
-    """Name what was left out; where that could not be read, rather than was never finished, the command has failed."""
-    closed = {name for name, _ in broken if not os.access(store.path(name), os.R_OK | os.X_OK)}
-    for name, why in broken:
-        warn(f"incident {name}: {'permission denied; use sudo' if name in closed else why}")
-    if closed or not set(store.ids()).isdisjoint(dict(broken)):
-        sys.exit(EX_NOINPUT)
+def _closed(store: Store, broken: dict[str, str]) -> set[str]:
+    """Name those that this caller may not even look at."""
+    return {name for name in broken if not os.access(store.path(name), os.R_OK | os.X_OK)}
 
 
 def _none(store: Store, since: datetime | None, *, only_open: bool, unread: bool) -> str:
