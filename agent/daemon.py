@@ -13,7 +13,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from agent import sdnotify
+from agent import sdnotify, threads
 from agent.config import channels
 from agent.core.kmsg import Detector
 from agent.core.model import LogRecord, Notice, Snapshot
@@ -39,6 +39,7 @@ STOPPING_SECONDS = 0.5  # for systemd to take the word that we stop
 STATUS_CHARACTERS = 1000  # four bytes each, and systemd would still read them: sdnotify.MOST_BYTES
 # A POST may take its whole deadline; a courier silent for longer than this is stuck, and systemd shall know.
 COURIER_PATIENCE_SECONDS = 90.0
+NO_ROOM = "TasksMax= leaves no threads for these channels"
 UNSAVED = "the position cannot be saved"
 # At this time no incident is old.
 EPOCH = datetime.fromtimestamp(0, timezone.utc)
@@ -79,6 +80,7 @@ class Daemon:
         self._detector = self._informed_detector()
         self._couriers: list[Courier] = []
         self._leaving: list[Courier] = []
+        self._unserved = ""
         self._saved_at = self._pruned_at = self._measured_at = now()
         self._ready = False
         for name, why in store.broken():
@@ -215,9 +217,20 @@ class Daemon:
         ]
         gone = self._store.owing() - {channel.name for channel in self._channels}
         couriers += [absent(name, self._store) for name in sorted(gone)]
-        for courier in couriers:
+        served = couriers[: self._room()]
+        self._unserved = ", ".join(courier.name for courier in couriers[len(served) :])
+        if self._unserved:
+            log.error("%s: %s; see sockmem-agent config check", NO_ROOM, self._unserved)
+        for courier in served:
             courier.start()
-        return couriers
+        return served
+
+    def _room(self) -> int | None:
+        """Tell how many channels there are threads for: if all were begun, none would have one left for its POST."""
+        allowed = threads.allowed()
+        if allowed is None:
+            return None
+        return max(0, allowed - threads.needed(self._settings.source, 0)) // threads.EACH_CHANNEL
 
     def _tell(self, notice: Notice) -> None:
         """Wake the couriers; and put the notice into the log, unless standard output, beside it, has it anyway."""
@@ -254,6 +267,8 @@ class Daemon:
             )
         troubles = [trouble for courier in self._couriers if (trouble := courier.status())]
         evidence = [self._recorder.trouble] if self._recorder.trouble else []
+        if self._unserved:
+            evidence.append(f"{NO_ROOM}: {self._unserved}")
         # Foreign words are among them: a line break would be another assignment to systemd.
         return printable("; ".join([state, *sorted(self._troubles), *evidence, *troubles]), STATUS_CHARACTERS)
 

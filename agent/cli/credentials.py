@@ -31,6 +31,7 @@ KEYS = (
 )
 LARGEST_BYTES = 1024 * 1024  # systemd's own bound
 PATIENCE_SECONDS = 5.0
+NOWHERE = "/run/credentials/none"  # where a unit without credentials finds them
 # They go when the process ends.
 _kept: list[tempfile.TemporaryDirectory[str]] = []
 
@@ -54,7 +55,7 @@ class NextStart:
         self._directory = os.environ.get("CREDENTIALS_DIRECTORY")
         if self.service and not self._directory:
             self._found = {each.name: each for each in _credentials(self.service)}
-            self._directory = _provide(self._found)
+            self._directory = _provide(self._found) if self._found else NOWHERE
 
     def load(self, path: Path | None) -> Settings:
         """Load a configuration; ConfigError with all mistakes, which may go on behind a line's end with what to add."""
@@ -173,8 +174,8 @@ def _decrypted(credential: Credential) -> bytes | None:
 
 def as_written(path: str) -> str:
     """Turn the path of a credential back into what the configuration has."""
-    for kept in _kept:
-        path = path.replace(kept.name, "${CREDENTIALS_DIRECTORY}")
+    for directory in (NOWHERE, *[kept.name for kept in _kept]):
+        path = path.replace(directory, "${CREDENTIALS_DIRECTORY}")
     return path
 
 

@@ -36,6 +36,8 @@ def find_user(service: Unit | None) -> tuple[Identity | None, Check]:
     name = "service user"
     if service is None:
         return None, Check(name, "ok", "the service is not installed on this host")
+    if service.is_set("DynamicUser"):
+        return None, Check(name, "ok", "systemd makes one at each start (DynamicUser=)")
     setting = service.last("User")
     if setting is None or setting.value in {"root", "0"}:
         return None, Check(name, "warn", "the service runs as root", "take User= out of the unit's drop-ins")

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from agent import threads
 from agent.config import channels
 from agent.core.settings import Settings
 from agent.sources.choose import choose
@@ -115,23 +116,15 @@ def drop_in(*lines: str) -> str:
     return "\n".join([f"systemctl edit {UNIT}, and add:", "    [Service]", *[f"    {line}" for line in lines]])
 
 
-def tasks_needed(settings: Settings) -> int:
-    """Count the threads that the service has at most: the unit's TasksMax= has to allow them."""
-    source = choose(settings.source)
-    # watchdog has one, and two a directory; the journal and /dev/kmsg are read without any.
-    watching = 1 + 2 * len({Path(path).parent for path in source.paths}) if source.kind == "file" else 0
-    # Main; the survey; the one that enters another network namespace; a courier a channel, and one for its POST.
-    return 3 + watching + 2 * len(channels(settings))
-
-
 def check_tasks(settings: Settings, service: Unit) -> str | None:
     """Say that there are more channels than the unit has threads for, and what to add to it; None where all is well."""
-    limit, needed = service.last("TasksMax"), tasks_needed(settings)
+    limit, count = service.last("TasksMax"), len(channels(settings))
+    needed = threads.needed(choose(settings.source), count)
     if limit is None or not limit.value.isdecimal() or needed <= int(limit.value):
         return None
     lines = drop_in(f"TasksMax={-(-needed // 64) * 64}")
-    have = f"{len(channels(settings))} channels need up to {needed} threads"
-    return f"{have}, and {limit.file} allows TasksMax={limit.value}: notifications would be delayed; {lines}"
+    have = f"{count} channels need up to {needed} threads, and {limit.file} allows TasksMax={limit.value}"
+    return f"{have}: the last channels would not be served; {lines}"
 
 
 def _drop_ins(root: Path) -> Iterator[Path]:

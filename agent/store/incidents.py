@@ -21,6 +21,7 @@ from agent.core.model import Commit, Incident, Notice, Sample, Snapshot
 from agent.core.readings import Gap
 from agent.core.settings import StoreSettings
 from agent.store import retention
+from agent.store.access import explain
 from agent.store.disk import (
     StoreError,
     encode_json,
@@ -79,7 +80,7 @@ class Store:
             make_directory(self.samples.directory)
             return hold_lock(self.directory)
         except OSError as error:
-            raise StoreError(f"{self.directory}: not writable ({error.strerror}); see sockmem-agent doctor") from error
+            raise StoreError(f"{self.directory}: not writable ({explain(error)}); see sockmem-agent doctor") from error
 
     # --- reading ----------------------------------------------------------------------------------------------------
 

@@ -249,6 +249,12 @@ def test_a_user_or_group_that_does_not_exist_is_made_by_sysusers(host: Host, lin
     assert "systemd-sysusers sockmem-agent.conf" == check["mend"]
 
 
+def test_a_user_that_systemd_makes_is_none_that_is_missing(host: Host) -> None:
+    host.define("DynamicUser=yes", "User=made-at-the-start")
+
+    assert "ok" == host.check("service user")["status"]
+
+
 def test_what_the_unit_hides_from_the_service_is_told_with_the_lines_to_add(host: Host) -> None:
     host.define("PrivateTmp=yes")
     if not host.log.is_relative_to("/tmp"):

@@ -10,8 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from agent.cli import credentials, group, unit
-from agent.cli.unit import read_unit, tasks_needed
-from agent.core.settings import Settings, SourceSettings
+from agent.cli.unit import read_unit
 
 SHIPPED = Path(__file__).parents[2] / "systemd/sockmem-agent.service"
 URL = "https://hooks.slack.com/services/T0/B0/verysecret"
@@ -267,15 +266,6 @@ def test_a_limit_that_is_no_number_is_not_judged(check: Check, write: Write, val
     write(OVERRIDE, f"[Service]\nTasksMax={value}\n")
 
     assert 0 == check(stdout_channels(100)).exit_code
-
-
-def test_every_thread_of_the_service_is_counted() -> None:
-    journal = SourceSettings(kind="journal")
-    files = SourceSettings(kind="file", paths=("/var/log/messages", "/var/log/kern.log", "/srv/log/messages"))
-
-    # Main, survey, another namespace; a courier and its POST; watchdog's own, and two a directory.
-    assert 3 + 2 == tasks_needed(Settings(source=journal))
-    assert 3 + 2 + 1 + 2 * 2 == tasks_needed(Settings(source=files))
 
 
 def test_a_state_directory_that_the_unit_overrules_is_said(check: Check) -> None:
