@@ -11,6 +11,7 @@ A URL of a channel is a secret: what is said of one never quotes it. A sample of
 
 import base64
 import binascii
+import errno
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,6 +50,8 @@ def read_channels(tables: object, environ: Mapping[str, str], say: Say) -> tuple
 
 def read_text(path: Path) -> str:
     """Read a small UTF-8 file; a byte order mark of an editor is no part of it."""
+    if path.is_fifo() and path.parts[1:2] not in {("dev",), ("proc",)}:  # <(a command) of a shell has its writer.
+        raise OSError(errno.EINVAL, "a FIFO, which would be waited for without end")
     with path.open("rb") as file:
         data = file.read(LARGEST_FILE + 1)
     if len(data) > LARGEST_FILE:

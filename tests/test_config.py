@@ -1,3 +1,4 @@
+import os
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -358,6 +359,15 @@ def test_what_is_no_toml_is_told_with_its_line(write: Write, text: str | bytes, 
 def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
     assert ["no such file"] == errors(tmp_path / "none.toml")
     assert ["cannot be read: Is a directory"] == errors(tmp_path)
+
+
+def test_a_fifo_in_the_place_of_a_file_is_a_mistake_and_no_wait(write: Write, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    reason = "cannot be read: a FIFO, which would be waited for without end"
+
+    assert [reason] == errors(tmp_path / "fifo")
+    (line,) = errors(write(f'[[notify]]\nname="a"\ntype="slack"\nurl_file="{tmp_path}/fifo"\n'))
+    assert line.endswith(reason)
 
 
 def test_credentials_without_a_directory_say_who_sets_it(write: Write) -> None:

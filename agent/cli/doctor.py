@@ -55,7 +55,10 @@ def command(config_path: Path | None, *, as_json: bool) -> None:
     start = NextStart()
     settings, mistakes = load_or_defaults(start, config_path)
     identity, user = find_user(start.service)
-    rights, state = read_rights(), where_state_is(settings, start.service)
+    rights = read_rights()
+    is_own = os.geteuid() in {0, identity.uid if identity else 0}
+    service = start.service if is_own else None  # Anybody else is told of a state directory of their own.
+    state = where_state_is(settings, service)
 
     def look() -> list[Check]:
         chosen = choose(settings.source)
@@ -65,7 +68,7 @@ def command(config_path: Path | None, *, as_json: bool) -> None:
             check_source(settings.source, chosen, service=start.service),
             *check_bindings(settings.source),
             check_log_level(chosen),
-            check_state(state, settings.store, start.service),
+            check_state(state, settings.store, service),
             *([check_textfile(Path(textfile), start.service)] if (textfile := settings.metrics.textfile) else []),
             check_proc(),
             check_sock_diag(),
@@ -122,8 +125,8 @@ def check_configuration(start: NextStart, settings: Settings, path: Path | None)
 
 
 def where_state_is(settings: Settings, service: Unit | None) -> Path:
-    """Find the state directory of the service, where root asks and it is installed; else that of the caller."""
-    own = service.state_directory() if service and os.geteuid() == 0 else None
+    """Find the state directory of the service, else that of the caller."""
+    own = service.state_directory() if service else None
     return state_directory(settings, {**({"STATE_DIRECTORY": str(own)} if own else {}), **os.environ}, os.geteuid())
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from harness import as_nobody
 
 from agent import config
 from agent.cli import doctor, group, unit
@@ -175,6 +176,23 @@ def test_the_state_directory_is_that_of_the_unit(host: Host) -> None:
     assert ["/var/lib/sockmem-agent"] == [
         check["detail"].split()[0].rstrip(":") for check in checks if check["name"] == "state directory"
     ]
+
+
+@pytest.mark.parametrize(("user", "expected"), [("nobody", "/var/lib/sockmem-agent"), ("daemon", "{state}")])
+def test_without_root_the_services_user_is_told_of_its_directory_and_others_of_their_own(
+    host: Host, user: str, expected: str
+) -> None:
+    host.define(f"User={user}")
+    environ = {"STATE_DIRECTORY": None, "XDG_STATE_HOME": str(host.root)}
+    state = host.root / "sockmem-agent"
+    state.mkdir()
+    shutil.chown(state, "nobody")
+
+    said = as_nobody(lambda: CliRunner().invoke(group, ["doctor", "--json"], env=environ).stdout)
+
+    (check,) = [check for check in json.loads(said)["checks"] if check["name"] == "state directory"]
+    assert check["detail"].startswith(expected.format(state=state)), check
+    assert (user == "nobody") or "ok" == check["status"]
 
 
 def test_several_files_of_another_user_are_one_check(host: Host) -> None:
