@@ -31,7 +31,7 @@ def read_option(ctx: click.Context, param: click.Parameter, value: str | None) -
     """Read what was given to an option, or say what it may look like."""
     moment = None if value is None else read_time(value, datetime.now(timezone.utc))
     if value is not None and moment is None:
-        message = f"{value!r} is no time; give one like {EXAMPLES}"
+        message = f"{value!r} is not a time; use one like {EXAMPLES}"
         raise click.BadParameter(message, ctx, param)
     return moment
 

@@ -161,7 +161,7 @@ def test_since_keeps_what_has_no_date_and_says_so(tmp_path: Path) -> None:
 def test_since_that_is_no_time_is_2_and_says_what_is_one(log: Path) -> None:
     result = scan("--since", "a while", log)
     assert 2 == result.exit_code
-    assert "'a while' is no time; give one like 2h" in result.stderr
+    assert "'a while' is not a time; use one like 2h" in result.stderr
 
 
 def test_no_events_is_status_1(tmp_path: Path) -> None:
