@@ -23,6 +23,7 @@ TOKEN = "T0kenT0ken"
 SIGNING = base64.b64encode(TOKEN.encode()).decode()
 HTTP_CHANNELS = ["slack", "webhook", "alertmanager"]
 SHORT, LONG = 0.4, 10.0  # seconds: for servers that hang, and for those that answer
+BEYOND = b"Retry-After: Mon, 01 Jan 99999999999999 00:00:00 GMT\r\n"
 HANGING = {"hang", "drip headers", "drip body"}
 
 Serve = Callable[[Handler], str]
@@ -64,7 +65,7 @@ def answer(status: int, *, header: bytes = b"") -> Handler:
 
     def handle(connection: socket.socket) -> None:
         path = read_request(connection).split(b" ")[1]
-        head = b"HTTP/1.1 %d " % status + path + b"\r\nLocation: " + path + b"\r\n" + header
+        head = b"HTTP/1.1 %d " % status + path + b"\r\n" + (header or b"Location: " + path + b"\r\n")
         connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(path) + path)
 
     return handle
@@ -86,7 +87,12 @@ FAILURES: dict[str, tuple[Handler, type[Delivery]]] = {
     "410": (answer(410), Rejected),
     "413": (answer(413), Rejected),
     "429": (answer(429, header=b"Retry-After: T0kenT0ken\r\n"), Retry),
+    "429 until after the end of time": (answer(429, header=BEYOND), Retry),
+    "302 to Latin-1": (answer(302, header=b"Location: /caf\xe9\r\n"), Rejected),
+    "302 to no end": (answer(302, header=b"Location: http://[::1/\r\n"), Rejected),
+    "503 in chunks of -5": (answer(503, header=b"Transfer-Encoding: chunked\r\n\r\n-5\r\n"), Retry),
     "500": (answer(500), Retry),
+    "999": (answer(999), Retry),
     "503": (answer(503), Retry),
 }
 

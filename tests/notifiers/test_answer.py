@@ -14,7 +14,7 @@ def test_every_2xx_is_taken() -> None:
     ]
 
 
-@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599, 600, 999])
 def test_a_busy_receiver_is_tried_again(status: int) -> None:
     assert Retry(why=f"HTTP {status}", after_seconds=7.0) == sort_answer(Answer(status, "7", b""), NOW)
 
