@@ -61,19 +61,8 @@ def command(config_path: Path | None, *, as_json: bool) -> None:
     state = where_state_is(settings, service)
 
     def look() -> list[Check]:
-        chosen = choose(settings.source)
-        return [
-            *(mistakes or check_configuration(start, settings, config_path)),
-            user,
-            check_source(settings.source, chosen, service=start.service),
-            *check_bindings(settings.source),
-            check_log_level(chosen),
-            check_state(state, settings.store, service),
-            *([check_textfile(Path(textfile), start.service)] if (textfile := settings.metrics.textfile) else []),
-            check_proc(),
-            check_sock_diag(),
-            check_cgroup(),
-        ]
+        first = mistakes or check_configuration(start, settings, config_path)
+        return [*first, user, *check_host(settings, start.service, check_state(state, settings.store, service))]
 
     checks = [
         *look_as(identity, look),
@@ -87,6 +76,22 @@ def command(config_path: Path | None, *, as_json: bool) -> None:
     else:
         _print(checks, rights, identity)
     sys.exit(0 if good else EX_FAILED)
+
+
+def check_host(settings: Settings, service: Unit | None, state: Check) -> list[Check]:
+    """Check what the service reads and writes; ``state`` is the check of its directory."""
+    chosen = choose(settings.source)
+    textfile = settings.metrics.textfile
+    return [
+        check_source(settings.source, chosen, service=service),
+        *check_bindings(settings.source),
+        check_log_level(chosen),
+        state,
+        *([check_textfile(Path(textfile), service)] if textfile else []),
+        check_proc(),
+        check_sock_diag(),
+        check_cgroup(),
+    ]
 
 
 def load_or_defaults(start: NextStart, path: Path | None) -> tuple[Settings, list[Check]]:
