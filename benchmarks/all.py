@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("benchmarks.latency", "benchmarks.idle", "benchmarks.scan", "benchmarks.sockdiag")
+BENCHMARKS = ("benchmarks.latency", "benchmarks.idle", "benchmarks.flood", "benchmarks.scan", "benchmarks.sockdiag")
 
 
 def main() -> None:

@@ -21,10 +21,8 @@ MARKERS = (
 JSON_MARKERS = (*MARKERS, b'"MESSAGE":[', b'"MESSAGE" : [', b'"MESSAGE": [')
 # "last message repeated 3 times" means something only directly behind a line that holds a marker.
 REPEAT = b"ast message "
-# The markers of events: their lines say the same whatever stands around them.
-SAID = MARKERS[:3]
-# Of a stamp, printk's or another's.
-_MICROSECONDS = re.compile(rb"(?<=\d[.,])\d{6}(?!\d)")
+# Printk's stamp, and the microseconds of another.
+_FINE_STAMPS = re.compile(rb"\[ *\d{1,12}\.\d{6}\]|(?<=:\d\d[.,])\d{6}(?!\d)")
 
 
 def candidates(block: bytes) -> Iterator[tuple[int, bytes]]:
@@ -34,55 +32,56 @@ def candidates(block: bytes) -> Iterator[tuple[int, bytes]]:
     nobody here can tell what stood before. Lines over MAX_LINE_BYTES are no kernel's and are left out.
     """
     markers = JSON_MARKERS if block[:1] == b"{" else MARKERS
-    ahead = {marker: block.find(marker) for marker in markers if HOLDS(block, marker)}
+    size = len(block)
+    ahead = [(_find(block, marker, 0), marker) for marker in markers if HOLDS(block, marker)]
+    nearest = min(ahead, default=(size, b""))[0]
     start = 0
-    while start < len(block):
-        end = _line_end(block, start)
-        if block.find(REPEAT, start, end) < 0:
-            if not ahead:
+    while start < size:
+        end = _find(block, b"\n", start)
+        if nearest >= end and block.find(REPEAT, start, end) < 0:
+            if nearest == size:
                 return
-            at = min(ahead.values())
-            start, end = block.rfind(b"\n", start, at) + 1 or start, _line_end(block, at)
+            start = block.rfind(b"\n", start, nearest) + 1 or start
+            end = _find(block, b"\n", nearest)
         if end - start <= MAX_LINE_BYTES:
             yield start, block[start:end]
         start = end + 1
-        for marker in [marker for marker, at in ahead.items() if at < end]:
-            ahead[marker] = block.find(marker, end)
-            if ahead[marker] < 0:
-                del ahead[marker]
+        if nearest < end:
+            ahead = [(at if at >= end else _find(block, marker, end), marker) for at, marker in ahead]
+            nearest = min(ahead)[0]
 
 
-def _line_end(block: bytes, at: int) -> int:
-    end = block.find(b"\n", at)
-    return end if end >= 0 else len(block)
+def _find(block: bytes, what: bytes, start: int) -> int:
+    at = block.find(what, start)
+    return at if at >= 0 else len(block)
 
 
 def runs(block: bytes) -> Iterator[tuple[int, bytes, int]]:
     """Yield (offset, line, count) of the candidates, where what is said again within the same second is counted.
 
-    Of lines one behind the other that differ in nothing but microseconds, the first comes alone, so that what stood
-    before has its neighbour, and all others as the last of them. A flood costs little more than the search for it.
+    Of lines in a row that differ in nothing but microseconds and printk's stamp, the first comes alone, so that what
+    stood before has its neighbour, and all others as the last of them. A flood costs little more than finding it.
     """
-    last: tuple[int, bytes] | None = None
-    count = 0
-    for start, line in candidates(block):
-        if last and start == last[0] + len(last[1]) + 1 and _is_said_again(last[1], line):
+    start, line, alike, count = 0, b"", b"", 0
+    for following, text in candidates(block):
+        is_next = following == start + len(line) + 1
+        unstamped = alike if text == line else _unstamped(text)
+        if is_next and alike and unstamped == alike:
             count += 1
         else:
-            if last and count:
-                yield *last, count
-            yield start, line, 1
+            if count:
+                yield start, line, count
+            yield following, text, 1
             count = 0
-        last = start, line
-    if last and count:
-        yield *last, count
+        start, line, alike = following, text, unstamped
+    if count:
+        yield start, line, count
 
 
-def _is_said_again(line: bytes, following: bytes) -> bool:
-    """Tell whether two neighbours are one message of one second; what depends on its neighbours is no message."""
-    if len(line) != len(following) or not any(marker in line for marker in SAID):
-        return False
-    return line == following or _MICROSECONDS.sub(b"", line) == _MICROSECONDS.sub(b"", following)
+def _unstamped(line: bytes) -> bytes:
+    """Take off what tells a message of one second from its like; b"" where it matters what stands around the line."""
+    said = MARKERS[0] in line or MARKERS[1] in line or MARKERS[2] in line
+    return _FINE_STAMPS.sub(b"", line) if said else b""
 
 
 def holds_by_find(block: bytes, marker: bytes) -> bool:

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,9 @@ NOISE = "Nov 22 15:05:38 web1 sshd[812]: Accepted publickey for root\n"
 
 
 def hit(number: int) -> str:
-    return f"Nov 22 15:05:39 web1 kernel: [{number}.000001] TCP: too many orphaned sockets\n"
+    """Write a line of a second of its own: what is said again within the same one is taken together."""
+    stamp = datetime(2026, 11, 1, tzinfo=timezone.utc) + timedelta(seconds=number)
+    return f"{stamp:%b %d %H:%M:%S} web1 kernel: [{number}.000001] TCP: too many orphaned sockets\n"
 
 
 def hits(first: int, count: int) -> str:
@@ -250,7 +252,7 @@ def test_a_log_in_flood_starves_no_other(log: Path, open_source: Open) -> None:
 
 
 def test_what_is_said_again_within_a_second_is_one_record_with_its_count(log: Path, open_source: Open) -> None:
-    said = [f"Nov 22 15:05:39 web1 kernel: [7.{n:06}] TCP: too many orphaned sockets\n" for n in range(1000)]
+    said = [f"Nov 22 15:05:39 web1 kernel: [{n}.{n:06}] TCP: too many orphaned sockets\n" for n in range(1000)]
     append(log, "".join(said) + hit(8))
     source = open_source()
     first, rest, last = source.read()
