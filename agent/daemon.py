@@ -11,16 +11,15 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from msgspec.structs import replace
-
 from agent import sdnotify, threads
 from agent.config import channels
+from agent.core.cursor import merge
 from agent.core.kmsg import Detector
 from agent.core.model import LogRecord, Notice, Snapshot
 from agent.core.settings import Settings, SourceSettings
 from agent.core.words import printable
 from agent.courier import Courier, absent
-from agent.following import Source, describe, local_now, merge, open_source, portions
+from agent.following import Source, describe, local_now, open_source, portions
 from agent.notifiers import ChannelError, build
 from agent.recorder import Decided, Recorder
 from agent.signals import Signals
@@ -133,9 +132,7 @@ class Daemon:
         for gap in self._source.gaps():
             log.warning("%s: %s", gap.what, gap.why)
         if snapshot:
-            kept = self._recorder.resume.cursor
-            whole = [(replace(r, cursor=merge(kept, r.cursor)) if r.cursor else r, e) for r, e in decided]
-            for portion in portions(whole):
+            for portion in portions(decided):
                 self._recorder.handle(portion, snapshot)
                 self._feed()
         self._recorder.tick()

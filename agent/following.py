@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from typing import Protocol
 
-from msgspec.structs import replace
-
 from agent.core.cursor import Cursor
 from agent.core.model import LogRecord
 from agent.core.readings import Gap
@@ -58,18 +56,6 @@ def open_source(settings: SourceSettings, cursor: Cursor, now: Callable[[], date
     from agent.sources.kmsg import KmsgSource  # noqa: PLC0415 - see the docstring
 
     return KmsgSource(start=settings.start, cursor=cursor, now=now)
-
-
-def merge(old: Cursor, new: Cursor) -> Cursor:
-    """Keep the positions of logs that are not followed today, but none of another kind of source.
-
-    A log that is followed again goes on where it was left. Another kind has the same events under other names, and
-    what was told from one must not be told again from the other. A source without any position, because it cannot be
-    read, has told nothing: it takes nothing away, of whatever kind it is.
-    """
-    if new == Cursor():
-        return old
-    return replace(new, files={**old.files, **new.files}) if new.files else new
 
 
 def portions(decided: list[Decided]) -> Iterator[list[Decided]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from agent.core import incident as folding
-from agent.core.cursor import Cursor, Resume
+from agent.core.cursor import Cursor, Resume, merge
 from agent.core.diagnose import diagnose
 from agent.core.gauge import sample_of
 from agent.core.growth import shares_of
@@ -108,7 +108,7 @@ class Recorder:
         """Fold events that were read in one batch; ``snapshot`` was taken when the first of them was seen."""
         self._sampler.remember(sample_of(snapshot))
         leading: list[Decided] = []
-        for record, event in decided:
+        for record, event in folding.together(decided, self.quiet):
             log.debug("%s at %s, %d times", event.kind, event.source, event.count)
             self.counted[event.kind] += event.count
             at = (event.at or snapshot.taken_at).astimezone(timezone.utc)
@@ -249,13 +249,14 @@ class Recorder:
         incident = self.last
         for record, event in held:
             incident = folding.fold(incident, event, incident.last_seen_at)
-            self.resume = Resume(generation=self.resume.generation + 1, cursor=record.cursor or self.resume.cursor)
+            self._cover(record)
         self.last = folding.commit(incident, self.resume.generation, self.resume.cursor)
         self._store.commit(self.last)
 
     def _cover(self, record: LogRecord) -> None:
-        """Note that everything up to this record is in the open incident."""
-        self.resume = Resume(generation=self.resume.generation + 1, cursor=record.cursor or self.resume.cursor)
+        """Note that everything up to this record is counted."""
+        cursor = merge(self.resume.cursor, record.cursor) if record.cursor else self.resume.cursor
+        self.resume = Resume(generation=self.resume.generation + 1, cursor=cursor)
 
     def _attribute(self) -> None:
         """Add to the newest snapshot who holds the sockets; the next commit judges it."""

@@ -1,6 +1,7 @@
 """Where every source was read to, and which commit on disk is the newest."""
 
 import msgspec
+from msgspec.structs import replace
 
 NOTHING_YET = "nothing-yet"
 
@@ -47,3 +48,15 @@ class Resume(msgspec.Struct, frozen=True, kw_only=True):
 
     generation: int
     cursor: Cursor
+
+
+def merge(old: Cursor, new: Cursor) -> Cursor:
+    """Keep the positions of logs that are not followed today, but none of another kind of source.
+
+    A log that is followed again goes on where it was left. Another kind has the same events under other names, and
+    what was told from one must not be told again from the other. A source without any position, because it cannot be
+    read, has told nothing: it takes nothing away, of whatever kind it is.
+    """
+    if new == Cursor():
+        return old
+    return replace(new, files={**old.files, **new.files}) if new.files else new

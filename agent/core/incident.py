@@ -16,13 +16,26 @@ not thirty.
 """
 
 import hashlib
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone
 
 from msgspec.structs import replace
 
 from agent.core.culprits import matters
 from agent.core.cursor import Cursor, Resume
-from agent.core.model import Diagnosis, Event, Holder, Incident, Notice, NoticeType, Peak, Pressure, Sample, Snapshot
+from agent.core.model import (
+    Diagnosis,
+    Event,
+    Holder,
+    Incident,
+    LogRecord,
+    Notice,
+    NoticeType,
+    Peak,
+    Pressure,
+    Sample,
+    Snapshot,
+)
 from agent.core.settings import Claimed
 
 WORSE_FACTOR = 10
@@ -109,6 +122,37 @@ def fold(incident: Incident, event: Event, at: datetime) -> Incident:
         provenance="kernel" if "kernel" in (before, event.provenance) else "claimed",
         last_of_kind=(*others, event),
     )
+
+
+def together(decided: Iterable[tuple[LogRecord, Event]], span: timedelta) -> Iterator[tuple[LogRecord, Event]]:
+    """Count neighbours that say the same in one event: the first stays alone, all others become the last of them.
+
+    Incidents come out as if each had been folded by itself: the first may open one, and by the log's clock, which
+    does not go back among them, the others are within ``span`` of it.
+    """
+    first: Event | None = None
+    last: tuple[LogRecord, Event] | None = None
+    before: Event | None = None
+    count = 0
+    for record, event in decided:
+        if first and before and _says_the_same(first, before, event, span):
+            last, count = (record, event), count + event.count
+        else:
+            if last:
+                yield last[0], replace(last[1], count=count)
+            yield record, event
+            first, last, count = event, None, 0
+        before = event
+    if last:
+        yield last[0], replace(last[1], count=count)
+
+
+def _says_the_same(first: Event, before: Event, event: Event, span: timedelta) -> bool:
+    if event.kind != first.kind or event.kind == "suppressed" or event.provenance != first.provenance:
+        return False
+    if event.at is None or before.at is None or first.at is None:
+        return event.at is before.at is first.at
+    return before.at <= event.at and event.at - first.at <= span
 
 
 def telling(incident: Incident) -> tuple[Event, ...]:

@@ -154,7 +154,8 @@ class Detector:
     def feed(self, record: LogRecord) -> list[Told]:
         """Take the next record of the log; give back the events that are decided now, in the order of the log."""
         self._forget_before(record)
-        event = detect(record) or self._repeat(record)
+        said = detect(record)
+        event = said or self._repeat(record)
         if event is None:
             return []
         previous, self._previous = self._previous, (record, event)
@@ -164,7 +165,7 @@ class Detector:
             return [*released, (record, event)]
         if any(_near(record, other) or _adjacent(other, record) for other in self._recent):
             return [(record, event)]
-        follows = previous is not None and detect(record) is None
+        follows = previous is not None and said is None
         if follows and not self._holds(previous):
             return [(record, event)]
         chain = self._held[-1].chain if follows else record.ordinal
@@ -203,14 +204,15 @@ class Detector:
         return [(held.record, held.event) for held in released]
 
     def _forget_before(self, record: LogRecord) -> None:
-        """Drop what the log's own clock has left behind, but never the line directly before."""
+        """Drop what the log's own clock has left behind, but never the line directly before.
+
+        The oldest are looked at, not all: what stays behind one of another clock is held against the clock again.
+        """
         chain = self._chain_before(record)
-        kept = [
-            held
-            for held in self._held
-            if held.chain == chain or (_seconds(held.record, record) or 0.0) <= WINDOW_SECONDS
-        ]
-        self._keep(kept)
+        while self._held and self._held[0].chain != chain:
+            if (_seconds(self._held[0].record, record) or 0.0) <= WINDOW_SECONDS:
+                return
+            self._held.popleft()
 
     def _chain_before(self, record: LogRecord) -> int | None:
         """Name the held line, with its repeats, that stands directly before this record."""

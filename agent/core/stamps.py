@@ -11,6 +11,7 @@ No man page rules them all: RFC 3164 and RFC 5424, ctime(3), dmesg(1), journalct
 
 import re
 from datetime import datetime, timedelta, timezone, tzinfo
+from functools import lru_cache
 
 # dmesg -T and journalctl -o short write the months as the reader's LC_TIME abbreviates them. These are glibc's, less
 # their dots: en de fr es it pt nl sv da nb fi pl cs sk hu ro tr id ru uk. Croatian is left out, where "srp" is July and
@@ -103,17 +104,25 @@ def read_stamp(match: re.Match[str], now: datetime, zone: str | None = None) -> 
     Without a year it is the newest that fits before ``now`` and its slack; without a zone it is ``now``'s. ``zone`` is
     one that stood further on in the line.
     """
-    parts = match.groupdict()
+    return _read(match.re, match.groups(), zone, now, now.tzinfo)
+
+
+# Most lines of a log share their second with the line before. Moments are equal in whatever zone, hence the zone.
+@lru_cache(maxsize=16)
+def _read(
+    pattern: re.Pattern[str], groups: tuple[str | None, ...], zone: str | None, now: datetime, local: tzinfo | None
+) -> datetime | None:
+    parts = {name: groups[number - 1] for name, number in pattern.groupindex.items()}
     if "seconds" in parts:
-        return from_epoch(parts["seconds"] or int(parts["tai"], 16) - TAI_EPOCH)
+        return from_epoch(parts["seconds"] or int(parts["tai"] or "", 16) - TAI_EPOCH)
     year = parts["year"] or parts.get("year2") or parts.get("year3")
     utc = "weekday" in parts and len(parts["fraction"] or "") == SVLOGD_DIGITS
     zone = parts["zone"] or zone or ("UTC" if utc else None)
     if year is not None:
-        return _moment(int(year), parts, zone, now.tzinfo)
+        return _moment(int(year), parts, zone, local)
     newest = now + SLACK
     for guess in range(newest.year, newest.year - 9, -1):
-        moment = _moment(guess, parts, zone, now.tzinfo) if guess > 1 else None
+        moment = _moment(guess, parts, zone, local) if guess > 1 else None
         if moment is not None and moment <= newest:
             return moment
     return None

@@ -16,6 +16,7 @@ line is read from its start, so a line that quotes a record is no record.
 """
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 
 import msgspec
@@ -75,7 +76,7 @@ def parse(line: str, now: datetime) -> Envelope | None:
     ``now`` is the newest moment that the line can stem from (the file's mtime, or the clock), for stamps without a
     year; its tzinfo is the zone of stamps without one. A line without any envelope is taken for bare kernel text.
     """
-    line = COLOUR.sub("", line).strip("\r\n\0\ufeff\x1e")
+    line = (COLOUR.sub("", line) if "\x1b" in line else line).strip("\r\n\0\ufeff\x1e")
     quoted = line.startswith(CODE)
     line = line.strip().removeprefix("data: ")
     if line.startswith("{"):
@@ -91,9 +92,18 @@ def parse(line: str, now: datetime) -> Envelope | None:
 
 
 def to_record(
-    raw: bytes, *, now: datetime, source: str, ordinal: int, cursor: Cursor | None = None
+    raw: bytes,
+    *,
+    now: datetime,
+    source: str,
+    ordinal: int,
+    times: int = 1,
+    position: Callable[[], Cursor] | None = None,
 ) -> LogRecord | None:
-    """Make a record of one line of a text log, or None when it is not the kernel's; bad UTF-8 is replaced."""
+    """Make a record of one line of a text log, or None when it is not the kernel's; bad UTF-8 is replaced.
+
+    ``times`` is for how many lines it stands; ``position`` tells the place behind it.
+    """
     line = raw.decode(errors="replace").lstrip("\0").rstrip("\r\n")
     envelope = parse(line, now)
     if envelope is None:
@@ -107,8 +117,8 @@ def to_record(
         at=envelope.at,
         uptime=envelope.uptime,
         host=envelope.host,
-        count=envelope.count,
-        cursor=cursor,
+        count=envelope.count * times,
+        cursor=position() if position else None,
     )
 
 
@@ -198,14 +208,13 @@ def _parse_stamped(line: str, now: datetime) -> tuple[bool, Envelope | None]:
     envelope = _tagged(rest, stamp, now) or _parse_head(rest, stamp, now)
     if envelope is not None:
         return True, envelope
-    at = read_stamp(stamp, now)
     untagged = UNTAGGED.fullmatch(rest)
     if untagged is not None:
-        return True, _unwrap(untagged["text"], at, _host(untagged["host"]))
+        return True, _unwrap(untagged["text"], read_stamp(stamp, now), _host(untagged["host"]))
     repeat = REPEAT_LINE.fullmatch(rest)
     if repeat is not None and REPEATED.fullmatch(repeat["text"]):
-        return True, Envelope(repeat["text"], at=at, host=_host(repeat["host"]))
-    return True, _unwrap(rest.strip(), at, None) if bracket and is_zoned(stamp) else None
+        return True, Envelope(repeat["text"], at=read_stamp(stamp, now), host=_host(repeat["host"]))
+    return True, _unwrap(rest.strip(), read_stamp(stamp, now), None) if bracket and is_zoned(stamp) else None
 
 
 def _tagged(rest: str, stamp: re.Match[str] | None, now: datetime) -> Envelope | None:

@@ -15,7 +15,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from msgspec.structs import replace
 from watchdog.events import (
     FileCreatedEvent,
     FileDeletedEvent,
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
 
 # What one turn of the main loop reads at most, in bytes and in lines that could matter: short lines make large records.
 BATCH_BYTES = 4 << 20
-BATCH_LINES = 2000
+BATCH_LINES = 500
 LONGEST_WAIT_SECONDS = 1.0
 # A busy log would wake us for every line: lines that come closer together than this are read together.
 SHORTEST_TURN_SECONDS = 0.01
@@ -134,14 +133,14 @@ class LogFileSource:
         # NULs are the mark of a crash or a truncation: what stands before them is the half of another line.
         found = line.found
         raw = found.raw.rstrip(b"\0").rpartition(b"\0")[2]
-        record = to_record(
+        return to_record(
             raw,
             now=line.newest,
             source=f"{follower.path}@{found.offset}",
             ordinal=found.ordinal,
-            cursor=self.position(),
+            times=found.times,
+            position=self.position,
         )
-        return replace(record, count=record.count * found.times) if record and found.times > 1 else record
 
     def _is_twin(self, follower: Follower) -> bool:
         """Let a path rest that means the same file as one before it: no line is read twice."""

@@ -1,9 +1,23 @@
 from datetime import datetime, timedelta, timezone
 
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from agent.core import incident as folding
-from agent.core.model import Diagnosis, Holder, Incident, Notice, NoticeType, Peak, Pressure, Sample, Snapshot
+from agent.core.model import (
+    Diagnosis,
+    Event,
+    Holder,
+    Incident,
+    LogRecord,
+    Notice,
+    NoticeType,
+    Peak,
+    Pressure,
+    Sample,
+    Snapshot,
+)
 
 AT = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 QUIET = timedelta(seconds=300)
@@ -158,3 +172,60 @@ def test_the_host_is_that_of_the_opening_whatever_later_lines_name(make_decided)
     assert "log1" == folding.fold(warned, replace(event, host="db7"), AT).host
     assert "web1" == folding.fold(opened(make_decided), replace(event, host="db7"), AT).host
     assert None is folding.fold(unnamed, event, AT).host
+
+
+def incidents_of(decided):
+    """Fold as the recorder does: when each opened and ended by the log's clock, and its counts."""
+    found = []
+    for _, event in decided:
+        at = event.at or AT
+        if not found or at - found[-1][1] > QUIET:
+            found.append([at, at, {}])
+        ended, events = found[-1][1:]
+        found[-1][1] = max(ended, at)
+        events[event.kind] = events.get(event.kind, 0) + event.count
+    return found
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["too_many_orphans", "tcp_mem", "suppressed"]),
+            st.sampled_from([None, -200, 0, 0, 0, 1, 150, 299, 301]),
+            st.integers(1, 3),
+        )
+    )
+)
+def test_neighbours_counted_at_once_make_the_same_incidents(said):
+    decided, at = [], AT
+    for number, (kind, seconds, count) in enumerate(said):
+        at += timedelta(seconds=seconds or 0)
+        event = Event(
+            at=None if seconds is None else at,
+            uptime=None,
+            host=None,
+            kind=kind,
+            suppressed=None,
+            count=count,
+            source=f"log@{number}",
+            provenance="claimed",
+            line="",
+        )
+        decided.append((LogRecord(text="", line="", source="", provenance="claimed", ordinal=number), event))
+    counted = list(folding.together(decided, QUIET))
+
+    assert incidents_of(decided) == incidents_of(counted)
+    assert decided[:1] == counted[:1]
+    assert [record for record, _ in decided[-1:]] == [record for record, _ in counted[-1:]]
+    assert [e for _, e in decided if e.kind == "suppressed"] == [e for _, e in counted if e.kind == "suppressed"]
+
+
+def test_a_flood_is_two_events_and_what_differs_stays_apart(make_decided, clock):
+    flood = [make_decided(offset=n) for n in range(500)]
+    mixed = [make_decided("tcp_mem"), make_decided(), make_decided("tcp_mem", provenance="claimed")]
+    late = make_decided(at=clock.time + QUIET + timedelta(seconds=1))
+
+    assert [1, 499] == [event.count for _, event in folding.together(flood, QUIET)]
+    assert flood[-1][0] == list(folding.together(flood, QUIET))[-1][0]
+    assert mixed == list(folding.together(mixed, QUIET))
+    assert [flood[0], late] == list(folding.together([flood[0], late], QUIET))
