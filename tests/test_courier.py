@@ -1,4 +1,5 @@
 import logging
+import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from datetime import datetime, timedelta, timezone
@@ -486,6 +487,16 @@ def test_a_clock_that_is_set_forward_by_years_gives_nothing_up() -> None:
     assert ["delivered"] * 2 == [receipt.outcome for receipt in world.box.receipts]
 
 
+def test_a_clock_that_is_set_forward_before_a_notice_is_seen_gives_nothing_up() -> None:
+    world = World(give_up_after=86_400)
+    world.receiver.otherwise = Retry(why="Network is unreachable")
+    world.box.put("a")
+    world.clock.set = timedelta(days=365 * 24)
+    world.run(80_000)
+
+    assert [] == world.box.receipts
+
+
 def test_by_a_clock_that_was_set_forward_a_notice_is_given_up_when_its_time_has_passed() -> None:
     world = World(give_up_after=86_400)
     world.receiver.otherwise = Retry(why="Network is unreachable")
@@ -847,6 +858,23 @@ def test_a_disk_that_fills_up_during_the_post_has_room_for_the_receipt(small_dis
     assert {"incident.json", "notice-001.json", "notice-001.ops.json"} == {
         path.name for path in store.path(store.resolve("last")).iterdir()
     }
+
+
+def test_the_room_for_a_receipt_is_kept_until_it_is_written(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = store_with_a_notice(small_disk)
+    (pending,) = store.pending("ops")
+    store.reserve_receipt(pending, "ops")
+    plain = os.write
+
+    def write(descriptor: int, data: bytes) -> int:
+        fill_disk(small_disk)  # Somebody takes whatever is free at this very moment.
+        return plain(descriptor, data)
+
+    monkeypatch.setattr(os, "write", write)
+    receipt = Receipt(notice="n1", channel="ops", outcome="delivered", at=START, attempts=1, detail="HTTP 200")
+    store.write_receipt(pending, receipt)
+
+    assert receipt == receipts(store)["ops"]
 
 
 def test_the_room_that_a_crash_left_is_no_receipt_and_is_used_again(tmp_path: Path) -> None:
