@@ -1,7 +1,9 @@
 """sd_notify to a real datagram socket: read, full, gone or never there."""
 
 import contextlib
+import os
 import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,6 +41,15 @@ def test_assignments_arrive_as_they_were_written(systemd: socket.socket) -> None
     assert sent
     assert b"READY=1" == systemd.recv(4096)
     assert "WATCHDOG=1\nSTATUS=following the journal; no incident yet äöü" == systemd.recv(4096).decode()
+
+
+def test_the_kernel_says_with_it_who_sent_it_as_notifyaccess_main_needs(systemd: socket.socket) -> None:
+    systemd.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    sdnotify.notify("READY=1")
+
+    _, ((_, kind, credentials),), _, _ = systemd.recvmsg(4096, socket.CMSG_SPACE(12))
+    assert socket.SCM_CREDENTIALS == kind
+    assert (os.getpid(), os.getuid(), os.getgid()) == struct.unpack("3i", credentials)
 
 
 def test_every_turn_can_notify_again(systemd: socket.socket) -> None:
