@@ -427,7 +427,7 @@ class Courier:
         settled = set(self._unwritten)
         for kept in list(self._unwritten.values()):
             self._write(*kept)
-        if not self._tries:
+        if not self._tries and not self._held:
             self._end_trouble()
         return [pending for pending in waiting if key_of(pending) not in settled]
 

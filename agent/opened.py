@@ -50,14 +50,17 @@ class Opened(NamedTuple):
             return [*self.follow_ups[:1], self.committed_at + COMMIT_SPACING]
         return [*self.follow_ups[:1], *([self.attribute_at] if self.attribute_at else [])]
 
-    def back_to(self, now: datetime) -> "Opened":
-        """Follow a clock that was set back."""
+    def moved(self, by: timedelta, now: datetime) -> "Opened":
+        """Follow a clock that was set ``by`` so much: what is waited for comes neither at once nor in an hour.
+
+        What was noted after it had been set is moved, too, and must not land in the future.
+        """
         return self._replace(
-            arrived_at=min(now, self.arrived_at),
-            committed_at=min(now, self.committed_at),
-            snapshot_at=min(now, self.snapshot_at),
-            attribute_at=min(now, self.attribute_at) if self.attribute_at else None,
-            follow_ups=(),
+            arrived_at=min(now, self.arrived_at + by),
+            committed_at=min(now, self.committed_at + by),
+            snapshot_at=min(now, self.snapshot_at + by),
+            attribute_at=min(now + ATTRIBUTION_DELAY, self.attribute_at + by) if self.attribute_at else None,
+            follow_ups=tuple(min(now + FOLLOW_UPS[-1], at + by) for at in self.follow_ups),
         )
 
 

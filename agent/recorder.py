@@ -7,6 +7,7 @@ uncommitted events, nobody may save a position beyond them.
 
 import contextlib
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
@@ -39,6 +40,8 @@ log = logging.getLogger("sockmem-agent")
 
 SNAPSHOT_SPACING = timedelta(seconds=60)
 SNAPSHOTS_AT_MOST = 60
+# By so much a clock was set; less than that is steered.
+CLOCK_STEP = timedelta(seconds=1)
 LOOK_SPACING = timedelta(seconds=1)
 ATTRIBUTION_SECONDS = 3.0
 
@@ -59,6 +62,7 @@ class Recorder:
         warns: bool = True,
         claimed: Claimed = "notify",
         proc_root: Path = Path("/proc"),
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Take the newest commit of the store up; ``told`` is called with a notice that has been committed.
 
@@ -76,7 +80,8 @@ class Recorder:
         self.resume, incident = store.newest_commit()
         self._sampler = Sampler(store, now, proc_root)
         self._names = Names()
-        self._ticked_at = now()
+        self._monotonic = monotonic
+        self._ticked_at, self._ticked_second = now(), monotonic()
         self._looked: Snapshot | None = None
         self._judged: tuple[tuple[Snapshot, tuple[Event, ...], Sample | None], Diagnosis] | None = None
         self.counted: Counter[str] = Counter()
@@ -100,6 +105,7 @@ class Recorder:
         """Take the snapshot of an event, before any thinking; in a storm one a second is enough."""
         self._sampler.survey.give_way()
         now = self._now()
+        self._follow_the_clock(now)
         if not (self._open and self._looked and timedelta(0) <= now - self._looked.taken_at < LOOK_SPACING):
             self._looked = take_snapshot(self._proc_root, now, "event")
         return self._looked
@@ -131,11 +137,7 @@ class Recorder:
     def tick(self) -> None:
         """Do what is due by the clock: samples, follow-ups, commits, the end of an incident."""
         now = self._now()
-        if now < self._ticked_at:
-            # Somebody set the clock back: nothing may wait for a time that lies an hour ahead.
-            self._sampler.back_to(now)
-            self._open = self._open.back_to(now) if self._open else None
-        self._ticked_at = now
+        self._follow_the_clock(now)
         if self._sampler.tick(now) and self._sampler.pressure and self.warns and not self._is_event():
             self._feel(self._sampler.pressure, now)
         if not self.dirty and not (self._open and self._open.attribute_at):
@@ -154,6 +156,16 @@ class Recorder:
                 self._feel(self._sampler.pressure, now)
             else:
                 self._close(now)
+
+    def _follow_the_clock(self, now: datetime) -> None:
+        """Notice that somebody set the clock: that neither ends an incident nor keeps one open."""
+        second = self._monotonic()
+        set_by = now - self._ticked_at - timedelta(seconds=second - self._ticked_second)
+        if now < self._ticked_at:
+            self._sampler.back_to(now)
+        if self._open and abs(set_by) >= CLOCK_STEP:
+            self._open = self._open.moved(set_by, now)
+        self._ticked_at, self._ticked_second = now, second
 
     def next_due(self) -> float:
         """Tell in how many seconds ``tick`` has something to do."""

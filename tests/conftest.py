@@ -48,15 +48,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 class FakeClock:
-    """A wall clock that moves only when told to."""
+    """A clock that moves only when told to: the wall's, which can be set, and the monotonic one, which cannot."""
 
     def __init__(self, start: datetime) -> None:
         self.time = start
+        self.seconds = 0.0
 
     def __call__(self) -> datetime:
         return self.time
 
+    def monotonic(self) -> float:
+        return self.seconds
+
     def advance(self, seconds: float) -> datetime:
+        self.seconds += seconds
+        return self.set(seconds)
+
+    def set(self, seconds: float) -> datetime:
+        """Set the wall's clock by so much."""
         self.time += timedelta(seconds=seconds)
         return self.time
 

@@ -34,6 +34,7 @@ def make_recorder(store, clock, proc_root):
             "now": clock,
             "told": lambda _: None,
             "proc_root": proc_root,
+            "monotonic": clock.monotonic,
         }
         return Recorder(store, **{**words, **kwargs})
 
@@ -388,8 +389,37 @@ def test_samples_are_taken_every_ten_seconds_and_kept_over_a_restart(store, make
 def test_a_clock_set_back_by_an_hour_delays_nothing(store, make_recorder, make_decided, clock):
     recorder = make_recorder()
     recorder.handle([make_decided()], recorder.look())
-    clock.advance(-3600)
+    clock.set(-3600)
     run_for(recorder, clock, 301)
+
+    assert ["opened", "resolved"] == told(store)
+
+
+@pytest.mark.parametrize("by", [24 * 365 * 86_400, -3600])
+def test_a_clock_that_is_set_ends_no_incident_and_loses_no_follow_up(store, make_recorder, make_decided, clock, by):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    clock.advance(0.5)
+    clock.set(by)
+    run_for(recorder, clock, 40)
+    assert ["opened"] == told(store)
+    assert 4 == len(store.load(store.resolve("last")).snapshots)
+    run_for(recorder, clock, 258)
+    assert ["opened"] == told(store)
+    run_for(recorder, clock, 2)
+
+    assert ["opened", "resolved"] == told(store)
+
+
+def test_an_incident_that_begins_just_after_the_clock_was_set_ends_in_time(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    run_for(recorder, clock, 5)
+    clock.set(24 * 365 * 86_400)
+    recorder.handle([make_decided()], recorder.look())
+    run_for(recorder, clock, 299)
+    assert ["opened"] == told(store)
+    assert 4 == len(store.load(store.resolve("last")).snapshots)
+    run_for(recorder, clock, 2)
 
     assert ["opened", "resolved"] == told(store)
 
@@ -724,7 +754,7 @@ def test_the_opening_of_an_incident_is_judged_once(store, make_recorder, make_de
 def test_a_clock_set_back_leaves_no_samples_in_the_future(make_recorder, clock):
     recorder = make_recorder()
     run_for(recorder, clock, 60)
-    clock.advance(-7200)
+    clock.set(-7200)
     run_for(recorder, clock, 320)
 
     assert clock.time >= max(sample.at for sample in recorder._sampler.history)
