@@ -62,6 +62,7 @@ class Daemon:
         self._channels = channels(settings)
         self._notifiers = [build(channel) for channel in self._channels]
         self._troubles: set[str] = set()
+        store.set_broken_aside()
         # Before anything is written: where a full disk ended the process before us, this makes room. Nothing goes by
         # its age yet, since the clock of a host that boots may be wrong.
         self._prune(EPOCH)
@@ -82,8 +83,6 @@ class Daemon:
         self._unserved = ""
         self._saved_at = self._pruned_at = self._measured_at = now()
         self._ready = False
-        for name, why in store.broken():
-            log.warning("incident directory %s: %s", name, why)
 
     # --- life -------------------------------------------------------------------------------------------------------
 

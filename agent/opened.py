@@ -3,13 +3,16 @@
 import logging
 from collections.abc import Iterable
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent.core import incident as folding
 from agent.core.case import NEAR_SECONDS
 from agent.core.culprits import ORPHANS_WORTH_NAMING
 from agent.core.model import Incident, Notice, Peak, Sample, Snapshot
-from agent.store import Store, keep_samples
+from agent.store import Store, StoreError, keep_samples
+
+if TYPE_CHECKING:
+    from agent.core.readings import Gap
 
 log = logging.getLogger("sockmem-agent")
 
@@ -85,9 +88,14 @@ def _is_old(incident: Incident, now: datetime) -> bool:
 
 
 def take_up(store: Store, incident: Incident, now: datetime) -> Opened:
-    """Go on with an incident that was open when the process before us ended; StoreError when its files are gone."""
-    notices = store.notices(incident.id)
-    named = list(zip(incident.snapshots, store.snapshots(incident.id), strict=True))
+    """Go on with an incident that was open when the process before us ended; StoreError without any snapshot."""
+    unread: list[Gap] = []
+    notices = store.notices(incident.id, unread)
+    named = store.named_snapshots(incident.id, unread)
+    for gap in unread:
+        log.warning("%s", gap.why)
+    if not named:
+        raise StoreError(f"{store.path(incident.id)}: no snapshot can be read")
     name, snapshot = next(
         ((name, each) for name, each in reversed(named) if each.trigger in {"event", "pressure"}), named[-1]
     )

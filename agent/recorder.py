@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import msgspec
 from msgspec.structs import replace
 
 from agent.core import incident as folding
@@ -44,6 +45,7 @@ SNAPSHOTS_AT_MOST = 60
 CLOCK_STEP = timedelta(seconds=1)
 LOOK_SPACING = timedelta(seconds=1)
 ATTRIBUTION_SECONDS = 3.0
+DAMAGED = "closed at a restart: its files are damaged"
 
 Decided = tuple[LogRecord, Event]
 
@@ -86,6 +88,8 @@ class Recorder:
         self._judged: tuple[tuple[Snapshot, tuple[Event, ...], Sample | None], Diagnosis] | None = None
         self.counted: Counter[str] = Counter()
         self.last = incident or store.newest()
+        for other in store.open_besides(incident):
+            self._conclude(other, now(), StoreError("a newer incident is open"))
         self._open = self._take_up(incident) if incident else None
         self.trouble: str | None = None
 
@@ -192,12 +196,25 @@ class Recorder:
         """Go on with the incident that was open when the process before us ended."""
         now = self._now()
         try:
-            return take_up(self._store, incident, now)
-        except StoreError as error:
-            log.error("incident %s is closed as it stands: %s", incident.id, error)  # noqa: TRY400 - the text says it
-            self.last = folding.close(incident, now, self.quiet)
-            self._store.commit(self.last)
+            opened = take_up(self._store, incident, now)
+            # The next commit would do the same, and a surprise there would come back at every start.
+            msgspec.json.encode(self._judge(opened.snapshot, folding.telling(incident)))
+        except Exception as error:  # noqa: BLE001 - whatever damage comes up, the host is watched
+            self._conclude(incident, now, error)
             return None
+        return opened
+
+    def _conclude(self, incident: Incident, now: datetime, why: Exception) -> None:
+        """Close as it stands an incident that cannot be gone on with, and say so where its opening was to be said."""
+        log.error("incident %s is closed as it stands: %s", incident.id, why, exc_info=not isinstance(why, StoreError))
+        incident = folding.close(incident, now, self.quiet)
+        if incident.notices:
+            told = folding.notice(incident, ("sockmem.incident.resolved", DAMAGED), self.channels, now)
+            name = self._store.write_notice(incident.id, len(incident.notices) + 1, told)
+            incident = replace(incident, notices=(*incident.notices, name))
+        self.resume = Resume(generation=self.resume.generation + 1, cursor=self.resume.cursor)
+        self.last = folding.commit(incident, self.resume.generation, self.resume.cursor)
+        self._store.commit(self.last)
 
     def _is_event(self) -> bool:
         """Tell whether the open incident goes by its events, whatever the gauges say; lines that are not told do not.

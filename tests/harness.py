@@ -199,6 +199,12 @@ class AgentProcess:
                     return True
         return False
 
+    def peak_bytes(self) -> int:
+        """Tell the most memory that the process had resident so far."""
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
     def events(self) -> int:
         """Count the events in all incidents on disk."""
         return sum(sum(self.store.load(i).events.values()) for i in self.store.ids())

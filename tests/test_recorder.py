@@ -722,10 +722,12 @@ def test_the_samples_around_an_incident_are_kept_with_it_when_it_closes(store, m
     assert found[0].at < incident.opened_at < found[-1].at
 
 
-def test_an_incident_closes_even_if_its_samples_cannot_be_kept(store, make_recorder, make_decided, clock, caplog):
+def test_an_incident_closes_even_if_its_samples_cannot_be_kept(make_recorder, make_decided, clock, caplog, monkeypatch):
     recorder = make_recorder()
     recorder.handle([make_decided()], recorder.look())
-    (store.path(store.resolve("last")) / ".samples.jsonl.new").mkdir()
+    store = recorder._store
+    full = OSError(errno.ENOSPC, "No space left on device", "samples.jsonl")
+    monkeypatch.setattr("agent.opened.keep_samples", lambda *_: (_ for _ in ()).throw(full))
     run_for(recorder, clock, 301)
 
     assert store.load(store.resolve("last")).closed_at

@@ -58,6 +58,10 @@ def test_what_we_read_and_need_is_not_hidden() -> None:
     assert set(settings()) & {"PrivateNetwork", "PrivateUsers", "ProtectProc", "ProcSubset", "IPAddressDeny"} == set()
 
 
+def test_a_core_dump_with_secrets_in_it_is_never_written() -> None:
+    assert "0" == settings()["LimitCORE"]
+
+
 def test_systemd_before_239_is_given_no_list_of_allowed_calls() -> None:
     assert settings()["SystemCallFilter"].startswith("~")
 

@@ -72,8 +72,25 @@ def group() -> None:
     """Detect when this host runs out of TCP socket memory, and diagnose why."""
 
 
+def open_standard_streams() -> None:
+    """Put /dev/null where the caller closed a standard stream: else the next file to be opened would take its number.
+
+    What is printed would then land in that file. Input and output are opened the wrong way round, so that using them is
+    still an error; what is said on a closed standard error is lost.
+    """
+    for number, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, flags), True)  # noqa: FBT003 - positional in the library
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115 - a descriptor
+
+
 def main() -> None:
     """Run the command line; an output that cannot be written gets one line and no traceback."""
+    open_standard_streams()
     try:
         try:
             group(prog_name="sockmem-agent")

@@ -50,10 +50,10 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def deliveries(store: Store, incident_id: str) -> tuple[list[Told], str | None]:
-    """List who was to be told what; and why not, where that cannot be read."""
-    found = []
+    """List who was to be told what; and say what of it cannot be read."""
+    found, unread = [], list[Gap]()
     try:
-        notices = store.notices(incident_id)
+        notices = store.notices(incident_id, unread)
     except StoreError as error:
         return [], str(error)
     for stem, notice, receipts in notices:
@@ -65,7 +65,7 @@ def deliveries(store: Store, incident_id: str) -> tuple[list[Told], str | None]:
                     told, outcome=receipt.outcome, at=receipt.at, attempts=receipt.attempts, detail=receipt.detail
                 )
             found.append(told)
-    return found, None
+    return found, "; ".join(gap.why for gap in unread) or None
 
 
 def told_text(told: list[Told]) -> str:
@@ -104,11 +104,13 @@ def read_snapshots(store: Store, incident: Incident) -> tuple[list[tuple[str, Sn
 def tell_story(store: Store, incident: Incident) -> Story:
     """Read everything that is on disk about an incident; what cannot be read becomes a gap."""
     snapshots, unread = read_snapshots(store, incident)
+    gaps = list[Gap]()
     try:
-        notices = store.notices(incident.id)
+        notices = store.notices(incident.id, gaps)
     except StoreError as error:
         notices = []
         unread.append(str(error))
+    unread += [gap.why for gap in gaps]
     return Story(
         incident=incident,
         snapshots=tuple(snapshots),

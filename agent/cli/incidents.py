@@ -27,10 +27,12 @@ from agent.cli.common import (
 from agent.cli.diagnostics import log
 from agent.cli.incident_page import Told, deliveries, print_page, tell_story
 from agent.cli.incident_table import count_kinds, print_kinds, print_table
+from agent.cli.output import write_file
 from agent.cli.since import since_option
 from agent.core.delivery import OUTCOMES
 from agent.core.model import Incident
 from agent.store import Store
+from agent.store.disk import is_no_file, read_regular, reason
 
 FILE_MODE = 0o640
 
@@ -212,22 +214,19 @@ def pack(directory: Path) -> bytes:
     ):
         for path in sorted(directory.iterdir()):
             # A name with a dot in front is a file that is just being written.
-            if path.name.startswith(".") or path.is_symlink() or not path.is_file():
+            if path.name.startswith("."):
                 continue
-            data = path.read_bytes()
+            try:
+                data = read_regular(path)
+            except OSError as error:
+                if not is_no_file(error):
+                    raise
+                warn(f"{path}: left out ({reason(error)})")
+                continue
             member = tarfile.TarInfo(f"{directory.name}/{path.name}")
             member.size, member.mode, member.mtime = len(data), FILE_MODE, int(opened_at.timestamp())
             archive.addfile(member, io.BytesIO(data))
     return buffer.getvalue()
-
-
-def write_file(name: str, output: Path | None, data: bytes) -> None:
-    """Write what a command made, where it was asked for, else under its own name here; print where that is."""
-    target = Path(name) if output is None else output / name if output.is_dir() else output
-    with exits(EX_FAILED):
-        target.touch(FILE_MODE)
-        target.write_bytes(data)
-    click.echo(str(target))
 
 
 def _is_wanted(incident: Incident, since: datetime | None, *, only_open: bool) -> bool:

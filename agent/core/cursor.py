@@ -1,7 +1,11 @@
 """Where every source was read to, and which commit on disk is the newest."""
 
+from typing import Annotated
+
 import msgspec
 from msgspec.structs import replace
+
+from agent.core.stored import Natural
 
 NOTHING_YET = "nothing-yet"
 
@@ -16,7 +20,7 @@ class FileCursor(msgspec.Struct, frozen=True, kw_only=True):
 
     device: int
     inode: int
-    offset: int
+    offset: Natural
     marker: str
     written_ns: int | None = None
 
@@ -25,7 +29,7 @@ class KmsgCursor(msgspec.Struct, frozen=True, kw_only=True):
     """The last record read from /dev/kmsg, -1 before the first of a boot: numbers start again at every boot."""
 
     boot_id: str
-    sequence: int
+    sequence: Annotated[int, msgspec.Meta(ge=-1)]
 
 
 class Cursor(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +50,7 @@ class Resume(msgspec.Struct, frozen=True, kw_only=True):
     behind its last event are therefore committed by one rename, and no event is lost or counted twice.
     """
 
-    generation: int
+    generation: Natural
     cursor: Cursor
 
 

@@ -1,9 +1,10 @@
 """What becomes of a notice: an attempt ends in a Delivery, the matter ends in a Receipt."""
 
-from datetime import datetime
 from typing import Literal
 
 import msgspec
+
+from agent.core.stored import Time, check_years
 
 # "digested": told as one of many, in the digest that the detail names. "skipped": the channel was not told that the
 # incident opened, and so not how it went on.
@@ -23,9 +24,13 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     notice: str
     channel: str
     outcome: Outcome
-    at: datetime
+    at: Time
     attempts: int
     detail: str
+
+    def __post_init__(self) -> None:
+        """Refuse an impossible year."""
+        check_years(self)
 
 
 class Delivered(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from agent.core.cursor import Cursor, Resume
 from agent.core.delivery import Receipt
 from agent.core.readings import Gap, PressureStall, Sockstat, TcpProtocol
 from agent.core.sockets import SocketTable
+from agent.core.stored import ChannelName, HeaderText, NoticeName, SnapshotName, Time, check_years
 
 Kind = Literal["out_of_socket_memory", "too_many_orphans", "tcp_mem", "suppressed"]
 Provenance = Literal["kernel", "claimed"]
@@ -32,6 +33,14 @@ NoticeType = Literal[
     "sockmem.test",
 ]
 Trigger = Literal["event", "follow_up", "command", "pressure"]
+
+
+class Dated(msgspec.Struct, frozen=True, kw_only=True):
+    """Holds times, none of which is in an impossible year."""
+
+    def __post_init__(self) -> None:
+        """Refuse such a year; msgspec calls this when it decodes, too."""
+        check_years(self)
 
 
 # --- record and event -----------------------------------------------------------------------------------------------
@@ -58,10 +67,10 @@ class LogRecord(msgspec.Struct, frozen=True, kw_only=True):
     cursor: Cursor | None = None
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(Dated, frozen=True, kw_only=True):
     """The kernel said that it ran out. This is the object that ``scan --json`` prints, one a line."""
 
-    at: datetime | None
+    at: Time | None
     uptime: float | None
     host: str | None
     kind: Kind
@@ -75,7 +84,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 # --- snapshot -------------------------------------------------------------------------------------------------------
 
 
-class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+class Snapshot(Dated, frozen=True, kw_only=True):
     """What the host looked like at one moment: parsed values, the raw text they came from, and what is missing.
 
     ``sysctls`` maps ``net.ipv4.tcp_mem`` to its integers. ``netstat`` is the TcpExt counters, ``snmp`` the Tcp ones
@@ -86,7 +95,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     schema: Literal["sockmem-agent/snapshot/1"] = "sockmem-agent/snapshot/1"
-    taken_at: datetime
+    taken_at: Time
     trigger: Trigger
     host: str | None = None
     kernel: str | None = None
@@ -117,7 +126,7 @@ class UnitShare(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
 
 
-class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Sample(Dated, frozen=True, kw_only=True, omit_defaults=True):
     """The gauges and the counters that matter at one moment: what history is made of.
 
     ``counters`` holds the TcpExt counters of core.gauge.COUNTERS that this kernel has. ``tcp_mem`` and
@@ -125,7 +134,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     lately: most sockets first, and all there were when they are fewer than core.growth.UNITS_AT_MOST.
     """
 
-    at: datetime
+    at: Time
     boot_id: str | None = None
     orphan: int | None = None
     mem: int | None = None
@@ -232,13 +241,13 @@ class Diagnosis(msgspec.Struct, frozen=True, kw_only=True):
 # --- incident, notice, receipt --------------------------------------------------------------------------------------
 
 
-class Peak(msgspec.Struct, frozen=True, kw_only=True):
+class Peak(Dated, frozen=True, kw_only=True):
     """The highest gauges seen around an incident: ``orphan`` sockets and ``mem`` in the unit of sockstat."""
 
     orphan: int | None = None
-    orphan_at: datetime | None = None
+    orphan_at: Time | None = None
     mem: int | None = None
-    mem_at: datetime | None = None
+    mem_at: Time | None = None
 
 
 class Pressure(msgspec.Struct, frozen=True, kw_only=True):
@@ -254,7 +263,7 @@ class Pressure(msgspec.Struct, frozen=True, kw_only=True):
     limit: int
 
 
-class Incident(msgspec.Struct, frozen=True, kw_only=True):
+class Incident(Dated, frozen=True, kw_only=True):
     """Events folded: the content of incident.json, and ``data`` of the webhook.
 
     ``events`` counts by kind; ``last_of_kind`` keeps the newest of each for the diagnosis;
@@ -268,9 +277,9 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     host: str | None
     kernel: str | None
     boot_id: str | None
-    opened_at: datetime
-    last_seen_at: datetime
-    closed_at: datetime | None = None
+    opened_at: Time
+    last_seen_at: Time
+    closed_at: Time | None = None
     events: dict[Kind, int]
     suppressed_at_least: int = 0
     provenance: Provenance
@@ -282,23 +291,23 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     diagnosis: Diagnosis
     peak: Peak = Peak()
-    snapshots: tuple[str, ...] = ()
-    notices: tuple[str, ...] = ()
+    snapshots: tuple[SnapshotName, ...] = ()
+    notices: tuple[NoticeName, ...] = ()
     resume: Resume | None = None
 
 
-class Notice(msgspec.Struct, frozen=True, kw_only=True):
+class Notice(Dated, frozen=True, kw_only=True):
     """Something to be said, to the ``channels`` that were configured when it fell due.
 
     ``id`` is the webhook-id, the same over every retry and restart; ``data`` is None for a test.
     """
 
     schema: Literal["sockmem-agent/notice/1"] = "sockmem-agent/notice/1"
-    id: str
+    id: HeaderText
     type: NoticeType
-    at: datetime
+    at: Time
     reason: str
-    channels: tuple[str, ...]
+    channels: tuple[ChannelName, ...]
     data: Incident | None
 
 
@@ -320,13 +329,13 @@ class DigestNotice(Notice, frozen=True, kw_only=True):
 class Addressed(msgspec.Struct, frozen=True):
     """The little of a notice that is needed to find who owes it."""
 
-    channels: tuple[str, ...]
+    channels: tuple[ChannelName, ...]
 
 
 class Commit(msgspec.Struct, frozen=True):
     """The little of incident.json that is needed to find the newest commit."""
 
-    closed_at: datetime | None = None
+    closed_at: Time | None = None
     resume: Resume | None = None
 
 

@@ -26,6 +26,7 @@ from systemd.journal import INVALIDATE, Reader
 from agent.core.cursor import NOTHING_YET, Cursor
 from agent.core.model import LogRecord
 from agent.core.readings import Gap
+from agent.core.stamps import YEARS
 from agent.sources import journal_files
 
 BATCH = 1000
@@ -267,8 +268,9 @@ def field_or(fields: dict[str, Any], name: str, otherwise: Callable[[], int]) ->
 
 
 def time_of(micros: int | None) -> datetime | None:
-    """Turn microseconds since 1970 into a time; None when no calendar has it."""
+    """Turn microseconds since 1970 into a time; None when no kernel said anything then (core.stamps.YEARS)."""
     try:
-        return None if micros is None else _EPOCH + timedelta(microseconds=micros)
+        time = _EPOCH + timedelta(microseconds=micros or 0)
     except OverflowError:
         return None
+    return time if micros is not None and time.year in YEARS else None

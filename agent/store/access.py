@@ -76,4 +76,5 @@ def _may_use(path: Path) -> bool:
         need |= os.W_OK | os.X_OK
     elif path.parent.name == "history":
         need |= os.W_OK
-    return os.access(path, need) or not os.path.lexists(path)
+    # A link to nowhere is damage, which a start sets aside.
+    return os.access(path, need) or not os.access(path, os.F_OK)

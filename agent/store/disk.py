@@ -1,24 +1,44 @@
-"""Files that are whole or not there: write aside, fsync, rename, fsync the directory (rename(2), fsync(2))."""
+"""Files that are whole or not there: write aside, fsync, rename, fsync the directory (rename(2), fsync(2)).
+
+Nothing found in the state directory stops the service for good: a FIFO is not waited for, a link not followed, a file
+of 3 GB not read, and what is damaged or in the way is renamed (``set_aside``), never deleted.
+"""
 
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import shutil
 import stat
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import msgspec
 
 T = TypeVar("T")
 
+log = logging.getLogger("sockmem-agent")
+
 FILE_MODE = 0o640
 DIRECTORY_MODE = 0o750
+# Ten times the largest file that is written here: a snapshot of a host with many cgroups and sockets.
+LARGEST_BYTES = 16 * 1024 * 1024
+_NO_FILE_OF_OURS = {errno.ELOOP, errno.ENXIO, errno.EINVAL, errno.EFBIG}
+_REASONS = {errno.ELOOP: "a symbolic link, not a regular file", errno.ENXIO: "a socket, not a regular file"}
 
 
 class StoreError(Exception):
     """Something in the state directory cannot be read or written; the text is one clear line with the mend."""
+
+
+class UnreadableError(StoreError):
+    """``why`` a file cannot be read; ``is_damage``: it holds what this program never writes, or is no file at all."""
+
+    def __init__(self, path: Path, why: str, *, is_damage: bool) -> None:
+        super().__init__(f"{path}: cannot be read ({why}); move it away, or restore it from a backup")
+        self.why = why
+        self.is_damage = is_damage
 
 
 def make_directory(path: Path) -> None:
@@ -43,8 +63,12 @@ def write_whole(path: Path, data: bytes) -> None:
     """Put a file in place in one step, mode 0640; its directory still has to be flushed by the caller."""
     aside = path.with_name(f".{path.name}.new")
     try:
-        _write_through(aside, data)
-        aside.rename(path)
+        _write_new(aside, data)
+        try:
+            aside.rename(path)
+        except IsADirectoryError:
+            set_aside(path, "a directory, not a regular file")
+            aside.rename(path)
     except OSError as error:
         error.filename = str(path)  # write(2) and fsync(2) do not say which file it was.
         with contextlib.suppress(OSError):
@@ -52,8 +76,11 @@ def write_whole(path: Path, data: bytes) -> None:
         raise
 
 
-def _write_through(path: Path, data: bytes) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+def _write_new(path: Path, data: bytes) -> None:
+    """Write a file that nobody else has open or linked; what a crash left under its name is overwritten."""
+    clear_way(path)
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
     try:
         os.fchmod(descriptor, FILE_MODE)
         view = memoryview(data)
@@ -68,7 +95,7 @@ def reserve(path: Path, size: int) -> None:
     """Make sure of the room for a file that ``fill`` puts in place later: blanks, flushed, under the name aside."""
     aside = path.with_name(f".{path.name}.new")
     try:
-        _write_through(aside, b" " * size)
+        _write_new(aside, b" " * size)
     except OSError as error:
         error.filename = str(path)
         with contextlib.suppress(OSError):
@@ -82,6 +109,7 @@ def fill(path: Path, data: bytes, room: Path) -> None:
     A failure leaves that room alone: the next try needs it.
     """
     aside = room.with_name(f".{room.name}.new")
+    clear_way(aside)
     try:
         descriptor = os.open(aside, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -114,36 +142,88 @@ def write_json(path: Path, value: msgspec.Struct) -> None:
 def read_json(path: Path, decoder: msgspec.json.Decoder[T]) -> T:
     """Read a struct back, or say in one line which file is broken and what to do."""
     try:
-        return decoder.decode(_read_regular(path))
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise StoreError(f"{path}: cannot be read ({why}); move it away, or restore it from a backup") from error
+        value = decoder.decode(read_regular(path))
+        msgspec.json.encode(value)  # A number that cannot be written again would end the process at the next commit.
+    except OSError as error:
+        raise UnreadableError(path, reason(error), is_damage=is_no_file(error)) from error
+    except (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError) as error:
+        raise UnreadableError(path, str(error), is_damage=True) from error
+    return value
 
 
-def _read_regular(path: Path) -> bytes:
-    """Read a regular file; a FIFO in its place would wait for a writer for ever."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - a descriptor
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        return file.read()
+def is_no_file(error: OSError) -> bool:
+    """Tell whether something else is in the place of a file of ours; other errors may pass, as EACCES after a chown."""
+    return error.errno in _NO_FILE_OF_OURS
 
 
-def set_aside(path: Path) -> Path:
-    """Move a file that cannot be read out of the way, next to where it was."""
-    aside = path.with_name(f"{path.name}.broken")
+def reason(error: OSError) -> str:
+    """Say in words what the error of an open or read is."""
+    return _REASONS.get(error.errno or 0) or error.strerror or str(error)
+
+
+def read_regular(path: Path) -> bytes:
+    """Read a regular file whole; OSError says what else it is, or that it is larger than any of ours."""
+    with open_regular(path) as file:
+        data = file.read(LARGEST_BYTES + 1)
+    if len(data) > LARGEST_BYTES:
+        raise OSError(errno.EFBIG, f"larger than {LARGEST_BYTES >> 20} MiB", str(path))
+    return data
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a regular file; neither is a link followed nor a FIFO's writer waited for."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return open(descriptor, "rb")  # noqa: PTH123 - a descriptor
+
+
+def set_aside(path: Path, why: str, then: str = "") -> None:
+    """Move what is damaged out of the way, next to where it was, and say so, and what is done ``then``."""
+    aside, number = path.with_name(f"{path.name}.broken"), 1
+    while os.path.lexists(aside):
+        number += 1
+        aside = path.with_name(f"{path.name}.broken.{number}")
     path.rename(aside)
-    return aside
+    log.error("%s: cannot be read (%s); set aside as %s%s", path, why, aside.name, then)
+
+
+def clear_way(path: Path) -> None:
+    """Set aside what stands in the place of a file and is none: a FIFO, a link, a directory."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            set_aside(path, "not a regular file")
 
 
 def hold_lock(directory: Path) -> int:
     """Take the lock of a state directory for the life of this process: one writer for every file."""
-    descriptor = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+    path = directory / "lock"
+    clear_way(path)
+    descriptor = _open_lock(path, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno != errno.EBADF:
+                raise
+            # NFS turns flock into a lock of fcntl(2), which needs a descriptor open for writing.
+            os.close(descriptor)
+            descriptor = _open_lock(path, os.O_RDWR)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
         os.close(descriptor)
         raise StoreError(f"{directory}: another sockmem-agent uses this state directory; stop it first") from error
     return descriptor
+
+
+def _open_lock(path: Path, access: int) -> int:
+    """Open the lock, which may be another user's and read-only; it is made only where there is none."""
+    flags = access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        return os.open(path, flags)
+    except FileNotFoundError:
+        return os.open(path, flags | os.O_CREAT, FILE_MODE)
 
 
 def size_of(directory: Path) -> int:

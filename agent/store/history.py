@@ -6,6 +6,7 @@ what is left of each hour of a day (core.thinning.remains), in UTC; it is writte
 hour is over. The space is bounded by the number of hours and days kept.
 """
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,18 @@ import msgspec
 
 from agent.core.model import SAMPLE, Sample
 from agent.core.thinning import DAYS, WHOLE_SECONDS, remains, second_of, thin
-from agent.store.disk import FILE_MODE, sync_directory, write_whole
+from agent.store.disk import (
+    FILE_MODE,
+    LARGEST_BYTES,
+    clear_way,
+    is_no_file,
+    open_regular,
+    read_regular,
+    reason,
+    set_aside,
+    sync_directory,
+    write_whole,
+)
 
 log = logging.getLogger("sockmem-agent")
 
@@ -40,7 +52,9 @@ class History:
     def append(self, sample: Sample) -> None:
         """Add a sample to the file of its hour."""
         path = self._path(sample.at)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, FILE_MODE)
+        clear_way(path)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(path, flags, FILE_MODE)
         try:
             os.fchmod(descriptor, FILE_MODE)
             begin = b"\n" if _is_torn(descriptor) else b""
@@ -107,6 +121,16 @@ class History:
             except OSError as error:
                 self._tell("removed", path, error)
 
+    def set_broken_aside(self) -> None:
+        """Set aside, when the service starts, what no sample can be read from or added to."""
+        for path in sorted((*self.directory.glob(_HOURS), *self.directory.glob(_DAYS))):
+            try:
+                why = _damage(path)
+                if why:
+                    set_aside(path, why)
+            except OSError as error:
+                self._tell("read", path, error)
+
     def believe(self, now: datetime) -> datetime:
         """Tell which time retention may go by: ``now``, if samples were taken a day or two before it, too.
 
@@ -124,10 +148,11 @@ class History:
     def _keep_day(self, path: Path, hours: Iterable[str], also: Sequence[Sample]) -> None:
         """Add to a day the hours that are not in it yet, or that went on since: a clock was ahead, and set back."""
         try:
-            known = _read(path)
+            data = read_regular(path) if os.path.lexists(path) else b""
         except OSError as error:
             self._tell("read", path, error)  # What cannot be read now must not be written over.
             return
+        known = read_lines(data)
         left: dict[str, list[Sample]] = {}
         for sample in known:
             left.setdefault(self._path(sample.at).name, []).append(sample)
@@ -143,6 +168,8 @@ class History:
             left[name] = remains(whole.values())
             is_new = is_new or left[name] != there
         if is_new:
+            if len(known) < len(data.splitlines()):
+                set_aside(path, "some of its lines are damaged", "; the others are kept")
             lines = sorted((sample for each in left.values() for sample in each), key=lambda sample: sample.at)
             write_whole(path, b"".join(msgspec.json.encode(sample) + b"\n" for sample in lines))
             sync_directory(self.directory)
@@ -160,7 +187,7 @@ class History:
     def _newest(self, path: Path) -> float:
         """Find the second of the newest sample among the last lines of an hour."""
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
                 tail = read_lines(file.read())
         except OSError as error:
@@ -170,7 +197,7 @@ class History:
 
     def _tell(self, what: str, path: Path, error: OSError) -> None:
         """Say once a reason which file it was: where one may not be read, hardly any may."""
-        text = f"{what}: {error.strerror}"
+        text = f"{what}: {reason(error)}"
         if text not in self._told:
             log.warning("%s of the history cannot be %s; going on without it", path, text)
         self._told.add(text)
@@ -186,11 +213,9 @@ def read_lines(data: bytes) -> list[Sample]:
     """Decode a sample a line; a line that a crash tore is passed over."""
     found = []
     for line in data.splitlines():
-        try:
+        with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError, OverflowError):
             sample = SAMPLE.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            continue
-        if sample.at.tzinfo is not None:
+            msgspec.json.encode(sample)  # As in disk.read_json.
             found.append(sample)
     return found
 
@@ -203,9 +228,23 @@ def _is_torn(descriptor: int) -> bool:
 
 def _read(path: Path) -> list[Sample]:
     try:
-        return read_lines(path.read_bytes())
+        return read_lines(read_regular(path))
     except FileNotFoundError:
         return []
+
+
+def _damage(path: Path) -> str | None:
+    """Say what is wrong with a file of samples, as far as its size and its beginning tell."""
+    try:
+        with open_regular(path) as file:
+            size, head = os.fstat(file.fileno()).st_size, file.read(_TAIL_BYTES)
+    except OSError as error:
+        if is_no_file(error):
+            return reason(error)
+        raise
+    if size > LARGEST_BYTES:
+        return f"larger than {LARGEST_BYTES >> 20} MiB"
+    return "it holds no sample" if head.strip() and not read_lines(head) else None
 
 
 def _hour_of(at: datetime) -> datetime:

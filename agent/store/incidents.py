@@ -10,7 +10,8 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timezone
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,10 +21,12 @@ from agent.core.delivery import Outcome, Receipt
 from agent.core.model import Commit, Incident, Notice, Sample, Snapshot
 from agent.core.readings import Gap
 from agent.core.settings import StoreSettings
+from agent.core.stored import YEARS
 from agent.store import retention
 from agent.store.access import explain
 from agent.store.disk import (
     StoreError,
+    UnreadableError,
     encode_json,
     fill,
     hold_lock,
@@ -40,10 +43,12 @@ log = logging.getLogger("sockmem-agent")
 
 INCIDENT_FILE = "incident.json"
 OWED_AT_MOST = 64
+INTERRUPTED = "interrupted before it was committed; the evidence in it is kept"
 # A block of most file systems; a receipt has less, since the courier cuts its detail.
 RECEIPT_BYTES = 4096
 DIGEST_ROOM = "digest"
-_ID = re.compile(r"\d{8}T\d{6}Z-[0-9a-f]{4}")
+_ID = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-[0-9a-f]{4}", re.ASCII)
+_SNAPSHOT_FILE = re.compile(r"snapshot-\d{3,9}\.json", re.ASCII)
 
 
 class NoSuchIncident(Exception):  # noqa: N818 - the absence of something is no error of the program
@@ -76,8 +81,10 @@ class Store:
     def open_for_writing(self) -> int:
         """Make the directories and take the lock (the returned descriptor); StoreError says why it cannot be."""
         try:
-            make_directory(self._incidents)
-            make_directory(self.samples.directory)
+            for directory in (self._incidents, self.samples.directory):
+                if os.path.lexists(directory) and not directory.is_dir():
+                    set_aside(directory, "not a directory")
+                make_directory(directory)
             return hold_lock(self.directory)
         except OSError as error:
             raise StoreError(f"{self.directory}: not writable ({explain(error)}); see sockmem-agent doctor") from error
@@ -86,7 +93,7 @@ class Store:
 
     def ids(self) -> list[str]:
         """List the committed incidents, oldest first."""
-        return sorted(name for name in self.names() if (self.path(name) / INCIDENT_FILE).exists())
+        return sorted(name for name in self.names() if os.path.lexists(self.path(name) / INCIDENT_FILE))
 
     def path(self, incident_id: str) -> Path:
         """Name the directory of an incident."""
@@ -105,7 +112,11 @@ class Store:
 
     def load(self, incident_id: str) -> Incident:
         """Read an incident."""
-        return read_json(self.path(incident_id) / INCIDENT_FILE, model.INCIDENT)
+        path = self.path(incident_id) / INCIDENT_FILE
+        incident = read_json(path, model.INCIDENT)
+        if incident.id != incident_id:
+            raise UnreadableError(path, f"it is that of incident {incident.id!r}", is_damage=True)
+        return incident
 
     def snapshots(self, incident_id: str) -> list[Snapshot]:
         """Read the snapshots that an incident names, oldest first."""
@@ -113,25 +124,40 @@ class Store:
 
     def readable_snapshots(self, incident_id: str) -> tuple[list[Snapshot], list[Gap]]:
         """Read the snapshots that can be read, oldest first, and say why the others cannot."""
-        found: list[Snapshot] = []
         gaps: list[Gap] = []
+        return [snapshot for _, snapshot in self.named_snapshots(incident_id, gaps)], gaps
+
+    def named_snapshots(self, incident_id: str, unread: list[Gap]) -> list[tuple[str, Snapshot]]:
+        """Read the snapshots that can be read, oldest first, each with its name; ``unread`` takes the others."""
+        found: list[tuple[str, Snapshot]] = []
         for name in self.load(incident_id).snapshots:
             try:
-                found.append(read_json(self.path(incident_id) / name, model.SNAPSHOT))
+                found.append((name, read_json(self.path(incident_id) / name, model.SNAPSHOT)))
             except StoreError as error:
-                gaps.append(Gap(what=name, why=str(error)))
-        return found, gaps
+                unread.append(Gap(what=name, why=str(error)))
+        return found
 
-    def notices(self, incident_id: str) -> list[tuple[str, Notice, dict[str, Receipt]]]:
-        """Read an incident's notices, each with its name and the receipts by channel."""
+    def notices(
+        self, incident_id: str, unread: list[Gap] | None = None
+    ) -> list[tuple[str, Notice, dict[str, Receipt]]]:
+        """Read an incident's notices, each with its name and the receipts by channel; ``unread`` takes what cannot be.
+
+        A receipt counts by its name: what is in one that cannot be read is shown as given up, and is not sent again.
+        """
         found = []
+        gaps = [] if unread is None else unread
+        files = self._files(incident_id)
         for name in self.load(incident_id).notices:
             stem = name.removesuffix(".json")
-            notice = read_json(self.path(incident_id) / name, model.NOTICE)
+            try:
+                notice = read_json(self.path(incident_id) / name, model.NOTICE)
+            except StoreError as error:
+                gaps.append(Gap(what=name, why=str(error)))
+                continue
             receipts = {
-                channel: read_json(path, model.RECEIPT)
+                channel: self._receipt(incident_id, stem, channel, notice, gaps)
                 for channel in notice.channels
-                if (path := self._receipt_path(incident_id, stem, channel)).exists()
+                if f"{stem}.{channel}.json" in files
             }
             found.append((stem, notice, receipts))
         return found
@@ -153,16 +179,15 @@ class Store:
             ]
             if INCIDENT_FILE not in names or not open_stems:
                 continue
-            try:
+            with suppress(StoreError):  # Told at every start; one bad file must not stop the others.
                 committed = self.load(incident_id).notices
                 for stem in (s for s in open_stems if f"{s}.json" in committed):
-                    notice = read_json(self.path(incident_id) / f"{stem}.json", model.NOTICE)
-                    if channel in notice.channels:
-                        earlier = self._outcomes(incident_id, channel, [s for s in _stems(names) if s < stem])
-                        in_digest = f".{stem}.{channel}.{DIGEST_ROOM}.new" in names
-                        found.append(Pending(incident_id, stem, notice, earlier, in_digest))
-            except StoreError:
-                continue  # Told by broken() at every start; one bad file must not stop the others.
+                    with suppress(StoreError):
+                        notice = read_json(self.path(incident_id) / f"{stem}.json", model.NOTICE)
+                        if channel in notice.channels:
+                            earlier = self._outcomes(incident_id, channel, [s for s in _stems(names) if s < stem])
+                            in_digest = f".{stem}.{channel}.{DIGEST_ROOM}.new" in names
+                            found.append(Pending(incident_id, stem, notice, earlier, in_digest))
         return sorted(found, key=lambda p: p.notice.at)
 
     def receipts_since(self, channel: str, since: datetime) -> Iterator[tuple[Notice, Receipt]]:
@@ -179,21 +204,21 @@ class Store:
         """Name the channels that have no receipt for a notice they were to send, whether configured or not."""
         found: set[str] = set()
         for incident_id in self.names():
-            names = self._files(incident_id)
-            for stem in _stems(names):
+            files = self._files(incident_id)
+            for stem in _stems(files) if INCIDENT_FILE in files else ():
                 try:
                     channels = read_json(self.path(incident_id) / f"{stem}.json", model.ADDRESSED).channels
                 except StoreError:
-                    continue  # As above.
-                found.update(channel for channel in channels if f"{stem}.{channel}.json" not in names)
+                    continue  # Set aside, or told, at every start.
+                found.update(channel for channel in channels if f"{stem}.{channel}.json" not in files)
         return found
 
     def broken(self) -> list[tuple[str, str]]:
         """List the directories that hold no readable incident, each with the reason."""
         found = []
         for name in sorted(self.names()):
-            if not (self.path(name) / INCIDENT_FILE).exists():
-                found.append((name, "interrupted before it was committed; the evidence in it is kept"))
+            if not os.path.lexists(self.path(name) / INCIDENT_FILE):
+                found.append((name, INTERRUPTED))
                 continue
             try:
                 self.load(name)
@@ -218,9 +243,9 @@ class Store:
     def left_behind(self, incident_id: str) -> list[tuple[str, Snapshot]]:
         """Read the snapshots that a crash left in the directory of an incident that is not committed yet."""
         found = []
-        for path in sorted(self.path(incident_id).glob("snapshot-*.json")):
+        for name in sorted(filter(_SNAPSHOT_FILE.fullmatch, self._files(incident_id))):
             try:
-                found.append((path.name, read_json(path, model.SNAPSHOT)))
+                found.append((name, read_json(self.path(incident_id) / name, model.SNAPSHOT)))
             except StoreError as error:
                 log.warning("%s", error)
         return found
@@ -230,7 +255,7 @@ class Store:
 
         A crash may have left an earlier one, nearer to the event, under this number: it stays.
         """
-        while (path := self.path(incident_id) / f"snapshot-{number:03}.json").exists():
+        while os.path.lexists(path := self.path(incident_id) / f"snapshot-{number:03}.json"):
             number += 1
         write_json(path, snapshot)
         return path.name
@@ -272,6 +297,49 @@ class Store:
 
     # --- start and upkeep -------------------------------------------------------------------------------------------
 
+    def set_broken_aside(self) -> None:
+        """Set aside, when the service starts, what it would stumble over for ever, and tell what else is broken.
+
+        What may be readable after a chown, or is found again by the replay of its record, is told and stays.
+        """
+        self.samples.set_broken_aside()
+        for entry in sorted(os.scandir(self._incidents), key=lambda entry: entry.name):
+            path = self._incidents / entry.name
+            try:
+                if not _ID.fullmatch(entry.name):
+                    continue
+                if not entry.is_dir(follow_symlinks=False) or not is_id(entry.name):
+                    set_aside(path, "no directory of an incident" if is_id(entry.name) else "there is no such date")
+                elif not os.path.lexists(path / INCIDENT_FILE):
+                    log.warning("%s: %s", path, INTERRUPTED)
+                else:
+                    self._check(entry.name)
+            except UnreadableError as error:
+                log.error("%s", error)  # noqa: TRY400 - the text is the whole story
+            except OSError as error:
+                log.error("%s: cannot be set aside: %s", error.filename, error.strerror)  # noqa: TRY400 - as above
+
+    def _check(self, incident_id: str) -> None:
+        """Set a damaged incident aside, or the damaged ones of its notices that are still owed."""
+        directory, files = self.path(incident_id), self._files(incident_id)
+        try:
+            self.load(incident_id)
+        except UnreadableError as error:
+            if not error.is_damage:
+                raise
+            set_aside(directory, f"{INCIDENT_FILE}: {error.why}")
+            return
+        for stem in _stems(files):
+            path = directory / f"{stem}.json"
+            try:
+                channels = read_json(path, model.ADDRESSED).channels
+                if any(f"{stem}.{channel}.json" not in files for channel in channels):
+                    read_json(path, model.NOTICE)
+            except UnreadableError as error:
+                if not error.is_damage:
+                    raise
+                set_aside(path, error.why, "; what it says is sent to nobody")
+
     def newest_commit(self) -> tuple[Resume, Incident | None]:
         """Find where to read on, and the incident that is still open.
 
@@ -282,9 +350,9 @@ class Store:
         newest = Resume(generation=0, cursor=Cursor())
         path = self.directory / "cursor.json"
         try:
-            newest = read_json(path, model.RESUME) if path.exists() else newest
-        except StoreError as error:
-            log.error("%s; set aside as %s: reading goes on from the newest incident", error, set_aside(path).name)  # noqa: TRY400 - the text is the whole story
+            newest = read_json(path, model.RESUME) if os.path.lexists(path) else newest
+        except UnreadableError as error:
+            set_aside(path, error.why, ": reading resumes from the newest incident")
         open_incident: tuple[int, str] | None = None
         for incident_id, commit in self._commits():
             if commit.resume is None:
@@ -293,6 +361,11 @@ class Store:
             if commit.closed_at is None and (open_incident is None or commit.resume.generation > open_incident[0]):
                 open_incident = (commit.resume.generation, incident_id)
         return newest, self.load(open_incident[1]) if open_incident else None
+
+    def open_besides(self, incident: Incident | None) -> list[Incident]:
+        """Read the other incidents that were never closed: only damage leaves any."""
+        found = (self.load(name) for name, commit in self._commits() if commit.closed_at is None)
+        return [other for other in found if incident is None or other.id != incident.id]
 
     def newest(self) -> Incident | None:
         """Read the newest incident that can be read."""
@@ -324,7 +397,7 @@ class Store:
     def names(self) -> list[str]:
         """List the directories that are incidents by their name, committed or not."""
         try:
-            return [e.name for e in os.scandir(self._incidents) if _ID.fullmatch(e.name) and e.is_dir()]
+            return [e.name for e in os.scandir(self._incidents) if is_id(e.name) and e.is_dir(follow_symlinks=False)]
         except FileNotFoundError:
             return []
 
@@ -342,8 +415,17 @@ class Store:
             try:
                 found.append(read_json(path, model.RECEIPT).outcome)
             except StoreError:
-                found += ["delivered"] if path.exists() else []
+                found += ["delivered"] if os.path.lexists(path) else []
         return tuple(found)
+
+    def _receipt(self, incident_id: str, stem: str, channel: str, notice: Notice, gaps: list[Gap]) -> Receipt:
+        path = self._receipt_path(incident_id, stem, channel)
+        try:
+            return read_json(path, model.RECEIPT)
+        except StoreError as error:
+            gaps.append(Gap(what=path.name, why=str(error)))
+            why = "its receipt cannot be read"
+            return Receipt(notice=notice.id, channel=channel, outcome="gave_up", at=notice.at, attempts=0, detail=why)
 
     def _receipt_path(self, incident_id: str, stem: str, channel: str) -> Path:
         return self.path(incident_id) / f"{stem}.{channel}.json"
@@ -354,6 +436,17 @@ class Store:
                 yield incident_id, read_json(self.path(incident_id) / INCIDENT_FILE, model.COMMIT)
             except StoreError:
                 continue  # Told by broken() at every start; one bad file must not stop the service.
+
+
+@lru_cache(maxsize=4096)
+def is_id(name: str) -> bool:
+    """Tell whether this is the name of an incident's directory; its date has to be one."""
+    match = _ID.fullmatch(name)
+    try:
+        year, month, day, hour, minute, second = map(int, match.groups() if match else ())
+        return datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc).year in YEARS
+    except ValueError:
+        return False
 
 
 def _stems(names: set[str]) -> list[str]:

@@ -6,6 +6,7 @@ incident.json, since nothing but a picture depends on it: an incident without on
 file, or on a disk that was full.
 """
 
+import logging
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -14,9 +15,11 @@ import msgspec
 
 from agent.core.model import Sample
 from agent.core.thinning import extremes, second_of
-from agent.store.disk import write_whole
+from agent.store.disk import read_regular, reason, write_whole
 from agent.store.history import read_lines
 from agent.store.incidents import Store
+
+log = logging.getLogger("sockmem-agent")
 
 NAME = "samples.jsonl"
 # With all their counters some 200 kB: as much as two snapshots.
@@ -32,10 +35,13 @@ def keep_samples(directory: Path, samples: Iterable[Sample]) -> None:
 
 def read_around(store: Store, incident_id: str, start: datetime, end: datetime) -> tuple[Sample, ...]:
     """Read the samples from ``start`` to ``end``, oldest first: those of the history, else those that were kept."""
+    path, kept = store.path(incident_id) / NAME, []
     try:
-        kept = read_lines((store.path(incident_id) / NAME).read_bytes())
-    except OSError:
-        kept = []  # It adds to a picture; snapshots are there all the same.
+        kept = read_lines(read_regular(path))
+    except FileNotFoundError:
+        pass  # See the top.
+    except OSError as error:
+        log.warning("%s: cannot be read (%s); going on without it", path, reason(error))
     by_time = {sample.at: sample for sample in kept if start <= sample.at <= end}
     by_time |= {sample.at: sample for sample in store.history(start, end)}
     return tuple(by_time[at] for at in sorted(by_time))

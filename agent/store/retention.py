@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
@@ -66,7 +67,8 @@ def prune(store: Incidents, keep: StoreSettings, now: datetime, *, dry_run: bool
 
 def _remove(directories: Iterable[Path]) -> None:
     for directory in directories:
-        (directory / "incident.json").unlink(missing_ok=True)  # First, so that half a directory is no incident.
+        with suppress(IsADirectoryError):  # Damage, which goes with the rest.
+            (directory / "incident.json").unlink(missing_ok=True)  # First, so that half a directory is no incident.
         remove_tree(directory)
 
 

@@ -638,3 +638,75 @@ def test_report_takes_its_charts_from_what_is_kept_with_an_old_incident(
 
     assert "4,321 at first" in run("report", "last", "--output", "-").stdout
     assert "orphan" in run("show", "last").stdout
+
+
+PLANTED: dict[str, Callable[[Path, Path], object]] = {
+    "a symbolic link": lambda target, path: path.symlink_to(target),
+    "a hard link": lambda target, path: path.hardlink_to(target),
+    "no regular file": lambda _, path: os.mkfifo(path),
+    "another user": lambda _, path: (path.write_text("theirs"), os.chown(path, 12345, 12345)),
+}
+
+
+@pytest.mark.parametrize("what", PLANTED)
+@pytest.mark.parametrize("command", ["report", "export"])
+def test_nothing_but_a_plain_file_of_the_callers_is_overwritten(
+    run: Run, keep: Keep, tmp_path: Path, command: str, what: str
+) -> None:
+    if what == "another user" and os.geteuid():
+        pytest.skip("only root can give a file away")
+    keep()
+    target, planted = tmp_path / "shadow", tmp_path / "page"
+    target.write_text("precious")
+    PLANTED[what](target, planted)
+    before = planted.lstat()
+
+    result = run(command, "last", "--output", str(planted))
+
+    assert (1, "", 1) == (result.exit_code, result.stdout, len(result.stderr.splitlines()))
+    assert f"{planted}: not overwritten" in result.stderr
+    assert what in result.stderr
+    assert "--output" in result.stderr
+    assert "precious" == target.read_text()
+    assert (before.st_ino, before.st_size) == (planted.lstat().st_ino, planted.lstat().st_size)
+
+
+def test_a_file_of_the_callers_is_overwritten_whole(run: Run, keep: Keep, tmp_path: Path) -> None:
+    keep()
+    page = tmp_path / "page.html"
+    page.write_text("x" * 10_000_000)
+
+    assert 0 == run("report", "last", "--output", str(page)).exit_code
+    assert page.read_text().endswith("</html>\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link away")
+def test_a_link_of_somebody_elses_to_a_directory_is_not_followed(run: Run, keep: Keep, tmp_path: Path) -> None:
+    keep()
+    there, mine, theirs = tmp_path / "there", tmp_path / "mine", tmp_path / "theirs"
+    there.mkdir()
+    mine.symlink_to(there)
+    theirs.symlink_to(there)
+    os.chown(theirs, 12345, 12345, follow_symlinks=False)
+
+    assert "not overwritten" in run("export", "last", "--output", str(theirs)).stderr
+    assert [] == list(there.iterdir())
+    assert 0 == run("export", "last", "--output", str(mine)).exit_code
+
+
+def test_export_leaves_out_and_names_what_is_no_file_of_ours(
+    run: Run, keep: Keep, store: Store, tmp_path: Path
+) -> None:
+    directory = store.path(keep())
+    (directory / "huge.json").touch()
+    os.truncate(directory / "huge.json", 3 * 1024**3)
+    (directory / "link.json").symlink_to(tmp_path / "config.toml")
+
+    result = run("export", "last", "--output", str(tmp_path / "x.tar.gz"))
+
+    assert 0 == result.exit_code
+    assert f"{directory}/huge.json: left out (larger than 16 MiB)" in result.stderr
+    with tarfile.open(tmp_path / "x.tar.gz") as archive:
+        assert ["incident.json", "notice-001.json", "snapshot-001.json"] == [
+            Path(member).name for member in sorted(archive.getnames())
+        ]

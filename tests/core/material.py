@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from agent.core.diagnose import diagnose
 from agent.core.model import Event, Incident, Kind, Notice, NoticeType, Provenance, Sample, Snapshot
 from agent.core.readings import Gap, Sockstat, TcpProtocol, TcpSockstat
+from agent.core.stored import YEARS
 
 NOW = datetime(2026, 11, 22, 15, 5, 40, tzinfo=timezone.utc)
 BOOT = "5a8ad4f6-3f0e-4f5c-9f3e-2b9a6f6a7c10"
@@ -105,7 +106,8 @@ def make_notice(incident: Incident | None, kind: NoticeType = "sockmem.incident.
 numbers = st.integers(-(2**31), 2**63 - 1) | st.integers(-2, 300_000)
 maybe = st.none() | numbers
 soon = st.floats(-7200, 7200).map(lambda seconds: NOW + timedelta(seconds=seconds))
-moments = st.datetimes() | st.datetimes(timezones=st.just(timezone.utc)) | soon
+years = {"min_value": datetime(YEARS.start, 1, 1), "max_value": datetime(YEARS.stop - 1, 12, 31)}  # noqa: DTZ001
+moments = st.datetimes(**years) | st.datetimes(**years, timezones=st.just(timezone.utc)) | soon
 floats = st.none() | st.floats()
 counters = st.dictionaries(
     st.sampled_from(["TCPAbortOnMemory", "TCPMemoryPressures", "TCPAbortFailed", "PruneCalled", "RcvPruned", "Odd"]),

@@ -233,7 +233,7 @@ def test_a_file_that_cannot_be_read_is_told_once_and_the_others_are_read(store, 
 
     assert {12, 14} <= {sample.at.hour for sample in found}
     assert 13 not in {sample.at.hour for sample in found}
-    assert 1 == caplog.text.count("cannot be read: Is a directory")
+    assert 1 == caplog.text.count("cannot be read: not a regular file")
 
 
 def test_what_cannot_be_removed_keeps_retention_from_nothing_else(store, clock, caplog):

@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 import stat
 from datetime import timedelta
@@ -12,6 +13,8 @@ from agent.core.delivery import Receipt
 from agent.core.model import Diagnosis, Incident, Notice, Sample, Snapshot
 from agent.core.settings import StoreSettings
 from agent.store import NoSuchIncident, Store, StoreError
+from agent.store.disk import hold_lock, set_aside
+from agent.store.history import read_lines
 from agent.store.incidents import OWED_AT_MOST
 
 DIAGNOSIS = Diagnosis(cause="orphans", confidence="likely", summary="s")
@@ -285,3 +288,92 @@ def test_the_files_can_be_read_by_a_person(store, keep):
 
     assert text.startswith('{\n  "schema": "sockmem-agent/incident/1",\n  "id": "2026')
     assert isinstance(store.load(store.resolve("last")), Incident)
+
+
+def test_the_lock_needs_no_write_access(store, tmp_path):
+    lock = tmp_path / "other" / "lock"
+    lock.parent.mkdir()
+    lock.touch(0o440)
+    opened = []
+
+    def remember(path, flags, *mode):
+        opened.append(flags & os.O_ACCMODE)
+        return real(path, flags, *mode)
+
+    real = os.open
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", remember)
+        held = hold_lock(lock.parent)
+
+    assert {os.O_RDONLY} == set(opened)
+    with pytest.raises(StoreError, match="another sockmem-agent"):
+        hold_lock(lock.parent)
+    os.close(held)
+    os.close(hold_lock(lock.parent))
+
+
+def test_the_lock_is_taken_for_writing_where_the_file_system_asks_for_it(tmp_path, monkeypatch):
+    def flock(descriptor, operation):
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "as on NFS")
+        real(descriptor, operation)
+
+    real = fcntl.flock
+    monkeypatch.setattr(fcntl, "flock", flock)
+    held = hold_lock(tmp_path)
+
+    with pytest.raises(StoreError, match="another sockmem-agent"):
+        hold_lock(tmp_path)
+    os.close(held)
+
+
+def test_what_is_set_aside_again_gets_another_name(tmp_path, caplog):
+    path = tmp_path / "cursor.json"
+    for text in ("first", "second", "third"):
+        path.write_text(text)
+        set_aside(path, "damaged")
+
+    found = {each.name: each.read_text() for each in tmp_path.iterdir()}
+    assert {"cursor.json.broken": "first", "cursor.json.broken.2": "second", "cursor.json.broken.3": "third"} == found
+    assert f"{path}: cannot be read (damaged); set aside as cursor.json.broken.3" in caplog.text
+
+
+def test_names_that_lead_out_of_the_directory_are_not_followed(store, keep, tmp_path):
+    path = store.path(keep(channels=("ops",))) / "incident.json"
+    secret = tmp_path / "secret.json"
+    secret.write_bytes((path.parent / "notice-001.json").read_bytes())
+    path.write_text(path.read_text().replace('"notice-001.json"', f'"../../../{secret.name}"'))
+
+    with pytest.raises(StoreError, match=r"incident\.json: cannot be read"):
+        store.load(path.parent.name)
+    assert [] == store.pending("ops")
+
+
+def test_a_link_in_the_place_of_a_file_is_not_followed(store, keep, tmp_path):
+    path = store.path(keep()) / "snapshot-001.json"
+    path.rename(tmp_path / "elsewhere.json")
+    path.symlink_to(tmp_path / "elsewhere.json")
+    found, gaps = store.readable_snapshots(path.parent.name)
+
+    assert [] == found
+    assert "a symbolic link, not a regular file" in gaps[0].why
+
+
+def test_of_two_incidents_that_were_never_closed_the_older_one_is_found(store, keep):
+    older, newer = keep(closed=False), keep(1000, closed=False, generation=2)
+    _, incident = store.newest_commit()
+
+    assert newer == incident.id
+    assert [older] == [other.id for other in store.open_besides(incident)]
+
+
+def test_the_lines_of_a_day_that_are_damaged_are_kept_aside_before_it_is_written_anew(store, clock):
+    store.samples.append(Sample(at=clock.time, orphan=1))
+    store.samples.keep_remains(clock.advance(3600))
+    (day,) = (store.directory / "history").glob("day-*")
+    day.write_bytes(day.read_bytes() + b"damage\n")
+    store.samples.append(Sample(at=clock.time, orphan=2))
+    store.samples.keep_remains(clock.advance(3600))
+
+    assert [1, 2] == [sample.orphan for sample in read_lines(day.read_bytes())]
+    assert b"damage\n" in day.with_name(f"{day.name}.broken").read_bytes()

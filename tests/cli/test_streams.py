@@ -1,0 +1,105 @@
+"""Standard streams that are closed, full or no longer read: one line at most, and nothing is written elsewhere."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness import AgentProcess, wait_for, write_proc
+
+LINE = "Nov 22 15:05:39 web1 kernel: [  123.000001] TCP: too many orphaned sockets\n"
+COMMANDS = (
+    ("--version",),
+    ("--help",),
+    ("diagnose", "--proc-root", "PROC"),
+    ("diagnose", "--proc-root", "PROC", "--json"),
+    ("scan", "LOG"),
+    ("scan", "LOG", "--json"),
+    ("incidents", "list"),
+    ("config", "show"),
+    ("config", "check"),
+    ("doctor",),
+)
+
+
+@pytest.fixture
+def shell(tmp_path: Path):
+    """Run a command through a shell that redirects its streams."""
+    write_proc(tmp_path / "proc")
+    (tmp_path / "messages").write_text(LINE)
+
+    def run(words: tuple[str, ...], redirection: str) -> subprocess.CompletedProcess[str]:
+        names = {"PROC": str(tmp_path / "proc"), "LOG": str(tmp_path / "messages")}
+        command = [sys.executable, "-m", "agent", *(names.get(word, word) for word in words)]
+        return subprocess.run(
+            ["sh", "-c", f'"$@" {redirection}', "sh", *command],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env={**os.environ, "STATE_DIRECTORY": str(tmp_path / "state")},
+        )
+
+    return run
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("where", [">&-", ">/dev/full"])
+def test_an_output_that_cannot_be_written_is_one_line(shell, words, where):
+    result = shell(words, where)
+
+    assert 1 == result.returncode
+    assert "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("sockmem-agent: standard output: ")
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("where", ["2>&-", "<&-", "<&- 2>&-"])
+def test_a_closed_input_or_error_stream_changes_nothing(shell, words, where):
+    result, usual = shell(words, where), shell(words, "</dev/null")
+
+    assert usual.returncode == result.returncode
+    assert len(usual.stdout.splitlines()) == len(result.stdout.splitlines())
+    assert "Traceback" not in result.stderr
+
+
+def test_with_all_streams_closed_a_command_only_fails(shell):
+    assert 1 == shell(("diagnose", "--proc-root", "PROC"), "<&- >&- 2>&-").returncode
+
+
+def test_a_closed_input_cannot_be_scanned(shell):
+    result = shell(("scan", "-"), "<&-")
+
+    assert 66 == result.returncode
+    assert "Traceback" not in result.stderr
+
+
+def test_a_pipe_that_nobody_reads_any_more_is_silent(shell):
+    result = shell(("incidents", "--help"), "| true")
+
+    assert "" == result.stderr
+
+
+def test_what_the_service_prints_lands_in_no_file_of_its_own(tmp_path):
+    log = tmp_path / "messages"
+    log.write_text("")
+    agent = AgentProcess(tmp_path, f'[source]\nkind = "file"\npaths = ["{log}"]\n')
+    environ = {**os.environ, "STATE_DIRECTORY": str(agent.state)}
+    command = [sys.executable, "-m", "agent", "run", "--config", str(agent.config)]
+    with (tmp_path / "agent.log").open("ab") as said:
+        process = subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&-', "sh", *command], stderr=said, env=environ)
+    try:
+        wait_for("the agent to follow", lambda: "following " in agent.said())
+        with log.open("a") as file:
+            file.write(LINE)
+        wait_for("the trouble to be told", lambda: "standard output" in agent.said())
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+    assert "Traceback" not in agent.said()
+    assert [] == [path for path in agent.state.rglob("*") if path.is_file() and b"web1 " in path.read_bytes()[:100]]
+    assert [] == agent.store.broken()
+    assert {} == agent.store.notices(agent.store.resolve("last"))[0][2]
