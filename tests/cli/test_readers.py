@@ -183,3 +183,14 @@ def test_a_member_may_not_remove_and_is_told_so(host: Host) -> None:
     assert (1, "") == (done.returncode, done.stdout)
     assert (1, True) == (done.stderr.count("\n"), done.stderr.endswith(": Permission denied; use sudo\n")), done.stderr
     assert old.is_dir()
+
+
+def test_one_incident_that_is_closed_is_named_and_the_others_are_shown(host: Host) -> None:
+    closed = host.state / "incidents" / "20261122T150539Z-0000"
+    closed.mkdir(mode=0o700)
+
+    done = host.alice("incidents", "list", groups=str(SERVICE))
+
+    assert 66 == done.returncode
+    assert host.incident_id in done.stdout
+    assert f"sockmem-agent: incident {closed.name}: permission denied; use sudo\n" == done.stderr
