@@ -200,7 +200,10 @@ def _seconds(value: object) -> object:
     """Scale what is too late to be seconds; anything but a number stays as it is."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return value
-    return next((value / scale for scale in (1, 1e3, 1e6, 1e9) if value / scale < LATEST_SECONDS), None)
+    try:
+        return next((value / scale for scale in (1, 1e3, 1e6, 1e9) if value / scale < LATEST_SECONDS), None)
+    except OverflowError:  # An integer of hundreds of digits.
+        return None
 
 
 def _uptime(fields: dict[str, object]) -> float | None:

@@ -125,7 +125,8 @@ class Reader:
         return same and self._follows(self.offset, self._marker)
 
     def _follows(self, offset: int, marker: bytes) -> bool:
-        return self.content.read_at(offset - len(marker), len(marker)) == marker
+        # Nobody writes to a compressed file, and to go back in one, as from an endless line, unpacks it from its start.
+        return self.content.packed or self.content.read_at(offset - len(marker), len(marker)) == marker
 
     def _jump(self, offset: int) -> bytes | None:
         """Go on behind what is passed over, and answer for take(): the marker must be of the content that we know."""

@@ -928,6 +928,26 @@ def test_a_damaged_sibling_is_told_and_what_is_whole_in_it_is_read(log: Path, op
     assert "damaged" in whys(again)[0]
 
 
+@pytest.mark.parametrize("filling", [b"x", b"\0"])
+def test_an_endless_line_in_a_compressed_sibling_is_unpacked_once(
+    filling: bytes, log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, hit(1))
+    cursor = next(iter(open_source().read())).cursor
+    append(log, filling * (8 << 20) + b"\n" + hit(2).encode())
+    rotate(log)
+    pack(log.with_name("messages.1"))
+    append(log, hit(3))
+    again = open_source(cursor=cursor)
+    went_back: list[int] = []
+    monkeypatch.setattr("agent.sdnotify.work_goes_on", lambda: went_back.append(1))
+    found: list[int] = []
+    while len(found) < 2:
+        found += read(again)
+    assert [2, 3] == found
+    assert [] == went_back
+
+
 def test_a_sibling_compressed_in_a_foreign_way_is_told(log: Path, open_source: Open) -> None:
     append(log, hit(1))
     source = open_source()
