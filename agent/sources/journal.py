@@ -32,8 +32,8 @@ from agent.sources import journal_files
 BATCH = 1000
 # sd_journal_wait restarts in full when a signal arrives, so a longer wait would delay SIGTERM.
 WAIT_AT_MOST_SECONDS = 1.0
-# The kernel's own records end at 2 KiB; this bounds what a forged or damaged field can cost.
-FIELD_AT_MOST_BYTES = 64 * 1024
+# The kernel's own records end at 2 KiB; this bounds what a forged or damaged field can cost, and a batch of them.
+FIELD_AT_MOST_BYTES = 8 * 1024
 MATCHES = ("_TRANSPORT=kernel", "SYSLOG_FACILITY=0")
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _SEQUENCE = re.compile(r"s=([0-9a-f]{32});i=([0-9a-f]{1,16});")
@@ -155,9 +155,9 @@ class JournalSource:
                 continue
             self._position = cursor = reader._get_cursor()
             self._ordinal += 1
+            left -= 1
             record = self._record(reader, cursor)
             if record is not None:
-                left -= 1
                 yield record
         self._more = left == 0
         if self._position == before:

@@ -180,6 +180,21 @@ def test_records_without_a_message_are_counted_as_a_gap(directory: Path, reading
     assert () == reading.gaps()
 
 
+def test_what_cannot_be_read_counts_to_a_batch_too(directory: Path, reading: JournalSource) -> None:
+    nothing = [kernel(n).replace(b"MESSAGE=", b"MASSAGE=") for n in range(BATCH + 5)]
+    write(directory / "system.journal", *nothing)
+    whys = []
+    for _ in range(2):
+        assert [] == texts(reading)
+        whys += [gap.why.partition(" ")[0] for gap in reading.gaps()]
+    assert [str(BATCH), "5"] == whys
+
+
+def test_a_batch_of_the_largest_fields_fits_into_a_small_part_of_the_units_memory() -> None:
+    # Text, line and event of each, four bytes a character at worst, of MemoryMax=256M.
+    assert BATCH * journal_module.FIELD_AT_MOST_BYTES * 3 * 4 <= 100 << 20
+
+
 def test_stamps_that_are_no_numbers_leave_the_entrys_own(directory: Path, reading: JournalSource) -> None:
     stamps = {"_SOURCE_REALTIME_TIMESTAMP": str(10**30), "_SOURCE_MONOTONIC_TIMESTAMP": "soon"}
     write(
