@@ -120,12 +120,20 @@ def _read(
     zone = parts["zone"] or zone or ("UTC" if utc else None)
     if year is not None:
         return _moment(int(year), parts, zone, local)
-    newest = now + SLACK
-    for guess in range(newest.year, newest.year - 9, -1):
+    newest_year, newest = _newest(now, local)
+    for guess in range(newest_year, newest_year - 9, -1):
         moment = _moment(guess, parts, zone, local) if guess > 1 else None
         if moment is not None and moment <= newest:
             return moment
     return None
+
+
+@lru_cache(maxsize=4)
+def _newest(now: datetime, local: tzinfo | None) -> tuple[int, datetime]:
+    """Tell the local year and the moment that no stamp is behind; comparisons with the local zone cost a call each."""
+    del local
+    newest = now + SLACK
+    return newest.year, newest.astimezone(timezone.utc)
 
 
 def from_epoch(seconds: object) -> datetime | None:
@@ -163,7 +171,7 @@ def _moment(year: int, parts: dict[str, str | None], zone: str | None, local: tz
 def _offset(plain: datetime, zone: str | None, local: tzinfo | None) -> timedelta | None:
     """Tell how far east a zone lies; an abbreviation that nobody can place makes the moment unknown."""
     if not zone:
-        return plain.replace(tzinfo=local).utcoffset()
+        return local.utcoffset(plain) if local else None
     if zone[0] in "+-":
         digits = zone[1:].replace(":", "").ljust(4, "0")
         offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
