@@ -3,6 +3,7 @@
 Work is counted, not timed: calls of functions a line. `make bench` has the seconds.
 """
 
+import gzip
 import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -56,7 +57,7 @@ def write(log: Path, line: Callable[[int], str], count: int) -> None:
         file.write("".join(map(line, range(count))))
 
 
-@pytest.mark.parametrize(("line", "count"), [(said_again, MILLION), (unlike_its_neighbour, 150_000)])
+@pytest.mark.parametrize(("line", "count"), [(said_again, MILLION), (unlike_its_neighbour, 120_000)])
 def test_a_flood_is_counted_whole_far_below_the_units_memory(
     line: Callable[[int], str], count: int, tmp_path: Path
 ) -> None:
@@ -72,6 +73,33 @@ def test_a_flood_is_counted_whole_far_below_the_units_memory(
         agent.stop()
 
     assert count == agent.events()
+    assert peak_mb < MEMORY_AT_MOST_MB
+
+
+def test_a_flood_in_rotated_logs_and_a_line_without_an_end_need_no_more(tmp_path: Path) -> None:
+    log = tmp_path / "messages"
+    log.touch()
+    agent = AgentProcess(tmp_path, CONFIG.format(log=log))
+    agent.start()
+    write(log, said_again, 1)
+    wait_for("the first line to be counted", agent.events)
+    agent.stop()
+    with gzip.open(tmp_path / "messages.2.gz", "wb", compresslevel=1) as packed:
+        packed.write(log.read_bytes())
+        for _ in range(64):
+            packed.write(b"x" * (1 << 20))
+        packed.write(b"\n" + "".join(map(unlike_its_neighbour, range(20_000))).encode())
+    log.unlink()
+    write(tmp_path / "messages.1", unlike_its_neighbour, 20_000)
+    write(log, unlike_its_neighbour, 1)
+    agent.start()
+    try:
+        wait_for("all lines to be counted", lambda: agent.events() == 40_002 or agent.ended(), seconds=120)
+        peak_mb = agent.peak_memory_mb()
+    finally:
+        agent.stop()
+
+    assert 40_002 == agent.events()
     assert peak_mb < MEMORY_AT_MOST_MB
 
 
