@@ -57,13 +57,13 @@ class Writer:
 
 @pytest.mark.parametrize("way", ["rename", "copytruncate", "delete"])
 def test_2000_hits_through_50_rotations_and_10_kills_are_all_counted_once(way, tmp_path, httpserver):
-    httpserver.expect_request("/hook").respond_with_data("ok")
+    httpserver.expect_request("/api/v2/alerts").respond_with_data("ok")
     log = tmp_path / "messages"
     writer = Writer(log)
     agent = AgentProcess(
         tmp_path,
         f'[source]\nkind = "file"\npaths = ["{log}"]\n'
-        f'[[notify]]\nname = "ops"\ntype = "webhook"\nurl = "{httpserver.url_for("/hook")}"\n',
+        f'[[notify]]\nname = "ops"\ntype = "alertmanager"\nurls = ["{httpserver.url_for("/")}"]\n',  # It has no budget.
     )
     chance = random.Random(way)
     kills = sorted(chance.sample(range(ROTATIONS), KILLS))
@@ -97,11 +97,7 @@ def test_2000_hits_through_50_rotations_and_10_kills_are_all_counted_once(way, t
         writer.file.close()
 
     counts = [agent.store.load(i).events["too_many_orphans"] for i in agent.store.ids()]
-    opened = [
-        request.headers["webhook-id"]
-        for request, _ in httpserver.log
-        if json.loads(request.data)["type"] == "sockmem.incident.opened"
-    ]
+    told = {alert["labels"]["incident"] for request, _ in httpserver.log for alert in json.loads(request.data)}
     assert [HITS // INCIDENTS] * INCIDENTS == counts
-    assert INCIDENTS == len(set(opened))
+    assert set(agent.store.ids()) == told
     assert "Traceback" not in agent.said()

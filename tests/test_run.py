@@ -299,3 +299,22 @@ def test_the_service_stops_though_systemd_never_reads(agent, tmp_path, monkeypat
         agent.start()
 
         assert 0 == agent.stop()
+
+
+def test_a_log_full_of_old_lines_is_six_messages_and_every_incident_on_disk(agent, log_file, httpserver):
+    httpserver.expect_request("/hook").respond_with_data("ok")
+    with log_file.open("w") as file:
+        for hour in range(24):
+            file.write(f"2026-11-02T{hour:02}:00:00Z web1 kernel: [{hour}.000001] TCP: too many orphaned sockets\n")
+    config = agent.config.read_text() + 'start = "beginning"\n'
+    agent.config.write_text(
+        f'{config}[[notify]]\nname = "ops"\ntype = "webhook"\nurl = "{httpserver.url_for("/hook")}"\n'
+    )
+    agent.start()
+    wait_for("the incidents", lambda: len(agent.store.ids()) == 24)
+    wait_for("the messages", lambda: len(httpserver.log) >= 12)
+    assert 0 == agent.stop()
+
+    types = [json.loads(request.data)["type"].rpartition(".")[2] for request, _ in httpserver.log]
+    assert (6, 6, 12) == (types.count("opened"), types.count("resolved"), len(types))
+    assert 1 == agent.said().count("a digest follows")
