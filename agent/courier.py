@@ -46,7 +46,7 @@ SHORTEST_REFUSAL_SECONDS, LONGEST_REFUSAL_SECONDS = 300.0, 3600.0
 LONGEST_DETAIL = 500  # characters, so that a receipt fits into the room that is reserved
 SURPRISE_FRAMES = 20  # the innermost ones: of a recursion without end there are a thousand
 NO_ROOM = "its receipt cannot be written"
-UNHEARD_OF = "the channel was not told that the incident opened"
+UNHEARD_OF = "its opening was not sent to this channel"
 ABSENT = "the channel is no longer configured"
 
 DIGEST: Key = ("", "digest")
@@ -266,10 +266,8 @@ class Courier:
 
     def _hold(self, pending: Pending) -> None:
         if self._held.is_first:
-            most = ", ".join(f"{most} for {budget}" for budget, most in MESSAGES_AN_HOUR.items())
-            self._log.warning(
-                "%s: more than a channel is sent in an hour (%s incidents): a digest follows", self.name, most
-            )
+            limits = ", ".join(f"{most} messages for {budget} incidents" for budget, most in MESSAGES_AN_HOUR.items())
+            self._log.warning("%s: hourly limit reached (%s); the rest follows in one digest", self.name, limits)
         tries = self._tries.pop(key_of(pending))
         self._held.hold(pending, tries.seen - tries.waited)
 

@@ -241,7 +241,10 @@ class Recorder:
         self._start(lambda attempt: folding.open_incident(event, at, snapshot, judged, attempt), snapshot)
         self._cover(record)
         if self._open and folding.is_hearsay(self._open.incident, self.claimed):
-            log.info("incident %s: recorded only, a text log claims it ([incident] claimed)", self._open.incident.id)
+            log.info(
+                "incident %s: recorded without notification: only a text log claims it ([incident] claimed)",
+                self._open.incident.id,
+            )
 
     def _start(self, make: Callable[[int], Incident], snapshot: Snapshot) -> None:
         """Open an incident under the first id that is free, with its first snapshot on disk."""
@@ -336,7 +339,7 @@ class Recorder:
             yield
         except OSError as error:
             if self.trouble is None:
-                log.error("evidence cannot be written, watching goes on: %s: %s", error.filename, error.strerror)  # noqa: TRY400 - the text says it
+                log.error("evidence cannot be written; still watching: %s: %s", error.filename, error.strerror)  # noqa: TRY400 - the text says it
             self.trouble = "evidence cannot be written"
         else:
             self.trouble = None

@@ -326,7 +326,7 @@ def test_what_was_not_told_is_not_told_how_it_went_on(host: Host) -> None:
     assert [] == host.receiver.took
     assert {"delivered": 12, "digested": 1, "skipped": 2} == host.outcomes()
     last = host.store.notices(host.store.resolve("last"))[-1][2]["ops"]
-    assert ("skipped", 0, "the channel was not told that the incident opened") == (
+    assert ("skipped", 0, "its opening was not sent to this channel") == (
         last.outcome,
         last.attempts,
         last.detail,
@@ -343,7 +343,7 @@ def test_what_the_kernel_confirms_is_told_as_opened_though_a_forged_line_opened_
     host.run(60)
 
     assert ["opened", "resolved"] == [notice.type.rpartition(".")[2] for _, notice in host.receiver.took]
-    assert "the kernel itself has logged it" == host.receiver.took[0][1].reason
+    assert "confirmed by the kernel's own message" == host.receiver.took[0][1].reason
 
 
 def test_what_the_kernel_confirms_is_told_at_once_though_its_opening_is_held_back(host: Host) -> None:
@@ -417,4 +417,4 @@ def test_that_messages_are_held_back_is_logged_once_for_each_digest(
     host.read(30)
     host.run(600)
 
-    assert 1 == caplog.text.count("a digest follows")
+    assert 1 == caplog.text.count("the rest follows in one digest")

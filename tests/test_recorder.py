@@ -808,7 +808,7 @@ def test_a_claimed_incident_that_was_told_is_told_again_when_the_kernel_confirms
     recorder.handle([make_decided(offset=200)], recorder.look())
     run_for(recorder, clock, 2)
 
-    assert "the kernel itself has logged it" == store.notices(store.resolve("last"))[-1][1].reason
+    assert "confirmed by the kernel's own message" == store.notices(store.resolve("last"))[-1][1].reason
 
 
 def test_forged_lines_keep_the_gauges_from_no_warning(store, make_recorder, make_decided, clock, proc_root):
@@ -858,7 +858,7 @@ def test_evidence_that_cannot_be_written_ends_nothing_and_is_committed_when_ther
     assert ["opened"] == told(store)
     assert not recorder.dirty
     assert "evidence cannot be written" == recorder.trouble
-    assert 1 == caplog.text.count("evidence cannot be written, watching goes on")
+    assert 1 == caplog.text.count("evidence cannot be written; still watching")
     filler.unlink()
     run_for(recorder, clock, 2)
 

@@ -118,7 +118,7 @@ def test_claimed_lines_notify_nobody_at_start_or_after_a_reload_where_that_is_co
     wait_for("the notice", lambda: agent.store.notices(agent.store.resolve("last")))
 
     assert 0 == agent.stop()
-    assert "recorded only, a text log claims it" in agent.said()
+    assert "recorded without notification: only a text log claims it" in agent.said()
 
 
 def test_sighup_takes_over_a_good_configuration_and_refuses_a_bad_one(agent, log_file, httpserver):
@@ -317,4 +317,4 @@ def test_a_log_full_of_old_lines_is_six_messages_and_every_incident_on_disk(agen
 
     types = [json.loads(request.data)["type"].rpartition(".")[2] for request, _ in httpserver.log]
     assert (6, 6, 12) == (types.count("opened"), types.count("resolved"), len(types))
-    assert 1 == agent.said().count("a digest follows")
+    assert 1 == agent.said().count("the rest follows in one digest")

@@ -12,7 +12,7 @@ Outcome = Literal["delivered", "gave_up", "digested", "skipped"]
 OUTCOMES: dict[Outcome, str] = {
     "delivered": "delivered",
     "gave_up": "given up",
-    "digested": "told in a digest",
+    "digested": "sent in a digest",
     "skipped": "not sent",
 }
 

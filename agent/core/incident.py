@@ -251,7 +251,7 @@ def _gauges_worse(incident: Incident, before: Incident) -> str | None:
 def _confirmed(incident: Incident, before: Incident) -> str | None:
     if incident.class_ != before.class_:
         return "the kernel ran out, as the gauges had warned"
-    return "the kernel itself has logged it" if incident.provenance == "kernel" != before.provenance else None
+    return "confirmed by the kernel's own message" if incident.provenance == "kernel" != before.provenance else None
 
 
 def _worse(incident: Incident, before: Incident, *, spaced: bool) -> str | None:

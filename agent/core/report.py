@@ -43,9 +43,9 @@ _STATES: dict[NoticeType, str] = {
     "sockmem.digest": "digest",
     "sockmem.test": "test",
 }
-WHO_SAYS: dict[Provenance, str] = {
-    "claimed": "only a text log claims",
-    "kernel": "the kernel or the gauges prove",
+KINDS: dict[Provenance, str] = {
+    "claimed": "incidents that only a text log claims",
+    "kernel": "incidents that the kernel or the gauges prove",
 }
 _KERNEL_TEXT = re.compile(r"Out of socket memory|TCP: (?=too many |out of memory)|callbacks suppressed")
 
@@ -75,16 +75,13 @@ def digest_title(notice: DigestNotice) -> str:
 
 def digest_facts(notice: DigestNotice, most: int) -> tuple[str, str, str]:
     """Say why incidents come in a digest, which they are (``most`` by name), and how to list them."""
-    budgets = " and ".join(
-        f"{most_an_hour} messages an hour for incidents that {WHO_SAYS[budget]}"
-        for budget, most_an_hour in MESSAGES_AN_HOUR.items()
-    )
+    limits = ", ".join(f"{most_an_hour} for {KINDS[budget]}" for budget, most_an_hour in MESSAGES_AN_HOUR.items())
     ids, count = notice.digest.ids, notice.digest.count
     more = f" and {count_text(count - most)} more" if count > most else ""
     first = ids[0]
     since = f"{first[:4]}-{first[4:6]}-{first[6:8]}T{first[9:11]}:{first[11:13]}:{first[13:15]}Z"
     return (
-        f"All of them are recorded. A channel gets at most {budgets}; the rest comes in one message an hour.",
+        f"All are recorded. Messages per channel and hour: {limits}; the rest arrives in one digest.",
         ", ".join(ids[:most]) + more,
         f"sockmem-agent incidents list --since {since}",
     )

@@ -144,11 +144,11 @@ def test_list_json_is_one_list(run: Run, keep: Keep, tell: Tell, store: Store) -
 def test_what_was_told_in_a_digest_or_not_sent_is_shown_as_that(run: Run, keep: Keep, tell: Tell) -> None:
     incident_id = keep()
     tell(incident_id, "ops", "digested", "msg_digest_07: HTTP 200")
-    tell(incident_id, "pager", "skipped", "the channel was not told that the incident opened")
+    tell(incident_id, "pager", "skipped", "its opening was not sent to this channel")
 
     page = run("show", incident_id).stdout
 
-    assert "ops: told in a digest" in page
+    assert "ops: sent in a digest" in page
     assert "msg_digest_07: HTTP 200" in page
     assert "pager: not sent" in page
     assert "0/2, 1 digested, 1 not sent" in run("list").stdout

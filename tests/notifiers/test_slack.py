@@ -90,8 +90,7 @@ def test_a_digest_says_how_many_since_when_which_and_how_to_list_them() -> None:
 
     assert "🟣 web1: 37 more incidents since 14:05 UTC" == sent["text"]
     for part in (
-        "at most 6 messages an hour for incidents that only a text log claims",
-        "20 messages an hour for incidents that the kernel or the gauges prove",
+        "6 for incidents that only a text log claims, 20 for incidents that the kernel or the gauges prove",
         "20261122T150039Z-7f3a, 20261122T150139Z-7f3a",
         "20261122T152939Z-7f3a and 7 more",
         "`sockmem-agent incidents list --since 2026-11-22T15:00:39Z`",
