@@ -105,7 +105,7 @@ def test_a_flood_in_rotated_logs_and_a_line_without_an_end_need_no_more(tmp_path
 
 @pytest.mark.parametrize(
     ("line", "calls"),
-    [(said_again, 15), (unlike_its_neighbour, 110), (each_another, 140), (not_the_kernels, 80), (suppressed, 110)],
+    [(said_again, 15), (unlike_its_neighbour, 135), (each_another, 160), (not_the_kernels, 80), (suppressed, 130)],
 )
 def test_the_work_for_a_line_is_bounded(line: Callable[[int], str], calls: int, tmp_path: Path) -> None:
     log = tmp_path / "messages"
