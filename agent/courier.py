@@ -389,8 +389,9 @@ class Courier:
         why = tries.why or self._trouble
         if why is None or not self._is_old(tries):
             return False
-        self.gave_up += 1
-        what = f"incident {pending.incident_id}" if pending.incident_id else f"{len(self._held)} notices"
+        is_digest = key_of(pending) == DIGEST
+        self.gave_up += self._held.members if is_digest else 1
+        what = f"{self._held.members} notices" if is_digest else f"incident {pending.incident_id}"
         self._log.error("%s: gave up %s of %s: %s", self.name, pending.notice.type, what, why)
         self._record(pending, "gave_up", why)
         return True
@@ -448,7 +449,7 @@ class Courier:
             return
         if outcome == "delivered":
             outcome, self._held.sent_at = "digested", self._monotonic()
-            self.digested += len(self._held)
+            self.digested += self._held.members
         self._held.end(lambda member: receipt(member, outcome, f"{pending.notice.id}: {detail}"))
 
     def _write(self, pending: Pending, receipt: Receipt) -> None:

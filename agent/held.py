@@ -49,6 +49,11 @@ class Held:
         return {incident_id for incident_id, _ in self}
 
     @property
+    def members(self) -> int:
+        """How many notices are in the digest under way."""
+        return len(self._members)
+
+    @property
     def is_first(self) -> bool:
         """Tell whether the next one is the first of its digest."""
         return not self._next

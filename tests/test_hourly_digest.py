@@ -281,6 +281,7 @@ def test_a_digest_stays_the_same_however_often_it_is_tried(host: Host) -> None:
     assert [digests[0]] * len(digests) == digests
     assert {"digest": 1} == Counter(n.type.rpartition(".")[2] for _, n in host.receiver.took if n.data is None)
     assert 4 == digests[0].digest.count
+    assert 8 == host.courier.digested
 
 
 def test_a_refused_digest_holds_up_nothing_and_is_given_up_in_the_end(
@@ -302,6 +303,7 @@ def test_a_refused_digest_holds_up_nothing_and_is_given_up_in_the_end(
 
     assert {"delivered": 14, "gave_up": 8} == host.outcomes()
     assert 1 == caplog.text.count("gave up sockmem.digest of 8 notices: HTTP 400")
+    assert 8 == host.courier.gave_up
 
 
 def open_until_after_the_digest(host: Host) -> None:
