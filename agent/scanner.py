@@ -15,6 +15,7 @@ from io import BufferedIOBase, BufferedReader
 
 from agent.core.lines import MAX_LINE_BYTES, candidates
 from agent.core.model import LogRecord
+from agent.core.stamps import from_epoch
 from agent.core.syslog import to_record
 from agent.entries import PEEK_BYTES, Entries, are_entries
 from agent.localzone import LocalZone
@@ -55,7 +56,8 @@ class Scanner:
             with open(0 if path == "-" else path, "rb", closefd=path != "-") as raw:
                 status = os.fstat(raw.fileno())
                 plain = stat.S_ISREG(status.st_mode) and path != "-"
-                newest = datetime.fromtimestamp(status.st_mtime, LocalZone()) if stat.S_ISREG(status.st_mode) else now
+                written = from_epoch(status.st_mtime) if stat.S_ISREG(status.st_mode) else None
+                newest = written.astimezone(LocalZone()) if written else now
                 stream = _decompressed(raw, name)
                 lines: Lines | Entries = Lines(stream, raw.fileno() if plain and stream is raw else None)
                 if are_entries(stream.peek(PEEK_BYTES)):

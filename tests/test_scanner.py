@@ -328,3 +328,14 @@ def test_a_field_of_megabytes_and_an_entry_that_was_cut_off_cost_nothing(log: Ca
 def test_what_does_not_begin_like_spread_entries_is_read_by_lines(log: Callable[..., str], start: bytes) -> None:
     assert 2 == len(read(log(start + b"\n" + EVENT + ORDINARY + b"[  12.345678] TCP: too many orphaned sockets\n")))
     assert len(start) < PEEK_BYTES
+
+
+def test_a_file_written_in_a_year_that_no_calendar_has_is_scanned(log: Callable[..., str]) -> None:
+    path = log(EVENT)
+    with pytest.MonkeyPatch.context() as patch:
+        real = os.fstat
+        far = 300_000_000_000
+        patch.setattr(os, "fstat", lambda fd: os.stat_result([*real(fd)[:7], far, far, far]))
+        (record,) = Scanner().read(path, NOW)
+
+    assert "TCP: too many orphaned sockets" == record.text

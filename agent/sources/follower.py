@@ -26,6 +26,7 @@ from typing import Literal, NamedTuple
 
 from agent.core.cursor import FileCursor
 from agent.core.lines import MAX_LINE_BYTES
+from agent.core.stamps import from_epoch
 from agent.sources.content import Content, Identity, digest, identity_of, say
 from agent.sources.gaps import Gaps
 from agent.sources.name import LogName, Old, look_at_old
@@ -295,7 +296,8 @@ class Follower:
     def _hand_out(self, reader: Reader, found: Iterator[Found]) -> Iterator[Line]:
         newest = self._now()
         if not self._is_home:
-            newest = min(newest, datetime.fromtimestamp(reader.written_ns / 1e9, newest.tzinfo))
+            written = from_epoch(reader.written_ns / 1e9)
+            newest = min(newest, written.astimezone(newest.tzinfo)) if written else newest
         for each in found:
             yield Line(each, newest)
         if reader.skipped:

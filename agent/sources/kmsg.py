@@ -120,13 +120,16 @@ class KmsgSource:
 
     def _records(self) -> Iterator[tuple[str, DevKmsg]]:
         """Give every record behind the last one, the kernel's and others', as text and understood."""
-        refusals = 0
+        refusals, newest = 0, None
         while refusals < REFUSALS_AT_MOST:
             try:
                 raw = read_record(self._fd).decode(errors="replace")
             except BlockingIOError:
                 self._unreadable = False
                 self._looked_at = self._now()
+                if newest is not None and self._last is not None and newest < self._last:
+                    self._tell("the saved position lies ahead of the kernel's newest record: reading resumes there")
+                    self._last = newest
                 return
             except BrokenPipeError:
                 self._overrun = True
@@ -143,6 +146,7 @@ class KmsgSource:
             except ValueError as error:
                 self._tell(f"a record could not be understood: {error}")
                 continue
+            newest = record.sequence
             if self._is_new(record.sequence):
                 yield raw, record
         self._unreadable = True

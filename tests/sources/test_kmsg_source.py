@@ -402,3 +402,14 @@ def test_what_root_writes_to_the_real_device_is_not_the_kernels() -> None:
         pytest.skip("the kernel swallows what is written to /dev/kmsg here (printk.devkmsg=off)")
 
     assert ORPHANS not in seen
+
+
+def test_a_saved_position_ahead_of_the_ring_is_told_and_blinds_nobody(ring: Ring, opened: Open) -> None:
+    ring.say(7, "old")
+    source = opened("now", at_sequence(10**15))
+    assert [] == texts(source)
+    ring.say(8, "new")
+
+    assert ["new"] == texts(source)
+    assert ["the saved position lies ahead of the kernel's newest record: reading resumes there"] == whys(source)
+    assert source.position() == at_sequence(8)
