@@ -293,6 +293,32 @@ def names(state: State) -> Iterator[Case]:
             yield Case(f"{kind}: {folder}", folder, _instead(make), told=True)
 
 
+def known(state: State) -> Iterator[Case]:
+    """Put into the fields what has ended the service in a loop, or would lead it astray."""
+    opened = f"incidents/{state.open}"
+    values: dict[str, dict[str, list[object]]] = {
+        f"{opened}/incident.json": {
+            "id": [state.closed, "../../etc"],
+            "opened_at": [*TIMES[:3]],
+            "last_seen_at": [*TIMES[:3]],
+            "snapshots": [[], ["../../../../etc/passwd"], ["snapshot-999.json"]],
+            "notices": [["../../../../etc/passwd"], ["notice-999.json"]],
+        },
+        f"{opened}/snapshot-001.json": {"taken_at": [*TIMES[:3]], "sysctls": [{"net.ipv4.tcp_mem": [2**64] * 3}]},
+        f"{opened}/notice-001.json": {
+            "id": ["caf\xe9", "\u20ac", "two\r\nlines", "a" * 300],
+            "channels": [["a" * 300], ["../ops"], ["ops", "/"]],
+            "at": [*TIMES[:3]],
+        },
+        "cursor.json": {"generation": [-1, 2**63, 2**64], "cursor": [None, {"files": {"/x": None}}]},
+    }
+    for path, changes in values.items():
+        for field, others in changes.items():
+            for other in others:
+                told = other != ["notice-999.json"]
+                yield Case(f"{path} {field}: {other!s:.40}", path, change(_putter((field,), other)), told)
+
+
 def fields(state: State, paths: dict[str, int]) -> Iterator[Case]:
     """Damage each field of some files, down to a depth."""
     for path, depth in paths.items():

@@ -3,6 +3,7 @@ from datetime import timedelta
 
 import pytest
 from harness import fill_disk, read_remains, write_proc
+from msgspec.structs import replace
 from schema_files import schema_errors
 
 from agent import recorder as module
@@ -900,3 +901,47 @@ def test_an_event_that_cannot_be_written_ends_the_process(store, make_recorder, 
     monkeypatch.setattr(store, "commit", full)
     with pytest.raises(OSError, match="No space left"):
         recorder.tick()
+
+
+def test_an_open_incident_without_a_readable_snapshot_is_closed_and_its_end_is_told(
+    store, make_recorder, make_decided, caplog
+):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    incident_id = store.resolve("last")
+    for path in store.path(incident_id).glob("snapshot-*"):
+        path.write_text("{")
+    recorder = make_recorder()
+
+    assert ["opened", "resolved"] == told(store)
+    assert store.load(incident_id).closed_at
+    assert f"incident {incident_id} is closed as it stands" in caplog.text
+    recorder.handle([make_decided(offset=200)], recorder.look())
+    assert 2 == len(store.ids())
+
+
+def test_a_surprise_in_the_open_incident_closes_it_and_the_service_starts(
+    store, make_recorder, make_decided, monkeypatch, caplog
+):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "diagnose", lambda *_: 1 / 0)
+        make_recorder()
+
+    assert ["opened", "resolved"] == told(store)
+    assert "ZeroDivisionError" in caplog.text
+    assert store.newest_commit()[1] is None
+
+
+def test_of_two_open_incidents_the_newer_one_goes_on(store, make_recorder, make_decided, clock):
+    recorder = make_recorder(quiet_seconds=5)
+    recorder.handle([make_decided()], recorder.look())
+    run_for(recorder, clock, 10)
+    recorder.handle([make_decided(offset=200)], recorder.look())
+    older, newer = store.ids()
+    store.commit(replace(store.load(older), closed_at=None))
+    make_recorder()
+
+    assert store.load(older).closed_at
+    assert store.load(newer).closed_at is None

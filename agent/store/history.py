@@ -20,6 +20,7 @@ from agent.core.thinning import DAYS, WHOLE_SECONDS, remains, second_of, thin
 from agent.store.disk import (
     FILE_MODE,
     LARGEST_BYTES,
+    check_numbers,
     clear_way,
     is_no_file,
     open_regular,
@@ -215,7 +216,7 @@ def read_lines(data: bytes) -> list[Sample]:
     for line in data.splitlines():
         with contextlib.suppress(msgspec.DecodeError, UnicodeError, RecursionError, OverflowError):
             sample = SAMPLE.decode(line)
-            msgspec.json.encode(sample)  # As in disk.read_json.
+            check_numbers(sample)
             found.append(sample)
     return found
 

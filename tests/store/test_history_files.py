@@ -306,3 +306,10 @@ def test_a_torn_last_line_costs_the_next_sample_nothing(store, clock, same_proce
     (store if same_process else Store(store.directory)).samples.append(later)
 
     assert [1, 2] == [sample.orphan for sample in store.history(clock.time, later.at)]
+
+
+def test_a_sample_with_a_number_that_no_float_holds_is_passed_over(store, clock):
+    store.samples.append(Sample(at=clock.time, orphan=1, mem=10**400))
+    store.samples.append(Sample(at=clock.advance(10), orphan=2, mem=2**63))
+
+    assert [2] == [sample.orphan for sample in store.samples.read_thinned(clock.advance(10))]
