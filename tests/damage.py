@@ -193,7 +193,7 @@ ANYTHING: tuple[object, ...] = (
     2**63,
     2**64 - 1,
     2**64,
-    10**30,
+    10**400,
     True,
     [],
     {},
@@ -304,7 +304,7 @@ def known(state: State) -> Iterator[Case]:
             "snapshots": [[], ["../../../../etc/passwd"], ["snapshot-999.json"]],
             "notices": [["../../../../etc/passwd"], ["notice-999.json"]],
         },
-        f"{opened}/snapshot-001.json": {"taken_at": [*TIMES[:3]], "sysctls": [{"net.ipv4.tcp_mem": [2**64] * 3}]},
+        f"{opened}/snapshot-001.json": {"taken_at": [*TIMES[:3]], "sysctls": [{"net.ipv4.tcp_mem": [10**400] * 3}]},
         f"{opened}/notice-001.json": {
             "id": ["caf\xe9", "\u20ac", "two\r\nlines", "a" * 300],
             "channels": [["a" * 300], ["../ops"], ["ops", "/"]],

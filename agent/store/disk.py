@@ -9,6 +9,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import shutil
 import stat
 from pathlib import Path
@@ -24,6 +25,8 @@ FILE_MODE = 0o640
 DIRECTORY_MODE = 0o750
 # Ten times the largest file that is written here: a snapshot of a host with many cgroups and sockets.
 LARGEST_BYTES = 16 * 1024 * 1024
+# As the value of a key, or in a list that is one: within a text every quotation mark has a backslash before it.
+_LONG_NUMBER = re.compile(rb'(?<!\\)":\[?(?:-?\d+,)*-?\d{40}')
 _NO_FILE_OF_OURS = {errno.ELOOP, errno.ENXIO, errno.EINVAL, errno.EFBIG}
 _REASONS = {errno.ELOOP: "a symbolic link, not a regular file", errno.ENXIO: "a socket, not a regular file"}
 
@@ -152,11 +155,9 @@ def read_json(path: Path, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def check_numbers(value: object) -> None:
-    """Raise OverflowError where a number has more than 64 bits: no kernel counts so far, and floats may not hold it.
-
-    MessagePack has none either, so its encoder finds them faster than any loop of ours.
-    """
-    msgspec.msgpack.encode(value)
+    """Raise OverflowError for a number that no float may hold: reckoning with it would end the process."""
+    if _LONG_NUMBER.search(msgspec.json.encode(value)):
+        raise OverflowError("a number of 40 digits or more")
 
 
 def is_no_file(error: OSError) -> bool:
@@ -235,12 +236,13 @@ def _open_lock(path: Path, access: int) -> int:
 
 
 def size_of(directory: Path) -> int:
-    """Add up the bytes of the files in one directory."""
+    """Add up the bytes of our files in one directory: what is damaged must not make retention remove others for it."""
     total = 0
     with contextlib.suppress(FileNotFoundError):
         for entry in os.scandir(directory):
             with contextlib.suppress(FileNotFoundError):
-                total += entry.stat(follow_symlinks=False).st_size
+                size = entry.stat(follow_symlinks=False).st_size
+                total += size if size <= LARGEST_BYTES and ".broken" not in entry.name else 0
     return total
 
 

@@ -377,3 +377,32 @@ def test_the_lines_of_a_day_that_are_damaged_are_kept_aside_before_it_is_written
 
     assert [1, 2] == [sample.orphan for sample in read_lines(day.read_bytes())]
     assert b"damage\n" in day.with_name(f"{day.name}.broken").read_bytes()
+
+
+def test_a_damaged_file_of_any_size_makes_retention_remove_nothing(store, keep, clock):
+    ids = [keep(n * 1000) for n in range(3)]
+    os.truncate(store.path(ids[2]) / "snapshot-001.json", 3 * 1024**3)
+    os.truncate(store.path(ids[0]) / "snapshot-001.json", 3 * 1024**3)
+
+    assert [] == store.prune(clock.time)
+
+
+def test_a_number_that_no_float_holds_is_damage_but_not_a_text_of_digits(store, keep):
+    path = store.path(keep()) / "incident.json"
+    text = path.read_text()
+    path.write_text(text.replace('"host": "web1"', f'"host": "\\":[1,{"9" * 50}"', 1))
+    assert store.load(path.parent.name).host == f'":[1,{"9" * 50}'
+
+    for old, new in (("1", "9" * 50), ("1", "1" + "0" * 400)):
+        assert f'"too_many_orphans": {old}' in text
+        path.write_text(text.replace(f'"too_many_orphans": {old}', f'"too_many_orphans": {new}'))
+        with pytest.raises(StoreError, match="a number of 40 digits or more"):
+            store.load(path.parent.name)
+
+
+def test_limits_without_a_bound_can_be_read_again(store, keep):
+    """Some administrators write 2**63 - 1 pages: in bytes that has more than 64 bits."""
+    path = store.path(keep()) / "incident.json"
+    path.write_text(path.read_text().replace('"tcp_mem_bytes": null', f'"tcp_mem_bytes": [1, 2, {2**63 * 4096}]'))
+
+    assert 2**63 * 4096 == store.load(path.parent.name).diagnosis.mechanism.tcp_mem_bytes[2]
