@@ -17,8 +17,8 @@ class Tree:
     def __init__(self, root: Path) -> None:
         self.root = root
         (root / "packaging").mkdir(parents=True)
-        for name in ("build.py", "generated.py", "wheels.py"):
-            shutil.copyfile(ROOT / "packaging" / name, root / "packaging" / name)
+        for module in (ROOT / "packaging").glob("*.py"):
+            shutil.copyfile(module, root / "packaging" / module.name)
 
     def git(self, *arguments: str) -> str:
         identity = ("-c", "user.name=tests", "-c", "user.email=", "-c", "init.defaultBranch=main")
