@@ -69,7 +69,9 @@ class Host:
         self, *args: str, groups: str = "", members: str = "", **environ: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a command as alice, whose session has these groups."""
-        clean = {key: value for key, value in os.environ.items() if key not in ("STATE_DIRECTORY", "XDG_STATE_HOME")}
+        # Nor is alice to be measured: she may not write what coverage would.
+        without = ("STATE_DIRECTORY", "XDG_STATE_HOME", "COVERAGE_PROCESS_START", "COVERAGE_FILE")
+        clean = {key: value for key, value in os.environ.items() if key not in without}
         program = [sys.executable, "-c", AS_ALICE, str(self.state), str(self.config), groups, members, *args]
         return subprocess.run(
             program,
