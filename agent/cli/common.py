@@ -34,6 +34,7 @@ EX_FAILED = 1
 EX_NOINPUT = 66
 EX_CONFIG = 78
 PIPE_WIDTH = 500
+TERMINAL_WIDTH = 80
 # Who is in it reads the service's state directory.
 GROUP = "sockmem-agent"
 
@@ -167,7 +168,8 @@ def console() -> "Console":
     from rich.console import Console  # noqa: PLC0415 - the service must not load it
 
     terminal = sys.stdout.isatty()
-    width = shutil.get_terminal_size().columns if terminal else PIPE_WIDTH
+    # A serial console has no size, and Python 3.10 then says 0.
+    width = (shutil.get_terminal_size().columns or TERMINAL_WIDTH) if terminal else PIPE_WIDTH
     return Console(force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False)
 
 
