@@ -57,7 +57,7 @@ def build_state(directory: Path, proc_root: Path, log: Path, now: datetime) -> S
         store.samples.append(Sample(at=now - timedelta(minutes=minutes), orphan=3, mem=150, tcp_mem=(1, 2, 3)))
     store.samples.keep_remains(now)
     closed = _keep(store, proc_root, log, now - timedelta(hours=3), generation=1)
-    opened = _keep(store, proc_root, log, now - timedelta(seconds=30), generation=2, closed=False)
+    opened = _keep(store, proc_root, log, now - timedelta(minutes=2), generation=2, closed=False)
     store.save_cursor(Resume(generation=3, cursor=_cursor(log)))
     history = sorted(path.name for path in (directory / "history").iterdir())
     return State(directory, opened, closed, history[-2] if len(history) > 2 else history[0], history[-1])
