@@ -25,8 +25,8 @@ from msgspec.inspect import (
     type_info,
 )
 
+from agent.core.format import printable
 from agent.core.settings import ChannelSettings, Settings, Table
-from agent.core.words import printable
 
 SECTIONS: dict[str, type[Table]] = {
     field.name: field.type for field in msgspec.structs.fields(Settings) if field.name != "notify"

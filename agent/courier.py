@@ -31,8 +31,8 @@ from pathlib import Path
 
 from agent.core.budget import HOUR_SECONDS, MESSAGES_AN_HOUR, as_told, budget_of, decide
 from agent.core.delivery import Delivered, Delivery, Outcome, Receipt, Rejected, Retry
+from agent.core.format import duration_text
 from agent.core.model import Notice, Provenance
-from agent.core.words import duration_text
 from agent.held import Held
 from agent.notifiers import Notifier
 from agent.outbox import Key, Outbox, key_of

@@ -14,10 +14,10 @@ from pathlib import Path
 from agent import sdnotify, threads
 from agent.config import channels
 from agent.core.cursor import merge
-from agent.core.kmsg import Detector
+from agent.core.format import printable
+from agent.core.kernel.detector import Detector
 from agent.core.model import LogRecord, Notice, Snapshot
 from agent.core.settings import Settings, SourceSettings
-from agent.core.words import printable
 from agent.courier import Courier, absent
 from agent.following import Source, describe, local_now, open_source, portions
 from agent.notifiers import ChannelError, build

@@ -14,7 +14,7 @@ from io import BufferedIOBase
 
 import msgspec
 
-from agent.core.lines import JSON_MARKERS, MAX_LINE_BYTES
+from agent.core.logs.prefilter import JSON_MARKERS, MAX_LINE_BYTES
 
 PEEK_BYTES = 4096
 # An entry has some thirty fields, and the kernel's are short; a core dump in one is not worth the memory.

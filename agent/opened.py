@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.core import incident as folding
-from agent.core.case import NEAR_SECONDS
-from agent.core.culprits import ORPHANS_WORTH_NAMING
+from agent.core import folding
+from agent.core.facts import NEAR_SECONDS
 from agent.core.model import Incident, Notice, Peak, Sample, Snapshot
+from agent.core.sockets.holder_names import ORPHANS_WORTH_NAMING
 from agent.store import Store, StoreError, keep_samples
 
 if TYPE_CHECKING:

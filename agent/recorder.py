@@ -16,11 +16,11 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from agent.core import incident as folding
+from agent.core import folding
 from agent.core.cursor import Cursor, Resume, merge
-from agent.core.diagnose import diagnose
-from agent.core.gauge import sample_of
-from agent.core.growth import shares_of
+from agent.core.diagnosis.diagnose import diagnose
+from agent.core.history.unit_growth import shares_of
+from agent.core.kernel.limits import sample_of
 from agent.core.model import Diagnosis, Event, Incident, LogRecord, Notice, Pressure, Sample, Snapshot
 from agent.core.settings import Claimed
 from agent.opened import (

@@ -7,10 +7,11 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from agent.core.gauge import mem_unit_bytes, parse_kernel
+from agent.core.history.downsample import thin
+from agent.core.history.early_warning import assess
+from agent.core.kernel.release import mem_unit_bytes, parse_kernel
 from agent.core.model import Pressure, Sample, UnitShare
-from agent.core.pressure import assess
-from agent.core.thinning import second_of, thin
+from agent.core.times import second_of
 from agent.probe import take_sample, take_snapshot
 from agent.store import Store, explain
 from agent.survey import Survey

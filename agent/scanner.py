@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from datetime import datetime
 from io import BufferedIOBase, BufferedReader
 
-from agent.core.lines import MAX_LINE_BYTES, candidates
+from agent.core.logs.prefilter import MAX_LINE_BYTES, candidates
+from agent.core.logs.syslog import to_record
 from agent.core.model import LogRecord
-from agent.core.stamps import from_epoch
-from agent.core.syslog import to_record
+from agent.core.logs.timestamps import from_epoch
 from agent.entries import PEEK_BYTES, Entries, are_entries
 from agent.localzone import LocalZone
 

@@ -14,9 +14,9 @@ from math import inf
 from pathlib import Path
 from threading import Event, Thread
 
-from agent.core.growth import shares_of
+from agent.core.history.unit_growth import shares_of
 from agent.core.model import UnitShare
-from agent.core.sockets import SocketTable
+from agent.core.readings import SocketTable
 from agent.probe import Names, take_sockets
 from agent.probe.pagesize import is_this_host
 

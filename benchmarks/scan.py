@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 
-from agent.core.lines import MARKERS
+from agent.core.logs.prefilter import MARKERS
 from agent.scanner import Scanner
 
 ROUNDS = 9

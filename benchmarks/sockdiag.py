@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from agent.core.census import Census
-from agent.core.holders import holders
+from agent.core.sockets.census import Census
+from agent.core.sockets.holders import holders
 from agent.probe import sockdiag
 from agent.probe.attribution import take_sockets
 from benchmarks.table import Row, print_table

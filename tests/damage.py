@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from agent.core import incident as folding
+from agent.core import folding
 from agent.core.cursor import Cursor, FileCursor, Resume
 from agent.core.delivery import Receipt
-from agent.core.diagnose import diagnose
+from agent.core.diagnosis.diagnose import diagnose
 from agent.core.model import Event, Notice, Sample
 from agent.probe import take_snapshot
 from agent.store import Pending, Store, keep_samples

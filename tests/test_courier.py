@@ -12,7 +12,7 @@ from harness import fill_disk
 from msgspec.structs import replace
 
 from agent.core.delivery import Delivered, Delivery, Receipt, Rejected, Retry
-from agent.core.incident import open_incident
+from agent.core.folding import open_incident
 from agent.core.model import Diagnosis, Event, Notice, Snapshot
 from agent.courier import Courier, absent
 from agent.store import Pending, Store, StoreError

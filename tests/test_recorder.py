@@ -7,10 +7,10 @@ from msgspec.structs import replace
 from schema_files import schema_errors
 
 from agent import recorder as module
-from agent.core import incident as folding
+from agent.core import folding
 from agent.core.model import Notice
+from agent.core.readings import SocketGroup, SocketTable, Tally
 from agent.core.settings import StoreSettings
-from agent.core.sockets import SocketGroup, SocketTable, Tally
 from agent.recorder import SNAPSHOTS_AT_MOST, Recorder
 from agent.store import Store, read_around
 

@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 from harness import write_proc
 
-from agent.core.diagnose import diagnose
-from agent.core.gauge import sample_of
+from agent.core.diagnosis.diagnose import diagnose
+from agent.core.kernel.limits import sample_of
 from agent.core.model import Sample
 from agent.core.settings import Settings, SourceSettings, StoreSettings
 from agent.daemon import Daemon

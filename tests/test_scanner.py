@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.lines import MAX_LINE_BYTES
+from agent.core.logs.prefilter import MAX_LINE_BYTES
 from agent.core.model import LogRecord
 from agent.entries import PEEK_BYTES
 from agent.localzone import LocalZone

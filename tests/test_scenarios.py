@@ -17,15 +17,16 @@ from msgspec.structs import replace
 from scenario_files import lay_out, reason, scenario_names
 from schema_files import schema_errors
 
-from agent.core import kmsg, syslog
-from agent.core.causes import JUDGES
-from agent.core.diagnose import diagnose
+from agent.core.diagnosis.diagnose import diagnose
+from agent.core.diagnosis.rules_cause import JUDGES
+from agent.core.diagnosis.rules_counters import REMARKS
+from agent.core.diagnosis.rules_holders import SUSPECTS
+from agent.core.diagnosis.rules_host import SURROUNDINGS
+from agent.core.kernel import messages
+from agent.core.logs import syslog
 from agent.core.model import Diagnosis, Event, Provenance, Sample
-from agent.core.remarks import REMARKS
+from agent.core.readings import SocketTable
 from agent.core.report import diagnosis_text
-from agent.core.sockets import SocketTable
-from agent.core.surroundings import SURROUNDINGS
-from agent.core.suspects import SUSPECTS
 from agent.probe import take_snapshot
 
 NOW = datetime(2026, 11, 22, 15, 5, 40, tzinfo=timezone.utc)
@@ -38,7 +39,7 @@ def events_of(text: str, provenance: Provenance) -> tuple[Event, ...]:
         syslog.to_record(line.encode(), now=NOW, source=f"line:{number}", ordinal=number)
         for number, line in enumerate(text.splitlines(), 1)
     ]
-    found = [kmsg.detect(replace(record, provenance=provenance)) for record in records if record]
+    found = [messages.detect(replace(record, provenance=provenance)) for record in records if record]
     return tuple(event for event in found if event)
 
 

@@ -6,8 +6,7 @@ import pytest
 from harness import wait_for
 
 from agent import survey as module
-from agent.core.readings import Gap
-from agent.core.sockets import SocketGroup, SocketTable, Tally
+from agent.core.readings import Gap, SocketGroup, SocketTable, Tally
 from agent.probe import take_sockets
 from agent.survey import AGAIN_AFTER, CPU_SHARE, FIRST_AFTER, SPACING, Survey
 

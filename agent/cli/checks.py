@@ -20,8 +20,8 @@ from agent.cli.faults import directory_fault, kind_of, me, read_fault, way_fault
 from agent.cli.recorded import journal_drops_info, syslog_writes
 from agent.cli.unit import Unit
 from agent.config import mask_url
+from agent.core.format import bytes_text
 from agent.core.settings import ChannelSettings, SourceSettings, StoreSettings
-from agent.core.words import bytes_text
 from agent.sources.choose import has_bindings, runs_systemd
 from agent.store import owner, unusable
 

@@ -23,8 +23,8 @@ from agent import config
 from agent.cli.credentials import load_as_service
 from agent.cli.diagnostics import log
 from agent.config import ConfigError, load_store, state_directory
+from agent.core.format import printable
 from agent.core.settings import Settings, StoreSettings
-from agent.core.words import printable
 from agent.store import NoSuchIncident, Store, StoreError
 
 if TYPE_CHECKING:

@@ -31,8 +31,8 @@ from agent.cli.reach import Rights, check_reach, read_rights
 from agent.cli.service_user import Identity, find_user, look_as
 from agent.cli.unit import UNIT, Unit
 from agent.config import DEFAULT_PATH, ConfigError, channels, state_directory
+from agent.core.format import printable
 from agent.core.settings import Settings, UrlChannel
-from agent.core.words import printable
 from agent.sources.choose import choose
 
 WIDTH = 100

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 
 from agent.cli.common import console, stamp, warn
 from agent.core.delivery import OUTCOMES, Outcome
+from agent.core.format import bytes_text, count_text, duration_text, percent_text, printable
 from agent.core.model import SNAPSHOT, Event, Incident, NoticeType, Snapshot
 from agent.core.readings import Gap, TcpSockstat
 from agent.core.report import diagnosis_text
-from agent.core.words import bytes_text, count_text, duration_text, percent_text, printable
 from agent.page.series import BLOCKS, Track, Tracks, build_tracks, sparkline, window
 from agent.page.story import Story
 from agent.store import Store, StoreError, read_around

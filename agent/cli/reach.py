@@ -18,11 +18,10 @@ from typing import NamedTuple
 
 from agent.cli.checks import Check
 from agent.cli.unit import UNIT
-from agent.core.census import Census
-from agent.core.holders import place_text
-from agent.core.readings import Gap
-from agent.core.sockets import ROOT_CGROUP, Namespace
-from agent.core.words import count_text
+from agent.core.format import count_text
+from agent.core.readings import ROOT_CGROUP, Gap, Namespace
+from agent.core.sockets.census import Census
+from agent.core.sockets.holders import place_text
 from agent.probe import sockdiag
 from agent.probe.cgroups import CGROUP_ROOT, socket_memory
 from agent.probe.namespaces import find_namespaces

@@ -11,7 +11,7 @@ import msgspec
 
 from agent.cli.common import stamp, warn
 from agent.cli.since import since_option
-from agent.core.kmsg import Detector
+from agent.core.kernel.detector import Detector
 from agent.core.model import Event, LogRecord
 from agent.localzone import LocalZone
 from agent.scanner import Scanner, UnreadableError

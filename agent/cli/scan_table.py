@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 from agent.cli.columns import in_columns
 from agent.cli.common import console
+from agent.core.format import count_text, printable
 from agent.core.model import Event, Kind
-from agent.core.words import count_text, printable
 
 KINDS: dict[Kind, str] = {
     "out_of_socket_memory": "out of socket memory",

@@ -17,8 +17,7 @@ import msgspec
 
 from agent.core.cursor import Cursor, Resume
 from agent.core.delivery import Receipt
-from agent.core.readings import Gap, PressureStall, Sockstat, TcpProtocol
-from agent.core.sockets import SocketTable
+from agent.core.readings import Gap, PressureStall, SocketTable, Sockstat, TcpProtocol
 from agent.core.stored import ChannelName, HeaderText, NoticeName, SnapshotName, Time, check_years
 
 Kind = Literal["out_of_socket_memory", "too_many_orphans", "tcp_mem", "suppressed"]
@@ -129,9 +128,9 @@ class UnitShare(msgspec.Struct, frozen=True, kw_only=True):
 class Sample(Dated, frozen=True, kw_only=True, omit_defaults=True):
     """The gauges and the counters that matter at one moment: what history is made of.
 
-    ``counters`` holds the TcpExt counters of core.gauge.COUNTERS that this kernel has. ``tcp_mem`` and
+    ``counters`` holds the TcpExt counters of core.kernel.limits.COUNTERS that this kernel has. ``tcp_mem`` and
     ``tcp_max_orphans`` are the limits as they were then. ``units`` are the largest holders, where they were looked for
-    lately: most sockets first, and all there were when they are fewer than core.growth.UNITS_AT_MOST.
+    lately: most sockets first, and all there were when they are fewer than core.history.unit_growth.UNITS_AT_MOST.
     """
 
     at: Time

@@ -3,7 +3,28 @@
 A module of its own because both the snapshot and the table of sockets in it are made of them.
 """
 
+from typing import Literal, get_args
+
 import msgspec
+
+# In the order of the kernel's numbers, from TCP_ESTABLISHED = 1 on.
+State = Literal[
+    "unknown",
+    "established",
+    "syn_sent",
+    "syn_recv",
+    "fin_wait1",
+    "fin_wait2",
+    "time_wait",
+    "close",
+    "close_wait",
+    "last_ack",
+    "listen",
+    "closing",
+    "new_syn_recv",
+]
+STATES: tuple[State, ...] = get_args(State)
+ROOT_CGROUP = 1
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,3 +70,158 @@ class PressureStall(msgspec.Struct, frozen=True, kw_only=True):
     avg60: float | None = None
     avg300: float | None = None
     total_usec: int | None = None
+
+
+def has_cgroup(cgroup: int | None) -> bool:
+    """Tell whether a socket belongs to a group: kernels before 5.8 do not say, and the root is what hosts of v1 say."""
+    return cgroup is not None and cgroup != ROOT_CGROUP
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Sockets counted together; in JSON what is zero is left out.
+
+    ``bytes`` is what the kernel charges for them; ``rmem_bytes`` and ``wmem_bytes`` are the received and the queued
+    part of it. ``unread_bytes`` were not read by the application, ``unsent_bytes`` not acknowledged by the peer.
+    ``retransmitting`` have a retransmission timer running, ``unanswered`` of them have sent the same again three times
+    or more without an answer, ``probing`` wait for a peer whose window is zero.
+    """
+
+    sockets: int = 0
+    bytes: int = 0
+    rmem_bytes: int = 0
+    wmem_bytes: int = 0
+    unread_bytes: int = 0
+    unsent_bytes: int = 0
+    retransmitting: int = 0
+    unanswered: int = 0
+    probing: int = 0
+
+
+class PeerTally(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Sockets towards one network, "192.0.2.0/24" or "2001:db8::/64"; None: the networks not counted one by one."""
+
+    network: str | None
+    sockets: int = 0
+    orphans: int = 0
+    bytes: int = 0
+
+
+class Process(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that has the socket open; ``cgroup`` is its path, as /proc/PID/cgroup says it."""
+
+    pid: int
+    name: str
+    cgroup: str | None = None
+
+
+class Listener(msgspec.Struct, frozen=True, kw_only=True):
+    """Who listens on a port: ``waiting`` connections nobody has accepted yet, of ``backlog`` that may.
+
+    ``sockets`` of one cgroup may share a port (SO_REUSEPORT); their queues are added up.
+    """
+
+    port: int
+    sockets: int = 1
+    waiting: int = 0
+    backlog: int = 0
+    cgroup: int | None = None
+    process: Process | None = None
+    namespace: int = 0
+
+
+class SocketGroup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Sockets of one cgroup and one service.
+
+    ``port`` is the local port of connections that came in, ``to_port`` the peer's of those that went out; both None:
+    it cannot be told. ``held`` sockets are open in a process, ``queued`` ones wait for accept(), ``orphaned`` ones
+    were closed and still belong to the kernel: each by state. ``peers`` are the largest of ``peers_counted`` networks,
+    with one entry for all others last. ``process`` has one of the sockets open. ``folded`` groups came when the table
+    was full: their cgroup or port is "others".
+    """
+
+    cgroup: int | None = None
+    port: int | None = None
+    to_port: int | None = None
+    held: dict[State, Tally] = {}
+    queued: dict[State, Tally] = {}
+    orphaned: dict[State, Tally] = {}
+    peers: tuple[PeerTally, ...] = ()
+    peers_counted: int = 0
+    process: Process | None = None
+    namespace: int = 0
+    folded: bool = False
+
+    @property
+    def orphans(self) -> int:
+        """How many of the sockets are orphans."""
+        return sum(tally.sockets for tally in self.orphaned.values())
+
+    @property
+    def sockets(self) -> int:
+        """How many sockets there are, orphans included."""
+        return sum(tally.sockets for tally in self.tallies())
+
+    @property
+    def bytes(self) -> int:
+        """What the kernel charges for all of them."""
+        return sum(tally.bytes for tally in self.tallies())
+
+    def tallies(self) -> tuple[Tally, ...]:
+        """All tallies, whoever has the sockets."""
+        return (*self.held.values(), *self.queued.values(), *self.orphaned.values())
+
+
+class Namespace(msgspec.Struct, frozen=True, kw_only=True):
+    """A network namespace other than ours: ``inuse`` sockets, and a process that lives there.
+
+    ``number`` is what groups and listeners refer to when it was dumped too; None: its sockets are out of sight.
+    """
+
+    process: Process
+    inuse: int | None = None
+    number: int | None = None
+
+
+class FullGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """A cgroup of version 2 whose memory is close to a limit of its own: the kernel takes it from its sockets.
+
+    ``limit_bytes`` is the smaller of memory.max and memory.high; ``sock_bytes`` is the part of sockets;
+    ``refused`` counts how often the limit was hit (``max`` and ``high`` in memory.events).
+    """
+
+    path: str
+    current_bytes: int
+    limit_bytes: int
+    sock_bytes: int | None = None
+    refused: int | None = None
+
+
+class SocketTable(msgspec.Struct, frozen=True, kw_only=True):
+    """All TCP sockets in sight at one moment, counted in groups, the largest first.
+
+    ``listening`` counts all listening sockets, also those that ``listeners`` has no room for. ``paths`` maps cgroup
+    ids to the paths of their directories; one that is missing was removed, if the root (1) is there. ``minisocks`` are
+    TIME_WAIT and the like: no orphans, and in no memory total. ``sockstat`` is the lower of each gauge just before and
+    after the dump: what went meanwhile is nobody's. ``complete``: all were counted; ``cut_short``: there was no time
+    left to name all of them. ``peers`` are the largest networks over all groups.
+    ``full_groups`` are of ``paths`` and of what is above them.
+    """
+
+    groups: tuple[SocketGroup, ...] = ()
+    listeners: tuple[Listener, ...] = ()
+    listening: int = 0
+    paths: dict[int, str] = {}
+    peers: tuple[PeerTally, ...] = ()
+    minisocks: dict[State, int] = {}
+    namespaces: tuple[Namespace, ...] = ()
+    full_groups: tuple[FullGroup, ...] = ()
+    sockstat: Sockstat | None = None
+    took_seconds: float | None = None
+    complete: bool = False
+    cut_short: bool = False
+    gaps: tuple[Gap, ...] = ()
+
+    @property
+    def orphans(self) -> int:
+        """How many orphans were seen, whoever they belong to."""
+        return sum(group.orphans for group in self.groups)

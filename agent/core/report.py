@@ -9,8 +9,8 @@ import textwrap
 from collections.abc import Iterable
 
 from agent.core.budget import MESSAGES_AN_HOUR
-from agent.core.case import seconds_between
-from agent.core.gauge import mem_unit_bytes, parse_kernel
+from agent.core.format import bytes_text, count_text, duration_text, moment_text, percent_text, printable
+from agent.core.kernel.release import mem_unit_bytes, parse_kernel
 from agent.core.model import (
     Advice,
     Cause,
@@ -25,8 +25,8 @@ from agent.core.model import (
     NoticeType,
     Provenance,
 )
-from agent.core.owned import guess_text, marked, name_of
-from agent.core.words import bytes_text, count_text, duration_text, moment_text, percent_text, printable
+from agent.core.sockets.holder_names import guess_text, marked, name_of
+from agent.core.times import seconds_between
 
 _COLUMNS = 100
 _CAUSES: dict[Cause, str] = {

@@ -14,10 +14,10 @@ from typing import Any
 import msgspec
 
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
-from agent.core.gauge import mem_unit_bytes, parse_kernel
+from agent.core.format import bytes_text, count_text, duration_text, percent_text, printable
+from agent.core.kernel.release import mem_unit_bytes, parse_kernel
 from agent.core.model import Advice, DigestNotice, Incident, Kind, Notice
 from agent.core.report import digest_facts, largest_holder, said_by, title
-from agent.core.words import bytes_text, count_text, duration_text, percent_text, printable
 from agent.notifiers.answer import Answer, sort_answer
 from agent.notifiers.http import DEADLINE_SECONDS, Poster
 

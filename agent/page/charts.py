@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from agent.core.words import bytes_text, count_text
+from agent.core.format import bytes_text, count_text
 from agent.page.series import Point, Track, thin
 
 _POINTS = 480

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from markupsafe import Markup, escape
 
+from agent.core.format import printable
 from agent.core.model import Snapshot
 from agent.core.readings import TcpSockstat
-from agent.core.words import printable
 
 _BUDGET_CHARS = 400_000
 _TEXT_CHARS = 60_000

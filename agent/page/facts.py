@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, tzinfo
 from typing import NamedTuple
 
-from agent.core.case import seconds_between
 from agent.core.delivery import OUTCOMES
+from agent.core.format import bytes_text, count_text, duration_text, percent_text
 from agent.core.model import Holder, Incident, Snapshot
-from agent.core.owned import guess_text
-from agent.core.words import bytes_text, count_text, duration_text, percent_text
+from agent.core.sockets.holder_names import guess_text
+from agent.core.times import seconds_between
 from agent.page.series import Point, Track, Tracks, count_up, readings_of, thin
 from agent.page.story import Story
 

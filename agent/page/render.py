@@ -14,8 +14,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from agent import __version__
+from agent.core.format import bytes_text, count_text, printable
 from agent.core.report import headline
-from agent.core.words import bytes_text, count_text, printable
 from agent.page import facts
 from agent.page.charts import SIZES, Frame, draw_bar, draw_tracks
 from agent.page.evidence import raw_evidence, visible

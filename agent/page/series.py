@@ -1,7 +1,7 @@
 """The two gauges over time: readings put together, held against their limits, thinned, and drawn with characters.
 
 Orphans are sockets, memory is bytes: sockstat's ``mem`` counts in units that depend on the kernel, tcp_mem in pages of
-the host, and only bytes can be compared (core.gauge, sk_prot_mem_limits in net/core/sock.c).
+the host, and only bytes can be compared (core.kernel.limits, sk_prot_mem_limits in net/core/sock.c).
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Literal, NamedTuple, TypeVar
 
-from agent.core.gauge import mem_unit_bytes, parse_kernel, sample_of
+from agent.core.kernel.limits import sample_of
+from agent.core.kernel.release import mem_unit_bytes, parse_kernel
 from agent.core.model import Incident, Sample, Snapshot
 
 T = TypeVar("T")

@@ -1,6 +1,6 @@
 """The table of sockets behind the holders, in rows: groups as they were counted, states, networks and listeners.
 
-Mirrors core.sockets.SocketTable. Rows are bounded; what is left out is said.
+Mirrors core.readings.SocketTable. Rows are bounded; what is left out is said.
 """
 
 from collections import Counter
@@ -8,10 +8,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from agent.core.format import bytes_text, count_text
 from agent.core.model import Snapshot
-from agent.core.readings import Gap
-from agent.core.sockets import ROOT_CGROUP, Listener, Process, SocketGroup, SocketTable, Tally, has_cgroup
-from agent.core.words import bytes_text, count_text
+from agent.core.readings import ROOT_CGROUP, Gap, Listener, Process, SocketGroup, SocketTable, Tally, has_cgroup
 
 GROUPS_AT_MOST = 40
 OTHERS_AT_MOST = 20

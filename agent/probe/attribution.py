@@ -10,12 +10,23 @@ from pathlib import Path
 
 from msgspec.structs import asdict, replace
 
-from agent.core import procfs
-from agent.core.census import Census
-from agent.core.grouping import Grouped, group
-from agent.core.readings import Gap, Sockstat, TcpSockstat
-from agent.core.sockets import ROOT_CGROUP, STATES, FullGroup, Namespace, Process, SocketTable, State, has_cgroup
-from agent.core.words import count_text
+from agent.core.format import count_text
+from agent.core.kernel import procfs
+from agent.core.readings import (
+    ROOT_CGROUP,
+    STATES,
+    FullGroup,
+    Gap,
+    Namespace,
+    Process,
+    SocketTable,
+    Sockstat,
+    State,
+    TcpSockstat,
+    has_cgroup,
+)
+from agent.core.sockets.census import Census
+from agent.core.sockets.grouping import Grouped, group
 from agent.probe import cgroups, namespaces, owners, sockdiag
 from agent.probe.pagesize import is_this_host
 from agent.probe.reading import Reading
@@ -124,7 +135,7 @@ def _dump_there(
             continue
         netlink = namespaces.open_in(proc_root, space)
         if isinstance(netlink, Gap):
-            # Without permission for one there is none for any, and core.holders tells how much that hides.
+            # Without permission for one there is none for any, and core.sockets.holders tells how much that hides.
             permitted = netlink not in namespaces.FORBIDDEN
             if permitted:
                 gaps[netlink] = None

@@ -10,9 +10,8 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from agent.core import procfs
-from agent.core.readings import Gap
-from agent.core.sockets import FullGroup
+from agent.core.kernel import procfs
+from agent.core.readings import FullGroup, Gap
 from agent.probe.files import Unreadable, read_text, readable_name
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")

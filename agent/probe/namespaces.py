@@ -14,9 +14,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from agent.core import procfs
-from agent.core.readings import Gap
-from agent.core.sockets import Namespace
+from agent.core.kernel import procfs
+from agent.core.readings import Gap, Namespace
 from agent.probe import sockdiag
 from agent.probe.owners import process_ids, read_process
 from agent.probe.reading import Reading

@@ -14,9 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.core.naming import PATH_AT_MOST, parse_proc_cgroup
-from agent.core.sockets import ROOT_CGROUP, Process
-from agent.core.words import printable
+from agent.core.format import printable
+from agent.core.readings import ROOT_CGROUP, Process
+from agent.core.sockets.cgroup_names import PATH_AT_MOST, parse_proc_cgroup
 from agent.probe.files import Unreadable, read_bytes, readable_name
 
 GROUPS_AT_MOST = 50_000

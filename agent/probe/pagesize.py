@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.core import procfs
+from agent.core.kernel import procfs
 from agent.core.readings import Gap
 from agent.probe.files import Unreadable, read_bytes, read_head
 from agent.probe.reading import Reading

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from agent.core.procfs import ParseError
+from agent.core.kernel.procfs import ParseError
 from agent.core.readings import Gap
 from agent.probe.files import Unreadable, read_text, readable_name
 

@@ -3,8 +3,8 @@
 from datetime import datetime
 from pathlib import Path
 
-from agent.core import procfs
-from agent.core.gauge import sample_of
+from agent.core.kernel import procfs
+from agent.core.kernel.limits import sample_of
 from agent.core.model import Sample, Snapshot
 from agent.probe.reading import Reading
 from agent.probe.snapshot import LIMITS, read_sysctl

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from agent.core import procfs
+from agent.core.kernel import procfs
 from agent.core.model import Snapshot, Trigger
 from agent.core.readings import Gap, PressureStall
 from agent.probe.cgroups import CGROUP_ROOT, socket_memory

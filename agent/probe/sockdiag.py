@@ -12,9 +12,17 @@ import socket
 import time
 from collections.abc import Callable
 
-from agent.core.census import Census
-from agent.core.inetdiag import AF_INET, AF_INET6, BUFFER_BYTES, STATES_CONNECTED, STATES_LISTEN, Reader, request
 from agent.core.readings import Gap
+from agent.core.sockets.census import Census
+from agent.core.sockets.inetdiag import (
+    AF_INET,
+    AF_INET6,
+    BUFFER_BYTES,
+    STATES_CONNECTED,
+    STATES_LISTEN,
+    Reader,
+    request,
+)
 
 NETLINK_SOCK_DIAG = 4
 DUMPS = (

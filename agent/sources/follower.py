@@ -25,8 +25,8 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 from agent.core.cursor import FileCursor
-from agent.core.lines import MAX_LINE_BYTES
-from agent.core.stamps import from_epoch
+from agent.core.logs.prefilter import MAX_LINE_BYTES
+from agent.core.logs.timestamps import from_epoch
 from agent.sources.content import Content, Identity, digest, identity_of, say
 from agent.sources.gaps import Gaps
 from agent.sources.name import LogName, Old, look_at_old

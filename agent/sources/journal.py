@@ -24,9 +24,9 @@ from typing import Any
 from systemd.journal import INVALIDATE, Reader
 
 from agent.core.cursor import NOTHING_YET, Cursor
+from agent.core.logs.timestamps import YEARS
 from agent.core.model import LogRecord
 from agent.core.readings import Gap
-from agent.core.stamps import YEARS
 from agent.sources import journal_files
 
 BATCH = 1000
@@ -268,7 +268,7 @@ def field_or(fields: dict[str, Any], name: str, otherwise: Callable[[], int]) ->
 
 
 def time_of(micros: int | None) -> datetime | None:
-    """Turn microseconds since 1970 into a time; None when no kernel said anything then (core.stamps.YEARS)."""
+    """Turn microseconds since 1970 into a time; None when no kernel said anything then (core.logs.timestamps.YEARS)."""
     try:
         time = _EPOCH + timedelta(microseconds=micros or 0)
     except OverflowError:

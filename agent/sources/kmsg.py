@@ -18,7 +18,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from agent.core.cursor import Cursor, KmsgCursor
-from agent.core.kmsg import DevKmsg, parse_devkmsg
+from agent.core.kernel.devkmsg import DevKmsg, parse_devkmsg
 from agent.core.model import LogRecord
 from agent.core.readings import Gap
 

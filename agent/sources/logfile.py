@@ -2,7 +2,7 @@
 
 Every wait is bounded by a second and every read begins with a look at the files, so a lost hint, a queue overflow, a
 directory that is not there yet or an exhausted inotify limit cost a second and no line. Samples of what is read are in
-core.syslog; how a file is followed through rotation is in sources.follower.
+core.logs.syslog; how a file is followed through rotation is in sources.follower.
 """
 
 import contextlib
@@ -26,9 +26,9 @@ from watchdog.events import (
 from watchdog.observers import Observer
 
 from agent.core.cursor import Cursor, FileCursor
+from agent.core.logs.syslog import to_record
 from agent.core.model import LogRecord
 from agent.core.readings import Gap
-from agent.core.syslog import to_record
 from agent.sources.content import Identity, identity_of
 from agent.sources.follower import Follower, Line
 from agent.sources.gaps import Gaps

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from agent.core.cursor import FileCursor
-from agent.core.lines import MAX_LINE_BYTES, candidates, runs
+from agent.core.logs.prefilter import MAX_LINE_BYTES, candidates, runs
 from agent.sources.content import MARKER_BYTES, Content, digest
 
 CHUNK_BYTES = 1 << 20

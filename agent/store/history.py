@@ -2,8 +2,8 @@
 
 ``<state>/history/20261122T15.jsonl`` is a file an hour. Samples are not worth an fsync: what a power cut takes are the
 last seconds before it, and a torn last line is passed over by the reader. ``<state>/history/day-20261122.jsonl`` holds
-what is left of each hour of a day (core.thinning.remains), in UTC; it is written anew, whole or not at all, when an
-hour is over. The space is bounded by the number of hours and days kept.
+what is left of each hour of a day (core.history.downsample.remains), in UTC; it is written anew, whole or not at all,
+when an hour is over. The space is bounded by the number of hours and days kept.
 """
 
 import contextlib
@@ -15,8 +15,9 @@ from pathlib import Path
 
 import msgspec
 
+from agent.core.history.downsample import DAYS, WHOLE_SECONDS, remains, thin
 from agent.core.model import SAMPLE, Sample
-from agent.core.thinning import DAYS, WHOLE_SECONDS, remains, second_of, thin
+from agent.core.times import second_of
 from agent.store.disk import (
     FILE_MODE,
     LARGEST_BYTES,

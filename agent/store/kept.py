@@ -13,8 +13,9 @@ from pathlib import Path
 
 import msgspec
 
+from agent.core.history.downsample import extremes
 from agent.core.model import Sample
-from agent.core.thinning import extremes, second_of
+from agent.core.times import second_of
 from agent.store.disk import read_regular, reason, write_whole
 from agent.store.history import read_lines
 from agent.store.incidents import Store

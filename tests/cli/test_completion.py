@@ -12,7 +12,7 @@ import pytest
 from click.shell_completion import get_completion_class
 
 from agent.cli import COMMANDS, group
-from agent.core import incident as folding
+from agent.core import folding
 from agent.core.cursor import Cursor
 from agent.core.model import Diagnosis, Event, LogRecord, Snapshot
 from agent.store import Store

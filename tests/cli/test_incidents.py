@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from agent.cli import group, incident_table
 from agent.cli.incident_table import Cells
 from agent.cli.incidents import pack
-from agent.core import incident as folding
+from agent.core import folding
 from agent.core.delivery import Receipt
 from agent.core.model import Advice, Diagnosis, Event, Finding, LogRecord, Notice, Sample, Snapshot
 from agent.core.readings import Sockstat, TcpSockstat

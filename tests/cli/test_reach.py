@@ -19,8 +19,7 @@ from agent.cli.reach import (
     check_socket_cgroups,
     read_rights,
 )
-from agent.core.readings import Gap
-from agent.core.sockets import Namespace, Process
+from agent.core.readings import Gap, Namespace, Process
 
 SHIPPED_UNIT = Path(__file__).parents[2] / "systemd" / UNIT
 REDIS = Process(pid=9, name="redis", cgroup="/system.slice/docker-" + "3f2a9c1be07d" + "0" * 52 + ".scope")

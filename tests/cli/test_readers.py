@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from agent.core import incident as folding
+from agent.core import folding
 from agent.core.cursor import Cursor
 from agent.core.model import Diagnosis, Event, LogRecord, Snapshot
 from agent.store import Store

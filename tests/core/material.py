@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from agent.core.diagnose import diagnose
+from agent.core.diagnosis.diagnose import diagnose
 from agent.core.model import Event, Incident, Kind, Notice, NoticeType, Provenance, Sample, Snapshot
 from agent.core.readings import Gap, Sockstat, TcpProtocol, TcpSockstat
 from agent.core.stored import YEARS

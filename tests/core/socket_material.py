@@ -4,8 +4,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from agent.core.readings import Sockstat, TcpSockstat
-from agent.core.sockets import (
+from agent.core.readings import (
     STATES,
     FullGroup,
     Listener,
@@ -14,8 +13,10 @@ from agent.core.sockets import (
     Process,
     SocketGroup,
     SocketTable,
+    Sockstat,
     State,
     Tally,
+    TcpSockstat,
 )
 
 NGINX, SHOP = 3001, 3002

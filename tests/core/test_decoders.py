@@ -13,7 +13,7 @@ import pytest
 from material import NOW, make_incident, make_notice, make_sample, make_snapshot
 from msgspec.structs import replace
 
-from agent.core import incident as folding
+from agent.core import folding
 from agent.core.cursor import Cursor, Resume
 from agent.core.delivery import Receipt
 from agent.store import Pending, Store

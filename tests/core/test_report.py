@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from material import LINES, NOW, events, histories, make_event, make_incident, make_notice, make_snapshot, snapshots
 from msgspec.structs import replace
 
-from agent.core import kmsg, syslog
-from agent.core.diagnose import diagnose
+from agent.core.diagnosis.diagnose import diagnose
+from agent.core.kernel import messages
+from agent.core.logs import syslog
 from agent.core.model import Diagnosis, Event, Holder, Peak, Sample, Snapshot
 from agent.core.report import diagnosis_text, headline, news_text, notice_text, title
 
@@ -21,7 +22,7 @@ def kernel_records_in(text: str) -> list[str]:
         (line, syslog.to_record(line.encode(), now=NOW, source="own", ordinal=number))
         for number, line in enumerate(text.splitlines(), 1)
     ]
-    return [line for line, record in records if record and kmsg.detect(record)]
+    return [line for line, record in records if record and messages.detect(record)]
 
 
 @settings(max_examples=100, deadline=None)

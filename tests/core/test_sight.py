@@ -2,9 +2,9 @@ import pytest
 from material import make_event, make_snapshot
 from socket_material import make_group, make_table, tally
 
-from agent.core.case import build_case
-from agent.core.sight import attribution_incomplete, memory_without_sockets
-from agent.core.sockets import Namespace, Process, SocketTable
+from agent.core.diagnosis.rules_holders import attribution_incomplete, memory_without_sockets
+from agent.core.facts import build_case
+from agent.core.readings import Namespace, Process, SocketTable
 
 GROUP = make_group(established=tally(1000, 8192), fin_wait1=tally(500))
 

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from scenario_files import lay_out
 
 from agent.core.delivery import Receipt
-from agent.core.diagnose import diagnose
-from agent.core.gauge import sample_of
+from agent.core.diagnosis.diagnose import diagnose
+from agent.core.kernel.limits import sample_of
 from agent.core.model import (
     Event,
     Evidence,
@@ -25,8 +25,18 @@ from agent.core.model import (
     Snapshot,
     Trigger,
 )
-from agent.core.readings import Gap, Sockstat, TcpProtocol, TcpSockstat
-from agent.core.sockets import Listener, PeerTally, Process, SocketGroup, SocketTable, Tally
+from agent.core.readings import (
+    Gap,
+    Listener,
+    PeerTally,
+    Process,
+    SocketGroup,
+    SocketTable,
+    Sockstat,
+    Tally,
+    TcpProtocol,
+    TcpSockstat,
+)
 from agent.page.story import Story
 
 OPENED = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)

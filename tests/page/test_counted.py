@@ -1,6 +1,6 @@
 from stories import HOSTILE, make_hostile_table, make_snapshot, make_story, make_table
 
-from agent.core.sockets import Listener, PeerTally, SocketGroup, SocketTable, Tally
+from agent.core.readings import Listener, PeerTally, SocketGroup, SocketTable, Tally
 from agent.page.render import render
 from agent.page.sockets import GROUPS_AT_MOST, OTHERS_AT_MOST, counted
 

@@ -13,11 +13,10 @@ import pytest
 from harness import wait_for
 from msgspec.structs import replace
 
-from agent.core.growth import shares_of
-from agent.core.holders import holders
+from agent.core.history.unit_growth import shares_of
 from agent.core.model import Holder
-from agent.core.readings import Sockstat, TcpSockstat
-from agent.core.sockets import FullGroup, Process, SocketGroup, SocketTable
+from agent.core.readings import FullGroup, Process, SocketGroup, SocketTable, Sockstat, TcpSockstat
+from agent.core.sockets.holders import holders
 from agent.probe import attribution, cgroups, namespaces, owners, sockdiag
 from agent.probe.attribution import take_sockets
 

@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.readings import Gap
-from agent.core.sockets import FullGroup
+from agent.core.readings import FullGroup, Gap
 from agent.probe import cgroups
 from agent.probe.cgroups import full_groups, socket_memory
 

@@ -19,11 +19,11 @@ import pytest
 from harness import wait_for
 from msgspec.structs import replace
 
-from agent.core.diagnose import diagnose
+from agent.core.diagnosis.diagnose import diagnose
 from agent.core.model import Confidence, Diagnosis, Event, Finding, Kind
-from agent.core.owned import HELD_BY, name_of
-from agent.core.readings import Sockstat, TcpSockstat
-from agent.core.sockets import SocketTable
+from agent.core.readings import SocketTable, Sockstat, TcpSockstat
+from agent.core.sockets.holder_names import name_of
+from agent.core.sockets.shares import HELD_BY
 from agent.probe import namespaces, owners, take_snapshot, take_sockets
 
 PROC = Path("/proc")

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from harness import wait_for
 
-from agent.core.readings import Gap
-from agent.core.sockets import Namespace, Process
+from agent.core.readings import Gap, Namespace, Process
 from agent.probe import namespaces, take_sockets
 from agent.probe.namespaces import find_namespaces, open_in
 

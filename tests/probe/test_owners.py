@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.core.sockets import ROOT_CGROUP, Process
+from agent.core.readings import ROOT_CGROUP, Process
 from agent.probe import owners
 from agent.probe.owners import Names, find_paths, find_processes, read_process, unified_root
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.core.kernel.procfs import PAGE_SIZES
 from agent.core.model import Snapshot
-from agent.core.procfs import PAGE_SIZES
 from agent.core.readings import TcpSockstat
 from agent.probe import snapshot as module
 from agent.probe import take_snapshot

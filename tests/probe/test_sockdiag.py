@@ -7,9 +7,9 @@ import netlink_material as wire
 import pytest
 from netlink_material import done, error, tcp, usual
 
-from agent.core.census import Census
-from agent.core.inetdiag import BUFFER_BYTES
 from agent.core.readings import Gap
+from agent.core.sockets.census import Census
+from agent.core.sockets.inetdiag import BUFFER_BYTES
 from agent.probe import sockdiag
 from agent.probe.sockdiag import DUMPS, LATE, WHAT, dump, open_socket
 

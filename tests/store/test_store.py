@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 from msgspec.structs import replace
 
-from agent.core import incident as folding
+from agent.core import folding
 from agent.core.cursor import Cursor, Resume
 from agent.core.delivery import Receipt
 from agent.core.model import Diagnosis, Incident, Notice, Sample, Snapshot

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.core.culprits import ORPHANS_WORTH_NAMING
+from agent.core.sockets.holder_names import ORPHANS_WORTH_NAMING
 
 Json = dict[str, Any]
 

@@ -1,0 +1,1 @@
+"""What to do about it, with its price on this host."""

@@ -1,0 +1,139 @@
+"""The one who holds most of what is short, and what stops it there: the first step of the advice.
+
+Nobody is named who holds less than half of what the host counts; what no dump could see counts against it, so that an
+incomplete attribution names nobody. And nobody is named for what is left when a burst is over: half of three orphans
+says nothing about the thousands before, and the three may be our own connections, closing behind a notification.
+"""
+
+import re
+import shlex
+from typing import NamedTuple
+
+from agent.core.advice.programs import Program, find_program
+from agent.core.facts import Case, Side
+from agent.core.format import bytes_text, count_text
+from agent.core.model import Advice, Finding
+from agent.core.sockets.holder_names import marked, matters
+from agent.core.sockets.shares import HELD_BY, Share, largest, only, totals
+
+_PORTS_SHOWN = 3
+# What systemd takes as a unit's name; anything else in a group's name is no unit that systemctl could show.
+_UNIT = re.compile(r"[A-Za-z0-9:_.@\\-]{1,250}\.(?:service|scope)")
+_SEEN = {
+    "one_owner_leaks_connections": "Its peers have closed many connections that it keeps (CLOSE-WAIT): it forgot to "
+    "close them, and only a restart frees them.",
+    "one_owner_holds_very_many_connections": "It has very many connections open with next to nothing in each: their "
+    "number fills the memory. Look for a pool without a bound, connections that are opened and never closed, and idle "
+    "ones that are kept for too long.",
+    "one_owner_does_not_read": "Most of the memory is data that has arrived and that it does not read.",
+    "accept_queue_not_drained": "It does not accept: connections wait with the data they brought.",
+    "peers_take_data_slowly": "Most of the memory is data that its peers do not take.",
+    "orphans_wait_for_stalled_peers": "Most orphans wait for clients that have stopped reading (zero window), and hold "
+    "the data that these did not take.",
+    "orphans_wait_for_vanished_peers": "Most orphans wait for an acknowledgement: their clients vanished, or a "
+    "firewall drops the end of connections.",
+    "orphans_come_of_short_connections": "The orphans are small and many: connections end faster than their clients "
+    "confirm it. Let clients reuse connections (keep-alive).",
+}
+_CAME = {
+    "orphans_rose_at_once": "They came at once, as when a program restarts or closes all that it has: let it close in "
+    "small batches.",
+    "memory_rose_slowly": "It grew slowly, which is what a leak looks like: a higher limit only delays the next time.",
+}
+_GENERIC = (
+    "Bound unsent data (TCP_NOTSENT_LOWAT, SO_SNDBUF), read and close promptly, give up on dead peers "
+    "(TCP_USER_TIMEOUT, keepalive), abort with SO_LINGER(1, 0) where the rest of the data does not matter."
+)
+
+
+class Culprit(NamedTuple):
+    """Who holds at least half of the orphans, or of the memory; ``total`` is what the host counts of it."""
+
+    side: Side
+    name: str
+    share: Share
+    total: int
+    program: Program | None
+
+
+def find_culprit(case: Case, side: Side) -> Culprit | None:
+    """Find who holds at least half; None where nobody does, nobody is named, or too much is out of sight."""
+    table = case.snapshot.sockets
+    if table is None:
+        return None
+    sums = totals(case, table)
+    if side == "orphans":
+        share, total = largest(table, only("orphaned")), sums.orphans
+    else:
+        share, total = largest(table, only("held", "queued", "orphaned"), by="bytes"), sums.bytes
+    if share is None or share.name is None:
+        return None
+    held = share.holder.sockets if side == "orphans" else share.holder.bytes
+    if 2 * held < total or not matters(share.holder, side, case.gauges.limits_bytes):
+        return None
+    # A name in which somebody hid the kernel's words is shown without them, and is no program that we know.
+    program = find_program(share.holder.unit, share.holder.process)
+    return Culprit(side, share.name, share, total, program)
+
+
+def mend_culprit(culprit: Culprit, findings: tuple[Finding, ...]) -> Advice:
+    """Advise what stops it in this service, what that costs, and how to tell that it worked."""
+    orphans, program = culprit.side == "orphans", culprit.program
+    seen = [text for claim, text in _SEEN.items() if any(_is_about(finding, claim, culprit) for finding in findings)]
+    side = "orphans" if orphans else "memory"
+    came = [_CAME[each.claim] for each in findings if each.claim in _CAME and each.claim.startswith(side)]
+    settings = _GENERIC if program is None else program.orphans if orphans else program.memory
+    guess = "The name is a guess, by the port: no cgroup says whose they were." if culprit.share.holder.guess else ""
+    gauge = "orphan falls" if orphans else "mem falls"
+    told = f"It has worked when {gauge} in /proc/net/sockstat and TCPAbortOnMemory stands still."
+    return Advice(
+        action=f"Mend {marked(culprit.name, culprit.share.holder)}, which holds {_held_text(culprit)}.",
+        why=" ".join(filter(None, (*seen, *came, guess, settings, told))),
+        risk=(f"{program.price} " if program else "Needs a change and a test of the program. ")
+        + "A restart drops the connections that it has open"
+        + (", and leaves those that are orphans already to the kernel." if orphans else "."),
+        commands=(*_looks(culprit), *(program.commands if program else ()), *_checks(culprit)),
+    )
+
+
+def _is_about(finding: Finding, claim: str, culprit: Culprit) -> bool:
+    named = [each.value for each in finding.evidence if each.name == HELD_BY]
+    return (
+        finding.claim == claim
+        and named == [culprit.name]
+        and (finding.cause == "orphans") == (culprit.side == "orphans")
+    )
+
+
+def _held_text(culprit: Culprit) -> str:
+    holder = culprit.share.holder
+    if culprit.side == "orphans":
+        return f"{count_text(holder.sockets)} of {count_text(culprit.total)} orphans{_ports_text(holder.ports)}"
+    sockets = "1 socket" if holder.sockets == 1 else f"{count_text(holder.sockets)} sockets"
+    size = f"{bytes_text(holder.bytes)} of {bytes_text(culprit.total)} of TCP memory"
+    return f"{size} in {sockets}{_ports_text(holder.ports)}"
+
+
+def _ports_text(ports: tuple[int, ...]) -> str:
+    shown = ", ".join(map(str, ports[:_PORTS_SHOWN]))
+    more = " and others" if len(ports) > _PORTS_SHOWN else ""
+    return f" on port{'s' if len(ports) > 1 else ''} {shown}{more}" if ports else ""
+
+
+def _looks(culprit: Culprit) -> tuple[str, ...]:
+    """Commands that show it: nothing of a foreign name gets into a shell that systemd would not take as a unit."""
+    holder, commands = culprit.share.holder, []
+    if holder.unit and holder.container is None and _UNIT.fullmatch(holder.unit):
+        commands.append(f"systemctl status --no-pager -- {shlex.quote(holder.unit)}")
+    if holder.ports:
+        state = "state fin-wait-1 " if culprit.side == "orphans" else ""
+        commands.append(f"ss -tanoem {state}'( sport = :{holder.ports[0]} )' | head -20")
+    return tuple(commands)
+
+
+def _checks(culprit: Culprit) -> tuple[str, ...]:
+    gauge = "orphan" if culprit.side == "orphans" else "mem"
+    return (
+        f"grep TCP: /proc/net/sockstat   # {gauge} falls",
+        "nstat -az TcpExtTCPAbortOnMemory   # stands still",
+    )

@@ -1,0 +1,190 @@
+"""What to do about TCP memory at its limit, with the price of each step on this host.
+
+tcp_mem is three numbers in pages (ip-sysctl): below the first all is well, above the second the kernel presses, above
+the third it refuses. The memory cannot be swapped, so the third limit is never raised above a quarter of RAM. The
+defaults are those of tcp_init() (net/ipv4/tcp.c) by era.
+"""
+
+from agent.core.advice.sysctl import change
+from agent.core.facts import Case
+from agent.core.format import bytes_text, percent_text
+from agent.core.kernel.release import Kernel, mem_unit_bytes
+from agent.core.model import Advice, Evidence, Finding
+
+_SHARE_OF_RAM = 4
+_GAIN_PERCENT = 10
+# Of RAM, for the second limit where the kernel's own is not known: the smallest part that there was.
+_SMALLEST_PART = 16
+_KEY = "net.ipv4.tcp_mem"
+_USUAL_WMEM = 4 << 20
+_TRIPLE = 3
+
+
+def look_at_memory() -> Advice:
+    """Advise how to see which sockets hold the memory."""
+    return Advice(
+        action="See which sockets hold the memory, in every network namespace.",
+        why="A large Recv-Q is a program that does not read, or does not accept; a large Send-Q a peer that does not "
+        "take the data or is gone; CLOSE-WAIT with data a program that forgot to close. Containers have namespaces "
+        "of their own and share this one limit.",
+        risk="None, it only reads.",
+        commands=(
+            "cat /proc/net/sockstat",
+            "ss -tanp | sort -rnk2 | head -20   # largest Recv-Q",
+            "ss -tanp | sort -rnk3 | head -20   # largest Send-Q",
+            "ss -tanp state close-wait",
+            "lsns -t net -o NS,PID,COMMAND",
+            "nsenter -n -t PID ss -tanp   # PID: one of each namespace",
+        ),
+    )
+
+
+def mend_holders(findings: tuple[Finding, ...]) -> Advice:
+    """Advise what programs can do so that their sockets hold less."""
+    slow = any(finding.claim == "memory_rose_slowly" for finding in findings)
+    grew = "The memory grew slowly, which is what a leak looks like: a higher limit only delays the next time. "
+    return Advice(
+        action="Mend or restart the program that holds the memory.",
+        why=(grew if slow else "If sockets leak, a higher limit only delays the next time. ")
+        + "Read and close promptly (a response that is never read to its end holds its buffer), bound unsent data "
+        "(TCP_NOTSENT_LOWAT, SO_SNDBUF), give up on dead peers (TCP_USER_TIMEOUT, keepalive).",
+        risk="A restart drops that program's connections; what it forgot to close is freed at once.",
+    )
+
+
+def raise_cgroup_limit(failed: Evidence) -> Advice:
+    """Advise where a cgroup's own limit is what was hit; raising tcp_mem would not help."""
+    return Advice(
+        action="Find the cgroup whose TCP limit was hit, and raise that limit or mend its program.",
+        why=f"tcp_mem is far away, and cgroups refused {failed.value} charges of their own: kernels 3.3 to 4.4 "
+        "print the same text for memory.kmem.tcp.limit_in_bytes. Raising tcp_mem would change nothing.",
+        risk="A higher limit lets this group hold more memory that cannot be swapped.",
+        commands=(
+            "find /sys/fs/cgroup -name memory.kmem.tcp.failcnt -exec grep -H -v '^0$' {} +",
+            "cat /sys/fs/cgroup/memory/GROUP/memory.kmem.tcp.max_usage_in_bytes   # GROUP: a path found above",
+        ),
+    )
+
+
+def raise_tcp_mem(case: Case) -> Advice:
+    """Advise to raise all three limits in proportion, within a quarter of RAM."""
+    ram, limits = case.snapshot.meminfo.get("MemTotal"), case.gauges.limits
+    page = case.gauges.page_bytes
+    if ram is None or ram <= 0 or limits is None or limits[2] <= 0:
+        return _raise_without_numbers(limits)
+    high, most = limits[2], ram // _SHARE_OF_RAM // page
+    peak = (case.gauges.mem_bytes or 0) // page
+    target = min(2 * max(high, peak), most)
+    if target * 100 < high * (100 + _GAIN_PERCENT):
+        return _leave_limit(high * page, ram)
+    raised = [max(value, min(value * target // high, target)) for value in limits]
+    # The kernel does not check the order; nothing is lowered to mend it.
+    proposed = (raised[0], max(raised[:2]), max(raised))
+    extra = (proposed[2] - high) * page
+    return change(
+        _KEY,
+        limits,
+        proposed,
+        action=f"Raise tcp_mem, all three in proportion, to {' '.join(map(str, proposed))} pages.",
+        why=f"The last limit goes from {bytes_text(high * page)} to {bytes_text(proposed[2] * page)}, "
+        f"{percent_text(proposed[2] * page, ram)} of RAM. The numbers are pages of {page} bytes, not bytes. First see "
+        "who holds the memory: against a leak this only buys time. It has worked when mem stays below the last one.",
+        risk=f"Up to {bytes_text(extra)} more of RAM can be taken by sockets, and cannot be swapped.",
+        reason="room for TCP buffers, in pages.",
+    )
+
+
+def mend_byte_limits(case: Case) -> Advice | None:
+    """Advise sane limits where tcp_mem allows more than the host has, as when bytes were written; else None.
+
+    Also None where so much is in use that no limit fits between it and RAM: then its holders come first.
+    """
+    ram, limits, page = case.snapshot.meminfo.get("MemTotal"), case.gauges.limits, case.gauges.page_bytes
+    if not ram or limits is None or limits[2] * page <= ram:
+        return None
+    part, peak = case.kernel.default_part_of_ram if case.kernel else None, _highest_use(case)
+    usual = _limits_by(max(ram // (part or _SMALLEST_PART) // page, 128))
+    # With the peak as the pressure limit, the last one is half as much again.
+    proposed = max(usual, _limits_by(4 * -(-(peak or 0) // (4 * page))))
+    if proposed[2] * page > ram:
+        return None
+    numbers, own = " ".join(map(str, proposed)), " ".join(map(str, usual))
+    default = f" The kernel's own default for this host is about {own}." if part else ""
+    used = f"the most that was seen in use is {bytes_text(peak)}" if peak is not None else "what is in use is not known"
+    return change(
+        _KEY,
+        limits,
+        proposed,
+        action=f"Write tcp_mem in pages: {numbers}.",
+        why=f"Its last limit stands for {bytes_text(limits[2] * page)} and the host has {bytes_text(ram)}: it was "
+        f"written in bytes, and is counted in pages of {page} bytes. As it is, RAM runs out before TCP is stopped."
+        f"{default}",
+        risk=f"This sets a bound on purpose where there was none: {bytes_text(proposed[2] * page)} for all TCP, "
+        f"{percent_text(proposed[2] * page, ram)} of RAM, and {used}. From there on connections stall and data is "
+        "dropped.",
+        reason="the numbers are pages; before, the limit was above RAM.",
+    )
+
+
+def trim_buffers(case: Case) -> tuple[Advice, ...]:
+    """Advise the usual ceilings for one socket's buffers where they were raised above them."""
+    steps = []
+    for name, usual in (("tcp_rmem", _usual_rmem(case.kernel)), ("tcp_wmem", _USUAL_WMEM)):
+        key = f"net.ipv4.{name}"
+        current = case.snapshot.sysctls.get(key)
+        if usual is None or current is None or len(current) != _TRIPLE or current[2] <= usual or current[1] > usual:
+            continue
+        proposed = (current[0], current[1], usual)
+        steps.append(
+            change(
+                key,
+                current,
+                proposed,
+                action=f"Lower the ceiling of {name} from {bytes_text(current[2])} to {bytes_text(usual)} a socket.",
+                why="It bounds how far one socket's buffer grows by itself. Sockets that have grown stay as they are.",
+                risk="Less throughput for single connections over long, fast paths. It frees memory, it costs none.",
+                reason="how far one TCP socket's buffer may grow, in bytes.",
+            ),
+        )
+    return tuple(steps)
+
+
+def _usual_rmem(kernel: Kernel | None) -> int | None:
+    """Tell how far a receive buffer may grow by default; None for the releases where the step was not read."""
+    if kernel is None or (6, 14) < kernel.version[:2] < (6, 18):
+        return None
+    return 6 << 20 if kernel.version[:2] <= (6, 14) else 32 << 20
+
+
+def _limits_by(pressure: int) -> tuple[int, int, int]:
+    """Make the three limits from the second, in pages, as tcp_init() does."""
+    low = pressure // 4 * 3
+    return low, pressure, 2 * low
+
+
+def _highest_use(case: Case) -> int | None:
+    """Tell the most bytes that TCP has been seen to hold, now or in the history of this boot."""
+    unit = mem_unit_bytes(case.kernel, case.gauges.page_bytes)
+    past = [sample.mem * unit for _, sample in case.samples if sample.mem is not None]
+    known = (case.gauges.mem_bytes, case.gauges.mem_bytes_now, *past)
+    return max((each for each in known if each is not None), default=None)
+
+
+def _raise_without_numbers(limits: tuple[int, int, int] | None) -> Advice:
+    known = "could not be read" if limits is None else f"is {' '.join(map(str, limits))} pages"
+    return Advice(
+        action="Raise tcp_mem only after seeing who holds the memory, all three numbers in proportion.",
+        why=f"tcp_mem {known}, and RAM or the limits are not known here, so no number can be given. The unit is pages, "
+        "not bytes; keep the last one well below RAM.",
+        risk="The memory cannot be swapped. Against a leak a higher limit only buys time.",
+        commands=(f"sysctl {_KEY}", "grep MemTotal /proc/meminfo", "getconf PAGESIZE"),
+    )
+
+
+def _leave_limit(high_bytes: int, ram: int) -> Advice:
+    return Advice(
+        action="Leave tcp_mem as it is and mend what holds the memory.",
+        why=f"It lets TCP take {bytes_text(high_bytes)}, {percent_text(high_bytes, ram)} of RAM, and that cannot be "
+        "swapped: more would starve everything else.",
+        risk="None, nothing is changed. TCP goes on dropping data until its holders let go.",
+    )

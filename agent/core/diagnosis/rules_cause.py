@@ -1,0 +1,223 @@
+"""One small judge per cause: case -> finding or None. The tuple JUDGES is the ranking.
+
+Mirrors the decision table of the project's kernel facts, which follows tcp_check_oom() in net/ipv4/tcp.c: the kernel's
+own text outranks numbers read a moment later, and calm numbers acquit nobody. To add a cause, write one function, put
+it into the tuple where it belongs, and add a directory to tests/scenarios.
+"""
+
+from collections.abc import Callable
+
+from agent.core.diagnosis.evidence import DOUBT, build_finding, by_numbers, confidence, delta_evidence
+from agent.core.diagnosis.rules_counters import REMARKS
+from agent.core.diagnosis.rules_holders import suspect
+from agent.core.diagnosis.rules_host import SURROUNDINGS, host_ram_short
+from agent.core.facts import Case
+from agent.core.model import Confidence, Evidence, Finding
+
+# The smallest limit that a kernel up to 3.2 gives itself is 4096, and the penalty bites at a quarter of it.
+_MANY_ORPHANS = 1024
+_DEFAULT_TCP_MEM_PERCENT = 9
+
+Judge = Callable[[Case], Finding | None]
+
+
+# --- both -----------------------------------------------------------------------------------------------------------
+
+
+def both_limits_hit(case: Case) -> Finding | None:
+    """Claim that both texts were printed, or neither names a cause and both gauges are at a limit."""
+    gauges = case.gauges
+    if len(case.named) > 1:
+        confidences = (confidence(case, "orphans"), confidence(case, "tcp_memory"))
+        return build_finding(case, "both_limits_hit", "both", max(confidences, key=DOUBT.index))
+    # close() knows no penalty, so its text at half the limit leaves the memory alone to blame.
+    reached = gauges.shift == 0 or (gauges.shift is not None and "close" not in case.said)
+    if case.named or not reached or not gauges.memory_full:
+        return None
+    return build_finding(case, "both_limits_hit", "both", by_numbers(case, likely=gauges.shift == 0))
+
+
+# --- orphans --------------------------------------------------------------------------------------------------------
+
+
+def orphans_at_limit(case: Case) -> Finding | None:
+    """Claim that the orphans are over tcp_max_orphans, or just below it, where the kernel keeps them by resetting."""
+    if case.gauges.shift != 0:
+        return None
+    return build_finding(case, "orphans_at_limit", "orphans", confidence(case, "orphans", likely=True))
+
+
+def orphans_penalised(case: Case) -> Finding | None:
+    """Claim that the orphans are over a half or a quarter of the limit, where stuck ones count two- or fourfold."""
+    if not case.gauges.shift:
+        return None
+    likely = bool(case.said) and "close" not in case.said
+    return build_finding(case, "orphans_penalised", "orphans", confidence(case, "orphans", likely=likely))
+
+
+def orphans_within_counter_error(case: Case) -> Finding | None:
+    """Claim that el6's own count, which is inexact, can have been over the limit where the exact one is not."""
+    gauges = case.gauges
+    if gauges.orphan is None or gauges.orphan_limit is None or gauges.shift is not None or not case.said:
+        return None
+    if gauges.orphan_error == 0 or gauges.orphan == 0 or gauges.orphan + gauges.orphan_error <= gauges.orphan_limit:
+        return None
+    return build_finding(case, "orphans_within_counter_error", "orphans", "possible")
+
+
+def orphans_burst_passed(case: Case) -> Finding | None:
+    """Claim that the text names the orphan limit and the count is low again: the burst was over before the reading."""
+    gauges = case.gauges
+    if "orphans" not in case.said or gauges.orphan is None or gauges.orphan_limit is None or gauges.shift is not None:
+        return None
+    return build_finding(case, "orphans_burst_passed", "orphans", confidence(case, "orphans"))
+
+
+def orphans_named_by_text(case: Case) -> Finding | None:
+    """Claim that the text names the orphan limit; count or limit at that moment could not be had."""
+    if "orphans" not in case.said or None not in (case.gauges.orphan, case.gauges.orphan_limit):
+        return None
+    return build_finding(case, "orphans_named_by_text", "orphans", confidence(case, "orphans"))
+
+
+def orphans_left_over(case: Case) -> Finding | None:
+    """Claim the orphans as what is left: old text, memory far from its limit, many orphans and an unknown limit."""
+    gauges = case.gauges
+    if not case.said or case.named or gauges.orphan_limit is not None or gauges.orphan is None:
+        return None
+    if gauges.orphan < _MANY_ORPHANS or gauges.zone not in ("calm", "hysteresis"):
+        return None
+    return build_finding(case, "orphans_left_over", "orphans", "possible")
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+def memory_over_limit(case: Case) -> Finding | None:
+    """Claim that TCP holds more than tcp_mem[2]: forced charges go past it."""
+    if case.gauges.zone != "over":
+        return None
+    return build_finding(case, "memory_over_limit", "tcp_memory", confidence(case, "tcp_memory", likely=True))
+
+
+def memory_at_limit(case: Case) -> Finding | None:
+    """Claim that TCP holds just below tcp_mem[2]: refused charges are undone, so exhaustion hovers there."""
+    if case.gauges.zone != "at_limit":
+        return None
+    return build_finding(case, "memory_at_limit", "tcp_memory", confidence(case, "tcp_memory", likely=True))
+
+
+def cgroup_limit(case: Case) -> Finding | None:
+    """Claim a cgroup's limit: 3.3 to 4.4 test sockets of limited cgroups against those, with the same text."""
+    failcnt = case.snapshot.kmem_tcp_failcnt
+    if "tcp_memory" not in case.said or case.kernel is None or not case.kernel.tests_memcg:
+        return None
+    if case.gauges.zone not in ("calm", "hysteresis", None) or not failcnt:
+        return None
+    proof = Evidence(name="memory.kmem.tcp.failcnt", value=failcnt, limit=0, unit="refusals", source="cgroup")
+    return build_finding(case, "cgroup_limit", "tcp_memory", confidence(case, "tcp_memory", most="likely"), proof)
+
+
+def memory_receding(case: Case) -> Finding | None:
+    """Claim that TCP holds more than the pressure limit and less than the last: on its way down, or up."""
+    gauges = case.gauges
+    between = gauges.zone == "pressure" or (gauges.zone == "hysteresis" and gauges.press is True)
+    # Below the pressure limit the flag can stand for a host short of RAM, and without an event nothing speaks for TCP.
+    if not between or (not case.said and gauges.zone == "hysteresis" and host_ram_short(case)):
+        return None
+    likely = bool(case.said) and gauges.zone == "pressure" and gauges.press is True
+    return build_finding(case, "memory_receding", "tcp_memory", confidence(case, "tcp_memory", likely=likely))
+
+
+def memory_burst_passed(case: Case) -> Finding | None:
+    """Claim that the text names tcp_mem and the use is low again: who held it has let go."""
+    gauges = case.gauges
+    if "tcp_memory" not in case.said or gauges.zone not in ("calm", "hysteresis"):
+        return None
+    if memory_receding(case) or cgroup_limit(case):
+        return None
+    # On kernels that test cgroups too, a calm total may mean that it never was tcp_mem.
+    most: Confidence = "likely" if case.kernel is None or case.kernel.tests_memcg else "certain"
+    return build_finding(case, "memory_burst_passed", "tcp_memory", confidence(case, "tcp_memory", most=most))
+
+
+def memory_named_by_text(case: Case) -> Finding | None:
+    """Claim that the text names tcp_mem; use or limits at that moment could not be had."""
+    if "tcp_memory" not in case.said or case.gauges.zone is not None:
+        return None
+    return build_finding(case, "memory_named_by_text", "tcp_memory", confidence(case, "tcp_memory"))
+
+
+def memory_pressed_meanwhile(case: Case) -> Finding | None:
+    """Claim the memory for an old text with calm gauges: the kernel entered memory pressure over the event."""
+    pressures = case.deltas.get("TCPMemoryPressures", 0)
+    if not case.said or case.named or pressures == 0 or case.gauges.shift is not None:
+        return None
+    return build_finding(
+        case, "memory_pressed_meanwhile", "tcp_memory", "possible", delta_evidence(case, "TCPMemoryPressures")
+    )
+
+
+def memory_left_over(case: Case) -> Finding | None:
+    """Claim the memory as what is left: old text, few orphans, unknown tcp_mem, and pressure or much RAM in use."""
+    gauges = case.gauges
+    if not case.said or case.named or gauges.zone is not None or gauges.orphan_limit is None:
+        return None
+    if gauges.orphan is None or gauges.shift is not None:
+        return None
+    ram = case.snapshot.meminfo.get("MemTotal", 0)
+    large = gauges.mem_bytes is not None and ram > 0 and 100 * gauges.mem_bytes >= _DEFAULT_TCP_MEM_PERCENT * ram
+    if gauges.press is not True and not large:
+        return None
+    return build_finding(case, "memory_left_over", "tcp_memory", "possible")
+
+
+# --- nothing else fits ----------------------------------------------------------------------------------------------
+
+
+def cause_undecided(case: Case) -> Finding | None:
+    """Claim that the kernel said it in words that stand for two causes, and no number tells which."""
+    return build_finding(case, "cause_undecided", "undetermined", "possible") if case.said else None
+
+
+def nothing_near_a_limit(case: Case) -> Finding | None:
+    """No event, and no gauge that could be read is near a limit."""
+    if case.said:
+        return None
+    sure: Confidence = "certain" if case.gauges.press is False else "likely"
+    return build_finding(case, "nothing_near_a_limit", "none", sure if case.limits_known else "possible")
+
+
+JUDGES: tuple[Judge, ...] = (
+    both_limits_hit,
+    orphans_at_limit,
+    memory_over_limit,
+    memory_at_limit,
+    orphans_penalised,
+    cgroup_limit,
+    memory_receding,
+    orphans_burst_passed,
+    memory_burst_passed,
+    orphans_named_by_text,
+    memory_named_by_text,
+    orphans_left_over,
+    memory_left_over,
+    orphans_within_counter_error,
+    memory_pressed_meanwhile,
+    cause_undecided,
+    nothing_near_a_limit,
+)
+
+
+def judge(case: Case) -> tuple[Finding, ...]:
+    """All findings, best first. The first is the verdict; there is always one.
+
+    A gauge of the cause that the kernel's text did not name stands behind the verdict, as what else is true; then come
+    who stands behind it, and what else is known. What the history shows is core.history.look_back's.
+    """
+    found = [finding for each in JUDGES if (finding := each(case)) is not None]
+    fallback = [finding for finding in found if finding.cause in ("undetermined", "none")]
+    causes = [finding for finding in found if finding not in fallback]
+    causes.sort(key=lambda finding: finding.cause != "both" and finding.cause not in case.suspects)
+    remarks = [finding for each in (*REMARKS, *SURROUNDINGS) if (finding := each(case)) is not None]
+    return (*(causes or fallback), *suspect(case), *remarks)

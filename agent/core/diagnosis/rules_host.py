@@ -1,0 +1,141 @@
+"""What around TCP speaks to the case: limits against RAM, the host's memory, cgroups, MPTCP, OpenVZ.
+
+Default limits are those of tcp_init() (net/ipv4/tcp.c) by era. PSI is Documentation/accounting/psi.rst. OpenVZ kernels
+add the container to the line:
+
+    TCP: too many of orphaned sockets (512 in CT1023)
+"""
+
+import re
+from collections.abc import Callable
+
+from agent.core.diagnosis.evidence import delta_evidence
+from agent.core.diagnosis.rules_sysctls import (
+    orphan_limit_below_default,
+    tcp_mem_above_half_of_ram,
+    tcp_mem_below_default,
+)
+from agent.core.facts import Case
+from agent.core.model import Cause, Confidence, Evidence, Finding
+from agent.core.readings import FullGroup
+from agent.core.sockets.cgroup_names import name_cgroup
+
+_LOW_RAM_PERCENT = 5
+
+
+_STALL_SOME_PERCENT = 10.0
+_STALL_FULL_PERCENT = 5.0
+_OPENVZ = re.compile(r"\(\d+ in CT ?\d+\)")
+_MPTCP_ROW = re.compile(r"^MPTCP(?:v6)?\s+\d+\s+(\d+)\s", re.MULTILINE)
+
+
+def host_stalls_for_memory(case: Case) -> Finding | None:
+    """Claim that tasks of this host wait for memory: TCP shares a shortage that is not its own."""
+    some, full = case.snapshot.pressure.get("memory some"), case.snapshot.pressure.get("memory full")
+    stalls = [
+        Evidence(
+            name=f"memory {name}, avg10", value=stall.avg10, limit=limit, unit="% of time", source="pressure/memory"
+        )
+        for name, stall, limit in (("some", some, _STALL_SOME_PERCENT), ("full", full, _STALL_FULL_PERCENT))
+        if stall is not None and stall.avg10 is not None and stall.avg10 >= limit
+    ]
+    if not stalls:
+        return None
+    return Finding(claim="host_stalls_for_memory", cause="none", confidence="likely", evidence=tuple(stalls))
+
+
+def cgroup_presses_its_sockets(case: Case) -> Finding | None:
+    """Claim that data is refused while TCP as a whole is far below its limits: a cgroup's own limit does that."""
+    limits, mem = case.gauges.limits_bytes, case.gauges.mem_bytes
+    if case.deltas.get("TCPRcvQDrop", 0) <= 0 or limits is None or mem is None or case.gauges.press is not False:
+        return None
+    groups = {name: size for name, size in case.snapshot.cgroup_sock_bytes.items() if name.strip("/") and size > 0}
+    full = case.snapshot.sockets.full_groups if case.snapshot.sockets else ()
+    if 2 * mem >= limits[1] or not (groups or full or case.snapshot.kmem_tcp_failcnt):
+        return None
+    proof = [delta_evidence(case, "TCPRcvQDrop"), *_evidence_of_full(full[:1])]
+    if groups:
+        name, size = max(groups.items(), key=lambda group: (group[1], group[0]))
+        proof += [
+            Evidence(name="socket memory of the largest cgroup", value=size, unit="bytes", source="memory.stat"),
+            Evidence(name="which is", value=name, source="memory.stat"),
+        ]
+    # Without a group that is full, the largest is only the first to look at.
+    sure: Confidence = "likely" if full else "possible"
+    return Finding(claim="cgroup_presses_its_sockets", cause="none", confidence=sure, evidence=tuple(proof))
+
+
+def _evidence_of_full(groups: tuple[FullGroup, ...]) -> list[Evidence]:
+    """Show the fullest cgroup: its name, its memory against its limit, the share of sockets, how often it was hit."""
+    proof = []
+    for group in groups:
+        unit, container = name_cgroup(group.path)
+        name = " in ".join(filter(None, (unit, container))) or group.path
+        proof += [
+            Evidence(name="full cgroup", value=name, source="memory.current"),
+            Evidence(
+                name="its memory",
+                value=group.current_bytes,
+                limit=group.limit_bytes,
+                unit="bytes",
+                source="memory.current",
+            ),
+        ]
+        if group.sock_bytes is not None:
+            proof.append(Evidence(name="of sockets", value=group.sock_bytes, unit="bytes", source="memory.stat"))
+        if group.refused is not None:
+            proof.append(Evidence(name="limit hit", value=group.refused, unit="times", source="memory.events"))
+    return proof
+
+
+def mptcp_takes_part(case: Case) -> Finding | None:
+    """Remark that MPTCP sockets are open: their memory is in the same account, and sock_diag does not show it whole."""
+    full = case.said or case.gauges.zone in ("pressure", "at_limit", "over")
+    rows = _MPTCP_ROW.findall(case.snapshot.raw.get("net/protocols", ""))
+    sockets = sum(int(row) for row in rows if len(row) < len(str(2**63)))
+    if not full or sockets == 0:
+        return None
+    proof = Evidence(name="MPTCP sockets", value=sockets, unit="sockets", source="net/protocols")
+    return Finding(claim="mptcp_takes_part", cause="none", confidence="possible", evidence=(proof,))
+
+
+def openvz_container_limit(case: Case) -> Finding | None:
+    """Claim that an OpenVZ container hit a limit of its own: its kernel names the container in the line."""
+    events = [event for event in case.said.values() if _OPENVZ.search(event.line)]
+    proof = tuple(Evidence(name="line", value=event.line, source=event.source) for event in events)
+    if not proof:
+        return None
+    cause: Cause = "tcp_memory" if events[0].kind == "tcp_mem" else "orphans"
+    return Finding(claim="openvz_container_limit", cause=cause, confidence="possible", evidence=proof)
+
+
+SURROUNDINGS: tuple[Callable[[Case], Finding | None], ...] = (
+    openvz_container_limit,
+    tcp_mem_below_default,
+    orphan_limit_below_default,
+    tcp_mem_above_half_of_ram,
+    host_stalls_for_memory,
+    cgroup_presses_its_sockets,
+    mptcp_takes_part,
+)
+
+
+def host_ram_short(case: Case) -> Finding | None:
+    """TCP's pressure flag is up although TCP is below its limits: an allocation failed, the host lacks RAM."""
+    gauges, meminfo = case.gauges, case.snapshot.meminfo
+    pressed = gauges.press is True or case.deltas.get("TCPMemoryPressures", 0) > 0
+    if not pressed or gauges.zone not in ("calm", "hysteresis") or "tcp_memory" in case.said:
+        return None
+    total, available = meminfo.get("MemTotal"), meminfo.get("MemAvailable")
+    low = total is not None and available is not None and 100 * available < _LOW_RAM_PERCENT * total
+    failed = case.deltas.get("TCPAbortFailed", 0) > 0
+    if not low and not failed:
+        return None
+    proof = []
+    if available is not None:
+        proof.append(
+            Evidence(name="MemAvailable", value=available, limit=total, unit="bytes", source="meminfo"),
+        )
+    if failed:
+        proof.append(delta_evidence(case, "TCPAbortFailed"))
+    return Finding(claim="host_ram_short", cause="none", confidence="likely", evidence=tuple(proof))

@@ -1,0 +1,279 @@
+"""Everything that the judges ask about one case, worked out once from snapshot, events and history.
+
+The kernel's texts, as in net/ipv4/tcp_timer.c and tcp.c. Up to 3.2 each of the first two stands for both causes; from
+3.3 on the text names the test that failed:
+
+    Out of socket memory                              <= 3.2, timer of an orphan: the penalty counts
+    TCP: too many of orphaned sockets                 <= 3.2, close(): no penalty
+    TCP: too many orphaned sockets                    >= 3.3
+    TCP: out of memory -- consider tuning tcp_mem     >= 3.3
+"""
+
+from math import inf, isfinite
+from typing import Literal, NamedTuple
+
+from agent.core.kernel.limits import (
+    KILLED,
+    Zone,
+    counter_deltas,
+    limits_of,
+    most_orphans,
+    penalty_shift,
+    sample_of,
+    zone,
+)
+from agent.core.kernel.release import Kernel, inexact_bytes, mem_unit_bytes, orphan_error, parse_kernel
+from agent.core.model import Event, Sample, Snapshot
+from agent.core.times import seconds_between
+
+Side = Literal["orphans", "tcp_memory"]
+Text = Literal["timer", "close", "orphans", "tcp_memory"]
+# A sample, and its seconds from the snapshot: negative before it.
+Timed = tuple[float, Sample]
+
+# A reading belongs to an event when it is no further from it than this: readings decay within seconds.
+NEAR_SECONDS = 60.0
+# How old a baseline may be for a counter that moved since then to speak for this event.
+_BASELINE_SECONDS = 600.0
+_BOOT_SLACK_SECONDS = 5.0
+_PAGE_BYTES = 4096
+
+
+class Gauges(NamedTuple):
+    """The readings that belong to the events: the highest near them, or of now when there was no event."""
+
+    orphan: int | None
+    orphan_now: int | None
+    orphan_limit: int | None
+    shift: Literal[0, 1, 2] | None
+    alloc: int | None
+    mem_bytes: int | None
+    mem_bytes_now: int | None
+    limits: tuple[int, int, int] | None
+    limits_bytes: tuple[int, int, int] | None
+    zone: Zone | None
+    press: bool | None
+    page_bytes: int
+    inexact_bytes: int
+    orphan_error: int
+
+    @property
+    def memory_full(self) -> bool:
+        """Say whether the third limit of tcp_mem was reached."""
+        return self.zone in ("at_limit", "over")
+
+    @property
+    def calm(self) -> bool:
+        """Say whether both gauges were read, and neither is anywhere near a limit."""
+        orphans_calm = self.orphan is not None and self.orphan_limit is not None and self.shift is None
+        return orphans_calm and self.zone in ("calm", "hysteresis") and self.press is not True
+
+
+class Case(NamedTuple):
+    """One case, ready to be judged. ``deltas`` is how far the counters moved over the events, in ``delta_seconds``.
+
+    Of events that go on for longer those of the last ten minutes count. ``samples`` are those of this boot, ``past``
+    are all that there are, for what outlasts a reboot. ``orphans_before`` is how many there were before those events.
+    """
+
+    snapshot: Snapshot
+    kernel: Kernel | None
+    said: dict[Text, Event]
+    gauges: Gauges
+    deltas: dict[str, int]
+    delta_seconds: float | None
+    has_baseline: bool
+    last: Sample
+    stale: bool
+    age_seconds: float | None
+    samples: tuple[Timed, ...]
+    past: tuple[Timed, ...]
+    orphans_before: int | None
+
+    @property
+    def named(self) -> frozenset[Side]:
+        """The causes that the kernel's own text names; empty for the texts up to 3.2 and without an event."""
+        sides: tuple[Side, ...] = ("orphans", "tcp_memory")
+        return frozenset(side for side in sides if side in self.said)
+
+    @property
+    def suspects(self) -> frozenset[Side]:
+        """Which causes can be meant: those that are named, else both, and then the numbers decide."""
+        return self.named or frozenset({"orphans", "tcp_memory"})
+
+    @property
+    def kills(self) -> int | None:
+        """How many sockets this namespace lost over the events; None when that is not known.
+
+        The counter starts at zero with the namespace, so zero now means zero then, whatever the baseline.
+        """
+        if KILLED in self.deltas:
+            return self.deltas[KILLED]
+        never = self.age_seconds != inf and self.last.counters.get(KILLED) == 0
+        return 0 if never else None
+
+    @property
+    def limits_known(self) -> bool:
+        """Say whether both gauges could be held against their limits."""
+        return None not in (self.gauges.orphan, self.gauges.orphan_limit, self.gauges.zone)
+
+
+def build_case(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sample, ...]) -> Case:
+    """Work out what the judges need. Samples of another boot are left out; ``suppressed`` alone is no event."""
+    kernel = parse_kernel(snapshot.kernel)
+    telling = [event for event in events if event.kind != "suppressed"]
+    aged = [(event.kind, age) for event in telling if (age := _age_seconds(event, snapshot)) is not None]
+    past = tuple((-seconds_between(sample.at, snapshot.taken_at), sample) for sample in history)
+    timed = tuple(pair for pair in past if _same_boot(pair[1], snapshot))
+    # The freshest event decides: in a long incident the first of a kind may be hours old.
+    age = min((each for _, each in aged), key=abs, default=None)
+    stale = age is not None and abs(age) > NEAR_SECONDS
+    known = [(kind, each) for kind, each in aged if isfinite(each)]
+    # The gauges are those around the newest of each kind; the counters those from before the first line.
+    newest = [min(each for other, each in known if other == kind) for kind in {kind for kind, _ in known}]
+    near = _samples_near(timed, newest) if telling and (known or not aged) else ()
+    last = min((*near, sample_of(snapshot)), key=lambda s: seconds_between(s.at, snapshot.taken_at))
+    since = _first_counted([each for _, each in known])
+    before = _baseline(timed, since) if known or not telling else None
+    deltas = _deltas(before, last, snapshot, since) if before else {}
+    said = {_text_of(event, kernel): event for event in reversed(telling)}
+    # Whoever diagnoses by command has put line and tree together; the service knows that they are apart.
+    present = not stale or snapshot.trigger == "command"
+    readings = (*near, sample_of(snapshot)) if present else near
+    # Only where no other text was said were all that were killed orphans above the orphans' limit.
+    earlier = _lead(timed, newest, near, before) if deltas.get(KILLED) else ()
+    rising = _in_order((*earlier, *readings), snapshot) if said.keys() == {"orphans"} else ()
+    return Case(
+        snapshot=snapshot,
+        kernel=kernel,
+        said=said,
+        gauges=_gauges(snapshot, kernel, readings, rising, present=present),
+        deltas=deltas,
+        delta_seconds=seconds_between(before.at, last.at) if before else None,
+        has_baseline=before is not None,
+        last=last,
+        stale=stale,
+        age_seconds=age,
+        samples=timed,
+        past=past,
+        orphans_before=before.orphan if before else None,
+    )
+
+
+def _text_of(event: Event, kernel: Kernel | None) -> Text:
+    """Tell which text it was: by its words, else by its kind and the kernel."""
+    if event.kind == "tcp_mem":
+        return "tcp_memory"
+    if event.kind == "out_of_socket_memory":
+        return "timer"
+    if "too many of orphaned" in event.line:
+        return "close"
+    by_kernel = "too many orphaned" not in event.line and kernel is not None and kernel.ambiguous_text
+    return "close" if by_kernel else "orphans"
+
+
+def _age_seconds(event: Event, snapshot: Snapshot) -> float | None:
+    """How long before the snapshot the event was: inf for an earlier boot, None when nobody can tell.
+
+    A tree without an uptime that is diagnosed by command is a copy, and the moment it was taken at is not known.
+    """
+    uptime = snapshot.uptime_seconds
+    if snapshot.trigger == "command" and uptime is None:
+        return None
+    ages = []
+    if event.uptime is not None and uptime is not None and isfinite(event.uptime) and isfinite(uptime):
+        by_uptime = uptime - event.uptime
+        ages.append(by_uptime if by_uptime >= -_BOOT_SLACK_SECONDS else inf)
+    if event.at is not None:
+        by_clock = seconds_between(event.at, snapshot.taken_at)
+        ages.append(inf if uptime is not None and by_clock > uptime + _BOOT_SLACK_SECONDS else by_clock)
+    # The kernel's stamp stands still over a suspend and a clock may be set: the one that fits is believed.
+    return min(ages, key=abs) if ages else None
+
+
+def _same_boot(sample: Sample, snapshot: Snapshot) -> bool:
+    return sample.boot_id is None or snapshot.boot_id is None or sample.boot_id == snapshot.boot_id
+
+
+def _samples_near(samples: tuple[Timed, ...], ages: list[float]) -> tuple[Sample, ...]:
+    oldest, newest = max(ages, default=0.0), min(ages, default=0.0)
+    return tuple(sample for at, sample in samples if newest - NEAR_SECONDS <= -at <= oldest + NEAR_SECONDS)
+
+
+def _first_counted(ages: list[float]) -> float | None:
+    """Tell how old the first event is of which the counters speak: over hours with pauses they would say nothing."""
+    return min(max(ages), min(ages) + _BASELINE_SECONDS) if ages else None
+
+
+def _baseline(samples: tuple[Timed, ...], since: float | None) -> Sample | None:
+    """Find the last sample before the first event; without an event the first one of the last ten minutes."""
+    if since is None:
+        return next((sample for at, sample in samples if 0 < -at <= _BASELINE_SECONDS), None)
+    earlier = [pair for pair in samples if -pair[0] > since]
+    return max(earlier, key=lambda pair: pair[0])[1] if earlier else None
+
+
+def _lead(
+    samples: tuple[Timed, ...], newest: list[float], near: tuple[Sample, ...], before: Sample | None
+) -> tuple[Sample, ...]:
+    """Give the last sample before those that are near: what was killed since is told by the first of them."""
+    lead = _baseline(samples, max(newest) + NEAR_SECONDS) if newest else before
+    return (lead,) if lead and lead not in near else ()
+
+
+def _deltas(before: Sample, last: Sample, snapshot: Snapshot, since: float | None) -> dict[str, int]:
+    deltas = counter_deltas(before.counters, last.counters)
+    if since is None or seconds_between(before.at, snapshot.taken_at) - since <= _BASELINE_SECONDS:
+        return deltas
+    # What moved since an old baseline may have moved before the event; what stood still stood still.
+    return {name: moved for name, moved in deltas.items() if moved == 0}
+
+
+def _in_order(readings: tuple[Sample, ...], snapshot: Snapshot) -> tuple[Sample, ...]:
+    return tuple(sorted(readings, key=lambda sample: -seconds_between(sample.at, snapshot.taken_at)))
+
+
+def _gauges(
+    snapshot: Snapshot,
+    kernel: Kernel | None,
+    readings: tuple[Sample, ...],
+    rising: tuple[Sample, ...],
+    *,
+    present: bool,
+) -> Gauges:
+    """Bring the readings together; those in ``rising`` are in order, and tell how many were killed between them."""
+    now = sample_of(snapshot)
+    orphan = max((r.orphan for r in readings if r.orphan is not None), default=None)
+    mem = max((r.mem for r in readings if r.mem is not None), default=None)
+    page = snapshot.page_size_bytes if snapshot.page_size_bytes and snapshot.page_size_bytes > 0 else _PAGE_BYTES
+    unit = mem_unit_bytes(kernel, page)
+    limits = limits_of(snapshot.sysctls.get("net.ipv4.tcp_mem"))
+    limits_bytes = (limits[0] * page, limits[1] * page, limits[2] * page) if limits else None
+    cap = first_of(snapshot, "net.ipv4.tcp_max_orphans")
+    exact = kernel is None or not kernel.counts_orphans_anew
+    reserve = first_of(snapshot, "net.core.mem_pcpu_rsv")
+    press = snapshot.protocol.press if present and snapshot.protocol else None
+    return Gauges(
+        orphan=orphan,
+        orphan_now=now.orphan,
+        orphan_limit=cap,
+        shift=penalty_shift(orphan, cap, most_orphans(rising, cap), exact=exact)
+        if orphan is not None and cap is not None
+        else None,
+        alloc=now.alloc,
+        mem_bytes=mem * unit if mem is not None else None,
+        mem_bytes_now=now.mem * unit if now.mem is not None else None,
+        limits=limits,
+        limits_bytes=limits_bytes,
+        zone=zone(mem * unit, limits_bytes) if mem is not None and limits_bytes else None,
+        press=press,
+        page_bytes=page,
+        inexact_bytes=inexact_bytes(kernel, snapshot.cpus, page, reserve),
+        orphan_error=orphan_error(kernel, snapshot.cpus),
+    )
+
+
+def first_of(snapshot: Snapshot, key: str, index: int = 0) -> int | None:
+    """One number of a sysctl, or None when the file or the number was not there."""
+    values = snapshot.sysctls.get(key, ())
+    return values[index] if index < len(values) else None

@@ -1,0 +1,286 @@
+"""Folding events into an incident, and every rule of noise in one place.
+
+Theory of operation
+-------------------
+An incident is opened by the first event, takes in every further one, and is closed when none has come for
+``quiet_seconds``. Two clocks are at work, and they are kept apart. The *log's* clock stamps the events: two events
+further apart than the quiet period are two incidents, also when both are read in one batch after a restart. The
+*agent's* clock says when the last event arrived: only that one may close an incident that is still being fed, since
+a log written in another time zone, or stamped with no year, would otherwise close everything at once.
+
+A ``suppressed`` line never opens an incident; it says how many messages the kernel swallowed around the others.
+
+What people are told: that an incident opened; that it got worse (another cause, or ten times the events); that it is
+over. A further "ten times" waits fifteen minutes after the last word, so that a storm makes three notifications and
+not thirty.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta, timezone
+
+from msgspec.structs import replace
+
+from agent.core.cursor import Cursor, Resume
+from agent.core.model import (
+    Diagnosis,
+    Event,
+    Holder,
+    Incident,
+    LogRecord,
+    Notice,
+    NoticeType,
+    Peak,
+    Pressure,
+    Sample,
+    Snapshot,
+)
+from agent.core.settings import Claimed
+from agent.core.sockets.holder_names import matters
+
+WORSE_FACTOR = 10
+UPDATE_SPACING = timedelta(minutes=15)
+
+
+def incident_id(opened_at: datetime, line: str, attempt: int = 0) -> str:
+    """Make the id that the first record of an incident always gets, whenever it is read again.
+
+    ``opened_at`` is UTC. ``attempt`` counts the ids that other incidents have already taken.
+    """
+    digest = hashlib.sha256(f"{attempt}\n{line}".encode()).hexdigest()
+    return f"{opened_at:%Y%m%dT%H%M%SZ}-{digest[:4]}"
+
+
+def open_incident(event: Event, at: datetime, snapshot: Snapshot, diagnosis: Diagnosis, attempt: int = 0) -> Incident:
+    """Open an incident with its first event, which happened ``at`` (timezone.utc)."""
+    return Incident(
+        id=incident_id(at, event.line, attempt),
+        host=event.host or snapshot.host,
+        kernel=snapshot.kernel,
+        boot_id=snapshot.boot_id,
+        opened_at=at,
+        last_seen_at=at,
+        events={event.kind: event.count},
+        suppressed_at_least=event.suppressed or 0,
+        provenance=event.provenance,
+        first_event=event,
+        last_of_kind=(event,),
+        cause=diagnosis.cause,
+        confidence=diagnosis.confidence,
+        summary=diagnosis.summary,
+        diagnosis=diagnosis,
+    )
+
+
+def open_pressure(
+    pressure: Pressure, at: datetime, snapshot: Snapshot, diagnosis: Diagnosis, attempt: int = 0
+) -> Incident:
+    """Open an incident because the gauges are high ``at`` (timezone.utc), before or without a line."""
+    return Incident(
+        id=incident_id(at.astimezone(timezone.utc), pressure.claim, attempt),
+        class_="pressure",
+        host=snapshot.host,
+        kernel=snapshot.kernel,
+        boot_id=snapshot.boot_id,
+        opened_at=at.astimezone(timezone.utc),
+        last_seen_at=at.astimezone(timezone.utc),
+        events={},
+        provenance="kernel",
+        pressure=pressure,
+        cause=diagnosis.cause,
+        confidence=diagnosis.confidence,
+        summary=diagnosis.summary,
+        diagnosis=diagnosis,
+    )
+
+
+def feel(incident: Incident, pressure: Pressure, at: datetime) -> Incident:
+    """Note that the gauges are high: the incident goes on, and the worst warning of it is kept."""
+    worst = incident.pressure
+    if worst is None or pressure.level > worst.level:
+        worst = pressure
+    return replace(incident, last_seen_at=max(incident.last_seen_at, at.astimezone(timezone.utc)), pressure=worst)
+
+
+def fold(incident: Incident, event: Event, at: datetime) -> Incident:
+    """Take one more event into an incident; one that the gauges opened becomes the kernel's own.
+
+    The host stays that of the opening: receivers tell incidents apart by it.
+    """
+    events = dict(incident.events)
+    events[event.kind] = events.get(event.kind, 0) + event.count
+    said = event.kind != "suppressed"
+    before = incident.provenance if incident.class_ == "event" else event.provenance
+    others = tuple(e for e in incident.last_of_kind if e.kind != event.kind)
+    return replace(
+        incident,
+        class_="event" if said else incident.class_,
+        first_event=incident.first_event or (event if said else None),
+        last_seen_at=max(incident.last_seen_at, at),
+        events=events,
+        suppressed_at_least=incident.suppressed_at_least + (event.suppressed or 0),
+        provenance="kernel" if "kernel" in (before, event.provenance) else "claimed",
+        last_of_kind=(*others, event),
+    )
+
+
+def together(decided: Iterable[tuple[LogRecord, Event]], span: timedelta) -> Iterator[tuple[LogRecord, Event]]:
+    """Count neighbours that say the same in one event: the first stays alone, all others become the last of them.
+
+    Incidents come out as if each had been folded by itself: the first may open one, and by the log's clock, which
+    does not go back among them, the others are within ``span`` of it.
+    """
+    first: Event | None = None
+    last: tuple[LogRecord, Event] | None = None
+    before: Event | None = None
+    count = 0
+    for record, event in decided:
+        if first and before and _says_the_same(first, before, event, span):
+            last, count = (record, event), count + event.count
+        else:
+            if last:
+                yield last[0], replace(last[1], count=count)
+            yield record, event
+            first, last, count = event, None, 0
+        before = event
+    if last:
+        yield last[0], replace(last[1], count=count)
+
+
+def _says_the_same(first: Event, before: Event, event: Event, span: timedelta) -> bool:
+    if event.kind != first.kind or event.kind == "suppressed" or event.provenance != first.provenance:
+        return False
+    if event.at is None or before.at is None or first.at is None:
+        return event.at is before.at is first.at
+    return before.at <= event.at and event.at - first.at <= span
+
+
+def telling(incident: Incident) -> tuple[Event, ...]:
+    """Give the events that a diagnosis needs: the newest of each kind, and the first, before which it all began."""
+    first = incident.first_event
+    return incident.last_of_kind if first is None or first in incident.last_of_kind else (*incident.last_of_kind, first)
+
+
+def is_another(incident: Incident, at: datetime, quiet: timedelta) -> bool:
+    """Tell whether an event is too far from an incident, by the log's own clock, to be part of it."""
+    return at - incident.last_seen_at > quiet
+
+
+def close(incident: Incident, now: datetime, quiet: timedelta) -> Incident:
+    """Close an incident: at the end of its quiet period by the log's clock, or now where that lies ahead.
+
+    A log whose clock is ahead of ours closes with its last event, never before it.
+    """
+    return replace(incident, closed_at=max(incident.last_seen_at, min(now, incident.last_seen_at + quiet)))
+
+
+def judge_again(incident: Incident, diagnosis: Diagnosis) -> Incident:
+    """Put a new diagnosis into an incident."""
+    return replace(
+        incident,
+        cause=diagnosis.cause,
+        confidence=diagnosis.confidence,
+        summary=diagnosis.summary,
+        diagnosis=diagnosis,
+    )
+
+
+def raise_peak(peak: Peak, sample: Sample) -> Peak:
+    """Raise the peaks to a sample's gauges where those are higher."""
+    if sample.orphan is not None and (peak.orphan is None or sample.orphan > peak.orphan):
+        peak = replace(peak, orphan=sample.orphan, orphan_at=sample.at)
+    if sample.mem is not None and (peak.mem is None or sample.mem > peak.mem):
+        peak = replace(peak, mem=sample.mem, mem_at=sample.at)
+    return peak
+
+
+def commit(incident: Incident, generation: int, cursor: Cursor) -> Incident:
+    """Put the position that an incident covers beside it, so that both reach the disk in one rename."""
+    return replace(incident, resume=Resume(generation=generation, cursor=cursor))
+
+
+def events_total(incident: Incident) -> int:
+    """Count what the kernel said, with the messages that it said it had suppressed."""
+    return sum(n for kind, n in incident.events.items() if kind != "suppressed") + incident.suppressed_at_least
+
+
+def notice(incident: Incident, reason: tuple[NoticeType, str], channels: tuple[str, ...], now: datetime) -> Notice:
+    """Make the next notice of an incident, which holds the incident as it is with this notice in it."""
+    number = len(incident.notices) + 1
+    return Notice(
+        id=f"msg_{incident.id}_{number:03}",
+        type=reason[0],
+        at=now,
+        reason=reason[1],
+        channels=channels,
+        data=replace(incident, notices=(*incident.notices, f"notice-{number:03}.json"), resume=None),
+    )
+
+
+def is_hearsay(incident: Incident, claimed: Claimed) -> bool:
+    """Tell whether its lines notify nobody: any local user can forge them, and the configuration says "record"."""
+    return claimed == "record" and incident.class_ == "event" and incident.provenance == "claimed"
+
+
+def notify_reason(
+    incident: Incident, told: Notice | None, now: datetime, claimed: Claimed = "notify"
+) -> tuple[NoticeType, str] | None:
+    """Decide whether people are to be told something, and in which words.
+
+    ``told`` is the last notice of this incident, None when there was none. ``claimed`` is the configuration's.
+    """
+    hearsay = is_hearsay(incident, claimed)
+    if told is None or told.data is None:
+        if incident.class_ == "pressure" or hearsay:
+            return ("sockmem.incident.opened", incident.pressure.claim) if incident.pressure else None
+        return "sockmem.incident.opened", "the kernel ran out"
+    if incident.closed_at is not None:
+        return None if told.data.closed_at is not None else ("sockmem.incident.resolved", "quiet again")
+    # By its size: a clock that was set back would keep the next word waiting for as long.
+    spaced = told.type.endswith("opened") or abs(now - told.at) >= UPDATE_SPACING
+    worse = _gauges_worse(incident, told.data) if hearsay else _worse(incident, told.data, spaced=spaced)
+    return ("sockmem.incident.updated", worse) if worse else None
+
+
+def _gauges_worse(incident: Incident, before: Incident) -> str | None:
+    if incident.pressure and (before.pressure is None or incident.pressure.level > before.pressure.level):
+        return incident.pressure.claim
+    return None
+
+
+def _confirmed(incident: Incident, before: Incident) -> str | None:
+    if incident.class_ != before.class_:
+        return "the kernel ran out, as the gauges had warned"
+    return "confirmed by the kernel's own message" if incident.provenance == "kernel" != before.provenance else None
+
+
+def _worse(incident: Incident, before: Incident, *, spaced: bool) -> str | None:
+    """Say in what an incident is worse than it was told to be, if it is.
+
+    ``spaced``: nobody was told of a change just now. What can go to and fro must wait for that; what cannot, need not.
+    """
+    if confirmed := _confirmed(incident, before):
+        return confirmed
+    if incident.cause != before.cause and (spaced or incident.cause == "both"):
+        return f"the cause is now {incident.cause}, it was {before.cause}"
+    if before.pressure and (claim := _gauges_worse(incident, before)):
+        return claim
+    if spaced and (name := _main_holder(incident.diagnosis)) and not _main_holder(before.diagnosis):
+        return f"it is known by now who holds most: {name}"
+    if spaced and events_total(incident) >= WORSE_FACTOR * max(1, events_total(before)):
+        return f"{events_total(incident)} events, {events_total(before)} when last told"
+    return None
+
+
+def _main_holder(diagnosis: Diagnosis) -> str | None:
+    """Name who holds at least half of what ran out, orphans or bytes, and enough of it to matter."""
+
+    def share(holder: Holder) -> int:
+        return holder.orphans if diagnosis.cause == "orphans" else holder.bytes
+
+    largest = max(diagnosis.holders, key=share, default=None)
+    if largest is None or 2 * share(largest) < max(1, sum(map(share, diagnosis.holders))):
+        return None
+    if not matters(largest, diagnosis.cause, diagnosis.mechanism.tcp_mem_bytes):
+        return None
+    return largest.unit or largest.container or largest.process

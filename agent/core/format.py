@@ -1,0 +1,85 @@
+r"""Numbers, spans of time and foreign text in a form that people can read and terminals can bear.
+
+65536 -> "65,536"; 359424000 -> "343 MiB"; 7384 -> "2 h 3 min"; an escape byte -> "\x1b".
+"""
+
+import unicodedata
+from datetime import datetime
+
+from agent.core.times import in_zone_of
+
+_KIBI = 1024
+_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
+_TEN = 10
+_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+# Cc: C0 and C1 controls; Cf: bidi overrides and zero-width marks; Cs, Co, Cn: nothing a terminal can show;
+# Zl and Zp: line breaks to some readers.
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def count_text(count: int) -> str:
+    """Group the digits of a count in threes."""
+    return f"{count:,}"
+
+
+def bytes_text(size: int) -> str:
+    """Say a size in bytes with a binary unit and two or three digits."""
+    sign, rest = ("-" if size < 0 else ""), abs(size)
+    if rest < _KIBI:
+        return f"{sign}{rest} B"
+    power = min((rest.bit_length() - 1) // 10, len(_UNITS))
+    # 1023.6 KiB would be printed as 1024 KiB, and is 1 MiB to everybody.
+    if power < len(_UNITS) and (rest * 2) // _KIBI**power >= 2 * _KIBI - 1:
+        power += 1
+    tenths = (rest * 10 + _KIBI**power // 2) // _KIBI**power
+    number = f"{tenths // 10}.{tenths % 10}" if tenths < _TEN * 10 and tenths % 10 else count_text((tenths + 5) // 10)
+    return f"{sign}{number} {_UNITS[power - 1]}"
+
+
+def duration_text(seconds: float) -> str:
+    """Say a span of time with its two largest units."""
+    if seconds != seconds or abs(seconds) == float("inf"):  # noqa: PLR0124 - that is what NaN means
+        return "an unknown time"
+    if abs(seconds) < _TEN:
+        return f"{seconds:.1f} s".replace(".0 s", " s")
+    whole = round(abs(seconds))
+    if whole < _MINUTE:
+        return f"{whole} s"
+    if whole < _HOUR:
+        return _pair(whole // _MINUTE, "min", whole % _MINUTE, "s")
+    if whole < _DAY:
+        return _pair(whole // _HOUR, "h", whole % _HOUR // _MINUTE, "min")
+    days = whole // _DAY
+    return _pair(days, "day" if days == 1 else "days", whole % _DAY // _HOUR, "h")
+
+
+def moment_text(at: datetime, now: datetime) -> str:
+    """Say a moment by its clock and zone, with the date on another day than ``now``."""
+    local = in_zone_of(at, now)
+    day = "" if local.date() == now.date() else f"{local.date().isoformat()} "
+    return f"{day}{local:%H:%M} {local.tzname() or 'UTC'}"
+
+
+def percent_text(value: int, limit: int) -> str | None:
+    """Say ``value`` as a share of ``limit``; None where the limit is no measure."""
+    if limit <= 0:
+        return None
+    tenths = (2000 * value + limit) // (2 * limit)
+    return f"{tenths // 10}.{tenths % 10} %" if abs(tenths) < _TEN * 10 else f"{count_text((tenths + 5) // 10)} %"
+
+
+def printable(text: str, most: int = 2000) -> str:
+    """Escape whatever could steer a terminal or hide in a line, and cut what is too long."""
+    shown = "".join(_escape(char) if unicodedata.category(char) in _UNPRINTABLE else char for char in text[:most])
+    return shown + "…" if len(text) > most else shown
+
+
+def _escape(char: str) -> str:
+    if char == "\t":
+        return " "
+    code = ord(char)
+    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004 - widths of Python's own escapes
+
+
+def _pair(large: int, large_unit: str, small: int, small_unit: str) -> str:
+    return f"{large} {large_unit} {small} {small_unit}" if small else f"{large} {large_unit}"

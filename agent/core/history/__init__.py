@@ -1,0 +1,1 @@
+"""Samples over time: what they warn of, and since when."""

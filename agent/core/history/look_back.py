@@ -1,0 +1,85 @@
+"""What the history says about a case: since when, whose growth it is, and whether it was ever this high before."""
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from agent.core.facts import Case
+from agent.core.format import bytes_text, count_text
+from agent.core.history.trend import rises, since_text, trends
+from agent.core.history.unit_growth import growth_of, growth_text, unit_grew
+from agent.core.kernel.release import mem_unit_bytes
+from agent.core.model import Cause, Evidence, Finding
+from agent.core.times import in_zone_of, seconds_between
+
+_DAY = 86_400.0
+# What was in the last twelve hours is still the same incident.
+_TODAY_SECONDS = _DAY / 2
+_LEAST_DAYS = 3
+_ABOVE = 1.25
+
+
+class Past(NamedTuple):
+    """Findings from the history, and the sentences for the summary; "" where it shows nothing."""
+
+    findings: tuple[Finding, ...] = ()
+    text: str = ""
+
+
+class _Reading(NamedTuple):
+    """One gauge at one moment, so many seconds before the snapshot (a negative number): sockets, or bytes."""
+
+    second: float
+    at: datetime
+    value: int
+
+
+def look_back(case: Case) -> Past:
+    """Look for what the samples before the event show."""
+    trend = trends(case)
+    growth = growth_of(case, trend)
+    grew = (unit_grew(growth, case),) if growth else ()
+    records = [record for record in _records(case) if record]
+    sentences = (since_text(trend, case), growth_text(growth, case), *(text for _, text in records[:1]))
+    return Past((*rises(trend), *grew, *(finding for finding, _ in records)), " ".join(filter(None, sentences)))
+
+
+def _records(case: Case) -> Iterator[tuple[Finding, str] | None]:
+    """Hold the gauges that are high against the days before, the one of the named cause first."""
+    unit = mem_unit_bytes(case.kernel, case.gauges.page_bytes)
+    times = [*case.past, (-seconds_between(case.last.at, case.snapshot.taken_at), case.last)]
+    orphans = [_Reading(second, each.at, each.orphan) for second, each in times if each.orphan is not None]
+    memory = [_Reading(second, each.at, each.mem * unit) for second, each in times if each.mem is not None]
+    memory_high = case.gauges.zone in ("pressure", "at_limit", "over")
+    if memory_high and case.named == {"tcp_memory"}:
+        yield _record("tcp_memory", memory, case)
+    if case.gauges.shift is not None:
+        yield _record("orphans", orphans, case)
+    if memory_high and case.named != {"tcp_memory"}:
+        yield _record("tcp_memory", memory, case)
+
+
+def _record(cause: Cause, readings: Sequence[_Reading], case: Case) -> tuple[Finding, str] | None:
+    """Claim that there was nothing like it in the days before, and say when it was highest."""
+    before = [reading for reading in readings if reading.second < -_TODAY_SECONDS]
+    now = max((reading.value for reading in readings if abs(reading.second) <= _TODAY_SECONDS), default=0)
+    if not before or now <= 0:
+        return None
+    days = int(-min(before).second / _DAY)
+    highest = max(before, key=lambda reading: reading.value)
+    if days < _LEAST_DAYS or now < _ABOVE * highest.value:
+        return None
+    name, words, unit = ("orphans", count_text, "sockets") if cause == "orphans" else ("memory", bytes_text, "bytes")
+    finding = Finding(
+        claim=f"{name}_highest_in_days",
+        cause=cause,
+        confidence="possible",
+        evidence=(
+            Evidence(name="peak", value=now, unit=unit, source="history"),
+            Evidence(name="highest before", value=highest.value, unit=unit, source="history"),
+            Evidence(name="which was at", value=highest.at.isoformat(timespec="seconds"), source="history"),
+            Evidence(name="days known", value=days, unit="days", source="history"),
+        ),
+    )
+    on = in_zone_of(highest.at, case.snapshot.taken_at)
+    return finding, f"This is the highest in {days} days (previous high: {words(highest.value)} on {on.day} {on:%b})."

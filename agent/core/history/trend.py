@@ -1,0 +1,217 @@
+"""Since when: how the gauges came to their peak, from the samples before it.
+
+Theory of operation
+-------------------
+Growth over more than ten minutes comes first: each third of the time has to bring its part of it. Else the last part
+of the rise counts, from the last reading at 70 % of the peak to the first at 90 %.
+
+    slowly            more than 10 min, a part in each third        a leak, or load that grows
+    at once           within 60 s, the peak just reached            a burst: a mass close, a restart, a flood
+    in a step         within 10 min, and high ever since            a deployment, a peer or a firewall that changed
+    within minutes    within 10 min, the peak just reached          a pool that fills up
+
+The last hour is asked first; where it is flat, or begins in the middle of a growth, the six hours before the event, two
+days, two weeks and thirty days, in which the samples are ever fewer (core.history.downsample).
+
+A history that is flat, or has a hole where the rise was, shows nothing, and nothing is said.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from itertools import pairwise
+from statistics import median
+from typing import Literal, NamedTuple
+
+from agent.core.facts import Case
+from agent.core.format import bytes_text, count_text, duration_text, moment_text
+from agent.core.kernel.release import mem_unit_bytes
+from agent.core.model import Cause, Evidence, Finding
+from agent.core.times import seconds_between
+
+Shape = Literal["at_once", "in_a_step", "within_minutes", "slowly"]
+What = Literal["orphans", "memory"]
+
+_LOW, _HIGH, _TOP = 0.7, 0.9, 0.97
+_AT_ONCE_SECONDS = 60.0
+_SLOWLY_SECONDS = 600.0
+_STAYED_SECONDS = 300.0
+# The peak that counts is that of the event, not yesterday's.
+_AROUND_SECONDS = 60.0
+_LEAST_GROWTH = 0.1
+_LEAST_READINGS = 3
+# A line brings a third in each third of its time.
+_LEAST_PART = 0.15
+# Where the last third is mostly lower than this, a burst came on top.
+_LAST_THIRD = 0.6
+_HOUR = 3600.0
+# What the last hour does not show is looked for in the longer times that the thinned history still has.
+_SPANS = (_HOUR, 6 * _HOUR, 48 * _HOUR, 14 * 24 * _HOUR, 30 * 24 * _HOUR)
+_STEP = 6
+_NEAR_BEGIN = 0.2
+
+
+class Trend(NamedTuple):
+    """One gauge's way to its peak: ``seconds`` from ``since``, and how much more it became.
+
+    ``at_least`` where the history begins in the middle of it. ``peak`` and ``grown`` are sockets, or bytes.
+    """
+
+    what: What
+    shape: Shape
+    since: datetime
+    seconds: float
+    grown: int
+    peak: int
+    at_least: bool
+
+    @property
+    def claim(self) -> str:
+        """The claim of the finding."""
+        return f"{self.what}_rose_{self.shape}"
+
+
+class _Reading(NamedTuple):
+    """One gauge at one moment; ``second`` counts up to 0 at the snapshot, and on behind it."""
+
+    second: float
+    at: datetime
+    value: int
+
+
+def trends(case: Case) -> tuple[Trend, ...]:
+    """Tell how the gauges that are high came to be; the one of the named cause first."""
+    orphans_high = case.gauges.shift is not None
+    memory_high = case.gauges.zone in ("pressure", "at_limit", "over")
+    if not orphans_high and not memory_high:
+        return ()
+    taken_at, unit = case.snapshot.taken_at, mem_unit_bytes(case.kernel, case.gauges.page_bytes)
+    times = [*case.samples, (-seconds_between(case.last.at, taken_at), case.last)]
+    found = []
+    if orphans_high:
+        found.append(_trend(case, "orphans", [_Reading(t, s.at, s.orphan) for t, s in times if s.orphan is not None]))
+    if memory_high:
+        found.append(_trend(case, "memory", [_Reading(t, s.at, s.mem * unit) for t, s in times if s.mem is not None]))
+    if "orphans" not in case.named and "tcp_memory" in case.named:
+        found.reverse()
+    return tuple(trend for trend in found if trend is not None)
+
+
+def rises(found: Iterable[Trend]) -> tuple[Finding, ...]:
+    """Show every trend with its evidence."""
+    return tuple(_finding(trend) for trend in found)
+
+
+def since_text(found: Iterable[Trend], case: Case) -> str:
+    """Say in one sentence since when it has been so; "" where the history does not show it."""
+    return next((_sentence(trend, case) for trend in found), "")
+
+
+def _trend(case: Case, what: What, series: list[_Reading]) -> Trend | None:
+    """Find the way to the peak in the shortest time that shows it: the last hour, else ever longer ones."""
+    age = case.age_seconds
+    moment = -age if age is not None and abs(age) <= _AROUND_SECONDS else 0.0
+    series.sort(key=lambda each: (each.second, each.value))
+    ends = [each for each in series if each.second >= moment - _AROUND_SECONDS]
+    peak = max(ends, key=lambda each: each.value, default=None)
+    if peak is None or peak.value <= 0:
+        return None
+    found: Trend | None = None
+    for seconds in _SPANS:
+        span = [each for each in series if each.second >= moment - seconds]
+        found = _trend_in(what, span, peak, seconds) or found
+        if found and not _may_be_older(found, span):
+            break
+    return found
+
+
+def _may_be_older(trend: Trend, span: Sequence[_Reading]) -> bool:
+    """Tell whether a growth begins so near the beginning of the readings that it may have begun before them."""
+    start = next((each.second for each in span if each.at == trend.since), span[0].second)
+    return trend.shape == "slowly" and start - span[0].second <= _NEAR_BEGIN * trend.seconds
+
+
+def _trend_in(what: What, series: list[_Reading], peak: _Reading, span: float) -> Trend | None:
+    before = [each for each in series if each.second < peak.second]
+    if not before:
+        return None
+    low = next((each for each in reversed(before) if each.value <= _LOW * peak.value), None)
+    slow = _slow_growth(what, before, peak)
+    shape = _shape_of_rise(series, low, peak, span) if low else None
+    return _made(what, shape, low, peak, at_least=False) if low and shape and not slow else slow
+
+
+def _shape_of_rise(series: list[_Reading], low: _Reading, peak: _Reading, span: float) -> Shape | None:
+    """Name a rise of at most ten minutes, or a step long ago; None when it took longer."""
+    high = next(each for each in series if each.second > low.second and each.value >= _HIGH * peak.value)
+    rise = high.second - low.second
+    last_high = max(each.second for each in series if each.value >= _LOW * peak.value)
+    stayed = last_high - high.second
+    # Old readings are half an hour apart: what has stayed for much longer than it took to come is a step all the same.
+    is_step = stayed >= _STAYED_SECONDS and (rise <= _SLOWLY_SECONDS or (span > _HOUR and stayed >= _STEP * rise))
+    if is_step:
+        return "in_a_step"
+    if rise > _SLOWLY_SECONDS:
+        return None
+    return "at_once" if rise <= _AT_ONCE_SECONDS else "within_minutes"
+
+
+def _slow_growth(what: What, before: list[_Reading], peak: _Reading) -> Trend | None:
+    """Find since when it has grown: from the last time that it was low, and steadily."""
+    base = min(each.value for each in before)
+    grown = peak.value - base
+    if grown < _LEAST_GROWTH * peak.value:
+        return None
+    low = next(each for each in reversed(before) if each.value <= base + _LEAST_GROWTH * grown)
+    # At a limit it grows no more, however long it stays there: the growth ends where the top is reached.
+    top = next(each for each in (*before, peak) if each.second > low.second and each.value >= _TOP * peak.value)
+    # The first tenth of the growth is lost in the noise of the readings before it: a line through the rest finds it.
+    begun = low.second - (top.second - low.second) * (low.value - base) / (top.value - low.value)
+    way = [each for each in before if begun <= each.second < top.second]
+    start, seconds = way[0], top.second - way[0].second
+    if seconds < _SLOWLY_SECONDS or not _is_steady([*way, top], grown):
+        return None
+    return _made(what, "slowly", start, top, at_least=start == before[0])
+
+
+def _is_steady(way: list[_Reading], grown: int) -> bool:
+    """Say whether each third of the time brought its part: two thirds with readings will do, one jump will not."""
+    start, length, peak = way[0].second, way[-1].second - way[0].second, way[-1].value
+    thirds: list[list[int]] = [[], [], []]
+    for each in way:
+        thirds[min(2, int(3 * (each.second - start) / length))].append(each.value)
+    steps = [median(third) for third in thirds if third]
+    parts = all(later - earlier >= _LEAST_PART * grown for earlier, later in pairwise(steps))
+    return len(way) >= _LEAST_READINGS and len(steps) > 1 and parts and steps[-1] >= _LAST_THIRD * peak
+
+
+def _made(what: What, shape: Shape, start: _Reading, peak: _Reading, *, at_least: bool) -> Trend:
+    seconds = peak.second - start.second
+    return Trend(what, shape, start.at, seconds, peak.value - start.value, peak.value, at_least)
+
+
+def _finding(trend: Trend) -> Finding:
+    unit = "sockets" if trend.what == "orphans" else "bytes"
+    proof = [
+        Evidence(name="low until", value=trend.since.isoformat(timespec="seconds"), source="history"),
+        Evidence(name="from there to the peak", value=round(trend.seconds, 1), unit="seconds", source="history"),
+        Evidence(name="grown by", value=trend.grown, limit=trend.peak, unit=unit, source="history"),
+    ]
+    if trend.shape == "slowly":
+        rate = round(trend.grown * _HOUR / trend.seconds)
+        proof.append(Evidence(name="rate", value=rate, unit=f"{unit} an hour", source="history"))
+    cause: Cause = "orphans" if trend.what == "orphans" else "tcp_memory"
+    return Finding(claim=trend.claim, cause=cause, confidence="possible", evidence=tuple(proof))
+
+
+def _sentence(trend: Trend, case: Case) -> str:
+    what, have = ("Orphans", "have") if trend.what == "orphans" else ("TCP memory", "has")
+    since = moment_text(trend.since, case.snapshot.taken_at)
+    if trend.shape == "slowly":
+        rate = round(trend.grown * _HOUR / trend.seconds)
+        an_hour = count_text(rate) if trend.what == "orphans" else bytes_text(rate)
+        least = "at least " if trend.at_least else ""
+        return f"{what} {have} grown steadily since {least}{since}, by {an_hour} an hour."
+    if trend.shape == "in_a_step":
+        return f"{what} rose in a step after {since}, and stayed high."
+    within = duration_text(max(trend.seconds, 1.0))
+    return f"{what} rose within {within} after {since}."

@@ -1,0 +1,236 @@
+"""Whose sockets they are that have grown: the units in the samples, and the one that grew while the gauge did.
+
+A sample names the largest holders when a dump was made lately (agent.survey), some every five minutes. Who is not
+among them is known only where all there were are listed.
+
+A unit that grew while the gauge did not is not the one: the gauge was low when the unit was, and the unit has got most
+of its growth since the gauge began to rise.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from math import isfinite
+from typing import Literal, NamedTuple
+
+from msgspec.structs import replace
+
+from agent.core.facts import Case
+from agent.core.format import bytes_text, count_text, moment_text
+from agent.core.history.trend import Trend
+from agent.core.kernel.release import mem_unit_bytes
+from agent.core.model import Cause, Evidence, Finding, Holder, Sample, UnitShare
+from agent.core.readings import SocketTable
+from agent.core.sockets.holder_names import name_of
+from agent.core.sockets.holders import holders
+from agent.core.times import seconds_between
+
+UNITS_AT_MOST = 10
+_BY_SOCKETS = 6
+# Twice as much, and enough of it to matter beside what the gauge has risen by.
+_TIMES = 2
+_LEAST_SOCKETS = 500
+_LEAST_BYTES = 16 << 20
+_SHARE_OF_RISE = 0.5
+_LOW = 0.1
+# The newest look has to be of the same state as the event.
+_FRESH_SECONDS = 900.0
+# The gauge was as low as this part of now: what core.history.trend calls low.
+_GAUGE_LOW = 0.7
+
+Measure = Literal["orphans", "bytes", "sockets"]
+
+
+class Growth(NamedTuple):
+    """One unit's way up: from ``before`` at ``since`` to ``now``, seen in so many looks."""
+
+    unit: str
+    measure: Measure
+    since: datetime
+    before: int
+    now: int
+    looks: int
+
+
+class _Look(NamedTuple):
+    """One look at who holds the sockets; ``is_whole``: all who do are among the shares; ``is_low``: the gauge was."""
+
+    at: datetime
+    shares: dict[str, UnitShare]
+    is_whole: bool
+    is_low: bool
+
+
+def shares_of(table: SocketTable) -> tuple[UnitShare, ...]:
+    """Name the largest holders of a dump: by sockets, and of the others by bytes; at most ``UNITS_AT_MOST``.
+
+    None of a dump that was cut short: a part of the sockets looks as if somebody had closed the others, and a part of
+    the names as if somebody else had come.
+    """
+    if not table.complete or table.cut_short:
+        return ()
+    # Asked for all, so that none stands for others.
+    found, _ = holders(table, table.sockstat, len(table.groups) + len(table.listeners) + 1, by="sockets")
+    shares = (
+        UnitShare(name=name, sockets=each.sockets, orphans=each.orphans, bytes=each.bytes)
+        for each in found
+        if (name := _lasting_name(each))
+    )
+    named = sorted(_by_name(shares).values(), key=lambda share: share.sockets, reverse=True)
+    by_bytes = sorted(named[_BY_SOCKETS:], key=lambda share: share.bytes, reverse=True)
+    chosen = [*named[:_BY_SOCKETS], *by_bytes[: UNITS_AT_MOST - _BY_SOCKETS]]
+    return tuple(sorted(chosen, key=lambda share: share.sockets, reverse=True))
+
+
+def unit_grew(growth: Growth, case: Case) -> Finding:
+    """Claim that it is one unit's sockets that have multiplied: which, from how many to how many, since when."""
+    unit = "bytes" if growth.measure == "bytes" else "sockets"
+    cause: Cause = "orphans" if _about_orphans(case) else "tcp_memory"
+    return Finding(
+        claim="unit_grew",
+        cause=cause,
+        confidence="likely",
+        evidence=(
+            Evidence(name="unit", value=growth.unit, source="history"),
+            Evidence(name="low until", value=growth.since.isoformat(timespec="seconds"), source="history"),
+            Evidence(name=f"{growth.measure} then", value=growth.before, unit=unit, source="history"),
+            Evidence(name=f"{growth.measure} now", value=growth.now, unit=unit, source="history"),
+            Evidence(name="looked at", value=growth.looks, unit="times", source="history"),
+        ),
+    )
+
+
+def growth_text(growth: Growth | None, case: Case) -> str:
+    """Say in one sentence who has grown; "" where the history does not show it."""
+    if growth is None:
+        return ""
+    words, what = (bytes_text, " of TCP memory") if growth.measure == "bytes" else (count_text, f" {growth.measure}")
+    since = moment_text(growth.since, case.snapshot.taken_at)
+    return f"{growth.unit} grew from {words(growth.before)} to {words(growth.now)}{what} since {since}."
+
+
+def growth_of(case: Case, known: Sequence[Trend]) -> Growth | None:
+    """Find the unit that grew most of what is short, else of sockets; None where none or no single one did.
+
+    ``known`` are the trends of the gauges.
+    """
+    looks = _looks(case)
+    if len(looks) < _TIMES or not _is_asked(case):
+        return None
+    measures: tuple[Measure, ...] = ("orphans", "sockets") if _about_orphans(case) else ("bytes", "sockets")
+    begun = _rise_began(case, known)
+    if begun is None:
+        return None
+    return next((found for measure in measures if (found := _most(looks, measure, begun))), None)
+
+
+def _is_asked(case: Case) -> bool:
+    high = case.gauges.shift is not None or case.gauges.zone in ("pressure", "at_limit", "over")
+    return high or bool(case.said) or case.snapshot.trigger == "pressure"
+
+
+def _about_orphans(case: Case) -> bool:
+    if case.named:
+        return "orphans" in case.named
+    return case.gauges.shift is not None
+
+
+def _rise_began(case: Case, known: Sequence[Trend]) -> datetime | None:
+    """Tell when the gauge began to rise: as its trend says, else when it was low for the last time."""
+    what = "orphans" if _about_orphans(case) else "memory"
+    since = next((trend.since for trend in known if trend.what == what), None)
+    event = -case.age_seconds if case.age_seconds is not None and isfinite(case.age_seconds) else 0.0
+    lows = [(second, each.at) for second, each in case.samples if second < min(event, 0.0) and _is_low(each, case)]
+    return since or max(lows, default=(0.0, None), key=lambda low: low[0])[1]
+
+
+def _is_low(sample: Sample, case: Case) -> bool:
+    """Tell whether what is short was low when a sample was taken."""
+    if _about_orphans(case):
+        then, now, unit = sample.orphan, case.gauges.orphan, 1
+    else:
+        then, now = sample.mem, case.gauges.mem_bytes
+        unit = mem_unit_bytes(case.kernel, case.gauges.page_bytes)
+    return then is not None and now is not None and then * unit <= _GAUGE_LOW * now
+
+
+def _looks(case: Case) -> list[_Look]:
+    """List who held what and when, oldest first; none where the newest is too old to speak of now."""
+    now = case.snapshot.taken_at
+    looks = [
+        _look(each.at, each.units, is_low=_is_low(each, case))
+        for second, each in case.samples
+        if each.units and second <= 0
+    ]
+    table = case.snapshot.sockets
+    if table is not None and (shares := shares_of(table)):
+        looks.append(_look(now, shares, is_low=False))
+    looks.sort(key=lambda look: -seconds_between(look.at, now))
+    return looks if looks and seconds_between(looks[-1].at, now) <= _FRESH_SECONDS else []
+
+
+def _look(at: datetime, shares: Sequence[UnitShare], *, is_low: bool) -> _Look:
+    return _Look(at, _by_name(shares), is_whole=len(shares) < UNITS_AT_MOST, is_low=is_low)
+
+
+def _by_name(shares: Iterable[UnitShare]) -> dict[str, UnitShare]:
+    """Add up what goes by the same name."""
+    found: dict[str, UnitShare] = {}
+    for share in shares:
+        if other := found.get(share.name):
+            sums = {field: getattr(share, field) + getattr(other, field) for field in ("sockets", "orphans", "bytes")}
+            found[share.name] = replace(share, **sums)
+        else:
+            found[share.name] = share
+    return found
+
+
+def _lasting_name(holder: Holder) -> str | None:
+    """Name a holder for longer than one dump: a container goes by no process that was seen in it this time."""
+    return name_of(replace(holder, process=None) if holder.container else holder)
+
+
+def _most(looks: Sequence[_Look], measure: Measure, begun: datetime) -> Growth | None:
+    all_series = {name: _series(looks, name, measure) for name in looks[-1].shares}
+    found = [growth for name, series in all_series.items() if (growth := _growth(name, series, measure))]
+    low = {look.at for look in looks if look.is_low}
+    fitting = [each for each in found if each.since in low and _grew_since(each, all_series[each.unit], begun)]
+    best = max(fitting, key=lambda growth: growth.now - growth.before, default=None)
+    if best is None:
+        return None
+    # All that the named units have gained since then: one that brought less than half of it is not the one.
+    then = next(look for look in looks if look.at == best.since)
+    rise = _total(looks[-1], measure) - _total(then, measure)
+    return best if best.now - best.before >= _SHARE_OF_RISE * rise else None
+
+
+def _growth(name: str, series: list[tuple[datetime, int]], measure: Measure) -> Growth | None:
+    """Tell since when a unit has grown: the last look at which it was low. The last of the series is now."""
+    now = series[-1][1]
+    before = [value for _, value in series[:-1]]
+    least = _LEAST_BYTES if measure == "bytes" else _LEAST_SOCKETS
+    if not before or now - min(before) < least or now < _TIMES * min(before):
+        return None
+    low = min(before) + _LOW * (now - min(before))
+    since, value = next((at, value) for at, value in reversed(series[:-1]) if value <= low)
+    return Growth(name, measure, since, value, now, len(series))
+
+
+def _grew_since(growth: Growth, series: list[tuple[datetime, int]], begun: datetime) -> bool:
+    """Tell whether a unit has got most of its growth since the gauge began to rise."""
+    earlier = [value for at, value in series if seconds_between(at, begun) >= 0]
+    start = earlier[-1] if earlier else growth.before
+    return growth.now - start >= _SHARE_OF_RISE * (growth.now - growth.before)
+
+
+def _series(looks: Sequence[_Look], name: str, measure: Measure) -> list[tuple[datetime, int]]:
+    found: list[tuple[datetime, int]] = []
+    for at, shares, is_whole, _ in looks:
+        if name in shares:
+            found.append((at, getattr(shares[name], measure)))
+        elif is_whole:
+            found.append((at, 0))
+    return found
+
+
+def _total(look: _Look, measure: Measure) -> int:
+    return sum(getattr(share, measure) for share in look.shares.values())

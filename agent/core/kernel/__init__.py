@@ -1,0 +1,1 @@
+"""What the kernel says, and how it counts."""

@@ -1,0 +1,135 @@
+"""TODO."""
+
+from collections import deque
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from agent.core.kernel.messages import REPEATED, _event, detect
+from agent.core.model import Event, LogRecord
+
+WINDOW_SECONDS = 60.0
+MAX_HELD = 64
+MAX_RECENT = 16
+Told = tuple[LogRecord, Event]
+
+
+@dataclass(slots=True)
+class Held:
+    """A suppressed line or a repeat of it, with no event close to it so far; ``chain`` is the first one's ordinal."""
+
+    record: LogRecord
+    event: Event
+    chain: int
+    since: datetime | None = None
+
+
+class Detector:
+    """Decide records one after the other: pure, without a clock, and with bounded state.
+
+    A suppressed line counts when it stands directly next to an event, or within 60 seconds of one by comparable
+    clocks of the same host. "last message repeated n times" directly after a line shares that line's fate.
+    """
+
+    def __init__(self) -> None:
+        self._recent: deque[LogRecord] = deque(maxlen=MAX_RECENT)
+        self._held: deque[Held] = deque(maxlen=MAX_HELD)
+        self._previous: Told | None = None
+
+    def feed(self, record: LogRecord) -> list[Told]:
+        """Take the next record of the log; give back the events that are decided now, in the order of the log."""
+        self._forget_before(record)
+        said = detect(record)
+        event = said or self._repeat(record)
+        if event is None:
+            return []
+        previous, self._previous = self._previous, (record, event)
+        if event.kind != "suppressed":
+            released = self._release(record)
+            self._recent.append(record)
+            return [*released, (record, event)]
+        if any(_near(record, other) or _adjacent(other, record) for other in self._recent):
+            return [(record, event)]
+        follows = previous is not None and said is None
+        if follows and not self._holds(previous):
+            return [(record, event)]
+        chain = self._held[-1].chain if follows else record.ordinal
+        self._held.append(Held(record, event, chain))
+        return []
+
+    def remember(self, record: LogRecord, event: Event) -> None:
+        """Take in an event that was decided before a restart: what follows may be close to it."""
+        self._previous = (record, event)
+        if event.kind != "suppressed":
+            self._recent.append(record)
+
+    def waiting(self, now: datetime) -> bool:
+        """Say whether a suppressed line is undecided; nobody waits longer for one than the window.
+
+        ``now`` is the reader's clock: the stamps of a log that is being caught up with may be days old.
+        """
+        for held in self._held:
+            held.since = held.since or now
+        limit = timedelta(seconds=WINDOW_SECONDS)
+        self._keep([held for held in self._held if held.since is None or now - held.since <= limit])
+        return bool(self._held)
+
+    def _repeat(self, record: LogRecord) -> Event | None:
+        match = REPEATED.fullmatch(record.text)
+        if match is None or self._previous is None or not _adjacent(self._previous[0], record):
+            return None
+        first = self._previous[1]
+        return _event(record, first.kind, suppressed=first.suppressed, count=int(match[1] or match[2]))
+
+    def _release(self, record: LogRecord) -> list[Told]:
+        """Give back what was held and is close to this event; what belongs to another host stays."""
+        chain = self._chain_before(record)
+        released = [held for held in self._held if held.chain == chain or _near(held.record, record)]
+        self._keep([held for held in self._held if held not in released])
+        return [(held.record, held.event) for held in released]
+
+    def _forget_before(self, record: LogRecord) -> None:
+        """Drop what the log's own clock has left behind, but never the line directly before.
+
+        The oldest are looked at, not all: what stays behind one of another clock is held against the clock again.
+        """
+        chain = self._chain_before(record)
+        while self._held and self._held[0].chain != chain:
+            if (_seconds(self._held[0].record, record) or 0.0) <= WINDOW_SECONDS:
+                return
+            self._held.popleft()
+
+    def _chain_before(self, record: LogRecord) -> int | None:
+        """Name the held line, with its repeats, that stands directly before this record."""
+        last = self._held[-1] if self._held else None
+        return last.chain if last is not None and _adjacent(last.record, record) else None
+
+    def _holds(self, told: Told | None) -> bool:
+        return told is not None and any(held.record is told[0] for held in self._held)
+
+    def _keep(self, held: list[Held]) -> None:
+        if len(held) != len(self._held):
+            self._held = deque(held, maxlen=MAX_HELD)
+
+
+def _same_host(one: LogRecord, other: LogRecord) -> bool:
+    return one.host is None or other.host is None or one.host == other.host
+
+
+def _adjacent(one: LogRecord, following: LogRecord) -> bool:
+    return following.ordinal - one.ordinal == 1 and _same_host(one, following)
+
+
+def _seconds(one: LogRecord, other: LogRecord) -> float | None:
+    """Tell the seconds from one record to the other, or None when their clocks cannot be compared."""
+    if not _same_host(one, other):
+        return None
+    if one.at is not None and other.at is not None:
+        return (other.at - one.at).total_seconds()
+    if one.uptime is not None and other.uptime is not None:
+        return other.uptime - one.uptime
+    return None
+
+
+def _near(one: LogRecord, other: LogRecord) -> bool:
+    seconds = _seconds(one, other)
+    return seconds is not None and abs(seconds) <= WINDOW_SECONDS

@@ -1,0 +1,77 @@
+"""What the kernel says when it runs out of socket memory, by era; and the judge of one record and of its neighbours.
+
+Mirrors ``tcp_out_of_resources()`` (net/ipv4/tcp_timer.c), ``tcp_close()`` and ``tcp_check_oom()`` (net/ipv4/tcp.c) and
+the rate limiters of kernel/printk.c and lib/ratelimit.c, 2.6 to 6.19::
+
+    Out of socket memory                                   up to 3.2
+    TCP: too many of orphaned sockets                      up to 3.2; OpenVZ adds " (512 in CT1023)"
+    TCP: too many orphaned sockets                         3.3 and later
+    TCP: out of memory -- consider tuning tcp_mem          3.3 and later
+    printk: 58 messages suppressed.                        2.6.24
+    __ratelimit: 8552 callbacks suppressed                 2.6.32
+    net_ratelimit: 142 callbacks suppressed                2.6.35 and later
+
+A suppressed line is shared by all net messages and printed lazily, so it is ours only close to one of ours.
+"""
+
+import re
+
+from agent.core.model import Event, Kind, LogRecord
+
+TAIL = r"(?: \((?:-?\d+ in )?CT ?[\w-]+\))?(?:\s|#0\d\d)*"
+MESSAGES: tuple[tuple[Kind, re.Pattern[str]], ...] = (
+    ("out_of_socket_memory", re.compile(r"Out of socket memory" + TAIL)),
+    ("too_many_orphans", re.compile(r"TCP: too many (?:of )?orphaned sockets" + TAIL)),
+    ("tcp_mem", re.compile(r"TCP: out of memory -- consider tuning tcp_mem" + TAIL)),
+    (
+        "suppressed",
+        re.compile(
+            r"(?:printk: (?P<messages>\d{1,10}) messages suppressed\."
+            r"|(?:net_|__)ratelimit: (?P<callbacks>\d{1,10}) callbacks suppressed)" + TAIL
+        ),
+    ),
+)
+REPEATED = re.compile(r"last message repeated (\d{1,9}) times?\s*|Last message '.*' repeated (\d{1,9}) times.*")
+
+# Other limits with the same symptoms, by era: the regex fully matches the text, the name is for people.
+NEIGHBOURS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"(?:TCP|DCCP): time wait bucket table overflow" + TAIL), "the TIME_WAIT table (tcp_max_tw_buckets)"),
+    (re.compile(r"(?:\w+: )*[Pp]ossible SYN flooding on port .*"), "the SYN backlog of a listener"),
+    (re.compile(r"(?:nf_conntrack: |ip_conntrack: )+table full.*dropping packet\.?"), "the connection tracking table"),
+    (re.compile(r"nf_conntrack: expectation table full"), "the connection tracking expectations"),
+    (re.compile(r"(?:\w+: )*[Nn]eighbou?r table overflow[.!]?"), "the neighbour (ARP or NDP) table"),
+    (re.compile(r"MPTCP: (?:out of memory.*|too many (?:of )?orphaned sockets)"), "memory of out-of-tree MPTCP"),
+    (re.compile(r"SCTP: out of memory.*"), "SCTP memory"),
+    (re.compile(r".*: page allocation failure[.:].*"), "the host's RAM (page allocation)"),
+    (re.compile(r"SLUB: Unable to allocate memory on .*"), "the host's RAM (slab allocation)"),
+    (re.compile(r"Out of memory: Kill(?:ed)? process .*"), "the host's RAM (OOM killer)"),
+)
+
+
+def detect(record: LogRecord) -> Event | None:
+    """Say which of the four kinds a record is, or None; a suppressed line is a candidate that only Detector decides."""
+    for kind, pattern in MESSAGES:
+        match = pattern.fullmatch(record.text)
+        if match is not None:
+            number = match["messages"] or match["callbacks"] if kind == "suppressed" else None
+            return _event(record, kind, suppressed=None if number is None else int(number))
+    return None
+
+
+def neighbour(text: str) -> str | None:
+    """Name the other limit that a kernel message speaks of, in plain English, or None."""
+    return next((name for pattern, name in NEIGHBOURS if pattern.fullmatch(text.rstrip())), None)
+
+
+def _event(record: LogRecord, kind: Kind, *, suppressed: int | None, count: int | None = None) -> Event:
+    return Event(
+        at=record.at,
+        uptime=record.uptime,
+        host=record.host,
+        kind=kind,
+        suppressed=suppressed,
+        count=record.count if count is None else count,
+        source=record.source,
+        provenance=record.provenance,
+        line=record.line,
+    )

@@ -1,0 +1,86 @@
+"""TODO."""
+
+import re
+from typing import NamedTuple
+
+_FIXED_UNIT_BYTES = 4096
+_DEFAULT_RESERVE_BYTES = 1 << 20
+_RELEASE = re.compile(r"(?:Linux version )?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,5}))?")
+
+
+class Kernel(NamedTuple):
+    """A kernel release as far as its arithmetic depends on it; ``el`` is the Red Hat major release, if it is one."""
+
+    version: tuple[int, int, int]
+    el: int | None
+
+    @property
+    def counts_in_4096(self) -> bool:
+        """4.10 to 5.19 count ``mem`` in units of 4096 bytes, whatever the page size."""
+        return (4, 10) <= self.version[:2] <= (5, 19)
+
+    @property
+    def reserves_per_cpu(self) -> bool:
+        """6.0 and newer keep part of ``mem`` back in per-CPU reserves."""
+        return self.version[:2] >= (6, 0)
+
+    @property
+    def tests_memcg(self) -> bool:
+        """3.3 to 4.4 (and el7's 3.10) hold a socket in a limited cgroup against the cgroup, not against tcp_mem."""
+        return (3, 3) <= self.version[:2] <= (4, 4)
+
+    @property
+    def ambiguous_text(self) -> bool:
+        """Up to 3.2 both texts are printed for both causes."""
+        return self.version[:2] <= (3, 2)
+
+    @property
+    def default_part_of_ram(self) -> int | None:
+        """The second limit of tcp_mem by default is RAM through this number; None where no source was read."""
+        if self.version < (3, 0):
+            return 2
+        # Halved in between 4.1 and 4.4.
+        return 8 if self.version[:2] <= (4, 1) else 16 if self.version[:2] >= (4, 4) else None
+
+    @property
+    def counts_orphans_anew(self) -> bool:
+        """5.16 and newer, and 5.10 and 5.15 stable, hold a count against the limit that is up to 100 ms old."""
+        return self.version[:2] == (5, 10) or self.version[:2] >= (5, 15)
+
+    @property
+    def approximate_orphans(self) -> bool:
+        """2.6.32 as shipped in el6 tests an approximate per-CPU sum of the orphans."""
+        return self.version == (2, 6, 32) and self.el == 6  # noqa: PLR2004 - the number is the release's name
+
+
+def parse_kernel(release: str | None) -> Kernel | None:
+    """Read ``uname -r`` or /proc/version ("5.10.0-30-cloud-amd64", "2.6.32-431.el6.x86_64"); None if neither."""
+    match = _RELEASE.match((release or "").strip())
+    if match is None or release is None:
+        return None
+    el = re.search(r"\.el(\d{1,2})", release)
+    major, minor, patch = match.groups(default="0")
+    return Kernel((int(major), int(minor), int(patch)), int(el[1]) if el else None)
+
+
+def mem_unit_bytes(kernel: Kernel | None, page_size_bytes: int) -> int:
+    """Bytes that one unit of sockstat's ``mem`` stands for; the limits of tcp_mem are always pages of the host."""
+    return _FIXED_UNIT_BYTES if kernel is not None and kernel.counts_in_4096 else page_size_bytes
+
+
+def inexact_bytes(kernel: Kernel | None, cpus: int | None, page_size_bytes: int, reserve_pages: int | None) -> int:
+    """How far ``mem`` may be off either way: CPUs x reserve on 6.0 and newer, else 0.
+
+    ``reserve_pages`` is net.core.mem_pcpu_rsv (6.12+); without it the built-in 1 MiB counts.
+    """
+    if kernel is None or not kernel.reserves_per_cpu or cpus is None:
+        return 0
+    reserve = _DEFAULT_RESERVE_BYTES if reserve_pages is None else reserve_pages * page_size_bytes
+    return max(cpus, 0) * max(reserve, 0)
+
+
+def orphan_error(kernel: Kernel | None, cpus: int | None) -> int:
+    """How far the kernel's own orphan count may be off: CPUs x batch of percpu_counter on el6, else 0."""
+    if kernel is None or not kernel.approximate_orphans or cpus is None:
+        return 0
+    return max(cpus, 0) * max(32, 2 * cpus)

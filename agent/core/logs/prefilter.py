@@ -1,0 +1,112 @@
+"""Lines that hold a literal marker, found in blocks of bytes before anything is decoded or split.
+
+Mirrors ``grep -F``: ordinary lines cost one pass of the C library's memmem(3) for each marker. Every text of
+core.kernel.messages, in every envelope, holds one of the markers; most lines that hold one are no events, and
+core.kernel.messages decides.
+"""
+
+import ctypes
+import re
+from collections.abc import Callable, Iterator
+
+MAX_LINE_BYTES = 64 * 1024
+
+# Few and long needles are the fast ones. "message repeated 3 times: [ ... ]" quotes its message, so it needs none.
+MARKERS = (
+    b"Out of socket memory",
+    b"orphaned sockets",
+    b"out of memory -- consider tuning tcp_mem",
+    b"s suppressed",
+)
+# journald writes text that is not clean as an array of bytes, which holds no text to look for.
+JSON_MARKERS = (*MARKERS, b'"MESSAGE":[', b'"MESSAGE" : [', b'"MESSAGE": [')
+# "last message repeated 3 times" means something only directly behind a line that holds a marker.
+REPEAT = b"ast message "
+# Printk's stamp, and the microseconds of another.
+_FINE_STAMPS = re.compile(rb"\[ *\d{1,12}\.\d{6}\]|(?<=:\d\d[.,])\d{6}(?!\d)")
+
+
+def candidates(block: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, line without its newline) of each line of a block of complete lines that could matter.
+
+    That is a line with a marker, and a line that may repeat one: directly behind it, or first in the block, where
+    nobody here can tell what stood before. Lines over MAX_LINE_BYTES are no kernel's and are left out.
+    """
+    markers = JSON_MARKERS if block[:1] == b"{" else MARKERS
+    size = len(block)
+    ahead = [(_find(block, marker, 0), marker) for marker in markers if HOLDS(block, marker)]
+    nearest = min(ahead, default=(size, b""))[0]
+    start = 0
+    while start < size:
+        end = _find(block, b"\n", start)
+        if nearest >= end and block.find(REPEAT, start, end) < 0:
+            if nearest == size:
+                return
+            start = block.rfind(b"\n", start, nearest) + 1 or start
+            end = _find(block, b"\n", nearest)
+        if end - start <= MAX_LINE_BYTES:
+            yield start, block[start:end]
+        start = end + 1
+        if nearest < end:
+            ahead = [(at if at >= end else _find(block, marker, end), marker) for at, marker in ahead]
+            nearest = min(ahead)[0]
+
+
+def _find(block: bytes, what: bytes, start: int) -> int:
+    at = block.find(what, start)
+    return at if at >= 0 else len(block)
+
+
+def runs(block: bytes) -> Iterator[tuple[int, bytes, int]]:
+    """Yield (offset, line, count) of the candidates, where what is said again within the same second is counted.
+
+    Of lines in a row that differ in nothing but microseconds and printk's stamp, the first comes alone, so that what
+    stood before has its neighbour, and all others as the last of them. A flood costs little more than finding it.
+    """
+    start, line, alike, count = 0, b"", b"", 0
+    for following, text in candidates(block):
+        is_next = following == start + len(line) + 1
+        unstamped = alike if text == line else _unstamped(text)
+        if is_next and alike and unstamped == alike:
+            count += 1
+        else:
+            if count:
+                yield start, line, count
+            yield following, text, 1
+            count = 0
+        start, line, alike = following, text, unstamped
+    if count:
+        yield start, line, count
+
+
+def _unstamped(line: bytes) -> bytes:
+    """Take off what tells a message of one second from its like; b"" where it matters what stands around the line."""
+    said = MARKERS[0] in line or MARKERS[1] in line or MARKERS[2] in line
+    return _FINE_STAMPS.sub(b"", line) if said else b""
+
+
+def holds_by_find(block: bytes, marker: bytes) -> bool:
+    """Say whether a block holds a marker, by Python's own search."""
+    return marker in block
+
+
+def _choose() -> Callable[[bytes, bytes], bool]:
+    """Choose the C library's memmem where there is one.
+
+    Measured with Python 3.11 and glibc 2.36 on 300 MB of ordinary log in blocks of 64 KiB: the four needles take
+    0.10 s by memmem, 0.36 s by ``in``, and 1.9 s as one ``re``. benchmarks/scan.py holds it against ``grep -F``.
+    """
+    try:
+        memmem = ctypes.CDLL(None).memmem
+    except (AttributeError, OSError, TypeError):
+        return holds_by_find
+    memmem.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t)
+    memmem.restype = ctypes.c_void_p
+
+    def holds_by_memmem(block: bytes, marker: bytes) -> bool:
+        return memmem(block, len(block), marker, len(marker)) is not None
+
+    return holds_by_memmem
+
+
+HOLDS = _choose()

@@ -1,0 +1,1 @@
+"""A dump of sockets -> groups, holders, and their names."""

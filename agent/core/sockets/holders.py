@@ -1,0 +1,298 @@
+"""Who holds the sockets: the groups of a dump under the names of units and containers, with the remainder told.
+
+A cgroup names its sockets for certain, orphans too (INET_DIAG_CGROUP_ID, 5.8 and newer). Where it does not, sockets
+go to the process that has one of them open, and orphans and unaccepted connections to whoever listens on their port:
+a guess, and told as one.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from agent.core.format import count_text, printable
+from agent.core.model import Holder
+from agent.core.readings import (
+    ROOT_CGROUP,
+    Gap,
+    Listener,
+    Namespace,
+    Process,
+    SocketGroup,
+    SocketTable,
+    Sockstat,
+    Tally,
+    TcpSockstat,
+    has_cgroup,
+)
+from agent.core.sockets.cgroup_names import NAME_AT_MOST, name_cgroup
+
+Order = Literal["orphans", "bytes", "sockets"]
+
+PORTS_AT_MOST, PEERS_AT_MOST, NAMES_AT_MOST = 8, 5, 3
+# Sockets that are being made or closed are in no table: a few are no news.
+_UNLISTED_SHARE = 50
+_UNLISTED_LEAST = 10
+
+
+class _Name(NamedTuple):
+    """Whom sockets go to; ``process`` only where neither unit nor container is known."""
+
+    unit: str | None = None
+    container: str | None = None
+    process: str | None = None
+
+
+class _Guess(NamedTuple):
+    """Orphans that were given to a name by their port alone."""
+
+    name: _Name
+    port: int | None
+
+
+_NOBODY = _Name()
+
+
+class _Share:
+    """What one holder has, while it is being added up."""
+
+    def __init__(self) -> None:
+        self.sockets = self.orphans = self.bytes = 0
+        self.guessed: dict[Order, int] = {"orphans": 0, "bytes": 0, "sockets": 0}
+        self.guessed_ports: Counter[int] = Counter()
+        self.ports: Counter[int] = Counter()
+        self.peers: Counter[str] = Counter()
+        self.processes: Counter[str] = Counter()
+
+    def add(self, sockets: int, orphans: int, size: int) -> None:
+        self.sockets += sockets
+        self.orphans += orphans
+        self.bytes += size
+
+    def add_guess(self, group: SocketGroup, tallies: Iterable[Tally], *, orphaned: bool) -> None:
+        """Note that these sockets, which are added as well, were given to this holder by their port alone."""
+        for tally in tallies:
+            self.guessed["sockets"] += tally.sockets
+            self.guessed["orphans"] += tally.sockets * orphaned
+            self.guessed["bytes"] += tally.bytes
+            if group.port is not None:
+                self.guessed_ports[group.port] += tally.sockets
+
+    def is_guess(self, by: Order) -> bool:
+        """Tell whether at least half of what puts it into the list was given by port: a few among many are no news."""
+        sums: dict[Order, int] = {by: getattr(self, by), "sockets": self.sockets}
+        ranked = next((each for each, total in sums.items() if total), by)
+        return self.guessed[ranked] > 0 and 2 * self.guessed[ranked] >= sums[ranked]
+
+
+def holders(
+    table: SocketTable, sockstat: Sockstat | None, limit: int = 10, *, by: Order = "bytes", mem_unit_bytes: int = 4096
+) -> tuple[tuple[Holder, ...], tuple[Gap, ...]]:
+    """Name at most ``limit`` holders, most first, then one for all others that have a name, then the remainder.
+
+    ``by`` says what is short. ``sockstat`` (else the one read with the table) is the total that the remainder makes
+    up to; ``mem_unit_bytes`` is what its ``mem`` counts in (gauge.mem_unit_bytes). Without any socket table the
+    answer is empty, and its gaps say why.
+    """
+    if not table.groups and not table.complete:
+        return (), table.gaps
+    shares, guesses = _shares(table)
+    nobody = shares.pop(_NOBODY, _Share())
+    ranked = sorted(shares.items(), key=lambda item: _rank(item[1], by), reverse=True)
+    named = [_holder(name, share, by) for name, share in ranked[:limit]]
+    if len(ranked) > limit:
+        rest = _Share()
+        for _, share in ranked[limit:]:
+            rest.add(share.sockets, share.orphans, share.bytes)
+        named.append(_holder(_Name(unit=f"{count_text(len(ranked) - limit)} others"), rest, by))
+    tcp = (sockstat or table.sockstat or Sockstat()).tcp
+    remainder, gaps = _remainder(tcp, named, nobody, mem_unit_bytes)
+    return (*named, remainder), (*table.gaps, *_gaps_of_sight(table, tcp), *_gaps_of_guesses(guesses), *gaps)
+
+
+def _shares(table: SocketTable) -> tuple[dict[_Name, _Share], Counter[_Guess]]:
+    """Add up the groups by name, and count the orphans that were given away by guess."""
+    listeners: dict[tuple[int, int | None], Listener] = {}
+    for listener in table.listeners:
+        listeners.setdefault((listener.namespace, listener.port), listener)
+    shares: defaultdict[_Name, _Share] = defaultdict(_Share)
+    guesses: Counter[_Guess] = Counter()
+    for group in table.groups:
+        listener_here = listeners.get((group.namespace, group.port))
+        kept, left = _names(group, listener_here, table.paths)
+        _add(shares[kept], group.held.values(), group, orphaned=False)
+        _add(shares[left], group.queued.values(), group, orphaned=False)
+        _add(shares[left], group.orphaned.values(), group, orphaned=True)
+        _add_peers(shares[kept if group.held else left], group)
+        if has_cgroup(group.cgroup) or left == _NOBODY:
+            continue
+        shares[left].add_guess(group, group.orphaned.values(), orphaned=True)
+        if group.process is None:
+            shares[kept].add_guess(group, group.held.values(), orphaned=False)
+        if group.orphans:
+            guesses[_Guess(left, group.port)] += group.orphans
+    for listener in table.listeners:
+        share = shares[_name_of_listener(listener, table.paths)]
+        share.add(listener.sockets, 0, 0)
+        share.ports[listener.port] += listener.sockets
+    return {name: share for name, share in shares.items() if share.sockets}, guesses
+
+
+def _names(group: SocketGroup, listener: Listener | None, paths: dict[int, str]) -> tuple[_Name, _Name]:
+    """Name who has the open sockets of a group, and who gets those that nobody has open."""
+    if group.cgroup is not None and has_cgroup(group.cgroup):
+        name = _name_of_cgroup(group.cgroup, paths)
+        return name, name
+    if group.folded:
+        return _NOBODY, _NOBODY
+    kept = _name_of_process(group.process)
+    if listener is None:
+        # Their process had others like them open: without a listener it is the only trace.
+        return kept, kept
+    # Unaccepted connections belong to no cgroup, whatever the kernel (inet_csk_accept): the listener's queue has them.
+    left = _name_of_listener(listener, paths)
+    return _first(kept, left), _first(left, kept)
+
+
+def _first(name: _Name, other: _Name) -> _Name:
+    return other if name == _NOBODY else name
+
+
+def _name_of_listener(listener: Listener, paths: dict[int, str]) -> _Name:
+    if listener.cgroup is not None and has_cgroup(listener.cgroup):
+        return _name_of_cgroup(listener.cgroup, paths)
+    return _name_of_process(listener.process)
+
+
+def _name_of_cgroup(cgroup: int, paths: dict[int, str]) -> _Name:
+    path = paths.get(cgroup)
+    if path is not None:
+        owner = name_cgroup(path)
+        return _Name(owner.unit, owner.container)
+    # The root stands for a walk through all groups that came to its end.
+    return _Name(unit=f"cgroup {cgroup}" + (" (removed)" if ROOT_CGROUP in paths else ""))
+
+
+def _name_of_process(process: Process | None) -> _Name:
+    if process is None:
+        return _NOBODY
+    owner = name_cgroup(process.cgroup or "/")
+    return _Name(owner.unit, owner.container, None if owner != (None, None) else _process_text(process))
+
+
+def _process_text(process: Process) -> str:
+    return f"{printable(process.name, NAME_AT_MOST)} (pid {process.pid})"
+
+
+def _add(share: _Share, tallies: Iterable[Tally], group: SocketGroup, *, orphaned: bool) -> None:
+    for tally in tallies:
+        share.add(tally.sockets, tally.sockets * orphaned, tally.bytes)
+        if group.port is not None:
+            share.ports[group.port] += tally.sockets
+
+
+def _add_peers(share: _Share, group: SocketGroup) -> None:
+    beyond = "" if group.to_port is None else f" port {group.to_port}"
+    for peer in group.peers:
+        if peer.network is not None:
+            share.peers[peer.network + beyond] += peer.sockets
+    if group.process is not None:
+        share.processes[_process_text(group.process)] += group.sockets
+
+
+def _rank(share: _Share, by: Order) -> tuple[int, int, int]:
+    first = {"orphans": share.orphans, "bytes": share.bytes, "sockets": share.sockets}[by]
+    return first, share.orphans if by != "orphans" else share.bytes, share.sockets
+
+
+def _holder(name: _Name, share: _Share, by: Order) -> Holder:
+    processes = [text for text, _ in share.processes.most_common(NAMES_AT_MOST)]
+    guess = share.is_guess(by)
+    # The port that the guess rests on comes first, so that it can be told with it.
+    first = [port for port, _ in share.guessed_ports.most_common(1)] if guess else []
+    ports = dict.fromkeys([*first, *(port for port, _ in share.ports.most_common(PORTS_AT_MOST))])
+    return Holder(
+        unit=name.unit,
+        container=name.container,
+        process=name.process or ", ".join(processes) or None,
+        sockets=share.sockets,
+        orphans=share.orphans,
+        bytes=share.bytes,
+        ports=tuple(ports)[:PORTS_AT_MOST],
+        peers=tuple(peer for peer, _ in share.peers.most_common(PEERS_AT_MOST)),
+        guess=guess,
+    )
+
+
+def _remainder(
+    tcp: TcpSockstat, named: Sequence[Holder], nobody: _Share, mem_unit_bytes: int
+) -> tuple[Holder, list[Gap]]:
+    """Make the totals up to what the host counts; tell where the dump counted more, which no remainder can mend."""
+    gaps = []
+
+    def left(what: str, total: int | None, of_named: int, unnamed: int) -> int:
+        if total is None:
+            return unnamed
+        if of_named + unnamed > total and what != "bytes":
+            more = count_text(of_named + unnamed - total)
+            gaps.append(
+                Gap(what=f"total of {what}", why=f"the dump, at another moment, found {more} more than sockstat")
+            )
+        return max(total - of_named, unnamed)
+
+    size = None if tcp.mem is None else tcp.mem * mem_unit_bytes
+    remainder = Holder(
+        sockets=left("sockets", tcp.alloc, sum(each.sockets for each in named), nobody.sockets),
+        orphans=left("orphans", tcp.orphan, sum(each.orphans for each in named), nobody.orphans),
+        bytes=left("bytes", size, sum(each.bytes for each in named), nobody.bytes),
+        ports=tuple(port for port, _ in nobody.ports.most_common(PORTS_AT_MOST)),
+        peers=tuple(peer for peer, _ in nobody.peers.most_common(PEERS_AT_MOST)),
+    )
+    return remainder, gaps
+
+
+def _gaps_of_sight(table: SocketTable, tcp: TcpSockstat) -> list[Gap]:
+    """Tell how many sockets of the host the dump did not see, and where they are as far as that is known."""
+    if tcp.alloc is None or not table.complete:
+        return []
+    gaps = []
+    elsewhere = [each for each in table.namespaces if each.number is None]
+    hidden = sum(each.inuse or 0 for each in elsewhere)
+    total = count_text(tcp.alloc)
+    if hidden:
+        largest = sorted(elsewhere, key=lambda each: each.inuse or 0, reverse=True)[:NAMES_AT_MOST]
+        names = "; ".join(f"{place_text(each)}: {count_text(each.inuse or 0)}" for each in largest)
+        spaces = "another network namespace" if len(elsewhere) == 1 else f"{len(elsewhere)} other network namespaces"
+        why = (
+            f"{count_text(hidden)} sockets of {total} are in {spaces}, out of sight ({names}); "
+            "sockmem-agent doctor tells how to see them"
+        )
+        gaps.append(Gap(what="sockets of other network namespaces", why=why))
+    unlisted = tcp.alloc - hidden - table.listening - sum(group.sockets for group in table.groups)
+    if unlisted > max(_UNLISTED_LEAST, tcp.alloc // _UNLISTED_SHARE):
+        why = (
+            f"{count_text(unlisted)} sockets of {total} are in no table: never connected, just closed, or in a network "
+            "namespace that no process in sight lives in"
+        )
+        gaps.append(Gap(what="sockets in no table", why=why))
+    return gaps
+
+
+def place_text(namespace: Namespace) -> str:
+    """Name a network namespace by the unit, the container or the process that lives in it."""
+    name = _name_of_process(namespace.process)
+    return " in ".join(filter(None, name)) or _process_text(namespace.process)
+
+
+def _gaps_of_guesses(guesses: Counter[_Guess]) -> list[Gap]:
+    if not guesses:
+        return []
+    largest = guesses.most_common(NAMES_AT_MOST)
+    names = "; ".join(
+        f"{count_text(n)} on port {guess.port or '?'} to {' in '.join(filter(None, guess.name))}"
+        for guess, n in largest
+    )
+    why = (
+        f"{count_text(guesses.total())} orphans carry no cgroup (kernels before 5.8, hosts without cgroup v2, "
+        f"connections that nobody accepted): given by guess to who has their port ({names})"
+    )
+    return [Gap(what="owners of orphans", why=why)]

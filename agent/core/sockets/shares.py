@@ -1,0 +1,94 @@
+"""Who has most of one kind of sockets, under the names of core.sockets.holders; sums over a table of sockets.
+
+A kind is picked out of the tallies ("orphans that wait for a zero window"), and what is left of the table goes through
+holders() like the whole. Names are chosen by whoever may make a cgroup or a process: they are made printable, and
+the kernel's own words are taken out, so that no text of ours can look like a kernel record to our own detector.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+from msgspec.structs import replace
+
+from agent.core.facts import Case
+from agent.core.kernel.release import mem_unit_bytes
+from agent.core.model import Holder
+from agent.core.readings import ROOT_CGROUP, SocketGroup, SocketTable, State, Tally, TcpSockstat
+from agent.core.sockets.holder_names import name_of
+from agent.core.sockets.holders import holders
+
+Where = Literal["held", "queued", "orphaned"]
+Pick = Callable[[Where, State, Tally], Tally | None]
+HELD_BY = "held by"
+SOCK_DIAG = "sock_diag"
+
+
+class Share(NamedTuple):
+    """The largest holder of one kind of sockets, and what there is of the kind in sight.
+
+    ``name`` is None where the most belong to nobody that could be named. ``holder.guess`` says that no cgroup names it.
+    """
+
+    name: str | None
+    holder: Holder
+    all_sockets: int
+    all_bytes: int
+
+
+class Totals(NamedTuple):
+    """Orphans and bytes that the dump saw, and what the host counted around it (at least as much)."""
+
+    seen_orphans: int
+    seen_bytes: int
+    orphans: int
+    bytes: int
+
+
+def largest(table: SocketTable, pick: Pick, by: Literal["sockets", "bytes"] = "sockets") -> Share | None:
+    """Name who has most of a kind; None where there is none of it."""
+    groups = tuple(group for each in table.groups if (group := _narrowed(each, pick)).sockets)
+    # Listeners are there for their names alone, and count nothing.
+    nameless = {group.port for group in groups if group.cgroup in (None, ROOT_CGROUP)}
+    listeners = tuple(replace(each, sockets=0) for each in table.listeners if each.port in nameless)
+    found, _ = holders(replace(table, groups=groups, listeners=listeners, sockstat=None), None, 1, by=by)
+    if not groups or not found:
+        return None
+    return Share(
+        name=name_of(found[0]),
+        holder=found[0],
+        all_sockets=sum(group.sockets for group in groups),
+        all_bytes=sum(group.bytes for group in groups),
+    )
+
+
+def only(*where: Where, state: State | None = None) -> Pick:
+    """Pick the sockets that are held, queued or orphaned, or of these the ones in one state."""
+    return lambda place, its_state, tally: tally if place in where and state in (None, its_state) else None
+
+
+def add_up(table: SocketTable, pick: Pick) -> Tally:
+    """Add up one kind of sockets over all groups."""
+    picked = [tally for group in table.groups for tally in _narrowed(group, pick).tallies()]
+    return Tally(**{field: sum(getattr(tally, field) for tally in picked) for field in Tally.__struct_fields__})
+
+
+def totals(case: Case, table: SocketTable) -> Totals:
+    """Tell what the dump saw, and what it should have seen by the gauges of its own moment."""
+    sockstat = table.sockstat or case.snapshot.sockstat
+    tcp = sockstat.tcp if sockstat else TcpSockstat()
+    orphans, size = table.orphans, sum(group.bytes for group in table.groups)
+    unit = mem_unit_bytes(case.kernel, case.gauges.page_bytes)
+    return Totals(orphans, size, max(tcp.orphan or 0, orphans), max((tcp.mem or 0) * unit, size))
+
+
+def _narrowed(group: SocketGroup, pick: Pick) -> SocketGroup:
+    def narrow(where: Where, tallies: dict[State, Tally]) -> dict[State, Tally]:
+        picked = {state: pick(where, state, tally) for state, tally in tallies.items()}
+        return {state: tally for state, tally in picked.items() if tally is not None}
+
+    return replace(
+        group,
+        held=narrow("held", group.held),
+        queued=narrow("queued", group.queued),
+        orphaned=narrow("orphaned", group.orphaned),
+    )

@@ -1,0 +1,142 @@
+import shlex
+
+import pytest
+from material import make_event, make_sample, make_snapshot
+from socket_material import NGINX, PATHS, SHOP, make_group, make_table, tally
+
+from agent.core.advice import main_holder
+from agent.core.diagnosis.diagnose import diagnose
+from agent.core.diagnosis.rules_holders import SUSPECTS
+from agent.core.model import Advice, Diagnosis, Sample
+from agent.core.readings import Listener, Process, SocketTable
+
+MB = 1 << 20
+
+
+def judged(table: SocketTable, text: str = "orphans", history: tuple[Sample, ...] = ()) -> Diagnosis:
+    mem = 390_000 if text == "tcp_memory" else 9000
+    return diagnose(make_snapshot(orphan=65600, mem=mem, sockets=table), (make_event(text),), history)
+
+
+def first(table: SocketTable, text: str = "orphans", history: tuple[Sample, ...] = ()) -> Advice:
+    return judged(table, text, history).advice[0]
+
+
+def orphans_of(path: str, cgroup: int = 77) -> SocketTable:
+    return make_table(make_group(cgroup, 443, fin_wait1=tally(60_000)), paths=PATHS | {77: path})
+
+
+def test_who_holds_most_orphans_is_named_with_port_and_settings() -> None:
+    step = first(make_table(make_group(fin_wait1=tally(12_345)), make_group(SHOP, 80, last_ack=tally(4045))))
+    assert "Mend nginx.service, which holds 12,345 of 16,390 orphans on port 443." == step.action
+    assert "reset_timedout_connection" in step.why
+    assert "systemctl status --no-pager -- nginx.service" in step.commands
+    assert any(command.startswith("nstat -az TcpExtTCPAbortOnMemory") for command in step.commands)
+
+
+def test_who_holds_most_memory_is_named_with_its_bytes() -> None:
+    table = make_table(make_group(SHOP, 80, established=tally(300, 4 * MB)), make_group(established=tally(9000)))
+    assert "Mend shop.service, which holds 1.2 GiB of 1.2 GiB of TCP memory in 300 sockets on port 80." == (
+        first(table, "tcp_memory").action
+    )
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        make_table(*(make_group(each, 80, fin_wait1=tally(100)) for each in (NGINX, SHOP, 77))),
+        make_table(make_group(fin_wait1=tally(500)), orphan=65_600),
+        make_table(make_group(None, 443, fin_wait1=tally(500))),
+        make_table(),
+    ],
+    ids=["a third each", "most out of sight", "nobody named", "empty"],
+)
+def test_nobody_is_blamed_who_is_not_known_to_hold_half(table: SocketTable) -> None:
+    assert first(table).action.startswith("See which peers")
+
+
+def test_nobody_is_blamed_for_the_few_orphans_that_are_left_when_a_burst_is_over() -> None:
+    table = make_table(make_group(fin_wait1=tally(15)))
+    diagnosis = diagnose(make_snapshot(orphan=0, mem=448, sockets=table), (make_event("orphans"),), ())
+    assert diagnosis.advice[0].action.startswith("See which peers")
+    assert "Mend nginx.service, which holds 16 of 16" in first(make_table(make_group(fin_wait1=tally(16)))).action
+
+
+def test_a_guess_is_told_as_one() -> None:
+    listener = Listener(port=443, process=Process(pid=7, name="haproxy", cgroup="/system.slice/haproxy.service"))
+    step = first(make_table(make_group(None, 443, fin_wait1=tally(500)), listeners=(listener,)))
+    assert step.action.startswith("Mend haproxy.service (a guess: it serves port 443), which")
+    assert "a guess" in step.why
+    assert "a guess" not in first(make_table(make_group(fin_wait1=tally(500)))).why
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "$(reboot).service",
+        "x;reboot;.service",
+        "`id`.service",
+        "a b.service",
+        "'\"'.service",
+        "-H evil.service",
+        "caf\u00e9.service",
+    ],
+)
+def test_no_name_gets_into_a_shell_that_systemd_would_not_take(name: str) -> None:
+    step = first(orphans_of(f"/system.slice/{name}"))
+    assert step.action.startswith("Mend ")
+    assert not any("systemctl" in command for command in step.commands)
+    assert not any(part in " ".join(step.commands) for part in ("reboot", "id`", "evil"))
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("a\\x2db.service", "a\\x2db.service"), ("a\nb.service", "a\\x0ab.service")]
+)
+def test_an_escaped_unit_name_is_quoted(name: str, shown: str) -> None:
+    step = first(orphans_of(f"/system.slice/{name}"))
+    command = next(each for each in step.commands if "systemctl" in each)
+    assert shown == shlex.split(command)[-1]
+    assert "\n" not in command
+
+
+def test_what_was_seen_of_it_is_said_of_it_alone() -> None:
+    stalled = make_table(make_group(fin_wait1=tally(500, probing=400)), make_group(SHOP, 80, close_wait=tally(900)))
+    assert "stopped reading" in first(stalled).why
+    assert "CLOSE-WAIT" not in first(stalled).why
+
+
+def test_a_leak_is_said_where_the_memory_grew_slowly() -> None:
+    history = (make_sample(3600, mem=1000), make_sample(1200, mem=180_000))
+    table = make_table(make_group(SHOP, None, close_wait=tally(900, 2 * MB, rmem_bytes=1800 * MB)), mem=390_000)
+    why = first(table, "tcp_memory", history).why
+    assert "only a restart frees them" in why
+    assert "what a leak looks like" in why
+
+
+def test_a_burst_is_said_where_the_orphans_came_at_once() -> None:
+    table = make_table(make_group(fin_wait1=tally(60_000)))
+    assert "small batches" in first(table, history=(make_sample(10, orphan=50),)).why
+    assert "small batches" not in first(table).why
+
+
+def test_the_limits_come_after_the_culprit() -> None:
+    steps = judged(make_table(make_group(fin_wait1=tally(60_000)))).advice
+    assert [True, False] == [steps[0].action.startswith("Mend nginx"), steps[0].sysctl is not None]
+    assert any(each.sysctl and each.sysctl.key == "net.ipv4.tcp_max_orphans" for each in steps[1:])
+
+
+def test_a_full_memory_of_orphans_names_who_orphaned_them_and_leaves_their_limit_alone() -> None:
+    table = make_table(make_group(fin_wait1=tally(800, 2 * MB)), make_group(SHOP, 80, established=tally(100)))
+    diagnosis = diagnose(make_snapshot(orphan=800, mem=390_000, sockets=table), (make_event("tcp_memory"),), ())
+    assert "Mend nginx.service, which holds 800 of 800 orphans on port 443." == diagnosis.advice[0].action
+    assert not any(each.sysctl and "orphans" in each.sysctl.key for each in diagnosis.advice)
+
+
+def test_the_price_of_an_orphan_is_measured_at_orphans() -> None:
+    table = make_table(make_group(fin_wait1=tally(60_000, 5000)))
+    step = next(each for each in judged(table).advice if each.sysctl and "max_orphans" in each.sysctl.key)
+    assert "at the 7.4 KiB a socket that is measured here" in step.risk
+
+
+def test_what_is_said_of_a_culprit_is_what_a_judge_can_claim() -> None:
+    assert set() == set(main_holder._SEEN) - {judge.__name__ for judge in SUSPECTS}

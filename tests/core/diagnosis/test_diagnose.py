@@ -1,0 +1,258 @@
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from material import NOW, events, histories, make_event, make_sample, make_snapshot, snapshots
+from socket_material import NGINX, SHOP, make_group, make_table, tables, tally
+
+from agent.core.diagnosis.diagnose import diagnose
+from agent.core.model import Diagnosis, Event, Provenance, Sample, Snapshot
+from agent.core.readings import SocketTable
+from agent.core.report import diagnosis_text
+
+
+@settings(max_examples=100, deadline=None)
+@given(snapshots, events, histories)
+def test_diagnose_is_total_and_deterministic(
+    snapshot: Snapshot, said: tuple[Event, ...], history: tuple[Sample, ...]
+) -> None:
+    diagnosis = diagnose(snapshot, said, history)
+    assert diagnosis == diagnose(snapshot, said, history)
+    assert diagnosis == msgspec.json.decode(msgspec.json.encode(diagnosis), type=Diagnosis)
+    assert diagnosis.findings[0].cause == diagnosis.cause
+    assert diagnosis.findings[0].confidence == diagnosis.confidence
+    assert diagnosis.summary
+    assert diagnosis_text(diagnosis)
+
+
+@settings(max_examples=100, deadline=None)
+@given(snapshots, events, histories)
+def test_an_event_is_never_diagnosed_as_none_and_a_claim_never_as_certain(
+    snapshot: Snapshot, said: tuple[Event, ...], history: tuple[Sample, ...]
+) -> None:
+    diagnosis = diagnose(snapshot, said, history)
+    telling = [event for event in said if event.kind != "suppressed"]
+    if telling:
+        assert diagnosis.cause != "none"
+        assert diagnosis.confidence != "certain" or any(event.provenance == "kernel" for event in telling)
+    else:
+        assert diagnosis.cause != "undetermined"
+
+
+def test_diagnose_of_nothing_at_all_is_none_with_gaps() -> None:
+    diagnosis = diagnose(Snapshot(taken_at=NOW, trigger="command"), (), ())
+    assert ("none", "possible") == (diagnosis.cause, diagnosis.confidence)
+    assert {"net/sockstat", "net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans", "page size", "holders"} == {
+        gap.what for gap in diagnosis.gaps
+    }
+
+
+def test_a_suppressed_line_alone_adds_nothing() -> None:
+    suppressed = msgspec.structs.replace(make_event(), kind="suppressed", line="net_ratelimit: 9 callbacks suppressed")
+    assert diagnose(make_snapshot(), (), ()) == diagnose(make_snapshot(), (suppressed,), ())
+
+
+def test_mechanism_shows_what_the_kernel_compared() -> None:
+    mechanism = diagnose(make_snapshot(orphan=40000), (make_event(),), ()).mechanism
+    assert (1, 40000, 65536, 32768) == (
+        mechanism.penalty_shift,
+        mechanism.orphan,
+        mechanism.tcp_max_orphans,
+        mechanism.limit_reached,
+    )
+    assert (1200, 1200 * 4096, 380910 * 4096) == (
+        mechanism.mem_pages,
+        mechanism.mem_bytes,
+        (mechanism.tcp_mem_bytes or (0, 0, 0))[2],
+    )
+
+
+def test_mechanism_counts_in_pages_of_the_host_where_the_kernel_counts_in_4096_bytes() -> None:
+    snapshot = make_snapshot(
+        mem=16000, tcp_mem=(600, 800, 1000), kernel="4.18.0-240.el8.aarch64", page_size_bytes=65536
+    )
+    mechanism = diagnose(snapshot, (make_event("tcp_memory"),), ()).mechanism
+    assert (1000, 16000 * 4096) == (mechanism.mem_pages, mechanism.mem_bytes)
+
+
+def test_bytes_are_left_out_where_the_page_size_is_not_known() -> None:
+    mechanism = diagnose(make_snapshot(page_size_bytes=None), (), ()).mechanism
+    assert (None, None, 1200) == (mechanism.mem_bytes, mechanism.tcp_mem_bytes, mechanism.mem_pages)
+
+
+def test_a_reading_of_another_moment_is_not_used_by_the_service() -> None:
+    diagnosis = diagnose(make_snapshot(orphan=65600), (make_event("timer", seconds_ago=7200),), ())
+    assert "undetermined" == diagnosis.cause
+    assert None is diagnosis.mechanism.orphan
+    assert ["the line is 2 h older than the reading: not used"] == [
+        gap.why for gap in diagnosis.gaps if gap.what == "the moment of the event"
+    ]
+
+
+def test_a_reading_of_another_moment_weighs_little_when_somebody_put_both_together() -> None:
+    snapshot = make_snapshot(orphan=65600, trigger="command")
+    diagnosis = diagnose(snapshot, (make_event("timer", seconds_ago=7200),), ())
+    assert ("orphans", "possible") == (diagnosis.cause, diagnosis.confidence)
+
+
+def test_a_copy_without_uptime_belongs_to_its_line() -> None:
+    snapshot = make_snapshot(orphan=65600, trigger="command", uptime_seconds=None)
+    diagnosis = diagnose(snapshot, (make_event("timer", seconds_ago=1e8),), ())
+    assert ("orphans", "likely") == (diagnosis.cause, diagnosis.confidence)
+
+
+def test_a_line_from_before_the_boot_is_told_as_such() -> None:
+    event = make_event("tcp_memory", seconds_ago=20)
+    diagnosis = diagnose(make_snapshot(uptime_seconds=5.0, counters={"TCPAbortOnMemory": 0}), (event,), ())
+    assert ("tcp_memory", "likely") == (diagnosis.cause, diagnosis.confidence)
+    assert any("earlier boot" in gap.why for gap in diagnosis.gaps)
+
+
+def test_the_kernels_own_stamp_saves_a_line_whose_clock_is_wrong() -> None:
+    event = msgspec.structs.replace(make_event("timer", seconds_ago=-3600), uptime=86399.5)
+    assert "orphans" == diagnose(make_snapshot(orphan=65600), (event,), ()).cause
+
+
+def test_samples_of_another_boot_are_not_compared() -> None:
+    other = msgspec.structs.replace(make_sample(10, TCPAbortOnMemory=0), boot_id="another")
+    diagnosis = diagnose(make_snapshot(), (make_event(),), (other,))
+    assert "likely" == diagnosis.confidence
+    assert any(gap.what == "counters from before the event" for gap in diagnosis.gaps)
+
+
+def test_a_counter_that_moved_since_an_old_baseline_proves_nothing() -> None:
+    diagnosis = diagnose(make_snapshot(), (make_event(),), (make_sample(4000, TCPAbortOnMemory=0),))
+    assert "likely" == diagnosis.confidence
+
+
+def test_kills_seen_by_a_follow_up_count() -> None:
+    snapshot = make_snapshot(counters={"TCPAbortOnMemory": 0})
+    history = (make_sample(10, TCPAbortOnMemory=0), make_sample(-5, TCPAbortOnMemory=8))
+    assert "certain" == diagnose(snapshot, (make_event(),), history).confidence
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("orphans", "65,600 orphaned sockets of 65,536 allowed (100 %)"),
+        ("timer", "The kernel reset connections"),
+    ],
+)
+def test_summary_says_what_ran_out_how_far_and_what_to_do(text: str, words: str) -> None:
+    summary = diagnose(make_snapshot(orphan=65600), (make_event(text),), ()).summary
+    assert words in summary
+    assert "First: see which peers" in summary
+
+
+def test_summary_says_passed_when_the_burst_had_passed() -> None:
+    assert "passed" in diagnose(make_snapshot(), (make_event(),), ()).summary
+    assert "passed" in diagnose(make_snapshot(), (make_event("tcp_memory"),), ()).summary
+
+
+def test_no_summary_names_a_claim_in_code_words() -> None:
+    for orphan in (3, 17000, 40000, 65600):
+        for mem in (1200, 300000, 379000, 390000):
+            for text in ("timer", "close", "orphans", "tcp_memory"):
+                snapshot = make_snapshot(orphan=orphan, mem=mem)
+                assert "Verdict:" not in diagnose(snapshot, (make_event(text),), ()).summary
+                assert "Verdict:" not in diagnose(snapshot, (), ()).summary
+
+
+def test_an_undated_line_is_taken_as_of_now_and_compared_with_no_counter() -> None:
+    event = msgspec.structs.replace(make_event(), at=None)
+    diagnosis = diagnose(make_snapshot(), (event,), (make_sample(10, TCPAbortOnMemory=37),))
+    assert "likely" == diagnosis.confidence
+    assert timedelta(0) == NOW - make_snapshot().taken_at
+
+
+@settings(max_examples=150, deadline=None)
+@given(snapshots, events, histories, tables)
+def test_diagnose_is_total_and_deterministic_with_any_table_of_sockets(
+    snapshot: Snapshot, said: tuple[Event, ...], history: tuple[Sample, ...], table: SocketTable
+) -> None:
+    whole = msgspec.structs.replace(snapshot, sockets=table)
+    diagnosis = diagnose(whole, said, history)
+    assert diagnosis == diagnose(whole, said, history)
+    assert diagnosis == msgspec.json.decode(msgspec.json.encode(diagnosis), type=Diagnosis)
+    # Who holds the sockets explains a verdict, and never makes one.
+    bare = diagnose(snapshot, said, history)
+    assert (bare.cause, bare.confidence) == (diagnosis.cause, diagnosis.confidence)
+    assert diagnosis_text(diagnosis)
+
+
+def test_holders_come_by_what_is_short() -> None:
+    table = make_table(
+        make_group(NGINX, 443, fin_wait1=tally(900)), make_group(SHOP, 80, established=tally(200, 1 << 20))
+    )
+    by_orphans = diagnose(make_snapshot(orphan=65600, sockets=table), (make_event(),), ()).holders
+    by_bytes = diagnose(make_snapshot(mem=390000, sockets=table), (make_event("tcp_memory"),), ()).holders
+    assert ("nginx.service", "shop.service") == (by_orphans[0].unit, by_bytes[0].unit)
+
+
+def test_a_snapshot_without_a_table_says_that_it_was_not_read() -> None:
+    gaps = {gap.what: gap.why for gap in diagnose(make_snapshot(), (make_event(),), ()).gaps}
+    assert "sock_diag was not read for this snapshot" == gaps["holders"]
+    assert "holders" not in {gap.what for gap in diagnose(make_snapshot(sockets=make_table()), (), ()).gaps}
+
+
+def test_a_penalty_that_lasts_is_one_though_more_were_killed_in_time_than_the_limit_allows() -> None:
+    # Ten minutes at 2,600 of 4,096, and timers kill 200 a second while others come: never were there 4,096.
+    event, now = make_event(), make_snapshot().taken_at
+    hovering = tuple(
+        Sample(at=now - timedelta(seconds=s), orphan=2600, mem=100, counters={"TCPAbortOnMemory": 200_000 - 200 * s})
+        for s in range(600, -1, -10)
+    )
+    for kernel in ("4.19.0-27-amd64", "6.1.0-50-amd64"):
+        snapshot = make_snapshot(kernel=kernel, orphan=2600, max_orphans=4096, netstat={"TCPAbortOnMemory": 200_000})
+        diagnosis = diagnose(snapshot, (event,), hovering)
+        assert (1, 2048) == (diagnosis.mechanism.penalty_shift, diagnosis.mechanism.limit_reached)
+        assert "full a moment before" not in diagnosis.summary
+
+
+def hosts_told(named: str | None, provenance: Provenance = "claimed", **facts: Any) -> list[str]:
+    event = msgspec.structs.replace(make_event(provenance=provenance), host=named)
+    snapshot = make_snapshot(orphan=65600, **({"host": "log1.example.org"} | facts))
+    return [gap.why for gap in diagnose(snapshot, (event,), ()).gaps if gap.what == "host of the line"]
+
+
+def test_a_line_of_another_host_is_told_as_such() -> None:
+    words = "the line is of db7, the numbers are of log1.example.org: if these are two hosts, "
+    assert [f"{words}the numbers say nothing about the line"] == hosts_told("db7")
+
+
+@pytest.mark.parametrize("host", ["log1", "LOG1.example.org", "log1.lan", "localhost", None, ""])
+def test_a_line_of_this_host_under_any_of_its_names_leaves_no_gap(host: str | None) -> None:
+    assert [] == hosts_told(host)
+
+
+def test_the_host_of_a_line_is_no_matter_where_it_is_proven_or_put_together_by_hand_or_not_known() -> None:
+    assert [] == hosts_told("db7", "kernel")
+    assert [] == hosts_told("db7", trigger="command")
+    assert [] == hosts_told("db7", host=None)
+
+
+def test_a_line_of_another_host_changes_nothing_but_the_gaps() -> None:
+    here = make_event(provenance="claimed")
+    there = msgspec.structs.replace(here, host="db7")
+    one, other = (diagnose(make_snapshot(orphan=65600), (event,), ()) for event in (here, there))
+    assert msgspec.structs.replace(one, gaps=()) == msgspec.structs.replace(other, gaps=())
+    assert 1 == len(set(other.gaps) - set(one.gaps))
+
+
+def test_in_an_incident_of_hours_the_gauges_are_those_of_now_and_the_counters_those_of_the_last_minutes() -> None:
+    # Thinned, readings are a quarter of an hour apart: what was killed between two was never there at once.
+    seconds = [*range(3 * 3600, 3600, -900), *range(3600, 0, -10)]
+    history = tuple(make_sample(ago, orphan=900, TCPAbortOnMemory=40_000 - 3 * ago) for ago in seconds)
+    history = (make_sample(3 * 3600 + 10, orphan=8190, mem=390_000, TCPAbortOnMemory=0), *history)
+    snapshot = make_snapshot(
+        orphan=900, max_orphans=8192, kernel="6.1.0-50-amd64", counters={"TCPAbortOnMemory": 40_000}
+    )
+    diagnosis = diagnose(snapshot, (make_event(), make_event(seconds_ago=3 * 3600)), history)
+    [killed] = [each.value for each in diagnosis.findings[0].evidence if "over the event" in each.name]
+
+    assert ("orphans_burst_passed", "certain") == (diagnosis.findings[0].claim, diagnosis.confidence)
+    assert (900, None) == (diagnosis.mechanism.orphan, diagnosis.mechanism.penalty_shift)
+    assert 1830 == killed
+    assert "memory" not in diagnosis.summary

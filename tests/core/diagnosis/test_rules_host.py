@@ -1,0 +1,117 @@
+from typing import Any
+
+import pytest
+from material import GIB, make_event, make_sample, make_snapshot
+from msgspec.structs import replace
+from socket_material import make_table
+
+from agent.core.diagnosis.rules_host import SURROUNDINGS
+from agent.core.facts import build_case
+from agent.core.model import Event, Finding, Sample, Snapshot
+from agent.core.readings import FullGroup, PressureStall
+
+ROW = "MPTCP     2016     37      -1   NI       0   yes  kernel      y n y\n"
+
+
+def found(snapshot: Snapshot, *said: Event, history: tuple[Sample, ...] = ()) -> dict[str, Finding]:
+    case = build_case(snapshot, said, history)
+    return {finding.claim: finding for each in SURROUNDINGS if (finding := each(case))}
+
+
+@pytest.mark.parametrize(
+    ("kernel", "share_of_ram", "expected"),
+    [
+        ("6.1.0", 0.09, False),
+        ("6.1.0", 0.03, True),
+        ("4.1.6", 0.09, False),
+        ("3.10.0-1160.el7.x86_64", 0.05, True),
+        ("2.6.32-431.el6", 0.2, True),
+        ("2.6.32-431.el6", 0.7, False),
+        (None, 0.001, False),
+    ],
+)
+def test_tcp_mem_is_small_only_against_the_default_of_its_era(
+    kernel: str | None, share_of_ram: float, *, expected: bool
+) -> None:
+    high = int(16 * GIB * share_of_ram) // 4096
+    snapshot = make_snapshot(mem=high, tcp_mem=(high // 2, high // 4 * 3, high), kernel=kernel)
+    assert expected == ("tcp_mem_below_default" in found(snapshot, make_event("tcp_memory")))
+
+
+def test_limits_that_were_not_touched_are_not_called_small() -> None:
+    assert {} == found(make_snapshot(tcp_mem=(1000, 2000, 30000), max_orphans=1000, mem=20))
+
+
+@pytest.mark.parametrize(
+    ("limit", "ram", "kernel", "expected"),
+    [
+        (65536, 16 * GIB, "6.1.0", False),
+        (32768, 16 * GIB, "6.1.0", False),
+        (16384, 16 * GIB, "6.1.0", True),
+        (16384, 16 * GIB, "2.6.32", False),
+        (262144, 1024 * GIB, "6.1.0", False),
+        (0, 16 * GIB, "6.1.0", True),
+    ],
+)
+def test_the_orphan_limit_is_small_against_half_the_hash_of_this_ram(
+    limit: int, ram: int, kernel: str, *, expected: bool
+) -> None:
+    snapshot = make_snapshot(orphan=limit + 1, max_orphans=limit, ram=ram, kernel=kernel)
+    assert expected == ("orphan_limit_below_default" in found(snapshot, make_event()))
+
+
+@pytest.mark.parametrize(("high", "expected"), [(9 * GIB, True), (7 * GIB, False), (17 * GIB, False)])
+def test_tcp_mem_above_half_of_ram_is_told(high: int, *, expected: bool) -> None:
+    pages = high // 4096
+    claims = found(make_snapshot(tcp_mem=(pages // 2, pages // 4 * 3, pages)))
+    assert expected == ("tcp_mem_above_half_of_ram" in claims)
+
+
+@pytest.mark.parametrize(("some", "full", "count"), [(9.9, 4.9, 0), (10.0, 0.0, 1), (30.0, 5.0, 2), (None, 6.0, 1)])
+def test_a_host_that_waits_for_memory_is_told(some: float | None, full: float, count: int) -> None:
+    pressure = {"memory some": PressureStall(avg10=some), "memory full": PressureStall(avg10=full)}
+    claims = found(make_snapshot(pressure=pressure))
+    assert count == len(claims["host_stalls_for_memory"].evidence if claims else ())
+
+
+def refusing(**others: Any) -> set[str]:
+    facts: dict[str, Any] = {"counters": {"TCPRcvQDrop": 9}, "cgroup_sock_bytes": {"/": 99, "/system.slice": 88}}
+    return set(found(make_snapshot(**(facts | others)), history=(make_sample(10, TCPRcvQDrop=1),)))
+
+
+def test_a_cgroup_is_named_when_data_is_refused_far_below_the_limits() -> None:
+    assert {"cgroup_presses_its_sockets"} == refusing()
+    assert set() == refusing(mem=200_000)
+    assert set() == refusing(press=True)
+    assert set() == refusing(cgroup_sock_bytes={"/": 99})
+    assert set() == refusing(counters={"TCPRcvQDrop": 1})
+
+
+def test_a_cgroup_that_is_full_is_likely_and_named_with_its_limit() -> None:
+    full = FullGroup(path="/system.slice/shop.service", current_bytes=99, limit_bytes=100, sock_bytes=60, refused=4)
+    table = make_table(full_groups=(full,))
+    before = (make_sample(10, TCPRcvQDrop=1),)
+    finding = found(make_snapshot(counters={"TCPRcvQDrop": 9}, sockets=table), history=before)[
+        "cgroup_presses_its_sockets"
+    ]
+
+    assert "likely" == finding.confidence
+    assert [("shop.service", None), (99, 100), (60, None), (4, None)] == [
+        (each.value, each.limit) for each in finding.evidence[1:]
+    ]
+    assert {} == found(make_snapshot(counters={"TCPRcvQDrop": 1}, sockets=table), history=before)
+
+
+def test_mptcp_takes_part_only_when_it_has_sockets() -> None:
+    rows = {"net/protocols": f"protocol size\n{ROW}"}
+    assert "mptcp_takes_part" in found(make_snapshot(raw=rows), make_event("tcp_memory"))
+    assert {} == found(make_snapshot(raw=rows))
+    none = {"net/protocols": ROW.replace(" 37 ", "  0 ")}
+    assert {} == found(make_snapshot(raw=none), make_event("tcp_memory"))
+
+
+def test_the_container_that_openvz_names_is_told() -> None:
+    event = make_event("close")
+    claims = found(make_snapshot(kernel="2.6.32-042stab120"), replace(event, line=f"{event.line} (512 in CT1023)"))
+    assert "orphans" == claims["openvz_container_limit"].cause
+    assert "openvz_container_limit" not in found(make_snapshot(kernel="2.6.32-042stab120"), event)

@@ -1,0 +1,191 @@
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from material import make_snapshot
+
+from agent.core.kernel.limits import (
+    COUNTERS,
+    Zone,
+    counter_deltas,
+    limits_of,
+    most_orphans,
+    penalty_shift,
+    sample_of,
+    zone,
+)
+from agent.core.kernel.release import Kernel, inexact_bytes, mem_unit_bytes, orphan_error, parse_kernel
+from agent.core.model import Sample, Snapshot
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("release", "version", "el"),
+    [
+        ("2.6.32-431.el6.x86_64", (2, 6, 32), 6),
+        ("3.10.0-1160.el7.x86_64", (3, 10, 0), 7),
+        ("4.18.0-147.el8.x86_64", (4, 18, 0), 8),
+        ("5.10.0-30-cloud-amd64", (5, 10, 0), None),
+        ("5.4.17-2102.201.3.el7uek.x86_64", (5, 4, 17), 7),
+        ("6.19", (6, 19, 0), None),
+        ("Linux version 2.4.1 (gcc)", (2, 4, 1), None),
+    ],
+)
+def test_kernel_release_is_read(release: str, version: tuple[int, int, int], el: int | None) -> None:
+    assert Kernel(version, el) == parse_kernel(release)
+
+
+@pytest.mark.parametrize("release", [None, "", "not stated (2022, EC2)", "GNU", "x.y.z"])
+def test_no_kernel_release_is_made_up(release: str | None) -> None:
+    assert None is parse_kernel(release)
+
+
+@pytest.mark.parametrize(
+    ("release", "expected"),
+    [("4.9.0", 65536), ("4.10.17", 4096), ("4.18.0-240.el8", 4096), ("5.19.0", 4096), ("6.0.0", 65536), (None, 65536)],
+)
+def test_mem_is_in_4096_bytes_from_4_10_to_5_19(release: str | None, expected: int) -> None:
+    assert expected == mem_unit_bytes(parse_kernel(release), 65536)
+
+
+@pytest.mark.parametrize(
+    ("release", "cpus", "reserve", "expected"),
+    [
+        ("5.19.0", 192, None, 0),
+        ("6.1.0", 192, None, 192 * MIB),
+        ("6.12.0", 2, 16, 2 * 16 * 4096),
+        ("6.12.0", None, 16, 0),
+        (None, 4, None, 0),
+    ],
+)
+def test_mem_is_inexact_by_what_the_cpus_hold_back(
+    release: str | None, cpus: int | None, reserve: int | None, expected: int
+) -> None:
+    assert expected == inexact_bytes(parse_kernel(release), cpus, 4096, reserve)
+
+
+@pytest.mark.parametrize(
+    ("mem", "expected"),
+    [
+        (0, "calm"),
+        (43256, "calm"),
+        (43257, "hysteresis"),
+        (57676, "hysteresis"),
+        (57677, "pressure"),
+        (82188, "pressure"),
+        (82189, "at_limit"),
+        (86514, "at_limit"),
+        (86515, "over"),
+    ],
+)
+def test_zone_follows_the_three_limits(mem: int, expected: Zone) -> None:
+    assert expected == zone(mem, (43257, 57676, 86514))
+
+
+@pytest.mark.parametrize(
+    ("orphan", "limit", "expected"),
+    [
+        (0, 65536, None),
+        (16384, 65536, None),
+        (16385, 65536, 2),
+        (32768, 65536, 2),
+        (32769, 65536, 1),
+        (62259, 65536, 1),
+        (62260, 65536, 0),
+        (65536, 65536, 0),
+        (65537, 65536, 0),
+        (242, 400, 1),
+        (0, 0, 0),
+        (5, -1, 0),
+        (0, 1, None),
+    ],
+)
+def test_penalty_shift_is_the_kernels_own_arithmetic(orphan: int, limit: int, expected: int | None) -> None:
+    assert expected == penalty_shift(orphan, limit)
+
+
+def test_orphans_killed_before_the_reading_count_for_the_limit_that_was_reached() -> None:
+    # A booted 6.1: 240 of 400, 45 killed at a half of the limit, 195 left when it was read.
+    assert 2 == penalty_shift(195, 400)
+    assert 1 == penalty_shift(195, 400, most=240)
+
+
+def test_a_kernel_that_counts_anew_every_100_ms_kills_far_below_its_limit_without_a_penalty() -> None:
+    # A booted 5.10: 134 of 128, and timers went on killing by the count of a moment ago.
+    assert 1 == penalty_shift(84, 128)
+    assert 0 == penalty_shift(84, 128, most=190, exact=False)
+    assert 1 == penalty_shift(84, 128, most=190)
+    # What a storm killed in a minute was not there at once.
+    assert penalty_shift(3, 128, most=5000, exact=False) is None
+
+
+@pytest.mark.parametrize(
+    ("release", "anew"),
+    [("5.10.0-32-cloud-amd64", True), ("5.15.16", True), ("6.1.0", True), ("5.4.0", False), ("4.18.0-240.el8", False)],
+)
+def test_which_kernels_count_the_orphans_anew_every_100_ms(release: str, anew: bool) -> None:  # noqa: FBT001 - a table
+    kernel = parse_kernel(release)
+    assert kernel is not None
+    assert anew == kernel.counts_orphans_anew
+
+
+def read(second: int, orphan: int | None, killed: int | None) -> Sample:
+    counters = {} if killed is None else {"TCPAbortOnMemory": killed}
+    at = datetime(2026, 11, 22, 15, 5, tzinfo=timezone.utc) + timedelta(seconds=second)
+    return Sample(at=at, orphan=orphan, counters=counters)
+
+
+def test_most_orphans_are_those_of_a_reading_and_the_killed_since_the_one_before() -> None:
+    assert 0 == most_orphans([], 128)
+    assert 0 == most_orphans([read(0, 84, 106)], 128)
+    assert 190 == most_orphans([read(0, 0, 0), read(3, None, 50), read(5, 84, 106), read(6, 90, None)], 128)
+    # A booted 6.12: half of 400 was passed, and read again when the kernel had killed a few too many.
+    rising = [read(0, 0, 0), read(10, 164, 0), read(12, 198, 42)]
+    assert 240 == most_orphans(rising, 400)
+    assert 0 == most_orphans(rising[1:], 400)
+    assert 1 == penalty_shift(198, 400, most=240, exact=False)
+
+
+def test_what_is_killed_while_the_orphans_hover_was_not_there_at_once() -> None:
+    hovering = [read(10 * n, 195, 1000 * n) for n in range(30)]
+    assert 0 == most_orphans(hovering, 400)
+    assert 295 == most_orphans([read(-10, 12, 900), read(-9, 195, 1000), *hovering[1:]], 400)
+
+
+@given(st.integers(0, 2**31), st.integers(1, 2**31))
+def test_penalty_shift_is_none_exactly_where_four_times_the_count_fits(orphan: int, limit: int) -> None:
+    assert (4 * orphan <= limit) == (penalty_shift(orphan, limit) is None)
+
+
+def test_orphans_are_counted_inexactly_on_el6_alone() -> None:
+    assert 48 * 96 == orphan_error(parse_kernel("2.6.32-358.el6.x86_64"), 48)
+    assert 0 == orphan_error(parse_kernel("2.6.32-5-amd64"), 48)
+    assert 0 == orphan_error(parse_kernel("3.10.0-1160.el7.x86_64"), 48)
+
+
+def test_counters_that_ran_backwards_or_are_missing_are_left_out() -> None:
+    before = {"TCPAbortOnMemory": 5, "PruneCalled": 7, "RcvPruned": 1}
+    assert {"TCPAbortOnMemory": 4} == counter_deltas(before, {"TCPAbortOnMemory": 9, "PruneCalled": 0, "New": 3})
+
+
+@pytest.mark.parametrize("values", [None, (), (1,), (1, 2), (1, 2, 3, 4)])
+def test_limits_that_are_not_three_are_none(values: tuple[int, ...] | None) -> None:
+    assert None is limits_of(values)
+
+
+def test_sample_keeps_absent_apart_from_zero() -> None:
+    snapshot = make_snapshot(orphan=0, mem=None, counters={"TCPAbortOnMemory": 0, "IgnoredName": 4})
+    sample = sample_of(snapshot)
+    assert (0, None, {"TCPAbortOnMemory": 0}) == (sample.orphan, sample.mem, sample.counters)
+
+
+def test_sample_of_an_empty_snapshot_is_empty() -> None:
+    sample = sample_of(Snapshot(taken_at=make_snapshot().taken_at, trigger="event"))
+    assert (None, None, {}) == (sample.orphan, sample.mem, sample.counters)
+
+
+def test_counters_are_named_once() -> None:
+    assert len(set(COUNTERS)) == len(COUNTERS)
+    assert "TCPAbortOnMemory" in COUNTERS

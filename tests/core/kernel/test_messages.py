@@ -1,0 +1,222 @@
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.kernel.detector import MAX_HELD, Detector
+from agent.core.kernel.devkmsg import DevKmsg, parse_devkmsg
+from agent.core.kernel.messages import NEIGHBOURS, detect, neighbour
+from agent.core.model import LogRecord
+
+START = datetime(2024, 8, 18, 8, 33, 14, tzinfo=timezone.utc)
+ORPHANS = "TCP: too many orphaned sockets"
+MEMORY = "TCP: out of memory -- consider tuning tcp_mem"
+SUPPRESSED = "net_ratelimit: 142 callbacks suppressed"
+
+
+def record(
+    text: str,
+    ordinal: int = 1,
+    *,
+    at: float | None = None,
+    uptime: float | None = None,
+    host: str | None = None,
+    count: int = 1,
+) -> LogRecord:
+    return LogRecord(
+        text=text,
+        line=text,
+        source=f"log:{ordinal}",
+        provenance="claimed",
+        ordinal=ordinal,
+        at=None if at is None else START + timedelta(seconds=at),
+        uptime=uptime,
+        host=host,
+        count=count,
+    )
+
+
+def told(*records: LogRecord) -> list[tuple[int, str, int | None, int]]:
+    """What a Detector makes of a log: (line, kind, suppressed, count)."""
+    detector = Detector()
+    events = [pair for each in records for pair in detector.feed(each)]
+    return [(each.ordinal, event.kind, event.suppressed, event.count) for each, event in events]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "suppressed"),
+    [
+        ("Out of socket memory", "out_of_socket_memory", None),
+        ("TCP: too many of orphaned sockets", "too_many_orphans", None),
+        ("TCP: too many of orphaned sockets (512 in CT1023)", "too_many_orphans", None),
+        (ORPHANS, "too_many_orphans", None),
+        (f"{MEMORY} (CT0)", "tcp_mem", None),
+        (f"{MEMORY}   \r", "tcp_mem", None),
+        (f"{MEMORY}#012", "tcp_mem", None),
+        ("printk: 58 messages suppressed.", "suppressed", 58),
+        ("__ratelimit: 8552 callbacks suppressed", "suppressed", 8552),
+        (SUPPRESSED, "suppressed", 142),
+    ],
+)
+def test_every_era_is_recognised(text: str, kind: str, suppressed: int | None) -> None:
+    event = detect(record(text, count=3))
+    assert event is not None
+    assert (kind, suppressed, 3) == (event.kind, event.suppressed, event.count)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "out of socket memory",
+        "TCP: Out of socket memory",
+        "MPTCP: too many orphaned sockets",
+        "TCP: out of memory",
+        "printk: 58 messages suppressed",
+        "netratelimit: 1 callbacks suppressed",
+        "___ratelimit: 1 callbacks suppressed",
+        "kauditd_printk_skb: 10 callbacks suppressed",
+        "last message repeated 3 times",
+        f"{MEMORY} {MEMORY}",
+        "Out of socket memory" + " " * 60_000 + "x",
+    ],
+)
+def test_anything_else_is_not(text: str) -> None:
+    assert detect(record(text)) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("TCP: time wait bucket table overflow (CT0)", "TIME_WAIT"),
+        ("TCP: request_sock_TCP: Possible SYN flooding on port 8080. Sending cookies.", "SYN backlog"),
+        ("nf_conntrack: nf_conntrack: table full, dropping packet", "connection tracking"),
+        ("neighbour: arp_cache: neighbor table overflow!", "neighbour"),
+        ("MPTCP: out of memory: force closing socket", "MPTCP"),
+        ("Out of memory: Killed process 267303 (python3) total-vm:3600048kB", "RAM"),
+    ],
+)
+def test_another_limit_is_named(text: str, expected: str) -> None:
+    assert expected in (neighbour(text) or "")
+
+
+@pytest.mark.parametrize("text", ["Out of socket memory", ORPHANS, MEMORY, SUPPRESSED, "eth0: link up"])
+def test_what_is_ours_is_no_neighbour(text: str) -> None:
+    assert neighbour(text) is None
+    assert not any(pattern.fullmatch(text) for pattern, _ in NEIGHBOURS)
+
+
+def test_a_suppressed_line_far_from_any_event_stays_silent() -> None:
+    assert [] == told(record(SUPPRESSED, 1, at=0))
+    assert [(9, "tcp_mem", None, 1)] == told(record(SUPPRESSED, 1, at=0), record(MEMORY, 9, at=61))
+    assert [(1, "tcp_mem", None, 1)] == told(record(MEMORY, 1, at=0), record(SUPPRESSED, 9, at=61))
+
+
+def test_a_suppressed_line_within_a_minute_counts_before_and_after_an_event() -> None:
+    before = told(record(SUPPRESSED, 1, at=0), record(MEMORY, 9, at=60))
+    assert [(1, "suppressed", 142, 1), (9, "tcp_mem", None, 1)] == before
+    after = told(record(MEMORY, 1, at=0), record(SUPPRESSED, 9, at=60))
+    assert [(1, "tcp_mem", None, 1), (9, "suppressed", 142, 1)] == after
+
+
+def test_the_kernels_own_clock_serves_where_there_is_no_other() -> None:
+    near = told(record(SUPPRESSED, 1, uptime=1591.9), record(MEMORY, 9, uptime=1600.0))
+    assert [1, 9] == [line for line, *_ in near]
+    far = told(record(SUPPRESSED, 1, uptime=1591.9), record(MEMORY, 9, uptime=1700.0))
+    assert [9] == [line for line, *_ in far]
+
+
+def test_clocks_that_cannot_be_compared_are_not() -> None:
+    assert [9] == [line for line, *_ in told(record(SUPPRESSED, 1, uptime=1.0), record(MEMORY, 9, at=1))]
+    hosts = told(record(SUPPRESSED, 1, at=0, host="a"), record(MEMORY, 2, at=0, host="b"))
+    assert [2] == [line for line, *_ in hosts]
+
+
+def test_a_neighbour_in_the_log_counts_whatever_the_clocks_say() -> None:
+    assert [1, 2] == [line for line, *_ in told(record(SUPPRESSED, 1), record(MEMORY, 2))]
+    assert [1, 2] == [line for line, *_ in told(record(MEMORY, 1), record(SUPPRESSED, 2))]
+    assert [1, 2] == [line for line, *_ in told(record(SUPPRESSED, 1, at=0), record(MEMORY, 2, at=9999))]
+    assert [2] == [line for line, *_ in told(record(SUPPRESSED, 0), record(MEMORY, 2))]
+
+
+def test_a_suppressed_line_of_another_host_waits_on() -> None:
+    log = (record(SUPPRESSED, 1, at=0, host="b"), record(MEMORY, 3, at=1, host="a"), record(MEMORY, 5, at=2, host="b"))
+    assert [3, 1, 5] == [line for line, *_ in told(*log)]
+
+
+def test_time_that_jumps_back_a_microsecond_does_not_matter() -> None:
+    assert [1, 2] == [
+        line for line, *_ in told(record(SUPPRESSED, 1, uptime=5.000002), record(MEMORY, 2, uptime=5.000001))
+    ]
+
+
+def test_a_repeat_directly_behind_an_event_is_n_more_of_it() -> None:
+    repeat = "last message repeated 6 times"
+    assert [(1, "tcp_mem", None, 1), (2, "tcp_mem", None, 6)] == told(record(MEMORY, 1), record(repeat, 2))
+    assert [(1, "tcp_mem", None, 1)] == told(record(MEMORY, 1), record(repeat, 3))
+    assert [(1, "tcp_mem", None, 1)] == told(record(MEMORY, 1, host="a"), record(repeat, 2, host="b"))
+    assert [] == told(record(repeat, 2))
+
+
+def test_a_repeat_of_a_suppressed_line_shares_its_fate() -> None:
+    repeat = "Last message 'printk: 58 messages ' repeated 2 times, suppressed by syslog-ng on jp58"
+    log = (record("printk: 58 messages suppressed.", 1), record(repeat, 2))
+    assert [] == told(*log)
+    together = [(1, "suppressed", 58, 1), (2, "suppressed", 58, 2), (3, "tcp_mem", None, 1)]
+    assert together == told(*log, record(MEMORY, 3))
+    behind = told(record(MEMORY, 0), *log)
+    assert [0, 1, 2] == [line for line, *_ in behind]
+
+
+def test_waiting_ends_with_an_event_and_never_lasts_longer_than_the_window() -> None:
+    detector = Detector()
+    assert not detector.waiting(START)
+    detector.feed(record(SUPPRESSED, 1, at=-99_999))
+    assert detector.waiting(START)
+    assert detector.waiting(START + timedelta(seconds=60))
+    assert not detector.waiting(START + timedelta(seconds=61))
+    assert [9] == [each.ordinal for each, _ in detector.feed(record(MEMORY, 9, at=-99_999))]
+    detector.feed(record(SUPPRESSED, 11, at=5000))
+    detector.feed(record(MEMORY, 12, at=5000))
+    assert not detector.waiting(START)
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([SUPPRESSED, MEMORY, "last message repeated 2 times", "x"]), st.integers(1, 3)))
+)
+def test_no_log_makes_the_state_grow_or_tells_a_record_twice(log: list[tuple[str, int]]) -> None:
+    detector = Detector()
+    ordinal, seen = 0, []
+    for text, step in log * 5:
+        ordinal += step
+        seen += [each.ordinal for each, _ in detector.feed(record(text, ordinal, at=ordinal))]
+        assert MAX_HELD >= len(detector._held)
+    assert len(set(seen)) == len(seen)
+    assert sorted(seen) == seen
+
+
+def test_a_flood_of_suppressed_lines_is_held_in_bounded_space() -> None:
+    detector = Detector()
+    for ordinal in range(1000):
+        detector.feed(record(SUPPRESSED, ordinal * 2, at=0))
+    assert MAX_HELD + 1 == len(detector.feed(record(MEMORY, 5000, at=0)))
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        ("6,1234,5678901,-;TCP: x\n", DevKmsg(6, 0, 1234, 5.678901, "-", "TCP: x")),
+        ("30,1,0,-,caller=T12;a;b", DevKmsg(6, 3, 1, 0.0, "-", "a;b")),
+        ("4,1,0,c;x\n SUBSYSTEM=net\n DEVICE=+net:eth0\n", DevKmsg(4, 0, 1, 0.0, "c", "x")),
+        ("4,1,0,-;caf\\xc3\\xa9 \\x5cx", DevKmsg(4, 0, 1, 0.0, "-", "caf\u00e9 \\x")),
+    ],
+)
+def test_a_devkmsg_record_is_taken_apart(raw: str, expected: DevKmsg) -> None:
+    assert expected == parse_devkmsg(raw)
+
+
+@pytest.mark.parametrize("raw", ["", "6,1,2;x", "x,1,2,-;x", "TCP: too many orphaned sockets"])
+def test_what_is_no_devkmsg_record_is_quoted_in_the_error(raw: str) -> None:
+    with pytest.raises(ValueError, match="not a /dev/kmsg record: "):
+        parse_devkmsg(raw)

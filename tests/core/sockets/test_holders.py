@@ -1,0 +1,312 @@
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.model import Holder
+from agent.core.readings import (
+    ROOT_CGROUP,
+    Gap,
+    Listener,
+    Namespace,
+    PeerTally,
+    Process,
+    SocketGroup,
+    SocketTable,
+    Sockstat,
+    Tally,
+    TcpSockstat,
+)
+from agent.core.sockets.holders import Order, holders
+
+NGINX, DOCKER = 4242, 4300
+PATHS = {
+    ROOT_CGROUP: "/",
+    NGINX: "/system.slice/nginx.service",
+    DOCKER: "/system.slice/docker-" + "3f2a9c1be07d" + "0" * 52 + ".scope",
+}
+
+
+def sockstat(orphan: int = 0, alloc: int = 0, mem: int = 0) -> Sockstat:
+    return Sockstat(tcp=TcpSockstat(orphan=orphan, alloc=alloc, mem=mem))
+
+
+def orphans(count: int, size: int = 0) -> dict[str, Tally]:
+    return {"fin_wait1": Tally(sockets=count, bytes=size)}
+
+
+def table(*groups: SocketGroup, **fields: object) -> SocketTable:
+    return msgspec.structs.replace(SocketTable(groups=groups, paths=PATHS, complete=True), **fields)
+
+
+def names(found: tuple[Holder, ...]) -> list[tuple[str | None, str | None, str | None]]:
+    return [(each.unit, each.container, each.process) for each in found]
+
+
+def test_unit_and_container_are_named_by_cgroup_orphans_too() -> None:
+    found, gaps = holders(
+        table(
+            SocketGroup(cgroup=NGINX, port=443, orphaned=orphans(60, 8192), held={"established": Tally(sockets=10)}),
+            SocketGroup(cgroup=DOCKER, to_port=5432, held={"established": Tally(sockets=5, bytes=4096)}),
+        ),
+        sockstat(orphan=60, alloc=75, mem=3),
+    )
+
+    assert [("nginx.service", None, None), (None, "docker 3f2a9c1be07d", None), (None, None, None)] == names(found)
+    assert Holder(unit="nginx.service", sockets=70, orphans=60, bytes=8192, ports=(443,)) == found[0]
+    assert () == gaps
+
+
+def test_remainder_makes_up_the_totals_of_the_host() -> None:
+    found, _ = holders(
+        table(SocketGroup(cgroup=NGINX, orphaned=orphans(60, 8192))), sockstat(orphan=100, alloc=400, mem=10)
+    )
+
+    assert Holder(sockets=340, orphans=40, bytes=10 * 4096 - 8192) == found[-1]
+    assert 100 == sum(each.orphans for each in found)
+
+
+def test_unit_of_memory_is_the_hosts() -> None:
+    found, _ = holders(table(), sockstat(mem=2), mem_unit_bytes=65536)
+
+    assert [131072] == [each.bytes for each in found]
+
+
+def test_removed_cgroup_is_told_as_removed_only_when_all_were_looked_at() -> None:
+    group = SocketGroup(cgroup=999, orphaned=orphans(1))
+
+    assert "cgroup 999 (removed)" == holders(table(group), None)[0][0].unit
+    assert "cgroup 999" == holders(table(group, paths={}), None)[0][0].unit
+
+
+@pytest.mark.parametrize("cgroup", [None, ROOT_CGROUP])
+def test_without_a_cgroup_orphans_go_to_the_listener_on_their_port_and_that_is_told_as_a_guess(
+    cgroup: int | None,
+) -> None:
+    process = Process(pid=812, name="haproxy", cgroup="/system.slice/haproxy.service")
+    found, gaps = holders(
+        table(
+            SocketGroup(cgroup=cgroup, port=443, orphaned=orphans(30)),
+            listeners=(Listener(port=443, cgroup=cgroup, process=process),),
+            listening=1,
+        ),
+        sockstat(orphan=30, alloc=31),
+    )
+
+    assert [("haproxy.service", None, None), (None, None, None)] == names(found)
+    assert (31, 30, True) == (found[0].sockets, found[0].orphans, found[0].guess)
+    assert ["owners of orphans"] == [gap.what for gap in gaps]
+    assert "30 on port 443 to haproxy.service" in gaps[0].why
+
+
+HAPROXY = Process(pid=812, name="haproxy", cgroup="/system.slice/haproxy.service")
+
+
+def guesses(*groups: SocketGroup, by: Order = "orphans", limit: int = 10) -> dict[str | None, bool]:
+    """Tell of every holder whether it is a guess, where haproxy listens on ports 80 and 443."""
+    listeners = tuple(Listener(port=port, cgroup=ROOT_CGROUP, process=HAPROXY) for port in (80, 443))
+    return {each.unit: each.guess for each in holders(table(*groups, listeners=listeners), None, limit, by=by)[0]}
+
+
+def test_what_a_cgroup_names_is_no_guess_and_the_remainder_never_is() -> None:
+    named = SocketGroup(cgroup=NGINX, port=8080, orphaned=orphans(30))
+    lost = SocketGroup(cgroup=ROOT_CGROUP, port=9999, orphaned=orphans(30))
+
+    assert {"nginx.service": False, "haproxy.service": False, None: False} == guesses(named, lost)
+
+
+def test_open_sockets_of_a_process_are_no_guess_and_without_one_they_are() -> None:
+    held = {"established": Tally(sockets=5, bytes=4096)}
+
+    assert not guesses(SocketGroup(port=443, held=held, process=HAPROXY))["haproxy.service"]
+    assert guesses(SocketGroup(port=443, held=held))["haproxy.service"]
+
+
+def test_connections_that_wait_for_their_listener_are_no_guess() -> None:
+    assert not guesses(SocketGroup(port=443, queued={"established": Tally(sockets=50)}))["haproxy.service"]
+
+
+def test_guess_is_about_what_is_short() -> None:
+    group = SocketGroup(
+        port=443,
+        process=HAPROXY,
+        held={"established": Tally(sockets=900, bytes=90_000)},
+        orphaned=orphans(40, 4096),
+    )
+
+    assert guesses(group, by="orphans")["haproxy.service"]
+    assert not guesses(group, by="bytes")["haproxy.service"]
+    assert not guesses(group, by="sockets")["haproxy.service"]
+
+
+def test_port_of_a_guess_comes_first() -> None:
+    listeners = tuple(Listener(port=port, process=HAPROXY) for port in (80, 443))
+    groups = (
+        SocketGroup(port=443, process=HAPROXY, held={"established": Tally(sockets=900)}),
+        SocketGroup(port=80, orphaned=orphans(40)),
+    )
+    (found, _), _ = holders(table(*groups, listeners=listeners), None, by="orphans")
+
+    assert (True, (80, 443)) == (found.guess, found.ports)
+
+
+def test_guesses_beyond_the_limit_are_no_guess_together() -> None:
+    first = SocketGroup(cgroup=NGINX, orphaned=orphans(30))
+
+    assert {"nginx.service": False, "1 others": False, None: False} == guesses(
+        first, SocketGroup(port=443, orphaned=orphans(5)), limit=1
+    )
+
+
+def test_process_outside_of_all_units_is_named_itself() -> None:
+    process = Process(pid=812, name="python3", cgroup=None)
+    found, _ = holders(table(SocketGroup(port=443, held={"established": Tally(sockets=2)}, process=process)), None)
+
+    assert [(None, None, "python3 (pid 812)"), (None, None, None)] == names(found)
+
+
+def test_connections_nobody_accepted_go_to_the_listener_of_their_port() -> None:
+    found, _ = holders(
+        table(
+            SocketGroup(cgroup=ROOT_CGROUP, port=443, queued={"established": Tally(sockets=7, bytes=4096)}),
+            listeners=(Listener(port=443, cgroup=NGINX),),
+        ),
+        None,
+    )
+
+    assert ("nginx.service", 8, 4096) == (found[0].unit, found[0].sockets, found[0].bytes)
+
+
+def test_listener_of_another_namespace_gets_nothing() -> None:
+    found, _ = holders(
+        table(
+            SocketGroup(port=443, orphaned=orphans(7)),
+            listeners=(Listener(port=443, cgroup=NGINX, namespace=2),),
+        ),
+        None,
+    )
+
+    assert 7 == found[-1].orphans
+
+
+def test_folded_sockets_without_a_cgroup_are_nobodys() -> None:
+    process = Process(pid=1, name="x")
+    found, _ = holders(table(SocketGroup(folded=True, orphaned=orphans(7), process=process)), None)
+
+    assert [(None, None, None)] == names(found)
+
+
+def test_most_comes_first_by_what_is_short() -> None:
+    groups = table(
+        SocketGroup(cgroup=NGINX, orphaned=orphans(60, 1)),
+        SocketGroup(cgroup=DOCKER, held={"established": Tally(sockets=5, bytes=4096)}),
+    )
+
+    assert "nginx.service" == holders(groups, None, by="orphans")[0][0].unit
+    assert "docker 3f2a9c1be07d" == holders(groups, None, by="bytes")[0][0].container
+    assert "nginx.service" == holders(groups, None, by="sockets")[0][0].unit
+
+
+def test_names_beyond_the_limit_are_together_before_the_remainder() -> None:
+    groups = [SocketGroup(cgroup=n, held={"established": Tally(sockets=n, bytes=n)}) for n in range(2, 7)]
+    found, _ = holders(table(*groups), sockstat(alloc=30), limit=2)
+
+    assert ["cgroup 6 (removed)", "cgroup 5 (removed)", "3 others", None] == [each.unit for each in found]
+    assert [6, 5, 9, 10] == [each.sockets for each in found]
+
+
+def test_peers_of_outgoing_connections_carry_their_port() -> None:
+    peers = (PeerTally(network="10.0.5.0/24", sockets=2), PeerTally(network=None, sockets=9))
+    group = SocketGroup(cgroup=NGINX, to_port=5432, held={"established": Tally(sockets=11)}, peers=peers)
+    found, _ = holders(table(group), None)
+
+    assert (("10.0.5.0/24 port 5432",), ()) == (found[0].peers, found[0].ports)
+
+
+def test_processes_are_named_beside_their_unit() -> None:
+    process = Process(pid=812, name="nginx", cgroup="/system.slice/nginx.service")
+    found, _ = holders(table(SocketGroup(cgroup=NGINX, held={"established": Tally(sockets=2)}, process=process)), None)
+
+    assert ("nginx.service", "nginx (pid 812)") == (found[0].unit, found[0].process)
+
+
+def test_sockets_out_of_sight_are_a_gap_with_their_number_and_place() -> None:
+    process = Process(pid=9, name="redis", cgroup=PATHS[DOCKER])
+    _, gaps = holders(
+        table(
+            SocketGroup(cgroup=NGINX, held={"established": Tally(sockets=100)}),
+            listening=2,
+            namespaces=(Namespace(process=process, inuse=1200), Namespace(process=process, inuse=5, number=1)),
+        ),
+        sockstat(alloc=1400),
+    )
+
+    assert ["sockets of other network namespaces", "sockets in no table"] == [gap.what for gap in gaps]
+    assert (
+        "1,200 sockets of 1,400 are in another network namespace, out of sight (docker 3f2a9c1be07d: 1,200)"
+        in gaps[0].why
+    )
+    assert "98 sockets of 1,400" in gaps[1].why
+
+
+def test_few_sockets_that_come_and_go_are_no_gap() -> None:
+    group = SocketGroup(cgroup=NGINX, held={"established": Tally(sockets=100)})
+
+    assert () == holders(table(group), sockstat(alloc=110))[1]
+
+
+def test_dump_that_found_more_than_the_host_counts_says_so() -> None:
+    found, gaps = holders(table(SocketGroup(cgroup=NGINX, orphaned=orphans(12))), sockstat(orphan=10, alloc=12))
+
+    assert 0 == found[-1].orphans
+    assert [Gap(what="total of orphans", why="the dump, at another moment, found 2 more than sockstat")] == list(gaps)
+
+
+def test_table_that_could_not_be_had_leaves_its_gaps_and_no_holders() -> None:
+    gap = Gap(what="sockets (sock_diag)", why="not permitted")
+
+    assert ((), (gap,)) == holders(SocketTable(gaps=(gap,)), sockstat(orphan=5))
+
+
+def test_table_survives_json() -> None:
+    process = Process(pid=812, name="nginx", cgroup="/system.slice/nginx.service")
+    whole = table(
+        SocketGroup(
+            cgroup=NGINX, port=443, orphaned=orphans(60, 8192), process=process, peers=(PeerTally(network=None),)
+        ),
+        listeners=(Listener(port=443, process=process),),
+        minisocks={"fin_wait2": 3},
+        namespaces=(Namespace(process=process, inuse=4),),
+    )
+
+    assert whole == msgspec.json.decode(msgspec.json.encode(whole), type=SocketTable)
+
+
+Groups = st.builds(
+    SocketGroup,
+    cgroup=st.sampled_from([None, 1, NGINX, DOCKER, 999]),
+    port=st.sampled_from([None, 80, 443]),
+    held=st.builds(lambda n, b: {"established": Tally(sockets=n, bytes=b)}, st.integers(1, 50), st.integers(0, 9999)),
+    queued=st.builds(lambda n: {"established": Tally(sockets=n)}, st.integers(1, 50)),
+    orphaned=st.builds(orphans, st.integers(1, 50), st.integers(0, 9999)),
+    folded=st.booleans(),
+    process=st.sampled_from([None, Process(pid=1, name="a"), Process(pid=2, name="b", cgroup="/b.service")]),
+)
+
+
+@given(
+    st.lists(Groups, max_size=12), st.integers(0, 3000), st.integers(0, 3000), st.integers(0, 100), st.integers(1, 4)
+)
+def test_holders_and_remainder_add_up_to_the_host_or_to_what_was_seen(
+    groups: list[SocketGroup], orphan: int, alloc: int, mem: int, limit: int
+) -> None:
+    listeners = (Listener(port=80, cgroup=NGINX), Listener(port=443, process=Process(pid=3, name="c")))
+    found, _ = holders(
+        table(*groups, listeners=listeners, listening=2), sockstat(orphan=orphan, alloc=alloc, mem=mem), limit
+    )
+
+    assert max(orphan, sum(g.orphans for g in groups)) == sum(each.orphans for each in found)
+    assert max(alloc, 2 + sum(g.sockets for g in groups)) == sum(each.sockets for each in found)
+    assert max(mem * 4096, sum(g.bytes for g in groups)) == sum(each.bytes for each in found)
+    assert (None, None, None) == names(found)[-1]
+    assert len(found) <= limit + 2
