@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from agent.core.logs.prefilter import MARKERS
-from agent.scanner import Scanner
+from agent.sources.scanner import Scanner
 
 ROUNDS = 9
 LINES = (

@@ -28,7 +28,7 @@ TEXT: dict[Kind, str] = {
 def no_configuration_of_this_host() -> Iterator[None]:
     """Whoever tests may have the agent in use: commands in this process that name no file get the defaults."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("agent.config.DEFAULT_PATH", Path("/none/config.toml"))
+        patch.setattr("agent.config.load.DEFAULT_PATH", Path("/none/config.toml"))
         yield
 
 

@@ -5,7 +5,7 @@ from typing import Any, get_args
 import msgspec
 import msgspec.toml
 
-from agent.config import load
+from agent.config.load import load
 from agent.core.settings import ChannelSettings, Settings, StdoutSettings
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"

@@ -22,8 +22,8 @@ from pytest_httpserver import HTTPServer
 
 from agent.cli import group
 from agent.core.settings import IncidentSettings, Settings, SourceSettings, StoreSettings, WebhookSettings
-from agent.daemon import Daemon
-from agent.signals import Signals
+from agent.service.daemon import Daemon
+from agent.service.signals import Signals
 from agent.store import Store, StoreError
 
 DEADLINE_SECONDS = 60

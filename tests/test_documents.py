@@ -15,7 +15,7 @@ import pytest
 
 import agent
 from agent.cli import group
-from agent.config import load
+from agent.config.load import load
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])

@@ -9,10 +9,10 @@ import pytest
 from harness import fill_disk
 
 from agent.core.settings import IncidentSettings, Settings, SourceSettings, StoreSettings
-from agent.courier import Courier
-from agent.daemon import Daemon
 from agent.notifiers.stdout import StdoutNotifier
-from agent.signals import Signals
+from agent.service.courier import Courier
+from agent.service.daemon import Daemon
+from agent.service.signals import Signals
 from agent.store import Store, StoreError
 
 TEXTS = ["TCP: too many orphaned sockets"] * 4 + ["TCP: out of memory -- consider tuning tcp_mem"] * 3

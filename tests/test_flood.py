@@ -15,7 +15,7 @@ from harness import AgentProcess, wait_for, write_proc
 from msgspec.structs import replace
 
 from agent.core.settings import Settings, SourceSettings
-from agent.daemon import Daemon
+from agent.service.daemon import Daemon
 from agent.store import Store
 
 MILLION = 1_000_000

@@ -9,7 +9,7 @@ import pytest
 
 from agent.core.cursor import NOTHING_YET, Cursor, FileCursor, KmsgCursor, merge
 from agent.core.settings import SourceSettings
-from agent.following import local_now, open_source
+from agent.sources import local_now, open_source
 
 PLACE = FileCursor(device=1, inode=2, offset=3, marker="m")
 OTHER = FileCursor(device=1, inode=9, offset=8, marker="n")

@@ -14,8 +14,8 @@ import pytest
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.model import DigestNotice, Notice, Provenance
 from agent.core.settings import StoreSettings
-from agent.courier import Courier, absent
-from agent.recorder import Recorder
+from agent.service.courier import Courier, absent
+from agent.service.recorder import Recorder
 from agent.store import OWED_AT_MOST, Store
 
 TEN_MINUTES = timedelta(minutes=10)

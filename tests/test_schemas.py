@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from schema_files import SCHEMAS, validator
 
-from agent.config import ConfigError, load
+from agent.config.load import ConfigError, load
 from agent.core.settings import Settings
 
 ROOT = Path(__file__).parent.parent

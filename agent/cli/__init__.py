@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 
-from agent.signals import asked
+from agent.service.signals import asked
 
 if (
     "run" in sys.argv[1:4]

@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from agent.cli.checks_logging import journal_drops_info, syslog_writes
 from agent.cli.faults import directory_fault, kind_of, me, read_fault, way_fault
-from agent.cli.recorded import journal_drops_info, syslog_writes
 from agent.cli.unit import Unit
-from agent.config import mask_url
+from agent.config.load import mask_url
 from agent.core.format import bytes_text
 from agent.core.settings import ChannelSettings, SourceSettings, StoreSettings
 from agent.sources.choose import has_bindings, runs_systemd

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 import msgspec
 
-from agent import config
 from agent.cli.credentials import load_as_service
 from agent.cli.diagnostics import log
-from agent.config import ConfigError, load_store, state_directory
+from agent.config.load import load as config
+from agent.config.load import ConfigError, load_store, state_directory
 from agent.core.format import printable
 from agent.core.settings import Settings, StoreSettings
 from agent.store import NoSuchIncident, Store, StoreError

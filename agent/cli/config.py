@@ -20,7 +20,7 @@ from agent.cli.common import (
 )
 from agent.cli.credentials import as_written
 from agent.cli.unit import check_tasks, read_unit
-from agent.config import DEFAULT_PATH, channels, masked, state_directory
+from agent.config.load import DEFAULT_PATH, channels, masked, state_directory
 
 
 @click.group(name="config", epilog="Example: sockmem-agent config check /etc/sockmem-agent/config.toml")

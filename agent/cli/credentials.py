@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from agent.cli import unit
 from agent.cli.unit import Unit, drop_in, read_unit
-from agent.config import ConfigError, load
+from agent.config.load import ConfigError, load
 from agent.core.settings import Settings
 
 RUNNING = "run/credentials/sockmem-agent.service"

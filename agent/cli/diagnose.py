@@ -21,11 +21,11 @@ from agent.cli.common import (
     print_json,
     warn,
 )
-from agent.config import ConfigError
+from agent.config.load import ConfigError
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.diagnosis.summary import HANDED_OVER
 from agent.core.folding import telling
-from agent.core.kernel import messages
+from agent.core.kernel.messages import detect, neighbour
 from agent.core.logs import pasted, syslog
 from agent.core.model import Diagnosis, Event, LogRecord, Sample
 from agent.core.readings import Gap
@@ -118,18 +118,18 @@ def _read_message(line: str, number: int, now: datetime) -> Event | Gap:
     # Who copies a line by hand often cuts the stamp short: kernel: [...] TCP: ...
     whole = _ELISION.sub("", line)
     record = _to_record(whole, number, now)
-    event = messages.detect(replace(record, line=line)) if record else None
+    event = detect(replace(record, line=line)) if record else None
     if event is not None:
         return event
     readings = pasted.respellings(whole)
     for reading in readings:
         respelled = _to_record(reading, number, now)
         # The judges tell the kernel's era by the words of the line, so these have to be the kernel's.
-        event = messages.detect(replace(respelled, line=readings[0])) if respelled else None
+        event = detect(replace(respelled, line=readings[0])) if respelled else None
         if respelled is not None and event is not None:
             warn(f"{HANDED_OVER} {number}: read as {respelled.text!r}")
             return event
-    other = messages.neighbour(record.text if record else line)
+    other = neighbour(record.text if record else line)
     hint = f"{_ANOTHER_LIMIT}: {other}" if other else "ignored"
     return Gap(what=f"{HANDED_OVER} {number}", why=f"not a kernel socket-memory message; {hint}")
 

@@ -24,13 +24,13 @@ from agent.cli.checks import (
     check_state,
     check_textfile,
 )
+from agent.cli.checks_attribution import Rights, check_reach, read_rights
 from agent.cli.common import EX_FAILED, config_option, console, json_option, print_json
 from agent.cli.credentials import NextStart
 from agent.cli.faults import read_fault
-from agent.cli.reach import Rights, check_reach, read_rights
 from agent.cli.service_user import Identity, find_user, look_as
 from agent.cli.unit import UNIT, Unit
-from agent.config import DEFAULT_PATH, ConfigError, channels, state_directory
+from agent.config.load import DEFAULT_PATH, ConfigError, channels, state_directory
 from agent.core.format import printable
 from agent.core.settings import Settings, UrlChannel
 from agent.sources.choose import choose

@@ -22,7 +22,7 @@ import msgspec
 
 from agent.cli.columns import GAP, in_columns
 from agent.cli.common import console
-from agent.cli.incident_page import OPEN, Told, lasted, suppressed_text, told_text
+from agent.cli.incident_text import OPEN, Told, lasted, suppressed_text, told_text
 from agent.core.folding import events_total
 from agent.core.format import count_text, printable
 from agent.core.model import Incident

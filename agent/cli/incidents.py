@@ -25,8 +25,8 @@ from agent.cli.common import (
     warn,
 )
 from agent.cli.diagnostics import log
-from agent.cli.incident_page import Told, deliveries, print_page, tell_story
 from agent.cli.incident_table import count_kinds, print_kinds, print_table
+from agent.cli.incident_text import Told, deliveries, print_page, tell_story
 from agent.cli.output import write_file
 from agent.cli.since import since_option
 from agent.core.delivery import OUTCOMES

@@ -9,13 +9,13 @@ from uuid import uuid4
 import click
 
 from agent.cli.common import EX_FAILED, config_option, console, fail, json_option, print_json, settings_or_exit
-from agent.config import channels
+from agent.config.load import channels
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.format import printable
 from agent.core.model import Notice
 from agent.core.settings import ChannelSettings
-from agent.courier import surprise_text
 from agent.notifiers import ChannelError, build
+from agent.service.courier import surprise_text
 
 STYLES = {"delivered": "green", "retry": "yellow", "rejected": "red"}
 

@@ -9,11 +9,11 @@ import click
 from msgspec.structs import replace
 
 from agent.cli.diagnostics import HANDLER
-from agent.config import ConfigError, load, state_directory
+from agent.config.load import ConfigError, load, state_directory
 from agent.core.settings import Settings
-from agent.daemon import Daemon
 from agent.notifiers import ChannelError
-from agent.signals import asked
+from agent.service.daemon import Daemon
+from agent.service.signals import asked
 from agent.sources.choose import choose
 from agent.store import Store, StoreError, blocking, explain, refusal
 

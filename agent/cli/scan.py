@@ -13,8 +13,8 @@ from agent.cli.common import stamp, warn
 from agent.cli.since import since_option
 from agent.core.kernel.detector import Detector
 from agent.core.model import Event, LogRecord
-from agent.localzone import LocalZone
-from agent.scanner import Scanner, UnreadableError
+from agent.sources.localzone import LocalZone
+from agent.sources.scanner import Scanner, UnreadableError
 
 UNREADABLE = 66
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from agent import threads
-from agent.config import channels
+from agent.config.load import channels
 from agent.core.settings import Settings
+from agent.service import threads
 from agent.sources.choose import choose
 
 UNIT = "sockmem-agent.service"

@@ -1,6 +1,6 @@
 """The typed configuration: one struct a table of config.toml, and one a type of channel.
 
-The types say what is allowed. agent.config_keys checks a file against them, and docs/schemas/config.json is made from
+The types say what is allowed. agent.config.keys checks a file against them, and docs/schemas/config.json is made from
 them (packaging/schemas.py), so a pattern is written for Python's and ECMAScript's regular expressions alike. ``extra``
 holds what JSON Schema has no word for: the ``unit`` of a number; of a text the ``rule`` that it broke, as people are
 told, whether it may be quoted then (``public``: it cannot be a secret), and a ``test`` for what no pattern can say.
@@ -71,7 +71,7 @@ class SourceSettings(Table, frozen=True, kw_only=True):
 class StoreSettings(Table, frozen=True, kw_only=True):
     """``[store]``: where incidents live and how many are kept; an open incident is never pruned.
 
-    ``directory`` is "" unless the file sets it: then agent.config.state_directory decides.
+    ``directory`` is "" unless the file sets it: then agent.config.load.state_directory decides.
     """
 
     directory: AbsolutePathOrEmpty = ""

@@ -16,7 +16,7 @@ _END = r"$(?!\n)"
 Time = Annotated[datetime, msgspec.Meta(tz=True)]
 SnapshotName = Annotated[str, msgspec.Meta(pattern=r"^snapshot-[0-9]{3,9}\.json" + _END)]
 NoticeName = Annotated[str, msgspec.Meta(pattern=r"^notice-[0-9]{3,9}\.json" + _END)]
-# The names that agent.config_channels lets pass: they are part of a receipt's name.
+# The names that agent.config.channels lets pass: they are part of a receipt's name.
 ChannelName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}" + _END)]
 HeaderText = Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,200}" + _END)]
 # Positions are added to, and generations compared; both stay far below what JSON readers take.

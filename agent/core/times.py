@@ -1,4 +1,4 @@
-"""TODO."""
+"""Moments in arithmetic and in the reader's zone; one without a zone is better taken as UTC than left out."""
 
 from datetime import datetime, timezone
 

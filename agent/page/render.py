@@ -16,12 +16,12 @@ from markupsafe import Markup
 from agent import __version__
 from agent.core.format import bytes_text, count_text, printable
 from agent.core.report import headline
-from agent.page import facts
+from agent.page import rows
 from agent.page.charts import SIZES, Frame, draw_bar, draw_tracks
-from agent.page.evidence import raw_evidence, visible
+from agent.page.incident_files import Story
+from agent.page.raw_texts import raw_evidence, visible
 from agent.page.series import Track, Tracks, build_tracks
-from agent.page.sockets import counted
-from agent.page.story import Story
+from agent.page.socket_rows import counted
 
 _HERE = Path(__file__).parent
 _TITLES = {"orphan": "Orphaned sockets", "mem": "TCP memory"}
@@ -29,7 +29,7 @@ _TITLES = {"orphan": "Orphaned sockets", "mem": "TCP memory"}
 
 def render(story: Story) -> str:
     """Render the page of an incident: the same story always gives the same text."""
-    incident, clock = story.incident, facts.Clock(story.zone, story.incident.opened_at)
+    incident, clock = story.incident, rows.Clock(story.zone, story.incident.opened_at)
     snapshots = [snapshot for _, snapshot in story.snapshots]
     tracks = build_tracks(incident, snapshots, story.samples)
     environment = _environment()
@@ -40,15 +40,15 @@ def render(story: Story) -> str:
         incident=incident,
         diagnosis=incident.diagnosis,
         headline=headline(incident),
-        figures=facts.figures(story, tracks),
-        facts=facts.facts(story, clock),
+        figures=rows.figures(story, tracks),
+        facts=rows.facts(story, clock),
         charts=_charts(story, tracks, clock),
-        penalty=facts.penalty(story),
-        changes=list(facts.changes(story, clock)),
-        table=facts.table(tracks, clock),
-        holds=_with_bars(facts.holds(incident)),
+        penalty=rows.penalty(story),
+        changes=list(rows.changes(story, clock)),
+        table=rows.table(tracks, clock),
+        holds=_with_bars(rows.holds(incident)),
         sockets=counted(snapshots),
-        told=facts.told(story, clock),
+        told=rows.told(story, clock),
         gaps=(*story.unread, *incident.diagnosis.gaps),
         raw=raw_evidence(story.snapshots),
         style=style,
@@ -71,8 +71,8 @@ def _environment() -> Environment:
     )
     environment.filters["count"] = count_text
     environment.filters["bytes"] = bytes_text
-    environment.filters["prose"] = facts.prose
-    environment.filters["numbers"] = facts.numbers
+    environment.filters["prose"] = rows.prose
+    environment.filters["numbers"] = rows.numbers
     environment.filters["visible"] = visible
     return environment
 
@@ -98,14 +98,14 @@ def _in_order(cause: str, tracks: Tracks) -> tuple[Track, ...]:
     return both[::-1] if cause == "tcp_memory" else both
 
 
-def _charts(story: Story, tracks: Tracks, clock: facts.Clock) -> list[dict[str, object]]:
+def _charts(story: Story, tracks: Tracks, clock: rows.Clock) -> list[dict[str, object]]:
     shown = [track for track in _in_order(story.incident.cause, tracks) if track.points]
     if not shown:
         return []
     start = min(track.points[0].at for track in shown)
     end = max(start + timedelta(seconds=1), *(track.points[-1].at for track in shown))
     frame = Frame(start, end, _moments(story), story.zone)
-    said = [facts.caption(track, clock) for track in shown]
+    said = [rows.caption(track, clock) for track in shown]
     texts = [f"{_TITLES[track.gauge]}. {each}" for track, each in zip(shown, said, strict=True)]
     drawn = [draw_tracks(list(zip(shown, texts, strict=True)), frame, size) for size in SIZES]
     return [
@@ -121,6 +121,6 @@ def _moments(story: Story) -> tuple[datetime, ...]:
     return tuple(sorted(known | {event.at for event in incident.last_of_kind if event.at and event.at.tzinfo}))
 
 
-def _with_bars(holds: list[facts.Hold]) -> list[tuple[facts.Hold, Markup]]:
+def _with_bars(holds: list[rows.Hold]) -> list[tuple[rows.Hold, Markup]]:
     most = max((hold.value for hold in holds), default=0)
     return [(hold, draw_bar(hold.value, most)) for hold in holds]

@@ -1,0 +1,61 @@
+"""Where lines come from: a source is opened by its kind, and read in batches."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from typing import Protocol
+
+from agent.core.cursor import Cursor
+from agent.core.model import LogRecord
+from agent.core.readings import Gap
+from agent.core.settings import SourceSettings
+from agent.sources.localzone import LocalZone
+
+
+class Source(Protocol):
+    """Where records come from."""
+
+    def read(self) -> Iterator[LogRecord]:
+        """Yield one batch: only records that could matter."""
+
+    def wait(self, timeout: float) -> None:
+        """Return when there may be more, or after ``timeout`` seconds."""
+
+    def position(self) -> Cursor:
+        """Tell where the source was read to; moves on even when nothing matched."""
+
+    def gaps(self) -> tuple[Gap, ...]:
+        """Hand over what could not be read since the last call, each thing once."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+
+def local_now() -> datetime:
+    """Tell the time with the local zone's offset of now, by which it can be reckoned with."""
+    return datetime.now(timezone.utc).astimezone()
+
+
+def open_source(settings: SourceSettings, cursor: Cursor, now: Callable[[], datetime]) -> Source:
+    """Open the source that is configured; ``auto`` has been resolved before.
+
+    The modules are imported here so that a host without libsystemd can follow a file.
+    """
+    if settings.kind == "journal":
+        from agent.sources.journal import JournalSource  # noqa: PLC0415 - see the docstring
+
+        return JournalSource(settings.directory, settings.start, cursor)
+    if settings.kind == "file":
+        from agent.sources.file.source import LogFileSource  # noqa: PLC0415 - see the docstring
+
+        # A stamp without a zone was written with the offset of its own day, as `scan` reads it.
+        return LogFileSource(settings.paths, cursor, settings.start, lambda: now().astimezone(LocalZone()))
+    from agent.sources.kmsg import KmsgSource  # noqa: PLC0415 - see the docstring
+
+    return KmsgSource(start=settings.start, cursor=cursor, now=now)
+
+
+def describe(settings: SourceSettings) -> str:
+    """Name a source as people know it."""
+    if settings.kind == "file":
+        return ", ".join(settings.paths)
+    return "the journal" if settings.kind == "journal" else "/dev/kmsg"

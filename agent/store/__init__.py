@@ -2,8 +2,8 @@
 
 from agent.store.access import blocking, explain, owner, refusal, unusable, user
 from agent.store.disk import StoreError
+from agent.store.incident_samples import keep_samples, read_around
 from agent.store.incidents import OWED_AT_MOST, NoSuchIncident, Pending, Store
-from agent.store.kept import keep_samples, read_around
 
 __all__ = [
     "OWED_AT_MOST",

@@ -114,7 +114,7 @@ def test_the_commands_and_options_are_completed(complete: Complete) -> None:
 
 def test_no_command_is_imported_to_complete_their_names() -> None:
     ask = "c.group.shell_complete(click.Context(c.group), '')"
-    code = f"import sys, click, agent.cli as c; {ask}; print('agent.daemon' in sys.modules)"
+    code = f"import sys, click, agent.cli as c; {ask}; print('agent.service.daemon' in sys.modules)"
 
     assert b"False\n" == subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
 

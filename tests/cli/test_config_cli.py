@@ -9,10 +9,10 @@ import msgspec.toml
 import pytest
 from click.testing import CliRunner, Result
 
-from agent import config
 from agent.cli import config as config_command
 from agent.cli import group
-from agent.config import load
+from agent.config.load import load as config
+from agent.config.load import load
 
 Run = Callable[..., Result]
 

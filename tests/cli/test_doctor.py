@@ -11,8 +11,8 @@ from click.testing import CliRunner, Result
 
 from agent.cli import doctor, group
 from agent.cli.checks import Check
+from agent.cli.checks_attribution import SHIPPED
 from agent.cli.doctor import as_lines
-from agent.cli.reach import SHIPPED
 
 Run = Callable[..., Result]
 

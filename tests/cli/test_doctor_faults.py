@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 from harness import as_nobody
 
-from agent import config
 from agent.cli import doctor, group, unit
+from agent.config.load import load as config
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can leave another user's files behind")
 

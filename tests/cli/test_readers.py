@@ -28,7 +28,7 @@ import agent.config, agent.cli.diagnose, agent.cli.incidents, agent.page.render
 from agent.cli import group
 msgspec.toml.decode("")
 state, config, groups, members, *args = sys.argv[1:]
-agent.config.SYSTEM_STATE, agent.config.DEFAULT_PATH = state, pathlib.Path(config)
+agent.config.load.SYSTEM_STATE, agent.config.load.DEFAULT_PATH = state, pathlib.Path(config)
 grp.getgrgid = lambda gid: grp.struct_group(("sockmem-agent", "x", gid, members.split()))
 pwd.getpwuid = lambda uid: pwd.struct_passwd(("alice", "x", uid, uid, "", "/none", ""))
 os.setgroups([int(word) for word in groups.split()])

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent.parent
 THREADS = """
 import pathlib, sys, threading
 
-import agent.daemon
+import agent.service.daemon
 from agent.store import Store
 
 sys.setswitchinterval(1e-6)

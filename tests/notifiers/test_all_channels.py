@@ -15,9 +15,9 @@ from misbehaving import Handler, Tray, drip, hang, make_notice, read_request
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.model import NoticeType
 from agent.core.settings import AlertmanagerSettings, SlackSettings, StdoutSettings, WebhookSettings
-from agent.courier import Courier
 from agent.notifiers import ChannelError, Notifier, build
 from agent.notifiers import http as http_module
+from agent.service.courier import Courier
 
 TOKEN = "T0kenT0ken"
 SIGNING = base64.b64encode(TOKEN.encode()).decode()

@@ -21,8 +21,8 @@ from odd_answers import odd_answer
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.model import Notice
 from agent.core.settings import AlertmanagerSettings, SlackSettings, WebhookSettings
-from agent.courier import Courier
 from agent.notifiers import Notifier, build
+from agent.service.courier import Courier
 
 TOKEN = "T0kenT0ken"
 SECRET = f"user:{TOKEN}@/services/{TOKEN}?token={TOKEN}".encode()

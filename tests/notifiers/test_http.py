@@ -610,7 +610,7 @@ def test_a_configuration_without_http_channels_does_not_import_requests() -> Non
 import sys
 from agent.core.settings import StdoutSettings, WebhookSettings
 from agent.notifiers import build
-import agent.courier
+import agent.service.courier
 build(StdoutSettings(name="out"))
 print(sorted({"requests", "urllib3"} & set(sys.modules)))
 build(WebhookSettings(name="hook", url="http://127.0.0.1:9/"))

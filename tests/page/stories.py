@@ -37,7 +37,7 @@ from agent.core.readings import (
     TcpProtocol,
     TcpSockstat,
 )
-from agent.page.story import Story
+from agent.page.incident_files import Story
 
 OPENED = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 BOOT = "5f0c9a3e-7d41-4e0b-9a65-1d2c3b4a5968"

@@ -2,7 +2,7 @@ from stories import HOSTILE, make_hostile_table, make_snapshot, make_story, make
 
 from agent.core.readings import Listener, PeerTally, SocketGroup, SocketTable, Tally
 from agent.page.render import render
-from agent.page.sockets import GROUPS_AT_MOST, OTHERS_AT_MOST, counted
+from agent.page.socket_rows import GROUPS_AT_MOST, OTHERS_AT_MOST, counted
 
 
 def lists_of(table: SocketTable) -> dict[str, list[tuple[str, str, str]]]:

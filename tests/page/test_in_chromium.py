@@ -8,8 +8,8 @@ import pytest
 from browser import Browser
 from stories import make_hostile_story, make_story
 
+from agent.page.incident_files import Story
 from agent.page.render import render
-from agent.page.story import Story
 
 STORIES = {"orphans": make_story(), "memory": make_story("tcp_mem"), "hostile": make_hostile_story()}
 # Elements that reach beyond the window's edges. SVG clips nothing, so its parts are looked at too.

@@ -12,8 +12,8 @@ from stories import HOSTILE, LIMIT, OPENED, make_hostile_story, make_samples, ma
 
 from agent.core.model import Diagnosis, Holder, Pressure
 from agent.core.readings import Gap
+from agent.page.incident_files import Story
 from agent.page.render import render
-from agent.page.story import Story
 
 PAGE = render(make_story())
 
@@ -256,7 +256,11 @@ def test_a_day_long_incident_stays_below_a_megabyte() -> None:
 
 @pytest.mark.parametrize(
     "modules",
-    ["agent.cli.run, agent.daemon, agent.recorder, agent.courier", "agent.cli.incidents", "agent.cli.diagnose"],
+    [
+        "agent.cli.run, agent.service.daemon, agent.service.recorder, agent.service.courier",
+        "agent.cli.incidents",
+        "agent.cli.diagnose",
+    ],
 )
 def test_jinja2_is_not_loaded_before_a_page_is_asked_for(modules: str) -> None:
     program = f"import {modules}, sys; print(sorted({{'jinja2', 'markupsafe'}} & set(sys.modules)))"

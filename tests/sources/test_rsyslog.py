@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from agent.core.cursor import Cursor
-from agent.sources.logfile import LogFileSource
+from agent.sources.file.source import LogFileSource
 
 RSYSLOGD = shutil.which("rsyslogd", path="/usr/sbin:/usr/bin:/sbin")
 LOGROTATE = shutil.which("logrotate", path="/usr/sbin:/usr/bin:/sbin")

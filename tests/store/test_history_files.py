@@ -9,7 +9,7 @@ from agent.core.model import Sample, UnitShare
 from agent.core.settings import StoreSettings
 from agent.store import Store, keep_samples, read_around
 from agent.store.history import KEEP_DAYS
-from agent.store.kept import AT_MOST
+from agent.store.incident_samples import AT_MOST
 
 BOOT = "5a8ad4f6-3f0e-4f5c-9f3e-2b9a6f6a7c10"
 

@@ -5,7 +5,7 @@ causes, the remedies are in advice.
 """
 
 from agent.core.advice.steps import advise
-from agent.core.diagnosis.gaps import _gaps
+from agent.core.diagnosis.gaps import all_gaps
 from agent.core.diagnosis.rules_cause import judge
 from agent.core.diagnosis.summary import summarise
 from agent.core.facts import Case, build_case
@@ -36,7 +36,7 @@ def diagnose(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sampl
         findings=findings,
         holders=held_by,
         advice=advice,
-        gaps=_gaps(case, unseen),
+        gaps=all_gaps(case, unseen),
     )
 
 

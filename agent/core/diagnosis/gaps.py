@@ -1,4 +1,4 @@
-"""TODO."""
+"""What is missing from the evidence of a diagnosis, and why."""
 
 from math import inf
 
@@ -9,7 +9,8 @@ from agent.core.readings import Gap
 _LIMIT_FILES = ("net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem")
 
 
-def _gaps(case: Case, unseen: tuple[Gap, ...]) -> tuple[Gap, ...]:
+def all_gaps(case: Case, unseen: tuple[Gap, ...]) -> tuple[Gap, ...]:
+    """Return the gaps of the snapshot, its numbers, its events and its holders (``unseen``), each once."""
     return tuple(dict.fromkeys((*case.snapshot.gaps, *_gaps_of_reading(case), *_gaps_of_events(case), *unseen)))
 
 

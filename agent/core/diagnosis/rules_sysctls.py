@@ -1,4 +1,4 @@
-"""TODO."""
+"""Settings that do not fit the host, whatever the cause: against RAM, and against what the kernel gives by default."""
 
 from agent.core.facts import Case
 from agent.core.kernel.release import Kernel

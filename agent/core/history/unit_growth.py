@@ -1,7 +1,7 @@
 """Whose sockets they are that have grown: the units in the samples, and the one that grew while the gauge did.
 
-A sample names the largest holders when a dump was made lately (agent.survey), some every five minutes. Who is not
-among them is known only where all there were are listed.
+A sample names the largest holders when a dump was made lately (agent.service.survey), some every five minutes. Who is
+not among them is known only where all there were are listed.
 
 A unit that grew while the gauge did not is not the one: the gauge was low when the unit was, and the unit has got most
 of its growth since the gauge began to rise.

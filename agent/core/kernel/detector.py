@@ -1,16 +1,19 @@
-"""TODO."""
+"""Which records are events: one after the other, with what stands around them.
+
+A suppressed line is shared by all net messages and printed lazily, so it is ours only close to one of ours.
+"""
 
 from collections import deque
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from agent.core.kernel.messages import REPEATED, _event, detect
+from agent.core.kernel.messages import REPEATED, detect, make_event
 from agent.core.model import Event, LogRecord
 
 WINDOW_SECONDS = 60.0
 MAX_HELD = 64
 MAX_RECENT = 16
-Told = tuple[LogRecord, Event]
+Decided = tuple[LogRecord, Event]
 
 
 @dataclass(slots=True)
@@ -33,9 +36,9 @@ class Detector:
     def __init__(self) -> None:
         self._recent: deque[LogRecord] = deque(maxlen=MAX_RECENT)
         self._held: deque[Held] = deque(maxlen=MAX_HELD)
-        self._previous: Told | None = None
+        self._previous: Decided | None = None
 
-    def feed(self, record: LogRecord) -> list[Told]:
+    def feed(self, record: LogRecord) -> list[Decided]:
         """Take the next record of the log; give back the events that are decided now, in the order of the log."""
         self._forget_before(record)
         said = detect(record)
@@ -78,9 +81,9 @@ class Detector:
         if match is None or self._previous is None or not _adjacent(self._previous[0], record):
             return None
         first = self._previous[1]
-        return _event(record, first.kind, suppressed=first.suppressed, count=int(match[1] or match[2]))
+        return make_event(record, first.kind, suppressed=first.suppressed, count=int(match[1] or match[2]))
 
-    def _release(self, record: LogRecord) -> list[Told]:
+    def _release(self, record: LogRecord) -> list[Decided]:
         """Give back what was held and is close to this event; what belongs to another host stays."""
         chain = self._chain_before(record)
         released = [held for held in self._held if held.chain == chain or _near(held.record, record)]
@@ -103,7 +106,7 @@ class Detector:
         last = self._held[-1] if self._held else None
         return last.chain if last is not None and _adjacent(last.record, record) else None
 
-    def _holds(self, told: Told | None) -> bool:
+    def _holds(self, told: Decided | None) -> bool:
         return told is not None and any(held.record is told[0] for held in self._held)
 
     def _keep(self, held: list[Held]) -> None:

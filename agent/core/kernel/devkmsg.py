@@ -1,4 +1,7 @@
-"""TODO."""
+"""One record of /dev/kmsg taken apart (Documentation/ABI/testing/dev-kmsg).
+
+6,1842,84211114207,-;TCP: too many orphaned sockets
+"""
 
 import re
 from typing import NamedTuple

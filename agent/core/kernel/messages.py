@@ -54,7 +54,7 @@ def detect(record: LogRecord) -> Event | None:
         match = pattern.fullmatch(record.text)
         if match is not None:
             number = match["messages"] or match["callbacks"] if kind == "suppressed" else None
-            return _event(record, kind, suppressed=None if number is None else int(number))
+            return make_event(record, kind, suppressed=None if number is None else int(number))
     return None
 
 
@@ -63,7 +63,8 @@ def neighbour(text: str) -> str | None:
     return next((name for pattern, name in NEIGHBOURS if pattern.fullmatch(text.rstrip())), None)
 
 
-def _event(record: LogRecord, kind: Kind, *, suppressed: int | None, count: int | None = None) -> Event:
+def make_event(record: LogRecord, kind: Kind, *, suppressed: int | None, count: int | None = None) -> Event:
+    """Make the event of a record; ``count`` replaces the record's own."""
     return Event(
         at=record.at,
         uptime=record.uptime,

@@ -1,4 +1,9 @@
-"""TODO."""
+"""What a kernel release says of its arithmetic: the unit of ``mem``, per-CPU reserves, how orphans are counted.
+
+    5.10.0-30-cloud-amd64        2.6.32-431.el6.x86_64        Linux version 6.1.0 (...)
+
+Mirrors sk_prot_mem_limits and __sk_mem_raise_allocated (net/core/sock.c) and tcp_too_many_orphans (net/ipv4/tcp.c).
+"""
 
 import re
 from typing import NamedTuple

@@ -9,7 +9,8 @@ the Elastic common schema, dmesg --json, and what cloud and container logs wrap 
     {"jsonPayload":{"_TRANSPORT":"kernel","MESSAGE":"TCP: ..."},"timestamp":"2024-08-18T06:33:14Z"}
     {"log":"Aug 18 08:33:14 jp58 kernel: TCP: ...\n","stream":"stdout","time":"2024-08-18T06:33:14.2Z"}
 
-dmesg --json and journalctl -o json-pretty spread an object over lines; agent.entries brings it to one for `scan`.
+dmesg --json and journalctl -o json-pretty spread an object over lines; agent.sources.multiline brings it to one for
+`scan`.
 
 Any program may write the text into a field of its own, so the object has to claim the kernel's tag or facility, or be
 one that is known to carry lines: then the line has to claim them.

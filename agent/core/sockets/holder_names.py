@@ -1,4 +1,8 @@
-"""TODO."""
+"""One name for whoever holds sockets, and whether they hold enough to be named.
+
+Names are chosen by whoever may make a cgroup or a process: they are made printable, and the kernel's own words are
+taken out, so that no text of ours can look like a kernel record to our own detector.
+"""
 
 import re
 

@@ -1,0 +1,1 @@
+"""config.toml -> settings, with every mistake told at once."""

@@ -1,0 +1,138 @@
+"""The ``[[notify]]`` tables of config.toml, and the files that hold their secrets (systemd.exec(5), CREDENTIALS).
+
+A URL of a channel is a secret: what is said of one never quotes it. A sample of what is read::
+
+    [[notify]]
+    name = "ops"
+    type = "webhook"
+    url_file = "${CREDENTIALS_DIRECTORY}/ops-url"
+    secret_file = "${CREDENTIALS_DIRECTORY}/ops-secret"
+"""
+
+import base64
+import binascii
+import errno
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from msgspec.inspect import Field, LiteralType
+from msgspec.structs import replace
+
+from agent.config.keys import Say, at, keys_of, read_keys, shown
+from agent.core.settings import NAME, SECRET_PATH_RULE, URL_RULE, BaseChannel, ChannelSettings, UrlChannel, is_url
+
+TYPES: dict[str, type[BaseChannel]] = {struct.__struct_config__.tag: struct for struct in get_args(ChannelSettings)}
+TYPE = Field("type", "type", LiteralType(tuple(TYPES)))
+CREDENTIALS = re.compile(r"\$\{CREDENTIALS_DIRECTORY\}|\$CREDENTIALS_DIRECTORY\b")
+LARGEST_FILE = 1024 * 1024
+
+
+def read_channels(tables: object, environ: Mapping[str, str], say: Say) -> tuple[ChannelSettings, ...]:
+    """Check every channel and read its ``url_file``; those that are wrong are left out, and said."""
+    if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
+        say("[[notify]]: is written with two brackets on each side, once for every channel")
+        return ()
+    places: dict[str, int] = {}
+    channels = []
+    for number, table in enumerate(tables, start=1):
+        name = table.get("name")
+        named = isinstance(name, str) and re.fullmatch(NAME, name) is not None
+        here = at(f"[[notify]] #{number} ({name})" if named else f"[[notify]] #{number}", say)
+        first = places.setdefault(name, number) if named else number
+        if first != number:
+            here(f"key `name` must be unique; #{first} has this name already")
+        channel = _read_channel(table, environ, here)
+        channels += [channel] if channel else []
+    return tuple(channels)
+
+
+def read_text(path: Path) -> str:
+    """Read a small UTF-8 file; a byte order mark of an editor is no part of it."""
+    if path.is_fifo() and path.parts[1:2] not in {("dev",), ("proc",)}:  # <(a command) of a shell has its writer.
+        raise OSError(errno.EINVAL, "a FIFO, which would be waited for without end")
+    with path.open("rb") as file:
+        data = file.read(LARGEST_FILE + 1)
+    if len(data) > LARGEST_FILE:
+        raise OSError(0, f"larger than {LARGEST_FILE} bytes")
+    return data.decode("utf-8-sig")
+
+
+def _read_channel(table: dict[str, Any], environ: Mapping[str, str], say: Say) -> ChannelSettings | None:
+    kind = table.get("type")
+    struct = TYPES.get(kind) if isinstance(kind, str) else None
+    if struct is None:
+        values = read_keys({"type": TYPE, **_keys_of_any_type()}, table, say)
+        _read_files(values, environ, say)
+        return None
+    keys = keys_of(struct)
+    values = read_keys(keys, {k: v for k, v in table.items() if k != "type"}, say, unknown=f"is not for type {kind}")
+    if issubclass(struct, UrlChannel) and bool(table.get("url")) == bool(table.get("url_file")):
+        say(f"type {kind} needs exactly one of `url` and `url_file`")
+    values |= _read_files(values, environ, say)
+    complete = all(key in values for key, field in keys.items() if field.required)
+    return cast("ChannelSettings", struct(**values)) if complete else None
+
+
+def _keys_of_any_type() -> dict[str, Field]:
+    """Give the keys of all types, to check a table of unknown type against; only what all need is missed."""
+    common = keys_of(BaseChannel)
+    every = {name: replace(key, required=False) for struct in TYPES.values() for name, key in keys_of(struct).items()}
+    return every | common
+
+
+def _read_files(values: Mapping[str, Any], environ: Mapping[str, str], say: Say) -> dict[str, str]:
+    """Read the files of secrets; what comes back replaces what stood in the table."""
+    found = {}
+    if values.get("url_file"):
+        found["url_file"], found["url"] = _read_secret("url_file", values["url_file"], environ, say)
+        if found["url"] and not is_url(found["url"]):
+            say(f"key `url_file`: its file {URL_RULE} (not quoted here: it may be a secret)")
+    if values.get("secret_file"):
+        found["secret_file"], secret = _read_secret("secret_file", values["secret_file"], environ, say)
+        _check_signing_secret(secret, say)
+    return found
+
+
+def _read_secret(key: str, value: str, environ: Mapping[str, str], say: Say) -> tuple[str, str]:
+    """Resolve the path of a secret's file and read its one line; ("", "") or (path, "") after an error was said."""
+    directory = environ.get("CREDENTIALS_DIRECTORY", "")
+    if CREDENTIALS.search(value) and not directory:
+        say(
+            f"key `{key}` uses $CREDENTIALS_DIRECTORY, which is not set here: systemd sets it for the service "
+            "(LoadCredential=); by hand, put CREDENTIALS_DIRECTORY=DIR before the command"
+        )
+        return "", ""
+    path = CREDENTIALS.sub(lambda _: directory, value)
+    if not path.startswith("/"):
+        say(f"key `{key}` {SECRET_PATH_RULE}")
+        return "", ""
+    return path, _read_line(key, path, say)
+
+
+def _read_line(key: str, path: str, say: Say) -> str:
+    try:
+        lines = [line.strip() for line in read_text(Path(path)).split("\n") if line.strip()]
+    except OSError as error:
+        say(f"key `{key}`: {shown(path)} cannot be read: {error.strerror}")
+        return ""
+    except UnicodeDecodeError:
+        say(f"key `{key}`: {shown(path)} is not text")
+        return ""
+    if len(lines) != 1:
+        say(f"key `{key}`: {shown(path)} must hold one line, not {len(lines)}")
+        return ""
+    return lines[0]
+
+
+def _check_signing_secret(secret: str, say: Say) -> None:
+    """Check a secret of the Standard Webhooks specification: whsec_ and then base64."""
+    if not secret:
+        return
+    try:
+        good = secret.startswith("whsec_") and bool(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
+    except (binascii.Error, ValueError):
+        good = False
+    if not good:
+        say("key `secret_file`: its file must hold whsec_ and then base64 (not quoted here: it is a secret)")

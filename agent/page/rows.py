@@ -1,0 +1,244 @@
+"""What the page says about an incident, in words and rows: every number with its unit, every gap with its reason."""
+
+import re
+from collections.abc import Iterable, Iterator
+from datetime import datetime, tzinfo
+from typing import NamedTuple
+
+from agent.core.delivery import OUTCOMES
+from agent.core.format import bytes_text, count_text, duration_text, percent_text
+from agent.core.model import Holder, Incident, Snapshot
+from agent.core.sockets.holder_names import guess_text
+from agent.core.times import seconds_between
+from agent.page.incident_files import Story
+from agent.page.series import Point, Track, Tracks, count_up, readings_of, thin
+
+_TABLE_ROWS = 48
+_PROOF = {
+    "kernel": "the kernel itself, as the source proves",
+    "claimed": "a text log, which any local user can write to",
+}
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|[KMGTPE]iB|B|s|min|h|days?)(?:\W|$))")
+
+
+class Clock(NamedTuple):
+    """The reader's clock: ``opened_at`` is the day that need not be said again."""
+
+    zone: tzinfo | None
+    opened_at: datetime
+
+    def stamp(self, at: datetime) -> str:
+        """Write a moment with date and zone."""
+        return f"{at.astimezone(self.zone):%Y-%m-%d %H:%M:%S %Z}"
+
+    def moment(self, at: datetime) -> str:
+        """Write a moment of the day, with the date on another day than the first."""
+        local = at.astimezone(self.zone)
+        same = local.date() == self.opened_at.astimezone(self.zone).date()
+        return f"{local:%H:%M:%S}" if same else f"{local:%d %b %H:%M:%S}"
+
+
+class Figure(NamedTuple):
+    """One large number, what it is, and what it is held against."""
+
+    number: str
+    what: str
+    beside: str
+
+
+def figures(story: Story, tracks: Tracks) -> list[Figure]:
+    """Give the numbers that tell how bad it was: peaks, connections lost, how long."""
+    incident, found = story.incident, []
+    orphans = _highest(incident.peak.orphan, tracks.orphans.peak)
+    if orphans is not None:
+        found.append(Figure(count_text(orphans), "orphaned sockets at the peak", _share(orphans, tracks.orphans.limit)))
+    mem = None if incident.peak.mem is None else incident.peak.mem * tracks.mem_unit_bytes
+    memory = _highest(mem, tracks.memory.peak)
+    if memory is not None:
+        limit = tracks.memory.limit
+        found.append(Figure(bytes_text(memory), "TCP memory at the peak", _share(memory, limit, in_bytes=True)))
+    killed = count_up(readings_of(incident, _snapshots(story), story.samples), "TCPAbortOnMemory")
+    if killed is not None:
+        found.append(
+            Figure(
+                count_text(killed),
+                "connections reset for it",
+                "TCPAbortOnMemory over the time shown, this network namespace",
+            )
+        )
+    found.append(Figure(*_lasted(incident)))
+    return found
+
+
+def facts(story: Story, clock: Clock) -> list[tuple[str, str]]:
+    """List who, when, and on whose word."""
+    incident = story.incident
+    said = incident.first_event is not None
+    rows = [
+        ("Host", incident.host or "unknown"),
+        ("Kernel", f"Linux {incident.kernel}" if incident.kernel else "unknown"),
+        ("First message" if said else "Opened", clock.stamp(incident.opened_at)),
+        ("Last message" if said else "Last sign", clock.stamp(incident.last_seen_at)),
+        ("Cause", f"{cause_words(incident)}, {incident.confidence}"),
+        ("Closed", clock.stamp(incident.closed_at) if incident.closed_at else "not yet: it is still open"),
+        ("Said by", _PROOF[incident.provenance] if said else "the gauges; the kernel printed no message"),
+        ("Messages", _messages(incident)),
+    ]
+    warning = incident.pressure
+    if warning:
+        unit = "sockets" if warning.cause == "orphans" else "pages"
+        measured = f"{count_text(warning.value)} of {count_text(warning.limit)} {unit}"
+        rows.append(("Warned of", f"{warning.claim.replace('_', ' ')}: {measured}"))
+    return rows
+
+
+def cause_words(incident: Incident) -> str:
+    """Name the cause as people say it."""
+    return incident.cause.replace("_", " ").replace("tcp", "TCP")
+
+
+def caption(track: Track, clock: Clock) -> str:
+    """Say a chart in one sentence; this is its text alternative as well."""
+    words = bytes_text if track.gauge == "mem" else count_text
+    peak = track.peak
+    if peak is None:
+        return ""
+    points, limit = track.points, track.limit
+    share = percent_text(peak.value, limit) if limit is not None else None
+    against = f", {share} of the limit {words(limit)}" if share and limit is not None else ", limit not known"
+    return (
+        f"From {clock.moment(points[0].at)} to {clock.moment(points[-1].at)}: {words(points[0].value)} at first, "
+        f"{words(peak.value)} at the peak ({clock.moment(peak.at)}){against}, {words(points[-1].value)} at last."
+    )
+
+
+def penalty(story: Story) -> str:
+    """Say at which part of the orphan limit the kernel acted, where that was not the whole."""
+    mechanism = story.incident.diagnosis.mechanism
+    if not mechanism.penalty_shift or mechanism.limit_reached is None:
+        return ""
+    times = "twice" if mechanism.penalty_shift == 1 else "four times"
+    return f"Stuck sockets count {times} here: the kernel acted at {count_text(mechanism.limit_reached)}."
+
+
+def changes(story: Story, clock: Clock) -> Iterator[str]:
+    """Tell which limits were changed in the time that the charts show."""
+    last: dict[str, tuple[int, ...]] = {}
+    for reading in readings_of(story.incident, _snapshots(story), story.samples):
+        orphans = None if reading.tcp_max_orphans is None else (reading.tcp_max_orphans,)
+        for key, now in (("net.ipv4.tcp_max_orphans", orphans), ("net.ipv4.tcp_mem", reading.tcp_mem)):
+            if now is None:
+                continue
+            if last.get(key, now) != now:
+                at = clock.moment(reading.at)
+                yield f"{key} was changed from {numbers(last[key])} to {numbers(now)}, seen at {at}."
+            last[key] = now
+
+
+def table(tracks: Tracks, clock: Clock) -> list[tuple[str, str, str]]:
+    """List readings of both gauges, peaks included: time, orphans, memory."""
+    orphans, memory = dict(tracks.orphans.points), dict(tracks.memory.points)
+    most = _TABLE_ROWS // 2
+    moments = {p.at for p in (*thin(tracks.orphans.points, most), *thin(tracks.memory.points, most))}
+    return [
+        (
+            clock.moment(at),
+            count_text(orphans[at]) if at in orphans else "not read",
+            bytes_text(memory[at]) if at in memory else "not read",
+        )
+        for at in sorted(moments)
+    ]
+
+
+class Hold(NamedTuple):
+    """Who holds sockets, in words, and the length of the bar."""
+
+    name: str
+    kind: str
+    amount: str
+    details: str
+    value: int
+
+
+def holds(incident: Incident) -> list[Hold]:
+    """Say who holds what: bars by orphans where those are the cause, by bytes elsewhere."""
+    by_orphans = incident.cause == "orphans"
+    return [_hold(holder, by_orphans=by_orphans) for holder in incident.diagnosis.holders]
+
+
+def told(story: Story, clock: Clock) -> list[tuple[str, str, str, str]]:
+    """List who was to be told: when due, channel, what, and what came of it."""
+    rows = []
+    for _, notice, receipts in story.notices:
+        for channel in notice.channels:
+            receipt = receipts.get(channel)
+            outcome = "still to be sent"
+            if receipt:
+                came = f"{OUTCOMES[receipt.outcome]} {clock.moment(receipt.at)}"
+                outcome = f"{came}, {_so_many(receipt.attempts, 'attempt')}: {receipt.detail}"
+            what = f"{notice.type.rpartition('.')[2]}: {notice.reason}"
+            rows.append((clock.moment(notice.at), channel, what, outcome))
+    return rows
+
+
+def prose(text: str) -> str:
+    """Keep a number and its unit on one line."""
+    return _UNIT.sub("\u00a0", text)
+
+
+def numbers(values: int | Iterable[int] | None) -> str:
+    """Write one or several integers with grouped digits."""
+    if values is None:
+        return "unknown"
+    return count_text(values) if isinstance(values, int) else " / ".join(count_text(each) for each in values)
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _snapshots(story: Story) -> list[Snapshot]:
+    return [snapshot for _, snapshot in story.snapshots]
+
+
+def _highest(known: int | None, peak: Point | None) -> int | None:
+    return max((value for value in (known, peak.value if peak else None) if value is not None), default=None)
+
+
+def _share(value: int, limit: int | None, *, in_bytes: bool = False) -> str:
+    if limit is None:
+        return "limit not known"
+    return f"{percent_text(value, limit)} of {bytes_text(limit) if in_bytes else count_text(limit)} allowed"
+
+
+def _lasted(incident: Incident) -> tuple[str, str, str]:
+    seconds = seconds_between(incident.opened_at, incident.last_seen_at)
+    said = duration_text(seconds) if seconds > 0 else "an instant"
+    what = "message" if incident.first_event else "sign"
+    return said, f"from the first to the last {what}", "over" if incident.closed_at else "still open"
+
+
+def _messages(incident: Incident) -> str:
+    kinds = [f"{count_text(n)} times {kind}" for kind, n in incident.events.items() if kind != "suppressed"]
+    more = incident.suppressed_at_least
+    swallowed = [f"at least {count_text(more)} suppressed by the kernel's rate limit"] if more else []
+    return ", ".join([*kinds, *swallowed]) or "none"
+
+
+def _so_many(count: int, what: str) -> str:
+    return f"{count_text(count)} {what}{'' if count == 1 else 's'}"
+
+
+def _hold(holder: Holder, *, by_orphans: bool) -> Hold:
+    name = holder.unit or holder.container or holder.process
+    kind = "unit" if holder.unit else "container" if holder.container else "process" if name else ""
+    amounts = [_so_many(holder.orphans, "orphan"), bytes_text(holder.bytes)]
+    ports = f"port{'s' if len(holder.ports) > 1 else ''} {', '.join(map(str, holder.ports))}" if holder.ports else ""
+    peers = f"peers {', '.join(holder.peers)}" if holder.peers else ""
+    details = [guess_text(holder), amounts[by_orphans], _so_many(holder.sockets, "socket"), ports, peers]
+    return Hold(
+        name or "nobody that could be named",
+        kind,
+        amounts[not by_orphans],
+        " · ".join(each for each in details if each),
+        holder.orphans if by_orphans else holder.bytes,
+    )

@@ -1,0 +1,505 @@
+"""One thread a channel: pending notice -> notify -> receipt, at least once.
+
+The disk is the queue: what is committed and has no receipt is pending, and the receipt is written after the receiver
+took the notice, so a crash repeats one and loses none. Its room is made sure of before the first attempt: on a disk
+that is full nothing is sent, since every start would send it again. What the courier remembers (attempts, pauses) may
+be lost.
+
+Who is next: within an incident the oldest notice, so that nobody reads "resolved" before "opened"; among incidents the
+one that waited longest, so that a notice on which the receiver chokes holds up no other. A busy receiver pauses the
+whole channel, 1 s to 300 s with full jitter. A refused notice waits by itself, 5 min to 1 h, and lets the later ones of
+its incident pass; when a new one of them arrives, it is tried once more before that. Refused notices are not opened
+before their turn, so that however many they are, they hide none and fill no memory.
+
+A message channel has a budget (core.budget): what goes beyond it is held back until the hourly digest
+(agent.service.held), which waits, is tried and is given up as any notice is.
+
+A surprise, in the channel or here, is a failed attempt like any other, with its traceback in the log: it sets this
+channel back and never ends the watching.
+"""
+
+import contextlib
+import logging
+import random
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from agent.core.budget import HOUR_SECONDS, MESSAGES_AN_HOUR, as_told, budget_of, decide
+from agent.core.delivery import Delivered, Delivery, Outcome, Receipt, Rejected, Retry
+from agent.core.format import duration_text
+from agent.core.model import Notice, Provenance
+from agent.notifiers import Notifier
+from agent.service.held import Held
+from agent.service.outbox import Key, Outbox, key_of
+from agent.store import OWED_AT_MOST, Pending, StoreError
+
+IDLE_SECONDS = 60.0
+RECEIPT_PAUSE_SECONDS = 5.0
+SHORTEST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 300.0
+TRIED_AT_LEAST_SECONDS = 3600.0
+SHORTEST_REFUSAL_SECONDS, LONGEST_REFUSAL_SECONDS = 300.0, 3600.0
+LONGEST_DETAIL = 500  # characters, so that a receipt fits into the room that is reserved
+SURPRISE_FRAMES = 20  # the innermost ones: of a recursion without end there are a thousand
+NO_ROOM = "its receipt cannot be written"
+UNHEARD_OF = "its opening was not sent to this channel"
+ABSENT = "the channel is no longer configured"
+
+DIGEST: Key = ("", "digest")
+
+
+class _Tries:
+    """What this process remembers of one notice; times are of the monotonic clock.
+
+    ``waited``: for how many seconds it had been due when this process first ``seen`` it, by the wall clock.
+    """
+
+    def __init__(self, seen: float, waited: float) -> None:
+        self.seen = seen
+        self.waited = waited
+        self.attempts = 0
+        self.tried = float("-inf")
+        self.refusals = 0
+        self.due = seen
+        self.why: str | None = None
+        self.has_room = False
+
+
+class Courier:
+    """Brings the notices of one channel to their receiver.
+
+    ``give_up_after`` is in seconds since this process saw the notice. The clock ``now`` (aware) may be set at any time,
+    as on a host that boots in 1970 and then gets NTP: it counts across a restart only, and then not before an hour of
+    trying. ``random`` yields [0, 1).
+    ``trouble`` is why nothing can be delivered, where that is known before the first attempt.
+    """
+
+    def __init__(
+        self,
+        notifier: Notifier,
+        outbox: Outbox,
+        *,
+        give_up_after: float,
+        trouble: str | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(tz=timezone.utc),
+        random: Callable[[], float] = random.random,
+        log: logging.Logger = logging.getLogger("sockmem-agent"),  # noqa: B008 - the same object every time
+    ) -> None:
+        self.name = notifier.name
+        self.delivered = self.failed = self.gave_up = self.digested = self.skipped = 0
+        self.last_progress = monotonic()
+        self._notifier, self._outbox, self._give_up_after = notifier, outbox, give_up_after
+        self._monotonic, self._now, self._random, self._log = monotonic, now, random, log
+        self._started = now()
+        self._held = Held(self.name, outbox)
+        self._sent: dict[Provenance, deque[float]] | None = None
+        self._tries: dict[Key, _Tries] = {}
+        self._unwritten: dict[Key, tuple[Pending, Receipt]] = {}
+        self._resume_at = float("-inf")
+        self._failures = 0
+        self._was_told_when = False
+        self._trouble = trouble
+        self._trouble_since: float | None = None
+        self._said: set[str] = set()
+        self._status: str | None = None
+        self._wake, self._stop = threading.Event(), threading.Event()
+        self._thread: threading.Thread | None = None
+
+    # --- seen from the main thread ----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread unless it runs: one that died, or could not be started, is started again after the pause."""
+        if self.is_alive():
+            return
+        self.last_progress = self._monotonic()
+        if self.last_progress < self._resume_at:
+            return
+        self._thread = threading.Thread(target=self._run, name=f"courier-{self.name}", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._set_back("no thread could be started; see sockmem-agent config check")
+            self._show()
+
+    def wake(self) -> None:
+        """Hint that there is something new; a pause is kept all the same."""
+        self._wake.set()
+
+    def stop(self, timeout: float) -> None:
+        """Ask the thread to end, and wait for it up to ``timeout`` seconds; an attempt under way goes on until then."""
+        self._stop.set()
+        self._wake.set()
+        if self._thread and self._thread.is_alive():
+            self._thread.join(timeout)
+
+    def is_alive(self) -> bool:
+        """Tell whether the thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def status(self) -> str | None:
+        """Say what is wrong ("ops: 3 waiting, HTTP 503 since 14:02"), or None."""
+        return self._status
+
+    # --- the thread -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        # What comes through was met while coping with another surprise. The daemon starts the thread again; Python
+        # would print the exception's text, which may quote the address.
+        with contextlib.suppress(BaseException):
+            while not self._stop.is_set():
+                self._wake.clear()
+                delay = self.step()
+                self.last_progress = self._monotonic()
+                self._wake.wait(delay)
+                self.last_progress = self._monotonic()
+
+    def step(self) -> float:
+        """Make at most one attempt; return the seconds until there is more to do, 60 at most."""
+        try:
+            return self._step()
+        except BaseException as surprise:  # noqa: BLE001 - told with its traceback; SystemExit, too, ends no thread
+            delay = self._set_back(self._tell(surprise))
+            self._show()
+            return delay
+
+    def _step(self) -> float:
+        try:
+            self._recall_the_hour()
+            waiting, later = self._look()
+        except OSError as error:
+            delay = self._set_back(f"the state directory cannot be read: {error.strerror}")
+            self._show()
+            return delay
+        waiting = self._keep_books(waiting, later)
+        waiting = [pending for pending in waiting if not self._gave_up(pending)]
+        chosen = self._ration(waiting)
+        try:
+            # A digest is closed when everything that waits was looked at, so that after a crash it is the same again.
+            is_busy = len(chosen) < len(waiting) or self._held.work(self._monotonic(), self._now())
+        except OSError as error:
+            delay = self._set_back(f"{NO_ROOM}: {error.strerror}")
+            self._show()
+            return delay
+        delay = self._attempt_next([*chosen, *self._due_digest(later)])
+        self._show()
+        return 0.0 if is_busy else min(max(delay, 0.0), IDLE_SECONDS)
+
+    def _look(self) -> tuple[list[Pending], set[Key]]:
+        """Read what waits, and name the refused notices that were left unread."""
+        later = self._not_yet()
+        waiting = self._outbox.pending(self.name, {*later, *self._held})
+        arrived = {p.incident_id for p in waiting if key_of(p) not in self._tries}
+        if any(incident_id in arrived for incident_id, _ in later):
+            later = {key for key in later if key[0] not in arrived}
+            waiting = self._outbox.pending(self.name, {*later, *self._held})
+        return waiting, later
+
+    def _not_yet(self) -> set[Key]:
+        """Name the refused notices whose turn it is not.
+
+        It is that of those to be given up, of those with something new behind them, and of one that is due.
+        """
+        now = self._monotonic()
+        news: dict[str, float] = {}
+        for (incident_id, _), tries in self._tries.items():
+            news[incident_id] = max(news.get(incident_id, tries.seen), tries.seen)
+        refused = {
+            key: tries
+            for key, tries in self._tries.items()
+            if tries.refusals and tries.tried >= news[key[0]] and not self._is_old(tries)
+        }
+        due = [key for key, tries in refused.items() if now >= tries.due]
+        first = min(due, key=lambda key: refused[key].tried, default=None)
+        return {key for key in refused if key != first}
+
+    # --- the budget of an hour --------------------------------------------------------------------------------------
+
+    def _recall_the_hour(self) -> None:
+        """Find out from the receipts, once, what was sent in the hour before the start."""
+        if self._sent is not None:
+            return
+        sent: dict[Provenance, list[float]] = {budget: [] for budget in MESSAGES_AN_HOUR}
+        now, second = self._now(), self._monotonic()
+        if not self._notifier.is_state:
+            for notice, receipt in self._outbox.receipts_since(self.name, now - timedelta(seconds=HOUR_SECONDS)):
+                then = second - abs((now - receipt.at).total_seconds())
+                budget = budget_of(notice, is_told=True)
+                if receipt.outcome == "digested":
+                    self._held.sent_at = max(self._held.sent_at, then)
+                elif receipt.outcome == "delivered" and budget:
+                    sent[budget].append(then)
+        self._sent = {budget: deque(sorted(sent[budget]), most) for budget, most in MESSAGES_AN_HOUR.items()}
+
+    def _sent_within_the_hour(self) -> dict[Provenance, int]:
+        since = self._monotonic() - HOUR_SECONDS
+        return {budget: sum(then > since for then in times) for budget, times in (self._sent or {}).items()}
+
+    def _ration(self, waiting: list[Pending]) -> list[Pending]:
+        """Choose what may be sent within the hour's budget; hold the rest back, or close it with a receipt."""
+        if self._notifier.is_state:
+            return waiting
+        sent = self._sent_within_the_hour()
+        held = self._held.incidents()
+        sending: set[str] = set()
+        for pending in waiting:
+            incident_id = pending.incident_id
+            if incident_id in sending:
+                continue  # Its turn comes when the one before it was sent.
+            decision = decide(pending.notice, pending.earlier, is_held=incident_id in held, sent=sent)
+            match "hold" if pending.in_digest else decision:
+                case "send":
+                    sending.add(incident_id)
+                    if budget := budget_of(pending.notice, is_told="delivered" in pending.earlier):
+                        sent[budget] += 1
+                case "hold":
+                    held.add(incident_id)
+                    self._hold(pending)
+                case "skip":
+                    self.skipped += 1
+                    self._record(pending, "skipped", UNHEARD_OF)
+        return [pending for pending in waiting if key_of(pending) in self._tries and pending.incident_id in sending]
+
+    def _hold(self, pending: Pending) -> None:
+        if self._held.is_first:
+            limits = ", ".join(f"{most} messages for {budget} incidents" for budget, most in MESSAGES_AN_HOUR.items())
+            self._log.warning("%s: hourly limit reached (%s); the rest follows in one digest", self.name, limits)
+        tries = self._tries.pop(key_of(pending))
+        self._held.hold(pending, tries.seen - tries.waited)
+
+    def _due_digest(self, later: set[Key]) -> list[Pending]:
+        digest = self._held.digest
+        if digest is None or DIGEST in later:
+            return []
+        self._tries.setdefault(DIGEST, _Tries(self._monotonic(), 0.0)).has_room = True
+        pending = Pending(*DIGEST, digest)
+        return [] if self._gave_up(pending) else [pending]
+
+    # --- one attempt ------------------------------------------------------------------------------------------------
+
+    def _attempt_next(self, waiting: list[Pending]) -> float:
+        now = self._monotonic()
+        if self._unwritten and not waiting:
+            return RECEIPT_PAUSE_SECONDS
+        if now < self._resume_at:
+            return self._resume_at - now
+        chosen = self._choose(waiting)
+        if chosen is None:
+            dues = [tries.due - now for key, tries in self._tries.items() if key not in self._unwritten]
+            return min(dues, default=IDLE_SECONDS)
+        tries = self._of(chosen)
+        if not tries.has_room:
+            try:
+                self._outbox.reserve_receipt(chosen, self.name)
+            except OSError as error:
+                return self._set_back(f"{NO_ROOM}: {error.strerror}")
+            tries.has_room = True
+        tries.attempts += 1
+        is_held = chosen.incident_id in self._held.incidents()
+        delivery = self._notify(as_told(chosen.notice, chosen.earlier, is_held=is_held))
+        self._log.debug("%s: attempt %d of %s: %s", self.name, tries.attempts, chosen.notice.id, delivery)
+        tries.tried = self._monotonic()
+        self._judge(chosen, tries, delivery)
+        return self._resume_at - self._monotonic()
+
+    def _notify(self, notice: Notice) -> Delivery:
+        try:
+            return self._notifier.notify(notice)
+        except BaseException as surprise:  # noqa: BLE001 - as in step()
+            return Retry(why=self._tell(surprise))
+
+    def _choose(self, waiting: list[Pending]) -> Pending | None:
+        """Choose among the oldest notices of each incident; refused ones whose turn it is not are not among them."""
+        heads: dict[str, Pending] = {}
+        for pending in waiting:
+            heads.setdefault(pending.incident_id, pending)
+        # The kernel's first: however much any local user has written into a log, it delays none of these.
+        return min(heads.values(), key=lambda pending: (self._of(pending).tried, _is_claimed(pending)), default=None)
+
+    # --- what came of it --------------------------------------------------------------------------------------------
+
+    def _judge(self, pending: Pending, tries: _Tries, delivery: Delivery) -> None:
+        match delivery:
+            case Delivered():
+                self.delivered += 1
+                self._failures, self._resume_at, self._was_told_when = 0, float("-inf"), False
+                if self._sent and (budget := budget_of(pending.notice, is_told="delivered" in pending.earlier)):
+                    self._sent[budget].append(tries.tried)
+                self._record(pending, "delivered", delivery.detail)
+                self._recover()
+            case Retry():
+                tries.refusals = 0
+                tells_when = delivery.after_seconds is not None
+                if tells_when and not self._was_told_when:
+                    self._failures = 0  # It is there again and says when: how long it was away counts no more.
+                self._was_told_when = tells_when
+                self._fail(tries, delivery.why, delivery.after_seconds or 0.0)
+            case Rejected():
+                tries.refusals += 1
+                pause = SHORTEST_REFUSAL_SECONDS * 2.0 ** min(tries.refusals - 1, 10)
+                tries.due = tries.tried + min(pause, LONGEST_REFUSAL_SECONDS)
+                self._fail(tries, delivery.why, 0.0)
+
+    def _fail(self, tries: _Tries, why: str, at_least: float) -> None:
+        self.failed += 1
+        tries.why = why
+        self._set_back(why, at_least)
+
+    def _set_back(self, why: str, at_least: float = 0.0) -> float:
+        """Pause the channel, longer with every failure in a row; the reason is logged when it is a new one."""
+        self._failures += 1
+        most = min(LONGEST_PAUSE_SECONDS, 2.0 ** min(self._failures, 10))
+        pause = max(at_least, SHORTEST_PAUSE_SECONDS + self._random() * (most - SHORTEST_PAUSE_SECONDS))
+        self._resume_at = self._monotonic() + pause
+        self._trouble = why
+        self._trouble_since = self._monotonic() if self._trouble_since is None else self._trouble_since
+        if why not in self._said:
+            self._said.add(why)
+            self._log.warning("%s: not delivered, will be tried again: %s", self.name, why)
+        return min(pause, IDLE_SECONDS)
+
+    def _tell(self, surprise: BaseException) -> str:
+        """Name a surprise, and log once where it came from, without its text: requests quotes the address in it."""
+        frames = traceback.format_tb(surprise.__traceback__, -SURPRISE_FRAMES)
+        why = surprise_text(surprise)
+        if why not in self._said:
+            self._said.add(why)
+            self._log.error("%s: %s; this channel pauses, the service continues\n%s", self.name, why, "".join(frames))
+        return why
+
+    def _recover(self) -> None:
+        """End the trouble when nothing that failed is left; one line says so."""
+        if self._trouble_since is None or any(other.why for other in self._tries.values()):
+            return
+        lasted = self._monotonic() - self._trouble_since
+        self._log.info("%s: delivered again after %s", self.name, duration_text(lasted))
+        self._end_trouble()
+
+    def _end_trouble(self) -> None:
+        self._trouble = self._trouble_since = None
+        self._said.clear()
+
+    def _gave_up(self, pending: Pending) -> bool:
+        """Give a notice up when its time has passed, though never without any attempt after a start."""
+        tries = self._of(pending)
+        why = tries.why or self._trouble
+        if why is None or not self._is_old(tries):
+            return False
+        is_digest = key_of(pending) == DIGEST
+        self.gave_up += self._held.members if is_digest else 1
+        what = f"{self._held.members} notices" if is_digest else f"incident {pending.incident_id}"
+        self._log.error("%s: gave up %s of %s: %s", self.name, pending.notice.type, what, why)
+        self._record(pending, "gave_up", why)
+        return True
+
+    def _is_old(self, tries: _Tries) -> bool:
+        tried = self._monotonic() - tries.seen
+        return tried >= self._give_up_after or (
+            tried >= TRIED_AT_LEAST_SECONDS and tried + tries.waited >= self._give_up_after
+        )
+
+    def _waited(self, at: datetime) -> float:
+        return max(0.0, (self._now() - at).total_seconds()) if at < self._started else 0.0
+
+    # --- books ------------------------------------------------------------------------------------------------------
+
+    def _of(self, pending: Pending) -> _Tries:
+        return self._tries[pending.incident_id, pending.file]
+
+    def _keep_books(self, waiting: list[Pending], later: set[Key]) -> list[Pending]:
+        """Take note of what is new and forget what is gone; write the receipts that could not be written before."""
+        now = self._monotonic()
+        # Of a list that was cut nobody knows what is gone.
+        is_cut = len(waiting) >= OWED_AT_MOST
+        kept_in_mind = dict(self._tries) if is_cut else {key: self._tries[key] for key in later}
+        if DIGEST in self._tries:
+            kept_in_mind[DIGEST] = self._tries[DIGEST]
+        for pending in waiting:
+            key = key_of(pending)
+            kept_in_mind[key] = self._tries.get(key) or _Tries(now, self._waited(pending.notice.at))
+        self._tries = kept_in_mind
+        self._unwritten = {key: kept for key, kept in self._unwritten.items() if key in self._tries}
+        settled = set(self._unwritten)
+        for kept in list(self._unwritten.values()):
+            self._write(*kept)
+        if not self._tries and not self._held:
+            self._end_trouble()
+        return [pending for pending in waiting if key_of(pending) not in settled]
+
+    def _record(self, pending: Pending, outcome: Outcome, detail: str) -> None:
+        tries = self._tries.pop(key_of(pending))
+        at = self._now().astimezone(timezone.utc)
+
+        def receipt(of: Pending, outcome: Outcome, detail: str) -> Receipt:
+            return Receipt(
+                notice=of.notice.id,
+                channel=self.name,
+                outcome=outcome,
+                at=at,
+                attempts=tries.attempts,
+                detail=detail[:LONGEST_DETAIL],
+            )
+
+        if key_of(pending) != DIGEST:
+            self._write(pending, receipt(pending, outcome, detail))
+            return
+        if outcome == "delivered":
+            outcome, self._held.sent_at = "digested", self._monotonic()
+            self.digested += self._held.members
+        self._held.end(lambda member: receipt(member, outcome, f"{pending.notice.id}: {detail}"))
+
+    def _write(self, pending: Pending, receipt: Receipt) -> None:
+        """Write a receipt; on a full disk it is kept in mind, so that nobody is told the same thing every second."""
+        key = key_of(pending)
+        try:
+            self._outbox.write_receipt(pending, receipt)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the notice was taken and must not be sent again
+            if key not in self._unwritten:
+                why = error if isinstance(error, OSError | StoreError) else self._tell(error)
+                self._log.error("%s: the receipt of %s cannot be written: %s", self.name, key, why)
+            self._unwritten[key] = (pending, receipt)
+        else:
+            self._unwritten.pop(key, None)
+
+    def _show(self) -> None:
+        """Put the status where the main thread reads it: one assignment, so that it needs no lock."""
+        if self._trouble is None or self._trouble_since is None:
+            self._status = None
+            return
+        # From the clock as it is now: it may have been set right since.
+        lasted = timedelta(seconds=self._monotonic() - self._trouble_since)
+        since = (self._now() - lasted).astimezone().strftime("%H:%M")
+        self._status = f"{self.name}: {len(self._tries) + len(self._held)} waiting, {self._trouble} since {since}"
+
+
+def _is_claimed(pending: Pending) -> bool:
+    return pending.notice.data is None or pending.notice.data.provenance == "claimed"
+
+
+def surprise_text(surprise: BaseException) -> str:
+    """Name an exception that nobody expected and where it was raised, without its text."""
+    innermost = traceback.extract_tb(surprise.__traceback__, -1)
+    place = f" in {Path(innermost[0].filename).name}:{innermost[0].lineno}" if innermost else ""
+    return f"unexpected {type(surprise).__name__}{place}"
+
+
+class _Nobody:
+    """Stands where a channel was that is no longer configured."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_state = True
+
+    def notify(self, notice: Notice) -> Delivery:
+        """Deliver nothing."""
+        del notice
+        return Rejected(why=ABSENT)
+
+
+def absent(name: str, outbox: Outbox) -> Courier:
+    """Make the courier of a channel that is no longer configured: it gives up, without an attempt, what is owed."""
+    return Courier(_Nobody(name), outbox, give_up_after=float("-inf"), trouble=ABSENT)

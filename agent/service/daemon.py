@@ -1,0 +1,303 @@
+"""The composition root: the one module that knows all the others. Main loop, signals, watchdog, status.
+
+One turn: read a batch, record what the kernel said, do what the clock asks for, save the position, wait at most a
+second. The disk is the queue and every wake-up is a hint, so a turn too many or too late changes nothing.
+"""
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from agent.config.load import channels
+from agent.core.cursor import merge
+from agent.core.format import printable
+from agent.core.kernel.detector import Decided, Detector
+from agent.core.model import LogRecord, Notice, Snapshot
+from agent.core.settings import Settings, SourceSettings
+from agent.notifiers import ChannelError, build
+from agent.service import sdnotify, threads
+from agent.service.courier import Courier, absent
+from agent.service.recorder import Recorder, portions
+from agent.service.signals import Signals
+from agent.sources import Source, describe, local_now, open_source
+from agent.store import Store, explain
+
+log = logging.getLogger("sockmem-agent")
+
+WAIT_SECONDS = 1.0
+SAVE_SPACING = timedelta(seconds=5)
+# A suppressed line that nobody decided keeps the position back for no longer than this.
+SAVE_PATIENCE = timedelta(seconds=60)
+PRUNE_SPACING = timedelta(minutes=10)
+METRICS_SPACING = timedelta(minutes=1)
+STOP_SECONDS = 1.5
+STOPPING_SECONDS = 0.5  # for systemd to take the word that we stop
+STATUS_CHARACTERS = 1000  # four bytes each, and systemd would still read them: sdnotify.MOST_BYTES
+# A POST may take its whole deadline; a courier silent for longer than this is stuck, and systemd shall know.
+COURIER_PATIENCE_SECONDS = 90.0
+NO_ROOM = "TasksMax= leaves no threads for these channels"
+UNSAVED = "the position cannot be saved"
+# At this time no incident is old.
+EPOCH = datetime.fromtimestamp(0, timezone.utc)
+
+
+class Daemon:
+    """The service: built once, turned until told to stop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        *,
+        now: Callable[[], datetime] = local_now,
+        proc_root: Path = Path("/proc"),
+    ) -> None:
+        """Open everything; what cannot be opened raises before READY is said."""
+        self._settings = settings
+        self._store = store
+        self._now = now
+        self._channels = channels(settings)
+        self._notifiers = [build(channel) for channel in self._channels]
+        self._troubles: set[str] = set()
+        store.set_broken_aside()
+        # Before anything is written: where a full disk ended the process before us, this makes room. Nothing goes by
+        # its age yet, since the clock of a host that boots may be wrong.
+        self._prune(EPOCH)
+        self._recorder = Recorder(
+            store,
+            quiet_seconds=settings.incident.quiet_seconds,
+            channels=[c.name for c in self._channels],
+            now=now,
+            told=self._tell,
+            warns=settings.incident.pressure,
+            claimed=settings.incident.claimed,
+            proc_root=proc_root,
+        )
+        self._source = open_source(settings.source, self._recorder.resume.cursor, now)
+        self._detector = self._informed_detector()
+        self._couriers: list[Courier] = []
+        self._leaving: list[Courier] = []
+        self._unserved = ""
+        self._saved_at = self._pruned_at = self._measured_at = now()
+        self._ready = False
+
+    # --- life -------------------------------------------------------------------------------------------------------
+
+    def run(self, reread: Callable[[], Settings | None], asked: Signals) -> None:
+        """Turn until asked to stop; when asked to reload take over what ``reread`` returns, unless that is None."""
+        asked.started = True
+        self._couriers = self._start_couriers()
+        # "now" is the moment of the first start: a crash a second later must not make it a later one.
+        self._save_position()
+        self._feed()
+        log.info("following %s; incidents in %s", describe(self._settings.source), self._store.directory)
+        try:
+            while not asked.stop:
+                self.turn()
+                self._report()
+                if asked.reload:
+                    asked.reload = False
+                    self._take_over(reread())
+                self._source.wait(min(WAIT_SECONDS, self._recorder.next_due()))
+            sdnotify.notify("STOPPING=1", patience_seconds=STOPPING_SECONDS)
+            # Not after a surprise: what it interrupted was read and is not stored, and no position may cover it.
+            self._recorder.flush()
+            self._save_position()
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        """Let go of everything; the couriers share one patience."""
+        couriers = [*self._couriers, *self._leaving]
+        for courier in couriers:
+            courier.stop(timeout=0.0)
+        self._source.close()
+        deadline = time.monotonic() + STOP_SECONDS
+        for courier in couriers:
+            courier.stop(timeout=max(0.0, deadline - time.monotonic()))
+
+    def turn(self) -> None:
+        """Read one batch and record what it says, then do what the clock asks for."""
+        snapshot: Snapshot | None = None
+        decided: list[Decided] = []
+        for record in self._source.read():
+            found = self._detector.feed(record)
+            if found and snapshot is None:
+                snapshot = self._recorder.look()
+            decided += found
+        for gap in self._source.gaps():
+            log.warning("%s: %s", gap.what, gap.why)
+        if snapshot:
+            for portion in portions(decided):
+                self._recorder.handle(portion, snapshot)
+                self._feed()
+        self._recorder.tick()
+        now = self._now()
+        if abs(now - self._saved_at) >= SAVE_SPACING:
+            self._save_position()
+        if abs(now - self._pruned_at) >= PRUNE_SPACING and not self._recorder.dirty:
+            self._pruned_at = now
+            self._prune(self._store.samples.believe(now))
+        if self._settings.metrics.textfile and abs(now - self._measured_at) >= METRICS_SPACING:
+            self._measured_at = now
+            self._measure(Path(self._settings.metrics.textfile))
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _save_position(self) -> None:
+        """Save where the source was read to, unless something before that point is not stored or decided yet."""
+        now = self._now()
+        if self._recorder.dirty:
+            return
+        if self._detector.waiting(now) and abs(now - self._saved_at) < SAVE_PATIENCE:
+            return
+        self._saved_at = now
+        kept = self._recorder.resume
+        cursor = merge(kept.cursor, self._source.position())
+        if cursor != kept.cursor or kept.generation == 0 or UNSAVED in self._troubles:
+            with self._trouble(UNSAVED):
+                # Without it a restart reads a little more again; that is no reason to stop watching now.
+                self._recorder.save_position(cursor)
+                log.debug("position saved: generation %d", self._recorder.resume.generation)
+
+    def _prune(self, now: datetime) -> None:
+        """Apply retention; it needs no space, and spares the incident that holds the newest position."""
+        with self._trouble("retention cannot be applied"):
+            for incident_id in self._store.prune(now):
+                log.info("incident %s removed: retention", incident_id)
+
+    def _measure(self, path: Path) -> None:
+        from agent.service.metrics import write_metrics  # noqa: PLC0415 - it costs ten megabytes, see there
+
+        with self._trouble("the metrics cannot be written"):
+            recorder = self._recorder
+            write_metrics(path, self._couriers, recorder.counted, recorder.last, recorder.sample)
+
+    @contextlib.contextmanager
+    def _trouble(self, what: str) -> Iterator[None]:
+        """Go on after a failure of the disk that loses nothing; tell it once, and in the status until it is over."""
+        try:
+            yield
+        except OSError as error:
+            if what not in self._troubles:
+                log.error("%s: %s", what, explain(error))  # noqa: TRY400 - the text says it
+            self._troubles.add(what)
+        else:
+            self._troubles.discard(what)
+
+    def _informed_detector(self) -> Detector:
+        """Make a detector that knows the newest events, so that what follows a restart is held against them."""
+        detector = Detector()
+        last = self._recorder.last
+        for event in last.last_of_kind if last else ():
+            remembered = LogRecord(
+                text="",
+                line=event.line,
+                source=event.source,
+                provenance=event.provenance,
+                ordinal=-2,  # Close by the clock only: whether it stood directly before is not known any more.
+                at=event.at,
+                uptime=event.uptime,
+                host=event.host,
+            )
+            detector.remember(remembered, event)
+        return detector
+
+    def _start_couriers(self) -> list[Courier]:
+        couriers = [
+            Courier(notifier, self._store, give_up_after=channel.give_up_after)
+            for notifier, channel in zip(self._notifiers, self._channels, strict=True)
+        ]
+        gone = self._store.owing() - {channel.name for channel in self._channels}
+        couriers += [absent(name, self._store) for name in sorted(gone)]
+        served = couriers[: self._room()]
+        self._unserved = ", ".join(courier.name for courier in couriers[len(served) :])
+        if self._unserved:
+            log.error("%s: %s; see sockmem-agent config check", NO_ROOM, self._unserved)
+        for courier in served:
+            courier.start()
+        return served
+
+    def _room(self) -> int | None:
+        """Tell how many channels there are threads for: if all were begun, none would have one left for its POST."""
+        allowed = threads.allowed()
+        if allowed is None:
+            return None
+        return max(0, allowed - threads.needed(self._settings.source, 0)) // threads.EACH_CHANNEL
+
+    def _tell(self, notice: Notice) -> None:
+        """Wake the couriers; and put the notice into the log, unless standard output, beside it, has it anyway."""
+        for courier in self._couriers:
+            courier.wake()
+        if notice.data and all(channel.type != "stdout" for channel in self._channels):
+            log.warning("incident %s %s: %s", notice.data.id, notice.type.rpartition(".")[2], notice.data.summary)
+
+    def _report(self) -> None:
+        """Feed the watchdog while everybody makes progress, and say in one line how it is."""
+        if self._leaving and not any(courier.is_alive() for courier in self._leaving):
+            # Only now, so that no two of them ever write the same receipt or send the same notice.
+            self._leaving, self._couriers = [], self._start_couriers()
+        for courier in self._couriers:
+            courier.start()
+        self._feed()
+
+    def _feed(self) -> None:
+        self._ready = self._ready or sdnotify.notify("READY=1")
+        couriers = [*self._couriers, *self._leaving]
+        if all(time.monotonic() - c.last_progress < COURIER_PATIENCE_SECONDS for c in couriers):
+            sdnotify.notify(f"WATCHDOG=1\nSTATUS={self.status()}")
+
+    def status(self) -> str:
+        """Say in one line what ``systemctl status`` shows."""
+        last = self._recorder.last
+        state = f"following {describe(self._settings.source)}"
+        if last is None:
+            state += "; no incident yet"
+        else:
+            still = "OPEN" if last.closed_at is None else "last"
+            state += (
+                f"; {still} incident {last.id}: {last.cause} ({last.confidence}), {sum(last.events.values())} lines"
+            )
+        troubles = [trouble for courier in self._couriers if (trouble := courier.status())]
+        evidence = [self._recorder.trouble] if self._recorder.trouble else []
+        if self._unserved:
+            evidence.append(f"{NO_ROOM}: {self._unserved}")
+        # Foreign words are among them: a line break would be another assignment to systemd.
+        return printable("; ".join([state, *sorted(self._troubles), *evidence, *troubles]), STATUS_CHARACTERS)
+
+    def _take_over(self, settings: Settings | None) -> None:
+        """Go on with a new configuration; None means that it was bad, and the old one stays."""
+        if settings is None:
+            return
+        try:
+            notifiers = [build(channel) for channel in channels(settings)]
+            source = self._open_again(settings.source)
+        except (ChannelError, ImportError, OSError) as error:
+            log.error("%s; the old configuration stays in effect", error)  # noqa: TRY400 - the text is the whole story
+            return
+        if source:
+            self._source.close()
+            self._source, self._detector = source, self._informed_detector()
+        for courier in self._couriers:
+            courier.stop(timeout=0.0)
+        self._leaving, self._couriers = [*self._leaving, *self._couriers], []
+        self._notifiers = notifiers
+        self._settings = settings
+        self._store.settings = settings.store
+        self._channels = channels(settings)
+        self._recorder.quiet = timedelta(seconds=settings.incident.quiet_seconds)
+        self._recorder.warns = settings.incident.pressure
+        self._recorder.claimed = settings.incident.claimed
+        self._recorder.channels = tuple(c.name for c in self._channels)
+        log.info("configuration reloaded; following %s", describe(settings.source))
+
+    def _open_again(self, settings: SourceSettings) -> Source | None:
+        """Open the new source of a new configuration before the old one is let go of; None when it is the same."""
+        if settings == self._settings.source:
+            return None
+        self._recorder.flush()
+        self._save_position()
+        return open_source(settings, self._recorder.resume.cursor, self._now)

@@ -1,0 +1,1 @@
+"""Text logs, followed by name through every kind of rotation."""

@@ -1,0 +1,161 @@
+"""The bytes of one log file by offset, whether it is being written (pread(2), lseek(2) SEEK_DATA) or was compressed.
+
+The offset of a line is the same in ``messages``, ``messages.1`` and ``messages.2.gz``: a compressed file is read as
+the bytes that it was made from.
+"""
+
+import bz2
+import contextlib
+import errno
+import gzip
+import hashlib
+import lzma
+import os
+import stat
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from agent.service import sdnotify
+
+MARKER_BYTES = 256
+# Unpacking on the way to a place is told to systemd after so many bytes, seconds on the slowest host.
+STEP_BYTES = 16 << 20
+
+Identity = tuple[int, int]
+_Stream = gzip.GzipFile | lzma.LZMAFile | bz2.BZ2File
+_UNPACKERS: dict[str, Callable[[IO[bytes]], _Stream]] = {
+    ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
+    ".xz": lzma.LZMAFile,
+    ".lzma": lzma.LZMAFile,
+    ".bz2": bz2.BZ2File,
+}
+_FOREIGN = frozenset({".zst", ".lz4", ".lzo", ".Z"})
+PACKED_ENDINGS = frozenset(_UNPACKERS) | _FOREIGN
+
+
+class Content:
+    """One open log file. Every method raises OSError where the disk or the compression fails."""
+
+    def __init__(self, path: str) -> None:
+        """Open a regular file; OSError tells why not."""
+        # A FIFO or a device is not even opened: that alone has effects on whoever is at its other end.
+        _check_regular(Path(path).stat())
+        self.path = path
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+        try:
+            status = self.status()
+            _check_regular(status)
+            self.identity = (status.st_dev, status.st_ino)
+            self._stream = _unpacker(path, self._fd)
+        except OSError:
+            os.close(self._fd)
+            raise
+        self._kept_at, self._kept = 0, b""
+        self.damage = ""
+
+    @property
+    def packed(self) -> bool:
+        """Whether the file is compressed: then nobody writes to it, and its size says nothing about offsets."""
+        return self._stream is not None
+
+    def status(self) -> os.stat_result:
+        """Ask for size, times and links of the open file, wherever its name has gone."""
+        return os.fstat(self._fd)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Read up to ``size`` bytes at ``offset``; fewer mean the end, or ``damage`` behind them."""
+        if self._stream is None:
+            return os.pread(self._fd, size, offset)
+        if not self._kept_at <= offset <= self._kept_at + len(self._kept):
+            self._go_to(self._stream, offset)
+        missing = offset + size - self._kept_at - len(self._kept)
+        if missing > 0:
+            # A reader goes back to the start of an unfinished line, and unpacking cannot: what is still wanted is kept.
+            dropped = max(0, offset - self._kept_at - MARKER_BYTES)
+            self._kept = self._kept[dropped:] + self._unpack(self._stream, missing)
+            self._kept_at += dropped
+        start = offset - self._kept_at
+        return self._kept[start : start + size]
+
+    def marker_at(self, offset: int) -> bytes:
+        """Read the bytes just before ``offset``, by which a place is known again."""
+        return self.read_at(max(0, offset - MARKER_BYTES), min(MARKER_BYTES, offset))
+
+    def data_from(self, offset: int) -> int:
+        """Find where data begins at or behind ``offset``: the hole of a sparse file is not worth reading."""
+        if self._stream is None:
+            with contextlib.suppress(OSError):  # ENXIO: a hole up to the end; EINVAL: this file system cannot tell
+                return os.lseek(self._fd, offset, os.SEEK_DATA)
+        return offset
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._stream is not None:
+            self._stream.close()
+        os.close(self._fd)
+
+    def _go_to(self, stream: _Stream, offset: int) -> None:
+        """Unpack up to a place, which takes minutes in a large file; it is where the cursor of a restart may be."""
+        reached = step = stream.tell() if stream.tell() <= offset else 0
+        try:
+            while reached == step < offset:
+                step = min(offset, step + STEP_BYTES)
+                reached = stream.seek(step)
+                sdnotify.work_goes_on()
+            self._kept_at, self._kept = stream.seek(reached), b""
+        except (EOFError, zlib.error, lzma.LZMAError) as error:
+            raise OSError(errno.EIO, f"damaged: {error}") from error
+
+    def _unpack(self, stream: _Stream, size: int) -> bytes:
+        """Read on; what was unpacked before some damage is good, and the last there is."""
+        pieces: list[bytes] = []
+        while size > 0 and not self.damage:
+            try:
+                piece = stream.read1(size)
+            except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
+                self.damage = f"damaged: {error}"
+            else:
+                if not piece:
+                    break
+                pieces.append(piece)
+                size -= len(piece)
+        return b"".join(pieces)
+
+
+def identity_of(path: str) -> Identity | None:
+    """Name the file that a path means now by device and inode, or None where there is none to be seen."""
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def say(error: OSError) -> str:
+    """Put an error into words for people, with the mend where we know it."""
+    if isinstance(error, PermissionError):
+        return "permission denied: let the agent's user read it (group adm, or setfacl)"
+    return error.strerror or str(error)
+
+
+def digest(marker: bytes) -> str:
+    """Make the marker of a cursor from the bytes just before its offset."""
+    return hashlib.blake2b(marker, digest_size=16).hexdigest()
+
+
+def _check_regular(status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "is a directory: name a log file in it")
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "is a FIFO, socket or device: name a log file")
+
+
+def _unpacker(path: str, fd: int) -> _Stream | None:
+    ending = Path(path).suffix
+    if ending in _FOREIGN:
+        raise OSError(errno.ENOTSUP, f"is compressed in a way that we cannot read ({ending}): unpack it and scan it")
+    if ending not in _UNPACKERS:
+        return None
+    return _UNPACKERS[ending](os.fdopen(fd, "rb", closefd=False))

@@ -1,0 +1,174 @@
+"""Whole lines out of one file that may grow, be truncated or be written anew while it is read. See pread(2).
+
+Only the offset is remembered, and the bytes just before it: a half line stays in the file until its newline is there,
+and other bytes before the offset mean another content, whatever size and inode say. A line too long to come from the
+kernel is passed over up to its newline, and so are NUL bytes, in flat memory: copytruncate leaves a hole of them before
+the next line of a writer without O_APPEND, and a power cut leaves them at the end.
+"""
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from agent.core.cursor import FileCursor
+from agent.core.logs.prefilter import MAX_LINE_BYTES, candidates, runs
+from agent.sources.file.content import MARKER_BYTES, Content, digest
+
+CHUNK_BYTES = 1 << 20
+
+
+class Found(NamedTuple):
+    """A line that holds a marker: its place, its number since we began, and for how many like it it stands."""
+
+    offset: int
+    ordinal: int
+    raw: bytes
+    times: int
+
+
+class Reader:
+    """Reads one Content. ``offset`` is the start of the first line that was not handed out.
+
+    After take(): ``cost`` bytes were read, ``at_end`` tells whether nothing more was there, and ``written_ns`` when the
+    file was last written. ``read_ns`` is that too, or what the cursor says as long as nobody writes: a file that was
+    compressed or restored may have the time of that. ``skipped`` counts the lines that were passed over; ``ordinal``
+    those that were not.
+    """
+
+    def __init__(self, content: Content, offset: int, ordinal: int = 0) -> None:
+        self.content = content
+        self.ordinal = ordinal
+        self.skipped = 0
+        self.cost = 0
+        self.at_end = False
+        self.written_ns = self.read_ns = content.status().st_mtime_ns
+        self._end = 0
+        self._nuls_seen_ns = 0
+        self.move_to(offset)
+
+    def move_to(self, offset: int) -> None:
+        """Go to the start of a line."""
+        self.offset = offset
+        self._marker = self.content.marker_at(offset)
+        self._skipping: Literal["", "line", "nuls"] = ""
+        self._searched = offset
+
+    def move_behind(self, offset: int) -> None:
+        """Go to the start of the line that ``offset`` is in: a half line there will be finished."""
+        before = self.content.read_at(max(0, offset - MAX_LINE_BYTES), min(MAX_LINE_BYTES, offset))
+        newline = before.rfind(b"\n")
+        if newline < 0 and len(before) == MAX_LINE_BYTES:
+            self.move_to(offset)
+            self._skipping = "line"
+        else:
+            self.move_to(offset - len(before) + newline + 1)
+
+    def place(self) -> FileCursor:
+        """Tell where we are in a way that survives rename, copy and compression."""
+        device, inode = self.content.identity
+        marker = digest(self._marker)
+        return FileCursor(device=device, inode=inode, offset=self.offset, marker=marker, written_ns=self.read_ns)
+
+    def agrees_with(self, other: "Reader") -> bool:
+        """Tell whether two readers are at the same offset behind the same bytes."""
+        return (self.offset, self.place().marker) == (other.offset, other.place().marker)
+
+    def take(self) -> bytes | None:
+        """Read the whole lines behind the offset; empty when there are none yet, None when the file was rewritten."""
+        written_ns = self.content.status().st_mtime_ns
+        data = self.content.read_at(self._searched, CHUNK_BYTES)
+        self.cost = len(data) + 1
+        # Looked at after the reading, so that what was read is known to follow what was read before.
+        if not self._follows(self.offset, self._marker):
+            return None
+        if self.written_ns != written_ns:
+            self.written_ns = self.read_ns = written_ns
+        self.at_end = len(data) < CHUNK_BYTES
+        self._end = self._searched + len(data)
+        if self._skipping == "line":
+            return self._skip_line(data)
+        if self._skipping == "nuls" or data.startswith(b"\0"):
+            return self._skip_nuls(data)
+        size = _whole_lines(data)
+        if size == 0 and len(data) > MAX_LINE_BYTES:
+            self._skipping, self._searched = "line", self._end
+        return data[:size]
+
+    def lines(self, block: bytes) -> Iterator[Found]:
+        """Yield the lines of what take() gave that hold a marker, moving on behind each."""
+        base, marker, passed = self.offset, self._marker, 0
+        for start, line, count in runs(block):
+            end = start + len(line) + 1
+            self._pass(base, marker, block, passed, end)
+            passed = end
+            yield Found(base + start, self.ordinal, line, count)
+        self._pass(base, marker, block, passed, len(block))
+
+    def last_lines(self) -> Iterator[Found]:
+        """Yield the line without a newline at the end of a file that is left for good: it will not get one any more."""
+        if self._skipping:
+            self.skipped += self._skipping == "line"
+            return
+        start = self.offset
+        rest = self.content.read_at(start, MAX_LINE_BYTES)
+        self.move_to(start + len(rest))
+        self.ordinal += bool(rest)
+        for _, line in candidates(rest + b"\n"):
+            yield Found(start, self.ordinal, line, 1)
+
+    def grew(self) -> bool:
+        """Look whether the file has more than at the last take()."""
+        return not self.content.packed and bool(self.content.read_at(self._end, 1))
+
+    def is_unchanged(self) -> bool:
+        """Look whether the file is as it was at the last take(), neither written to nor truncated."""
+        same = self.content.status().st_mtime_ns == self.written_ns and not self.grew()
+        return same and self._follows(self.offset, self._marker)
+
+    def _follows(self, offset: int, marker: bytes) -> bool:
+        # Nobody writes to a compressed file, and to go back in one, as from an endless line, unpacks it from its start.
+        return self.content.packed or self.content.read_at(offset - len(marker), len(marker)) == marker
+
+    def _jump(self, offset: int) -> bytes | None:
+        """Go on behind what is passed over, and answer for take(): the marker must be of the content that we know."""
+        known, marker = self.offset, self._marker
+        self.move_to(offset)
+        self.at_end = False
+        if self._follows(known, marker):
+            return b""
+        self.offset, self._marker = known, marker
+        return None
+
+    def _pass(self, base: int, marker: bytes, block: bytes, start: int, end: int) -> None:
+        self.ordinal += block.count(b"\n", start, end)
+        self.offset = self._searched = base + end
+        near = block[max(0, end - MARKER_BYTES) : end]
+        self._marker = near if len(near) == MARKER_BYTES else (marker + near)[-MARKER_BYTES:]
+
+    def _skip_line(self, data: bytes) -> bytes | None:
+        found = data.find(b"\n")
+        if found >= 0:
+            self.skipped += 1
+            self.ordinal += 1
+            return self._jump(self._searched + found + 1)
+        if data:
+            self._searched = self._end
+        elif not self.content.packed and self.content.status().st_size < self._searched:
+            self.move_to(self.offset)  # Truncated within its first line, where there are no bytes before the offset.
+        return b""
+
+    def _skip_nuls(self, data: bytes) -> bytes | None:
+        rest = data.lstrip(b"\0")
+        if rest:
+            return self._jump(self._end - len(rest))
+        self._skipping, self._searched = "nuls", self.content.data_from(self._end)
+        if self.at_end and self.written_ns != self._nuls_seen_ns:
+            # A writer that allocates in advance writes over them later: look again when it has written.
+            self._nuls_seen_ns, self._searched = self.written_ns, self.offset
+            self.at_end = False
+        return b""
+
+
+def _whole_lines(data: bytes) -> int:
+    """Tell how many bytes are whole lines; a run of NULs behind a line ends them, so that it can be passed over."""
+    hole = data.find(b"\n\0") if b"\0" in data else -1
+    return (hole if hole >= 0 else data.rfind(b"\n")) + 1

@@ -1,0 +1,103 @@
+"""Hints that a log has changed, from watchdog (inotify(7)); what the files say is the truth."""
+
+import threading
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+from watchdog.events import (
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
+from watchdog.observers import Observer
+
+from agent.sources.file.content import Identity
+
+if TYPE_CHECKING:
+    from watchdog.observers.api import BaseObserver, ObservedWatch
+
+LONGEST_WAIT_SECONDS = 1.0
+# A busy log would wake us for every line: lines that come closer together than this are read together.
+SHORTEST_TURN_SECONDS = 0.01
+RETRY_SECONDS = 60.0
+
+
+class Waker(Protocol):
+    """Hints that now is a good time to look; it may be wrong either way."""
+
+    def watch(self, directories: Mapping[str, Identity]) -> str | None:
+        """Watch exactly these directories, given with device and inode; say why not where that fails."""
+
+    def wait(self, timeout: float) -> None:
+        """Return at a hint, or after ``timeout`` seconds."""
+
+    def close(self) -> None:
+        """Stop watching."""
+
+
+class DirectoryWaker:
+    """Wakes at changes in directories, by watchdog. Its threads set an event and do nothing else."""
+
+    def __init__(self) -> None:
+        self._woken = threading.Event()
+        self._observer: BaseObserver | None = None
+        self._watches: dict[tuple[str, Identity], ObservedWatch] = {}
+        self._trouble: str | None = None
+        self._retry_at = 0.0
+        self._waited_at = 0.0
+        self._was_hinted = False
+
+    def watch(self, directories: Mapping[str, Identity]) -> str | None:
+        """Watch these directories; one that was replaced by another of its name is watched anew."""
+        wanted = set(directories.items())
+        if wanted == set(self._watches) or (self._trouble and time.monotonic() < self._retry_at):
+            return self._trouble
+        try:
+            self._change(wanted)
+            self._trouble = None
+        except (OSError, RuntimeError) as error:  # RuntimeError: the unit's TasksMax= is reached, or the host's limit.
+            self._trouble = f"a directory cannot be watched ({getattr(error, 'strerror', None) or error})"
+            self._retry_at = time.monotonic() + RETRY_SECONDS
+        return self._trouble
+
+    def wait(self, timeout: float) -> None:
+        """Wait for a change."""
+        if self._was_hinted:
+            time.sleep(min(timeout, max(0.0, self._waited_at + SHORTEST_TURN_SECONDS - time.monotonic())))
+        self._was_hinted = self._woken.wait(timeout)
+        self._woken.clear()
+        self._waited_at = time.monotonic()
+
+    def close(self) -> None:
+        """Stop the threads."""
+        if self._observer:
+            self._observer.stop()
+            self._observer.join(LONGEST_WAIT_SECONDS)
+            self._observer = None
+
+    def _change(self, wanted: set[tuple[str, Identity]]) -> None:
+        if self._observer is None:
+            observer = Observer()
+            observer.start()
+            self._observer = observer
+        for key in set(self._watches) - wanted:
+            self._observer.unschedule(self._watches.pop(key))
+        changes: list[type[FileSystemEvent]] = [FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent]
+        for key in wanted - set(self._watches):
+            # Without a filter our own opening and closing of files would wake us again and again.
+            self._watches[key] = self._observer.schedule(_Wake(self._woken), key[0], event_filter=changes)
+
+
+class _Wake(FileSystemEventHandler):
+    """An exception in a handler ends watchdog's thread without a word, so this does one thing."""
+
+    def __init__(self, woken: threading.Event) -> None:
+        self._woken = woken
+
+    def dispatch(self, event: FileSystemEvent) -> None:
+        del event
+        self._woken.set()

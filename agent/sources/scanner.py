@@ -1,0 +1,169 @@
+"""Log files already written: plain, .gz, .xz or standard input, block by block, to kernel records with line numbers.
+
+Memory stays flat whatever the file holds, and ordinary lines are neither split nor counted nor decoded. What spreads
+an entry over several lines is brought to one line first: agent.sources.multiline.
+"""
+
+import gzip
+import lzma
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from datetime import datetime
+from io import BufferedIOBase, BufferedReader
+
+from agent.core.logs.prefilter import MAX_LINE_BYTES, candidates
+from agent.core.logs.syslog import to_record
+from agent.core.model import LogRecord
+from agent.sources.localzone import LocalZone
+from agent.sources.multiline import PEEK_BYTES, Entries, are_entries
+from agent.core.logs.timestamps import from_epoch
+
+# Larger blocks leave the processor's second level cache, where the needles are searched for: 256 KiB took half as
+# long again as 64 KiB.
+BLOCK_BYTES = 64 * 1024
+MAGIC_BYTES = 8
+GZIP = b"\x1f\x8b"
+XZ = b"\xfd7zXZ\0"
+FOREIGN = {
+    b"BZh": "is compressed by bzip2: bzcat FILE | sockmem-agent scan -",
+    b"\x28\xb5\x2f\xfd": "is compressed by zstd: zstdcat FILE | sockmem-agent scan -",
+    b"\x04\x22\x4d\x18": "is compressed by lz4: lz4cat FILE | sockmem-agent scan -",
+    b"\xff\xfe": "is UTF-16, as PowerShell's > writes it: iconv -f UTF-16 -t UTF-8 FILE | sockmem-agent scan -",
+    b"\xfe\xff": "is UTF-16: iconv -f UTF-16 -t UTF-8 FILE | sockmem-agent scan -",
+    b"LPKSHHRH": "is a journal file: name its directory with --directory",
+}
+
+
+class UnreadableError(Exception):
+    """An input that cannot be read, or not to its end: one line that names it and the mend."""
+
+
+class Scanner:
+    """Reads inputs one after the other; its records are numbered over all of them, as one log that was rotated."""
+
+    def __init__(self) -> None:
+        self._lines_before = 0
+
+    def read(self, path: str, now: datetime) -> Iterator[LogRecord]:
+        """Yield the kernel's records of one input, ``-`` for standard input.
+
+        ``now`` is the newest moment for an input without an mtime. Raises UnreadableError, after what could be read.
+        """
+        name = os.fsencode(path).decode(errors="replace")
+        try:
+            with open(0 if path == "-" else path, "rb", closefd=path != "-") as raw:
+                status = os.fstat(raw.fileno())
+                plain = stat.S_ISREG(status.st_mode) and path != "-"
+                written = from_epoch(status.st_mtime) if stat.S_ISREG(status.st_mode) else None
+                newest = written.astimezone(LocalZone()) if written else now
+                stream = _decompressed(raw, name)
+                lines: Lines | Entries = Lines(stream, raw.fileno() if plain and stream is raw else None)
+                if are_entries(stream.peek(PEEK_BYTES)):
+                    lines = Entries(stream)
+                for number, line in lines:
+                    ordinal = self._lines_before + number
+                    record = to_record(line, now=newest, source=f"{name}:{number}", ordinal=ordinal)
+                    if record is not None:
+                        yield record
+                self._lines_before += lines.read
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise UnreadableError(f"{name}: {_explain(error, name)}") from error
+
+
+class Lines:
+    """The lines of one input that could matter, with their numbers from 1.
+
+    With ``fd``, a regular file's, the lines between are counted only when there is one to be numbered: counting takes
+    longer than searching. ``read`` is afterwards how many lines there were, or less, but never so few that the last
+    one that mattered and the first of the next input look like neighbours without being so.
+    """
+
+    def __init__(self, stream: BufferedIOBase, fd: int | None) -> None:
+        self._stream = stream
+        self._fd = fd
+        self._newlines = 0
+        self._counted = 0
+        self.read = 0
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        """Read to the end."""
+        end = length = 0
+        for offset, block in blocks(self._stream):
+            for start, line in candidates(block):
+                self._count(offset, block, start)
+                length = len(line) + 1
+                yield self._newlines + 1, line
+            end = offset + len(block)
+            if self._fd is None:
+                self._count(offset, block, len(block))
+                length = 0
+        uncounted = end - self._counted
+        self.read = self._newlines + (uncounted > 0) + (uncounted > length)
+
+    def _count(self, offset: int, block: bytes, start: int) -> None:
+        """Count the newlines up to ``start`` in the block that begins at ``offset`` of the input."""
+        while self._fd is not None and self._counted < offset:
+            piece = os.pread(self._fd, min(BLOCK_BYTES, offset - self._counted), self._counted)
+            self._newlines += piece.count(b"\n")
+            self._counted += len(piece) or offset - self._counted
+        self._counted = max(self._counted, offset)
+        self._newlines += block.count(b"\n", self._counted - offset, start)
+        self._counted = offset + start
+
+
+def blocks(stream: BufferedIOBase) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, complete lines) until the end; of a line over MAX_LINE_BYTES only the newline is kept.
+
+    NUL bytes before a line are left out: a crash leaves a run of them where the file had grown.
+    """
+    offset = 0
+    rest = b""
+    overlong = False
+    while chunk := stream.read1(BLOCK_BYTES):
+        cut = chunk.rfind(b"\n") + 1
+        if not cut:
+            rest += chunk
+            if len(rest) > MAX_LINE_BYTES:
+                overlong = overlong or bool(rest.strip(b"\0"))
+                offset += len(rest)
+                rest = b""
+            continue
+        block = b"".join((rest, memoryview(chunk)[:cut]))
+        rest = chunk[cut:]
+        skipped = block.find(b"\n") if overlong else len(block) - len(block.lstrip(b"\0"))
+        overlong = False
+        yield offset + skipped, block[skipped:]
+        offset += len(block)
+    if rest and not overlong:
+        yield offset, rest
+
+
+def _decompressed(raw: BufferedReader, name: str) -> BufferedReader | gzip.GzipFile | lzma.LZMAFile:
+    """Choose the reader by the first bytes, and by the name where these say nothing."""
+    magic = raw.peek(MAGIC_BYTES)[:MAGIC_BYTES]
+    for start, mend in FOREIGN.items():
+        if magic.startswith(start):
+            raise OSError(mend)
+    if magic.startswith(GZIP) or name.endswith(".gz"):
+        return gzip.GzipFile(fileobj=raw)
+    if magic.startswith(XZ) or name.endswith(".xz"):
+        return lzma.LZMAFile(raw)
+    return raw
+
+
+def _explain(error: Exception, name: str) -> str:
+    """Say in one line what is wrong with an input, and the mend."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file; check the name"
+    if isinstance(error, PermissionError):
+        return "permission denied; read it as root or as a member of its group (adm on Debian)"
+    if isinstance(error, IsADirectoryError):
+        return "is a directory; name the files in it, or journal files with --directory"
+    if isinstance(error, EOFError):
+        return "ends in the middle of its compressed data; what came before is shown, fetch the file again for the rest"
+    if isinstance(error, gzip.BadGzipFile | zlib.error | lzma.LZMAError):
+        kind = "gzip" if name.endswith(".gz") else "compressed"
+        return f"damaged {kind} data ({error}); fetch the file again, or rename it if it is plain text"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -1,0 +1,523 @@
+import os
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.config.load import load as config
+from agent.config.load import ConfigError, channels, load, load_store, mask_url, masked, state_directory
+from agent.core.settings import (
+    AlertmanagerSettings,
+    Settings,
+    SlackSettings,
+    StdoutSettings,
+    StoreSettings,
+    WebhookSettings,
+)
+
+SECRET = "T0000/B0000/XXXXverysecretXXXX"
+SLACK_URL = f"https://hooks.slack.com/services/{SECRET}"
+NOT_QUOTED = " (not quoted here: it may be a secret)"
+NAME_RULE = "must be 1 to 32 of a-z, 0-9, - and _, beginning with a letter or digit"
+TYPE_RULE = 'must be one of "slack", "webhook", "alertmanager", "stdout"'
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def write_config(text: str | bytes, name: str = "config.toml") -> Path:
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write_config
+
+
+def errors(path: Path, environ: dict[str, str] | None = None) -> list[str]:
+    """Load what is wrong, and return what is said without the name of the file."""
+    with pytest.raises(ConfigError) as caught:
+        load(path, environ or {})
+    assert all(line.startswith(f"{path}: ") and "\n" not in line for line in caught.value.errors)
+    return [line.removeprefix(f"{path}: ") for line in caught.value.errors]
+
+
+# --- what is right ----------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_file_gives_the_defaults(write: Write) -> None:
+    settings = load(write(""), {})
+
+    assert settings.source == Settings().source
+    assert settings.incident == Settings().incident
+    assert () == settings.notify
+    assert settings.store == StoreSettings(directory="")
+
+
+def test_no_file_gives_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Write) -> None:
+    monkeypatch.setattr(config, "DEFAULT_PATH", tmp_path / "none.toml")
+
+    assert load(write(""), {}) == load(None, {})
+
+
+def test_the_systems_file_is_read_when_no_other_is_named(monkeypatch: pytest.MonkeyPatch, write: Write) -> None:
+    monkeypatch.setattr(config, "DEFAULT_PATH", write("[incident]\nquiet_seconds = 7\n"))
+
+    assert 7 == load(None, {}).incident.quiet_seconds
+
+
+def test_a_whole_configuration_is_read(write: Write) -> None:
+    path = write(f"""
+        [source]
+        kind = "file"
+        paths = ["/var/log/messages", "/srv/log/kern.log"]
+        start = "beginning"
+        [store]
+        directory = "/srv/state"
+        keep_days = 3
+        [incident]
+        quiet_seconds = 60
+        [[notify]]
+        name = "ops"
+        type = "slack"
+        url = "{SLACK_URL}"
+        [[notify]]
+        name = "am"
+        type = "alertmanager"
+        urls = ["http://127.0.0.1:9093", "http://[::1]:9093/am"]
+        give_up_after = 3600
+        [[notify]]
+        name = "terminal"
+        type = "stdout"
+    """)
+
+    settings = load(path, {})
+
+    assert ("/var/log/messages", "/srv/log/kern.log") == settings.source.paths
+    assert ("file", "beginning") == (settings.source.kind, settings.source.start)
+    assert settings.store == StoreSettings(directory="/srv/state", keep_days=3)
+    assert 60 == settings.incident.quiet_seconds
+    assert settings.notify == (
+        SlackSettings(name="ops", url=SLACK_URL),
+        AlertmanagerSettings(
+            name="am",
+            urls=("http://127.0.0.1:9093", "http://[::1]:9093/am"),
+            give_up_after=3600,
+        ),
+        StdoutSettings(name="terminal"),
+    )
+
+
+def test_keys_at_their_empty_defaults_are_as_good_as_absent(write: Write) -> None:
+    path = write(f'[[notify]]\nname="h"\ntype="webhook"\nurl="{SLACK_URL}"\nurl_file=""\nsecret_file=""\n')
+
+    assert load(path, {}).notify == (WebhookSettings(name="h", url=SLACK_URL),)
+
+
+def test_a_byte_order_mark_and_crlf_are_no_mistakes(write: Write) -> None:
+    assert 5 == load(write(b"\xef\xbb\xbf[incident]\r\nquiet_seconds = 5\r\n"), {}).incident.quiet_seconds
+
+
+@pytest.mark.parametrize("value", ["${CREDENTIALS_DIRECTORY}/ops-url", "$CREDENTIALS_DIRECTORY/ops-url"])
+def test_url_file_is_found_among_the_credentials_and_read(write: Write, tmp_path: Path, value: str) -> None:
+    write(f"  {SLACK_URL}\n\n", "ops-url")
+    path = write(f'[[notify]]\nname = "ops"\ntype = "slack"\nurl_file = "{value}"\n')
+
+    channel = load(path, {"CREDENTIALS_DIRECTORY": str(tmp_path)}).notify[0]
+
+    assert (channel.url, channel.url_file) == (SLACK_URL, str(tmp_path / "ops-url"))
+
+
+def test_other_variables_are_not_expanded(write: Write, tmp_path: Path) -> None:
+    write(SLACK_URL, "$HOME")
+    path = write(f'[[notify]]\nname = "ops"\ntype = "slack"\nurl_file = "{tmp_path}/$HOME"\n')
+
+    assert SLACK_URL == load(path, {"HOME": "/root"}).notify[0].url
+
+
+def test_secret_file_is_checked_and_its_path_kept(write: Write, tmp_path: Path) -> None:
+    write("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n", "secret")
+    path = write(
+        '[[notify]]\nname="h"\ntype="webhook"\nurl="https://h.example/x"\n'
+        'secret_file="${CREDENTIALS_DIRECTORY}/secret"\n'
+    )
+
+    channel = load(path, {"CREDENTIALS_DIRECTORY": str(tmp_path)}).notify[0]
+
+    assert channel.secret_file == str(tmp_path / "secret")
+
+
+def test_load_store_needs_no_secrets(write: Write) -> None:
+    path = write('[store]\nkeep_count = 5\n[[notify]]\nname="o"\ntype="slack"\nurl_file="$CREDENTIALS_DIRECTORY/x"\n')
+
+    assert load_store(path) == StoreSettings(directory="", keep_count=5)
+
+
+def test_load_store_tells_what_is_wrong_in_its_own_table(write: Write) -> None:
+    path = write("[store]\nkeep_count = 0\n[incident]\nquiet_seconds = 0\n")
+
+    with pytest.raises(ConfigError) as caught:
+        load_store(path)
+
+    assert [
+        f"{path}: [store]: key `keep_count` must be a whole number, 1 to 1000000 incidents, not 0"
+    ] == caught.value.errors
+
+
+# --- what is wrong ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "[incident]\nquiet_secnds = 1",
+            "[incident]: key `quiet_secnds` is not known; did you mean `quiet_seconds`?",
+        ),
+        ("[incident]\nfoo = 1", "[incident]: key `foo` is not known; known are `quiet_seconds`, `pressure`, `claimed`"),
+        ("[soruce]\nkind = 'file'", "table `soruce` is not known; did you mean [source]?"),
+        ("kind = 'file'", "key `kind` stands outside its table; it belongs below [source]"),
+        (
+            "verbose = true",
+            "key `verbose` is not known; only tables stand here: [source], [store], [incident], [metrics], [[notify]]",
+        ),
+        (
+            "[source]\nkind = 'fil'",
+            '[source]: key `kind` must be one of "auto", "file", "journal", "kmsg", not "fil"',
+        ),
+        ("[source]\nkind = 3", '[source]: key `kind` must be one of "auto", "file", "journal", "kmsg", not 3'),
+        ("[source]\npaths = '/x'", '[source]: key `paths` must be a list of texts, such as ["…", "…"], not a text'),
+        (
+            "[source]\npaths = []",
+            '[source]: key `paths` must be a list of texts, such as ["…", "…"], not an empty list',
+        ),
+        ("[incident]\npressure = 1", "[incident]: key `pressure` must be true or false, not 1"),
+        (
+            "[source]\npaths = ['/x', 'log']",
+            "[source]: key `paths`, entry 2, needs an absolute path, one that begins with /, not `log`",
+        ),
+        (
+            "[source]\npaths = ['']",
+            "[source]: key `paths`, entry 1, needs an absolute path, one that begins with /, not ``",
+        ),
+        (
+            "[source]\ndirectory = 'x'",
+            "[source]: key `directory` needs an absolute path, one that begins with /, not `x`",
+        ),
+        (
+            '[store]\ndirectory = "x\\u001b"',
+            "[store]: key `directory` needs an absolute path, one that begins with /, not `x\\x1b`",
+        ),
+        (
+            "[incident]\nquiet_seconds = 0",
+            "[incident]: key `quiet_seconds` must be a whole number, 1 to 86400 seconds, not 0",
+        ),
+        (
+            "[incident]\nquiet_seconds = 86401",
+            "[incident]: key `quiet_seconds` must be a whole number, 1 to 86400 seconds, not 86401",
+        ),
+        (
+            "[incident]\nquiet_seconds = '5m'",
+            "[incident]: key `quiet_seconds` must be a whole number, 1 to 86400 seconds, not a text",
+        ),
+        (
+            "[incident]\nquiet_seconds = true",
+            "[incident]: key `quiet_seconds` must be a whole number, 1 to 86400 seconds, not true",
+        ),
+        (
+            "[incident]\nquiet_seconds = 1.5",
+            "[incident]: key `quiet_seconds` must be a whole number, 1 to 86400 seconds, not 1.5",
+        ),
+        (
+            "[incident]\nquiet_seconds = 2026-11-22",
+            "[incident]: key `quiet_seconds` must be a whole number, 1 to 86400 seconds, not a date or time",
+        ),
+        ("[store]\nkeep_days = 0", "[store]: key `keep_days` must be a whole number, 1 to 36500 days, not 0"),
+        (
+            "[store]\nkeep_bytes = -1",
+            "[store]: key `keep_bytes` must be a whole number, 1 to 4611686018427387904 bytes, not -1",
+        ),
+        ("incident = 3", "[incident]: must be a table, written once, in single brackets, with its keys below"),
+        ("[[source]]", "[source]: must be a table, written once, in single brackets, with its keys below"),
+        ("[notify]\nname='x'", "[[notify]]: is written with two brackets on each side, once for every channel"),
+        ("notify = ['x']", "[[notify]]: is written with two brackets on each side, once for every channel"),
+        (
+            "[[notify]]\ntype = 'stdout'",
+            f"[[notify]] #1: key `name` is missing; it {NAME_RULE}",
+        ),
+        (
+            "[[notify]]\nname = 'a'",
+            f"[[notify]] #1 (a): key `type` is missing; it {TYPE_RULE}",
+        ),
+        (
+            "[[notify]]\nname = 'a'\ntype = 'slak'\nurl = 'http://h/'",
+            f'[[notify]] #1 (a): key `type` {TYPE_RULE}, not "slak"',
+        ),
+        (
+            "[[notify]]\nname = 'a'\ntype = 'slak'\nurl_file = '/does/not/exist'",
+            f"""[[notify]] #1 (a): key `type` {TYPE_RULE}, not "slak"
+[[notify]] #1 (a): key `url_file`: `/does/not/exist` cannot be read: No such file or directory""",
+        ),
+        (
+            "[[notify]]\nname = 'a'\ntype = 'slak'\nulrs = []",
+            f"""[[notify]] #1 (a): key `type` {TYPE_RULE}, not "slak"
+[[notify]] #1 (a): key `ulrs` is not known; did you mean `urls`?""",
+        ),
+        (
+            "[[notify]]\nname = 'a/b'\ntype = 'stdout'",
+            f"[[notify]] #1: key `name` {NAME_RULE}{NOT_QUOTED}",
+        ),
+        (
+            '[[notify]]\nname = "a\\n"\ntype = "stdout"',
+            f"[[notify]] #1: key `name` {NAME_RULE}{NOT_QUOTED}",
+        ),
+        (
+            "[[notify]]\nname = 'a'\ntype = 'stdout'\n[[notify]]\nname = 'a'\ntype = 'stdout'",
+            "[[notify]] #2 (a): key `name` must be unique; #1 has this name already",
+        ),
+        (
+            "[[notify]]\nname = 'a'\ntype = 'stdout'\ngive_up_after = 59",
+            "[[notify]] #1 (a): key `give_up_after` must be a whole number, 60 to 31536000 seconds, not 59",
+        ),
+        (
+            "[[notify]]\nname = 'a'\ntype = 'stdout'\nurl = 'http://h/'",
+            "[[notify]] #1 (a): key `url` is not for type stdout; known are `name`, `give_up_after`",
+        ),
+        (
+            "[[notify]]\nname = 'a'\ntype = 'slack'",
+            "[[notify]] #1 (a): type slack needs exactly one of `url` and `url_file`",
+        ),
+        (
+            "[[notify]]\nname = 'a'\ntype = 'alertmanager'",
+            '[[notify]] #1 (a): key `urls` is missing; it must be a list of texts, such as ["…", "…"]',
+        ),
+        (
+            "[[notify]]\nname = 'a'\ntype = 'alertmanager'\nurls = ['http://a:1', 'b', 'http://h:0']",
+            f"""[[notify]] #1 (a): key `urls`, entry 2, must hold http:// or https:// and a host{NOT_QUOTED}
+[[notify]] #1 (a): key `urls`, entry 3, must hold http:// or https:// and a host{NOT_QUOTED}""",
+        ),
+        (
+            "[[notify]]\nname = 'a'\ntype = 'slack'\nurl_file = 'x/y'",
+            f"[[notify]] #1 (a): key `url_file` needs the absolute path of a file, one that begins with /{NOT_QUOTED}",
+        ),
+        (
+            "[[notify]]\nname = 'a'\ntype = 'slack'\nurl_file = '/does/not/exist'",
+            "[[notify]] #1 (a): key `url_file`: `/does/not/exist` cannot be read: No such file or directory",
+        ),
+    ],
+)
+def test_a_mistake_is_told_with_its_place_and_its_mend(write: Write, text: str, expected: str) -> None:
+    assert expected.split("\n") == errors(write(text))
+
+
+def test_all_mistakes_are_told_at_once(write: Write) -> None:
+    path = write("""
+        [source]
+        kind = "fil"
+        [incident]
+        quiet_secnds = 3
+        [[notify]]
+        type = "slack"
+        [[notify]]
+        name = "hook"
+        type = "webhook"
+        url = "ftp://example.org/x"
+        urls = ["http://h"]
+    """)
+
+    assert [
+        "[source]",
+        "[incident]",
+        "[[notify]] #1",
+        "[[notify]] #1",
+        "[[notify]] #2 (hook)",
+        "[[notify]] #2 (hook)",
+    ] == [line.partition(": key")[0].partition(": type")[0] for line in errors(path)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[source]\nkind = file\n", "is not TOML: Invalid value (at line 2, column 8)"),
+        ("[source\n", "is not TOML: Expected ']' at the end of a table declaration (at line 1, column 8)"),
+        ("a = " + "[" * 5000, "is no configuration: lists within lists without end"),
+        (b"[source]\n# \xff", "is not UTF-8 text (byte 12)"),
+        (b"#" * (1024 * 1024 + 1), "cannot be read: larger than 1048576 bytes"),
+    ],
+)
+def test_what_is_no_toml_is_told_with_its_line(write: Write, text: str | bytes, expected: str) -> None:
+    (line,) = errors(write(text))
+
+    assert line.startswith(expected)
+
+
+def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
+    assert ["no such file"] == errors(tmp_path / "none.toml")
+    assert ["cannot be read: Is a directory"] == errors(tmp_path)
+
+
+def test_a_fifo_in_the_place_of_a_file_is_a_mistake_and_no_wait(write: Write, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    reason = "cannot be read: a FIFO, which would be waited for without end"
+
+    assert [reason] == errors(tmp_path / "fifo")
+    (line,) = errors(write(f'[[notify]]\nname="a"\ntype="slack"\nurl_file="{tmp_path}/fifo"\n'))
+    assert line.endswith(reason)
+
+
+def test_credentials_without_a_directory_say_who_sets_it(write: Write) -> None:
+    (line,) = errors(write('[[notify]]\nname="a"\ntype="slack"\nurl_file="${CREDENTIALS_DIRECTORY}/u"\n'))
+
+    assert line.startswith("[[notify]] #1 (a): key `url_file` uses $CREDENTIALS_DIRECTORY, which is not set here: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "must hold one line, not 0"),
+        (b"https://a.example/\nhttps://b.example/\n", "must hold one line, not 2"),
+        (b"\xff\xfe", "is not text"),
+    ],
+)
+def test_a_secrets_file_holds_one_line_of_text(write: Write, content: bytes, expected: str) -> None:
+    secret = write(content, "url")
+    path = write(f'[[notify]]\nname="a"\ntype="slack"\nurl_file="{secret}"\n')
+
+    assert [f"[[notify]] #1 (a): key `url_file`: `{secret}` {expected}"] == errors(path)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"hooks.slack.com/{SECRET}",
+        f"htps://hooks.slack.com/{SECRET}",
+        f"https:///{SECRET}",
+        f"https://hooks.slack.com:99999/{SECRET}",
+        f"https://hooks.slack.com/ {SECRET}",
+        f"https://[hooks/{SECRET}",
+        f"\\u0000{SECRET}",
+    ],
+)
+@pytest.mark.parametrize("key", ["url", "url_file", "urls", "type", "name", "give_up_after", "secret_file"])
+def test_no_error_quotes_a_secret_whichever_key_it_was_put_into(write: Write, url: str, key: str) -> None:
+    value = f'["{url}"]' if key == "urls" else f'"{url}"'
+    table = {"name": '"a"', "type": '"webhook"'} | {key: value}
+    path = write("[[notify]]\n" + "".join(f"{name} = {text}\n" for name, text in table.items()))
+
+    assert not any("verysecret" in line for line in errors(path))
+
+
+@pytest.mark.parametrize("secret", ["MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_", "whsec_???", "whsec_abc"])
+def test_a_signing_secret_must_be_whsec_and_base64(write: Write, secret: str) -> None:
+    file = write(secret, "secret")
+    path = write(f'[[notify]]\nname="a"\ntype="webhook"\nurl="https://h.example/"\nsecret_file="{file}"\n')
+
+    (line,) = errors(path)
+
+    assert line.startswith("[[notify]] #1 (a): key `secret_file`: its file must hold whsec_ and then base64")
+    assert "MfKQ" not in line
+
+
+TOML_VALUE = st.one_of(
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(max_size=20),
+    st.lists(st.one_of(st.integers(), st.text(max_size=5)), max_size=3),
+    st.dictionaries(st.text(max_size=5), st.integers(), max_size=2),
+)
+KEYS = st.one_of(
+    st.sampled_from(
+        ["source", "store", "incident", "notify", "kind", "paths", "directory", "keep_days", "name", "url"]
+    ),
+    st.text(max_size=8),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(
+        KEYS, st.one_of(TOML_VALUE, st.dictionaries(KEYS, TOML_VALUE), st.lists(st.dictionaries(KEYS, TOML_VALUE)))
+    )
+)
+def test_any_document_is_settings_or_lines_of_errors(document: dict[str, Any]) -> None:
+    lines = ["/x.toml: "]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(config, "_read_document", lambda path: document)
+        try:
+            load(Path("/x.toml"), {})
+        except ConfigError as error:
+            lines = error.errors
+
+    assert lines
+    assert all(line.startswith("/x.toml: ") for line in lines)
+    assert not any(unicodedata.category(char) in {"Cc", "Cf", "Zl", "Zp"} for line in lines for char in line)
+
+
+# --- the state directory ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("directory", "environ", "euid", "expected"),
+    [
+        ("", {"STATE_DIRECTORY": "/run/a:/run/b", "XDG_STATE_HOME": "/x"}, 0, "/run/a"),
+        ("/srv/state", {"STATE_DIRECTORY": "/run/a"}, 1000, "/run/a"),
+        ("/srv/state", {"STATE_DIRECTORY": ""}, 0, "/srv/state"),
+        ("/srv/state", {"XDG_STATE_HOME": "/x"}, 1000, "/srv/state"),
+        ("", {"XDG_STATE_HOME": "/x"}, 0, "/var/lib/sockmem-agent"),
+        ("", {"XDG_STATE_HOME": "/x"}, 1000, "/x/sockmem-agent"),
+        ("", {"XDG_STATE_HOME": "x", "HOME": "/users/a"}, 1000, "/users/a/.local/state/sockmem-agent"),
+        ("", {"HOME": "/users/a"}, 1000, "/users/a/.local/state/sockmem-agent"),
+    ],
+)
+def test_the_state_directory_follows_the_order_of_the_contract(
+    directory: str, environ: dict[str, str], euid: int, expected: str
+) -> None:
+    settings = Settings(store=StoreSettings(directory=directory))
+
+    assert Path(expected) == state_directory(settings, environ, euid)
+
+
+def test_a_directory_that_the_file_names_is_told_from_the_default(write: Write) -> None:
+    named = load(write('[store]\ndirectory = "/var/lib/sockmem-agent"\n'), {})
+
+    assert Path("/var/lib/sockmem-agent") == state_directory(named, {"HOME": "/users/a"}, 1000)
+
+
+# --- showing ----------------------------------------------------------------------------------------------------------
+
+
+def test_masked_shows_no_more_than_the_host_of_a_url() -> None:
+    channel = SlackSettings(name="a", url=f"https://user:pw@hooks.slack.com:8443/{SECRET}?t=1")
+    more = AlertmanagerSettings(name="b", urls=("http://am:9093/verysecret",))
+
+    shown = masked(Settings(notify=(channel, more)))
+
+    assert "https://hooks.slack.com:8443/…" == shown["notify"][0]["url"]
+    assert ["http://am:9093/…"] == shown["notify"][1]["urls"]
+    text = msgspec.json.encode(shown).decode()
+    assert "verysecret" not in text
+    assert "user" not in text
+
+
+def test_no_channel_shows_its_address_where_it_is_printed() -> None:
+    kinds = (SlackSettings, WebhookSettings)
+    shown = [repr(kind(name="a", url=SLACK_URL)) for kind in kinds]
+    shown.append(repr(AlertmanagerSettings(name="a", urls=(SLACK_URL,))))
+
+    assert ["SlackSettings(name='a')", "WebhookSettings(name='a')", "AlertmanagerSettings(name='a')"] == shown
+
+
+def test_masking_nothing_gives_nothing() -> None:
+    assert "" == mask_url("")
+
+
+def test_the_channel_is_standard_output_when_none_is_configured() -> None:
+    assert channels(Settings()) == (StdoutSettings(name="stdout"),)
+    configured = (SlackSettings(name="a", url=SLACK_URL),)
+    assert channels(Settings(notify=configured)) == configured

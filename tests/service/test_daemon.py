@@ -1,0 +1,180 @@
+"""The service with all its threads in this process, where a channel can be made to go wrong from within."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pytest_httpserver import HTTPServer
+
+from agent.core.delivery import Delivery
+from agent.core.model import Notice
+from agent.core.settings import IncidentSettings, Settings, SourceSettings, WebhookSettings
+from agent.notifiers import Notifier, build
+from agent.service import daemon as daemon_module
+from agent.service import sdnotify
+from agent.service.courier import Courier
+from agent.service.daemon import Daemon
+from agent.service.signals import Signals
+from agent.store import Store
+
+TOKEN = "T0kenT0ken"
+
+
+class Broken:
+    """A channel with a slip in it; the text of what it raises holds an address, as that of requests does."""
+
+    is_state = False
+
+    def __init__(self, surprise: type[BaseException]) -> None:
+        self.name = "broken"
+        self.surprise = surprise
+
+    def notify(self, notice: Notice) -> Delivery:
+        raise self.surprise(f"http://hook/{TOKEN}")
+
+
+def run_until(daemon: Daemon, steps: list[tuple[Callable[[], object], Callable[[], object]]]) -> None:
+    """Run the service; whenever the condition of the next step holds, do what it says, and stop after the last."""
+    waiting, pause = list(steps), threading.Event()
+
+    def wait(timeout: float) -> None:
+        if waiting and waiting[0][0]():
+            waiting.pop(0)[1]()
+        asked.stop = not waiting or next(turns) > 1000
+        pause.wait(min(timeout, 0.02))
+
+    turns, asked = iter(range(2000)), Signals()
+    daemon._source.wait = wait  # type: ignore[method-assign]
+    daemon.run(lambda: None, asked)
+    assert [] == waiting
+
+
+@pytest.fixture
+def log_file(tmp_path: Path) -> Path:
+    path = tmp_path / "messages"
+    path.write_text("Nov 22 15:00:00 web1 systemd[1]: Started.\n")
+    return path
+
+
+@pytest.fixture
+def make_daemon(
+    tmp_path: Path, log_file: Path, proc_root: Path, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[type[BaseException]], tuple[Daemon, Store]]:
+    """Build the service with two webhooks: of the channel ``broken`` every attempt raises ``surprise``."""
+    httpserver.expect_request("/hook").respond_with_data("ok")
+    hook = httpserver.url_for("/hook")
+    settings = Settings(
+        source=SourceSettings(kind="file", paths=(str(log_file),)),
+        incident=IncidentSettings(pressure=False),
+        notify=tuple(WebhookSettings(name=name, url=hook) for name in ("broken", "good")),
+    )
+
+    def make(surprise: type[BaseException]) -> tuple[Daemon, Store]:
+        def make_notifier(channel: WebhookSettings) -> Notifier:
+            return Broken(surprise) if channel.name == "broken" else build(channel)
+
+        monkeypatch.setattr(daemon_module, "build", make_notifier)
+        store = Store(tmp_path / "state")
+        os.close(store.open_for_writing())
+        return Daemon(settings, store, proc_root=proc_root), store
+
+    return make
+
+
+@pytest.mark.parametrize("surprise", [AttributeError, MemoryError, SystemExit])
+def test_a_surprise_in_one_channel_ends_neither_the_watching_nor_another_channel(
+    surprise: type[BaseException],
+    make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]],
+    log_file: Path,
+    httpserver: HTTPServer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    daemon, store = make_daemon(surprise)
+
+    def say(text: str) -> None:
+        with log_file.open("a") as file:
+            file.write(f"Nov 22 15:05:39 web1 kernel: [  123.000001] {text}\n")
+
+    broken = "unexpected " + surprise.__name__
+    run_until(
+        daemon,
+        [
+            (lambda: True, lambda: say("TCP: too many orphaned sockets")),
+            (
+                lambda: broken in daemon.status() and len(httpserver.log) == 1,
+                lambda: say("TCP: out of memory -- consider tuning tcp_mem"),
+            ),
+            (lambda: len(httpserver.log) == 2, lambda: None),
+        ],
+    )
+
+    (incident_id,) = store.ids()
+    assert 2 == sum(store.load(incident_id).events.values())
+    assert [{"good"}] * 2 == [set(receipts) for _, _, receipts in store.notices(incident_id)]
+    assert 1 == caplog.text.count(f"broken: {broken} in test_daemon.py")
+    assert TOKEN not in caplog.text
+
+
+def test_a_status_of_foreign_words_is_one_line_that_systemd_reads(
+    make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]],
+) -> None:
+    daemon, store = make_daemon(ValueError)
+    foreign = [Courier(Broken(ValueError), store, give_up_after=1.0) for _ in range(50)]
+    for courier in foreign:
+        courier._set_back("HTTP 503\nMAINPID=1\x1b[2J \U0001f534\udce9" * 20)
+        courier._show()
+    daemon._couriers = foreign
+
+    status = daemon.status()
+
+    assert status.isprintable()
+    assert "HTTP 503\\x0aMAINPID=1" in status
+    assert len(f"WATCHDOG=1\nSTATUS={status}".encode()) <= sdnotify.MOST_BYTES
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Leave no room for another thread until this list is emptied, as a TasksMax= that is reached."""
+    start, full = threading.Thread.start, [True]
+
+    def start_if_there_is_room(thread: threading.Thread) -> None:
+        if full:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start_if_there_is_room)
+    monkeypatch.setattr("agent.service.courier.SHORTEST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("agent.service.courier.LONGEST_PAUSE_SECONDS", 0.0)
+    return full
+
+
+def test_without_room_for_a_thread_the_watching_goes_on_and_channels_deliver_once_there_is_room(
+    tmp_path: Path, log_file: Path, proc_root: Path, httpserver: HTTPServer, full: list[bool]
+) -> None:
+    httpserver.expect_request("/hook").respond_with_data("ok")
+    hook = httpserver.url_for("/hook")
+    settings = Settings(
+        source=SourceSettings(kind="file", paths=(str(log_file),)),
+        incident=IncidentSettings(pressure=False),
+        notify=tuple(WebhookSettings(name=f"c{number}", url=hook) for number in range(40)),
+    )
+    store = Store(tmp_path / "state")
+    os.close(store.open_for_writing())
+    daemon = Daemon(settings, store, proc_root=proc_root)
+
+    def say() -> None:
+        with log_file.open("a") as file:
+            file.write("Nov 22 15:05:39 web1 kernel: [  123.000001] TCP: too many orphaned sockets\n")
+
+    run_until(
+        daemon,
+        [
+            (lambda: True, say),
+            (lambda: store.ids() and daemon._couriers[39].status(), full.clear),
+            (lambda: len(httpserver.log) == 40, lambda: None),
+        ],
+    )

@@ -1,0 +1,947 @@
+import errno
+from datetime import timedelta
+
+import pytest
+from harness import fill_disk, read_remains, write_proc
+from msgspec.structs import replace
+from schema_files import schema_errors
+
+from agent.core import folding
+from agent.core.model import Notice
+from agent.core.readings import SocketGroup, SocketTable, Tally
+from agent.core.settings import StoreSettings
+from agent.service import recorder as module
+from agent.service.recorder import SNAPSHOTS_AT_MOST, Recorder
+from agent.store import Store, read_around
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store(tmp_path / "state", StoreSettings(min_free_bytes=0))
+    store.open_for_writing()
+    yield store
+    for path in tmp_path.glob("state/incidents/*/incident.json"):
+        assert [] == schema_errors("incident", path.read_bytes())
+
+
+@pytest.fixture
+def make_recorder(store, clock, proc_root):
+    """Build a recorder on the store as it is: what a process does when it starts."""
+
+    def make(**kwargs) -> Recorder:
+        words = {
+            "quiet_seconds": 300,
+            "channels": ("ops",),
+            "now": clock,
+            "told": lambda _: None,
+            "proc_root": proc_root,
+            "monotonic": clock.monotonic,
+        }
+        return Recorder(store, **{**words, **kwargs})
+
+    return make
+
+
+def run_for(recorder: Recorder, clock, seconds: int) -> None:
+    for _ in range(seconds):
+        clock.advance(1)
+        recorder.tick()
+
+
+@pytest.fixture
+def dumps(proc_root, monkeypatch):
+    """What the dumps of the sockets see, one after the other, while the gauge stands at 700 orphans."""
+    write_proc(proc_root, orphan=700)
+    tables: list[SocketTable] = []
+    monkeypatch.setattr(module, "take_sockets", lambda *_, **__: tables.pop(0))
+    return tables
+
+
+def orphans_of(unit: str, count: int) -> SocketTable:
+    tally = Tally(sockets=count, bytes=4096 * count)
+    group = SocketGroup(cgroup=7, port=8080, orphaned={"fin_wait1": tally} if count else {})
+    return SocketTable(groups=(group,), paths={1: "/", 7: f"/system.slice/{unit}.service"}, complete=True)
+
+
+def told(store: Store) -> list[str]:
+    return [n.type.rsplit(".", 1)[-1] for i in store.ids() for _, n, _ in store.notices(i)]
+
+
+def test_the_first_event_is_on_disk_and_told_when_handle_returns(store, make_recorder, make_decided):
+    calls = []
+    recorder = make_recorder(told=lambda _: calls.append(store.pending("ops")))
+    recorder.handle([make_decided()], recorder.look())
+    incident = store.load(store.resolve("last"))
+
+    assert {"too_many_orphans": 1} == incident.events
+    assert "orphans" == incident.cause
+    assert ("snapshot-001.json",) == incident.snapshots
+    assert ["sockmem.incident.opened"] == [p.notice.type for p in calls[0]]
+    assert calls[0][0].notice.data.id == incident.id
+    assert not recorder.dirty
+
+
+def test_further_events_are_folded_and_committed_within_a_second(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    clock.advance(0.2)
+    recorder.handle([make_decided(offset=200), make_decided(offset=300)], recorder.look())
+
+    assert recorder.dirty
+    run_for(recorder, clock, 1)
+    assert not recorder.dirty
+    assert {"too_many_orphans": 3} == store.load(store.resolve("last")).events
+    assert 300 == store.newest_commit()[0].cursor.files["/var/log/messages"].offset
+
+
+def test_a_restart_before_the_commit_reads_the_uncommitted_events_again(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    clock.advance(0.2)
+    recorder.handle([make_decided(offset=200)], recorder.look())
+    again = make_recorder()
+
+    assert 100 == again.resume.cursor.files["/var/log/messages"].offset
+    again.handle([make_decided(offset=200)], again.look())
+    again.flush()
+    assert {"too_many_orphans": 2} == store.load(store.resolve("last")).events
+    assert ["opened"] == told(store)
+
+
+def test_follow_ups_come_at_1_5_and_30_seconds(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    start = clock.time
+    recorder.handle([make_decided()], recorder.look())
+    run_for(recorder, clock, 40)
+    snapshots = store.snapshots(store.resolve("last"))
+
+    assert [0, 1, 5, 30] == [(s.taken_at - start).total_seconds() for s in snapshots]
+    assert ["event", "follow_up", "follow_up", "follow_up"] == [s.trigger for s in snapshots]
+
+
+def test_the_incident_closes_after_the_quiet_period_and_that_is_told(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    run_for(recorder, clock, 299)
+    assert ["opened"] == told(store)
+    run_for(recorder, clock, 1)
+
+    incident = store.load(store.resolve("last"))
+    assert ["opened", "resolved"] == told(store)
+    assert incident.closed_at - incident.opened_at == timedelta(seconds=300)
+
+
+def test_two_events_far_apart_by_the_log_are_two_incidents_though_read_together(
+    store, make_recorder, make_decided, clock
+):
+    recorder = make_recorder()
+    old = clock.time - timedelta(hours=3)
+    recorder.handle([make_decided(at=old), make_decided(at=old + timedelta(hours=1), offset=200)], recorder.look())
+
+    first, second = (store.load(i) for i in store.ids())
+    assert first.closed_at == old + timedelta(seconds=300)
+    assert second.closed_at is None
+    assert ["opened", "resolved", "opened"] == told(store)
+
+
+def test_a_log_in_another_time_zone_does_not_close_its_incident_at_once(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.handle([make_decided(at=clock.time - timedelta(hours=2))], recorder.look())
+    run_for(recorder, clock, 299)
+
+    assert ["opened"] == told(store)
+
+
+def test_gauges_of_a_catch_up_are_no_peak_of_the_past(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.handle([make_decided(at=clock.time - timedelta(hours=2))], recorder.look())
+
+    assert store.load(store.resolve("last")).peak.orphan is None
+
+
+def test_the_peak_is_the_highest_sample_around_the_event(store, make_recorder, make_decided, clock, proc_root):
+    recorder = make_recorder()
+    write_proc(proc_root, orphan=8100, mem=5000)
+    recorder.tick()
+    clock.advance(5)
+    write_proc(proc_root, orphan=90, mem=7000)
+    recorder.handle([make_decided()], recorder.look())
+    peak = store.load(store.resolve("last")).peak
+
+    assert (8100, 7000) == (peak.orphan, peak.mem)
+    assert peak.orphan_at == clock.time - timedelta(seconds=5)
+
+
+def test_the_peak_has_the_readings_that_the_diagnosis_has(store, make_recorder, make_decided, clock, proc_root):
+    recorder = make_recorder(quiet_seconds=6)
+    recorder.tick()
+    write_proc(proc_root, orphan=8100)
+    clock.advance(8)
+    recorder.handle([make_decided(at=clock.time - timedelta(seconds=7))], recorder.look())
+    incident = store.load(store.resolve("last"))
+
+    assert 8100 == incident.diagnosis.mechanism.orphan == incident.peak.orphan
+
+
+def test_the_peak_may_be_a_minute_before_the_line(store, make_recorder, make_decided, clock, proc_root):
+    recorder = make_recorder()
+    write_proc(proc_root, orphan=8100)
+    recorder.tick()
+    write_proc(proc_root, orphan=300)
+    run_for(recorder, clock, 50)
+    recorder.handle([make_decided()], recorder.look())
+    incident = store.load(store.resolve("last"))
+
+    assert 8100 == incident.diagnosis.mechanism.orphan == incident.peak.orphan
+
+
+def test_what_was_killed_counts_from_before_the_first_line(store, make_recorder, make_decided, clock, proc_root):
+    recorder = make_recorder()
+    recorder.tick()
+    clock.advance(5)
+    write_proc(proc_root, orphan=8190, aborts=12)
+    recorder.handle([make_decided()], recorder.look())
+    clock.advance(0.2)
+    recorder.handle([make_decided(offset=200)], recorder.look())
+    run_for(recorder, clock, 2)
+    incident = store.load(store.resolve("last"))
+    killed = [each.value for each in incident.diagnosis.findings[0].evidence if "TCPAbortOnMemory" in each.name]
+
+    assert {"too_many_orphans": 2} == incident.events
+    assert [12] == killed
+    assert "counters_contradict" not in [finding.claim for finding in incident.diagnosis.findings]
+
+
+def test_the_quiet_period_begins_with_the_last_event_and_not_with_its_snapshot(
+    store, make_recorder, make_decided, clock
+):
+    recorder = make_recorder(quiet_seconds=6)
+    recorder.handle([make_decided()], recorder.look())
+    clock.advance(0.5)
+    recorder.handle([make_decided(offset=200)], recorder.look())
+    last = clock.time
+    run_for(recorder, clock, 5)
+    clock.advance(0.5)
+    recorder.tick()
+    assert store.load(store.resolve("last")).closed_at is None
+    clock.advance(0.5)
+    recorder.tick()
+
+    assert last + timedelta(seconds=6) == store.load(store.resolve("last")).closed_at
+
+
+def test_a_suppressed_line_opens_nothing(store, make_recorder, make_decided):
+    recorder = make_recorder()
+    recorder.handle([make_decided("suppressed", suppressed=9)], recorder.look())
+
+    assert [] == store.ids()
+
+
+def test_a_suppressed_line_before_its_event_is_counted_to_it(store, make_recorder, make_decided):
+    recorder = make_recorder()
+    recorder.handle([make_decided("suppressed", suppressed=273), make_decided(offset=200)], recorder.look())
+    incident = store.load(store.resolve("last"))
+
+    assert 273 == incident.suppressed_at_least
+    assert "too_many_orphans" == incident.first_event.kind
+
+
+def test_a_suppressed_line_after_the_end_is_counted_to_the_last_incident(store, make_recorder, make_decided, clock):
+    recorder = make_recorder(quiet_seconds=5)
+    recorder.handle([make_decided()], recorder.look())
+    run_for(recorder, clock, 10)
+    recorder.handle([make_decided("suppressed", suppressed=40, offset=200)], recorder.look())
+    resume, still_open = store.newest_commit()
+
+    assert 40 == store.load(store.resolve("last")).suppressed_at_least
+    assert 200 == resume.cursor.files["/var/log/messages"].offset
+    assert still_open is None
+    assert ["opened", "resolved"] == told(store)
+
+
+def test_the_same_line_again_after_the_end_is_an_incident_of_its_own(store, make_recorder, make_decided, clock):
+    recorder = make_recorder(quiet_seconds=2)
+    recorder.handle([make_decided()], recorder.look())
+    run_for(recorder, clock, 3)
+    recorder.handle([make_decided(at=clock.time - timedelta(seconds=3), offset=100)], recorder.look())
+
+    assert 2 == len(store.ids())
+
+
+def test_a_storm_makes_three_notifications_and_few_snapshots(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    for second in range(120):
+        clock.advance(1)
+        lines = [make_decided(offset=second * 100 + n) for n in range(2)]
+        recorder.handle([*lines, make_decided("suppressed", suppressed=400, offset=second * 100 + 50)], recorder.look())
+        recorder.tick()
+    run_for(recorder, clock, 301)
+    incident = store.load(store.resolve("last"))
+
+    assert {"too_many_orphans": 240, "suppressed": 120} == incident.events
+    assert 48_000 == incident.suppressed_at_least
+    assert ["opened", "updated", "resolved"] == told(store)
+    assert len(incident.snapshots) <= 10
+
+
+def test_after_an_hour_of_lines_what_is_judged_is_still_fresh(store, make_recorder, make_decided, clock, proc_root):
+    recorder = make_recorder()
+    for minute in range(90):
+        clock.advance(61)
+        write_proc(proc_root, orphan=8_000 + minute, inuse=20 + minute)
+        recorder.handle([make_decided(offset=minute)], recorder.look())
+        clock.advance(2)
+        recorder.tick()
+    recorder.flush()
+    clock.advance(61)
+    recorder.handle([make_decided(offset=90)], recorder.look())
+    incident = store.load(store.resolve("last"))
+    snapshots = store.snapshots(incident.id)
+    assert clock.time == snapshots[-1].taken_at
+    run_for(recorder, clock, 2)
+    snapshots = store.snapshots(incident.id)
+
+    assert SNAPSHOTS_AT_MOST == len(incident.snapshots) == len(list(store.path(incident.id).glob("snapshot-*")))
+    assert sorted(snapshots, key=lambda snapshot: snapshot.taken_at) == snapshots
+    assert 8_089 == snapshots[-1].sockstat.tcp.orphan
+    assert snapshots[-1].sockets is not None
+    assert clock.time - snapshots[-1].taken_at < timedelta(minutes=1)
+    assert 8_089 == incident.diagnosis.mechanism.orphan
+
+
+def test_a_position_that_could_not_be_written_is_none(store, make_recorder, make_decided, monkeypatch):
+    recorder = make_recorder()
+    decided = make_decided()
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "save_cursor", fail)
+        with pytest.raises(OSError, match="No space"):
+            recorder.save_position(decided[0].cursor)
+    assert {} == recorder.resume.cursor.files
+
+    recorder.save_position(decided[0].cursor)
+    assert recorder.resume == store.newest_commit()[0]
+    assert recorder.resume.cursor == decided[0].cursor
+
+
+def test_a_position_that_is_there_though_its_fsync_failed_takes_nothing_back(
+    store, make_recorder, make_decided, monkeypatch
+):
+    recorder = make_recorder()
+    really = store.save_cursor
+    cursor = make_decided()[0].cursor
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "save_cursor", lambda resume: (really(resume), fail()))
+        with pytest.raises(OSError, match="No space"):
+            recorder.save_position(cursor)
+    recorder.handle([make_decided(offset=200)], recorder.look())
+
+    assert 200 == store.newest_commit()[0].cursor.files["/var/log/messages"].offset
+
+
+def fail(*_) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device", "cursor.json")
+
+
+def test_both_causes_in_one_burst_are_one_incident_that_is_told_again(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    clock.advance(2)
+    recorder.handle([make_decided("tcp_mem", offset=200)], recorder.look())
+
+    assert "both" == store.load(store.resolve("last")).cause
+    assert ["opened", "updated"] == told(store)
+
+
+def test_an_open_incident_is_taken_up_after_a_restart(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    clock.advance(60)
+    again = make_recorder()
+    again.handle([make_decided("tcp_mem", offset=200)], again.look())
+
+    assert 1 == len(store.ids())
+    assert {"too_many_orphans": 1, "tcp_mem": 1} == store.load(store.resolve("last")).events
+    assert ["opened", "updated"] == told(store)
+    run_for(again, clock, 300)
+    assert ["opened", "updated", "resolved"] == told(store)
+
+
+def test_an_incident_whose_evidence_is_gone_is_closed_and_the_service_goes_on(
+    store, make_recorder, make_decided, clock, caplog
+):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    (store.path(store.resolve("last")) / "snapshot-001.json").unlink()
+    make_recorder()
+
+    assert store.load(store.resolve("last")).closed_at is not None
+    assert "snapshot-001.json: cannot be read" in caplog.text
+
+
+def test_samples_are_taken_every_ten_seconds_and_kept_over_a_restart(store, make_recorder, clock):
+    recorder = make_recorder()
+    start = clock.time
+    run_for(recorder, clock, 60)
+
+    assert 6 == len(store.history(start, clock.time))
+    assert 6 == len(make_recorder()._sampler.history)
+
+
+def test_a_clock_set_back_by_an_hour_delays_nothing(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    clock.set(-3600)
+    run_for(recorder, clock, 301)
+
+    assert ["opened", "resolved"] == told(store)
+
+
+@pytest.mark.parametrize("by", [24 * 365 * 86_400, -3600])
+def test_a_clock_that_is_set_ends_no_incident_and_loses_no_follow_up(store, make_recorder, make_decided, clock, by):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    clock.advance(0.5)
+    clock.set(by)
+    run_for(recorder, clock, 40)
+    assert ["opened"] == told(store)
+    assert 4 == len(store.load(store.resolve("last")).snapshots)
+    run_for(recorder, clock, 258)
+    assert ["opened"] == told(store)
+    run_for(recorder, clock, 2)
+
+    assert ["opened", "resolved"] == told(store)
+
+
+def test_an_incident_that_begins_just_after_the_clock_was_set_ends_in_time(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    run_for(recorder, clock, 5)
+    clock.set(24 * 365 * 86_400)
+    recorder.handle([make_decided()], recorder.look())
+    run_for(recorder, clock, 299)
+    assert ["opened"] == told(store)
+    assert 4 == len(store.load(store.resolve("last")).snapshots)
+    run_for(recorder, clock, 2)
+
+    assert ["opened", "resolved"] == told(store)
+
+
+def test_counters_from_before_the_event_become_rates(store, make_recorder, make_decided, clock, proc_root):
+    recorder = make_recorder()
+    run_for(recorder, clock, 20)
+    write_proc(proc_root, orphan=8190, aborts=57)
+    recorder.handle([make_decided()], recorder.look())
+    incident = store.load(store.resolve("last"))
+    found = [e for f in incident.diagnosis.findings for e in f.evidence if "TCPAbortOnMemory" in e.name]
+
+    assert "certain" == incident.confidence
+    assert any(e.value == 57 for e in found)
+
+
+def test_the_webhook_data_holds_no_position(store, make_recorder, make_decided):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    (pending,) = store.pending("ops")
+
+    assert isinstance(pending.notice, Notice)
+    assert pending.notice.data.resume is None
+    assert ("notice-001.json",) == pending.notice.data.notices
+
+
+def test_gauges_above_a_quarter_open_a_warning_without_a_line(store, make_recorder, clock, proc_root):
+    recorder = make_recorder()
+    write_proc(proc_root, orphan=2_100)
+    run_for(recorder, clock, 20)
+    incident = store.load(store.resolve("last"))
+
+    assert ("pressure", "orphans", {}) == (incident.class_, incident.cause, incident.events)
+    assert incident.first_event is None
+    assert "certain" != incident.confidence
+    assert ["opened"] == told(store)
+    assert "orphaned sockets are above a quarter of their limit" == store.notices(incident.id)[0][1].reason
+
+
+def test_a_warning_lasts_as_long_as_the_gauges_are_high_and_is_told_again_when_worse(
+    store, make_recorder, clock, proc_root
+):
+    recorder = make_recorder()
+    write_proc(proc_root, orphan=2_100)
+    run_for(recorder, clock, 400)
+    assert ["opened"] == told(store)
+    write_proc(proc_root, orphan=4_200)
+    run_for(recorder, clock, 20)
+    assert ["opened", "updated"] == told(store)
+    write_proc(proc_root, orphan=3)
+    run_for(recorder, clock, 310)
+
+    assert ["opened", "updated", "resolved"] == told(store)
+    assert 4_200 == store.load(store.resolve("last")).peak.orphan
+
+
+def test_a_quiet_period_shorter_than_the_samples_does_not_open_a_warning_anew_every_ten_seconds(
+    store, make_recorder, clock, proc_root
+):
+    recorder = make_recorder(quiet_seconds=6)
+    write_proc(proc_root, orphan=2_100)
+    run_for(recorder, clock, 120)
+    assert ["opened"] == told(store)
+    write_proc(proc_root, orphan=3)
+    run_for(recorder, clock, 30)
+
+    assert ["opened", "resolved"] == told(store)
+
+
+def test_an_incident_of_events_ends_by_its_events_and_a_warning_follows_where_the_gauges_are_high(
+    store, make_recorder, make_decided, clock, proc_root
+):
+    recorder = make_recorder(quiet_seconds=60)
+    write_proc(proc_root, orphan=2_100)
+    recorder.handle([make_decided()], recorder.look())
+    run_for(recorder, clock, 120)
+    said, warned = (store.load(each) for each in store.ids())
+
+    assert ("event", "pressure") == (said.class_, warned.class_)
+    assert said.closed_at is not None
+    assert warned.closed_at is None
+
+
+def test_who_holds_the_sockets_is_asked_after_a_restart_where_nobody_was_asked_before(
+    store, make_recorder, make_decided, clock
+):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    assert store.snapshots(store.resolve("last"))[0].sockets is None
+    again = make_recorder()
+    run_for(again, clock, 3)
+
+    assert store.snapshots(store.resolve("last"))[0].sockets is not None
+
+
+def test_who_holds_the_orphans_is_asked_again_where_the_first_dump_came_between_two_waves(
+    store, make_recorder, make_decided, clock, dumps
+):
+    dumps += [orphans_of("shop", 0), orphans_of("shop", 0), orphans_of("shop", 400), orphans_of("shop", 900)]
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    run_for(recorder, clock, 60)
+    incident = store.load(store.resolve("last"))
+
+    # At 1, 5 and 30 seconds: the third dump saw more than half, so the fourth was not asked for.
+    assert 1 == len(dumps)
+    assert ("shop.service", 400) == (incident.diagnosis.holders[0].unit, incident.diagnosis.holders[0].orphans)
+
+
+def test_who_held_the_memory_is_not_forgotten_for_orphans_that_came_later(
+    store, make_recorder, make_decided, clock, dumps
+):
+    dumps += [orphans_of("exporter", 5), orphans_of("web", 300)]
+    recorder = make_recorder()
+    recorder.handle([make_decided("tcp_mem")], recorder.look())
+    run_for(recorder, clock, 60)
+
+    assert 1 == len(dumps)
+    assert "exporter.service" == store.load(store.resolve("last")).diagnosis.holders[0].unit
+
+
+def test_a_dump_that_saw_fewer_orphans_does_not_replace_one_that_saw_more(
+    store, make_recorder, make_decided, clock, dumps
+):
+    dumps += [orphans_of("shop", 300), orphans_of("shop", 2), orphans_of("shop", 0)]
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    run_for(recorder, clock, 29)
+
+    assert [] == dumps
+    assert 300 == store.load(store.resolve("last")).diagnosis.holders[0].orphans
+
+
+def test_the_orphans_are_counted_again_when_it_is_asked_who_holds_them(
+    store, make_recorder, make_decided, clock, proc_root
+):
+    recorder = make_recorder()
+    recorder.tick()
+    write_proc(proc_root, orphan=5400, aborts=9000)
+    recorder.handle([make_decided()], recorder.look())
+    clock.advance(0.5)
+    write_proc(proc_root, orphan=8400, aborts=9000)
+    recorder.tick()
+    write_proc(proc_root, orphan=5400, aborts=9000)
+    run_for(recorder, clock, 2)
+    incident = store.load(store.resolve("last"))
+
+    assert 8400 == incident.peak.orphan
+    assert 8400 == incident.diagnosis.mechanism.orphan
+    assert 0 == incident.diagnosis.mechanism.penalty_shift
+
+
+def test_a_line_makes_a_warning_the_kernels_own_incident(store, make_recorder, make_decided, clock, proc_root):
+    recorder = make_recorder()
+    write_proc(proc_root, orphan=2_100)
+    run_for(recorder, clock, 20)
+    recorder.handle([make_decided(provenance="claimed")], recorder.look())
+    run_for(recorder, clock, 2)
+    incident = store.load(store.resolve("last"))
+
+    assert 1 == len(store.ids())
+    assert ("event", "claimed") == (incident.class_, incident.provenance)
+    assert incident.first_event.kind == "too_many_orphans"
+    assert ["opened", "updated"] == told(store)
+
+
+def test_a_warning_is_taken_up_after_a_restart(store, make_recorder, clock, proc_root):
+    recorder = make_recorder()
+    write_proc(proc_root, orphan=2_100)
+    run_for(recorder, clock, 20)
+    again = make_recorder()
+    run_for(again, clock, 60)
+
+    assert 1 == len(store.ids())
+    assert ["opened"] == told(store)
+
+
+def test_warnings_can_be_switched_off(store, make_recorder, clock, proc_root):
+    recorder = make_recorder(warns=False)
+    write_proc(proc_root, orphan=8_000)
+    run_for(recorder, clock, 60)
+
+    assert [] == store.ids()
+
+
+def test_a_storm_does_not_push_the_time_before_it_out_of_the_history(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    run_for(recorder, clock, 600)
+    start = clock.time
+    for number in range(2_000):
+        clock.advance(0.01)
+        recorder.handle([make_decided(offset=number)], recorder.look())
+    history = recorder._sampler.history
+
+    assert history[0].at <= start - timedelta(seconds=580)
+    recorder.flush()
+    assert {"too_many_orphans": 2_000} == store.load(store.resolve("last")).events
+
+
+def test_a_cause_that_goes_to_and_fro_is_told_once_in_a_while(store, make_recorder, make_decided, clock, monkeypatch):
+    recorder = make_recorder()
+    causes = iter(["orphans", "tcp_memory"] * 1_000)
+    real = module.diagnose
+    monkeypatch.setattr(
+        module, "diagnose", lambda *args: module.replace(real(*args), cause=next(causes), confidence="likely")
+    )
+    for number in range(120):
+        clock.advance(1)
+        recorder.handle([make_decided(offset=number)], recorder.look())
+        recorder.tick()
+
+    assert ["opened", "updated"] == told(store)
+
+
+def test_a_snapshot_that_a_crash_left_is_named_by_the_replay(store, make_recorder, make_decided, proc_root):
+    first = make_recorder()
+    write_proc(proc_root, orphan=8_190)
+    snapshot = first.look()
+    decided = make_decided()
+    incident_id = folding.incident_id(decided[1].at, decided[1].line)
+    store.new_directory(incident_id)
+    store.write_snapshot(incident_id, 1, snapshot)
+    write_proc(proc_root, orphan=3)
+    recorder = make_recorder()
+    recorder.handle([decided], recorder.look())
+    incident = store.load(store.resolve("last"))
+
+    assert ("snapshot-001.json", "snapshot-002.json") == incident.snapshots
+    assert 8_190 == incident.diagnosis.mechanism.orphan
+
+
+def test_a_log_whose_clock_is_ahead_closes_no_incident_before_it_opened(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.handle([make_decided(at=clock.time + timedelta(hours=2))], recorder.look())
+    run_for(recorder, clock, 301)
+    incident = store.load(store.resolve("last"))
+
+    assert incident.closed_at == incident.opened_at
+
+
+def test_a_history_that_cannot_be_written_is_told_once_and_stops_nothing(
+    store, make_recorder, make_decided, clock, caplog
+):
+    recorder = make_recorder()
+    for path in (store.directory / "history").iterdir():
+        path.unlink()
+    (store.directory / "history").rmdir()
+    run_for(recorder, clock, 60)
+    recorder.handle([make_decided()], recorder.look())
+
+    assert ["opened"] == told(store)
+    assert 1 == caplog.text.count("the history cannot be written")
+
+
+def test_the_history_reaches_back_for_days_over_restarts(store, make_recorder, clock, proc_root):
+    recorder = make_recorder()
+    write_proc(proc_root, orphan=1500)
+    run_for(recorder, clock, 20)
+    write_proc(proc_root, orphan=3)
+    run_for(recorder, clock, 20)
+    clock.advance(5 * 86_400)
+    again = make_recorder()
+    run_for(again, clock, 20)
+    store.prune(clock.time)
+    history = make_recorder()._sampler.history
+
+    assert 1500 == max(sample.orphan for sample in history)
+    assert clock.time - history[0].at >= timedelta(days=5)
+
+
+def test_an_hour_that_is_over_leaves_the_peak_of_a_snapshot_behind(
+    store, make_recorder, make_decided, clock, proc_root
+):
+    recorder = make_recorder()
+    run_for(recorder, clock, 15)
+    write_proc(proc_root, orphan=8190)
+    recorder.handle([make_decided()], recorder.look())
+    write_proc(proc_root, orphan=3)
+    run_for(recorder, clock, 3700)
+    left = read_remains(store, clock.time - timedelta(hours=2), clock.time)
+
+    assert 8190 == max(sample.orphan for sample in left)
+
+
+def test_the_samples_around_an_incident_are_kept_with_it_when_it_closes(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    run_for(recorder, clock, 60)
+    recorder.handle([make_decided()], recorder.look())
+    kept = store.path(store.resolve("last")) / "samples.jsonl"
+    assert not kept.exists()
+
+    run_for(recorder, clock, 301)
+    incident = store.load(store.resolve("last"))
+    start, end = incident.opened_at - timedelta(hours=1), incident.closed_at
+    store.prune(clock.time + timedelta(days=3))
+    found = read_around(store, incident.id, start, end)
+
+    assert () == store.history(start, end)
+    assert len(found) >= 30
+    assert found[0].at < incident.opened_at < found[-1].at
+
+
+def test_an_incident_closes_even_if_its_samples_cannot_be_kept(make_recorder, make_decided, clock, caplog, monkeypatch):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    store = recorder._store
+    full = OSError(errno.ENOSPC, "No space left on device", "samples.jsonl")
+    monkeypatch.setattr("agent.service.open_incident.keep_samples", lambda *_: (_ for _ in ()).throw(full))
+    run_for(recorder, clock, 301)
+
+    assert store.load(store.resolve("last")).closed_at
+    assert "the samples around" in caplog.text
+
+
+def test_a_look_at_the_sockets_gives_way_to_an_event(make_recorder, make_decided, clock, monkeypatch):
+    recorder = make_recorder()
+    calls = []
+    monkeypatch.setattr(recorder._sampler.survey, "give_way", lambda: calls.append(clock.time))
+    recorder.look()
+    assert [clock.time] == calls
+
+
+def test_the_opening_of_an_incident_is_judged_once(store, make_recorder, make_decided, monkeypatch):
+    recorder = make_recorder()
+    calls = []
+    judge = module.diagnose
+    monkeypatch.setattr(module, "diagnose", lambda *args: calls.append(args) or judge(*args))
+    recorder.handle([make_decided()], recorder.look())
+
+    assert 1 == len(calls)
+    assert "orphans" == store.load(store.resolve("last")).diagnosis.cause
+
+
+def test_a_clock_set_back_leaves_no_samples_in_the_future(make_recorder, clock):
+    recorder = make_recorder()
+    run_for(recorder, clock, 60)
+    clock.set(-7200)
+    run_for(recorder, clock, 320)
+
+    assert clock.time >= max(sample.at for sample in recorder._sampler.history)
+
+
+# --- lines that any local user can forge ----------------------------------------------------------------------------
+
+
+def test_a_claimed_incident_is_recorded_and_notifies_nobody_where_that_is_configured(
+    store, make_recorder, make_decided, clock
+):
+    recorder = make_recorder(claimed="record")
+    recorder.handle([make_decided(provenance="claimed")], recorder.look())
+    run_for(recorder, clock, 2)
+    recorder.handle([make_decided(offset=n, provenance="claimed", count=50) for n in (2, 3)], recorder.look())
+    run_for(recorder, clock, 310)
+    incident = store.load(store.resolve("last"))
+
+    assert {"too_many_orphans": 101} == incident.events
+    assert incident.closed_at is not None
+    assert [] == told(store)
+
+
+def test_a_claimed_incident_notifies_by_default(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.handle([make_decided(provenance="claimed")], recorder.look())
+    run_for(recorder, clock, 310)
+
+    assert ["opened", "resolved"] == told(store)
+
+
+def test_a_claimed_incident_is_told_as_opened_when_the_kernel_confirms_it(store, make_recorder, make_decided, clock):
+    recorder = make_recorder(claimed="record")
+    recorder.handle([make_decided(provenance="claimed")], recorder.look())
+    run_for(recorder, clock, 5)
+    recorder.handle([make_decided(offset=200)], recorder.look())
+    run_for(recorder, clock, 310)
+
+    assert ["opened", "resolved"] == told(store)
+    assert "the kernel ran out" == store.notices(store.resolve("last"))[0][1].reason
+
+
+def test_a_claimed_incident_that_was_told_is_told_again_when_the_kernel_confirms_it(
+    store, make_recorder, make_decided, clock
+):
+    recorder = make_recorder()
+    recorder.handle([make_decided(provenance="claimed")], recorder.look())
+    run_for(recorder, clock, 5)
+    recorder.handle([make_decided(offset=200)], recorder.look())
+    run_for(recorder, clock, 2)
+
+    assert "confirmed by the kernel's own message" == store.notices(store.resolve("last"))[-1][1].reason
+
+
+def test_forged_lines_keep_the_gauges_from_no_warning(store, make_recorder, make_decided, clock, proc_root):
+    recorder = make_recorder(claimed="record")
+    recorder.handle([make_decided(provenance="claimed")], recorder.look())
+    write_proc(proc_root, orphan=2_100)
+    run_for(recorder, clock, 30)
+    assert ["opened"] == told(store)
+    assert "orphaned sockets are above a quarter of their limit" == store.notices(store.resolve("last"))[0][1].reason
+    recorder.handle([make_decided(offset=200, provenance="claimed", count=500)], recorder.look())
+    write_proc(proc_root, orphan=4_200)
+    run_for(recorder, clock, 30)
+    write_proc(proc_root, orphan=3)
+    run_for(recorder, clock, 310)
+
+    assert ["opened", "updated", "resolved"] == told(store)
+
+
+def test_a_forged_line_neither_raises_nor_hides_the_end_of_a_warning(
+    store, make_recorder, make_decided, clock, proc_root
+):
+    recorder = make_recorder(claimed="record")
+    write_proc(proc_root, orphan=2_100)
+    run_for(recorder, clock, 20)
+    write_proc(proc_root, orphan=3)
+    recorder.handle([make_decided(provenance="claimed")], recorder.look())
+    run_for(recorder, clock, 20)
+    assert ["opened"] == told(store)
+    run_for(recorder, clock, 310)
+
+    assert ["opened", "resolved"] == told(store)
+
+
+# --- a full disk ----------------------------------------------------------------------------------------------------
+
+
+def test_evidence_that_cannot_be_written_ends_nothing_and_is_committed_when_there_is_room(
+    small_disk, store, make_recorder, make_decided, *, clock, dumps, caplog
+):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    filler = fill_disk(small_disk)
+    dumps += [orphans_of("web", 700)] * 9
+    run_for(recorder, clock, 40)
+    full = store.load(store.resolve("last"))
+    assert full.snapshots == tuple(path.name for path in sorted(store.path(full.id).glob("snapshot-*")))
+    assert ["opened"] == told(store)
+    assert not recorder.dirty
+    assert "evidence cannot be written" == recorder.trouble
+    assert 1 == caplog.text.count("evidence cannot be written; still watching")
+    filler.unlink()
+    run_for(recorder, clock, 2)
+
+    assert ["opened", "updated"] == told(store)
+    assert store.snapshots(full.id)[0].sockets == orphans_of("web", 700)
+    assert recorder.trouble is None
+
+
+def test_a_follow_up_that_cannot_be_written_has_no_name(store, make_recorder, make_decided, clock, monkeypatch):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    clock.advance(1)
+
+    def full(*_) -> str:
+        raise OSError(errno.ENOSPC, "No space left on device", "snapshot-002.json")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_snapshot", full)
+        recorder.tick()
+    run_for(recorder, clock, 40)
+    incident = store.load(store.resolve("last"))
+
+    assert ("snapshot-001.json", "snapshot-002.json", "snapshot-003.json") == incident.snapshots
+    assert [0, 5, 30] == [
+        round((s.taken_at - incident.opened_at).total_seconds()) for s in store.snapshots(incident.id)
+    ]
+
+
+def test_an_event_that_cannot_be_written_ends_the_process(store, make_recorder, make_decided, clock, monkeypatch):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    clock.advance(0.5)
+    recorder.handle([make_decided(offset=200)], recorder.look())
+    clock.advance(1)
+
+    def full(_) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "incident.json")
+
+    monkeypatch.setattr(store, "commit", full)
+    with pytest.raises(OSError, match="No space left"):
+        recorder.tick()
+
+
+def test_an_open_incident_without_a_readable_snapshot_is_closed_and_its_end_is_told(
+    store, make_recorder, make_decided, caplog
+):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    incident_id = store.resolve("last")
+    for path in store.path(incident_id).glob("snapshot-*"):
+        path.write_text("{")
+    recorder = make_recorder()
+
+    assert ["opened", "resolved"] == told(store)
+    assert store.load(incident_id).closed_at
+    assert f"incident {incident_id} is closed as it stands" in caplog.text
+    recorder.handle([make_decided(offset=200)], recorder.look())
+    assert 2 == len(store.ids())
+
+
+def test_a_surprise_in_the_open_incident_closes_it_and_the_service_starts(
+    store, make_recorder, make_decided, monkeypatch, caplog
+):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.look())
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "diagnose", lambda *_: 1 / 0)
+        make_recorder()
+
+    assert ["opened", "resolved"] == told(store)
+    assert "ZeroDivisionError" in caplog.text
+    assert store.newest_commit()[1] is None
+
+
+def test_of_two_open_incidents_the_newer_one_goes_on(store, make_recorder, make_decided, clock):
+    recorder = make_recorder(quiet_seconds=5)
+    recorder.handle([make_decided()], recorder.look())
+    run_for(recorder, clock, 10)
+    recorder.handle([make_decided(offset=200)], recorder.look())
+    older, newer = store.ids()
+    store.commit(replace(store.load(older), closed_at=None))
+    make_recorder()
+
+    assert store.load(older).closed_at
+    assert store.load(newer).closed_at is None

@@ -1,0 +1,1196 @@
+import gzip
+import os
+import resource
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from agent.core.cursor import Cursor
+from agent.core.model import LogRecord
+from agent.sources.file import source as logfile
+from agent.sources.file.source import LogFileSource
+from agent.sources.file.waker import DirectoryWaker
+
+NOISE = "Nov 22 15:05:38 web1 sshd[812]: Accepted publickey for root\n"
+
+
+def hit(number: int) -> str:
+    """Write a line of a second of its own: what is said again within the same one is taken together."""
+    stamp = datetime(2026, 11, 1, tzinfo=timezone.utc) + timedelta(seconds=number)
+    return f"{stamp:%b %d %H:%M:%S} web1 kernel: [{number}.000001] TCP: too many orphaned sockets\n"
+
+
+def hits(first: int, count: int) -> str:
+    return "".join(hit(number) for number in range(first, first + count))
+
+
+def numbers(records: list[LogRecord]) -> list[int]:
+    return [int(record.uptime or -1) for record in records]
+
+
+def now() -> datetime:
+    return datetime.now(timezone.utc)
+
+
+class FakeWaker:
+    def __init__(self, trouble: str | None = None) -> None:
+        self.trouble = trouble
+        self.directories: Mapping[str, tuple[int, int]] = {}
+        self.waits: list[float] = []
+        self.closed = False
+
+    def watch(self, directories: Mapping[str, tuple[int, int]]) -> str | None:
+        self.directories = directories
+        return self.trouble
+
+    def wait(self, timeout: float) -> None:
+        self.waits.append(timeout)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+Open = Callable[..., LogFileSource]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "log" / "messages"
+    path.parent.mkdir()
+    return path
+
+
+@pytest.fixture
+def open_source(log: Path) -> Iterator[Open]:
+    opened: list[LogFileSource] = []
+
+    def open_one(
+        *paths: Path, cursor: Cursor | None = None, start: str = "beginning", waker: FakeWaker | None = None
+    ) -> LogFileSource:
+        names = [str(path) for path in paths or (log,)]
+        source = LogFileSource(names, cursor, start, now, waker or FakeWaker())  # type: ignore[arg-type]
+        opened.append(source)
+        return source
+
+    yield open_one
+    for source in opened:
+        source.close()
+
+
+def read(source: LogFileSource) -> list[int]:
+    return numbers(list(source.read()))
+
+
+def append(path: Path, text: str | bytes) -> None:
+    with path.open("ab") as file:
+        file.write(text.encode() if isinstance(text, str) else text)
+
+
+def whys(source: LogFileSource) -> list[str]:
+    return [gap.why for gap in source.gaps()]
+
+
+# --- where it begins ------------------------------------------------------------------------------------------------
+
+
+def test_start_now_leaves_out_what_is_there_and_reads_what_comes(log: Path, open_source: Open) -> None:
+    append(log, hits(1, 3))
+    source = open_source(start="now")
+    assert [] == read(source)
+    append(log, hit(4))
+    assert [4] == read(source)
+
+
+def test_start_now_reads_the_line_that_is_half_written(log: Path, open_source: Open) -> None:
+    append(log, hit(1) + hit(2)[:40])
+    source = open_source(start="now")
+    append(log, hit(2)[40:])
+    assert [2] == read(source)
+
+
+def test_start_now_drops_the_rest_of_an_endless_line(log: Path, open_source: Open) -> None:
+    append(log, b"x" * 200_000)
+    source = open_source(start="now")
+    append(log, b" kernel: TCP: too many orphaned sockets\n" + hit(2).encode())
+    assert [2] == read(source)
+
+
+def test_a_log_that_was_not_there_at_the_first_start_is_news_after_a_restart_too(log: Path, open_source: Open) -> None:
+    first = open_source(start="now")
+    assert [] == read(first)
+    position = first.position()
+    append(log, hits(1, 3))
+    again = open_source(start="now", cursor=position)
+
+    assert [1, 2, 3] == read(again)
+    assert [] == whys(again)
+
+
+def test_start_beginning_reads_what_is_there(log: Path, open_source: Open) -> None:
+    append(log, NOISE + hits(1, 3))
+    assert [1, 2, 3] == read(open_source())
+
+
+def test_a_file_that_appears_later_is_read_from_its_beginning(log: Path, open_source: Open) -> None:
+    source = open_source(start="now")
+    assert ["is not there; following begins when it appears"] == whys(source)
+    assert [] == read(source)
+    assert [] == whys(source)
+    append(log, hit(1))
+    assert [1] == read(source)
+
+
+def test_a_directory_that_appears_later_is_read_too(log: Path, open_source: Open) -> None:
+    log.parent.rmdir()
+    waker = FakeWaker()
+    source = open_source(start="now", waker=waker)
+    assert {} == waker.directories
+    log.parent.mkdir()
+    append(log, hit(1))
+    assert [1] == read(source)
+    source.wait(1)
+    assert {str(log.parent)} == set(waker.directories)
+
+
+def test_a_record_says_where_it_stands_and_what_is_behind_it(log: Path, open_source: Open) -> None:
+    append(log, NOISE + hit(1) + hit(2))
+    source = open_source()
+    first = next(iter(source.read()))
+    assert f"{log}@{len(NOISE)}" == first.source
+    assert "claimed" == first.provenance
+    assert first.cursor
+    assert len(NOISE + hit(1)) == first.cursor.files[str(log)].offset
+    assert first.cursor == source.position()
+    assert [2] == read(open_source(cursor=first.cursor))
+
+
+def test_ordinals_count_lines_so_that_neighbours_can_be_told(log: Path, open_source: Open) -> None:
+    append(log, hit(1) + hit(2) + NOISE * 3 + hit(3))
+    first, second, third = (record.ordinal for record in open_source().read())
+    assert (1, 5) == (second - first, third - first)
+
+
+# --- lines ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_half_line_waits_for_its_newline(log: Path, open_source: Open) -> None:
+    append(log, NOISE + hit(1)[:-1])
+    source = open_source()
+    assert [] == read(source)
+    assert len(NOISE) == source.position().files[str(log)].offset
+    append(log, "\n")
+    assert [1] == read(source)
+
+
+def test_the_position_moves_on_although_nothing_matched(log: Path, open_source: Open) -> None:
+    source = open_source()
+    append(log, NOISE * 100)
+    assert [] == read(source)
+    assert log.stat().st_size == source.position().files[str(log)].offset
+
+
+def test_a_line_of_many_megabytes_is_passed_over_in_flat_memory(log: Path, open_source: Open) -> None:
+    with log.open("wb") as file:
+        for _ in range(48):
+            file.write(b"kernel: TCP: too many orphaned sockets " + b"x" * (1 << 20))
+        file.write(b"\n" + hit(2).encode())
+    source = open_source()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    found: list[int] = []
+    batches = 0
+    while 2 not in found:
+        found += read(source)
+        batches += 1
+    assert [2] == found
+    assert batches > 10  # Bounded batches: the main loop stays responsive.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 * 1024
+    assert ["1 lines longer than 65536 bytes were passed over: no kernel writes those"] == whys(source)
+
+
+def test_a_batch_that_was_cut_off_is_gone_on_with_at_once(log: Path, open_source: Open) -> None:
+    append(log, NOISE * (logfile.BATCH_BYTES // len(NOISE) + 20_000) + hit(1))
+    waker = FakeWaker()
+    source = open_source(waker=waker)
+    assert [] == read(source)
+    source.wait(1)
+    assert [] == waker.waits
+    assert [1] == read(source)
+    source.wait(5)
+    assert [1.0] == waker.waits
+
+
+def test_a_batch_has_so_many_lines_at_most_and_is_gone_on_with_at_once(log: Path, open_source: Open) -> None:
+    append(log, hits(0, logfile.BATCH_LINES + 1))
+    waker = FakeWaker()
+    source = open_source(waker=waker)
+    first = list(source.read())
+    source.wait(1)
+    assert list(range(logfile.BATCH_LINES)) == numbers(first)
+    assert first[-1].cursor == source.position()
+    assert [] == waker.waits
+    assert [logfile.BATCH_LINES] == read(source)
+
+
+def test_lines_of_other_speakers_count_to_a_batch_too(log: Path, open_source: Open) -> None:
+    said = [NOISE.replace("Accepted", f"{n} orphaned sockets") for n in range(logfile.BATCH_LINES)]
+    append(log, "".join(said) + hit(1))
+    source = open_source()
+    assert [] == read(source)
+    assert [1] == read(source)
+
+
+def test_a_log_in_flood_starves_no_other(log: Path, open_source: Open) -> None:
+    other = log.with_name("kern.log")
+    append(log, hits(0, 2 * logfile.BATCH_LINES))
+    append(other, hit(7))
+    assert 7 == read(open_source(log, other))[-1]
+
+
+def test_what_is_said_again_within_a_second_is_one_record_with_its_count(log: Path, open_source: Open) -> None:
+    said = [f"Nov 22 15:05:39 web1 kernel: [{n}.{n:06}] TCP: too many orphaned sockets\n" for n in range(1000)]
+    append(log, "".join(said) + hit(8))
+    source = open_source()
+    first, rest, last = source.read()
+    assert [1, 999, 1] == [each.count for each in (first, rest, last)]
+    assert [said[0].rstrip(), said[-1].rstrip()] == [first.line, rest.line]
+    assert [1, 1000, 1001] == [each.ordinal for each in (first, rest, last)]
+    assert [8] == read(open_source(cursor=rest.cursor))
+    assert rest.count == sum(each.count for each in open_source(cursor=first.cursor).read()) - 1
+
+
+def test_a_batch_that_is_full_while_a_file_is_left_holds_no_file_open(
+    log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logfile, "BATCH_LINES", 1)
+    append(log, hit(1) + hit(2)[:-1])
+    source = open_source()
+    held = len([*Path("/proc/self/fd").iterdir()])
+    log.rename(log.with_name("messages.1"))
+    append(log, hit(3))
+    assert [[1], [2], [3], []] == [read(source) for _ in range(4)]
+    assert held == len([*Path("/proc/self/fd").iterdir()])
+
+
+def test_invalid_utf8_and_crlf_do_no_harm(log: Path, open_source: Open) -> None:
+    append(log, b"\xff\xfe\x00\xc3\n" + hit(1).encode().replace(b"\n", b"\r\n") + hit(2).encode())
+    assert [1, 2] == read(open_source())
+
+
+def test_a_hole_of_nuls_is_passed_over(log: Path, open_source: Open) -> None:
+    with log.open("wb") as file:
+        file.seek(8 << 30)
+        file.write(hit(1).encode())
+    began = time.monotonic()
+    assert [1] == read(open_source())
+    assert time.monotonic() - began < 5
+
+
+def test_written_nuls_are_passed_over_and_end_a_half_line(log: Path, open_source: Open) -> None:
+    append(log, hit(1) + "Nov 22 15:05:38 web1 ker" + "\0" * 5000 + hit(2) + "\0" * (9 << 20) + hit(3))
+    source = open_source()
+    assert [1, 2] == read(source)
+    assert [[], [3]] == [read(source), read(source)]
+
+
+def test_space_allocated_in_advance_is_read_when_it_is_written(log: Path, open_source: Open) -> None:
+    append(log, hit(1) + "\0" * 4096)
+    source = open_source()
+    assert [1] == read(source)
+    assert [] == read(source)
+    with log.open("r+b") as file:
+        file.seek(len(hit(1)))
+        file.write(hit(2).encode())
+    os.utime(log, ns=(1, 1))  # The clock of the file system may not have ticked since.
+    assert [2] == read(source)
+
+
+# --- rotation while running -----------------------------------------------------------------------------------------
+
+
+def test_the_renamed_file_is_read_until_the_new_one_has_content(log: Path, open_source: Open) -> None:
+    append(log, hit(1))
+    source = open_source()
+    assert [1] == read(source)
+    old = log.rename(log.with_name("messages.1"))
+    log.touch()
+    append(old, hit(2))
+    assert [2] == read(source)
+    append(old, hit(3))
+    append(log, hit(4))
+    assert [3, 4] == read(source)
+    assert log.stat().st_ino == source.position().files[str(log)].inode
+    assert [] == whys(source)
+
+
+def test_what_the_old_file_got_last_is_read_before_it_is_left(
+    log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, hit(1))
+    source = open_source()
+    assert [1] == read(source)
+    old = log.rename(log.with_name("messages.1"))
+    look = Path.stat
+
+    def write_then_look(path: Path, **kwargs: bool) -> os.stat_result:
+        if path == log and not os.path.lexists(log):
+            append(old, hit(2))  # Between the last read of the old file and the look at the new one.
+            append(log, hit(3))
+        return look(path, **kwargs)
+
+    monkeypatch.setattr(Path, "stat", write_then_look)
+    assert [2, 3] == read(source)
+
+
+def test_an_old_file_that_ends_in_half_a_line_hands_it_out_when_it_is_left(log: Path, open_source: Open) -> None:
+    append(log, hit(1)[:-1])
+    source = open_source()
+    log.rename(log.with_name("messages.1"))
+    append(log, hit(2))
+    assert [1, 2] == read(source)
+
+
+def test_several_renames_between_two_looks_lose_nothing(log: Path, open_source: Open) -> None:
+    append(log, hit(1))
+    source = open_source()
+    assert [1] == read(source)
+    for number in range(2, 6):
+        append(log, hit(number))
+        rotate(log)
+    append(log, hit(6))
+    assert [2, 3, 4, 5, 6] == read(source)
+
+
+def test_copytruncate_goes_on_in_the_copy_and_then_in_the_log(log: Path, open_source: Open) -> None:
+    append(log, hit(1))
+    source = open_source()
+    assert [1] == read(source)
+    append(log, hit(2))
+    shutil.copy(log, log.with_name("messages.1"))
+    os.truncate(log, 0)
+    assert [2] == read(source)
+    append(log, hit(3))
+    assert [3] == read(source)
+    assert [] == whys(source)
+
+
+def test_copies_made_before_the_directory_is_looked_at_are_read(
+    log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, hit(1))
+    source = open_source()
+    look, rotations = os.scandir, iter([2, 3])
+
+    def rotate_then_look(path: Path) -> object:
+        for number in rotations:
+            shift(log)
+            shutil.copy(log, log.with_name("messages.1"))
+            log.write_text(hit(number))
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", rotate_then_look)
+    assert [1] == read(source)
+    assert [2, 3] == read(source)
+
+
+def test_a_log_truncated_and_grown_past_the_old_offset_is_noticed(log: Path, open_source: Open) -> None:
+    append(log, hit(1))
+    source = open_source()
+    assert [1] == read(source)
+    log.write_text(hits(2, 5))
+    assert [2, 3, 4, 5, 6] == read(source)
+    assert "was truncated or written anew" in whys(source)[0]
+
+
+def test_a_writer_without_append_leaves_a_hole_after_truncation(log: Path, open_source: Open) -> None:
+    with log.open("wb", buffering=0) as writer:
+        writer.write(hits(1, 500).encode())
+        source = open_source()
+        assert 500 == len(read(source))
+        shutil.copy(log, log.with_name("messages.1"))
+        os.truncate(log, 0)
+        writer.write(hit(501).encode())
+        assert [501] == read(source)
+        assert [] == whys(source)
+
+
+def test_a_log_deleted_and_created_again_is_read_to_its_end_first(log: Path, open_source: Open) -> None:
+    append(log, hit(1))
+    source = open_source()
+    append(log, hit(2))
+    log.unlink()
+    assert [1, 2] == read(source)
+    append(log, hit(3))
+    assert [3] == read(source)
+    assert [] == whys(source)
+
+
+def test_a_log_deleted_as_soon_as_it_was_opened_is_read_to_its_end(
+    log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, hit(1))
+    source = open_source()
+    old = log.open("ab")
+    assert [1] == read(source)
+    log.unlink()
+    append(log, hit(2))
+    opened = os.open
+
+    def delete_once_opened(path: str, *args: int, **more: int) -> int:
+        handle = opened(path, *args, **more)
+        if path == str(log):
+            monkeypatch.undo()
+            old.write((hits(3, 2) + hit(5)[:-1]).encode())
+            old.close()
+            log.unlink()
+            append(log, hit(6))
+        return handle
+
+    monkeypatch.setattr(os, "open", delete_once_opened)
+    assert [3, 4, 5, 2, 6] == read(source)
+    assert [] == whys(source)
+
+
+def test_siblings_from_before_are_not_read_when_the_log_is_deleted(log: Path, open_source: Open) -> None:
+    append(log.with_name("messages.1"), hit(90))
+    os.utime(log.with_name("messages.1"), ns=(1, 1))
+    append(log, hit(1))
+    source = open_source()
+    assert [1] == read(source)
+    log.unlink()
+    append(log, hit(2))
+    assert [2] == read(source)
+
+
+def test_a_log_deleted_and_written_again_with_the_same_lines_is_news(log: Path, open_source: Open) -> None:
+    append(log, hits(1, 5))
+    source = open_source()
+    assert [1, 2, 3, 4, 5] == read(source)
+    log.unlink()
+    append(log, hits(1, 6))
+    assert [1, 2, 3, 4, 5, 6] == read(source)
+
+
+def test_a_copy_that_is_not_truncated_yet_is_not_read_twice(log: Path, open_source: Open) -> None:
+    append(log, hits(1, 2))
+    source = open_source()
+    cursor = source.position()
+    assert [1, 2] == read(source)
+    log.rename(log.with_name("messages.2"))
+    append(log, hits(3, 2))
+    shutil.copy(log, log.with_name("messages.1"))
+    again = open_source(cursor=cursor)
+    assert [1, 2, 3, 4] == read(again)
+    os.truncate(log, 0)
+    append(log, hit(5))
+    assert [5] == read(again)
+    assert [] == whys(again)
+
+
+def test_numbers_that_count_up_are_read_once(log: Path, open_source: Open) -> None:
+    source = open_source()
+    for number in range(6):
+        append(log, hit(number))
+        assert [number] == read(source)
+        log.rename(log.with_name(f"messages.{number}"))
+    assert [] == whys(source)[1:]
+
+
+def test_several_numbers_that_count_up_between_two_looks_lose_nothing(log: Path, open_source: Open) -> None:
+    count_up(log, 0, 2)
+    append(log, hit(2))
+    source = open_source(start="now")
+    count_up(log, 2, 6, first_hit=3)
+    append(log, hit(7))
+    assert [3, 4, 5, 6, 7] == read(source)
+    assert [] == whys(source)
+
+
+def test_a_log_moved_by_hand_to_a_higher_number_wakes_nobody_for_old_news(log: Path, open_source: Open) -> None:
+    old = log.with_name("messages.1")
+    append(old, hits(1, 5))
+    append(log, NOISE)
+    source = open_source(start="now")
+    assert [] == read(source)
+    log.rename(log.with_name("messages.2"))
+    append(log, hit(6))
+    assert [6] == read(source)
+
+
+@pytest.mark.parametrize("name", ["messages.1", "messages-20261101", "messages.old"])
+def test_an_old_sibling_from_before_the_start_wakes_nobody_whatever_its_time(
+    name: str, log: Path, open_source: Open
+) -> None:
+    log.touch()
+    append(log.with_name(name), hits(1, 5))  # As by a daemon that was not told of the last rotation.
+    os.utime(log, ns=(1, 1))
+    source = open_source(start="now")
+    assert [] == read(source)
+    log.rename(log.with_name("messages.2"))
+    append(log, hit(6))
+    assert [6] == read(source)
+
+
+def test_a_rotated_log_that_is_put_back_goes_on_where_it_was_left(log: Path, open_source: Open) -> None:
+    append(log, hits(1, 3))
+    source = open_source()
+    assert [1, 2, 3] == read(source)
+    rotate(log)
+    append(log, hit(4))
+    assert [4] == read(source)
+    log.with_name("messages.1").rename(log)
+    append(log, hit(5))
+    assert [5] == read(source)
+
+
+def test_a_symbolic_link_that_is_turned_to_another_file_is_followed(log: Path, open_source: Open) -> None:
+    first, second = log.with_name("day-1"), log.with_name("other")
+    append(first, hit(1))
+    log.symlink_to(first)
+    waker = FakeWaker()
+    source = open_source(waker=waker)
+    assert [1] == read(source)
+    append(first, hit(2))
+    second.write_text(hit(3))
+    log.unlink()
+    log.symlink_to(second)
+    assert [2, 3] == read(source)
+
+
+def test_the_directories_of_a_link_and_of_its_target_are_watched(log: Path, tmp_path: Path, open_source: Open) -> None:
+    target = tmp_path / "elsewhere" / "messages"
+    target.parent.mkdir()
+    target.touch()
+    log.symlink_to(target)
+    waker = FakeWaker()
+    open_source(waker=waker)
+    assert {str(log.parent), str(target.parent)} == set(waker.directories)
+
+
+def test_a_log_that_stays_away_is_told_once(log: Path) -> None:
+    times = iter([*([0.0] * 3), *range(1, 30)])
+    append(log, hit(1))
+    clock = now()
+    source = LogFileSource(
+        [str(log)],
+        None,
+        "beginning",
+        lambda: datetime.fromtimestamp(clock.timestamp() + next(times), timezone.utc),
+        FakeWaker(),
+    )
+    with closing(source):
+        assert [1] == read(source)
+        log.unlink()
+        told = [len(source.gaps()) for _ in range(12) if read(source) == []]
+        assert 1 == sum(told)
+        assert 0 == told[0]
+
+
+# --- what cannot be read --------------------------------------------------------------------------------------------
+
+
+def test_a_directory_a_fifo_and_a_device_are_gaps(log: Path, tmp_path: Path, open_source: Open) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    source = open_source(log.parent, fifo, Path("/dev/zero"))
+    assert [] == read(source)
+    assert [
+        (str(log.parent), "is a directory: name a log file in it"),
+        (str(fifo), "is a FIFO, socket or device: name a log file"),
+        ("/dev/zero", "is a FIFO, socket or device: name a log file"),
+    ] == [(gap.what, gap.why) for gap in source.gaps()]
+    assert [] == read(source)
+    assert () == source.gaps()
+
+
+def test_permission_given_later_reads_what_came_since_the_start(
+    log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, hit(1))
+    really_open = os.open
+    forbidden = True
+
+    def refuse(path: str, flags: int, mode: int = 0o777) -> int:
+        if forbidden and path == str(log):
+            raise PermissionError(13, "Permission denied")  # Root would not be refused, and tests may be root.
+        return really_open(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", refuse)
+    source = open_source(start="now")
+    append(log, hit(2))
+    assert [] == read(source)
+    assert [] == read(source)
+    assert ["permission denied: let the agent's user read it (group adm, or setfacl)"] == whys(source)
+    forbidden = False
+    assert [2] == read(source)
+
+
+def test_a_new_log_that_may_not_be_read_yet_is_waited_for(
+    log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, hit(1))
+    source = open_source()
+    assert [1] == read(source)
+    log.rename(log.with_name("messages.1"))
+    append(log, hit(2))
+    really_open = os.open
+    forbidden = True
+
+    def refuse(path: str, flags: int, mode: int = 0o777) -> int:
+        if forbidden and path == str(log):
+            raise PermissionError(13, "Permission denied")
+        return really_open(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert [] == read(source)
+    assert 1 == len(whys(source))
+    again = open_source(cursor=source.position())
+    assert [] == read(again)
+    forbidden = False
+    assert [2] == read(source)
+    assert [2] == read(again)
+
+
+def test_a_disk_error_is_told_once_and_reading_goes_on_where_it_was(
+    log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, hit(1))
+    source = open_source()
+    assert [1] == read(source)
+    append(log, hit(2))
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "pread", fail)
+        assert [[], []] == [read(source), read(source)]
+        assert ["Input/output error"] == whys(source)
+        assert log.stat().st_size == source.position().files[str(log)].offset + len(hit(2))
+    assert [2] == read(source)
+    assert [] == whys(source)
+
+
+def test_a_directory_that_may_not_be_entered_any_more_is_told(
+    log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, hit(1))
+    source = open_source()
+    look = Path.stat
+
+    def refuse(path: Path, **kwargs: bool) -> os.stat_result:
+        if path == log:
+            raise PermissionError(13, "Permission denied")
+        return look(path, **kwargs)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert [1] == read(source)
+    append(log, hit(2))
+    assert [2] == read(source)
+    assert ["permission denied: let the agent's user read it (group adm, or setfacl)"] == whys(source)
+    blind = open_source(start="now")
+    monkeypatch.undo()
+    assert [] == read(blind)
+    append(log, hit(3))
+    assert [3] == read(blind)
+
+
+def test_a_rotation_under_way_is_waited_for_without_a_word(
+    log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, hit(1))
+    source = open_source()
+    rotate(log)
+    append(log, hit(2))
+
+    def change(*_: object) -> None:
+        raise BlockingIOError(11, "is being rotated")
+
+    with monkeypatch.context() as busy:
+        busy.setattr("agent.sources.file.rotated.list_family", change)
+        assert [1] == read(source)
+        again = open_source(cursor=source.position())
+        assert [] == read(again)
+        assert [] == whys(source) + whys(again)
+    assert [[2], [2]] == [read(source), read(again)]
+
+
+def test_an_endless_line_does_not_outlive_its_file(log: Path, open_source: Open) -> None:
+    append(log, b"x" * 100_000)
+    source = open_source()
+    assert [] == read(source)
+    log.write_text(hit(1))
+    assert [] == read(source)  # Seen to be truncated, there being no bytes before the line to tell it by.
+    append(log, hit(2) + "x" * 100_000)
+    assert [1, 2] == read(source)
+    rotate(log)
+    append(log, hit(3))
+    assert [3] == read(source)
+    assert 1 == len(whys(source))
+
+
+# --- several paths --------------------------------------------------------------------------------------------------
+
+
+def test_several_logs_are_read_and_each_has_its_place(log: Path, open_source: Open) -> None:
+    other = log.with_name("kern.log")
+    append(log, hit(1))
+    append(other, hit(2))
+    source = open_source(log, other)
+    records = list(source.read())
+    assert [1, 2] == numbers(records)
+    assert abs(records[0].ordinal - records[1].ordinal) > 1
+    assert {str(log), str(other)} == set(source.position().files)
+    append(log, hit(3))
+    append(other, hit(4))
+    assert [3, 4] == read(open_source(log, other, cursor=source.position()))
+
+
+def test_one_file_under_several_names_is_read_once(log: Path, open_source: Open) -> None:
+    append(log, hit(1))
+    link, hard = log.with_name("link"), log.with_name("hard")
+    link.symlink_to(log)
+    hard.hardlink_to(log)
+    source = open_source(log, log, link, hard)
+    assert [1] == read(source)
+    assert 2 == len(source.gaps())
+    rotate(log)
+    append(log.with_name("messages.1"), hit(2))
+    append(log, hit(3))
+    assert [2, 3] == read(source)
+    assert [] == read(open_source(log, link, hard, cursor=source.position()))
+
+
+# --- opened again ---------------------------------------------------------------------------------------------------
+
+
+def test_a_cursor_goes_on_where_it_ended(log: Path, open_source: Open) -> None:
+    append(log, hits(1, 3))
+    source = open_source()
+    read(source)
+    append(log, hit(4))
+    assert [4] == read(open_source(cursor=source.position(), start="now"))
+
+
+def test_rotations_while_away_are_caught_up_with(log: Path, open_source: Open) -> None:
+    append(log, hit(1))
+    source = open_source()
+    read(source)
+    append(log, hit(2))
+    rotate(log)
+    append(log, hit(3))
+    rotate(log)
+    append(log, hit(4))
+    pack(log.with_name("messages.2"))
+    again = open_source(cursor=source.position())
+    assert [2, 3, 4] == read(again)
+    assert [] == whys(again)
+    assert [] == read(open_source(cursor=again.position()))
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_numbers_that_count_up_while_away_are_caught_up_with(ending: str, log: Path, open_source: Open) -> None:
+    count_up(log, 0, 2)
+    append(log, hit(2))
+    age(log, 98 * 60)
+    source = open_source()
+    assert [2] == read(source)
+    count_up(log, 2, 5, first_hit=3)
+    append(log, hit(6))
+    for number in range(4 if ending else 0):
+        pack(log.with_name(f"messages.{number}"))
+    again = open_source(cursor=source.position())
+    assert [3, 4, 5, 6] == read(again)
+    assert [] == whys(again)
+
+
+def test_a_log_moved_by_hand_while_away_is_gone_on_with_and_nothing_older(log: Path, open_source: Open) -> None:
+    for number in (3, 2, 1):
+        append(log.with_name(f"messages.{number}"), hit(10 - number))
+        age(log.with_name(f"messages.{number}"), number * 1000)
+    append(log, hits(10, 2))
+    cursor = next(iter(open_source().read())).cursor
+    log.rename(log.with_name("messages.7"))
+    append(log, hit(12))
+    assert [11, 12] == read(open_source(cursor=cursor, start="now"))
+
+
+def test_what_is_compressed_later_than_its_successor_was_written_hides_nothing(log: Path, open_source: Open) -> None:
+    append(log, hits(1, 2))
+    age(log, 3000)
+    cursor = next(iter(open_source().read())).cursor
+    rotate(log)
+    append(log, hit(3))
+    age(log, 2000)
+    rotate(log)
+    append(log, hit(4))
+    pack(log.with_name("messages.2"))
+    log.with_name("messages.2.gz").touch()
+    assert [2, 3, 4] == read(open_source(cursor=cursor))
+
+
+def test_a_cursor_in_a_compressed_sibling_is_a_cursor_like_others(log: Path, open_source: Open) -> None:
+    append(log, hits(1, 4))
+    source = open_source()
+    cursor = next(iter(source.read())).cursor
+    rotate(log)
+    pack(log.with_name("messages.1"))
+    records = open_source(cursor=cursor).read()
+    second = next(iter(records))
+    assert [2] == numbers([second])
+    assert [3, 4] == read(open_source(cursor=second.cursor))
+
+
+def test_a_record_has_the_same_source_before_and_after_rotation(log: Path, open_source: Open) -> None:
+    append(log, hits(1, 2))
+    first, second = list(open_source().read())
+    rotate(log)
+    pack(log.with_name("messages.1"))
+    assert [second.source] == [record.source for record in open_source(cursor=first.cursor).read()]
+
+
+def test_a_log_truncated_and_grown_while_away_is_noticed(log: Path, open_source: Open) -> None:
+    append(log, hit(1))
+    source = open_source()
+    read(source)
+    append(log, hit(2))
+    shutil.copy(log, log.with_name("messages.1"))
+    log.write_text(hits(3, 5))
+    again = open_source(cursor=source.position())
+    assert [2, 3, 4, 5, 6, 7] == read(again)
+    assert [] == whys(again)
+
+
+def test_a_copy_put_in_the_place_of_the_log_while_away_is_not_read_again(log: Path, open_source: Open) -> None:
+    append(log, hits(1, 5))
+    source = open_source()
+    read(source)
+    copy = log.with_name("edited")
+    shutil.copy(log, copy)
+    copy.rename(log)
+    append(log, hit(6))
+    assert [6] == read(open_source(cursor=source.position()))
+
+
+def test_an_inode_used_again_is_noticed(log: Path, open_source: Open) -> None:
+    append(log, hits(1, 3))
+    source = open_source()
+    read(source)
+    cursor = source.position()
+    log.write_text(hits(4, 4))
+    assert [4, 5, 6, 7] == read(open_source(cursor=cursor))
+
+
+def test_a_file_that_is_gone_is_told_and_the_log_is_read_from_its_beginning(log: Path, open_source: Open) -> None:
+    append(log, hit(1))
+    source = open_source()
+    read(source)
+    source.close()
+    append(log.with_name("other"), "")  # Takes no part: the old inode may be used again below, the content differs.
+    log.unlink()
+    append(log, hit(2))
+    again = open_source(cursor=source.position())
+    assert [2] == read(again)
+    assert [True] == ["lines may be lost" in why for why in whys(again)]
+    assert [] == read(open_source(cursor=again.position()))
+
+
+def test_a_cursor_outlives_a_log_that_is_missing_for_a_while(log: Path, open_source: Open) -> None:
+    append(log, hit(1))
+    source = open_source()
+    read(source)
+    away = log.rename(log.parent.parent / "away")
+    again = open_source(cursor=source.position())
+    assert [] == read(again)
+    assert source.position() == again.position()
+    append(away, hit(2))
+    away.rename(log)
+    assert [2] == read(again)
+
+
+def test_a_damaged_sibling_is_told_and_what_is_whole_in_it_is_read(log: Path, open_source: Open) -> None:
+    append(log, hits(1, 20_000))
+    source = open_source()
+    cursor = next(iter(source.read())).cursor
+    rotate(log)
+    pack(log.with_name("messages.1"))
+    packed = log.with_name("messages.1.gz")
+    os.truncate(packed, packed.stat().st_size * 3 // 4)
+    append(log, hit(20_001))
+    again = open_source(cursor=cursor)
+    found = [number for batch in iter(lambda: read(again), []) for number in batch]
+    assert list(range(2, 5_000)) == found[:4998]
+    assert 20_001 == found[-1]
+    assert "damaged" in whys(again)[0]
+
+
+@pytest.mark.parametrize("filling", [b"x", b"\0"])
+def test_an_endless_line_in_a_compressed_sibling_is_unpacked_once(
+    filling: bytes, log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, hit(1))
+    cursor = next(iter(open_source().read())).cursor
+    append(log, filling * (8 << 20) + b"\n" + hit(2).encode())
+    rotate(log)
+    pack(log.with_name("messages.1"))
+    append(log, hit(3))
+    again = open_source(cursor=cursor)
+    went_back: list[int] = []
+    monkeypatch.setattr("agent.service.sdnotify.work_goes_on", lambda: went_back.append(1))
+    found: list[int] = []
+    while len(found) < 2:
+        found += read(again)
+    assert [2, 3] == found
+    assert [] == went_back
+
+
+def test_a_sibling_compressed_in_a_foreign_way_is_told(log: Path, open_source: Open) -> None:
+    append(log, hit(1))
+    source = open_source()
+    read(source)
+    for token in ("3", "2"):
+        append(log, hit(int(token)))
+        rotate(log)
+    append(log, hit(9))
+    log.with_name("messages.1").rename(log.with_name("messages.1.zst"))
+    again = open_source(cursor=source.position())
+    assert [3, 9] == read(again)
+    assert "(.zst)" in whys(again)[0]
+
+
+# --- waking ---------------------------------------------------------------------------------------------------------
+
+
+def test_without_inotify_it_is_told_once_and_polling_goes_on(log: Path, open_source: Open) -> None:
+    source = open_source(waker=FakeWaker("inotify watch limit reached"), start="now")
+    append(log, hit(1))
+    source.wait(1)
+    assert [1] == read(source)
+    assert ["inotify watch limit reached: looking once a second instead"] == [
+        gap.why for gap in source.gaps() if gap.what == "inotify"
+    ]
+
+
+def test_closing_closes_the_waker_and_every_file(log: Path, open_source: Open) -> None:
+    append(log, hit(1))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    waker = FakeWaker()
+    source = open_source(waker=waker)
+    read(source)
+    source.close()
+    assert waker.closed
+    assert before == len(list(Path("/proc/self/fd").iterdir()))
+
+
+def identities(directory: Path) -> dict[str, tuple[int, int]]:
+    status = directory.stat()
+    return {str(directory): (status.st_dev, status.st_ino)}
+
+
+def wakes(waker: DirectoryWaker, act: Callable[[], object]) -> bool:
+    """Tell whether the waker woke long before its timeout; what came before is slept off first."""
+    waker.wait(0.2)
+    act()
+    began = time.monotonic()
+    waker.wait(5)
+    return time.monotonic() - began < 4
+
+
+def test_watchdog_wakes_at_a_write_a_rename_and_a_deletion(log: Path) -> None:
+    log.touch()
+    with closing(DirectoryWaker()) as waker:
+        assert None is waker.watch(identities(log.parent))
+        assert wakes(waker, lambda: append(log, hit(1)))
+        assert wakes(waker, lambda: log.rename(log.with_name("messages.1")))
+        assert wakes(waker, log.with_name("messages.1").unlink)
+
+
+def test_watchdog_does_not_wake_because_we_read(log: Path) -> None:
+    append(log, hit(1))
+    with closing(DirectoryWaker()) as waker:
+        waker.watch(identities(log.parent))
+        waker.wait(0.2)
+        log.read_text()
+        list(log.parent.iterdir())
+        began = time.monotonic()
+        waker.wait(0.3)
+        assert time.monotonic() - began > 0.25
+
+
+def test_watchdog_watches_a_directory_that_was_replaced(log: Path) -> None:
+    with closing(DirectoryWaker()) as waker:
+        waker.watch(identities(log.parent))
+        log.parent.rmdir()
+        assert None is waker.watch({})
+        log.parent.mkdir()
+        waker.watch(identities(log.parent))
+        assert wakes(waker, lambda: append(log, hit(1)))
+
+
+def test_watchdog_says_why_it_cannot_watch(monkeypatch: pytest.MonkeyPatch, log: Path) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "inotify watch limit reached")
+
+    with closing(DirectoryWaker()) as waker:
+        waker.watch({})
+        monkeypatch.setattr("watchdog.observers.api.BaseObserver.schedule", refuse)
+        trouble = waker.watch(identities(log.parent))
+    assert "a directory cannot be watched (inotify watch limit reached)" == trouble
+
+
+def test_where_no_thread_can_be_started_the_log_is_looked_at_once_a_second(
+    monkeypatch: pytest.MonkeyPatch, log: Path
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threading.Thread.start", refuse)
+    with closing(DirectoryWaker()) as waker:
+        trouble = waker.watch(identities(log.parent))
+
+    assert "a directory cannot be watched (can't start new thread)" == trouble
+
+
+# --- nothing lost, nothing twice ------------------------------------------------------------------------------------
+
+HITS = 2000
+ROTATIONS = 50
+REOPENED = 10
+
+
+def shift(log: Path) -> None:
+    """Make room for a new messages.1 as logrotate does."""
+    for number in range(ROTATIONS, 0, -1):
+        for ending in ("", ".gz"):
+            sibling = log.with_name(f"{log.name}.{number}{ending}")
+            if sibling.exists():
+                sibling.rename(log.with_name(f"{log.name}.{number + 1}{ending}"))
+
+
+def rotate(log: Path) -> None:
+    shift(log)
+    log.rename(log.with_name(f"{log.name}.1"))
+
+
+def count_up(log: Path, number: int, until: int, *, first_hit: int = 0) -> None:
+    """Rotate to numbers that grow, as files of minutes long gone; what the log has already is in the first of them."""
+    for each in range(number, until):
+        append(log, hit(first_hit + each - number))
+        log.rename(log.with_name(f"messages.{each}"))
+        age(log.with_name(f"messages.{each}"), (100 - each) * 60)
+
+
+def age(path: Path, seconds: int) -> None:
+    written_ns = time.time_ns() - seconds * 1_000_000_000
+    os.utime(path, ns=(written_ns, written_ns))
+
+
+def pack(path: Path) -> None:
+    times = path.stat()
+    with path.open("rb") as plain, gzip.open(f"{path}.gz", "wb") as packed:
+        shutil.copyfileobj(plain, packed)
+    os.utime(f"{path}.gz", ns=(times.st_atime_ns, times.st_mtime_ns))
+    path.unlink()
+
+
+class Writer(threading.Thread):
+    """Writes numbered hits among noise and rotates, as fast as it can."""
+
+    def __init__(self, log: Path, kind: str, standing: threading.Lock, has_open: Callable[[], bool]) -> None:
+        super().__init__()
+        self.log, self.kind, self.standing, self.has_open = log, kind, standing, has_open
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            for number in range(ROTATIONS + 1):
+                first = max(1, number * HITS // (ROTATIONS + 1))
+                self.write_and_rotate(first, (number + 1) * HITS // (ROTATIONS + 1) - first, last=number == ROTATIONS)
+        except BaseException as error:  # noqa: BLE001 - handed to the test
+            self.failure = error
+
+    def write(self, path: Path, first: int, count: int) -> None:
+        with path.open("ab", buffering=0) as file:
+            for number in range(first, first + count):
+                text = (NOISE * (number % 7) + hit(number)).encode()
+                file.write(text[:33])
+                file.write(text[33:])
+
+    def write_and_rotate(self, first: int, count: int, *, last: bool) -> None:
+        log, old = self.log, self.log.with_name(f"{self.log.name}.1")
+        half = count // 2
+        self.write(log, first, half)
+        if self.kind.startswith("count up"):
+            self.write(log, first + half, count - half)
+            if not last:
+                log.rename(log.with_name(f"{log.name}.{first}"))
+        elif self.kind.startswith("rename"):
+            rotate(log)
+            log.touch()
+            self.write(old, first + half, count - half)  # rsyslog, before its HUP
+        elif self.kind.startswith("copytruncate"):
+            self.write(log, first + half, count - half)
+            shift(log)
+            shutil.copy(log, old)
+            os.truncate(log, 0)
+        else:
+            while not last and not self.has_open():
+                time.sleep(0.001)
+            with self.standing:
+                self.write(log, first + half, count - half)
+                if not last:
+                    log.unlink()
+        second = log.with_name(f"{log.name}.2")
+        if self.kind.endswith("compress") and second.exists():
+            pack(second)
+
+
+@pytest.mark.parametrize("lines", [logfile.BATCH_LINES, 7])
+@pytest.mark.parametrize(
+    "kind", ["rename", "rename, compress", "count up", "copytruncate", "copytruncate, compress", "delete"]
+)
+def test_two_thousand_hits_through_fifty_rotations_and_ten_restarts(
+    kind: str, lines: int, log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logfile, "BATCH_LINES", lines)
+    standing = threading.Lock()
+    append(log, hit(0))
+    source = open_source(start="beginning")
+    found = read(source)
+    due = [HITS * (number + 1) // (REOPENED + 1) for number in range(REOPENED)]
+
+    def is_due() -> bool:
+        return bool(due) and len(found) >= due[0]
+
+    def is_home() -> bool:
+        place = source.position().files.get(str(log))
+        return bool(place and log.exists() and log.stat().st_ino == place.inode)
+
+    writer = Writer(log, kind, standing, lambda: is_home() and not is_due())
+    writer.start()
+    deadline = time.monotonic() + 60
+    while len(found) < HITS and time.monotonic() < deadline and not writer.failure:
+        cursor = None
+        for record in source.read():
+            found += numbers([record])
+            if is_due() and kind != "delete":
+                cursor = record.cursor  # Killed in the middle of a batch.
+                break
+        with standing:
+            # What was deleted is in nobody's hands but the reader's, until it has read it.
+            if is_due() and (kind != "delete" or is_home()):
+                due.pop(0)
+                cursor = cursor or source.position()
+                source.close()
+                source = open_source(cursor=cursor, start="now")
+    writer.join()
+    assert None is writer.failure
+    while more := read(source):
+        found += more
+    assert list(range(HITS)) == found
+    assert [] == due

@@ -1,0 +1,341 @@
+import bz2
+import gzip
+import io
+import lzma
+import os
+import time
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.logs.prefilter import MAX_LINE_BYTES
+from agent.core.model import LogRecord
+from agent.sources.localzone import LocalZone
+from agent.sources.multiline import PEEK_BYTES
+from agent.sources.scanner import BLOCK_BYTES, Scanner, UnreadableError, blocks
+
+NOW = datetime(2024, 11, 22, 12, tzinfo=timezone.utc)
+ORDINARY = b"Aug 18 08:33:14 jp58 sshd[99]: Accepted publickey for deploy\n"
+EVENT = b"Aug 18 08:33:14 jp58 kernel: TCP: too many orphaned sockets\n"
+
+
+def flipped(packed: bytes) -> bytes:
+    return packed[:60] + bytes(255 - byte for byte in packed[60:80]) + packed[80:]
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Callable[..., str]:
+    def write(content: bytes, name: str = "messages", year: int = 2020) -> str:
+        path = tmp_path / name
+        path.write_bytes(content)
+        moment = datetime(year, 9, 1, tzinfo=timezone.utc).timestamp()
+        os.utime(path, (moment, moment))
+        return str(path)
+
+    return write
+
+
+def read(path: str) -> list[LogRecord]:
+    return list(Scanner().read(path, NOW))
+
+
+@pytest.mark.parametrize(
+    ("pack", "name"),
+    [
+        (bytes, "messages"),
+        (gzip.compress, "messages.2.gz"),
+        (gzip.compress, "renamed"),
+        (lzma.compress, "messages.3.xz"),
+        (lzma.compress, "renamed"),
+    ],
+)
+def test_plain_and_compressed_logs_give_numbered_lines(
+    log: Callable[..., str], pack: Callable[..., bytes], name: str
+) -> None:
+    content = EVENT + ORDINARY * 5000 + EVENT + ORDINARY * 3 + EVENT + ORDINARY
+    path = log(pack(content), name)
+    assert [f"{path}:1", f"{path}:5002", f"{path}:5006"] == [each.source for each in read(path)]
+
+
+def test_the_year_comes_from_the_files_mtime(log: Callable[..., str]) -> None:
+    years = [each.at.year for each in read(log(EVENT, year=2019)) if each.at]
+    assert [2019] == years
+
+
+def test_a_last_line_without_newline_counts(log: Callable[..., str]) -> None:
+    assert ["jp58"] == [each.host for each in read(log(ORDINARY + EVENT.rstrip()))]
+
+
+@pytest.mark.parametrize("size", [10_000, MAX_LINE_BYTES + 1, 300_000])
+def test_a_run_of_nul_bytes_before_a_line_is_stripped(log: Callable[..., str], size: int) -> None:
+    records = read(log(ORDINARY + b"\0" * size + EVENT + EVENT))
+    assert [EVENT.decode().rstrip()] * 2 == [each.line for each in records]
+    assert [2, 3] == [each.ordinal for each in records]
+
+
+@pytest.mark.parametrize("size", [MAX_LINE_BYTES + 1, BLOCK_BYTES * 5, 3_000_000])
+def test_a_line_of_megabytes_is_skipped_and_counted(log: Callable[..., str], size: int) -> None:
+    path = log(EVENT + b"x" * size + EVENT + ORDINARY + EVENT)
+    assert [f"{path}:1", f"{path}:4"] == [each.source for each in read(path)]
+
+
+def test_a_line_of_megabytes_at_the_end_is_nothing(log: Callable[..., str]) -> None:
+    assert [] == read(log(b"x" * 300_000 + EVENT.rstrip()))
+
+
+@given(
+    st.lists(st.sampled_from([ORDINARY, EVENT, b"\n", b"\0" * 9, b"x" * 70_000, b"y" * 200_000]), max_size=12).map(
+        b"".join
+    )
+)
+def test_blocks_keep_every_newline_and_every_short_line(content: bytes) -> None:
+    parts = list(blocks(io.BytesIO(content)))
+    assert content.count(b"\n") == sum(block.count(b"\n") for _, block in parts)
+    short = [line for line in content.replace(b"\0", b"").split(b"\n") if 0 < len(line) < MAX_LINE_BYTES]
+    found = [
+        line for _, block in parts for line in block.replace(b"\0", b"").split(b"\n") if 0 < len(line) < MAX_LINE_BYTES
+    ]
+    assert [line for line in short if b"y" not in line and b"x" not in line] == [
+        line for line in found if b"y" not in line and b"x" not in line
+    ]
+
+
+def test_ordinals_go_on_over_rotated_files(log: Callable[..., str]) -> None:
+    scanner = Scanner()
+    paths = [
+        log(ORDINARY * 2 + EVENT, "messages.2"),
+        log(EVENT + ORDINARY, "messages.1"),
+        log(gzip.compress(ORDINARY + EVENT), "messages.gz"),
+        log(EVENT, "messages"),
+    ]
+    first, second, third, fourth = [each.ordinal for path in paths for each in scanner.read(path, NOW)]
+    assert 1 == second - first
+    assert 1 < third - second
+    assert 1 == fourth - third
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "mend"),
+    [
+        (gzip.compress(EVENT + os.urandom(300_000))[:-9000], "cut.gz", "ends in the middle"),
+        (lzma.compress(EVENT + os.urandom(300_000))[:-9000], "cut.xz", "ends in the middle"),
+        (EVENT, "plain.gz", "rename it if it is plain text"),
+        (b"\0" * 4096, "zeroed.gz", "damaged"),
+        (b"\xfd7zXZ\0" + b"\xff" * 64, "bad.xz", "damaged"),
+        (flipped(gzip.compress(ORDINARY * 999)), "bad.gz", "damaged"),
+        (bz2.compress(EVENT), "messages.bz2", "bzcat"),
+        (EVENT.decode().encode("utf-16"), "powershell.txt", "iconv -f UTF-16 -t UTF-8 FILE | sockmem-agent scan -"),
+        (b"\xfe\xff" + EVENT.decode().encode("utf-16-be"), "big-endian.txt", "iconv -f UTF-16"),
+        (b"LPKSHHRH" + b"\0" * 200, "system.journal", "--directory"),
+    ],
+)
+def test_input_that_cannot_be_read_is_named_with_the_mend(
+    log: Callable[..., str], content: bytes, name: str, mend: str
+) -> None:
+    path = log(content, name)
+    with pytest.raises(UnreadableError, match=mend) as caught:
+        read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("pack", "unpack"),
+    [
+        (gzip.compress, lambda cut: zlib.decompressobj(31).decompress(cut)),
+        (lzma.compress, lambda cut: lzma.LZMADecompressor().decompress(cut)),
+    ],
+)
+def test_every_whole_line_before_the_damage_is_given(
+    log: Callable[..., str], pack: Callable[..., bytes], unpack: Callable[..., bytes]
+) -> None:
+    cut = pack(b"".join(os.urandom(300).hex().encode() + b"\n" + EVENT for _ in range(2000)))[:-9000]
+    found: list[int] = []
+    with pytest.raises(UnreadableError):
+        found.extend(each.ordinal for each in Scanner().read(log(cut), NOW))
+    assert unpack(cut).count(EVENT) == len(found)
+
+
+def test_missing_files_and_directories_are_named_with_the_mend(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableError, match="no-such: no such file; check the name"):
+        read(str(tmp_path / "no-such"))
+    with pytest.raises(UnreadableError, match="is a directory; name the files in it"):
+        read(str(tmp_path))
+
+
+def test_a_fifo_is_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    if os.fork() == 0:
+        path.write_bytes(ORDINARY * 3000 + EVENT)
+        os._exit(0)
+    records = read(str(path))
+    os.wait()
+    assert [f"{path}:3001"] == [each.source for each in records]
+    assert [2024] == [each.at.year for each in records if each.at]
+
+
+def test_memory_stays_flat_whatever_the_size(log: Callable[..., str]) -> None:
+    path = log(ORDINARY * 500_000 + b"x" * 20_000_000 + b"\n" + EVENT)
+    tracemalloc.start()
+    try:
+        assert 1 == sum(1 for _ in Scanner().read(path, NOW))
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_local_stamps_follow_summer_time(monkeypatch: pytest.MonkeyPatch, log: Callable[..., str]) -> None:
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    try:
+        winter = EVENT.replace(b"Aug", b"Jan")
+        assert [1, 2] == [each.at.utcoffset().seconds // 3600 for each in read(log(winter + EVENT)) if each.at]  # type: ignore[union-attr]
+        assert "CEST" == datetime(2024, 8, 18, tzinfo=LocalZone()).tzname()
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_the_hour_that_comes_twice_in_autumn_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    try:
+        first = datetime(2024, 10, 27, 0, 30, tzinfo=timezone.utc)
+        for moment in (first, first + timedelta(hours=1)):
+            assert moment == moment.astimezone(LocalZone()).astimezone(timezone.utc)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+# --- entries that are spread over lines -----------------------------------------------------------------------------
+
+TEXT = "TCP: too many orphaned sockets"
+# What systemd 252 wrote: the fields of an entry stand in the order of their first appearance in the journal file.
+CURSOR = (
+    "s=5ad8b61d008a47e6bb3099b1ad0eb821;i={};b=0123456789abcdef0123456789abcdef;m=13cd32ef2c;t=61fef5df45d66;x=8b68"
+)
+FIELDS = {
+    "kernel": ("_TRANSPORT=kernel", "PRIORITY=6", "SYSLOG_FACILITY=0", "_HOSTNAME=jp58", f"MESSAGE={TEXT}"),
+    "before": ("_TRANSPORT=stdout", "SYSLOG_IDENTIFIER=myapp", "_HOSTNAME=jp58", f"MESSAGE={TEXT}"),
+    "behind": ("PRIORITY=6", "_HOSTNAME=jp58", f"MESSAGE={TEXT}", "_TRANSPORT=stdout", "SYSLOG_IDENTIFIER=myapp"),
+    "forged": ("SYSLOG_FACILITY=0", "SYSLOG_IDENTIFIER=kernel", f"MESSAGE={TEXT}", "_TRANSPORT=journal"),
+}
+
+
+def exported(*entries: str) -> str:
+    times = "__REALTIME_TIMESTAMP=1723962794204518\n__MONOTONIC_TIMESTAMP=85047045932\n"
+    return "".join(
+        f"__CURSOR={CURSOR.format(number)}\n{times}" + "\n".join(FIELDS[entry]) + "\n\n"
+        for number, entry in enumerate(entries)
+    )
+
+
+def verbose(*entries: str) -> str:
+    return "".join(
+        f"Sun 2024-08-18 06:33:14.204518 UTC [{CURSOR.format(number)}]\n"
+        + "".join(f"    {line}\n" for line in FIELDS[entry])
+        for number, entry in enumerate(entries)
+    )
+
+
+def pretty(*entries: str) -> str:
+    times = ['"__REALTIME_TIMESTAMP" : "1723962794204518"', '"__MONOTONIC_TIMESTAMP" : "85047045932"']
+    fields = [
+        [f'"{name}" : "{value}"' for name, _, value in (line.partition("=") for line in FIELDS[each])]
+        for each in entries
+    ]
+    return "".join("{\n" + ",\n".join(f"\t{line}" for line in [*each, *times]) + "\n}\n" for each in fields)
+
+
+@pytest.mark.parametrize("form", [exported, verbose, pretty])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_spread_entry_is_the_kernels_where_its_own_fields_say_so(
+    log: Callable[..., str], form: Callable[..., str], pack: Callable[[bytes], bytes]
+) -> None:
+    content = form("before", "kernel", "behind", "forged", "kernel", "before")
+    path = log(pack(content.encode()))
+    records = read(path)
+    messages = [number for number, line in enumerate(content.splitlines(), 1) if TEXT in line]
+    assert [f"{path}:{messages[1]}", f"{path}:{messages[4]}"] == [each.source for each in records]
+    at = datetime(2024, 8, 18, 6, 33, 14, 204518, tzinfo=timezone.utc)
+    assert [(TEXT, at, 85047.045932, "jp58", "claimed")] * 2 == [
+        (each.text, each.at, each.uptime, each.host, each.provenance) for each in records
+    ]
+    assert all(TEXT in each.line and "\n" not in each.line for each in records)
+
+
+QUOTED = (b"_TRANSPORT=kernel", b"SYSLOG_IDENTIFIER=kernel", b"MESSAGE=" + TEXT.encode(), b"")
+
+
+def test_what_a_message_of_several_lines_quotes_is_no_field_of_an_export(log: Callable[..., str]) -> None:
+    value = b"as seen:\n\n" + b"\n".join(QUOTED)
+    sized = b"MESSAGE\n" + len(value).to_bytes(8, "little") + value + b"\n"
+    entry = b"__CURSOR=s=1\n_TRANSPORT=stdout\nSYSLOG_IDENTIFIER=myapp\n" + sized + b"\n"
+    path = log(entry + exported("kernel").encode())
+    number = (entry + exported("kernel").encode()).splitlines().index(f"MESSAGE={TEXT}".encode(), 12) + 1
+    assert [f"{path}:{number}"] == [each.source for each in read(path)]
+
+
+def test_what_a_message_of_several_lines_quotes_is_no_field_of_the_verbose_form(log: Callable[..., str]) -> None:
+    heading = verbose("before").encode().splitlines()[0]
+    value = b"\n".join(b" " * 12 + line for line in (heading, *QUOTED, heading, *QUOTED))
+    entry = heading + b"\n    _TRANSPORT=stdout\n    SYSLOG_IDENTIFIER=myapp\n    MESSAGE=as seen:\n" + value + b"\n"
+    assert 1 == len(read(log(entry + verbose("kernel").encode())))
+
+
+def test_an_array_of_entries_is_read(log: Callable[..., str]) -> None:
+    entries = pretty("kernel", "behind").replace("}\n{", "},\n{")
+    assert 1 == len(read(log(f"[\n{entries}]\n".encode())))
+
+
+def test_what_journalctl_says_before_the_first_entry_is_passed_over(log: Callable[..., str]) -> None:
+    heading = "-- Journal begins at Sun 2024-08-18 06:33:14 UTC, ends at Sun 2024-08-18 06:33:15 UTC. --\n"
+    assert 1 == len(read(log((heading + verbose("kernel")).encode())))
+
+
+def test_dmesg_json_is_read(log: Callable[..., str]) -> None:
+    path = log(
+        b'{\n   "dmesg": [\n      {\n         "pri": 6,\n         "time":     0.000000,\n         "msg": "Linux {"\n'
+        b'      },{\n         "pri": 6,\n         "time":   520.897104,\n         "msg": "%s"\n      }\n   ]\n}\n'
+        % TEXT.encode()
+    )
+    assert [(f"{path}:10", TEXT, 520.897104)] == [(each.source, each.text, each.uptime) for each in read(path)]
+
+
+def test_a_field_of_megabytes_and_an_entry_that_was_cut_off_cost_nothing(log: Callable[..., str]) -> None:
+    dump = b"__CURSOR=s=1\n_TRANSPORT=journal\nCOREDUMP=" + b"x" * 20_000_000 + b"\n" * 2
+    path = log(dump + b"a=b\n" * 300_000 + b"\n" + exported("kernel", "kernel").rstrip().encode())
+    tracemalloc.start()
+    try:
+        assert 2 == sum(1 for _ in Scanner().read(path, NOW))
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"", b"{", b'{\n"a": 1\n}\n', b"{}\n", b"-- x", b"\n", b"__CURSO", b"Sun 2024-08-18 06:33:14 UTC jp58 x\n"],
+)
+def test_what_does_not_begin_like_spread_entries_is_read_by_lines(log: Callable[..., str], start: bytes) -> None:
+    assert 2 == len(read(log(start + b"\n" + EVENT + ORDINARY + b"[  12.345678] TCP: too many orphaned sockets\n")))
+    assert len(start) < PEEK_BYTES
+
+
+def test_a_file_written_in_a_year_that_no_calendar_has_is_scanned(log: Callable[..., str]) -> None:
+    path = log(EVENT)
+    with pytest.MonkeyPatch.context() as patch:
+        real = os.fstat
+        far = 300_000_000_000
+        patch.setattr(os, "fstat", lambda fd: os.stat_result([*real(fd)[:7], far, far, far]))
+        (record,) = Scanner().read(path, NOW)
+
+    assert "TCP: too many orphaned sockets" == record.text
