@@ -46,7 +46,7 @@ def test_a_line_becomes_an_incident_on_disk_and_a_block_on_standard_output(agent
 
 
 def test_without_channels_each_word_on_an_incident_is_said_once(agent, log_file):
-    agent.config.load.write_text(agent.config.load.read_text() + "[incident]\nquiet_seconds = 1\n")
+    agent.config.write_text(agent.config.read_text() + "[incident]\nquiet_seconds = 1\n")
     agent.start()
     append(log_file)
     wait_for("the end", lambda: "(resolved" in agent.said())
@@ -71,7 +71,7 @@ def test_a_line_with_time_and_sender_of_somebody_else_is_no_event(agent, log_fil
 
 
 def test_a_bad_configuration_is_told_completely_and_ends_with_78(agent):
-    agent.config.load.write_text('[source]\nkind = "fax"\n[incident]\nquiet = 3\n')
+    agent.config.write_text('[source]\nkind = "fax"\n[incident]\nquiet = 3\n')
     with pytest.raises(AssertionError):
         agent.start()
 
@@ -83,7 +83,7 @@ def test_a_bad_configuration_is_told_completely_and_ends_with_78(agent):
 
 def test_a_second_agent_on_the_same_state_is_refused_with_1(agent):
     agent.start()
-    second = AgentProcess(agent.folder, agent.config.load.read_text())
+    second = AgentProcess(agent.folder, agent.config.read_text())
     second.log = agent.folder / "second.log"
     with pytest.raises(AssertionError):
         second.start()
@@ -105,13 +105,13 @@ def test_a_broken_cursor_is_set_aside_and_the_host_is_watched_on(agent, log_file
 
 
 def test_claimed_lines_notify_nobody_at_start_or_after_a_reload_where_that_is_configured(agent, log_file):
-    plain = agent.config.load.read_text()
-    agent.config.load.write_text(plain + '[incident]\nclaimed = "record"\n')
+    plain = agent.config.read_text()
+    agent.config.write_text(plain + '[incident]\nclaimed = "record"\n')
     agent.start()
     append(log_file)
     wait_for("the event", agent.events)
     assert [] == agent.store.notices(agent.store.resolve("last"))
-    agent.config.load.write_text(plain)
+    agent.config.write_text(plain)
     agent.signal(signal.SIGHUP)
     wait_for("the reload", lambda: "reloaded" in agent.said())
     append(log_file)
@@ -124,12 +124,12 @@ def test_claimed_lines_notify_nobody_at_start_or_after_a_reload_where_that_is_co
 def test_sighup_takes_over_a_good_configuration_and_refuses_a_bad_one(agent, log_file, httpserver):
     httpserver.expect_request("/hook").respond_with_data("ok")
     agent.start()
-    good = agent.config.load.read_text()
-    agent.config.load.write_text("nonsense")
+    good = agent.config.read_text()
+    agent.config.write_text("nonsense")
     agent.signal(signal.SIGHUP)
     wait_for("the refusal", lambda: "the old configuration stays in effect" in agent.said())
     assert "config.toml: is not TOML" in agent.said()
-    agent.config.load.write_text(
+    agent.config.write_text(
         f'{good}[[notify]]\nname = "ops"\ntype = "webhook"\nurl = "{httpserver.url_for("/hook")}"\n'
     )
     agent.signal(signal.SIGHUP)
@@ -143,10 +143,10 @@ def test_sighup_takes_over_a_good_configuration_and_refuses_a_bad_one(agent, log
 
 def test_sighup_with_another_state_directory_says_that_it_needs_a_restart(agent, log_file):
     agent.environ = {"STATE_DIRECTORY": ""}
-    good = agent.config.load.read_text()
-    agent.config.load.write_text(f'{good}[store]\ndirectory = "{agent.state}"\n')
+    good = agent.config.read_text()
+    agent.config.write_text(f'{good}[store]\ndirectory = "{agent.state}"\n')
     agent.start()
-    agent.config.load.write_text(f'{good}[store]\ndirectory = "{agent.folder}/elsewhere"\n')
+    agent.config.write_text(f'{good}[store]\ndirectory = "{agent.folder}/elsewhere"\n')
     agent.signal(signal.SIGHUP)
     wait_for("the reload", lambda: "configuration reloaded" in agent.said())
     append(log_file)
@@ -157,7 +157,7 @@ def test_sighup_with_another_state_directory_says_that_it_needs_a_restart(agent,
 
 
 def test_a_state_directory_that_systemds_overrules_is_said_to_have_no_effect(agent):
-    agent.config.load.write_text(f'{agent.config.load.read_text()}[store]\ndirectory = "/srv/other"\n')
+    agent.config.write_text(f'{agent.config.read_text()}[store]\ndirectory = "/srv/other"\n')
     agent.start()
 
     assert 0 == agent.stop()
@@ -176,9 +176,9 @@ def test_what_was_written_while_the_agent_was_down_is_found_at_the_next_start(ag
 
 
 def test_a_dead_receiver_delays_nothing_and_is_told_later(agent, log_file, httpserver, unused_port):
-    config = agent.config.load.read_text()
+    config = agent.config.read_text()
     channel = '[[notify]]\nname = "ops"\ntype = "webhook"\nurl = "{}"\n'
-    agent.config.load.write_text(config + channel.format(f"http://127.0.0.1:{unused_port}/secret-token"))
+    agent.config.write_text(config + channel.format(f"http://127.0.0.1:{unused_port}/secret-token"))
     agent.start()
     append(log_file)
     wait_for("the incident", agent.events)
@@ -187,7 +187,7 @@ def test_a_dead_receiver_delays_nothing_and_is_told_later(agent, log_file, https
     wait_for("the second event", lambda: agent.events() == 2)
     agent.kill()
     httpserver.expect_request("/hook").respond_with_data("ok")
-    agent.config.load.write_text(config + channel.format(httpserver.url_for("/hook")))
+    agent.config.write_text(config + channel.format(httpserver.url_for("/hook")))
     agent.start()
     wait_for("the POST", lambda: httpserver.log)
 
@@ -199,19 +199,19 @@ def test_a_dead_receiver_delays_nothing_and_is_told_later(agent, log_file, https
 
 
 def test_what_a_channel_owes_that_is_no_longer_configured_is_given_up_and_said(agent, log_file, unused_port):
-    config = agent.config.load.read_text()
+    config = agent.config.read_text()
     channel = '[[notify]]\nname = "{}"\ntype = "webhook"\nurl = "http://127.0.0.1:{}/hook"\n'
-    agent.config.load.write_text(config + channel.format("ops", unused_port) + channel.format("old", unused_port))
+    agent.config.write_text(config + channel.format("ops", unused_port) + channel.format("old", unused_port))
     agent.start()
     append(log_file)
     wait_for("the trouble to be told", lambda: "ops: not delivered" in agent.said())
-    agent.config.load.write_text(config + channel.format("old", unused_port))
+    agent.config.write_text(config + channel.format("old", unused_port))
     agent.signal(signal.SIGHUP)
     # The receipt comes behind the word, and without it the next start would give up once more.
     wait_for("the reload", lambda: "ops" in agent.store.notices(agent.store.resolve("last"))[0][2])
     assert "old: gave up" not in agent.said()
     agent.kill()
-    agent.config.load.write_text(config)
+    agent.config.write_text(config)
     agent.start()
     wait_for("the start", lambda: "old: gave up" in agent.said())
 

@@ -87,7 +87,7 @@ def test_what_the_service_prints_lands_in_no_file_of_its_own(tmp_path):
     log.write_text("")
     agent = AgentProcess(tmp_path, f'[source]\nkind = "file"\npaths = ["{log}"]\n')
     environ = {**os.environ, "STATE_DIRECTORY": str(agent.state)}
-    command = [sys.executable, "-m", "agent", "run", "--config", str(agent.config.load)]
+    command = [sys.executable, "-m", "agent", "run", "--config", str(agent.config)]
     with (tmp_path / "agent.log").open("ab") as said:
         process = subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&-', "sh", *command], stderr=said, env=environ)
     try:
