@@ -21,7 +21,7 @@ import msgspec
 
 from agent.cli.credentials import load_as_service
 from agent.cli.diagnostics import log
-from agent.config.load import load as config
+from agent.config import load as config
 from agent.config.load import ConfigError, load_store, state_directory
 from agent.core.format import printable
 from agent.core.settings import Settings, StoreSettings

@@ -15,10 +15,10 @@ from io import BufferedIOBase, BufferedReader
 
 from agent.core.logs.prefilter import MAX_LINE_BYTES, candidates
 from agent.core.logs.syslog import to_record
+from agent.core.logs.timestamps import from_epoch
 from agent.core.model import LogRecord
 from agent.sources.localzone import LocalZone
 from agent.sources.multiline import PEEK_BYTES, Entries, are_entries
-from agent.core.logs.timestamps import from_epoch
 
 # Larger blocks leave the processor's second level cache, where the needles are searched for: 256 KiB took half as
 # long again as 64 KiB.

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from agent.cli import config as config_command
 from agent.cli import group
-from agent.config.load import load as config
+from agent.config import load as config
 from agent.config.load import load
 
 Run = Callable[..., Result]

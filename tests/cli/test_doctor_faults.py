@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from harness import as_nobody
 
 from agent.cli import doctor, group, unit
-from agent.config.load import load as config
+from agent.config import load as config
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can leave another user's files behind")
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.config.load import load as config
+from agent.config import load as config
 from agent.config.load import ConfigError, channels, load, load_store, mask_url, masked, state_directory
 from agent.core.settings import (
     AlertmanagerSettings,

@@ -11,7 +11,7 @@ from operator import truediv
 from typing import NamedTuple, TypeVar
 
 from agent.core.readings import STATES, Listener, PeerTally, SocketGroup, State, Tally
-from agent.core.readings import census as counted
+from agent.core.sockets import census as counted
 from agent.core.sockets.census import Census, Key, Row
 
 GROUPS_AT_MOST = 128

@@ -26,11 +26,11 @@ from typing import Literal, NamedTuple
 
 from agent.core.cursor import FileCursor
 from agent.core.logs.prefilter import MAX_LINE_BYTES
+from agent.core.logs.timestamps import from_epoch
 from agent.sources.file.content import Content, Identity, digest, identity_of, say
 from agent.sources.file.name import LogName, Old, look_at_old
 from agent.sources.file.reader import Found, Reader
 from agent.sources.file.rotated import Elders, NamedFile, list_younger, locate
-from agent.core.logs.timestamps import from_epoch
 from agent.sources.gaps import Gaps
 
 # logrotate may rename or compress what we are about to open.

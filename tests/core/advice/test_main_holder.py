@@ -4,7 +4,7 @@ import pytest
 from material import make_event, make_sample, make_snapshot
 from socket_material import NGINX, PATHS, SHOP, make_group, make_table, tally
 
-from agent.core.advice.steps import main_holder
+from agent.core.advice import main_holder
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.diagnosis.rules_holders import SUSPECTS
 from agent.core.model import Advice, Diagnosis, Sample

@@ -2,7 +2,7 @@ import netlink_material as wire
 import pytest
 from netlink_material import tcp, usual
 
-from agent.core.readings import census as bounds
+from agent.core.sockets import census as bounds
 from agent.core.sockets.census import OUTGOING, UNKNOWN, Census
 from agent.core.sockets.inetdiag import Reader
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from netlink_material import tcp, usual
 
 from agent.core.readings import Listener, PeerTally, SocketGroup, Tally
-from agent.core.readings import grouping
+from agent.core.sockets import grouping
 from agent.core.sockets.census import Census
 from agent.core.sockets.grouping import Grouped, group, is_orphan
 from agent.core.sockets.inetdiag import Reader
