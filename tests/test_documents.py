@@ -121,6 +121,27 @@ def test_links_and_files_named_in_commands_are_there(document: Path) -> None:
     assert [] == missing
 
 
+@pytest.mark.parametrize("document", [ROOT / "CONTRIBUTING.md", ROOT / "ARCHITECTURE.md"], ids=lambda path: path.name)
+def test_files_of_the_tree_that_are_named_are_there(document: Path) -> None:
+    named = re.findall(r"`((?:agent|tests|packaging|contrib|benchmarks)/[\w./-]+)`", document.read_text())
+    assert len(named) > 5
+    assert [] == [name for name in named if not (ROOT / name).exists()]
+
+
+def test_the_drawing_of_the_house_has_every_room_and_no_other() -> None:
+    drawing = re.search(r"^```\nagent/\n(.*?)^```$", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert drawing is not None
+    outer, _, inner = drawing[1].partition("\nagent/core/")
+    assert set(rooms(ROOT / "agent")) == set(re.findall(r"^  (\w+)/", outer, re.MULTILINE))
+    files = {path.stem for path in (ROOT / "agent" / "core").glob("*.py") if path.stem != "__init__"}
+    drawn = set(re.findall(r"(?<![\w-])(\w+)/?(?=[, /]|$)", inner, re.MULTILINE))
+    assert set() == {*files, *rooms(ROOT / "agent" / "core")} - drawn
+
+
+def rooms(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if (path / "__init__.py").exists()]
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_every_documented_configuration_is_valid(document: Path, tmp_path: Path) -> None:
     (tmp_path / "slack-url").write_text("https://hooks.example/T0/B0/x\n")
