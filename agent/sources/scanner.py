@@ -19,6 +19,7 @@ from agent.core.logs.timestamps import from_epoch
 from agent.core.model import LogRecord
 from agent.sources.localzone import LocalZone
 from agent.sources.multiline import PEEK_BYTES, Entries, are_entries
+from agent.sources.search import HOLDS
 
 # Larger blocks leave the processor's second level cache, where the needles are searched for: 256 KiB took half as
 # long again as 64 KiB.
@@ -91,7 +92,7 @@ class Lines:
         """Read to the end."""
         end = length = 0
         for offset, block in blocks(self._stream):
-            for start, line in candidates(block):
+            for start, line in candidates(block, HOLDS):
                 self._count(offset, block, start)
                 length = len(line) + 1
                 yield self._newlines + 1, line

@@ -1,13 +1,15 @@
 """Lines that hold a literal marker, found in blocks of bytes before anything is decoded or split.
 
-Mirrors ``grep -F``: ordinary lines cost one pass of the C library's memmem(3) for each marker. Every text of
-core.kernel.messages, in every envelope, holds one of the markers; most lines that hold one are no events, and
-core.kernel.messages decides.
+Mirrors ``grep -F``: ordinary lines cost one search for each marker, and the caller brings the search
+(agent.sources.search). Every text of core.kernel.messages, in every envelope, holds one of the markers; most lines that
+hold one are no events, and core.kernel.messages decides.
 """
 
-import ctypes
 import re
 from collections.abc import Callable, Iterator
+
+# Whether a block holds a marker.
+Holds = Callable[[bytes, bytes], bool]
 
 MAX_LINE_BYTES = 64 * 1024
 
@@ -26,7 +28,7 @@ REPEAT = b"ast message "
 _FINE_STAMPS = re.compile(rb"\[ *\d{1,12}\.\d{6}\]|(?<=:\d\d[.,])\d{6}(?!\d)")
 
 
-def candidates(block: bytes) -> Iterator[tuple[int, bytes]]:
+def candidates(block: bytes, holds: Holds) -> Iterator[tuple[int, bytes]]:
     """Yield (offset, line without its newline) of each line of a block of complete lines that could matter.
 
     That is a line with a marker, and a line that may repeat one: directly behind it, or first in the block, where
@@ -34,7 +36,7 @@ def candidates(block: bytes) -> Iterator[tuple[int, bytes]]:
     """
     markers = JSON_MARKERS if block[:1] == b"{" else MARKERS
     size = len(block)
-    ahead = [(_find(block, marker, 0), marker) for marker in markers if HOLDS(block, marker)]
+    ahead = [(_find(block, marker, 0), marker) for marker in markers if holds(block, marker)]
     nearest = min(ahead, default=(size, b""))[0]
     start = 0
     while start < size:
@@ -57,14 +59,14 @@ def _find(block: bytes, what: bytes, start: int) -> int:
     return at if at >= 0 else len(block)
 
 
-def runs(block: bytes) -> Iterator[tuple[int, bytes, int]]:
+def runs(block: bytes, holds: Holds) -> Iterator[tuple[int, bytes, int]]:
     """Yield (offset, line, count) of the candidates, where what is said again within the same second is counted.
 
     Of lines in a row that differ in nothing but microseconds and printk's stamp, the first comes alone, so that what
     stood before has its neighbour, and all others as the last of them. A flood costs little more than finding it.
     """
     start, line, alike, count = 0, b"", b"", 0
-    for following, text in candidates(block):
+    for following, text in candidates(block, holds):
         is_next = following == start + len(line) + 1
         unstamped = alike if text == line else _unstamped(text)
         if is_next and alike and unstamped == alike:
@@ -83,30 +85,3 @@ def _unstamped(line: bytes) -> bytes:
     """Take off what tells a message of one second from its like; b"" where it matters what stands around the line."""
     said = MARKERS[0] in line or MARKERS[1] in line or MARKERS[2] in line
     return _FINE_STAMPS.sub(b"", line) if said else b""
-
-
-def holds_by_find(block: bytes, marker: bytes) -> bool:
-    """Say whether a block holds a marker, by Python's own search."""
-    return marker in block
-
-
-def _choose() -> Callable[[bytes, bytes], bool]:
-    """Choose the C library's memmem where there is one.
-
-    Measured with Python 3.11 and glibc 2.36 on 300 MB of ordinary log in blocks of 64 KiB: the four needles take
-    0.10 s by memmem, 0.36 s by ``in``, and 1.9 s as one ``re``. benchmarks/scan.py holds it against ``grep -F``.
-    """
-    try:
-        memmem = ctypes.CDLL(None).memmem
-    except (AttributeError, OSError, TypeError):
-        return holds_by_find
-    memmem.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t)
-    memmem.restype = ctypes.c_void_p
-
-    def holds_by_memmem(block: bytes, marker: bytes) -> bool:
-        return memmem(block, len(block), marker, len(marker)) is not None
-
-    return holds_by_memmem
-
-
-HOLDS = _choose()

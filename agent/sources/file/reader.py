@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 from agent.core.cursor import FileCursor
 from agent.core.logs.prefilter import MAX_LINE_BYTES, candidates, runs
 from agent.sources.file.content import MARKER_BYTES, Content, digest
+from agent.sources.search import HOLDS
 
 CHUNK_BYTES = 1 << 20
 
@@ -96,7 +97,7 @@ class Reader:
     def lines(self, block: bytes) -> Iterator[Found]:
         """Yield the lines of what take() gave that hold a marker, moving on behind each."""
         base, marker, passed = self.offset, self._marker, 0
-        for start, line, count in runs(block):
+        for start, line, count in runs(block, HOLDS):
             end = start + len(line) + 1
             self._pass(base, marker, block, passed, end)
             passed = end
@@ -112,7 +113,7 @@ class Reader:
         rest = self.content.read_at(start, MAX_LINE_BYTES)
         self.move_to(start + len(rest))
         self.ordinal += bool(rest)
-        for _, line in candidates(rest + b"\n"):
+        for _, line in candidates(rest + b"\n", HOLDS):
             yield Found(start, self.ordinal, line, 1)
 
     def grew(self) -> bool:
