@@ -76,7 +76,7 @@ class Daemon:
             claimed=settings.incident.claimed,
             proc_root=proc_root,
         )
-        self._source = open_source(settings.source, self._recorder.resume.cursor, now)
+        self._source = open_source(settings.source, self._recorder.resume.cursor, now, sdnotify.work_goes_on)
         self._detector = self._informed_detector()
         self._couriers: list[Courier] = []
         self._leaving: list[Courier] = []
@@ -300,4 +300,4 @@ class Daemon:
             return None
         self._recorder.flush()
         self._save_position()
-        return open_source(settings, self._recorder.resume.cursor, self._now)
+        return open_source(settings, self._recorder.resume.cursor, self._now, sdnotify.work_goes_on)

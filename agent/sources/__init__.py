@@ -35,8 +35,15 @@ def local_now() -> datetime:
     return datetime.now(timezone.utc).astimezone()
 
 
-def open_source(settings: SourceSettings, cursor: Cursor, now: Callable[[], datetime]) -> Source:
+def open_source(
+    settings: SourceSettings,
+    cursor: Cursor,
+    now: Callable[[], datetime],
+    on_progress: Callable[[], None] = lambda: None,
+) -> Source:
     """Open the source that is configured; ``auto`` has been resolved before.
+
+    ``on_progress`` is called during steps that may take minutes: a large compressed log is searched for the position.
 
     The modules are imported here so that a host without libsystemd can follow a file.
     """
@@ -48,7 +55,13 @@ def open_source(settings: SourceSettings, cursor: Cursor, now: Callable[[], date
         from agent.sources.file.source import LogFileSource  # noqa: PLC0415 - see the docstring
 
         # A stamp without a zone was written with the offset of its own day, as `scan` reads it.
-        return LogFileSource(settings.paths, cursor, settings.start, lambda: now().astimezone(LocalZone()))
+        return LogFileSource(
+            settings.paths,
+            cursor,
+            settings.start,
+            lambda: now().astimezone(LocalZone()),
+            on_progress=on_progress,
+        )
     from agent.sources.kmsg import KmsgSource  # noqa: PLC0415 - see the docstring
 
     return KmsgSource(start=settings.start, cursor=cursor, now=now)

@@ -125,3 +125,12 @@ def test_a_listener_that_is_gone_stops_nobody(tmp_path: Path, monkeypatch: pytes
         listener.bind(str(tmp_path / "gone"))
 
     assert not sdnotify.notify("READY=1")
+
+
+@pytest.mark.parametrize("word", [b"EXTEND_TIMEOUT_USEC=60000000", b"WATCHDOG=1"])
+def test_work_that_takes_long_extends_the_start_or_feeds_the_watchdog(
+    word: bytes, systemd: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agent.service.signals.asked.started", word == b"WATCHDOG=1")
+    sdnotify.work_goes_on()
+    assert word == systemd.recv(4096)

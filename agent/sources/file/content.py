@@ -17,13 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from agent.service import sdnotify
-
 MARKER_BYTES = 256
-# Unpacking on the way to a place is told to systemd after so many bytes, seconds on the slowest host.
+# Progress is reported after unpacking so many bytes, seconds on the slowest host.
 STEP_BYTES = 16 << 20
 
 Identity = tuple[int, int]
+OnProgress = Callable[[], None]
 _Stream = gzip.GzipFile | lzma.LZMAFile | bz2.BZ2File
 _UNPACKERS: dict[str, Callable[[IO[bytes]], _Stream]] = {
     ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
@@ -38,11 +37,12 @@ PACKED_ENDINGS = frozenset(_UNPACKERS) | _FOREIGN
 class Content:
     """One open log file. Every method raises OSError where the disk or the compression fails."""
 
-    def __init__(self, path: str) -> None:
-        """Open a regular file; OSError tells why not."""
+    def __init__(self, path: str, on_progress: OnProgress = lambda: None) -> None:
+        """Open a regular file; OSError says why not. ``on_progress`` is called now and then while unpacking."""
         # A FIFO or a device is not even opened: that alone has effects on whoever is at its other end.
         _check_regular(Path(path).stat())
         self.path = path
+        self._on_progress = on_progress
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         try:
             status = self.status()
@@ -103,7 +103,7 @@ class Content:
             while reached == step < offset:
                 step = min(offset, step + STEP_BYTES)
                 reached = stream.seek(step)
-                sdnotify.work_goes_on()
+                self._on_progress()
             self._kept_at, self._kept = stream.seek(reached), b""
         except (EOFError, zlib.error, lzma.LZMAError) as error:
             raise OSError(errno.EIO, f"damaged: {error}") from error

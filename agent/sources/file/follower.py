@@ -27,7 +27,7 @@ from typing import Literal, NamedTuple
 from agent.core.cursor import FileCursor
 from agent.core.logs.prefilter import MAX_LINE_BYTES
 from agent.core.logs.timestamps import from_epoch
-from agent.sources.file.content import Content, Identity, digest, identity_of, say
+from agent.sources.file.content import Content, Identity, OnProgress, digest, identity_of, say
 from agent.sources.file.name import LogName, Old, look_at_old
 from agent.sources.file.reader import Found, Reader
 from agent.sources.file.rotated import Elders, NamedFile, list_younger, locate
@@ -57,6 +57,7 @@ class Follower:
         now: Callable[[], datetime],
         gaps: Gaps,
         *,
+        on_progress: OnProgress,
         first_ordinal: int = 0,
     ) -> None:
         self.path = path
@@ -64,7 +65,8 @@ class Follower:
         self._last = cursor
         self._now = now
         self._gaps = gaps
-        self._name = LogName(path, now, gaps)
+        self._on_progress = on_progress
+        self._name = LogName(path, now, gaps, on_progress)
         self._first_ordinal = first_ordinal
         self._reader: Reader | None = None
         self._is_home = self._was_home = False
@@ -186,7 +188,7 @@ class Follower:
 
     def _resume(self, place: FileCursor) -> Reader | None:
         for _ in range(ATTEMPTS):
-            found = locate(self.path, place)
+            found = locate(self.path, place, self._on_progress)
             if found is None:
                 break
             content = self._name.open(found.path)
@@ -219,7 +221,7 @@ class Follower:
             self._elders.look(reader.content.identity, reader.is_unchanged)
         if meant is not False:
             return None
-        younger = list_younger(self.path, reader.place(), reader.read_ns, self._elders)
+        younger = list_younger(self.path, reader.place(), reader.read_ns, self._on_progress, self._elders)
         return next((file for file in younger if file.size and file.identity not in self._unreadable), None)
 
     def _enter(self, reader: Reader, file: NamedFile) -> tuple[Reader, bytes] | None:
@@ -261,7 +263,13 @@ class Follower:
     def _recover(self, reader: Reader) -> None:
         """Go on after the open file was truncated or written anew: in the copy that has our bytes, if there is one."""
         for _ in range(ATTEMPTS):
-            found = locate(self.path, reader.place(), since_ns=reader.written_ns, but=reader.content.identity)
+            found = locate(
+                self.path,
+                reader.place(),
+                self._on_progress,
+                since_ns=reader.written_ns,
+                but=reader.content.identity,
+            )
             if found is None:
                 break
             content = self._name.open(found.path)

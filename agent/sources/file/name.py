@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.sources.file.content import Content, Identity, say
+from agent.sources.file.content import Content, Identity, OnProgress, say
 from agent.sources.gaps import Gaps
 
 # A rotation leaves the name empty for milliseconds, which is nothing to tell.
@@ -33,8 +33,9 @@ def look_at_old(path: str) -> Old | None:
 class LogName:
     """Looks at one path, and tells each trouble once."""
 
-    def __init__(self, path: str, now: Callable[[], datetime], gaps: Gaps) -> None:
+    def __init__(self, path: str, now: Callable[[], datetime], gaps: Gaps, on_progress: OnProgress) -> None:
         self.path = path
+        self._on_progress = on_progress
         self._now = now
         self._gaps = gaps
         self._missing_since: datetime | None = None
@@ -56,7 +57,7 @@ class LogName:
         """Open the log, or another file of its family, or tell why that cannot be."""
         path = path or self.path
         try:
-            content = Content(path)
+            content = Content(path, self._on_progress)
         except FileNotFoundError:
             if path == self.path:
                 self._tell_missing(patience)

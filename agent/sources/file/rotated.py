@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent.core.cursor import FileCursor
-from agent.sources.file.content import PACKED_ENDINGS, Content, Identity, digest
+from agent.sources.file.content import PACKED_ENDINGS, Content, Identity, OnProgress, digest
 
 # Unpacking up to the offset is the one way to look into a compressed file; more than this would hold up the reading.
 SEARCH_BYTES = 2 << 30
@@ -72,17 +72,19 @@ def list_family(path: str) -> tuple[NamedFile, ...]:
     raise BlockingIOError(errno.EAGAIN, "is being rotated")
 
 
-def locate(path: str, place: FileCursor, *, since_ns: int = 0, but: Identity | None = None) -> NamedFile | None:
+def locate(
+    path: str, place: FileCursor, on_progress: OnProgress, *, since_ns: int = 0, but: Identity | None = None
+) -> NamedFile | None:
     """Find the file of a family that holds a place, or None; ``but`` is known not to, nor is a file older than since.
 
     Raises BlockingIOError as list_family does, and another OSError where it may be the log but that cannot be read.
     """
     for _ in range(_LOOKS):
         family = list_family(path)
-        found = _locate([file for file in family if file.identity != but], place, since_ns)
+        found = _locate([file for file in family if file.identity != but], place, since_ns, on_progress)
         # A file that is renamed between being listed and being opened would pass for one that is not there.
         if found or _names(list_family(path)) == _names(family):
-            return found or _find_stranger(path, place, but)
+            return found or _find_stranger(path, place, but, on_progress)
     raise BlockingIOError(errno.EAGAIN, "is being rotated")
 
 
@@ -113,7 +115,9 @@ class Elders:
         return isinstance(file, NamedFile) and self._known.get(file.identity) == (file.size, file.written_ns)
 
 
-def list_younger(path: str, place: FileCursor, written_ns: int, elders: Container[NamedFile] = ()) -> list[NamedFile]:
+def list_younger(
+    path: str, place: FileCursor, written_ns: int, on_progress: OnProgress, elders: Container[NamedFile] = ()
+) -> list[NamedFile]:
     """List what was begun after the file of ``place``, oldest first, but for ``elders``, which are known not to be.
 
     ``written_ns`` is when that file was last written, or a moment before that when it was being written already.
@@ -121,12 +125,14 @@ def list_younger(path: str, place: FileCursor, written_ns: int, elders: Containe
     family = list_family(path)
     return [
         file
-        for file in _behind(family, place, written_ns)
+        for file in _behind(family, place, written_ns, on_progress)
         if not file.token or not (file in elders or _ended_before(file, written_ns))
     ]
 
 
-def _behind(family: tuple[NamedFile, ...], place: FileCursor, written_ns: int) -> Sequence[NamedFile]:
+def _behind(
+    family: tuple[NamedFile, ...], place: FileCursor, written_ns: int, on_progress: OnProgress
+) -> Sequence[NamedFile]:
     """Tell what comes behind our file; it may have no name any more, and then the times decide."""
     identities = [file.identity for file in family]
     own = (place.device, place.inode)
@@ -135,7 +141,7 @@ def _behind(family: tuple[NamedFile, ...], place: FileCursor, written_ns: int) -
     if not any(file.size for file in family if not file.token or file.written_ns >= written_ns):
         return ()
     # Compressed by now, perhaps. A log that merely begins with the same bytes is another one: ours was deleted.
-    packed = _locate([file for file in family if file.token], place, written_ns)
+    packed = _locate([file for file in family if file.token], place, written_ns, on_progress)
     if packed:
         return family[family.index(packed) + 1 :]
     return [file for file in family if not file.token or file.written_ns > written_ns]
@@ -147,29 +153,29 @@ def _ended_before(file: NamedFile, written_ns: int) -> bool:
     return file.written_ns // resolution < written_ns // resolution
 
 
-def _locate(family: Sequence[NamedFile], place: FileCursor, since_ns: int) -> NamedFile | None:
+def _locate(family: Sequence[NamedFile], place: FileCursor, since_ns: int, on_progress: OnProgress) -> NamedFile | None:
     for file in family:
-        if file.inode == place.inode and _holds(file, place):
+        if file.inode == place.inode and _holds(file, place, on_progress):
             return file
     if place.offset == 0:
         return None  # Nothing was read, so there is no content to know it by.
-    return next((file for file in _worth_a_look(family, place, since_ns) if _holds(file, place)), None)
+    return next((file for file in _worth_a_look(family, place, since_ns) if _holds(file, place, on_progress)), None)
 
 
-def _find_stranger(path: str, place: FileCursor, but: Identity | None) -> NamedFile | None:
+def _find_stranger(path: str, place: FileCursor, but: Identity | None, on_progress: OnProgress) -> NamedFile | None:
     """Find the inode under a name that no rotation gives, in the directories of the log and of what it links to."""
     for directory in {Path(path).absolute().parent, Path(os.path.realpath(path)).parent}:
         with contextlib.suppress(OSError), os.scandir(directory) as entries:
             for entry in entries:
                 file = _named(entry.path, "?") if entry.inode() == place.inode else None
-                if file and file.identity != but and _holds(file, place):
+                if file and file.identity != but and _holds(file, place, on_progress):
                     return file
     return None
 
 
-def _holds(file: NamedFile, place: FileCursor) -> bool:
+def _holds(file: NamedFile, place: FileCursor, on_progress: OnProgress) -> bool:
     try:
-        with contextlib.closing(Content(file.path)) as content:
+        with contextlib.closing(Content(file.path, on_progress)) as content:
             if content.packed or content.status().st_size >= place.offset:
                 return digest(content.marker_at(place.offset)) == place.marker
     except OSError:

@@ -17,7 +17,7 @@ from agent.core.cursor import Cursor, FileCursor
 from agent.core.logs.syslog import to_record
 from agent.core.model import LogRecord
 from agent.core.readings import Gap
-from agent.sources.file.content import Identity, identity_of
+from agent.sources.file.content import Identity, OnProgress, identity_of
 from agent.sources.file.follower import Follower, Line
 from agent.sources.file.waker import LONGEST_WAIT_SECONDS, DirectoryWaker, Waker
 from agent.sources.gaps import Gaps
@@ -42,8 +42,13 @@ class LogFileSource:
         start: Literal["now", "beginning"],
         now: Callable[[], datetime],
         waker: Waker | None = None,
+        *,
+        on_progress: OnProgress = lambda: None,
     ) -> None:
-        """Open what can be opened; what cannot is a gap, and is tried again with every read."""
+        """Open what can be opened; what cannot is a gap, and is tried again with every read.
+
+        ``on_progress`` is called while a compressed file is unpacked, which may take minutes.
+        """
         known = cursor.files if cursor else {}
         self._gaps = Gaps()
         self._followers = [
@@ -53,6 +58,7 @@ class LogFileSource:
                 "beginning" if known.get(path) == NOT_THERE else start,
                 now,
                 self._gaps,
+                on_progress=on_progress,
                 first_ordinal=number * ORDINALS_PER_FILE,
             )
             for number, path in enumerate(dict.fromkeys(paths))

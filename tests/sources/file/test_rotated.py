@@ -3,7 +3,6 @@ import gzip
 import lzma
 import os
 import shutil
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +25,10 @@ def make(directory: Path, *names: str) -> None:
         os.utime(directory / name, ns=(0, (1000 + number) * SECOND))
 
 
+def nothing() -> None:
+    """Hear of no progress."""
+
+
 def place_in(path: Path, offset: int) -> FileCursor:
     content = Content(str(path))
     try:
@@ -39,7 +42,7 @@ def names(path: Path) -> list[str]:
 
 
 def found(path: Path, place: FileCursor) -> str | None:
-    file = locate(str(path), place)
+    file = locate(str(path), place, nothing)
     return Path(file.path).name if file else None
 
 
@@ -192,7 +195,7 @@ def test_a_log_that_cannot_be_read_is_not_said_to_be_gone(log: Path, monkeypatch
 
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(PermissionError):
-        locate(str(log), place)
+        locate(str(log), place, nothing)
 
 
 def test_a_directory_that_changes_all_the_time_says_nothing(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,14 +208,14 @@ def test_a_directory_that_changes_all_the_time_says_nothing(log: Path, monkeypat
 
     monkeypatch.setattr(os, "scandir", shuffle)
     with pytest.raises(BlockingIOError):
-        locate(str(log), place_in(log, 500))
+        locate(str(log), place_in(log, 500), nothing)
 
 
 # --- what follows a file --------------------------------------------------------------------------------------------
 
 
 def younger(log: Path, place: FileCursor, written_seconds: int) -> list[str]:
-    return [Path(file.path).name for file in list_younger(str(log), place, written_seconds * SECOND)]
+    return [Path(file.path).name for file in list_younger(str(log), place, written_seconds * SECOND, nothing)]
 
 
 def test_what_is_younger_follows_the_inode(tmp_path: Path) -> None:
@@ -254,7 +257,7 @@ def test_what_ended_in_the_same_second_is_younger_where_only_seconds_are_kept(tm
     make(tmp_path, "messages.2", "messages.1", "messages")
     place = place_in(tmp_path / "messages.2", 3)
     os.utime(tmp_path / "messages.2", ns=(0, 1001 * SECOND + 5))
-    files = list_younger(str(tmp_path / "messages"), place, 1001 * SECOND + 5)
+    files = list_younger(str(tmp_path / "messages"), place, 1001 * SECOND + 5, nothing)
     assert ["messages.1", "messages"] == [Path(file.path).name for file in files]
 
 
@@ -265,8 +268,8 @@ def test_what_lay_beside_the_log_is_never_younger_than_it(log: Path) -> None:
     elders.look((place.device, place.inode), lambda: True)
     log.rename(log.with_name("messages.2"))
     make(log.parent, "messages.0")
-    assert ["messages.1", "messages.0"] == [Path(file.path).name for file in list_younger(str(log), place, 0)]
-    assert ["messages.0"] == [Path(file.path).name for file in list_younger(str(log), place, 0, elders)]
+    assert ["messages.1", "messages.0"] == [Path(file.path).name for file in list_younger(str(log), place, 0, nothing)]
+    assert ["messages.0"] == [Path(file.path).name for file in list_younger(str(log), place, 0, nothing, elders)]
 
 
 def test_an_inode_of_an_elder_that_is_used_again_is_no_elder(log: Path) -> None:
@@ -276,7 +279,7 @@ def test_an_inode_of_an_elder_that_is_used_again_is_no_elder(log: Path) -> None:
     elders.look((place.device, place.inode), lambda: True)
     log.rename(log.with_name("messages.2"))
     log.with_name("messages.1").write_bytes(LINES)
-    assert ["messages.1"] == [Path(file.path).name for file in list_younger(str(log), place, 0, elders)]
+    assert ["messages.1"] == [Path(file.path).name for file in list_younger(str(log), place, 0, nothing, elders)]
 
 
 def test_a_log_that_changed_since_it_was_read_says_nothing_about_what_is_beside_it(log: Path) -> None:
@@ -285,7 +288,7 @@ def test_a_log_that_changed_since_it_was_read_says_nothing_about_what_is_beside_
     elders, place = Elders(str(log)), place_in(log, 500)
     elders.look((place.device, place.inode), lambda: False)
     log.rename(log.with_name("messages.2"))
-    assert ["messages.1"] == [Path(file.path).name for file in list_younger(str(log), place, 0, elders)]
+    assert ["messages.1"] == [Path(file.path).name for file in list_younger(str(log), place, 0, nothing, elders)]
 
 
 # --- compressed content by offset -----------------------------------------------------------------------------------
@@ -316,22 +319,15 @@ def test_damage_is_known_behind_what_was_whole(tmp_path: Path) -> None:
     content.close()
 
 
-@pytest.mark.parametrize("word", [b"EXTEND_TIMEOUT_USEC=60000000", b"WATCHDOG=1"])
-def test_systemd_is_told_while_a_large_file_is_unpacked(
-    word: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_is_reported_while_a_large_file_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("agent.sources.file.content.STEP_BYTES", 100_000)
-    monkeypatch.setattr("agent.service.signals.asked.started", word == b"WATCHDOG=1")
-    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
     with gzip.open(tmp_path / "messages.1.gz", "wb") as packed:
         packed.write(b"x" * 1_000_000 + b"end")
-    content = Content(str(tmp_path / "messages.1.gz"))
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-        systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(5)
-        assert b"end" == content.read_at(1_000_000, 10)
-        assert [word] * 10 == [systemd.recv(4096) for _ in range(10)]
-        assert b"xend" == content.read_at(999_999, 10)
-        assert b"" == content.read_at(2_000_000, 10)
-        assert b"xxx" == content.read_at(400_000, 3)
+    steps: list[int] = []
+    content = Content(str(tmp_path / "messages.1.gz"), lambda: steps.append(1))
+    assert b"end" == content.read_at(1_000_000, 10)
+    assert 10 == len(steps)
+    assert b"xend" == content.read_at(999_999, 10)
+    assert b"" == content.read_at(2_000_000, 10)
+    assert b"xxx" == content.read_at(400_000, 3)
     content.close()

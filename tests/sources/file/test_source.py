@@ -71,10 +71,14 @@ def open_source(log: Path) -> Iterator[Open]:
     opened: list[LogFileSource] = []
 
     def open_one(
-        *paths: Path, cursor: Cursor | None = None, start: str = "beginning", waker: FakeWaker | None = None
+        *paths: Path,
+        cursor: Cursor | None = None,
+        start: str = "beginning",
+        waker: FakeWaker | None = None,
+        on_progress: Callable[[], None] = lambda: None,
     ) -> LogFileSource:
         names = [str(path) for path in paths or (log,)]
-        source = LogFileSource(names, cursor, start, now, waker or FakeWaker())  # type: ignore[arg-type]
+        source = LogFileSource(names, cursor, start, now, waker or FakeWaker(), on_progress=on_progress)  # type: ignore[arg-type]
         opened.append(source)
         return source
 
@@ -930,18 +934,15 @@ def test_a_damaged_sibling_is_told_and_what_is_whole_in_it_is_read(log: Path, op
 
 
 @pytest.mark.parametrize("filling", [b"x", b"\0"])
-def test_an_endless_line_in_a_compressed_sibling_is_unpacked_once(
-    filling: bytes, log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_endless_line_in_a_compressed_sibling_is_unpacked_once(filling: bytes, log: Path, open_source: Open) -> None:
     append(log, hit(1))
     cursor = next(iter(open_source().read())).cursor
     append(log, filling * (8 << 20) + b"\n" + hit(2).encode())
     rotate(log)
     pack(log.with_name("messages.1"))
     append(log, hit(3))
-    again = open_source(cursor=cursor)
     went_back: list[int] = []
-    monkeypatch.setattr("agent.service.sdnotify.work_goes_on", lambda: went_back.append(1))
+    again = open_source(cursor=cursor, on_progress=lambda: went_back.append(1))
     found: list[int] = []
     while len(found) < 2:
         found += read(again)
