@@ -128,7 +128,8 @@ def top() -> Iterator[Path]:
         yield path
     finally:
         # The deepest first, each once its last process is really gone.
-        for group in sorted(path.rglob("*/"), key=lambda each: len(each.parts), reverse=True):
+        groups = (each for each in path.rglob("*") if each.is_dir())
+        for group in sorted(groups, key=lambda each: len(each.parts), reverse=True):
             wait_for(f"{group} to be empty", lambda group=group: removed(group))
         wait_for(f"{path} to be empty", lambda: removed(path))
 
