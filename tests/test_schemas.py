@@ -28,11 +28,11 @@ HOOK = {"name": "hook", "type": "webhook", "url": "https://h.example/"}
 
 # What only `config check` finds: the rule as docs/configuration.md has it, a document against it, and what is said.
 UNEXPRESSED: dict[str, tuple[dict[str, Any], str]] = {
-    "A `name` is used once.": (
+    "Every `name` is unique.": (
         {"notify": [{"name": "a", "type": "stdout"}, {"name": "a", "type": "stdout"}]},
         r"key `name` must be unique; ",
     ),
-    "A URL has a host, a port from 1 to 65535 if it has one, and no character that cannot be printed.": (
+    "A URL has a host, a port from 1 to 65535 if it has one, and no unprintable characters.": (
         {"notify": [HOOK | {"url": "https://h.example:65536/"}]},
         r"key `urls?`(, entry \d+,)? must hold http:// or https:// and a host",
     ),

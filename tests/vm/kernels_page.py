@@ -16,16 +16,16 @@ SCENARIOS = {
     "memory": "too much TCP memory",
 }
 HEAD = """\
-# What real kernels say and show
+# What real kernels log and show
 
-Written by `make docs/kernels.md` from runs of the package in booted machines (`make vm-test`: QEMU without KVM, and
-Debian's cloud kernels), not by hand. Each scenario makes the kernel say its line with real sockets; how is in
-tests/vm/scenarios.
+`make docs/kernels.md` generates this page from runs of the package in booted machines (`make vm-test`: Debian's cloud
+kernels under QEMU without KVM). Each scenario makes the kernel log its message with real sockets; tests/vm/scenarios
+shows how.
 
 *At the line* is sockstat in the agent's first snapshot, with the time from the kernel's own stamp of the first line to
-the snapshot; under this emulation everything takes some ten times as long as on real hardware. *Highest* is the most
-that a process reading sockstat every 20 ms saw until just after the first line; *killed* is how far TCPAbortOnMemory
-rose until then. A kernel that cannot produce a scenario is left out of its table.
+the snapshot; under this emulation everything takes about ten times as long as on real hardware. *Highest* is the
+highest reading of a process that read sockstat every 20 ms until just after the first line; *killed* is how far
+TCPAbortOnMemory rose until then. A kernel that cannot produce a scenario is omitted from its table.
 """
 SECTION = """\
 ## {title}
