@@ -55,7 +55,7 @@ def build_state(directory: Path, proc_root: Path, log: Path, now: datetime) -> S
     os.close(store.open_for_writing())
     for minutes in range(300, 0, -10):
         store.samples.append(Sample(at=now - timedelta(minutes=minutes), orphan=3, mem=150, tcp_mem=(1, 2, 3)))
-    store.samples.keep_remains(now)
+    store.samples.write_hourly_extremes(now)
     closed = _keep(store, proc_root, log, now - timedelta(hours=3), generation=1)
     opened = _keep(store, proc_root, log, now - timedelta(minutes=2), generation=2, closed=False)
     store.save_cursor(Resume(generation=3, cursor=_cursor(log)))

@@ -18,10 +18,10 @@ from scenario_files import lay_out, reason, scenario_names
 from schema_files import schema_errors
 
 from agent.core.diagnosis.diagnose import diagnose
-from agent.core.diagnosis.rules_cause import JUDGES
-from agent.core.diagnosis.rules_counters import REMARKS
-from agent.core.diagnosis.rules_holders import SUSPECTS
-from agent.core.diagnosis.rules_host import SURROUNDINGS
+from agent.core.diagnosis.rules_cause import RULES
+from agent.core.diagnosis.rules_counters import COUNTER_RULES
+from agent.core.diagnosis.rules_holders import HOLDER_RULES
+from agent.core.diagnosis.rules_host import HOST_RULES
 from agent.core.kernel import messages
 from agent.core.logs import syslog
 from agent.core.model import Diagnosis, Event, Provenance, Sample
@@ -115,12 +115,12 @@ def test_scenarios_cover_the_decision_table() -> None:
     assert [] == missing
 
 
-def test_every_judge_has_a_scenario() -> None:
+def test_every_rule_has_a_scenario() -> None:
     claims = {claim for path in SCENARIOS for claim in json.loads((path / "expected.json").read_text())["claims"]}
-    assert [] == [judge.__name__ for judge in JUDGES if judge.__name__ not in claims]
+    assert [] == [rule.__name__ for rule in RULES if rule.__name__ not in claims]
 
 
 def test_everything_else_that_can_be_claimed_has_a_scenario_too() -> None:
     claims = {claim for path in SCENARIOS for claim in json.loads((path / "expected.json").read_text())["claims"]}
-    judges = (*SUSPECTS, *REMARKS, *SURROUNDINGS)
-    assert [] == [judge.__name__ for judge in judges if judge.__name__ not in claims]
+    rules = (*HOLDER_RULES, *COUNTER_RULES, *HOST_RULES)
+    assert [] == [rule.__name__ for rule in rules if rule.__name__ not in claims]

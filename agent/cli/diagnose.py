@@ -24,8 +24,8 @@ from agent.cli.common import (
 from agent.config.load import ConfigError
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.diagnosis.summary import HANDED_OVER
-from agent.core.folding import telling
-from agent.core.kernel.messages import detect, neighbour
+from agent.core.folding import events_to_diagnose
+from agent.core.kernel.messages import detect, other_limit
 from agent.core.logs import pasted, syslog
 from agent.core.model import Diagnosis, Event, LogRecord, Sample
 from agent.core.readings import Gap
@@ -129,7 +129,7 @@ def _read_message(line: str, number: int, now: datetime) -> Event | Gap:
         if respelled is not None and event is not None:
             warn(f"{HANDED_OVER} {number}: read as {respelled.text!r}")
             return event
-    other = neighbour(record.text if record else line)
+    other = other_limit(record.text if record else line)
     hint = f"{_ANOTHER_LIMIT}: {other}" if other else "ignored"
     return Gap(what=f"{HANDED_OVER} {number}", why=f"not a kernel socket-memory message; {hint}")
 
@@ -158,7 +158,7 @@ def _diagnose_incident(text: str, config_path: Path | None) -> Diagnosis:
     if not snapshots:
         fail(EX_NOINPUT, f"incident {incident_id} has no snapshot that can be read: nothing to diagnose again")
     taken = [snapshot for snapshot in snapshots if snapshot.trigger in {"event", "pressure"}] or snapshots
-    found = diagnose(taken[-1], telling(incident), tuple(history[at] for at in sorted(history)))
+    found = diagnose(taken[-1], events_to_diagnose(incident), tuple(history[at] for at in sorted(history)))
     return replace(found, gaps=(*found.gaps, *gaps))
 
 

@@ -1,4 +1,4 @@
-"""Everything that the judges ask about one case, worked out once from snapshot, events and history.
+"""Everything that a rule may ask, worked out once from snapshot, events and history.
 
 The kernel's texts, as in net/ipv4/tcp_timer.c and tcp.c. Up to 3.2 each of the first two stands for both causes; from
 3.3 on the text names the test that failed:
@@ -9,6 +9,7 @@ The kernel's texts, as in net/ipv4/tcp_timer.c and tcp.c. Up to 3.2 each of the 
     TCP: out of memory -- consider tuning tcp_mem     >= 3.3
 """
 
+from collections.abc import Callable
 from math import inf, isfinite
 from typing import Literal, NamedTuple
 
@@ -23,7 +24,9 @@ from agent.core.kernel.limits import (
     zone,
 )
 from agent.core.kernel.release import Kernel, inexact_bytes, mem_unit_bytes, orphan_error, parse_kernel
-from agent.core.model import Event, Sample, Snapshot
+from agent.core.model import Event, Finding, Sample, Snapshot
+from agent.core.readings import SocketTable
+from agent.core.sockets.shares import Totals, totals
 from agent.core.times import seconds_between
 
 Side = Literal["orphans", "tcp_memory"]
@@ -69,16 +72,17 @@ class Gauges(NamedTuple):
         return orphans_calm and self.zone in ("calm", "hysteresis") and self.press is not True
 
 
-class Case(NamedTuple):
-    """One case, ready to be judged. ``deltas`` is how far the counters moved over the events, in ``delta_seconds``.
+class Facts(NamedTuple):
+    """All that is known, ready for the rules.
 
-    Of events that go on for longer those of the last ten minutes count. ``samples`` are those of this boot, ``past``
-    are all that there are, for what outlasts a reboot. ``orphans_before`` is how many there were before those events.
+    ``deltas`` is how far the counters moved over the events, in ``delta_seconds``; of events that go on for longer
+    those of the last ten minutes count. ``samples`` are those of this boot, ``past`` are all that there are, for what
+    outlasts a reboot. ``orphans_before`` is how many there were before those events.
     """
 
     snapshot: Snapshot
     kernel: Kernel | None
-    said: dict[Text, Event]
+    lines: dict[Text, Event]
     gauges: Gauges
     deltas: dict[str, int]
     delta_seconds: float | None
@@ -91,15 +95,36 @@ class Case(NamedTuple):
     orphans_before: int | None
 
     @property
-    def named(self) -> frozenset[Side]:
-        """The causes that the kernel's own text names; empty for the texts up to 3.2 and without an event."""
-        sides: tuple[Side, ...] = ("orphans", "tcp_memory")
-        return frozenset(side for side in sides if side in self.said)
+    def sockets(self) -> SocketTable:
+        """The table of sockets; an empty one where there is none."""
+        return self.snapshot.sockets or SocketTable()
 
     @property
-    def suspects(self) -> frozenset[Side]:
+    def totals(self) -> Totals:
+        """What the table of sockets holds, and what the host counts."""
+        return totals(self.sockets, self.snapshot.sockstat, self.mem_unit_bytes)
+
+    @property
+    def ram_bytes(self) -> int | None:
+        """RAM of the host, None where it is not known."""
+        ram = self.snapshot.meminfo.get("MemTotal", 0)
+        return ram if ram > 0 else None
+
+    @property
+    def mem_unit_bytes(self) -> int:
+        """The bytes that one unit of sockstat's ``mem`` stands for."""
+        return mem_unit_bytes(self.kernel, self.gauges.page_bytes)
+
+    @property
+    def named_causes(self) -> frozenset[Side]:
+        """The causes that the kernel's own text names; empty for the texts up to 3.2 and without an event."""
+        sides: tuple[Side, ...] = ("orphans", "tcp_memory")
+        return frozenset(side for side in sides if side in self.lines)
+
+    @property
+    def possible_causes(self) -> frozenset[Side]:
         """Which causes can be meant: those that are named, else both, and then the numbers decide."""
-        return self.named or frozenset({"orphans", "tcp_memory"})
+        return self.named_causes or frozenset({"orphans", "tcp_memory"})
 
     @property
     def kills(self) -> int | None:
@@ -118,8 +143,12 @@ class Case(NamedTuple):
         return None not in (self.gauges.orphan, self.gauges.orphan_limit, self.gauges.zone)
 
 
-def build_case(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sample, ...]) -> Case:
-    """Work out what the judges need. Samples of another boot are left out; ``suppressed`` alone is no event."""
+# What a rule is: it claims something, or does not.
+Rule = Callable[[Facts], Finding | None]
+
+
+def gather_facts(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sample, ...]) -> Facts:
+    """Work out what the rules need. Samples of another boot are left out; ``suppressed`` alone is no event."""
     kernel = parse_kernel(snapshot.kernel)
     telling = [event for event in events if event.kind != "suppressed"]
     aged = [(event.kind, age) for event in telling if (age := _age_seconds(event, snapshot)) is not None]
@@ -136,17 +165,17 @@ def build_case(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sam
     since = _first_counted([each for _, each in known])
     before = _baseline(timed, since) if known or not telling else None
     deltas = _deltas(before, last, snapshot, since) if before else {}
-    said = {_text_of(event, kernel): event for event in reversed(telling)}
+    lines = {_text_of(event, kernel): event for event in reversed(telling)}
     # Whoever diagnoses by command has put line and tree together; the service knows that they are apart.
     present = not stale or snapshot.trigger == "command"
     readings = (*near, sample_of(snapshot)) if present else near
     # Only where no other text was said were all that were killed orphans above the orphans' limit.
     earlier = _lead(timed, newest, near, before) if deltas.get(KILLED) else ()
-    rising = _in_order((*earlier, *readings), snapshot) if said.keys() == {"orphans"} else ()
-    return Case(
+    rising = _in_order((*earlier, *readings), snapshot) if lines.keys() == {"orphans"} else ()
+    return Facts(
         snapshot=snapshot,
         kernel=kernel,
-        said=said,
+        lines=lines,
         gauges=_gauges(snapshot, kernel, readings, rising, present=present),
         deltas=deltas,
         delta_seconds=seconds_between(before.at, last.at) if before else None,

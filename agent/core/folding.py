@@ -94,7 +94,7 @@ def open_pressure(
     )
 
 
-def feel(incident: Incident, pressure: Pressure, at: datetime) -> Incident:
+def note_pressure(incident: Incident, pressure: Pressure, at: datetime) -> Incident:
     """Note that the gauges are high: the incident goes on, and the worst warning of it is kept."""
     worst = incident.pressure
     if worst is None or pressure.level > worst.level:
@@ -155,7 +155,7 @@ def _says_the_same(first: Event, before: Event, event: Event, span: timedelta) -
     return before.at <= event.at and event.at - first.at <= span
 
 
-def telling(incident: Incident) -> tuple[Event, ...]:
+def events_to_diagnose(incident: Incident) -> tuple[Event, ...]:
     """Give the events that a diagnosis needs: the newest of each kind, and the first, before which it all began."""
     first = incident.first_event
     return incident.last_of_kind if first is None or first in incident.last_of_kind else (*incident.last_of_kind, first)
@@ -174,7 +174,7 @@ def close(incident: Incident, now: datetime, quiet: timedelta) -> Incident:
     return replace(incident, closed_at=max(incident.last_seen_at, min(now, incident.last_seen_at + quiet)))
 
 
-def judge_again(incident: Incident, diagnosis: Diagnosis) -> Incident:
+def with_diagnosis(incident: Incident, diagnosis: Diagnosis) -> Incident:
     """Put a new diagnosis into an incident."""
     return replace(
         incident,

@@ -201,7 +201,7 @@ class Recorder:
         try:
             opened = take_up(self._store, incident, now)
             # The next commit would do the same, and a surprise there would come back at every start.
-            msgspec.json.encode(self._judge(opened.snapshot, folding.telling(incident)))
+            msgspec.json.encode(self._judge(opened.snapshot, folding.events_to_diagnose(incident)))
         except Exception as error:  # noqa: BLE001 - whatever damage comes up, the host is watched
             self._conclude(incident, now, error)
             return None
@@ -235,7 +235,7 @@ class Recorder:
             self._start(lambda attempt: folding.open_pressure(pressure, now, snapshot, judged, attempt), snapshot)
             self._commit(now)
             return
-        incident = folding.feel(self._open.incident, pressure, now)
+        incident = folding.note_pressure(self._open.incident, pressure, now)
         worse = incident.pressure != self._open.incident.pressure
         self._open = self._open._replace(incident=incident, arrived_at=now, amended=self._open.amended or worse)
 
@@ -368,8 +368,8 @@ class Recorder:
         assert self._open is not None  # noqa: S101 - the callers have looked
         self._save_snapshot()
         incident = self._open.incident
-        judged = self._judge(self._open.snapshot, folding.telling(incident))
-        incident = folding.judge_again(
+        judged = self._judge(self._open.snapshot, folding.events_to_diagnose(incident))
+        incident = folding.with_diagnosis(
             replace(incident, peak=peak_around(incident, self._sampler.history, self.quiet)), judged
         )
         told = self._open.told

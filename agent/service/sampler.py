@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from agent.core.history.downsample import thin
+from agent.core.history.downsample import downsample
 from agent.core.history.early_warning import assess
 from agent.core.kernel.release import mem_unit_bytes, parse_kernel
 from agent.core.model import Pressure, Sample, UnitShare
@@ -36,7 +36,7 @@ class Sampler:
         self._proc_root = proc_root
         self._hour = _hour_of(self.due)
         # The hour in which the process before us ended is over by now, it may be.
-        self._on_disk(lambda: store.samples.keep_remains(self.due))
+        self._on_disk(lambda: store.samples.write_hourly_extremes(self.due))
         self._samples: list[Sample] = []
         self._read_again(self.due)
         snapshot = take_snapshot(proc_root, self.due, "command", None)
@@ -96,10 +96,10 @@ class Sampler:
         self._on_disk(lambda: self._store.samples.append(sample))
         if abs(now - self._thinned_at) >= THIN_SPACING:
             self._thinned_at = now
-            self._samples = list(thin(self._samples, now))
+            self._samples = list(downsample(self._samples, now))
         if _hour_of(now) != self._hour:
             self._hour = _hour_of(now)
-            self._on_disk(lambda: self._store.samples.keep_remains(now, self.history))
+            self._on_disk(lambda: self._store.samples.write_hourly_extremes(now, self.history))
         self.pressure = assess(self._samples[-RECENT_SAMPLES:], self.pressure, self._pages_per_unit)
         return True
 
@@ -114,7 +114,7 @@ class Sampler:
             other = whole.get(second_of(sample.at))
             if other is None or len(sample.counters) >= len(other.counters):
                 whole[second_of(sample.at)] = sample
-        self._samples = list(thin(whole.values(), now))
+        self._samples = list(downsample(whole.values(), now))
 
     def _on_disk(self, write: Callable[[], None]) -> None:
         try:

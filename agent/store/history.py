@@ -2,8 +2,8 @@
 
 ``<state>/history/20261122T15.jsonl`` is a file an hour. Samples are not worth an fsync: what a power cut takes are the
 last seconds before it, and a torn last line is passed over by the reader. ``<state>/history/day-20261122.jsonl`` holds
-what is left of each hour of a day (core.history.downsample.remains), in UTC; it is written anew, whole or not at all,
-when an hour is over. The space is bounded by the number of hours and days kept.
+what is left of each hour of a day (core.history.downsample.hourly_extremes), in UTC; it is written anew, whole or
+not at all, when an hour is over. The space is bounded by the number of hours and days kept.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from agent.core.history.downsample import DAYS, WHOLE_SECONDS, remains, thin
+from agent.core.history.downsample import DAYS, WHOLE_SECONDS, downsample, hourly_extremes
 from agent.core.model import SAMPLE, Sample
 from agent.core.times import second_of
 from agent.store.disk import (
@@ -90,16 +90,16 @@ class History:
         kept: dict[float, Sample] = {}
         day = _hour_of(now - timedelta(days=DAYS)).replace(hour=0)
         while day <= now:
-            kept |= {second_of(sample.at): sample for sample in thin(self._samples(self._day_path(day)), now)}
+            kept |= {second_of(sample.at): sample for sample in downsample(self._samples(self._day_path(day)), now)}
             day += timedelta(days=1)
         hour = _hour_of(now - timedelta(seconds=WHOLE_SECONDS))
         while hour <= now:
             # Whole samples take the place of what was left of them.
-            kept |= {second_of(sample.at): sample for sample in thin(self._samples(self._path(hour)), now)}
+            kept |= {second_of(sample.at): sample for sample in downsample(self._samples(self._path(hour)), now)}
             hour += timedelta(hours=1)
-        return thin(kept.values(), now)
+        return downsample(kept.values(), now)
 
-    def keep_remains(self, now: datetime, also: Sequence[Sample] = ()) -> None:
+    def write_hourly_extremes(self, now: datetime, also: Sequence[Sample] = ()) -> None:
         """Write what is left of the hours that are over; ``also`` are samples that were never appended."""
         current = self._path(now).name
         names = sorted(path.name for path in self.directory.glob(_HOURS))
@@ -166,7 +166,7 @@ class History:
             pool = (*there, *unwritten, *self._samples(self.directory / name))
             # What is left of a sample has fewer counters, and is no second one.
             whole = {(s.at, s.orphan, s.mem, s.tw, s.alloc, s.units): s for s in pool}
-            left[name] = remains(whole.values())
+            left[name] = hourly_extremes(whole.values())
             is_new = is_new or left[name] != there
         if is_new:
             if len(known) < len(data.splitlines()):

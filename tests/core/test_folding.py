@@ -109,7 +109,7 @@ def test_people_are_told_when_it_opens_and_when_it_is_over_and_not_between(make_
 
 def test_people_are_told_of_another_cause(make_decided):
     incident = opened(make_decided)
-    worse = folding.judge_again(incident, Diagnosis(cause="both", confidence="likely", summary="s"))
+    worse = folding.with_diagnosis(incident, Diagnosis(cause="both", confidence="likely", summary="s"))
 
     assert (
         "sockmem.incident.updated",
@@ -134,7 +134,7 @@ def test_people_are_told_once_who_holds_most(make_decided):
     incident = opened(make_decided)
     nginx = Holder(unit="nginx.service", sockets=90, orphans=60, bytes=10)
     rest = Holder(sockets=90, orphans=40, bytes=90)
-    known = folding.judge_again(incident, replace(incident.diagnosis, holders=(nginx, rest)))
+    known = folding.with_diagnosis(incident, replace(incident.diagnosis, holders=(nginx, rest)))
 
     assert folding.notify_reason(known, told(incident), AT) == (
         "sockmem.incident.updated",
@@ -147,7 +147,7 @@ def test_nobody_is_blamed_for_the_one_orphan_that_is_left_when_a_burst_is_over(m
     incident = opened(make_decided)
     ours = Holder(unit="sockmem-agent.service", sockets=1, orphans=1, bytes=832)
     mechanism = replace(incident.diagnosis.mechanism, tcp_max_orphans=64, tcp_mem_bytes=(10 << 20, 20 << 20, 40 << 20))
-    left = folding.judge_again(incident, replace(incident.diagnosis, holders=(ours,), mechanism=mechanism))
+    left = folding.with_diagnosis(incident, replace(incident.diagnosis, holders=(ours,), mechanism=mechanism))
 
     assert folding.notify_reason(left, told(incident), AT) is None
 
@@ -156,7 +156,7 @@ def test_nobody_is_blamed_who_holds_less_than_half_or_has_no_name(make_decided):
     incident = opened(make_decided)
     small = Holder(unit="nginx.service", sockets=90, orphans=40, bytes=10)
     rest = Holder(sockets=90, orphans=60, bytes=90)
-    unclear = folding.judge_again(incident, replace(incident.diagnosis, holders=(small, rest)))
+    unclear = folding.with_diagnosis(incident, replace(incident.diagnosis, holders=(small, rest)))
 
     assert folding.notify_reason(unclear, told(incident), AT) is None
 

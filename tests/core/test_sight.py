@@ -3,15 +3,15 @@ from material import make_event, make_snapshot
 from socket_material import make_group, make_table, tally
 
 from agent.core.diagnosis.rules_holders import attribution_incomplete, memory_without_sockets
-from agent.core.facts import build_case
+from agent.core.facts import gather_facts
 from agent.core.readings import Namespace, Process, SocketTable
 
 GROUP = make_group(established=tally(1000, 8192), fin_wait1=tally(500))
 
 
 def claims(table: SocketTable, kernel: str = "6.1.0-28-amd64", cpus: int = 4) -> list[str]:
-    case = build_case(make_snapshot(sockets=table, kernel=kernel, cpus=cpus), (make_event("tcp_memory"),), ())
-    found = (attribution_incomplete(case), memory_without_sockets(case))
+    facts = gather_facts(make_snapshot(sockets=table, kernel=kernel, cpus=cpus), (make_event("tcp_memory"),), ())
+    found = (attribution_incomplete(facts), memory_without_sockets(facts))
     return [finding.claim for finding in found if finding]
 
 

@@ -68,7 +68,7 @@ def test_one_file_that_cannot_be_read_stops_no_start(store, clock, proc_root):
 
 def test_a_service_whose_clock_is_set_a_year_ahead_keeps_its_history(store, clock, proc_root, tmp_path):
     fill(store, clock, 60)
-    store.samples.keep_remains(clock.time)
+    store.samples.write_hourly_extremes(clock.time)
     source = SourceSettings(kind="file", paths=(str(tmp_path / "messages"),))
     (tmp_path / "messages").touch()
     daemon = Daemon(Settings(source=source, store=store.settings), store, now=clock, proc_root=proc_root)

@@ -35,7 +35,7 @@ def names(store):
 
 def test_every_hour_that_is_over_leaves_its_remains_in_the_file_of_its_day(store, clock):
     fill(store, clock, 30)
-    store.samples.keep_remains(clock.time)
+    store.samples.write_hourly_extremes(clock.time)
     left = read_remains(store, clock.time - timedelta(days=2), clock.time)
 
     assert ["day-20261121.jsonl", "day-20261122.jsonl"] == [n for n in names(store) if n.startswith("day")]
@@ -47,11 +47,11 @@ def test_every_hour_that_is_over_leaves_its_remains_in_the_file_of_its_day(store
 
 def test_an_hour_is_written_once_however_often_it_is_asked_for(store, clock):
     fill(store, clock, 3)
-    store.samples.keep_remains(clock.time)
+    store.samples.write_hourly_extremes(clock.time)
     path = store.directory / "history" / "day-20261122.jsonl"
     before = path.read_bytes()
-    store.samples.keep_remains(clock.time)
-    Store(store.directory).samples.keep_remains(clock.time)
+    store.samples.write_hourly_extremes(clock.time)
+    Store(store.directory).samples.write_hourly_extremes(clock.time)
 
     assert before == path.read_bytes()
 
@@ -59,14 +59,14 @@ def test_an_hour_is_written_once_however_often_it_is_asked_for(store, clock):
 def test_what_was_only_in_memory_is_among_the_remains_of_its_hour(store, clock):
     fill(store, clock, 3)
     peak = Sample(at=clock.time - timedelta(hours=2), orphan=9_999)
-    store.samples.keep_remains(clock.time, [peak])
+    store.samples.write_hourly_extremes(clock.time, [peak])
 
     assert peak in read_remains(store, clock.time - timedelta(hours=4), clock.time)
 
 
 def test_days_outlast_the_hours_and_are_bounded_as_well(store, clock):
     fill(store, clock, 5)
-    store.samples.keep_remains(clock.time)
+    store.samples.write_hourly_extremes(clock.time)
     later = clock.advance(60 * 86_400)
     store.prune(later)
     assert ["day-20261122.jsonl"] == names(store)
@@ -83,7 +83,7 @@ def test_a_dry_run_removes_no_history(store, clock):
 
 def test_the_thinned_history_reaches_from_the_last_sample_to_the_days(store, clock):
     fill(store, clock, 47)
-    store.samples.keep_remains(clock.time)
+    store.samples.write_hourly_extremes(clock.time)
     clock.advance(5 * 86_400)
     store.prune(clock.time)
     fill(store, clock, 2, step=10)
@@ -98,7 +98,7 @@ def test_the_thinned_history_reaches_from_the_last_sample_to_the_days(store, clo
 
 def test_torn_and_foreign_lines_of_a_day_are_passed_over(store, clock):
     fill(store, clock, 2)
-    store.samples.keep_remains(clock.time)
+    store.samples.write_hourly_extremes(clock.time)
     path = store.directory / "history" / "day-20261122.jsonl"
     whole = read_remains(store, clock.time - timedelta(days=1), clock.time)
     path.write_bytes(path.read_bytes() + b'{"at": "2026-11-22T09:00:00"}\n\xff\xfe\n[]\n{"at":"2026-')
@@ -162,10 +162,10 @@ def test_an_hour_that_went_on_after_it_was_kept_is_kept_anew_with_its_later_peak
     ahead = clock.time + timedelta(hours=1)
     grow(store, clock, range(20))
     unwritten = Sample(at=clock.time.replace(minute=7, second=1), orphan=9_999)
-    store.samples.keep_remains(ahead, [unwritten])
+    store.samples.write_hourly_extremes(ahead, [unwritten])
     grow(store, clock, range(20, 60), peak=30)
-    store.samples.keep_remains(ahead)
-    store.samples.keep_remains(ahead)
+    store.samples.write_hourly_extremes(ahead)
+    store.samples.write_hourly_extremes(ahead)
     left = read_remains(store, clock.time.replace(minute=0), ahead)
 
     assert 60_000 == max(sample.orphan for sample in left)
@@ -223,13 +223,13 @@ def test_a_line_that_a_full_disk_cut_spoils_no_other(store, clock, monkeypatch):
 
 def test_a_file_that_cannot_be_read_is_told_once_and_the_others_are_read(store, clock, caplog):
     fill(store, clock, 5)
-    store.samples.keep_remains(clock.time)
+    store.samples.write_hourly_extremes(clock.time)
     for name in ("20261122T13.jsonl", "day-20261122.jsonl", "day-20261101.jsonl"):
         path = store.directory / "history" / name
         path.unlink(missing_ok=True)
         path.mkdir()
     found = store.samples.read_thinned(clock.time)
-    store.samples.keep_remains(clock.time)
+    store.samples.write_hourly_extremes(clock.time)
 
     assert {12, 14} <= {sample.at.hour for sample in found}
     assert 13 not in {sample.at.hour for sample in found}
@@ -246,7 +246,7 @@ def test_what_cannot_be_removed_keeps_retention_from_nothing_else(store, clock, 
 
 def test_a_day_that_cannot_be_read_is_not_written_over(store, clock, monkeypatch):
     fill(store, clock, 3)
-    store.samples.keep_remains(clock.time)
+    store.samples.write_hourly_extremes(clock.time)
     path = store.directory / "history" / "day-20261122.jsonl"
     before, read = path.read_bytes(), type(path).read_bytes
 
@@ -256,14 +256,14 @@ def test_a_day_that_cannot_be_read_is_not_written_over(store, clock, monkeypatch
         return read(its)
 
     monkeypatch.setattr(type(path), "read_bytes", fail_once)
-    store.samples.keep_remains(clock.time + timedelta(hours=1))
+    store.samples.write_hourly_extremes(clock.time + timedelta(hours=1))
     monkeypatch.undo()
     assert before == path.read_bytes()
 
 
 def test_a_long_time_is_read_whole_at_its_ends_and_in_little_between(store, clock):
     fill(store, clock, 46, step=60)
-    store.samples.keep_remains(clock.time)
+    store.samples.write_hourly_extremes(clock.time)
     found = store.history(clock.time - timedelta(hours=46), clock.time)
 
     assert 0 == found[0].orphan
@@ -289,7 +289,7 @@ def test_an_incident_of_1970_is_read_from_the_files_that_there_are(store, clock,
 def test_no_file_of_the_history_has_an_empty_line(store, clock):
     fill(store, clock, 2)
     Store(store.directory).samples.append(Sample(at=clock.time, orphan=1))
-    store.samples.keep_remains(clock.time)
+    store.samples.write_hourly_extremes(clock.time)
 
     files = list((store.directory / "history").iterdir())
     assert len(files) > 2

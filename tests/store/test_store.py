@@ -369,11 +369,11 @@ def test_of_two_incidents_that_were_never_closed_the_older_one_is_found(store, k
 
 def test_the_lines_of_a_day_that_are_damaged_are_kept_aside_before_it_is_written_anew(store, clock):
     store.samples.append(Sample(at=clock.time, orphan=1))
-    store.samples.keep_remains(clock.advance(3600))
+    store.samples.write_hourly_extremes(clock.advance(3600))
     (day,) = (store.directory / "history").glob("day-*")
     day.write_bytes(day.read_bytes() + b"damage\n")
     store.samples.append(Sample(at=clock.time, orphan=2))
-    store.samples.keep_remains(clock.advance(3600))
+    store.samples.write_hourly_extremes(clock.advance(3600))
 
     assert [1, 2] == [sample.orphan for sample in read_lines(day.read_bytes())]
     assert b"damage\n" in day.with_name(f"{day.name}.broken").read_bytes()

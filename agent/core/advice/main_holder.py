@@ -10,11 +10,11 @@ import shlex
 from typing import NamedTuple
 
 from agent.core.advice.programs import Program, find_program
-from agent.core.facts import Case, Side
+from agent.core.facts import Facts, Side
 from agent.core.format import bytes_text, count_text
 from agent.core.model import Advice, Finding
 from agent.core.sockets.holder_names import marked, matters
-from agent.core.sockets.shares import HELD_BY, Share, largest, only, totals
+from agent.core.sockets.shares import HELD_BY, Share, largest, only
 
 _PORTS_SHOWN = 3
 # What systemd takes as a unit's name; anything else in a group's name is no unit that systemctl could show.
@@ -46,7 +46,7 @@ _GENERIC = (
 )
 
 
-class Culprit(NamedTuple):
+class MainHolder(NamedTuple):
     """Who holds at least half of the orphans, or of the memory; ``total`` is what the host counts of it."""
 
     side: Side
@@ -56,12 +56,12 @@ class Culprit(NamedTuple):
     program: Program | None
 
 
-def find_culprit(case: Case, side: Side) -> Culprit | None:
+def find_main_holder(facts: Facts, side: Side) -> MainHolder | None:
     """Find who holds at least half; None where nobody does, nobody is named, or too much is out of sight."""
-    table = case.snapshot.sockets
+    table = facts.snapshot.sockets
     if table is None:
         return None
-    sums = totals(case, table)
+    sums = facts.totals
     if side == "orphans":
         share, total = largest(table, only("orphaned")), sums.orphans
     else:
@@ -69,48 +69,44 @@ def find_culprit(case: Case, side: Side) -> Culprit | None:
     if share is None or share.name is None:
         return None
     held = share.holder.sockets if side == "orphans" else share.holder.bytes
-    if 2 * held < total or not matters(share.holder, side, case.gauges.limits_bytes):
+    if 2 * held < total or not matters(share.holder, side, facts.gauges.limits_bytes):
         return None
     # A name in which somebody hid the kernel's words is shown without them, and is no program that we know.
     program = find_program(share.holder.unit, share.holder.process)
-    return Culprit(side, share.name, share, total, program)
+    return MainHolder(side, share.name, share, total, program)
 
 
-def mend_culprit(culprit: Culprit, findings: tuple[Finding, ...]) -> Advice:
+def fix_main_holder(main: MainHolder, findings: tuple[Finding, ...]) -> Advice:
     """Advise what stops it in this service, what that costs, and how to tell that it worked."""
-    orphans, program = culprit.side == "orphans", culprit.program
-    seen = [text for claim, text in _SEEN.items() if any(_is_about(finding, claim, culprit) for finding in findings)]
+    orphans, program = main.side == "orphans", main.program
+    seen = [text for claim, text in _SEEN.items() if any(_is_about(finding, claim, main) for finding in findings)]
     side = "orphans" if orphans else "memory"
     came = [_CAME[each.claim] for each in findings if each.claim in _CAME and each.claim.startswith(side)]
     settings = _GENERIC if program is None else program.orphans if orphans else program.memory
-    guess = "The name is a guess, by the port: no cgroup says whose they were." if culprit.share.holder.guess else ""
+    guess = "The name is a guess, by the port: no cgroup says whose they were." if main.share.holder.guess else ""
     gauge = "orphan falls" if orphans else "mem falls"
     told = f"It has worked when {gauge} in /proc/net/sockstat and TCPAbortOnMemory stands still."
     return Advice(
-        action=f"Mend {marked(culprit.name, culprit.share.holder)}, which holds {_held_text(culprit)}.",
+        action=f"Mend {marked(main.name, main.share.holder)}, which holds {_held_text(main)}.",
         why=" ".join(filter(None, (*seen, *came, guess, settings, told))),
         risk=(f"{program.price} " if program else "Needs a change and a test of the program. ")
         + "A restart drops the connections that it has open"
         + (", and leaves those that are orphans already to the kernel." if orphans else "."),
-        commands=(*_looks(culprit), *(program.commands if program else ()), *_checks(culprit)),
+        commands=(*_looks(main), *(program.commands if program else ()), *_checks(main)),
     )
 
 
-def _is_about(finding: Finding, claim: str, culprit: Culprit) -> bool:
+def _is_about(finding: Finding, claim: str, main: MainHolder) -> bool:
     named = [each.value for each in finding.evidence if each.name == HELD_BY]
-    return (
-        finding.claim == claim
-        and named == [culprit.name]
-        and (finding.cause == "orphans") == (culprit.side == "orphans")
-    )
+    return finding.claim == claim and named == [main.name] and (finding.cause == "orphans") == (main.side == "orphans")
 
 
-def _held_text(culprit: Culprit) -> str:
-    holder = culprit.share.holder
-    if culprit.side == "orphans":
-        return f"{count_text(holder.sockets)} of {count_text(culprit.total)} orphans{_ports_text(holder.ports)}"
+def _held_text(main: MainHolder) -> str:
+    holder = main.share.holder
+    if main.side == "orphans":
+        return f"{count_text(holder.sockets)} of {count_text(main.total)} orphans{_ports_text(holder.ports)}"
     sockets = "1 socket" if holder.sockets == 1 else f"{count_text(holder.sockets)} sockets"
-    size = f"{bytes_text(holder.bytes)} of {bytes_text(culprit.total)} of TCP memory"
+    size = f"{bytes_text(holder.bytes)} of {bytes_text(main.total)} of TCP memory"
     return f"{size} in {sockets}{_ports_text(holder.ports)}"
 
 
@@ -120,19 +116,19 @@ def _ports_text(ports: tuple[int, ...]) -> str:
     return f" on port{'s' if len(ports) > 1 else ''} {shown}{more}" if ports else ""
 
 
-def _looks(culprit: Culprit) -> tuple[str, ...]:
+def _looks(main: MainHolder) -> tuple[str, ...]:
     """Commands that show it: nothing of a foreign name gets into a shell that systemd would not take as a unit."""
-    holder, commands = culprit.share.holder, []
+    holder, commands = main.share.holder, []
     if holder.unit and holder.container is None and _UNIT.fullmatch(holder.unit):
         commands.append(f"systemctl status --no-pager -- {shlex.quote(holder.unit)}")
     if holder.ports:
-        state = "state fin-wait-1 " if culprit.side == "orphans" else ""
+        state = "state fin-wait-1 " if main.side == "orphans" else ""
         commands.append(f"ss -tanoem {state}'( sport = :{holder.ports[0]} )' | head -20")
     return tuple(commands)
 
 
-def _checks(culprit: Culprit) -> tuple[str, ...]:
-    gauge = "orphan" if culprit.side == "orphans" else "mem"
+def _checks(main: MainHolder) -> tuple[str, ...]:
+    gauge = "orphan" if main.side == "orphans" else "mem"
     return (
         f"grep TCP: /proc/net/sockstat   # {gauge} falls",
         "nstat -az TcpExtTCPAbortOnMemory   # stands still",

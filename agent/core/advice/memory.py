@@ -6,9 +6,9 @@ defaults are those of tcp_init() (net/ipv4/tcp.c) by era.
 """
 
 from agent.core.advice.sysctl import change
-from agent.core.facts import Case
+from agent.core.facts import Facts
 from agent.core.format import bytes_text, percent_text
-from agent.core.kernel.release import Kernel, mem_unit_bytes
+from agent.core.kernel.release import Kernel
 from agent.core.model import Advice, Evidence, Finding
 
 _SHARE_OF_RAM = 4
@@ -39,7 +39,7 @@ def look_at_memory() -> Advice:
     )
 
 
-def mend_holders(findings: tuple[Finding, ...]) -> Advice:
+def fix_holders(findings: tuple[Finding, ...]) -> Advice:
     """Advise what programs can do so that their sockets hold less."""
     slow = any(finding.claim == "memory_rose_slowly" for finding in findings)
     grew = "The memory grew slowly, which is what a leak looks like: a higher limit only delays the next time. "
@@ -66,14 +66,14 @@ def raise_cgroup_limit(failed: Evidence) -> Advice:
     )
 
 
-def raise_tcp_mem(case: Case) -> Advice:
+def raise_tcp_mem(facts: Facts) -> Advice:
     """Advise to raise all three limits in proportion, within a quarter of RAM."""
-    ram, limits = case.snapshot.meminfo.get("MemTotal"), case.gauges.limits
-    page = case.gauges.page_bytes
-    if ram is None or ram <= 0 or limits is None or limits[2] <= 0:
+    ram, limits = facts.ram_bytes, facts.gauges.limits
+    page = facts.gauges.page_bytes
+    if ram is None or limits is None or limits[2] <= 0:
         return _raise_without_numbers(limits)
     high, most = limits[2], ram // _SHARE_OF_RAM // page
-    peak = (case.gauges.mem_bytes or 0) // page
+    peak = (facts.gauges.mem_bytes or 0) // page
     target = min(2 * max(high, peak), most)
     if target * 100 < high * (100 + _GAIN_PERCENT):
         return _leave_limit(high * page, ram)
@@ -94,15 +94,15 @@ def raise_tcp_mem(case: Case) -> Advice:
     )
 
 
-def mend_byte_limits(case: Case) -> Advice | None:
+def fix_byte_limits(facts: Facts) -> Advice | None:
     """Advise sane limits where tcp_mem allows more than the host has, as when bytes were written; else None.
 
     Also None where so much is in use that no limit fits between it and RAM: then its holders come first.
     """
-    ram, limits, page = case.snapshot.meminfo.get("MemTotal"), case.gauges.limits, case.gauges.page_bytes
+    ram, limits, page = facts.ram_bytes, facts.gauges.limits, facts.gauges.page_bytes
     if not ram or limits is None or limits[2] * page <= ram:
         return None
-    part, peak = case.kernel.default_part_of_ram if case.kernel else None, _highest_use(case)
+    part, peak = facts.kernel.default_part_of_ram if facts.kernel else None, _highest_use(facts)
     usual = _limits_by(max(ram // (part or _SMALLEST_PART) // page, 128))
     # With the peak as the pressure limit, the last one is half as much again.
     proposed = max(usual, _limits_by(4 * -(-(peak or 0) // (4 * page))))
@@ -126,12 +126,12 @@ def mend_byte_limits(case: Case) -> Advice | None:
     )
 
 
-def trim_buffers(case: Case) -> tuple[Advice, ...]:
+def trim_buffers(facts: Facts) -> tuple[Advice, ...]:
     """Advise the usual ceilings for one socket's buffers where they were raised above them."""
     steps = []
-    for name, usual in (("tcp_rmem", _usual_rmem(case.kernel)), ("tcp_wmem", _USUAL_WMEM)):
+    for name, usual in (("tcp_rmem", _usual_rmem(facts.kernel)), ("tcp_wmem", _USUAL_WMEM)):
         key = f"net.ipv4.{name}"
-        current = case.snapshot.sysctls.get(key)
+        current = facts.snapshot.sysctls.get(key)
         if usual is None or current is None or len(current) != _TRIPLE or current[2] <= usual or current[1] > usual:
             continue
         proposed = (current[0], current[1], usual)
@@ -162,11 +162,11 @@ def _limits_by(pressure: int) -> tuple[int, int, int]:
     return low, pressure, 2 * low
 
 
-def _highest_use(case: Case) -> int | None:
+def _highest_use(facts: Facts) -> int | None:
     """Tell the most bytes that TCP has been seen to hold, now or in the history of this boot."""
-    unit = mem_unit_bytes(case.kernel, case.gauges.page_bytes)
-    past = [sample.mem * unit for _, sample in case.samples if sample.mem is not None]
-    known = (case.gauges.mem_bytes, case.gauges.mem_bytes_now, *past)
+    unit = facts.mem_unit_bytes
+    past = [sample.mem * unit for _, sample in facts.samples if sample.mem is not None]
+    known = (facts.gauges.mem_bytes, facts.gauges.mem_bytes_now, *past)
     return max((each for each in known if each is not None), default=None)
 
 

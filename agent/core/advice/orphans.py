@@ -8,7 +8,7 @@ measured (mem / alloc of sockstat), never assumed: from a page to the whole of t
 from typing import NamedTuple
 
 from agent.core.advice.sysctl import change
-from agent.core.facts import Case, first_of
+from agent.core.facts import Facts, first_of
 from agent.core.format import bytes_text, count_text, duration_text, percent_text
 from agent.core.model import Advice
 from agent.core.sockets.shares import add_up, only
@@ -58,7 +58,7 @@ def look_at_orphans() -> Advice:
     )
 
 
-def mend_closing_programs() -> Advice:
+def fix_closing_programs() -> Advice:
     """Advise what programs can do so that fewer orphans come to be."""
     return Advice(
         action="Mend what closes connections before their data is delivered.",
@@ -70,32 +70,32 @@ def mend_closing_programs() -> Advice:
     )
 
 
-def raise_max_orphans(case: Case) -> Advice:
+def raise_max_orphans(facts: Facts) -> Advice:
     """Advise a limit of four times the peak, never below today's, and within a share of RAM."""
-    current, price = case.gauges.orphan_limit, _price(case)
+    current, price = facts.gauges.orphan_limit, _price(facts)
     if current is None or price is None:
         return _raise_without_numbers(current)
-    proposed = _proposed_limit(case, current, price)
-    if proposed - current < max(_ROUND, current // 20) and proposed < _wanted(case, current):
+    proposed = _proposed_limit(facts, current, price)
+    if proposed - current < max(_ROUND, current // 20) and proposed < _wanted(facts, current):
         return _leave_limit(current, price)
-    peak = f"Orphans peaked at {count_text(_peak(case))}" if _peak(case) else "The peak was not seen"
+    peak = f"Orphans peaked at {count_text(_peak(facts))}" if _peak(facts) else "The peak was not seen"
     return change(
         _KEY,
         current,
         proposed,
         action=f"Raise tcp_max_orphans from {count_text(current)} to {count_text(proposed)}.",
         why=f"{peak}; a stuck orphan counts up to four times, so the limit has to be four times the peak to be safe."
-        + ("" if proposed >= _wanted(case, current) else f" More would not fit into {price.budget_name}.")
+        + ("" if proposed >= _wanted(facts, current) else f" More would not fit into {price.budget_name}.")
         + " It has worked when TCPAbortOnMemory stands still.",
-        risk=_risk_of_raising(case, current, proposed, price),
+        risk=_risk_of_raising(facts, current, proposed, price),
         reason=f"room for orphaned TCP sockets, a stuck one counts up to four times. {peak}.",
     )
 
 
-def shorten_orphan_retries(case: Case) -> Advice | None:
+def shorten_orphan_retries(facts: Facts) -> Advice | None:
     """Advise a shorter life for orphans whose peer is dead; None where it is short already, or not known."""
     key = "net.ipv4.tcp_orphan_retries"
-    current = first_of(case.snapshot, key)
+    current = first_of(facts.snapshot, key)
     retries = _RETRIES_OF_ZERO if current == 0 else current
     if current is None or retries is None or retries <= _GOOD_RETRIES:
         return None
@@ -113,10 +113,10 @@ def shorten_orphan_retries(case: Case) -> Advice | None:
     )
 
 
-def restore_fin_timeout(case: Case) -> Advice | None:
+def restore_fin_timeout(facts: Facts) -> Advice | None:
     """Advise to take tcp_fin_timeout back to 60 s; None at 60 and below, where it has no part in orphans."""
     key = "net.ipv4.tcp_fin_timeout"
-    current = first_of(case.snapshot, key)
+    current = first_of(facts.snapshot, key)
     if current is None or current <= _FIN_SECONDS:
         return None
     return change(
@@ -138,27 +138,27 @@ def orphan_life_seconds(retries: int) -> float:
     return ((2 << doubled) - 1) * _RTO_SECONDS + (count - doubled) * _RTO_MAX_SECONDS
 
 
-def measured_bytes(case: Case) -> int | None:
+def measured_bytes(facts: Facts) -> int | None:
     """Say what an orphan of this host is charged on average, at least a page; None when it was not measured.
 
     Measured at the orphans themselves where a table of sockets has some; else at all sockets.
     """
-    orphans = add_up(case.snapshot.sockets, only("orphaned")) if case.snapshot.sockets else None
+    orphans = add_up(facts.snapshot.sockets, only("orphaned")) if facts.snapshot.sockets else None
     if orphans is not None and orphans.sockets >= _ENOUGH_TO_MEASURE:
-        return max(case.gauges.page_bytes, -(-orphans.bytes // orphans.sockets))
-    mem, alloc = case.gauges.mem_bytes_now, case.gauges.alloc
+        return max(facts.gauges.page_bytes, -(-orphans.bytes // orphans.sockets))
+    mem, alloc = facts.gauges.mem_bytes_now, facts.gauges.alloc
     if mem is None or mem < 0 or alloc is None or alloc <= 0:
         return None
-    return max(case.gauges.page_bytes, -(-mem // alloc))
+    return max(facts.gauges.page_bytes, -(-mem // alloc))
 
 
-def _price(case: Case) -> Price | None:
-    each = measured_bytes(case)
-    ram, limits = case.snapshot.meminfo.get("MemTotal"), case.gauges.limits_bytes
-    worst = first_of(case.snapshot, "net.ipv4.tcp_wmem", 2)
+def _price(facts: Facts) -> Price | None:
+    each = measured_bytes(facts)
+    ram, limits = facts.ram_bytes, facts.gauges.limits_bytes
+    worst = first_of(facts.snapshot, "net.ipv4.tcp_wmem", 2)
     if each is None:
         return None
-    if ram is not None and ram > 0:
+    if ram is not None:
         return Price(each + _STRUCT_BYTES, worst, ram // _SHARE_OF_RAM, f"a quarter of RAM ({bytes_text(ram)})")
     # Without RAM known, the kernel's own limit on all TCP memory is a safe bound.
     if limits is not None and limits[2] > 0:
@@ -166,29 +166,29 @@ def _price(case: Case) -> Price | None:
     return None
 
 
-def _peak(case: Case) -> int:
+def _peak(facts: Facts) -> int:
     """Give the highest orphan count where the limit was at work; a calm count says nothing of the peak."""
-    return case.gauges.orphan or 0 if case.gauges.shift is not None else 0
+    return facts.gauges.orphan or 0 if facts.gauges.shift is not None else 0
 
 
-def _wanted(case: Case, current: int) -> int:
+def _wanted(facts: Facts, current: int) -> int:
     """Return four times the peak, or twice the limit where the peak was not seen."""
-    target = 4 * _peak(case) if _peak(case) > 0 else 2 * current
+    target = 4 * _peak(facts) if _peak(facts) > 0 else 2 * current
     return max(_FLOOR if current <= 0 else _ROUND, -(-target // _ROUND) * _ROUND)
 
 
-def _proposed_limit(case: Case, current: int, price: Price) -> int:
+def _proposed_limit(facts: Facts, current: int, price: Price) -> int:
     most = price.budget_bytes // price.each_bytes // _ROUND * _ROUND
-    return max(current, min(_wanted(case, current), most, _INT_MAX))
+    return max(current, min(_wanted(facts, current), most, _INT_MAX))
 
 
-def _risk_of_raising(case: Case, current: int, proposed: int, price: Price) -> str:
+def _risk_of_raising(facts: Facts, current: int, proposed: int, price: Price) -> str:
     extra = proposed - max(current, 0)
     text = (
         f"Memory that cannot be swapped: {count_text(extra)} more orphans take {bytes_text(extra * price.each_bytes)} "
         f"at the {bytes_text(price.each_bytes)} a socket that is measured here"
     )
-    limits = case.gauges.limits_bytes
+    limits = facts.gauges.limits_bytes
     bound = limits[2] if limits and limits[2] > 0 else None
     if price.worst_bytes is not None and price.worst_bytes > 0:
         worst = extra * price.worst_bytes

@@ -7,83 +7,83 @@ offered: TIME_WAIT and CLOSE_WAIT are no orphans (Documentation/networking/ip-sy
 from collections.abc import Iterable
 from itertools import zip_longest
 
-from agent.core.advice.main_holder import find_culprit, mend_culprit
+from agent.core.advice.main_holder import find_main_holder, fix_main_holder
 from agent.core.advice.memory import (
+    fix_byte_limits,
+    fix_holders,
     look_at_memory,
-    mend_byte_limits,
-    mend_holders,
     raise_cgroup_limit,
     raise_tcp_mem,
     trim_buffers,
 )
 from agent.core.advice.orphans import (
+    fix_closing_programs,
     look_at_orphans,
-    mend_closing_programs,
     raise_max_orphans,
     restore_fin_timeout,
     shorten_orphan_retries,
 )
 from agent.core.advice.sysctl import change
-from agent.core.facts import Case, first_of
+from agent.core.facts import Facts, first_of
 from agent.core.model import Advice, Finding
 
 
-def advise(case: Case, findings: tuple[Finding, ...]) -> tuple[Advice, ...]:
+def advise(facts: Facts, findings: tuple[Finding, ...]) -> tuple[Advice, ...]:
     """Give the steps for the verdict, which is the first finding, and then for what else was found."""
     cause, claims = findings[0].cause, {finding.claim for finding in findings}
     steps: list[Advice | None] = []
     if cause != "none" and "openvz_container_limit" in claims:
         steps.append(_look_at_container())
     if cause in ("both", "tcp_memory") and "orphans_fill_memory" in claims:
-        steps += _steps_for_one_root(case, findings)
+        steps += _steps_for_one_root(facts, findings)
     elif cause == "orphans":
-        steps += _orphan_steps(case, findings)
+        steps += _orphan_steps(facts, findings)
         if claims & {"memory_at_limit", "memory_over_limit"}:
-            steps += _memory_steps(case, findings)
+            steps += _memory_steps(facts, findings)
     elif cause == "tcp_memory":
-        steps += _memory_steps(case, findings)
+        steps += _memory_steps(facts, findings)
     elif cause == "both":
-        orphans, memory = _orphan_steps(case, findings), _memory_steps(case, findings)
+        orphans, memory = _orphan_steps(facts, findings), _memory_steps(facts, findings)
         steps += [each for pair in zip_longest(orphans[:4], memory[:4]) for each in pair] + orphans[4:] + memory[4:]
     elif cause == "undetermined":
-        steps += [_watch(case), look_at_orphans(), look_at_memory()]
-    steps += [mend_byte_limits(case), _warn_of_recycle(case)]
+        steps += [_watch(facts), look_at_orphans(), look_at_memory()]
+    steps += [fix_byte_limits(facts), _warn_of_recycle(facts)]
     return _once(steps)
 
 
-def _orphan_steps(case: Case, findings: tuple[Finding, ...]) -> list[Advice | None]:
-    culprit = find_culprit(case, "orphans")
+def _orphan_steps(facts: Facts, findings: tuple[Finding, ...]) -> list[Advice | None]:
+    main = find_main_holder(facts, "orphans")
     return [
-        mend_culprit(culprit, findings) if culprit else None,
+        fix_main_holder(main, findings) if main else None,
         look_at_orphans(),
-        None if culprit else mend_closing_programs(),
-        raise_max_orphans(case),
-        shorten_orphan_retries(case),
-        restore_fin_timeout(case),
+        None if main else fix_closing_programs(),
+        raise_max_orphans(facts),
+        shorten_orphan_retries(facts),
+        restore_fin_timeout(facts),
     ]
 
 
-def _memory_steps(case: Case, findings: tuple[Finding, ...]) -> list[Advice | None]:
-    culprit = find_culprit(case, "tcp_memory")
+def _memory_steps(facts: Facts, findings: tuple[Finding, ...]) -> list[Advice | None]:
+    main = find_main_holder(facts, "tcp_memory")
     refused = [finding.evidence for finding in findings if finding.claim == "cgroup_limit"]
     failed = [each for evidence in refused for each in evidence if each.name == "memory.kmem.tcp.failcnt"]
-    limit = raise_cgroup_limit(failed[0]) if failed else mend_byte_limits(case) or raise_tcp_mem(case)
+    limit = raise_cgroup_limit(failed[0]) if failed else fix_byte_limits(facts) or raise_tcp_mem(facts)
     return [
-        mend_culprit(culprit, findings) if culprit else None,
+        fix_main_holder(main, findings) if main else None,
         look_at_memory(),
-        None if culprit else mend_holders(findings),
+        None if main else fix_holders(findings),
         limit,
-        *trim_buffers(case),
+        *trim_buffers(facts),
     ]
 
 
-def _steps_for_one_root(case: Case, findings: tuple[Finding, ...]) -> list[Advice | None]:
+def _steps_for_one_root(facts: Facts, findings: tuple[Finding, ...]) -> list[Advice | None]:
     """Advise where unsent data of orphans fills the memory: their number and life come first.
 
     More room for orphans would only fill the memory faster, and is left out.
     """
-    mend, look, generic, _, *shorter = _orphan_steps(case, findings)
-    _, look_at_all, _, limit, *trim = _memory_steps(case, findings)
+    mend, look, generic, _, *shorter = _orphan_steps(facts, findings)
+    _, look_at_all, _, limit, *trim = _memory_steps(facts, findings)
     return [mend, look, generic, *shorter, *trim, look_at_all, limit]
 
 
@@ -97,9 +97,9 @@ def _look_at_container() -> Advice:
     )
 
 
-def _watch(case: Case) -> Advice:
-    old = case.kernel is not None and case.kernel.ambiguous_text
-    newer = " Kernels from 3.3 on name the cause in the message itself." if old or not case.named else ""
+def _watch(facts: Facts) -> Advice:
+    old = facts.kernel is not None and facts.kernel.ambiguous_text
+    newer = " Kernels from 3.3 on name the cause in the message itself." if old or not facts.named_causes else ""
     return Advice(
         action="Watch the gauges, so that the next time is seen while it lasts.",
         why="The reading at hand does not show which limit was hit: the moment had passed or was not recorded. The "
@@ -113,9 +113,9 @@ def _watch(case: Case) -> Advice:
     )
 
 
-def _warn_of_recycle(case: Case) -> Advice | None:
+def _warn_of_recycle(facts: Facts) -> Advice | None:
     key = "net.ipv4.tcp_tw_recycle"
-    current = first_of(case.snapshot, key)
+    current = first_of(facts.snapshot, key)
     if not current:
         return None
     return change(

@@ -1,16 +1,15 @@
 """diagnose(snapshot, events, history) -> Diagnosis: total and deterministic, with every hole in the evidence told.
 
-Mirrors tcp_check_oom() of net/ipv4/tcp.c and tcp_out_of_resources() of net/ipv4/tcp_timer.c; the judging itself is in
-causes, the remedies are in advice.
+Mirrors tcp_check_oom() of net/ipv4/tcp.c and tcp_out_of_resources() of net/ipv4/tcp_timer.c; the rules are in
+rules_cause, the remedies are in advice.
 """
 
 from agent.core.advice.steps import advise
 from agent.core.diagnosis.gaps import all_gaps
-from agent.core.diagnosis.rules_cause import judge
+from agent.core.diagnosis.rules_cause import apply_rules
 from agent.core.diagnosis.summary import summarise
-from agent.core.facts import Case, build_case
+from agent.core.facts import Facts, gather_facts
 from agent.core.history.look_back import look_back
-from agent.core.kernel.release import mem_unit_bytes
 from agent.core.model import Diagnosis, Event, Finding, Holder, Mechanism, Sample, Snapshot
 from agent.core.readings import Gap
 from agent.core.sockets.holders import holders
@@ -23,27 +22,27 @@ def diagnose(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sampl
     newest of each kind, the counters those from before the earliest, ten minutes at most. ``history`` is oldest first
     and may reach past the snapshot; samples of another boot are left out. Never raises.
     """
-    case = build_case(snapshot, events, history)
-    past = look_back(case)
-    findings = (*judge(case), *past.findings)
-    advice = advise(case, findings)
-    held_by, unseen = _holders(case, findings)
+    facts = gather_facts(snapshot, events, history)
+    past = look_back(facts)
+    findings = (*apply_rules(facts), *past.findings)
+    advice = advise(facts, findings)
+    held_by, unseen = _holders(facts, findings)
     return Diagnosis(
         cause=findings[0].cause,
         confidence=findings[0].confidence,
-        summary=summarise(case, findings, advice, past),
-        mechanism=_mechanism(case),
+        summary=summarise(facts, findings, advice, past),
+        mechanism=_mechanism(facts),
         findings=findings,
         holders=held_by,
         advice=advice,
-        gaps=all_gaps(case, unseen),
+        gaps=all_gaps(facts, unseen),
     )
 
 
-def _mechanism(case: Case) -> Mechanism:
-    gauges = case.gauges
+def _mechanism(facts: Facts) -> Mechanism:
+    gauges = facts.gauges
     limit, shift = gauges.orphan_limit, gauges.shift
-    known_page = case.snapshot.page_size_bytes is not None
+    known_page = facts.snapshot.page_size_bytes is not None
     return Mechanism(
         penalty_shift=shift,
         orphan=gauges.orphan,
@@ -53,16 +52,16 @@ def _mechanism(case: Case) -> Mechanism:
         tcp_mem_pages=gauges.limits,
         mem_bytes=gauges.mem_bytes if known_page else None,
         tcp_mem_bytes=gauges.limits_bytes if known_page else None,
-        page_size_bytes=case.snapshot.page_size_bytes,
+        page_size_bytes=facts.snapshot.page_size_bytes,
     )
 
 
-def _holders(case: Case, findings: tuple[Finding, ...]) -> tuple[tuple[Holder, ...], tuple[Gap, ...]]:
+def _holders(facts: Facts, findings: tuple[Finding, ...]) -> tuple[tuple[Holder, ...], tuple[Gap, ...]]:
     """Name who holds what is short, with all that could not be named as the last."""
-    table, sockstat = case.snapshot.sockets, case.snapshot.sockstat
+    table, sockstat = facts.snapshot.sockets, facts.snapshot.sockstat
     if table is None:
         return (), (Gap(what="holders", why="sock_diag was not read for this snapshot"),)
     by_orphans = findings[0].cause in ("orphans", "both", "undetermined")
-    unit = mem_unit_bytes(case.kernel, case.gauges.page_bytes)
+    unit = facts.mem_unit_bytes
     # The gauges of the dump's own moment are what its sums have to add up to.
     return holders(table, table.sockstat or sockstat, by="orphans" if by_orphans else "bytes", mem_unit_bytes=unit)

@@ -6,16 +6,14 @@ that agrees. TCPAbortOnMemory (net/ipv4/tcp.c, __tcp_close) moves by one for eac
 
 from msgspec.structs import replace
 
-from agent.core.facts import Case, Side
+from agent.core.facts import Facts, Side
 from agent.core.model import Cause, Confidence, Evidence, Finding
-from agent.core.readings import SocketTable
 from agent.core.sockets.shares import (
     HELD_BY,
     SOCK_DIAG,
     Pick,
     Share,
     Where,
-    totals,
 )
 
 # Below an eighth of its limit, nobody's memory is the trouble.
@@ -27,50 +25,50 @@ SOCKSTAT = "net/sockstat"
 DOUBT: tuple[Confidence, ...] = ("certain", "likely", "possible")
 
 
-def confidence(case: Case, side: Side, *, likely: bool = False, most: Confidence = "certain") -> Confidence:
+def confidence(facts: Facts, side: Side, *, likely: bool = False, most: Confidence = "certain") -> Confidence:
     """How sure the evidence makes of one cause; ``likely`` is what numbers alone are worth, ``most`` the ceiling."""
-    event = case.said.get(side)
+    event = facts.lines.get(side)
     if event is None:
         # Another cause was named by the kernel itself: this one is only what else is true.
-        return "possible" if case.named else by_numbers(case, likely=likely)
-    agrees = _gauge_agrees(case, side) or bool(case.kills)
+        return "possible" if facts.named_causes else by_numbers(facts, likely=likely)
+    agrees = _gauge_agrees(facts, side) or bool(facts.kills)
     if event.provenance == "kernel":
         return max("certain" if agrees else "likely", most, key=DOUBT.index)
-    return "possible" if case.kills == 0 and not agrees else "likely"
+    return "possible" if facts.kills == 0 and not agrees else "likely"
 
 
-def by_numbers(case: Case, *, likely: bool) -> Confidence:
+def by_numbers(facts: Facts, *, likely: bool) -> Confidence:
     """Say what numbers alone are worth; those read long after the line are worth little."""
-    return "likely" if likely and not case.stale else "possible"
+    return "likely" if likely and not facts.stale else "possible"
 
 
-def _gauge_agrees(case: Case, side: Side) -> bool:
-    if case.stale and case.snapshot.trigger == "command":
+def _gauge_agrees(facts: Facts, side: Side) -> bool:
+    if facts.stale and facts.snapshot.trigger == "command":
         return False
-    return case.gauges.shift is not None if side == "orphans" else case.gauges.memory_full
+    return facts.gauges.shift is not None if side == "orphans" else facts.gauges.memory_full
 
 
-def build_finding(case: Case, claim: str, cause: Cause, sure: Confidence, *more: Evidence) -> Finding:
+def build_finding(facts: Facts, claim: str, cause: Cause, sure: Confidence, *more: Evidence) -> Finding:
     """Put a claim together with the kernel's lines and the numbers that its cause is about."""
-    orphans = orphan_evidence(case) if cause != "tcp_memory" else ()
-    memory = memory_evidence(case) if cause != "orphans" else ()
-    kills = (kill_evidence(case),) if case.said and case.kills is not None else ()
-    evidence = (*_lines(case, cause), *more, *orphans, *memory, *kills)
+    orphans = orphan_evidence(facts) if cause != "tcp_memory" else ()
+    memory = memory_evidence(facts) if cause != "orphans" else ()
+    kills = (kill_evidence(facts),) if facts.lines and facts.kills is not None else ()
+    evidence = (*_lines(facts, cause), *more, *orphans, *memory, *kills)
     return Finding(claim=claim, cause=cause, confidence=sure, evidence=evidence)
 
 
-def _lines(case: Case, cause: Cause) -> tuple[Evidence, ...]:
+def _lines(facts: Facts, cause: Cause) -> tuple[Evidence, ...]:
     other = {"orphans": "tcp_memory", "tcp_memory": "orphans"}.get(cause)
     return tuple(
         Evidence(name=f"line ({event.provenance})", value=event.line, source=event.source)
-        for text, event in sorted(case.said.items())
+        for text, event in sorted(facts.lines.items())
         if text != other
     )
 
 
-def orphan_evidence(case: Case) -> tuple[Evidence, ...]:
+def orphan_evidence(facts: Facts) -> tuple[Evidence, ...]:
     """Show the orphans against the limit that counts, with the peak where that was higher."""
-    gauges = case.gauges
+    gauges = facts.gauges
     if gauges.orphan is None:
         return ()
     limit = gauges.orphan_limit
@@ -84,9 +82,9 @@ def orphan_evidence(case: Case) -> tuple[Evidence, ...]:
     )
 
 
-def memory_evidence(case: Case) -> tuple[Evidence, ...]:
+def memory_evidence(facts: Facts) -> tuple[Evidence, ...]:
     """Show the pages against tcp_mem[2], the kernel's own flag, and how far the count may be off."""
-    gauges = case.gauges
+    gauges = facts.gauges
     if gauges.mem_bytes is None:
         return ()
     limit = gauges.limits[2] if gauges.limits else None
@@ -106,16 +104,16 @@ def memory_evidence(case: Case) -> tuple[Evidence, ...]:
     return tuple(evidence)
 
 
-def kill_evidence(case: Case) -> Evidence:
+def kill_evidence(facts: Facts) -> Evidence:
     """Show how many sockets of this namespace the kernel killed, for either cause."""
-    kills = case.kills if case.kills is not None else 0
-    name = "TCPAbortOnMemory over the event" if case.has_baseline else "TCPAbortOnMemory since boot"
+    kills = facts.kills if facts.kills is not None else 0
+    name = "TCPAbortOnMemory over the event" if facts.has_baseline else "TCPAbortOnMemory since boot"
     return Evidence(name=name, value=kills, unit="sockets", source="net/netstat")
 
 
-def delta_evidence(case: Case, name: str) -> Evidence:
+def delta_evidence(facts: Facts, name: str) -> Evidence:
     """Show how far a counter moved over the event."""
-    return Evidence(name=f"{name} moved by", value=case.deltas.get(name, 0), source="net/netstat")
+    return Evidence(name=f"{name} moved by", value=facts.deltas.get(name, 0), source="net/netstat")
 
 
 def count_evidence(name: str, value: int, limit: int, unit: str) -> Evidence:
@@ -128,19 +126,14 @@ def size_evidence(name: str, value: int, limit: int | None) -> Evidence:
     return Evidence(name=name, value=value, limit=limit, unit="bytes", source=SOCK_DIAG)
 
 
-def table_of(case: Case) -> SocketTable:
-    """Take the table of sockets; an empty one where there is none."""
-    return case.snapshot.sockets or SocketTable()
-
-
 def counted(what: str, wanted: Where = "orphaned") -> Pick:
     """Count only the sockets of a tally that are ``probing``, ``retransmitting`` or the like."""
     return lambda where, _, tally: replace(tally, sockets=getattr(tally, what)) if where == wanted else None
 
 
-def is_most(case: Case, table: SocketTable, size: int) -> bool:
+def is_most(facts: Facts, size: int) -> bool:
     """Say whether these bytes are at least half of all, and all of them enough to matter."""
-    total, limits = totals(case, table).bytes, case.gauges.limits_bytes
+    total, limits = facts.totals.bytes, facts.gauges.limits_bytes
     enough = limits[2] // WEIGHT if limits and limits[2] > 0 else _WEIGHT_WITHOUT_LIMIT_BYTES
     return total >= enough and 2 * size >= total
 

@@ -2,21 +2,21 @@
 
 from math import inf
 
-from agent.core.facts import Case
+from agent.core.facts import Facts
 from agent.core.format import duration_text
 from agent.core.readings import Gap
 
 _LIMIT_FILES = ("net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem")
 
 
-def all_gaps(case: Case, unseen: tuple[Gap, ...]) -> tuple[Gap, ...]:
+def all_gaps(facts: Facts, unseen: tuple[Gap, ...]) -> tuple[Gap, ...]:
     """Return the gaps of the snapshot, its numbers, its events and its holders (``unseen``), each once."""
-    return tuple(dict.fromkeys((*case.snapshot.gaps, *_gaps_of_reading(case), *_gaps_of_events(case), *unseen)))
+    return tuple(dict.fromkeys((*facts.snapshot.gaps, *_gaps_of_reading(facts), *_gaps_of_events(facts), *unseen)))
 
 
-def _gaps_of_reading(case: Case) -> list[Gap]:
+def _gaps_of_reading(facts: Facts) -> list[Gap]:
     """Tell what is missing from the snapshot, unless the probe has told already."""
-    snapshot = case.snapshot
+    snapshot = facts.snapshot
     told = " ".join(gap.what for gap in snapshot.gaps)
     gaps = [
         Gap(what=key, why="not in the snapshot: its side of the question is judged without the limit")
@@ -31,30 +31,30 @@ def _gaps_of_reading(case: Case) -> list[Gap]:
     return gaps
 
 
-def _gaps_of_events(case: Case) -> list[Gap]:
-    if not case.said:
+def _gaps_of_events(facts: Facts) -> list[Gap]:
+    if not facts.lines:
         return []
     gaps = []
-    if case.stale:
-        gaps.append(Gap(what="the moment of the event", why=_stale_text(case)))
-    if any(event.provenance == "claimed" for event in case.said.values()):
+    if facts.stale:
+        gaps.append(Gap(what="the moment of the event", why=_stale_text(facts)))
+    if any(event.provenance == "claimed" for event in facts.lines.values()):
         why = "a text log or a person says so, which any user can write; only /dev/kmsg and the journal prove it"
         gaps.append(Gap(what="proof that the kernel wrote the line", why=why))
-    gaps += _gap_of_host(case)
-    if case.kills == 0:
+    gaps += _gap_of_host(facts)
+    if facts.kills == 0:
         why = (
             "TCPAbortOnMemory did not move in this network namespace: the sockets were in another namespace, the line "
             "is imported from another host or time, or it was not this kernel that wrote it"
         )
         gaps.append(Gap(what="confirmation by counters", why=why))
-    elif case.kills is None:
+    elif facts.kills is None:
         why = "no reading of TCPAbortOnMemory from shortly before the event: what it counts may be older"
         gaps.append(Gap(what="counters from before the event", why=why))
     if (
-        "tcp_memory" in case.said
-        and case.kernel is not None
-        and case.kernel.tests_memcg
-        and case.snapshot.kmem_tcp_failcnt is None
+        "tcp_memory" in facts.lines
+        and facts.kernel is not None
+        and facts.kernel.tests_memcg
+        and facts.snapshot.kmem_tcp_failcnt is None
     ):
         why = (
             "kernels 3.3 to 4.4 print the same text for a cgroup's own memory.kmem.tcp limit, and no cgroup with one "
@@ -64,12 +64,12 @@ def _gaps_of_events(case: Case) -> list[Gap]:
     return gaps
 
 
-def _gap_of_host(case: Case) -> list[Gap]:
+def _gap_of_host(facts: Facts) -> list[Gap]:
     """Tell where the service follows a log that names another host, as on a log server: the numbers are of this one."""
-    here = case.snapshot.host
-    if case.snapshot.trigger != "event" or not here:
+    here = facts.snapshot.host
+    if facts.snapshot.trigger != "event" or not here:
         return []
-    claimed = [event.host for event in case.said.values() if event.provenance == "claimed" and event.host]
+    claimed = [event.host for event in facts.lines.values() if event.provenance == "claimed" and event.host]
     others = sorted({host for host in claimed if _short_name(host) not in (_short_name(here), "localhost")})
     if not others:
         return []
@@ -83,9 +83,9 @@ def _short_name(host: str) -> str:
     return host.partition(".")[0].casefold()
 
 
-def _stale_text(case: Case) -> str:
-    age = case.age_seconds
-    used = "the numbers are of another moment and weigh little" if case.snapshot.trigger == "command" else "not used"
+def _stale_text(facts: Facts) -> str:
+    age = facts.age_seconds
+    used = "the numbers are of another moment and weigh little" if facts.snapshot.trigger == "command" else "not used"
     if age is None or age == inf:
         return f"the line is from an earlier boot than the reading: {used}"
     when = "older than" if age > 0 else "later than"

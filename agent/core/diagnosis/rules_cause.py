@@ -1,194 +1,189 @@
-"""One small judge per cause: case -> finding or None. The tuple JUDGES is the ranking.
+"""One small rule per cause: facts -> finding or None. The tuple RULES is the ranking.
 
 Mirrors the decision table of the project's kernel facts, which follows tcp_check_oom() in net/ipv4/tcp.c: the kernel's
-own text outranks numbers read a moment later, and calm numbers acquit nobody. To add a cause, write one function, put
-it into the tuple where it belongs, and add a directory to tests/scenarios.
+own text outranks numbers read a moment later, and calm numbers rule nothing out. To add a cause, write one function,
+put it into the tuple where it belongs, and add a file to tests/scenarios.
 """
 
-from collections.abc import Callable
-
 from agent.core.diagnosis.evidence import DOUBT, build_finding, by_numbers, confidence, delta_evidence
-from agent.core.diagnosis.rules_counters import REMARKS
-from agent.core.diagnosis.rules_holders import suspect
-from agent.core.diagnosis.rules_host import SURROUNDINGS, host_ram_short
-from agent.core.facts import Case
+from agent.core.diagnosis.rules_counters import COUNTER_RULES
+from agent.core.diagnosis.rules_holders import apply_holder_rules
+from agent.core.diagnosis.rules_host import HOST_RULES, host_ram_short
+from agent.core.facts import Facts, Rule
 from agent.core.model import Confidence, Evidence, Finding
 
 # The smallest limit that a kernel up to 3.2 gives itself is 4096, and the penalty bites at a quarter of it.
 _MANY_ORPHANS = 1024
 _DEFAULT_TCP_MEM_PERCENT = 9
 
-Judge = Callable[[Case], Finding | None]
-
-
 # --- both -----------------------------------------------------------------------------------------------------------
 
 
-def both_limits_hit(case: Case) -> Finding | None:
+def both_limits_hit(facts: Facts) -> Finding | None:
     """Claim that both texts were printed, or neither names a cause and both gauges are at a limit."""
-    gauges = case.gauges
-    if len(case.named) > 1:
-        confidences = (confidence(case, "orphans"), confidence(case, "tcp_memory"))
-        return build_finding(case, "both_limits_hit", "both", max(confidences, key=DOUBT.index))
+    gauges = facts.gauges
+    if len(facts.named_causes) > 1:
+        confidences = (confidence(facts, "orphans"), confidence(facts, "tcp_memory"))
+        return build_finding(facts, "both_limits_hit", "both", max(confidences, key=DOUBT.index))
     # close() knows no penalty, so its text at half the limit leaves the memory alone to blame.
-    reached = gauges.shift == 0 or (gauges.shift is not None and "close" not in case.said)
-    if case.named or not reached or not gauges.memory_full:
+    reached = gauges.shift == 0 or (gauges.shift is not None and "close" not in facts.lines)
+    if facts.named_causes or not reached or not gauges.memory_full:
         return None
-    return build_finding(case, "both_limits_hit", "both", by_numbers(case, likely=gauges.shift == 0))
+    return build_finding(facts, "both_limits_hit", "both", by_numbers(facts, likely=gauges.shift == 0))
 
 
 # --- orphans --------------------------------------------------------------------------------------------------------
 
 
-def orphans_at_limit(case: Case) -> Finding | None:
+def orphans_at_limit(facts: Facts) -> Finding | None:
     """Claim that the orphans are over tcp_max_orphans, or just below it, where the kernel keeps them by resetting."""
-    if case.gauges.shift != 0:
+    if facts.gauges.shift != 0:
         return None
-    return build_finding(case, "orphans_at_limit", "orphans", confidence(case, "orphans", likely=True))
+    return build_finding(facts, "orphans_at_limit", "orphans", confidence(facts, "orphans", likely=True))
 
 
-def orphans_penalised(case: Case) -> Finding | None:
+def orphans_penalised(facts: Facts) -> Finding | None:
     """Claim that the orphans are over a half or a quarter of the limit, where stuck ones count two- or fourfold."""
-    if not case.gauges.shift:
+    if not facts.gauges.shift:
         return None
-    likely = bool(case.said) and "close" not in case.said
-    return build_finding(case, "orphans_penalised", "orphans", confidence(case, "orphans", likely=likely))
+    likely = bool(facts.lines) and "close" not in facts.lines
+    return build_finding(facts, "orphans_penalised", "orphans", confidence(facts, "orphans", likely=likely))
 
 
-def orphans_within_counter_error(case: Case) -> Finding | None:
+def orphans_within_counter_error(facts: Facts) -> Finding | None:
     """Claim that el6's own count, which is inexact, can have been over the limit where the exact one is not."""
-    gauges = case.gauges
-    if gauges.orphan is None or gauges.orphan_limit is None or gauges.shift is not None or not case.said:
+    gauges = facts.gauges
+    if gauges.orphan is None or gauges.orphan_limit is None or gauges.shift is not None or not facts.lines:
         return None
     if gauges.orphan_error == 0 or gauges.orphan == 0 or gauges.orphan + gauges.orphan_error <= gauges.orphan_limit:
         return None
-    return build_finding(case, "orphans_within_counter_error", "orphans", "possible")
+    return build_finding(facts, "orphans_within_counter_error", "orphans", "possible")
 
 
-def orphans_burst_passed(case: Case) -> Finding | None:
+def orphans_burst_passed(facts: Facts) -> Finding | None:
     """Claim that the text names the orphan limit and the count is low again: the burst was over before the reading."""
-    gauges = case.gauges
-    if "orphans" not in case.said or gauges.orphan is None or gauges.orphan_limit is None or gauges.shift is not None:
+    gauges = facts.gauges
+    if "orphans" not in facts.lines or gauges.orphan is None or gauges.orphan_limit is None or gauges.shift is not None:
         return None
-    return build_finding(case, "orphans_burst_passed", "orphans", confidence(case, "orphans"))
+    return build_finding(facts, "orphans_burst_passed", "orphans", confidence(facts, "orphans"))
 
 
-def orphans_named_by_text(case: Case) -> Finding | None:
+def orphans_named_by_text(facts: Facts) -> Finding | None:
     """Claim that the text names the orphan limit; count or limit at that moment could not be had."""
-    if "orphans" not in case.said or None not in (case.gauges.orphan, case.gauges.orphan_limit):
+    if "orphans" not in facts.lines or None not in (facts.gauges.orphan, facts.gauges.orphan_limit):
         return None
-    return build_finding(case, "orphans_named_by_text", "orphans", confidence(case, "orphans"))
+    return build_finding(facts, "orphans_named_by_text", "orphans", confidence(facts, "orphans"))
 
 
-def orphans_left_over(case: Case) -> Finding | None:
+def orphans_left_over(facts: Facts) -> Finding | None:
     """Claim the orphans as what is left: old text, memory far from its limit, many orphans and an unknown limit."""
-    gauges = case.gauges
-    if not case.said or case.named or gauges.orphan_limit is not None or gauges.orphan is None:
+    gauges = facts.gauges
+    if not facts.lines or facts.named_causes or gauges.orphan_limit is not None or gauges.orphan is None:
         return None
     if gauges.orphan < _MANY_ORPHANS or gauges.zone not in ("calm", "hysteresis"):
         return None
-    return build_finding(case, "orphans_left_over", "orphans", "possible")
+    return build_finding(facts, "orphans_left_over", "orphans", "possible")
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------
 
 
-def memory_over_limit(case: Case) -> Finding | None:
+def memory_over_limit(facts: Facts) -> Finding | None:
     """Claim that TCP holds more than tcp_mem[2]: forced charges go past it."""
-    if case.gauges.zone != "over":
+    if facts.gauges.zone != "over":
         return None
-    return build_finding(case, "memory_over_limit", "tcp_memory", confidence(case, "tcp_memory", likely=True))
+    return build_finding(facts, "memory_over_limit", "tcp_memory", confidence(facts, "tcp_memory", likely=True))
 
 
-def memory_at_limit(case: Case) -> Finding | None:
+def memory_at_limit(facts: Facts) -> Finding | None:
     """Claim that TCP holds just below tcp_mem[2]: refused charges are undone, so exhaustion hovers there."""
-    if case.gauges.zone != "at_limit":
+    if facts.gauges.zone != "at_limit":
         return None
-    return build_finding(case, "memory_at_limit", "tcp_memory", confidence(case, "tcp_memory", likely=True))
+    return build_finding(facts, "memory_at_limit", "tcp_memory", confidence(facts, "tcp_memory", likely=True))
 
 
-def cgroup_limit(case: Case) -> Finding | None:
+def cgroup_limit(facts: Facts) -> Finding | None:
     """Claim a cgroup's limit: 3.3 to 4.4 test sockets of limited cgroups against those, with the same text."""
-    failcnt = case.snapshot.kmem_tcp_failcnt
-    if "tcp_memory" not in case.said or case.kernel is None or not case.kernel.tests_memcg:
+    failcnt = facts.snapshot.kmem_tcp_failcnt
+    if "tcp_memory" not in facts.lines or facts.kernel is None or not facts.kernel.tests_memcg:
         return None
-    if case.gauges.zone not in ("calm", "hysteresis", None) or not failcnt:
+    if facts.gauges.zone not in ("calm", "hysteresis", None) or not failcnt:
         return None
     proof = Evidence(name="memory.kmem.tcp.failcnt", value=failcnt, limit=0, unit="refusals", source="cgroup")
-    return build_finding(case, "cgroup_limit", "tcp_memory", confidence(case, "tcp_memory", most="likely"), proof)
+    return build_finding(facts, "cgroup_limit", "tcp_memory", confidence(facts, "tcp_memory", most="likely"), proof)
 
 
-def memory_receding(case: Case) -> Finding | None:
+def memory_receding(facts: Facts) -> Finding | None:
     """Claim that TCP holds more than the pressure limit and less than the last: on its way down, or up."""
-    gauges = case.gauges
+    gauges = facts.gauges
     between = gauges.zone == "pressure" or (gauges.zone == "hysteresis" and gauges.press is True)
     # Below the pressure limit the flag can stand for a host short of RAM, and without an event nothing speaks for TCP.
-    if not between or (not case.said and gauges.zone == "hysteresis" and host_ram_short(case)):
+    if not between or (not facts.lines and gauges.zone == "hysteresis" and host_ram_short(facts)):
         return None
-    likely = bool(case.said) and gauges.zone == "pressure" and gauges.press is True
-    return build_finding(case, "memory_receding", "tcp_memory", confidence(case, "tcp_memory", likely=likely))
+    likely = bool(facts.lines) and gauges.zone == "pressure" and gauges.press is True
+    return build_finding(facts, "memory_receding", "tcp_memory", confidence(facts, "tcp_memory", likely=likely))
 
 
-def memory_burst_passed(case: Case) -> Finding | None:
+def memory_burst_passed(facts: Facts) -> Finding | None:
     """Claim that the text names tcp_mem and the use is low again: who held it has let go."""
-    gauges = case.gauges
-    if "tcp_memory" not in case.said or gauges.zone not in ("calm", "hysteresis"):
+    gauges = facts.gauges
+    if "tcp_memory" not in facts.lines or gauges.zone not in ("calm", "hysteresis"):
         return None
-    if memory_receding(case) or cgroup_limit(case):
+    if memory_receding(facts) or cgroup_limit(facts):
         return None
     # On kernels that test cgroups too, a calm total may mean that it never was tcp_mem.
-    most: Confidence = "likely" if case.kernel is None or case.kernel.tests_memcg else "certain"
-    return build_finding(case, "memory_burst_passed", "tcp_memory", confidence(case, "tcp_memory", most=most))
+    most: Confidence = "likely" if facts.kernel is None or facts.kernel.tests_memcg else "certain"
+    return build_finding(facts, "memory_burst_passed", "tcp_memory", confidence(facts, "tcp_memory", most=most))
 
 
-def memory_named_by_text(case: Case) -> Finding | None:
+def memory_named_by_text(facts: Facts) -> Finding | None:
     """Claim that the text names tcp_mem; use or limits at that moment could not be had."""
-    if "tcp_memory" not in case.said or case.gauges.zone is not None:
+    if "tcp_memory" not in facts.lines or facts.gauges.zone is not None:
         return None
-    return build_finding(case, "memory_named_by_text", "tcp_memory", confidence(case, "tcp_memory"))
+    return build_finding(facts, "memory_named_by_text", "tcp_memory", confidence(facts, "tcp_memory"))
 
 
-def memory_pressed_meanwhile(case: Case) -> Finding | None:
+def memory_pressed_meanwhile(facts: Facts) -> Finding | None:
     """Claim the memory for an old text with calm gauges: the kernel entered memory pressure over the event."""
-    pressures = case.deltas.get("TCPMemoryPressures", 0)
-    if not case.said or case.named or pressures == 0 or case.gauges.shift is not None:
+    pressures = facts.deltas.get("TCPMemoryPressures", 0)
+    if not facts.lines or facts.named_causes or pressures == 0 or facts.gauges.shift is not None:
         return None
     return build_finding(
-        case, "memory_pressed_meanwhile", "tcp_memory", "possible", delta_evidence(case, "TCPMemoryPressures")
+        facts, "memory_pressed_meanwhile", "tcp_memory", "possible", delta_evidence(facts, "TCPMemoryPressures")
     )
 
 
-def memory_left_over(case: Case) -> Finding | None:
+def memory_left_over(facts: Facts) -> Finding | None:
     """Claim the memory as what is left: old text, few orphans, unknown tcp_mem, and pressure or much RAM in use."""
-    gauges = case.gauges
-    if not case.said or case.named or gauges.zone is not None or gauges.orphan_limit is None:
+    gauges = facts.gauges
+    if not facts.lines or facts.named_causes or gauges.zone is not None or gauges.orphan_limit is None:
         return None
     if gauges.orphan is None or gauges.shift is not None:
         return None
-    ram = case.snapshot.meminfo.get("MemTotal", 0)
-    large = gauges.mem_bytes is not None and ram > 0 and 100 * gauges.mem_bytes >= _DEFAULT_TCP_MEM_PERCENT * ram
+    ram, used = facts.ram_bytes, gauges.mem_bytes
+    large = ram is not None and used is not None and 100 * used >= _DEFAULT_TCP_MEM_PERCENT * ram
     if gauges.press is not True and not large:
         return None
-    return build_finding(case, "memory_left_over", "tcp_memory", "possible")
+    return build_finding(facts, "memory_left_over", "tcp_memory", "possible")
 
 
 # --- nothing else fits ----------------------------------------------------------------------------------------------
 
 
-def cause_undecided(case: Case) -> Finding | None:
+def cause_undecided(facts: Facts) -> Finding | None:
     """Claim that the kernel said it in words that stand for two causes, and no number tells which."""
-    return build_finding(case, "cause_undecided", "undetermined", "possible") if case.said else None
+    return build_finding(facts, "cause_undecided", "undetermined", "possible") if facts.lines else None
 
 
-def nothing_near_a_limit(case: Case) -> Finding | None:
+def nothing_near_a_limit(facts: Facts) -> Finding | None:
     """No event, and no gauge that could be read is near a limit."""
-    if case.said:
+    if facts.lines:
         return None
-    sure: Confidence = "certain" if case.gauges.press is False else "likely"
-    return build_finding(case, "nothing_near_a_limit", "none", sure if case.limits_known else "possible")
+    sure: Confidence = "certain" if facts.gauges.press is False else "likely"
+    return build_finding(facts, "nothing_near_a_limit", "none", sure if facts.limits_known else "possible")
 
 
-JUDGES: tuple[Judge, ...] = (
+RULES: tuple[Rule, ...] = (
     both_limits_hit,
     orphans_at_limit,
     memory_over_limit,
@@ -209,15 +204,15 @@ JUDGES: tuple[Judge, ...] = (
 )
 
 
-def judge(case: Case) -> tuple[Finding, ...]:
+def apply_rules(facts: Facts) -> tuple[Finding, ...]:
     """All findings, best first. The first is the verdict; there is always one.
 
     A gauge of the cause that the kernel's text did not name stands behind the verdict, as what else is true; then come
     who stands behind it, and what else is known. What the history shows is core.history.look_back's.
     """
-    found = [finding for each in JUDGES if (finding := each(case)) is not None]
+    found = [finding for each in RULES if (finding := each(facts)) is not None]
     fallback = [finding for finding in found if finding.cause in ("undetermined", "none")]
     causes = [finding for finding in found if finding not in fallback]
-    causes.sort(key=lambda finding: finding.cause != "both" and finding.cause not in case.suspects)
-    remarks = [finding for each in (*REMARKS, *SURROUNDINGS) if (finding := each(case)) is not None]
-    return (*(causes or fallback), *suspect(case), *remarks)
+    causes.sort(key=lambda finding: finding.cause != "both" and finding.cause not in facts.possible_causes)
+    remarks = [finding for each in (*COUNTER_RULES, *HOST_RULES) if (finding := each(facts)) is not None]
+    return (*(causes or fallback), *apply_holder_rules(facts), *remarks)

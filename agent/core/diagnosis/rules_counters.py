@@ -1,74 +1,72 @@
-"""What is true besides the verdict, and helps to understand it: one small function per remark, case -> finding or None.
+"""What is true besides the verdict, and helps to understand it: one small function per rule, facts -> finding or None.
 
 A remark never decides the cause. Counters are TcpExt of /proc/net/netstat, read by name.
 """
 
-from collections.abc import Callable
-
 from agent.core.diagnosis.evidence import SOCKSTAT, delta_evidence, kill_evidence, memory_evidence
 from agent.core.diagnosis.rules_host import host_ram_short
 from agent.core.diagnosis.rules_sysctls import tcp_mem_above_ram
-from agent.core.facts import Case
+from agent.core.facts import Facts, Rule
 from agent.core.model import Cause, Confidence, Evidence, Finding
-from agent.core.sockets.shares import SOCK_DIAG, add_up, only, totals
+from agent.core.sockets.shares import SOCK_DIAG, add_up, only
 
 
-def orphans_fill_memory(case: Case) -> Finding | None:
+def orphans_fill_memory(facts: Facts) -> Finding | None:
     """Claim that memory is full and orphans hold most of it: what they could not send is what fills it.
 
     With a table of sockets it is measured; else most sockets have to be orphans, and many.
     """
-    gauges, table = case.gauges, case.snapshot.sockets
-    if not gauges.memory_full and not ("tcp_memory" in case.said and gauges.zone == "pressure"):
+    gauges, table = facts.gauges, facts.sockets
+    if not gauges.memory_full and not ("tcp_memory" in facts.lines and gauges.zone == "pressure"):
         return None
-    if table is not None and table.groups:
-        orphans, sums = add_up(table, only("orphaned")), totals(case, table)
+    if table.groups:
+        orphans, sums = add_up(table, only("orphaned")), facts.totals
         if 2 * orphans.bytes < sums.bytes or orphans.bytes == 0:
             return None
         proof = Evidence(
             name="held by orphans", value=orphans.bytes, limit=sums.bytes, unit="bytes of TCP memory", source=SOCK_DIAG
         )
-        return _orphans_fill_memory(case, "likely", proof)
+        return _orphans_fill_memory(facts, "likely", proof)
     if not gauges.memory_full or gauges.shift is None or gauges.orphan is None or not gauges.alloc:
         return None
     if 2 * gauges.orphan < gauges.alloc:
         return None
     share = Evidence(name="orphan", value=gauges.orphan, limit=gauges.alloc, unit="of all sockets", source=SOCKSTAT)
-    return _orphans_fill_memory(case, "possible", share)
+    return _orphans_fill_memory(facts, "possible", share)
 
 
-def _orphans_fill_memory(case: Case, sure: Confidence, proof: Evidence) -> Finding:
-    cause: Cause = "both" if case.gauges.shift is not None else "tcp_memory"
-    evidence = (proof, *memory_evidence(case))
+def _orphans_fill_memory(facts: Facts, sure: Confidence, proof: Evidence) -> Finding:
+    cause: Cause = "both" if facts.gauges.shift is not None else "tcp_memory"
+    evidence = (proof, *memory_evidence(facts))
     return Finding(claim="orphans_fill_memory", cause=cause, confidence=sure, evidence=evidence)
 
 
-def counters_contradict(case: Case) -> Finding | None:
+def counters_contradict(facts: Facts) -> Finding | None:
     """Remark that no socket of this namespace was killed: victims elsewhere, or a line that is not this kernel's."""
-    if not case.said or case.kills != 0:
+    if not facts.lines or facts.kills != 0:
         return None
-    return Finding(claim="counters_contradict", cause="none", confidence="possible", evidence=(kill_evidence(case),))
+    return Finding(claim="counters_contradict", cause="none", confidence="possible", evidence=(kill_evidence(facts),))
 
 
-def receivers_too_slow(case: Case) -> Finding | None:
+def receivers_too_slow(facts: Facts) -> Finding | None:
     """Claim that receive buffers are pruned while both gauges are calm: slow programs, or a cgroup's limit."""
-    moved = [name for name in ("PruneCalled", "RcvPruned", "TCPRcvQDrop") if case.deltas.get(name, 0) > 0]
-    if case.said or not moved or not case.gauges.calm:
+    moved = [name for name in ("PruneCalled", "RcvPruned", "TCPRcvQDrop") if facts.deltas.get(name, 0) > 0]
+    if facts.lines or not moved or not facts.gauges.calm:
         return None
-    proof = tuple(delta_evidence(case, name) for name in moved)
+    proof = tuple(delta_evidence(facts, name) for name in moved)
     return Finding(claim="receivers_too_slow", cause="none", confidence="likely", evidence=proof)
 
 
-def data_dropped_without_message(case: Case) -> Finding | None:
+def data_dropped_without_message(facts: Facts) -> Finding | None:
     """Claim that data is dropped without a word: the kernel prints only when it kills a closing socket."""
-    moved = [name for name in ("TCPRcvQDrop", "TCPOFODrop", "PruneCalled") if case.deltas.get(name, 0) > 0]
-    if case.said or not moved or not case.gauges.memory_full:
+    moved = [name for name in ("TCPRcvQDrop", "TCPOFODrop", "PruneCalled") if facts.deltas.get(name, 0) > 0]
+    if facts.lines or not moved or not facts.gauges.memory_full:
         return None
-    proof = tuple(delta_evidence(case, name) for name in moved)
+    proof = tuple(delta_evidence(facts, name) for name in moved)
     return Finding(claim="data_dropped_without_message", cause="tcp_memory", confidence="likely", evidence=proof)
 
 
-REMARKS: tuple[Callable[[Case], Finding | None], ...] = (
+COUNTER_RULES: tuple[Rule, ...] = (
     orphans_fill_memory,
     counters_contradict,
     tcp_mem_above_ram,

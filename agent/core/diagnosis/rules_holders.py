@@ -1,10 +1,9 @@
-"""What stands behind the two causes, by who holds which sockets: one small judge each, case -> finding or None.
+"""What stands behind the two causes, by who holds which sockets: one small rule each, facts -> finding or None.
 
 Silent without a table of sockets (sock_diag(7), INET_DIAG_SKMEMINFO). States are of net/ipv4/tcp.c:
-CLOSE-WAIT is a socket that its program has not closed, and never an orphan. Those of orphans are in orphan_suspects.
+CLOSE-WAIT is a socket that its program has not closed, and never an orphan. Those of orphans are in rules_orphans.
 """
 
-from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from msgspec.structs import replace
@@ -16,17 +15,16 @@ from agent.core.diagnosis.evidence import (
     finding_about,
     is_most,
     size_evidence,
-    table_of,
 )
 from agent.core.diagnosis.rules_orphans import (
     orphans_come_of_short_connections,
     orphans_wait_for_stalled_peers,
     orphans_wait_for_vanished_peers,
 )
-from agent.core.facts import Case
+from agent.core.facts import Facts, Rule
 from agent.core.model import Cause, Confidence, Evidence, Finding
 from agent.core.readings import PeerTally, SocketGroup, SocketTable, State, Tally
-from agent.core.sockets.shares import SOCK_DIAG, Share, largest, only, totals
+from agent.core.sockets.shares import SOCK_DIAG, Share, largest, only
 
 # What the dump may miss by being late, before its sums are called incomplete.
 _SLACK_ORPHANS = 64
@@ -52,9 +50,9 @@ _OWN_NETWORKS = tuple(
 )
 
 
-def one_owner_leaks_connections(case: Case) -> Finding | None:
+def one_owner_leaks_connections(facts: Facts) -> Finding | None:
     """Claim that one owner does not close: most CLOSE-WAIT sockets are its own, and they are many."""
-    table = table_of(case)
+    table = facts.sockets
     share = largest(table, only("held", state="close_wait"))
     if share is None or 2 * share.holder.sockets < share.all_sockets:
         return None
@@ -65,14 +63,14 @@ def one_owner_leaks_connections(case: Case) -> Finding | None:
     return finding_about("one_owner_leaks_connections", "tcp_memory", "likely", share, proof)
 
 
-def one_owner_holds_very_many_connections(case: Case) -> Finding | None:
+def one_owner_holds_very_many_connections(facts: Facts) -> Finding | None:
     """Claim that the number of one owner's open sockets is what most of the memory is: each holds next to nothing."""
-    table = table_of(case)
+    table = facts.sockets
     share = largest(table, only("held"), by="bytes")
-    if share is None or share.holder.sockets < _MANY_OPEN or not is_most(case, table, share.holder.bytes):
+    if share is None or share.holder.sockets < _MANY_OPEN or not is_most(facts, share.holder.bytes):
         return None
     each = share.holder.bytes // share.holder.sockets
-    if each > _SMALL_SOCKET_PAGES * case.gauges.page_bytes:
+    if each > _SMALL_SOCKET_PAGES * facts.gauges.page_bytes:
         return None
     proof = [
         count_evidence("open sockets", share.holder.sockets, share.all_sockets, "of all open sockets"),
@@ -81,26 +79,26 @@ def one_owner_holds_very_many_connections(case: Case) -> Finding | None:
     return finding_about("one_owner_holds_very_many_connections", "tcp_memory", "possible", share, *proof)
 
 
-def one_owner_does_not_read(case: Case) -> Finding | None:
+def one_owner_does_not_read(facts: Facts) -> Finding | None:
     """Claim that data which arrived and waits for one owner is what most of the memory is."""
-    table = table_of(case)
+    table = facts.sockets
     share = largest(table, _received, by="bytes")
-    if share is None or not is_most(case, table, share.holder.bytes):
+    if share is None or not is_most(facts, share.holder.bytes):
         return None
     unread = largest(table, _unread, by="bytes")
-    proof = [size_evidence("received and not read", share.holder.bytes, totals(case, table).bytes)]
+    proof = [size_evidence("received and not read", share.holder.bytes, facts.totals.bytes)]
     if unread is not None and unread.name == share.name:
         proof.append(size_evidence("unread", unread.holder.bytes, None))
     return finding_about("one_owner_does_not_read", "tcp_memory", "likely", share, *proof)
 
 
-def accept_queue_not_drained(case: Case) -> Finding | None:
+def accept_queue_not_drained(facts: Facts) -> Finding | None:
     """Claim that connections wait to be accepted: at least half of a queue, or most of the memory."""
-    table = table_of(case)
+    table = facts.sockets
     listener = max(table.listeners, key=lambda each: each.waiting, default=None)
     share = largest(table, only("queued"), by="bytes")
     full = listener is not None and listener.waiting >= _MANY_WAITING and 2 * listener.waiting >= listener.backlog
-    heavy = share is not None and is_most(case, table, share.holder.bytes)
+    heavy = share is not None and is_most(facts, share.holder.bytes)
     if not full and not heavy:
         return None
     proof = []
@@ -108,22 +106,22 @@ def accept_queue_not_drained(case: Case) -> Finding | None:
         name = f"connections waiting on port {listener.port}"
         proof.append(Evidence(name=name, value=listener.waiting, limit=listener.backlog, source=SOCK_DIAG))
     if share is not None:
-        proof.append(size_evidence("held by connections nobody accepted", share.all_bytes, totals(case, table).bytes))
-    if case.deltas.get("ListenOverflows", 0) > 0:
-        proof.append(delta_evidence(case, "ListenOverflows"))
+        proof.append(size_evidence("held by connections nobody accepted", share.all_bytes, facts.totals.bytes))
+    if facts.deltas.get("ListenOverflows", 0) > 0:
+        proof.append(delta_evidence(facts, "ListenOverflows"))
     return finding_about("accept_queue_not_drained", "tcp_memory", "likely", share, *proof)
 
 
-def peers_take_data_slowly(case: Case) -> Finding | None:
+def peers_take_data_slowly(facts: Facts) -> Finding | None:
     """Claim that data which the peers of one owner do not take is what most of the memory is."""
-    table = table_of(case)
+    table = facts.sockets
     share = largest(table, _queued_to_send, by="bytes")
-    if share is None or not is_most(case, table, share.holder.bytes):
+    if share is None or not is_most(facts, share.holder.bytes):
         return None
     its = share.holder.sockets
     probing, retransmitting = (_of_owner(table, share, what) for what in ("probing", "retransmitting"))
     proof = [
-        size_evidence("queued to be sent", share.holder.bytes, totals(case, table).bytes),
+        size_evidence("queued to be sent", share.holder.bytes, facts.totals.bytes),
         count_evidence("peers with a zero window", probing, its, "of its open sockets"),
         count_evidence("retransmitting", retransmitting, its, "of its open sockets"),
     ]
@@ -132,9 +130,9 @@ def peers_take_data_slowly(case: Case) -> Finding | None:
     return finding_about("peers_take_data_slowly", "tcp_memory", sure, share, *proof)
 
 
-def one_network_holds_most(case: Case) -> Finding | None:
+def one_network_holds_most(facts: Facts) -> Finding | None:
     """Claim that one foreign network has most connections of a service: a broken client, a gateway, or an attack."""
-    table = table_of(case)
+    table = facts.sockets
     found = [(peer, group) for group in table.groups if group.port is not None for peer in _prevailing(group)]
     peer, group = max(found, key=lambda each: each[0].sockets, default=(None, None))
     if peer is None or group is None:
@@ -149,10 +147,9 @@ def one_network_holds_most(case: Case) -> Finding | None:
     return finding_about("one_network_holds_most", cause, "possible", share, *proof)
 
 
-def attribution_incomplete(case: Case) -> Finding | None:
+def attribution_incomplete(facts: Facts) -> Finding | None:
     """Remark that the host counts more than twice of what is in sight: the largest in sight may not be it."""
-    table = case.snapshot.sockets or SocketTable()
-    sums, error = totals(case, table), case.gauges.inexact_bytes
+    sums, error = facts.totals, facts.gauges.inexact_bytes
     proof = []
     if sums.orphans > 2 * sums.seen_orphans + _SLACK_ORPHANS:
         proof.append(count_evidence("orphans in sight", sums.seen_orphans, sums.orphans, "of all orphans"))
@@ -163,12 +160,12 @@ def attribution_incomplete(case: Case) -> Finding | None:
     return Finding(claim="attribution_incomplete", cause="none", confidence="likely", evidence=tuple(proof))
 
 
-def memory_without_sockets(case: Case) -> Finding | None:
+def memory_without_sockets(facts: Facts) -> Finding | None:
     """Claim that memory is charged which no socket has, although all are in sight: the kernel's own account is off."""
-    table = case.snapshot.sockets or SocketTable()
-    sums, error = totals(case, table), case.gauges.inexact_bytes
+    table = facts.sockets
+    sums, error = facts.totals, facts.gauges.inexact_bytes
     hidden = not table.complete or any(each.number is None for each in table.namespaces)
-    if hidden or case.kernel is None or sums.bytes <= 2 * sums.seen_bytes + error + _SLACK_BYTES:
+    if hidden or facts.kernel is None or sums.bytes <= 2 * sums.seen_bytes + error + _SLACK_BYTES:
         return None
     alloc = table.sockstat.tcp.alloc if table.sockstat else None
     in_sight = sum(group.sockets for group in table.groups) + table.listening
@@ -186,7 +183,7 @@ def memory_without_sockets(case: Case) -> Finding | None:
     )
 
 
-SUSPECTS: tuple[Callable[[Case], Finding | None], ...] = (
+HOLDER_RULES: tuple[Rule, ...] = (
     one_owner_leaks_connections,
     one_owner_holds_very_many_connections,
     one_owner_does_not_read,
@@ -201,11 +198,11 @@ SUSPECTS: tuple[Callable[[Case], Finding | None], ...] = (
 )
 
 
-def suspect(case: Case) -> tuple[Finding, ...]:
+def apply_holder_rules(facts: Facts) -> tuple[Finding, ...]:
     """All findings that the table of sockets allows; none without a table."""
-    if case.snapshot.sockets is None or not case.snapshot.sockets.groups:
+    if not facts.sockets.groups:
         return ()
-    return tuple(finding for each in SUSPECTS if (finding := each(case)) is not None)
+    return tuple(finding for each in HOLDER_RULES if (finding := each(facts)) is not None)
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------

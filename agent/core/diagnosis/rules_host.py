@@ -1,4 +1,4 @@
-"""What around TCP speaks to the case: limits against RAM, the host's memory, cgroups, MPTCP, OpenVZ.
+"""What the host around TCP shows: limits against RAM, the host's memory, cgroups, MPTCP, OpenVZ.
 
 Default limits are those of tcp_init() (net/ipv4/tcp.c) by era. PSI is Documentation/accounting/psi.rst. OpenVZ kernels
 add the container to the line:
@@ -7,7 +7,6 @@ add the container to the line:
 """
 
 import re
-from collections.abc import Callable
 
 from agent.core.diagnosis.evidence import delta_evidence
 from agent.core.diagnosis.rules_sysctls import (
@@ -15,7 +14,7 @@ from agent.core.diagnosis.rules_sysctls import (
     tcp_mem_above_half_of_ram,
     tcp_mem_below_default,
 )
-from agent.core.facts import Case
+from agent.core.facts import Facts, Rule
 from agent.core.model import Cause, Confidence, Evidence, Finding
 from agent.core.readings import FullGroup
 from agent.core.sockets.cgroup_names import name_cgroup
@@ -29,9 +28,9 @@ _OPENVZ = re.compile(r"\(\d+ in CT ?\d+\)")
 _MPTCP_ROW = re.compile(r"^MPTCP(?:v6)?\s+\d+\s+(\d+)\s", re.MULTILINE)
 
 
-def host_stalls_for_memory(case: Case) -> Finding | None:
+def host_stalls_for_memory(facts: Facts) -> Finding | None:
     """Claim that tasks of this host wait for memory: TCP shares a shortage that is not its own."""
-    some, full = case.snapshot.pressure.get("memory some"), case.snapshot.pressure.get("memory full")
+    some, full = facts.snapshot.pressure.get("memory some"), facts.snapshot.pressure.get("memory full")
     stalls = [
         Evidence(
             name=f"memory {name}, avg10", value=stall.avg10, limit=limit, unit="% of time", source="pressure/memory"
@@ -44,16 +43,16 @@ def host_stalls_for_memory(case: Case) -> Finding | None:
     return Finding(claim="host_stalls_for_memory", cause="none", confidence="likely", evidence=tuple(stalls))
 
 
-def cgroup_presses_its_sockets(case: Case) -> Finding | None:
+def cgroup_presses_its_sockets(facts: Facts) -> Finding | None:
     """Claim that data is refused while TCP as a whole is far below its limits: a cgroup's own limit does that."""
-    limits, mem = case.gauges.limits_bytes, case.gauges.mem_bytes
-    if case.deltas.get("TCPRcvQDrop", 0) <= 0 or limits is None or mem is None or case.gauges.press is not False:
+    limits, mem = facts.gauges.limits_bytes, facts.gauges.mem_bytes
+    if facts.deltas.get("TCPRcvQDrop", 0) <= 0 or limits is None or mem is None or facts.gauges.press is not False:
         return None
-    groups = {name: size for name, size in case.snapshot.cgroup_sock_bytes.items() if name.strip("/") and size > 0}
-    full = case.snapshot.sockets.full_groups if case.snapshot.sockets else ()
-    if 2 * mem >= limits[1] or not (groups or full or case.snapshot.kmem_tcp_failcnt):
+    groups = {name: size for name, size in facts.snapshot.cgroup_sock_bytes.items() if name.strip("/") and size > 0}
+    full = facts.snapshot.sockets.full_groups if facts.snapshot.sockets else ()
+    if 2 * mem >= limits[1] or not (groups or full or facts.snapshot.kmem_tcp_failcnt):
         return None
-    proof = [delta_evidence(case, "TCPRcvQDrop"), *_evidence_of_full(full[:1])]
+    proof = [delta_evidence(facts, "TCPRcvQDrop"), *_evidence_of_full(full[:1])]
     if groups:
         name, size = max(groups.items(), key=lambda group: (group[1], group[0]))
         proof += [
@@ -88,10 +87,10 @@ def _evidence_of_full(groups: tuple[FullGroup, ...]) -> list[Evidence]:
     return proof
 
 
-def mptcp_takes_part(case: Case) -> Finding | None:
+def mptcp_takes_part(facts: Facts) -> Finding | None:
     """Remark that MPTCP sockets are open: their memory is in the same account, and sock_diag does not show it whole."""
-    full = case.said or case.gauges.zone in ("pressure", "at_limit", "over")
-    rows = _MPTCP_ROW.findall(case.snapshot.raw.get("net/protocols", ""))
+    full = facts.lines or facts.gauges.zone in ("pressure", "at_limit", "over")
+    rows = _MPTCP_ROW.findall(facts.snapshot.raw.get("net/protocols", ""))
     sockets = sum(int(row) for row in rows if len(row) < len(str(2**63)))
     if not full or sockets == 0:
         return None
@@ -99,9 +98,9 @@ def mptcp_takes_part(case: Case) -> Finding | None:
     return Finding(claim="mptcp_takes_part", cause="none", confidence="possible", evidence=(proof,))
 
 
-def openvz_container_limit(case: Case) -> Finding | None:
+def openvz_container_limit(facts: Facts) -> Finding | None:
     """Claim that an OpenVZ container hit a limit of its own: its kernel names the container in the line."""
-    events = [event for event in case.said.values() if _OPENVZ.search(event.line)]
+    events = [event for event in facts.lines.values() if _OPENVZ.search(event.line)]
     proof = tuple(Evidence(name="line", value=event.line, source=event.source) for event in events)
     if not proof:
         return None
@@ -109,7 +108,7 @@ def openvz_container_limit(case: Case) -> Finding | None:
     return Finding(claim="openvz_container_limit", cause=cause, confidence="possible", evidence=proof)
 
 
-SURROUNDINGS: tuple[Callable[[Case], Finding | None], ...] = (
+HOST_RULES: tuple[Rule, ...] = (
     openvz_container_limit,
     tcp_mem_below_default,
     orphan_limit_below_default,
@@ -120,15 +119,15 @@ SURROUNDINGS: tuple[Callable[[Case], Finding | None], ...] = (
 )
 
 
-def host_ram_short(case: Case) -> Finding | None:
+def host_ram_short(facts: Facts) -> Finding | None:
     """TCP's pressure flag is up although TCP is below its limits: an allocation failed, the host lacks RAM."""
-    gauges, meminfo = case.gauges, case.snapshot.meminfo
-    pressed = gauges.press is True or case.deltas.get("TCPMemoryPressures", 0) > 0
-    if not pressed or gauges.zone not in ("calm", "hysteresis") or "tcp_memory" in case.said:
+    gauges, meminfo = facts.gauges, facts.snapshot.meminfo
+    pressed = gauges.press is True or facts.deltas.get("TCPMemoryPressures", 0) > 0
+    if not pressed or gauges.zone not in ("calm", "hysteresis") or "tcp_memory" in facts.lines:
         return None
     total, available = meminfo.get("MemTotal"), meminfo.get("MemAvailable")
     low = total is not None and available is not None and 100 * available < _LOW_RAM_PERCENT * total
-    failed = case.deltas.get("TCPAbortFailed", 0) > 0
+    failed = facts.deltas.get("TCPAbortFailed", 0) > 0
     if not low and not failed:
         return None
     proof = []
@@ -137,5 +136,5 @@ def host_ram_short(case: Case) -> Finding | None:
             Evidence(name="MemAvailable", value=available, limit=total, unit="bytes", source="meminfo"),
         )
     if failed:
-        proof.append(delta_evidence(case, "TCPAbortFailed"))
+        proof.append(delta_evidence(facts, "TCPAbortFailed"))
     return Finding(claim="host_ram_short", cause="none", confidence="likely", evidence=tuple(proof))

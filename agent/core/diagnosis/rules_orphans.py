@@ -1,4 +1,4 @@
-"""What stands behind many orphans, by their states and timers: judges, case -> finding or None.
+"""What stands behind many orphans, by their states and timers: rules, facts -> finding or None.
 
 Silent without a table of sockets (sock_diag(7)). What the states mean is in net/ipv4/tcp.c: an orphan in FIN-WAIT-1
 with a probe timer has a peer that stopped reading, one with a retransmit timer a peer that has not answered yet.
@@ -11,9 +11,8 @@ from agent.core.diagnosis.evidence import (
     delta_evidence,
     finding_about,
     is_most,
-    table_of,
 )
-from agent.core.facts import Case
+from agent.core.facts import Facts
 from agent.core.model import Confidence, Evidence, Finding
 from agent.core.readings import SocketTable, State, Tally
 from agent.core.sockets.shares import SOCK_DIAG, add_up, largest, only
@@ -24,44 +23,44 @@ _MANY_ORPHANS = 256
 _SMALL_ORPHAN_PAGES = 2
 
 
-def orphans_wait_for_stalled_peers(case: Case) -> Finding | None:
+def orphans_wait_for_stalled_peers(facts: Facts) -> Finding | None:
     """Claim that most orphans probe a zero window: their peers are alive and do not read."""
-    table = table_of(case)
+    table = facts.sockets
     orphans = add_up(table, only("orphaned"))
-    if 2 * orphans.probing < orphans.sockets or not _are_many_orphans(case, table, orphans):
+    if 2 * orphans.probing < orphans.sockets or not _are_many_orphans(facts, orphans):
         return None
     proof = count_evidence("orphans with a zero-window probe", orphans.probing, orphans.sockets, "of all orphans")
     share = largest(table, counted("probing"))
     return finding_about("orphans_wait_for_stalled_peers", "orphans", "likely", share, proof)
 
 
-def orphans_wait_for_vanished_peers(case: Case) -> Finding | None:
+def orphans_wait_for_vanished_peers(facts: Facts) -> Finding | None:
     """Claim that most orphans have data or a FIN out that nobody acknowledged.
 
     A socket that sent its last byte a moment ago looks the same. It is likely when half of them have sent the same
     three times again, or when sockets gave up meanwhile.
     """
-    table = table_of(case)
+    table = facts.sockets
     orphans = add_up(table, only("orphaned"))
-    if 2 * orphans.retransmitting <= orphans.sockets or not _are_many_orphans(case, table, orphans):
+    if 2 * orphans.retransmitting <= orphans.sockets or not _are_many_orphans(facts, orphans):
         return None
     proof = [
         count_evidence("orphans with a retransmit timer", orphans.retransmitting, orphans.sockets, "of all orphans"),
         count_evidence("unanswered three times or more", orphans.unanswered, orphans.retransmitting, "of these"),
     ]
-    gave_up = case.deltas.get("TCPAbortOnTimeout", 0) > 0
+    gave_up = facts.deltas.get("TCPAbortOnTimeout", 0) > 0
     if gave_up:
-        proof.append(delta_evidence(case, "TCPAbortOnTimeout"))
+        proof.append(delta_evidence(facts, "TCPAbortOnTimeout"))
     sure: Confidence = "likely" if gave_up or 2 * orphans.unanswered >= orphans.retransmitting else "possible"
     share = largest(table, counted("retransmitting"))
     return finding_about("orphans_wait_for_vanished_peers", "orphans", sure, share, *proof)
 
 
-def orphans_come_of_short_connections(case: Case) -> Finding | None:
+def orphans_come_of_short_connections(facts: Facts) -> Finding | None:
     """Claim a flood: many orphans with next to nothing in them, in several states, of one port."""
-    table = table_of(case)
+    table = facts.sockets
     share = largest(table, only("orphaned"))
-    limit = case.gauges.orphan_limit
+    limit = facts.gauges.orphan_limit
     if share is None or share.all_sockets < max(_MANY_ORPHANS, (limit or 0) // WEIGHT):
         return None
     states: dict[State, int] = {}
@@ -69,7 +68,7 @@ def orphans_come_of_short_connections(case: Case) -> Finding | None:
         for state, tally in group.orphaned.items():
             states[state] = states.get(state, 0) + tally.sockets
     mixed = sum(10 * count >= share.all_sockets for count in states.values()) > 1
-    small = share.all_bytes <= _SMALL_ORPHAN_PAGES * case.gauges.page_bytes * share.all_sockets
+    small = share.all_bytes <= _SMALL_ORPHAN_PAGES * facts.gauges.page_bytes * share.all_sockets
     port, on_port = max(_orphans_by_port(table).items(), key=lambda item: item[1], default=(0, 0))
     if not mixed or not small or 2 * on_port < share.all_sockets:
         return None
@@ -80,8 +79,8 @@ def orphans_come_of_short_connections(case: Case) -> Finding | None:
     return finding_about("orphans_come_of_short_connections", "orphans", "likely", share, there, each, proof)
 
 
-def _are_many_orphans(case: Case, table: SocketTable, orphans: Tally) -> bool:
-    return orphans.sockets >= _MANY_ORPHANS or (orphans.sockets > 0 and is_most(case, table, orphans.bytes))
+def _are_many_orphans(facts: Facts, orphans: Tally) -> bool:
+    return orphans.sockets >= _MANY_ORPHANS or (orphans.sockets > 0 and is_most(facts, orphans.bytes))
 
 
 def _orphans_by_port(table: SocketTable) -> dict[int, int]:

@@ -1,6 +1,6 @@
 """Settings that do not fit the host, whatever the cause: against RAM, and against what the kernel gives by default."""
 
-from agent.core.facts import Case
+from agent.core.facts import Facts
 from agent.core.kernel.release import Kernel
 from agent.core.model import Evidence, Finding
 
@@ -10,20 +10,20 @@ _BYTES_OF_A_BUCKET = 128 << 10
 _BUCKETS_AT_MOST = 524_288
 
 
-def tcp_mem_above_ram(case: Case) -> Finding | None:
+def tcp_mem_above_ram(facts: Facts) -> Finding | None:
     """Claim that the third limit of tcp_mem is more than the host has: it was written in bytes, and is pages."""
-    ram, limits = case.snapshot.meminfo.get("MemTotal"), case.gauges.limits_bytes
+    ram, limits = facts.ram_bytes, facts.gauges.limits_bytes
     if not ram or limits is None or limits[2] <= ram:
         return None
     proof = Evidence(name="tcp_mem[2]", value=limits[2], limit=ram, unit="bytes", source="sys/net/ipv4/tcp_mem")
     return Finding(claim="tcp_mem_above_ram", cause="none", confidence="likely", evidence=(proof,))
 
 
-def tcp_mem_below_default(case: Case) -> Finding | None:
+def tcp_mem_below_default(facts: Facts) -> Finding | None:
     """Claim that the last limit of tcp_mem is less than a third of what this kernel gives itself on this host."""
-    ram, limits = case.snapshot.meminfo.get("MemTotal"), case.gauges.limits_bytes
-    part = case.kernel.default_part_of_ram if case.kernel else None
-    touched = "tcp_memory" in case.said or case.gauges.zone in ("pressure", "at_limit", "over")
+    ram, limits = facts.ram_bytes, facts.gauges.limits_bytes
+    part = facts.kernel.default_part_of_ram if facts.kernel else None
+    touched = "tcp_memory" in facts.lines or facts.gauges.zone in ("pressure", "at_limit", "over")
     if not touched or not ram or limits is None or part is None:
         return None
     # The last limit is half as much again as the second.
@@ -34,11 +34,11 @@ def tcp_mem_below_default(case: Case) -> Finding | None:
     return Finding(claim="tcp_mem_below_default", cause="tcp_memory", confidence="likely", evidence=(proof,))
 
 
-def orphan_limit_below_default(case: Case) -> Finding | None:
+def orphan_limit_below_default(facts: Facts) -> Finding | None:
     """Claim that tcp_max_orphans is less than a third of what this kernel gives itself on this host."""
-    ram, limit = case.snapshot.meminfo.get("MemTotal"), case.gauges.orphan_limit
-    touched = "orphans" in case.said or case.gauges.shift is not None
-    if not touched or not ram or ram <= 0 or limit is None or not _hashes_by_128_kib(case.kernel):
+    ram, limit = facts.ram_bytes, facts.gauges.orphan_limit
+    touched = "orphans" in facts.lines or facts.gauges.shift is not None
+    if not touched or not ram or limit is None or not _hashes_by_128_kib(facts.kernel):
         return None
     buckets = min(1 << (-(-ram // _BYTES_OF_A_BUCKET) - 1).bit_length(), _BUCKETS_AT_MOST)
     default = buckets // 2
@@ -50,11 +50,11 @@ def orphan_limit_below_default(case: Case) -> Finding | None:
     return Finding(claim="orphan_limit_below_default", cause="orphans", confidence="likely", evidence=(proof,))
 
 
-def tcp_mem_above_half_of_ram(case: Case) -> Finding | None:
+def tcp_mem_above_half_of_ram(facts: Facts) -> Finding | None:
     """Claim that TCP may take more than half of RAM, which cannot be swapped; no default since 3.0 does."""
-    ram, limits = case.snapshot.meminfo.get("MemTotal"), case.gauges.limits_bytes
+    ram, limits = facts.ram_bytes, facts.gauges.limits_bytes
     # Up to 2.6.39 three quarters were the default.
-    modern = case.kernel is not None and case.kernel.version >= (3, 0)
+    modern = facts.kernel is not None and facts.kernel.version >= (3, 0)
     if not ram or limits is None or not modern or not ram < 2 * limits[2] <= 2 * ram:
         return None
     proof = Evidence(name="tcp_mem[2]", value=limits[2], limit=ram, unit="bytes of RAM", source="sys/net/ipv4/tcp_mem")

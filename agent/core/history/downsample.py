@@ -9,8 +9,8 @@
 
 So a diagnosis sees thirty days in some six hundred samples, and no peak is ever thinned away: the highest of what is
 left of two halves is the highest of the whole. Stretches are counted from the epoch, so that thinning again takes
-nothing more. On disk every hour leaves the same behind as it does here after six hours (``remains``), for ninety days;
-of the counters that is two.
+nothing more. On disk every hour leaves the same behind as it does here after six hours (``hourly_extremes``), for
+ninety days; of the counters that is two.
 """
 
 from collections.abc import Iterable, Sequence
@@ -48,7 +48,7 @@ _TIERS = (
 )
 
 
-def thin(samples: Iterable[Sample], now: datetime) -> tuple[Sample, ...]:
+def downsample(samples: Iterable[Sample], now: datetime) -> tuple[Sample, ...]:
     """Leave of the samples, in any order, what their age allows; oldest first.
 
     What is too old goes, and what is later than ``now``: it was taken by a clock that has been set back since.
@@ -65,7 +65,7 @@ def thin(samples: Iterable[Sample], now: datetime) -> tuple[Sample, ...]:
     return tuple(found)
 
 
-def remains(hour: Iterable[Sample]) -> list[Sample]:
+def hourly_extremes(hour: Iterable[Sample]) -> list[Sample]:
     """Leave of one hour's samples what is kept for ninety days, oldest first."""
     ordered = _few_counters(sorted(hour, key=lambda sample: second_of(sample.at)))
     if not ordered:

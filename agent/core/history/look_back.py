@@ -1,14 +1,13 @@
-"""What the history says about a case: since when, whose growth it is, and whether it was ever this high before."""
+"""What the history shows: since when, whose growth it is, and whether it was ever this high before."""
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from agent.core.facts import Case
+from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text
 from agent.core.history.trend import rises, since_text, trends
 from agent.core.history.unit_growth import growth_of, growth_text, unit_grew
-from agent.core.kernel.release import mem_unit_bytes
 from agent.core.model import Cause, Evidence, Finding
 from agent.core.times import in_zone_of, seconds_between
 
@@ -34,32 +33,32 @@ class _Reading(NamedTuple):
     value: int
 
 
-def look_back(case: Case) -> Past:
+def look_back(facts: Facts) -> Past:
     """Look for what the samples before the event show."""
-    trend = trends(case)
-    growth = growth_of(case, trend)
-    grew = (unit_grew(growth, case),) if growth else ()
-    records = [record for record in _records(case) if record]
-    sentences = (since_text(trend, case), growth_text(growth, case), *(text for _, text in records[:1]))
+    trend = trends(facts)
+    growth = growth_of(facts, trend)
+    grew = (unit_grew(growth, facts),) if growth else ()
+    records = [record for record in _records(facts) if record]
+    sentences = (since_text(trend, facts), growth_text(growth, facts), *(text for _, text in records[:1]))
     return Past((*rises(trend), *grew, *(finding for finding, _ in records)), " ".join(filter(None, sentences)))
 
 
-def _records(case: Case) -> Iterator[tuple[Finding, str] | None]:
+def _records(facts: Facts) -> Iterator[tuple[Finding, str] | None]:
     """Hold the gauges that are high against the days before, the one of the named cause first."""
-    unit = mem_unit_bytes(case.kernel, case.gauges.page_bytes)
-    times = [*case.past, (-seconds_between(case.last.at, case.snapshot.taken_at), case.last)]
+    unit = facts.mem_unit_bytes
+    times = [*facts.past, (-seconds_between(facts.last.at, facts.snapshot.taken_at), facts.last)]
     orphans = [_Reading(second, each.at, each.orphan) for second, each in times if each.orphan is not None]
     memory = [_Reading(second, each.at, each.mem * unit) for second, each in times if each.mem is not None]
-    memory_high = case.gauges.zone in ("pressure", "at_limit", "over")
-    if memory_high and case.named == {"tcp_memory"}:
-        yield _record("tcp_memory", memory, case)
-    if case.gauges.shift is not None:
-        yield _record("orphans", orphans, case)
-    if memory_high and case.named != {"tcp_memory"}:
-        yield _record("tcp_memory", memory, case)
+    memory_high = facts.gauges.zone in ("pressure", "at_limit", "over")
+    if memory_high and facts.named_causes == {"tcp_memory"}:
+        yield _record("tcp_memory", memory, facts)
+    if facts.gauges.shift is not None:
+        yield _record("orphans", orphans, facts)
+    if memory_high and facts.named_causes != {"tcp_memory"}:
+        yield _record("tcp_memory", memory, facts)
 
 
-def _record(cause: Cause, readings: Sequence[_Reading], case: Case) -> tuple[Finding, str] | None:
+def _record(cause: Cause, readings: Sequence[_Reading], facts: Facts) -> tuple[Finding, str] | None:
     """Claim that there was nothing like it in the days before, and say when it was highest."""
     before = [reading for reading in readings if reading.second < -_TODAY_SECONDS]
     now = max((reading.value for reading in readings if abs(reading.second) <= _TODAY_SECONDS), default=0)
@@ -81,5 +80,5 @@ def _record(cause: Cause, readings: Sequence[_Reading], case: Case) -> tuple[Fin
             Evidence(name="days known", value=days, unit="days", source="history"),
         ),
     )
-    on = in_zone_of(highest.at, case.snapshot.taken_at)
+    on = in_zone_of(highest.at, facts.snapshot.taken_at)
     return finding, f"This is the highest in {days} days (previous high: {words(highest.value)} on {on.day} {on:%b})."

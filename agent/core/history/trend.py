@@ -22,9 +22,8 @@ from itertools import pairwise
 from statistics import median
 from typing import Literal, NamedTuple
 
-from agent.core.facts import Case
+from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text, duration_text, moment_text
-from agent.core.kernel.release import mem_unit_bytes
 from agent.core.model import Cause, Evidence, Finding
 from agent.core.times import seconds_between
 
@@ -78,20 +77,20 @@ class _Reading(NamedTuple):
     value: int
 
 
-def trends(case: Case) -> tuple[Trend, ...]:
+def trends(facts: Facts) -> tuple[Trend, ...]:
     """Tell how the gauges that are high came to be; the one of the named cause first."""
-    orphans_high = case.gauges.shift is not None
-    memory_high = case.gauges.zone in ("pressure", "at_limit", "over")
+    orphans_high = facts.gauges.shift is not None
+    memory_high = facts.gauges.zone in ("pressure", "at_limit", "over")
     if not orphans_high and not memory_high:
         return ()
-    taken_at, unit = case.snapshot.taken_at, mem_unit_bytes(case.kernel, case.gauges.page_bytes)
-    times = [*case.samples, (-seconds_between(case.last.at, taken_at), case.last)]
+    taken_at, unit = facts.snapshot.taken_at, facts.mem_unit_bytes
+    times = [*facts.samples, (-seconds_between(facts.last.at, taken_at), facts.last)]
     found = []
     if orphans_high:
-        found.append(_trend(case, "orphans", [_Reading(t, s.at, s.orphan) for t, s in times if s.orphan is not None]))
+        found.append(_trend(facts, "orphans", [_Reading(t, s.at, s.orphan) for t, s in times if s.orphan is not None]))
     if memory_high:
-        found.append(_trend(case, "memory", [_Reading(t, s.at, s.mem * unit) for t, s in times if s.mem is not None]))
-    if "orphans" not in case.named and "tcp_memory" in case.named:
+        found.append(_trend(facts, "memory", [_Reading(t, s.at, s.mem * unit) for t, s in times if s.mem is not None]))
+    if "orphans" not in facts.named_causes and "tcp_memory" in facts.named_causes:
         found.reverse()
     return tuple(trend for trend in found if trend is not None)
 
@@ -101,14 +100,14 @@ def rises(found: Iterable[Trend]) -> tuple[Finding, ...]:
     return tuple(_finding(trend) for trend in found)
 
 
-def since_text(found: Iterable[Trend], case: Case) -> str:
+def since_text(found: Iterable[Trend], facts: Facts) -> str:
     """Say in one sentence since when it has been so; "" where the history does not show it."""
-    return next((_sentence(trend, case) for trend in found), "")
+    return next((_sentence(trend, facts) for trend in found), "")
 
 
-def _trend(case: Case, what: What, series: list[_Reading]) -> Trend | None:
+def _trend(facts: Facts, what: What, series: list[_Reading]) -> Trend | None:
     """Find the way to the peak in the shortest time that shows it: the last hour, else ever longer ones."""
-    age = case.age_seconds
+    age = facts.age_seconds
     moment = -age if age is not None and abs(age) <= _AROUND_SECONDS else 0.0
     series.sort(key=lambda each: (each.second, each.value))
     ends = [each for each in series if each.second >= moment - _AROUND_SECONDS]
@@ -203,9 +202,9 @@ def _finding(trend: Trend) -> Finding:
     return Finding(claim=trend.claim, cause=cause, confidence="possible", evidence=tuple(proof))
 
 
-def _sentence(trend: Trend, case: Case) -> str:
+def _sentence(trend: Trend, facts: Facts) -> str:
     what, have = ("Orphans", "have") if trend.what == "orphans" else ("TCP memory", "has")
-    since = moment_text(trend.since, case.snapshot.taken_at)
+    since = moment_text(trend.since, facts.snapshot.taken_at)
     if trend.shape == "slowly":
         rate = round(trend.grown * _HOUR / trend.seconds)
         an_hour = count_text(rate) if trend.what == "orphans" else bytes_text(rate)

@@ -14,10 +14,9 @@ from typing import Literal, NamedTuple
 
 from msgspec.structs import replace
 
-from agent.core.facts import Case
+from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text, moment_text
 from agent.core.history.trend import Trend
-from agent.core.kernel.release import mem_unit_bytes
 from agent.core.model import Cause, Evidence, Finding, Holder, Sample, UnitShare
 from agent.core.readings import SocketTable
 from agent.core.sockets.holder_names import name_of
@@ -81,10 +80,10 @@ def shares_of(table: SocketTable) -> tuple[UnitShare, ...]:
     return tuple(sorted(chosen, key=lambda share: share.sockets, reverse=True))
 
 
-def unit_grew(growth: Growth, case: Case) -> Finding:
+def unit_grew(growth: Growth, facts: Facts) -> Finding:
     """Claim that it is one unit's sockets that have multiplied: which, from how many to how many, since when."""
     unit = "bytes" if growth.measure == "bytes" else "sockets"
-    cause: Cause = "orphans" if _about_orphans(case) else "tcp_memory"
+    cause: Cause = "orphans" if _about_orphans(facts) else "tcp_memory"
     return Finding(
         claim="unit_grew",
         cause=cause,
@@ -99,69 +98,69 @@ def unit_grew(growth: Growth, case: Case) -> Finding:
     )
 
 
-def growth_text(growth: Growth | None, case: Case) -> str:
+def growth_text(growth: Growth | None, facts: Facts) -> str:
     """Say in one sentence who has grown; "" where the history does not show it."""
     if growth is None:
         return ""
     words, what = (bytes_text, " of TCP memory") if growth.measure == "bytes" else (count_text, f" {growth.measure}")
-    since = moment_text(growth.since, case.snapshot.taken_at)
+    since = moment_text(growth.since, facts.snapshot.taken_at)
     return f"{growth.unit} grew from {words(growth.before)} to {words(growth.now)}{what} since {since}."
 
 
-def growth_of(case: Case, known: Sequence[Trend]) -> Growth | None:
+def growth_of(facts: Facts, known: Sequence[Trend]) -> Growth | None:
     """Find the unit that grew most of what is short, else of sockets; None where none or no single one did.
 
     ``known`` are the trends of the gauges.
     """
-    looks = _looks(case)
-    if len(looks) < _TIMES or not _is_asked(case):
+    looks = _looks(facts)
+    if len(looks) < _TIMES or not _is_asked(facts):
         return None
-    measures: tuple[Measure, ...] = ("orphans", "sockets") if _about_orphans(case) else ("bytes", "sockets")
-    begun = _rise_began(case, known)
+    measures: tuple[Measure, ...] = ("orphans", "sockets") if _about_orphans(facts) else ("bytes", "sockets")
+    begun = _rise_began(facts, known)
     if begun is None:
         return None
     return next((found for measure in measures if (found := _most(looks, measure, begun))), None)
 
 
-def _is_asked(case: Case) -> bool:
-    high = case.gauges.shift is not None or case.gauges.zone in ("pressure", "at_limit", "over")
-    return high or bool(case.said) or case.snapshot.trigger == "pressure"
+def _is_asked(facts: Facts) -> bool:
+    high = facts.gauges.shift is not None or facts.gauges.zone in ("pressure", "at_limit", "over")
+    return high or bool(facts.lines) or facts.snapshot.trigger == "pressure"
 
 
-def _about_orphans(case: Case) -> bool:
-    if case.named:
-        return "orphans" in case.named
-    return case.gauges.shift is not None
+def _about_orphans(facts: Facts) -> bool:
+    if facts.named_causes:
+        return "orphans" in facts.named_causes
+    return facts.gauges.shift is not None
 
 
-def _rise_began(case: Case, known: Sequence[Trend]) -> datetime | None:
+def _rise_began(facts: Facts, known: Sequence[Trend]) -> datetime | None:
     """Tell when the gauge began to rise: as its trend says, else when it was low for the last time."""
-    what = "orphans" if _about_orphans(case) else "memory"
+    what = "orphans" if _about_orphans(facts) else "memory"
     since = next((trend.since for trend in known if trend.what == what), None)
-    event = -case.age_seconds if case.age_seconds is not None and isfinite(case.age_seconds) else 0.0
-    lows = [(second, each.at) for second, each in case.samples if second < min(event, 0.0) and _is_low(each, case)]
+    event = -facts.age_seconds if facts.age_seconds is not None and isfinite(facts.age_seconds) else 0.0
+    lows = [(second, each.at) for second, each in facts.samples if second < min(event, 0.0) and _is_low(each, facts)]
     return since or max(lows, default=(0.0, None), key=lambda low: low[0])[1]
 
 
-def _is_low(sample: Sample, case: Case) -> bool:
+def _is_low(sample: Sample, facts: Facts) -> bool:
     """Tell whether what is short was low when a sample was taken."""
-    if _about_orphans(case):
-        then, now, unit = sample.orphan, case.gauges.orphan, 1
+    if _about_orphans(facts):
+        then, now, unit = sample.orphan, facts.gauges.orphan, 1
     else:
-        then, now = sample.mem, case.gauges.mem_bytes
-        unit = mem_unit_bytes(case.kernel, case.gauges.page_bytes)
+        then, now = sample.mem, facts.gauges.mem_bytes
+        unit = facts.mem_unit_bytes
     return then is not None and now is not None and then * unit <= _GAUGE_LOW * now
 
 
-def _looks(case: Case) -> list[_Look]:
+def _looks(facts: Facts) -> list[_Look]:
     """List who held what and when, oldest first; none where the newest is too old to speak of now."""
-    now = case.snapshot.taken_at
+    now = facts.snapshot.taken_at
     looks = [
-        _look(each.at, each.units, is_low=_is_low(each, case))
-        for second, each in case.samples
+        _look(each.at, each.units, is_low=_is_low(each, facts))
+        for second, each in facts.samples
         if each.units and second <= 0
     ]
-    table = case.snapshot.sockets
+    table = facts.snapshot.sockets
     if table is not None and (shares := shares_of(table)):
         looks.append(_look(now, shares, is_low=False))
     looks.sort(key=lambda look: -seconds_between(look.at, now))

@@ -11,13 +11,13 @@ from agent.core.kernel.messages import REPEATED, detect, make_event
 from agent.core.model import Event, LogRecord
 
 WINDOW_SECONDS = 60.0
-MAX_HELD = 64
+MAX_UNDECIDED = 64
 MAX_RECENT = 16
 Decided = tuple[LogRecord, Event]
 
 
 @dataclass(slots=True)
-class Held:
+class Undecided:
     """A suppressed line or a repeat of it, with no event close to it so far; ``chain`` is the first one's ordinal."""
 
     record: LogRecord
@@ -35,7 +35,7 @@ class Detector:
 
     def __init__(self) -> None:
         self._recent: deque[LogRecord] = deque(maxlen=MAX_RECENT)
-        self._held: deque[Held] = deque(maxlen=MAX_HELD)
+        self._undecided: deque[Undecided] = deque(maxlen=MAX_UNDECIDED)
         self._previous: Decided | None = None
 
     def feed(self, record: LogRecord) -> list[Decided]:
@@ -55,8 +55,8 @@ class Detector:
         follows = previous is not None and said is None
         if follows and not self._holds(previous):
             return [(record, event)]
-        chain = self._held[-1].chain if follows else record.ordinal
-        self._held.append(Held(record, event, chain))
+        chain = self._undecided[-1].chain if follows else record.ordinal
+        self._undecided.append(Undecided(record, event, chain))
         return []
 
     def remember(self, record: LogRecord, event: Event) -> None:
@@ -70,11 +70,11 @@ class Detector:
 
         ``now`` is the reader's clock: the stamps of a log that is being caught up with may be days old.
         """
-        for held in self._held:
+        for held in self._undecided:
             held.since = held.since or now
         limit = timedelta(seconds=WINDOW_SECONDS)
-        self._keep([held for held in self._held if held.since is None or now - held.since <= limit])
-        return bool(self._held)
+        self._keep([held for held in self._undecided if held.since is None or now - held.since <= limit])
+        return bool(self._undecided)
 
     def _repeat(self, record: LogRecord) -> Event | None:
         match = REPEATED.fullmatch(record.text)
@@ -86,8 +86,8 @@ class Detector:
     def _release(self, record: LogRecord) -> list[Decided]:
         """Give back what was held and is close to this event; what belongs to another host stays."""
         chain = self._chain_before(record)
-        released = [held for held in self._held if held.chain == chain or _near(held.record, record)]
-        self._keep([held for held in self._held if held not in released])
+        released = [held for held in self._undecided if held.chain == chain or _near(held.record, record)]
+        self._keep([held for held in self._undecided if held not in released])
         return [(held.record, held.event) for held in released]
 
     def _forget_before(self, record: LogRecord) -> None:
@@ -96,22 +96,22 @@ class Detector:
         The oldest are looked at, not all: what stays behind one of another clock is held against the clock again.
         """
         chain = self._chain_before(record)
-        while self._held and self._held[0].chain != chain:
-            if (_seconds(self._held[0].record, record) or 0.0) <= WINDOW_SECONDS:
+        while self._undecided and self._undecided[0].chain != chain:
+            if (_seconds(self._undecided[0].record, record) or 0.0) <= WINDOW_SECONDS:
                 return
-            self._held.popleft()
+            self._undecided.popleft()
 
     def _chain_before(self, record: LogRecord) -> int | None:
         """Name the held line, with its repeats, that stands directly before this record."""
-        last = self._held[-1] if self._held else None
+        last = self._undecided[-1] if self._undecided else None
         return last.chain if last is not None and _adjacent(last.record, record) else None
 
     def _holds(self, told: Decided | None) -> bool:
-        return told is not None and any(held.record is told[0] for held in self._held)
+        return told is not None and any(held.record is told[0] for held in self._undecided)
 
-    def _keep(self, held: list[Held]) -> None:
-        if len(held) != len(self._held):
-            self._held = deque(held, maxlen=MAX_HELD)
+    def _keep(self, held: list[Undecided]) -> None:
+        if len(held) != len(self._undecided):
+            self._undecided = deque(held, maxlen=MAX_UNDECIDED)
 
 
 def _same_host(one: LogRecord, other: LogRecord) -> bool:

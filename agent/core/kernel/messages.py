@@ -1,4 +1,4 @@
-"""What the kernel says when it runs out of socket memory, by era; and the judge of one record and of its neighbours.
+"""What the kernel says when it runs out of socket memory, by era; and which record is one.
 
 Mirrors ``tcp_out_of_resources()`` (net/ipv4/tcp_timer.c), ``tcp_close()`` and ``tcp_check_oom()`` (net/ipv4/tcp.c) and
 the rate limiters of kernel/printk.c and lib/ratelimit.c, 2.6 to 6.19::
@@ -34,7 +34,7 @@ MESSAGES: tuple[tuple[Kind, re.Pattern[str]], ...] = (
 REPEATED = re.compile(r"last message repeated (\d{1,9}) times?\s*|Last message '.*' repeated (\d{1,9}) times.*")
 
 # Other limits with the same symptoms, by era: the regex fully matches the text, the name is for people.
-NEIGHBOURS: tuple[tuple[re.Pattern[str], str], ...] = (
+OTHER_LIMITS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?:TCP|DCCP): time wait bucket table overflow" + TAIL), "the TIME_WAIT table (tcp_max_tw_buckets)"),
     (re.compile(r"(?:\w+: )*[Pp]ossible SYN flooding on port .*"), "the SYN backlog of a listener"),
     (re.compile(r"(?:nf_conntrack: |ip_conntrack: )+table full.*dropping packet\.?"), "the connection tracking table"),
@@ -58,9 +58,9 @@ def detect(record: LogRecord) -> Event | None:
     return None
 
 
-def neighbour(text: str) -> str | None:
+def other_limit(text: str) -> str | None:
     """Name the other limit that a kernel message speaks of, in plain English, or None."""
-    return next((name for pattern, name in NEIGHBOURS if pattern.fullmatch(text.rstrip())), None)
+    return next((name for pattern, name in OTHER_LIMITS if pattern.fullmatch(text.rstrip())), None)
 
 
 def make_event(record: LogRecord, kind: Kind, *, suppressed: int | None, count: int | None = None) -> Event:

@@ -10,10 +10,8 @@ from typing import Literal, NamedTuple
 
 from msgspec.structs import replace
 
-from agent.core.facts import Case
-from agent.core.kernel.release import mem_unit_bytes
 from agent.core.model import Holder
-from agent.core.readings import ROOT_CGROUP, SocketGroup, SocketTable, State, Tally, TcpSockstat
+from agent.core.readings import ROOT_CGROUP, SocketGroup, SocketTable, Sockstat, State, Tally, TcpSockstat
 from agent.core.sockets.holder_names import name_of
 from agent.core.sockets.holders import holders
 
@@ -72,13 +70,12 @@ def add_up(table: SocketTable, pick: Pick) -> Tally:
     return Tally(**{field: sum(getattr(tally, field) for tally in picked) for field in Tally.__struct_fields__})
 
 
-def totals(case: Case, table: SocketTable) -> Totals:
-    """Tell what the dump saw, and what it should have seen by the gauges of its own moment."""
-    sockstat = table.sockstat or case.snapshot.sockstat
+def totals(table: SocketTable, sockstat: Sockstat | None, mem_unit_bytes: int) -> Totals:
+    """Return what the dump saw, and what it should have seen by the gauges of its own moment, else by ``sockstat``."""
+    sockstat = table.sockstat or sockstat
     tcp = sockstat.tcp if sockstat else TcpSockstat()
     orphans, size = table.orphans, sum(group.bytes for group in table.groups)
-    unit = mem_unit_bytes(case.kernel, case.gauges.page_bytes)
-    return Totals(orphans, size, max(tcp.orphan or 0, orphans), max((tcp.mem or 0) * unit, size))
+    return Totals(orphans, size, max(tcp.orphan or 0, orphans), max((tcp.mem or 0) * mem_unit_bytes, size))
 
 
 def _narrowed(group: SocketGroup, pick: Pick) -> SocketGroup:

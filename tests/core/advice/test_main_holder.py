@@ -6,7 +6,7 @@ from socket_material import NGINX, PATHS, SHOP, make_group, make_table, tally
 
 from agent.core.advice import main_holder
 from agent.core.diagnosis.diagnose import diagnose
-from agent.core.diagnosis.rules_holders import SUSPECTS
+from agent.core.diagnosis.rules_holders import HOLDER_RULES
 from agent.core.model import Advice, Diagnosis, Sample
 from agent.core.readings import Listener, Process, SocketTable
 
@@ -119,7 +119,7 @@ def test_a_burst_is_said_where_the_orphans_came_at_once() -> None:
     assert "small batches" not in first(table).why
 
 
-def test_the_limits_come_after_the_culprit() -> None:
+def test_the_limits_come_after_the_main_holder() -> None:
     steps = judged(make_table(make_group(fin_wait1=tally(60_000)))).advice
     assert [True, False] == [steps[0].action.startswith("Mend nginx"), steps[0].sysctl is not None]
     assert any(each.sysctl and each.sysctl.key == "net.ipv4.tcp_max_orphans" for each in steps[1:])
@@ -138,5 +138,5 @@ def test_the_price_of_an_orphan_is_measured_at_orphans() -> None:
     assert "at the 7.4 KiB a socket that is measured here" in step.risk
 
 
-def test_what_is_said_of_a_culprit_is_what_a_judge_can_claim() -> None:
-    assert set() == set(main_holder._SEEN) - {judge.__name__ for judge in SUSPECTS}
+def test_what_is_said_of_a_main_holder_is_what_a_rule_can_claim() -> None:
+    assert set() == set(main_holder._SEEN) - {rule.__name__ for rule in HOLDER_RULES}

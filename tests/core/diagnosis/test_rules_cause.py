@@ -2,8 +2,8 @@ import msgspec
 import pytest
 from material import GIB, make_event, make_sample, make_snapshot
 
-from agent.core.diagnosis.rules_cause import judge
-from agent.core.facts import build_case
+from agent.core.diagnosis.rules_cause import apply_rules
+from agent.core.facts import gather_facts
 from agent.core.history.look_back import look_back
 from agent.core.model import Event, Finding, Provenance, Sample, Snapshot
 
@@ -11,8 +11,8 @@ from agent.core.model import Event, Finding, Provenance, Sample, Snapshot
 def findings_of(
     snapshot: Snapshot, *events: Event, history: tuple[Sample, ...] = ()
 ) -> tuple[list[str], tuple[Finding, ...]]:
-    case = build_case(snapshot, events, history)
-    findings = (*judge(case), *look_back(case).findings)
+    facts = gather_facts(snapshot, events, history)
+    findings = (*apply_rules(facts), *look_back(facts).findings)
     return [finding.claim for finding in findings], findings
 
 
@@ -144,4 +144,4 @@ def test_of_a_long_incident_the_killed_of_its_last_ten_minutes_count() -> None:
     bursts = {3010: 0, 2990: 9000, 620: 9000, 10: 9200}
     history = tuple(make_sample(ago, TCPAbortOnMemory=killed) for ago, killed in bursts.items())
     snapshot = make_snapshot(orphan=65600, counters={"TCPAbortOnMemory": 9310})
-    assert 310 == build_case(snapshot, (make_event(), make_event(seconds_ago=3000)), history).kills
+    assert 310 == gather_facts(snapshot, (make_event(), make_event(seconds_ago=3000)), history).kills

@@ -4,8 +4,8 @@ import pytest
 from material import make_event, make_sample, make_snapshot
 from socket_material import NGINX, SHOP, make_group, make_table, tally
 
-from agent.core.diagnosis.rules_holders import suspect
-from agent.core.facts import build_case
+from agent.core.diagnosis.rules_holders import apply_holder_rules
+from agent.core.facts import gather_facts
 from agent.core.model import Event, Finding, Sample
 from agent.core.readings import Listener, PeerTally, SocketGroup
 from agent.core.sockets.shares import HELD_BY
@@ -23,7 +23,7 @@ def found(
 ) -> dict[str, Finding]:
     said: tuple[Event, ...] = (make_event(text),) if text else ()
     taken = make_snapshot(sockets=make_table(*groups, **table), **(snapshot or {}))
-    return {finding.claim: finding for finding in suspect(build_case(taken, said, history))}
+    return {finding.claim: finding for finding in apply_holder_rules(gather_facts(taken, said, history))}
 
 
 def held_by(finding: Finding) -> list[Any]:
@@ -31,7 +31,7 @@ def held_by(finding: Finding) -> list[Any]:
 
 
 def test_without_a_table_nobody_is_suspected() -> None:
-    assert () == suspect(build_case(make_snapshot(), (make_event(),), ()))
+    assert () == apply_holder_rules(gather_facts(make_snapshot(), (make_event(),), ()))
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from material import GIB, make_event, make_sample, make_snapshot
 from msgspec.structs import replace
 from socket_material import make_table
 
-from agent.core.diagnosis.rules_host import SURROUNDINGS
-from agent.core.facts import build_case
+from agent.core.diagnosis.rules_host import HOST_RULES
+from agent.core.facts import gather_facts
 from agent.core.model import Event, Finding, Sample, Snapshot
 from agent.core.readings import FullGroup, PressureStall
 
@@ -14,8 +14,8 @@ ROW = "MPTCP     2016     37      -1   NI       0   yes  kernel      y n y\n"
 
 
 def found(snapshot: Snapshot, *said: Event, history: tuple[Sample, ...] = ()) -> dict[str, Finding]:
-    case = build_case(snapshot, said, history)
-    return {finding.claim: finding for each in SURROUNDINGS if (finding := each(case))}
+    facts = gather_facts(snapshot, said, history)
+    return {finding.claim: finding for each in HOST_RULES if (finding := each(facts))}
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import pytest
 from material import NOW, make_event, make_sample, make_snapshot
 from msgspec.structs import replace
 
-from agent.core.facts import Case, build_case
-from agent.core.history.downsample import thin
+from agent.core.facts import Facts, gather_facts
+from agent.core.history.downsample import downsample
 from agent.core.history.look_back import look_back
 from agent.core.model import Sample
 
@@ -24,39 +24,39 @@ def days(peak: Callable[[int], float], known: Iterable[int], *, off_hours: float
     return found
 
 
-def case_of(samples: Iterable[Sample], orphan: int = LIMIT) -> Case:
-    return build_case(make_snapshot(orphan=orphan), (make_event(),), thin(samples, NOW))
+def facts_of(samples: Iterable[Sample], orphan: int = LIMIT) -> Facts:
+    return gather_facts(make_snapshot(orphan=orphan), (make_event(),), downsample(samples, NOW))
 
 
-def records(case: Case) -> list[str]:
-    return [finding.claim for finding in look_back(case).findings if finding.claim.endswith("highest_in_days")]
+def records(facts: Facts) -> list[str]:
+    return [finding.claim for finding in look_back(facts).findings if finding.claim.endswith("highest_in_days")]
 
 
 def test_what_never_was_is_called_the_highest_with_the_highest_before_and_its_day() -> None:
-    case = case_of(days(lambda n: 14_210 if n == 10 else 1200 + n, range(1, 15)))
-    assert ["orphans_highest_in_days"] == records(case)
-    assert "This is the highest in 14 days (previous high: 14,210 on 12 Nov)." in look_back(case).text
+    facts = facts_of(days(lambda n: 14_210 if n == 10 else 1200 + n, range(1, 15)))
+    assert ["orphans_highest_in_days"] == records(facts)
+    assert "This is the highest in 14 days (previous high: 14,210 on 12 Nov)." in look_back(facts).text
 
 
 def test_the_day_is_that_of_the_hosts_clock() -> None:
     local = NOW.astimezone(timezone(timedelta(hours=13)))
-    samples = thin(days(lambda n: 14_210 if n == 10 else 1200 + n, range(1, 15)), NOW)
-    case = build_case(make_snapshot(orphan=LIMIT, taken_at=local), (make_event(),), samples)
-    assert "14,210 on 13 Nov)." in look_back(case).text
+    samples = downsample(days(lambda n: 14_210 if n == 10 else 1200 + n, range(1, 15)), NOW)
+    facts = gather_facts(make_snapshot(orphan=LIMIT, taken_at=local), (make_event(),), samples)
+    assert "14,210 on 13 Nov)." in look_back(facts).text
 
 
 @pytest.mark.parametrize("known", [range(1, 3), range(0)])
 def test_two_days_are_too_few_to_call_it_the_highest(known: range) -> None:
-    assert [] == records(case_of(days(lambda _: 1200, known)))
+    assert [] == records(facts_of(days(lambda _: 1200, known)))
 
 
 def test_a_day_like_this_before_makes_it_no_highest() -> None:
-    assert [] == records(case_of(days(lambda n: 60_000 if n == 6 else 1200, range(1, 15))))
+    assert [] == records(facts_of(days(lambda n: 60_000 if n == 6 else 1200, range(1, 15))))
 
 
 def test_yesterday_evening_is_the_same_incident_shortly_after_midnight() -> None:
     found = [*days(lambda _: 1200, range(2, 10)), *(make_sample(ago, orphan=60_000) for ago in range(60, 6 * HOUR, 60))]
-    assert ["orphans_highest_in_days"] == records(case_of(found))
+    assert ["orphans_highest_in_days"] == records(facts_of(found))
 
 
 def test_a_reboot_in_between_changes_nothing() -> None:
@@ -64,15 +64,17 @@ def test_a_reboot_in_between_changes_nothing() -> None:
         replace(s, boot_id="another" if s.at < NOW - timedelta(days=4) else s.boot_id)
         for s in days(lambda n: 14_210 if n == 10 else 1200 + n, range(1, 15))
     ]
-    assert ["orphans_highest_in_days"] == records(case_of(found))
+    assert ["orphans_highest_in_days"] == records(facts_of(found))
 
 
 def test_memory_is_compared_in_bytes() -> None:
     samples = [make_sample(n * DAY + q * HOUR, mem=80_000) for n in range(1, 9) for q in range(-11, 12)]
-    case = build_case(make_snapshot(mem=380_900), (make_event("tcp_memory"),), thin(samples, NOW))
-    assert ["memory_highest_in_days"] == records(case)
-    assert "previous high: 313 MiB" in look_back(case).text
+    facts = gather_facts(make_snapshot(mem=380_900), (make_event("tcp_memory"),), downsample(samples, NOW))
+    assert ["memory_highest_in_days"] == records(facts)
+    assert "previous high: 313 MiB" in look_back(facts).text
 
 
 def test_a_calm_gauge_is_not_compared() -> None:
-    assert [] == records(build_case(make_snapshot(orphan=40), (), thin(days(lambda _: 12, range(1, 15), low=3), NOW)))
+    assert [] == records(
+        gather_facts(make_snapshot(orphan=40), (), downsample(days(lambda _: 12, range(1, 15), low=3), NOW))
+    )

@@ -4,8 +4,8 @@ from math import cos
 import pytest
 from material import NOW, make_event, make_sample, make_snapshot
 
-from agent.core.facts import Case, build_case
-from agent.core.history.downsample import thin
+from agent.core.facts import Facts, gather_facts
+from agent.core.history.downsample import downsample
 from agent.core.history.trend import Trend, rises, since_text, trends
 from agent.core.model import Sample
 
@@ -22,12 +22,12 @@ def noise(ago: int) -> float:
 
 
 def trend_of(samples: tuple[Sample, ...], orphan: int = PEAK) -> Trend | None:
-    case = build_case(make_snapshot(orphan=orphan), (make_event(),), samples)
-    return next(iter(trends(case)), None)
+    facts = gather_facts(make_snapshot(orphan=orphan), (make_event(),), samples)
+    return next(iter(trends(facts)), None)
 
 
-def said(case: Case) -> str:
-    return since_text(trends(case), case)
+def said(facts: Facts) -> str:
+    return since_text(trends(facts), facts)
 
 
 @pytest.mark.parametrize(
@@ -110,24 +110,24 @@ def test_no_history_has_no_trend() -> None:
     ],
 )
 def test_since_when_is_one_sentence(samples: tuple[Sample, ...], sentence: str) -> None:
-    assert sentence == said(build_case(make_snapshot(orphan=PEAK), (make_event(),), samples))
+    assert sentence == said(gather_facts(make_snapshot(orphan=PEAK), (make_event(),), samples))
 
 
 def test_another_day_is_named() -> None:
     samples = history(lambda ago: PEAK - ago / 2, span=100_000, step=1000)
-    assert "2026-11-21 1" in said(build_case(make_snapshot(orphan=PEAK), (make_event(),), samples))
+    assert "2026-11-21 1" in said(gather_facts(make_snapshot(orphan=PEAK), (make_event(),), samples))
 
 
 def test_memory_is_told_in_bytes_whatever_the_kernel_counts_in() -> None:
     samples = tuple(make_sample(ago, mem=390_000 - 90 * ago) for ago in range(3590, 0, -10))
-    text = said(build_case(make_snapshot(mem=390_000), (make_event("tcp_memory"),), samples))
+    text = said(gather_facts(make_snapshot(mem=390_000), (make_event("tcp_memory"),), samples))
     assert "TCP memory has grown steadily since at least 14:05 UTC, by 1.2 GiB an hour." == text
 
 
 def test_the_side_that_the_kernel_named_comes_first() -> None:
     samples = (make_sample(30, orphan=9, mem=1000),)
-    case = build_case(make_snapshot(orphan=PEAK, mem=390_000), (make_event("tcp_memory"),), samples)
-    assert ["memory_rose_at_once", "orphans_rose_at_once"] == [finding.claim for finding in rises(trends(case))]
+    facts = gather_facts(make_snapshot(orphan=PEAK, mem=390_000), (make_event("tcp_memory"),), samples)
+    assert ["memory_rose_at_once", "orphans_rose_at_once"] == [finding.claim for finding in rises(trends(facts))]
 
 
 HOUR = 3600
@@ -141,32 +141,34 @@ def test_a_leak_of_many_hours_or_days_is_told_with_its_beginning(hours: int, tex
     def value(ago: int) -> float:
         return 2000 + noise(ago) if ago > hours * HOUR else PEAK - (PEAK - 2000) * ago / HOUR / hours
 
-    samples = thin(history(value, span=29 * 24 * HOUR, step=300), NOW)
+    samples = downsample(history(value, span=29 * 24 * HOUR, step=300), NOW)
     trend = trend_of(samples)
 
     assert trend
     assert "slowly" == trend.shape
     assert not trend.at_least
-    assert f"Orphans have grown steadily since {text}" in said(build_case(make_snapshot(orphan=PEAK), (), samples))
+    assert f"Orphans have grown steadily since {text}" in said(gather_facts(make_snapshot(orphan=PEAK), (), samples))
 
 
 def test_a_step_of_yesterday_is_told_although_the_last_hours_are_flat() -> None:
-    samples = thin(history(lambda ago: (500 if ago > 26 * HOUR else 64_000) + noise(ago), span=48 * HOUR), NOW)
+    samples = downsample(history(lambda ago: (500 if ago > 26 * HOUR else 64_000) + noise(ago), span=48 * HOUR), NOW)
     trend = trend_of(samples)
     assert trend
     assert "in_a_step" == trend.shape
     assert 26 * HOUR <= trend.seconds < 28 * HOUR
-    assert "Orphans rose in a step after 2026-11-21 1" in said(build_case(make_snapshot(orphan=PEAK), (), samples))
+    assert "Orphans rose in a step after 2026-11-21 1" in said(gather_facts(make_snapshot(orphan=PEAK), (), samples))
 
 
 def test_the_last_hour_outweighs_the_days_before() -> None:
-    samples = thin(history(lambda ago: 500 + ago % 86_400 / 10 if ago > 300 else 600, span=9 * 86_400, step=60), NOW)
+    samples = downsample(
+        history(lambda ago: 500 + ago % 86_400 / 10 if ago > 300 else 600, span=9 * 86_400, step=60), NOW
+    )
     trend = trend_of(samples)
     assert trend
     assert "at_once" == trend.shape
 
 
 def test_days_that_rise_and_fall_are_no_leak() -> None:
-    samples = thin(history(lambda ago: 50_000 + 14_000 * cos(ago / 13_751), span=10 * 86_400, step=60), NOW)
+    samples = downsample(history(lambda ago: 50_000 + 14_000 * cos(ago / 13_751), span=10 * 86_400, step=60), NOW)
     trend = trend_of(samples)
     assert trend is None or trend.seconds < 12 * HOUR

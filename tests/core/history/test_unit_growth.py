@@ -5,7 +5,7 @@ import pytest
 from material import BOOT, NOW, make_event, make_snapshot
 from msgspec.structs import replace
 
-from agent.core.facts import Case, build_case
+from agent.core.facts import Facts, gather_facts
 from agent.core.history.trend import trends
 from agent.core.history.unit_growth import UNITS_AT_MOST, Growth, growth_of, growth_text, shares_of, unit_grew
 from agent.core.model import Sample, Snapshot, UnitShare
@@ -44,29 +44,29 @@ def looks(
     )
 
 
-def case_of(samples: tuple[Sample, ...], text: str = "orphans", **snapshot: object) -> Case:
+def facts_of(samples: tuple[Sample, ...], text: str = "orphans", **snapshot: object) -> Facts:
     taken: Snapshot = make_snapshot(**({"orphan": FULL} | snapshot))  # type: ignore[arg-type]  # words of the test
-    return build_case(taken, (make_event(text),), samples)
+    return gather_facts(taken, (make_event(text),), samples)
 
 
 def rising(ago: int, most: int = 40_000) -> float:
     return 2000 if ago > 45 else 2000 + (most - 2000) * (50 - ago) / 50
 
 
-def grown(case: Case) -> Growth | None:
-    return growth_of(case, trends(case))
+def grown(facts: Facts) -> Growth | None:
+    return growth_of(facts, trends(facts))
 
 
-def said(case: Case) -> str:
-    return growth_text(grown(case), case)
+def said(facts: Facts) -> str:
+    return growth_text(grown(facts), facts)
 
 
 def test_the_unit_that_grew_is_named_with_then_and_now_and_since() -> None:
-    case = case_of(looks(lambda ago: [share("api.service", rising(ago)), share("db.service", 1500)]))
-    assert "api.service grew from 2,000 to 36,200 sockets since 14:15 UTC." == said(case)
-    growth = grown(case)
+    facts = facts_of(looks(lambda ago: [share("api.service", rising(ago)), share("db.service", 1500)]))
+    assert "api.service grew from 2,000 to 36,200 sockets since 14:15 UTC." == said(facts)
+    growth = grown(facts)
     assert growth
-    finding = unit_grew(growth, case)
+    finding = unit_grew(growth, facts)
     assert ("unit_grew", "orphans") == (finding.claim, finding.cause)
     assert {"unit": "api.service", "sockets then": 2000, "sockets now": 36_200}.items() <= {
         each.name: each.value for each in finding.evidence
@@ -77,9 +77,9 @@ def test_orphans_are_asked_for_first_and_bytes_for_the_memory() -> None:
     def both(ago: int) -> list[UnitShare]:
         return [share("a.service", rising(ago)), share("b.service", 9000, rising(ago, 8000), rising(ago) * 4096)]
 
-    assert "b.service grew from 2,000 to 7,400 orphans" in said(case_of(looks(both)))
+    assert "b.service grew from 2,000 to 7,400 orphans" in said(facts_of(looks(both)))
     assert "b.service grew from 7.8 MiB to 141 MiB of TCP memory" in said(
-        case_of(looks(both), "tcp_memory", orphan=3, mem=390_000)
+        facts_of(looks(both), "tcp_memory", orphan=3, mem=390_000)
     )
 
 
@@ -95,7 +95,7 @@ def test_orphans_are_asked_for_first_and_bytes_for_the_memory() -> None:
     ids=["steady", "shrinking", "few", "all of them", "not twice as many"],
 )
 def test_where_no_single_unit_multiplied_nothing_is_said(units: Callable[[int], Iterable[UnitShare]]) -> None:
-    assert None is grown(case_of(looks(units)))
+    assert None is grown(facts_of(looks(units)))
 
 
 def test_a_look_that_is_too_old_says_nothing_of_now() -> None:
@@ -104,34 +104,34 @@ def test_a_look_that_is_too_old_says_nothing_of_now() -> None:
         for sample in looks(lambda ago: [share("a.service", rising(ago))])
         if sample.at < NOW - timedelta(minutes=16)
     )
-    assert "" == said(case_of(samples))
+    assert "" == said(facts_of(samples))
 
 
 def test_who_is_missing_from_a_full_list_is_not_taken_for_zero() -> None:
     others = [share(f"{n}.service", 50_000) for n in range(UNITS_AT_MOST)]
     samples = looks(lambda ago: [*others[1:], share("new.service", 60_000)] if ago <= 10 else others)
-    assert None is grown(case_of(samples))
+    assert None is grown(facts_of(samples))
     with_new = looks(
         lambda ago: [*others[5:], share("new.service", 60_000)] if ago <= 10 else others[5:],
         gauge=lambda ago: 0.1 if ago > 10 else 0.95,
     )
-    assert "new.service grew from 0 to 60,000 sockets" in said(case_of(with_new))
+    assert "new.service grew from 0 to 60,000 sockets" in said(facts_of(with_new))
 
 
 def test_a_calm_host_is_left_alone() -> None:
     samples = looks(lambda ago: [share("a.service", rising(ago))])
-    assert None is grown(build_case(make_snapshot(orphan=3), (), samples))
+    assert None is grown(gather_facts(make_snapshot(orphan=3), (), samples))
 
 
 def test_the_dump_of_the_event_itself_is_the_newest_look() -> None:
     group = SocketGroup(cgroup=77, port=80, held={"established": Tally(sockets=30_000, bytes=1 << 20)})
     table = SocketTable(groups=(group,), paths={1: "/", 77: "/system.slice/api.service"}, complete=True)
     samples = looks(lambda _: [share("api.service", 900)], gauge=lambda _: 0.1)
-    assert "api.service grew from 900 to 30,000 sockets since 15:00 UTC." == said(case_of(samples, sockets=table))
+    assert "api.service grew from 900 to 30,000 sockets since 15:00 UTC." == said(facts_of(samples, sockets=table))
     part = SocketTable(groups=(group,), paths=table.paths, complete=False)
-    assert "" == said(case_of(samples, sockets=part))
+    assert "" == said(facts_of(samples, sockets=part))
     nameless = SocketTable(groups=(group,), complete=True, cut_short=True)
-    assert "" == said(case_of(samples, sockets=nameless))
+    assert "" == said(facts_of(samples, sockets=nameless))
 
 
 def test_the_shares_of_a_dump_are_bounded_and_hold_the_largest_by_sockets_and_by_bytes() -> None:
@@ -154,17 +154,17 @@ def grown_long_ago(ago: int) -> list[UnitShare]:
 
 def test_growth_long_before_the_gauge_rose_is_not_the_one() -> None:
     calm_until_now = looks(lambda ago: grown_long_ago(ago)[:1], gauge=lambda _: 0.2)
-    assert "" == said(case_of(calm_until_now))
+    assert "" == said(facts_of(calm_until_now))
     both = looks(grown_long_ago, gauge=lambda ago: 0.2 if ago > 5 else 1.0)
-    assert "new.service grew from 900 to 30,000 sockets" in said(case_of(both))
+    assert "new.service grew from 900 to 30,000 sockets" in said(facts_of(both))
 
 
 def test_growth_while_the_gauge_was_high_already_is_not_the_one() -> None:
     def units(ago: int) -> list[UnitShare]:
         return [share("a.service", rising(ago))]
 
-    assert "" == said(case_of(looks(units, gauge=lambda ago: 0.1 if ago > 100 else 0.9)))
-    assert "" == said(case_of(looks(units, gauge=lambda _: 0.75)))
+    assert "" == said(facts_of(looks(units, gauge=lambda ago: 0.1 if ago > 100 else 0.9)))
+    assert "" == said(facts_of(looks(units, gauge=lambda _: 0.75)))
 
 
 def test_a_gauge_without_a_trend_counts_from_when_it_was_low_for_the_last_time() -> None:
@@ -172,8 +172,8 @@ def test_a_gauge_without_a_trend_counts_from_when_it_was_low_for_the_last_time()
         return 0.05 if ago > 60 else 0.6 if ago > 30 else 0.95
 
     samples = looks(lambda ago: grown_long_ago(ago)[:1], gauge=ragged)
-    assert not trends(case_of(samples, max_orphans=FULL * 9))
-    assert "" == said(case_of(samples, max_orphans=FULL * 9))
+    assert not trends(facts_of(samples, max_orphans=FULL * 9))
+    assert "" == said(facts_of(samples, max_orphans=FULL * 9))
 
 
 def named(*paths: str, process: Process | None = None) -> SocketTable:
@@ -212,7 +212,7 @@ def test_no_share_stands_for_others_however_many_there_are() -> None:
 def test_a_full_list_with_equal_names_in_it_is_full_all_the_same() -> None:
     others = [share("same.service", 50_000) for _ in range(UNITS_AT_MOST)]
     samples = looks(lambda ago: [*others[1:], share("new.service", 60_000)] if ago <= 10 else others)
-    assert "" == said(case_of(samples))
+    assert "" == said(facts_of(samples))
 
 
 @pytest.mark.parametrize("table", [SocketTable(), SocketTable(complete=True, cut_short=True)], ids=["sockets", "names"])

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.kernel.detector import MAX_HELD, Detector
+from agent.core.kernel.detector import MAX_UNDECIDED, Detector
 from agent.core.kernel.devkmsg import DevKmsg, parse_devkmsg
-from agent.core.kernel.messages import NEIGHBOURS, detect, neighbour
+from agent.core.kernel.messages import OTHER_LIMITS, detect, other_limit
 from agent.core.model import LogRecord
 
 START = datetime(2024, 8, 18, 8, 33, 14, tzinfo=timezone.utc)
@@ -98,13 +98,13 @@ def test_anything_else_is_not(text: str) -> None:
     ],
 )
 def test_another_limit_is_named(text: str, expected: str) -> None:
-    assert expected in (neighbour(text) or "")
+    assert expected in (other_limit(text) or "")
 
 
 @pytest.mark.parametrize("text", ["Out of socket memory", ORPHANS, MEMORY, SUPPRESSED, "eth0: link up"])
 def test_what_is_ours_is_no_neighbour(text: str) -> None:
-    assert neighbour(text) is None
-    assert not any(pattern.fullmatch(text) for pattern, _ in NEIGHBOURS)
+    assert other_limit(text) is None
+    assert not any(pattern.fullmatch(text) for pattern, _ in OTHER_LIMITS)
 
 
 def test_a_suppressed_line_far_from_any_event_stays_silent() -> None:
@@ -191,7 +191,7 @@ def test_no_log_makes_the_state_grow_or_tells_a_record_twice(log: list[tuple[str
     for text, step in log * 5:
         ordinal += step
         seen += [each.ordinal for each, _ in detector.feed(record(text, ordinal, at=ordinal))]
-        assert MAX_HELD >= len(detector._held)
+        assert MAX_UNDECIDED >= len(detector._undecided)
     assert len(set(seen)) == len(seen)
     assert sorted(seen) == seen
 
@@ -200,7 +200,7 @@ def test_a_flood_of_suppressed_lines_is_held_in_bounded_space() -> None:
     detector = Detector()
     for ordinal in range(1000):
         detector.feed(record(SUPPRESSED, ordinal * 2, at=0))
-    assert MAX_HELD + 1 == len(detector.feed(record(MEMORY, 5000, at=0)))
+    assert MAX_UNDECIDED + 1 == len(detector.feed(record(MEMORY, 5000, at=0)))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.kernel.messages import detect, neighbour
+from agent.core.kernel.messages import detect, other_limit
 from agent.core.logs.syslog import Envelope, parse, to_record
 from agent.core.model import Event
 
@@ -60,7 +60,7 @@ def test_ambiguous_lines_are_decided_as_the_corpus_readme_says() -> None:
 def test_neighbours_of_the_corpus_are_kernel_records_with_a_name(row: dict[str, Any]) -> None:
     envelope = parse(row["line"], NOW)
     assert envelope is not None
-    assert neighbour(envelope.text)
+    assert other_limit(envelope.text)
 
 
 @pytest.mark.parametrize(

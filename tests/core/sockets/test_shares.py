@@ -1,10 +1,8 @@
 from typing import Any
 
 import pytest
-from material import make_event, make_snapshot
 from socket_material import NGINX, SHOP, make_group, make_table, tally
 
-from agent.core.facts import build_case
 from agent.core.kernel.messages import detect
 from agent.core.model import Holder, LogRecord
 from agent.core.readings import Listener, Process
@@ -57,10 +55,9 @@ def test_add_up_counts_one_kind_alone() -> None:
 
 
 def test_totals_are_the_hosts_and_never_less_than_what_was_seen() -> None:
-    case = build_case(make_snapshot(sockets=TABLE), (make_event(),), ())
-    assert (100, 100) == totals(case, TABLE)[::2]
-    assert (100, 7000) == totals(case, make_table(*TABLE.groups, orphan=7000))[::2]
-    assert (100, 100) == totals(case, make_table(*TABLE.groups, orphan=3))[::2]
+    assert (100, 100) == totals(TABLE, None, 4096)[::2]
+    assert (100, 7000) == totals(make_table(*TABLE.groups, orphan=7000), None, 4096)[::2]
+    assert (100, 100) == totals(make_table(*TABLE.groups, orphan=3), None, 4096)[::2]
 
 
 @pytest.mark.parametrize(
