@@ -34,6 +34,7 @@ class Receiver:
         self.posts: list[Post] = []
         self.answers = list(answers)
         self.before_answer = lambda: None
+        self.lock = threading.Lock()
         receiver = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -50,8 +51,9 @@ class Receiver:
                     post["signed"] = signed in headers.get("webhook-signature", "").split()
                 else:
                     post["answered"] = 200
-                receiver.posts.append(post)
-                keep(receiver.posts)
+                with receiver.lock:  # Channels post at once, and the last to write must not know less.
+                    receiver.posts.append(post)
+                    keep(receiver.posts)
                 answer = b"ok" if post["channel"] == "team" else b""
                 self.send_response(post["answered"])
                 if post["answered"] in (429, 503):
