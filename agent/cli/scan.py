@@ -11,10 +11,12 @@ import msgspec
 
 from agent.cli.common import stamp, warn
 from agent.cli.since import since_option
+from agent.core.format import count_text, printable
 from agent.core.kernel.detector import Detector
+from agent.core.logs.explain import is_refused
 from agent.core.model import Event, LogRecord
 from agent.sources.localzone import LocalZone
-from agent.sources.scanner import Scanner, UnreadableError
+from agent.sources.scanner import Candidate, Scanner, UnreadableError
 
 UNREADABLE = 66
 
@@ -27,14 +29,23 @@ UNREADABLE = 66
 @click.option("--journal", is_flag=True, help="Read this host's journal.")
 @click.option("--directory", default="", metavar="DIR", help="Read the journal files in DIR.")
 @since_option("what was logged")
+@click.option("--explain", is_flag=True, help="Show for each line with a message why it counts or does not.")
 @click.pass_context
 def command(
-    ctx: click.Context, *, files: tuple[str, ...], as_json: bool, journal: bool, directory: str, since: datetime | None
+    ctx: click.Context,
+    *,
+    files: tuple[str, ...],
+    as_json: bool,
+    journal: bool,
+    directory: str,
+    since: datetime | None,
+    explain: bool,
 ) -> None:
     """Find the kernel's messages in existing log files.
 
     FILEs may be plain, .gz or .xz, or - for standard input; name the oldest first. Events without a date are never
-    left out. Exit status: 0 events found, 1 none found, 66 unreadable input.
+    left out. Lines that contain the kernel's words but do not count are reported on standard error. Exit status:
+    0 events found, 1 none found, 66 unreadable input.
     """
     from_journal = journal or bool(directory)
     if from_journal == bool(files):
@@ -42,8 +53,12 @@ def command(
             "name log files, or - for standard input, or use --journal; not both",
             ctx,
         )
+    if explain and (from_journal or as_json or since):
+        raise click.UsageError("--explain reads log files and goes with no other option", ctx)
     trouble: list[str] = []
-    records = _read_journal(directory, trouble) if from_journal else _read_files(files, trouble)
+    if explain:
+        ctx.exit(_explain(files, trouble))
+    records = _read_journal(directory, trouble) if from_journal else _read_records(files, trouble)
     events = _detect(records)
     undated: list[Event] = []
     if since:
@@ -53,12 +68,42 @@ def command(
         click.echo("no events found" + (f" since {stamp(since)}" if since else ""))
     if undated:
         warn(f"--since does not apply to events without a date; kept: {len(undated)}")
+    ctx.exit(_status(found, trouble))
+
+
+def _explain(files: tuple[str, ...], trouble: list[str]) -> int:
+    from agent.cli.scan_explain import print_steps  # noqa: PLC0415 - the reasons are for those who ask
+
+    return _status(print_steps(_read_files(files, trouble)), trouble)
+
+
+def _status(found: int, trouble: list[str]) -> int:
     for line in trouble:
         click.echo(f"sockmem-agent: {line}", err=True)
-    ctx.exit(UNREADABLE if trouble else int(not found))
+    return UNREADABLE if trouble else int(not found)
 
 
-def _read_files(files: tuple[str, ...], trouble: list[str]) -> Iterator[LogRecord]:
+def _read_records(files: tuple[str, ...], trouble: list[str]) -> Iterator[LogRecord]:
+    """Read the kernel's records, and report how many lines only hold its words: nothing is passed over in silence."""
+    first: Candidate | None = None
+    refused = 0
+    for candidate in _read_files(files, trouble):
+        if candidate.record is not None:
+            yield candidate.record
+        if is_refused(candidate.line, candidate.record):
+            first = first or candidate
+            refused += 1
+    if first is not None:
+        lines = "1 line contains" if refused == 1 else f"{count_text(refused)} lines contain"
+        which = "it is" if refused == 1 else "the first is"
+        warn(
+            f"not counted: {lines} the kernel's words but cannot be read as its messages; {which} {first.source}: "
+            f"{printable(first.line.strip(), 200)}"
+        )
+        warn("scan --explain shows why")
+
+
+def _read_files(files: tuple[str, ...], trouble: list[str]) -> Iterator[Candidate]:
     scanner = Scanner()
     now = datetime.now(LocalZone())
     for path in files:

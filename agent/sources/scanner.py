@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 from datetime import datetime
 from io import BufferedIOBase, BufferedReader
+from typing import NamedTuple
 
 from agent.core.logs.prefilter import MAX_LINE_BYTES, candidates
 from agent.core.logs.syslog import to_record
@@ -41,14 +42,22 @@ class UnreadableError(Exception):
     """An input that cannot be read, or not to its end: one line that names it and the mend."""
 
 
+class Candidate(NamedTuple):
+    """A line that could matter, and the kernel's record in it, if it is one."""
+
+    source: str
+    line: str
+    record: LogRecord | None
+
+
 class Scanner:
     """Reads inputs one after the other; its records are numbered over all of them, as one log that was rotated."""
 
     def __init__(self) -> None:
         self._lines_before = 0
 
-    def read(self, path: str, now: datetime) -> Iterator[LogRecord]:
-        """Yield the kernel's records of one input, ``-`` for standard input.
+    def read(self, path: str, now: datetime) -> Iterator[Candidate]:
+        """Yield the lines of one input that could matter, ``-`` for standard input.
 
         ``now`` is the newest moment for an input without an mtime. Raises UnreadableError, after what could be read.
         """
@@ -65,9 +74,9 @@ class Scanner:
                     lines = Entries(stream)
                 for number, line in lines:
                     ordinal = self._lines_before + number
-                    record = to_record(line, now=newest, source=f"{name}:{number}", ordinal=ordinal)
-                    if record is not None:
-                        yield record
+                    source = f"{name}:{number}"
+                    record = to_record(line, now=newest, source=source, ordinal=ordinal)
+                    yield Candidate(source, line.decode(errors="replace"), record)
                 self._lines_before += lines.read
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise UnreadableError(f"{name}: {_explain(error, name)}") from error

@@ -52,10 +52,10 @@ class Detector:
             return [*released, (record, event)]
         if any(_near(record, other) or _adjacent(other, record) for other in self._recent):
             return [(record, event)]
-        follows = previous is not None and said is None
-        if follows and not self._holds(previous):
+        repeated = previous if said is None else None
+        if repeated and not self.is_undecided(repeated[0]):
             return [(record, event)]
-        chain = self._undecided[-1].chain if follows else record.ordinal
+        chain = self._undecided[-1].chain if repeated else record.ordinal
         self._undecided.append(Undecided(record, event, chain))
         return []
 
@@ -75,6 +75,10 @@ class Detector:
         limit = timedelta(seconds=WINDOW_SECONDS)
         self._keep([held for held in self._undecided if held.since is None or now - held.since <= limit])
         return bool(self._undecided)
+
+    def is_undecided(self, record: LogRecord) -> bool:
+        """Return whether a record may still become an event, by what follows."""
+        return any(held.record is record for held in self._undecided)
 
     def _repeat(self, record: LogRecord) -> Event | None:
         match = REPEATED.fullmatch(record.text)
@@ -105,9 +109,6 @@ class Detector:
         """Name the held line, with its repeats, that stands directly before this record."""
         last = self._undecided[-1] if self._undecided else None
         return last.chain if last is not None and _adjacent(last.record, record) else None
-
-    def _holds(self, told: Decided | None) -> bool:
-        return told is not None and any(held.record is told[0] for held in self._undecided)
 
     def _keep(self, held: list[Undecided]) -> None:
         if len(held) != len(self._undecided):

@@ -19,18 +19,21 @@ import re
 from agent.core.model import Event, Kind, LogRecord
 
 TAIL = r"(?: \((?:-?\d+ in )?CT ?[\w-]+\))?(?:\s|#0\d\d)*"
-MESSAGES: tuple[tuple[Kind, re.Pattern[str]], ...] = (
-    ("out_of_socket_memory", re.compile(r"Out of socket memory" + TAIL)),
-    ("too_many_orphans", re.compile(r"TCP: too many (?:of )?orphaned sockets" + TAIL)),
-    ("tcp_mem", re.compile(r"TCP: out of memory -- consider tuning tcp_mem" + TAIL)),
+_TEXTS: tuple[tuple[Kind, str], ...] = (
+    ("out_of_socket_memory", r"Out of socket memory"),
+    ("too_many_orphans", r"TCP: too many (?:of )?orphaned sockets"),
+    ("tcp_mem", r"TCP: out of memory -- consider tuning tcp_mem"),
     (
         "suppressed",
-        re.compile(
+        (
             r"(?:printk: (?P<messages>\d{1,10}) messages suppressed\."
-            r"|(?:net_|__)ratelimit: (?P<callbacks>\d{1,10}) callbacks suppressed)" + TAIL
+            r"|(?:net_|__)ratelimit: (?P<callbacks>\d{1,10}) callbacks suppressed)"
         ),
     ),
 )
+MESSAGES: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple((kind, re.compile(text + TAIL)) for kind, text in _TEXTS)
+# One of them anywhere in a line, whoever wrote it. MPTCP has limits of its own.
+TEXT = re.compile(rf"(?<!MP)(?:{'|'.join(text for _, text in _TEXTS)})")
 REPEATED = re.compile(r"last message repeated (\d{1,9}) times?\s*|Last message '.*' repeated (\d{1,9}) times.*")
 
 # Other limits with the same symptoms, by era: the regex fully matches the text, the name is for people.

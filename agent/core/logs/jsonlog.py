@@ -59,6 +59,7 @@ TIME_KEYS = ("@timestamp", "timereported", "timestamp", "time", "isodate", "date
 # dmesg --json, and Fluent Bit's kmsg input: they read nothing but the kernel's ring, and other facilities into it.
 RING_SHAPES = ({"pri", "time", "caller", "msg"}, {"priority", "sequence", "sec", "usec", "msg", "date"})
 FACILITIES = {"0", "kern", "kernel"}
+KERNEL_TAGS = {"kernel", "kernel[0]"}
 DEPTH = 3
 # What carries lines, by where the line is: Docker, CRI and Fluent Bit; CloudWatch's three ways; Google's textPayload.
 CARRIERS = {
@@ -101,12 +102,27 @@ def parse_json(line: str, now: datetime, *, kern: bool = False) -> JsonRecord | 
         return None
     fields = _flatten(_unwrapped(value))
     message = _message(fields)
-    if _anothers(fields):
+    if _another_speaker(fields):
         return None
     if message is not None and (kern or _kernel(fields)):
         return JsonRecord(message, _at(fields, now), _uptime(fields), _first_text(fields, HOST_KEYS))
     carried = _carried(fields)
     return None if carried is None else JsonRecord(carried, _at(fields, now), None, None, carried=True)
+
+
+def why_refused(line: str) -> str:
+    """Say why an object that holds one of the kernel's messages is no record of the kernel's."""
+    try:
+        value = msgspec.json.decode(line)
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        return "it is no whole JSON object"
+    fields = _flatten(_unwrapped(value)) if isinstance(value, dict) else {}
+    other = _another_speaker(fields)
+    if other is not None:
+        return f"the field {other} is {str(fields[other])[:60]!r}, not the kernel's"
+    if _carried(fields) is not None:
+        return "the line in it has no date and kernel tag of its own"
+    return "no field says that the kernel wrote it"
 
 
 def _unwrapped(value: dict[str, object]) -> dict[str, object]:
@@ -152,15 +168,14 @@ def _message(fields: dict[str, object]) -> str | None:
     return None
 
 
-def _anothers(fields: dict[str, object]) -> bool:
-    """Say whether one of the object's claims names another speaker than the kernel."""
-    tags = [str(fields[key]).strip().removesuffix(":") for key in TAG_KEYS if key in fields]
-    facilities = [str(fields[key]).lower() for key in FACILITY_KEYS if key in fields]
-    return (
-        fields.get("transport") not in (None, "kernel")
-        or any(tag not in ("kernel", "kernel[0]") for tag in tags)
-        or any(facility not in FACILITIES for facility in facilities)
-    )
+def _another_speaker(fields: dict[str, object]) -> str | None:
+    """Name the field that says another speaker than the kernel, or None."""
+    if fields.get("transport") not in (None, "kernel"):
+        return "transport"
+    tags = (key for key in TAG_KEYS if key in fields)
+    tag = next((key for key in tags if str(fields[key]).strip().removesuffix(":") not in KERNEL_TAGS), None)
+    facilities = (key for key in FACILITY_KEYS if key in fields)
+    return tag or next((key for key in facilities if str(fields[key]).lower() not in FACILITIES), None)
 
 
 def _kernel(fields: dict[str, object]) -> bool:
