@@ -55,8 +55,9 @@ def refusal(path: Path, directory: Path) -> str:
 
 
 def explain(error: OSError) -> str:
-    """Say which file could not be used and why; where permissions are the reason, whose it is."""
-    text = f"{error.filename}: {error.strerror}"
+    """Say why, and which file could not be used, where one is known; for want of permissions also whose it is."""
+    why = error.strerror or str(error)
+    text = f"{error.filename}: {why}" if error.filename else why
     if error.filename and error.errno in {errno.EACCES, errno.EPERM}:
         text += f"; it belongs to {owner(Path(error.filename))}, the service runs as {user(os.geteuid())}"
     return text

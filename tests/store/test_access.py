@@ -107,3 +107,8 @@ def test_an_error_of_permissions_names_the_owner_and_another_error_does_not(stat
         lambda: explain(denied)
     )
     assert "/x: No space left on device" == explain(OSError(28, "No space left on device", "/x"))
+
+
+def test_an_error_without_a_file_names_none() -> None:
+    assert "Invalid argument" == explain(OSError(22, "Invalid argument"))
+    assert "the journal cannot be opened" == explain(OSError("the journal cannot be opened"))
