@@ -1,16 +1,22 @@
 """What is kept: by age, by number, by bytes and by the space that others need; the oldest goes first."""
 
+import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from agent.core.delivery import Receipt
 from agent.core.model import Incident, Notice
 from agent.core.settings import StoreSettings
 from agent.store.disk import StoreError, remove_tree, size_of
+
+log = logging.getLogger("sockmem-agent")
+
+# So many of the claimed incidents that are still owed stay, however short space is: more than a day sends one by one.
+CLAIMED_KEPT = 100
 
 
 class Incidents(Protocol):
@@ -41,19 +47,26 @@ def prune(store: Incidents, keep: StoreSettings, now: datetime, *, dry_run: bool
     An open incident, one with a notice still owed, and the newest one are never removed; nor is one that alone holds
     the newest position, without which its events would be read again. The position is not put elsewhere first: a full
     disk has no room for it, and what root writes by hand the service's user cannot read.
+
+    Where space is short, claimed incidents that are still owed go first, but for the newest of them: any local user can
+    forge a hundred thousand. A disk that they filled would have no room for their receipts, so nothing would ever be
+    sent, and by what they leave of those that were told a restart knows how much was sent within the hour.
     """
     ids = store.ids()
     sizes = {incident_id: size_of(store.path(incident_id)) for incident_id in ids}
     total = sum(sizes.values())
     free = shutil.disk_usage(store.path("")).free
     covered = store.covered()
-    removed: list[str] = []
-    for incident_id in ids[:-1]:
+    missing = max(total - keep.keep_bytes, keep.min_free_bytes - free)
+    removed = list(_flood(store, ids[:-1], sizes, covered, missing)) if missing > 0 else []
+    flood, flood_bytes = set(removed), sum(sizes[incident_id] for incident_id in removed)
+    total, free = total - flood_bytes, free + flood_bytes
+    for incident_id in (incident_id for incident_id in ids[:-1] if incident_id not in flood):
         too_old = now - _opened_at(incident_id) > timedelta(days=keep.keep_days)
         too_many = len(ids) - len(removed) > keep.keep_count
         if not (too_old or too_many or total > keep.keep_bytes or free < keep.min_free_bytes):
             break
-        if _is_done(store, incident_id, covered):
+        if _fate(store, incident_id, covered) == "done":
             removed.append(incident_id)
             total -= sizes[incident_id]
             free += sizes[incident_id]
@@ -61,8 +74,22 @@ def prune(store: Incidents, keep: StoreSettings, now: datetime, *, dry_run: bool
         name for name in set(store.names()) - set(ids) if now - _opened_at(name) > timedelta(days=keep.keep_days)
     ]
     if not dry_run:
+        if flood:
+            log.error("claimed incidents removed before they were sent: %d, since space is short", len(flood))
         _remove(store.path(name) for name in (*removed, *interrupted))
-    return removed
+    return sorted(removed)
+
+
+def _flood(
+    store: Incidents, ids: Iterable[str], sizes: Mapping[str, int], covered: int, missing_bytes: int
+) -> Iterator[str]:
+    """Give the oldest claimed incidents that are still owed, beyond those that stay, until so many bytes are there."""
+    owed = [incident_id for incident_id in ids if _fate(store, incident_id, covered) == "claimed"]
+    for incident_id in owed[:-CLAIMED_KEPT]:
+        if missing_bytes <= 0:
+            return
+        yield incident_id
+        missing_bytes -= sizes[incident_id]
 
 
 def _remove(directories: Iterable[Path]) -> None:
@@ -72,15 +99,20 @@ def _remove(directories: Iterable[Path]) -> None:
         remove_tree(directory)
 
 
-def _is_done(store: Incidents, incident_id: str, covered: int) -> bool:
-    """Tell whether an incident is closed, its position older, and everybody told; a broken one is done with."""
+def _fate(store: Incidents, incident_id: str, covered: int) -> Literal["done", "claimed", "kept"]:
+    """Tell whether an incident is closed, its position older, and everybody told; a broken one is done with.
+
+    "claimed": all but told, and any local user can have made it.
+    """
     try:
         incident = store.load(incident_id)
         if incident.closed_at is None or (incident.resume and incident.resume.generation > covered):
-            return False
-        return all(set(notice.channels) <= set(receipts) for _, notice, receipts in store.notices(incident_id))
+            return "kept"
+        if all(set(notice.channels) <= set(receipts) for _, notice, receipts in store.notices(incident_id)):
+            return "done"
     except StoreError:
-        return True
+        return "done"
+    return "claimed" if incident.provenance == "claimed" else "kept"
 
 
 def _opened_at(incident_id: str) -> datetime:

@@ -10,12 +10,13 @@ from msgspec.structs import replace
 from agent.core import folding
 from agent.core.cursor import Cursor, Resume
 from agent.core.delivery import Receipt
-from agent.core.model import Diagnosis, Incident, Notice, Sample, Snapshot
+from agent.core.model import Diagnosis, Incident, Notice, Provenance, Sample, Snapshot
 from agent.core.settings import StoreSettings
 from agent.store import NoSuchIncident, Store, StoreError
-from agent.store.disk import hold_lock, set_aside
+from agent.store.disk import hold_lock, set_aside, size_of
 from agent.store.history import read_lines
 from agent.store.incidents import OWED_AT_MOST
+from agent.store.retention import CLAIMED_KEPT
 
 DIAGNOSIS = Diagnosis(cause="orphans", confidence="likely", summary="s")
 
@@ -31,9 +32,16 @@ def store(tmp_path):
 def keep(store, clock, make_decided):
     """Commit an incident that opened ``seconds`` from now."""
 
-    def commit(seconds: float = 0, *, closed: bool = True, generation: int = 1, channels: tuple[str, ...] = ()) -> str:
+    def commit(
+        seconds: float = 0,
+        *,
+        closed: bool = True,
+        generation: int = 1,
+        channels: tuple[str, ...] = (),
+        provenance: Provenance = "kernel",
+    ) -> str:
         at = clock.time + timedelta(seconds=seconds)
-        record, event = make_decided(at=at)
+        record, event = make_decided(at=at, provenance=provenance)
         snapshot = Snapshot(taken_at=at, trigger="event", host="web1", raw={"net/sockstat": "TCP: inuse 1\n"})
         incident = folding.open_incident(event, at, snapshot, DIAGNOSIS)
         store.new_directory(incident.id)
@@ -232,6 +240,24 @@ def test_retention_by_free_space_removes_the_oldest(store, keep, clock):
     store.settings = StoreSettings(min_free_bytes=2**62)
 
     assert store.prune(clock.time) == ids[:1]
+
+
+def test_claimed_incidents_go_before_they_are_told_where_so_many_leave_no_room(store, keep, clock, caplog):
+    told = keep(0)
+    claimed = [keep(1000 + n, channels=("ops",), provenance="claimed") for n in range(CLAIMED_KEPT + 2)]
+    kernel = keep(2000, channels=("ops",))
+    opened = keep(3000, channels=("ops",), provenance="claimed", closed=False)
+    newest = keep(4000)
+    store.settings = StoreSettings(keep_count=1, min_free_bytes=0)
+    assert [told] == store.prune(clock.time, dry_run=True)
+
+    total = sum(size_of(store.path(incident_id)) for incident_id in store.ids())
+    store.settings = StoreSettings(keep_bytes=total - 1, min_free_bytes=0)
+    assert claimed[:1] == store.prune(clock.time)
+    assert "claimed incidents removed before they were sent: 1, since space is short" in caplog.text
+    store.settings = StoreSettings(min_free_bytes=2**62)
+    assert [told, claimed[1]] == store.prune(clock.time)
+    assert [*claimed[2:], kernel, opened, newest] == store.ids()
 
 
 def test_retention_spares_the_incident_that_alone_holds_the_newest_position(store, keep, clock):
