@@ -1,6 +1,6 @@
-"""How far attribution reaches on this host: what works, and which permission of the service would add what.
+"""What attribution works on this host, and which permission of the service would add what.
 
-It is about the service, not about whoever runs the doctor: what the unit has, drop-ins included, is asked of systemd.
+The checks are about the service, not the caller: they ask systemd what the unit has, drop-ins included.
 Mirrors sock_diag(7), capabilities(7), proc(5), setns(2). A sample of ``systemctl show``:
 
     User=sockmem-agent
@@ -36,19 +36,19 @@ _SHOWN = 3
 
 
 class Rights(NamedTuple):
-    """What the service may do beyond what everybody may; ``source`` says how that is known."""
+    """The privileges of the service; ``source`` says where they were read."""
 
     capabilities: frozenset[str]
     enters_namespaces: bool
     source: str
 
 
-# What the unit has that comes with the program.
-SHIPPED = Rights(frozenset(), enters_namespaces=False, source=f"{UNIT} as it is shipped (not installed here)")
+# The privileges of the shipped unit.
+SHIPPED = Rights(frozenset(), enters_namespaces=False, source=f"{UNIT} as shipped (not installed on this host)")
 
 
 def check_reach(rights: Rights, proc_root: Path = Path("/proc"), cgroup_root: Path = CGROUP_ROOT) -> list[Check]:
-    """Check all that attribution rests on, the most valuable first."""
+    """Check everything attribution needs, the most valuable first."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     return [
         check_socket_cgroups(ask_own_cgroup()),
@@ -59,7 +59,7 @@ def check_reach(rights: Rights, proc_root: Path = Path("/proc"), cgroup_root: Pa
 
 
 def read_rights(show: Callable[[], str | None] | None = None) -> Rights:
-    """Read what the unit has of systemd; where it is not installed, what it has as shipped."""
+    """Read the privileges of the installed unit from systemd, else return those of the shipped one."""
     facts = dict(line.split("=", 1) for line in ((show or ask_systemd)() or "").splitlines() if "=" in line)
     if facts.get("LoadState") != "loaded":
         return SHIPPED
@@ -67,7 +67,7 @@ def read_rights(show: Callable[[], str | None] | None = None) -> Rights:
         frozenset(facts.get(name, "").upper().split()) for name in ("CapabilityBoundingSet", "AmbientCapabilities")
     )
     is_root = facts.get("User", "") in {"", "root", "0"}
-    # A type that is listed is one that the service may still enter; "no" restricts none.
+    # The service may enter a type that is listed; "no" restricts none.
     allowed = facts.get("RestrictNamespaces", "no").split()
     return Rights(bounding if is_root else bounding & ambient, bool({"net", "no"} & set(allowed)), f"systemd's {UNIT}")
 
@@ -83,11 +83,11 @@ def ask_systemd() -> str | None:
 
 
 def ask_own_cgroup() -> int | Gap | None:
-    """Listen on loopback for a moment, and ask the kernel for the cgroup of that socket; None: it does not tell any."""
+    """Listen on loopback for a moment and ask the kernel for the cgroup of that socket; None: it reports none."""
     try:
         listener = socket.create_server(("127.0.0.1", 0))
     except OSError as error:
-        return Gap(what="loopback", why=f"no socket can be made at 127.0.0.1 to ask the kernel about: {error.strerror}")
+        return Gap(what="loopback", why=f"cannot open a test socket on 127.0.0.1: {error.strerror}")
     census = Census()
     with listener:
         netlink = sockdiag.open_socket()
@@ -103,56 +103,56 @@ def ask_own_cgroup() -> int | Gap | None:
 
 
 def check_socket_cgroups(own: int | Gap | None) -> Check:
-    """Check that the kernel tells the cgroup of a socket, which names the unit of an orphan, too."""
+    """Check that the kernel reports the cgroup of a socket, by which an orphan is attributed to its unit."""
     name = "unit of orphans"
-    guess = "orphans get the unit that listens on their port, a guess"
+    guess = "orphans are attributed to the unit that listens on their port, a guess"
     if isinstance(own, Gap):
         return Check(name, "warn", own.why, "see sock_diag")
     if own is None:
-        mend = "a kernel of 5.8 or newer, with CONFIG_SOCK_CGROUP_DATA"
-        return Check(name, "warn", f"no cgroup ids: {guess}", mend)
+        fix = "use kernel 5.8 or newer, with CONFIG_SOCK_CGROUP_DATA"
+        return Check(name, "warn", f"no cgroup ids: {guess}", fix)
     if own == ROOT_CGROUP:
         return Check(name, "warn", f"cgroup v1: {guess}", "boot with systemd.unified_cgroup_hierarchy=1")
-    return Check(name, "ok", "the kernel tells the cgroup of every socket, orphans included")
+    return Check(name, "ok", "the kernel reports the cgroup of every socket, orphans included")
 
 
 def check_group_memory(root: Path) -> Check:
-    """Check that some cgroup tells its socket memory."""
+    """Check that some cgroup reports its socket memory."""
     name = "memory of groups"
     found, _ = socket_memory(root, [])
     if found:
-        return Check(name, "ok", f"{_counted(len(found), 'cgroup')} with their socket memory")
-    mend = "cgroup v2 with the memory controller, and no cgroup.memory=nosocket in /proc/cmdline"
-    return Check(name, "warn", "no cgroup tells its socket memory (sock in memory.stat)", mend)
+        return Check(name, "ok", f"socket memory of {_counted(len(found), 'cgroup')} can be read")
+    fix = "enable the memory controller of cgroup v2; boot without cgroup.memory=nosocket"
+    return Check(name, "warn", "no cgroup reports its socket memory (sock in memory.stat)", fix)
 
 
 def check_processes(rights: Rights) -> Check:
-    """Check whether the service may see which processes have sockets open; units are named without it."""
+    """Check whether the service can see which process has a socket open; it can always see the unit."""
     name = "processes"
     missing = [each for each in TO_SEE_PROCESSES if each not in rights.capabilities]
     if not missing:
-        return Check(name, "ok", "the service sees which process has a socket open")
-    detail = f"units are named, but not their processes, without {' and '.join(missing)}"
-    mend = "add the lines below to the unit to name processes, too"
-    return Check(name, "ok", detail, mend, drop_in=_drop_in(TO_SEE_PROCESSES))
+        return Check(name, "ok", "the service can see which process has a socket open")
+    detail = f"holders are named by unit only, without {' and '.join(missing)}"
+    fix = "add the lines below to the unit to name processes too"
+    return Check(name, "ok", detail, fix, drop_in=_drop_in(TO_SEE_PROCESSES))
 
 
 def check_namespaces(rights: Rights, spaces: Sequence[Namespace]) -> Check:
-    """Check whether sockets of other network namespaces (containers) are out of the service's sight."""
+    """Check whether the service can see the sockets of other network namespaces (containers)."""
     name = "other namespaces"
     holding = sorted((each for each in spaces if each.inuse), key=lambda each: each.inuse or 0, reverse=True)
     if not holding:
-        return Check(name, "ok", "no sockets in network namespaces other than this one")
-    total = f"{_counted(sum(each.inuse or 0 for each in holding), 'socket')} in {_counted(len(holding), 'other')}"
+        return Check(name, "ok", "no sockets in other network namespaces")
+    total = f"{_counted(sum(each.inuse or 0 for each in holding), 'socket')} in {_counted(len(holding), 'namespace')}"
     names = ", ".join(f"{place_text(each)}: {count_text(each.inuse or 0)}" for each in holding[:_SHOWN])
     missing = [each for each in TO_ENTER_NAMESPACES if each not in rights.capabilities]
     if not rights.enters_namespaces:
         missing.append("RestrictNamespaces=net")
     if not missing:
-        return Check(name, "ok", f"the service sees into them: {total} ({names})")
-    detail = f"{total} are out of the service's sight ({names}) without {', '.join(missing)}"
-    mend = "add the lines below where their owners matter to you; CAP_SYS_ADMIN is nearly root"
-    return Check(name, "warn", detail, mend, drop_in=(*_drop_in(TO_ENTER_NAMESPACES), "RestrictNamespaces=net"))
+        return Check(name, "ok", f"the service can see into them: {total} ({names})")
+    detail = f"the service cannot see {total} ({names}) without {', '.join(missing)}"
+    fix = "add the lines below if you need their owners; CAP_SYS_ADMIN is nearly root"
+    return Check(name, "warn", detail, fix, drop_in=(*_drop_in(TO_ENTER_NAMESPACES), "RestrictNamespaces=net"))
 
 
 def _drop_in(capabilities: Sequence[str]) -> tuple[str, ...]:

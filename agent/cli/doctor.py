@@ -1,4 +1,4 @@
-"""``sockmem-agent doctor``: check what the service will need on this host, one line a check, with the fix."""
+"""``sockmem-agent doctor``: check that the service will work on this host, one line per check, with the fix."""
 
 import os
 import stat
@@ -8,7 +8,6 @@ from pathlib import Path
 from textwrap import wrap
 
 import click
-from msgspec.structs import replace
 
 from agent.cli.checks import (
     BELOW,
@@ -36,28 +35,25 @@ from agent.core.settings import Settings, UrlChannel
 from agent.sources.choose import choose
 
 WIDTH = 100
-MEND = "config.example.toml shows every key; then sockmem-agent config check"
+CONFIG_FIX = "see config.example.toml for every key, then run sockmem-agent config check"
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
-# The configuration is broken and another line says so: the checks go on with the built-in defaults.
-DEFAULTS = replace(Settings(), store=replace(Settings().store, directory=""))
 
 
 @click.command(name="doctor", epilog="Example: sockmem-agent doctor")
 @config_option
 @json_option
 def command(config_path: Path | None, *, as_json: bool) -> None:
-    """Check what the service will need on this host: one line a check, ok, warn or fail, with the fix.
+    """Check that the service will work on this host: one line per check, ok, warn or fail, with the fix.
 
-    Run by root where the service is installed, it looks at files as the service's user, else as the caller. The last
-    lines before the clock, on who holds the sockets, are about what the service may see. Exit status: 0 no fail, 1
-    else.
+    Run as root where the service is installed, it checks files as the service user, otherwise as the caller. The lines
+    about attribution, just before the clock, show what the service can see. Exit status: 0 nothing failed, 1 otherwise.
     """
     start = NextStart()
     settings, mistakes = load_or_defaults(start, config_path)
     identity, user = find_user(start.service)
     rights = read_rights()
     is_own = os.geteuid() in {0, identity.uid if identity else 0}
-    service = start.service if is_own else None  # Anybody else is told of a state directory of their own.
+    service = start.service if is_own else None  # Other users get a check of their own state directory.
     state = where_state_is(settings, service)
 
     def look() -> list[Check]:
@@ -95,27 +91,27 @@ def check_host(settings: Settings, service: Unit | None, state: Check) -> list[C
 
 
 def load_or_defaults(start: NextStart, path: Path | None) -> tuple[Settings, list[Check]]:
-    """Load the configuration; where it is broken, one failed check for every mistake, and the defaults."""
+    """Load the configuration; if it is broken, return the defaults and a failed check for every mistake."""
     try:
         return start.load(path), []
     except ConfigError as error:
-        return DEFAULTS, [_mistake(line) for line in error.errors]
+        return Settings(), [_mistake(line) for line in error.errors]
 
 
 def _mistake(line: str) -> Check:
-    """Tell a mistake, and below it the lines to add to the unit, if these are the fix."""
+    """Turn a mistake into a check; lines below the first are the fix: what to add to the unit."""
     said, *lines = line.splitlines()
     if not lines:
-        return Check("configuration", "fail", said, MEND)
+        return Check("configuration", "fail", said, CONFIG_FIX)
     detail = said.rpartition("; ")[0]
     return Check("configuration", "fail", detail, BELOW, drop_in=tuple(map(str.strip, lines)))
 
 
 def check_configuration(start: NextStart, settings: Settings, path: Path | None) -> list[Check]:
-    """Check that the service, too, can read the configuration and its secrets, and that not everybody can."""
+    """Check that the service can read the configuration and its secrets, and that other users cannot."""
     name, where = "configuration", path or DEFAULT_PATH
     if path is None and not where.exists():
-        return [Check(name, "ok", f"{where} is not there: the built-in defaults apply")]
+        return [Check(name, "ok", f"{where} does not exist: the built-in defaults apply")]
     fault = read_fault(where) if path is None else None
     if fault:
         return [Check(name, "fail", *fault)]
@@ -124,7 +120,7 @@ def check_configuration(start: NextStart, settings: Settings, path: Path | None)
         return mistakes
     inline = [channel.name for channel in settings.notify if isinstance(channel, UrlChannel) and not channel.url_file]
     if inline and where.stat().st_mode & stat.S_IROTH:
-        detail = f"{where}: everybody can read the URL of {', '.join(inline)}, which is a secret"
+        detail = f"{where}: any local user can read the URL of {', '.join(inline)}, which is a secret"
         return [Check(name, "warn", detail, f"chmod o-r {where}, or use url_file")]
     return [Check(name, "ok", str(where))]
 
@@ -136,7 +132,7 @@ def where_state_is(settings: Settings, service: Unit | None) -> Path:
 
 
 def service_facts(rights: Rights) -> dict[str, object]:
-    """Say what the service may do beyond what everybody may, and how that is known."""
+    """Return the privileges of the service, and where they were read."""
     return {
         "capabilities": sorted(rights.capabilities),
         "enters_namespaces": rights.enters_namespaces,
@@ -155,31 +151,31 @@ def _print(checks: list[Check], rights: Rights, identity: Identity | None) -> No
             screen.print(line, soft_wrap=True)
     screen.print(f"Service permissions read from {rights.source}", style="dim", soft_wrap=True)
     if os.geteuid() == 0:
-        eyes = f"{identity.name}, the user of the service" if identity else "root"
-        screen.print(f"Files checked as {eyes}", style="dim", soft_wrap=True)
+        checker = f"{identity.name}, the service user" if identity else "root"
+        screen.print(f"Files checked as {checker}", style="dim", soft_wrap=True)
 
 
 def as_lines(checks: list[Check]) -> Iterator[list[str]]:
-    """Lay out each check: one line for what is so and the fix, where both fit; what does not fit stands below it."""
+    """Lay out each check: detail and fix on one line if both fit, otherwise the fix below."""
     margin = 8 + max(len(check.name) for check in checks)
     for check in checks:
         head = f"{check.status:<4}  {check.name:<{margin - 8}}  "
-        detail, mend = printable(check.detail), printable(check.mend)
-        whole = f"{head}{detail}; fix: {mend}"
-        if mend and len(whole) <= WIDTH:
+        detail, fix = printable(check.detail), printable(check.fix)
+        whole = f"{head}{detail}; fix: {fix}"
+        if fix and len(whole) <= WIDTH:
             lines = [whole]
         else:
             lines = wrap(detail, WIDTH, initial_indent=head, subsequent_indent=" " * margin, break_on_hyphens=False)
-            lines += _fix(mend)
+            lines += _wrap_fix(fix)
         if check.drop_in:
             lines.append(f"      with systemctl edit {UNIT}, then systemctl restart {UNIT}:")
         yield [*lines, *(f"          {printable(added)}" for added in check.drop_in)]
 
 
-def _fix(mend: str) -> list[str]:
-    # A path is not broken: it is to be copied.
+def _wrap_fix(fix: str) -> list[str]:
+    # A path stays in one piece, to be copied.
     return wrap(
-        mend,
+        fix,
         WIDTH,
         initial_indent="      fix: ",
         subsequent_indent=" " * 11,

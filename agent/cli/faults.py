@@ -1,6 +1,6 @@
-"""Why a path cannot be used, and the fix that fits: what stands in the way, seen from the root directory on.
+"""Why a path cannot be used, and the fix: the first obstacle on the way from the root directory.
 
-Mirrors path_resolution(7) and access(2). Samples of what is said::
+Mirrors path_resolution(7) and access(2). Samples::
 
     /var/lib/sockmem-agent is a FIFO, not a directory; fix: mv /var/lib/sockmem-agent /var/lib/sockmem-agent.old
     /srv/state is a loop of symbolic links; fix: rm /srv/state
@@ -28,19 +28,19 @@ _KINDS = {
 
 
 class Fault(NamedTuple):
-    """What is wrong and what to do about it."""
+    """What is wrong, and how to fix it."""
 
     what: str
     fix: str
 
 
 def kind_of(path: Path, *, follow: bool = True) -> str:
-    """Name what a path leads to: "directory", "FIFO"."""
+    """Return what a path leads to: "directory", "FIFO"."""
     return _KINDS[stat.S_IFMT((path.stat() if follow else path.lstat()).st_mode)]
 
 
 def way_fault(path: Path) -> Fault | None:
-    """Find what keeps a path from being reached; None where it leads to something, of whatever kind."""
+    """Find what keeps a path from being reached; None if it leads to something of any kind."""
     for step in (*reversed(path.parents), path):
         try:
             mode = step.stat().st_mode
@@ -58,14 +58,14 @@ def _step_fault(step: Path, error: OSError) -> Fault:
         return _access_fault(step.parent, "x", f"{me()} may not enter {step.parent}")
     if step.is_symlink():
         target = step.readlink()
-        return Fault(f"{step} links to {target}, which is not there", f"rm {step}, or make {target}")
+        return Fault(f"{step} links to {target}, which does not exist", f"rm {step}, or create {target}")
     if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-        return Fault(f"{step} is not there", "")
+        return Fault(f"{step} does not exist", "")
     return Fault(f"{step}: {error.strerror}", "see dmesg")
 
 
 def read_fault(path: Path) -> Fault | None:
-    """Say why a regular file cannot be read by this process."""
+    """Return why this process cannot read a regular file."""
     fault = way_fault(path)
     if fault:
         return fault
@@ -75,7 +75,7 @@ def read_fault(path: Path) -> Fault | None:
 
 
 def directory_fault(path: Path) -> Fault | None:
-    """Say why no file can be made in what should be a directory; it is tried, and nothing is left behind."""
+    """Return why no file can be created in a directory; try it, and leave nothing behind."""
     if not path.is_dir():
         return Fault(f"{path} is a {kind_of(path)}, not a directory", f"mv {path} {path}.old")
     try:
@@ -94,16 +94,18 @@ def _write_fault(path: Path, error: OSError) -> Fault:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return Fault(f"{path}: no space left", f"free some (df -h {path}; df -i {path}), or raise the quota")
     if error.errno == errno.EPERM:
-        return Fault(f"{path} takes no file, though its mode allows it", f"chattr -i {path} (see lsattr -d)")
+        return Fault(
+            f"no file can be created in {path}, although its mode allows it", f"chattr -i {path} (see lsattr -d)"
+        )
     if error.errno != errno.EACCES:
         return Fault(f"{path}: {error.strerror}", "see dmesg")
     if owner(path) == me():
-        return Fault(f"{path}: the mode keeps out the owner, {me()}", f"chmod u+rwx {path}")
+        return Fault(f"{path}: its mode denies access to its owner, {me()}", f"chmod u+rwx {path}")
     return Fault(f"{path} belongs to {owner(path)}, not to {me()}", f"chown -hR {me()}: {path}")
 
 
 def _access_fault(path: Path, right: str, what: str) -> Fault:
-    """Find the least that gives this right: membership in the file's group, where the group has it, else a new mode."""
+    """Find the least invasive fix: membership in the file's group if the group has this right, else a new mode."""
     status = path.stat()
     bit = {"r": stat.S_IRGRP, "x": stat.S_IXGRP}[right]
     group = group_name(status.st_gid)
@@ -114,7 +116,7 @@ def _access_fault(path: Path, right: str, what: str) -> Fault:
 
 
 def group_name(gid: int) -> str:
-    """Name a group."""
+    """Return the name of a group."""
     try:
         return grp.getgrgid(gid).gr_name
     except KeyError:
@@ -122,5 +124,5 @@ def group_name(gid: int) -> str:
 
 
 def me() -> str:
-    """Name the user of this process."""
+    """Return the user of this process."""
     return user(os.geteuid())

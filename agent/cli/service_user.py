@@ -1,7 +1,7 @@
-"""The user that the service runs as, and a look at the host with that user's eyes.
+"""The service user, and checks made as that user.
 
-Asking "may this user write here?" about another user means to work out groups, access lists and mounts; root therefore
-becomes that user in a process of its own, and asks the kernel. Mirrors systemd.exec(5), User= and credentials(7).
+Whether another user may write somewhere depends on groups, access lists and mounts; root therefore becomes that user
+in a child process and asks the kernel. Mirrors systemd.exec(5), User= and credentials(7).
 """
 
 import grp
@@ -32,15 +32,15 @@ class Identity(NamedTuple):
 
 
 def find_user(service: Unit | None) -> tuple[Identity | None, Check]:
-    """Find the user of the service; None where it is not installed, runs as root, or has none that exists."""
+    """Find the service user; None where the service is not installed, runs as root, or has no existing user."""
     name = "service user"
     if service is None:
         return None, Check(name, "ok", "the service is not installed on this host")
     if service.is_set("DynamicUser"):
-        return None, Check(name, "ok", "systemd makes one at each start (DynamicUser=)")
+        return None, Check(name, "ok", "systemd allocates one at each start (DynamicUser=)")
     setting = service.last("User")
     if setting is None or setting.value in {"root", "0"}:
-        return None, Check(name, "warn", "the service runs as root", "take User= out of the unit's drop-ins")
+        return None, Check(name, "warn", "the service runs as root", "remove User= from the unit's drop-ins")
     try:
         found = pwd.getpwnam(setting.value)
     except KeyError:
@@ -59,7 +59,7 @@ def find_user(service: Unit | None) -> tuple[Identity | None, Check]:
 
 
 def look_as(identity: Identity | None, look: Callable[[], list[Check]]) -> list[Check]:
-    """Make the checks as this user; as the caller where there is none, or the caller may not change the user."""
+    """Make the checks as this user, or as the caller if there is none or the caller is not root."""
     if identity is None or os.geteuid() != 0:
         return look()
     ours, theirs = os.pipe()
@@ -68,11 +68,11 @@ def look_as(identity: Identity | None, look: Callable[[], list[Check]]) -> list[
         _look_and_leave(identity, look, theirs)
     os.close(theirs)
     with os.fdopen(ours, "rb") as pipe:
-        told = pipe.read()
+        answer = pipe.read()
     os.waitpid(child, 0)
-    if not told:
-        sys.exit(1)  # The child has said why.
-    return CHECKS.decode(told)
+    if not answer:
+        sys.exit(1)  # The child has printed why.
+    return CHECKS.decode(answer)
 
 
 def _look_and_leave(identity: Identity, look: Callable[[], list[Check]], pipe: int) -> NoReturn:
@@ -80,8 +80,8 @@ def _look_and_leave(identity: Identity, look: Callable[[], list[Check]], pipe: i
         os.setgroups(identity.groups)
         os.setresgid(identity.gid, identity.gid, identity.gid)
         os.setresuid(identity.uid, identity.uid, identity.uid)
-        with os.fdopen(pipe, "wb") as told:
-            told.write(msgspec.json.encode(look()))
+        with os.fdopen(pipe, "wb") as answer:
+            answer.write(msgspec.json.encode(look()))
     except BaseException:  # noqa: BLE001 - a forked child must not go on as a second parent
         traceback.print_exc()
     finally:

@@ -98,7 +98,7 @@ def test_where_no_cgroup_names_an_orphan_its_unit_is_a_guess(own: int | Gap | No
 
     assert status == check.status
     assert words in check.detail
-    assert bool(check.mend) == (status == "warn")
+    assert bool(check.fix) == (status == "warn")
 
 
 def test_group_memory_is_found_where_memory_stat_tells_it(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_group_memory_is_found_where_memory_stat_tells_it(tmp_path: Path) -> Non
     (tmp_path / "cgroup.controllers").write_text("memory\n")
     (tmp_path / "memory.stat").write_text("anon 4096\nsock 8192\n")
     check = check_group_memory(tmp_path)
-    assert ("ok", "1 cgroup with their socket memory") == (check.status, check.detail)
+    assert ("ok", "socket memory of 1 cgroup can be read") == (check.status, check.detail)
 
 
 def test_processes_need_two_capabilities_and_the_lines_to_add_are_told() -> None:
@@ -124,7 +124,7 @@ def test_sockets_of_other_namespaces_are_counted_with_what_would_show_them() -> 
 
     assert "warn" == check.status
     assert (
-        "1,200 sockets in 1 other are out of the service's sight (docker 3f2a9c1be07d: 1,200) "
+        "the service cannot see 1,200 sockets in 1 namespace (docker 3f2a9c1be07d: 1,200) "
         "without CAP_SYS_ADMIN, CAP_SYS_PTRACE, RestrictNamespaces=net" == check.detail
     )
     assert "RestrictNamespaces=net" in check.drop_in

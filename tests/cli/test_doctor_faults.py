@@ -68,6 +68,7 @@ class Host:
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     # Nobody may not read root's Python: what is imported late, is imported now.
     importlib.import_module("encodings.idna")
+    importlib.import_module("agent.sources.file.source")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         root.chmod(0o755)
@@ -113,17 +114,17 @@ FAULTS = {
     "a loop": (move_and(link_loop), "{state} is a loop of symbolic links"),
     "a dangling link": (
         move_and(lambda path: path.symlink_to(path.parent / "gone")),
-        "{state} links to {parent}/gone, which is not there",
+        "{state} links to {parent}/gone, which does not exist",
     ),
     "below a file": (move_and(file_above), "{parent} is a file, not a directory"),
-    "not there": (move_and(lambda path: None), "{state} is not there, and nobody may not make it in {parent}"),
+    "not there": (move_and(lambda path: None), "{state} does not exist, and nobody may not create it in {parent}"),
     "another's": (roots("", 0o700), "{state} belongs to root, not to nobody"),
     "nobody's user": (lambda state: os.chown(state, 4711, 4711), "belongs to uid 4711 (no such user), not to nobody"),
     "behind a closed door": (
         lambda state: state.parent.chmod(0o700),
         "nobody may not enter {parent} (root:root, mode 0700)",
     ),
-    "its own, shut": (lambda state: state.chmod(0o500), "{state}: the mode keeps out the owner, nobody"),
+    "its own, shut": (lambda state: state.chmod(0o500), "{state}: its mode denies access to its owner, nobody"),
     "a cursor of root's": (
         roots("cursor.json", 0o600),
         "{state}/cursor.json belongs to root, not to nobody",
@@ -223,7 +224,7 @@ def test_files_are_looked_at_as_the_services_user(host: Host) -> None:
     assert f"nobody may not read {host.log} (root:root, mode 0600)" == found["source"]["detail"]
     assert f"nobody may not read {host.config} (root:root, mode 0600)" == found["configuration"]["detail"]
     assert found["source"]["mend"].startswith(f"chmod o+r {host.log}")
-    assert "Files checked as nobody, the user of the service" in host.shown()
+    assert "Files checked as nobody, the service user" in host.shown()
 
 
 def test_a_group_that_may_read_is_the_fix_where_there_is_one(host: Host) -> None:
@@ -242,7 +243,7 @@ def test_a_group_that_may_read_is_the_fix_where_there_is_one(host: Host) -> None
         (Path.mkdir, "is a directory, not a file"),
         (os.mkfifo, "is a FIFO, not a file"),
         (link_loop, "is a loop of symbolic links"),
-        (lambda path: path.symlink_to("/gone"), "links to /gone, which is not there"),
+        (lambda path: path.symlink_to("/gone"), "links to /gone, which does not exist"),
     ],
 )
 def test_a_log_that_is_none_is_told_as_what_it_is(host: Host, make: Break, detail: str) -> None:
@@ -280,7 +281,7 @@ def test_what_the_unit_hides_from_the_service_is_told_with_the_lines_to_add(host
 
     check = host.check("source")
 
-    assert ("fail", f"the service does not see {host.log} (PrivateTmp=)") == (check["status"], check["detail"])
+    assert ("fail", f"PrivateTmp= hides {host.log} from the service") == (check["status"], check["detail"])
     assert ["[Service]", "PrivateTmp=no"] == check["drop_in"]
 
 
