@@ -1,12 +1,12 @@
-# The short way to everything; `make help` lists it. What is missing on a fresh Debian or Ubuntu is installed first
-# (contrib/setup.sh says what and how). The interpreter can be named: make PYTHON=python3.12 test
+# Shortcuts for everything; `make help` lists them. On a fresh Debian or Ubuntu missing packages are installed first (see
+# contrib/setup.sh). To choose an interpreter: make PYTHON=python3.12 test
 
 export PYTHON
 VENV := .venv
 BIN := $(VENV)/bin
 COVERAGE_ENV := COVERAGE_PROCESS_START=$(CURDIR)/pyproject.toml COVERAGE_FILE=$(CURDIR)/.coverage
 SOURCES := agent tests benchmarks contrib packaging
-# Another interpreter than that of the environment there is makes a new one.
+# A different interpreter than the environment's creates a new environment.
 ifneq ($(PYTHON),)
 $(shell [ "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V 2>&1)" ] || rm -f $(VENV)/*.ready)
 endif
@@ -15,17 +15,17 @@ endif
 .DELETE_ON_ERROR:
 
 help:
-	@echo 'make run    follow this host with the built-in defaults and print incidents to the terminal (Ctrl-C ends it)'
-	@echo 'make demo   play a made-up incident and show what a user would get, in under a minute'
-	@echo 'make test   the tests, or some of them: TESTS=tests/cli'
-	@echo 'make check  formatting, lint, types, import rules, the demo, the tests with coverage; CI runs this and vm-check'
-	@echo 'make bench  latency, idle cost and scan speed, each beside its target'
-	@echo 'make deb    the package for Debian and Ubuntu, in dist/; make rpm the one for Fedora and its kin'
-	@echo 'make vm-test  boot real kernels under QEMU and try the package in them (KERNEL=6.1 SCENARIO=orphans; root, Debian)'
-	@echo 'make vm-check   of these, what CI runs: all scenarios on one kernel, the two main ones on the others'
-	@echo 'make clean  remove what the others made here'
+	@echo 'make run    follow this host with the built-in defaults and print incidents to the terminal (stop with Ctrl-C)'
+	@echo 'make demo   play a made-up incident and show the notifications, in under a minute'
+	@echo 'make test   run the tests, or some of them: TESTS=tests/cli'
+	@echo 'make check  check formatting, lint, types and imports, run the demo and the tests with coverage; CI runs this and vm-check'
+	@echo 'make bench  measure latency, idle cost and scan speed against their targets'
+	@echo 'make deb    build the package for Debian and Ubuntu in dist/; make rpm builds the one for Fedora and derivatives'
+	@echo 'make vm-test  boot real kernels under QEMU and test the package on them (KERNEL=6.1 SCENARIO=orphans; root, Debian)'
+	@echo 'make vm-check   the part that CI runs: all scenarios on one kernel, the two main ones on the others'
+	@echo 'make clean  remove everything the other targets created here'
 
-# Its state stays in the clone: files of root's in /var/lib/sockmem-agent would be in the way of the installed service.
+# State stays in the clone: root's files in /var/lib/sockmem-agent would block the installed service.
 run: export STATE_DIRECTORY ?= $(CURDIR)/.state
 run: $(VENV)/run.ready
 	$(BIN)/sockmem-agent run
@@ -45,7 +45,7 @@ style: $(VENV)/test.ready
 	$(BIN)/mypy packaging/build.py packaging/lock.py packaging/schemas.py
 	$(BIN)/lint-imports
 
-# The processes that tests start are measured too: coverage starts in each of them by COVERAGE_PROCESS_START.
+# COVERAGE_PROCESS_START also measures the processes that tests start.
 coverage: $(VENV)/test.ready
 	rm -f .coverage .coverage.*
 	$(COVERAGE_ENV) $(BIN)/coverage run -m pytest
@@ -61,23 +61,23 @@ deb: $(VENV)/package.ready
 rpm: $(VENV)/package.ready
 	$(BIN)/python packaging/build.py rpm $(PACKAGE_OPTIONS)
 
-# Real kernels under QEMU, with the package installed in them: make vm-test KERNEL=6.1 SCENARIO=orphans. What they are
-# built of, and the results of each scenario, are kept outside the tree: VM_CACHE.
+# Real kernels under QEMU with the package installed: make vm-test KERNEL=6.1 SCENARIO=orphans. Machine images and the
+# results of each scenario are kept outside the tree, in VM_CACHE.
 VM_CACHE := $(or $(SOCKMEM_VM_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/sockmem-agent-vm)
 VM_TEST = SOCKMEM_VM_CACHE=$(VM_CACHE) $(BIN)/python -m pytest --vm -p no:cacheprovider --durations=0 --durations-min=1
-# An emulated machine on a busy host may miss a deadline: what the machine could not do in time has a second try, which
-# the output names. What it did, and was found wrong, has none.
+# An emulated machine on a busy host may miss a deadline. Such a timeout is retried once, and the output says so; a wrong
+# result is not.
 VM_CHECK = --all-scenarios-on=6.1 --reruns 1 --only-rerun 'in the machine' --only-rerun MachineError -r aR --vm-minutes 18
 
 vm-test: $(VENV)/test.ready deb
 	contrib/setup.sh vm
 	$(VM_TEST) tests/vm --kernel=$(KERNEL) --scenario=$(SCENARIO) $(VM_OPTIONS)
 
-# In CI: every scenario on one kernel, the two main ones on the others. What there is no time for is skipped, and named.
+# In CI: every scenario on one kernel, the two main ones on the others. Scenarios without time left are skipped by name.
 vm-check: VM_OPTIONS = $(VM_CHECK)
 vm-check: vm-test
 
-# The machines alone, which the scenarios go on from: CI makes them beside `make check`.
+# Only the machines the scenarios start from: CI builds them in parallel with `make check`.
 vm-machines: $(VENV)/test.ready deb
 	contrib/setup.sh vm
 	$(VM_TEST) tests/vm/test_machines.py
@@ -89,7 +89,7 @@ docs/kernels.md: $(VENV)/test.ready
 docs/schemas: $(VENV)/test.ready
 	$(BIN)/python packaging/schemas.py
 
-# A stamp is older than what it depends on when the set-up has to be done again.
+# A stamp older than its prerequisites means that setup must run again.
 $(VENV)/run.ready: pyproject.toml contrib/setup.sh
 	contrib/setup.sh run
 	@touch $@

@@ -1,14 +1,14 @@
 #!/bin/sh
-# Make .venv, and bring from the distribution what pip cannot: called by the Makefile.
+# Create .venv and install the distribution packages it needs; called by the Makefile.
 #
-#   contrib/setup.sh make    only make itself, for contrib/run and contrib/test
-#   contrib/setup.sh run     what `make run` needs: Python 3.10 or newer with venv, what systemd-python builds against, the agent
-#   contrib/setup.sh package what `make run` needs, and what `make deb` and `make rpm` build with
-#   contrib/setup.sh test    all of the above, the development tools, and the programs that the tests start for real
-#   contrib/setup.sh vm      only the programs that `make vm-test` boots kernels with; the rest is there by then
+#   contrib/setup.sh make    make itself, for contrib/run and contrib/test
+#   contrib/setup.sh run     what `make run` needs: Python 3.10 or newer with venv, the headers for systemd-python, the agent
+#   contrib/setup.sh package also what `make deb` and `make rpm` need
+#   contrib/setup.sh test    also the development tools and the real programs that the tests start
+#   contrib/setup.sh vm      only the programs that boot kernels for `make vm-test`
 #
-# Only what is missing is installed, with apt-get as root or through sudo; where neither is there, one line says what to
-# install by hand. PYTHON names the interpreter; without it the first of python3, python3.14 ... python3.10 that is new enough.
+# Missing packages are installed with apt-get, as root or with sudo; without those, one line says what to install. PYTHON
+# sets the interpreter; the default is the first of python3, python3.14 ... python3.10 that is new enough.
 set -eu
 cd "$(dirname "$0")/.."
 purpose=${1:?make, run, package, test or vm}
@@ -19,12 +19,12 @@ die() {
     exit 1
 }
 
-# have PROGRAM: on the PATH, or where Debian puts daemons that an ordinary user's PATH leaves out.
+# have PROGRAM: on the PATH, or where Debian puts daemons, which is not on a user's PATH.
 have() {
     command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/usr/lib/systemd/$1" ]
 }
 
-# install PACKAGE...: with apt-get, or fail (never ask) and leave it to the caller to say what that means.
+# install PACKAGE...: with apt-get, without questions; on failure the caller reports the consequence.
 install() {
     have apt-get || return 1
     as_root=
@@ -45,14 +45,14 @@ find_python() {
     for python in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11 python3.10}; do
         new_enough "$python" && return
     done
-    [ -z "${PYTHON:-}" ] || die "PYTHON=$PYTHON is not Python 3.10 or newer: name one that is, for example PYTHON=python3.12"
+    [ -z "${PYTHON:-}" ] || die "PYTHON=$PYTHON is not Python 3.10 or newer; use one that is, for example PYTHON=python3.12"
     for python in python3 python3.11; do
         install "$python" "$python-venv" "$python-dev" && new_enough "$python" && return
     done
-    die "Python 3.10 or newer is needed: install it and say 'make PYTHON=/path/to/python3.11 $purpose'"
+    die "Python 3.10 or newer is required: install it and run 'make PYTHON=/path/to/python3.11 $purpose'"
 }
 
-# What the interpreter lacks is named by Debian after the interpreter: python3-venv, python3.12-venv.
+# Debian names an interpreter's packages after it: python3-venv, python3.12-venv.
 missing_for_python() {
     name=$(basename "$python")
     "$python" -c 'import venv, ensurepip' 2>/dev/null || echo "$name-venv"
@@ -88,13 +88,13 @@ missing_for_machines() {
 }
 
 if [ "$purpose" = make ]; then
-    have make || install make || die "make is missing, and not to be had with apt-get as root or through sudo"
+    have make || install make || die "make is missing and cannot be installed with apt-get, as root or with sudo: install make"
     exit
 fi
 if [ "$purpose" = vm ]; then
     packages=$(missing_for_machines | tr '\n' ' ')
     # shellcheck disable=SC2086
-    [ -z "$packages" ] || install $packages || echo "setup: not installed: $packages- kernels cannot be booted without" >&2
+    [ -z "$packages" ] || install $packages || echo "setup: not installed: $packages- required to boot kernels" >&2
     exit
 fi
 
@@ -102,29 +102,29 @@ find_python
 packages=$(missing_for_python | tr '\n' ' ')
 if [ -n "$packages" ]; then
     # shellcheck disable=SC2086 # one word a package
-    install $packages || die "missing, and not to be had with apt-get as root or through sudo: $packages(or what your distribution calls them)"
+    install $packages || die "cannot install with apt-get, as root or with sudo; install $packages(or your distribution's equivalents)"
 fi
 if [ "$purpose" = test ]; then
     packages=$(missing_for_tests | tr '\n' ' ')
     if [ -n "$packages" ]; then
         # shellcheck disable=SC2086
-        install $packages || echo "setup: not installed: $packages- the tests that start them will be skipped and say so" >&2
+        install $packages || echo "setup: not installed: $packages- the tests that need them will be skipped" >&2
     fi
 fi
 
-# A virtual environment whose interpreter went away (a distribution upgrade), or is not the one that was named, is made anew.
+# Recreate a virtual environment whose interpreter is gone (a distribution upgrade) or is not the requested one.
 another_is_named() {
     [ -n "${PYTHON:-}" ] && [ "$("$venv/bin/python" -V)" != "$("$python" -V)" ]
 }
 if ! new_enough "$venv/bin/python" || another_is_named; then
-    echo "setup: making $venv with $($python --version)"
+    echo "setup: creating $venv with $($python --version)"
     "$python" -m venv --clear "$venv"
 fi
-# setuptools warns about editable installs whatever their layout.
+# setuptools warns about every editable install.
 pip() {
     PYTHONWARNINGS=ignore "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
 }
-# Debian 12 brings pip 23.0; --group is understood from 25.1 on.
+# Debian 12 has pip 23.0; --group needs 25.1.
 pip --upgrade 'pip>=25.1'
 case $purpose in
 test) pip --editable . --group dev ;;

@@ -38,7 +38,8 @@ def test_it_calls_make_in_the_clone_with_its_arguments(name: str, tmp_path: Path
 def test_where_make_cannot_be_had_one_line_says_so(name: str, tmp_path: Path) -> None:
     told = call(name, tools(tmp_path / "bin", "dirname", "id", "sh"), tmp_path)
     assert (1, "") == (told.returncode, told.stdout)
-    assert "setup: make is missing, and not to be had with apt-get as root or through sudo\n" == told.stderr
+    why = "make is missing and cannot be installed with apt-get, as root or with sudo: install make"
+    assert f"setup: {why}\n" == told.stderr
 
 
 @pytest.mark.parametrize("name", ["run", "test"])

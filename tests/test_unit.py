@@ -46,9 +46,9 @@ def test_the_exposure_is_one_point_five_at_most() -> None:
     assert 0 == judged.returncode, judged.stdout.splitlines()[-1]
 
 
-def test_whatever_is_not_taken_away_has_its_reason() -> None:
+def test_everything_the_unit_keeps_has_its_reason() -> None:
     names = {key for name in exposed() for key in re.findall(r"[A-Z]\w+=", name)}
-    reasons = set(re.findall(r"[A-Z]\w+=", UNIT.read_text().split("not taken away, and why")[1]))
+    reasons = set(re.findall(r"[A-Z]\w+=", UNIT.read_text().split("what it keeps, and why")[1]))
 
     assert len(names) > 5
     assert names - reasons == set()

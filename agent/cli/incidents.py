@@ -190,7 +190,7 @@ def export(incident_id: str, output: Path | None, config_path: Path | None) -> N
 def prune(config_path: Path | None, *, dry_run: bool, as_json: bool) -> None:
     """Remove incidents beyond the limits of [store]: keep_days, keep_count, keep_bytes and min_free_bytes.
 
-    The service does this itself. Open incidents and those with undelivered notifications stay; where space is short, only
+    The service does this itself. Open incidents and those with pending notifications stay; where space is short, only
     the newest 100 of the claimed ones do.
     """
     store = open_store(config_path)
