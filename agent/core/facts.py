@@ -24,8 +24,9 @@ from agent.core.kernel.limits import (
     zone,
 )
 from agent.core.kernel.release import Kernel, inexact_bytes, mem_unit_bytes, orphan_error, parse_kernel
-from agent.core.model import Event, Finding, Sample, Snapshot
-from agent.core.readings import SocketTable
+from agent.core.model import Event, Finding, GaugeName, Holder, Sample, Snapshot
+from agent.core.readings import Gap, SocketTable
+from agent.core.sockets.holders import BY, holders
 from agent.core.sockets.shares import Totals, totals
 from agent.core.times import seconds_between
 
@@ -103,6 +104,14 @@ class Facts(NamedTuple):
     def totals(self) -> Totals:
         """What the table of sockets holds, and what the host counts."""
         return totals(self.sockets, self.snapshot.sockstat, self.mem_unit_bytes)
+
+    def holders(self, gauge: GaugeName) -> tuple[tuple[Holder, ...], tuple[Gap, ...]]:
+        """Return who holds most of one gauge, with all that could not be named as the last, and what was not seen.
+
+        The gauges of the dump's own moment are what its sums have to add up to.
+        """
+        sockstat, by = self.sockets.sockstat or self.snapshot.sockstat, BY[gauge]
+        return holders(self.sockets, sockstat, by=by, mem_unit_bytes=self.mem_unit_bytes)
 
     @property
     def ram_bytes(self) -> int | None:

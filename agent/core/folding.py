@@ -25,7 +25,6 @@ from agent.core.cursor import Cursor, Resume
 from agent.core.model import (
     Diagnosis,
     Event,
-    Holder,
     Incident,
     LogRecord,
     Notice,
@@ -36,7 +35,7 @@ from agent.core.model import (
     Snapshot,
 )
 from agent.core.settings import Claimed
-from agent.core.sockets.holder_names import matters
+from agent.core.sockets.holder_names import main_holder
 
 WORSE_FACTOR = 10
 UPDATE_SPACING = timedelta(minutes=15)
@@ -265,22 +264,8 @@ def _worse(incident: Incident, before: Incident, *, spaced: bool) -> str | None:
         return f"the cause is now {incident.cause}, it was {before.cause}"
     if before.pressure and (claim := _gauges_worse(incident, before)):
         return claim
-    if spaced and (name := _main_holder(incident.diagnosis)) and not _main_holder(before.diagnosis):
-        return f"it is known by now who holds most: {name}"
+    if spaced and (main := main_holder(incident.diagnosis)) and not main_holder(before.diagnosis):
+        return f"it is known by now who holds most: {main.name}"
     if spaced and events_total(incident) >= WORSE_FACTOR * max(1, events_total(before)):
         return f"{events_total(incident)} events, {events_total(before)} when last told"
     return None
-
-
-def _main_holder(diagnosis: Diagnosis) -> str | None:
-    """Name who holds at least half of what ran out, orphans or bytes, and enough of it to matter."""
-
-    def share(holder: Holder) -> int:
-        return holder.orphans if diagnosis.cause == "orphans" else holder.bytes
-
-    largest = max(diagnosis.holders, key=share, default=None)
-    if largest is None or 2 * share(largest) < max(1, sum(map(share, diagnosis.holders))):
-        return None
-    if not matters(largest, diagnosis.cause, diagnosis.mechanism.tcp_mem_bytes):
-        return None
-    return largest.unit or largest.container or largest.process

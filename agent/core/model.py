@@ -22,6 +22,8 @@ from agent.core.stored import ChannelName, HeaderText, NoticeName, SnapshotName,
 
 Kind = Literal["out_of_socket_memory", "too_many_orphans", "tcp_mem", "suppressed"]
 Provenance = Literal["kernel", "claimed"]
+# The two counts that the kernel holds against a limit; as causes they are called the same.
+GaugeName = Literal["orphans", "tcp_memory"]
 Cause = Literal["tcp_memory", "orphans", "both", "undetermined", "none"]
 Confidence = Literal["certain", "likely", "possible"]
 NoticeType = Literal[

@@ -25,7 +25,7 @@ from agent.core.model import (
     NoticeType,
     Provenance,
 )
-from agent.core.sockets.holder_names import guess_text, marked, name_of
+from agent.core.sockets.holder_names import LargestHolder, guess_text, largest_of, main_holder, marked, name_of
 from agent.core.times import seconds_between
 
 _COLUMNS = 100
@@ -118,15 +118,24 @@ def said_by(incident: Incident) -> str:
     return "the kernel" if incident.provenance == "kernel" else "a text log, which any local user can write to"
 
 
-def largest_holder(incident: Incident) -> str | None:
-    """Say who holds most of what ran out, of those that have a name."""
-    for holder in incident.diagnosis.holders:
-        if name := name_of(holder):
-            return (
-                f"{marked(name, holder)}: {count_text(holder.orphans)} orphans, "
-                f"{count_text(holder.sockets)} sockets, {bytes_text(holder.bytes)}"
-            )
-    return None
+def held_by(diagnosis: Diagnosis) -> str | None:
+    """Say who holds at least half of what ran out; None where that is nobody, or too little to matter."""
+    main = main_holder(diagnosis)
+    return _share_text(main) if main else None
+
+
+def holder_row(diagnosis: Diagnosis) -> list[tuple[str, str]]:
+    """Say in a row of the details who holds most, by which right: as the main holder, or as the largest known."""
+    found = largest_of(diagnosis)
+    if found is None:
+        return []
+    return [("held by" if found.is_main else "largest known holder", _share_text(found))]
+
+
+def _share_text(found: LargestHolder) -> str:
+    words, what = (count_text, "orphans") if found.gauge == "orphans" else (bytes_text, "TCP memory")
+    share = f"{words(found.held)} of {words(found.total)} {what}"
+    return f"{marked(found.name, found.holder)}: {share}, {count_text(found.holder.sockets)} sockets"
 
 
 def notice_text(notice: Notice) -> str:
@@ -149,7 +158,7 @@ def notice_text(notice: Notice) -> str:
             ("events", _events_text(incident)),
             *_numbers(incident.diagnosis.mechanism),
             *_peak(incident),
-            *([("held by", holder)] if (holder := largest_holder(incident)) else []),
+            *([("held by", holder)] if (holder := held_by(incident.diagnosis)) else []),
             ("said by", said_by(incident)),
             *([("line", f"«{printable(incident.first_event.line, 200)}»")] if incident.first_event else []),
             ("reason", printable(notice.reason)),
@@ -174,7 +183,7 @@ def news_text(notice: Notice) -> str:
             ("since", f"{incident.opened_at.isoformat(timespec='seconds')}{_span(incident)}"),
             ("events", _events_text(incident)),
             *_peak(incident),
-            *([("held by", holder)] if (holder := largest_holder(incident)) else []),
+            *([("held by", holder)] if (holder := held_by(incident.diagnosis)) else []),
         ],
     )
     return "\n".join([*lines, "", _read_on(incident)]) + "\n"
@@ -186,7 +195,7 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
     lines += _wrapped(_quoteless(printable(diagnosis.summary)), "")
     lines += _section("Numbers", _table(_numbers(diagnosis.mechanism)))
     lines += _section("Findings", [line for each in diagnosis.findings for line in _finding(each)])
-    lines += _section("Holders", _table([_holder(each) for each in diagnosis.holders]))
+    lines += _section("Holders", _table([*holder_row(diagnosis), *(_holder(each) for each in diagnosis.holders)]))
     lines += _section(
         "Advice, in the order to try it",
         [line for number, each in enumerate(diagnosis.advice, 1) for line in _advice(number, each)],

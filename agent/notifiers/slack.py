@@ -17,7 +17,7 @@ from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.format import bytes_text, count_text, duration_text, percent_text, printable
 from agent.core.kernel.release import mem_unit_bytes, parse_kernel
 from agent.core.model import Advice, DigestNotice, Incident, Kind, Notice
-from agent.core.report import digest_facts, largest_holder, said_by, title
+from agent.core.report import digest_facts, held_by, said_by, title
 from agent.notifiers.answer import Answer, sort_answer
 from agent.notifiers.http import DEADLINE_SECONDS, Poster
 
@@ -176,7 +176,7 @@ def _facts(notice: Notice, incident: Incident) -> list[tuple[str, str]]:
         facts.append(("Orphans at peak", orphans))
     if memory := _peak_memory(incident):
         facts.append(("TCP memory at peak", memory))
-    if holder := largest_holder(incident):
+    if holder := held_by(incident.diagnosis):
         facts.append(("Held by", holder))
     return facts
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from agent.core.delivery import OUTCOMES
 from agent.core.format import bytes_text, count_text, duration_text, percent_text
 from agent.core.model import Holder, Incident, Snapshot
+from agent.core.report import holder_row
 from agent.core.sockets.holder_names import guess_text
 from agent.core.times import seconds_between
 from agent.page.incident_files import Story
@@ -83,6 +84,7 @@ def facts(story: Story, clock: Clock) -> list[tuple[str, str]]:
         ("Closed", clock.stamp(incident.closed_at) if incident.closed_at else "not yet: it is still open"),
         ("Said by", _PROOF[incident.provenance] if said else "the gauges; the kernel printed no message"),
         ("Messages", _messages(incident)),
+        *((label.capitalize(), text) for label, text in holder_row(incident.diagnosis)),
     ]
     warning = incident.pressure
     if warning:

@@ -138,11 +138,11 @@ def test_diagnosis_names_holders_when_there_are_some() -> None:
 
 
 def test_notice_says_that_its_holder_is_a_guess() -> None:
-    guess = Holder(unit="haproxy.service", sockets=9, orphans=9, bytes=0, ports=(80,), guess=True)
+    guess = Holder(unit="haproxy.service", sockets=9000, orphans=9000, bytes=0, ports=(80,), guess=True)
     incident = make_incident()
     diagnosis = replace(incident.diagnosis, holders=(guess, Holder(sockets=1, orphans=1, bytes=0)))
     text = notice_text(make_notice(replace(incident, diagnosis=diagnosis)))
-    assert "haproxy.service (a guess: it serves port 80): 9 orphans, 9 sockets, 0 B" in text
+    assert "haproxy.service (a guess: it serves port 80): 9,000 of 9,001 orphans, 9,000 sockets" in text
 
 
 def test_holders_of_an_incident_from_before_there_were_guesses_can_be_read() -> None:
@@ -171,7 +171,7 @@ def test_the_peak_of_memory_is_in_pages_where_the_kernel_counts_in_4096_bytes(pe
 
 
 def test_news_are_the_whole_notice_once_and_then_what_is_new() -> None:
-    holder = Holder(unit="nginx.service", sockets=900, orphans=800, bytes=4096)
+    holder = Holder(unit="nginx.service", sockets=9000, orphans=8000, bytes=4096)
     incident = make_incident(diagnosis=replace(make_incident().diagnosis, holders=(holder,)), peak=Peak(orphan=70_000))
     opened = make_notice(incident)
     update = news_text(
@@ -184,11 +184,11 @@ def test_news_are_the_whole_notice_once_and_then_what_is_new() -> None:
         "(update)",
         "largest holder: nginx.service",
         incident.summary[:40],
-        "nginx.service: 800 orphans",
+        "nginx.service: 8,000 of 8,000 orphans",
         "70,000",
     ):
         assert part in update
-    for part in ("(resolved", "1 x too_many_orphans", "nginx.service: 800 orphans", "70,000 orphans"):
+    for part in ("(resolved", "1 x too_many_orphans", "nginx.service: 8,000 of 8,000 orphans", "70,000 orphans"):
         assert part in over
     for told_before in ("First:\n", "«", "tcp_mem  "):
         assert told_before not in update + over

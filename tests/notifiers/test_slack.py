@@ -300,10 +300,10 @@ def test_an_incident_of_the_gauges_alone_has_no_counts_to_tell() -> None:
 
 def test_who_holds_most_is_named_and_cannot_break_out() -> None:
     notice = make_notice()
-    hostile = Holder(unit="<!channel>`\x1b[31m.service", sockets=9, orphans=7, bytes=4096)
+    hostile = Holder(unit="<!channel>`\x1b[31m.service", sockets=9000, orphans=7000, bytes=4096)
     diagnosis = replace(notice.data.diagnosis, holders=(hostile, Holder(sockets=1, orphans=0, bytes=0)))
     said = all_text(message(replace(notice, data=replace(notice.data, diagnosis=diagnosis))))
 
     assert "*Held by*\n&lt;!channel&gt;'" in said
-    assert "7 orphans, 9 sockets, 4 KiB" in said
+    assert "7,000 of 7,000 orphans, 9,000 sockets" in said
     assert "\x1b" not in said

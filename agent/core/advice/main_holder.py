@@ -1,20 +1,14 @@
-"""The one who holds most of what is short, and what stops it there: the first step of the advice.
-
-Nobody is named who holds less than half of what the host counts; what no dump could see counts against it, so that an
-incomplete attribution names nobody. And nobody is named for what is left when a burst is over: half of three orphans
-says nothing about the thousands before, and the three may be our own connections, closing behind a notification.
-"""
+"""The main holder of what is short, and what stops it there: the first step of the advice."""
 
 import re
 import shlex
-from typing import NamedTuple
 
-from agent.core.advice.programs import Program, find_program
-from agent.core.facts import Facts, Side
+from agent.core.advice.programs import find_program
+from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text
-from agent.core.model import Advice, Finding
-from agent.core.sockets.holder_names import marked, matters
-from agent.core.sockets.shares import HELD_BY, Share, largest, only
+from agent.core.model import Advice, Finding, GaugeName
+from agent.core.sockets.holder_names import LargestHolder, largest_holder, marked
+from agent.core.sockets.shares import HELD_BY, largest, only
 
 _PORTS_SHOWN = 3
 # What systemd takes as a unit's name; anything else in a group's name is no unit that systemctl could show.
@@ -46,48 +40,29 @@ _GENERIC = (
 )
 
 
-class MainHolder(NamedTuple):
-    """Who holds at least half of the orphans, or of the memory; ``total`` is what the host counts of it."""
-
-    side: Side
-    name: str
-    share: Share
-    total: int
-    program: Program | None
-
-
-def find_main_holder(facts: Facts, side: Side) -> MainHolder | None:
-    """Find who holds at least half; None where nobody does, nobody is named, or too much is out of sight."""
-    table = facts.snapshot.sockets
-    if table is None:
+def find_main_holder(facts: Facts, gauge: GaugeName, limit: int | None) -> LargestHolder | None:
+    """Find the main holder, with the sockets and the ports of what is short alone; ``limit`` is what ran out."""
+    main = largest_holder(facts.holders(gauge)[0], gauge, limit)
+    if main is None or not main.is_main:
         return None
-    sums = facts.totals
-    if side == "orphans":
-        share, total = largest(table, only("orphaned")), sums.orphans
-    else:
-        share, total = largest(table, only("held", "queued", "orphaned"), by="bytes"), sums.bytes
-    if share is None or share.name is None:
-        return None
-    held = share.holder.sockets if side == "orphans" else share.holder.bytes
-    if 2 * held < total or not matters(share.holder, side, facts.gauges.limits_bytes):
-        return None
-    # A name in which somebody hid the kernel's words is shown without them, and is no program that we know.
-    program = find_program(share.holder.unit, share.holder.process)
-    return MainHolder(side, share.name, share, total, program)
+    pick = only("orphaned") if gauge == "orphans" else only("held", "queued", "orphaned")
+    share = largest(facts.sockets, pick, by="sockets" if gauge == "orphans" else "bytes")
+    return main._replace(holder=share.holder) if share and share.name == main.name else main
 
 
-def fix_main_holder(main: MainHolder, findings: tuple[Finding, ...]) -> Advice:
+def fix_main_holder(main: LargestHolder, findings: tuple[Finding, ...]) -> Advice:
     """Advise what stops it in this service, what that costs, and how to tell that it worked."""
-    orphans, program = main.side == "orphans", main.program
+    # A name in which somebody hid the kernel's words is shown without them, and is no program that we know.
+    orphans, program = main.gauge == "orphans", find_program(main.holder.unit, main.holder.process)
     seen = [text for claim, text in _SEEN.items() if any(_is_about(finding, claim, main) for finding in findings)]
     side = "orphans" if orphans else "memory"
     came = [_CAME[each.claim] for each in findings if each.claim in _CAME and each.claim.startswith(side)]
     settings = _GENERIC if program is None else program.orphans if orphans else program.memory
-    guess = "The name is a guess, by the port: no cgroup says whose they were." if main.share.holder.guess else ""
+    guess = "The name is a guess, by the port: no cgroup says whose they were." if main.holder.guess else ""
     gauge = "orphan falls" if orphans else "mem falls"
     told = f"It has worked when {gauge} in /proc/net/sockstat and TCPAbortOnMemory stands still."
     return Advice(
-        action=f"Mend {marked(main.name, main.share.holder)}, which holds {_held_text(main)}.",
+        action=f"Mend {marked(main.name, main.holder)}, which holds {_held_text(main)}.",
         why=" ".join(filter(None, (*seen, *came, guess, settings, told))),
         risk=(f"{program.price} " if program else "Needs a change and a test of the program. ")
         + "A restart drops the connections that it has open"
@@ -96,14 +71,14 @@ def fix_main_holder(main: MainHolder, findings: tuple[Finding, ...]) -> Advice:
     )
 
 
-def _is_about(finding: Finding, claim: str, main: MainHolder) -> bool:
+def _is_about(finding: Finding, claim: str, main: LargestHolder) -> bool:
     named = [each.value for each in finding.evidence if each.name == HELD_BY]
-    return finding.claim == claim and named == [main.name] and (finding.cause == "orphans") == (main.side == "orphans")
+    return finding.claim == claim and named == [main.name] and (finding.cause == "orphans") == (main.gauge == "orphans")
 
 
-def _held_text(main: MainHolder) -> str:
-    holder = main.share.holder
-    if main.side == "orphans":
+def _held_text(main: LargestHolder) -> str:
+    holder = main.holder
+    if main.gauge == "orphans":
         return f"{count_text(holder.sockets)} of {count_text(main.total)} orphans{_ports_text(holder.ports)}"
     sockets = "1 socket" if holder.sockets == 1 else f"{count_text(holder.sockets)} sockets"
     size = f"{bytes_text(holder.bytes)} of {bytes_text(main.total)} of TCP memory"
@@ -116,19 +91,19 @@ def _ports_text(ports: tuple[int, ...]) -> str:
     return f" on port{'s' if len(ports) > 1 else ''} {shown}{more}" if ports else ""
 
 
-def _looks(main: MainHolder) -> tuple[str, ...]:
+def _looks(main: LargestHolder) -> tuple[str, ...]:
     """Commands that show it: nothing of a foreign name gets into a shell that systemd would not take as a unit."""
-    holder, commands = main.share.holder, []
+    holder, commands = main.holder, []
     if holder.unit and holder.container is None and _UNIT.fullmatch(holder.unit):
         commands.append(f"systemctl status --no-pager -- {shlex.quote(holder.unit)}")
     if holder.ports:
-        state = "state fin-wait-1 " if main.side == "orphans" else ""
+        state = "state fin-wait-1 " if main.gauge == "orphans" else ""
         commands.append(f"ss -tanoem {state}'( sport = :{holder.ports[0]} )' | head -20")
     return tuple(commands)
 
 
-def _checks(main: MainHolder) -> tuple[str, ...]:
-    gauge = "orphan" if main.side == "orphans" else "mem"
+def _checks(main: LargestHolder) -> tuple[str, ...]:
+    gauge = "orphan" if main.gauge == "orphans" else "mem"
     return (
         f"grep TCP: /proc/net/sockstat   # {gauge} falls",
         "nstat -az TcpExtTCPAbortOnMemory   # stands still",

@@ -37,13 +37,14 @@ def advise(facts: Facts, findings: tuple[Finding, ...]) -> tuple[Advice, ...]:
     if cause in ("both", "tcp_memory") and "orphans_fill_memory" in claims:
         steps += _steps_for_one_root(facts, findings)
     elif cause == "orphans":
-        steps += _orphan_steps(facts, findings)
+        steps += _orphan_steps(facts, findings, facts.gauges.orphan_limit)
         if claims & {"memory_at_limit", "memory_over_limit"}:
             steps += _memory_steps(facts, findings)
     elif cause == "tcp_memory":
         steps += _memory_steps(facts, findings)
     elif cause == "both":
-        orphans, memory = _orphan_steps(facts, findings), _memory_steps(facts, findings)
+        orphans = _orphan_steps(facts, findings, facts.gauges.orphan_limit)
+        memory = _memory_steps(facts, findings)
         steps += [each for pair in zip_longest(orphans[:4], memory[:4]) for each in pair] + orphans[4:] + memory[4:]
     elif cause == "undetermined":
         steps += [_watch(facts), look_at_orphans(), look_at_memory()]
@@ -51,8 +52,8 @@ def advise(facts: Facts, findings: tuple[Finding, ...]) -> tuple[Advice, ...]:
     return _once(steps)
 
 
-def _orphan_steps(facts: Facts, findings: tuple[Finding, ...]) -> list[Advice | None]:
-    main = find_main_holder(facts, "orphans")
+def _orphan_steps(facts: Facts, findings: tuple[Finding, ...], limit: int | None) -> list[Advice | None]:
+    main = find_main_holder(facts, "orphans", limit)
     return [
         fix_main_holder(main, findings) if main else None,
         look_at_orphans(),
@@ -64,7 +65,8 @@ def _orphan_steps(facts: Facts, findings: tuple[Finding, ...]) -> list[Advice | 
 
 
 def _memory_steps(facts: Facts, findings: tuple[Finding, ...]) -> list[Advice | None]:
-    main = find_main_holder(facts, "tcp_memory")
+    limits = facts.gauges.limits_bytes
+    main = find_main_holder(facts, "tcp_memory", limits[2] if limits else None)
     refused = [finding.evidence for finding in findings if finding.claim == "cgroup_limit"]
     failed = [each for evidence in refused for each in evidence if each.name == "memory.kmem.tcp.failcnt"]
     limit = raise_cgroup_limit(failed[0]) if failed else fix_byte_limits(facts) or raise_tcp_mem(facts)
@@ -82,9 +84,10 @@ def _steps_for_one_root(facts: Facts, findings: tuple[Finding, ...]) -> list[Adv
 
     More room for orphans would only fill the memory faster, and is left out.
     """
-    mend, look, generic, _, *shorter = _orphan_steps(facts, findings)
+    # Few of them may hold all: their limit is not what ran out.
+    fix, look, generic, _, *shorter = _orphan_steps(facts, findings, limit=None)
     _, look_at_all, _, limit, *trim = _memory_steps(facts, findings)
-    return [mend, look, generic, *shorter, *trim, look_at_all, limit]
+    return [fix, look, generic, *shorter, *trim, look_at_all, limit]
 
 
 def _look_at_container() -> Advice:

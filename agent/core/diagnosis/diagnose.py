@@ -12,7 +12,7 @@ from agent.core.facts import Facts, gather_facts
 from agent.core.history.look_back import look_back
 from agent.core.model import Diagnosis, Event, Finding, Holder, Mechanism, Sample, Snapshot
 from agent.core.readings import Gap
-from agent.core.sockets.holders import holders
+from agent.core.sockets.holder_names import gauge_of
 
 
 def diagnose(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sample, ...]) -> Diagnosis:
@@ -57,11 +57,6 @@ def _mechanism(facts: Facts) -> Mechanism:
 
 
 def _holders(facts: Facts, findings: tuple[Finding, ...]) -> tuple[tuple[Holder, ...], tuple[Gap, ...]]:
-    """Name who holds what is short, with all that could not be named as the last."""
-    table, sockstat = facts.snapshot.sockets, facts.snapshot.sockstat
-    if table is None:
+    if facts.snapshot.sockets is None:
         return (), (Gap(what="holders", why="sock_diag was not read for this snapshot"),)
-    by_orphans = findings[0].cause in ("orphans", "both", "undetermined")
-    unit = facts.mem_unit_bytes
-    # The gauges of the dump's own moment are what its sums have to add up to.
-    return holders(table, table.sockstat or sockstat, by="orphans" if by_orphans else "bytes", mem_unit_bytes=unit)
+    return facts.holders(gauge_of(findings[0].cause))

@@ -1,29 +1,75 @@
-"""One name for whoever holds sockets, and whether they hold enough to be named.
+"""One name for whoever holds sockets, and the one who holds most of what is short.
 
 Names are chosen by whoever may make a cgroup or a process: they are made printable, and the kernel's own words are
 taken out, so that no text of ours can look like a kernel record to our own detector.
+
+Somebody is named as the main holder who has at least half of what the host counts, and enough of the limit to matter.
+What no dump could see counts against it, so that an incomplete attribution names nobody. And nobody is named for what
+is left when a burst is over: half of three orphans says nothing about the thousands before, and the three may be our
+own connections, closing behind a notification.
 """
 
 import re
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from agent.core.format import printable
-from agent.core.model import Cause, Holder
+from agent.core.model import Cause, Diagnosis, GaugeName, Holder
 
-# The least that anybody is named for: so many orphans, or this part of the memory that TCP may use.
-ORPHANS_WORTH_NAMING = 16
+# The least that anybody is named for: this part of the limit, and so many orphans where that is small. The kernel acts
+# from a quarter of the limit on, so that half of what it acts on is four times as much.
 _PART_WORTH_NAMING = 1 / 32
+ORPHANS_WORTH_NAMING = 16
 _NAME_AT_MOST = 120
 _KERNEL_TEXT = re.compile(
     r"out of socket memory|too many (of )?orphaned sockets|consider tuning tcp_mem|callbacks suppressed", re.IGNORECASE
 )
 
 
-def matters(holder: Holder, cause: Cause, limits_bytes: tuple[int, int, int] | None) -> bool:
-    """Tell whether somebody holds enough to be named for it; ``limits_bytes`` is tcp_mem in bytes."""
-    heavy = limits_bytes is not None and holder.bytes >= _PART_WORTH_NAMING * limits_bytes[2]
-    if cause == "orphans":
-        return heavy or holder.orphans >= ORPHANS_WORTH_NAMING
-    return heavy or limits_bytes is None
+class LargestHolder(NamedTuple):
+    """Who holds most of what is short, of those with a name: ``held`` of the ``total`` that the host counts."""
+
+    gauge: GaugeName
+    name: str
+    holder: Holder
+    held: int
+    total: int
+    is_main: bool
+
+
+def largest_holder(holders: Sequence[Holder], gauge: GaugeName, limit: int | None) -> LargestHolder | None:
+    """Find who holds most of one gauge: the first of the ``holders``, which add up to what the host counts.
+
+    ``limit`` is in sockets or bytes.
+    """
+    amounts = [each.orphans if gauge == "orphans" else each.bytes for each in holders]
+    name = name_of(holders[0]) if holders and amounts[0] else None
+    if name is None:
+        return None
+    held, total = amounts[0], sum(amounts)
+    least = max(ORPHANS_WORTH_NAMING if gauge == "orphans" else 0, _PART_WORTH_NAMING * (limit or 0))
+    return LargestHolder(gauge, name, holders[0], held, total, is_main=2 * held >= total and held >= least)
+
+
+def gauge_of(cause: Cause) -> GaugeName:
+    """Return what holders are ranked by for a cause: orphans also where both were short, or either may have been."""
+    return "orphans" if cause in ("orphans", "both", "undetermined") else "tcp_memory"
+
+
+def largest_of(diagnosis: Diagnosis) -> LargestHolder | None:
+    """Find who holds most of what a diagnosis says was short; the main holder only where it knows what was."""
+    gauge, mechanism = gauge_of(diagnosis.cause), diagnosis.mechanism
+    limits = mechanism.tcp_mem_bytes
+    limit = mechanism.tcp_max_orphans if gauge == "orphans" else limits[2] if limits else None
+    found = largest_holder(diagnosis.holders, gauge, limit)
+    known = diagnosis.cause not in ("undetermined", "none")
+    return found and found._replace(is_main=found.is_main and known)
+
+
+def main_holder(diagnosis: Diagnosis) -> LargestHolder | None:
+    """Find who holds what ran out: None where nobody has half of it, or too little is left of it to say."""
+    found = largest_of(diagnosis)
+    return found if found and found.is_main else None
 
 
 def name_of(holder: Holder) -> str | None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from agent.core.format import count_text, printable
-from agent.core.model import Holder
+from agent.core.model import GaugeName, Holder
 from agent.core.readings import (
     ROOT_CGROUP,
     Gap,
@@ -27,6 +27,8 @@ from agent.core.readings import (
 from agent.core.sockets.cgroup_names import NAME_AT_MOST, name_cgroup
 
 Order = Literal["orphans", "bytes", "sockets"]
+# What holders are ranked by where a gauge is short.
+BY: dict[GaugeName, Order] = {"orphans": "orphans", "tcp_memory": "bytes"}
 
 PORTS_AT_MOST, PEERS_AT_MOST, NAMES_AT_MOST = 8, 5, 3
 # Sockets that are being made or closed are in no table: a few are no news.
