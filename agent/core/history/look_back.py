@@ -64,7 +64,7 @@ def _record(cause: Cause, readings: Sequence[_Reading], facts: Facts) -> tuple[F
     now = max((reading.value for reading in readings if abs(reading.second) <= _TODAY_SECONDS), default=0)
     if not before or now <= 0:
         return None
-    days = int(-min(before).second / _DAY)
+    days = int(-min(each.second for each in before) / _DAY)
     highest = max(before, key=lambda reading: reading.value)
     if days < _LEAST_DAYS or now < _ABOVE * highest.value:
         return None

@@ -78,3 +78,9 @@ def test_a_calm_gauge_is_not_compared() -> None:
     assert [] == records(
         gather_facts(make_snapshot(orphan=40), (), downsample(days(lambda _: 12, range(1, 15), low=3), NOW))
     )
+
+
+def test_two_samples_of_one_second_need_no_order() -> None:
+    sample = make_sample(9 * DAY, orphan=0)
+    facts = gather_facts(make_snapshot(orphan=LIMIT), (), (sample, replace(sample, at=sample.at.replace(tzinfo=None))))
+    assert ["orphans_highest_in_days"] == records(facts)
