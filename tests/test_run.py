@@ -161,7 +161,7 @@ def test_a_state_directory_that_systemds_overrules_is_said_to_have_no_effect(age
     agent.start()
 
     assert 0 == agent.stop()
-    assert "[store] directory = /srv/other has no effect, not even after a restart" in agent.said()
+    assert "[store] directory = /srv/other has no effect, even after a restart" in agent.said()
     assert f"StateDirectory= sets {agent.state}" in agent.said()
 
 

@@ -1,4 +1,4 @@
-"""The command line: one thin click file a command, imported only when it is asked for.
+"""The command line: one thin click file per command, imported only when it is used.
 
 The service must stay small in memory, so ``run`` never imports what only a terminal needs.
 """
@@ -35,7 +35,7 @@ class LazyGroup(click.Group):
     """A group whose commands live in ``agent.cli.<name>``, in an object named ``command``."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name the commands in the order in which people meet them."""
+        """List the commands in the order in which people need them."""
         del ctx
         return list(COMMANDS)
 
@@ -45,7 +45,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command = importlib.import_module(f"agent.cli.{cmd_name}").command
-        assert isinstance(command, click.Command)  # noqa: S101 - a slip of ours, not of the user's
+        assert isinstance(command, click.Command)  # noqa: S101 - our own mistake, not the user's
         add_log_level(command)
         return command
 
@@ -73,10 +73,10 @@ def group() -> None:
 
 
 def open_standard_streams() -> None:
-    """Put /dev/null where the caller closed a standard stream: else the next file to be opened would take its number.
+    """Open /dev/null for each standard stream that the caller closed, or the next file opened would get its number.
 
-    What is printed would then land in that file. Input and output are opened the wrong way round, so that using them is
-    still an error; what is said on a closed standard error is lost.
+    Output would then go to that file. Input is opened for writing and output for reading, so that using them is still
+    an error; output to a closed standard error is lost.
     """
     for number, flags in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
@@ -89,7 +89,7 @@ def open_standard_streams() -> None:
 
 
 def main() -> None:
-    """Run the command line; an output that cannot be written gets one line and no traceback."""
+    """Run the command line; report output that cannot be written in one line, without a traceback."""
     open_standard_streams()
     try:
         try:
@@ -97,5 +97,5 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # What is left in the buffer has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Discard the buffer.
         sys.exit(f"sockmem-agent: {error.filename or 'standard output'}: {error.strerror}")

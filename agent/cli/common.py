@@ -1,7 +1,6 @@
-"""What the commands share: their options, the state directory, the exits of sysexits(3), and how things are printed.
+"""Shared by the commands: options, the state directory, exit statuses (sysexits(3)) and printing.
 
-Human text goes to a rich console, which knows terminals; JSON goes to standard output as one document, and whatever
-went wrong goes to standard error as single lines.
+Text goes to a rich console, JSON to standard output as one document, errors to standard error as single lines.
 """
 
 import grp
@@ -35,7 +34,7 @@ EX_NOINPUT = 66
 EX_CONFIG = 78
 PIPE_WIDTH = 500
 TERMINAL_WIDTH = 80
-# Who is in it reads the service's state directory.
+# Its members can read the service's state directory.
 GROUP = "sockmem-agent"
 
 config_option = click.option(
@@ -49,7 +48,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 def complete_id(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    """Complete an incident's id, the newest first, or ``last``; whatever is in the way completes to nothing."""
+    """Complete an incident's id, the newest first, or ``last``; on any error complete nothing."""
     del param
     with suppress(Exception):
         ids = find_store(ctx.params.get("config_path")).ids()
@@ -61,19 +60,19 @@ id_argument = click.argument("incident_id", metavar="ID", shell_complete=complet
 
 
 def fail(status: int, *lines: str) -> NoReturn:
-    """Say what is wrong, one line each on standard error, and leave."""
+    """Print errors, one line each, to standard error and exit."""
     for line in lines:
         click.echo(line, err=True)
     sys.exit(status)
 
 
 def warn(line: str) -> None:
-    """Say something that the reader has to know, beside the output; --log-level error leaves it out."""
+    """Print a warning to standard error; --log-level error hides it."""
     log.warning("%s", printable(line))
 
 
 def settings_or_exit(path: Path | None, status: int = EX_CONFIG) -> Settings:
-    """Load the configuration, or say every mistake and leave."""
+    """Load the configuration, or print every mistake and exit."""
     try:
         return load_as_service(path)
     except ConfigError as error:
@@ -81,12 +80,12 @@ def settings_or_exit(path: Path | None, status: int = EX_CONFIG) -> Settings:
 
 
 def open_store(path: Path | None) -> Store:
-    """Find the state directory to read: that of the service, where there is one and no other is named.
+    """Open the state directory: the service's, if there is one and no other is given.
 
-    A mistake in [store] ends the command, and so does a directory that this caller may not read.
+    Exit if [store] has a mistake or the caller may not read the directory.
     """
     if path is None and _is_closed(config.DEFAULT_PATH):
-        warn(f"{config.DEFAULT_PATH}: permission denied; assuming that it sets no [store] directory")
+        warn(f"{config.DEFAULT_PATH}: permission denied; assuming the default [store] directory")
     try:
         store = find_store(path)
     except ConfigError as error:
@@ -97,7 +96,7 @@ def open_store(path: Path | None) -> Store:
 
 
 def find_store(path: Path | None) -> Store:
-    """As ``open_store``, without asking whether it may be read; raises ConfigError."""
+    """Do as ``open_store``, without checking that the directory is readable; raises ConfigError."""
     is_closed = path is None and _is_closed(config.DEFAULT_PATH)
     settings = Settings(store=StoreSettings(directory="") if is_closed else load_store(path))
     directory = state_directory(settings, os.environ, 0)
@@ -122,7 +121,7 @@ def _is_missing(path: Path) -> bool:
 
 
 def is_directory(path: Path) -> bool:
-    """Tell whether this is a directory, as far as this caller may know."""
+    """Return whether this is a directory the caller can see."""
     try:
         return path.is_dir()
     except OSError:
@@ -130,7 +129,7 @@ def is_directory(path: Path) -> bool:
 
 
 def _how_to_read(directory: Path) -> str:
-    """Say what lets this user read the service's state directory."""
+    """Return how this user can get to read the service's state directory."""
     try:
         there = directory.stat()
         group, user = grp.getgrgid(there.st_gid), pwd.getpwuid(os.geteuid()).pw_name
@@ -139,13 +138,13 @@ def _how_to_read(directory: Path) -> str:
     if group.gr_name != GROUP or not there.st_mode & stat.S_IRGRP:
         return "use sudo"
     if user in group.gr_mem:
-        return f"you joined the group {GROUP} after this session began: log in again"
+        return f"you joined the group {GROUP} after this session started: log in again"
     return f"use sudo, or join the group: sudo usermod -aG {GROUP} {user}, then log in again"
 
 
 @contextmanager
 def exits(status: int) -> Iterator[None]:
-    """Turn what the store cannot do into one line and an exit status."""
+    """Turn an error of the store into one line and an exit status."""
     try:
         yield
     except (NoSuchIncident, StoreError) as error:
@@ -164,15 +163,15 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - whatever msgspec can encod
 
 
 def console() -> "Console":
-    """Make a console: colour on a terminal only; lines for a pipe are not folded, where a program may read them."""
+    """Create a console: color on a terminal only; lines for a pipe are not wrapped, because a program may read them."""
     from rich.console import Console  # noqa: PLC0415 - the service must not load it
 
     terminal = sys.stdout.isatty()
-    # A serial console has no size, and Python 3.10 then says 0.
+    # A serial console has no size; Python 3.10 then returns 0.
     width = (shutil.get_terminal_size().columns or TERMINAL_WIDTH) if terminal else PIPE_WIDTH
     return Console(force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False)
 
 
 def stamp(at: datetime) -> str:
-    """Write a time as the host's own clock shows it."""
+    """Format a time in the host's time zone."""
     return f"{at.astimezone():%Y-%m-%d %H:%M:%S %Z}"

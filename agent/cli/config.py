@@ -1,4 +1,4 @@
-"""``sockmem-agent config``: check a configuration, or show what is in effect."""
+"""``sockmem-agent config``: check a configuration, or show the effective one."""
 
 import json
 import os
@@ -32,13 +32,13 @@ def command() -> None:
 @click.argument("file", type=click.Path(path_type=Path), required=False)
 @config_option
 def check(file: Path | None, config_path: Path | None) -> None:
-    """Say every mistake in FILE, one line each on standard error.
+    """Report every mistake in FILE, one line each on standard error.
 
-    Without FILE it is the one that the service would read. Where the service is installed, its unit and drop-ins count
-    as they will at the next restart: credentials, TasksMax=. Exit status: 0 fit for the service, 78 not.
+    The default FILE is the one the service reads. If the service is installed, its unit and drop-ins are checked as the
+    next restart will read them: credentials, TasksMax=. Exit status: 0 ready for the service, 78 not.
     """
     if file and config_path:
-        raise click.UsageError("name one file: FILE or --config FILE")
+        raise click.UsageError("give one file: FILE or --config FILE")
     path = file or config_path
     settings = settings_or_exit(path)
     service = read_unit()
@@ -47,21 +47,20 @@ def check(file: Path | None, config_path: Path | None) -> None:
         if trouble:
             fail(EX_CONFIG, trouble)
         if settings.store.directory and service.last("StateDirectory"):
-            warn("[store] directory has no effect on the service: StateDirectory= of its unit decides")
+            warn("[store] directory has no effect on the service: StateDirectory= in its unit overrides it")
     if path is None and not DEFAULT_PATH.exists():
-        click.echo(f"{DEFAULT_PATH}: not there, the built-in defaults apply: ok")
+        click.echo(f"{DEFAULT_PATH}: does not exist, the built-in defaults apply: ok")
     else:
         click.echo(f"{path or DEFAULT_PATH}: ok")
 
 
-@command.command(short_help="Show the configuration in effect.", epilog="Example: sockmem-agent config show --json")
+@command.command(short_help="Show the effective configuration.", epilog="Example: sockmem-agent config show --json")
 @config_option
 @json_option
 def show(config_path: Path | None, *, as_json: bool) -> None:
-    """Show the configuration in effect, defaults included, as TOML or JSON; of a URL only the host is shown.
+    """Show the effective configuration, defaults included, as TOML or JSON; of a URL only the host.
 
-    `store.directory` is where `run` keeps its state when this user starts it. Exit status: 0, or 78 for a bad
-    configuration.
+    `store.directory` is where `run` keeps its state when this user starts it. Exit status: 0, 78 configuration error.
     """
     settings = settings_or_exit(config_path)
     directory = str(state_directory(settings, os.environ, os.geteuid()))
@@ -73,7 +72,7 @@ def show(config_path: Path | None, *, as_json: bool) -> None:
         print_json(data)
         return
     exists = config_path or DEFAULT_PATH.exists()
-    origin = str(config_path or DEFAULT_PATH) if exists else f"built-in defaults ({DEFAULT_PATH} is not there)"
+    origin = str(config_path or DEFAULT_PATH) if exists else f"built-in defaults ({DEFAULT_PATH} does not exist)"
     screen = console()
     screen.print(f"# {origin}", style="dim")
     for line in toml_lines(data):
@@ -81,7 +80,7 @@ def show(config_path: Path | None, *, as_json: bool) -> None:
 
 
 def toml_lines(data: dict[str, Any]) -> list[str]:
-    """Write the tables as TOML; JSON's texts, numbers and lists are TOML's too."""
+    """Format the tables as TOML; JSON strings, numbers and lists are valid TOML."""
     lines = []
     for name, content in data.items():
         alone = isinstance(content, dict)

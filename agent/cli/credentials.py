@@ -1,7 +1,7 @@
-"""The credentials that the service will have at its next start, so that a configuration can be checked before it.
+"""The credentials of the service's next start, to check a configuration before it.
 
-What the unit's LoadCredential= names is read from where systemd will read it; the directory of a running service does
-not have what was added since. Mirrors systemd.exec(5), CREDENTIALS, and systemd-creds(1).
+They are read from where systemd will read them, as the unit's LoadCredential= says: the directory of a running service
+lacks what was added since. Mirrors systemd.exec(5), CREDENTIALS, and systemd-creds(1).
 """
 
 import errno
@@ -31,13 +31,13 @@ KEYS = (
 )
 LARGEST_BYTES = 1024 * 1024  # systemd's own bound
 PATIENCE_SECONDS = 5.0
-NOWHERE = "/run/credentials/none"  # where a unit without credentials finds them
-# They go when the process ends.
+NOWHERE = "/run/credentials/none"  # for a unit without credentials
+# Deleted when the process ends.
 _kept: list[tempfile.TemporaryDirectory[str]] = []
 
 
 class Credential(NamedTuple):
-    """One credential of the unit: the file that it comes from, or what the unit itself holds."""
+    """One credential of the unit: its file, or the content in the unit itself."""
 
     name: str
     path: Path
@@ -47,7 +47,7 @@ class Credential(NamedTuple):
 
 
 class NextStart:
-    """What the service will find when it is started next; its credentials are read once, with the caller's rights."""
+    """What the service finds at its next start; credentials are read once, with the caller's rights."""
 
     def __init__(self) -> None:
         self.service = read_unit()
@@ -58,14 +58,14 @@ class NextStart:
             self._directory = _provide(self._found) if self._found else NOWHERE
 
     def load(self, path: Path | None) -> Settings:
-        """Load a configuration; ConfigError with all mistakes, which may go on behind a line's end with what to add."""
+        """Load a configuration; ConfigError has all mistakes, some followed by the lines to add to the unit."""
         environ = {**os.environ, "CREDENTIALS_DIRECTORY": self._directory} if self._directory else os.environ
         errors: list[str] = []
         try:
             settings = load(path, environ)
         except ConfigError as error:
             errors = [self._explain(line) for line in error.errors]
-        # systemd starts no service without all its credentials, whether the configuration names them or not.
+        # systemd does not start a service with a missing credential, even one the configuration does not use.
         gone = [each for each in self._found.values() if each.content is None and _is_gone(each.path)]
         errors += [_missing(each) for each in gone if not any(each.place in line for line in errors)]
         if errors:
@@ -73,7 +73,7 @@ class NextStart:
         return settings
 
     def _explain(self, line: str) -> str:
-        """Name the file that a credential comes from, or what to add to the unit for one that it does not have."""
+        """Replace a credential's path by its file, or add the lines that the unit lacks."""
         named = re.search(rf"{re.escape(self._directory or '')}/([^'\"`\s]+)", line)
         if named is None or not self.service or self._directory == os.environ.get("CREDENTIALS_DIRECTORY"):
             return line
@@ -82,19 +82,19 @@ class NextStart:
         if credential is None:
             where = ", ".join(dict.fromkeys(str(setting.file) for setting in self.service.settings))
             lines = drop_in(f"LoadCredential={name}:/etc/sockmem-agent/{name}")
-            return f"{head}: the unit passes no credential {name} ({where}); {lines}"
+            return f"{head}: the unit has no credential {name} ({where}); {lines}"
         if credential.encrypted:
             return f"{head}: {credential.place} cannot be decrypted; run this as root on the host that encrypted it"
         return f"{line.replace(named[0], str(credential.path))} ({credential.place})"
 
 
 def load_as_service(path: Path | None) -> Settings:
-    """Load a configuration as the next start of the service will find it."""
+    """Load a configuration as the service's next start will."""
     return NextStart().load(path)
 
 
 def _credentials(service: Unit) -> Iterator[Credential]:
-    """List what the unit's keys name; of two with one name the later counts."""
+    """List the unit's credentials; of two with the same name the later one counts."""
     for key in KEYS:
         for setting in service.all(key):
             name, _, rest = setting.value.partition(":")
@@ -113,7 +113,7 @@ def _credentials(service: Unit) -> Iterator[Credential]:
 
 
 def _from_file(credential: Credential) -> Iterator[Credential]:
-    """Take a directory for the files in it, each with its name behind the credential's (since 250)."""
+    """Expand a directory to its files, named CREDENTIAL_FILE (since 250)."""
     if not credential.path.is_dir():
         yield credential
         return
@@ -127,11 +127,11 @@ def _stored() -> list[Path]:
 
 
 def _provide(found: dict[str, Credential]) -> str:
-    """Make a directory such as the service will find: links to what can be read, which is copied into memory alone."""
+    """Create a directory like the service's, with links to contents that are kept in memory only."""
     kept = tempfile.TemporaryDirectory(prefix="sockmem-agent-")
     _kept.append(kept)
     directory = Path(kept.name)
-    directory.chmod(0o711)  # The doctor looks at it as the service's user.
+    directory.chmod(0o711)  # The doctor reads it as the service user.
     for credential in found.values():
         content = _content(credential)
         if content is not None:
@@ -139,7 +139,7 @@ def _provide(found: dict[str, Credential]) -> str:
             os.write(memory, content)
             (directory / credential.name).symlink_to(f"/proc/self/fd/{memory}")
         elif not credential.encrypted:
-            # The attempt to read it will say why it cannot be.
+            # Reading it will report why it cannot be read.
             (directory / credential.name).symlink_to(credential.path)
     return kept.name
 
@@ -150,7 +150,7 @@ def _content(credential: Credential) -> bytes | None:
         return _decrypted(credential) or _read(running)
     if credential.content is not None:
         return credential.content.encode()
-    # Who may not read the file may still be the service's user, who may read the service's own copy.
+    # A caller who may not read the file may be the service user, who may read the service's own copy.
     return _read(credential.path) or (None if _is_gone(credential.path) else _read(running))
 
 
@@ -173,7 +173,7 @@ def _decrypted(credential: Credential) -> bytes | None:
 
 
 def as_written(path: str) -> str:
-    """Turn the path of a credential back into what the configuration has."""
+    """Turn the path of a credential back into the one in the configuration."""
     for directory in (NOWHERE, *[kept.name for kept in _kept]):
         path = path.replace(directory, "${CREDENTIALS_DIRECTORY}")
     return path
@@ -188,4 +188,4 @@ def _is_gone(path: Path) -> bool:
 
 
 def _missing(credential: Credential) -> str:
-    return f"{credential.place}: {credential.path} is not there, and systemd will not start the service without it"
+    return f"{credential.place}: {credential.path} does not exist; systemd will not start the service without it"

@@ -52,7 +52,7 @@ _ELISION = re.compile(r"\[\s*(?:…|\.\.+)\s*\]\s*")
     "messages",
     metavar="LINE",
     multiple=True,
-    help="Use this line of the kernel log as evidence, in any log format or copied by hand; may be repeated.",
+    help="Use this kernel log line as evidence, in any log format or typed by hand; may be repeated.",
 )
 @click.option(
     "--incident",
@@ -70,16 +70,16 @@ def command(
     config_path: Path | None,
     as_json: bool,
 ) -> None:
-    """Diagnose why this host runs out of TCP socket memory, or how close it is to that.
+    """Diagnose why this host runs out of TCP socket memory, or how close it is.
 
-    Exit status: 0 whatever the diagnosis, 2 wrong usage, 66 no such directory or incident, or not readable.
+    Exit status: 0 whatever the diagnosis, 2 usage error, 66 no such directory or incident, or not readable.
     """
     if incident is None:
         judged = _diagnose_tree(_find_tree(proc_root), messages, config_path)
     elif proc_root is None and not messages:
         judged = _diagnose_incident(incident, config_path)
     else:
-        raise click.UsageError("--incident has its own evidence; it cannot be combined with --proc-root or --message")
+        raise click.UsageError("--incident cannot be combined with --proc-root or --message: it has its own evidence")
     if as_json:
         print_json(judged)
     else:
@@ -94,14 +94,14 @@ def _diagnose_tree(proc_root: Path, messages: tuple[str, ...], config_path: Path
     if is_this_host(proc_root):
         snapshot = replace(snapshot, sockets=take_sockets(proc_root, ATTRIBUTION_SECONDS))
         return _doubt(diagnose(snapshot, events, _read_history(config_path, now)), unread)
-    # Nobody knows when the tree was taken, so a line's date cannot be held against it: who gives both together says
-    # that they belong together. The stamp since boot stays, for the tree has its uptime.
+    # The tree's time is unknown, so the date of a line cannot be compared with it: the caller vouches that they belong
+    # together. The time since boot stays, because the tree has its uptime.
     return _doubt(diagnose(snapshot, tuple(replace(event, at=None) for event in events), ()), unread)
 
 
 def _read_messages(messages: tuple[str, ...], now: datetime) -> tuple[tuple[Event, ...], tuple[Gap, ...]]:
-    """Turn the lines into events, and into gaps those that say nothing of socket memory."""
-    # An argument that is no UTF-8 comes as surrogates, which neither JSON nor a terminal takes.
+    """Turn the lines into events, and those about something else into gaps."""
+    # An argument that is not UTF-8 contains surrogates, which neither JSON nor a terminal accepts.
     texts = [os.fsencode(message).decode(errors="replace") for message in messages]
     lines = [line for text in texts for line in text.splitlines() if line.strip()]
     read = {number: _read_message(line, number, now) for number, line in enumerate(lines, 1)}
@@ -115,7 +115,7 @@ def _read_messages(messages: tuple[str, ...], now: datetime) -> tuple[tuple[Even
 
 
 def _read_message(line: str, number: int, now: datetime) -> Event | Gap:
-    # Who copies a line by hand often cuts the stamp short: kernel: [...] TCP: ...
+    # People who copy a line often shorten its timestamp: kernel: [...] TCP: ...
     whole = _ELISION.sub("", line)
     record = _to_record(whole, number, now)
     event = detect(replace(record, line=line)) if record else None
@@ -139,7 +139,7 @@ def _to_record(line: str, number: int, now: datetime) -> LogRecord | None:
 
 
 def _doubt(found: Diagnosis, unread: tuple[Gap, ...]) -> Diagnosis:
-    """Take the certainty from "none" where a line was handed over that nobody understood: somebody saw something."""
+    """Lower the confidence of "none" if a line was not understood: the caller saw something."""
     if found.cause != "none" or all(_ANOTHER_LIMIT in gap.why for gap in unread):
         return found
     first, *others = found.findings
@@ -156,7 +156,7 @@ def _diagnose_incident(text: str, config_path: Path | None) -> Diagnosis:
         near = read_around(store, incident_id, incident.opened_at - HISTORY, end)
         history = {sample.at: sample for sample in (*store.samples.read_thinned(end), *near)}
     if not snapshots:
-        fail(EX_NOINPUT, f"incident {incident_id} has no snapshot that can be read: nothing to diagnose again")
+        fail(EX_NOINPUT, f"incident {incident_id} has no readable snapshot to diagnose")
     taken = [snapshot for snapshot in snapshots if snapshot.trigger in {"event", "pressure"}] or snapshots
     found = diagnose(taken[-1], events_to_diagnose(incident), tuple(history[at] for at in sorted(history)))
     return replace(found, gaps=(*found.gaps, *gaps))
@@ -167,16 +167,16 @@ def _find_tree(proc_root: str | None) -> Path:
         return PROC
     # An empty path would be the current directory.
     if not proc_root or not is_directory(Path(proc_root)):
-        fail(EX_NOINPUT, f"--proc-root: no directory {proc_root!r}; name a copy of a /proc tree")
+        fail(EX_NOINPUT, f"--proc-root: no directory {proc_root!r}; give a copy of a /proc tree")
     return Path(proc_root)
 
 
 def _read_history(config_path: Path | None, now: datetime) -> tuple[Sample, ...]:
-    """Take the service's samples where they can be read: they make rates of counters, but nobody has to have them."""
+    """Read the service's samples, which turn counters into rates; without them the diagnosis still works."""
     try:
         return find_store(config_path).samples.read_thinned(now)
     except ConfigError as error:
         warn(f"{error.errors[0]}; diagnosing without the service's samples")
     except OSError:
-        pass  # Another user's state directory: this command needs no privilege, and a diagnosis no history.
+        pass  # Another user's state directory: a diagnosis needs neither privilege nor history.
     return ()

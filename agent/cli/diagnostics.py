@@ -1,7 +1,7 @@
-"""What every command says on standard error, and ``--log-level``, which sets how much.
+"""Diagnostics on standard error, and ``--log-level``, which sets their level.
 
-The option may stand before a command or behind it. It is about this program's own messages: those of the libraries
-below it may quote a URL, which is a secret.
+The option goes before or after a command. It covers only this program's own messages: those of its libraries may quote
+a URL, which is a secret.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ log = logging.getLogger("sockmem-agent")
 
 
 class StandardError(logging.Handler):
-    """Write to what standard error is at that moment; that nobody reads it any more must end no service."""
+    """Write to the current standard error; a closed one must not stop the service."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one message."""
@@ -27,7 +27,7 @@ HANDLER.setFormatter(logging.Formatter("sockmem-agent: %(message)s"))
 
 
 def set_up(ctx: click.Context, param: click.Parameter, level: str | None) -> None:
-    """Let the messages of this level and above through; None leaves all as it is."""
+    """Log messages of this level and above; None changes nothing."""
     del ctx, param
     if level is None:
         return
@@ -36,7 +36,7 @@ def set_up(ctx: click.Context, param: click.Parameter, level: str | None) -> Non
 
 
 def log_level(default: str | None = None) -> click.Option:
-    """Make the option; only that of the program itself has a default."""
+    """Create the option; only the one before the command has a default."""
     return click.Option(
         ["--log-level"],
         type=click.Choice(LEVELS, case_sensitive=False),
@@ -51,7 +51,7 @@ def log_level(default: str | None = None) -> click.Option:
 
 
 def add_log_level(command: click.Command) -> None:
-    """Let a command and all below it take the option, too."""
+    """Add the option to a command and its subcommands."""
     below = command.commands.values() if isinstance(command, click.Group) else ()
     for each in (command, *below):
         if all(parameter.name != "log_level" for parameter in each.params):

@@ -2,14 +2,14 @@
 
 On a wide terminal, and in a pipe::
 
-    ID                     OPENED            LASTED  CAUSE              EVENTS  SUPPR.  TOLD            HOST
+    ID                     OPENED            LASTED  CAUSE              EVENTS  SUPPR.  SENT            HOST
     20261122T150539Z-7f3a  2026-11-22 16:05  5 min   orphans (certain)      12    240+  1/2, 1 pending  web1
 
 Where that does not fit::
 
     20261122T150539Z-7f3a
       orphans (certain), opened 2026-11-22 16:05, lasted 5 min, 12 events, 240+
-      suppressed, told 1/2, 1 pending, web1
+      suppressed, sent 1/2, 1 pending, web1
 """
 
 import sys
@@ -22,7 +22,7 @@ import msgspec
 
 from agent.cli.columns import GAP, in_columns
 from agent.cli.common import console
-from agent.cli.incident_text import OPEN, Told, lasted, suppressed_text, told_text
+from agent.cli.incident_text import OPEN, DeliveryRow, delivery_text, lasted, suppressed_text
 from agent.core.folding import events_total
 from agent.core.format import count_text, printable
 from agent.core.model import Incident
@@ -31,7 +31,7 @@ INDENT = "  "
 
 
 class OfKind(msgspec.Struct, frozen=True, kw_only=True):
-    """What the incidents of one kind come to; one in which the kernel said two things is of both."""
+    """Totals of one kind; an incident with two kinds of messages counts in both."""
 
     kind: str
     incidents: int
@@ -41,7 +41,7 @@ class OfKind(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cells(NamedTuple):
-    """An incident as it is shown."""
+    """The cells of an incident's row."""
 
     id: str
     opened: str
@@ -49,16 +49,16 @@ class Cells(NamedTuple):
     cause: str
     events: str
     suppressed: str
-    told: str
+    sent: str
     host: str
 
 
-HEADINGS = Cells("ID", "OPENED", "LASTED", "CAUSE", "EVENTS", "SUPPR.", "TOLD", "HOST")
+HEADINGS = Cells("ID", "OPENED", "LASTED", "CAUSE", "EVENTS", "SUPPR.", "SENT", "HOST")
 COUNTS = {Cells._fields.index("events"), Cells._fields.index("suppressed")}
 
 
-def print_table(rows: list[tuple[Incident, list[Told]]]) -> None:
-    """Print at least one incident with its deliveries; an open one is bold."""
+def print_table(rows: list[tuple[Incident, list[DeliveryRow]]]) -> None:
+    """Print incidents with their deliveries; open ones in bold."""
     screen = console()
     width = screen.width if screen.is_terminal else sys.maxsize
     for line, style in lay_out([_cells(*row) for row in rows], width):
@@ -66,7 +66,7 @@ def print_table(rows: list[tuple[Incident, list[Told]]]) -> None:
 
 
 def lay_out(rows: list[Cells], width: int) -> Iterator[tuple[str, str]]:
-    """Give the lines, each with its style, in columns where those fit into ``width``."""
+    """Yield the lines with their styles, in columns if these fit into ``width``."""
     heading, *lines = in_columns([HEADINGS, *rows], right=COUNTS)
     if max(map(len, (heading, *lines))) <= width:
         yield heading, "bold"
@@ -79,7 +79,7 @@ def lay_out(rows: list[Cells], width: int) -> Iterator[tuple[str, str]]:
 
 
 def count_kinds(incidents: Iterable[Incident]) -> list[OfKind]:
-    """Count by what the kernel said, or ``pressure`` where only the gauges spoke; the most frequent first."""
+    """Count by kernel message, or ``pressure`` for warnings from the gauges; the most frequent first."""
     found: dict[str, list[tuple[Incident, int]]] = {}
     for incident in incidents:
         counts = {kind: count for kind, count in incident.events.items() if kind != "suppressed"}
@@ -100,7 +100,7 @@ def count_kinds(incidents: Iterable[Incident]) -> list[OfKind]:
 
 
 def print_kinds(kinds: list[OfKind]) -> None:
-    """Print a line a kind, and the times below it where the terminal is narrow."""
+    """Print one line per kind, with the times below it on a narrow terminal."""
     screen = console()
     counts = in_columns(
         [("KIND", "INCIDENTS", "EVENTS"), *((k.kind, str(k.incidents), count_text(k.events)) for k in kinds)], {1, 2}
@@ -112,7 +112,7 @@ def print_kinds(kinds: list[OfKind]) -> None:
         screen.print(count + GAP + time if fits else f"{count}\n{INDENT}{time}", style=style, soft_wrap=True)
 
 
-def _cells(incident: Incident, told: list[Told]) -> Cells:
+def _cells(incident: Incident, rows: list[DeliveryRow]) -> Cells:
     return Cells(
         incident.id,
         _minute(incident.opened_at),
@@ -120,7 +120,7 @@ def _cells(incident: Incident, told: list[Told]) -> Cells:
         f"{incident.cause} ({incident.confidence})",
         count_text(events_total(incident) - incident.suppressed_at_least),
         suppressed_text(incident),
-        told_text(told),
+        delivery_text(rows),
         printable(incident.host or "-", 40),
     )
 
@@ -134,7 +134,7 @@ def _facts(row: Cells) -> str:
     counts = f"{row.events} event{'' if row.events == '1' else 's'}" + (
         f", {row.suppressed} suppressed" if row.suppressed != "-" else ""
     )
-    return f"{row.cause}, opened {row.opened}, {span}, {counts}, told {row.told}, {row.host}"
+    return f"{row.cause}, opened {row.opened}, {span}, {counts}, sent {row.sent}, {row.host}"
 
 
 def _style(row: Cells) -> str:

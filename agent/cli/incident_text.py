@@ -1,6 +1,6 @@
-"""One incident as a page for a terminal: what, when, why, what to do, and who was told.
+"""One incident as text for a terminal: what, when, why, what to do, and who was notified.
 
-The words of the diagnosis are agent.core.report's; this module puts the incident's own facts around them.
+agent.core.report words the diagnosis; this module adds the incident's own facts.
 """
 
 from datetime import datetime, timedelta
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MOST_COLUMNS, LEAST_COLUMNS = 72, 20
 PLAIN = str.maketrans({"«": '"', "»": '"', "…": "...", "\u00a0": " "})
-# What stands beside the blocks: two blanks, the name, "peak 16,391 of 16,384 (100 %)".
+# The text beside the blocks: two blanks, the name, "peak 16,391 of 16,384 (100 %)".
 BESIDE_COLUMNS = 46
 
 OPEN = "OPEN"
@@ -35,8 +35,8 @@ PROOF = {
 }
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
-    """What was to be said to one channel, and what came of it; ``at`` is the time of the receipt."""
+class DeliveryRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A notification to one channel and its outcome; ``at`` is the time of the receipt."""
 
     notice: str
     type: NoticeType
@@ -49,8 +49,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     detail: str | None = None
 
 
-def deliveries(store: Store, incident_id: str) -> tuple[list[Told], str | None]:
-    """List who was to be told what; and say what of it cannot be read."""
+def read_deliveries(store: Store, incident_id: str) -> tuple[list[DeliveryRow], str | None]:
+    """List the notifications of an incident by channel, and what of them cannot be read."""
     found, unread = [], list[Gap]()
     try:
         notices = store.notices(incident_id, unread)
@@ -58,35 +58,37 @@ def deliveries(store: Store, incident_id: str) -> tuple[list[Told], str | None]:
         return [], str(error)
     for stem, notice, receipts in notices:
         for channel in notice.channels:
-            told = Told(notice=stem, type=notice.type, reason=notice.reason, due_at=notice.at, channel=channel)
+            deliveries = DeliveryRow(
+                notice=stem, type=notice.type, reason=notice.reason, due_at=notice.at, channel=channel
+            )
             receipt = receipts.get(channel)
             if receipt:
-                told = replace(
-                    told, outcome=receipt.outcome, at=receipt.at, attempts=receipt.attempts, detail=receipt.detail
+                deliveries = replace(
+                    deliveries, outcome=receipt.outcome, at=receipt.at, attempts=receipt.attempts, detail=receipt.detail
                 )
-            found.append(told)
+            found.append(deliveries)
     return found, "; ".join(gap.why for gap in unread) or None
 
 
-def told_text(told: list[Told]) -> str:
-    """Sum deliveries up: "2/3, 1 pending"; what was given up is louder."""
-    counts = {word: sum(entry.outcome == word for entry in told) for word in ("pending", *OUTCOMES)}
-    parts = [f"{counts['delivered']}/{len(told)}"]
+def delivery_text(deliveries: list[DeliveryRow]) -> str:
+    """Summarize deliveries: "2/3, 1 pending", with failures in capitals."""
+    counts = {word: sum(entry.outcome == word for entry in deliveries) for word in ("pending", *OUTCOMES)}
+    parts = [f"{counts['delivered']}/{len(deliveries)}"]
     parts += [f"{counts['pending']} pending"] if counts["pending"] else []
     parts += [f"{counts['digested']} digested"] if counts["digested"] else []
     parts += [f"{counts['skipped']} not sent"] if counts["skipped"] else []
     parts += [f"{counts['gave_up']} GIVEN UP"] if counts["gave_up"] else []
-    return ", ".join(parts) if told else "-"
+    return ", ".join(parts) if deliveries else "-"
 
 
 def lasted(incident: Incident) -> str:
-    """Say how long the kernel complained, from the first event to the last; "OPEN" as long as it may go on."""
+    """Return the time from the first event to the last; "OPEN" for an open incident."""
     span = duration_text((incident.last_seen_at - incident.opened_at).total_seconds())
     return span if incident.closed_at else OPEN
 
 
 def suppressed_text(incident: Incident) -> str:
-    """Say how many events were swallowed at least: what the kernel counts is a lower bound for the incident."""
+    """Return how many messages were suppressed at least: the kernel's count is a lower bound."""
     return f"{count_text(incident.suppressed_at_least)}+" if incident.suppressed_at_least else "-"
 
 
@@ -102,7 +104,7 @@ def read_snapshots(store: Store, incident: Incident) -> tuple[list[tuple[str, Sn
 
 
 def tell_story(store: Store, incident: Incident) -> Story:
-    """Read everything that is on disk about an incident; what cannot be read becomes a gap."""
+    """Read all files of an incident; what cannot be read becomes a gap."""
     snapshots, unread = read_snapshots(store, incident)
     gaps = list[Gap]()
     try:
@@ -120,7 +122,7 @@ def tell_story(store: Store, incident: Incident) -> Story:
     )
 
 
-def print_page(store: Store, incident: Incident, told: list[Told]) -> None:
+def print_page(store: Store, incident: Incident, deliveries: list[DeliveryRow]) -> None:
     """Print the page."""
     screen = console()
     snapshots, unread = read_snapshots(store, incident)
@@ -129,10 +131,10 @@ def print_page(store: Store, incident: Incident, told: list[Told]) -> None:
     drawn = _gauges_over_time(store, incident, [snapshot for _, snapshot in snapshots], screen)
     for title, lines in (
         (f"Incident {incident.id}: {incident.cause} ({incident.confidence})", _facts(incident)),
-        ("Gauges", drawn or ["no readings left: the history goes back 48 hours"]),
-        ("Timeline", _timeline(incident, snapshots, told)),
+        ("Gauges", drawn or ["no readings: history goes back 48 hours"]),
+        ("Timeline", _timeline(incident, snapshots, deliveries)),
         ("Diagnosis", diagnosis_text(incident.diagnosis).splitlines()),
-        ("Notifications", [_told_line(entry) for entry in told] or ["none"]),
+        ("Notifications", [_delivery_line(entry) for entry in deliveries] or ["none"]),
     ):
         screen.print(title, style="bold")
         for line in lines:
@@ -142,7 +144,7 @@ def print_page(store: Store, incident: Incident, told: list[Told]) -> None:
 
 
 def _gauges_over_time(store: Store, incident: Incident, snapshots: list[Snapshot], screen: "Console") -> list[str]:
-    """Draw both gauges against their limits, one below the other by the same clock."""
+    """Draw both gauges against their limits on one time axis."""
     samples = read_around(store, incident.id, *window(incident))
     return _drawn(build_tracks(incident, snapshots, samples), screen)
 
@@ -165,7 +167,7 @@ def _drawn(tracks: Tracks, screen: "Console") -> list[str]:
 
 
 def bearable(line: str, encoding: str) -> str:
-    """Write a line with what this encoding has; a character that it lacks is shown by its number."""
+    """Replace characters that this encoding lacks by their numbers."""
     try:
         return line.encode(encoding).decode(encoding)
     except (UnicodeEncodeError, LookupError):
@@ -173,7 +175,7 @@ def bearable(line: str, encoding: str) -> str:
 
 
 def can_draw(encoding: str) -> bool:
-    """Tell whether the terminal's encoding has the blocks that sparklines are made of."""
+    """Return whether the terminal's encoding has the blocks of sparklines."""
     try:
         BLOCKS.encode(encoding)
     except (UnicodeEncodeError, LookupError):
@@ -185,7 +187,7 @@ def _against(track: Track) -> str:
     words = bytes_text if track.gauge == "mem" else count_text
     peak = track.peak.value if track.peak else 0
     if track.limit is None:
-        return f"peak {words(peak)}, limit not known"
+        return f"peak {words(peak)}, limit unknown"
     return f"peak {words(peak)} of {words(track.limit)} ({percent_text(peak, track.limit)})"
 
 
@@ -218,16 +220,16 @@ def _peak(incident: Incident) -> str:
         )
         if value is not None
     ]
-    return "; ".join(parts) or "not known"
+    return "; ".join(parts) or "unknown"
 
 
-def _timeline(incident: Incident, snapshots: list[tuple[str, Snapshot]], told: list[Told]) -> list[str]:
-    """Put everything that has a time into one order."""
+def _timeline(incident: Incident, snapshots: list[tuple[str, Snapshot]], deliveries: list[DeliveryRow]) -> list[str]:
+    """List everything that has a time in order."""
     moments: list[tuple[datetime, str]] = [(incident.opened_at, "first event")]
     if incident.last_seen_at != incident.opened_at:
         moments.append((incident.last_seen_at, "last event"))
     moments += [(each.taken_at, f"{name} ({each.trigger}): {_gauges(each)}") for name, each in snapshots]
-    notices = {entry.notice: entry for entry in told}
+    notices = {entry.notice: entry for entry in deliveries}
     moments += [(e.due_at, f"{name}: {_type(e)}, {printable(e.reason)}") for name, e in notices.items()]
     if incident.closed_at:
         moments.append((incident.closed_at, "closed"))
@@ -236,7 +238,7 @@ def _timeline(incident: Incident, snapshots: list[tuple[str, Snapshot]], told: l
 
 
 def _since(seconds: float) -> str:
-    """Say how long after the first event: the first readings are milliseconds behind it, and that matters."""
+    """Format the time since the first event; the first readings follow within milliseconds, which matters."""
     return f"+{seconds:.3f} s" if abs(seconds) < 1 else f"+{duration_text(seconds)}"
 
 
@@ -246,11 +248,11 @@ def _gauges(snapshot: Snapshot) -> str:
     return ", ".join(f"{name} {count_text(n)}" for name, n in values.items() if n is not None) or "no numbers"
 
 
-def _type(entry: Told) -> str:
+def _type(entry: DeliveryRow) -> str:
     return entry.type.rpartition(".")[2]
 
 
-def _told_line(entry: Told) -> str:
+def _delivery_line(entry: DeliveryRow) -> str:
     head = f"{entry.notice}  {_type(entry):<8}  {entry.channel}: "
     if entry.at is None or entry.outcome == "pending":
         return head + f"pending since {stamp(entry.due_at)}"

@@ -1,4 +1,4 @@
-"""``sockmem-agent incidents``: list, show, report, export and prune what the service has stored."""
+"""``sockmem-agent incidents``: list, show, report, export and prune recorded incidents."""
 
 import io
 import os
@@ -26,7 +26,7 @@ from agent.cli.common import (
 )
 from agent.cli.diagnostics import log
 from agent.cli.incident_table import count_kinds, print_kinds, print_table
-from agent.cli.incident_text import Told, deliveries, print_page, tell_story
+from agent.cli.incident_text import DeliveryRow, print_page, read_deliveries, tell_story
 from agent.cli.output import write_file
 from agent.cli.since import since_option
 from agent.core.delivery import OUTCOMES
@@ -48,8 +48,8 @@ def command() -> None:
     epilog="Example: sockmem-agent incidents list --since yesterday --open",
 )
 @since_option("incidents last seen")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the newest N.")
-@click.option("--open", "only_open", is_flag=True, help="Only open incidents.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Show only the newest N.")
+@click.option("--open", "only_open", is_flag=True, help="Show only open incidents.")
 @click.option("--by-kind", is_flag=True, help="Count incidents and events by kernel message instead.")
 @config_option
 @json_option
@@ -71,9 +71,9 @@ def list_(
         committed, broken = store.ids(), dict(store.broken())
         found = [store.load(name) for name in committed if name not in broken]
         wanted = [incident for incident in found if _is_wanted(incident, since, only_open=only_open)][-(limit or 0) :]
-        told = [deliveries(store, incident.id) for incident in wanted]
+        deliveries = [read_deliveries(store, incident.id) for incident in wanted]
     closed = _closed(store, broken)
-    # What a crash interrupted was never an incident; that it is left out is no failure.
+    # What a crash interrupted was never an incident; skipping it is no failure.
     unread = closed | broken.keys() & committed
     if not wanted and not as_json:
         click.echo(_none(store, since, only_open=only_open, unread=bool(unread)))
@@ -81,9 +81,9 @@ def list_(
         kinds = count_kinds(wanted)
         print_json(kinds) if as_json else print_kinds(kinds)
     else:
-        rows = [(incident, entries) for incident, (entries, _) in zip(wanted, told, strict=True)]
+        rows = [(incident, entries) for incident, (entries, _) in zip(wanted, deliveries, strict=True)]
         print_json([_summary(store, *row) for row in rows]) if as_json else print_table(rows)
-    for _, why_not in told:
+    for _, why_not in deliveries:
         if why_not:
             warn(why_not)
     for name, why in broken.items():
@@ -108,13 +108,13 @@ def show(incident_id: str, config_path: Path | None, *, as_json: bool) -> None:
     store = open_store(config_path)
     with exits(EX_NOINPUT):
         incident = store.load(store.resolve(incident_id))
-        told, why_not = deliveries(store, incident.id)
+        deliveries, why_not = read_deliveries(store, incident.id)
     if why_not:
         warn(why_not)
     if not as_json:
-        print_page(store, incident, told)
+        print_page(store, incident, deliveries)
         return
-    print_json(msgspec.to_builtins(incident) | {"path": str(store.path(incident.id)), "deliveries": told})
+    print_json(msgspec.to_builtins(incident) | {"path": str(store.path(incident.id)), "deliveries": deliveries})
 
 
 @command.command(
@@ -206,7 +206,7 @@ def prune(config_path: Path | None, *, dry_run: bool, as_json: bool) -> None:
 
 
 def pack(directory: Path) -> bytes:
-    """Pack the files of an incident, sorted, with the time of the incident's id and no owner's name."""
+    """Pack the files of an incident, sorted, with the time of its id and without owner names."""
     buffer = io.BytesIO()
     opened_at = datetime.strptime(directory.name[:16], "%Y%m%dT%H%M%S%z")
     with (
@@ -214,7 +214,7 @@ def pack(directory: Path) -> bytes:
         tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as archive,
     ):
         for path in sorted(directory.iterdir()):
-            # A name with a dot in front is a file that is just being written.
+            # A name that starts with a dot is a file being written.
             if path.name.startswith("."):
                 continue
             try:
@@ -222,7 +222,7 @@ def pack(directory: Path) -> bytes:
             except OSError as error:
                 if not is_no_file(error):
                     raise
-                warn(f"{path}: left out ({reason(error)})")
+                warn(f"{path}: skipped ({reason(error)})")
                 continue
             member = tarfile.TarInfo(f"{directory.name}/{path.name}")
             member.size, member.mode, member.mtime = len(data), FILE_MODE, int(opened_at.timestamp())
@@ -237,20 +237,20 @@ def _is_wanted(incident: Incident, since: datetime | None, *, only_open: bool) -
 
 
 def _closed(store: Store, broken: dict[str, str]) -> set[str]:
-    """Name those that this caller may not even look at."""
+    """Return those that this caller may not read."""
     return {name for name in broken if not os.access(store.path(name), os.R_OK | os.X_OK)}
 
 
 def _none(store: Store, since: datetime | None, *, only_open: bool, unread: bool) -> str:
     kind = ("readable " if unread else "") + ("open " if only_open else "")
     from_then_on = f" since {stamp(since)}" if since else ""
-    missing = "" if store.directory.is_dir() else ", which is not there"
+    missing = "" if store.directory.is_dir() else ", which does not exist"
     return f"no {kind}incidents{from_then_on} in {store.directory}{missing}"
 
 
-def _summary(store: Store, incident: Incident, told: list[Told]) -> dict[str, object]:
+def _summary(store: Store, incident: Incident, deliveries: list[DeliveryRow]) -> dict[str, object]:
     names = ("id", "host", "opened_at", "last_seen_at", "closed_at", "cause", "confidence", "summary", "events")
-    counts = {word: sum(entry.outcome == word for entry in told) for word in ("pending", *OUTCOMES)}
+    counts = {word: sum(entry.outcome == word for entry in deliveries) for word in ("pending", *OUTCOMES)}
     return {name: getattr(incident, name) for name in names} | {
         "class": incident.class_,
         "suppressed_at_least": incident.suppressed_at_least,

@@ -1,4 +1,4 @@
-"""``sockmem-agent notify test``: send one clearly marked test notification to every channel, through the real code."""
+"""``sockmem-agent notify test``: send a clearly marked test notification to every channel with the service's code."""
 
 import sys
 from contextlib import redirect_stdout
@@ -30,7 +30,7 @@ def command() -> None:
 @config_option
 @json_option
 def test(name: str | None, config_path: Path | None, *, as_json: bool) -> None:
-    """Send one test notification to each channel, and say whether it was delivered.
+    """Send a test notification to each channel, and report whether it was delivered.
 
     Without a configured channel it goes to standard output. Exit status: 0 all delivered, 1 otherwise.
     """
@@ -38,7 +38,7 @@ def test(name: str | None, config_path: Path | None, *, as_json: bool) -> None:
     chosen = [channel for channel in known if name in (None, channel.name)]
     if not chosen:
         names = ", ".join(channel.name for channel in known)
-        fail(EX_FAILED, f"sockmem-agent: no channel {printable(str(name))!r} is configured; there are: {names}")
+        fail(EX_FAILED, f"sockmem-agent: no channel {printable(str(name))!r}; configured channels: {names}")
     results = []
     for channel in chosen:
         result = _describe(channel, _send(channel, as_json=as_json))
@@ -51,7 +51,7 @@ def test(name: str | None, config_path: Path | None, *, as_json: bool) -> None:
 
 
 def _send(channel: ChannelSettings, *, as_json: bool) -> Delivery:
-    """Send one notice; the stdout channel must not write into a JSON document."""
+    """Send one notice; the stdout channel must not write into the JSON document."""
     notice = Notice(
         id=f"test-{uuid4().hex}",
         type="sockmem.test",
@@ -65,7 +65,7 @@ def _send(channel: ChannelSettings, *, as_json: bool) -> Delivery:
             return build(channel).notify(notice)
         except ChannelError as error:
             return Rejected(why=str(error))
-        except Exception as surprise:  # noqa: BLE001 - the other channels are tried all the same
+        except Exception as surprise:  # noqa: BLE001 - the other channels still get theirs
             return Retry(why=surprise_text(surprise))
 
 

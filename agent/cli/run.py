@@ -23,16 +23,16 @@ log = logging.getLogger("sockmem-agent")
 
 
 class JournalFormatter(logging.Formatter):
-    """Put the level before the line as systemd reads it: ``<4>`` is a warning (sd-daemon(3))."""
+    """Prefix each line with its level for systemd: ``<4>`` is a warning (sd-daemon(3))."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Give every line of a message its priority."""
+        """Prefix every line of a message with its priority."""
         mark = f"<{PRIORITY.get(record.levelname, 6)}>"
         return "\n".join(mark + line for line in super().format(record).splitlines())
 
 
 def set_up_log() -> None:
-    """Log to standard error: with priorities where it is the journal, with plain words elsewhere."""
+    """Log to standard error: with priorities for the journal, otherwise with times."""
     in_journal = "JOURNAL_STREAM" in os.environ
     HANDLER.setFormatter(
         JournalFormatter("%(message)s") if in_journal else logging.Formatter("%(asctime)s %(levelname)s %(message)s")
@@ -40,7 +40,7 @@ def set_up_log() -> None:
 
 
 def read_settings(path: Path | None) -> Settings | None:
-    """Read the configuration and resolve ``auto``; None after every mistake has been logged."""
+    """Read the configuration and resolve ``auto``; log every mistake and return None."""
     try:
         settings = load(path, os.environ)
     except ConfigError as error:
@@ -50,7 +50,7 @@ def read_settings(path: Path | None) -> Settings | None:
     given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     if given and settings.store.directory not in {"", given}:
         log.warning(
-            "[store] directory = %s has no effect, not even after a restart: the unit's StateDirectory= sets %s",
+            "[store] directory = %s has no effect, even after a restart: StateDirectory= in the unit sets %s",
             settings.store.directory,
             given,
         )
@@ -58,7 +58,7 @@ def read_settings(path: Path | None) -> Settings | None:
 
 
 def read_again(path: Path | None, store: Store) -> Settings | None:
-    """Read the configuration for a reload, and say what of it cannot be taken over; None when it is bad."""
+    """Read the configuration for a reload, and log what needs a restart; None if it is bad."""
     settings = read_settings(path)
     if settings is None:
         log.error("the new configuration is not used; the old configuration stays in effect")
@@ -71,7 +71,7 @@ def read_again(path: Path | None, store: Store) -> Settings | None:
 
 @click.command(
     name="run",
-    short_help="the service",
+    short_help="run the service",
     epilog="Example: sockmem-agent run --config /etc/sockmem-agent/config.toml",
 )
 @click.option(
@@ -85,12 +85,12 @@ def read_again(path: Path | None, store: Store) -> Settings | None:
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     default="/proc",
     show_default=True,
-    help="Read the host's numbers from a tree shaped like /proc: for demonstrations and tests.",
+    help="Read the gauges from a copy of a /proc tree: for demonstrations and tests.",
 )
 def command(path: Path | None, proc_root: Path) -> None:
     """Follow the kernel log; snapshot, diagnose, store and notify, until SIGTERM.
 
-    SIGHUP reads the configuration again. Exit status: 0 stopped, 78 configuration error, 1 anything else.
+    SIGHUP reloads the configuration. Exit status: 0 stopped, 78 configuration error, 1 any other failure.
     """
     asked.listen()
     set_up_log()
@@ -102,26 +102,28 @@ def command(path: Path | None, proc_root: Path) -> None:
     try:
         daemon.run(lambda: read_again(path, store), asked)
     except OSError as error:
-        log.critical("stopping: %s; what was read and not stored is read again at the next start", explain(error))
+        log.critical("stopping: %s; events that were not stored are read again at the next start", explain(error))
         sys.exit(1)
     finally:
         asked.ignore()
 
 
 def build(settings: Settings, store: Store, proc_root: Path) -> Daemon:
-    """Open everything, or end with one line that says what is missing; later surprises keep their traceback."""
+    """Open everything, or exit with one line that says what is wrong; later surprises keep their traceback."""
     try:
         for path in blocking(store.directory):
-            # Status 1, so that systemd tries again: once the owner is right, the host is watched without another word.
+            # Status 1, so that systemd retries: the service starts as soon as the owner is fixed.
             log.error("cannot start: %s", refusal(path, store.directory))
             sys.exit(1)
         store.open_for_writing()
         return Daemon(settings, store, proc_root=proc_root)
     except ChannelError as error:
-        log.error("%s", error)  # noqa: TRY400 - the text is the whole story
+        log.error("%s", error)  # noqa: TRY400 - the text says it all
         sys.exit(EX_CONFIG)
     except StoreError as error:
         log.error("%s", error)  # noqa: TRY400 - as above
+    except ImportError as error:
+        log.error("cannot start: %s; see sockmem-agent doctor", error)  # noqa: TRY400 - as above
     except OSError as error:
         log.error("cannot start: %s; see sockmem-agent doctor", explain(error))  # noqa: TRY400 - as above
     sys.exit(1)

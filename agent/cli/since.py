@@ -1,10 +1,10 @@
-"""The times that ``--since`` takes, in the local zone where they name none.
+"""The times ``--since`` accepts, in the local zone unless they have their own.
 
-Each of these is one::
+Examples::
 
-90s 30m 2h 3d 1w 1h30m               so long ago
-14:00 14:00:30                       when the clock last showed it
-today yesterday 2026-11-22           the midnight with which that day began
+90s 30m 2h 3d 1w 1h30m               that long ago
+14:00 14:00:30                       the most recent such time
+today yesterday 2026-11-22           the start of that day
 2026-11-22 14:00                     as ``incidents list`` shows it
 2026-11-22T14:00:30.5Z               RFC 3339
 """
@@ -28,7 +28,7 @@ _DATE = re.compile(
 
 
 def read_option(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
-    """Read what was given to an option, or say what it may look like."""
+    """Parse the value of an option, or show examples of valid ones."""
     moment = None if value is None else read_time(value, datetime.now(timezone.utc))
     if value is not None and moment is None:
         message = f"{value!r} is not a time; use one like {EXAMPLES}"
@@ -37,14 +37,14 @@ def read_option(ctx: click.Context, param: click.Parameter, value: str | None) -
 
 
 def since_option(what: str) -> Callable[[Command], Command]:
-    """Make the option of a command that leaves ``what`` out."""
+    """Create the option of a command that skips ``what``."""
     return click.option(
-        "--since", metavar="TIME", callback=read_option, help=f"Leave out {what} before this time: {EXAMPLES}."
+        "--since", metavar="TIME", callback=read_option, help=f"Skip {what} before this time: {EXAMPLES}."
     )
 
 
 def read_time(text: str, now: datetime) -> datetime | None:
-    """Tell the moment that a text means ``now`` (aware), or None."""
+    """Return the time a text means at ``now`` (aware), or None."""
     text = text.strip()
     today = now.astimezone().date()
     try:

@@ -1,7 +1,7 @@
-r"""The service's unit as its files say it: what its next start will have, whether or not systemd runs or has read them.
+r"""The service's unit as its files define it for the next start, whether or not systemd runs or has loaded them.
 
-``systemctl cat`` would know the same, but asks a running systemd, and for the drop-ins that it has read. Mirrors
-systemd.unit(5), "Unit File Load Path", and systemd.syntax(7). A sample, of a drop-in::
+``systemctl cat`` needs a running systemd and shows only the drop-ins it has loaded. Mirrors
+systemd.unit(5), "Unit File Load Path", and systemd.syntax(7). A sample drop-in::
 
     [Service]
     LoadCredential=ops-url:/etc/sockmem-agent/credentials/ops-url
@@ -18,7 +18,7 @@ from agent.sources.choose import choose
 
 UNIT = "sockmem-agent.service"
 ROOT = Path("/")
-# The first has the last word.
+# Highest priority first.
 PLACES = (
     "etc/systemd/system.control",
     "run/systemd/system.control",
@@ -29,7 +29,7 @@ PLACES = (
     "lib/systemd/system",
 )
 HIDING = {
-    "PrivateTmp": (("/tmp", "/var/tmp"), ("PrivateTmp=no",)),  # noqa: S108 - nothing is made there
+    "PrivateTmp": (("/tmp", "/var/tmp"), ("PrivateTmp=no",)),  # noqa: S108 - nothing is created there
     "ProtectHome": (("/home", "/root", "/run/user"), ("ProtectHome=read-only",)),
     "PrivateDevices": (
         ("/dev/kmsg",),
@@ -47,7 +47,7 @@ DROP_INS = (f"{UNIT}.d", "sockmem-.service.d", "service.d")
 
 
 class Setting(NamedTuple):
-    """One assignment of the section [Service], and the file it stands in."""
+    """One assignment in the section [Service], and its file."""
 
     key: str
     value: str
@@ -55,12 +55,12 @@ class Setting(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """The assignments in the order in which systemd applies them."""
+    """The assignments in the order systemd applies them."""
 
     settings: tuple[Setting, ...]
 
     def all(self, key: str) -> list[Setting]:
-        """List the assignments of a key that may be given several times; an empty one takes back those before it."""
+        """List the assignments of a key that may be set several times; an empty one resets it."""
         found: list[Setting] = []
         for setting in self.settings:
             if setting.key == key:
@@ -68,24 +68,24 @@ class Unit(NamedTuple):
         return found
 
     def last(self, key: str) -> Setting | None:
-        """Find the assignment that is in effect; None where there is none, or the last one took it back."""
+        """Find the effective assignment; None if there is none, or it was reset."""
         return next(reversed(self.all(key)), None)
 
     def words(self, key: str) -> list[str]:
-        """List what a key names in all its assignments."""
+        """List the words in all assignments of a key."""
         return [word for setting in self.all(key) for word in setting.value.split()]
 
     def is_set(self, key: str) -> bool:
-        """Tell whether a switch is on."""
+        """Return whether a boolean is true."""
         setting = self.last(key)
         return setting is not None and setting.value.lower() in {"yes", "true", "on", "1", "y", "t"}
 
     def state_directory(self) -> Path | None:
-        """Name the directory that systemd makes for the service."""
+        """Return the directory that systemd creates for the service."""
         return next((Path("/var/lib") / word.partition(":")[0] for word in self.words("StateDirectory")), None)
 
     def lets_write(self, directory: Path) -> bool:
-        """Tell whether the file system is writable there for the service."""
+        """Return whether the unit lets the service write there."""
         setting = self.last("ProtectSystem")
         if setting is None or setting.value != "strict":
             return True
@@ -94,7 +94,7 @@ class Unit(NamedTuple):
         return any(directory.is_relative_to(top) for top in writable)
 
     def hiding(self, paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """Name the keys that hide one of these paths from the service, each with the drop-in that shows it."""
+        """List the keys that hide one of these paths from the service, each with the drop-in that shows it."""
         return {
             key: ("[Service]", *lines)
             for key, (tops, lines) in HIDING.items()
@@ -103,7 +103,7 @@ class Unit(NamedTuple):
 
 
 def read_unit(root: Path | None = None) -> Unit | None:
-    """Read the unit and its drop-ins; None where it is not installed, or masked."""
+    """Read the unit and its drop-ins; None if it is not installed, or masked."""
     root = root or ROOT
     main = next((path for place in PLACES if (path := root / place / UNIT).exists()), None)
     if main is None or not main.is_file():
@@ -112,23 +112,23 @@ def read_unit(root: Path | None = None) -> Unit | None:
 
 
 def drop_in(*lines: str) -> str:
-    """Say which lines to add to the unit, and how."""
+    """Format the lines to add to the unit, and how."""
     return "\n".join([f"systemctl edit {UNIT}, and add:", "    [Service]", *[f"    {line}" for line in lines]])
 
 
 def check_tasks(settings: Settings, service: Unit) -> str | None:
-    """Say that there are more channels than the unit has threads for, and what to add to it; None where all is well."""
+    """Return an error if the unit has too few threads for the channels, with the line to add."""
     limit, count = service.last("TasksMax"), len(channels(settings))
     needed = threads.needed(choose(settings.source), count)
     if limit is None or not limit.value.isdecimal() or needed <= int(limit.value):
         return None
     lines = drop_in(f"TasksMax={-(-needed // 64) * 64}")
     have = f"{count} channels need up to {needed} threads, and {limit.file} allows TasksMax={limit.value}"
-    return f"{have}: the last channels would not be served; {lines}"
+    return f"{have}: the last channels would get no notifications; {lines}"
 
 
 def _drop_ins(root: Path) -> Iterator[Path]:
-    """List the drop-ins by their names; of one name only that of the first place counts, and it may be /dev/null."""
+    """List the drop-ins by name; of two with the same name the one with priority counts, even if it is /dev/null."""
     folders = [root / place / folder for place in PLACES for folder in DROP_INS[:2]]
     folders += [root / place / DROP_INS[2] for place in PLACES]
     found: dict[str, Path] = {}
@@ -142,11 +142,11 @@ def _service_section(file: Path) -> Iterator[Setting]:
     try:
         lines = file.read_text(errors="replace").splitlines()
     except OSError:
-        return  # Not for this user to read; root, who restarts the service, sees it.
+        return  # This user may not read it; root, who restarts the service, may.
     for raw in lines:
         line = raw.strip()
         if not line or line[0] in "#;":
-            continue  # Also between the parts of a line that is continued.
+            continue  # Also within a continued line.
         line = begun + line
         if line.endswith("\\"):
             begun = line[:-1].rstrip() + " "

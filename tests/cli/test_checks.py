@@ -19,9 +19,11 @@ from agent.cli.checks import (
     check_source,
     check_state,
 )
+from agent.cli.run import build
 from agent.core.settings import (
     AlertmanagerSettings,
     ChannelSettings,
+    Settings,
     SlackSettings,
     SourceSettings,
     StdoutSettings,
@@ -30,6 +32,7 @@ from agent.core.settings import (
 )
 from agent.probe import take_sockets
 from agent.sources.kmsg import KmsgSource
+from agent.store import Store
 
 NOW = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 AUTO = SourceSettings()
@@ -315,3 +318,16 @@ def test_a_journal_that_this_python_cannot_read_is_told(monkeypatch: pytest.Monk
     assert [] == check_bindings(KMSG)
     monkeypatch.setattr(checks, "has_bindings", lambda: True)
     assert [] == check_bindings(AUTO)
+
+
+def test_the_service_says_in_one_line_that_this_python_cannot_read_the_journal(
+    tmp_path: Path, proc_root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("systemd", "systemd.journal", "agent.sources.journal"):
+        monkeypatch.setitem(sys.modules, name, None)
+    settings = Settings(source=JOURNAL)
+
+    with pytest.raises(SystemExit) as ended:
+        build(settings, Store(tmp_path, settings.store), proc_root)
+
+    assert (1, True) == (ended.value.code, "see sockmem-agent doctor" in caplog.text)

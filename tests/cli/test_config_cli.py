@@ -52,7 +52,7 @@ def test_check_without_any_file_says_that_the_defaults_apply(
     result = run("check")
 
     assert 0 == result.exit_code
-    assert f"{missing}: not there, the built-in defaults apply: ok\n" == result.stdout
+    assert f"{missing}: does not exist, the built-in defaults apply: ok\n" == result.stdout
 
 
 def test_check_of_a_named_file_that_is_not_there_is_78(run: Run, tmp_path: Path) -> None:

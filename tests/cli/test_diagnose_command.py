@@ -422,7 +422,7 @@ def test_an_incident_without_a_snapshot_is_66(state: Path, tree: Path) -> None:
     result = run("--incident", "last")
 
     assert 66 == result.exit_code
-    assert "has no snapshot" in result.stderr
+    assert "has no readable snapshot" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -274,8 +274,8 @@ def test_a_narrow_terminal_breaks_no_word_of_the_list(width: int) -> None:
     for part in (
         "tcp_memory (possible), ",
         "lasted 5 min, 12,345 events, 240+ suppressed, ",
-        "told 1/2, web1",
-        "OPEN, 1 event, told -",
+        "sent 1/2, web1",
+        "OPEN, 1 event, sent -",
     ):
         assert part in text
 
@@ -623,7 +623,7 @@ def test_nothing_is_made_by_looking(tmp_path: Path) -> None:
 
     result = CliRunner().invoke(group, ["incidents", "list"], env={"STATE_DIRECTORY": str(missing)})
 
-    assert result.stdout == f"no incidents in {missing}, which is not there\n"
+    assert result.stdout == f"no incidents in {missing}, which does not exist\n"
     assert not Path(missing).exists()
 
 
@@ -642,8 +642,8 @@ def test_report_takes_its_charts_from_what_is_kept_with_an_old_incident(
 
 PLANTED: dict[str, Callable[[Path, Path], object]] = {
     "a symbolic link": lambda target, path: path.symlink_to(target),
-    "a hard link": lambda target, path: path.hardlink_to(target),
-    "no regular file": lambda _, path: os.mkfifo(path),
+    "another hard link": lambda target, path: path.hardlink_to(target),
+    "not a regular file": lambda _, path: os.mkfifo(path),
     "another user": lambda _, path: (path.write_text("theirs"), os.chown(path, 12345, 12345)),
 }
 
@@ -705,7 +705,7 @@ def test_export_leaves_out_and_names_what_is_no_file_of_ours(
     result = run("export", "last", "--output", str(tmp_path / "x.tar.gz"))
 
     assert 0 == result.exit_code
-    assert f"{directory}/huge.json: left out (larger than 16 MiB)" in result.stderr
+    assert f"{directory}/huge.json: skipped (larger than 16 MiB)" in result.stderr
     with tarfile.open(tmp_path / "x.tar.gz") as archive:
         assert ["incident.json", "notice-001.json", "snapshot-001.json"] == [
             Path(member).name for member in sorted(archive.getnames())

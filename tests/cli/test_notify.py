@@ -102,7 +102,7 @@ def test_an_unknown_channel_is_one_line_that_names_the_known(run: Run) -> None:
     result = run(channel("ops", "stdout"), "--channel", "opps")
 
     assert (1, "") == (result.exit_code, result.stdout)
-    assert "sockmem-agent: no channel 'opps' is configured; there are: ops\n" == result.stderr
+    assert "sockmem-agent: no channel 'opps'; configured channels: ops\n" == result.stderr
 
 
 def test_json_is_one_document_even_beside_the_stdout_channel(run: Run, httpserver: HTTPServer) -> None:

@@ -121,7 +121,9 @@ def test_a_member_whose_session_is_older_is_told_to_log_in_again(host: Host) -> 
     done = host.alice("incidents", "list", members="bob alice")
 
     assert 66 == done.returncode
-    assert "permission denied; you joined the group sockmem-agent after this session began: log in again" in done.stderr
+    assert (
+        "permission denied; you joined the group sockmem-agent after this session started: log in again" in done.stderr
+    )
 
 
 @pytest.mark.parametrize("mode", [0o700, 0o710])
@@ -163,7 +165,7 @@ def test_without_a_service_it_is_the_users_own_directory(host: Host) -> None:
 
     done = host.alice("incidents", "list")
 
-    assert (0, f"no incidents in {host.home}/.local/state/sockmem-agent, which is not there\n") == (
+    assert (0, f"no incidents in {host.home}/.local/state/sockmem-agent, which does not exist\n") == (
         done.returncode,
         done.stdout,
     )

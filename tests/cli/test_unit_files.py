@@ -110,8 +110,7 @@ def test_a_credential_that_the_unit_lacks_is_told_with_the_lines_to_add(check: C
     assert (78, "") == (result.exit_code, result.stdout)
     first, *lines = result.stderr.splitlines()
     assert (
-        f"{tmp_path}/config.toml: [[notify]] #1 (team): key `url_file`: the unit passes no credential slack-url"
-        in first
+        f"{tmp_path}/config.toml: [[notify]] #1 (team): key `url_file`: the unit has no credential slack-url" in first
     )
     assert f"({tmp_path}/usr/lib/systemd/system/sockmem-agent.service); systemctl edit sockmem-agent.service" in first
     assert ["    [Service]", "    LoadCredential=slack-url:/etc/sockmem-agent/slack-url"] == lines
@@ -153,7 +152,7 @@ def test_a_source_of_a_credential_that_nothing_uses_keeps_the_service_from_start
     result = check("")
 
     assert (78, 1) == (result.exit_code, len(result.stderr.splitlines()))
-    assert f"LoadCredential=old-url in {override}: {tmp_path}/none is not there" in result.stderr
+    assert f"LoadCredential=old-url in {override}: {tmp_path}/none does not exist" in result.stderr
 
 
 def test_what_a_credential_holds_is_checked_and_never_quoted(check: Check, write: Write) -> None:

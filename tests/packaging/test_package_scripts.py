@@ -108,7 +108,7 @@ def test_the_doctor_looks_as_the_services_user_and_gives_the_fix(deb_life) -> No
 
     assert what.endswith("/var/lib/sockmem-agent/cursor.json belongs to root, not to sockmem-agent")
     assert "      fix: chown -hR sockmem-agent: /var/lib/sockmem-agent" == fix
-    assert "Files checked as sockmem-agent, the user of the service" == eyes
+    assert "Files checked as sockmem-agent, the service user" == eyes
 
 
 def test_somebody_without_privileges_can_ask_for_a_diagnosis(deb_life) -> None:
