@@ -54,9 +54,9 @@ def test_without_channels_each_word_on_an_incident_is_said_once(agent, log_file)
     assert 0 == agent.stop()
     said = agent.said()
     incident = agent.store.load(agent.store.resolve("last"))
-    assert 1 == said.count("(opened)")
+    assert 1 == said.count("First step:")
     assert 1 == said.count("(resolved")
-    assert len(incident.notices) == said.count(f"incident {incident.id}")
+    assert len(incident.notices) == said.count(f"incidents show {incident.id}")
     assert 1 == said.count("[  123.000001]")
 
 

@@ -23,15 +23,9 @@ from typing import NamedTuple
 
 from agent.cli.columns import in_columns
 from agent.cli.common import console
-from agent.core.format import count_text, printable
-from agent.core.model import Event, Kind
+from agent.core.format import count_text, counted, printable
+from agent.core.model import KINDS, Event, Kind
 
-KINDS: dict[Kind, str] = {
-    "out_of_socket_memory": "out of socket memory",
-    "too_many_orphans": "too many orphans",
-    "tcp_mem": "tcp_mem exhausted",
-    "suppressed": "suppressed messages",
-}
 INDENT = "  "
 
 
@@ -115,7 +109,7 @@ def _style(row: Cells) -> str:
 def _total(rows: dict[tuple[date | None, Kind, str], Row]) -> str:
     events = sum(row.count for key, row in rows.items() if key[1] != "suppressed")
     suppressed = sum(row.count for key, row in rows.items() if key[1] == "suppressed")
-    total = f"{count_text(events)} {'event' if events == 1 else 'events'}"
+    total = counted(events, "event")
     return f"{total}, and {count_text(suppressed)} net messages suppressed next to them" if suppressed else total
 
 

@@ -22,7 +22,9 @@ from datetime import datetime, timedelta, timezone
 from msgspec.structs import replace
 
 from agent.core.cursor import Cursor, Resume
+from agent.core.format import count_text
 from agent.core.model import (
+    CAUSES,
     Diagnosis,
     Event,
     Incident,
@@ -232,9 +234,9 @@ def notify_reason(
     if told is None or told.data is None:
         if incident.class_ == "pressure" or hearsay:
             return ("sockmem.incident.opened", incident.pressure.claim) if incident.pressure else None
-        return "sockmem.incident.opened", "the kernel ran out"
+        return "sockmem.incident.opened", "the kernel hit a TCP limit"
     if incident.closed_at is not None:
-        return None if told.data.closed_at is not None else ("sockmem.incident.resolved", "quiet again")
+        return None if told.data.closed_at is not None else ("sockmem.incident.resolved", "no further messages")
     # By its size: a clock that was set back would keep the next word waiting for as long.
     spaced = told.type.endswith("opened") or abs(now - told.at) >= UPDATE_SPACING
     worse = _gauges_worse(incident, told.data) if hearsay else _worse(incident, told.data, spaced=spaced)
@@ -249,7 +251,7 @@ def _gauges_worse(incident: Incident, before: Incident) -> str | None:
 
 def _confirmed(incident: Incident, before: Incident) -> str | None:
     if incident.class_ != before.class_:
-        return "the kernel ran out, as the gauges had warned"
+        return "the kernel has confirmed the warning"
     return "confirmed by the kernel's own message" if incident.provenance == "kernel" != before.provenance else None
 
 
@@ -261,11 +263,12 @@ def _worse(incident: Incident, before: Incident, *, spaced: bool) -> str | None:
     if confirmed := _confirmed(incident, before):
         return confirmed
     if incident.cause != before.cause and (spaced or incident.cause == "both"):
-        return f"the cause is now {incident.cause}, it was {before.cause}"
+        return f"the cause is now {CAUSES[incident.cause]} (was {CAUSES[before.cause]})"
     if before.pressure and (claim := _gauges_worse(incident, before)):
         return claim
     if spaced and (main := main_holder(incident.diagnosis)) and not main_holder(before.diagnosis):
-        return f"it is known by now who holds most: {main.name}"
+        return f"largest holder identified: {main.name}"
     if spaced and events_total(incident) >= WORSE_FACTOR * max(1, events_total(before)):
-        return f"{events_total(incident)} events, {events_total(before)} when last told"
+        now, then = count_text(events_total(incident)), count_text(events_total(before))
+        return f"{now} kernel messages so far, {then} at the last notification"
     return None

@@ -22,6 +22,11 @@ def count_text(count: int) -> str:
     return f"{count:,}"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, which takes an "s" in the plural."""
+    return f"{count_text(count)} {noun}{'' if count == 1 else 's'}"
+
+
 def bytes_text(size: int) -> str:
     """Say a size in bytes with a binary unit and two or three digits."""
     sign, rest = ("-" if size < 0 else ""), abs(size)
@@ -50,7 +55,8 @@ def duration_text(seconds: float) -> str:
     if whole < _DAY:
         return _pair(whole // _HOUR, "h", whole % _HOUR // _MINUTE, "min")
     days = whole // _DAY
-    return _pair(days, "day" if days == 1 else "days", whole % _DAY // _HOUR, "h")
+    hours = whole % _DAY // _HOUR
+    return counted(days, "day") + (f" {hours} h" if hours else "")
 
 
 def moment_text(at: datetime, now: datetime) -> str:

@@ -25,6 +25,20 @@ Provenance = Literal["kernel", "claimed"]
 # The two counts that the kernel holds against a limit; as causes they are called the same.
 GaugeName = Literal["orphans", "tcp_memory"]
 Cause = Literal["tcp_memory", "orphans", "both", "undetermined", "none"]
+# Both in words, for every text that people read.
+CAUSES: dict[Cause, str] = {
+    "tcp_memory": "TCP memory",
+    "orphans": "orphans",
+    "both": "orphans and TCP memory",
+    "undetermined": "undetermined",
+    "none": "none",
+}
+KINDS: dict[Kind, str] = {
+    "out_of_socket_memory": "out of socket memory",
+    "too_many_orphans": "too many orphans",
+    "tcp_mem": "out of TCP memory",
+    "suppressed": "suppressed messages",
+}
 Confidence = Literal["certain", "likely", "possible"]
 NoticeType = Literal[
     "sockmem.incident.opened",

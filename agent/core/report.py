@@ -6,12 +6,16 @@ the kernel's lines stand in guillemets: our own output never looks like a kernel
 
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from agent.core.budget import MESSAGES_AN_HOUR
-from agent.core.format import bytes_text, count_text, duration_text, moment_text, percent_text, printable
+from agent.core.format import bytes_text, count_text, counted, duration_text, moment_text, percent_text, printable
+from agent.core.kernel.limits import KILLED
 from agent.core.kernel.release import mem_unit_bytes, parse_kernel
 from agent.core.model import (
+    CAUSES,
+    KINDS,
     Advice,
     Cause,
     Diagnosis,
@@ -22,60 +26,67 @@ from agent.core.model import (
     Incident,
     Mechanism,
     Notice,
-    NoticeType,
     Provenance,
 )
-from agent.core.sockets.holder_names import LargestHolder, guess_text, largest_of, main_holder, marked, name_of
+from agent.core.sockets.holder_names import guess_text, largest_of, main_holder, marked, name_of
 from agent.core.times import seconds_between
 
 _COLUMNS = 100
-_CAUSES: dict[Cause, str] = {
-    "tcp_memory": "TCP memory limit hit",
-    "orphans": "TCP orphan limit hit",
-    "both": "TCP orphan and memory limits hit",
-    "undetermined": "TCP socket limit hit, cause undetermined",
-    "none": "no TCP limit hit",
+SOURCES: dict[Provenance, str] = {
+    "kernel": "kernel",
+    "claimed": "text log (unverified; any local user can write to it)",
 }
-_STATES: dict[NoticeType, str] = {
-    "sockmem.incident.opened": "opened",
-    "sockmem.incident.updated": "update",
-    "sockmem.incident.resolved": "resolved",
-    "sockmem.digest": "digest",
-    "sockmem.test": "test",
-}
-KINDS: dict[Provenance, str] = {
+_BUDGETS: dict[Provenance, str] = {
     "claimed": "incidents that only a text log claims",
     "kernel": "incidents that the kernel or the gauges prove",
 }
 _KERNEL_TEXT = re.compile(r"Out of socket memory|TCP: (?=too many |out of memory)|callbacks suppressed")
 
 
+class _Consequence(NamedTuple):
+    """What a cause does to connections, while it lasts and afterwards, and the limit that was reached."""
+
+    does: str
+    did: str
+    limit: str
+
+
+_CONSEQUENCES: dict[Cause, _Consequence] = {
+    "orphans": _Consequence("is resetting TCP connections", "reset TCP connections", "orphan limit"),
+    "tcp_memory": _Consequence("is dropping TCP data", "dropped TCP data", "TCP memory limit"),
+    "both": _Consequence("is resetting TCP connections", "reset TCP connections", "orphan and TCP memory limits"),
+    "undetermined": _Consequence("is resetting TCP connections", "reset TCP connections", "orphan or TCP memory limit"),
+    "none": _Consequence("is fine", "was fine", "no TCP limit"),
+}
+
+
 def title(notice: Notice) -> str:
-    """Say a notice in one line for a phone's lock screen."""
+    """Return a notice in one line for a phone's lock screen."""
     if isinstance(notice, DigestNotice):
         return digest_title(notice)
-    if notice.data is None:
-        return "sockmem-agent: test notification, nothing is wrong"
     incident = notice.data
-    host = printable(incident.host or "unknown host", 64)
-    state = _STATES[notice.type]
-    if notice.type == "sockmem.incident.resolved" and incident.closed_at is not None:
+    if incident is None:
+        return "sockmem-agent: test notification, nothing is wrong"
+    if notice.type == "sockmem.incident.updated":
+        return f"{headline(incident)} (update)"
+    if notice.type == "sockmem.incident.resolved":
         lasted = seconds_between(incident.opened_at, incident.last_seen_at)
-        state += f", lasted {duration_text(lasted)}" if lasted >= 1 else ""
-    return f"{host}: {headline(incident)} ({state})"
+        after = f" after {duration_text(lasted)}" if lasted >= 1 else ""
+        return f"{headline(incident)} (resolved{after})"
+    return headline(incident)
 
 
 def digest_title(notice: DigestNotice) -> str:
-    """Say a digest in one line: how many, and since when."""
-    count = notice.digest.count
+    """Return a digest in one line: how many incidents, and since when."""
     host = printable(notice.host or "unknown host", 64)
-    incidents = "1 more incident" if count == 1 else f"{count_text(count)} more incidents"
-    return f"{host}: {incidents} since {moment_text(notice.digest.since, notice.at)}"
+    return (
+        f"{host}: {counted(notice.digest.count, 'more incident')} since {moment_text(notice.digest.since, notice.at)}"
+    )
 
 
 def digest_facts(notice: DigestNotice, most: int) -> tuple[str, str, str]:
-    """Say why incidents come in a digest, which they are (``most`` by name), and how to list them."""
-    limits = ", ".join(f"{most_an_hour} for {KINDS[budget]}" for budget, most_an_hour in MESSAGES_AN_HOUR.items())
+    """Return why incidents come in a digest, which they are (``most`` by name), and how to list them."""
+    limits = ", ".join(f"{most_an_hour} for {_BUDGETS[budget]}" for budget, most_an_hour in MESSAGES_AN_HOUR.items())
     ids, count = notice.digest.ids, notice.digest.count
     more = f" and {count_text(count - most)} more" if count > most else ""
     first = ids[0]
@@ -88,110 +99,133 @@ def digest_facts(notice: DigestNotice, most: int) -> tuple[str, str, str]:
 
 
 def headline(incident: Incident) -> str:
-    """Say what ran out, and how far, in a few words; of a warning, what the gauges show."""
-    if incident.class_ == "pressure" and incident.pressure:
-        return f"early warning, {incident.pressure.claim}"
-    mechanism = incident.diagnosis.mechanism
-    said = _CAUSES[incident.cause]
-    limits = mechanism.tcp_mem_pages
-    if (
-        incident.cause == "tcp_memory"
-        and mechanism.mem_pages is not None
-        and limits
-        and mechanism.mem_pages < limits[1]
-    ):
-        return f"{said}, passed when read"
-    if incident.cause == "tcp_memory" and (share := _memory_share(mechanism)):
-        return f"{said}, {share} of tcp_mem"
-    if incident.cause == "orphans" and mechanism.penalty_shift is None and mechanism.orphan is not None:
-        return f"{said}, passed when read"
-    if incident.cause in ("orphans", "both") and (share := _orphan_share(mechanism)):
-        acts = f", which acts at {100 >> mechanism.penalty_shift} %" if mechanism.penalty_shift else ""
-        return f"{said}, {share} of tcp_max_orphans{acts}"
-    return said
+    """Return consequence, number and holder in one line; in the past tense once the incident is closed."""
+    host, over = printable(incident.host or "unknown host", 64), incident.closed_at is not None
+    if is_warning(incident) and incident.pressure:
+        claim = "over" if over else incident.pressure.claim
+        return f"{host} early warning: {claim}{_reading(incident, incident.pressure.cause)}{_held(incident)}"
+    consequence = _CONSEQUENCES[incident.cause]
+    reached = f"{consequence.limit} reached"
+    if is_unconfirmed(incident):
+        claims, do = ("claimed", "did") if over else ("claims", "do")
+        return f"{host}: log {claims} {reached}; this host's counters {do} not confirm it"
+    does = consequence.did if over else consequence.does
+    return f"{host} {does}: {reached}{_reading(incident, incident.cause)}{_held(incident)}"
 
 
-def said_by(incident: Incident) -> str:
-    """Say whose word an incident rests on."""
-    if incident.class_ == "pressure":
-        return "the gauges; the kernel has said nothing yet"
-    return "the kernel" if incident.provenance == "kernel" else "a text log, which any local user can write to"
+def is_warning(incident: Incident) -> bool:
+    """Return whether the gauges alone opened it: the kernel has logged nothing."""
+    return incident.class_ == "pressure"
+
+
+def is_unconfirmed(incident: Incident) -> bool:
+    """Return whether it rests on a text log alone: no number of this host agrees with the line."""
+    claimed = incident.provenance == "claimed" and not is_warning(incident)
+    return claimed and incident.confidence == "possible"
+
+
+def source_text(incident: Incident) -> str:
+    """Return what an incident rests on."""
+    return "gauges (no kernel message)" if is_warning(incident) else SOURCES[incident.provenance]
 
 
 def held_by(diagnosis: Diagnosis) -> str | None:
-    """Say who holds at least half of what ran out; None where that is nobody, or too little to matter."""
+    """Return the main holder with its share; None where there is none."""
     main = main_holder(diagnosis)
-    return _share_text(main) if main else None
+    if main is None:
+        return None
+    held = counted(main.held, "orphan") if main.gauge == "orphans" else f"{bytes_text(main.held)} of TCP memory"
+    sockets = counted(main.holder.sockets, "socket")
+    return f"{marked(main.name, main.holder)}: {held} ({percent_text(main.held, main.total)}), {sockets}"
 
 
 def holder_row(diagnosis: Diagnosis) -> list[tuple[str, str]]:
-    """Say in a row of the details who holds most, by which right: as the main holder, or as the largest known."""
+    """Return the largest holder as a row of the details: the main holder, or the largest known one."""
     found = largest_of(diagnosis)
     if found is None:
         return []
-    return [("held by" if found.is_main else "largest known holder", _share_text(found))]
-
-
-def _share_text(found: LargestHolder) -> str:
     words, what = (count_text, "orphans") if found.gauge == "orphans" else (bytes_text, "TCP memory")
-    share = f"{words(found.held)} of {words(found.total)} {what}"
-    return f"{marked(found.name, found.holder)}: {share}, {count_text(found.holder.sockets)} sockets"
+    share = f"{words(found.held)} of {words(found.total)} {what}, {counted(found.holder.sockets, 'socket')}"
+    return [("held by" if found.is_main else "largest known holder", f"{marked(found.name, found.holder)}: {share}")]
+
+
+def messages_text(incident: Incident, separator: str = ", ") -> str | None:
+    """Return what the kernel logged, by kind, with what it suppressed; None where it logged nothing."""
+    kinds = [f"{count_text(n)} x {KINDS[kind]}" for kind, n in sorted(incident.events.items()) if kind != "suppressed"]
+    if incident.suppressed_at_least:
+        kinds.append(f"at least {count_text(incident.suppressed_at_least)} suppressed by its rate limit")
+    return separator.join(kinds) or None
+
+
+def resets(incident: Incident) -> int | None:
+    """Return how many connections the kernel reset, as its counter showed; None where that is not known."""
+    evidence = (each for finding in incident.diagnosis.findings for each in finding.evidence)
+    counts = [each.value for each in evidence if each.name.startswith(KILLED) and isinstance(each.value, int)]
+    return max(counts, default=None)
+
+
+def gauge_rows(incident: Incident) -> list[tuple[str, str]]:
+    """Return the peaks that the title does not have: of the gauge that is not the cause."""
+    shown = incident.pressure.cause if is_warning(incident) and incident.pressure else incident.cause
+    if is_unconfirmed(incident):
+        shown = "none"
+    rows = []
+    if shown not in ("orphans", "both") and (orphans := _orphans(incident)):
+        rows.append(("Orphans at peak", orphans))
+    if shown not in ("tcp_memory", "both") and (memory := _memory(incident)):
+        rows.append(("TCP memory at peak", memory))
+    return rows
+
+
+def durable_fix(incident: Incident) -> Advice | None:
+    """Return the first setting to change for good, once there is nothing to look at any more."""
+    return next((advice for advice in incident.diagnosis.advice if advice.persist), None)
 
 
 def notice_text(notice: Notice) -> str:
-    """Say a notice as a readable block: what, where, since when, how far, what to do first, where to read on."""
+    """Return a notice as a readable block: what, since when, how far, the first step, where to read on."""
     if isinstance(notice, DigestNotice):
         why, which, command = digest_facts(notice, most=10)
         lines = [title(notice), "", *_wrapped(why, "  "), "", *_wrapped(which, "  "), "", f"list them: {command}"]
         return "\n".join(lines) + "\n"
-    if notice.data is None:
-        return f"{title(notice)}\n  {printable(notice.reason)}\n  notice: {printable(notice.id)}\n"
     incident = notice.data
+    if incident is None:
+        return f"{title(notice)}\n  {printable(notice.reason)}\n  notice: {printable(notice.id)}\n"
+    if notice.type == "sockmem.incident.resolved":
+        return _resolved_text(notice, incident)
     lines = [_quoteless(title(notice)), ""]
-    lines += _wrapped(_quoteless(printable(incident.summary)), "  ")
-    lines += [""]
+    if notice.type == "sockmem.incident.updated":
+        lines += [*_wrapped(f"What changed: {_quoteless(printable(notice.reason))}", "  "), ""]
+    lines += [*_wrapped(_quoteless(printable(incident.summary)), "  "), ""]
+    first = incident.diagnosis.advice[:1]
     lines += _table(
         [
-            ("host", printable(incident.host or "unknown")),
-            ("cause", f"{_cause_word(incident.cause)} ({incident.confidence})"),
-            ("since", f"{incident.opened_at.isoformat(timespec='seconds')}{_span(incident)}"),
-            ("events", _events_text(incident)),
-            *_numbers(incident.diagnosis.mechanism),
-            *_peak(incident),
-            *([("held by", holder)] if (holder := held_by(incident.diagnosis)) else []),
-            ("said by", said_by(incident)),
+            *_facts(incident),
+            # The first step is about the main holder, and has its numbers.
+            *([] if first else _holder_row(incident)),
+            ("source", source_text(incident)),
             *([("line", f"«{printable(incident.first_event.line, 200)}»")] if incident.first_event else []),
-            ("reason", printable(notice.reason)),
         ],
     )
-    if incident.diagnosis.advice and notice.type != "sockmem.incident.resolved":
-        lines += ["", "First:", *_advice(1, incident.diagnosis.advice[0])]
+    lines += ["", "First step:", *_advice(None, first[0])] if first else []
     return "\n".join([*lines, "", _read_on(incident)]) + "\n"
 
 
 def news_text(notice: Notice) -> str:
-    """Say a notice to those who have read the one before: of an update what is new, of an end what it came to."""
+    """Return a notice for readers of the one before it: of an update, what is new."""
     incident = notice.data
-    if incident is None or notice.type == "sockmem.incident.opened":
+    if incident is None or notice.type != "sockmem.incident.updated":
         return notice_text(notice)
     lines = [_quoteless(title(notice)), ""]
-    if notice.type == "sockmem.incident.updated":
-        lines += _wrapped(_quoteless(printable(notice.reason)), "  ")
-        lines += ["", *_wrapped(_quoteless(printable(incident.summary)), "  "), ""]
-    lines += _table(
-        [
-            ("since", f"{incident.opened_at.isoformat(timespec='seconds')}{_span(incident)}"),
-            ("events", _events_text(incident)),
-            *_peak(incident),
-            *([("held by", holder)] if (holder := held_by(incident.diagnosis)) else []),
-        ],
-    )
+    lines += [*_wrapped(f"What changed: {_quoteless(printable(notice.reason))}", "  "), ""]
+    lines += [*_wrapped(_quoteless(printable(incident.summary)), "  "), ""]
+    lines += _table([*_facts(incident), *_holder_row(incident)])
     return "\n".join([*lines, "", _read_on(incident)]) + "\n"
 
 
 def diagnosis_text(diagnosis: Diagnosis) -> str:
-    """Say a diagnosis for a terminal: verdict, numbers, findings with evidence, advice with commands, gaps."""
-    lines = [f"Cause: {_cause_word(diagnosis.cause)} ({diagnosis.confidence})", ""]
+    """Return a diagnosis for a terminal: verdict, numbers, findings with evidence, advice with commands, gaps."""
+    lines = [f"Cause: {CAUSES[diagnosis.cause]} ({diagnosis.confidence})", ""]
     lines += _wrapped(_quoteless(printable(diagnosis.summary)), "")
     lines += _section("Numbers", _table(_numbers(diagnosis.mechanism)))
     lines += _section("Findings", [line for each in diagnosis.findings for line in _finding(each)])
@@ -201,15 +235,86 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
         [line for number, each in enumerate(diagnosis.advice, 1) for line in _advice(number, each)],
     )
     gaps = [line for gap in diagnosis.gaps for line in _bullet(f"{printable(gap.what)}: {printable(gap.why)}")]
-    lines += _section("Not known", gaps)
+    lines += _section("Unknown", gaps)
     return "\n".join(lines) + "\n"
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
 
 
+def _resolved_text(notice: Notice, incident: Incident) -> str:
+    lines = [_quoteless(title(notice)), "", *_table([*_facts(incident), *_holder_row(incident)])]
+    if fix := durable_fix(incident):
+        lines += ["", *_wrapped(f"Durable fix: {printable(fix.action)}", "  ", "    ")]
+        lines += [f"    | {printable(line)}" for line in (fix.persist or "").splitlines()]
+    return "\n".join([*lines, "", _read_on(incident)]) + "\n"
+
+
+def _facts(incident: Incident) -> list[tuple[str, str]]:
+    killed = resets(incident)
+    over = f" to {incident.last_seen_at.isoformat(timespec='seconds')}" if incident.closed_at else ""
+    return [
+        ("cause", f"{CAUSES[incident.cause]} ({incident.confidence})"),
+        ("time" if over else "since", f"{incident.opened_at.isoformat(timespec='seconds')}{over}"),
+        ("messages", messages_text(incident) or "none"),
+        *([("resets", counted(killed, "connection"))] if killed is not None else []),
+        *(
+            (name.partition(" at ")[0].removeprefix("TCP ").lower(), f"{text} at peak")
+            for name, text in gauge_rows(incident)
+        ),
+    ]
+
+
+def _holder_row(incident: Incident) -> list[tuple[str, str]]:
+    return [("held by", holder)] if (holder := held_by(incident.diagnosis)) else []
+
+
+def _held(incident: Incident) -> str:
+    warned = incident.pressure.cause if is_warning(incident) and incident.pressure else incident.cause
+    main = main_holder(incident.diagnosis) if warned == incident.cause else None
+    return f", most held by {marked(main.name, main.holder)}" if main else ""
+
+
+def _reading(incident: Incident, cause: Cause) -> str:
+    """Return the highest readings of what ran out, in brackets; a burst that no reading saw is marked as such."""
+    mechanism, limits = incident.diagnosis.mechanism, incident.diagnosis.mechanism.tcp_mem_pages
+    orphans = _orphans(incident, share=False) if cause in ("orphans", "both") else None
+    memory = _memory(incident, share=False) if cause in ("tcp_memory", "both") else None
+    if orphans and mechanism.penalty_shift:
+        orphans += f", stuck ones count {'double' if mechanism.penalty_shift == 1 else 'fourfold'}"
+    passed = (orphans is None or mechanism.penalty_shift is None) and (
+        memory is None or (limits is not None and (mechanism.mem_pages or 0) < limits[1])
+    )
+    read = "; ".join(filter(None, (orphans, memory)))
+    missed = "highest reading " if passed and not is_warning(incident) else ""
+    return f" ({missed}{read})" if read else ""
+
+
+def _orphans(incident: Incident, *, share: bool = True) -> str | None:
+    mechanism = incident.diagnosis.mechanism
+    known = [each for each in (incident.peak.orphan, mechanism.orphan) if each is not None]
+    return _against(max(known), mechanism.tcp_max_orphans, count_text, share=share) if known else None
+
+
+def _memory(incident: Incident, *, share: bool = True) -> str | None:
+    mechanism, page = incident.diagnosis.mechanism, incident.diagnosis.mechanism.page_size_bytes
+    known = [] if mechanism.mem_bytes is None else [mechanism.mem_bytes]
+    if incident.peak.mem is not None and page is not None and page > 0:
+        # Some kernels count in 4096 bytes, whatever the page.
+        known.append(incident.peak.mem * mem_unit_bytes(parse_kernel(incident.kernel), page))
+    limit = mechanism.tcp_mem_bytes[2] if mechanism.tcp_mem_bytes else None
+    return _against(max(known), limit, bytes_text, share=share) if known else None
+
+
+def _against(value: int, limit: int | None, words: Callable[[int], str], *, share: bool) -> str:
+    if limit is None:
+        return words(value)
+    percent = percent_text(value, limit) if share else None
+    return f"{words(value)} of {words(limit)}" + (f" ({percent})" if percent else "")
+
+
 def _read_on(incident: Incident) -> str:
-    return f"incident {incident.id}; read on: sockmem-agent incidents show {incident.id}"
+    return f"read on: sockmem-agent incidents show {incident.id}"
 
 
 def _numbers(mechanism: Mechanism) -> list[tuple[str, str]]:
@@ -251,7 +356,7 @@ def _memory_share(mechanism: Mechanism) -> str | None:
 
 
 def _finding(finding: Finding) -> list[str]:
-    about = "" if finding.cause == "none" else f", {_cause_word(finding.cause)}"
+    about = "" if finding.cause == "none" else f", {CAUSES[finding.cause]}"
     lines = _bullet(f"{finding.claim.replace('_', ' ')} ({finding.confidence}{about})")
     for evidence in finding.evidence:
         lines += _wrapped(_evidence(evidence), "    ", "      ")
@@ -274,60 +379,27 @@ def _number(value: float) -> str:
     return count_text(value) if isinstance(value, int) else f"{value:g}"
 
 
-def _advice(number: int, advice: Advice) -> list[str]:
-    lines = _wrapped(f"{number}. {printable(advice.action)}", "  ", "     ")
+def _advice(number: int | None, advice: Advice) -> list[str]:
+    lines = _wrapped(f"{number}. {printable(advice.action)}" if number else printable(advice.action), "  ", "     ")
     lines += _wrapped(printable(advice.why), "     ")
     lines += _wrapped(f"Risk: {printable(advice.risk)}", "     ", "           ")
     # A command is copied from the terminal, and so is never broken.
     lines += [f"       $ {printable(command)}" for command in advice.commands]
     if advice.persist:
-        lines += ["     To keep it:"]
+        lines += ["     To make it permanent:"]
         lines += [f"       | {printable(line)}" for line in advice.persist.splitlines()]
     return lines
 
 
 def _holder(holder: Holder) -> tuple[str, str]:
-    name = name_of(holder) or "nobody that could be named"
+    name = name_of(holder) or "unattributed"
     guess = f"{mark}; " if (mark := guess_text(holder)) else ""
     facts = (
-        f"{guess}{count_text(holder.sockets)} sockets, {count_text(holder.orphans)} orphans, {bytes_text(holder.bytes)}"
+        f"{guess}{counted(holder.sockets, 'socket')}, {counted(holder.orphans, 'orphan')}, {bytes_text(holder.bytes)}"
     )
     ports = f", ports {' '.join(map(str, holder.ports))}" if holder.ports else ""
     peers = f", peers {' '.join(holder.peers)}" if holder.peers else ""
     return _quoteless(name), _quoteless(printable(facts + ports + peers))
-
-
-def _events_text(incident: Incident) -> str:
-    kinds = [f"{count_text(count)} x {kind}" for kind, count in sorted(incident.events.items()) if kind != "suppressed"]
-    more = incident.suppressed_at_least
-    swallowed = [f"and {count_text(more)} messages suppressed by the kernel's rate limit"] if more else []
-    return ", ".join([*kinds, *swallowed]) or "none, the gauges showed it"
-
-
-def _span(incident: Incident) -> str:
-    seconds = seconds_between(incident.opened_at, incident.last_seen_at)
-    word = "over, lasted" if incident.closed_at else "going on for"
-    return f", {word} {duration_text(seconds)}" if seconds > 0 else ""
-
-
-def _peak(incident: Incident) -> list[tuple[str, str]]:
-    peak, mechanism = incident.peak, incident.diagnosis.mechanism
-    rows = []
-    if peak.orphan is not None and peak.orphan != mechanism.orphan:
-        rows.append(("peak", f"{count_text(peak.orphan)} orphans"))
-    if peak.mem is not None and (pages := _in_pages(incident, peak.mem)) != mechanism.mem_pages:
-        rows.append(("peak", f"{count_text(pages)} pages of memory"))
-    return rows
-
-
-def _in_pages(incident: Incident, mem: int) -> int:
-    # Some kernels count in 4096 bytes whatever the page: beside limits in pages that would be another number.
-    page = incident.diagnosis.mechanism.page_size_bytes
-    return mem * mem_unit_bytes(parse_kernel(incident.kernel), page) // page if page and page > 0 else mem
-
-
-def _cause_word(cause: Cause) -> str:
-    return cause.replace("_", " ").replace("tcp", "TCP")
 
 
 # --- layout ---------------------------------------------------------------------------------------------------------

@@ -14,10 +14,20 @@ from typing import Any
 import msgspec
 
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
-from agent.core.format import bytes_text, count_text, duration_text, percent_text, printable
-from agent.core.kernel.release import mem_unit_bytes, parse_kernel
-from agent.core.model import Advice, DigestNotice, Incident, Kind, Notice
-from agent.core.report import digest_facts, held_by, said_by, title
+from agent.core.format import counted, printable
+from agent.core.model import CAUSES, Advice, DigestNotice, Incident, Notice
+from agent.core.report import (
+    digest_facts,
+    durable_fix,
+    gauge_rows,
+    held_by,
+    is_unconfirmed,
+    is_warning,
+    messages_text,
+    resets,
+    source_text,
+    title,
+)
 from agent.notifiers.answer import Answer, sort_answer
 from agent.notifiers.http import DEADLINE_SECONDS, Poster
 
@@ -60,11 +70,7 @@ SIGNS = {
     "sockmem.test": "🔵",
 }
 WARNING_SIGN = "🟡"
-KINDS: dict[Kind, str] = {
-    "out_of_socket_memory": "out of socket memory",
-    "too_many_orphans": "too many orphans",
-    "tcp_mem": "out of TCP memory",
-}
+UNCONFIRMED_SIGN = "⚪"
 
 Block = dict[str, Any]
 
@@ -115,14 +121,22 @@ def sort_slack(answer: Answer | Retry | Rejected, now: datetime) -> Delivery:
 def message(notice: Notice) -> dict[str, Any]:
     """Make the message: ``text`` is what a lock screen shows, ``blocks`` what the channel shows."""
     incident = notice.data
-    is_warning = incident is not None and incident.class_ == "pressure" and incident.closed_at is None
-    headline = f"{WARNING_SIGN if is_warning else SIGNS[notice.type]} {title(notice)}"
+    headline = f"{_sign(notice)} {title(notice)}"
     blocks = [{"type": "header", "text": {"type": "plain_text", "text": _cut(headline, HEADER_LIMIT), "emoji": True}}]
     if isinstance(notice, DigestNotice):
         blocks += _digest_blocks(notice)
     else:
         blocks += _test_blocks(notice) if incident is None else _incident_blocks(notice, incident)
     return {"text": _cut_escaped(headline, TEXT_LIMIT), "blocks": blocks}
+
+
+def _sign(notice: Notice) -> str:
+    incident = notice.data
+    if incident is None or incident.closed_at is not None:
+        return SIGNS[notice.type]
+    if is_unconfirmed(incident):
+        return UNCONFIRMED_SIGN
+    return WARNING_SIGN if is_warning(incident) else SIGNS[notice.type]
 
 
 def escape(text: str) -> str:
@@ -135,12 +149,12 @@ def _incident_blocks(notice: Notice, incident: Incident) -> list[Block]:
     blocks = []
     if notice.type == "sockmem.incident.updated":
         blocks.append(_section(f"*What changed:* {_cut_escaped(notice.reason, FIELD_LIMIT)}"))
-    blocks.append(_section(_cut_escaped(incident.summary, TEXT_LIMIT)))
-    fields = [f"*{name}*\n{_cut_escaped(value, FIELD_LIMIT - 100)}" for name, value in _facts(notice, incident)]
+    if incident.closed_at is None:
+        blocks.append(_section(_cut_escaped(incident.summary, TEXT_LIMIT)))
+    fields = [f"*{name}*\n{_cut_escaped(value, FIELD_LIMIT - 100)}" for name, value in _facts(incident)]
     blocks.append({"type": "section", "fields": [_mrkdwn(field) for field in fields]})
     blocks += [_section(_step(label, advice)) for label, advice in _steps(incident)]
-    identifier = escape(incident.id)
-    context = f"said by {said_by(incident)} · incident {identifier} · `sockmem-agent incidents show {identifier}`"
+    context = f"source: {source_text(incident)} · `sockmem-agent incidents show {escape(incident.id)}`"
     blocks.append({"type": "context", "elements": [_mrkdwn(context)]})
     return blocks
 
@@ -165,65 +179,30 @@ def _test_blocks(notice: Notice) -> list[Block]:
     ]
 
 
-def _facts(notice: Notice, incident: Incident) -> list[tuple[str, str]]:
-    facts = [
-        ("Host", incident.host or "unknown"),
-        ("Cause", f"{incident.cause.replace('_', ' ')} ({incident.confidence})"),
-        _span(notice, incident),
-        ("The kernel said", _counts(incident)),
-    ]
-    if orphans := _peak_orphans(incident):
-        facts.append(("Orphans at peak", orphans))
-    if memory := _peak_memory(incident):
-        facts.append(("TCP memory at peak", memory))
-    if holder := held_by(incident.diagnosis):
+def _facts(incident: Incident) -> list[tuple[str, str]]:
+    facts = [("Cause", f"{CAUSES[incident.cause]} ({incident.confidence})"), _span(incident)]
+    facts.append(("Kernel messages", messages_text(incident, "\n") or "none"))
+    if (killed := resets(incident)) is not None:
+        facts.append(("Reset", counted(killed, "connection")))
+    facts += gauge_rows(incident)
+    # While it lasts the first step is about the main holder, and has its numbers.
+    if (incident.closed_at or not incident.diagnosis.advice) and (holder := held_by(incident.diagnosis)):
         facts.append(("Held by", holder))
     return facts
 
 
-def _span(notice: Notice, incident: Incident) -> tuple[str, str]:
+def _span(incident: Incident) -> tuple[str, str]:
     if incident.closed_at is not None:
-        lasted = (incident.last_seen_at - incident.opened_at).total_seconds()
-        return "Lasted", f"{duration_text(lasted)}\n({_clock(incident.opened_at)} to {_clock(incident.last_seen_at)})"
-    lasts = (notice.at - incident.opened_at).total_seconds()
-    ago = f"\n({duration_text(lasts)} so far)" if lasts >= 1 else ""
-    return "Since", f"{_clock(incident.opened_at)}{ago}"
-
-
-def _counts(incident: Incident) -> str:
-    lines = [f"{KINDS[kind]}: {count_text(n)}" for kind, n in incident.events.items() if kind != "suppressed"]
-    if incident.suppressed_at_least:
-        lines.append(f"suppressed: at least {count_text(incident.suppressed_at_least)}")
-    return "\n".join(lines) or "nothing yet"
-
-
-def _peak_orphans(incident: Incident) -> str | None:
-    if incident.peak.orphan is None:
-        return None
-    return _of(incident.peak.orphan, incident.diagnosis.mechanism.tcp_max_orphans, count_text)
-
-
-def _peak_memory(incident: Incident) -> str | None:
-    mechanism = incident.diagnosis.mechanism
-    if incident.peak.mem is None or mechanism.page_size_bytes is None:
-        return None
-    peak_bytes = incident.peak.mem * mem_unit_bytes(parse_kernel(incident.kernel), mechanism.page_size_bytes)
-    return _of(peak_bytes, mechanism.tcp_mem_bytes[2] if mechanism.tcp_mem_bytes else None, bytes_text)
-
-
-def _of(value: int, limit: int | None, say: Callable[[int], str]) -> str:
-    if limit is None:
-        return say(value)
-    share = percent_text(value, limit)
-    return f"{say(value)} of {say(limit)}" + (f" ({share})" if share else "")
+        return "Time", f"{_clock(incident.opened_at)} to {_clock(incident.last_seen_at)}"
+    return "Since", _clock(incident.opened_at)
 
 
 def _steps(incident: Incident) -> list[tuple[str, Advice]]:
-    """Choose what to do now, and the first setting to change; once it is over there is nothing left to look at."""
-    steps = incident.diagnosis.advice
-    change = next((advice for advice in steps if advice.sysctl), None)
+    """Choose what to do now, and the first setting to change; once it is over, what keeps it from coming back."""
+    change = durable_fix(incident)
     if incident.closed_at is not None:
-        return [("So that it does not come back", change)] if change else []
+        return [("Durable fix", change)] if change else []
+    steps = incident.diagnosis.advice
     chosen = [("First step", steps[0])] if steps else []
     return [*chosen, ("Then", change)] if change and change is not steps[0] else chosen
 

@@ -1,4 +1,4 @@
-"""render(story) -> one HTML page that needs nothing from anywhere and tells nobody that it was opened.
+"""render(story) -> one HTML page that is self-contained: it loads nothing and contacts no one.
 
 Everything that the host said (names, lines, units, peers, raw texts) may have been chosen by an attacker. Three things
 stand against it: jinja2 escapes every value, ``finalize`` makes control and bidi characters visible in every value,
@@ -21,7 +21,7 @@ from agent.page.charts import SIZES, Frame, draw_bar, draw_tracks
 from agent.page.incident_files import Story
 from agent.page.raw_texts import raw_evidence, visible
 from agent.page.series import Track, Tracks, build_tracks
-from agent.page.socket_rows import counted
+from agent.page.socket_rows import socket_counts
 
 _HERE = Path(__file__).parent
 _TITLES = {"orphan": "Orphaned sockets", "mem": "TCP memory"}
@@ -47,7 +47,7 @@ def render(story: Story) -> str:
         changes=list(rows.changes(story, clock)),
         table=rows.table(tracks, clock),
         holds=_with_bars(rows.holds(incident)),
-        sockets=counted(snapshots),
+        sockets=socket_counts(snapshots),
         told=rows.told(story, clock),
         gaps=(*story.unread, *incident.diagnosis.gaps),
         raw=raw_evidence(story.snapshots),

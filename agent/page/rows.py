@@ -6,19 +6,15 @@ from datetime import datetime, tzinfo
 from typing import NamedTuple
 
 from agent.core.delivery import OUTCOMES
-from agent.core.format import bytes_text, count_text, duration_text, percent_text
-from agent.core.model import Holder, Incident, Snapshot
-from agent.core.report import holder_row
+from agent.core.format import bytes_text, count_text, counted, duration_text, percent_text
+from agent.core.model import CAUSES, Holder, Incident, Snapshot
+from agent.core.report import holder_row, messages_text, source_text
 from agent.core.sockets.holder_names import guess_text
 from agent.core.times import seconds_between
 from agent.page.incident_files import Story
 from agent.page.series import Point, Track, Tracks, count_up, readings_of, thin
 
 _TABLE_ROWS = 48
-_PROOF = {
-    "kernel": "the kernel itself, as the source proves",
-    "claimed": "a text log, which any local user can write to",
-}
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|[KMGTPE]iB|B|s|min|h|days?)(?:\W|$))")
 
 
@@ -48,7 +44,7 @@ class Figure(NamedTuple):
 
 
 def figures(story: Story, tracks: Tracks) -> list[Figure]:
-    """Give the numbers that tell how bad it was: peaks, connections lost, how long."""
+    """Return the numbers that show how bad it was: peaks, connections reset, how long."""
     incident, found = story.incident, []
     orphans = _highest(incident.peak.orphan, tracks.orphans.peak)
     if orphans is not None:
@@ -63,7 +59,7 @@ def figures(story: Story, tracks: Tracks) -> list[Figure]:
         found.append(
             Figure(
                 count_text(killed),
-                "connections reset for it",
+                "connections reset",
                 "TCPAbortOnMemory over the time shown, this network namespace",
             )
         )
@@ -72,7 +68,7 @@ def figures(story: Story, tracks: Tracks) -> list[Figure]:
 
 
 def facts(story: Story, clock: Clock) -> list[tuple[str, str]]:
-    """List who, when, and on whose word."""
+    """List host, times, cause and source."""
     incident = story.incident
     said = incident.first_event is not None
     rows = [
@@ -80,51 +76,46 @@ def facts(story: Story, clock: Clock) -> list[tuple[str, str]]:
         ("Kernel", f"Linux {incident.kernel}" if incident.kernel else "unknown"),
         ("First message" if said else "Opened", clock.stamp(incident.opened_at)),
         ("Last message" if said else "Last sign", clock.stamp(incident.last_seen_at)),
-        ("Cause", f"{cause_words(incident)}, {incident.confidence}"),
-        ("Closed", clock.stamp(incident.closed_at) if incident.closed_at else "not yet: it is still open"),
-        ("Said by", _PROOF[incident.provenance] if said else "the gauges; the kernel printed no message"),
-        ("Messages", _messages(incident)),
+        ("Cause", f"{CAUSES[incident.cause]}, {incident.confidence}"),
+        ("Closed", clock.stamp(incident.closed_at) if incident.closed_at else "still open"),
+        ("Source", source_text(incident)),
+        ("Kernel messages", messages_text(incident) or "none"),
         *((label.capitalize(), text) for label, text in holder_row(incident.diagnosis)),
     ]
     warning = incident.pressure
     if warning:
         unit = "sockets" if warning.cause == "orphans" else "pages"
         measured = f"{count_text(warning.value)} of {count_text(warning.limit)} {unit}"
-        rows.append(("Warned of", f"{warning.claim.replace('_', ' ')}: {measured}"))
+        rows.append(("Early warning", f"{warning.claim.replace('_', ' ')}: {measured}"))
     return rows
 
 
-def cause_words(incident: Incident) -> str:
-    """Name the cause as people say it."""
-    return incident.cause.replace("_", " ").replace("tcp", "TCP")
-
-
 def caption(track: Track, clock: Clock) -> str:
-    """Say a chart in one sentence; this is its text alternative as well."""
+    """Describe a chart in one sentence; this is its text alternative as well."""
     words = bytes_text if track.gauge == "mem" else count_text
     peak = track.peak
     if peak is None:
         return ""
     points, limit = track.points, track.limit
     share = percent_text(peak.value, limit) if limit is not None else None
-    against = f", {share} of the limit {words(limit)}" if share and limit is not None else ", limit not known"
+    against = f", {share} of the limit {words(limit)}" if share and limit is not None else ", limit unknown"
     return (
         f"From {clock.moment(points[0].at)} to {clock.moment(points[-1].at)}: {words(points[0].value)} at first, "
-        f"{words(peak.value)} at the peak ({clock.moment(peak.at)}){against}, {words(points[-1].value)} at last."
+        f"{words(peak.value)} at the peak ({clock.moment(peak.at)}){against}, {words(points[-1].value)} at the end."
     )
 
 
 def penalty(story: Story) -> str:
-    """Say at which part of the orphan limit the kernel acted, where that was not the whole."""
+    """Say at which part of the orphan limit the kernel acted, where it was not all of it."""
     mechanism = story.incident.diagnosis.mechanism
     if not mechanism.penalty_shift or mechanism.limit_reached is None:
         return ""
     times = "twice" if mechanism.penalty_shift == 1 else "four times"
-    return f"Stuck sockets count {times} here: the kernel acted at {count_text(mechanism.limit_reached)}."
+    return f"The kernel counted stuck sockets {times}: it acted at {count_text(mechanism.limit_reached)}."
 
 
 def changes(story: Story, clock: Clock) -> Iterator[str]:
-    """Tell which limits were changed in the time that the charts show."""
+    """Return which limits changed in the time that the charts show."""
     last: dict[str, tuple[int, ...]] = {}
     for reading in readings_of(story.incident, _snapshots(story), story.samples):
         orphans = None if reading.tcp_max_orphans is None else (reading.tcp_max_orphans,)
@@ -133,7 +124,7 @@ def changes(story: Story, clock: Clock) -> Iterator[str]:
                 continue
             if last.get(key, now) != now:
                 at = clock.moment(reading.at)
-                yield f"{key} was changed from {numbers(last[key])} to {numbers(now)}, seen at {at}."
+                yield f"{key} changed from {numbers(last[key])} to {numbers(now)}, seen at {at}."
             last[key] = now
 
 
@@ -145,8 +136,8 @@ def table(tracks: Tracks, clock: Clock) -> list[tuple[str, str, str]]:
     return [
         (
             clock.moment(at),
-            count_text(orphans[at]) if at in orphans else "not read",
-            bytes_text(memory[at]) if at in memory else "not read",
+            count_text(orphans[at]) if at in orphans else "no reading",
+            bytes_text(memory[at]) if at in memory else "no reading",
         )
         for at in sorted(moments)
     ]
@@ -174,10 +165,10 @@ def told(story: Story, clock: Clock) -> list[tuple[str, str, str, str]]:
     for _, notice, receipts in story.notices:
         for channel in notice.channels:
             receipt = receipts.get(channel)
-            outcome = "still to be sent"
+            outcome = "pending"
             if receipt:
                 came = f"{OUTCOMES[receipt.outcome]} {clock.moment(receipt.at)}"
-                outcome = f"{came}, {_so_many(receipt.attempts, 'attempt')}: {receipt.detail}"
+                outcome = f"{came}, {counted(receipt.attempts, 'attempt')}: {receipt.detail}"
             what = f"{notice.type.rpartition('.')[2]}: {notice.reason}"
             rows.append((clock.moment(notice.at), channel, what, outcome))
     return rows
@@ -208,37 +199,28 @@ def _highest(known: int | None, peak: Point | None) -> int | None:
 
 def _share(value: int, limit: int | None, *, in_bytes: bool = False) -> str:
     if limit is None:
-        return "limit not known"
+        return "limit unknown"
     return f"{percent_text(value, limit)} of {bytes_text(limit) if in_bytes else count_text(limit)} allowed"
 
 
 def _lasted(incident: Incident) -> tuple[str, str, str]:
     seconds = seconds_between(incident.opened_at, incident.last_seen_at)
-    said = duration_text(seconds) if seconds > 0 else "an instant"
+    said = duration_text(seconds) if seconds > 0 else "under a second"
     what = "message" if incident.first_event else "sign"
     return said, f"from the first to the last {what}", "over" if incident.closed_at else "still open"
-
-
-def _messages(incident: Incident) -> str:
-    kinds = [f"{count_text(n)} times {kind}" for kind, n in incident.events.items() if kind != "suppressed"]
-    more = incident.suppressed_at_least
-    swallowed = [f"at least {count_text(more)} suppressed by the kernel's rate limit"] if more else []
-    return ", ".join([*kinds, *swallowed]) or "none"
-
-
-def _so_many(count: int, what: str) -> str:
-    return f"{count_text(count)} {what}{'' if count == 1 else 's'}"
 
 
 def _hold(holder: Holder, *, by_orphans: bool) -> Hold:
     name = holder.unit or holder.container or holder.process
     kind = "unit" if holder.unit else "container" if holder.container else "process" if name else ""
-    amounts = [_so_many(holder.orphans, "orphan"), bytes_text(holder.bytes)]
-    ports = f"port{'s' if len(holder.ports) > 1 else ''} {', '.join(map(str, holder.ports))}" if holder.ports else ""
+    amounts = [counted(holder.orphans, "orphan"), bytes_text(holder.bytes)]
+    ports = (
+        f"{'port' if len(holder.ports) == 1 else 'ports'} {', '.join(map(str, holder.ports))}" if holder.ports else ""
+    )
     peers = f"peers {', '.join(holder.peers)}" if holder.peers else ""
-    details = [guess_text(holder), amounts[by_orphans], _so_many(holder.sockets, "socket"), ports, peers]
+    details = [guess_text(holder), amounts[by_orphans], counted(holder.sockets, "socket"), ports, peers]
     return Hold(
-        name or "nobody that could be named",
+        name or "unattributed",
         kind,
         amounts[not by_orphans],
         " · ".join(each for each in details if each),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from agent.core.format import bytes_text, count_text
+from agent.core.format import bytes_text, count_text, counted
 from agent.core.model import Snapshot
 from agent.core.readings import ROOT_CGROUP, Gap, Listener, Process, SocketGroup, SocketTable, Tally, has_cgroup
 
@@ -34,7 +34,7 @@ class Counted(NamedTuple):
     gaps: tuple[Gap, ...]
 
 
-def counted(snapshots: Sequence[Snapshot]) -> Counted | None:
+def socket_counts(snapshots: Sequence[Snapshot]) -> Counted | None:
     """Show the table of the newest snapshot that has one; None where there is none, or nothing in it."""
     for snapshot in reversed(snapshots):
         table = snapshot.sockets
@@ -46,7 +46,7 @@ def counted(snapshots: Sequence[Snapshot]) -> Counted | None:
                 ("Listening", _bounded((_listener(each, table) for each in table.listeners), OTHERS_AT_MOST)),
             )
             total = sum(group.sockets for group in table.groups)
-            size = f"{count_text(total)} sockets" + ("" if table.complete else ", a part of them")
+            size = counted(total, "socket") + ("" if table.complete else ", incomplete")
             return Counted(snapshot.taken_at, size, tuple(each for each in lists if each[1]), table.gaps)
     return None
 
@@ -57,7 +57,7 @@ def _bounded(rows: Iterable[Row], most: int) -> tuple[Row, ...]:
         return every
     return (
         *every[:most],
-        Row(f"{count_text(len(every) - most)} more", "", "left out for size: see the snapshot's file"),
+        Row(f"{count_text(len(every) - most)} more", "", "omitted for size: see the snapshot's file"),
     )
 
 
@@ -65,7 +65,7 @@ def _group(group: SocketGroup, table: SocketTable) -> Row:
     states = Counter[str]()
     for part in (group.held, group.queued, group.orphaned):
         states.update({state: tally.sockets for state, tally in part.items()})
-    side = "others" if group.folded else "port not known"
+    side = "others" if group.folded else "port unknown"
     if group.port is not None:
         side = f"port {group.port}"
     elif group.to_port is not None:
@@ -78,7 +78,7 @@ def _group(group: SocketGroup, table: SocketTable) -> Row:
         *_trouble(group.tallies()),
         _networks(group),
     ]
-    amount = f"{_sockets(group.sockets)}, {bytes_text(group.bytes)}"
+    amount = f"{counted(group.sockets, 'socket')}, {bytes_text(group.bytes)}"
     return Row(_owner(group.cgroup, group.process, table), amount, " · ".join(filter(None, parts)))
 
 
@@ -88,9 +88,9 @@ def _trouble(tallies: Iterable[Tally]) -> list[str]:
     again, probing = sum(each.retransmitting for each in every), sum(each.probing for each in every)
     return [
         f"{bytes_text(unread)} unread" if unread else "",
-        f"{bytes_text(unsent)} not acknowledged" if unsent else "",
+        f"{bytes_text(unsent)} unacknowledged" if unsent else "",
         f"{count_text(again)} retransmitting" if again else "",
-        f"{count_text(probing)} before a closed window" if probing else "",
+        f"{count_text(probing)} facing a closed window" if probing else "",
     ]
 
 
@@ -99,7 +99,7 @@ def _networks(group: SocketGroup) -> str:
     if not known:
         return ""
     more = group.peers_counted - len(known)
-    return "peers " + ", ".join(known) + (f" and {count_text(more)} networks more" if more > 0 else "")
+    return "peers " + ", ".join(known) + (f" and {counted(more, 'more network')}" if more > 0 else "")
 
 
 def _states(table: SocketTable) -> Iterable[Row]:
@@ -114,15 +114,15 @@ def _states(table: SocketTable) -> Iterable[Row]:
         orphans.update({state: tally.sockets for state, tally in group.orphaned.items()})
     for name, count in sums.most_common():
         orphaned = f"{count_text(orphans[name])} orphaned" if orphans[name] else ""
-        yield Row(name.replace("_", " "), f"{_sockets(count)}, {bytes_text(sizes[name])}", orphaned)
+        yield Row(name.replace("_", " "), f"{counted(count, 'socket')}, {bytes_text(sizes[name])}", orphaned)
     for small, count in table.minisocks.items():
-        yield Row(small.replace("_", " "), _sockets(count), "in no total of memory")
+        yield Row(small.replace("_", " "), counted(count, "socket"), "not in any memory total")
 
 
 def _peers(table: SocketTable) -> Iterable[Row]:
     for peer in table.peers:
         orphaned = f"{count_text(peer.orphans)} orphaned" if peer.orphans else ""
-        amount = f"{_sockets(peer.sockets)}, {bytes_text(peer.bytes)}"
+        amount = f"{counted(peer.sockets, 'socket')}, {bytes_text(peer.bytes)}"
         yield Row(peer.network or "all other networks", amount, orphaned)
 
 
@@ -134,10 +134,6 @@ def _listener(listener: Listener, table: SocketTable) -> Row:
 def _owner(cgroup: int | None, process: Process | None, table: SocketTable) -> str:
     name = f"{process.name} ({process.pid})" if process else ""
     if cgroup is None or not has_cgroup(cgroup):
-        return name or ("no cgroup" if cgroup == ROOT_CGROUP else "nobody that could be named")
+        return name or ("no cgroup" if cgroup == ROOT_CGROUP else "unattributed")
     path = table.paths.get(cgroup, f"cgroup {cgroup}, removed since")
     return f"{path} {name}".rstrip()
-
-
-def _sockets(count: int) -> str:
-    return f"{count_text(count)} socket{'' if count == 1 else 's'}"

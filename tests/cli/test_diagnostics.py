@@ -85,7 +85,7 @@ def test_the_service_says_as_much_as_was_asked_for(tmp_path: Path, level: str, w
     log_file = tmp_path / "messages"
     log_file.write_text(LINE)
     agent = AgentProcess(tmp_path, f'[source]\nkind = "file"\npaths = ["{log_file}"]\nstart = "beginning"\n')
-    agent.start("--log-level", level, ready="said by")
+    agent.start("--log-level", level, ready="  source  ")
 
     assert 0 == agent.stop()
     assert words == {word for word in ("DEBUG", "INFO") if f" {word} " in agent.said()}

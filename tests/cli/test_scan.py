@@ -63,7 +63,7 @@ def test_the_table_counts_by_day_kind_and_source(log: Path) -> None:
     assert ["day", "kind", "count", "first", "last", "source"] == rows[0]
     assert ["2024-08-18", "suppressed messages", "142", "08:33:10", "08:33:10", str(log)] == rows[1]
     assert ["2024-08-18", "too many orphans", "7", "08:33:14", "08:33:15", str(log)] == rows[2]
-    assert ["2024-08-19", "tcp_mem exhausted", "1", "10:00:00", "10:00:00", str(log)] == rows[3]
+    assert ["2024-08-19", "out of TCP memory", "1", "10:00:00", "10:00:00", str(log)] == rows[3]
     assert ["8 events, and 142 net messages suppressed next to them"] == rows[4]
 
 

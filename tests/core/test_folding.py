@@ -113,7 +113,7 @@ def test_people_are_told_of_another_cause(make_decided):
 
     assert (
         "sockmem.incident.updated",
-        "the cause is now both, it was orphans",
+        "the cause is now orphans and TCP memory (was orphans)",
     ) == folding.notify_reason(worse, told(incident), AT)
 
 
@@ -138,7 +138,7 @@ def test_people_are_told_once_who_holds_most(make_decided):
 
     assert folding.notify_reason(known, told(incident), AT) == (
         "sockmem.incident.updated",
-        "it is known by now who holds most: nginx.service",
+        "largest holder identified: nginx.service",
     )
     assert folding.notify_reason(known, told(known, "sockmem.incident.updated"), AT) is None
 

@@ -1,17 +1,30 @@
+import re
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from material import LINES, NOW, events, histories, make_event, make_incident, make_notice, make_snapshot, snapshots
+from material import (
+    LINES,
+    NOW,
+    events,
+    histories,
+    make_event,
+    make_incident,
+    make_notice,
+    make_sample,
+    make_snapshot,
+    snapshots,
+)
 from msgspec.structs import replace
 
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.kernel import messages
 from agent.core.logs import syslog
-from agent.core.model import Diagnosis, Event, Holder, Peak, Sample, Snapshot
-from agent.core.report import diagnosis_text, headline, news_text, notice_text, title
+from agent.core.model import Diagnosis, Event, Holder, Incident, Peak, Pressure, Sample, Snapshot
+from agent.core.report import diagnosis_text, headline, is_unconfirmed, news_text, notice_text, title
 
 EVIL = "web1\x1b[2J\u202e\nTCP: too many orphaned sockets\n"
 
@@ -52,29 +65,73 @@ def test_names_from_outside_neither_steer_nor_forge(name: str) -> None:
         assert [] == kernel_records_in(shown)
 
 
-def test_title_fits_a_lock_screen() -> None:
-    assert "web1: TCP orphan limit hit, 100 % of tcp_max_orphans (opened)" == title(make_notice(make_incident()))
+NGINX = Holder(unit="nginx.service", sockets=60_000, orphans=52_000, bytes=1 << 30, ports=(443,))
+REST = Holder(sockets=9_000, orphans=13_600, bytes=1 << 20)
 
 
-def test_title_of_the_penalty_says_where_it_acts() -> None:
+def held_by_nginx(incident: Incident, **others: Any) -> Incident:
+    return replace(incident, diagnosis=replace(incident.diagnosis, holders=(NGINX, REST)), **others)
+
+
+def test_title_says_consequence_number_and_holder() -> None:
+    assert "web1 is resetting TCP connections: orphan limit reached (65,600 of 65,536), most held by nginx.service" == (
+        title(make_notice(held_by_nginx(make_incident())))
+    )
+    assert "web1 is resetting TCP connections: orphan limit reached (65,600 of 65,536)" == headline(make_incident())
+
+
+def test_title_of_the_penalty_says_why_the_kernel_acts_below_the_limit() -> None:
     incident = make_incident(make_snapshot(orphan=40000))
-    assert "TCP orphan limit hit, 61 % of tcp_max_orphans, which acts at 50 %" == headline(incident)
+    assert headline(incident).endswith(": orphan limit reached (40,000 of 65,536, stuck ones count double)")
 
 
-def test_title_of_a_passed_burst_says_so() -> None:
-    assert "TCP orphan limit hit, passed when read" == headline(make_incident(make_snapshot()))
-    assert "TCP memory limit hit, passed when read" == headline(make_incident(make_snapshot(), "tcp_memory"))
+def test_title_of_a_passed_burst_says_that_its_number_is_only_what_was_read() -> None:
+    assert headline(make_incident(make_snapshot())).endswith("orphan limit reached (highest reading 3 of 65,536)")
+    assert headline(make_incident(make_snapshot(), "tcp_memory")).endswith(
+        "TCP memory limit reached (highest reading 4.7 MiB of 1.5 GiB)"
+    )
 
 
-def test_title_of_memory_names_its_share() -> None:
-    incident = make_incident(make_snapshot(mem=390000), "tcp_memory")
-    assert "TCP memory limit hit, 102 % of tcp_mem" == headline(incident)
+def test_title_of_memory_says_its_consequence() -> None:
+    incident = make_incident(make_snapshot(mem=490000), "tcp_memory")
+    assert "web1 is dropping TCP data: TCP memory limit reached (1.9 GiB of 1.5 GiB)" == headline(incident)
 
 
-def test_title_of_a_resolved_incident_says_how_long() -> None:
+def test_title_has_the_peak_where_it_is_higher_than_the_reading() -> None:
+    assert "(70,000 of 65,536)" in headline(make_incident(peak=Peak(orphan=70_000)))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("orphans", "orphan limit reached"), ("tcp_memory", "TCP memory limit reached")],
+)
+def test_title_of_a_line_that_no_counter_confirms_calls_it_a_claim(text: str, words: str) -> None:
+    incident = make_incident(make_snapshot(), text, provenance="claimed", confidence="possible")
+    assert f"web1: log claims {words}; this host's counters do not confirm it" == title(make_notice(incident))
+    over = replace(incident, closed_at=NOW)
+    assert f"web1: log claimed {words}; this host's counters did not confirm it (resolved)" == (
+        title(make_notice(over, "sockmem.incident.resolved"))
+    )
+    assert not is_unconfirmed(replace(incident, confidence="likely"))
+    assert not is_unconfirmed(replace(incident, provenance="kernel"))
+
+
+def test_title_of_a_warning_says_that_it_is_one() -> None:
+    claim = "orphaned sockets are above half of their limit"
+    warning = Pressure(level=3, cause="orphans", claim=claim, value=40_000, limit=32_768)
+    incident = held_by_nginx(make_incident(make_snapshot(orphan=40_000)), class_="pressure", pressure=warning)
+    assert f"web1 early warning: {claim} (40,000 of 65,536, stuck ones count double), most held by nginx.service" == (
+        headline(incident)
+    )
+    assert headline(replace(incident, closed_at=NOW)).startswith("web1 early warning: over (40,000 of 65,536")
+
+
+def test_title_of_a_resolved_incident_is_past_and_says_how_long() -> None:
     incident = make_incident(closed_at=NOW + timedelta(seconds=612))
     longer = replace(incident, last_seen_at=incident.opened_at + timedelta(seconds=312))
-    assert title(make_notice(longer, "sockmem.incident.resolved")).endswith("(resolved, lasted 5 min 12 s)")
+    assert "web1 reset TCP connections: orphan limit reached (65,600 of 65,536) (resolved after 5 min 12 s)" == (
+        title(make_notice(longer, "sockmem.incident.resolved"))
+    )
     assert title(make_notice(incident, "sockmem.incident.resolved")).endswith("(resolved)")
 
 
@@ -89,21 +146,52 @@ def test_notice_says_what_where_since_when_how_far_and_where_to_read_on() -> Non
     )
     text = notice_text(make_notice(incident))
     for words in (
-        "web1: TCP orphan limit hit",
-        "2026-11-22T15:05:40+00:00, going on for 1 min 30 s",
-        "1 x too_many_orphans, and 273 messages suppressed",
-        "65,600 of 65,536 allowed (100 %)",
-        "70,000 orphans",
-        "said by   the kernel",
+        "web1 is resetting TCP connections: orphan limit reached (70,000 of 65,536)",
+        "since     2026-11-22T15:05:40+00:00",
+        "messages  1 x too many orphans, at least 273 suppressed by its rate limit",
+        "memory    4.7 MiB of 1.5 GiB (0.3 %) at peak",
+        "source    kernel",
+        "First step:",
         "ss -tanoemi state fin-wait-1",
         "sockmem-agent incidents show 20261122T150539Z-7f3a",
     ):
         assert words in text
 
 
-def test_resolved_notice_gives_no_more_advice() -> None:
-    incident = make_incident(closed_at=NOW + timedelta(seconds=312))
-    assert "First:" not in notice_text(make_notice(incident, "sockmem.incident.resolved")).splitlines()
+@pytest.mark.parametrize("kind", ["opened", "updated", "resolved"])
+def test_a_notice_says_a_number_once(kind: str) -> None:
+    closed_at = NOW + timedelta(seconds=312) if kind == "resolved" else None
+    incident = held_by_nginx(make_incident(make_snapshot(orphan=65_600, counters={"TCPAbortOnMemory": 4_268})))
+    incident = replace(incident, closed_at=closed_at, suppressed_at_least=4_071)
+    notice = make_notice(incident, f"sockmem.incident.{kind}")
+    for text in (notice_text(notice), news_text(notice)):
+        numbers = re.findall(r"\d{1,3}(?:,\d{3})+", text)
+        assert sorted(set(numbers)) == sorted(numbers)
+        assert 1 == text.count("First step:" if kind == "opened" else "20261122T150539Z-7f3a")
+
+
+def test_a_resolved_notice_says_how_long_how_many_the_cause_the_holder_and_one_durable_fix() -> None:
+    baseline = (make_sample(10, TCPAbortOnMemory=0),)
+    event = make_event()
+    diagnosis = diagnose(make_snapshot(65_600, counters={"TCPAbortOnMemory": 413}), (event,), baseline)
+    incident = held_by_nginx(
+        make_incident(events={"too_many_orphans": 37}, suppressed_at_least=4_071, diagnosis=diagnosis),
+        last_seen_at=NOW + timedelta(seconds=312),
+        closed_at=NOW + timedelta(seconds=612),
+    )
+    text = notice_text(make_notice(incident, "sockmem.incident.resolved"))
+    for words in (
+        "(resolved after 5 min 12 s)",
+        "37 x too many orphans, at least 4,071 suppressed by its rate limit",
+        "resets    413 connections",
+        "cause     orphans (certain)",
+        "held by   nginx.service: 52,000 orphans (79 %), 60,000 sockets",
+        "Durable fix: Raise tcp_max_orphans to ",
+        "| net.ipv4.tcp_max_orphans = ",
+    ):
+        assert words in text
+    for present in (" is ", " are ", " holds ", "First step", diagnosis.summary[:40]):
+        assert present not in text
 
 
 def test_diagnosis_shows_every_part() -> None:
@@ -113,7 +201,7 @@ def test_diagnosis_shows_every_part() -> None:
         "Numbers:",
         "Findings:",
         "Advice, in the order",
-        "Not known:",
+        "Unknown:",
         "| net.ipv4",
     ):
         assert words in text
@@ -134,15 +222,16 @@ def test_diagnosis_names_holders_when_there_are_some() -> None:
     assert "nginx.service" in text
     assert "70 sockets, 60 orphans, 4 KiB, ports 443, peers 192.0.2.1" in text
     assert "a guess: it serves port 80; 9 sockets, 9 orphans" in text
-    assert "nobody that could be named" in text
+    assert "unattributed" in text
 
 
 def test_notice_says_that_its_holder_is_a_guess() -> None:
     guess = Holder(unit="haproxy.service", sockets=9000, orphans=9000, bytes=0, ports=(80,), guess=True)
-    incident = make_incident()
+    incident = make_incident(closed_at=NOW)
     diagnosis = replace(incident.diagnosis, holders=(guess, Holder(sockets=1, orphans=1, bytes=0)))
-    text = notice_text(make_notice(replace(incident, diagnosis=diagnosis)))
-    assert "haproxy.service (a guess: it serves port 80): 9,000 of 9,001 orphans, 9,000 sockets" in text
+    text = notice_text(make_notice(replace(incident, diagnosis=diagnosis), "sockmem.incident.resolved"))
+    assert "most held by haproxy.service (a guess: it serves port 80)" in text
+    assert "haproxy.service (a guess: it serves port 80): 9,000 orphans (100 %), 9,000 sockets" in text
 
 
 def test_holders_of_an_incident_from_before_there_were_guesses_can_be_read() -> None:
@@ -157,40 +246,31 @@ def test_prose_stays_within_a_hundred_columns() -> None:
         assert [] == long
 
 
-@pytest.mark.parametrize(("peak", "row"), [(96_000, None), (96_017, "6,001 pages of memory")])
-def test_the_peak_of_memory_is_in_pages_where_the_kernel_counts_in_4096_bytes(peak: int, row: str | None) -> None:
+@pytest.mark.parametrize(("peak", "words"), [(96_000, "375 MiB of 375 MiB"), (131_072, "512 MiB of 375 MiB")])
+def test_the_peak_of_memory_is_right_where_the_kernel_counts_in_4096_bytes(peak: int, words: str) -> None:
     snapshot = make_snapshot(
         mem=96_000, tcp_mem=(4000, 5000, 6000), kernel="4.18.0-240.el8.aarch64", page_size_bytes=65536
     )
     incident = make_incident(snapshot, "tcp_memory", kernel=snapshot.kernel, peak=Peak(mem=peak, mem_at=NOW))
-    text = notice_text(make_notice(incident))
-    assert "6,000 of 6,000 pages allowed" in text
-    assert ([row] if row else []) == [
-        line.removeprefix("  peak").strip() for line in text.splitlines() if line.startswith("  peak")
-    ]
+    assert f"TCP memory limit reached ({words})" in title(make_notice(incident))
 
 
 def test_news_are_the_whole_notice_once_and_then_what_is_new() -> None:
-    holder = Holder(unit="nginx.service", sockets=9000, orphans=8000, bytes=4096)
-    incident = make_incident(diagnosis=replace(make_incident().diagnosis, holders=(holder,)), peak=Peak(orphan=70_000))
+    incident = held_by_nginx(make_incident(), peak=Peak(orphan=70_000))
     opened = make_notice(incident)
     update = news_text(
-        replace(make_notice(incident, "sockmem.incident.updated"), reason="largest holder: nginx.service")
+        replace(make_notice(incident, "sockmem.incident.updated"), reason="largest holder identified: nginx.service")
     )
-    over = news_text(make_notice(incident, "sockmem.incident.resolved"))
 
     assert notice_text(opened) == news_text(opened)
     for part in (
         "(update)",
-        "largest holder: nginx.service",
+        "What changed: largest holder identified: nginx.service",
         incident.summary[:40],
-        "nginx.service: 8,000 of 8,000 orphans",
+        "nginx.service: 52,000 orphans",
         "70,000",
     ):
         assert part in update
-    for part in ("(resolved", "1 x too_many_orphans", "nginx.service: 8,000 of 8,000 orphans", "70,000 orphans"):
-        assert part in over
-    for told_before in ("First:\n", "«", "tcp_mem  "):
-        assert told_before not in update + over
-    assert incident.summary[:40] not in over
-    assert {2} == {text.count(incident.id) for text in (update, over)}
+    for shown_before in ("First step:\n", "«", "tcp_mem  "):
+        assert shown_before not in update
+    assert 1 == update.count(incident.id)

@@ -1,4 +1,5 @@
 import json
+import re
 from datetime import datetime, timezone
 from typing import Any
 
@@ -69,17 +70,17 @@ def test_an_opened_incident_says_all_that_is_needed_at_night() -> None:
     said = all_text(message(make_notice()))
 
     for part in (
-        "131,080 of 131,072 (100 %)",
+        "web1 is resetting TCP connections: orphan limit reached (131,080 of 131,072)",
         "343 MiB of 2.2 GiB (15 %)",
         "orphans (certain)",
         "22 Nov 15:05:39 UTC",
-        "too many orphans: 3",
-        "suppressed: at least 273",
+        "3 x too many orphans",
+        "at least 273 suppressed",
         "*First step:* Raise the limit of orphans to 524,288",
         "```\nsysctl -w net.ipv4.tcp_max_orphans=524288\n```",
         "`sockmem-agent incidents show 20261122T150539Z-7f3a`",
         "Risk: up to 2.1 GiB of memory that cannot be swapped",
-        "said by the kernel",
+        "source: kernel",
     ):
         assert part in said
 
@@ -124,7 +125,7 @@ def test_once_it_is_over_only_the_setting_to_change_is_left_to_say() -> None:
     said = all_text(message(make_notice("sockmem.incident.resolved", diagnosis=both)))
 
     assert "See who" not in said
-    assert "*So that it does not come back:* Raise the limit" in said
+    assert "*Durable fix:* Raise the limit" in said
     assert "See who" not in all_text(message(make_notice("sockmem.incident.resolved", diagnosis=look)))
 
 
@@ -137,7 +138,8 @@ def test_an_update_says_what_changed() -> None:
 def test_a_resolved_incident_says_how_long_and_the_peak() -> None:
     said = all_text(message(make_notice("sockmem.incident.resolved")))
 
-    assert "*Lasted*\n12 min\n(22 Nov 15:05:39 UTC to 22 Nov 15:17:39 UTC)" in said
+    assert "*Time*\n22 Nov 15:05:39 UTC to 22 Nov 15:17:39 UTC" in said
+    assert "(resolved after 12 min)" in said
     assert "131,080" in said
 
 
@@ -149,9 +151,25 @@ def test_a_test_says_that_it_is_one() -> None:
 
 
 def test_a_line_that_anybody_could_write_is_told_as_such() -> None:
-    assert "said by a text log, which any local user can write to" in all_text(
+    assert "source: text log (unverified; any local user can write to it)" in all_text(
         message(make_notice(provenance="claimed"))
     )
+
+
+def test_an_unconfirmed_line_has_another_sign_than_the_red_circle() -> None:
+    text = message(make_notice(provenance="claimed", confidence="possible"))["text"]
+
+    assert "⚪ web1: log claims orphan limit reached; this host's counters do not confirm it" == text
+    assert message(make_notice(provenance="claimed", confidence="likely"))["text"].startswith("🔴")
+
+
+@pytest.mark.parametrize("kind", TYPES[:3])
+def test_a_message_says_a_number_once(kind: NoticeType) -> None:
+    blocks = all_text({"blocks": message(make_notice(kind, summary="Too many orphans."))["blocks"]})
+    numbers = re.findall(r"\d{1,3}(?:,\d{3})+", blocks)
+
+    assert sorted(set(numbers)) == sorted(numbers)
+    assert 1 == blocks.count("20261122T150539Z-7f3a")
 
 
 def test_memory_is_counted_in_the_unit_of_the_kernel_that_counted_it() -> None:
@@ -295,15 +313,16 @@ def test_a_time_in_another_zone_is_told_in_utc() -> None:
 def test_an_incident_of_the_gauges_alone_has_no_counts_to_tell() -> None:
     notice = make_notice(class_="pressure", events={}, suppressed_at_least=0)
 
-    assert "*The kernel said*\nnothing" in all_text(message(notice))
+    assert "*Kernel messages*\nnone" in all_text(message(notice))
 
 
 def test_who_holds_most_is_named_and_cannot_break_out() -> None:
     notice = make_notice()
     hostile = Holder(unit="<!channel>`\x1b[31m.service", sockets=9000, orphans=7000, bytes=4096)
-    diagnosis = replace(notice.data.diagnosis, holders=(hostile, Holder(sockets=1, orphans=0, bytes=0)))
+    diagnosis = replace(notice.data.diagnosis, holders=(hostile, Holder(sockets=1, orphans=0, bytes=0)), advice=())
     said = all_text(message(replace(notice, data=replace(notice.data, diagnosis=diagnosis))))
 
+    assert "most held by &lt;!channel&gt;'" in said
     assert "*Held by*\n&lt;!channel&gt;'" in said
-    assert "7,000 of 7,000 orphans, 9,000 sockets" in said
+    assert "7,000 orphans (100 %), 9,000 sockets" in said
     assert "\x1b" not in said

@@ -83,5 +83,5 @@ def test_the_journal_knows_the_first_line_for_a_warning(
         StdoutNotifier("out").notify(make_notice())
 
     lines = path.read_text().splitlines()
-    assert lines[0].startswith(f"{mark}web1: ")
+    assert lines[0].startswith(f"{mark}web1 is resetting TCP connections: ")
     assert [] == [line for line in lines[1:] if line.startswith("<")]

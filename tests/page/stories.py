@@ -253,7 +253,7 @@ def _snapshots(cause: Kind) -> list[tuple[str, Snapshot]]:
 def _notices(incident: Incident) -> list[tuple[str, Notice, dict[str, Receipt]]]:
     found = []
     for number, (kind, seconds, reason) in enumerate(
-        (("opened", 0.3, "the kernel ran out"), ("resolved", 720, "quiet again")), 1
+        (("opened", 0.3, "the kernel hit a TCP limit"), ("resolved", 720, "no further messages")), 1
     ):
         at = OPENED + timedelta(seconds=seconds)
         notice = Notice(

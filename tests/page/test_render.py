@@ -43,26 +43,26 @@ class Reader(HTMLParser):
     [
         "shop-1",
         "Linux 6.1.0-30-amd64",
-        "TCP orphan limit hit, 100 % of tcp_max_orphans",
+        "shop-1 reset TCP connections: orphan limit reached (16,391 of 16,384), most held by nginx.service",
         "2026-11-22 15:05:39 UTC",
         "7 min from the first to the last message",
         "16,391 orphaned sockets at the peak 100 % of 16,384 allowed",
         "136 MiB TCP memory at the peak 38 % of 360 MiB allowed",
-        "4,268 connections reset for it",
+        "4,268 connections reset",
         "orphans, certain",
-        "the kernel itself, as the source proves",
-        "37 times too_many_orphans, at least 4,071 suppressed",
+        "Source kernel Kernel messages",
+        "37 x too many orphans, at least 4,071 suppressed by its rate limit",
         "kernel: [84211.114207] TCP: too many orphaned sockets",
         "Orphans at limit certain",
         "16,391 sockets of 16,384 allowed net/sockstat",
         "nginx.service unit 13,120 orphans 92 MiB · 15,902 sockets · ports 443, 80 · peers 203.0.113.0/24",
-        "nobody that could be named 1,067 orphans",
-        "Raise tcp_max_orphans from 16,384 to 66,560.",
-        "What it costs. Memory that cannot be swapped",
+        "unattributed 1,067 orphans",
+        "Raise tcp_max_orphans to 66,560.",
+        "Risk. Unswappable memory",
         "sysctl -w net.ipv4.tcp_max_orphans=66560",
         "Put this into /etc/sysctl.d/90-sockmem-tcp_max_orphans.conf",
         "/proc/pressure/memory not there: PSI is off in this kernel",
-        "15:05:39 ops opened: the kernel ran out delivered 15:05:40, 3 attempts: HTTP 200",
+        "15:05:39 ops opened: the kernel hit a TCP limit delivered 15:05:40, 3 attempts: HTTP 200",
         "given up 15:17:40, 3 attempts: HTTP 503",
         "snapshot-001.json · orphan 16,391 · mem 34,285",
         "sys/net/ipv4/tcp_max_orphans 16384",
@@ -139,7 +139,7 @@ def test_without_holders_a_sentence_stands_in_their_place() -> None:
     judged = replace(story.incident.diagnosis, holders=())
     text = Reader(render(story._replace(incident=replace(story.incident, diagnosis=judged)))).text
 
-    assert "Nobody was named in this incident" in text
+    assert "No holder identified" in text
 
 
 def test_a_holder_that_is_a_guess_says_by_what() -> None:
@@ -158,12 +158,12 @@ def test_without_any_evidence_there_is_still_a_page() -> None:
     page = Reader(render(Story(replace(bare, host=None, kernel=None), unread=(why,)))).text
 
     for part in (
-        "There is no reading from this time",
+        "No readings from this time",
         "snapshot-001.json: cannot be read",
         "No snapshot could be read",
     ):
         assert part in page
-    assert "Nobody: no channel was to be told" in page
+    assert "None were due." in page
 
 
 def test_a_claimed_line_is_called_a_claim() -> None:
@@ -176,12 +176,12 @@ def test_a_limit_changed_meanwhile_is_told() -> None:
     changed = replace(last, sysctls={**last.sysctls, "net.ipv4.tcp_max_orphans": (4 * LIMIT,)})
     text = Reader(render(story._replace(snapshots=(*story.snapshots[:-1], (name, changed))))).text
 
-    assert "net.ipv4.tcp_max_orphans was changed from 16,384 to 65,536, seen at 15:12:39." in text
+    assert "net.ipv4.tcp_max_orphans changed from 16,384 to 65,536, seen at 15:12:39." in text
 
 
 @pytest.mark.parametrize(
     ("shift", "words"),
-    [(1, "twice here: the kernel acted at 8,192"), (2, "four times here: the kernel acted at 4,096")],
+    [(1, "counted stuck sockets twice: it acted at 8,192"), (2, "counted stuck sockets four times: it acted at 4,096")],
 )
 def test_a_penalty_is_explained_at_the_chart(shift: int, words: str) -> None:
     story = make_story()
@@ -197,7 +197,7 @@ def test_an_incident_that_the_gauges_opened_has_no_line() -> None:
     text = Reader(render(story)).text
 
     for part in (
-        "the gauges; the kernel printed no message",
+        "gauges (no kernel message)",
         "orphans above half: 9,000 of 8,192 sockets",
         "first and last sign",
     ):
@@ -246,7 +246,7 @@ def test_a_day_long_incident_stays_below_a_megabyte() -> None:
 
     assert len(samples) > 8_000
     assert 300_000 < len(page.encode()) < 1_000_000
-    assert "texts left out for size" in page
+    assert "texts omitted for size" in page
     first = page.index('<details class="raw">')
     assert "Counter899" in page[first : page.index("</details>", first)]
 

@@ -240,7 +240,7 @@ def find(claim: str, diagnosis: Diagnosis) -> Finding | None:
 
 def blame(diagnosis: Diagnosis) -> tuple[str | None, str]:
     """Tell who is named first, and whom the first step is about."""
-    return name_of(diagnosis.holders[0]), diagnosis.advice[0].action.removeprefix("Mend ").partition(", which holds")[0]
+    return name_of(diagnosis.holders[0]), diagnosis.advice[0].action.removeprefix("Fix ").partition(", which holds")[0]
 
 
 def held_by(finding: Finding | None) -> list[object]:
@@ -410,7 +410,7 @@ def test_container_is_named_by_its_id(start: Start, path: str, name: str) -> Non
 
     assert name == diagnosis.holders[0].container
     assert [name_of(diagnosis.holders[0])] == held_by(find("orphans_wait_for_stalled_peers", diagnosis))
-    assert diagnosis.advice[0].action.startswith(f"Mend {name}")
+    assert diagnosis.advice[0].action.startswith(f"Fix {name}")
 
 
 def test_culprit_in_another_network_namespace_is_named_where_we_may_look(
@@ -439,7 +439,7 @@ def test_culprit_in_another_network_namespace_is_named_where_we_may_look(
     assert not find("attribution_incomplete", seen)
     assert find("attribution_incomplete", hidden)
     assert "pod.service" not in blame(hidden)
-    assert not hidden.advice[0].action.startswith("Mend web.service")
+    assert not hidden.advice[0].action.startswith("Fix web.service")
     assert any("out of sight" in gap.why and "pod.service" in gap.why for gap in hidden.gaps)
 
 

@@ -797,7 +797,7 @@ def test_a_claimed_incident_is_told_as_opened_when_the_kernel_confirms_it(store,
     run_for(recorder, clock, 310)
 
     assert ["opened", "resolved"] == told(store)
-    assert "the kernel ran out" == store.notices(store.resolve("last"))[0][1].reason
+    assert "the kernel hit a TCP limit" == store.notices(store.resolve("last"))[0][1].reason
 
 
 def test_a_claimed_incident_that_was_told_is_told_again_when_the_kernel_confirms_it(

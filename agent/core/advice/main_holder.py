@@ -5,7 +5,7 @@ import shlex
 
 from agent.core.advice.programs import find_program
 from agent.core.facts import Facts
-from agent.core.format import bytes_text, count_text
+from agent.core.format import bytes_text, count_text, counted
 from agent.core.model import Advice, Finding, GaugeName
 from agent.core.sockets.holder_names import LargestHolder, largest_holder, marked
 from agent.core.sockets.shares import HELD_BY, largest, only
@@ -14,29 +14,28 @@ _PORTS_SHOWN = 3
 # What systemd takes as a unit's name; anything else in a group's name is no unit that systemctl could show.
 _UNIT = re.compile(r"[A-Za-z0-9:_.@\\-]{1,250}\.(?:service|scope)")
 _SEEN = {
-    "one_owner_leaks_connections": "Its peers have closed many connections that it keeps (CLOSE-WAIT): it forgot to "
-    "close them, and only a restart frees them.",
-    "one_owner_holds_very_many_connections": "It has very many connections open with next to nothing in each: their "
-    "number fills the memory. Look for a pool without a bound, connections that are opened and never closed, and idle "
-    "ones that are kept for too long.",
-    "one_owner_does_not_read": "Most of the memory is data that has arrived and that it does not read.",
-    "accept_queue_not_drained": "It does not accept: connections wait with the data they brought.",
-    "peers_take_data_slowly": "Most of the memory is data that its peers do not take.",
+    "one_owner_leaks_connections": "Its peers have closed many connections that it still holds (CLOSE-WAIT): it forgot "
+    "to close them, and only a restart frees them.",
+    "one_owner_holds_very_many_connections": "It holds many nearly empty connections: their number fills the memory. "
+    "Look for an unbounded pool, connections that are never closed, and idle ones kept too long.",
+    "one_owner_does_not_read": "Most of the memory is received data that it does not read.",
+    "accept_queue_not_drained": "It does not accept connections: they wait in its queue with the data they brought.",
+    "peers_take_data_slowly": "Most of the memory is data that its peers do not read.",
     "orphans_wait_for_stalled_peers": "Most orphans wait for clients that have stopped reading (zero window), and hold "
-    "the data that these did not take.",
-    "orphans_wait_for_vanished_peers": "Most orphans wait for an acknowledgement: their clients vanished, or a "
-    "firewall drops the end of connections.",
-    "orphans_come_of_short_connections": "The orphans are small and many: connections end faster than their clients "
-    "confirm it. Let clients reuse connections (keep-alive).",
+    "their unread data.",
+    "orphans_wait_for_vanished_peers": "Most orphans wait for an acknowledgement: their clients are gone, or a "
+    "firewall drops the closing packets.",
+    "orphans_come_of_short_connections": "The orphans are small and many: connections close faster than clients "
+    "acknowledge. Let clients reuse connections (keep-alive).",
 }
 _CAME = {
-    "orphans_rose_at_once": "They came at once, as when a program restarts or closes all that it has: let it close in "
-    "small batches.",
-    "memory_rose_slowly": "It grew slowly, which is what a leak looks like: a higher limit only delays the next time.",
+    "orphans_rose_at_once": "They appeared at once, as when a program restarts or closes all its connections: close "
+    "in small batches.",
+    "memory_rose_slowly": "It grew slowly, like a leak: a higher limit only delays the next incident.",
 }
 _GENERIC = (
     "Bound unsent data (TCP_NOTSENT_LOWAT, SO_SNDBUF), read and close promptly, give up on dead peers "
-    "(TCP_USER_TIMEOUT, keepalive), abort with SO_LINGER(1, 0) where the rest of the data does not matter."
+    "(TCP_USER_TIMEOUT, keepalive), abort with SO_LINGER(1, 0) where the remaining data does not matter."
 )
 
 
@@ -58,15 +57,15 @@ def fix_main_holder(main: LargestHolder, findings: tuple[Finding, ...]) -> Advic
     side = "orphans" if orphans else "memory"
     came = [_CAME[each.claim] for each in findings if each.claim in _CAME and each.claim.startswith(side)]
     settings = _GENERIC if program is None else program.orphans if orphans else program.memory
-    guess = "The name is a guess, by the port: no cgroup says whose they were." if main.holder.guess else ""
+    guess = "The name is a guess from the port: no cgroup identifies the owner." if main.holder.guess else ""
     gauge = "orphan falls" if orphans else "mem falls"
-    told = f"It has worked when {gauge} in /proc/net/sockstat and TCPAbortOnMemory stands still."
+    told = f"Success: {gauge} in /proc/net/sockstat and TCPAbortOnMemory stops rising."
     return Advice(
-        action=f"Mend {marked(main.name, main.holder)}, which holds {_held_text(main)}.",
+        action=f"Fix {marked(main.name, main.holder)}: it holds {_held_text(main)}.",
         why=" ".join(filter(None, (*seen, *came, guess, settings, told))),
-        risk=(f"{program.price} " if program else "Needs a change and a test of the program. ")
-        + "A restart drops the connections that it has open"
-        + (", and leaves those that are orphans already to the kernel." if orphans else "."),
+        risk=(f"{program.price} " if program else "Requires changing and testing the program. ")
+        + "A restart drops its open connections"
+        + ("; existing orphans stay until the kernel frees them." if orphans else "."),
         commands=(*_looks(main), *(program.commands if program else ()), *_checks(main)),
     )
 
@@ -80,15 +79,14 @@ def _held_text(main: LargestHolder) -> str:
     holder = main.holder
     if main.gauge == "orphans":
         return f"{count_text(holder.sockets)} of {count_text(main.total)} orphans{_ports_text(holder.ports)}"
-    sockets = "1 socket" if holder.sockets == 1 else f"{count_text(holder.sockets)} sockets"
     size = f"{bytes_text(holder.bytes)} of {bytes_text(main.total)} of TCP memory"
-    return f"{size} in {sockets}{_ports_text(holder.ports)}"
+    return f"{size} in {counted(holder.sockets, 'socket')}{_ports_text(holder.ports)}"
 
 
 def _ports_text(ports: tuple[int, ...]) -> str:
     shown = ", ".join(map(str, ports[:_PORTS_SHOWN]))
     more = " and others" if len(ports) > _PORTS_SHOWN else ""
-    return f" on port{'s' if len(ports) > 1 else ''} {shown}{more}" if ports else ""
+    return f" on {'port' if len(ports) == 1 else 'ports'} {shown}{more}" if ports else ""
 
 
 def _looks(main: LargestHolder) -> tuple[str, ...]:
@@ -106,5 +104,5 @@ def _checks(main: LargestHolder) -> tuple[str, ...]:
     gauge = "orphan" if main.gauge == "orphans" else "mem"
     return (
         f"grep TCP: /proc/net/sockstat   # {gauge} falls",
-        "nstat -az TcpExtTCPAbortOnMemory   # stands still",
+        "nstat -az TcpExtTCPAbortOnMemory   # stops rising",
     )

@@ -23,11 +23,11 @@ _TRIPLE = 3
 def look_at_memory() -> Advice:
     """Advise how to see which sockets hold the memory."""
     return Advice(
-        action="See which sockets hold the memory, in every network namespace.",
-        why="A large Recv-Q is a program that does not read, or does not accept; a large Send-Q a peer that does not "
-        "take the data or is gone; CLOSE-WAIT with data a program that forgot to close. Containers have namespaces "
-        "of their own and share this one limit.",
-        risk="None, it only reads.",
+        action="Find the sockets that hold the memory, in every network namespace.",
+        why="A large Recv-Q means a program that does not read or accept; a large Send-Q a peer that does not read or "
+        "is gone; CLOSE-WAIT with data a program that forgot to close. Containers have their own namespaces and "
+        "share this limit.",
+        risk="None: read-only.",
         commands=(
             "cat /proc/net/sockstat",
             "ss -tanp | sort -rnk2 | head -20   # largest Recv-Q",
@@ -42,23 +42,23 @@ def look_at_memory() -> Advice:
 def fix_holders(findings: tuple[Finding, ...]) -> Advice:
     """Advise what programs can do so that their sockets hold less."""
     slow = any(finding.claim == "memory_rose_slowly" for finding in findings)
-    grew = "The memory grew slowly, which is what a leak looks like: a higher limit only delays the next time. "
+    grew = "The memory grew slowly, like a leak: a higher limit only delays the next incident. "
     return Advice(
-        action="Mend or restart the program that holds the memory.",
-        why=(grew if slow else "If sockets leak, a higher limit only delays the next time. ")
-        + "Read and close promptly (a response that is never read to its end holds its buffer), bound unsent data "
+        action="Fix or restart the program that holds the memory.",
+        why=(grew if slow else "If sockets leak, a higher limit only delays the next incident. ")
+        + "Read and close promptly (an unread response holds its buffer), bound unsent data "
         "(TCP_NOTSENT_LOWAT, SO_SNDBUF), give up on dead peers (TCP_USER_TIMEOUT, keepalive).",
-        risk="A restart drops that program's connections; what it forgot to close is freed at once.",
+        risk="A restart drops that program's connections and frees the leaked ones at once.",
     )
 
 
 def raise_cgroup_limit(failed: Evidence) -> Advice:
     """Advise where a cgroup's own limit is what was hit; raising tcp_mem would not help."""
     return Advice(
-        action="Find the cgroup whose TCP limit was hit, and raise that limit or mend its program.",
-        why=f"tcp_mem is far away, and cgroups refused {failed.value} charges of their own: kernels 3.3 to 4.4 "
-        "print the same text for memory.kmem.tcp.limit_in_bytes. Raising tcp_mem would change nothing.",
-        risk="A higher limit lets this group hold more memory that cannot be swapped.",
+        action="Find the cgroup whose TCP limit was reached; raise that limit or fix its program.",
+        why=f"TCP is far below tcp_mem, and cgroups refused {failed.value} charges: kernels 3.3 to 4.4 log the same "
+        "message for memory.kmem.tcp.limit_in_bytes. Raising tcp_mem would change nothing.",
+        risk="A higher limit lets this cgroup hold more unswappable memory.",
         commands=(
             "find /sys/fs/cgroup -name memory.kmem.tcp.failcnt -exec grep -H -v '^0$' {} +",
             "cat /sys/fs/cgroup/memory/GROUP/memory.kmem.tcp.max_usage_in_bytes   # GROUP: a path found above",
@@ -87,9 +87,9 @@ def raise_tcp_mem(facts: Facts) -> Advice:
         proposed,
         action=f"Raise tcp_mem, all three in proportion, to {' '.join(map(str, proposed))} pages.",
         why=f"The last limit goes from {bytes_text(high * page)} to {bytes_text(proposed[2] * page)}, "
-        f"{percent_text(proposed[2] * page, ram)} of RAM. The numbers are pages of {page} bytes, not bytes. First see "
-        "who holds the memory: against a leak this only buys time. It has worked when mem stays below the last one.",
-        risk=f"Up to {bytes_text(extra)} more of RAM can be taken by sockets, and cannot be swapped.",
+        f"{percent_text(proposed[2] * page, ram)} of RAM. The values are in pages of {page} bytes. First find "
+        "what holds the memory: against a leak this only buys time. Success: mem stays below the last value.",
+        risk=f"Sockets can take up to {bytes_text(extra)} more RAM, which cannot be swapped.",
         reason="room for TCP buffers, in pages.",
     )
 
@@ -110,17 +110,17 @@ def fix_byte_limits(facts: Facts) -> Advice | None:
         return None
     numbers, own = " ".join(map(str, proposed)), " ".join(map(str, usual))
     default = f" The kernel's own default for this host is about {own}." if part else ""
-    used = f"the most that was seen in use is {bytes_text(peak)}" if peak is not None else "what is in use is not known"
+    used = f"the highest known use is {bytes_text(peak)}" if peak is not None else "current use is unknown"
     return change(
         _KEY,
         limits,
         proposed,
         action=f"Write tcp_mem in pages: {numbers}.",
-        why=f"Its last limit stands for {bytes_text(limits[2] * page)} and the host has {bytes_text(ram)}: it was "
-        f"written in bytes, and is counted in pages of {page} bytes. As it is, RAM runs out before TCP is stopped."
+        why=f"Its last value means {bytes_text(limits[2] * page)}, but the host has {bytes_text(ram)}: someone wrote "
+        f"bytes, and the kernel counts pages of {page} bytes. RAM runs out before this limit stops TCP."
         f"{default}",
-        risk=f"This sets a bound on purpose where there was none: {bytes_text(proposed[2] * page)} for all TCP, "
-        f"{percent_text(proposed[2] * page, ram)} of RAM, and {used}. From there on connections stall and data is "
+        risk=f"This sets a limit where there was effectively none: {bytes_text(proposed[2] * page)} for all TCP, "
+        f"{percent_text(proposed[2] * page, ram)} of RAM; {used}. At that limit connections stall and data is "
         "dropped.",
         reason="the numbers are pages; before, the limit was above RAM.",
     )
@@ -140,9 +140,9 @@ def trim_buffers(facts: Facts) -> tuple[Advice, ...]:
                 key,
                 current,
                 proposed,
-                action=f"Lower the ceiling of {name} from {bytes_text(current[2])} to {bytes_text(usual)} a socket.",
-                why="It bounds how far one socket's buffer grows by itself. Sockets that have grown stay as they are.",
-                risk="Less throughput for single connections over long, fast paths. It frees memory, it costs none.",
+                action=f"Lower the ceiling of {name} from {bytes_text(current[2])} to {bytes_text(usual)} per socket.",
+                why="It limits how far the kernel grows one socket's buffer. Grown buffers keep their size.",
+                risk="Lower throughput for single connections over long, fast paths. It costs no memory.",
                 reason="how far one TCP socket's buffer may grow, in bytes.",
             ),
         )
@@ -173,9 +173,9 @@ def _highest_use(facts: Facts) -> int | None:
 def _raise_without_numbers(limits: tuple[int, int, int] | None) -> Advice:
     known = "could not be read" if limits is None else f"is {' '.join(map(str, limits))} pages"
     return Advice(
-        action="Raise tcp_mem only after seeing who holds the memory, all three numbers in proportion.",
-        why=f"tcp_mem {known}, and RAM or the limits are not known here, so no number can be given. The unit is pages, "
-        "not bytes; keep the last one well below RAM.",
+        action="Raise tcp_mem only after finding what holds the memory, all three values in proportion.",
+        why=f"tcp_mem {known}, and RAM or the limits are unknown here, so this cannot propose a value. The unit is "
+        "pages, not bytes; keep the last value well below RAM.",
         risk="The memory cannot be swapped. Against a leak a higher limit only buys time.",
         commands=(f"sysctl {_KEY}", "grep MemTotal /proc/meminfo", "getconf PAGESIZE"),
     )
@@ -183,8 +183,8 @@ def _raise_without_numbers(limits: tuple[int, int, int] | None) -> Advice:
 
 def _leave_limit(high_bytes: int, ram: int) -> Advice:
     return Advice(
-        action="Leave tcp_mem as it is and mend what holds the memory.",
-        why=f"It lets TCP take {bytes_text(high_bytes)}, {percent_text(high_bytes, ram)} of RAM, and that cannot be "
+        action="Leave tcp_mem as it is and fix what holds the memory.",
+        why=f"It lets TCP take {bytes_text(high_bytes)}, {percent_text(high_bytes, ram)} of RAM, which cannot be "
         "swapped: more would starve everything else.",
-        risk="None, nothing is changed. TCP goes on dropping data until its holders let go.",
+        risk="None: it changes nothing. TCP keeps dropping data until its holders release memory.",
     )

@@ -42,12 +42,12 @@ class Price(NamedTuple):
 def look_at_orphans() -> Advice:
     """Advise how to see whom the orphans belong to."""
     return Advice(
-        action="See which peers the orphaned sockets talk to, while they are there.",
-        why="They have no program any more: the local port and the peer's address are what is left to tell whose they "
-        "were. FIN-WAIT-1 with a persist timer is a peer that stopped reading, FIN-WAIT-1 with retransmits or LAST-ACK "
-        "is one that vanished or a firewall that drops the end of connections, all states at once a mass close "
-        "(restart, deploy, load balancer).",
-        risk="None, it only reads.",
+        action="List the orphaned sockets and their peers while they exist.",
+        why="Orphans belong to no program: only the local port and the peer's address show where they came from. "
+        "FIN-WAIT-1 with a persist timer means a peer that stopped reading; with retransmits, or LAST-ACK, a peer "
+        "that is gone or a firewall that drops the closing packets; all states at once a mass close (restart, "
+        "deploy, load balancer).",
+        risk="None: read-only.",
         commands=(
             "cat /proc/net/sockstat",
             "ss -tanoemi state fin-wait-1",
@@ -61,12 +61,12 @@ def look_at_orphans() -> Advice:
 def fix_closing_programs() -> Advice:
     """Advise what programs can do so that fewer orphans come to be."""
     return Advice(
-        action="Mend what closes connections before their data is delivered.",
-        why="A limit only decides how many may pile up. In the program: bound unsent data (TCP_NOTSENT_LOWAT, a "
-        "smaller SO_SNDBUF), give up on dead peers (TCP_USER_TIMEOUT), abort with SO_LINGER(1, 0) where the rest of "
-        "the data does not matter, close in small batches on a restart. On the way: let firewalls and connection "
-        "tracking pass FIN and ACK of connections that they no longer know.",
-        risk="Needs a change and a test of the program or of the network; nothing on this host is changed at once.",
+        action="Fix the program that closes connections before their data is delivered.",
+        why="A limit only decides how many can pile up. In the program: bound unsent data (TCP_NOTSENT_LOWAT, a "
+        "smaller SO_SNDBUF), give up on dead peers (TCP_USER_TIMEOUT), abort with SO_LINGER(1, 0) where the "
+        "remaining data does not matter, close in small batches on a restart. In the network: let firewalls and "
+        "connection tracking pass FIN and ACK of connections they no longer know.",
+        risk="Requires changing and testing the program or the network; this host changes nothing.",
     )
 
 
@@ -78,17 +78,17 @@ def raise_max_orphans(facts: Facts) -> Advice:
     proposed = _proposed_limit(facts, current, price)
     if proposed - current < max(_ROUND, current // 20) and proposed < _wanted(facts, current):
         return _leave_limit(current, price)
-    peak = f"Orphans peaked at {count_text(_peak(facts))}" if _peak(facts) else "The peak was not seen"
+    peak = f"Orphans peaked at {count_text(_peak(facts))}" if _peak(facts) else "The peak is unknown"
     return change(
         _KEY,
         current,
         proposed,
-        action=f"Raise tcp_max_orphans from {count_text(current)} to {count_text(proposed)}.",
-        why=f"{peak}; a stuck orphan counts up to four times, so the limit has to be four times the peak to be safe."
+        action=f"Raise tcp_max_orphans to {count_text(proposed)}.",
+        why=f"{peak}; the kernel counts a stuck orphan up to four times, so a safe limit is four times the peak."
         + ("" if proposed >= _wanted(facts, current) else f" More would not fit into {price.budget_name}.")
-        + " It has worked when TCPAbortOnMemory stands still.",
+        + " Success: TCPAbortOnMemory stops rising.",
         risk=_risk_of_raising(facts, current, proposed, price),
-        reason=f"room for orphaned TCP sockets, a stuck one counts up to four times. {peak}.",
+        reason="room for orphaned TCP sockets; the kernel counts a stuck one up to four times.",
     )
 
 
@@ -105,11 +105,11 @@ def shorten_orphan_retries(facts: Facts) -> Advice | None:
         key,
         current,
         _GOOD_RETRIES,
-        action=f"Let orphans of dead peers go sooner: tcp_orphan_retries from {current} to {_GOOD_RETRIES}.",
-        why=f"At {said} an orphan whose peer is gone stays about {now}; at {_GOOD_RETRIES} it is about "
-        f"{then}. It frees memory instead of costing any.",
-        risk="Replies to slow or lossy clients may be cut off. No effect on peers that answer and do not read.",
-        reason="orphaned TCP sockets of dead peers go sooner (0 would mean 8 retries).",
+        action=f"Free orphans of dead peers sooner: lower tcp_orphan_retries from {current} to {_GOOD_RETRIES}.",
+        why=f"At {said} an orphan whose peer is gone stays about {now}; at {_GOOD_RETRIES} about "
+        f"{then}. This frees memory.",
+        risk="May cut off replies to slow or lossy clients. No effect on peers that answer but do not read.",
+        reason="frees orphaned TCP sockets of dead peers sooner (0 would mean 8 retries).",
     )
 
 
@@ -125,8 +125,8 @@ def restore_fin_timeout(facts: Facts) -> Advice | None:
         _FIN_SECONDS,
         action=f"Set tcp_fin_timeout back from {current} to {_FIN_SECONDS}.",
         why=f"Above {_FIN_SECONDS} s a socket in FIN-WAIT-2 stays a full orphan for the time above "
-        f"({current - _FIN_SECONDS} s here); at {_FIN_SECONDS} s it costs next to nothing. Going lower gains nothing.",
-        risk="Peers that take more than a minute to close their side are cut off.",
+        f"({current - _FIN_SECONDS} s here); at {_FIN_SECONDS} s it costs almost nothing. Lower gains nothing.",
+        risk="Cuts off peers that take more than a minute to close their side.",
         reason="above 60 s, sockets in FIN-WAIT-2 count as orphans.",
     )
 
@@ -185,28 +185,27 @@ def _proposed_limit(facts: Facts, current: int, price: Price) -> int:
 def _risk_of_raising(facts: Facts, current: int, proposed: int, price: Price) -> str:
     extra = proposed - max(current, 0)
     text = (
-        f"Memory that cannot be swapped: {count_text(extra)} more orphans take {bytes_text(extra * price.each_bytes)} "
-        f"at the {bytes_text(price.each_bytes)} a socket that is measured here"
+        f"Unswappable memory: {count_text(extra)} more orphans take {bytes_text(extra * price.each_bytes)} "
+        f"at {bytes_text(price.each_bytes)} per socket, as measured here"
     )
     limits = facts.gauges.limits_bytes
     bound = limits[2] if limits and limits[2] > 0 else None
     if price.worst_bytes is not None and price.worst_bytes > 0:
         worst = extra * price.worst_bytes
         most = f"all that tcp_mem allows, {bytes_text(bound)}," if bound and bound < worst else bytes_text(worst)
-        text += f", at worst {most} with full send buffers of {bytes_text(price.worst_bytes)} each"
+        text += f"; at worst {most} with full send buffers of {bytes_text(price.worst_bytes)} each"
     if bound and proposed * (price.each_bytes - _STRUCT_BYTES) > bound:
-        text += f". TCP memory runs out first: so many would pass tcp_mem[2], {bytes_text(bound)}"
+        text += f". TCP memory runs out first: that many would exceed tcp_mem[2], {bytes_text(bound)}"
     return text + "."
 
 
 def _raise_without_numbers(current: int | None) -> Advice:
     known = "its value could not be read" if current is None else f"it is {count_text(current)}"
     return Advice(
-        action="Compare tcp_max_orphans with the orphans, and raise it only above its present value.",
-        why=f"Today {known}, and what a socket costs on this host was not measured, so no number can be given. Four "
-        "times the highest orphan count is safe, since a stuck orphan counts up to four times.",
-        risk="A number taken from elsewhere may be lower than the present one, and then resets connections at once. "
-        "Each orphan holds memory that cannot be swapped.",
+        action="Compare tcp_max_orphans with the orphan count; never set it below its current value.",
+        why=f"Today {known}, and the cost of a socket on this host is unknown, so this cannot propose a value. Four "
+        "times the highest orphan count is safe: the kernel counts a stuck orphan up to four times.",
+        risk="A value below the current one resets connections at once. Each orphan holds unswappable memory.",
         commands=(f"sysctl {_KEY}", "cat /proc/net/sockstat"),
     )
 
@@ -214,8 +213,8 @@ def _raise_without_numbers(current: int | None) -> Advice:
 def _leave_limit(current: int, price: Price) -> Advice:
     return Advice(
         action=f"Leave tcp_max_orphans at {count_text(current)}: this host has no room for more.",
-        why=f"At {bytes_text(price.each_bytes)} a socket as measured here, {count_text(current)} orphans take "
-        f"{bytes_text(current * price.each_bytes)} already; more would not fit into {price.budget_name}. "
-        f"{percent_text(current * price.each_bytes, price.budget_bytes) or 'All'} of that is promised.",
-        risk="None, nothing is changed. The kernel goes on resetting until fewer orphans come to be.",
+        why=f"At {bytes_text(price.each_bytes)} per socket, as measured here, {count_text(current)} orphans can take "
+        f"{bytes_text(current * price.each_bytes)}, "
+        f"{percent_text(current * price.each_bytes, price.budget_bytes) or 'all'} of {price.budget_name}.",
+        risk="None: it changes nothing. The kernel keeps resetting connections until fewer orphans appear.",
     )

@@ -92,22 +92,22 @@ def _steps_for_one_root(facts: Facts, findings: tuple[Finding, ...]) -> list[Adv
 
 def _look_at_container() -> Advice:
     return Advice(
-        action="Look at the limits of the OpenVZ container that the line names.",
-        why="OpenVZ counts sockets and their buffers for each container: numtcpsock, tcpsndbuf and tcprcvbuf. Where "
-        "failcnt has risen, that limit was hit, and the limits of the host are not what was short.",
-        risk="None, it only reads. A higher limit lets the container hold more memory that cannot be swapped.",
+        action="Check the limits of the OpenVZ container that the message names.",
+        why="OpenVZ limits sockets and their buffers per container: numtcpsock, tcpsndbuf and tcprcvbuf. A risen "
+        "failcnt means that this limit was reached, not one of the host's.",
+        risk="None: read-only. A higher limit lets the container hold more unswappable memory.",
         commands=("grep -E 'uid|numtcpsock|tcpsndbuf|tcprcvbuf' /proc/user_beancounters",),
     )
 
 
 def _watch(facts: Facts) -> Advice:
     old = facts.kernel is not None and facts.kernel.ambiguous_text
-    newer = " Kernels from 3.3 on name the cause in the message itself." if old or not facts.named_causes else ""
+    newer = " Kernels from 3.3 on name the cause in the message." if old or not facts.named_causes else ""
     return Advice(
-        action="Watch the gauges, so that the next time is seen while it lasts.",
-        why="The reading at hand does not show which limit was hit: the moment had passed or was not recorded. The "
+        action="Watch the gauges to catch the next occurrence.",
+        why="This reading does not show which limit was reached: the moment had passed or was not recorded. The "
         f"service keeps readings from before and after each message.{newer}",
-        risk="None, it only reads.",
+        risk="None: read-only.",
         commands=(
             "systemctl enable --now sockmem-agent",
             "while sleep 1; do date; grep TCP: /proc/net/sockstat; done",
@@ -125,9 +125,9 @@ def _warn_of_recycle(facts: Facts) -> Advice | None:
         key,
         current,
         0,
-        action="Warning: switch tcp_tw_recycle off.",
-        why="It has no part in this, and silently drops connections of clients behind NAT. Linux 4.12 has removed it.",
-        risk="None that is known; it costs no memory to speak of.",
+        action="Warning: turn tcp_tw_recycle off.",
+        why="It is unrelated, but silently drops connections of clients behind NAT. Linux 4.12 removed it.",
+        risk="None known; it costs almost no memory.",
         reason="drops connections of clients behind NAT.",
     )
 

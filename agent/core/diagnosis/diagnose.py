@@ -30,7 +30,7 @@ def diagnose(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sampl
     return Diagnosis(
         cause=findings[0].cause,
         confidence=findings[0].confidence,
-        summary=summarise(facts, findings, advice, past),
+        summary=summarise(facts, findings, past),
         mechanism=_mechanism(facts),
         findings=findings,
         holders=held_by,

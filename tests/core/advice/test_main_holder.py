@@ -28,7 +28,7 @@ def orphans_of(path: str, cgroup: int = 77) -> SocketTable:
 
 def test_who_holds_most_orphans_is_named_with_port_and_settings() -> None:
     step = first(make_table(make_group(fin_wait1=tally(12_345)), make_group(SHOP, 80, last_ack=tally(4045))))
-    assert "Mend nginx.service, which holds 12,345 of 16,390 orphans on port 443." == step.action
+    assert "Fix nginx.service: it holds 12,345 of 16,390 orphans on port 443." == step.action
     assert "reset_timedout_connection" in step.why
     assert "systemctl status --no-pager -- nginx.service" in step.commands
     assert any(command.startswith("nstat -az TcpExtTCPAbortOnMemory") for command in step.commands)
@@ -36,7 +36,7 @@ def test_who_holds_most_orphans_is_named_with_port_and_settings() -> None:
 
 def test_who_holds_most_memory_is_named_with_its_bytes() -> None:
     table = make_table(make_group(SHOP, 80, established=tally(300, 4 * MB)), make_group(established=tally(9000)))
-    assert "Mend shop.service, which holds 1.2 GiB of 1.2 GiB of TCP memory in 300 sockets on port 80." == (
+    assert "Fix shop.service: it holds 1.2 GiB of 1.2 GiB of TCP memory in 300 sockets on port 80." == (
         first(table, "tcp_memory").action
     )
 
@@ -52,19 +52,19 @@ def test_who_holds_most_memory_is_named_with_its_bytes() -> None:
     ids=["a third each", "most out of sight", "nobody named", "empty"],
 )
 def test_nobody_is_blamed_who_is_not_known_to_hold_half(table: SocketTable) -> None:
-    assert first(table).action.startswith("See which peers")
+    assert first(table).action.startswith("List the orphaned sockets")
 
 
 def test_nobody_is_blamed_for_the_few_orphans_that_are_left_when_a_burst_is_over() -> None:
     left, many = (make_table(make_group(fin_wait1=tally(number))) for number in (2047, 2048))
-    assert first(left).action.startswith("See which peers")
-    assert "nginx.service, which holds 2,048 of 2,048" in first(many).action
+    assert first(left).action.startswith("List the orphaned sockets")
+    assert "nginx.service: it holds 2,048 of 2,048" in first(many).action
 
 
 def test_a_guess_is_told_as_one() -> None:
     listener = Listener(port=443, process=Process(pid=7, name="haproxy", cgroup="/system.slice/haproxy.service"))
     step = first(make_table(make_group(None, 443, fin_wait1=tally(5000)), listeners=(listener,)))
-    assert step.action.startswith("Mend haproxy.service (a guess: it serves port 443), which")
+    assert step.action.startswith("Fix haproxy.service (a guess: it serves port 443): it holds")
     assert "a guess" in step.why
     assert "a guess" not in first(make_table(make_group(fin_wait1=tally(5000)))).why
 
@@ -83,7 +83,7 @@ def test_a_guess_is_told_as_one() -> None:
 )
 def test_no_name_gets_into_a_shell_that_systemd_would_not_take(name: str) -> None:
     step = first(orphans_of(f"/system.slice/{name}"))
-    assert step.action.startswith("Mend ")
+    assert step.action.startswith("Fix ")
     assert not any("systemctl" in command for command in step.commands)
     assert not any(part in " ".join(step.commands) for part in ("reboot", "id`", "evil"))
 
@@ -109,7 +109,7 @@ def test_a_leak_is_said_where_the_memory_grew_slowly() -> None:
     table = make_table(make_group(SHOP, None, close_wait=tally(900, 2 * MB, rmem_bytes=1800 * MB)), mem=390_000)
     why = first(table, "tcp_memory", history).why
     assert "only a restart frees them" in why
-    assert "what a leak looks like" in why
+    assert "like a leak" in why
 
 
 def test_a_burst_is_said_where_the_orphans_came_at_once() -> None:
@@ -120,21 +120,21 @@ def test_a_burst_is_said_where_the_orphans_came_at_once() -> None:
 
 def test_the_limits_come_after_the_main_holder() -> None:
     steps = judged(make_table(make_group(fin_wait1=tally(60_000)))).advice
-    assert [True, False] == [steps[0].action.startswith("Mend nginx"), steps[0].sysctl is not None]
+    assert [True, False] == [steps[0].action.startswith("Fix nginx"), steps[0].sysctl is not None]
     assert any(each.sysctl and each.sysctl.key == "net.ipv4.tcp_max_orphans" for each in steps[1:])
 
 
 def test_a_full_memory_of_orphans_names_who_orphaned_them_and_leaves_their_limit_alone() -> None:
     table = make_table(make_group(fin_wait1=tally(800, 2 * MB)), make_group(SHOP, 80, established=tally(100)))
     diagnosis = diagnose(make_snapshot(orphan=800, mem=390_000, sockets=table), (make_event("tcp_memory"),), ())
-    assert "Mend nginx.service, which holds 800 of 800 orphans on port 443." == diagnosis.advice[0].action
+    assert "Fix nginx.service: it holds 800 of 800 orphans on port 443." == diagnosis.advice[0].action
     assert not any(each.sysctl and "orphans" in each.sysctl.key for each in diagnosis.advice)
 
 
 def test_the_price_of_an_orphan_is_measured_at_orphans() -> None:
     table = make_table(make_group(fin_wait1=tally(60_000, 5000)))
     step = next(each for each in judged(table).advice if each.sysctl and "max_orphans" in each.sysctl.key)
-    assert "at the 7.4 KiB a socket that is measured here" in step.risk
+    assert "at 7.4 KiB per socket, as measured here" in step.risk
 
 
 def test_what_is_said_of_a_main_holder_is_what_a_rule_can_claim() -> None:

@@ -26,7 +26,7 @@ def check(found):
         incident, shifts=(0, 1, 2, None), proof=("certain" if left > LIMIT // 4 else "likely", "kernel")
     )
     looks_penalised = incident["diagnosis"]["mechanism"]["penalty_shift"] in (1, 2)
-    assert looks_penalised == ("or it was full a moment before" in incident["summary"])
+    assert looks_penalised == ("or the limit itself was reached a moment earlier" in incident["summary"])
     [why] = [gap["why"] for gap in incident["diagnosis"]["gaps"] if gap["what"] == GAP]
     assert int(re.search(r"shop\.service: (\d+)", why)[1]) > 0
     # Their sockets are out of sight, so no orphan is given to anybody.
