@@ -1,1 +1,1 @@
-"""config.toml -> settings, with every mistake told at once."""
+"""config.toml -> settings, with all mistakes reported at once."""

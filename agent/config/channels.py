@@ -1,6 +1,6 @@
 """The ``[[notify]]`` tables of config.toml, and the files that hold their secrets (systemd.exec(5), CREDENTIALS).
 
-A URL of a channel is a secret: what is said of one never quotes it. A sample of what is read::
+A channel's URL is a secret: no error quotes it. A sample::
 
     [[notify]]
     name = "ops"
@@ -30,9 +30,9 @@ LARGEST_FILE = 1024 * 1024
 
 
 def read_channels(tables: object, environ: Mapping[str, str], say: Say) -> tuple[ChannelSettings, ...]:
-    """Check every channel and read its ``url_file``; those that are wrong are left out, and said."""
+    """Check every channel and read its ``url_file``; report and skip invalid ones."""
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        say("[[notify]]: is written with two brackets on each side, once for every channel")
+        say("[[notify]]: needs two brackets on each side, once per channel")
         return ()
     places: dict[str, int] = {}
     channels = []
@@ -42,16 +42,16 @@ def read_channels(tables: object, environ: Mapping[str, str], say: Say) -> tuple
         here = at(f"[[notify]] #{number} ({name})" if named else f"[[notify]] #{number}", say)
         first = places.setdefault(name, number) if named else number
         if first != number:
-            here(f"key `name` must be unique; #{first} has this name already")
+            here(f"key `name` must be unique; #{first} already has this name")
         channel = _read_channel(table, environ, here)
         channels += [channel] if channel else []
     return tuple(channels)
 
 
 def read_text(path: Path) -> str:
-    """Read a small UTF-8 file; a byte order mark of an editor is no part of it."""
-    if path.is_fifo() and path.parts[1:2] not in {("dev",), ("proc",)}:  # <(a command) of a shell has its writer.
-        raise OSError(errno.EINVAL, "a FIFO, which would be waited for without end")
+    """Read a small UTF-8 file without its byte order mark."""
+    if path.is_fifo() and path.parts[1:2] not in {("dev",), ("proc",)}:  # <(command) in a shell has a writer.
+        raise OSError(errno.EINVAL, "it is a FIFO, which may never get a writer")
     with path.open("rb") as file:
         data = file.read(LARGEST_FILE + 1)
     if len(data) > LARGEST_FILE:
@@ -76,19 +76,19 @@ def _read_channel(table: dict[str, Any], environ: Mapping[str, str], say: Say) -
 
 
 def _keys_of_any_type() -> dict[str, Field]:
-    """Give the keys of all types, to check a table of unknown type against; only what all need is missed."""
+    """Return the keys of all types, to check a table of unknown type; only the common ones are required."""
     common = keys_of(BaseChannel)
     every = {name: replace(key, required=False) for struct in TYPES.values() for name, key in keys_of(struct).items()}
     return every | common
 
 
 def _read_files(values: Mapping[str, Any], environ: Mapping[str, str], say: Say) -> dict[str, str]:
-    """Read the files of secrets; what comes back replaces what stood in the table."""
+    """Read the secret files; the result replaces the values in the table."""
     found = {}
     if values.get("url_file"):
         found["url_file"], found["url"] = _read_secret("url_file", values["url_file"], environ, say)
         if found["url"] and not is_url(found["url"]):
-            say(f"key `url_file`: its file {URL_RULE} (not quoted here: it may be a secret)")
+            say(f"key `url_file`: its file {URL_RULE} (not shown: it may be a secret)")
     if values.get("secret_file"):
         found["secret_file"], secret = _read_secret("secret_file", values["secret_file"], environ, say)
         _check_signing_secret(secret, say)
@@ -96,12 +96,12 @@ def _read_files(values: Mapping[str, Any], environ: Mapping[str, str], say: Say)
 
 
 def _read_secret(key: str, value: str, environ: Mapping[str, str], say: Say) -> tuple[str, str]:
-    """Resolve the path of a secret's file and read its one line; ("", "") or (path, "") after an error was said."""
+    """Resolve the path of a secret's file and read its one line; return ("", "") or (path, "") after an error."""
     directory = environ.get("CREDENTIALS_DIRECTORY", "")
     if CREDENTIALS.search(value) and not directory:
         say(
             f"key `{key}` uses $CREDENTIALS_DIRECTORY, which is not set here: systemd sets it for the service "
-            "(LoadCredential=); by hand, put CREDENTIALS_DIRECTORY=DIR before the command"
+            "(LoadCredential=); in a shell, put CREDENTIALS_DIRECTORY=DIR before the command"
         )
         return "", ""
     path = CREDENTIALS.sub(lambda _: directory, value)
@@ -127,7 +127,7 @@ def _read_line(key: str, path: str, say: Say) -> str:
 
 
 def _check_signing_secret(secret: str, say: Say) -> None:
-    """Check a secret of the Standard Webhooks specification: whsec_ and then base64."""
+    """Check a secret of the Standard Webhooks specification: whsec_ and base64."""
     if not secret:
         return
     try:
@@ -135,4 +135,4 @@ def _check_signing_secret(secret: str, say: Say) -> None:
     except (binascii.Error, ValueError):
         good = False
     if not good:
-        say("key `secret_file`: its file must hold whsec_ and then base64 (not quoted here: it is a secret)")
+        say("key `secret_file`: its file must hold whsec_ and base64 (not shown: it is a secret)")

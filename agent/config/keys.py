@@ -1,8 +1,8 @@
-"""Tables and keys of config.toml against the structs of agent.core.settings: types, ranges, and what was meant.
+"""Checks tables and keys of config.toml against the structs of agent.core.settings, with suggestions for misspellings.
 
-An error is a line such as::
+Sample errors::
 
-    [incident]: key `quiet_secnds` is not known; did you mean `quiet_seconds`?
+    [incident]: key `quiet_secnds` is unknown; did you mean `quiet_seconds`?
     [incident]: key `quiet_seconds` must be a whole number, 1 to 86400 seconds, not 0
 """
 
@@ -41,44 +41,44 @@ AnyTable = TypeVar("AnyTable", bound=Table)
 
 
 def at(place: str, say: Say) -> Say:
-    """Put a place in front of every error that is said."""
+    """Prefix every error with its place."""
     return lambda text: say(f"{place}: {text}")
 
 
 def header(name: str) -> str:
-    """Write a table's name as it stands in the file."""
+    """Format a table's name as in the file."""
     return "[[notify]]" if name == "notify" else f"[{name}]"
 
 
 def check_tables(document: Mapping[str, Any], say: Say) -> None:
-    """Find what stands at the top of the file and is no table of ours."""
+    """Report unknown keys and tables at the top level."""
     for key, value in document.items():
         if key in TABLES:
             continue
         home = next((name for name in TABLES if key in _every_key(name)), None)
         if home and not isinstance(value, dict):
-            say(f"key `{key}` stands outside its table; it belongs below {header(home)}")
+            say(f"key `{key}` is outside its table; move it below {header(home)}")
         elif isinstance(value, dict | list):
-            say(f"table {shown(key)} is not known; {_hint(key, TABLES, header)}")
+            say(f"unknown table {shown(key)}; {_hint(key, TABLES, header)}")
         else:
-            say(f"key {shown(key)} is not known; only tables stand here: {', '.join(map(header, TABLES))}")
+            say(f"unknown key {shown(key)}; only tables are allowed here: {', '.join(map(header, TABLES))}")
 
 
 def keys_of(struct: type[Table]) -> dict[str, Field]:
-    """Give the keys that a table may have, in their order."""
+    """Return the keys that a table may have, in order."""
     return {field.name: field for field in cast("StructType", type_info(struct)).fields}
 
 
 def read_section(struct: type[AnyTable], table: object, say: Say) -> AnyTable:
-    """Read a table that stands once in the file; a key that is wrong is said, and has its default."""
+    """Read a table that appears once; report an invalid key and use its default."""
     if not isinstance(table, dict):
-        say("must be a table, written once, in single brackets, with its keys below")
+        say("must be a table: once, in single brackets, with its keys below")
         return struct()
     return struct(**read_keys(keys_of(struct), table, say))
 
 
-def read_keys(keys: Keys, table: Mapping[str, Any], say: Say, unknown: str = "is not known") -> dict[str, Any]:
-    """Check the keys of one table one by one; what is returned is right by type, range and pattern."""
+def read_keys(keys: Keys, table: Mapping[str, Any], say: Say, unknown: str = "is unknown") -> dict[str, Any]:
+    """Check the keys of one table; the values returned have the right type, range and pattern."""
     values = {}
     for key, value in table.items():
         faults = list(_faults(value, keys[key].type)) if key in keys else [f" {unknown}; {_hint(key, keys, shown)}"]
@@ -93,12 +93,12 @@ def read_keys(keys: Keys, table: Mapping[str, Any], say: Say, unknown: str = "is
 
 
 def shown(text: str) -> str:
-    """Quote what stood in the file: not without end, and without what could move a terminal's cursor."""
+    """Quote text from the file, shortened and without terminal control characters."""
     return f"`{printable(text, LONGEST_QUOTE)}`"
 
 
 def _faults(value: object, kind: Type, extra: Mapping[str, Any] | None = None) -> Iterator[str]:
-    """Say what is wrong with a value, to follow its key: `` must be ...``, or ``, entry 2, must be ...``."""
+    """Yield what is wrong with a value, to follow its key: `` must be ...``, or ``, entry 2, must be ...``."""
     extra = extra or {}
     if isinstance(kind, Metadata):
         yield from _faults(value, kind.type, kind.extra)
@@ -110,7 +110,7 @@ def _faults(value: object, kind: Type, extra: Mapping[str, Any] | None = None) -
 
 
 def _fits(value: object, kind: Type, extra: Mapping[str, Any]) -> bool:
-    """Judge as msgspec.convert would, but for a pattern: there a line break behind its ``$`` is none of the text."""
+    """Check as msgspec.convert does, except that a pattern must match the whole text, a final line break included."""
     if isinstance(kind, LiteralType):
         return isinstance(value, str) and value in kind.values
     if isinstance(kind, BoolType):
@@ -126,7 +126,7 @@ def _fits(value: object, kind: Type, extra: Mapping[str, Any]) -> bool:
 
 
 def _rule(kind: Type, extra: Mapping[str, Any]) -> str:
-    """Say what is allowed."""
+    """Return what is allowed."""
     if isinstance(kind, Metadata):
         return _rule(kind.type, kind.extra or {})
     if isinstance(kind, LiteralType):
@@ -136,21 +136,21 @@ def _rule(kind: Type, extra: Mapping[str, Any]) -> str:
     if isinstance(kind, IntType):
         return f"must be a whole number, {kind.ge} to {kind.le} {extra['unit']}"
     if isinstance(kind, StrType):
-        return str(extra.get("rule", "must be a text in quotes"))
-    return 'must be a list of texts, such as ["…", "…"]'
+        return str(extra.get("rule", "must be a string in quotes"))
+    return 'must be a list of strings, such as ["…", "…"]'
 
 
 def _instead(value: object, kind: Type, extra: Mapping[str, Any]) -> str:
-    """Say what stands there; a free text is never quoted, it may be a secret in the wrong key."""
+    """Return the actual value; a free string is never quoted: it may be a secret in the wrong key."""
     if isinstance(value, str) and isinstance(kind, StrType):
-        return f", not {shown(value)}" if extra.get("public") else " (not quoted here: it may be a secret)"
+        return f", not {shown(value)}" if extra.get("public") else " (not shown: it may be a secret)"
     if isinstance(value, str):
-        return f', not "{value}"' if isinstance(kind, LiteralType) and WORD.fullmatch(value) else ", not a text"
+        return f', not "{value}"' if isinstance(kind, LiteralType) and WORD.fullmatch(value) else ", not a string"
     if isinstance(value, bool | int | float):
         return f", not {str(value).lower()[:40]}"
     if isinstance(value, list):
         others = any(not isinstance(entry, str) for entry in value)
-        return ", not a list with other things in it" if others else ", not a list" if value else ", not an empty list"
+        return ", not a list with other values" if others else ", not a list" if value else ", not an empty list"
     return ", not a table" if isinstance(value, dict) else ", not a date or time"
 
 
@@ -162,4 +162,4 @@ def _every_key(name: str) -> tuple[str, ...]:
 def _hint(key: str, known: Iterable[str], show: Callable[[str], str]) -> str:
     names = list(known)
     close = difflib.get_close_matches(key, names, n=1)
-    return f"did you mean {show(close[0])}?" if close else f"known are {', '.join(map(show, names))}"
+    return f"did you mean {show(close[0])}?" if close else f"known: {', '.join(map(show, names))}"

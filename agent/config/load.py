@@ -1,11 +1,11 @@
-"""config.toml -> Settings, with every mistake told at once; config.example.toml has every key.
+"""config.toml -> Settings, with all mistakes reported at once; config.example.toml has every key.
 
-A sample of the text it reads, and of what it says of a mistake::
+A sample with a mistake, and its error::
 
     [incident]
     quiet_secnds = 300
 
-    /etc/sockmem-agent/config.toml: [incident]: key `quiet_secnds` is not known; did you mean `quiet_seconds`?
+    /etc/sockmem-agent/config.toml: [incident]: key `quiet_secnds` is unknown; did you mean `quiet_seconds`?
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ DEFAULT_CHANNEL = StdoutSettings(name="stdout")
 
 
 class ConfigError(Exception):
-    """Everything that is wrong with a configuration: one line each, naming the file, the key and the mend."""
+    """All mistakes in a configuration: one line each, with the file, the key and the fix."""
 
     def __init__(self, errors: list[str]) -> None:
         super().__init__("\n".join(errors))
@@ -34,7 +34,7 @@ class ConfigError(Exception):
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
-    """Read and check a configuration; without a path the system's file, or the built-in defaults if there is none.
+    """Read and check a configuration; the default is the system's file, or the built-in defaults if there is none.
 
     A ``url_file`` is read into ``url``; ``store.directory`` is "" when the file does not set it. Raises ConfigError
     with all errors.
@@ -53,7 +53,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Settings:
 
 
 def load_store(path: Path | None) -> StoreSettings:
-    """Read ``[store]`` alone: what is on disk must stay readable to those who may not read the channels' secrets."""
+    """Read only ``[store]``: incidents must stay readable for users who may not read the channels' secrets."""
     errors: list[str] = []
     say = at(str(path or DEFAULT_PATH), errors.append)
     store = read_section(StoreSettings, _read_document(path).get("store", {}), at(header("store"), say))
@@ -63,23 +63,23 @@ def load_store(path: Path | None) -> StoreSettings:
 
 
 def state_directory(settings: Settings, environ: Mapping[str, str], euid: int) -> Path:
-    """Resolve where the state lives: systemd's choice, else the file's, else root's or the user's own."""
+    """Return the state directory: systemd's, else the configured one, else root's or the user's default."""
     given = environ.get("STATE_DIRECTORY", "").split(":")[0] or settings.store.directory
     if given or euid == 0:
         return Path(given or SYSTEM_STATE)
     home = environ.get("XDG_STATE_HOME", "")
-    # The XDG specification: a relative path is invalid and has to be ignored.
+    # The XDG specification: a relative path is invalid and must be ignored.
     base = Path(home) if home.startswith("/") else Path(environ.get("HOME") or Path.home()) / ".local" / "state"
     return base / "sockmem-agent"
 
 
 def channels(settings: Settings) -> tuple[ChannelSettings, ...]:
-    """Name the channels in effect: those configured, else standard output."""
+    """Return the effective channels: those configured, else standard output."""
     return settings.notify or (DEFAULT_CHANNEL,)
 
 
 def masked(settings: Settings) -> dict[str, Any]:
-    """Turn the settings into plain data that may be shown: of a URL only scheme and host are left."""
+    """Turn the settings into plain data that is safe to show: of a URL only scheme and host."""
     data: dict[str, Any] = msgspec.to_builtins(settings)
     for channel in data["notify"]:
         if "url" in channel:
@@ -90,7 +90,7 @@ def masked(settings: Settings) -> dict[str, Any]:
 
 
 def mask_url(url: str) -> str:
-    """Leave scheme, host and port of a URL; "" stays ""."""
+    """Return scheme, host and port of a URL; "" stays ""."""
     if not url:
         return ""
     parts = urlsplit(url)
@@ -98,7 +98,7 @@ def mask_url(url: str) -> str:
 
 
 def _read_document(path: Path | None) -> dict[str, Any]:
-    """Read TOML; a file that was asked for must be there."""
+    """Read TOML; a file that was requested must exist."""
     where = path or DEFAULT_PATH
     try:
         return cast("dict[str, Any]", msgspec.toml.decode(read_text(where)))
@@ -111,7 +111,7 @@ def _read_document(path: Path | None) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         reason = f"is not UTF-8 text (byte {error.start + 1})"
     except msgspec.DecodeError as error:
-        reason = f"is not TOML: {error}; a text needs quotes, a list needs brackets, a key stands once"
+        reason = f"is not valid TOML: {error}; strings need quotes, lists need brackets, a key may appear only once"
     except RecursionError:
-        reason = "is no configuration: lists within lists without end"
+        reason = "is nested too deeply"
     raise ConfigError([f"{where}: {reason}"])

@@ -22,7 +22,7 @@ from agent.core.settings import (
 
 SECRET = "T0000/B0000/XXXXverysecretXXXX"
 SLACK_URL = f"https://hooks.slack.com/services/{SECRET}"
-NOT_QUOTED = " (not quoted here: it may be a secret)"
+NOT_QUOTED = " (not shown: it may be a secret)"
 NAME_RULE = "must be 1 to 32 of a-z, 0-9, - and _, beginning with a letter or digit"
 TYPE_RULE = 'must be one of "slack", "webhook", "alertmanager", "stdout"'
 
@@ -177,24 +177,24 @@ def test_load_store_tells_what_is_wrong_in_its_own_table(write: Write) -> None:
     [
         (
             "[incident]\nquiet_secnds = 1",
-            "[incident]: key `quiet_secnds` is not known; did you mean `quiet_seconds`?",
+            "[incident]: key `quiet_secnds` is unknown; did you mean `quiet_seconds`?",
         ),
-        ("[incident]\nfoo = 1", "[incident]: key `foo` is not known; known are `quiet_seconds`, `pressure`, `claimed`"),
-        ("[soruce]\nkind = 'file'", "table `soruce` is not known; did you mean [source]?"),
-        ("kind = 'file'", "key `kind` stands outside its table; it belongs below [source]"),
+        ("[incident]\nfoo = 1", "[incident]: key `foo` is unknown; known: `quiet_seconds`, `pressure`, `claimed`"),
+        ("[soruce]\nkind = 'file'", "unknown table `soruce`; did you mean [source]?"),
+        ("kind = 'file'", "key `kind` is outside its table; move it below [source]"),
         (
             "verbose = true",
-            "key `verbose` is not known; only tables stand here: [source], [store], [incident], [metrics], [[notify]]",
+            "unknown key `verbose`; only tables are allowed here: [source], [store], [incident], [metrics], [[notify]]",
         ),
         (
             "[source]\nkind = 'fil'",
             '[source]: key `kind` must be one of "auto", "file", "journal", "kmsg", not "fil"',
         ),
         ("[source]\nkind = 3", '[source]: key `kind` must be one of "auto", "file", "journal", "kmsg", not 3'),
-        ("[source]\npaths = '/x'", '[source]: key `paths` must be a list of texts, such as ["…", "…"], not a text'),
+        ("[source]\npaths = '/x'", '[source]: key `paths` must be a list of strings, such as ["…", "…"], not a string'),
         (
             "[source]\npaths = []",
-            '[source]: key `paths` must be a list of texts, such as ["…", "…"], not an empty list',
+            '[source]: key `paths` must be a list of strings, such as ["…", "…"], not an empty list',
         ),
         ("[incident]\npressure = 1", "[incident]: key `pressure` must be true or false, not 1"),
         (
@@ -223,7 +223,7 @@ def test_load_store_tells_what_is_wrong_in_its_own_table(write: Write) -> None:
         ),
         (
             "[incident]\nquiet_seconds = '5m'",
-            "[incident]: key `quiet_seconds` must be a whole number, 1 to 86400 seconds, not a text",
+            "[incident]: key `quiet_seconds` must be a whole number, 1 to 86400 seconds, not a string",
         ),
         (
             "[incident]\nquiet_seconds = true",
@@ -242,10 +242,10 @@ def test_load_store_tells_what_is_wrong_in_its_own_table(write: Write) -> None:
             "[store]\nkeep_bytes = -1",
             "[store]: key `keep_bytes` must be a whole number, 1 to 4611686018427387904 bytes, not -1",
         ),
-        ("incident = 3", "[incident]: must be a table, written once, in single brackets, with its keys below"),
-        ("[[source]]", "[source]: must be a table, written once, in single brackets, with its keys below"),
-        ("[notify]\nname='x'", "[[notify]]: is written with two brackets on each side, once for every channel"),
-        ("notify = ['x']", "[[notify]]: is written with two brackets on each side, once for every channel"),
+        ("incident = 3", "[incident]: must be a table: once, in single brackets, with its keys below"),
+        ("[[source]]", "[source]: must be a table: once, in single brackets, with its keys below"),
+        ("[notify]\nname='x'", "[[notify]]: needs two brackets on each side, once per channel"),
+        ("notify = ['x']", "[[notify]]: needs two brackets on each side, once per channel"),
         (
             "[[notify]]\ntype = 'stdout'",
             f"[[notify]] #1: key `name` is missing; it {NAME_RULE}",
@@ -266,7 +266,7 @@ def test_load_store_tells_what_is_wrong_in_its_own_table(write: Write) -> None:
         (
             "[[notify]]\nname = 'a'\ntype = 'slak'\nulrs = []",
             f"""[[notify]] #1 (a): key `type` {TYPE_RULE}, not "slak"
-[[notify]] #1 (a): key `ulrs` is not known; did you mean `urls`?""",
+[[notify]] #1 (a): key `ulrs` is unknown; did you mean `urls`?""",
         ),
         (
             "[[notify]]\nname = 'a/b'\ntype = 'stdout'",
@@ -278,7 +278,7 @@ def test_load_store_tells_what_is_wrong_in_its_own_table(write: Write) -> None:
         ),
         (
             "[[notify]]\nname = 'a'\ntype = 'stdout'\n[[notify]]\nname = 'a'\ntype = 'stdout'",
-            "[[notify]] #2 (a): key `name` must be unique; #1 has this name already",
+            "[[notify]] #2 (a): key `name` must be unique; #1 already has this name",
         ),
         (
             "[[notify]]\nname = 'a'\ntype = 'stdout'\ngive_up_after = 59",
@@ -286,7 +286,7 @@ def test_load_store_tells_what_is_wrong_in_its_own_table(write: Write) -> None:
         ),
         (
             "[[notify]]\nname = 'a'\ntype = 'stdout'\nurl = 'http://h/'",
-            "[[notify]] #1 (a): key `url` is not for type stdout; known are `name`, `give_up_after`",
+            "[[notify]] #1 (a): key `url` is not for type stdout; known: `name`, `give_up_after`",
         ),
         (
             "[[notify]]\nname = 'a'\ntype = 'slack'",
@@ -294,7 +294,7 @@ def test_load_store_tells_what_is_wrong_in_its_own_table(write: Write) -> None:
         ),
         (
             "[[notify]]\nname = 'a'\ntype = 'alertmanager'",
-            '[[notify]] #1 (a): key `urls` is missing; it must be a list of texts, such as ["…", "…"]',
+            '[[notify]] #1 (a): key `urls` is missing; it must be a list of strings, such as ["…", "…"]',
         ),
         (
             "[[notify]]\nname = 'a'\ntype = 'alertmanager'\nurls = ['http://a:1', 'b', 'http://h:0']",
@@ -343,9 +343,9 @@ def test_all_mistakes_are_told_at_once(write: Write) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[source]\nkind = file\n", "is not TOML: Invalid value (at line 2, column 8)"),
-        ("[source\n", "is not TOML: Expected ']' at the end of a table declaration (at line 1, column 8)"),
-        ("a = " + "[" * 5000, "is no configuration: lists within lists without end"),
+        ("[source]\nkind = file\n", "is not valid TOML: Invalid value (at line 2, column 8)"),
+        ("[source\n", "is not valid TOML: Expected ']' at the end of a table declaration (at line 1, column 8)"),
+        ("a = " + "[" * 5000, "is nested too deeply"),
         (b"[source]\n# \xff", "is not UTF-8 text (byte 12)"),
         (b"#" * (1024 * 1024 + 1), "cannot be read: larger than 1048576 bytes"),
     ],
@@ -363,7 +363,7 @@ def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
 
 def test_a_fifo_in_the_place_of_a_file_is_a_mistake_and_no_wait(write: Write, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    reason = "cannot be read: a FIFO, which would be waited for without end"
+    reason = "cannot be read: it is a FIFO, which may never get a writer"
 
     assert [reason] == errors(tmp_path / "fifo")
     (line,) = errors(write(f'[[notify]]\nname="a"\ntype="slack"\nurl_file="{tmp_path}/fifo"\n'))
@@ -419,7 +419,7 @@ def test_a_signing_secret_must_be_whsec_and_base64(write: Write, secret: str) ->
 
     (line,) = errors(path)
 
-    assert line.startswith("[[notify]] #1 (a): key `secret_file`: its file must hold whsec_ and then base64")
+    assert line.startswith("[[notify]] #1 (a): key `secret_file`: its file must hold whsec_ and base64")
     assert "MfKQ" not in line
 
 
