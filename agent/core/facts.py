@@ -9,15 +9,16 @@ The kernel's texts, as in net/ipv4/tcp_timer.c and tcp.c. Up to 3.2 each of the 
     TCP: out of memory -- consider tuning tcp_mem     >= 3.3
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from datetime import datetime
 from math import inf, isfinite
 from typing import Literal, NamedTuple
 
+from agent.core.format import bytes_text, count_text
 from agent.core.kernel.limits import (
     KILLED,
     Zone,
     counter_deltas,
-    limits_of,
     most_orphans,
     penalty_shift,
     sample_of,
@@ -30,10 +31,18 @@ from agent.core.sockets.holders import BY, holders
 from agent.core.sockets.shares import Totals, totals
 from agent.core.times import seconds_between
 
-Side = Literal["orphans", "tcp_memory"]
 Text = Literal["timer", "close", "orphans", "tcp_memory"]
 # A sample, and its seconds from the snapshot: negative before it.
 Timed = tuple[float, Sample]
+
+
+class Reading(NamedTuple):
+    """One gauge at one moment; ``second`` counts up to 0 at the snapshot, and on behind it."""
+
+    second: float
+    at: datetime
+    value: int
+
 
 # A reading belongs to an event when it is no further from it than this: readings decay within seconds.
 NEAR_SECONDS = 60.0
@@ -41,59 +50,76 @@ NEAR_SECONDS = 60.0
 _BASELINE_SECONDS = 600.0
 _BOOT_SLACK_SECONDS = 5.0
 _PAGE_BYTES = 4096
+# Below the pressure threshold, or still above the first limit on the way down.
+CALM = ("calm", "hysteresis")
 
 
-class Gauges(NamedTuple):
-    """The readings that belong to the events: the highest near them, or of now when there was no event."""
+class Gauge(NamedTuple):
+    """One of the two counts that the kernel holds against a limit: sockets, or bytes of TCP memory.
 
-    orphan: int | None
-    orphan_now: int | None
-    orphan_limit: int | None
-    shift: Literal[0, 1, 2] | None
-    alloc: int | None
-    mem_bytes: int | None
-    mem_bytes_now: int | None
-    limits: tuple[int, int, int] | None
-    limits_bytes: tuple[int, int, int] | None
-    zone: Zone | None
-    press: bool | None
-    page_bytes: int
-    inexact_bytes: int
-    orphan_error: int
+    ``value`` is the highest near the events, or that of now when there was no event; ``now`` is the snapshot's.
+    ``sample_unit`` is what one of a sample's count stands for. ``shift`` is the penalty with which orphans reach their
+    limit, ``zone`` where memory stands among the three of tcp_mem; None where that is nowhere near, or not known.
+    """
 
-    @property
-    def memory_full(self) -> bool:
-        """Say whether the third limit of tcp_mem was reached."""
-        return self.zone in ("at_limit", "over")
+    name: GaugeName
+    value: int | None
+    now: int | None
+    limit: int | None
+    sample_unit: int
+    shift: Literal[0, 1, 2] | None = None
+    zone: Zone | None = None
 
     @property
-    def calm(self) -> bool:
-        """Say whether both gauges were read, and neither is anywhere near a limit."""
-        orphans_calm = self.orphan is not None and self.orphan_limit is not None and self.shift is None
-        return orphans_calm and self.zone in ("calm", "hysteresis") and self.press is not True
+    def is_high(self) -> bool:
+        """Whether it is near enough to the limit to be the trouble."""
+        return self.shift is not None or self.zone not in (None, *CALM)
+
+    @property
+    def noun(self) -> str:
+        """What is counted, as the claims call it."""
+        return "orphans" if self.name == "orphans" else "memory"
+
+    @property
+    def unit(self) -> str:
+        """The unit of the values."""
+        return "sockets" if self.name == "orphans" else "bytes"
+
+    def words(self, value: int) -> str:
+        """Return a value as people read it."""
+        return count_text(value) if self.name == "orphans" else bytes_text(value)
+
+    def of(self, sample: Sample) -> int | None:
+        """Return the value that a sample has."""
+        count = sample.orphan if self.name == "orphans" else sample.mem
+        return None if count is None else count * self.sample_unit
+
+    def over_time(self, samples: Iterable[Timed]) -> list[Reading]:
+        """Return the readings of those samples that have one."""
+        return [Reading(at, each.at, value) for at, each in samples if (value := self.of(each)) is not None]
 
 
 class Facts(NamedTuple):
     """All that is known, ready for the rules.
 
-    ``deltas`` is how far the counters moved over the events, in ``delta_seconds``; of events that go on for longer
-    those of the last ten minutes count. ``samples`` are those of this boot, ``past`` are all that there are, for what
-    outlasts a reboot. ``orphans_before`` is how many there were before those events.
+    ``deltas`` is how far the counters moved over the events, since the sample ``before`` them; of events that go on for
+    longer those of the last ten minutes count. ``samples`` are those of this boot, ``past`` are all that there are, for
+    what outlasts a reboot.
     """
 
     snapshot: Snapshot
     kernel: Kernel | None
     lines: dict[Text, Event]
-    gauges: Gauges
+    now: Sample
+    orphans: Gauge
+    memory: Gauge
+    press: bool | None
     deltas: dict[str, int]
-    delta_seconds: float | None
-    has_baseline: bool
+    before: Sample | None
     last: Sample
-    stale: bool
     age_seconds: float | None
     samples: tuple[Timed, ...]
     past: tuple[Timed, ...]
-    orphans_before: int | None
 
     @property
     def sockets(self) -> SocketTable:
@@ -122,16 +148,78 @@ class Facts(NamedTuple):
     @property
     def mem_unit_bytes(self) -> int:
         """The bytes that one unit of sockstat's ``mem`` stands for."""
-        return mem_unit_bytes(self.kernel, self.gauges.page_bytes)
+        return self.memory.sample_unit
 
     @property
-    def named_causes(self) -> frozenset[Side]:
+    def shift(self) -> Literal[0, 1, 2] | None:
+        """The penalty with which the orphans reach their limit."""
+        return self.orphans.shift
+
+    @property
+    def zone(self) -> Zone | None:
+        """Where memory stands among the three limits of tcp_mem."""
+        return self.memory.zone
+
+    @property
+    def stale(self) -> bool:
+        """Whether the numbers are of another time than the newest event."""
+        return self.age_seconds is not None and abs(self.age_seconds) > NEAR_SECONDS
+
+    @property
+    def page_bytes(self) -> int:
+        """The page size, 4096 bytes where it is not known."""
+        return _page_bytes(self.snapshot)
+
+    @property
+    def limits(self) -> tuple[int, int, int] | None:
+        """The three limits of tcp_mem, in pages."""
+        return self.now.tcp_mem
+
+    @property
+    def limits_bytes(self) -> tuple[int, int, int] | None:
+        """The three limits of tcp_mem in bytes."""
+        return _in_bytes(self.now.tcp_mem, self.page_bytes)
+
+    @property
+    def inexact_bytes(self) -> int:
+        """How far the memory may be off."""
+        reserve = first_of(self.snapshot, "net.core.mem_pcpu_rsv")
+        return inexact_bytes(self.kernel, self.snapshot.cpus, self.page_bytes, reserve)
+
+    @property
+    def orphan_error(self) -> int:
+        """How far the kernel's own count of orphans may be off."""
+        return orphan_error(self.kernel, self.snapshot.cpus)
+
+    @property
+    def memory_full(self) -> bool:
+        """Whether the third limit of tcp_mem was reached."""
+        return self.zone in ("at_limit", "over")
+
+    @property
+    def calm(self) -> bool:
+        """Whether both gauges were read, and neither is anywhere near a limit."""
+        return self.limits_known and self.shift is None and self.zone in CALM and self.press is not True
+
+    @property
+    def gauge(self) -> Gauge:
+        """The one that it is about: by the kernel's text, else by the numbers."""
+        is_orphans = "orphans" in self.named_causes if self.named_causes else self.orphans.is_high
+        return self.orphans if is_orphans else self.memory
+
+    @property
+    def high(self) -> tuple[Gauge, ...]:
+        """The gauges that are high, the one of the named cause first."""
+        both = (self.memory, self.orphans) if self.named_causes == {"tcp_memory"} else (self.orphans, self.memory)
+        return tuple(gauge for gauge in both if gauge.is_high)
+
+    @property
+    def named_causes(self) -> frozenset[GaugeName]:
         """The causes that the kernel's own text names; empty for the texts up to 3.2 and without an event."""
-        sides: tuple[Side, ...] = ("orphans", "tcp_memory")
-        return frozenset(side for side in sides if side in self.lines)
+        return frozenset(gauge.name for gauge in (self.orphans, self.memory) if gauge.name in self.lines)
 
     @property
-    def possible_causes(self) -> frozenset[Side]:
+    def possible_causes(self) -> frozenset[GaugeName]:
         """Which causes can be meant: those that are named, else both, and then the numbers decide."""
         return self.named_causes or frozenset({"orphans", "tcp_memory"})
 
@@ -149,7 +237,7 @@ class Facts(NamedTuple):
     @property
     def limits_known(self) -> bool:
         """Say whether both gauges could be held against their limits."""
-        return None not in (self.gauges.orphan, self.gauges.orphan_limit, self.gauges.zone)
+        return None not in (self.orphans.value, self.orphans.limit, self.zone)
 
 
 # What a rule is: it claims something, or does not.
@@ -158,26 +246,25 @@ Rule = Callable[[Facts], Finding | None]
 
 def gather_facts(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sample, ...]) -> Facts:
     """Work out what the rules need. Samples of another boot are left out; ``suppressed`` alone is no event."""
-    kernel = parse_kernel(snapshot.kernel)
+    kernel, now = parse_kernel(snapshot.kernel), sample_of(snapshot)
     telling = [event for event in events if event.kind != "suppressed"]
     aged = [(event.kind, age) for event in telling if (age := _age_seconds(event, snapshot)) is not None]
     past = tuple((-seconds_between(sample.at, snapshot.taken_at), sample) for sample in history)
     timed = tuple(pair for pair in past if _same_boot(pair[1], snapshot))
     # The freshest event decides: in a long incident the first of a kind may be hours old.
     age = min((each for _, each in aged), key=abs, default=None)
-    stale = age is not None and abs(age) > NEAR_SECONDS
     known = [(kind, each) for kind, each in aged if isfinite(each)]
     # The gauges are those around the newest of each kind; the counters those from before the first line.
     newest = [min(each for other, each in known if other == kind) for kind in {kind for kind, _ in known}]
     near = _samples_near(timed, newest) if telling and (known or not aged) else ()
-    last = min((*near, sample_of(snapshot)), key=lambda s: seconds_between(s.at, snapshot.taken_at))
+    last = min((*near, now), key=lambda s: seconds_between(s.at, snapshot.taken_at))
     since = _first_counted([each for _, each in known])
     before = _baseline(timed, since) if known or not telling else None
     deltas = _deltas(before, last, snapshot, since) if before else {}
     lines = {_text_of(event, kernel): event for event in reversed(telling)}
     # Whoever diagnoses by command has put line and tree together; the service knows that they are apart.
-    present = not stale or snapshot.trigger == "command"
-    readings = (*near, sample_of(snapshot)) if present else near
+    present = age is None or abs(age) <= NEAR_SECONDS or snapshot.trigger == "command"
+    readings = (*near, now) if present else near
     # Only where no other text was said were all that were killed orphans above the orphans' limit.
     earlier = _lead(timed, newest, near, before) if deltas.get(KILLED) else ()
     rising = _in_order((*earlier, *readings), snapshot) if lines.keys() == {"orphans"} else ()
@@ -185,16 +272,16 @@ def gather_facts(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[S
         snapshot=snapshot,
         kernel=kernel,
         lines=lines,
-        gauges=_gauges(snapshot, kernel, readings, rising, present=present),
+        now=now,
+        orphans=_orphans(now, kernel, readings, rising),
+        memory=_memory(now, kernel, readings, _page_bytes(snapshot)),
+        press=snapshot.protocol.press if present and snapshot.protocol else None,
         deltas=deltas,
-        delta_seconds=seconds_between(before.at, last.at) if before else None,
-        has_baseline=before is not None,
+        before=before,
         last=last,
-        stale=stale,
         age_seconds=age,
         samples=timed,
         past=past,
-        orphans_before=before.orphan if before else None,
     )
 
 
@@ -271,44 +358,32 @@ def _in_order(readings: tuple[Sample, ...], snapshot: Snapshot) -> tuple[Sample,
     return tuple(sorted(readings, key=lambda sample: -seconds_between(sample.at, snapshot.taken_at)))
 
 
-def _gauges(
-    snapshot: Snapshot,
-    kernel: Kernel | None,
-    readings: tuple[Sample, ...],
-    rising: tuple[Sample, ...],
-    *,
-    present: bool,
-) -> Gauges:
-    """Bring the readings together; those in ``rising`` are in order, and tell how many were killed between them."""
-    now = sample_of(snapshot)
-    orphan = max((r.orphan for r in readings if r.orphan is not None), default=None)
-    mem = max((r.mem for r in readings if r.mem is not None), default=None)
-    page = snapshot.page_size_bytes if snapshot.page_size_bytes and snapshot.page_size_bytes > 0 else _PAGE_BYTES
-    unit = mem_unit_bytes(kernel, page)
-    limits = limits_of(snapshot.sysctls.get("net.ipv4.tcp_mem"))
-    limits_bytes = (limits[0] * page, limits[1] * page, limits[2] * page) if limits else None
-    cap = first_of(snapshot, "net.ipv4.tcp_max_orphans")
-    exact = kernel is None or not kernel.counts_orphans_anew
-    reserve = first_of(snapshot, "net.core.mem_pcpu_rsv")
-    press = snapshot.protocol.press if present and snapshot.protocol else None
-    return Gauges(
-        orphan=orphan,
-        orphan_now=now.orphan,
-        orphan_limit=cap,
-        shift=penalty_shift(orphan, cap, most_orphans(rising, cap), exact=exact)
-        if orphan is not None and cap is not None
-        else None,
-        alloc=now.alloc,
-        mem_bytes=mem * unit if mem is not None else None,
-        mem_bytes_now=now.mem * unit if now.mem is not None else None,
-        limits=limits,
-        limits_bytes=limits_bytes,
-        zone=zone(mem * unit, limits_bytes) if mem is not None and limits_bytes else None,
-        press=press,
-        page_bytes=page,
-        inexact_bytes=inexact_bytes(kernel, snapshot.cpus, page, reserve),
-        orphan_error=orphan_error(kernel, snapshot.cpus),
-    )
+def _orphans(now: Sample, kernel: Kernel | None, readings: tuple[Sample, ...], rising: tuple[Sample, ...]) -> Gauge:
+    """Hold the orphans against their limit; readings in ``rising`` are in order, and tell how many were killed."""
+    highest = max((each.orphan for each in readings if each.orphan is not None), default=None)
+    limit, shift = now.tcp_max_orphans, None
+    if highest is not None and limit is not None:
+        exact = kernel is None or not kernel.counts_orphans_anew
+        shift = penalty_shift(highest, limit, most_orphans(rising, limit), exact=exact)
+    return Gauge("orphans", highest, now.orphan, limit, 1, shift=shift)
+
+
+def _memory(now: Sample, kernel: Kernel | None, readings: tuple[Sample, ...], page: int) -> Gauge:
+    """Hold TCP's memory against the limits of tcp_mem."""
+    unit, limits = mem_unit_bytes(kernel, page), _in_bytes(now.tcp_mem, page)
+    highest = max((each.mem * unit for each in readings if each.mem is not None), default=None)
+    where = zone(highest, limits) if highest is not None and limits else None
+    used, last = now.mem * unit if now.mem is not None else None, limits[2] if limits else None
+    return Gauge("tcp_memory", highest, used, last, unit, zone=where)
+
+
+def _page_bytes(snapshot: Snapshot) -> int:
+    size = snapshot.page_size_bytes
+    return size if size and size > 0 else _PAGE_BYTES
+
+
+def _in_bytes(limits: tuple[int, int, int] | None, page: int) -> tuple[int, int, int] | None:
+    return (limits[0] * page, limits[1] * page, limits[2] * page) if limits else None
 
 
 def first_of(snapshot: Snapshot, key: str, index: int = 0) -> int | None:

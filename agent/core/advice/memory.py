@@ -68,12 +68,12 @@ def raise_cgroup_limit(failed: Evidence) -> Advice:
 
 def raise_tcp_mem(facts: Facts) -> Advice:
     """Advise to raise all three limits in proportion, within a quarter of RAM."""
-    ram, limits = facts.ram_bytes, facts.gauges.limits
-    page = facts.gauges.page_bytes
+    ram, limits = facts.ram_bytes, facts.limits
+    page = facts.page_bytes
     if ram is None or limits is None or limits[2] <= 0:
         return _raise_without_numbers(limits)
     high, most = limits[2], ram // _SHARE_OF_RAM // page
-    peak = (facts.gauges.mem_bytes or 0) // page
+    peak = (facts.memory.value or 0) // page
     target = min(2 * max(high, peak), most)
     if target * 100 < high * (100 + _GAIN_PERCENT):
         return _leave_limit(high * page, ram)
@@ -99,7 +99,7 @@ def fix_byte_limits(facts: Facts) -> Advice | None:
 
     Also None where so much is in use that no limit fits between it and RAM: then its holders come first.
     """
-    ram, limits, page = facts.ram_bytes, facts.gauges.limits, facts.gauges.page_bytes
+    ram, limits, page = facts.ram_bytes, facts.limits, facts.page_bytes
     if not ram or limits is None or limits[2] * page <= ram:
         return None
     part, peak = facts.kernel.default_part_of_ram if facts.kernel else None, _highest_use(facts)
@@ -164,9 +164,8 @@ def _limits_by(pressure: int) -> tuple[int, int, int]:
 
 def _highest_use(facts: Facts) -> int | None:
     """Tell the most bytes that TCP has been seen to hold, now or in the history of this boot."""
-    unit = facts.mem_unit_bytes
-    past = [sample.mem * unit for _, sample in facts.samples if sample.mem is not None]
-    known = (facts.gauges.mem_bytes, facts.gauges.mem_bytes_now, *past)
+    past = [each.value for each in facts.memory.over_time(facts.samples)]
+    known = (facts.memory.value, facts.memory.now, *past)
     return max((each for each in known if each is not None), default=None)
 
 

@@ -72,7 +72,7 @@ def fix_closing_programs() -> Advice:
 
 def raise_max_orphans(facts: Facts) -> Advice:
     """Advise a limit of four times the peak, never below today's, and within a share of RAM."""
-    current, price = facts.gauges.orphan_limit, _price(facts)
+    current, price = facts.orphans.limit, _price(facts)
     if current is None or price is None:
         return _raise_without_numbers(current)
     proposed = _proposed_limit(facts, current, price)
@@ -145,16 +145,16 @@ def measured_bytes(facts: Facts) -> int | None:
     """
     orphans = add_up(facts.snapshot.sockets, only("orphaned")) if facts.snapshot.sockets else None
     if orphans is not None and orphans.sockets >= _ENOUGH_TO_MEASURE:
-        return max(facts.gauges.page_bytes, -(-orphans.bytes // orphans.sockets))
-    mem, alloc = facts.gauges.mem_bytes_now, facts.gauges.alloc
+        return max(facts.page_bytes, -(-orphans.bytes // orphans.sockets))
+    mem, alloc = facts.memory.now, facts.now.alloc
     if mem is None or mem < 0 or alloc is None or alloc <= 0:
         return None
-    return max(facts.gauges.page_bytes, -(-mem // alloc))
+    return max(facts.page_bytes, -(-mem // alloc))
 
 
 def _price(facts: Facts) -> Price | None:
     each = measured_bytes(facts)
-    ram, limits = facts.ram_bytes, facts.gauges.limits_bytes
+    ram, limits = facts.ram_bytes, facts.limits_bytes
     worst = first_of(facts.snapshot, "net.ipv4.tcp_wmem", 2)
     if each is None:
         return None
@@ -168,7 +168,7 @@ def _price(facts: Facts) -> Price | None:
 
 def _peak(facts: Facts) -> int:
     """Give the highest orphan count where the limit was at work; a calm count says nothing of the peak."""
-    return facts.gauges.orphan or 0 if facts.gauges.shift is not None else 0
+    return facts.orphans.value or 0 if facts.orphans.is_high else 0
 
 
 def _wanted(facts: Facts, current: int) -> int:
@@ -188,7 +188,7 @@ def _risk_of_raising(facts: Facts, current: int, proposed: int, price: Price) ->
         f"Unswappable memory: {count_text(extra)} more orphans take {bytes_text(extra * price.each_bytes)} "
         f"at {bytes_text(price.each_bytes)} per socket, as measured here"
     )
-    limits = facts.gauges.limits_bytes
+    limits = facts.limits_bytes
     bound = limits[2] if limits and limits[2] > 0 else None
     if price.worst_bytes is not None and price.worst_bytes > 0:
         worst = extra * price.worst_bytes

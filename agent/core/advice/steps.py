@@ -37,13 +37,13 @@ def advise(facts: Facts, findings: tuple[Finding, ...]) -> tuple[Advice, ...]:
     if cause in ("both", "tcp_memory") and "orphans_fill_memory" in claims:
         steps += _steps_for_one_root(facts, findings)
     elif cause == "orphans":
-        steps += _orphan_steps(facts, findings, facts.gauges.orphan_limit)
+        steps += _orphan_steps(facts, findings, facts.orphans.limit)
         if claims & {"memory_at_limit", "memory_over_limit"}:
             steps += _memory_steps(facts, findings)
     elif cause == "tcp_memory":
         steps += _memory_steps(facts, findings)
     elif cause == "both":
-        orphans = _orphan_steps(facts, findings, facts.gauges.orphan_limit)
+        orphans = _orphan_steps(facts, findings, facts.orphans.limit)
         memory = _memory_steps(facts, findings)
         steps += [each for pair in zip_longest(orphans[:4], memory[:4]) for each in pair] + orphans[4:] + memory[4:]
     elif cause == "undetermined":
@@ -65,7 +65,7 @@ def _orphan_steps(facts: Facts, findings: tuple[Finding, ...], limit: int | None
 
 
 def _memory_steps(facts: Facts, findings: tuple[Finding, ...]) -> list[Advice | None]:
-    limits = facts.gauges.limits_bytes
+    limits = facts.limits_bytes
     main = find_main_holder(facts, "tcp_memory", limits[2] if limits else None)
     refused = [finding.evidence for finding in findings if finding.claim == "cgroup_limit"]
     failed = [each for evidence in refused for each in evidence if each.name == "memory.kmem.tcp.failcnt"]

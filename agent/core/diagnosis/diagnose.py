@@ -40,18 +40,17 @@ def diagnose(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sampl
 
 
 def _mechanism(facts: Facts) -> Mechanism:
-    gauges = facts.gauges
-    limit, shift = gauges.orphan_limit, gauges.shift
+    limit, shift = facts.orphans.limit, facts.shift
     known_page = facts.snapshot.page_size_bytes is not None
     return Mechanism(
         penalty_shift=shift,
-        orphan=gauges.orphan,
+        orphan=facts.orphans.value,
         tcp_max_orphans=limit,
         limit_reached=limit >> shift if limit is not None and shift is not None else None,
-        mem_pages=gauges.mem_bytes // gauges.page_bytes if gauges.mem_bytes is not None else None,
-        tcp_mem_pages=gauges.limits,
-        mem_bytes=gauges.mem_bytes if known_page else None,
-        tcp_mem_bytes=gauges.limits_bytes if known_page else None,
+        mem_pages=facts.memory.value // facts.page_bytes if facts.memory.value is not None else None,
+        tcp_mem_pages=facts.limits,
+        mem_bytes=facts.memory.value if known_page else None,
+        tcp_mem_bytes=facts.limits_bytes if known_page else None,
         page_size_bytes=facts.snapshot.page_size_bytes,
     )
 

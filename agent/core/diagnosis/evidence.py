@@ -6,8 +6,8 @@ that agrees. TCPAbortOnMemory (net/ipv4/tcp.c, __tcp_close) moves by one for eac
 
 from msgspec.structs import replace
 
-from agent.core.facts import Facts, Side
-from agent.core.model import Cause, Confidence, Evidence, Finding
+from agent.core.facts import Facts
+from agent.core.model import Cause, Confidence, Evidence, Finding, GaugeName
 from agent.core.sockets.shares import (
     HELD_BY,
     SOCK_DIAG,
@@ -25,13 +25,13 @@ SOCKSTAT = "net/sockstat"
 DOUBT: tuple[Confidence, ...] = ("certain", "likely", "possible")
 
 
-def confidence(facts: Facts, side: Side, *, likely: bool = False, most: Confidence = "certain") -> Confidence:
+def confidence(facts: Facts, gauge: GaugeName, *, likely: bool = False, most: Confidence = "certain") -> Confidence:
     """How sure the evidence makes of one cause; ``likely`` is what numbers alone are worth, ``most`` the ceiling."""
-    event = facts.lines.get(side)
+    event = facts.lines.get(gauge)
     if event is None:
         # Another cause was named by the kernel itself: this one is only what else is true.
         return "possible" if facts.named_causes else by_numbers(facts, likely=likely)
-    agrees = _gauge_agrees(facts, side) or bool(facts.kills)
+    agrees = _gauge_agrees(facts, gauge) or bool(facts.kills)
     if event.provenance == "kernel":
         return max("certain" if agrees else "likely", most, key=DOUBT.index)
     return "possible" if facts.kills == 0 and not agrees else "likely"
@@ -42,10 +42,10 @@ def by_numbers(facts: Facts, *, likely: bool) -> Confidence:
     return "likely" if likely and not facts.stale else "possible"
 
 
-def _gauge_agrees(facts: Facts, side: Side) -> bool:
+def _gauge_agrees(facts: Facts, gauge: GaugeName) -> bool:
     if facts.stale and facts.snapshot.trigger == "command":
         return False
-    return facts.gauges.shift is not None if side == "orphans" else facts.gauges.memory_full
+    return facts.orphans.is_high if gauge == "orphans" else facts.memory_full
 
 
 def build_finding(facts: Facts, claim: str, cause: Cause, sure: Confidence, *more: Evidence) -> Finding:
@@ -68,38 +68,36 @@ def _lines(facts: Facts, cause: Cause) -> tuple[Evidence, ...]:
 
 def orphan_evidence(facts: Facts) -> tuple[Evidence, ...]:
     """Show the orphans against the limit that counts, with the peak where that was higher."""
-    gauges = facts.gauges
-    if gauges.orphan is None:
+    if facts.orphans.value is None:
         return ()
-    limit = gauges.orphan_limit
-    effective = limit >> gauges.shift if limit is not None and gauges.shift else limit
-    peak = Evidence(name="orphan", value=gauges.orphan, limit=effective, unit="sockets", source=SOCKSTAT)
-    if gauges.orphan_now is None or gauges.orphan_now == gauges.orphan:
+    limit = facts.orphans.limit
+    effective = limit >> facts.shift if limit is not None and facts.shift else limit
+    peak = Evidence(name="orphan", value=facts.orphans.value, limit=effective, unit="sockets", source=SOCKSTAT)
+    if facts.orphans.now is None or facts.orphans.now == facts.orphans.value:
         return (peak,)
     return (
-        Evidence(name="orphan at peak", value=gauges.orphan, limit=effective, unit="sockets", source="history"),
-        Evidence(name="orphan", value=gauges.orphan_now, limit=effective, unit="sockets", source=SOCKSTAT),
+        Evidence(name="orphan at peak", value=facts.orphans.value, limit=effective, unit="sockets", source="history"),
+        Evidence(name="orphan", value=facts.orphans.now, limit=effective, unit="sockets", source=SOCKSTAT),
     )
 
 
 def memory_evidence(facts: Facts) -> tuple[Evidence, ...]:
     """Show the pages against tcp_mem[2], the kernel's own flag, and how far the count may be off."""
-    gauges = facts.gauges
-    if gauges.mem_bytes is None:
+    if facts.memory.value is None:
         return ()
-    limit = gauges.limits[2] if gauges.limits else None
-    shown = [("mem", gauges.mem_bytes, SOCKSTAT)]
-    if gauges.mem_bytes_now is not None and gauges.mem_bytes_now != gauges.mem_bytes:
-        shown = [("mem at peak", gauges.mem_bytes, "history"), ("mem", gauges.mem_bytes_now, SOCKSTAT)]
+    limit = facts.limits[2] if facts.limits else None
+    shown = [("mem", facts.memory.value, SOCKSTAT)]
+    if facts.memory.now is not None and facts.memory.now != facts.memory.value:
+        shown = [("mem at peak", facts.memory.value, "history"), ("mem", facts.memory.now, SOCKSTAT)]
     evidence = [
-        Evidence(name=name, value=value // gauges.page_bytes, limit=limit, unit="pages", source=source)
+        Evidence(name=name, value=value // facts.page_bytes, limit=limit, unit="pages", source=source)
         for name, value, source in shown
     ]
-    if gauges.press is not None:
-        flag = "yes" if gauges.press else "no"
+    if facts.press is not None:
+        flag = "yes" if facts.press else "no"
         evidence.append(Evidence(name="press", value=flag, source="net/protocols"))
-    if gauges.inexact_bytes:
-        error = gauges.inexact_bytes // gauges.page_bytes
+    if facts.inexact_bytes:
+        error = facts.inexact_bytes // facts.page_bytes
         evidence.append(Evidence(name="mem may be off by", value=error, unit="pages", source="cpus x mem_pcpu_rsv"))
     return tuple(evidence)
 
@@ -107,7 +105,7 @@ def memory_evidence(facts: Facts) -> tuple[Evidence, ...]:
 def kill_evidence(facts: Facts) -> Evidence:
     """Show how many sockets of this namespace the kernel killed, for either cause."""
     kills = facts.kills if facts.kills is not None else 0
-    name = "TCPAbortOnMemory over the event" if facts.has_baseline else "TCPAbortOnMemory since boot"
+    name = "TCPAbortOnMemory over the event" if facts.before else "TCPAbortOnMemory since boot"
     return Evidence(name=name, value=kills, unit="sockets", source="net/netstat")
 
 
@@ -133,7 +131,7 @@ def counted(what: str, wanted: Where = "orphaned") -> Pick:
 
 def is_most(facts: Facts, size: int) -> bool:
     """Say whether these bytes are at least half of all, and all of them enough to matter."""
-    total, limits = facts.totals.bytes, facts.gauges.limits_bytes
+    total, limits = facts.totals.bytes, facts.limits_bytes
     enough = limits[2] // WEIGHT if limits and limits[2] > 0 else _WEIGHT_WITHOUT_LIMIT_BYTES
     return total >= enough and 2 * size >= total
 

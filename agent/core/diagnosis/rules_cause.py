@@ -9,7 +9,7 @@ from agent.core.diagnosis.evidence import DOUBT, build_finding, by_numbers, conf
 from agent.core.diagnosis.rules_counters import COUNTER_RULES
 from agent.core.diagnosis.rules_holders import apply_holder_rules
 from agent.core.diagnosis.rules_host import HOST_RULES, host_ram_short
-from agent.core.facts import Facts, Rule
+from agent.core.facts import CALM, Facts, Rule
 from agent.core.model import Confidence, Evidence, Finding
 
 # The smallest limit that a kernel up to 3.2 gives itself is 4096, and the penalty bites at a quarter of it.
@@ -21,15 +21,14 @@ _DEFAULT_TCP_MEM_PERCENT = 9
 
 def both_limits_hit(facts: Facts) -> Finding | None:
     """Claim that both texts were printed, or neither names a cause and both gauges are at a limit."""
-    gauges = facts.gauges
     if len(facts.named_causes) > 1:
         confidences = (confidence(facts, "orphans"), confidence(facts, "tcp_memory"))
         return build_finding(facts, "both_limits_hit", "both", max(confidences, key=DOUBT.index))
     # close() knows no penalty, so its text at half the limit leaves the memory alone to blame.
-    reached = gauges.shift == 0 or (gauges.shift is not None and "close" not in facts.lines)
-    if facts.named_causes or not reached or not gauges.memory_full:
+    reached = facts.shift == 0 or (facts.orphans.is_high and "close" not in facts.lines)
+    if facts.named_causes or not reached or not facts.memory_full:
         return None
-    return build_finding(facts, "both_limits_hit", "both", by_numbers(facts, likely=gauges.shift == 0))
+    return build_finding(facts, "both_limits_hit", "both", by_numbers(facts, likely=facts.shift == 0))
 
 
 # --- orphans --------------------------------------------------------------------------------------------------------
@@ -37,14 +36,14 @@ def both_limits_hit(facts: Facts) -> Finding | None:
 
 def orphans_at_limit(facts: Facts) -> Finding | None:
     """Claim that the orphans are over tcp_max_orphans, or just below it, where the kernel keeps them by resetting."""
-    if facts.gauges.shift != 0:
+    if facts.shift != 0:
         return None
     return build_finding(facts, "orphans_at_limit", "orphans", confidence(facts, "orphans", likely=True))
 
 
 def orphans_penalised(facts: Facts) -> Finding | None:
     """Claim that the orphans are over a half or a quarter of the limit, where stuck ones count two- or fourfold."""
-    if not facts.gauges.shift:
+    if not facts.shift:
         return None
     likely = bool(facts.lines) and "close" not in facts.lines
     return build_finding(facts, "orphans_penalised", "orphans", confidence(facts, "orphans", likely=likely))
@@ -52,35 +51,34 @@ def orphans_penalised(facts: Facts) -> Finding | None:
 
 def orphans_within_counter_error(facts: Facts) -> Finding | None:
     """Claim that el6's own count, which is inexact, can have been over the limit where the exact one is not."""
-    gauges = facts.gauges
-    if gauges.orphan is None or gauges.orphan_limit is None or gauges.shift is not None or not facts.lines:
+    count, limit, error = facts.orphans.value, facts.orphans.limit, facts.orphan_error
+    if not count or limit is None or facts.orphans.is_high or not facts.lines:
         return None
-    if gauges.orphan_error == 0 or gauges.orphan == 0 or gauges.orphan + gauges.orphan_error <= gauges.orphan_limit:
+    if error == 0 or count + error <= limit:
         return None
     return build_finding(facts, "orphans_within_counter_error", "orphans", "possible")
 
 
 def orphans_burst_passed(facts: Facts) -> Finding | None:
     """Claim that the text names the orphan limit and the count is low again: the burst was over before the reading."""
-    gauges = facts.gauges
-    if "orphans" not in facts.lines or gauges.orphan is None or gauges.orphan_limit is None or gauges.shift is not None:
+    orphans = facts.orphans
+    if "orphans" not in facts.lines or None in (orphans.value, orphans.limit) or orphans.is_high:
         return None
     return build_finding(facts, "orphans_burst_passed", "orphans", confidence(facts, "orphans"))
 
 
 def orphans_named_by_text(facts: Facts) -> Finding | None:
     """Claim that the text names the orphan limit; count or limit at that moment could not be had."""
-    if "orphans" not in facts.lines or None not in (facts.gauges.orphan, facts.gauges.orphan_limit):
+    if "orphans" not in facts.lines or None not in (facts.orphans.value, facts.orphans.limit):
         return None
     return build_finding(facts, "orphans_named_by_text", "orphans", confidence(facts, "orphans"))
 
 
 def orphans_left_over(facts: Facts) -> Finding | None:
     """Claim the orphans as what is left: old text, memory far from its limit, many orphans and an unknown limit."""
-    gauges = facts.gauges
-    if not facts.lines or facts.named_causes or gauges.orphan_limit is not None or gauges.orphan is None:
+    if not facts.lines or facts.named_causes or facts.orphans.limit is not None or facts.orphans.value is None:
         return None
-    if gauges.orphan < _MANY_ORPHANS or gauges.zone not in ("calm", "hysteresis"):
+    if facts.orphans.value < _MANY_ORPHANS or facts.zone not in CALM:
         return None
     return build_finding(facts, "orphans_left_over", "orphans", "possible")
 
@@ -90,14 +88,14 @@ def orphans_left_over(facts: Facts) -> Finding | None:
 
 def memory_over_limit(facts: Facts) -> Finding | None:
     """Claim that TCP holds more than tcp_mem[2]: forced charges go past it."""
-    if facts.gauges.zone != "over":
+    if facts.zone != "over":
         return None
     return build_finding(facts, "memory_over_limit", "tcp_memory", confidence(facts, "tcp_memory", likely=True))
 
 
 def memory_at_limit(facts: Facts) -> Finding | None:
     """Claim that TCP holds just below tcp_mem[2]: refused charges are undone, so exhaustion hovers there."""
-    if facts.gauges.zone != "at_limit":
+    if facts.zone != "at_limit":
         return None
     return build_finding(facts, "memory_at_limit", "tcp_memory", confidence(facts, "tcp_memory", likely=True))
 
@@ -107,7 +105,7 @@ def cgroup_limit(facts: Facts) -> Finding | None:
     failcnt = facts.snapshot.kmem_tcp_failcnt
     if "tcp_memory" not in facts.lines or facts.kernel is None or not facts.kernel.tests_memcg:
         return None
-    if facts.gauges.zone not in ("calm", "hysteresis", None) or not failcnt:
+    if facts.zone not in ("calm", "hysteresis", None) or not failcnt:
         return None
     proof = Evidence(name="memory.kmem.tcp.failcnt", value=failcnt, limit=0, unit="refusals", source="cgroup")
     return build_finding(facts, "cgroup_limit", "tcp_memory", confidence(facts, "tcp_memory", most="likely"), proof)
@@ -115,19 +113,17 @@ def cgroup_limit(facts: Facts) -> Finding | None:
 
 def memory_receding(facts: Facts) -> Finding | None:
     """Claim that TCP holds more than the pressure limit and less than the last: on its way down, or up."""
-    gauges = facts.gauges
-    between = gauges.zone == "pressure" or (gauges.zone == "hysteresis" and gauges.press is True)
+    between = facts.zone == "pressure" or (facts.zone == "hysteresis" and facts.press is True)
     # Below the pressure limit the flag can stand for a host short of RAM, and without an event nothing speaks for TCP.
-    if not between or (not facts.lines and gauges.zone == "hysteresis" and host_ram_short(facts)):
+    if not between or (not facts.lines and facts.zone == "hysteresis" and host_ram_short(facts)):
         return None
-    likely = bool(facts.lines) and gauges.zone == "pressure" and gauges.press is True
+    likely = bool(facts.lines) and facts.zone == "pressure" and facts.press is True
     return build_finding(facts, "memory_receding", "tcp_memory", confidence(facts, "tcp_memory", likely=likely))
 
 
 def memory_burst_passed(facts: Facts) -> Finding | None:
     """Claim that the text names tcp_mem and the use is low again: who held it has let go."""
-    gauges = facts.gauges
-    if "tcp_memory" not in facts.lines or gauges.zone not in ("calm", "hysteresis"):
+    if "tcp_memory" not in facts.lines or facts.zone not in CALM:
         return None
     if memory_receding(facts) or cgroup_limit(facts):
         return None
@@ -138,7 +134,7 @@ def memory_burst_passed(facts: Facts) -> Finding | None:
 
 def memory_named_by_text(facts: Facts) -> Finding | None:
     """Claim that the text names tcp_mem; use or limits at that moment could not be had."""
-    if "tcp_memory" not in facts.lines or facts.gauges.zone is not None:
+    if "tcp_memory" not in facts.lines or facts.zone is not None:
         return None
     return build_finding(facts, "memory_named_by_text", "tcp_memory", confidence(facts, "tcp_memory"))
 
@@ -146,7 +142,7 @@ def memory_named_by_text(facts: Facts) -> Finding | None:
 def memory_pressed_meanwhile(facts: Facts) -> Finding | None:
     """Claim the memory for an old text with calm gauges: the kernel entered memory pressure over the event."""
     pressures = facts.deltas.get("TCPMemoryPressures", 0)
-    if not facts.lines or facts.named_causes or pressures == 0 or facts.gauges.shift is not None:
+    if not facts.lines or facts.named_causes or pressures == 0 or facts.orphans.is_high:
         return None
     return build_finding(
         facts, "memory_pressed_meanwhile", "tcp_memory", "possible", delta_evidence(facts, "TCPMemoryPressures")
@@ -155,14 +151,13 @@ def memory_pressed_meanwhile(facts: Facts) -> Finding | None:
 
 def memory_left_over(facts: Facts) -> Finding | None:
     """Claim the memory as what is left: old text, few orphans, unknown tcp_mem, and pressure or much RAM in use."""
-    gauges = facts.gauges
-    if not facts.lines or facts.named_causes or gauges.zone is not None or gauges.orphan_limit is None:
+    if not facts.lines or facts.named_causes or facts.zone is not None or facts.orphans.limit is None:
         return None
-    if gauges.orphan is None or gauges.shift is not None:
+    if facts.orphans.value is None or facts.orphans.is_high:
         return None
-    ram, used = facts.ram_bytes, gauges.mem_bytes
+    ram, used = facts.ram_bytes, facts.memory.value
     large = ram is not None and used is not None and 100 * used >= _DEFAULT_TCP_MEM_PERCENT * ram
-    if gauges.press is not True and not large:
+    if facts.press is not True and not large:
         return None
     return build_finding(facts, "memory_left_over", "tcp_memory", "possible")
 
@@ -179,7 +174,7 @@ def nothing_near_a_limit(facts: Facts) -> Finding | None:
     """No event, and no gauge that could be read is near a limit."""
     if facts.lines:
         return None
-    sure: Confidence = "certain" if facts.gauges.press is False else "likely"
+    sure: Confidence = "certain" if facts.press is False else "likely"
     return build_finding(facts, "nothing_near_a_limit", "none", sure if facts.limits_known else "possible")
 
 

@@ -16,8 +16,8 @@ def orphans_fill_memory(facts: Facts) -> Finding | None:
 
     With a table of sockets it is measured; else most sockets have to be orphans, and many.
     """
-    gauges, table = facts.gauges, facts.sockets
-    if not gauges.memory_full and not ("tcp_memory" in facts.lines and gauges.zone == "pressure"):
+    table = facts.sockets
+    if not facts.memory_full and not ("tcp_memory" in facts.lines and facts.zone == "pressure"):
         return None
     if table.groups:
         orphans, sums = add_up(table, only("orphaned")), facts.totals
@@ -27,16 +27,18 @@ def orphans_fill_memory(facts: Facts) -> Finding | None:
             name="held by orphans", value=orphans.bytes, limit=sums.bytes, unit="bytes of TCP memory", source=SOCK_DIAG
         )
         return _orphans_fill_memory(facts, "likely", proof)
-    if not gauges.memory_full or gauges.shift is None or gauges.orphan is None or not gauges.alloc:
+    if not facts.memory_full or not facts.orphans.is_high or facts.orphans.value is None or not facts.now.alloc:
         return None
-    if 2 * gauges.orphan < gauges.alloc:
+    if 2 * facts.orphans.value < facts.now.alloc:
         return None
-    share = Evidence(name="orphan", value=gauges.orphan, limit=gauges.alloc, unit="of all sockets", source=SOCKSTAT)
+    share = Evidence(
+        name="orphan", value=facts.orphans.value, limit=facts.now.alloc, unit="of all sockets", source=SOCKSTAT
+    )
     return _orphans_fill_memory(facts, "possible", share)
 
 
 def _orphans_fill_memory(facts: Facts, sure: Confidence, proof: Evidence) -> Finding:
-    cause: Cause = "both" if facts.gauges.shift is not None else "tcp_memory"
+    cause: Cause = "both" if facts.orphans.is_high else "tcp_memory"
     evidence = (proof, *memory_evidence(facts))
     return Finding(claim="orphans_fill_memory", cause=cause, confidence=sure, evidence=evidence)
 
@@ -51,7 +53,7 @@ def counters_contradict(facts: Facts) -> Finding | None:
 def receivers_too_slow(facts: Facts) -> Finding | None:
     """Claim that receive buffers are pruned while both gauges are calm: slow programs, or a cgroup's limit."""
     moved = [name for name in ("PruneCalled", "RcvPruned", "TCPRcvQDrop") if facts.deltas.get(name, 0) > 0]
-    if facts.lines or not moved or not facts.gauges.calm:
+    if facts.lines or not moved or not facts.calm:
         return None
     proof = tuple(delta_evidence(facts, name) for name in moved)
     return Finding(claim="receivers_too_slow", cause="none", confidence="likely", evidence=proof)
@@ -60,7 +62,7 @@ def receivers_too_slow(facts: Facts) -> Finding | None:
 def data_dropped_without_message(facts: Facts) -> Finding | None:
     """Claim that data is dropped without a word: the kernel prints only when it kills a closing socket."""
     moved = [name for name in ("TCPRcvQDrop", "TCPOFODrop", "PruneCalled") if facts.deltas.get(name, 0) > 0]
-    if facts.lines or not moved or not facts.gauges.memory_full:
+    if facts.lines or not moved or not facts.memory_full:
         return None
     proof = tuple(delta_evidence(facts, name) for name in moved)
     return Finding(claim="data_dropped_without_message", cause="tcp_memory", confidence="likely", evidence=proof)

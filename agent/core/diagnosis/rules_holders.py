@@ -70,7 +70,7 @@ def one_owner_holds_very_many_connections(facts: Facts) -> Finding | None:
     if share is None or share.holder.sockets < _MANY_OPEN or not is_most(facts, share.holder.bytes):
         return None
     each = share.holder.bytes // share.holder.sockets
-    if each > _SMALL_SOCKET_PAGES * facts.gauges.page_bytes:
+    if each > _SMALL_SOCKET_PAGES * facts.page_bytes:
         return None
     proof = [
         count_evidence("open sockets", share.holder.sockets, share.all_sockets, "of all open sockets"),
@@ -149,7 +149,7 @@ def one_network_holds_most(facts: Facts) -> Finding | None:
 
 def attribution_incomplete(facts: Facts) -> Finding | None:
     """Remark that the host counts more than twice of what is in sight: the largest in sight may not be it."""
-    sums, error = facts.totals, facts.gauges.inexact_bytes
+    sums, error = facts.totals, facts.inexact_bytes
     proof = []
     if sums.orphans > 2 * sums.seen_orphans + _SLACK_ORPHANS:
         proof.append(count_evidence("orphans in sight", sums.seen_orphans, sums.orphans, "of all orphans"))
@@ -163,7 +163,7 @@ def attribution_incomplete(facts: Facts) -> Finding | None:
 def memory_without_sockets(facts: Facts) -> Finding | None:
     """Claim that memory is charged which no socket has, although all are in sight: the kernel's own account is off."""
     table = facts.sockets
-    sums, error = facts.totals, facts.gauges.inexact_bytes
+    sums, error = facts.totals, facts.inexact_bytes
     hidden = not table.complete or any(each.number is None for each in table.namespaces)
     if hidden or facts.kernel is None or sums.bytes <= 2 * sums.seen_bytes + error + _SLACK_BYTES:
         return None

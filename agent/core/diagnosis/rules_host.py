@@ -14,7 +14,7 @@ from agent.core.diagnosis.rules_sysctls import (
     tcp_mem_above_half_of_ram,
     tcp_mem_below_default,
 )
-from agent.core.facts import Facts, Rule
+from agent.core.facts import CALM, Facts, Rule
 from agent.core.model import Cause, Confidence, Evidence, Finding
 from agent.core.readings import FullGroup
 from agent.core.sockets.cgroup_names import name_cgroup
@@ -45,8 +45,8 @@ def host_stalls_for_memory(facts: Facts) -> Finding | None:
 
 def cgroup_presses_its_sockets(facts: Facts) -> Finding | None:
     """Claim that data is refused while TCP as a whole is far below its limits: a cgroup's own limit does that."""
-    limits, mem = facts.gauges.limits_bytes, facts.gauges.mem_bytes
-    if facts.deltas.get("TCPRcvQDrop", 0) <= 0 or limits is None or mem is None or facts.gauges.press is not False:
+    limits, mem = facts.limits_bytes, facts.memory.value
+    if facts.deltas.get("TCPRcvQDrop", 0) <= 0 or limits is None or mem is None or facts.press is not False:
         return None
     groups = {name: size for name, size in facts.snapshot.cgroup_sock_bytes.items() if name.strip("/") and size > 0}
     full = facts.snapshot.sockets.full_groups if facts.snapshot.sockets else ()
@@ -89,7 +89,7 @@ def _evidence_of_full(groups: tuple[FullGroup, ...]) -> list[Evidence]:
 
 def mptcp_takes_part(facts: Facts) -> Finding | None:
     """Remark that MPTCP sockets are open: their memory is in the same account, and sock_diag does not show it whole."""
-    full = facts.lines or facts.gauges.zone in ("pressure", "at_limit", "over")
+    full = facts.lines or facts.memory.is_high
     rows = _MPTCP_ROW.findall(facts.snapshot.raw.get("net/protocols", ""))
     sockets = sum(int(row) for row in rows if len(row) < len(str(2**63)))
     if not full or sockets == 0:
@@ -121,9 +121,9 @@ HOST_RULES: tuple[Rule, ...] = (
 
 def host_ram_short(facts: Facts) -> Finding | None:
     """TCP's pressure flag is up although TCP is below its limits: an allocation failed, the host lacks RAM."""
-    gauges, meminfo = facts.gauges, facts.snapshot.meminfo
-    pressed = gauges.press is True or facts.deltas.get("TCPMemoryPressures", 0) > 0
-    if not pressed or gauges.zone not in ("calm", "hysteresis") or "tcp_memory" in facts.lines:
+    meminfo = facts.snapshot.meminfo
+    pressed = facts.press is True or facts.deltas.get("TCPMemoryPressures", 0) > 0
+    if not pressed or facts.zone not in CALM or "tcp_memory" in facts.lines:
         return None
     total, available = meminfo.get("MemTotal"), meminfo.get("MemAvailable")
     low = total is not None and available is not None and 100 * available < _LOW_RAM_PERCENT * total

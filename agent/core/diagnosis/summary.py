@@ -38,12 +38,12 @@ def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past) -> str:
 def _holders(facts: Facts, findings: tuple[Finding, ...]) -> list[str]:
     """Name the main holder of each side that ran out, with its share."""
     cause, claims = findings[0].cause, {finding.claim for finding in findings}
-    gauges, fills = facts.gauges, "orphans_fill_memory" in claims
+    fills = "orphans_fill_memory" in claims
     found: list[tuple[LargestHolder | None, str]] = []
     if cause in ("orphans", "both") or (cause == "tcp_memory" and fills):
-        found.append((find_main_holder(facts, "orphans", None if fills else gauges.orphan_limit), "orphaned sockets"))
+        found.append((find_main_holder(facts, "orphans", None if fills else facts.orphans.limit), "orphaned sockets"))
     if cause in ("tcp_memory", "both") or (cause == "orphans" and claims & {"memory_over_limit", "memory_at_limit"}):
-        limit = gauges.limits_bytes[2] if gauges.limits_bytes else None
+        limit = facts.limits_bytes[2] if facts.limits_bytes else None
         found.append((find_main_holder(facts, "tcp_memory", limit), "TCP memory"))
     return [
         f"{marked(main.name, main.holder)} holds {percent_text(main.held, main.total)} of the {what}."
@@ -66,13 +66,12 @@ def _is_claim(facts: Facts) -> bool:
 
 
 def _orphans_at_limit(facts: Facts) -> str:
-    gauges = facts.gauges
-    if gauges.orphan_limit is not None and gauges.orphan_limit <= 0:
-        closing = f"tcp_max_orphans is {gauges.orphan_limit}, so the kernel resets nearly every closing connection."
+    if facts.orphans.limit is not None and facts.orphans.limit <= 0:
+        closing = f"tcp_max_orphans is {facts.orphans.limit}, so the kernel resets nearly every closing connection."
         return f"{_resets(facts)}: {closing}" if facts.lines else closing
     if not facts.lines:
         return "Orphaned sockets have reached their limit, although the kernel has logged nothing."
-    orphan, limit = gauges.orphan, gauges.orphan_limit
+    orphan, limit = facts.orphans.value, facts.orphans.limit
     if orphan is not None and limit is not None and not is_just_below(orphan, limit):
         return f"{_resets(facts)}: orphaned sockets exceeded tcp_max_orphans; it had killed the excess by the reading."
     return (
@@ -82,11 +81,12 @@ def _orphans_at_limit(facts: Facts) -> str:
 
 
 def _orphans_penalised(facts: Facts) -> str:
-    part, times = ("half", "double") if facts.gauges.shift == 1 else ("a quarter", "fourfold")
+    part, times = ("half", "double") if facts.shift == 1 else ("a quarter", "fourfold")
     start = _resets(facts) if facts.lines else "The kernel may start to reset connections"
     text = f"{start}: it counts stuck orphans {times}, so it may act at {part} of tcp_max_orphans"
     # Killing is quick: the limit itself may have been reached, unless it was like that before, too.
-    lasts = facts.orphans_before is not None and (facts.orphans_before << 2) > (facts.gauges.orphan_limit or 0)
+    before = facts.before.orphan if facts.before else None
+    lasts = before is not None and (before << 2) > (facts.orphans.limit or 0)
     return text + ("; or the limit itself was reached a moment earlier." if facts.lines and not lasts else ".")
 
 
@@ -95,12 +95,12 @@ def _orphans_burst_passed(facts: Facts) -> str:
 
 
 def _orphans_named_by_text(facts: Facts) -> str:
-    unread = _unread("how many there were", facts.gauges.orphan, facts.gauges.orphan_limit)
+    unread = _unread("how many there were", facts.orphans.value, facts.orphans.limit)
     return f"{_resets(facts)} because of too many orphaned sockets; {unread}."
 
 
 def _memory_named_by_text(facts: Facts) -> str:
-    unread = _unread("how much it used", facts.gauges.mem_bytes, facts.gauges.limits_bytes)
+    unread = _unread("how much it used", facts.memory.value, facts.limits_bytes)
     return f"{_ran_out(facts)}; {unread}."
 
 
@@ -122,7 +122,7 @@ def _memory_receding(facts: Facts) -> str:
 
 
 def _undecided(facts: Facts) -> str:
-    calm = "both readings are back to normal" if facts.gauges.calm else "the readings do not tell which"
+    calm = "both readings are back to normal" if facts.calm else "the readings do not tell which"
     old = {"timer", "close"} & set(facts.lines)
     can = "on this kernel the message can mean orphaned sockets or memory, and " if old else ""
     return (

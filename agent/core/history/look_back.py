@@ -1,14 +1,11 @@
 """What the history shows: since when, whose growth it is, and whether it was ever this high before."""
 
-from collections.abc import Iterator, Sequence
-from datetime import datetime
 from typing import NamedTuple
 
-from agent.core.facts import Facts
-from agent.core.format import bytes_text, count_text
+from agent.core.facts import Facts, Gauge
 from agent.core.history.trend import rises, since_text, trends
 from agent.core.history.unit_growth import growth_of, growth_text, unit_grew
-from agent.core.model import Cause, Evidence, Finding
+from agent.core.model import Evidence, Finding
 from agent.core.times import in_zone_of, seconds_between
 
 _DAY = 86_400.0
@@ -25,41 +22,20 @@ class Past(NamedTuple):
     text: str = ""
 
 
-class _Reading(NamedTuple):
-    """One gauge at one moment, so many seconds before the snapshot (a negative number): sockets, or bytes."""
-
-    second: float
-    at: datetime
-    value: int
-
-
 def look_back(facts: Facts) -> Past:
     """Look for what the samples before the event show."""
     trend = trends(facts)
     growth = growth_of(facts, trend)
     grew = (unit_grew(growth, facts),) if growth else ()
-    records = [record for record in _records(facts) if record]
+    records = [record for gauge in facts.high if (record := _record(gauge, facts))]
     sentences = (since_text(trend, facts), growth_text(growth, facts), *(text for _, text in records[:1]))
     return Past((*rises(trend), *grew, *(finding for finding, _ in records)), " ".join(filter(None, sentences)))
 
 
-def _records(facts: Facts) -> Iterator[tuple[Finding, str] | None]:
-    """Hold the gauges that are high against the days before, the one of the named cause first."""
-    unit = facts.mem_unit_bytes
-    times = [*facts.past, (-seconds_between(facts.last.at, facts.snapshot.taken_at), facts.last)]
-    orphans = [_Reading(second, each.at, each.orphan) for second, each in times if each.orphan is not None]
-    memory = [_Reading(second, each.at, each.mem * unit) for second, each in times if each.mem is not None]
-    memory_high = facts.gauges.zone in ("pressure", "at_limit", "over")
-    if memory_high and facts.named_causes == {"tcp_memory"}:
-        yield _record("tcp_memory", memory, facts)
-    if facts.gauges.shift is not None:
-        yield _record("orphans", orphans, facts)
-    if memory_high and facts.named_causes != {"tcp_memory"}:
-        yield _record("tcp_memory", memory, facts)
-
-
-def _record(cause: Cause, readings: Sequence[_Reading], facts: Facts) -> tuple[Finding, str] | None:
+def _record(gauge: Gauge, facts: Facts) -> tuple[Finding, str] | None:
     """Claim that there was nothing like it in the days before, and say when it was highest."""
+    last = (-seconds_between(facts.last.at, facts.snapshot.taken_at), facts.last)
+    readings = gauge.over_time([*facts.past, last])
     before = [reading for reading in readings if reading.second < -_TODAY_SECONDS]
     now = max((reading.value for reading in readings if abs(reading.second) <= _TODAY_SECONDS), default=0)
     if not before or now <= 0:
@@ -68,17 +44,19 @@ def _record(cause: Cause, readings: Sequence[_Reading], facts: Facts) -> tuple[F
     highest = max(before, key=lambda reading: reading.value)
     if days < _LEAST_DAYS or now < _ABOVE * highest.value:
         return None
-    name, words, unit = ("orphans", count_text, "sockets") if cause == "orphans" else ("memory", bytes_text, "bytes")
     finding = Finding(
-        claim=f"{name}_highest_in_days",
-        cause=cause,
+        claim=f"{gauge.noun}_highest_in_days",
+        cause=gauge.name,
         confidence="possible",
         evidence=(
-            Evidence(name="peak", value=now, unit=unit, source="history"),
-            Evidence(name="highest before", value=highest.value, unit=unit, source="history"),
+            Evidence(name="peak", value=now, unit=gauge.unit, source="history"),
+            Evidence(name="highest before", value=highest.value, unit=gauge.unit, source="history"),
             Evidence(name="which was at", value=highest.at.isoformat(timespec="seconds"), source="history"),
             Evidence(name="days known", value=days, unit="days", source="history"),
         ),
     )
     on = in_zone_of(highest.at, facts.snapshot.taken_at)
-    return finding, f"This is the highest in {days} days (previous high: {words(highest.value)} on {on.day} {on:%b})."
+    return (
+        finding,
+        f"This is the highest in {days} days (previous high: {gauge.words(highest.value)} on {on.day} {on:%b}).",
+    )

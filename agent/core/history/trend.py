@@ -22,13 +22,12 @@ from itertools import pairwise
 from statistics import median
 from typing import Literal, NamedTuple
 
-from agent.core.facts import Facts
-from agent.core.format import bytes_text, count_text, duration_text, moment_text
-from agent.core.model import Cause, Evidence, Finding
+from agent.core.facts import Facts, Gauge, Reading
+from agent.core.format import duration_text, moment_text
+from agent.core.model import Evidence, Finding
 from agent.core.times import seconds_between
 
 Shape = Literal["at_once", "in_a_step", "within_minutes", "slowly"]
-What = Literal["orphans", "memory"]
 
 _LOW, _HIGH, _TOP = 0.7, 0.9, 0.97
 _AT_ONCE_SECONDS = 60.0
@@ -55,7 +54,7 @@ class Trend(NamedTuple):
     ``at_least`` where the history begins in the middle of it. ``peak`` and ``grown`` are sockets, or bytes.
     """
 
-    what: What
+    gauge: Gauge
     shape: Shape
     since: datetime
     seconds: float
@@ -66,32 +65,13 @@ class Trend(NamedTuple):
     @property
     def claim(self) -> str:
         """The claim of the finding."""
-        return f"{self.what}_rose_{self.shape}"
-
-
-class _Reading(NamedTuple):
-    """One gauge at one moment; ``second`` counts up to 0 at the snapshot, and on behind it."""
-
-    second: float
-    at: datetime
-    value: int
+        return f"{self.gauge.noun}_rose_{self.shape}"
 
 
 def trends(facts: Facts) -> tuple[Trend, ...]:
     """Tell how the gauges that are high came to be; the one of the named cause first."""
-    orphans_high = facts.gauges.shift is not None
-    memory_high = facts.gauges.zone in ("pressure", "at_limit", "over")
-    if not orphans_high and not memory_high:
-        return ()
-    taken_at, unit = facts.snapshot.taken_at, facts.mem_unit_bytes
-    times = [*facts.samples, (-seconds_between(facts.last.at, taken_at), facts.last)]
-    found = []
-    if orphans_high:
-        found.append(_trend(facts, "orphans", [_Reading(t, s.at, s.orphan) for t, s in times if s.orphan is not None]))
-    if memory_high:
-        found.append(_trend(facts, "memory", [_Reading(t, s.at, s.mem * unit) for t, s in times if s.mem is not None]))
-    if "orphans" not in facts.named_causes and "tcp_memory" in facts.named_causes:
-        found.reverse()
+    times = [*facts.samples, (-seconds_between(facts.last.at, facts.snapshot.taken_at), facts.last)]
+    found = [_trend(facts, gauge, gauge.over_time(times)) for gauge in facts.high]
     return tuple(trend for trend in found if trend is not None)
 
 
@@ -105,7 +85,7 @@ def since_text(found: Iterable[Trend], facts: Facts) -> str:
     return next((_sentence(trend, facts) for trend in found), "")
 
 
-def _trend(facts: Facts, what: What, series: list[_Reading]) -> Trend | None:
+def _trend(facts: Facts, gauge: Gauge, series: list[Reading]) -> Trend | None:
     """Find the way to the peak in the shortest time that shows it: the last hour, else ever longer ones."""
     age = facts.age_seconds
     moment = -age if age is not None and abs(age) <= _AROUND_SECONDS else 0.0
@@ -117,29 +97,29 @@ def _trend(facts: Facts, what: What, series: list[_Reading]) -> Trend | None:
     found: Trend | None = None
     for seconds in _SPANS:
         span = [each for each in series if each.second >= moment - seconds]
-        found = _trend_in(what, span, peak, seconds) or found
+        found = _trend_in(gauge, span, peak, seconds) or found
         if found and not _may_be_older(found, span):
             break
     return found
 
 
-def _may_be_older(trend: Trend, span: Sequence[_Reading]) -> bool:
+def _may_be_older(trend: Trend, span: Sequence[Reading]) -> bool:
     """Tell whether a growth begins so near the beginning of the readings that it may have begun before them."""
     start = next((each.second for each in span if each.at == trend.since), span[0].second)
     return trend.shape == "slowly" and start - span[0].second <= _NEAR_BEGIN * trend.seconds
 
 
-def _trend_in(what: What, series: list[_Reading], peak: _Reading, span: float) -> Trend | None:
+def _trend_in(gauge: Gauge, series: list[Reading], peak: Reading, span: float) -> Trend | None:
     before = [each for each in series if each.second < peak.second]
     if not before:
         return None
     low = next((each for each in reversed(before) if each.value <= _LOW * peak.value), None)
-    slow = _slow_growth(what, before, peak)
+    slow = _slow_growth(gauge, before, peak)
     shape = _shape_of_rise(series, low, peak, span) if low else None
-    return _made(what, shape, low, peak, at_least=False) if low and shape and not slow else slow
+    return _made(gauge, shape, low, peak, at_least=False) if low and shape and not slow else slow
 
 
-def _shape_of_rise(series: list[_Reading], low: _Reading, peak: _Reading, span: float) -> Shape | None:
+def _shape_of_rise(series: list[Reading], low: Reading, peak: Reading, span: float) -> Shape | None:
     """Name a rise of at most ten minutes, or a step long ago; None when it took longer."""
     high = next(each for each in series if each.second > low.second and each.value >= _HIGH * peak.value)
     rise = high.second - low.second
@@ -154,7 +134,7 @@ def _shape_of_rise(series: list[_Reading], low: _Reading, peak: _Reading, span: 
     return "at_once" if rise <= _AT_ONCE_SECONDS else "within_minutes"
 
 
-def _slow_growth(what: What, before: list[_Reading], peak: _Reading) -> Trend | None:
+def _slow_growth(gauge: Gauge, before: list[Reading], peak: Reading) -> Trend | None:
     """Find since when it has grown: from the last time that it was low, and steadily."""
     base = min(each.value for each in before)
     grown = peak.value - base
@@ -169,10 +149,10 @@ def _slow_growth(what: What, before: list[_Reading], peak: _Reading) -> Trend | 
     start, seconds = way[0], top.second - way[0].second
     if seconds < _SLOWLY_SECONDS or not _is_steady([*way, top], grown):
         return None
-    return _made(what, "slowly", start, top, at_least=start == before[0])
+    return _made(gauge, "slowly", start, top, at_least=start == before[0])
 
 
-def _is_steady(way: list[_Reading], grown: int) -> bool:
+def _is_steady(way: list[Reading], grown: int) -> bool:
     """Say whether each third of the time brought its part: two thirds with readings will do, one jump will not."""
     start, length, peak = way[0].second, way[-1].second - way[0].second, way[-1].value
     thirds: list[list[int]] = [[], [], []]
@@ -183,13 +163,13 @@ def _is_steady(way: list[_Reading], grown: int) -> bool:
     return len(way) >= _LEAST_READINGS and len(steps) > 1 and parts and steps[-1] >= _LAST_THIRD * peak
 
 
-def _made(what: What, shape: Shape, start: _Reading, peak: _Reading, *, at_least: bool) -> Trend:
+def _made(gauge: Gauge, shape: Shape, start: Reading, peak: Reading, *, at_least: bool) -> Trend:
     seconds = peak.second - start.second
-    return Trend(what, shape, start.at, seconds, peak.value - start.value, peak.value, at_least)
+    return Trend(gauge, shape, start.at, seconds, peak.value - start.value, peak.value, at_least)
 
 
 def _finding(trend: Trend) -> Finding:
-    unit = "sockets" if trend.what == "orphans" else "bytes"
+    unit = trend.gauge.unit
     proof = [
         Evidence(name="low until", value=trend.since.isoformat(timespec="seconds"), source="history"),
         Evidence(name="from there to the peak", value=round(trend.seconds, 1), unit="seconds", source="history"),
@@ -198,16 +178,15 @@ def _finding(trend: Trend) -> Finding:
     if trend.shape == "slowly":
         rate = round(trend.grown * _HOUR / trend.seconds)
         proof.append(Evidence(name="rate", value=rate, unit=f"{unit} an hour", source="history"))
-    cause: Cause = "orphans" if trend.what == "orphans" else "tcp_memory"
-    return Finding(claim=trend.claim, cause=cause, confidence="possible", evidence=tuple(proof))
+    return Finding(claim=trend.claim, cause=trend.gauge.name, confidence="possible", evidence=tuple(proof))
 
 
 def _sentence(trend: Trend, facts: Facts) -> str:
-    what, have = ("Orphans", "have") if trend.what == "orphans" else ("TCP memory", "has")
+    what, have = ("Orphans", "have") if trend.gauge.name == "orphans" else ("TCP memory", "has")
     since = moment_text(trend.since, facts.snapshot.taken_at)
     if trend.shape == "slowly":
         rate = round(trend.grown * _HOUR / trend.seconds)
-        an_hour = count_text(rate) if trend.what == "orphans" else bytes_text(rate)
+        an_hour = trend.gauge.words(rate)
         least = "at least " if trend.at_least else ""
         return f"{what} {have} grown steadily since {least}{since}, by {an_hour} an hour."
     if trend.shape == "in_a_step":

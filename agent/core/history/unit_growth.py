@@ -10,17 +10,17 @@ of its growth since the gauge began to rise.
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from math import isfinite
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text, moment_text
 from agent.core.history.trend import Trend
-from agent.core.model import Cause, Evidence, Finding, Holder, Sample, UnitShare
+from agent.core.model import Evidence, Finding, Holder, Sample, UnitShare
 from agent.core.readings import SocketTable
 from agent.core.sockets.holder_names import name_of
-from agent.core.sockets.holders import holders
+from agent.core.sockets.holders import BY, Order, holders
 from agent.core.times import seconds_between
 
 UNITS_AT_MOST = 10
@@ -36,14 +36,12 @@ _FRESH_SECONDS = 900.0
 # The gauge was as low as this part of now: what core.history.trend calls low.
 _GAUGE_LOW = 0.7
 
-Measure = Literal["orphans", "bytes", "sockets"]
-
 
 class Growth(NamedTuple):
     """One unit's way up: from ``before`` at ``since`` to ``now``, seen in so many looks."""
 
     unit: str
-    measure: Measure
+    measure: Order
     since: datetime
     before: int
     now: int
@@ -83,10 +81,9 @@ def shares_of(table: SocketTable) -> tuple[UnitShare, ...]:
 def unit_grew(growth: Growth, facts: Facts) -> Finding:
     """Claim that it is one unit's sockets that have multiplied: which, from how many to how many, since when."""
     unit = "bytes" if growth.measure == "bytes" else "sockets"
-    cause: Cause = "orphans" if _about_orphans(facts) else "tcp_memory"
     return Finding(
         claim="unit_grew",
-        cause=cause,
+        cause=facts.gauge.name,
         confidence="likely",
         evidence=(
             Evidence(name="unit", value=growth.unit, source="history"),
@@ -115,7 +112,7 @@ def growth_of(facts: Facts, known: Sequence[Trend]) -> Growth | None:
     looks = _looks(facts)
     if len(looks) < _TIMES or not _is_asked(facts):
         return None
-    measures: tuple[Measure, ...] = ("orphans", "sockets") if _about_orphans(facts) else ("bytes", "sockets")
+    measures: tuple[Order, ...] = (BY[facts.gauge.name], "sockets")
     begun = _rise_began(facts, known)
     if begun is None:
         return None
@@ -123,20 +120,12 @@ def growth_of(facts: Facts, known: Sequence[Trend]) -> Growth | None:
 
 
 def _is_asked(facts: Facts) -> bool:
-    high = facts.gauges.shift is not None or facts.gauges.zone in ("pressure", "at_limit", "over")
-    return high or bool(facts.lines) or facts.snapshot.trigger == "pressure"
-
-
-def _about_orphans(facts: Facts) -> bool:
-    if facts.named_causes:
-        return "orphans" in facts.named_causes
-    return facts.gauges.shift is not None
+    return bool(facts.high) or bool(facts.lines) or facts.snapshot.trigger == "pressure"
 
 
 def _rise_began(facts: Facts, known: Sequence[Trend]) -> datetime | None:
     """Tell when the gauge began to rise: as its trend says, else when it was low for the last time."""
-    what = "orphans" if _about_orphans(facts) else "memory"
-    since = next((trend.since for trend in known if trend.what == what), None)
+    since = next((trend.since for trend in known if trend.gauge == facts.gauge), None)
     event = -facts.age_seconds if facts.age_seconds is not None and isfinite(facts.age_seconds) else 0.0
     lows = [(second, each.at) for second, each in facts.samples if second < min(event, 0.0) and _is_low(each, facts)]
     return since or max(lows, default=(0.0, None), key=lambda low: low[0])[1]
@@ -144,12 +133,8 @@ def _rise_began(facts: Facts, known: Sequence[Trend]) -> datetime | None:
 
 def _is_low(sample: Sample, facts: Facts) -> bool:
     """Tell whether what is short was low when a sample was taken."""
-    if _about_orphans(facts):
-        then, now, unit = sample.orphan, facts.gauges.orphan, 1
-    else:
-        then, now = sample.mem, facts.gauges.mem_bytes
-        unit = facts.mem_unit_bytes
-    return then is not None and now is not None and then * unit <= _GAUGE_LOW * now
+    then, now = facts.gauge.of(sample), facts.gauge.value
+    return then is not None and now is not None and then <= _GAUGE_LOW * now
 
 
 def _looks(facts: Facts) -> list[_Look]:
@@ -188,7 +173,7 @@ def _lasting_name(holder: Holder) -> str | None:
     return name_of(replace(holder, process=None) if holder.container else holder)
 
 
-def _most(looks: Sequence[_Look], measure: Measure, begun: datetime) -> Growth | None:
+def _most(looks: Sequence[_Look], measure: Order, begun: datetime) -> Growth | None:
     all_series = {name: _series(looks, name, measure) for name in looks[-1].shares}
     found = [growth for name, series in all_series.items() if (growth := _growth(name, series, measure))]
     low = {look.at for look in looks if look.is_low}
@@ -202,7 +187,7 @@ def _most(looks: Sequence[_Look], measure: Measure, begun: datetime) -> Growth |
     return best if best.now - best.before >= _SHARE_OF_RISE * rise else None
 
 
-def _growth(name: str, series: list[tuple[datetime, int]], measure: Measure) -> Growth | None:
+def _growth(name: str, series: list[tuple[datetime, int]], measure: Order) -> Growth | None:
     """Tell since when a unit has grown: the last look at which it was low. The last of the series is now."""
     now = series[-1][1]
     before = [value for _, value in series[:-1]]
@@ -221,7 +206,7 @@ def _grew_since(growth: Growth, series: list[tuple[datetime, int]], begun: datet
     return growth.now - start >= _SHARE_OF_RISE * (growth.now - growth.before)
 
 
-def _series(looks: Sequence[_Look], name: str, measure: Measure) -> list[tuple[datetime, int]]:
+def _series(looks: Sequence[_Look], name: str, measure: Order) -> list[tuple[datetime, int]]:
     found: list[tuple[datetime, int]] = []
     for at, shares, is_whole, _ in looks:
         if name in shares:
@@ -231,5 +216,5 @@ def _series(looks: Sequence[_Look], name: str, measure: Measure) -> list[tuple[d
     return found
 
 
-def _total(look: _Look, measure: Measure) -> int:
+def _total(look: _Look, measure: Order) -> int:
     return sum(getattr(share, measure) for share in look.shares.values())
