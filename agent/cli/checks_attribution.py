@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from agent.cli.checks import Check
 from agent.cli.unit import UNIT
-from agent.core.format import count_text
+from agent.core.format import count_text, counted
 from agent.core.readings import ROOT_CGROUP, Gap, Namespace
 from agent.core.sockets.census import Census
 from agent.core.sockets.holders import place_text
@@ -121,7 +121,7 @@ def check_group_memory(root: Path) -> Check:
     name = "memory of groups"
     found, _ = socket_memory(root, [])
     if found:
-        return Check(name, "ok", f"socket memory of {_counted(len(found), 'cgroup')} can be read")
+        return Check(name, "ok", f"socket memory of {counted(len(found), 'cgroup')} can be read")
     fix = "enable the memory controller of cgroup v2; boot without cgroup.memory=nosocket"
     return Check(name, "warn", "no cgroup reports its socket memory (sock in memory.stat)", fix)
 
@@ -143,7 +143,7 @@ def check_namespaces(rights: Rights, spaces: Sequence[Namespace]) -> Check:
     holding = sorted((each for each in spaces if each.inuse), key=lambda each: each.inuse or 0, reverse=True)
     if not holding:
         return Check(name, "ok", "no sockets in other network namespaces")
-    total = f"{_counted(sum(each.inuse or 0 for each in holding), 'socket')} in {_counted(len(holding), 'namespace')}"
+    total = f"{counted(sum(each.inuse or 0 for each in holding), 'socket')} in {counted(len(holding), 'namespace')}"
     names = ", ".join(f"{place_text(each)}: {count_text(each.inuse or 0)}" for each in holding[:_SHOWN])
     missing = [each for each in TO_ENTER_NAMESPACES if each not in rights.capabilities]
     if not rights.enters_namespaces:
@@ -158,7 +158,3 @@ def check_namespaces(rights: Rights, spaces: Sequence[Namespace]) -> Check:
 def _drop_in(capabilities: Sequence[str]) -> tuple[str, ...]:
     both = " ".join(capabilities)
     return ("[Service]", f"CapabilityBoundingSet={both}", f"AmbientCapabilities={both}")
-
-
-def _counted(number: int, what: str) -> str:
-    return f"{count_text(number)} {what}{'' if number == 1 else 's'}"

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 EX_FAILED = 1
-EX_NOINPUT = 66
-EX_CONFIG = 78
 PIPE_WIDTH = 500
 TERMINAL_WIDTH = 80
 # Its members can read the service's state directory.
@@ -71,7 +69,7 @@ def warn(line: str) -> None:
     log.warning("%s", printable(line))
 
 
-def settings_or_exit(path: Path | None, status: int = EX_CONFIG) -> Settings:
+def settings_or_exit(path: Path | None, status: int = os.EX_CONFIG) -> Settings:
     """Load the configuration, or print every mistake and exit."""
     try:
         return load_as_service(path)
@@ -89,9 +87,9 @@ def open_store(path: Path | None) -> Store:
     try:
         store = find_store(path)
     except ConfigError as error:
-        fail(EX_CONFIG, *error.errors)
+        fail(os.EX_CONFIG, *error.errors)
     if _is_closed(store.directory):
-        fail(EX_NOINPUT, f"sockmem-agent: {store.directory}: permission denied; {_how_to_read(store.directory)}")
+        fail(os.EX_NOINPUT, f"sockmem-agent: {store.directory}: permission denied; {_how_to_read(store.directory)}")
     return store
 
 

@@ -9,7 +9,6 @@ import click
 from msgspec.structs import replace
 
 from agent.cli.common import (
-    EX_CONFIG,
     config_option,
     console,
     fail,
@@ -45,7 +44,7 @@ def check(file: Path | None, config_path: Path | None) -> None:
     if service:
         trouble = check_tasks(settings, service)
         if trouble:
-            fail(EX_CONFIG, trouble)
+            fail(os.EX_CONFIG, trouble)
         if settings.store.directory and service.last("StateDirectory"):
             warn("[store] directory has no effect on the service: StateDirectory= in its unit overrides it")
     if path is None and not DEFAULT_PATH.exists():

@@ -9,7 +9,6 @@ import click
 from msgspec.structs import replace
 
 from agent.cli.common import (
-    EX_NOINPUT,
     complete_id,
     config_option,
     exits,
@@ -148,7 +147,7 @@ def _doubt(found: Diagnosis, unread: tuple[Gap, ...]) -> Diagnosis:
 
 def _diagnose_incident(text: str, config_path: Path | None) -> Diagnosis:
     store = open_store(config_path)
-    with exits(EX_NOINPUT):
+    with exits(os.EX_NOINPUT):
         incident_id = store.resolve(text)
         incident = store.load(incident_id)
         snapshots, gaps = store.readable_snapshots(incident_id)
@@ -156,7 +155,7 @@ def _diagnose_incident(text: str, config_path: Path | None) -> Diagnosis:
         near = read_around(store, incident_id, incident.opened_at - HISTORY, end)
         history = {sample.at: sample for sample in (*store.samples.read_thinned(end), *near)}
     if not snapshots:
-        fail(EX_NOINPUT, f"incident {incident_id} has no readable snapshot to diagnose")
+        fail(os.EX_NOINPUT, f"incident {incident_id} has no readable snapshot to diagnose")
     taken = [snapshot for snapshot in snapshots if snapshot.trigger in {"event", "pressure"}] or snapshots
     found = diagnose(taken[-1], events_to_diagnose(incident), tuple(history[at] for at in sorted(history)))
     return replace(found, gaps=(*found.gaps, *gaps))
@@ -167,7 +166,7 @@ def _find_tree(proc_root: str | None) -> Path:
         return PROC
     # An empty path would be the current directory.
     if not proc_root or not is_directory(Path(proc_root)):
-        fail(EX_NOINPUT, f"--proc-root: no directory {proc_root!r}; give a copy of a /proc tree")
+        fail(os.EX_NOINPUT, f"--proc-root: no directory {proc_root!r}; give a copy of a /proc tree")
     return Path(proc_root)
 
 

@@ -144,7 +144,7 @@ def _print(checks: list[Check], rights: Rights, identity: Identity | None) -> No
     from rich.text import Text  # noqa: PLC0415 - the service must not load it
 
     screen = console()
-    for first, *below in as_lines(checks):
+    for first, *below in as_lines(checks, min(WIDTH, screen.width)):
         status = first[:4]
         screen.print(Text(status, style=STYLES[status.strip()]).append(first[4:], style="default"), soft_wrap=True)
         for line in below:
@@ -155,28 +155,28 @@ def _print(checks: list[Check], rights: Rights, identity: Identity | None) -> No
         screen.print(f"Files checked as {checker}", style="dim", soft_wrap=True)
 
 
-def as_lines(checks: list[Check]) -> Iterator[list[str]]:
+def as_lines(checks: list[Check], width: int) -> Iterator[list[str]]:
     """Lay out each check: detail and fix on one line if both fit, otherwise the fix below."""
     margin = 8 + max(len(check.name) for check in checks)
     for check in checks:
         head = f"{check.status:<4}  {check.name:<{margin - 8}}  "
         detail, fix = printable(check.detail), printable(check.fix)
         whole = f"{head}{detail}; fix: {fix}"
-        if fix and len(whole) <= WIDTH:
+        if fix and len(whole) <= width:
             lines = [whole]
         else:
-            lines = wrap(detail, WIDTH, initial_indent=head, subsequent_indent=" " * margin, break_on_hyphens=False)
-            lines += _wrap_fix(fix)
+            lines = wrap(detail, width, initial_indent=head, subsequent_indent=" " * margin, break_on_hyphens=False)
+            lines += _wrap_fix(fix, width)
         if check.drop_in:
             lines.append(f"      with systemctl edit {UNIT}, then systemctl restart {UNIT}:")
         yield [*lines, *(f"          {printable(added)}" for added in check.drop_in)]
 
 
-def _wrap_fix(fix: str) -> list[str]:
+def _wrap_fix(fix: str, width: int) -> list[str]:
     # A path stays in one piece, to be copied.
     return wrap(
         fix,
-        WIDTH,
+        width,
         initial_indent="      fix: ",
         subsequent_indent=" " * 11,
         break_long_words=False,

@@ -11,14 +11,13 @@ from msgspec.structs import replace
 
 from agent.cli.common import console, stamp, warn
 from agent.core.delivery import OUTCOMES, Outcome
-from agent.core.format import bytes_text, count_text, duration_text, percent_text, printable
-from agent.core.model import SNAPSHOT, Event, Incident, NoticeType, Snapshot
+from agent.core.format import bytes_text, count_text, counted, duration_text, percent_text, printable
+from agent.core.model import Event, Incident, NoticeType, Snapshot
 from agent.core.readings import Gap, TcpSockstat
-from agent.core.report import diagnosis_text
+from agent.core.report import SOURCES, diagnosis_text
 from agent.page.incident_files import Story
 from agent.page.series import BLOCKS, Track, Tracks, build_tracks, sparkline, window
 from agent.store import Store, StoreError, read_around
-from agent.store.disk import read_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,10 +28,6 @@ PLAIN = str.maketrans({"«": '"', "»": '"', "…": "...", "\u00a0": " "})
 BESIDE_COLUMNS = 46
 
 OPEN = "OPEN"
-PROOF = {
-    "kernel": "the source proves that the kernel wrote it",
-    "claimed": "from a text log (unverified; any local user can write to it)",
-}
 
 
 class DeliveryRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,42 +87,31 @@ def suppressed_text(incident: Incident) -> str:
     return f"{count_text(incident.suppressed_at_least)}+" if incident.suppressed_at_least else "-"
 
 
-def read_snapshots(store: Store, incident: Incident) -> tuple[list[tuple[str, Snapshot]], list[str]]:
-    """Read the snapshots one by one, each with its file's name; and say which cannot be read, and why."""
-    found, unread = [], []
-    for name in incident.snapshots:
-        try:
-            found.append((name, read_json(store.path(incident.id) / name, SNAPSHOT)))
-        except StoreError as error:
-            unread.append(str(error))
-    return found, unread
-
-
 def tell_story(store: Store, incident: Incident) -> Story:
     """Read all files of an incident; what cannot be read becomes a gap."""
-    snapshots, unread = read_snapshots(store, incident)
     gaps = list[Gap]()
+    snapshots = store.named_snapshots(incident.id, gaps)
     try:
         notices = store.notices(incident.id, gaps)
     except StoreError as error:
         notices = []
-        unread.append(str(error))
-    unread += [gap.why for gap in gaps]
+        gaps.append(Gap(what="notices", why=str(error)))
     return Story(
         incident=incident,
         snapshots=tuple(snapshots),
         samples=read_around(store, incident.id, *window(incident)),
         notices=tuple(notices),
-        unread=tuple(Gap(what="a file of this incident", why=why) for why in unread),
+        unread=tuple(replace(gap, what="a file of this incident") for gap in gaps),
     )
 
 
 def print_page(store: Store, incident: Incident, deliveries: list[DeliveryRow]) -> None:
     """Print the page."""
     screen = console()
-    snapshots, unread = read_snapshots(store, incident)
-    for why in unread:
-        warn(why)
+    gaps = list[Gap]()
+    snapshots = store.named_snapshots(incident.id, gaps)
+    for gap in gaps:
+        warn(gap.why)
     drawn = _gauges_over_time(store, incident, [snapshot for _, snapshot in snapshots], screen)
     for title, lines in (
         (f"Incident {incident.id}: {incident.cause} ({incident.confidence})", _facts(incident)),
@@ -198,7 +182,7 @@ def _facts(incident: Incident) -> list[str]:
         f"host      {printable(incident.host or 'unknown')}, Linux {printable(incident.kernel or 'unknown')}",
         f"lasted    {duration_text((incident.last_seen_at - incident.opened_at).total_seconds())}, {closed}",
         f"events    {events or 'none'}; suppressed at least {count_text(incident.suppressed_at_least)}",
-        f"proof     {incident.provenance}: {PROOF[incident.provenance]}",
+        f"source    {SOURCES[incident.provenance]}",
         f"peak      {_peak(incident)}",
         *_first_line(incident.first_event),
     ]
@@ -207,7 +191,7 @@ def _facts(incident: Incident) -> list[str]:
 def _first_line(event: Event | None) -> list[str]:
     if event is None:
         return ["line      none: opened by the gauges"]
-    return [f"source    {printable(event.source)}", f"line      «{printable(event.line, 400)}»"]
+    return [f"log       {printable(event.source)}", f"line      «{printable(event.line, 400)}»"]
 
 
 def _peak(incident: Incident) -> str:
@@ -256,6 +240,8 @@ def _delivery_line(entry: DeliveryRow) -> str:
     head = f"{entry.notice}  {_type(entry):<8}  {entry.channel}: "
     if entry.at is None or entry.outcome == "pending":
         return head + f"pending since {stamp(entry.due_at)}"
-    attempts = f"{entry.attempts} attempt" + ("" if entry.attempts == 1 else "s")
     word = OUTCOMES[entry.outcome].upper() if entry.outcome == "gave_up" else OUTCOMES[entry.outcome]
-    return head + f"{word} {stamp(entry.at)} after {attempts}: {printable(entry.detail or '-')}"
+    return (
+        head
+        + f"{word} {stamp(entry.at)} after {counted(entry.attempts or 0, 'attempt')}: {printable(entry.detail or '-')}"
+    )

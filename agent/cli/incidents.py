@@ -13,7 +13,6 @@ import msgspec
 
 from agent.cli.common import (
     EX_FAILED,
-    EX_NOINPUT,
     config_option,
     exits,
     fail,
@@ -30,6 +29,7 @@ from agent.cli.incident_text import DeliveryRow, print_page, read_deliveries, te
 from agent.cli.output import write_file
 from agent.cli.since import since_option
 from agent.core.delivery import OUTCOMES
+from agent.core.format import counted
 from agent.core.model import Incident
 from agent.store import Store
 from agent.store.disk import is_no_file, read_regular, reason
@@ -67,7 +67,7 @@ def list_(
     Exit status: 0, 66 if an incident cannot be read: it is named on standard error, and the others are listed.
     """
     store = open_store(config_path)
-    with exits(EX_NOINPUT):
+    with exits(os.EX_NOINPUT):
         committed, broken = store.ids(), dict(store.broken())
         found = [store.load(name) for name in committed if name not in broken]
         wanted = [incident for incident in found if _is_wanted(incident, since, only_open=only_open)][-(limit or 0) :]
@@ -89,7 +89,7 @@ def list_(
     for name, why in broken.items():
         warn(f"incident {name}: {'permission denied; use sudo' if name in closed else why}")
     if unread:
-        sys.exit(EX_NOINPUT)
+        sys.exit(os.EX_NOINPUT)
 
 
 @command.command(
@@ -106,7 +106,7 @@ def show(incident_id: str, config_path: Path | None, *, as_json: bool) -> None:
     readable.
     """
     store = open_store(config_path)
-    with exits(EX_NOINPUT):
+    with exits(os.EX_NOINPUT):
         incident = store.load(store.resolve(incident_id))
         deliveries, why_not = read_deliveries(store, incident.id)
     if why_not:
@@ -139,7 +139,7 @@ def report(incident_id: str, output: Path | None, config_path: Path | None) -> N
     from agent.page.render import render  # noqa: PLC0415 - loads jinja2, and no other command needs them
 
     store = open_store(config_path)
-    with exits(EX_NOINPUT):
+    with exits(os.EX_NOINPUT):
         incident = store.load(store.resolve(incident_id))
         page = render(tell_story(store, incident)).encode()
     if str(output) == "-":
@@ -167,7 +167,7 @@ def export(incident_id: str, output: Path | None, config_path: Path | None) -> N
     such incident or not readable, 1 cannot write.
     """
     store = open_store(config_path)
-    with exits(EX_NOINPUT):
+    with exits(os.EX_NOINPUT):
         found = store.resolve(incident_id)
         archive = pack(store.path(found))
     if str(output) == "-":
@@ -202,7 +202,7 @@ def prune(config_path: Path | None, *, dry_run: bool, as_json: bool) -> None:
     for incident_id in removed:
         click.echo(incident_id)
     verb = "would be removed" if dry_run else "removed"
-    log.info("%d incident%s %s from %s", len(removed), "" if len(removed) == 1 else "s", verb, store.directory)
+    log.info("%s %s from %s", counted(len(removed), "incident"), verb, store.directory)
 
 
 def pack(directory: Path) -> bytes:

@@ -17,7 +17,6 @@ from agent.service.signals import asked
 from agent.sources.choose import choose
 from agent.store import Store, StoreError, blocking, explain, refusal
 
-EX_CONFIG = 78
 PRIORITY = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 log = logging.getLogger("sockmem-agent")
 
@@ -96,7 +95,7 @@ def command(path: Path | None, proc_root: Path) -> None:
     set_up_log()
     settings = read_settings(path)
     if settings is None:
-        sys.exit(EX_CONFIG)
+        sys.exit(os.EX_CONFIG)
     store = Store(state_directory(settings, os.environ, os.geteuid()), settings.store)
     daemon = build(settings, store, proc_root)
     try:
@@ -119,7 +118,7 @@ def build(settings: Settings, store: Store, proc_root: Path) -> Daemon:
         return Daemon(settings, store, proc_root=proc_root)
     except ChannelError as error:
         log.error("%s", error)  # noqa: TRY400 - the text says it all
-        sys.exit(EX_CONFIG)
+        sys.exit(os.EX_CONFIG)
     except StoreError as error:
         log.error("%s", error)  # noqa: TRY400 - as above
     except ImportError as error:

@@ -6,26 +6,18 @@ only where ``[metrics] textfile`` is set: it costs some ten megabytes.
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, write_to_textfile
 
 from agent.core.model import Incident, Sample
 
-
-class Channel(Protocol):
-    """What is counted of a courier."""
-
-    name: str
-    delivered: int
-    failed: int
-    gave_up: int
-    digested: int
-    skipped: int
+if TYPE_CHECKING:
+    from agent.service.courier import Courier
 
 
 def write_metrics(
-    path: Path, channels: Iterable[Channel], events: dict[str, int], last: Incident | None, sample: Sample | None
+    path: Path, channels: Iterable["Courier"], events: dict[str, int], last: Incident | None, sample: Sample | None
 ) -> None:
     """Write the file in one step; OSError when it cannot be.
 

@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
-from agent.core.delivery import Receipt
-from agent.core.model import Incident, Notice
 from agent.core.settings import StoreSettings
 from agent.store.disk import StoreError, remove_tree, size_of
+
+if TYPE_CHECKING:
+    from agent.store.incidents import Store
 
 log = logging.getLogger("sockmem-agent")
 
@@ -19,29 +20,7 @@ log = logging.getLogger("sockmem-agent")
 CLAIMED_KEPT = 100
 
 
-class Incidents(Protocol):
-    """What retention has to know of the store."""
-
-    def ids(self) -> list[str]:
-        """List the committed incidents, oldest first."""
-
-    def names(self) -> list[str]:
-        """List all directories of incidents."""
-
-    def path(self, incident_id: str) -> Path:
-        """Name the directory of an incident."""
-
-    def load(self, incident_id: str) -> Incident:
-        """Read an incident."""
-
-    def notices(self, incident_id: str) -> list[tuple[str, Notice, dict[str, Receipt]]]:
-        """Read an incident's notices with their receipts."""
-
-    def covered(self) -> int:
-        """Tell the newest generation that stays whatever is removed."""
-
-
-def prune(store: Incidents, keep: StoreSettings, now: datetime, *, dry_run: bool) -> list[str]:
+def prune(store: "Store", keep: StoreSettings, now: datetime, *, dry_run: bool) -> list[str]:
     """Remove what is no longer kept and return the ids.
 
     An open incident, one with a notice still owed, and the newest one are never removed; nor is one that alone holds
@@ -81,7 +60,7 @@ def prune(store: Incidents, keep: StoreSettings, now: datetime, *, dry_run: bool
 
 
 def _flood(
-    store: Incidents, ids: Iterable[str], sizes: Mapping[str, int], covered: int, missing_bytes: int
+    store: "Store", ids: Iterable[str], sizes: Mapping[str, int], covered: int, missing_bytes: int
 ) -> Iterator[str]:
     """Give the oldest claimed incidents that are still owed, beyond those that stay, until so many bytes are there."""
     owed = [incident_id for incident_id in ids if _fate(store, incident_id, covered) == "claimed"]
@@ -99,7 +78,7 @@ def _remove(directories: Iterable[Path]) -> None:
         remove_tree(directory)
 
 
-def _fate(store: Incidents, incident_id: str, covered: int) -> Literal["done", "claimed", "kept"]:
+def _fate(store: "Store", incident_id: str, covered: int) -> Literal["done", "claimed", "kept"]:
     """Tell whether an incident is closed, its position older, and everybody told; a broken one is done with.
 
     "claimed": all but told, and any local user can have made it.

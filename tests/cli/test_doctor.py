@@ -73,7 +73,7 @@ def test_what_does_not_fit_into_the_line_stands_below_it_and_no_path_is_broken()
     )
     ok = Check("source", "ok", f"{path} can be read")
 
-    first, second, third = as_lines([short, long, ok])
+    first, second, third = as_lines([short, long, ok], 100)
 
     assert ["warn  clock            it is late; fix: go home"] == first
     assert second[0].startswith("fail  state directory  one two three one two")

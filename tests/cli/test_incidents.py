@@ -312,7 +312,7 @@ def test_show_tells_the_whole_story(run: Run, keep: Keep, tell: Tell) -> None:
         DIAGNOSIS.summary,
         "web1, Linux 6.1.0-37-amd64",
         "too_many_orphans 12; suppressed at least 240",
-        "kernel: the source proves that the kernel wrote it",
+        "source    kernel\n",
         "TCP: too many orphaned sockets",
         "snapshot-001.json (event): orphan 65,535, mem 12,345",
         "notice-001  opened    ops: delivered",
