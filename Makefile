@@ -11,7 +11,7 @@ ifneq ($(PYTHON),)
 $(shell [ "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V 2>&1)" ] || rm -f $(VENV)/*.ready)
 endif
 
-.PHONY: vm-test vm-check vm-machines docs/kernels.md docs/schemas help run test check style coverage demo bench deb rpm clean
+.PHONY: vm-test vm-check vm-machines docs/kernels.md docs/schemas pictures help run test check style coverage demo bench deb rpm clean
 .DELETE_ON_ERROR:
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo 'make deb    build the package for Debian and Ubuntu in dist/; make rpm builds the one for Fedora and derivatives'
 	@echo 'make vm-test  boot real kernels under QEMU and test the package on them (KERNEL=6.1 SCENARIO=orphans; root, Debian)'
 	@echo 'make vm-check   the part that CI runs: all scenarios on one kernel, the two main ones on the others'
+	@echo 'make pictures  photograph what the program sends today, for README.md (needs chromium)'
 	@echo 'make clean  remove everything the other targets created here'
 
 # State stays in the clone: root's files in /var/lib/sockmem-agent would block the installed service.
@@ -31,7 +32,7 @@ run: $(VENV)/run.ready
 	$(BIN)/sockmem-agent run
 
 demo: $(VENV)/run.ready
-	$(BIN)/python -m contrib.demo $(DEMO_OPTIONS)
+	$(BIN)/python -m contrib.demo
 
 test: $(VENV)/test.ready
 	$(BIN)/python -m pytest $(TESTS)
@@ -85,6 +86,10 @@ vm-machines: $(VENV)/test.ready deb
 docs/kernels.md: $(VENV)/test.ready
 	SOCKMEM_VM_CACHE=$(VM_CACHE) $(BIN)/python tests/vm/kernels_page.py $(VM_CACHE)/results > $@.new || { rm -f $@.new; false; }
 	mv $@.new $@
+
+# docs/slack.png and docs/incident-page.png, as the program sends them today; needs chromium.
+pictures: $(VENV)/test.ready
+	PYTHONPATH=tests $(BIN)/python tests/page/pictures.py
 
 docs/schemas: $(VENV)/test.ready
 	$(BIN)/python packaging/schemas.py

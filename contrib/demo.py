@@ -243,8 +243,7 @@ def tell(played: Played) -> None:
 def main() -> None:
     """Play it in a directory that is removed afterwards."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--save-slack", type=Path, metavar="FILE", help="keep the first Slack payload (JSON)")
-    arguments = parser.parse_args()
+    parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sockmem-demo-") as work:
         say("The kernel says, in a log that the agent follows", "\n".join(kernel_lines()))
         print(
@@ -252,8 +251,6 @@ def main() -> None:
         )
         played = play(Path(work))
     tell(played)
-    if arguments.save_slack:
-        arguments.save_slack.write_bytes(played.posts["team"][0].body)
     if not all(verify(post, played.secret) for post in played.posts["ops"]):
         sys.exit("the webhook's signature does not verify")
 

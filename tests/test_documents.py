@@ -102,10 +102,12 @@ def test_readme_opens_with_a_picture_and_the_two_commands() -> None:
     assert "$ contrib/run\n$ contrib/test\n" == first[1]
 
 
-def test_picture_is_a_small_png() -> None:
-    content = (ROOT / "docs" / "slack.png").read_bytes()
+@pytest.mark.parametrize("name", ["slack.png", "incident-page.png"])
+def test_picture_is_a_small_png_and_in_the_readme(name: str) -> None:
+    content = (ROOT / "docs" / name).read_bytes()
     assert b"\x89PNG\r\n\x1a\n" == content[:8]
-    assert len(content) < 150_000
+    assert len(content) < 200_000
+    assert f"](docs/{name})" in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

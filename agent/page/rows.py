@@ -207,7 +207,7 @@ def _lasted(incident: Incident) -> tuple[str, str, str]:
     seconds = seconds_between(incident.opened_at, incident.last_seen_at)
     said = duration_text(seconds) if seconds > 0 else "under a second"
     what = "message" if incident.first_event else "sign"
-    return said, f"from the first to the last {what}", "over" if incident.closed_at else "still open"
+    return said, f"from the first to the last {what}", "resolved" if incident.closed_at else "still open"
 
 
 def _hold(holder: Holder, *, by_orphans: bool) -> Hold:

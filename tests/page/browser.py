@@ -108,9 +108,9 @@ class Browser:
         sent = [each for each in self.seen if each["method"] == "Network.requestWillBeSent"]
         return [each["params"]["request"]["url"] for each in sent]
 
-    def photograph(self, target: Path) -> None:
-        """Save the whole page as a picture."""
-        shot = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+    def photograph(self, target: Path, *, whole: bool = True) -> None:
+        """Save the page as a picture: the whole of it, or what the screen shows."""
+        shot = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         target.write_bytes(base64.b64decode(shot["data"]))
 
     def print_pdf(self) -> bytes:

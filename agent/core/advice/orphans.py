@@ -192,10 +192,10 @@ def _risk_of_raising(facts: Facts, current: int, proposed: int, price: Price) ->
     bound = limits[2] if limits and limits[2] > 0 else None
     if price.worst_bytes is not None and price.worst_bytes > 0:
         worst = extra * price.worst_bytes
-        most = f"all that tcp_mem allows, {bytes_text(bound)}," if bound and bound < worst else bytes_text(worst)
+        most = "all that tcp_mem allows," if bound and bound < worst else bytes_text(worst)
         text += f"; at worst {most} with full send buffers of {bytes_text(price.worst_bytes)} each"
     if bound and proposed * (price.each_bytes - _STRUCT_BYTES) > bound:
-        text += f". TCP memory runs out first: that many would exceed tcp_mem[2], {bytes_text(bound)}"
+        text += ". TCP memory runs out first: that many would exceed tcp_mem[2]"
     return text + "."
 
 
