@@ -13,9 +13,10 @@ import pytest
 
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.model import DigestNotice, Notice, Provenance
-from agent.core.settings import StoreSettings
+from agent.core.settings import IncidentSettings, StoreSettings
 from agent.service.courier import Courier, absent
 from agent.service.recorder import Recorder
+from agent.service.troubles import Troubles
 from agent.store import OWED_AT_MOST, Store
 
 TEN_MINUTES = timedelta(minutes=10)
@@ -56,10 +57,11 @@ class Host:
         self.receiver = Receiver(clock)
         self.recorder = Recorder(
             self.store,
-            quiet_seconds=300,
+            settings=IncidentSettings(),
             channels=("ops",),
             now=clock,
-            told=lambda _: None,
+            on_notice=lambda _: None,
+            troubles=Troubles(),
             proc_root=proc_root,
             monotonic=clock.monotonic,
         )
@@ -86,7 +88,7 @@ class Host:
             self.offset += 100
             at = begin + number * TEN_MINUTES
             lines.append(self.make_decided(at=at, offset=self.offset, provenance=provenance))
-        self.recorder.handle(lines, self.recorder.look())
+        self.recorder.handle(lines, self.recorder.take_event_snapshot())
         self.clock.advance(300)
         self.recorder.tick()  # The last one ends, too.
 
@@ -205,7 +207,7 @@ def test_of_what_was_never_tried_the_kernels_is_sent_first(host: Host) -> None:
 
 def test_the_end_of_what_was_told_is_told_though_nothing_is_left_of_the_budget(host: Host) -> None:
     host.read(5)
-    host.recorder.handle([host.make_decided(offset=77_000, provenance="claimed")], host.recorder.look())
+    host.recorder.handle([host.make_decided(offset=77_000, provenance="claimed")], host.recorder.take_event_snapshot())
     host.run(60)
     assert {"opened": 6, "resolved": 5} == host.receiver.types()
     host.clock.advance(300)
@@ -309,8 +311,8 @@ def test_a_refused_digest_holds_up_nothing_and_is_given_up_in_the_end(
 def open_until_after_the_digest(host: Host) -> None:
     """Have an incident told in the digest alone, and still open."""
     host.read(6)
-    host.recorder.quiet = timedelta(hours=5)
-    host.recorder.handle([host.make_decided(offset=77_000, provenance="claimed")], host.recorder.look())
+    host.recorder.settings = IncidentSettings(quiet_seconds=18_000)
+    host.recorder.handle([host.make_decided(offset=77_000, provenance="claimed")], host.recorder.take_event_snapshot())
     host.run(4000)
     assert [1] == [notice.digest.count for notice in host.receiver.digests()]
     host.receiver.took.clear()
@@ -318,7 +320,9 @@ def open_until_after_the_digest(host: Host) -> None:
 
 def test_what_was_not_told_is_not_told_how_it_went_on(host: Host) -> None:
     open_until_after_the_digest(host)
-    host.recorder.handle([host.make_decided(offset=78_000, provenance="claimed", count=500)], host.recorder.look())
+    host.recorder.handle(
+        [host.make_decided(offset=78_000, provenance="claimed", count=500)], host.recorder.take_event_snapshot()
+    )
     host.recorder.tick()
     host.run(60)
     host.clock.advance(5 * 3600)
@@ -337,7 +341,7 @@ def test_what_was_not_told_is_not_told_how_it_went_on(host: Host) -> None:
 
 def test_what_the_kernel_confirms_is_told_as_opened_though_a_forged_line_opened_it(host: Host) -> None:
     open_until_after_the_digest(host)
-    host.recorder.handle([host.make_decided(offset=78_000)], host.recorder.look())
+    host.recorder.handle([host.make_decided(offset=78_000)], host.recorder.take_event_snapshot())
     host.recorder.tick()
     host.run(60)
     host.clock.advance(5 * 3600)
@@ -350,11 +354,11 @@ def test_what_the_kernel_confirms_is_told_as_opened_though_a_forged_line_opened_
 
 def test_what_the_kernel_confirms_is_told_at_once_though_its_opening_is_held_back(host: Host) -> None:
     host.read(6)
-    host.recorder.quiet = timedelta(hours=5)
-    host.recorder.handle([host.make_decided(offset=77_000, provenance="claimed")], host.recorder.look())
+    host.recorder.settings = IncidentSettings(quiet_seconds=18_000)
+    host.recorder.handle([host.make_decided(offset=77_000, provenance="claimed")], host.recorder.take_event_snapshot())
     host.run(60)
     host.receiver.took.clear()
-    host.recorder.handle([host.make_decided(offset=78_000)], host.recorder.look())
+    host.recorder.handle([host.make_decided(offset=78_000)], host.recorder.take_event_snapshot())
     host.recorder.tick()
     host.courier.step()
 

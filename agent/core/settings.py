@@ -7,6 +7,7 @@ told, whether it may be quoted then (``public``: it cannot be a secret), and a `
 """
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -87,6 +88,11 @@ class IncidentSettings(Table, frozen=True, kw_only=True):
     quiet_seconds: Annotated[int, _number(1, 86_400, "seconds")] = 300
     pressure: bool = True
     claimed: Claimed = "notify"
+
+    @property
+    def quiet(self) -> timedelta:
+        """The quiet period as a span of time."""
+        return timedelta(seconds=self.quiet_seconds)
 
 
 class MetricsSettings(Table, frozen=True, kw_only=True):

@@ -4,15 +4,13 @@ One turn: read a batch, record what the kernel said, do what the clock asks for,
 second. The disk is the queue and every wake-up is a hint, so a turn too many or too late changes nothing.
 """
 
-import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from agent.config.load import channels
-from agent.core.cursor import merge
 from agent.core.format import printable
 from agent.core.kernel.detector import Decided, Detector
 from agent.core.model import LogRecord, Notice, Snapshot
@@ -22,15 +20,13 @@ from agent.service import sdnotify, threads
 from agent.service.courier import Courier, absent
 from agent.service.recorder import Recorder, portions
 from agent.service.signals import Signals
+from agent.service.troubles import Troubles
 from agent.sources import Source, describe, local_now, open_source
-from agent.store import Store, explain
+from agent.store import Store
 
 log = logging.getLogger("sockmem-agent")
 
 WAIT_SECONDS = 1.0
-SAVE_SPACING = timedelta(seconds=5)
-# A suppressed line that nobody decided keeps the position back for no longer than this.
-SAVE_PATIENCE = timedelta(seconds=60)
 PRUNE_SPACING = timedelta(minutes=10)
 METRICS_SPACING = timedelta(minutes=1)
 STOP_SECONDS = 1.5
@@ -61,27 +57,26 @@ class Daemon:
         self._now = now
         self._channels = channels(settings)
         self._notifiers = [build(channel) for channel in self._channels]
-        self._troubles: set[str] = set()
+        self._troubles = Troubles()
         store.set_broken_aside()
         # Before anything is written: where a full disk ended the process before us, this makes room. Nothing goes by
         # its age yet, since the clock of a host that boots may be wrong.
         self._prune(EPOCH)
         self._recorder = Recorder(
             store,
-            quiet_seconds=settings.incident.quiet_seconds,
+            settings=settings.incident,
             channels=[c.name for c in self._channels],
             now=now,
-            told=self._tell,
-            warns=settings.incident.pressure,
-            claimed=settings.incident.claimed,
+            on_notice=self._on_notice,
+            troubles=self._troubles,
             proc_root=proc_root,
         )
-        self._source = open_source(settings.source, self._recorder.resume.cursor, now, sdnotify.work_goes_on)
+        self._source = open_source(settings.source, self._recorder.position.resume.cursor, now, sdnotify.work_goes_on)
         self._detector = self._informed_detector()
         self._couriers: list[Courier] = []
         self._leaving: list[Courier] = []
         self._unserved = ""
-        self._saved_at = self._pruned_at = self._measured_at = now()
+        self._pruned_at = self._measured_at = now()
         self._ready = False
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -126,7 +121,7 @@ class Daemon:
         for record in self._source.read():
             found = self._detector.feed(record)
             if found and snapshot is None:
-                snapshot = self._recorder.look()
+                snapshot = self._recorder.take_event_snapshot()
             decided += found
         for gap in self._source.gaps():
             log.warning("%s: %s", gap.what, gap.why)
@@ -136,9 +131,9 @@ class Daemon:
                 self._feed()
         self._recorder.tick()
         now = self._now()
-        if abs(now - self._saved_at) >= SAVE_SPACING:
+        if self._recorder.position.is_due(now):
             self._save_position()
-        if abs(now - self._pruned_at) >= PRUNE_SPACING and not self._recorder.dirty:
+        if abs(now - self._pruned_at) >= PRUNE_SPACING and not self._recorder.position.dirty:
             self._pruned_at = now
             self._prune(self._store.samples.believe(now))
         if self._settings.metrics.textfile and abs(now - self._measured_at) >= METRICS_SPACING:
@@ -149,44 +144,25 @@ class Daemon:
 
     def _save_position(self) -> None:
         """Save where the source was read to, unless something before that point is not stored or decided yet."""
-        now = self._now()
-        if self._recorder.dirty:
-            return
-        if self._detector.waiting(now) and abs(now - self._saved_at) < SAVE_PATIENCE:
-            return
-        self._saved_at = now
-        kept = self._recorder.resume
-        cursor = merge(kept.cursor, self._source.position())
-        if cursor != kept.cursor or kept.generation == 0 or UNSAVED in self._troubles:
-            with self._trouble(UNSAVED):
-                # Without it a restart reads a little more again; that is no reason to stop watching now.
-                self._recorder.save_position(cursor)
-                log.debug("position saved: generation %d", self._recorder.resume.generation)
+        now, position = self._now(), self._recorder.position
+        if position.may_be_saved(now, is_undecided=self._detector.waiting(now)):
+            # Without it a restart reads a little more again; that is no reason to stop watching now.
+            with self._troubles.survived(UNSAVED):
+                if position.save(self._source.position(), now):
+                    log.debug("position saved: generation %d", position.resume.generation)
 
     def _prune(self, now: datetime) -> None:
         """Apply retention; it needs no space, and spares the incident that holds the newest position."""
-        with self._trouble("retention cannot be applied"):
+        with self._troubles.survived("retention cannot be applied"):
             for incident_id in self._store.prune(now):
                 log.info("incident %s removed: retention", incident_id)
 
     def _measure(self, path: Path) -> None:
         from agent.service.metrics import write_metrics  # noqa: PLC0415 - it costs ten megabytes, see there
 
-        with self._trouble("the metrics cannot be written"):
+        with self._troubles.survived("the metrics cannot be written"):
             recorder = self._recorder
             write_metrics(path, self._couriers, recorder.counted, recorder.last, recorder.sample)
-
-    @contextlib.contextmanager
-    def _trouble(self, what: str) -> Iterator[None]:
-        """Go on after a failure of the disk that loses nothing; tell it once, and in the status until it is over."""
-        try:
-            yield
-        except OSError as error:
-            if what not in self._troubles:
-                log.error("%s: %s", what, explain(error))  # noqa: TRY400 - the text says it
-            self._troubles.add(what)
-        else:
-            self._troubles.discard(what)
 
     def _informed_detector(self) -> Detector:
         """Make a detector that knows the newest events, so that what follows a restart is held against them."""
@@ -228,7 +204,7 @@ class Daemon:
             return None
         return max(0, allowed - threads.needed(self._settings.source, 0)) // threads.EACH_CHANNEL
 
-    def _tell(self, notice: Notice) -> None:
+    def _on_notice(self, notice: Notice) -> None:
         """Wake the couriers; and put the notice into the log, unless standard output, beside it, has it anyway."""
         for courier in self._couriers:
             courier.wake()
@@ -262,11 +238,9 @@ class Daemon:
                 f"; {still} incident {last.id}: {last.cause} ({last.confidence}), {sum(last.events.values())} lines"
             )
         troubles = [trouble for courier in self._couriers if (trouble := courier.status())]
-        evidence = [self._recorder.trouble] if self._recorder.trouble else []
-        if self._unserved:
-            evidence.append(f"{NO_ROOM}: {self._unserved}")
+        unserved = [f"{NO_ROOM}: {self._unserved}"] if self._unserved else []
         # Foreign words are among them: a line break would be another assignment to systemd.
-        return printable("; ".join([state, *sorted(self._troubles), *evidence, *troubles]), STATUS_CHARACTERS)
+        return printable("; ".join([state, *self._troubles, *unserved, *troubles]), STATUS_CHARACTERS)
 
     def _take_over(self, settings: Settings | None) -> None:
         """Go on with a new configuration; None means that it was bad, and the old one stays."""
@@ -288,9 +262,7 @@ class Daemon:
         self._settings = settings
         self._store.settings = settings.store
         self._channels = channels(settings)
-        self._recorder.quiet = timedelta(seconds=settings.incident.quiet_seconds)
-        self._recorder.warns = settings.incident.pressure
-        self._recorder.claimed = settings.incident.claimed
+        self._recorder.settings = settings.incident
         self._recorder.channels = tuple(c.name for c in self._channels)
         log.info("configuration reloaded; following %s", describe(settings.source))
 
@@ -300,4 +272,4 @@ class Daemon:
             return None
         self._recorder.flush()
         self._save_position()
-        return open_source(settings, self._recorder.resume.cursor, self._now, sdnotify.work_goes_on)
+        return open_source(settings, self._recorder.position.resume.cursor, self._now, sdnotify.work_goes_on)

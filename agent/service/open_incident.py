@@ -1,14 +1,27 @@
-"""The incident that is being fed, and what is not in it: its evidence, its clocks, its last word to people."""
+"""The open incident: what is folded into it, its evidence, its clocks, and its commits.
+
+The order on disk is what makes a crash harmless (ARCHITECTURE.md, "What is on disk, and in which order"): snapshots
+and notices first, incident.json last, with the position behind its last event inside it.
+"""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
 
 from agent.core import folding
+from agent.core.diagnosis.diagnose import diagnose
 from agent.core.facts import NEAR_SECONDS
-from agent.core.model import Incident, Notice, Peak, Sample, Snapshot
+from agent.core.kernel.detector import Decided
+from agent.core.model import Diagnosis, Event, Incident, Notice, NoticeType, Peak, Pressure, Sample, Snapshot
+from agent.core.readings import SocketTable
+from agent.core.settings import IncidentSettings
 from agent.core.sockets.holder_names import ORPHANS_WORTH_NAMING
+from agent.service.position import Position
+from agent.service.troubles import Troubles
 from agent.store import Store, StoreError, keep_samples
 
 if TYPE_CHECKING:
@@ -16,6 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("sockmem-agent")
 
+SNAPSHOT_SPACING = timedelta(seconds=60)
+SNAPSHOTS_AT_MOST = 60
 FOLLOW_UPS = (timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=30))
 COMMIT_SPACING = timedelta(seconds=1)
 # Who holds the sockets is asked when the notice is on its way: it may take seconds, and people are told first.
@@ -25,108 +40,222 @@ ATTRIBUTION_DELAY = timedelta(milliseconds=250)
 NEAR = timedelta(seconds=NEAR_SECONDS)
 # The samples that are kept with an incident begin this long before it.
 KEPT_LEAD = timedelta(hours=1)
+EVIDENCE = "evidence cannot be written"
 
 
-class Opened(NamedTuple):
-    """An open incident; ``snapshot`` is the one that is judged.
+class OpenIncident:
+    """An incident that events are still folded into.
 
-    ``dirty``: events wait for their commit, which has to succeed. ``amended``: evidence or a warning does, and no event
-    is lost where that fails. ``unsaved``: the snapshot with who holds the sockets could not be written yet.
+    ``amended``: evidence or a warning waits for a commit, and no event is lost where that fails. While events wait,
+    the position is ``dirty``, and their commit has to succeed.
     """
 
-    incident: Incident
-    snapshot: Snapshot
-    snapshot_name: str
-    arrived_at: datetime
-    committed_at: datetime
-    snapshot_at: datetime
-    follow_ups: tuple[datetime, ...]
-    attribute_at: datetime | None
-    told: Notice | None
-    dirty: bool
-    amended: bool = False
-    unsaved: bool = False
+    def __init__(
+        self,
+        incident: Incident,
+        judged: tuple[str, Snapshot],
+        *,
+        store: Store,
+        position: Position,
+        troubles: Troubles,
+        now: datetime,
+    ) -> None:
+        """Hold an incident; ``judged`` is the snapshot that its diagnosis rests on, with its name."""
+        self.incident = incident
+        self.last_notice: Notice | None = None
+        self.amended = False
+        self.arrived_at = self.snapshot_at = now
+        self.committed_at = now - COMMIT_SPACING
+        self.follow_ups: tuple[datetime, ...] = ()
+        self._snapshot_name, self._snapshot = judged
+        is_old = abs(now - incident.last_seen_at) > NEAR
+        self.attribute_at = None if self._snapshot.sockets or is_old else now + ATTRIBUTION_DELAY
+        self._store, self._position, self._troubles = store, position, troubles
+        # What the diagnosis was made of, and whether the snapshot with who holds the sockets is on disk.
+        self._diagnosed: tuple[Snapshot, tuple[Event, ...], Sample | None] | None = None
+        self._is_unsaved = False
+
+    @classmethod
+    def open(
+        cls,
+        make: Callable[[Diagnosis, int], Incident],
+        snapshot: Snapshot,
+        events: tuple[Event, ...],
+        samples: Sequence[Sample],
+        *,
+        store: Store,
+        position: Position,
+        troubles: Troubles,
+    ) -> "OpenIncident":
+        """Open an incident under the first id that is free, with its first snapshot on disk."""
+        diagnosis, attempt = diagnose(snapshot, events, tuple(samples)), 0
+        while not store.new_directory((incident := make(diagnosis, attempt)).id):
+            attempt += 1
+        # What a crash left here was taken nearer to the event than ours.
+        left = store.left_behind(incident.id)
+        name = store.write_snapshot(incident.id, 1, snapshot)
+        incident = replace(incident, snapshots=(*(n for n, _ in left), name))
+        judged, now = left[0] if left else (name, snapshot), snapshot.taken_at
+        opened = cls(incident, judged, store=store, position=position, troubles=troubles, now=now)
+        opened.follow_ups = tuple(now + after for after in FOLLOW_UPS)
+        opened._diagnosed = snapshot, events, samples[-1] if samples else None
+        return opened
+
+    @classmethod
+    def resume(
+        cls,
+        incident: Incident,
+        samples: Sequence[Sample],
+        *,
+        store: Store,
+        position: Position,
+        troubles: Troubles,
+        now: datetime,
+    ) -> "OpenIncident":
+        """Go on with an incident that was open when the process before us ended; StoreError without any snapshot."""
+        unread: list[Gap] = []
+        notices = store.notices(incident.id, unread)
+        named = store.named_snapshots(incident.id, unread)
+        for gap in unread:
+            log.warning("%s", gap.why)
+        if not named:
+            raise StoreError(f"{store.path(incident.id)}: no snapshot can be read")
+        judged = next((each for each in reversed(named) if each[1].trigger in {"event", "pressure"}), named[-1])
+        opened = cls(incident, judged, store=store, position=position, troubles=troubles, now=now)
+        opened.snapshot_at = named[-1][1].taken_at
+        opened.last_notice = notices[-1][1] if notices else None
+        opened._diagnose(samples)
+        # The next commit would do the same, and a surprise there would come back at every start.
+        msgspec.json.encode(opened.incident)
+        return opened
+
+    # --- what comes in ----------------------------------------------------------------------------------------------
+
+    def fold(self, decided: Decided, at: datetime, snapshot: Snapshot, now: datetime) -> None:
+        """Take in one more event, and now and then the snapshot that was taken at its sight."""
+        record, event = decided
+        is_new = event.kind not in self.incident.events
+        is_spaced = snapshot.taken_at - self.snapshot_at >= SNAPSHOT_SPACING
+        self.incident = folding.fold(self.incident, event, at)
+        if (is_spaced or is_new) and event.kind != "suppressed":
+            self._keep(snapshot)
+            self._snapshot_name, self._snapshot = self.incident.snapshots[-1], snapshot
+            self._is_unsaved = False
+            self.snapshot_at = snapshot.taken_at
+            self.attribute_at = snapshot.taken_at + ATTRIBUTION_DELAY
+        self.arrived_at = now
+        self._position.cover(record.cursor)
+
+    def note_pressure(self, pressure: Pressure, now: datetime) -> None:
+        """Stay open while the gauges are high."""
+        before = self.incident.pressure
+        self.incident = folding.note_pressure(self.incident, pressure, now)
+        self.arrived_at = now
+        self.amended = self.amended or self.incident.pressure != before
+
+    def attribute(self, table: SocketTable) -> bool:
+        """Add to the newest snapshot who holds the sockets, unless an earlier dump saw more of them."""
+        self.attribute_at = None
+        seen = self._snapshot.sockets
+        if seen and (self.incident.cause != "orphans" or table.orphans <= seen.orphans):
+            return False
+        self._snapshot = replace(self._snapshot, sockets=table)
+        self.amended = self._is_unsaved = True
+        with self._troubles.survived(EVIDENCE):
+            self._save_snapshot()
+        return True
+
+    def follow_up(self, snapshot: Snapshot) -> None:
+        """Keep what the host looks like a little later; where more orphans are back than were seen, ask whose they are.
+
+        The orphans of a storm come and go. Memory is held for longer, and whoever held it is not to be forgotten.
+        """
+        now = snapshot.taken_at
+        self.follow_ups = tuple(at for at in self.follow_ups if at > now)
+        with self._troubles.survived(EVIDENCE):
+            self._keep(snapshot)
+            self.amended = True
+        table, orphan = self._snapshot.sockets, (snapshot.sockstat.tcp.orphan if snapshot.sockstat else None) or 0
+        if self.incident.cause == "orphans" and table and orphan >= max(ORPHANS_WORTH_NAMING, 2 * table.orphans + 1):
+            self.attribute_at = now
+
+    # --- its clocks -------------------------------------------------------------------------------------------------
 
     def due(self) -> list[datetime]:
-        """Tell when there is something to do."""
-        if self.dirty or self.amended:
+        """List when there is something to do."""
+        if self._position.dirty or self.amended:
             return [*self.follow_ups[:1], self.committed_at + COMMIT_SPACING]
         return [*self.follow_ups[:1], *([self.attribute_at] if self.attribute_at else [])]
 
-    def moved(self, by: timedelta, now: datetime) -> "Opened":
+    def move_clock(self, by: timedelta, now: datetime) -> None:
         """Follow a clock that was set ``by`` so much: what is waited for comes neither at once nor in an hour.
 
         What was noted after it had been set is moved, too, and must not land in the future.
         """
-        return self._replace(
-            arrived_at=min(now, self.arrived_at + by),
-            committed_at=min(now, self.committed_at + by),
-            snapshot_at=min(now, self.snapshot_at + by),
-            attribute_at=min(now + ATTRIBUTION_DELAY, self.attribute_at + by) if self.attribute_at else None,
-            follow_ups=tuple(min(now + FOLLOW_UPS[-1], at + by) for at in self.follow_ups),
-        )
+        self.arrived_at = min(now, self.arrived_at + by)
+        self.committed_at = min(now, self.committed_at + by)
+        self.snapshot_at = min(now, self.snapshot_at + by)
+        self.attribute_at = min(now + ATTRIBUTION_DELAY, self.attribute_at + by) if self.attribute_at else None
+        self.follow_ups = tuple(min(now + FOLLOW_UPS[-1], at + by) for at in self.follow_ups)
+
+    # --- onto the disk ----------------------------------------------------------------------------------------------
+
+    def commit(
+        self, now: datetime, samples: Sequence[Sample], settings: IncidentSettings, channels: tuple[str, ...]
+    ) -> Notice | None:
+        """Diagnose what is known by now and commit it; return the notice that is on disk with it, if one is due."""
+        self._save_snapshot()
+        self._diagnose(samples)
+        self.incident = replace(self.incident, peak=peak_around(self.incident, samples, settings.quiet))
+        incident, notice = self.incident, None
+        reason = folding.notify_reason(incident, self.last_notice, now, settings.claimed)
+        if reason:
+            incident, notice = write_notice(self._store, incident, reason, channels, now)
+        self.incident = self._position.commit(incident)
+        self.committed_at, self.amended = now, False
+        self.last_notice = notice or self.last_notice
+        return notice
+
+    def close(self, now: datetime, samples: Sequence[Sample], quiet: timedelta) -> None:
+        """End the incident, with the samples around it beside it; what is left is the commit that says so."""
+        self.incident = folding.close(self.incident, now, quiet)
+        self._position.close()
+        keep_window(self._store, self.incident, samples)
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _diagnose(self, samples: Sequence[Sample]) -> None:
+        """Diagnose, unless it would be of the same once more: an incident that was just opened is diagnosed once."""
+        asked = self._snapshot, folding.events_to_diagnose(self.incident), samples[-1] if samples else None
+        if asked != self._diagnosed:
+            self.incident = folding.with_diagnosis(self.incident, diagnose(asked[0], asked[1], tuple(samples)))
+            self._diagnosed = asked
+
+    def _keep(self, snapshot: Snapshot) -> None:
+        names = self.incident.snapshots
+        if len(names) >= SNAPSHOTS_AT_MOST:
+            # The newest gives way: evidence stays bounded, and what is judged is never older than the events.
+            self._store.amend_snapshot(self.incident.id, names[-1], snapshot)
+            return
+        name = self._store.write_snapshot(self.incident.id, len(names) + 1, snapshot)
+        self.incident = replace(self.incident, snapshots=(*names, name))
+
+    def _save_snapshot(self) -> None:
+        if self._is_unsaved:
+            self._store.amend_snapshot(self.incident.id, self._snapshot_name, self._snapshot)
+            self._is_unsaved = False
 
 
-def begin(incident: Incident, name: str, snapshot: Snapshot, now: datetime) -> Opened:
-    """Open an incident, whose snapshot to judge has this name."""
-    return Opened(
-        incident=incident,
-        snapshot=snapshot,
-        snapshot_name=name,
-        arrived_at=now,
-        committed_at=now - COMMIT_SPACING,
-        snapshot_at=now,
-        follow_ups=tuple(now + after for after in FOLLOW_UPS),
-        attribute_at=None if _is_old(incident, now) else now + ATTRIBUTION_DELAY,
-        told=None,
-        dirty=True,
-    )
+def write_notice(
+    store: Store, incident: Incident, reason: tuple[NoticeType, str], channels: tuple[str, ...], now: datetime
+) -> tuple[Incident, Notice]:
+    """Put the next notice of an incident on disk; the incident returned names it."""
+    notice = folding.notice(incident, reason, channels, now)
+    name = store.write_notice(incident.id, len(incident.notices) + 1, notice)
+    return replace(incident, notices=(*incident.notices, name)), notice
 
 
-def _is_old(incident: Incident, now: datetime) -> bool:
-    return abs(now - incident.last_seen_at) > NEAR
-
-
-def take_up(store: Store, incident: Incident, now: datetime) -> Opened:
-    """Go on with an incident that was open when the process before us ended; StoreError without any snapshot."""
-    unread: list[Gap] = []
-    notices = store.notices(incident.id, unread)
-    named = store.named_snapshots(incident.id, unread)
-    for gap in unread:
-        log.warning("%s", gap.why)
-    if not named:
-        raise StoreError(f"{store.path(incident.id)}: no snapshot can be read")
-    name, snapshot = next(
-        ((name, each) for name, each in reversed(named) if each.trigger in {"event", "pressure"}), named[-1]
-    )
-    return Opened(
-        incident=incident,
-        snapshot=snapshot,
-        snapshot_name=name,
-        arrived_at=now,
-        committed_at=now - COMMIT_SPACING,
-        snapshot_at=named[-1][1].taken_at,
-        follow_ups=(),
-        # The process before us may have ended before it could ask.
-        attribute_at=None if snapshot.sockets or _is_old(incident, now) else now + ATTRIBUTION_DELAY,
-        told=notices[-1][1] if notices else None,
-        dirty=False,
-    )
-
-
-def has_missed_the_orphans(opened: Opened, later: Snapshot) -> bool:
-    """Tell whether orphans are the cause and the dump saw less than half of those that there are again.
-
-    The orphans of a storm come and go. Memory is held for longer, and whoever held it is not to be forgotten.
-    """
-    table = opened.snapshot.sockets
-    orphan = later.sockstat.tcp.orphan if later.sockstat else None
-    if opened.incident.cause != "orphans" or table is None or orphan is None:
-        return False
-    return orphan >= ORPHANS_WORTH_NAMING and 2 * table.orphans < orphan
-
-
-def peak_around(incident: Incident, samples: Iterable[Sample], quiet: timedelta) -> Peak:
+def peak_around(incident: Incident, samples: Sequence[Sample], quiet: timedelta) -> Peak:
     """Raise the peak to the samples around the events; those of a catch-up's own moment say nothing of the past."""
     peak, end = incident.peak, incident.last_seen_at + max(quiet, NEAR)
     for sample in samples:
@@ -135,7 +264,7 @@ def peak_around(incident: Incident, samples: Iterable[Sample], quiet: timedelta)
     return peak
 
 
-def keep_window(store: Store, incident: Incident, remembered: Iterable[Sample]) -> None:
+def keep_window(store: Store, incident: Incident, remembered: Sequence[Sample]) -> None:
     """Put the samples around an incident beside it: the history forgets them after two days."""
     start, end = incident.opened_at - KEPT_LEAD, incident.closed_at or incident.last_seen_at
     try:

@@ -14,6 +14,7 @@ from agent.core.model import Pressure, Sample, UnitShare
 from agent.core.times import second_of
 from agent.probe import take_sample, take_snapshot
 from agent.service.survey import Survey
+from agent.service.troubles import Troubles
 from agent.store import Store, explain
 
 log = logging.getLogger("sockmem-agent")
@@ -22,21 +23,25 @@ SAMPLE_SECONDS = 10
 # What a warning looks at: an hour.
 RECENT_SAMPLES = 360
 THIN_SPACING = timedelta(minutes=5)
+# Samples are not worth the service: they are in memory still.
+UNWRITTEN = "the history cannot be written"
 
 
 class Sampler:
     """Holds the samples of thirty days, ever fewer as they grow old, and what they warn of."""
 
-    def __init__(self, store: Store, now: Callable[[], datetime], proc_root: Path) -> None:
+    def __init__(self, store: Store, now: Callable[[], datetime], proc_root: Path, troubles: Troubles) -> None:
         self.pressure: Pressure | None = None
         self.due = self._thinned_at = now()
         self.survey = Survey(proc_root, self.due)
-        self._is_failing = self._is_of_a_snapshot = False
+        self._is_of_a_snapshot = False
+        self._troubles = troubles
         self._store = store
         self._proc_root = proc_root
         self._hour = _hour_of(self.due)
         # The hour in which the process before us ended is over by now, it may be.
-        self._on_disk(lambda: store.samples.write_hourly_extremes(self.due))
+        with troubles.survived(UNWRITTEN):
+            store.samples.write_hourly_extremes(self.due)
         self._samples: list[Sample] = []
         self._read_again(self.due)
         snapshot = take_snapshot(proc_root, self.due, "command", None)
@@ -78,10 +83,10 @@ class Sampler:
         if self._samples and units:
             self._samples[-1] = replace(self._samples[-1], units=units)
 
-    def back_to(self, now: datetime) -> None:
+    def clock_set_back(self, now: datetime) -> None:
         """Follow a clock that was set back; what a clock far ahead has thinned away is read again."""
         self.due = now
-        self.survey.back_to(now)
+        self.survey.clock_set_back(now)
         if self.newest and self.newest.at - now >= THIN_SPACING:
             self._read_again(now)
 
@@ -93,13 +98,15 @@ class Sampler:
         sample = replace(take_sample(self._proc_root, now), units=self.survey.collect(now))
         self._samples.append(sample)
         self._is_of_a_snapshot = False
-        self._on_disk(lambda: self._store.samples.append(sample))
+        with self._troubles.survived(UNWRITTEN):
+            self._store.samples.append(sample)
         if abs(now - self._thinned_at) >= THIN_SPACING:
             self._thinned_at = now
             self._samples = list(downsample(self._samples, now))
         if _hour_of(now) != self._hour:
             self._hour = _hour_of(now)
-            self._on_disk(lambda: self._store.samples.write_hourly_extremes(now, self.history))
+            with self._troubles.survived(UNWRITTEN):
+                self._store.samples.write_hourly_extremes(now, self.history)
         self.pressure = assess(self._samples[-RECENT_SAMPLES:], self.pressure, self._pages_per_unit)
         return True
 
@@ -115,15 +122,6 @@ class Sampler:
             if other is None or len(sample.counters) >= len(other.counters):
                 whole[second_of(sample.at)] = sample
         self._samples = list(downsample(whole.values(), now))
-
-    def _on_disk(self, write: Callable[[], None]) -> None:
-        try:
-            write()
-            self._is_failing = False
-        except OSError as error:
-            if not self._is_failing:  # Samples are not worth the service: they are in memory still.
-                log.warning("the history cannot be written: %s", explain(error))
-            self._is_failing = True
 
 
 def _hour_of(at: datetime) -> datetime:

@@ -46,7 +46,7 @@ class Survey:
         self._is_refused = False
         self._possible = is_this_host(proc_root)
 
-    def begin(self, now: datetime) -> None:
+    def start(self, now: datetime) -> None:
         """Start a dump if it is time for one and none is under way; later, where the host has no room for a thread."""
         if now < self.due or self._thread or not self._possible:
             return
@@ -63,7 +63,7 @@ class Survey:
             return
         self._thread, self._is_refused = thread, False
 
-    def give_way(self) -> None:
+    def cancel(self) -> None:
         """Let the dump under way end at once, unfinished."""
         self._stop.set()
 
@@ -78,7 +78,7 @@ class Survey:
         self.due = now + max(spacing, timedelta(seconds=self._cost_seconds / CPU_SHARE))
         return self._found
 
-    def back_to(self, now: datetime) -> None:
+    def clock_set_back(self, now: datetime) -> None:
         """Follow a clock that was set back."""
         self.due = min(self.due, now + SPACING)
 

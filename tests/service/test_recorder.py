@@ -9,9 +9,12 @@ from schema_files import schema_errors
 from agent.core import folding
 from agent.core.model import Notice
 from agent.core.readings import SocketGroup, SocketTable, Tally
-from agent.core.settings import StoreSettings
+from agent.core.settings import IncidentSettings, StoreSettings
+from agent.service import open_incident
 from agent.service import recorder as module
-from agent.service.recorder import SNAPSHOTS_AT_MOST, Recorder
+from agent.service.open_incident import SNAPSHOTS_AT_MOST
+from agent.service.recorder import Recorder
+from agent.service.troubles import Troubles
 from agent.store import Store, read_around
 
 
@@ -28,16 +31,17 @@ def store(tmp_path):
 def make_recorder(store, clock, proc_root):
     """Build a recorder on the store as it is: what a process does when it starts."""
 
-    def make(**kwargs) -> Recorder:
-        words = {
-            "quiet_seconds": 300,
-            "channels": ("ops",),
-            "now": clock,
-            "told": lambda _: None,
-            "proc_root": proc_root,
-            "monotonic": clock.monotonic,
-        }
-        return Recorder(store, **{**words, **kwargs})
+    def make(on_notice=lambda _: None, **kwargs) -> Recorder:
+        return Recorder(
+            store,
+            settings=IncidentSettings(**kwargs),
+            channels=("ops",),
+            now=clock,
+            on_notice=on_notice,
+            troubles=Troubles(),
+            proc_root=proc_root,
+            monotonic=clock.monotonic,
+        )
 
     return make
 
@@ -69,8 +73,8 @@ def told(store: Store) -> list[str]:
 
 def test_the_first_event_is_on_disk_and_told_when_handle_returns(store, make_recorder, make_decided):
     calls = []
-    recorder = make_recorder(told=lambda _: calls.append(store.pending("ops")))
-    recorder.handle([make_decided()], recorder.look())
+    recorder = make_recorder(on_notice=lambda _: calls.append(store.pending("ops")))
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     incident = store.load(store.resolve("last"))
 
     assert {"too_many_orphans": 1} == incident.events
@@ -78,31 +82,31 @@ def test_the_first_event_is_on_disk_and_told_when_handle_returns(store, make_rec
     assert ("snapshot-001.json",) == incident.snapshots
     assert ["sockmem.incident.opened"] == [p.notice.type for p in calls[0]]
     assert calls[0][0].notice.data.id == incident.id
-    assert not recorder.dirty
+    assert not recorder.position.dirty
 
 
 def test_further_events_are_folded_and_committed_within_a_second(store, make_recorder, make_decided, clock):
     recorder = make_recorder()
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     clock.advance(0.2)
-    recorder.handle([make_decided(offset=200), make_decided(offset=300)], recorder.look())
+    recorder.handle([make_decided(offset=200), make_decided(offset=300)], recorder.take_event_snapshot())
 
-    assert recorder.dirty
+    assert recorder.position.dirty
     run_for(recorder, clock, 1)
-    assert not recorder.dirty
+    assert not recorder.position.dirty
     assert {"too_many_orphans": 3} == store.load(store.resolve("last")).events
     assert 300 == store.newest_commit()[0].cursor.files["/var/log/messages"].offset
 
 
 def test_a_restart_before_the_commit_reads_the_uncommitted_events_again(store, make_recorder, make_decided, clock):
     recorder = make_recorder()
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     clock.advance(0.2)
-    recorder.handle([make_decided(offset=200)], recorder.look())
+    recorder.handle([make_decided(offset=200)], recorder.take_event_snapshot())
     again = make_recorder()
 
-    assert 100 == again.resume.cursor.files["/var/log/messages"].offset
-    again.handle([make_decided(offset=200)], again.look())
+    assert 100 == again.position.resume.cursor.files["/var/log/messages"].offset
+    again.handle([make_decided(offset=200)], again.take_event_snapshot())
     again.flush()
     assert {"too_many_orphans": 2} == store.load(store.resolve("last")).events
     assert ["opened"] == told(store)
@@ -111,7 +115,7 @@ def test_a_restart_before_the_commit_reads_the_uncommitted_events_again(store, m
 def test_follow_ups_come_at_1_5_and_30_seconds(store, make_recorder, make_decided, clock):
     recorder = make_recorder()
     start = clock.time
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     run_for(recorder, clock, 40)
     snapshots = store.snapshots(store.resolve("last"))
 
@@ -121,7 +125,7 @@ def test_follow_ups_come_at_1_5_and_30_seconds(store, make_recorder, make_decide
 
 def test_the_incident_closes_after_the_quiet_period_and_that_is_told(store, make_recorder, make_decided, clock):
     recorder = make_recorder()
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     run_for(recorder, clock, 299)
     assert ["opened"] == told(store)
     run_for(recorder, clock, 1)
@@ -136,7 +140,9 @@ def test_two_events_far_apart_by_the_log_are_two_incidents_though_read_together(
 ):
     recorder = make_recorder()
     old = clock.time - timedelta(hours=3)
-    recorder.handle([make_decided(at=old), make_decided(at=old + timedelta(hours=1), offset=200)], recorder.look())
+    recorder.handle(
+        [make_decided(at=old), make_decided(at=old + timedelta(hours=1), offset=200)], recorder.take_event_snapshot()
+    )
 
     first, second = (store.load(i) for i in store.ids())
     assert first.closed_at == old + timedelta(seconds=300)
@@ -146,7 +152,7 @@ def test_two_events_far_apart_by_the_log_are_two_incidents_though_read_together(
 
 def test_a_log_in_another_time_zone_does_not_close_its_incident_at_once(store, make_recorder, make_decided, clock):
     recorder = make_recorder()
-    recorder.handle([make_decided(at=clock.time - timedelta(hours=2))], recorder.look())
+    recorder.handle([make_decided(at=clock.time - timedelta(hours=2))], recorder.take_event_snapshot())
     run_for(recorder, clock, 299)
 
     assert ["opened"] == told(store)
@@ -154,7 +160,7 @@ def test_a_log_in_another_time_zone_does_not_close_its_incident_at_once(store, m
 
 def test_gauges_of_a_catch_up_are_no_peak_of_the_past(store, make_recorder, make_decided, clock):
     recorder = make_recorder()
-    recorder.handle([make_decided(at=clock.time - timedelta(hours=2))], recorder.look())
+    recorder.handle([make_decided(at=clock.time - timedelta(hours=2))], recorder.take_event_snapshot())
 
     assert store.load(store.resolve("last")).peak.orphan is None
 
@@ -165,7 +171,7 @@ def test_the_peak_is_the_highest_sample_around_the_event(store, make_recorder, m
     recorder.tick()
     clock.advance(5)
     write_proc(proc_root, orphan=90, mem=7000)
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     peak = store.load(store.resolve("last")).peak
 
     assert (8100, 7000) == (peak.orphan, peak.mem)
@@ -177,7 +183,7 @@ def test_the_peak_has_the_readings_that_the_diagnosis_has(store, make_recorder, 
     recorder.tick()
     write_proc(proc_root, orphan=8100)
     clock.advance(8)
-    recorder.handle([make_decided(at=clock.time - timedelta(seconds=7))], recorder.look())
+    recorder.handle([make_decided(at=clock.time - timedelta(seconds=7))], recorder.take_event_snapshot())
     incident = store.load(store.resolve("last"))
 
     assert 8100 == incident.diagnosis.mechanism.orphan == incident.peak.orphan
@@ -189,7 +195,7 @@ def test_the_peak_may_be_a_minute_before_the_line(store, make_recorder, make_dec
     recorder.tick()
     write_proc(proc_root, orphan=300)
     run_for(recorder, clock, 50)
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     incident = store.load(store.resolve("last"))
 
     assert 8100 == incident.diagnosis.mechanism.orphan == incident.peak.orphan
@@ -200,9 +206,9 @@ def test_what_was_killed_counts_from_before_the_first_line(store, make_recorder,
     recorder.tick()
     clock.advance(5)
     write_proc(proc_root, orphan=8190, aborts=12)
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     clock.advance(0.2)
-    recorder.handle([make_decided(offset=200)], recorder.look())
+    recorder.handle([make_decided(offset=200)], recorder.take_event_snapshot())
     run_for(recorder, clock, 2)
     incident = store.load(store.resolve("last"))
     killed = [each.value for each in incident.diagnosis.findings[0].evidence if "TCPAbortOnMemory" in each.name]
@@ -216,9 +222,9 @@ def test_the_quiet_period_begins_with_the_last_event_and_not_with_its_snapshot(
     store, make_recorder, make_decided, clock
 ):
     recorder = make_recorder(quiet_seconds=6)
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     clock.advance(0.5)
-    recorder.handle([make_decided(offset=200)], recorder.look())
+    recorder.handle([make_decided(offset=200)], recorder.take_event_snapshot())
     last = clock.time
     run_for(recorder, clock, 5)
     clock.advance(0.5)
@@ -232,14 +238,16 @@ def test_the_quiet_period_begins_with_the_last_event_and_not_with_its_snapshot(
 
 def test_a_suppressed_line_opens_nothing(store, make_recorder, make_decided):
     recorder = make_recorder()
-    recorder.handle([make_decided("suppressed", suppressed=9)], recorder.look())
+    recorder.handle([make_decided("suppressed", suppressed=9)], recorder.take_event_snapshot())
 
     assert [] == store.ids()
 
 
 def test_a_suppressed_line_before_its_event_is_counted_to_it(store, make_recorder, make_decided):
     recorder = make_recorder()
-    recorder.handle([make_decided("suppressed", suppressed=273), make_decided(offset=200)], recorder.look())
+    recorder.handle(
+        [make_decided("suppressed", suppressed=273), make_decided(offset=200)], recorder.take_event_snapshot()
+    )
     incident = store.load(store.resolve("last"))
 
     assert 273 == incident.suppressed_at_least
@@ -248,9 +256,9 @@ def test_a_suppressed_line_before_its_event_is_counted_to_it(store, make_recorde
 
 def test_a_suppressed_line_after_the_end_is_counted_to_the_last_incident(store, make_recorder, make_decided, clock):
     recorder = make_recorder(quiet_seconds=5)
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     run_for(recorder, clock, 10)
-    recorder.handle([make_decided("suppressed", suppressed=40, offset=200)], recorder.look())
+    recorder.handle([make_decided("suppressed", suppressed=40, offset=200)], recorder.take_event_snapshot())
     resume, still_open = store.newest_commit()
 
     assert 40 == store.load(store.resolve("last")).suppressed_at_least
@@ -261,9 +269,9 @@ def test_a_suppressed_line_after_the_end_is_counted_to_the_last_incident(store, 
 
 def test_the_same_line_again_after_the_end_is_an_incident_of_its_own(store, make_recorder, make_decided, clock):
     recorder = make_recorder(quiet_seconds=2)
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     run_for(recorder, clock, 3)
-    recorder.handle([make_decided(at=clock.time - timedelta(seconds=3), offset=100)], recorder.look())
+    recorder.handle([make_decided(at=clock.time - timedelta(seconds=3), offset=100)], recorder.take_event_snapshot())
 
     assert 2 == len(store.ids())
 
@@ -273,7 +281,10 @@ def test_a_storm_makes_three_notifications_and_few_snapshots(store, make_recorde
     for second in range(120):
         clock.advance(1)
         lines = [make_decided(offset=second * 100 + n) for n in range(2)]
-        recorder.handle([*lines, make_decided("suppressed", suppressed=400, offset=second * 100 + 50)], recorder.look())
+        recorder.handle(
+            [*lines, make_decided("suppressed", suppressed=400, offset=second * 100 + 50)],
+            recorder.take_event_snapshot(),
+        )
         recorder.tick()
     run_for(recorder, clock, 301)
     incident = store.load(store.resolve("last"))
@@ -289,12 +300,12 @@ def test_after_an_hour_of_lines_what_is_judged_is_still_fresh(store, make_record
     for minute in range(90):
         clock.advance(61)
         write_proc(proc_root, orphan=8_000 + minute, inuse=20 + minute)
-        recorder.handle([make_decided(offset=minute)], recorder.look())
+        recorder.handle([make_decided(offset=minute)], recorder.take_event_snapshot())
         clock.advance(2)
         recorder.tick()
     recorder.flush()
     clock.advance(61)
-    recorder.handle([make_decided(offset=90)], recorder.look())
+    recorder.handle([make_decided(offset=90)], recorder.take_event_snapshot())
     incident = store.load(store.resolve("last"))
     snapshots = store.snapshots(incident.id)
     assert clock.time == snapshots[-1].taken_at
@@ -309,22 +320,22 @@ def test_after_an_hour_of_lines_what_is_judged_is_still_fresh(store, make_record
     assert 8_089 == incident.diagnosis.mechanism.orphan
 
 
-def test_a_position_that_could_not_be_written_is_none(store, make_recorder, make_decided, monkeypatch):
+def test_a_position_that_could_not_be_written_is_none(store, make_recorder, make_decided, clock, monkeypatch):
     recorder = make_recorder()
     decided = make_decided()
     with monkeypatch.context() as patch:
         patch.setattr(store, "save_cursor", fail)
         with pytest.raises(OSError, match="No space"):
-            recorder.save_position(decided[0].cursor)
-    assert {} == recorder.resume.cursor.files
+            recorder.position.save(decided[0].cursor, clock.time)
+    assert {} == recorder.position.resume.cursor.files
 
-    recorder.save_position(decided[0].cursor)
-    assert recorder.resume == store.newest_commit()[0]
-    assert recorder.resume.cursor == decided[0].cursor
+    recorder.position.save(decided[0].cursor, clock.time)
+    assert recorder.position.resume == store.newest_commit()[0]
+    assert recorder.position.resume.cursor == decided[0].cursor
 
 
 def test_a_position_that_is_there_though_its_fsync_failed_takes_nothing_back(
-    store, make_recorder, make_decided, monkeypatch
+    store, make_recorder, make_decided, clock, monkeypatch
 ):
     recorder = make_recorder()
     really = store.save_cursor
@@ -332,8 +343,8 @@ def test_a_position_that_is_there_though_its_fsync_failed_takes_nothing_back(
     with monkeypatch.context() as patch:
         patch.setattr(store, "save_cursor", lambda resume: (really(resume), fail()))
         with pytest.raises(OSError, match="No space"):
-            recorder.save_position(cursor)
-    recorder.handle([make_decided(offset=200)], recorder.look())
+            recorder.position.save(cursor, clock.time)
+    recorder.handle([make_decided(offset=200)], recorder.take_event_snapshot())
 
     assert 200 == store.newest_commit()[0].cursor.files["/var/log/messages"].offset
 
@@ -344,9 +355,9 @@ def fail(*_) -> None:
 
 def test_both_causes_in_one_burst_are_one_incident_that_is_told_again(store, make_recorder, make_decided, clock):
     recorder = make_recorder()
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     clock.advance(2)
-    recorder.handle([make_decided("tcp_mem", offset=200)], recorder.look())
+    recorder.handle([make_decided("tcp_mem", offset=200)], recorder.take_event_snapshot())
 
     assert "both" == store.load(store.resolve("last")).cause
     assert ["opened", "updated"] == told(store)
@@ -354,10 +365,10 @@ def test_both_causes_in_one_burst_are_one_incident_that_is_told_again(store, mak
 
 def test_an_open_incident_is_taken_up_after_a_restart(store, make_recorder, make_decided, clock):
     recorder = make_recorder()
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     clock.advance(60)
     again = make_recorder()
-    again.handle([make_decided("tcp_mem", offset=200)], again.look())
+    again.handle([make_decided("tcp_mem", offset=200)], again.take_event_snapshot())
 
     assert 1 == len(store.ids())
     assert {"too_many_orphans": 1, "tcp_mem": 1} == store.load(store.resolve("last")).events
@@ -370,7 +381,7 @@ def test_an_incident_whose_evidence_is_gone_is_closed_and_the_service_goes_on(
     store, make_recorder, make_decided, clock, caplog
 ):
     recorder = make_recorder()
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     (store.path(store.resolve("last")) / "snapshot-001.json").unlink()
     make_recorder()
 
@@ -389,7 +400,7 @@ def test_samples_are_taken_every_ten_seconds_and_kept_over_a_restart(store, make
 
 def test_a_clock_set_back_by_an_hour_delays_nothing(store, make_recorder, make_decided, clock):
     recorder = make_recorder()
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     clock.set(-3600)
     run_for(recorder, clock, 301)
 
@@ -399,7 +410,7 @@ def test_a_clock_set_back_by_an_hour_delays_nothing(store, make_recorder, make_d
 @pytest.mark.parametrize("by", [24 * 365 * 86_400, -3600])
 def test_a_clock_that_is_set_ends_no_incident_and_loses_no_follow_up(store, make_recorder, make_decided, clock, by):
     recorder = make_recorder()
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     clock.advance(0.5)
     clock.set(by)
     run_for(recorder, clock, 40)
@@ -416,7 +427,7 @@ def test_an_incident_that_begins_just_after_the_clock_was_set_ends_in_time(store
     recorder = make_recorder()
     run_for(recorder, clock, 5)
     clock.set(24 * 365 * 86_400)
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     run_for(recorder, clock, 299)
     assert ["opened"] == told(store)
     assert 4 == len(store.load(store.resolve("last")).snapshots)
@@ -429,7 +440,7 @@ def test_counters_from_before_the_event_become_rates(store, make_recorder, make_
     recorder = make_recorder()
     run_for(recorder, clock, 20)
     write_proc(proc_root, orphan=8190, aborts=57)
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     incident = store.load(store.resolve("last"))
     found = [e for f in incident.diagnosis.findings for e in f.evidence if "TCPAbortOnMemory" in e.name]
 
@@ -439,7 +450,7 @@ def test_counters_from_before_the_event_become_rates(store, make_recorder, make_
 
 def test_the_webhook_data_holds_no_position(store, make_recorder, make_decided):
     recorder = make_recorder()
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     (pending,) = store.pending("ops")
 
     assert isinstance(pending.notice, Notice)
@@ -495,7 +506,7 @@ def test_an_incident_of_events_ends_by_its_events_and_a_warning_follows_where_th
 ):
     recorder = make_recorder(quiet_seconds=60)
     write_proc(proc_root, orphan=2_100)
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     run_for(recorder, clock, 120)
     said, warned = (store.load(each) for each in store.ids())
 
@@ -508,7 +519,7 @@ def test_who_holds_the_sockets_is_asked_after_a_restart_where_nobody_was_asked_b
     store, make_recorder, make_decided, clock
 ):
     recorder = make_recorder()
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     assert store.snapshots(store.resolve("last"))[0].sockets is None
     again = make_recorder()
     run_for(again, clock, 3)
@@ -521,7 +532,7 @@ def test_who_holds_the_orphans_is_asked_again_where_the_first_dump_came_between_
 ):
     dumps += [orphans_of("shop", 0), orphans_of("shop", 0), orphans_of("shop", 400), orphans_of("shop", 900)]
     recorder = make_recorder()
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     run_for(recorder, clock, 60)
     incident = store.load(store.resolve("last"))
 
@@ -535,7 +546,7 @@ def test_who_held_the_memory_is_not_forgotten_for_orphans_that_came_later(
 ):
     dumps += [orphans_of("exporter", 5), orphans_of("web", 300)]
     recorder = make_recorder()
-    recorder.handle([make_decided("tcp_mem")], recorder.look())
+    recorder.handle([make_decided("tcp_mem")], recorder.take_event_snapshot())
     run_for(recorder, clock, 60)
 
     assert 1 == len(dumps)
@@ -547,7 +558,7 @@ def test_a_dump_that_saw_fewer_orphans_does_not_replace_one_that_saw_more(
 ):
     dumps += [orphans_of("shop", 300), orphans_of("shop", 2), orphans_of("shop", 0)]
     recorder = make_recorder()
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     run_for(recorder, clock, 29)
 
     assert [] == dumps
@@ -560,7 +571,7 @@ def test_the_orphans_are_counted_again_when_it_is_asked_who_holds_them(
     recorder = make_recorder()
     recorder.tick()
     write_proc(proc_root, orphan=5400, aborts=9000)
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     clock.advance(0.5)
     write_proc(proc_root, orphan=8400, aborts=9000)
     recorder.tick()
@@ -577,7 +588,7 @@ def test_a_line_makes_a_warning_the_kernels_own_incident(store, make_recorder, m
     recorder = make_recorder()
     write_proc(proc_root, orphan=2_100)
     run_for(recorder, clock, 20)
-    recorder.handle([make_decided(provenance="claimed")], recorder.look())
+    recorder.handle([make_decided(provenance="claimed")], recorder.take_event_snapshot())
     run_for(recorder, clock, 2)
     incident = store.load(store.resolve("last"))
 
@@ -599,7 +610,7 @@ def test_a_warning_is_taken_up_after_a_restart(store, make_recorder, clock, proc
 
 
 def test_warnings_can_be_switched_off(store, make_recorder, clock, proc_root):
-    recorder = make_recorder(warns=False)
+    recorder = make_recorder(pressure=False)
     write_proc(proc_root, orphan=8_000)
     run_for(recorder, clock, 60)
 
@@ -612,7 +623,7 @@ def test_a_storm_does_not_push_the_time_before_it_out_of_the_history(store, make
     start = clock.time
     for number in range(2_000):
         clock.advance(0.01)
-        recorder.handle([make_decided(offset=number)], recorder.look())
+        recorder.handle([make_decided(offset=number)], recorder.take_event_snapshot())
     history = recorder._sampler.history
 
     assert history[0].at <= start - timedelta(seconds=580)
@@ -623,13 +634,13 @@ def test_a_storm_does_not_push_the_time_before_it_out_of_the_history(store, make
 def test_a_cause_that_goes_to_and_fro_is_told_once_in_a_while(store, make_recorder, make_decided, clock, monkeypatch):
     recorder = make_recorder()
     causes = iter(["orphans", "tcp_memory"] * 1_000)
-    real = module.diagnose
+    real = open_incident.diagnose
     monkeypatch.setattr(
-        module, "diagnose", lambda *args: module.replace(real(*args), cause=next(causes), confidence="likely")
+        open_incident, "diagnose", lambda *args: replace(real(*args), cause=next(causes), confidence="likely")
     )
     for number in range(120):
         clock.advance(1)
-        recorder.handle([make_decided(offset=number)], recorder.look())
+        recorder.handle([make_decided(offset=number)], recorder.take_event_snapshot())
         recorder.tick()
 
     assert ["opened", "updated"] == told(store)
@@ -638,14 +649,14 @@ def test_a_cause_that_goes_to_and_fro_is_told_once_in_a_while(store, make_record
 def test_a_snapshot_that_a_crash_left_is_named_by_the_replay(store, make_recorder, make_decided, proc_root):
     first = make_recorder()
     write_proc(proc_root, orphan=8_190)
-    snapshot = first.look()
+    snapshot = first.take_event_snapshot()
     decided = make_decided()
     incident_id = folding.incident_id(decided[1].at, decided[1].line)
     store.new_directory(incident_id)
     store.write_snapshot(incident_id, 1, snapshot)
     write_proc(proc_root, orphan=3)
     recorder = make_recorder()
-    recorder.handle([decided], recorder.look())
+    recorder.handle([decided], recorder.take_event_snapshot())
     incident = store.load(store.resolve("last"))
 
     assert ("snapshot-001.json", "snapshot-002.json") == incident.snapshots
@@ -654,7 +665,7 @@ def test_a_snapshot_that_a_crash_left_is_named_by_the_replay(store, make_recorde
 
 def test_a_log_whose_clock_is_ahead_closes_no_incident_before_it_opened(store, make_recorder, make_decided, clock):
     recorder = make_recorder()
-    recorder.handle([make_decided(at=clock.time + timedelta(hours=2))], recorder.look())
+    recorder.handle([make_decided(at=clock.time + timedelta(hours=2))], recorder.take_event_snapshot())
     run_for(recorder, clock, 301)
     incident = store.load(store.resolve("last"))
 
@@ -669,7 +680,7 @@ def test_a_history_that_cannot_be_written_is_told_once_and_stops_nothing(
         path.unlink()
     (store.directory / "history").rmdir()
     run_for(recorder, clock, 60)
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
 
     assert ["opened"] == told(store)
     assert 1 == caplog.text.count("the history cannot be written")
@@ -697,7 +708,7 @@ def test_an_hour_that_is_over_leaves_the_peak_of_a_snapshot_behind(
     recorder = make_recorder()
     run_for(recorder, clock, 15)
     write_proc(proc_root, orphan=8190)
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     write_proc(proc_root, orphan=3)
     run_for(recorder, clock, 3700)
     left = read_remains(store, clock.time - timedelta(hours=2), clock.time)
@@ -708,7 +719,7 @@ def test_an_hour_that_is_over_leaves_the_peak_of_a_snapshot_behind(
 def test_the_samples_around_an_incident_are_kept_with_it_when_it_closes(store, make_recorder, make_decided, clock):
     recorder = make_recorder()
     run_for(recorder, clock, 60)
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     kept = store.path(store.resolve("last")) / "samples.jsonl"
     assert not kept.exists()
 
@@ -725,7 +736,7 @@ def test_the_samples_around_an_incident_are_kept_with_it_when_it_closes(store, m
 
 def test_an_incident_closes_even_if_its_samples_cannot_be_kept(make_recorder, make_decided, clock, caplog, monkeypatch):
     recorder = make_recorder()
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     store = recorder._store
     full = OSError(errno.ENOSPC, "No space left on device", "samples.jsonl")
     monkeypatch.setattr("agent.service.open_incident.keep_samples", lambda *_: (_ for _ in ()).throw(full))
@@ -738,17 +749,17 @@ def test_an_incident_closes_even_if_its_samples_cannot_be_kept(make_recorder, ma
 def test_a_look_at_the_sockets_gives_way_to_an_event(make_recorder, make_decided, clock, monkeypatch):
     recorder = make_recorder()
     calls = []
-    monkeypatch.setattr(recorder._sampler.survey, "give_way", lambda: calls.append(clock.time))
-    recorder.look()
+    monkeypatch.setattr(recorder._sampler.survey, "cancel", lambda: calls.append(clock.time))
+    recorder.take_event_snapshot()
     assert [clock.time] == calls
 
 
 def test_the_opening_of_an_incident_is_judged_once(store, make_recorder, make_decided, monkeypatch):
     recorder = make_recorder()
     calls = []
-    judge = module.diagnose
-    monkeypatch.setattr(module, "diagnose", lambda *args: calls.append(args) or judge(*args))
-    recorder.handle([make_decided()], recorder.look())
+    judge = open_incident.diagnose
+    monkeypatch.setattr(open_incident, "diagnose", lambda *args: calls.append(args) or judge(*args))
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
 
     assert 1 == len(calls)
     assert "orphans" == store.load(store.resolve("last")).diagnosis.cause
@@ -770,9 +781,11 @@ def test_a_claimed_incident_is_recorded_and_notifies_nobody_where_that_is_config
     store, make_recorder, make_decided, clock
 ):
     recorder = make_recorder(claimed="record")
-    recorder.handle([make_decided(provenance="claimed")], recorder.look())
+    recorder.handle([make_decided(provenance="claimed")], recorder.take_event_snapshot())
     run_for(recorder, clock, 2)
-    recorder.handle([make_decided(offset=n, provenance="claimed", count=50) for n in (2, 3)], recorder.look())
+    recorder.handle(
+        [make_decided(offset=n, provenance="claimed", count=50) for n in (2, 3)], recorder.take_event_snapshot()
+    )
     run_for(recorder, clock, 310)
     incident = store.load(store.resolve("last"))
 
@@ -783,7 +796,7 @@ def test_a_claimed_incident_is_recorded_and_notifies_nobody_where_that_is_config
 
 def test_a_claimed_incident_notifies_by_default(store, make_recorder, make_decided, clock):
     recorder = make_recorder()
-    recorder.handle([make_decided(provenance="claimed")], recorder.look())
+    recorder.handle([make_decided(provenance="claimed")], recorder.take_event_snapshot())
     run_for(recorder, clock, 310)
 
     assert ["opened", "resolved"] == told(store)
@@ -791,9 +804,9 @@ def test_a_claimed_incident_notifies_by_default(store, make_recorder, make_decid
 
 def test_a_claimed_incident_is_told_as_opened_when_the_kernel_confirms_it(store, make_recorder, make_decided, clock):
     recorder = make_recorder(claimed="record")
-    recorder.handle([make_decided(provenance="claimed")], recorder.look())
+    recorder.handle([make_decided(provenance="claimed")], recorder.take_event_snapshot())
     run_for(recorder, clock, 5)
-    recorder.handle([make_decided(offset=200)], recorder.look())
+    recorder.handle([make_decided(offset=200)], recorder.take_event_snapshot())
     run_for(recorder, clock, 310)
 
     assert ["opened", "resolved"] == told(store)
@@ -804,9 +817,9 @@ def test_a_claimed_incident_that_was_told_is_told_again_when_the_kernel_confirms
     store, make_recorder, make_decided, clock
 ):
     recorder = make_recorder()
-    recorder.handle([make_decided(provenance="claimed")], recorder.look())
+    recorder.handle([make_decided(provenance="claimed")], recorder.take_event_snapshot())
     run_for(recorder, clock, 5)
-    recorder.handle([make_decided(offset=200)], recorder.look())
+    recorder.handle([make_decided(offset=200)], recorder.take_event_snapshot())
     run_for(recorder, clock, 2)
 
     assert "confirmed by the kernel's own message" == store.notices(store.resolve("last"))[-1][1].reason
@@ -814,12 +827,12 @@ def test_a_claimed_incident_that_was_told_is_told_again_when_the_kernel_confirms
 
 def test_forged_lines_keep_the_gauges_from_no_warning(store, make_recorder, make_decided, clock, proc_root):
     recorder = make_recorder(claimed="record")
-    recorder.handle([make_decided(provenance="claimed")], recorder.look())
+    recorder.handle([make_decided(provenance="claimed")], recorder.take_event_snapshot())
     write_proc(proc_root, orphan=2_100)
     run_for(recorder, clock, 30)
     assert ["opened"] == told(store)
     assert "orphaned sockets are above a quarter of their limit" == store.notices(store.resolve("last"))[0][1].reason
-    recorder.handle([make_decided(offset=200, provenance="claimed", count=500)], recorder.look())
+    recorder.handle([make_decided(offset=200, provenance="claimed", count=500)], recorder.take_event_snapshot())
     write_proc(proc_root, orphan=4_200)
     run_for(recorder, clock, 30)
     write_proc(proc_root, orphan=3)
@@ -835,7 +848,7 @@ def test_a_forged_line_neither_raises_nor_hides_the_end_of_a_warning(
     write_proc(proc_root, orphan=2_100)
     run_for(recorder, clock, 20)
     write_proc(proc_root, orphan=3)
-    recorder.handle([make_decided(provenance="claimed")], recorder.look())
+    recorder.handle([make_decided(provenance="claimed")], recorder.take_event_snapshot())
     run_for(recorder, clock, 20)
     assert ["opened"] == told(store)
     run_for(recorder, clock, 310)
@@ -850,27 +863,27 @@ def test_evidence_that_cannot_be_written_ends_nothing_and_is_committed_when_ther
     small_disk, store, make_recorder, make_decided, *, clock, dumps, caplog
 ):
     recorder = make_recorder()
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     filler = fill_disk(small_disk)
     dumps += [orphans_of("web", 700)] * 9
     run_for(recorder, clock, 40)
     full = store.load(store.resolve("last"))
     assert full.snapshots == tuple(path.name for path in sorted(store.path(full.id).glob("snapshot-*")))
     assert ["opened"] == told(store)
-    assert not recorder.dirty
-    assert "evidence cannot be written" == recorder.trouble
+    assert not recorder.position.dirty
+    assert ["the history cannot be written", "evidence cannot be written"] == list(recorder._troubles)
     assert 1 == caplog.text.count("evidence cannot be written; still watching")
     filler.unlink()
     run_for(recorder, clock, 2)
 
     assert ["opened", "updated"] == told(store)
     assert store.snapshots(full.id)[0].sockets == orphans_of("web", 700)
-    assert recorder.trouble is None
+    assert "evidence cannot be written" not in recorder._troubles
 
 
 def test_a_follow_up_that_cannot_be_written_has_no_name(store, make_recorder, make_decided, clock, monkeypatch):
     recorder = make_recorder()
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     clock.advance(1)
 
     def full(*_) -> str:
@@ -890,9 +903,9 @@ def test_a_follow_up_that_cannot_be_written_has_no_name(store, make_recorder, ma
 
 def test_an_event_that_cannot_be_written_ends_the_process(store, make_recorder, make_decided, clock, monkeypatch):
     recorder = make_recorder()
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     clock.advance(0.5)
-    recorder.handle([make_decided(offset=200)], recorder.look())
+    recorder.handle([make_decided(offset=200)], recorder.take_event_snapshot())
     clock.advance(1)
 
     def full(_) -> None:
@@ -907,7 +920,7 @@ def test_an_open_incident_without_a_readable_snapshot_is_closed_and_its_end_is_t
     store, make_recorder, make_decided, caplog
 ):
     recorder = make_recorder()
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     incident_id = store.resolve("last")
     for path in store.path(incident_id).glob("snapshot-*"):
         path.write_text("{")
@@ -916,7 +929,7 @@ def test_an_open_incident_without_a_readable_snapshot_is_closed_and_its_end_is_t
     assert ["opened", "resolved"] == told(store)
     assert store.load(incident_id).closed_at
     assert f"incident {incident_id} is closed as it stands" in caplog.text
-    recorder.handle([make_decided(offset=200)], recorder.look())
+    recorder.handle([make_decided(offset=200)], recorder.take_event_snapshot())
     assert 2 == len(store.ids())
 
 
@@ -924,9 +937,9 @@ def test_a_surprise_in_the_open_incident_closes_it_and_the_service_starts(
     store, make_recorder, make_decided, monkeypatch, caplog
 ):
     recorder = make_recorder()
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     with monkeypatch.context() as patch:
-        patch.setattr(module, "diagnose", lambda *_: 1 / 0)
+        patch.setattr(open_incident, "diagnose", lambda *_: 1 / 0)
         make_recorder()
 
     assert ["opened", "resolved"] == told(store)
@@ -936,9 +949,9 @@ def test_a_surprise_in_the_open_incident_closes_it_and_the_service_starts(
 
 def test_of_two_open_incidents_the_newer_one_goes_on(store, make_recorder, make_decided, clock):
     recorder = make_recorder(quiet_seconds=5)
-    recorder.handle([make_decided()], recorder.look())
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
     run_for(recorder, clock, 10)
-    recorder.handle([make_decided(offset=200)], recorder.look())
+    recorder.handle([make_decided(offset=200)], recorder.take_event_snapshot())
     older, newer = store.ids()
     store.commit(replace(store.load(older), closed_at=None))
     make_recorder()

@@ -12,6 +12,7 @@ from agent.core.settings import Settings, SourceSettings, StoreSettings
 from agent.probe import take_snapshot
 from agent.service.daemon import Daemon
 from agent.service.sampler import Sampler
+from agent.service.troubles import Troubles
 from agent.store import Store
 
 
@@ -30,21 +31,21 @@ def fill(store, clock, hours):
 
 def test_a_clock_a_year_ahead_for_one_tick_takes_nothing_from_memory(store, clock, proc_root):
     fill(store, clock, 3)
-    sampler = Sampler(store, clock, proc_root)
+    sampler = Sampler(store, clock, proc_root, Troubles())
     before = sampler.history
     sampler.tick(clock.time + timedelta(days=365))
     assert 1 == len(sampler.history)
-    sampler.back_to(clock.time)
+    sampler.clock_set_back(clock.time)
 
     assert len(before) > 60
     assert before == sampler.history
 
 
 def test_a_clock_that_steps_back_a_little_reads_nothing_again(store, clock, proc_root, monkeypatch):
-    sampler = Sampler(store, clock, proc_root)
+    sampler = Sampler(store, clock, proc_root, Troubles())
     sampler.tick(clock.time)
     monkeypatch.setattr(store.samples, "read_thinned", lambda now: pytest.fail("read"))
-    sampler.back_to(clock.time - timedelta(seconds=2))
+    sampler.clock_set_back(clock.time - timedelta(seconds=2))
     assert clock.time == sampler.newest.at
 
 
@@ -53,7 +54,7 @@ def test_a_history_that_cannot_be_read_at_all_stops_no_start(store, clock, proc_
         raise PermissionError(13, "Permission denied", "/var/lib/x")
 
     monkeypatch.setattr(store.samples, "read_thinned", deny)
-    assert () == Sampler(store, clock, proc_root).history
+    assert () == Sampler(store, clock, proc_root, Troubles()).history
     assert "the history cannot be read: /var/lib/x: Permission denied" in caplog.text
 
 
@@ -62,7 +63,7 @@ def test_one_file_that_cannot_be_read_stops_no_start(store, clock, proc_root):
     path = store.directory / "history" / "20261122T14.jsonl"
     path.unlink()
     path.mkdir()
-    history = Sampler(store, clock, proc_root).history
+    history = Sampler(store, clock, proc_root, Troubles()).history
     assert {12, 13, 15} == {sample.at.hour for sample in history}
 
 
@@ -86,7 +87,7 @@ def test_a_service_whose_clock_is_set_a_year_ahead_keeps_its_history(store, cloc
 
 
 def test_what_is_killed_just_after_a_sample_is_counted_from_it(store, clock, proc_root, make_decided):
-    sampler = Sampler(store, clock, proc_root)
+    sampler = Sampler(store, clock, proc_root, Troubles())
     write_proc(proc_root, orphan=8100, aborts=7)
     sampler.tick(clock.time)
     _, event = make_decided(at=clock.advance(0.45))
@@ -102,7 +103,7 @@ def test_what_is_killed_just_after_a_sample_is_counted_from_it(store, clock, pro
 
 
 def test_a_sample_without_counters_takes_those_of_the_snapshot(store, clock, proc_root):
-    sampler = Sampler(store, clock, proc_root)
+    sampler = Sampler(store, clock, proc_root, Troubles())
     sampler.remember(Sample(at=clock.time, orphan=1))
     sampler.remember(Sample(at=clock.advance(0.2), counters={"TCPAbortOnMemory": 5}))
 

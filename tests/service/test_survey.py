@@ -52,10 +52,10 @@ def end_of(survey, now):
 
 
 def test_the_first_look_comes_a_minute_after_the_start(survey, dump, clock):
-    survey.begin(clock.time)
+    survey.start(clock.time)
     assert 0 == dump.calls
     dump.go_on.set()
-    survey.begin(clock.advance(FIRST_AFTER.total_seconds()))
+    survey.start(clock.advance(FIRST_AFTER.total_seconds()))
 
     assert ["nginx.service"] == [share.name for share in end_of(survey, clock.time)]
     assert () == survey.collect(clock.time)
@@ -63,8 +63,8 @@ def test_the_first_look_comes_a_minute_after_the_start(survey, dump, clock):
 
 
 def test_while_one_is_under_way_nothing_is_found_and_no_other_begins(survey, dump, clock):
-    survey.begin(clock.advance(60))
-    survey.begin(clock.advance(600))
+    survey.start(clock.advance(60))
+    survey.start(clock.advance(600))
     assert () == survey.collect(clock.time)
     assert 1 == dump.calls
     dump.go_on.set()
@@ -72,20 +72,20 @@ def test_while_one_is_under_way_nothing_is_found_and_no_other_begins(survey, dum
 
 
 def test_an_event_ends_the_dump_at_once_and_it_is_made_soon_again(survey, dump, clock):
-    survey.begin(clock.advance(60))
-    survey.give_way()
+    survey.start(clock.advance(60))
+    survey.cancel()
 
     assert () == end_of(survey, clock.time)
     assert clock.time + AGAIN_AFTER == survey.due
     dump.go_on.set()
-    survey.begin(clock.advance(60))
+    survey.start(clock.advance(60))
     assert "nginx.service" == end_of(survey, clock.time)[0].name
 
 
 def test_a_part_of_the_sockets_is_no_look_at_all(survey, dump, clock):
     dump.table = SocketTable(groups=TABLE.groups, paths=TABLE.paths, complete=False)
     dump.go_on.set()
-    survey.begin(clock.advance(60))
+    survey.start(clock.advance(60))
     assert () == end_of(survey, clock.time)
     assert clock.time + SPACING == survey.due
 
@@ -93,17 +93,17 @@ def test_a_part_of_the_sockets_is_no_look_at_all(survey, dump, clock):
 def test_sockets_without_their_names_are_no_look_either(survey, dump, clock):
     dump.table = SocketTable(groups=TABLE.groups, complete=True, cut_short=True)
     dump.go_on.set()
-    survey.begin(clock.advance(60))
+    survey.start(clock.advance(60))
     assert () == end_of(survey, clock.time)
 
 
 def test_a_dump_that_is_stopped_before_it_begins_finds_nothing_and_breaks_nothing(clock):
     def stopped(*args, **kwargs):
-        survey.give_way()
+        survey.cancel()
         return take_sockets(*args, **kwargs)
 
     survey = Survey(Path("/proc"), clock.time, stopped)
-    survey.begin(clock.advance(60))
+    survey.start(clock.advance(60))
     assert () == end_of(survey, clock.time)
     assert clock.time + AGAIN_AFTER == survey.due
 
@@ -115,13 +115,13 @@ def test_no_room_for_a_thread_is_told_once_and_tried_again(survey, dump, clock, 
     with monkeypatch.context() as full:
         full.setattr(module.Thread, "start", refuse)
         for _ in range(2):
-            survey.begin(clock.advance(60))
+            survey.start(clock.advance(60))
             assert clock.time + AGAIN_AFTER == survey.due
             assert () == survey.collect(clock.time)
     assert ["nobody looks who holds the sockets while all is quiet: can't start new thread"] == caplog.messages
 
     dump.go_on.set()
-    survey.begin(clock.advance(60))
+    survey.start(clock.advance(60))
     assert "nginx.service" == end_of(survey, clock.time)[0].name
 
 
@@ -129,7 +129,7 @@ def test_what_it_costs_decides_when_the_next_is_due(survey, dump, clock, monkeyp
     spent = iter((0.0, 7.5))
     monkeypatch.setattr(module.time, "thread_time", lambda: next(spent))
     dump.go_on.set()
-    survey.begin(clock.advance(60))
+    survey.start(clock.advance(60))
     end_of(survey, clock.time)
 
     assert clock.time + timedelta(seconds=7.5 / CPU_SHARE) == survey.due
@@ -140,19 +140,19 @@ def test_a_surprise_in_the_thread_ends_the_service_and_not_only_the_thread(surve
         raise ZeroDivisionError
 
     survey._take = fail
-    survey.begin(clock.advance(60))
+    survey.start(clock.advance(60))
     with pytest.raises(ZeroDivisionError):
         end_of(survey, clock.time)
 
 
 def test_a_clock_set_back_does_not_put_it_off(survey, clock):
-    survey.back_to(clock.time - timedelta(hours=5))
+    survey.clock_set_back(clock.time - timedelta(hours=5))
     assert survey.due == clock.time - timedelta(hours=5) + SPACING
 
 
 def test_a_tree_that_is_not_this_hosts_is_not_asked(tmp_path, clock):
     dump = Dump()
     survey = Survey(tmp_path, clock.time, dump)
-    survey.begin(clock.advance(3600))
+    survey.start(clock.advance(3600))
     assert 0 == dump.calls
     assert () == survey.collect(clock.time)

@@ -1,0 +1,34 @@
+"""Failures that the service survives: each logged once, and in the status until it is over."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+from agent.store import explain
+
+log = logging.getLogger("sockmem-agent")
+
+
+class Troubles:
+    """What fails at the moment, in the order in which it began."""
+
+    def __init__(self) -> None:
+        self._lasting: dict[str, None] = {}
+
+    def __contains__(self, what: str) -> bool:
+        return what in self._lasting
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._lasting)
+
+    @contextlib.contextmanager
+    def survived(self, what: str) -> Iterator[None]:
+        """Go on after an OSError that loses no event."""
+        try:
+            yield
+        except OSError as error:
+            if what not in self._lasting:
+                log.error("%s; still watching: %s", what, explain(error))  # noqa: TRY400 - the text says it
+            self._lasting[what] = None
+        else:
+            self._lasting.pop(what, None)
