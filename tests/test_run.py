@@ -9,6 +9,8 @@ import socket
 import pytest
 from harness import AgentProcess, fill, wait_for
 
+from agent.store.incidents import PROGRESS_SPACING
+
 LINE = "Nov 22 15:05:39 web1 kernel: [  123.000001] TCP: too many orphaned sockets\n"
 
 
@@ -241,6 +243,21 @@ def test_systemd_is_told_ready_and_status_and_is_fed(agent, log_file, tmp_path, 
     assert "READY=1" == said[0]
     assert said[1].startswith("WATCHDOG=1\nSTATUS=following ")
     assert said[1].endswith("no incident yet")
+
+
+def test_systemd_waits_for_ready_while_many_incidents_are_read(agent, log_file, tmp_path, monkeypatch):
+    (agent.state / "incidents").mkdir(parents=True)
+    for number in range(PROGRESS_SPACING):
+        (agent.state / "incidents" / str(number)).touch()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        agent.start()
+        said = [systemd.recv(4096) for _ in range(2)]
+        assert 0 == agent.stop()
+
+    assert [b"EXTEND_TIMEOUT_USEC=60000000", b"READY=1"] == said
 
 
 def test_systemd_waits_for_ready_while_a_large_rotated_log_is_unpacked(agent, log_file, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from agent.cli.diagnostics import HANDLER
 from agent.config.load import ConfigError, load, state_directory
 from agent.core.settings import Settings
 from agent.notifiers import ChannelError
+from agent.service import sdnotify
 from agent.service.daemon import Daemon
 from agent.service.signals import asked
 from agent.sources.choose import choose
@@ -96,7 +97,8 @@ def command(path: Path | None, proc_root: Path) -> None:
     settings = read_settings(path)
     if settings is None:
         sys.exit(os.EX_CONFIG)
-    store = Store(state_directory(settings, os.environ, os.geteuid()), settings.store)
+    directory = state_directory(settings, os.environ, os.geteuid())
+    store = Store(directory, settings.store, on_progress=sdnotify.work_goes_on)
     daemon = build(settings, store, proc_root)
     try:
         daemon.run(lambda: read_again(path, store), asked)

@@ -8,12 +8,12 @@ it again by its id.
 import logging
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from agent.core import model
 from agent.core.cursor import Cursor, Resume
@@ -41,7 +41,11 @@ from agent.store.history import History
 
 log = logging.getLogger("sockmem-agent")
 
+T = TypeVar("T")
+
 INCIDENT_FILE = "incident.json"
+# So many incidents are read within seconds, also from the slowest disk.
+PROGRESS_SPACING = 100
 OWED_AT_MOST = 64
 INTERRUPTED = "interrupted before it was committed; the evidence in it is kept"
 # A block of most file systems; a receipt has less, since the courier cuts its detail.
@@ -70,11 +74,21 @@ class Pending(NamedTuple):
 
 
 class Store:
-    """The state directory, read by the commands and written by one service."""
+    """The state directory, read by the commands and written by one service.
 
-    def __init__(self, directory: Path, settings: StoreSettings | None = None) -> None:
+    ``on_progress`` is called while many incidents are read, which may take minutes.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        settings: StoreSettings | None = None,
+        *,
+        on_progress: Callable[[], None] = lambda: None,
+    ) -> None:
         self.directory = directory
         self.settings = settings or StoreSettings()
+        self._on_progress = on_progress
         self._incidents = directory / "incidents"
         self.samples = History(directory / "history")
 
@@ -203,7 +217,7 @@ class Store:
     def owing(self) -> set[str]:
         """Name the channels that have no receipt for a notice they were to send, whether configured or not."""
         found: set[str] = set()
-        for incident_id in self.names():
+        for incident_id in self.one_by_one(self.names()):
             files = self._files(incident_id)
             for stem in _stems(files) if INCIDENT_FILE in files else ():
                 try:
@@ -303,7 +317,7 @@ class Store:
         What may be readable after a chown, or is found again by the replay of its record, is told and stays.
         """
         self.samples.set_broken_aside()
-        for entry in sorted(os.scandir(self._incidents), key=lambda entry: entry.name):
+        for entry in self.one_by_one(sorted(os.scandir(self._incidents), key=lambda entry: entry.name)):
             path = self._incidents / entry.name
             try:
                 if not _ID.fullmatch(entry.name):
@@ -394,6 +408,13 @@ class Store:
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
+    def one_by_one(self, incidents: Iterable[T]) -> Iterator[T]:
+        """Go through what may be thousands, and report progress meanwhile."""
+        for number, incident in enumerate(incidents, start=1):
+            if number % PROGRESS_SPACING == 0:
+                self._on_progress()
+            yield incident
+
     def names(self) -> list[str]:
         """List the directories that are incidents by their name, committed or not."""
         try:
@@ -431,7 +452,7 @@ class Store:
         return self.path(incident_id) / f"{stem}.{channel}.json"
 
     def _commits(self) -> Iterator[tuple[str, Commit]]:
-        for incident_id in self.ids():
+        for incident_id in self.one_by_one(self.ids()):
             try:
                 yield incident_id, read_json(self.path(incident_id) / INCIDENT_FILE, model.COMMIT)
             except StoreError:

@@ -40,7 +40,7 @@ def prune(store: "Store", keep: StoreSettings, now: datetime, *, dry_run: bool) 
     removed = list(_flood(store, ids[:-1], sizes, covered, missing)) if missing > 0 else []
     flood, flood_bytes = set(removed), sum(sizes[incident_id] for incident_id in removed)
     total, free = total - flood_bytes, free + flood_bytes
-    for incident_id in (incident_id for incident_id in ids[:-1] if incident_id not in flood):
+    for incident_id in store.one_by_one(incident_id for incident_id in ids[:-1] if incident_id not in flood):
         too_old = now - _opened_at(incident_id) > timedelta(days=keep.keep_days)
         too_many = len(ids) - len(removed) > keep.keep_count
         if not (too_old or too_many or total > keep.keep_bytes or free < keep.min_free_bytes):
@@ -63,7 +63,7 @@ def _flood(
     store: "Store", ids: Iterable[str], sizes: Mapping[str, int], covered: int, missing_bytes: int
 ) -> Iterator[str]:
     """Give the oldest claimed incidents that are still owed, beyond those that stay, until so many bytes are there."""
-    owed = [incident_id for incident_id in ids if _fate(store, incident_id, covered) == "claimed"]
+    owed = [incident_id for incident_id in store.one_by_one(ids) if _fate(store, incident_id, covered) == "claimed"]
     for incident_id in owed[:-CLAIMED_KEPT]:
         if missing_bytes <= 0:
             return

@@ -15,7 +15,7 @@ from agent.core.settings import StoreSettings
 from agent.store import NoSuchIncident, Store, StoreError
 from agent.store.disk import hold_lock, set_aside, size_of
 from agent.store.history import read_lines
-from agent.store.incidents import OWED_AT_MOST
+from agent.store.incidents import OWED_AT_MOST, PROGRESS_SPACING
 from agent.store.retention import CLAIMED_KEPT
 
 DIAGNOSIS = Diagnosis(cause="orphans", confidence="likely", summary="s")
@@ -258,6 +258,18 @@ def test_claimed_incidents_go_before_they_are_told_where_so_many_leave_no_room(s
     store.settings = StoreSettings(min_free_bytes=2**62)
     assert [told, claimed[1]] == store.prune(clock.time)
     assert [*claimed[2:], kernel, opened, newest] == store.ids()
+
+
+def test_progress_is_reported_while_many_incidents_are_read(store, keep, clock):
+    for n in range(2 * PROGRESS_SPACING + 1):
+        keep(n, channels=("ops",), provenance="claimed")
+    reports = []
+    again = Store(store.directory, StoreSettings(min_free_bytes=2**62), on_progress=lambda: reports.append(1))
+
+    for read in (again.set_broken_aside, again.newest_commit, again.owing, lambda: again.prune(clock.time)):
+        reports.clear()
+        read()
+        assert len(reports) >= 2, read
 
 
 def test_retention_spares_the_incident_that_alone_holds_the_newest_position(store, keep, clock):
