@@ -164,7 +164,7 @@ def test_a_state_directory_that_systemds_overrules_is_said_to_have_no_effect(age
 
     assert 0 == agent.stop()
     assert "[store] directory = /srv/other has no effect, even after a restart" in agent.said()
-    assert f"StateDirectory= sets {agent.state}" in agent.said()
+    assert f"StateDirectory= in the unit sets {agent.state}" in agent.said()
 
 
 def test_what_was_written_while_the_agent_was_down_is_found_at_the_next_start(agent, log_file):
