@@ -22,12 +22,11 @@ from agent.cli.common import (
 )
 from agent.config.load import ConfigError
 from agent.core.diagnosis.diagnose import diagnose
-from agent.core.diagnosis.summary import HANDED_OVER
 from agent.core.folding import events_to_diagnose
 from agent.core.kernel.messages import detect, other_limit
 from agent.core.logs import pasted, syslog
 from agent.core.model import Diagnosis, Event, LogRecord, Sample
-from agent.core.readings import Gap
+from agent.core.readings import Gap, OtherLimit, UnreadLine
 from agent.core.report import diagnosis_text
 from agent.probe import take_snapshot, take_sockets
 from agent.probe.pagesize import PROC, is_this_host
@@ -36,7 +35,7 @@ from agent.store import read_around
 HISTORY = timedelta(hours=1)
 ATTRIBUTION_SECONDS = 5.0
 _ONLY_COUNTS = "a count of suppressed messages does not say which ones: pass the line next to it as well"
-_ANOTHER_LIMIT = "it is about another limit"
+_OPTION = "--message"
 _ELISION = re.compile(r"\[\s*(?:…|\.\.+)\s*\]\s*")
 
 
@@ -106,7 +105,7 @@ def _read_messages(messages: tuple[str, ...], now: datetime) -> tuple[tuple[Even
     read = {number: _read_message(line, number, now) for number, line in enumerate(lines, 1)}
     found = {number: event for number, event in read.items() if isinstance(event, Event)}
     if all(event.kind == "suppressed" for event in found.values()):
-        read |= {number: Gap(what=f"{HANDED_OVER} {number}", why=_ONLY_COUNTS) for number in found}
+        read |= {number: UnreadLine(what=f"{_OPTION} {number}", why=_ONLY_COUNTS) for number in found}
     gaps = tuple(gap for gap in read.values() if isinstance(gap, Gap))
     for gap in gaps:
         warn(f"{gap.what}: {gap.why}")
@@ -123,23 +122,25 @@ def _read_message(line: str, number: int, now: datetime) -> Event | Gap:
     readings = pasted.respellings(whole)
     for reading in readings:
         respelled = _to_record(reading, number, now)
-        # The judges tell the kernel's era by the words of the line, so these have to be the kernel's.
+        # The rules tell the kernel's era by the words of the line, so these have to be the kernel's.
         event = detect(replace(respelled, line=readings[0])) if respelled else None
         if respelled is not None and event is not None:
-            warn(f"{HANDED_OVER} {number}: read as {respelled.text!r}")
+            warn(f"{_OPTION} {number}: read as {respelled.text!r}")
             return event
     other = other_limit(record.text if record else line)
-    hint = f"{_ANOTHER_LIMIT}: {other}" if other else "ignored"
-    return Gap(what=f"{HANDED_OVER} {number}", why=f"not a kernel socket-memory message; {hint}")
+    what, why = f"{_OPTION} {number}", "not a kernel socket-memory message"
+    if other:
+        return OtherLimit(what=what, why=f"{why}; it is about another limit: {other}")
+    return UnreadLine(what=what, why=f"{why}; ignored")
 
 
 def _to_record(line: str, number: int, now: datetime) -> LogRecord | None:
-    return syslog.to_record(line.encode(), now=now, source=HANDED_OVER, ordinal=number)
+    return syslog.to_record(line.encode(), now=now, source=_OPTION, ordinal=number)
 
 
 def _doubt(found: Diagnosis, unread: tuple[Gap, ...]) -> Diagnosis:
     """Lower the confidence of "none" if a line was not understood: the caller saw something."""
-    if found.cause != "none" or all(_ANOTHER_LIMIT in gap.why for gap in unread):
+    if found.cause != "none" or all(isinstance(gap, OtherLimit) for gap in unread):
         return found
     first, *others = found.findings
     return replace(found, confidence="possible", findings=(replace(first, confidence="possible"), *others))

@@ -34,6 +34,14 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     why: str
 
 
+class UnreadLine(Gap, frozen=True, kw_only=True):
+    """A line that a person passed in, and that is no kernel message about socket memory."""
+
+
+class OtherLimit(UnreadLine, frozen=True, kw_only=True):
+    """Such a line that is about another limit: nothing was missed."""
+
+
 class TcpSockstat(msgspec.Struct, frozen=True, kw_only=True):
     """The ``TCP:`` line of /proc/net/sockstat. ``orphan alloc mem`` count the host, ``inuse tw`` the namespace.
 

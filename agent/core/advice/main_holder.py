@@ -54,11 +54,7 @@ def fix_main_holder(main: LargestHolder, findings: tuple[Finding, ...]) -> Advic
     # A name in which somebody hid the kernel's words is shown without them, and is no program that we know.
     orphans, program = main.gauge == "orphans", find_program(main.holder.unit, main.holder.process)
     seen = [text for claim, text in _SEEN.items() if any(_is_about(finding, claim, main) for finding in findings)]
-    came = [
-        _CAME[each.claim]
-        for each in findings
-        if each.claim in _CAME and each.claim.startswith("orphans" if orphans else "memory")
-    ]
+    came = [_CAME[each.claim] for each in findings if each.claim in _CAME and each.cause == main.gauge]
     settings = _GENERIC if program is None else program.orphans if orphans else program.memory
     guess = "The name is a guess from the port: no cgroup identifies the owner." if main.holder.guess else ""
     gauge = "orphan falls" if orphans else "mem falls"

@@ -65,8 +65,7 @@ def _orphan_steps(facts: Facts, findings: tuple[Finding, ...], limit: int | None
 
 
 def _memory_steps(facts: Facts, findings: tuple[Finding, ...]) -> list[Advice | None]:
-    limits = facts.limits_bytes
-    main = find_main_holder(facts, "tcp_memory", limits[2] if limits else None)
+    main = find_main_holder(facts, "tcp_memory", facts.memory.limit)
     refused = [finding.evidence for finding in findings if finding.claim == "cgroup_limit"]
     failed = [each for evidence in refused for each in evidence if each.name == "memory.kmem.tcp.failcnt"]
     limit = raise_cgroup_limit(failed[0]) if failed else fix_byte_limits(facts) or raise_tcp_mem(facts)

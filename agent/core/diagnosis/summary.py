@@ -11,10 +11,8 @@ from agent.core.format import percent_text
 from agent.core.history.look_back import Past
 from agent.core.kernel.limits import is_just_below
 from agent.core.model import Finding
+from agent.core.readings import UnreadLine
 from agent.core.sockets.holder_names import LargestHolder, marked
-
-# How a gap begins that tells of a line that a person handed over, and that says nothing of socket memory.
-HANDED_OVER = "--message"
 
 
 def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past) -> str:
@@ -43,8 +41,7 @@ def _holders(facts: Facts, findings: tuple[Finding, ...]) -> list[str]:
     if cause in ("orphans", "both") or (cause == "tcp_memory" and fills):
         found.append((find_main_holder(facts, "orphans", None if fills else facts.orphans.limit), "orphaned sockets"))
     if cause in ("tcp_memory", "both") or (cause == "orphans" and claims & {"memory_over_limit", "memory_at_limit"}):
-        limit = facts.limits_bytes[2] if facts.limits_bytes else None
-        found.append((find_main_holder(facts, "tcp_memory", limit), "TCP memory"))
+        found.append((find_main_holder(facts, "tcp_memory", facts.memory.limit), "TCP memory"))
     return [
         f"{marked(main.name, main.holder)} holds {percent_text(main.held, main.total)} of the {what}."
         for main, what in found
@@ -132,7 +129,7 @@ def _undecided(facts: Facts) -> str:
 
 
 def _nothing(facts: Facts) -> str:
-    handed = [gap.why for gap in facts.snapshot.gaps if gap.what.startswith(HANDED_OVER)]
+    handed = [gap.why for gap in facts.snapshot.gaps if isinstance(gap, UnreadLine)]
     if handed:
         one = f"the line passed in is {handed[0]}"
         lines = one if len(handed) == 1 else "none of the lines passed in names a limit of socket memory"

@@ -9,7 +9,7 @@ from socket_material import NGINX, SHOP, make_group, make_table, tables, tally
 
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.model import Diagnosis, Event, Provenance, Sample, Snapshot
-from agent.core.readings import SocketTable
+from agent.core.readings import Gap, SocketTable, UnreadLine
 from agent.core.report import diagnosis_text
 
 
@@ -257,3 +257,10 @@ def test_in_an_incident_of_hours_the_gauges_are_those_of_now_and_the_counters_th
     assert (900, None) == (diagnosis.mechanism.orphan, diagnosis.mechanism.penalty_shift)
     assert 1830 == killed
     assert "memory" not in diagnosis.summary
+
+
+def test_a_line_passed_in_is_known_by_its_type_and_not_by_its_words() -> None:
+    words = {"what": "--message 1", "why": "not a kernel message"}
+    line, gap = (diagnose(make_snapshot(gaps=(each(**words),)), (), ()) for each in (UnreadLine, Gap))
+    assert ["not a kernel message" in each.summary for each in (line, gap)] == [True, False]
+    assert msgspec.to_builtins(line.gaps) == msgspec.to_builtins(gap.gaps)
