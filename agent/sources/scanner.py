@@ -1,9 +1,10 @@
-"""Log files already written: plain, .gz, .xz or standard input, block by block, to kernel records with line numbers.
+"""Log files already written: plain, gzip, xz, bzip2 or standard input, block by block, to records with line numbers.
 
 Memory stays flat whatever the file holds, and ordinary lines are neither split nor counted nor decoded. What spreads
 an entry over several lines is brought to one line first: agent.sources.multiline.
 """
 
+import bz2
 import gzip
 import lzma
 import os
@@ -28,8 +29,8 @@ BLOCK_BYTES = 64 * 1024
 MAGIC_BYTES = 8
 GZIP = b"\x1f\x8b"
 XZ = b"\xfd7zXZ\0"
+BZIP2 = b"BZh"
 FOREIGN = {
-    b"BZh": "is compressed by bzip2: bzcat FILE | sockmem-agent scan -",
     b"\x28\xb5\x2f\xfd": "is compressed by zstd: zstdcat FILE | sockmem-agent scan -",
     b"\x04\x22\x4d\x18": "is compressed by lz4: lz4cat FILE | sockmem-agent scan -",
     b"\xff\xfe": "is UTF-16, as PowerShell's > writes it: iconv -f UTF-16 -t UTF-8 FILE | sockmem-agent scan -",
@@ -150,7 +151,7 @@ def blocks(stream: BufferedIOBase) -> Iterator[tuple[int, bytes]]:
         yield offset, rest
 
 
-def _decompressed(raw: BufferedReader, name: str) -> BufferedReader | gzip.GzipFile | lzma.LZMAFile:
+def _decompressed(raw: BufferedReader, name: str) -> BufferedReader | gzip.GzipFile | lzma.LZMAFile | bz2.BZ2File:
     """Choose the reader by the first bytes, and by the name where these say nothing."""
     magic = raw.peek(MAGIC_BYTES)[:MAGIC_BYTES]
     for start, mend in FOREIGN.items():
@@ -160,6 +161,8 @@ def _decompressed(raw: BufferedReader, name: str) -> BufferedReader | gzip.GzipF
         return gzip.GzipFile(fileobj=raw)
     if magic.startswith(XZ) or name.endswith(".xz"):
         return lzma.LZMAFile(raw)
+    if magic.startswith(BZIP2) or name.endswith(".bz2"):
+        return bz2.BZ2File(raw)
     return raw
 
 
@@ -173,7 +176,8 @@ def _explain(error: Exception, name: str) -> str:
         return "is a directory; name the files in it, or journal files with --directory"
     if isinstance(error, EOFError):
         return "ends in the middle of its compressed data; what came before is shown, fetch the file again for the rest"
-    if isinstance(error, gzip.BadGzipFile | zlib.error | lzma.LZMAError):
+    # bz2 has no exception of its own.
+    if isinstance(error, gzip.BadGzipFile | zlib.error | lzma.LZMAError) or str(error) == "Invalid data stream":
         kind = "gzip" if name.endswith(".gz") else "compressed"
         return f"damaged {kind} data ({error}); fetch the file again, or rename it if it is plain text"
     return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -57,6 +57,8 @@ def records(scanner: Scanner, path: str) -> list[LogRecord]:
         (gzip.compress, "renamed"),
         (lzma.compress, "messages.3.xz"),
         (lzma.compress, "renamed"),
+        (bz2.compress, "messages.4.bz2"),
+        (bz2.compress, "renamed"),
     ],
 )
 def test_plain_and_compressed_logs_give_numbered_lines(
@@ -132,8 +134,8 @@ def test_ordinals_go_on_over_rotated_files(log: Callable[..., str]) -> None:
         (EVENT, "plain.gz", "rename it if it is plain text"),
         (b"\0" * 4096, "zeroed.gz", "damaged"),
         (b"\xfd7zXZ\0" + b"\xff" * 64, "bad.xz", "damaged"),
+        (b"BZh9" + b"\xff" * 64, "bad.bz2", "damaged"),
         (flipped(gzip.compress(ORDINARY * 999)), "bad.gz", "damaged"),
-        (bz2.compress(EVENT), "messages.bz2", "bzcat"),
         (EVENT.decode().encode("utf-16"), "powershell.txt", "iconv -f UTF-16 -t UTF-8 FILE | sockmem-agent scan -"),
         (b"\xfe\xff" + EVENT.decode().encode("utf-16-be"), "big-endian.txt", "iconv -f UTF-16"),
         (b"LPKSHHRH" + b"\0" * 200, "system.journal", "--directory"),

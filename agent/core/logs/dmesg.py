@@ -33,7 +33,7 @@ _WORD = r"[^\W\d_]{1,9}\.?"
 # it has to be a month that we know: a chat has [alice 12 08:40].
 STAMP = re.compile(
     rf" *(?:\[ *(?P<uptime>\d{{1,12}}\.\d{{1,9}})(?: +{_DELTA}| *)\]"
-    rf"|\[(?P<clock>(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) [^\]<]{{15,22}}?)(?: +{_DELTA})?\]"
+    rf"|\[(?P<clock>(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun) [^\]<]{{15,26}}?)(?: +{_DELTA})?\]"
     rf"|\[(?!{LEVEL} ){_WORD} +(?P<local>(?:{_WORD}|\d{{1,2}}[月월]) +\d{{1,2}} \d\d:\d\d:\d\d \d{{4}})"
     rf"(?: +{_DELTA})?\]"
     rf"|\[ *(?:\+\d+[.,]\d+|{_DELTA}|(?i:{MONTH})\.? ?\d{{1,2}} \d\d:\d\d) *\]"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from agent.core.kernel.messages import TEXT, detect
 from agent.core.logs.dmesg import STAMP
-from agent.core.logs.headers import FACILITY, LEVEL
+from agent.core.logs.headers import FACILITY, FILE, LEVEL
 from agent.core.logs.jsonlog import why_refused
 from agent.core.logs.syslog import CALLER, CODE, COLOUR, DEVKMSG, PRIORITY
 from agent.core.logs.timestamps import EPOCH, NAMED, NUMBERED
@@ -93,7 +93,7 @@ def _plain(line: str) -> str:
 
 def _refusal(line: str) -> _Refusal:
     """Find the first thing in a line that keeps it from being the kernel's."""
-    bare = line.strip().removeprefix("data: ")
+    bare = FILE.sub("", line.strip().removeprefix("data: "))
     if bare.startswith("{"):
         return _Refusal(2, why_refused(bare), "a JSON object")
     record = DEVKMSG.match(bare)

@@ -52,6 +52,12 @@ NXOS = re.compile(
 SOCKLOG = re.compile(rf"\s+(?:(?P<host>[\d.]+|[\da-f:]+): )?kern\.{SEVERITY}: (?P<text>.*)", re.DOTALL)
 # fluentd's syslog input names facility and severity in the event's tag, and the object behind it has no facility.
 FLUENTD = re.compile(rf"\s+(?:[\w-]+\.)*kern\.{SEVERITY}(?::\s+|\t)(?P<object>\{{.*)", re.DOTALL)
+# talosctl dmesg puts the node's address before facility and level.
+TALOS = re.compile(r"(?P<host>[\d.]+|[\da-f:]+): kern: +[a-z]+: +\[(?P<stamp>[^\]]+)\]: (?P<text>.*)", re.DOTALL)
+# grep with several files, and with -n; what follows has to be a head.
+FILE = re.compile(
+    r"(?=[^:\s]{0,255}[./])[\w./~+@-]{1,255}:(?:\d{1,9}:)?(?=[A-Z][a-z]{2} [ \d]\d |\d{4}-\d\d-\d\d|\[ *\d|<\d{1,3}>)"
+)
 # docker logs -t, CloudWatch's export and CRI put a stamp before each line of a container or log.
 CARRIED = re.compile(r"(?: std(?:out|err) F)? (?P<text>.*)", re.DOTALL)
 REPEAT_LINE = re.compile(r"\s+(?:(?P<host>\S+) +)??(?:kernel: )?(?P<text>[Ll]ast message .*)", re.DOTALL)

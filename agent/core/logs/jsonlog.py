@@ -55,7 +55,17 @@ FACILITY_KEYS = (
 )
 # Logstash's "logsource" and its grok's "syslog_hostname" are the speaker's, its "host" may be the collector's.
 HOST_KEYS = ("hostname", "logsource", "syslog_hostname", "host.hostname", "host.name", "host", "fromhost", "computer")
-TIME_KEYS = ("@timestamp", "timereported", "timestamp", "time", "isodate", "date", "eventtime", "timegenerated")
+TIME_KEYS = (
+    "@timestamp",
+    "timereported",
+    "timestamp",
+    "time",
+    "isodate",
+    "date",
+    "eventtime",
+    "timegenerated",
+    "talos_time",
+)
 # dmesg --json, and Fluent Bit's kmsg input: they read nothing but the kernel's ring, and other facilities into it.
 RING_SHAPES = ({"pri", "time", "caller", "msg"}, {"priority", "sequence", "sec", "usec", "msg", "date"})
 FACILITIES = {"0", "kern", "kernel"}

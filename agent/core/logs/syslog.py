@@ -27,6 +27,7 @@ from agent.core.kernel.messages import REPEATED
 from agent.core.logs.dmesg import FACILITY, take_stamps
 from agent.core.logs.headers import (
     CARRIED,
+    FILE,
     FLUENTD,
     METALOG,
     NXOS,
@@ -36,6 +37,7 @@ from agent.core.logs.headers import (
     SOCKLOG,
     TAG_ONLY,
     TAGGED,
+    TALOS,
     UNTAGGED,
 )
 from agent.core.logs.jsonlog import parse_json
@@ -85,7 +87,8 @@ def parse(line: str, now: datetime) -> Envelope | None:
     devkmsg = DEVKMSG.match(line)
     if devkmsg is not None:
         return _parse_devkmsg(devkmsg["record"])
-    rest = _behind_priority(line)
+    file = FILE.match(line)
+    rest = _behind_priority(line[file.end() :] if file else line)
     if rest is None or rest.startswith("1 "):
         return _parse_rfc5424(rest or "", now)
     envelope = _parse_text(rest, now)
@@ -175,6 +178,10 @@ def _parse_rfc5424(line: str, now: datetime) -> Envelope | None:
 
 
 def _parse_text(line: str, now: datetime) -> Envelope | None:
+    talos = TALOS.fullmatch(line)
+    if talos is not None:
+        stamp = NUMBERED.fullmatch(talos["stamp"])
+        return _unwrap(talos["text"], read_stamp(stamp, now) if stamp else None, talos["host"])
     facility = FACILITY.match(line)
     if facility is not None:
         if facility["facility"] != "kern":
