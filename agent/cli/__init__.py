@@ -7,11 +7,9 @@ import importlib
 import os
 import sys
 
-from agent.service.signals import asked
+from agent.service.signals import asked, is_run
 
-if (
-    "run" in sys.argv[1:4]
-):  # Behind --log-level LEVEL, perhaps. Here, because the imports below take long enough for a signal to come.
+if is_run(sys.argv[1:]):  # Here, because the imports below take long enough for a signal to come.
     asked.listen()
 
 import click

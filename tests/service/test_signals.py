@@ -15,7 +15,7 @@ from harness import PATIENCE_SECONDS, AgentProcess
 
 from agent.core.settings import Settings, SourceSettings
 from agent.service.daemon import Daemon
-from agent.service.signals import Signals
+from agent.service.signals import Signals, is_run
 from agent.store import Store
 
 
@@ -130,3 +130,21 @@ def test_a_reload_that_was_asked_for_during_the_start_is_done(tmp_path: Path, pr
     daemon.run(reread, asked)
 
     assert ["again"] == read
+
+
+@pytest.mark.parametrize(
+    ("line", "is_service"),
+    [
+        ("run", True),
+        ("run --config x", True),
+        ("--log-level debug run", True),
+        ("--log-level=debug run", True),
+        ("", False),
+        ("scan run", False),
+        ("config check run", False),
+        ("--log-level", False),
+        ("--log-level debug scan run", False),
+    ],
+)
+def test_only_the_service_takes_the_signals_over(line: str, *, is_service: bool) -> None:
+    assert is_service == is_run(line.split())
