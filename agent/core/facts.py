@@ -219,6 +219,11 @@ class Facts(NamedTuple):
         return frozenset(gauge.name for gauge in (self.orphans, self.memory) if gauge.name in self.lines)
 
     @property
+    def is_ambiguous(self) -> bool:
+        """Whether the kernel said it in words that stand for both causes."""
+        return bool(self.lines) and not self.named_causes
+
+    @property
     def possible_causes(self) -> frozenset[GaugeName]:
         """Which causes can be meant: those that are named, else both, and then the numbers decide."""
         return self.named_causes or frozenset({"orphans", "tcp_memory"})

@@ -5,16 +5,19 @@ own text outranks numbers read a moment later, and calm numbers rule nothing out
 put it into the tuple where it belongs, and add a file to tests/scenarios.
 """
 
-from agent.core.diagnosis.evidence import DOUBT, build_finding, by_numbers, confidence, delta_evidence
+from agent.core.diagnosis.evidence import DOUBT, build_finding, by_numbers, confidence
 from agent.core.diagnosis.rules_counters import COUNTER_RULES
 from agent.core.diagnosis.rules_holders import apply_holder_rules
 from agent.core.diagnosis.rules_host import HOST_RULES, host_ram_short
+from agent.core.diagnosis.rules_old_texts import (
+    cause_undecided,
+    memory_left_over,
+    memory_pressed_meanwhile,
+    orphans_left_over,
+    orphans_within_counter_error,
+)
 from agent.core.facts import CALM, Facts, Rule
 from agent.core.model import Confidence, Evidence, Finding
-
-# The smallest limit that a kernel up to 3.2 gives itself is 4096, and the penalty bites at a quarter of it.
-_MANY_ORPHANS = 1024
-_DEFAULT_TCP_MEM_PERCENT = 9
 
 # --- both -----------------------------------------------------------------------------------------------------------
 
@@ -49,16 +52,6 @@ def orphans_penalised(facts: Facts) -> Finding | None:
     return build_finding(facts, "orphans_penalised", "orphans", confidence(facts, "orphans", likely=likely))
 
 
-def orphans_within_counter_error(facts: Facts) -> Finding | None:
-    """Claim that el6's own count, which is inexact, can have been over the limit where the exact one is not."""
-    count, limit, error = facts.orphans.value, facts.orphans.limit, facts.orphan_error
-    if not count or limit is None or facts.orphans.is_high or not facts.lines:
-        return None
-    if error == 0 or count + error <= limit:
-        return None
-    return build_finding(facts, "orphans_within_counter_error", "orphans", "possible")
-
-
 def orphans_burst_passed(facts: Facts) -> Finding | None:
     """Claim that the text names the orphan limit and the count is low again: the burst was over before the reading."""
     orphans = facts.orphans
@@ -72,15 +65,6 @@ def orphans_named_by_text(facts: Facts) -> Finding | None:
     if "orphans" not in facts.lines or None not in (facts.orphans.value, facts.orphans.limit):
         return None
     return build_finding(facts, "orphans_named_by_text", "orphans", confidence(facts, "orphans"))
-
-
-def orphans_left_over(facts: Facts) -> Finding | None:
-    """Claim the orphans as what is left: old text, memory far from its limit, many orphans and an unknown limit."""
-    if not facts.lines or facts.named_causes or facts.orphans.limit is not None or facts.orphans.value is None:
-        return None
-    if facts.orphans.value < _MANY_ORPHANS or facts.zone not in CALM:
-        return None
-    return build_finding(facts, "orphans_left_over", "orphans", "possible")
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------
@@ -139,35 +123,7 @@ def memory_named_by_text(facts: Facts) -> Finding | None:
     return build_finding(facts, "memory_named_by_text", "tcp_memory", confidence(facts, "tcp_memory"))
 
 
-def memory_pressed_meanwhile(facts: Facts) -> Finding | None:
-    """Claim the memory for an old text with calm gauges: the kernel entered memory pressure over the event."""
-    pressures = facts.deltas.get("TCPMemoryPressures", 0)
-    if not facts.lines or facts.named_causes or pressures == 0 or facts.orphans.is_high:
-        return None
-    return build_finding(
-        facts, "memory_pressed_meanwhile", "tcp_memory", "possible", delta_evidence(facts, "TCPMemoryPressures")
-    )
-
-
-def memory_left_over(facts: Facts) -> Finding | None:
-    """Claim the memory as what is left: old text, few orphans, unknown tcp_mem, and pressure or much RAM in use."""
-    if not facts.lines or facts.named_causes or facts.zone is not None or facts.orphans.limit is None:
-        return None
-    if facts.orphans.value is None or facts.orphans.is_high:
-        return None
-    ram, used = facts.ram_bytes, facts.memory.value
-    large = ram is not None and used is not None and 100 * used >= _DEFAULT_TCP_MEM_PERCENT * ram
-    if facts.press is not True and not large:
-        return None
-    return build_finding(facts, "memory_left_over", "tcp_memory", "possible")
-
-
 # --- nothing else fits ----------------------------------------------------------------------------------------------
-
-
-def cause_undecided(facts: Facts) -> Finding | None:
-    """Claim that the kernel said it in words that stand for two causes, and no number tells which."""
-    return build_finding(facts, "cause_undecided", "undetermined", "possible") if facts.lines else None
 
 
 def nothing_near_a_limit(facts: Facts) -> Finding | None:
