@@ -1,4 +1,4 @@
-"""The host, as it is at one moment: what decays in milliseconds is read first, what is missing becomes a gap."""
+"""Reads the host at one moment: what decays in milliseconds first; what is missing becomes a gap."""
 
 from agent.probe.attribution import take_sockets
 from agent.probe.owners import Names

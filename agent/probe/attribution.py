@@ -1,6 +1,6 @@
-"""The sockets of this host in groups, with the names that belong to them: one dump, then the walks that name it.
+"""The sockets of this host in groups with the names of their holders: one dump, then the walks that find the names.
 
-In the order of what is worth most: the sockets, the cgroups' paths, the other network namespaces, the processes.
+The most valuable first: the sockets, the cgroups' paths, the other network namespaces, the processes.
 """
 
 import time
@@ -32,12 +32,12 @@ from agent.probe.pagesize import is_this_host
 from agent.probe.reading import Reading
 
 EPHEMERAL_PORTS = (32768, 60999)
-# Of the time there is, what the dump leaves to the names.
+# The dump's share of the time; the rest is for the names.
 DUMP_SHARE = 0.75
 # Groups and ports are numbered within 32 bits together with the namespace.
 DUMPED_AT_MOST = 64
 FILES_EACH = 256
-NOT_THIS_HOST = "sockets are asked of the running kernel, and this tree is not its /proc"
+NOT_THIS_HOST = "only the running kernel lists its sockets, and this tree is not its /proc"
 
 Clock = Callable[[], float]
 
@@ -49,10 +49,10 @@ def take_sockets(
     names: owners.Names | None = None,
     clock: Clock = time.monotonic,
 ) -> SocketTable:
-    """Count all TCP sockets in sight and find out whose they are, within so many seconds.
+    """Count all visible TCP sockets and find their holders, within ``deadline_seconds``.
 
-    Other network namespaces are looked into where that is permitted. ``names`` remembers cgroups. A ``clock`` that says
-    inf stops it. Never raises: what could not be had is among the gaps.
+    Includes other network namespaces where permitted. ``names`` caches cgroups. A ``clock`` that returns inf stops it.
+    Never raises: what is missing is among the gaps.
     """
     if not is_this_host(proc_root):
         return SocketTable(gaps=(Gap(what=sockdiag.WHAT, why=NOT_THIS_HOST),))
@@ -61,7 +61,7 @@ def take_sockets(
     deadline = began + deadline_seconds
     census, sockstat, gaps = _dump_here(proc_root, began + DUMP_SHARE * deadline_seconds, clock)
     spaces, refused = _look_elsewhere(proc_root, None if gaps else census, deadline, clock)
-    if not isfinite(clock()):  # Whoever stopped this needs the processor.
+    if not isfinite(clock()):  # An event stopped this and needs the CPU.
         return SocketTable(sockstat=sockstat, gaps=(*gaps, *refused, sockdiag.LATE))
     grouped = group(census)
     paths, missed = _find_paths(proc_root, grouped, names or owners.Names(), deadline, clock)
@@ -90,7 +90,7 @@ def _ephemeral_ports(reading: Reading) -> tuple[int, int]:
 
 
 def _dump_here(proc_root: Path, deadline: float, clock: Clock) -> tuple[Census, Sockstat | None, list[Gap]]:
-    """Count the sockets of our own namespace, and read the host's own gauges of that moment."""
+    """Count the sockets of our own namespace, and read the host's gauges at that moment."""
     census = Census(_ephemeral_ports(Reading(proc_root)))
     netlink = sockdiag.open_socket()
     if isinstance(netlink, Gap):
@@ -106,7 +106,7 @@ def _read_sockstat(proc_root: Path) -> Sockstat | None:
 
 
 def _lower(before: Sockstat | None, after: Sockstat | None) -> Sockstat | None:
-    """Take the lower of each gauge: what came or went during the dump is nothing that nobody could be named for."""
+    """Take the lower of each gauge: sockets that came or went during the dump are not unattributed."""
     if before is None or after is None:
         return before or after
     one, two = asdict(before.tcp), asdict(after.tcp)
@@ -117,7 +117,7 @@ def _lower(before: Sockstat | None, after: Sockstat | None) -> Sockstat | None:
 def _look_elsewhere(
     proc_root: Path, census: Census | None, deadline: float, clock: Clock
 ) -> tuple[list[Namespace], list[Gap]]:
-    """Find the other namespaces, and count their sockets where there is a census for them."""
+    """Find the other namespaces, and count their sockets into the census, if there is one."""
     spaces = namespaces.find_namespaces(proc_root, deadline, clock)
     return (spaces, []) if census is None else _dump_there(proc_root, spaces, census, deadline, clock)
 
@@ -125,7 +125,7 @@ def _look_elsewhere(
 def _dump_there(
     proc_root: Path, spaces: list[Namespace], census: Census, deadline: float, clock: Clock
 ) -> tuple[list[Namespace], list[Gap]]:
-    """Count the sockets of the other namespaces too; those that were reached get their numbers."""
+    """Count the sockets of the other namespaces; those that were entered get a number."""
     reached: list[Namespace] = []
     gaps: dict[Gap, None] = {}
     permitted = True
@@ -135,7 +135,7 @@ def _dump_there(
             continue
         netlink = namespaces.open_in(proc_root, space)
         if isinstance(netlink, Gap):
-            # Without permission for one there is none for any, and core.sockets.holders tells how much that hides.
+            # If one is not permitted, none is; core.sockets.holders reports how many sockets that hides.
             permitted = netlink not in namespaces.FORBIDDEN
             if permitted:
                 gaps[netlink] = None
@@ -157,14 +157,12 @@ def _find_paths(
         return {}, []
     root = owners.unified_root(proc_root)
     if root is None:
-        return names.recall(wanted), [
-            Gap(what="names of cgroups", why="no cgroup2 is mounted where this process can see it")
-        ]
+        return names.recall(wanted), [Gap(what="names of cgroups", why="this process can see no cgroup2 mount")]
     paths = owners.find_paths(root, wanted, deadline, clock)
     names.remember(paths)
     gaps = []
     if ROOT_CGROUP not in paths:
-        gaps.append(Gap(what="names of cgroups", why="the time for it was over before all were looked at"))
+        gaps.append(Gap(what="names of cgroups", why="the search did not finish in time"))
     return names.recall(wanted) | paths, gaps
 
 
@@ -176,25 +174,25 @@ def _find_full_groups(proc_root: Path, paths: dict[int, str]) -> tuple[FullGroup
 def _find_processes(
     proc_root: Path, grouped: Grouped, deadline: float, clock: Clock
 ) -> tuple[dict[int, Process], list[Gap]]:
-    """Find the processes in sight cheaply, and thoroughly those without which a group would have no name at all."""
+    """Find visible processes cheaply, then search thoroughly for those of groups that have no other name."""
     wanted = {inode for _, inode in (*grouped.groups, *grouped.listeners)} - {0}
     found = owners.find_processes(proc_root, wanted, deadline, files_each=FILES_EACH, clock=clock)
     needed = _needed(grouped, found.processes)
     more = owners.find_processes(proc_root, needed, deadline, clock=clock) if needed else found
     processes = found.processes | more.processes
     if not more.whole:
-        return processes, [Gap(what="processes", why="the time for it was over before all were looked at")]
+        return processes, [Gap(what="processes", why="the search did not finish in time")]
     if more.refused and len(processes) < len(wanted):
         why = (
-            f"{count_text(more.refused)} processes of other users are closed to this one: units are named without "
-            "their programs"
+            f"{count_text(more.refused)} processes of other users are not readable: units are named without their "
+            "programs"
         )
         return processes, [Gap(what="processes", why=why)]
     return processes, []
 
 
 def _needed(grouped: Grouped, processes: dict[int, Process]) -> set[int]:
-    """Tell the sockets of groups that neither a cgroup nor a listener names."""
+    """Return the sockets of groups that neither a cgroup nor a listener identifies."""
     listened = {
         (each.namespace, each.port)
         for each, inode in grouped.listeners

@@ -17,7 +17,7 @@ from agent.probe.files import Unreadable, read_text, readable_name
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 GROUPS_AT_MOST = 256
 DEPTH_AT_MOST = 5
-# From here on the kernel reclaims all the time, and sockets feel it.
+# Above this the kernel reclaims constantly, which affects sockets.
 FULL = 0.9
 # Unlimited is LONG_MAX rounded down to whole pages, or LLONG_MAX on older kernels: no host has an eighth of that.
 UNLIMITED_BYTES = 2**60
@@ -32,10 +32,9 @@ def socket_memory(root: Path, gaps: list[Gap]) -> tuple[dict[str, int], int | No
 
 
 def full_groups(root: Path, paths: Iterable[str]) -> list[FullGroup]:
-    """Find those of these cgroups of version 2, and above them, whose memory is at nine tenths of a limit of their own.
+    """Find which of these version 2 cgroups and their parents use 90 % of their own memory limit, the fullest first.
 
-    The fullest comes first. A group without a limit, or that is gone, is none; nothing here leaves a gap, since only
-    some groups have the files.
+    A group that has no limit or is gone does not count, and leaves no gap: only some groups have these files.
     """
     above = {str(each) for path in paths for each in (Path(path), *Path(path).parents)} - {"/"}
     found = [group for path in sorted(above)[:GROUPS_AT_MOST] if (group := _full_group(root, path)) is not None]
@@ -60,13 +59,13 @@ def _full_group(root: Path, path: str) -> FullGroup | None:
 
 
 def _lenient(path: Path) -> int | None:
-    """Read a number; "max" is none, and so is what cannot be read."""
+    """Read a number; None for "max" and for what cannot be read."""
     text = read_text(path)
     return int(text) if not isinstance(text, Unreadable) and text.strip().isdecimal() and text.isascii() else None
 
 
 def _refusals(events: str) -> int:
-    """Add up how often the limits were hit, in lines like "high 3" and "max 12"."""
+    """Sum how often the limits were hit, from lines like "high 3" and "max 12"."""
     counts = dict(line.split(" ", 1) for line in events.splitlines() if " " in line)
     return sum(int(counts[name]) for name in ("max", "high") if counts.get(name, "").isdecimal())
 
@@ -105,7 +104,7 @@ def _read_version_1(root: Path, gaps: list[Gap]) -> tuple[dict[str, int], int | 
 
 
 def _groups(root: Path, *, depth: int, gaps: list[Gap]) -> list[Path]:
-    """List the root and the groups below it, at most GROUPS_AT_MOST; say when there are more."""
+    """List the root and the groups below it, at most GROUPS_AT_MOST; leave a gap if there are more."""
     groups = list(islice(_walk(root, depth), GROUPS_AT_MOST + 1))
     if len(groups) > GROUPS_AT_MOST:
         gaps.append(Gap(what=readable_name(root), why=f"more than {GROUPS_AT_MOST} groups: the others were not read"))
@@ -113,7 +112,7 @@ def _groups(root: Path, *, depth: int, gaps: list[Gap]) -> list[Path]:
 
 
 def _walk(root: Path, depth: int) -> Iterator[Path]:
-    """Go through the groups level by level, in the order of their names."""
+    """Walk the groups level by level, sorted by name."""
     waiting = deque([(root, depth)])
     while waiting:
         group, left = waiting.popleft()
@@ -127,7 +126,7 @@ def _children(group: Path) -> list[Path]:
         with os.scandir(group) as entries:
             return sorted(Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False))
     except OSError:
-        return []  # A group that was removed meanwhile holds nothing any more.
+        return []  # A group that was removed in the meantime holds nothing.
 
 
 def _number(path: Path, gaps: list[Gap]) -> int | None:

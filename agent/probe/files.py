@@ -1,7 +1,7 @@
-"""Reads small files of the kernel whole, and says in plain words why one could not be had: proc(5), open(2), read(2).
+"""Reads small kernel files whole, or returns in plain words why not: proc(5), open(2), read(2).
 
-Nothing here hangs or raises for what a tree can hold: a named pipe, a directory, a link to nowhere, a file without
-end, bytes that are no text.
+Nothing in a tree makes it hang or raise: a named pipe, a directory, a dangling link, an endless file, bytes that are
+not text.
 """
 
 import errno
@@ -16,25 +16,25 @@ BLOCK_BYTES = 64 * 1024
 # What "this kernel, or this tree, does not have it" looks like: psi=0 answers reads of /proc/pressure with EOPNOTSUPP.
 ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EOPNOTSUPP})
 
-MENDS = {
-    errno.ENOENT: "not there",
-    errno.ENOTDIR: "not there: something above it is no directory",
-    errno.EOPNOTSUPP: "switched off in this kernel",
+REASONS = {
+    errno.ENOENT: "does not exist",
+    errno.ENOTDIR: "does not exist: part of its path is not a directory",
+    errno.EOPNOTSUPP: "disabled in this kernel",
     errno.EACCES: "permission denied: run as root, or let this user read it",
     errno.EPERM: "permission denied: run as root, or let this user read it",
-    errno.ELOOP: "symbolic links in a circle: put the file itself there",
+    errno.ELOOP: "a loop of symbolic links: replace it with the file",
 }
 
 
 class Unreadable(NamedTuple):
-    """Why a file could not be had; ``absent``: this kernel, or this tree, simply has no such file."""
+    """Why a file could not be read; ``absent``: this kernel, or this tree, has no such file."""
 
     why: str
     absent: bool = False
 
 
 def read_text(path: Path | str) -> str | Unreadable:
-    """Read a whole text file of at most 256 KiB, or say why not."""
+    """Read a whole text file of at most 256 KiB, or return why not."""
     data = read_bytes(path)
     if isinstance(data, Unreadable):
         return data
@@ -45,23 +45,23 @@ def read_text(path: Path | str) -> str | Unreadable:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        return Unreadable("not text (no valid UTF-8)")
+        return Unreadable("not text (invalid UTF-8)")
 
 
 def read_head(path: Path) -> str | None:
-    """Read the beginning of a text file that may be long and is not needed whole."""
+    """Read the beginning of a text file that may be long."""
     data = read_bytes(path)
     return None if isinstance(data, Unreadable) else data[:CAP_BYTES].decode(errors="replace")
 
 
 def read_bytes(path: Path | str) -> bytes | Unreadable:
-    """Read a regular file, at most one byte more than 256 KiB of it, or say why not.
+    """Read a regular file, at most one byte more than 256 KiB of it, or return why not.
 
-    The first read() asks for more than any of these files holds: the kernel then writes them in one go, and the
-    values belong to one moment.
+    The first read() asks for more than any of these files holds, so that the kernel writes it in one go and its values
+    are of one moment.
     """
     try:
-        # O_NONBLOCK: opening a named pipe that nobody writes to would wait for ever.
+        # O_NONBLOCK: opening a named pipe without a writer would block forever.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError as error:
         return _failed(path, error)
@@ -77,7 +77,7 @@ def read_bytes(path: Path | str) -> bytes | Unreadable:
 
 
 def readable_name(path: Path | str) -> str:
-    """Write a path so that JSON and terminals can hold it: bytes that are no UTF-8 as backslash escapes."""
+    """Format a path for JSON and terminals: bytes that are not UTF-8 as backslash escapes."""
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
@@ -93,8 +93,8 @@ def _drain(descriptor: int) -> bytes:
 
 def _failed(path: Path | str, error: OSError) -> Unreadable:
     if error.errno == errno.ENOENT and Path(path).is_symlink():
-        return Unreadable("a symbolic link to nowhere")
-    why = MENDS.get(error.errno or 0, f"cannot be read: {error.strerror}")
+        return Unreadable("a dangling symbolic link")
+    why = REASONS.get(error.errno or 0, f"cannot be read: {error.strerror}")
     return Unreadable(why, absent=error.errno in ABSENT)
 
 

@@ -1,8 +1,8 @@
 """The network namespaces of a host: namespaces(7), network_namespaces(7), setns(2).
 
-Each has its own /proc/PID/net. The inode number of a file there tells namespaces apart, and sockstat counts the
-sockets in them, both without any privilege; to look at the sockets themselves takes CAP_SYS_ADMIN for setns(), and
-CAP_SYS_PTRACE to open the namespace of a process of somebody else (ptrace(2), PTRACE_MODE_READ_FSCREDS).
+Each has its own /proc/PID/net. The inode number of a file there identifies the namespace, and sockstat counts its
+sockets, both without privilege. To see the sockets themselves takes CAP_SYS_ADMIN for setns(), and CAP_SYS_PTRACE to
+open the namespace of another user's process (ptrace(2), PTRACE_MODE_READ_FSCREDS).
 """
 
 import ctypes
@@ -28,7 +28,7 @@ Clock = Callable[[], float]
 
 
 def find_namespaces(proc_root: Path, deadline: float, clock: Clock = time.monotonic) -> list[Namespace]:
-    """List the network namespaces other than ours that a process lives in, with its oldest process."""
+    """List the other network namespaces that have a process, each with its oldest one."""
     known = {_identity(proc_root, "self")}
     found: list[Namespace] = []
     for pid in process_ids(proc_root):
@@ -45,8 +45,8 @@ def find_namespaces(proc_root: Path, deadline: float, clock: Clock = time.monoto
 def open_in(proc_root: Path, namespace: Namespace) -> socket.socket | Gap:
     """Open a sock_diag socket in another network namespace.
 
-    A socket stays in the namespace it was made in, so a thread of its own goes there, makes it and ends: nothing else
-    of this program ever leaves home.
+    A socket stays in the namespace it was created in, so a separate thread enters it, creates the socket and ends: the
+    rest of this program never changes its namespace.
     """
     made: list[socket.socket | Gap] = []
 
@@ -68,7 +68,7 @@ def _enter(path: str) -> Gap | None:
     except OSError as error:
         return _refused(error.errno)
     try:
-        # os.setns() came with Python 3.12.
+        # os.setns() needs Python 3.12.
         library = ctypes.CDLL(None, use_errno=True)
         if library.setns(descriptor, _CLONE_NEWNET):
             return _refused(ctypes.get_errno())

@@ -1,8 +1,8 @@
-"""Whose sockets they are: cgroup ids to paths, inodes to processes. proc(5), cgroups(7).
+"""The owners of sockets: cgroup ids to paths, inodes to processes. proc(5), cgroups(7).
 
 A cgroup id is the inode number of its directory in the unified hierarchy, so a walk through the directories finds it.
 A process has a socket open when one of /proc/PID/fd/* is a link to "socket:[INODE]"; other users' links can be read
-only with CAP_SYS_PTRACE. Everything is bounded by a deadline: what was not reached in time is not known.
+only with CAP_SYS_PTRACE. A deadline limits every search: what it does not reach in time stays unknown.
 """
 
 import os
@@ -31,14 +31,14 @@ Clock = Callable[[], float]
 
 
 class Names:
-    """Paths of cgroups that were seen, so that one that is removed meanwhile can still be named."""
+    """Paths of known cgroups, so that one that has been removed still has a name."""
 
     def __init__(self, most: int = NAMES_AT_MOST) -> None:
         self._paths: OrderedDict[int, str] = OrderedDict()
         self._most = most
 
     def remember(self, paths: dict[int, str]) -> None:
-        """Keep these paths; the ones not asked for the longest time make room."""
+        """Keep these paths; drop the least recently seen ones."""
         for number, path in paths.items():
             self._paths[number] = path
             self._paths.move_to_end(number)
@@ -46,12 +46,12 @@ class Names:
             self._paths.popitem(last=False)
 
     def recall(self, numbers: Collection[int]) -> dict[int, str]:
-        """Tell the paths that are known of these ids."""
+        """Return the known paths of these ids."""
         return {number: self._paths[number] for number in numbers if number in self._paths}
 
 
 class Found(NamedTuple):
-    """What a search found; ``whole`` when it looked everywhere, ``refused`` counts the processes closed to us."""
+    """What a search found; ``whole`` if it finished, ``refused`` counts the unreadable processes."""
 
     processes: dict[int, Process]
     whole: bool
@@ -59,7 +59,7 @@ class Found(NamedTuple):
 
 
 def unified_root(proc_root: Path) -> Path | None:
-    """Find where the unified hierarchy of cgroups is mounted, from /proc/self/mountinfo.
+    """Find the mount point of the unified cgroup hierarchy in /proc/self/mountinfo.
 
     Sample: "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw".
     """
@@ -73,7 +73,7 @@ def unified_root(proc_root: Path) -> Path | None:
 
 
 def find_paths(root: Path, wanted: Collection[int], deadline: float, clock: Clock = time.monotonic) -> dict[int, str]:
-    """Find the paths of these cgroup ids below the mount; the root (1) is among them when all groups were looked at."""
+    """Find the paths of these cgroup ids below the mount; the root (1) is included if the search finished."""
     paths: dict[int, str] = {}
     left = set(wanted) - {ROOT_CGROUP}
     waiting = deque([(str(root), "/")])
@@ -100,9 +100,9 @@ def find_processes(
     files_each: int | None = None,
     clock: Clock = time.monotonic,
 ) -> Found:
-    """Find a process for each of these socket inodes, going through the open files of all that we may look into.
+    """Find a process for each of these socket inodes in the open files of all readable processes.
 
-    ``files_each`` looks only at so many files of a process, the oldest first: what it listens on is among them.
+    ``files_each`` limits the files per process, the oldest first, which include its listening sockets.
     """
     processes: dict[int, Process] = {}
     left, refused = set(wanted) - {0}, 0
@@ -119,14 +119,14 @@ def find_processes(
         except PermissionError:
             refused += 1
         except OSError:
-            continue  # It ended meanwhile.
+            continue  # It has ended.
         if clock() > deadline:
             return Found(processes, whole=not left, refused=refused)
     return Found(processes, whole=True, refused=refused)
 
 
 def read_process(proc_root: Path, pid: int) -> Process:
-    """Read what a process is called, and its cgroup; it may have ended, and its name is its own choice."""
+    """Read the name and cgroup of a process, which may have ended and chooses its own name."""
     comm = read_bytes(f"{proc_root}/{pid}/comm")
     cgroup = read_bytes(f"{proc_root}/{pid}/cgroup")
     return Process(
@@ -137,7 +137,7 @@ def read_process(proc_root: Path, pid: int) -> Process:
 
 
 def process_ids(proc_root: Path) -> list[int]:
-    """List the processes in sight, oldest number first."""
+    """List the visible processes, lowest id first."""
     try:
         names = os.listdir(proc_root)  # noqa: PTH208 - a host has thousands: no Path for each
     except OSError:
@@ -146,22 +146,22 @@ def process_ids(proc_root: Path) -> list[int]:
 
 
 def _subgroups(directory: str) -> list[tuple[int, str, str]]:
-    """List inode, path and name of the groups right below one."""
+    """List inode, path and name of the child groups."""
     try:
         with os.scandir(directory) as entries:
             return [(entry.inode(), entry.path, entry.name) for entry in entries if entry.is_dir(follow_symlinks=False)]
     except OSError:
-        return []  # Removed meanwhile: then its sockets have no path any more.
+        return []  # Removed: its sockets have no path any more.
 
 
 def _socket_inodes(directory: str) -> Iterator[int]:
-    """List the inodes of the sockets among the open files of a process."""
+    """Yield the inodes of the sockets among the open files of a process."""
     with os.scandir(directory) as entries:
         for entry in entries:
             try:
                 target = os.readlink(entry.path)  # noqa: PTH115 - a host has 100,000s: no Path for each
             except FileNotFoundError:
-                continue  # Closed meanwhile.
+                continue  # Closed.
             if target.startswith(_SOCKET_LINK):
                 yield int(target[len(_SOCKET_LINK) : -1])
 

@@ -19,7 +19,7 @@ PROCESSES_AT_MOST = 64
 
 
 def is_this_host(proc_root: Path) -> bool:
-    """Tell whether a tree is the /proc of the running kernel, under whatever name."""
+    """Return whether a tree is the /proc of the running kernel, under any name."""
     try:
         return proc_root.samefile(PROC)
     except OSError:
@@ -27,17 +27,17 @@ def is_this_host(proc_root: Path) -> bool:
 
 
 def find_page_size(reading: Reading, meminfo: dict[str, int], *, live: bool) -> int:
-    """Find the bytes of a page; where the tree does not tell, assume 4096 and say so among the gaps."""
+    """Find the page size in bytes; if the tree does not show it, assume 4096 and leave a gap."""
     if live:
         return os.sysconf("SC_PAGE_SIZE")
     found = _from_processes(reading.root) or _from_free_memory(reading.root, meminfo)
     if found is None:
-        reading.gaps.append(Gap(what="page size", why=f"not in this tree: {ASSUMED_BYTES} bytes assumed"))
+        reading.gaps.append(Gap(what="page size", why=f"not in this tree: assuming {ASSUMED_BYTES} bytes"))
     return found or ASSUMED_BYTES
 
 
 def _from_processes(root: Path) -> int | None:
-    """Ask the processes of the tree; a kernel thread's files are empty, and others' may be closed to us."""
+    """Read it from a process of the tree; a kernel thread's files are empty, and others may be unreadable."""
     for process in itertools.islice(_processes(root), PROCESSES_AT_MOST):
         data = read_bytes(process / "auxv")
         found = None if isinstance(data, Unreadable) else procfs.parse_auxv(data)
@@ -53,7 +53,7 @@ def _from_processes(root: Path) -> int | None:
 def _processes(root: Path) -> Iterator[Path]:
     yield root / "self"
     try:
-        # The order of a directory is an accident: the same tree must give the same answer.
+        # Directory order varies: the same tree must give the same answer.
         processes = [path for path in root.iterdir() if path.name.isascii() and path.name.isdecimal()]
     except OSError:
         return

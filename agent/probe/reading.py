@@ -1,7 +1,7 @@
-"""One tree shaped like /proc while it is being read: collects the raw text and the gaps on the way.
+"""Reads a tree shaped like /proc and collects the raw text and the gaps.
 
-A file that everybody has (``needed``) leaves a gap when it is missing; one that only some kernels have leaves a gap
-when it is there and cannot be read or understood.
+A file that every kernel has (``needed``) leaves a gap if it is missing; one that only some kernels have leaves a gap
+only if it exists but cannot be read or parsed.
 """
 
 from collections.abc import Callable
@@ -38,10 +38,10 @@ class Reading:
             return None
 
     def miss(self, name: str, why: str) -> None:
-        """Note what could not be had below the root."""
+        """Add a gap for a file below the root."""
         self.gaps.append(Gap(what=readable_name(self.root / name), why=why))
 
     def has_missed(self, name: str) -> bool:
-        """Tell whether a file below the root left a gap."""
+        """Return whether a file below the root left a gap."""
         what = readable_name(self.root / name)
         return any(gap.what == what for gap in self.gaps)

@@ -1,4 +1,4 @@
-"""The gauges and counters alone, cheap enough for every ten seconds of the life of a host."""
+"""The gauges and counters only, cheap enough to read every ten seconds."""
 
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from agent.probe.snapshot import LIMITS, read_sysctl
 
 
 def take_sample(proc_root: Path, now: datetime) -> Sample:
-    """Read sockstat, its limits and the TcpExt counters; what cannot be read is absent."""
+    """Read sockstat, its limits and the TcpExt counters; what cannot be read is None."""
     reading = Reading(proc_root)
     return sample_of(
         Snapshot(

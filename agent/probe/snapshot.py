@@ -40,15 +40,15 @@ SYSCTLS = {
 LIMITS = ("net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans")
 STALLS = ("memory", "cpu", "io")
 OTHER_NAMESPACE = (
-    "not there, although other net.ipv4 settings are: a container's network namespace has no such file; "
+    "does not exist, although other net.ipv4 settings do: a container's network namespace has no such file; "
     "run on the host, or in a container that shares the host's network"
 )
 
 
 def take_snapshot(proc_root: Path, now: datetime, trigger: Trigger, cgroup_root: Path | None = CGROUP_ROOT) -> Snapshot:
-    """Read everything that a diagnosis rests on, in the order in which it decays; what is missing becomes a gap.
+    """Read everything a diagnosis needs, in the order in which it decays; what is missing becomes a gap.
 
-    Of a tree that is not this host's own /proc, nothing is taken from this host: no name, page size or cgroups.
+    For a tree that is not this host's own /proc nothing comes from this host: no name, page size or cgroups.
     """
     reading = Reading(proc_root)
     sockstat = reading.parse("net/sockstat", procfs.parse_sockstat, needed=True)
@@ -85,24 +85,24 @@ def take_snapshot(proc_root: Path, now: datetime, trigger: Trigger, cgroup_root:
 
 
 def read_sysctl(reading: Reading, key: str) -> tuple[int, ...] | None:
-    """Read one setting by the name that sysctl(8) has for it."""
+    """Read one setting by its sysctl(8) name."""
     return reading.parse(f"sys/{key.replace('.', '/')}", partial(procfs.parse_sysctl, count=SYSCTLS[key]))
 
 
 def _read_sysctls(reading: Reading) -> dict[str, tuple[int, ...]]:
-    """Read the settings, keyed as sysctl(8) writes them; a limit that is missing leaves its reason."""
+    """Read the settings, keyed by their sysctl(8) names; a missing limit leaves a gap."""
     found = {key: value for key in SYSCTLS if (value := read_sysctl(reading, key)) is not None}
     others = any(key not in LIMITS for key in found)
     for key in LIMITS:
         path = f"sys/{key.replace('.', '/')}"
         if key not in found and not reading.has_missed(path):
-            reading.miss(path, OTHER_NAMESPACE if others else "not there")
+            reading.miss(path, OTHER_NAMESPACE if others else "does not exist")
     return found
 
 
 def _read_host(reading: Reading) -> str | None:
     name = reading.parse("sys/kernel/hostname", procfs.parse_word)
-    # What the kernel calls itself until somebody gives it a name.
+    # The kernel's host name until it is set.
     return None if name == "(none)" else name
 
 
@@ -110,7 +110,7 @@ def _read_kernel(reading: Reading) -> str | None:
     release = reading.parse("sys/kernel/osrelease", procfs.parse_word)
     release = release or reading.parse("version", procfs.parse_version)
     if release is None:
-        reading.gaps.append(Gap(what="kernel release", why="neither sys/kernel/osrelease nor version tells it"))
+        reading.gaps.append(Gap(what="kernel release", why="in neither sys/kernel/osrelease nor version"))
     return release
 
 

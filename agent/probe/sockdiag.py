@@ -32,11 +32,11 @@ DUMPS = (
     (AF_INET6, STATES_CONNECTED),
 )
 WHAT = "sockets (sock_diag)"
-LATE = Gap(what=WHAT, why="the time for it was over before the dump was: what is counted is a part")
-_NO_MODULE = "this kernel has no tcp_diag: load the module (modprobe tcp_diag), or use a kernel of 3.3 or newer"
-_FORBIDDEN = "not permitted: the service needs AF_NETLINK among its RestrictAddressFamilies="
-_OVERRUN = "the kernel dropped answers (ENOBUFS): what is counted is a part"
-_MENDS = {
+LATE = Gap(what=WHAT, why="the dump did not finish in time: the counts are incomplete")
+_NO_MODULE = "this kernel has no tcp_diag: load the module (modprobe tcp_diag), or use kernel 3.3 or newer"
+_FORBIDDEN = "not permitted: RestrictAddressFamilies= of the service must include AF_NETLINK"
+_OVERRUN = "the kernel dropped answers (ENOBUFS): the counts are incomplete"
+_REASONS = {
     errno.ENOENT: _NO_MODULE,
     errno.EINVAL: _NO_MODULE,
     errno.EOPNOTSUPP: _NO_MODULE,
@@ -51,7 +51,7 @@ Clock = Callable[[], float]
 
 
 def open_socket() -> socket.socket | Gap:
-    """Open a netlink socket for the network namespace that this thread is in, or say why not."""
+    """Open a netlink socket in the network namespace of this thread, or return why not."""
     try:
         return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
     except OSError as error:
@@ -59,10 +59,10 @@ def open_socket() -> socket.socket | Gap:
 
 
 def dump(netlink: socket.socket, census: Census, deadline: float, clock: Clock = time.monotonic) -> list[Gap]:
-    """Count every TCP socket into the census; without gaps it is all of them.
+    """Count every TCP socket into the census; without gaps the count is complete.
 
-    ``deadline`` is on ``clock``, in seconds: a dump that does not end before it stays a part, and says so. Nothing is
-    raised for what a kernel answers.
+    ``deadline`` is in seconds of ``clock``: a dump that does not finish before it is incomplete and leaves a gap. No
+    answer of the kernel raises.
     """
     reader = Reader(census)
     gaps: list[Gap] = []
@@ -74,10 +74,13 @@ def dump(netlink: socket.socket, census: Census, deadline: float, clock: Clock =
             break
     if reader.interrupted:
         gaps.append(
-            Gap(what=WHAT, why="the kernel's tables changed during the dump: some sockets may be missed or doubled")
+            Gap(
+                what=WHAT,
+                why="the kernel's tables changed during the dump: some sockets may be missing or counted twice",
+            )
         )
     if reader.malformed:
-        gaps.append(Gap(what=WHAT, why=f"{reader.malformed} messages of a shape not known were left out"))
+        gaps.append(Gap(what=WHAT, why=f"{reader.malformed} messages of unknown format were skipped"))
     return gaps
 
 
@@ -87,17 +90,18 @@ def _dump_one(netlink: socket.socket, reader: Reader, asked: bytes, deadline: fl
         netlink.sendall(asked)
         while True:
             left = deadline - clock()
-            # What is no number is no time either: a stopped clock and a deadline on it are both infinite.
+            # NaN counts as late too: a stopped clock and its deadline are both infinite.
             if not left > 0:
                 return LATE
             netlink.settimeout(left)
             size, _, flags, _ = netlink.recvmsg_into([buffer])
             if flags & socket.MSG_TRUNC:
                 return Gap(
-                    what=WHAT, why=f"an answer of more than {BUFFER_BYTES} bytes was cut: what is counted is a part"
+                    what=WHAT,
+                    why=f"an answer of more than {BUFFER_BYTES} bytes was truncated: the counts are incomplete",
                 )
             if not size:
-                return Gap(what=WHAT, why="the kernel ended the dump without saying that it is whole")
+                return Gap(what=WHAT, why="the kernel ended the dump without marking it complete")
             end = reader.feed(buffer, size)
             if end is not None:
                 return _failed(end.errno) if end.errno else None
@@ -108,4 +112,4 @@ def _dump_one(netlink: socket.socket, reader: Reader, asked: bytes, deadline: fl
 
 
 def _failed(code: int | None) -> Gap:
-    return Gap(what=WHAT, why=_MENDS.get(code or 0) or f"the kernel refused: {os.strerror(code or 0)}")
+    return Gap(what=WHAT, why=_REASONS.get(code or 0) or f"the kernel refused: {os.strerror(code or 0)}")

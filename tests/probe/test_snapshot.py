@@ -116,8 +116,8 @@ def test_an_empty_tree_gives_gaps_and_no_value_of_this_host(tmp_path: Path) -> N
     gaps = reasons(taken, tmp_path)
     assert Snapshot(taken_at=NOW, trigger="command", page_size_bytes=4096, gaps=taken.gaps) == taken
     for name in ("net/sockstat", "net/netstat", "sys/net/ipv4/tcp_mem", "sys/net/ipv4/tcp_max_orphans", "meminfo"):
-        assert "not there" == gaps[name]
-    assert "not in this tree: 4096 bytes assumed" == gaps["page size"]
+        assert "does not exist" == gaps[name]
+    assert "not in this tree: assuming 4096 bytes" == gaps["page size"]
     assert "kernel release" in gaps
     assert 7 == len(taken.gaps)
 
@@ -162,13 +162,13 @@ def make_pipe(path: Path) -> None:
 
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "directory": (make_directory, "a directory, not a file"),
-    "circle": (make_circle, "symbolic links in a circle"),
-    "link to nowhere": (make_link_to_nowhere, "a symbolic link to nowhere"),
+    "circle": (make_circle, "a loop of symbolic links"),
+    "link to nowhere": (make_link_to_nowhere, "a dangling symbolic link"),
     "pipe that nobody writes to": (make_pipe, "a named pipe, not a file"),
     "device": (lambda path: path.symlink_to("/dev/zero"), "a device or socket, not a file"),
     "empty": (lambda path: path.write_bytes(b""), "empty"),
     "blank": (lambda path: path.write_bytes(b" \n\n"), "empty"),
-    "no UTF-8": (lambda path: path.write_bytes(b"TCP: inuse \xff\xfe\n"), "no valid UTF-8"),
+    "no UTF-8": (lambda path: path.write_bytes(b"TCP: inuse \xff\xfe\n"), "invalid UTF-8"),
     "garbage": (lambda path: path.write_bytes(bytes(range(128)) * 9), "path-specific"),
     "NUL bytes": (lambda path: path.write_bytes(b"\0" * 512), "path-specific"),
     "huge": (lambda path: path.write_bytes(b"TCP: inuse 1\n" * 100_000), "larger than 256 KiB"),
