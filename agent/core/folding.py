@@ -10,9 +10,9 @@ a log written in another time zone, or stamped with no year, would otherwise clo
 
 A ``suppressed`` line never opens an incident; it says how many messages the kernel swallowed around the others.
 
-What people are told: that an incident opened; that it got worse (another cause, or ten times the events); that it is
-over. A further "ten times" waits fifteen minutes after the last word, so that a storm makes three notifications and
-not thirty.
+What people are notified of: that an incident opened; that it got worse (another cause, or ten times the events); that
+it is over. A further "ten times" waits fifteen minutes after the last notification, so that a storm makes three
+notifications and not thirty.
 """
 
 import hashlib
@@ -163,7 +163,7 @@ def events_to_diagnose(incident: Incident) -> tuple[Event, ...]:
 
 
 def is_another(incident: Incident, at: datetime, quiet: timedelta) -> bool:
-    """Tell whether an event is too far from an incident, by the log's own clock, to be part of it."""
+    """Return whether an event is too far from an incident, by the log's own clock, to be part of it."""
     return at - incident.last_seen_at > quiet
 
 
@@ -201,7 +201,7 @@ def commit(incident: Incident, generation: int, cursor: Cursor) -> Incident:
 
 
 def events_total(incident: Incident) -> int:
-    """Count what the kernel said, with the messages that it said it had suppressed."""
+    """Count the kernel's messages, with those that it says it suppressed."""
     return sum(n for kind, n in incident.events.items() if kind != "suppressed") + incident.suppressed_at_least
 
 
@@ -219,14 +219,14 @@ def notice(incident: Incident, reason: tuple[NoticeType, str], channels: tuple[s
 
 
 def is_hearsay(incident: Incident, claimed: Claimed) -> bool:
-    """Tell whether its lines notify nobody: any local user can forge them, and the configuration says "record"."""
+    """Return whether its lines send no notification: any user can forge them, and the configuration says "record"."""
     return claimed == "record" and incident.class_ == "event" and incident.provenance == "claimed"
 
 
 def notify_reason(
     incident: Incident, told: Notice | None, now: datetime, claimed: Claimed = "notify"
 ) -> tuple[NoticeType, str] | None:
-    """Decide whether people are to be told something, and in which words.
+    """Decide whether a notification is due, and why.
 
     ``told`` is the last notice of this incident, None when there was none. ``claimed`` is the configuration's.
     """
@@ -256,9 +256,9 @@ def _confirmed(incident: Incident, before: Incident) -> str | None:
 
 
 def _worse(incident: Incident, before: Incident, *, spaced: bool) -> str | None:
-    """Say in what an incident is worse than it was told to be, if it is.
+    """Return in what an incident is worse than its last notification said, if it is.
 
-    ``spaced``: nobody was told of a change just now. What can go to and fro must wait for that; what cannot, need not.
+    ``spaced``: the last notification is not recent. A change that may revert waits for that; others need not.
     """
     if confirmed := _confirmed(incident, before):
         return confirmed

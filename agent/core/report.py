@@ -1,6 +1,6 @@
 """The words for people: a diagnosis for a terminal, a notice for a journal or a phone.
 
-Plain text, no colour, 100 columns. Whatever comes from outside (host names, log lines) is made printable first, and
+Plain text, no color, 80 columns. Whatever comes from outside (host names, log lines) is made printable first, and
 the kernel's lines stand in guillemets: our own output never looks like a kernel record to our own detector.
 """
 
@@ -31,7 +31,7 @@ from agent.core.model import (
 from agent.core.sockets.holder_names import guess_text, largest_of, main_holder, marked, name_of
 from agent.core.times import seconds_between
 
-_COLUMNS = 100
+_COLUMNS = 78  # `incidents show` indents by two
 SOURCES: dict[Provenance, str] = {
     "kernel": "kernel",
     "claimed": "text log (unverified; any local user can write to it)",

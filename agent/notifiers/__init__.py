@@ -22,10 +22,10 @@ class ChannelError(Exception):
 
 
 class Notifier(Protocol):
-    """Somebody to be told. ``notify`` makes one attempt in bounded time; no failure to be expected is an exception.
+    """A receiver of notices. ``notify`` makes one attempt in bounded time; no expected failure is an exception.
 
-    ``is_state``: it is kept up to what is so now. Else people read each message, of which a budget allows so many an
-    hour, and the rest comes as a digest.
+    ``is_state``: it always holds the current state. Otherwise people read each message; a budget limits them per hour,
+    and the rest comes as a digest.
     """
 
     name: str

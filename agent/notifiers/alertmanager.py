@@ -28,13 +28,13 @@ PATH = "/api/v2/alerts"
 TEST_LASTS = timedelta(minutes=5)
 # Nothing is sent while an incident neither gets worse nor ends, which may be for days, and the word that it is over
 # may take as long as the receiver is down. Without an end Alertmanager would drop the alert after its own
-# resolve_timeout, five minutes; and what an agent leaves behind that never comes back has to end by itself.
+# resolve_timeout, five minutes; and the alert of an agent that never comes back has to end.
 STAYS_UP = timedelta(days=7)
 HEADERS = {"Content-Type": "application/json"}
 
 
 class AlertmanagerNotifier:
-    """Posts to every listed instance; all are told again until all took it, for Alertmanager drops what it has seen."""
+    """Posts to every listed instance; all are sent it again until all took it: Alertmanager drops duplicates."""
 
     is_state = True
 
@@ -55,7 +55,7 @@ class AlertmanagerNotifier:
         self._now = now
 
     def notify(self, notice: Notice) -> Delivery:
-        """Tell every instance; delivered only when all of them took it."""
+        """Post to every instance; delivered only when all of them took it."""
         body = msgspec.json.encode(alerts(notice, self._now()))
         answers = [(poster.place, sort_answer(poster.post(body, HEADERS), self._now())) for poster in self._posters]
         failed = [(place, answer) for place, answer in answers if not isinstance(answer, Delivered)]

@@ -16,11 +16,11 @@ BUSY = frozenset({408, 425, 429})
 HINTS = {
     400: "the receiver does not understand the message",
     401: "the credentials are missing or wrong",
-    403: "the receiver refuses: the token may have been withdrawn",
-    404: "nobody is at this address: check the url",
-    405: "this address takes no POST: check the url",
-    407: "the proxy wants credentials",
-    410: "the endpoint is gone: make a new one and change the url",
+    403: "the receiver refuses: the token may be revoked",
+    404: "nothing at this address: check the url",
+    405: "this address accepts no POST: check the url",
+    407: "the proxy requires credentials",
+    410: "the endpoint no longer exists: create a new one and change the url",
     413: "the message is too large for the receiver",
 }
 

@@ -20,7 +20,7 @@ class StdoutNotifier:
         self.name = name
 
     def notify(self, notice: Notice) -> Delivery:
-        """Print the notice; a pipe that nobody reads any more, or a full disk, is worth another try."""
+        """Print the notice; a pipe without a reader, or a full disk, is worth another try."""
         encoding = sys.stdout.encoding or "utf-8"
         text = news_text(notice).rstrip("\n") + "\n\n"
         if notice.data and _is_journal():
@@ -36,7 +36,7 @@ class StdoutNotifier:
 
 
 def _is_journal() -> bool:
-    """Tell whether standard output goes to the journal itself, systemd.exec(5): $JOURNAL_STREAM."""
+    """Return whether standard output goes to the journal itself, systemd.exec(5): $JOURNAL_STREAM."""
     try:
         there = os.fstat(sys.stdout.fileno())
     except (OSError, ValueError):

@@ -48,7 +48,7 @@ def render(story: Story) -> str:
         table=rows.table(tracks, clock),
         holds=_with_bars(rows.holds(incident)),
         sockets=socket_counts(snapshots),
-        told=rows.told(story, clock),
+        notifications=rows.notifications(story, clock),
         gaps=(*story.unread, *incident.diagnosis.gaps),
         raw=raw_evidence(story.snapshots),
         style=style,

@@ -19,7 +19,7 @@ _UNIT = re.compile(r"(?<=\d) (?=(?:%|[KMGTPE]iB|B|s|min|h|days?)(?:\W|$))")
 
 
 class Clock(NamedTuple):
-    """The reader's clock: ``opened_at`` is the day that need not be said again."""
+    """The reader's clock: ``opened_at`` is the day that need not be repeated."""
 
     zone: tzinfo | None
     opened_at: datetime
@@ -159,8 +159,8 @@ def holds(incident: Incident) -> list[Hold]:
     return [_hold(holder, by_orphans=by_orphans) for holder in incident.diagnosis.holders]
 
 
-def told(story: Story, clock: Clock) -> list[tuple[str, str, str, str]]:
-    """List who was to be told: when due, channel, what, and what came of it."""
+def notifications(story: Story, clock: Clock) -> list[tuple[str, str, str, str]]:
+    """List the notifications: when due, channel, what, and the outcome."""
     rows = []
     for _, notice, receipts in story.notices:
         for channel in notice.channels:

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 LEAD = timedelta(hours=1)
 TAIL = timedelta(minutes=10)
-# A sample is due every ten seconds: after this long without one, nobody looked, and nothing is drawn.
+# A sample is due every ten seconds: after this long without one, there was no reading, and nothing is drawn.
 _UNSEEN = timedelta(seconds=95)
 _PAGE_BYTES = 4096
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -78,7 +78,7 @@ def window(incident: Incident) -> tuple[datetime, datetime]:
 
 
 def build_tracks(incident: Incident, snapshots: Sequence[Snapshot], samples: Iterable[Sample]) -> Tracks:
-    """Put samples and snapshots of the window together; a reboot or a time that nobody looked breaks the line."""
+    """Put samples and snapshots of the window together; a reboot or a time without readings breaks the line."""
     readings = readings_of(incident, snapshots, samples)
     pages = [snapshot.page_size_bytes for snapshot in snapshots]
     page = next(filter(None, (*pages, incident.diagnosis.mechanism.page_size_bytes)), _PAGE_BYTES)
@@ -127,7 +127,7 @@ def thin(points: Sequence[Point], most: int) -> tuple[Point, ...]:
 
 
 def sparkline(track: Track, start: datetime, end: datetime, columns: int, *, ascii_only: bool = False) -> str:
-    """Draw the highest reading of each column as a block; a full one is the limit, a blank one is "nobody looked".
+    """Draw the highest reading of each column as a block; a full one is the limit, a blank one is no reading.
 
     Between two readings of a run the first one stands until the second.
     """

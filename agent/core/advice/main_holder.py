@@ -50,7 +50,7 @@ def find_main_holder(facts: Facts, gauge: GaugeName, limit: int | None) -> Large
 
 
 def fix_main_holder(main: LargestHolder, findings: tuple[Finding, ...]) -> Advice:
-    """Advise what stops it in this service, what that costs, and how to tell that it worked."""
+    """Advise what stops it in this service, what that costs, and how to see that it worked."""
     # A name in which somebody hid the kernel's words is shown without them, and is no program that we know.
     orphans, program = main.gauge == "orphans", find_program(main.holder.unit, main.holder.process)
     seen = [text for claim, text in _SEEN.items() if any(_is_about(finding, claim, main) for finding in findings)]
@@ -58,10 +58,10 @@ def fix_main_holder(main: LargestHolder, findings: tuple[Finding, ...]) -> Advic
     settings = _GENERIC if program is None else program.orphans if orphans else program.memory
     guess = "The name is a guess from the port: no cgroup identifies the owner." if main.holder.guess else ""
     gauge = "orphan falls" if orphans else "mem falls"
-    told = f"Success: {gauge} in /proc/net/sockstat and TCPAbortOnMemory stops rising."
+    success = f"Success: {gauge} in /proc/net/sockstat and TCPAbortOnMemory stops rising."
     return Advice(
         action=f"Fix {marked(main.name, main.holder)}: it holds {_held_text(main)}.",
-        why=" ".join(filter(None, (*seen, *came, guess, settings, told))),
+        why=" ".join(filter(None, (*seen, *came, guess, settings, success))),
         risk=(f"{program.price} " if program else "Requires changing and testing the program. ")
         + "A restart drops its open connections"
         + ("; existing orphans stay until the kernel frees them." if orphans else "."),

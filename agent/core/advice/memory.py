@@ -78,7 +78,7 @@ def raise_tcp_mem(facts: Facts) -> Advice:
     if target * 100 < high * (100 + _GAIN_PERCENT):
         return _leave_limit(high * page, ram)
     raised = [max(value, min(value * target // high, target)) for value in limits]
-    # The kernel does not check the order; nothing is lowered to mend it.
+    # The kernel does not check the order; nothing is lowered to fix it.
     proposed = (raised[0], max(raised[:2]), max(raised))
     extra = (proposed[2] - high) * page
     return change(
@@ -150,7 +150,7 @@ def trim_buffers(facts: Facts) -> tuple[Advice, ...]:
 
 
 def _usual_rmem(kernel: Kernel | None) -> int | None:
-    """Tell how far a receive buffer may grow by default; None for the releases where the step was not read."""
+    """Return how far a receive buffer may grow by default; None for the releases where the step was not read."""
     if kernel is None or (6, 14) < kernel.version[:2] < (6, 18):
         return None
     return 6 << 20 if kernel.version[:2] <= (6, 14) else 32 << 20
@@ -163,7 +163,7 @@ def _limits_by(pressure: int) -> tuple[int, int, int]:
 
 
 def _highest_use(facts: Facts) -> int | None:
-    """Tell the most bytes that TCP has been seen to hold, now or in the history of this boot."""
+    """Return the most bytes that TCP has been seen to hold, now or in the history of this boot."""
     past = [each.value for each in facts.memory.over_time(facts.samples)]
     known = (facts.memory.value, facts.memory.now, *past)
     return max((each for each in known if each is not None), default=None)

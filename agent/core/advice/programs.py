@@ -89,7 +89,7 @@ _WHOLE = re.compile(r"[a-z0-9-]+")
 
 
 def find_program(unit: str | None, processes: str | None) -> Program | None:
-    """Tell which program it is: by a whole word of the unit's name, or the name of one of its processes.
+    """Return which program it is: by a whole word of the unit's name, or the name of one of its processes.
 
     ``processes`` as core.sockets.holders writes them: "nginx (pid 12), nginx (pid 13)".
     """

@@ -15,19 +15,19 @@ def all_gaps(facts: Facts, unseen: tuple[Gap, ...]) -> tuple[Gap, ...]:
 
 
 def _gaps_of_reading(facts: Facts) -> list[Gap]:
-    """Tell what is missing from the snapshot, unless the probe has told already."""
+    """Return what the snapshot lacks, unless the probe has already reported it."""
     snapshot = facts.snapshot
-    told = " ".join(gap.what for gap in snapshot.gaps)
+    reported = " ".join(gap.what for gap in snapshot.gaps)
     gaps = [
-        Gap(what=key, why="not in the snapshot: its side of the question is judged without the limit")
+        Gap(what=key, why="not in the snapshot: nothing to compare the count with")
         for key in _LIMIT_FILES
-        if key not in snapshot.sysctls and key.rpartition(".")[2] not in told
+        if key not in snapshot.sysctls and key.rpartition(".")[2] not in reported
     ]
     tcp = snapshot.sockstat.tcp if snapshot.sockstat else None
-    if "sockstat" not in told and (tcp is None or tcp.orphan is None or tcp.mem is None):
-        gaps.append(Gap(what="net/sockstat", why="no orphan or mem in the snapshot: how much was in use is not known"))
-    if snapshot.page_size_bytes is None and "page size" not in told:
-        gaps.append(Gap(what="page size", why="not in the snapshot: prices in bytes assume pages of 4096 bytes"))
+    if "sockstat" not in reported and (tcp is None or tcp.orphan is None or tcp.mem is None):
+        gaps.append(Gap(what="net/sockstat", why="no orphan or mem in the snapshot: current use is unknown"))
+    if snapshot.page_size_bytes is None and "page size" not in reported:
+        gaps.append(Gap(what="page size", why="not in the snapshot: sizes in bytes assume pages of 4096 bytes"))
     return gaps
 
 
@@ -38,17 +38,17 @@ def _gaps_of_events(facts: Facts) -> list[Gap]:
     if facts.stale:
         gaps.append(Gap(what="the moment of the event", why=_stale_text(facts)))
     if any(event.provenance == "claimed" for event in facts.lines.values()):
-        why = "a text log or a person says so, which any user can write; only /dev/kmsg and the journal prove it"
+        why = "any user can write to a text log or type a line; only /dev/kmsg and the journal prove it"
         gaps.append(Gap(what="proof that the kernel wrote the line", why=why))
     gaps += _gap_of_host(facts)
     if facts.kills == 0:
         why = (
-            "TCPAbortOnMemory did not move in this network namespace: the sockets were in another namespace, the line "
-            "is imported from another host or time, or it was not this kernel that wrote it"
+            "TCPAbortOnMemory did not rise in this network namespace: the sockets were in another namespace, the line "
+            "comes from another host or time, or this kernel did not write it"
         )
         gaps.append(Gap(what="confirmation by counters", why=why))
     elif facts.kills is None:
-        why = "no reading of TCPAbortOnMemory from shortly before the event: what it counts may be older"
+        why = "no reading of TCPAbortOnMemory shortly before the event: its count may be older"
         gaps.append(Gap(what="counters from before the event", why=why))
     if (
         "tcp_memory" in facts.lines
@@ -57,15 +57,15 @@ def _gaps_of_events(facts: Facts) -> list[Gap]:
         and facts.snapshot.kmem_tcp_failcnt is None
     ):
         why = (
-            "kernels 3.3 to 4.4 print the same text for a cgroup's own memory.kmem.tcp limit, and no cgroup with one "
-            "was seen: one that is gone or could not be read would explain the line as well"
+            "kernels 3.3 to 4.4 log the same message for a cgroup's own memory.kmem.tcp limit; no cgroup with one was "
+            "found, but a removed or unreadable one would also explain the line"
         )
         gaps.append(Gap(what="cgroup limits", why=why))
     return gaps
 
 
 def _gap_of_host(facts: Facts) -> list[Gap]:
-    """Tell where the service follows a log that names another host, as on a log server: the numbers are of this one."""
+    """Note that the log names another host, as on a log server: the numbers are from this one."""
     here = facts.snapshot.host
     if facts.snapshot.trigger != "event" or not here:
         return []
@@ -73,7 +73,7 @@ def _gap_of_host(facts: Facts) -> list[Gap]:
     others = sorted({host for host in claimed if _short_name(host) not in (_short_name(here), "localhost")})
     if not others:
         return []
-    hosts = f"the line is of {', '.join(others)}, the numbers are of {here}"
+    hosts = f"the line is from {', '.join(others)}, the numbers are from {here}"
     return [
         Gap(what="host of the line", why=f"{hosts}: if these are two hosts, the numbers say nothing about the line")
     ]
@@ -85,7 +85,11 @@ def _short_name(host: str) -> str:
 
 def _stale_text(facts: Facts) -> str:
     age = facts.age_seconds
-    used = "the numbers are of another moment and weigh little" if facts.snapshot.trigger == "command" else "not used"
+    used = (
+        "the numbers are from another moment and carry little weight"
+        if facts.snapshot.trigger == "command"
+        else "not used"
+    )
     if age is None or age == inf:
         return f"the line is from an earlier boot than the reading: {used}"
     when = "older than" if age > 0 else "later than"

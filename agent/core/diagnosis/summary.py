@@ -70,7 +70,7 @@ def _orphans_at_limit(facts: Facts) -> str:
         return "Orphaned sockets have reached their limit, although the kernel has logged nothing."
     orphan, limit = facts.orphans.value, facts.orphans.limit
     if orphan is not None and limit is not None and not is_just_below(orphan, limit):
-        return f"{_resets(facts)}: orphaned sockets exceeded tcp_max_orphans; it had killed the excess by the reading."
+        return f"{_resets(facts)}: orphaned sockets exceeded tcp_max_orphans; by the reading the excess was gone."
     return (
         f"{_resets(facts)}: orphaned sockets reached tcp_max_orphans. Their programs have closed them; the peers have "
         "not acknowledged everything yet."

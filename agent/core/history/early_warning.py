@@ -42,7 +42,7 @@ class _Watched(NamedTuple):
 
 
 def assess(samples: Sequence[Sample], before: Pressure | None, pages_per_unit: float = 1.0) -> Pressure | None:
-    """Tell the worst warning that the samples (oldest first, of one boot) call for, None when all is well.
+    """Return the worst warning that the samples (oldest first, of one boot) call for, None when all is well.
 
     ``before`` is what the last call said. ``pages_per_unit`` is how many pages one unit of ``mem`` is: less than 1 on
     4.10 to 5.19 with pages larger than 4096 bytes.
@@ -110,9 +110,9 @@ def _claim(gauge: _Watched, level: int) -> str:
     words = {
         ("tcp_memory", 3): "TCP memory is at its limit",
         ("tcp_memory", 2): "TCP memory is above its pressure threshold",
-        ("tcp_memory", 1): "TCP memory grows and reaches its limit within the hour",
+        ("tcp_memory", 1): "TCP memory is growing and will reach its limit within an hour",
         ("orphans", 3): "orphaned sockets are above half of their limit",
         ("orphans", 2): "orphaned sockets are above a quarter of their limit",
-        ("orphans", 1): "orphaned sockets grow and reach their limit within the hour",
+        ("orphans", 1): "orphaned sockets are growing and will reach their limit within an hour",
     }
     return words[gauge.name, level]

@@ -219,7 +219,7 @@ def hosts_told(named: str | None, provenance: Provenance = "claimed", **facts: A
 
 
 def test_a_line_of_another_host_is_told_as_such() -> None:
-    words = "the line is of db7, the numbers are of log1.example.org: if these are two hosts, "
+    words = "the line is from db7, the numbers are from log1.example.org: if these are two hosts, "
     assert [f"{words}the numbers say nothing about the line"] == hosts_told("db7")
 
 

@@ -79,7 +79,7 @@ def test_growth_that_reaches_the_limit_within_the_hour_is_told_early():
     rise = [1_300 + 40 * i for i in range(60)]
 
     assert 1 == level(mem=rise)
-    assert "TCP memory grows and reaches its limit within the hour" == assess(samples(mem=rise), None).claim
+    assert "TCP memory is growing and will reach its limit within an hour" == assess(samples(mem=rise), None).claim
 
 
 def test_slow_growth_and_noise_are_not_told():
