@@ -27,7 +27,7 @@ def print_steps(candidates: Iterator[Candidate]) -> int:
     found = 0
     for candidate in candidates:
         decided = detector.feed(candidate.record) if candidate.record else []
-        events |= {record.ordinal: event for record, event in decided}
+        events |= {id(record): event for record, event in decided}
         found += len(decided)
         undecided.append(candidate)
         while undecided and not ((first := undecided[0].record) and detector.is_undecided(first)):
@@ -39,7 +39,7 @@ def print_steps(candidates: Iterator[Candidate]) -> int:
 
 def _print(candidate: Candidate, events: dict[int, Event]) -> None:
     record = candidate.record
-    event = events.pop(record.ordinal, None) if record else None
+    event = events.pop(id(record), None) if record else None
     if event is None and not holds_text(candidate.line):
         return
     click.echo(printable(f"{candidate.source}: {candidate.line.strip()}"))

@@ -15,6 +15,8 @@ from datetime import datetime
 from io import BufferedIOBase, BufferedReader
 from typing import NamedTuple
 
+import msgspec
+
 from agent.core.logs.prefilter import MAX_LINE_BYTES, candidates
 from agent.core.logs.syslog import to_record
 from agent.core.logs.timestamps import from_epoch
@@ -37,6 +39,9 @@ FOREIGN = {
     b"\xfe\xff": "is UTF-16: iconv -f UTF-16 -t UTF-8 FILE | sockmem-agent scan -",
     b"LPKSHHRH": "is a journal file: name its directory with --directory",
 }
+
+
+ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class UnreadableError(Exception):
@@ -76,8 +81,9 @@ class Scanner:
                 for number, line in lines:
                     ordinal = self._lines_before + number
                     source = f"{name}:{number}"
-                    record = to_record(line, now=newest, source=source, ordinal=ordinal)
-                    yield Candidate(source, line.decode(errors="replace"), record)
+                    for each in _elements(line):
+                        record = to_record(each, now=newest, source=source, ordinal=ordinal)
+                        yield Candidate(source, each.decode(errors="replace"), record)
                 self._lines_before += lines.read
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise UnreadableError(f"{name}: {_explain(error, name)}") from error
@@ -149,6 +155,16 @@ def blocks(stream: BufferedIOBase) -> Iterator[tuple[int, bytes]]:
         offset += len(block)
     if rest and not overlong:
         yield offset, rest
+
+
+def _elements(line: bytes) -> list[bytes]:
+    """Split a JSON array of objects on one line, as cloud consoles export it; any other line stands for itself."""
+    if not line.startswith(b"[{"):
+        return [line]
+    try:
+        return [bytes(element) for element in ARRAY.decode(line)]
+    except (msgspec.DecodeError, RecursionError):
+        return [line]
 
 
 def _decompressed(raw: BufferedReader, name: str) -> BufferedReader | gzip.GzipFile | lzma.LZMAFile | bz2.BZ2File:

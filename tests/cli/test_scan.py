@@ -298,6 +298,17 @@ def test_explain_waits_with_a_count_of_suppressed_messages_for_what_follows(tmp_
     ] == [line for line in lines if line.startswith("  `")]
 
 
+def test_explain_shows_each_object_of_an_array(tmp_path: Path) -> None:
+    path = tmp_path / "export.json"
+    one = '{"_TRANSPORT":"kernel","MESSAGE":"Out of socket memory"}'
+    path.write_text(f"[{one},{one.replace('kernel', 'stdout')},{one}]")
+    ends = [line for line in scan("--explain", path).stdout.splitlines() if line.startswith("  `")]
+
+    assert ["yes  event: out_of_socket_memory", "no   event: none", "yes  event: out_of_socket_memory"] == [
+        end.removeprefix("  `-- ") for end in ends
+    ]
+
+
 @pytest.mark.parametrize(("text", "status"), [(LOG, 0), (FORGED, 1), ("", 1)])
 def test_explain_has_the_exit_status_of_scan(text: str, status: int) -> None:
     for options in (["--explain"], []):

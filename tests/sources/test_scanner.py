@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.core.kernel.messages import detect
 from agent.core.logs.prefilter import MAX_LINE_BYTES
 from agent.core.model import LogRecord
 from agent.sources.localzone import LocalZone
@@ -72,6 +73,28 @@ def test_plain_and_compressed_logs_give_numbered_lines(
 def test_the_year_comes_from_the_files_mtime(log: Callable[..., str]) -> None:
     years = [each.at.year for each in read(log(EVENT, year=2019)) if each.at]
     assert [2019] == years
+
+
+ENTRY = (
+    b'{"timestamp":"2024-05-06T07:08:09.2Z",'
+    b'"jsonPayload":{"MESSAGE":"TCP: too many orphaned sockets","_TRANSPORT":"kernel"}}'
+)
+
+
+@pytest.mark.parametrize("content", [b"[" + ENTRY + b"]", b"[" + ENTRY + b"]\n", b'[{"a":1},' + ENTRY + b"]"])
+def test_an_array_of_objects_on_one_line_is_read(log: Callable[..., str], content: bytes) -> None:
+    (record,) = [each for each in read(log(content)) if each.at]
+
+    assert ("TCP: too many orphaned sockets", 2024, 1) == (record.text, record.at and record.at.year, record.ordinal)
+
+
+def test_every_object_of_an_array_is_read(log: Callable[..., str]) -> None:
+    assert 3 == len(read(log(b"[" + b",".join([ENTRY] * 3) + b"]")))
+
+
+@pytest.mark.parametrize("content", [b"[" + ENTRY, b"[" + ENTRY + b"],", b"[{" + b"[" * 9000 + EVENT])
+def test_a_broken_array_is_no_event(log: Callable[..., str], content: bytes) -> None:
+    assert [] == [each for each in read(log(content)) if detect(each)]
 
 
 def test_a_last_line_without_newline_counts(log: Callable[..., str]) -> None:
