@@ -216,13 +216,13 @@ def made_up_host(proc: Path) -> tuple[str, ...]:
 
 
 def is_over(posts: list[Post]) -> bool:
-    """Tell whether the webhook said so, and Slack got as many."""
+    """Return whether the webhook got the notifications, and Slack as many."""
     hooks = [json.loads(post.body)["type"] for post in posts if post.path == "/ops"]
     return "sockmem.incident.resolved" in hooks and len(posts) == len(CHANNELS) * len(hooks)
 
 
 def tell(played: Played) -> None:
-    """Print what a user would have got: the first message of each channel in full, of the others the gist."""
+    """Print the notifications: the first of each channel in full, the gist of the others."""
     first, *others = [json.loads(post.body) for post in played.posts["team"]]
     say("Slack", slack_text(first))
     say("Slack, later", "\n".join(other["text"] for other in others))
@@ -245,9 +245,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sockmem-demo-") as work:
-        say("The kernel says, in a log that the agent follows", "\n".join(kernel_lines()))
+        say("Kernel messages in the log that the agent follows", "\n".join(kernel_lines()))
         print(
-            "  (the line that only quotes it is no event; some ten seconds until the incident is over ...)", flush=True
+            "  (the line that only quotes a message is not an event; the incident takes about ten seconds ...)",
+            flush=True,
         )
         played = play(Path(work))
     tell(played)

@@ -87,7 +87,7 @@ def build(packagers: list[str], architecture: str, target: Path) -> Iterator[Pat
 
 def place(made: Path, target: Path, version: str) -> Path:
     """Put a package where it is asked for, and take the builds before it away: a glob is to name this one alone."""
-    # Copied beside and renamed: whoever reads the directory at the same time sees a whole package.
+    # Copied aside and renamed, so that a concurrent reader sees a whole package.
     shutil.copyfile(made, target / f".{made.name}")
     placed = (target / f".{made.name}").replace(target / made.name)
     for before in set(target.glob(made.name.replace(version, "*"))) - {placed}:

@@ -19,7 +19,7 @@ from wheels import ARCHITECTURES, PYTHONS, for_target
 HERE = Path(__file__).parent
 # It comes from the distribution: it is compiled against the host's own libsystemd, and has no wheels.
 FROM_DISTRIBUTION = {"systemd-python"}
-# Half of the package's size, and only for rich's Markdown, Syntax and Traceback, which nobody here imports.
+# Half of the package's size, and only for rich's Markdown, Syntax and Traceback, which the agent never imports.
 NEVER_IMPORTED = {"markdown-it-py", "mdurl", "pygments"}
 
 

@@ -1,6 +1,6 @@
-"""Rows for people: in columns where they fit the terminal, and another way where they do not.
+"""Tables in columns.
 
-A table that is squeezed into a narrow terminal breaks words and numbers; so whoever prints one has a second form.
+A narrow terminal would break words and numbers of a table, so every command with one also has a second layout.
 """
 
 from collections.abc import Collection, Sequence
@@ -9,7 +9,7 @@ GAP = "  "
 
 
 def in_columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
-    """Pad the cells so that they stand below each other, those of the columns ``right`` to the right."""
+    """Align the cells of each column, those of the columns ``right`` to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         GAP.join(

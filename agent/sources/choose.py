@@ -1,4 +1,4 @@
-"""Which source ``kind = "auto"`` means on this host; the service and ``doctor`` ask the same function.
+"""Which source ``kind = "auto"`` selects on this host, for the service and ``doctor`` alike.
 
 The journal where systemd runs (sd_booted(3): /run/systemd/system is a directory) and systemd-python can be loaded,
 else the first log file that can be read, else /dev/kmsg.
@@ -16,12 +16,12 @@ LOG_FILES = ("/var/log/messages", "/var/log/syslog", "/var/log/kern.log")
 
 
 def runs_systemd() -> bool:
-    """Tell whether this host was booted by systemd, whose journal then has the kernel's lines."""
+    """Return whether systemd booted this host; its journal then has the kernel's messages."""
     return Path("/run/systemd/system").is_dir()
 
 
 def has_bindings() -> bool:
-    """Tell whether this Python can read the journal: a distribution has the bindings for its own python3 alone."""
+    """Return whether this Python can read the journal: a distribution ships the bindings only for its own python3."""
     try:
         importlib.import_module("systemd.journal")
     except ImportError:
@@ -30,12 +30,12 @@ def has_bindings() -> bool:
 
 
 def has_journal() -> bool:
-    """Tell whether this host runs systemd and we can read its journal's format."""
+    """Return whether this host runs systemd and this Python can read its journal."""
     return runs_systemd() and has_bindings()
 
 
 def is_readable(path: str) -> bool:
-    """Tell whether a log file is there and opens; a FIFO would make us wait for its writer."""
+    """Return whether a log file exists and opens; a FIFO would block until it has a writer."""
     try:
         if not Path(path).is_file():
             return False
@@ -52,7 +52,7 @@ def choose(
 ) -> SourceSettings:
     """Resolve ``auto``; any other kind comes back as it is.
 
-    Paths that were configured are followed even where they cannot be read yet: whoever names them means them.
+    Configured paths are followed even if they cannot be read yet: the administrator wants exactly these.
     """
     if settings.kind != "auto":
         return settings
