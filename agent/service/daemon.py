@@ -32,7 +32,7 @@ METRICS_SPACING = timedelta(minutes=1)
 STOP_SECONDS = 1.5
 STOPPING_SECONDS = 0.5  # for systemd to take the word that we stop
 STATUS_CHARACTERS = 1000  # four bytes each, and systemd would still read them: sdnotify.MOST_BYTES
-# A POST may take its whole deadline; a courier silent for longer than this is stuck, and systemd shall know.
+# A POST may take its whole deadline; a courier that makes no progress for longer than this is stuck.
 COURIER_PATIENCE_SECONDS = 90.0
 NO_ROOM = "TasksMax= leaves no threads for these channels"
 UNSAVED = "the position cannot be saved"
@@ -222,8 +222,9 @@ class Daemon:
 
     def _feed(self) -> None:
         self._ready = self._ready or sdnotify.notify("READY=1")
-        couriers = [*self._couriers, *self._leaving]
-        if all(time.monotonic() - c.last_progress < COURIER_PATIENCE_SECONDS for c in couriers):
+        # A channel that hangs is no reason to end the watching. One that hangs on its way out is: after a reload nobody
+        # sends until it is gone.
+        if not any(map(_is_stuck, self._leaving)):
             sdnotify.notify(f"WATCHDOG=1\nSTATUS={self.status()}")
 
     def status(self) -> str:
@@ -238,6 +239,7 @@ class Daemon:
                 f"; {still} incident {last.id}: {last.cause} ({last.confidence}), {sum(last.events.values())} lines"
             )
         troubles = [trouble for courier in self._couriers if (trouble := courier.status())]
+        troubles += [f"{courier.name}: hangs in an attempt" for courier in self._couriers if _is_stuck(courier)]
         unserved = [f"{NO_ROOM}: {self._unserved}"] if self._unserved else []
         # Foreign words are among them: a line break would be another assignment to systemd.
         return printable("; ".join([state, *self._troubles, *unserved, *troubles]), STATUS_CHARACTERS)
@@ -273,3 +275,7 @@ class Daemon:
         self._recorder.flush()
         self._save_position()
         return open_source(settings, self._recorder.position.resume.cursor, self._now, sdnotify.work_goes_on)
+
+
+def _is_stuck(courier: Courier) -> bool:
+    return time.monotonic() - courier.last_progress >= COURIER_PATIENCE_SECONDS

@@ -266,7 +266,11 @@ def peak_around(incident: Incident, samples: Sequence[Sample], quiet: timedelta)
 
 def keep_window(store: Store, incident: Incident, remembered: Sequence[Sample]) -> None:
     """Put the samples around an incident beside it: the history forgets them after two days."""
-    start, end = incident.opened_at - KEPT_LEAD, incident.closed_at or incident.last_seen_at
+    # To where the last diagnosis looked: with a short quiet period that is behind the end.
+    start, end = (
+        incident.opened_at - KEPT_LEAD,
+        max(incident.closed_at or incident.last_seen_at, incident.last_seen_at + NEAR),
+    )
     try:
         # Those on disk are whole; those in memory have the gauges of the snapshots, too.
         samples = {sample.at: sample for sample in store.history(start, end)}

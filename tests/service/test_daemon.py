@@ -178,3 +178,22 @@ def test_without_room_for_a_thread_the_watching_goes_on_and_channels_deliver_onc
             (lambda: len(httpserver.log) == 40, lambda: None),
         ],
     )
+
+
+def test_a_channel_that_hangs_is_named_and_does_not_end_the_watching(
+    make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon, _ = make_daemon(ValueError)
+    sent: list[str] = []
+    monkeypatch.setattr(daemon_module.sdnotify, "notify", lambda state, **_: bool(sent.append(state)) or True)
+    daemon._couriers = daemon._start_couriers()
+    daemon._couriers[0].last_progress -= daemon_module.COURIER_PATIENCE_SECONDS
+    daemon._feed()
+    assert "WATCHDOG=1\n" in sent[-1]
+    assert "broken: hangs in an attempt" in sent[-1]
+
+    daemon._leaving, daemon._couriers = daemon._couriers, []
+    sent.clear()
+    daemon._feed()
+    assert [] == [state for state in sent if "WATCHDOG" in state]
+    daemon._end()

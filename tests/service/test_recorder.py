@@ -16,6 +16,7 @@ from agent.service.open_incident import SNAPSHOTS_AT_MOST
 from agent.service.recorder import Recorder
 from agent.service.troubles import Troubles
 from agent.store import Store, read_around
+from agent.store.history import read_lines
 
 
 @pytest.fixture
@@ -714,6 +715,21 @@ def test_an_hour_that_is_over_leaves_the_peak_of_a_snapshot_behind(
     left = read_remains(store, clock.time - timedelta(hours=2), clock.time)
 
     assert 8190 == max(sample.orphan for sample in left)
+
+
+def test_the_samples_of_the_last_diagnosis_are_kept_with_it(store, make_recorder, make_decided, clock, proc_root):
+    recorder = make_recorder(quiet_seconds=6)
+    run_for(recorder, clock, 60)
+    clock.advance(4)
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
+    write_proc(proc_root, aborts=4064)
+    clock.advance(6.5)
+    recorder.tick()  # A sample is due, and the quiet period is over since half a second.
+    incident = store.load(store.resolve("last"))
+
+    assert incident.closed_at < clock.time
+    kept = read_lines((store.path(incident.id) / "samples.jsonl").read_bytes())
+    assert 4064 == max(sample.counters["TCPAbortOnMemory"] for sample in kept)
 
 
 def test_the_samples_around_an_incident_are_kept_with_it_when_it_closes(store, make_recorder, make_decided, clock):
