@@ -130,13 +130,13 @@ def source_text(incident: Incident) -> str:
 
 
 def held_by(diagnosis: Diagnosis) -> str | None:
-    """Return the main holder with its share; None where there is none."""
+    """Return the main holder with what it holds; None where there is none."""
     main = main_holder(diagnosis)
     if main is None:
         return None
     held = counted(main.held, "orphan") if main.gauge == "orphans" else f"{bytes_text(main.held)} of TCP memory"
     sockets = counted(main.holder.sockets, "socket")
-    return f"{marked(main.name, main.holder)}: {held} ({percent_text(main.held, main.total)}), {sockets}"
+    return f"{marked(main.name, main.holder)}: {held}, {sockets}"
 
 
 def holder_row(diagnosis: Diagnosis) -> list[tuple[str, str]]:
