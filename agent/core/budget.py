@@ -46,7 +46,7 @@ def decide(notice: Notice, earlier: Collection[Outcome], *, is_held: bool, sent:
 
 
 def is_unheard_of(earlier: Collection[Outcome], *, is_held: bool) -> bool:
-    """Tell whether the channel was not told that an incident opened, and will not be."""
+    """Return whether the channel was not told that an incident opened, and will not be."""
     return "delivered" not in earlier and (is_held or bool(earlier))
 
 

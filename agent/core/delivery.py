@@ -47,7 +47,7 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rejected(msgspec.Struct, frozen=True, kw_only=True):
-    """The endpoint is dead or refuses this: somebody has to mend the configuration or the receiver."""
+    """The endpoint is dead or refuses this: somebody has to fix the configuration or the receiver."""
 
     why: str
 

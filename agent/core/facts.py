@@ -241,7 +241,7 @@ class Facts(NamedTuple):
 
     @property
     def limits_known(self) -> bool:
-        """Say whether both gauges could be held against their limits."""
+        """Return whether both gauges could be held against their limits."""
         return None not in (self.orphans.value, self.orphans.limit, self.zone)
 
 
@@ -267,7 +267,7 @@ def gather_facts(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[S
     before = _baseline(timed, since) if known or not telling else None
     deltas = _deltas(before, last, snapshot, since) if before else {}
     lines = {_text_of(event, kernel): event for event in reversed(telling)}
-    # Whoever diagnoses by command has put line and tree together; the service knows that they are apart.
+    # A person who diagnoses by command has put line and tree together; the service knows that they are apart.
     present = age is None or abs(age) <= NEAR_SECONDS or snapshot.trigger == "command"
     readings = (*near, now) if present else near
     # Only where no other text was said were all that were killed orphans above the orphans' limit.
@@ -291,7 +291,7 @@ def gather_facts(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[S
 
 
 def _text_of(event: Event, kernel: Kernel | None) -> Text:
-    """Tell which text it was: by its words, else by its kind and the kernel."""
+    """Return which text it was: by its words, else by its kind and the kernel."""
     if event.kind == "tcp_mem":
         return "tcp_memory"
     if event.kind == "out_of_socket_memory":
@@ -303,7 +303,7 @@ def _text_of(event: Event, kernel: Kernel | None) -> Text:
 
 
 def _age_seconds(event: Event, snapshot: Snapshot) -> float | None:
-    """How long before the snapshot the event was: inf for an earlier boot, None when nobody can tell.
+    """How long before the snapshot the event was: inf for an earlier boot, None when that is not known.
 
     A tree without an uptime that is diagnosed by command is a copy, and the moment it was taken at is not known.
     """
@@ -331,7 +331,7 @@ def _samples_near(samples: tuple[Timed, ...], ages: list[float]) -> tuple[Sample
 
 
 def _first_counted(ages: list[float]) -> float | None:
-    """Tell how old the first event is of which the counters speak: over hours with pauses they would say nothing."""
+    """Return the age of the first event that the counters cover: over hours with pauses they would show nothing."""
     return min(max(ages), min(ages) + _BASELINE_SECONDS) if ages else None
 
 
@@ -346,7 +346,7 @@ def _baseline(samples: tuple[Timed, ...], since: float | None) -> Sample | None:
 def _lead(
     samples: tuple[Timed, ...], newest: list[float], near: tuple[Sample, ...], before: Sample | None
 ) -> tuple[Sample, ...]:
-    """Give the last sample before those that are near: what was killed since is told by the first of them."""
+    """Return the last sample before those that are near: the first of them shows what was killed since."""
     lead = _baseline(samples, max(newest) + NEAR_SECONDS) if newest else before
     return (lead,) if lead and lead not in near else ()
 
@@ -364,7 +364,7 @@ def _in_order(readings: tuple[Sample, ...], snapshot: Snapshot) -> tuple[Sample,
 
 
 def _orphans(now: Sample, kernel: Kernel | None, readings: tuple[Sample, ...], rising: tuple[Sample, ...]) -> Gauge:
-    """Hold the orphans against their limit; readings in ``rising`` are in order, and tell how many were killed."""
+    """Hold the orphans against their limit; readings in ``rising`` are in order, and show how many were killed."""
     highest = max((each.orphan for each in readings if each.orphan is not None), default=None)
     limit, shift = now.tcp_max_orphans, None
     if highest is not None and limit is not None:

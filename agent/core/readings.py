@@ -81,7 +81,7 @@ class PressureStall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def has_cgroup(cgroup: int | None) -> bool:
-    """Tell whether a socket belongs to a group: kernels before 5.8 do not say, and the root is what hosts of v1 say."""
+    """Return whether a socket belongs to a group: kernels before 5.8 do not say, hosts of v1 name the root."""
     return cgroup is not None and cgroup != ROOT_CGROUP
 
 

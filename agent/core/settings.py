@@ -24,7 +24,7 @@ URL_RULE = "must hold http:// or https:// and a host"
 
 
 def is_url(text: str) -> bool:
-    """Tell whether this is an http or https URL with a host and, if any, a possible port."""
+    """Return whether this is an http or https URL with a host and, if any, a possible port."""
     if not text.isprintable() or " " in text:
         return False
     try:

@@ -139,7 +139,7 @@ def orphan_life_seconds(retries: int) -> float:
 
 
 def measured_bytes(facts: Facts) -> int | None:
-    """Say what an orphan of this host is charged on average, at least a page; None when it was not measured.
+    """Return what an orphan of this host is charged on average, at least a page; None when it was not measured.
 
     Measured at the orphans themselves where a table of sockets has some; else at all sockets.
     """
@@ -167,7 +167,7 @@ def _price(facts: Facts) -> Price | None:
 
 
 def _peak(facts: Facts) -> int:
-    """Give the highest orphan count where the limit was at work; a calm count says nothing of the peak."""
+    """Return the highest orphan count where the limit was at work; a calm count says nothing of the peak."""
     return facts.orphans.value or 0 if facts.orphans.is_high else 0
 
 

@@ -29,7 +29,7 @@ from agent.core.model import Advice, Finding
 
 
 def advise(facts: Facts, findings: tuple[Finding, ...]) -> tuple[Advice, ...]:
-    """Give the steps for the verdict, which is the first finding, and then for what else was found."""
+    """Return the steps for the verdict, which is the first finding, and then for what else was found."""
     cause, claims = findings[0].cause, {finding.claim for finding in findings}
     steps: list[Advice | None] = []
     if cause != "none" and "openvz_container_limit" in claims:

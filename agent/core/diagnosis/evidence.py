@@ -38,7 +38,7 @@ def confidence(facts: Facts, gauge: GaugeName, *, likely: bool = False, most: Co
 
 
 def by_numbers(facts: Facts, *, likely: bool) -> Confidence:
-    """Say what numbers alone are worth; those read long after the line are worth little."""
+    """Return what numbers alone are worth; those read long after the line are worth little."""
     return "likely" if likely and not facts.stale else "possible"
 
 
@@ -130,7 +130,7 @@ def counted(what: str, wanted: Where = "orphaned") -> Pick:
 
 
 def is_most(facts: Facts, size: int) -> bool:
-    """Say whether these bytes are at least half of all, and all of them enough to matter."""
+    """Return whether these bytes are at least half of all, and all of them enough to matter."""
     total, limits = facts.totals.bytes, facts.limits_bytes
     enough = limits[2] // WEIGHT if limits and limits[2] > 0 else _WEIGHT_WITHOUT_LIMIT_BYTES
     return total >= enough and 2 * size >= total

@@ -69,7 +69,7 @@ class Trend(NamedTuple):
 
 
 def trends(facts: Facts) -> tuple[Trend, ...]:
-    """Tell how the gauges that are high came to be; the one of the named cause first."""
+    """Return how the gauges that are high came to be; the one of the named cause first."""
     times = [*facts.samples, (-seconds_between(facts.last.at, facts.snapshot.taken_at), facts.last)]
     found = [_trend(facts, gauge, gauge.over_time(times)) for gauge in facts.high]
     return tuple(trend for trend in found if trend is not None)
@@ -81,7 +81,7 @@ def rises(found: Iterable[Trend]) -> tuple[Finding, ...]:
 
 
 def since_text(found: Iterable[Trend], facts: Facts) -> str:
-    """Say in one sentence since when it has been so; "" where the history does not show it."""
+    """Return one sentence, since when it has been so; "" where the history does not show it."""
     return next((_sentence(trend, facts) for trend in found), "")
 
 
@@ -104,7 +104,7 @@ def _trend(facts: Facts, gauge: Gauge, series: list[Reading]) -> Trend | None:
 
 
 def _may_be_older(trend: Trend, span: Sequence[Reading]) -> bool:
-    """Tell whether a growth begins so near the beginning of the readings that it may have begun before them."""
+    """Return whether a growth begins so near the beginning of the readings that it may have begun before them."""
     start = next((each.second for each in span if each.at == trend.since), span[0].second)
     return trend.shape == "slowly" and start - span[0].second <= _NEAR_BEGIN * trend.seconds
 
@@ -153,7 +153,7 @@ def _slow_growth(gauge: Gauge, before: list[Reading], peak: Reading) -> Trend | 
 
 
 def _is_steady(way: list[Reading], grown: int) -> bool:
-    """Say whether each third of the time brought its part: two thirds with readings will do, one jump will not."""
+    """Return whether each third of the time brought its part: two thirds with readings will do, one jump will not."""
     start, length, peak = way[0].second, way[-1].second - way[0].second, way[-1].value
     thirds: list[list[int]] = [[], [], []]
     for each in way:

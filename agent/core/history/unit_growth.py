@@ -96,7 +96,7 @@ def unit_grew(growth: Growth, facts: Facts) -> Finding:
 
 
 def growth_text(growth: Growth | None, facts: Facts) -> str:
-    """Say in one sentence who has grown; "" where the history does not show it."""
+    """Return one sentence, which unit has grown; "" where the history does not show it."""
     if growth is None:
         return ""
     words, what = (bytes_text, " of TCP memory") if growth.measure == "bytes" else (count_text, f" {growth.measure}")
@@ -124,7 +124,7 @@ def _is_asked(facts: Facts) -> bool:
 
 
 def _rise_began(facts: Facts, known: Sequence[Trend]) -> datetime | None:
-    """Tell when the gauge began to rise: as its trend says, else when it was low for the last time."""
+    """Return when the gauge began to rise: as its trend says, else when it was low for the last time."""
     since = next((trend.since for trend in known if trend.gauge == facts.gauge), None)
     event = -facts.age_seconds if facts.age_seconds is not None and isfinite(facts.age_seconds) else 0.0
     lows = [(second, each.at) for second, each in facts.samples if second < min(event, 0.0) and _is_low(each, facts)]
@@ -132,7 +132,7 @@ def _rise_began(facts: Facts, known: Sequence[Trend]) -> datetime | None:
 
 
 def _is_low(sample: Sample, facts: Facts) -> bool:
-    """Tell whether what is short was low when a sample was taken."""
+    """Return whether what is short was low when a sample was taken."""
     then, now = facts.gauge.of(sample), facts.gauge.value
     return then is not None and now is not None and then <= _GAUGE_LOW * now
 
@@ -188,7 +188,7 @@ def _most(looks: Sequence[_Look], measure: Order, begun: datetime) -> Growth | N
 
 
 def _growth(name: str, series: list[tuple[datetime, int]], measure: Order) -> Growth | None:
-    """Tell since when a unit has grown: the last look at which it was low. The last of the series is now."""
+    """Return since when a unit has grown: the last look at which it was low. The last of the series is now."""
     now = series[-1][1]
     before = [value for _, value in series[:-1]]
     least = _LEAST_BYTES if measure == "bytes" else _LEAST_SOCKETS
@@ -200,7 +200,7 @@ def _growth(name: str, series: list[tuple[datetime, int]], measure: Order) -> Gr
 
 
 def _grew_since(growth: Growth, series: list[tuple[datetime, int]], begun: datetime) -> bool:
-    """Tell whether a unit has got most of its growth since the gauge began to rise."""
+    """Return whether a unit has got most of its growth since the gauge began to rise."""
     earlier = [value for at, value in series if seconds_between(at, begun) >= 0]
     start = earlier[-1] if earlier else growth.before
     return growth.now - start >= _SHARE_OF_RISE * (growth.now - growth.before)

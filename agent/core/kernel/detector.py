@@ -66,7 +66,7 @@ class Detector:
             self._recent.append(record)
 
     def waiting(self, now: datetime) -> bool:
-        """Say whether a suppressed line is undecided; nobody waits longer for one than the window.
+        """Return whether a suppressed line is undecided; none stays so for longer than the window.
 
         ``now`` is the reader's clock: the stamps of a log that is being caught up with may be days old.
         """
@@ -88,7 +88,7 @@ class Detector:
         return make_event(record, first.kind, suppressed=first.suppressed, count=int(match[1] or match[2]))
 
     def _release(self, record: LogRecord) -> list[Decided]:
-        """Give back what was held and is close to this event; what belongs to another host stays."""
+        """Return what was undecided and is close to this event; what belongs to another host stays."""
         chain = self._chain_before(record)
         released = [held for held in self._undecided if held.chain == chain or _near(held.record, record)]
         self._keep([held for held in self._undecided if held not in released])
@@ -124,7 +124,7 @@ def _adjacent(one: LogRecord, following: LogRecord) -> bool:
 
 
 def _seconds(one: LogRecord, other: LogRecord) -> float | None:
-    """Tell the seconds from one record to the other, or None when their clocks cannot be compared."""
+    """Return the seconds from one record to the other, or None when their clocks cannot be compared."""
     if not _same_host(one, other):
         return None
     if one.at is not None and other.at is not None:

@@ -110,7 +110,7 @@ def counter_deltas(before: Mapping[str, int], after: Mapping[str, int]) -> dict[
 
 
 def is_just_below(value: int, limit: int) -> bool:
-    """Say whether a reading stands where the kernel keeps what is at its limit, or above it: from 95 % on."""
+    """Return whether a reading stands where the kernel keeps what is at its limit, or above it: from 95 % on."""
     return 100 * value >= _AT_LIMIT_PERCENT * limit
 
 

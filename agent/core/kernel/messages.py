@@ -52,7 +52,7 @@ OTHER_LIMITS: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def detect(record: LogRecord) -> Event | None:
-    """Say which of the four kinds a record is, or None; a suppressed line is a candidate that only Detector decides."""
+    """Return which of the four kinds a record is, or None; only Detector decides a suppressed line."""
     for kind, pattern in MESSAGES:
         match = pattern.fullmatch(record.text)
         if match is not None:

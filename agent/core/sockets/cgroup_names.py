@@ -9,7 +9,7 @@ it, for a service that may make groups of its own (Delegate=) could call one of 
     /kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid>.slice/cri-containerd-<64 hex digits>.scope
     /machine.slice/libpod-<64 hex digits>.scope/container              /lxc.payload.web/system.slice/nginx.service
 
-Paths are chosen by whoever may make a cgroup: what is not plain text is escaped, and lengths are bounded.
+Paths are chosen by anyone who may make a cgroup: what is not plain text is escaped, and lengths are bounded.
 """
 
 import re

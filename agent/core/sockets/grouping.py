@@ -58,7 +58,7 @@ class _Draft:
 
 
 def is_orphan(state: int, timer: int, *, closed: bool) -> bool:
-    """Tell an orphan: closed, still to be acknowledged or answered by the peer, and no minisock."""
+    """Return whether it is an orphan: closed, still to be acknowledged or answered by the peer, and no minisock."""
     return closed and state in counted.ORPHAN_STATES and timer != counted.TIMER_TIMEWAIT
 
 
@@ -76,7 +76,7 @@ def group(census: Census) -> Grouped:
 
 
 def _places(rows: dict[Key, Row]) -> dict[Place, Place]:
-    """Say for every (service, cgroup) where it is counted: by itself when it is one of the largest."""
+    """Return for every (service, cgroup) where it is counted: by itself when it is one of the largest."""
     totals: dict[Place, list[int]] = {}
     for key, row in rows.items():
         sums = totals.setdefault(_place(key), [0, 0, 0])

@@ -1,10 +1,10 @@
 """One name for whoever holds sockets, and the one who holds most of what is short.
 
-Names are chosen by whoever may make a cgroup or a process: they are made printable, and the kernel's own words are
+Names are chosen by anyone who may make a cgroup or a process: they are made printable, and the kernel's own words are
 taken out, so that no text of ours can look like a kernel record to our own detector.
 
 Somebody is named as the main holder who has at least half of what the host counts, and enough of the limit to matter.
-What no dump could see counts against it, so that an incomplete attribution names nobody. And nobody is named for what
+What no dump could see counts against it, so that an incomplete attribution names no one. And no one is named for what
 is left when a burst is over: half of three orphans says nothing about the thousands before, and the three may be our
 own connections, closing behind a notification.
 """
@@ -67,13 +67,13 @@ def largest_of(diagnosis: Diagnosis) -> LargestHolder | None:
 
 
 def main_holder(diagnosis: Diagnosis) -> LargestHolder | None:
-    """Find who holds what ran out: None where nobody has half of it, or too little is left of it to say."""
+    """Find who holds what ran out: None where no one has half of it, or too little is left of it to say."""
     found = largest_of(diagnosis)
     return found if found and found.is_main else None
 
 
 def name_of(holder: Holder) -> str | None:
-    """Say a holder in one name that may stand in any text; None for the remainder."""
+    """Return one name for a holder that is safe in any text; None for the remainder."""
     place = " in ".join(filter(None, (holder.unit, holder.container)))
     if place and holder.unit is None and holder.process:
         place += f" ({holder.process})"
@@ -82,7 +82,7 @@ def name_of(holder: Holder) -> str | None:
 
 
 def guess_text(holder: Holder) -> str:
-    """Say that a holder is a guess, and by what; nothing where a cgroup or an open socket names it."""
+    """Return that a holder is a guess, and from what; nothing where a cgroup or an open socket names it."""
     if not holder.guess:
         return ""
     return f"a guess: it serves port {holder.ports[0]}" if holder.ports else "a guess: no cgroup says so"

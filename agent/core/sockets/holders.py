@@ -80,7 +80,7 @@ class _Share:
                 self.guessed_ports[group.port] += tally.sockets
 
     def is_guess(self, by: Order) -> bool:
-        """Tell whether at least half of what puts it into the list was given by port: a few among many are no news."""
+        """Return whether at least half of what puts it into the list was given by port: a few are no news."""
         sums: dict[Order, int] = {by: getattr(self, by), "sockets": self.sockets}
         ranked = next((each for each, total in sums.items() if total), by)
         return self.guessed[ranked] > 0 and 2 * self.guessed[ranked] >= sums[ranked]
@@ -228,7 +228,7 @@ def _holder(name: _Name, share: _Share, by: Order) -> Holder:
 def _remainder(
     tcp: TcpSockstat, named: Sequence[Holder], nobody: _Share, mem_unit_bytes: int
 ) -> tuple[Holder, list[Gap]]:
-    """Make the totals up to what the host counts; tell where the dump counted more, which no remainder can mend."""
+    """Make the totals up to what the host counts; tell where the dump counted more, which no remainder can fix."""
     gaps = []
 
     def left(what: str, total: int | None, of_named: int, unnamed: int) -> int:
@@ -253,7 +253,7 @@ def _remainder(
 
 
 def _gaps_of_sight(table: SocketTable, tcp: TcpSockstat) -> list[Gap]:
-    """Tell how many sockets of the host the dump did not see, and where they are as far as that is known."""
+    """Return how many sockets of the host the dump did not see, and where they are if that is known."""
     if tcp.alloc is None or not table.complete:
         return []
     gaps = []

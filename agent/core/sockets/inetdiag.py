@@ -194,7 +194,7 @@ class Reader:
 
 
 def _layout(usual: bytes, family: int, size: int, at: tuple[int, int]) -> _Layout:
-    """Say how messages look that have the attributes of ``usual``, a cgroup or none and memory, at these offsets."""
+    """Return how messages look that have the attributes of ``usual``, a cgroup or none and memory, at these offsets."""
     group_at, memory_at = at
     group_header: int | bytes = b""
     fields, header_at = f"0s0s{memory_at - _MESSAGE}x", _MESSAGE
