@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.format import counted, printable
@@ -201,7 +202,7 @@ def _steps(incident: Incident) -> list[tuple[str, Advice]]:
     """Choose what to do now, and the first setting to change; once it is over, what keeps it from coming back."""
     change = durable_fix(incident)
     if incident.closed_at is not None:
-        return [("Durable fix", change)] if change else []
+        return [("Durable fix", replace(change, commands=(change.persist or "",)))] if change else []
     steps = incident.diagnosis.advice
     chosen = [("First step", steps[0])] if steps else []
     return [*chosen, ("Then", change)] if change and change is not steps[0] else chosen
@@ -210,7 +211,7 @@ def _steps(incident: Incident) -> list[tuple[str, Advice]]:
 def _step(label: str, advice: Advice) -> str:
     text = f"*{label}:* {_cut_escaped(advice.action, SENTENCE_LIMIT)}"
     if advice.commands:
-        text += f"\n```\n{_cut_escaped(chr(10).join(advice.commands), COMMANDS_LIMIT)}\n```"
+        text += f"\n```\n{_cut_escaped(chr(10).join(advice.commands).rstrip(), COMMANDS_LIMIT)}\n```"
     return f"{text}\nRisk: {_cut_escaped(advice.risk, SENTENCE_LIMIT)}" if advice.sysctl and advice.risk else text
 
 

@@ -126,6 +126,7 @@ def test_once_it_is_over_only_the_setting_to_change_is_left_to_say() -> None:
 
     assert "See who" not in said
     assert "*Durable fix:* Raise the limit" in said
+    assert change.persist.rstrip() in said
     assert "See who" not in all_text(message(make_notice("sockmem.incident.resolved", diagnosis=look)))
 
 
