@@ -8,6 +8,8 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from harness import AgentProcess, wait_for
 
+from agent.store import Outbox
+
 HITS = 2_000
 ROTATIONS = 50
 KILLS = 10
@@ -90,7 +92,7 @@ def test_2000_hits_through_50_rotations_and_10_kills_are_all_counted_once(way, t
         wait_for("every hit to be counted", lambda: agent.events() >= HITS)
         agent.kill()
         agent.start()
-        wait_for("everybody to be told", lambda: not agent.store.pending("ops"))
+        wait_for("everybody to be told", lambda: not Outbox(agent.store).pending("ops"))
         assert 0 == agent.stop()
     finally:
         agent.stop()

@@ -13,7 +13,7 @@ from agent.notifiers.stdout import StdoutNotifier
 from agent.service.courier import Courier
 from agent.service.daemon import Daemon
 from agent.service.signals import Signals
-from agent.store import Store, StoreError
+from agent.store import Outbox, Store, StoreError
 
 TEXTS = ["TCP: too many orphaned sockets"] * 4 + ["TCP: out of memory -- consider tuning tcp_mem"] * 3
 INCIDENTS = 3
@@ -119,8 +119,8 @@ def test_a_position_that_could_not_be_saved_is_saved_later_though_the_log_is_qui
 def test_a_start_on_a_small_disk_makes_room_by_retention_and_records_what_was_said(make_daemon, small_disk, tmp_path):
     run(make_daemon())
     store = Store(small_disk)
-    courier = Courier(StdoutNotifier("stdout"), store, give_up_after=60)
-    while store.pending("stdout"):
+    courier = Courier(StdoutNotifier("stdout"), Outbox(store), give_up_after=60)
+    while Outbox(store).pending("stdout"):
         courier.step()
     before = store.ids()
     with (tmp_path / "messages").open("a") as log:

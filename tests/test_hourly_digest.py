@@ -17,7 +17,7 @@ from agent.core.settings import IncidentSettings, StoreSettings
 from agent.service.courier import Courier, absent
 from agent.service.recorder import Recorder
 from agent.service.troubles import Troubles
-from agent.store import OWED_AT_MOST, Store
+from agent.store import OWED_AT_MOST, Outbox, Store
 
 TEN_MINUTES = timedelta(minutes=10)
 
@@ -72,7 +72,7 @@ class Host:
         """Begin with a courier that remembers nothing."""
         self.courier = Courier(
             self.receiver,
-            self.store,
+            Outbox(self.store),
             give_up_after=86_400,
             monotonic=self.clock.monotonic,
             now=self.clock,
@@ -376,9 +376,9 @@ def test_a_channel_of_state_is_told_everything(host: Host) -> None:
 def test_a_channel_that_is_gone_gives_up_what_it_held_back(host: Host) -> None:
     host.read(10)
     host.run(60)
-    assert {"ops"} == host.store.owing()
+    assert {"ops"} == Outbox(host.store).owing()
     courier = absent("ops", host.store)
-    while host.store.pending("ops"):
+    while Outbox(host.store).pending("ops"):
         courier.step()
 
     assert {"delivered": 12, "gave_up": 8} == host.outcomes()

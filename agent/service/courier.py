@@ -35,8 +35,7 @@ from agent.core.format import duration_text
 from agent.core.model import Notice, Provenance
 from agent.notifiers import Notifier
 from agent.service.held import Held
-from agent.service.outbox import Key, Outbox, key_of
-from agent.store import OWED_AT_MOST, Pending, StoreError
+from agent.store import OWED_AT_MOST, Key, Outbox, Pending, StoreError
 
 IDLE_SECONDS = 60.0
 RECEIPT_PAUSE_SECONDS = 5.0
@@ -193,7 +192,7 @@ class Courier:
         """Read what waits, and name the refused notices that were left unread."""
         later = self._not_yet()
         waiting = self._outbox.pending(self.name, {*later, *self._held})
-        arrived = {p.incident_id for p in waiting if key_of(p) not in self._tries}
+        arrived = {p.incident_id for p in waiting if p.key not in self._tries}
         if any(incident_id in arrived for incident_id, _ in later):
             later = {key for key in later if key[0] not in arrived}
             waiting = self._outbox.pending(self.name, {*later, *self._held})
@@ -262,13 +261,13 @@ class Courier:
                 case "skip":
                     self.skipped += 1
                     self._record(pending, "skipped", UNHEARD_OF)
-        return [pending for pending in waiting if key_of(pending) in self._tries and pending.incident_id in sending]
+        return [pending for pending in waiting if pending.key in self._tries and pending.incident_id in sending]
 
     def _hold(self, pending: Pending) -> None:
         if self._held.is_first:
             limits = ", ".join(f"{most} messages for {budget} incidents" for budget, most in MESSAGES_AN_HOUR.items())
             self._log.warning("%s: hourly limit reached (%s); the rest follows in one digest", self.name, limits)
-        tries = self._tries.pop(key_of(pending))
+        tries = self._tries.pop(pending.key)
         self._held.hold(pending, tries.seen - tries.waited)
 
     def _due_digest(self, later: set[Key]) -> list[Pending]:
@@ -389,7 +388,7 @@ class Courier:
         why = tries.why or self._trouble
         if why is None or not self._is_old(tries):
             return False
-        is_digest = key_of(pending) == DIGEST
+        is_digest = pending.key == DIGEST
         self.gave_up += self._held.members if is_digest else 1
         what = f"{self._held.members} notices" if is_digest else f"incident {pending.incident_id}"
         self._log.error("%s: gave up %s of %s: %s", self.name, pending.notice.type, what, why)
@@ -419,7 +418,7 @@ class Courier:
         if DIGEST in self._tries:
             kept_in_mind[DIGEST] = self._tries[DIGEST]
         for pending in waiting:
-            key = key_of(pending)
+            key = pending.key
             kept_in_mind[key] = self._tries.get(key) or _Tries(now, self._waited(pending.notice.at))
         self._tries = kept_in_mind
         self._unwritten = {key: kept for key, kept in self._unwritten.items() if key in self._tries}
@@ -428,10 +427,10 @@ class Courier:
             self._write(*kept)
         if not self._tries and not self._held:
             self._end_trouble()
-        return [pending for pending in waiting if key_of(pending) not in settled]
+        return [pending for pending in waiting if pending.key not in settled]
 
     def _record(self, pending: Pending, outcome: Outcome, detail: str) -> None:
-        tries = self._tries.pop(key_of(pending))
+        tries = self._tries.pop(pending.key)
         at = self._now().astimezone(timezone.utc)
 
         def receipt(of: Pending, outcome: Outcome, detail: str) -> Receipt:
@@ -444,7 +443,7 @@ class Courier:
                 detail=detail[:LONGEST_DETAIL],
             )
 
-        if key_of(pending) != DIGEST:
+        if pending.key != DIGEST:
             self._write(pending, receipt(pending, outcome, detail))
             return
         if outcome == "delivered":
@@ -454,7 +453,7 @@ class Courier:
 
     def _write(self, pending: Pending, receipt: Receipt) -> None:
         """Write a receipt; on a full disk it is kept in mind, so that nobody is told the same thing every second."""
-        key = key_of(pending)
+        key = pending.key
         try:
             self._outbox.write_receipt(pending, receipt)
         except Exception as error:  # noqa: BLE001 - whatever it is, the notice was taken and must not be sent again

@@ -22,7 +22,7 @@ from agent.service.recorder import Recorder, portions
 from agent.service.signals import Signals
 from agent.service.troubles import Troubles
 from agent.sources import Source, describe, local_now, open_source
-from agent.store import Store
+from agent.store import Outbox, Store
 
 log = logging.getLogger("sockmem-agent")
 
@@ -54,6 +54,7 @@ class Daemon:
         """Open everything; what cannot be opened raises before READY is said."""
         self._settings = settings
         self._store = store
+        self._outbox = Outbox(store)
         self._now = now
         self._channels = channels(settings)
         self._notifiers = [build(channel) for channel in self._channels]
@@ -184,11 +185,11 @@ class Daemon:
 
     def _start_couriers(self) -> list[Courier]:
         couriers = [
-            Courier(notifier, self._store, give_up_after=channel.give_up_after)
+            Courier(notifier, self._outbox, give_up_after=channel.give_up_after)
             for notifier, channel in zip(self._notifiers, self._channels, strict=True)
         ]
-        gone = self._store.owing() - {channel.name for channel in self._channels}
-        couriers += [absent(name, self._store) for name in sorted(gone)]
+        gone = self._outbox.owing() - {channel.name for channel in self._channels}
+        couriers += [absent(name, self._outbox) for name in sorted(gone)]
         served = couriers[: self._room()]
         self._unserved = ", ".join(courier.name for courier in couriers[len(served) :])
         if self._unserved:

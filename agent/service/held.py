@@ -15,8 +15,7 @@ from msgspec.structs import replace
 from agent.core.budget import HOUR_SECONDS, make_digest
 from agent.core.delivery import Receipt
 from agent.core.model import DigestNotice
-from agent.service.outbox import Key, Outbox, key_of
-from agent.store import Pending
+from agent.store import Key, Outbox, Pending
 
 # Receipts that are reserved or written in one step: each is flushed, and a step is to be short.
 AT_ONCE = 64
@@ -61,7 +60,7 @@ class Held:
     def hold(self, pending: Pending, since: float) -> None:
         """Hold a notice back, which fell due at the second ``since``."""
         self._host = pending.notice.data.host if pending.notice.data else None
-        self._next[key_of(pending)] = pending._replace(notice=replace(pending.notice, data=None))
+        self._next[pending.key] = pending._replace(notice=replace(pending.notice, data=None))
         self._oldest = min(self._oldest, since)
 
     def work(self, second: float, now: datetime) -> bool:

@@ -3,11 +3,14 @@
 from agent.store.access import blocking, explain, owner, refusal, unusable, user
 from agent.store.disk import StoreError
 from agent.store.incident_samples import keep_samples, read_around
-from agent.store.incidents import OWED_AT_MOST, NoSuchIncident, Pending, Store
+from agent.store.incidents import NoSuchIncident, Store
+from agent.store.outbox import OWED_AT_MOST, Key, Outbox, Pending
 
 __all__ = [
     "OWED_AT_MOST",
+    "Key",
     "NoSuchIncident",
+    "Outbox",
     "Pending",
     "Store",
     "StoreError",

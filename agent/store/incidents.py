@@ -8,16 +8,16 @@ it again by its id.
 import logging
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 from agent.core import model
 from agent.core.cursor import Cursor, Resume
-from agent.core.delivery import Outcome, Receipt
+from agent.core.delivery import Receipt
 from agent.core.model import Commit, Incident, Notice, Sample, Snapshot
 from agent.core.readings import Gap
 from agent.core.settings import StoreSettings
@@ -27,12 +27,9 @@ from agent.store.access import explain
 from agent.store.disk import (
     StoreError,
     UnreadableError,
-    encode_json,
-    fill,
     hold_lock,
     make_directory,
     read_json,
-    reserve,
     set_aside,
     sync_directory,
     write_json,
@@ -46,31 +43,13 @@ T = TypeVar("T")
 INCIDENT_FILE = "incident.json"
 # So many incidents are read within seconds, also from the slowest disk.
 PROGRESS_SPACING = 100
-OWED_AT_MOST = 64
 INTERRUPTED = "interrupted before it was committed; the evidence in it is kept"
-# A block of most file systems; a receipt has less, since the courier cuts its detail.
-RECEIPT_BYTES = 4096
-DIGEST_ROOM = "digest"
 _ID = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-[0-9a-f]{4}", re.ASCII)
 _SNAPSHOT_FILE = re.compile(r"snapshot-\d{3,9}\.json", re.ASCII)
 
 
 class NoSuchIncident(Exception):  # noqa: N818 - the absence of something is no error of the program
     """No incident has this id, or several begin with it; the text is one clear line."""
-
-
-class Pending(NamedTuple):
-    """A notice that a channel still owes to its receiver; ``file`` is its name without the ending.
-
-    ``earlier``: what became, on this channel, of the incident's notices before it. ``in_digest``: a digest of which it
-    is a member was about to be sent when the process before us ended.
-    """
-
-    incident_id: str
-    file: str
-    notice: Notice
-    earlier: tuple[Outcome, ...] = ()
-    in_digest: bool = False
 
 
 class Store:
@@ -160,7 +139,7 @@ class Store:
         """
         found = []
         gaps = [] if unread is None else unread
-        files = self._files(incident_id)
+        files = self.files(incident_id)
         for name in self.load(incident_id).notices:
             stem = name.removesuffix(".json")
             try:
@@ -174,57 +153,6 @@ class Store:
                 if f"{stem}.{channel}.json" in files
             }
             found.append((stem, notice, receipts))
-        return found
-
-    def pending(self, channel: str, later: Collection[tuple[str, str]] = ()) -> list[Pending]:
-        """List the committed notices that this channel owes and has no receipt for, oldest first.
-
-        A look at the names alone decides for an incident that is told: only what is left is opened, and of a long
-        backlog only the beginning, since a channel sends one after the other. ``later`` names, by incident and file,
-        those that are passed over: they are not opened and do not count.
-        """
-        found: list[Pending] = []
-        for incident_id in sorted(self.names()):
-            if len(found) >= OWED_AT_MOST:
-                break
-            names = self._files(incident_id)
-            open_stems = [
-                s for s in _stems(names) if f"{s}.{channel}.json" not in names and (incident_id, s) not in later
-            ]
-            if INCIDENT_FILE not in names or not open_stems:
-                continue
-            with suppress(StoreError):  # Told at every start; one bad file must not stop the others.
-                committed = self.load(incident_id).notices
-                for stem in (s for s in open_stems if f"{s}.json" in committed):
-                    with suppress(StoreError):
-                        notice = read_json(self.path(incident_id) / f"{stem}.json", model.NOTICE)
-                        if channel in notice.channels:
-                            earlier = self._outcomes(incident_id, channel, [s for s in _stems(names) if s < stem])
-                            in_digest = f".{stem}.{channel}.{DIGEST_ROOM}.new" in names
-                            found.append(Pending(incident_id, stem, notice, earlier, in_digest))
-        return sorted(found, key=lambda p: p.notice.at)
-
-    def receipts_since(self, channel: str, since: datetime) -> Iterator[tuple[Notice, Receipt]]:
-        """Read what became of a channel's notices since then; what cannot be read is passed over."""
-        for incident_id in self.names():
-            names = self._files(incident_id)
-            for stem in (s for s in _stems(names) if f"{s}.{channel}.json" in names):
-                with suppress(StoreError):
-                    receipt = read_json(self._receipt_path(incident_id, stem, channel), model.RECEIPT)
-                    if receipt.at >= since:
-                        yield read_json(self.path(incident_id) / f"{stem}.json", model.NOTICE), receipt
-
-    def owing(self) -> set[str]:
-        """Name the channels that have no receipt for a notice they were to send, whether configured or not."""
-        found: set[str] = set()
-        for incident_id in self.one_by_one(self.names()):
-            files = self._files(incident_id)
-            for stem in _stems(files) if INCIDENT_FILE in files else ():
-                try:
-                    channels = read_json(self.path(incident_id) / f"{stem}.json", model.ADDRESSED).channels
-                except StoreError:
-                    continue  # Set aside, or told, at every start.
-                found.update(channel for channel in channels if f"{stem}.{channel}.json" not in files)
         return found
 
     def broken(self) -> list[tuple[str, str]]:
@@ -257,7 +185,7 @@ class Store:
     def left_behind(self, incident_id: str) -> list[tuple[str, Snapshot]]:
         """Read the snapshots that a crash left in the directory of an incident that is not committed yet."""
         found = []
-        for name in sorted(filter(_SNAPSHOT_FILE.fullmatch, self._files(incident_id))):
+        for name in sorted(filter(_SNAPSHOT_FILE.fullmatch, self.files(incident_id))):
             try:
                 found.append((name, read_json(self.path(incident_id) / name, model.SNAPSHOT)))
             except StoreError as error:
@@ -291,19 +219,6 @@ class Store:
         write_json(directory / INCIDENT_FILE, incident)
         sync_directory(directory)
 
-    def reserve_receipt(self, pending: Pending, channel: str, *, in_digest: bool = False) -> None:
-        """Make sure of the room for a receipt, before anybody is told what could not be receipted."""
-        path = self._receipt_path(pending.incident_id, pending.file, channel)
-        reserve(path.with_suffix(f".{DIGEST_ROOM}") if in_digest else path, RECEIPT_BYTES)
-
-    def write_receipt(self, pending: Pending, receipt: Receipt) -> None:
-        """Write the proof that a channel is done with a notice."""
-        path = self._receipt_path(pending.incident_id, pending.file, receipt.channel)
-        in_digest = path.with_suffix(f".{DIGEST_ROOM}")
-        room = in_digest if in_digest.with_name(f".{in_digest.name}.new").exists() else path
-        fill(path, encode_json(receipt), room)
-        sync_directory(self.path(pending.incident_id))
-
     def save_cursor(self, resume: Resume) -> None:
         """Write cursor.json."""
         write_json(self.directory / "cursor.json", resume)
@@ -335,7 +250,7 @@ class Store:
 
     def _check(self, incident_id: str) -> None:
         """Set a damaged incident aside, or the damaged ones of its notices that are still owed."""
-        directory, files = self.path(incident_id), self._files(incident_id)
+        directory, files = self.path(incident_id), self.files(incident_id)
         try:
             self.load(incident_id)
         except UnreadableError as error:
@@ -343,7 +258,7 @@ class Store:
                 raise
             set_aside(directory, f"{INCIDENT_FILE}: {error.why}")
             return
-        for stem in _stems(files):
+        for stem in notice_stems(files):
             path = directory / f"{stem}.json"
             try:
                 channels = read_json(path, model.ADDRESSED).channels
@@ -422,25 +337,15 @@ class Store:
         except FileNotFoundError:
             return []
 
-    def _files(self, incident_id: str) -> set[str]:
+    def files(self, incident_id: str) -> set[str]:
+        """Name the files of an incident."""
         try:
             return {entry.name for entry in os.scandir(self.path(incident_id))}
         except FileNotFoundError:
             return set()  # Pruned by the main thread since it was listed.
 
-    def _outcomes(self, incident_id: str, channel: str, stems: Iterable[str]) -> tuple[Outcome, ...]:
-        """Read what became of notices; one without a receipt has no outcome yet, one with a broken receipt is done."""
-        found: list[Outcome] = []
-        for stem in stems:
-            path = self._receipt_path(incident_id, stem, channel)
-            try:
-                found.append(read_json(path, model.RECEIPT).outcome)
-            except StoreError:
-                found += ["delivered"] if os.path.lexists(path) else []
-        return tuple(found)
-
     def _receipt(self, incident_id: str, stem: str, channel: str, notice: Notice, gaps: list[Gap]) -> Receipt:
-        path = self._receipt_path(incident_id, stem, channel)
+        path = self.receipt_path(incident_id, stem, channel)
         try:
             return read_json(path, model.RECEIPT)
         except StoreError as error:
@@ -448,7 +353,8 @@ class Store:
             why = "its receipt cannot be read"
             return Receipt(notice=notice.id, channel=channel, outcome="gave_up", at=notice.at, attempts=0, detail=why)
 
-    def _receipt_path(self, incident_id: str, stem: str, channel: str) -> Path:
+    def receipt_path(self, incident_id: str, stem: str, channel: str) -> Path:
+        """Name a channel's receipt for a notice."""
         return self.path(incident_id) / f"{stem}.{channel}.json"
 
     def _commits(self) -> Iterator[tuple[str, Commit]]:
@@ -470,6 +376,6 @@ def is_id(name: str) -> bool:
         return False
 
 
-def _stems(names: set[str]) -> list[str]:
+def notice_stems(names: set[str]) -> list[str]:
     """Name the notices among the files of an incident, without the ending."""
     return sorted(name.removesuffix(".json") for name in names if name.startswith("notice-") and name.count(".") == 1)

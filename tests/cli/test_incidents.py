@@ -22,7 +22,7 @@ from agent.core.delivery import Receipt
 from agent.core.model import Advice, Diagnosis, Event, Finding, LogRecord, Notice, Sample, Snapshot
 from agent.core.readings import Sockstat, TcpSockstat
 from agent.core.settings import StoreSettings
-from agent.store import Pending, Store, keep_samples
+from agent.store import Outbox, Pending, Store, keep_samples
 
 Run = Callable[..., Result]
 Keep = Callable[..., str]
@@ -87,7 +87,7 @@ def tell(store: Store, clock: Callable[[], datetime]) -> Tell:
     def write(incident_id: str, channel: str, outcome: str, detail: str = "HTTP 200") -> None:
         stem, notice, _ = store.notices(incident_id)[0]
         receipt = Receipt(notice=notice.id, channel=channel, outcome=outcome, at=clock.time, attempts=3, detail=detail)
-        store.write_receipt(Pending(incident_id, stem, notice), receipt)
+        Outbox(store).write_receipt(Pending(incident_id, stem, notice), receipt)
 
     return write
 

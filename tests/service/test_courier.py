@@ -15,7 +15,7 @@ from agent.core.delivery import Delivered, Delivery, Receipt, Rejected, Retry
 from agent.core.folding import open_incident
 from agent.core.model import Diagnosis, Event, Notice, Snapshot
 from agent.service.courier import Courier, absent
-from agent.store import Pending, Store, StoreError
+from agent.store import Outbox, Pending, Store, StoreError
 
 START = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 LOG = logging.getLogger("test-courier")
@@ -807,12 +807,13 @@ def receipts(store: Store) -> dict[str, Receipt]:
 
 def test_a_real_store_hands_out_notices_and_keeps_the_receipts(tmp_path: Path) -> None:
     world = World()
-    store = world.courier._outbox = store_with_a_notice(tmp_path)
+    store = store_with_a_notice(tmp_path)
+    world.courier._outbox = Outbox(store)
 
     world.run(10)
 
     assert ["n1"] == world.receiver.calls
-    assert [] == store.pending("ops")
+    assert [] == Outbox(store).pending("ops")
     assert "delivered" == receipts(store)["ops"].outcome
 
 
@@ -822,7 +823,7 @@ def test_on_a_disk_that_is_full_no_start_sends_anything_and_with_room_one_does(s
     calls = []
     for _ in range(5):
         world = World()
-        world.courier._outbox = store
+        world.courier._outbox = Outbox(store)
         world.run(6)
         calls += world.receiver.calls
     assert [] == calls
@@ -836,7 +837,7 @@ def test_on_a_disk_that_is_full_no_start_sends_anything_and_with_room_one_does(s
 def test_a_disk_that_fills_up_during_the_post_has_room_for_the_receipt(small_disk: Path) -> None:
     store = store_with_a_notice(small_disk)
     world = World()
-    world.courier._outbox = store
+    world.courier._outbox = Outbox(store)
     world.receiver.otherwise = Retry(why="HTTP 503 " + "\x01" * 4000)
     world.run(1)
     plain = world.receiver.notify
@@ -849,7 +850,7 @@ def test_a_disk_that_fills_up_during_the_post_has_room_for_the_receipt(small_dis
     world.courier._notifier.notify = notify  # type: ignore[method-assign]
     world.run(300)
     again = World()
-    again.courier._outbox = store
+    again.courier._outbox = Outbox(store)
     again.run(300)
 
     assert ["n1", "n1"] == world.receiver.calls
@@ -862,8 +863,8 @@ def test_a_disk_that_fills_up_during_the_post_has_room_for_the_receipt(small_dis
 
 def test_the_room_for_a_receipt_is_kept_until_it_is_written(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = store_with_a_notice(small_disk)
-    (pending,) = store.pending("ops")
-    store.reserve_receipt(pending, "ops")
+    (pending,) = Outbox(store).pending("ops")
+    Outbox(store).reserve_receipt(pending, "ops")
     plain = os.write
 
     def write(descriptor: int, data: bytes) -> int:
@@ -872,19 +873,19 @@ def test_the_room_for_a_receipt_is_kept_until_it_is_written(small_disk: Path, mo
 
     monkeypatch.setattr(os, "write", write)
     receipt = Receipt(notice="n1", channel="ops", outcome="delivered", at=START, attempts=1, detail="HTTP 200")
-    store.write_receipt(pending, receipt)
+    Outbox(store).write_receipt(pending, receipt)
 
     assert receipt == receipts(store)["ops"]
 
 
 def test_the_room_that_a_crash_left_is_no_receipt_and_is_used_again(tmp_path: Path) -> None:
     store = store_with_a_notice(tmp_path)
-    (pending,) = store.pending("ops")
-    store.reserve_receipt(pending, "ops")
+    (pending,) = Outbox(store).pending("ops")
+    Outbox(store).reserve_receipt(pending, "ops")
     assert [".notice-001.ops.json.new"] == [path.name for path in store.path(pending.incident_id).glob(".*")]
     assert {} == receipts(store)
     world = World()
-    world.courier._outbox = store
+    world.courier._outbox = Outbox(store)
     world.run(10)
 
     assert ["n1"] == world.receiver.calls

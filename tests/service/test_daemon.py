@@ -18,7 +18,7 @@ from agent.service import sdnotify
 from agent.service.courier import Courier
 from agent.service.daemon import Daemon
 from agent.service.signals import Signals
-from agent.store import Store
+from agent.store import Outbox, Store
 
 TOKEN = "T0kenT0ken"
 
@@ -123,7 +123,7 @@ def test_a_status_of_foreign_words_is_one_line_that_systemd_reads(
     make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]],
 ) -> None:
     daemon, store = make_daemon(ValueError)
-    foreign = [Courier(Broken(ValueError), store, give_up_after=1.0) for _ in range(50)]
+    foreign = [Courier(Broken(ValueError), Outbox(store), give_up_after=1.0) for _ in range(50)]
     for courier in foreign:
         courier._set_back("HTTP 503\nMAINPID=1\x1b[2J \U0001f534\udce9" * 20)
         courier._show()

@@ -15,7 +15,7 @@ from agent.service import recorder as module
 from agent.service.open_incident import SNAPSHOTS_AT_MOST
 from agent.service.recorder import Recorder
 from agent.service.troubles import Troubles
-from agent.store import Store, read_around
+from agent.store import Outbox, Store, read_around
 from agent.store.history import read_lines
 
 
@@ -74,7 +74,7 @@ def told(store: Store) -> list[str]:
 
 def test_the_first_event_is_on_disk_and_told_when_handle_returns(store, make_recorder, make_decided):
     calls = []
-    recorder = make_recorder(on_notice=lambda _: calls.append(store.pending("ops")))
+    recorder = make_recorder(on_notice=lambda _: calls.append(Outbox(store).pending("ops")))
     recorder.handle([make_decided()], recorder.take_event_snapshot())
     incident = store.load(store.resolve("last"))
 
@@ -452,7 +452,7 @@ def test_counters_from_before_the_event_become_rates(store, make_recorder, make_
 def test_the_webhook_data_holds_no_position(store, make_recorder, make_decided):
     recorder = make_recorder()
     recorder.handle([make_decided()], recorder.take_event_snapshot())
-    (pending,) = store.pending("ops")
+    (pending,) = Outbox(store).pending("ops")
 
     assert isinstance(pending.notice, Notice)
     assert pending.notice.data.resume is None

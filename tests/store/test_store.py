@@ -12,10 +12,11 @@ from agent.core.cursor import Cursor, Resume
 from agent.core.delivery import Receipt
 from agent.core.model import Diagnosis, Incident, Notice, Provenance, Sample, Snapshot
 from agent.core.settings import StoreSettings
-from agent.store import NoSuchIncident, Store, StoreError
+from agent.store import NoSuchIncident, Outbox, Store, StoreError
 from agent.store.disk import hold_lock, set_aside, size_of
 from agent.store.history import read_lines
-from agent.store.incidents import OWED_AT_MOST, PROGRESS_SPACING
+from agent.store.incidents import PROGRESS_SPACING
+from agent.store.outbox import OWED_AT_MOST
 from agent.store.retention import CLAIMED_KEPT
 
 DIAGNOSIS = Diagnosis(cause="orphans", confidence="likely", summary="s")
@@ -95,31 +96,31 @@ def test_a_notice_is_owed_only_once_its_incident_is_committed(store, keep, clock
     late = Notice(id="x", type="sockmem.incident.updated", at=clock.time, reason="r", channels=("ops",), data=None)
     store.write_notice(incident_id, 2, late)
 
-    assert ["notice-001"] == [p.file for p in store.pending("ops")]
+    assert ["notice-001"] == [p.file for p in Outbox(store).pending("ops")]
 
 
 def test_a_receipt_ends_what_is_owed_to_that_channel_alone(store, keep, clock):
     incident_id = keep(channels=("ops", "dev"))
-    (pending,) = store.pending("ops")
+    (pending,) = Outbox(store).pending("ops")
     receipt = Receipt(notice="msg", channel="ops", outcome="delivered", at=clock.time, attempts=1, detail="taken")
-    store.write_receipt(pending, receipt)
+    Outbox(store).write_receipt(pending, receipt)
 
-    assert [] == store.pending("ops")
-    assert 1 == len(store.pending("dev"))
+    assert [] == Outbox(store).pending("ops")
+    assert 1 == len(Outbox(store).pending("dev"))
     assert store.notices(incident_id)[0][2] == {"ops": receipt}
 
 
 def test_a_channel_that_was_configured_later_owes_nothing(store, keep):
     keep(channels=("ops",))
 
-    assert [] == store.pending("new")
+    assert [] == Outbox(store).pending("new")
 
 
 def test_one_broken_incident_is_told_and_hides_nothing_else(store, keep):
     broken, good = keep(channels=("ops",)), keep(3600, channels=("ops",))
     (store.path(broken) / "incident.json").write_bytes(b'{"id": ')
 
-    assert [p.incident_id for p in store.pending("ops")] == [good]
+    assert [p.incident_id for p in Outbox(store).pending("ops")] == [good]
     assert [name for name, _ in store.broken()] == [broken]
     assert 1 == store.newest_commit()[0].generation
     with pytest.raises(StoreError, match=r"incident\.json: cannot be read .*; move it away"):
@@ -286,19 +287,19 @@ def test_notices_that_are_passed_over_hide_no_newer_ones(store, keep):
     ids = [keep(n * 1000, channels=("ops",)) for n in range(OWED_AT_MOST + 2)]
     later = {(incident_id, "notice-001") for incident_id in ids[:OWED_AT_MOST]}
 
-    assert ids[:OWED_AT_MOST] == [p.incident_id for p in store.pending("ops")]
-    assert ids[OWED_AT_MOST:] == [p.incident_id for p in store.pending("ops", later)]
+    assert ids[:OWED_AT_MOST] == [p.incident_id for p in Outbox(store).pending("ops")]
+    assert ids[OWED_AT_MOST:] == [p.incident_id for p in Outbox(store).pending("ops", later)]
 
 
 def test_every_channel_that_owes_a_notice_is_named_whoever_is_configured(store, keep, clock):
     keep(channels=("ops", "dev"))
-    (pending,) = store.pending("ops")
-    assert {"ops", "dev"} == store.owing()
-    store.write_receipt(
+    (pending,) = Outbox(store).pending("ops")
+    assert {"ops", "dev"} == Outbox(store).owing()
+    Outbox(store).write_receipt(
         pending, Receipt(notice="msg", channel="ops", outcome="delivered", at=clock.time, attempts=1, detail="taken")
     )
 
-    assert {"dev"} == store.owing()
+    assert {"dev"} == Outbox(store).owing()
 
 
 def test_history_survives_and_a_torn_line_is_passed_over(store, clock):
@@ -384,7 +385,7 @@ def test_names_that_lead_out_of_the_directory_are_not_followed(store, keep, tmp_
 
     with pytest.raises(StoreError, match=r"incident\.json: cannot be read"):
         store.load(path.parent.name)
-    assert [] == store.pending("ops")
+    assert [] == Outbox(store).pending("ops")
 
 
 def test_a_link_in_the_place_of_a_file_is_not_followed(store, keep, tmp_path):
