@@ -3,6 +3,6 @@
 from agent.probe.attribution import take_sockets
 from agent.probe.owners import Names
 from agent.probe.sample import take_sample
-from agent.probe.snapshot import take_snapshot
+from agent.probe.snapshot import pages_per_unit, take_snapshot
 
-__all__ = ["Names", "take_sample", "take_snapshot", "take_sockets"]
+__all__ = ["Names", "pages_per_unit", "take_sample", "take_snapshot", "take_sockets"]

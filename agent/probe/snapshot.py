@@ -10,6 +10,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from agent.core.kernel import procfs
+from agent.core.kernel.release import mem_unit_bytes, parse_kernel
 from agent.core.model import Snapshot, Trigger
 from agent.core.readings import Gap, PressureStall
 from agent.probe.cgroups import CGROUP_ROOT, socket_memory
@@ -82,6 +83,14 @@ def take_snapshot(proc_root: Path, now: datetime, trigger: Trigger, cgroup_root:
         raw=reading.raw,
         gaps=tuple(reading.gaps),
     )
+
+
+def pages_per_unit(proc_root: Path) -> float:
+    """Read in how many pages the kernel counts ``mem`` and ``tcp_mem``."""
+    reading = Reading(proc_root)
+    meminfo = reading.parse("meminfo", procfs.parse_meminfo) or {}
+    page = find_page_size(reading, meminfo, live=is_this_host(proc_root))
+    return mem_unit_bytes(parse_kernel(_read_kernel(reading)), page) / page
 
 
 def read_sysctl(reading: Reading, key: str) -> tuple[int, ...] | None:

@@ -7,7 +7,7 @@ second. The disk is the queue and every wake-up is a hint, so a turn too many or
 import logging
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from agent.config.load import channels
@@ -36,8 +36,6 @@ STATUS_CHARACTERS = 1000  # four bytes each, and systemd would still read them: 
 COURIER_PATIENCE_SECONDS = 90.0
 NO_ROOM = "TasksMax= leaves no threads for these channels"
 UNSAVED = "the position cannot be saved"
-# At this time no incident is old.
-EPOCH = datetime.fromtimestamp(0, timezone.utc)
 
 
 class Daemon:
@@ -62,7 +60,7 @@ class Daemon:
         store.set_broken_aside()
         # Before anything is written: where a full disk ended the process before us, this makes room. Nothing goes by
         # its age yet, since the clock of a host that boots may be wrong.
-        self._prune(EPOCH)
+        self._prune(None)
         self._recorder = Recorder(
             store,
             settings=settings.incident,
@@ -152,7 +150,7 @@ class Daemon:
                 if position.save(self._source.position(), now):
                     log.debug("position saved: generation %d", position.resume.generation)
 
-    def _prune(self, now: datetime) -> None:
+    def _prune(self, now: datetime | None) -> None:
         """Apply retention; it needs no space, and spares the incident that holds the newest position."""
         with self._troubles.survived("retention cannot be applied"):
             for incident_id in self._store.prune(now):

@@ -9,10 +9,9 @@ from msgspec.structs import replace
 
 from agent.core.history.downsample import downsample
 from agent.core.history.early_warning import assess
-from agent.core.kernel.release import mem_unit_bytes, parse_kernel
 from agent.core.model import Pressure, Sample, UnitShare
 from agent.core.times import second_of
-from agent.probe import take_sample, take_snapshot
+from agent.probe import pages_per_unit, take_sample
 from agent.service.survey import Survey
 from agent.service.troubles import Troubles
 from agent.store import Store, explain
@@ -44,9 +43,7 @@ class Sampler:
             store.samples.write_hourly_extremes(self.due)
         self._samples: list[Sample] = []
         self._read_again(self.due)
-        snapshot = take_snapshot(proc_root, self.due, "command", None)
-        page = snapshot.page_size_bytes
-        self._pages_per_unit = mem_unit_bytes(parse_kernel(snapshot.kernel), page) / page if page else 1.0
+        self._pages_per_unit = pages_per_unit(proc_root)
 
     @property
     def history(self) -> tuple[Sample, ...]:

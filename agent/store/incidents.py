@@ -314,11 +314,12 @@ class Store:
             found.append(read_json(self.path(self.ids()[-1]) / INCIDENT_FILE, model.COMMIT).resume)
         return max((resume.generation for resume in found if resume), default=0)
 
-    def prune(self, now: datetime, *, dry_run: bool = False) -> list[str]:
-        """Remove what retention no longer keeps, oldest first, and return the ids."""
+    def prune(self, now: datetime | None, *, dry_run: bool = False) -> list[str]:
+        """Remove what retention no longer keeps, oldest first, and return the ids; without a ``now``, not by age."""
         if not self._incidents.is_dir():
             return []
-        self.samples.prune(now, dry_run=dry_run)
+        if now:
+            self.samples.prune(now, dry_run=dry_run)
         return retention.prune(self, self.settings, now, dry_run=dry_run)
 
     # --- inside -----------------------------------------------------------------------------------------------------

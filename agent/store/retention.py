@@ -4,7 +4,7 @@ import logging
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -20,8 +20,8 @@ log = logging.getLogger("sockmem-agent")
 CLAIMED_KEPT = 100
 
 
-def prune(store: "Store", keep: StoreSettings, now: datetime, *, dry_run: bool) -> list[str]:
-    """Remove what is no longer kept and return the ids.
+def prune(store: "Store", keep: StoreSettings, now: datetime | None, *, dry_run: bool) -> list[str]:
+    """Remove what is no longer kept and return the ids; without a ``now``, nothing goes by its age.
 
     An open incident, one with a notice still owed, and the newest one are never removed; nor is one that alone holds
     the newest position, without which its events would be read again. The position is not put elsewhere first: a full
@@ -31,6 +31,7 @@ def prune(store: "Store", keep: StoreSettings, now: datetime, *, dry_run: bool) 
     forge a hundred thousand. A disk that they filled would have no room for their receipts, so nothing would ever be
     sent, and by what they leave of those that were told a restart knows how much was sent within the hour.
     """
+    oldest = now - timedelta(days=keep.keep_days) if now else datetime.min.replace(tzinfo=timezone.utc)
     ids = store.ids()
     sizes = {incident_id: size_of(store.path(incident_id)) for incident_id in ids}
     total = sum(sizes.values())
@@ -41,7 +42,7 @@ def prune(store: "Store", keep: StoreSettings, now: datetime, *, dry_run: bool) 
     flood, flood_bytes = set(removed), sum(sizes[incident_id] for incident_id in removed)
     total, free = total - flood_bytes, free + flood_bytes
     for incident_id in store.one_by_one(incident_id for incident_id in ids[:-1] if incident_id not in flood):
-        too_old = now - _opened_at(incident_id) > timedelta(days=keep.keep_days)
+        too_old = _opened_at(incident_id) < oldest
         too_many = len(ids) - len(removed) > keep.keep_count
         if not (too_old or too_many or total > keep.keep_bytes or free < keep.min_free_bytes):
             break
@@ -49,9 +50,7 @@ def prune(store: "Store", keep: StoreSettings, now: datetime, *, dry_run: bool) 
             removed.append(incident_id)
             total -= sizes[incident_id]
             free += sizes[incident_id]
-    interrupted = [
-        name for name in set(store.names()) - set(ids) if now - _opened_at(name) > timedelta(days=keep.keep_days)
-    ]
+    interrupted = [name for name in set(store.names()) - set(ids) if _opened_at(name) < oldest]
     if not dry_run:
         if flood:
             log.error("claimed incidents removed before they were sent: %d, since space is short", len(flood))

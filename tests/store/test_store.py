@@ -222,6 +222,14 @@ def test_retention_by_age_spares_the_newest_the_open_and_the_untold(store, keep,
     assert newest in store.ids()
 
 
+def test_without_a_time_nothing_goes_by_its_age(store, keep, clock):
+    old = keep(-400 * 86400)
+    keep()
+
+    assert [] == store.prune(None)
+    assert [old] == store.prune(clock.time)
+
+
 def test_retention_by_count_removes_the_oldest(store, keep, clock):
     ids = [keep(n * 1000) for n in range(5)]
     store.settings = StoreSettings(keep_count=2, min_free_bytes=0)
@@ -267,7 +275,7 @@ def test_progress_is_reported_while_many_incidents_are_read(store, keep, clock):
     reports = []
     again = Store(store.directory, StoreSettings(min_free_bytes=2**62), on_progress=lambda: reports.append(1))
 
-    for read in (again.set_broken_aside, again.newest_commit, again.owing, lambda: again.prune(clock.time)):
+    for read in (again.set_broken_aside, again.newest_commit, Outbox(again).owing, lambda: again.prune(clock.time)):
         reports.clear()
         read()
         assert len(reports) >= 2, read

@@ -8,11 +8,12 @@ net/core/sock.c (sk_prot_mem_limits, __sk_mem_raise_allocated). What it is fed, 
 """
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from itertools import pairwise
 from typing import Literal
 
 from agent.core.model import Sample, Snapshot
-from agent.core.readings import TcpSockstat
+from agent.core.readings import Sockstat, TcpSockstat
 
 Zone = Literal["calm", "hysteresis", "pressure", "at_limit", "over"]
 
@@ -116,16 +117,27 @@ def is_just_below(value: int, limit: int) -> bool:
 
 def sample_of(snapshot: Snapshot) -> Sample:
     """Take the gauges and the counters that matter out of a snapshot."""
-    tcp = snapshot.sockstat.tcp if snapshot.sockstat else TcpSockstat()
+    return make_sample(snapshot.taken_at, snapshot.boot_id, snapshot.sockstat, snapshot.sysctls, snapshot.netstat)
+
+
+def make_sample(
+    at: datetime,
+    boot_id: str | None,
+    sockstat: Sockstat | None,
+    sysctls: Mapping[str, tuple[int, ...]],
+    netstat: Mapping[str, int],
+) -> Sample:
+    """Make a sample of what was read."""
+    tcp = sockstat.tcp if sockstat else TcpSockstat()
     return Sample(
-        at=snapshot.taken_at,
-        boot_id=snapshot.boot_id,
+        at=at,
+        boot_id=boot_id,
         orphan=tcp.orphan,
         mem=tcp.mem,
         tw=tcp.tw,
         alloc=tcp.alloc,
         inuse=tcp.inuse,
-        tcp_mem=limits_of(snapshot.sysctls.get("net.ipv4.tcp_mem")),
-        tcp_max_orphans=next(iter(snapshot.sysctls.get("net.ipv4.tcp_max_orphans", ())), None),
-        counters={name: snapshot.netstat[name] for name in COUNTERS if name in snapshot.netstat},
+        tcp_mem=limits_of(sysctls.get("net.ipv4.tcp_mem")),
+        tcp_max_orphans=next(iter(sysctls.get("net.ipv4.tcp_max_orphans", ())), None),
+        counters={name: netstat[name] for name in COUNTERS if name in netstat},
     )
