@@ -83,7 +83,8 @@ class Daemon:
     def run(self, reread: Callable[[], Settings | None], asked: Signals) -> None:
         """Turn until asked to stop; when asked to reload take over what ``reread`` returns, unless that is None."""
         asked.started = True
-        self._couriers = self._start_couriers()
+        self._couriers = self._make_couriers()
+        self._serve()
         # "now" is the moment of the first start: a crash a second later must not make it a later one.
         self._save_position()
         self._feed()
@@ -181,7 +182,7 @@ class Daemon:
             detector.remember(remembered, event)
         return detector
 
-    def _start_couriers(self) -> list[Courier]:
+    def _make_couriers(self) -> list[Courier]:
         couriers = [
             Courier(notifier, self._outbox, give_up_after=channel.give_up_after)
             for notifier, channel in zip(self._notifiers, self._channels, strict=True)
@@ -192,9 +193,15 @@ class Daemon:
         self._unserved = ", ".join(courier.name for courier in couriers[len(served) :])
         if self._unserved:
             log.error("%s: %s; see sockmem-agent config check", NO_ROOM, self._unserved)
-        for courier in served:
-            courier.start()
         return served
+
+    def _serve(self) -> None:
+        """Start the couriers, each when the one before it has left: no two may send one notice or write one receipt."""
+        self._leaving = [courier for courier in self._leaving if courier.is_alive()]
+        leaving = {courier.name for courier in self._leaving}
+        for courier in self._couriers:
+            if courier.name not in leaving:
+                courier.start()
 
     def _room(self) -> int | None:
         """Tell how many channels there are threads for: if all were begun, none would have one left for its POST."""
@@ -211,20 +218,13 @@ class Daemon:
             log.warning("incident %s %s: %s", notice.data.id, notice.type.rpartition(".")[2], notice.data.summary)
 
     def _report(self) -> None:
-        """Feed the watchdog while everybody makes progress, and say in one line how it is."""
-        if self._leaving and not any(courier.is_alive() for courier in self._leaving):
-            # Only now, so that no two of them ever write the same receipt or send the same notice.
-            self._leaving, self._couriers = [], self._start_couriers()
-        for courier in self._couriers:
-            courier.start()
+        """Feed the watchdog, and say in one line how the service is."""
+        self._serve()
         self._feed()
 
     def _feed(self) -> None:
         self._ready = self._ready or sdnotify.notify("READY=1")
-        # A channel that hangs is no reason to end the watching. One that hangs on its way out is: after a reload nobody
-        # sends until it is gone.
-        if not any(map(_is_stuck, self._leaving)):
-            sdnotify.notify(f"WATCHDOG=1\nSTATUS={self.status()}")
+        sdnotify.notify(f"WATCHDOG=1\nSTATUS={self.status()}")
 
     def status(self) -> str:
         """Say in one line what ``systemctl status`` shows."""
@@ -258,11 +258,12 @@ class Daemon:
             self._source, self._detector = source, self._informed_detector()
         for courier in self._couriers:
             courier.stop(timeout=0.0)
-        self._leaving, self._couriers = [*self._leaving, *self._couriers], []
+        self._leaving += self._couriers
         self._notifiers = notifiers
         self._settings = settings
         self._store.settings = settings.store
         self._channels = channels(settings)
+        self._couriers = self._make_couriers()
         self._recorder.settings = settings.incident
         self._recorder.channels = tuple(c.name for c in self._channels)
         log.info("configuration reloaded; following %s", describe(settings.source))

@@ -186,14 +186,29 @@ def test_a_channel_that_hangs_is_named_and_does_not_end_the_watching(
     daemon, _ = make_daemon(ValueError)
     sent: list[str] = []
     monkeypatch.setattr(daemon_module.sdnotify, "notify", lambda state, **_: bool(sent.append(state)) or True)
-    daemon._couriers = daemon._start_couriers()
+    daemon._couriers = daemon._make_couriers()
     daemon._couriers[0].last_progress -= daemon_module.COURIER_PATIENCE_SECONDS
     daemon._feed()
     assert "WATCHDOG=1\n" in sent[-1]
     assert "broken: hangs in an attempt" in sent[-1]
 
-    daemon._leaving, daemon._couriers = daemon._couriers, []
-    sent.clear()
-    daemon._feed()
-    assert [] == [state for state in sent if "WATCHDOG" in state]
+
+def test_after_a_reload_a_channel_that_hangs_holds_up_no_other(
+    make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]],
+) -> None:
+    daemon, _ = make_daemon(ValueError)
+    daemon._couriers = daemon._make_couriers()
+    broken, good = daemon._couriers
+    hang = threading.Event()
+    broken.step = lambda: float(hang.wait())  # type: ignore[method-assign]
+    daemon._serve()
+
+    daemon._take_over(daemon._settings)
+    good.stop(timeout=10)
+    daemon._serve()
+    assert [False, True] == [courier.is_alive() for courier in daemon._couriers]
+    hang.set()
+    broken.stop(timeout=10)
+    daemon._serve()
+    assert [True, True] == [courier.is_alive() for courier in daemon._couriers]
     daemon._end()

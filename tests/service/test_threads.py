@@ -51,7 +51,8 @@ def test_channels_beyond_the_limit_are_named_and_every_other_has_a_thread_for_it
     daemon = Daemon(settings, store, proc_root=proc_root)
     monkeypatch.setattr(threads, "allowed", lambda: 64)
 
-    daemon._couriers = daemon._start_couriers()
+    daemon._couriers = daemon._make_couriers()
+    daemon._serve()
     daemon._end()
 
     assert [f"c{number}" for number in range(29)] == [courier.name for courier in daemon._couriers]
