@@ -85,7 +85,7 @@ def _keep(store: Store, proc_root: Path, log: Path, at: datetime, *, generation:
     if closed:
         incident = folding.close(incident, at + timedelta(hours=1), timedelta(seconds=300))
         _tell(store, incident.id, notice, at)
-    store.commit(folding.commit(incident, generation, _cursor(log)))
+    store.commit(replace(incident, resume=Resume(generation=generation, cursor=_cursor(log))))
     return incident.id
 
 

@@ -21,7 +21,6 @@ from datetime import datetime, timedelta, timezone
 
 from msgspec.structs import replace
 
-from agent.core.cursor import Cursor, Resume
 from agent.core.format import count_text
 from agent.core.model import (
     CAUSES,
@@ -193,11 +192,6 @@ def raise_peak(peak: Peak, sample: Sample) -> Peak:
     if sample.mem is not None and (peak.mem is None or sample.mem > peak.mem):
         peak = replace(peak, mem=sample.mem, mem_at=sample.at)
     return peak
-
-
-def commit(incident: Incident, generation: int, cursor: Cursor) -> Incident:
-    """Put the position that an incident covers beside it, so that both reach the disk in one rename."""
-    return replace(incident, resume=Resume(generation=generation, cursor=cursor))
 
 
 def events_total(incident: Incident) -> int:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from click.shell_completion import get_completion_class
+from msgspec.structs import replace
 
 from agent.cli import COMMANDS, group
 from agent.core import folding
-from agent.core.cursor import Cursor
+from agent.core.cursor import Cursor, Resume
 from agent.core.model import Diagnosis, Event, LogRecord, Snapshot
 from agent.store import Store
 
@@ -35,7 +36,7 @@ def ids(
         diagnosis = Diagnosis(cause="undetermined", confidence="possible", summary="")
         incident = folding.open_incident(event, clock.time, snapshot, diagnosis)
         store.new_directory(incident.id)
-        store.commit(folding.commit(incident, 1, Cursor()))
+        store.commit(replace(incident, resume=Resume(generation=1, cursor=Cursor())))
         found.append(incident.id)
     return found[::-1]
 

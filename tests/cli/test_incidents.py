@@ -18,6 +18,7 @@ from agent.cli import group, incident_table
 from agent.cli.incident_table import Cells
 from agent.cli.incidents import pack
 from agent.core import folding
+from agent.core.cursor import Resume
 from agent.core.delivery import Receipt
 from agent.core.model import Advice, Diagnosis, Event, Finding, LogRecord, Notice, Sample, Snapshot
 from agent.core.readings import Sockstat, TcpSockstat
@@ -74,7 +75,7 @@ def keep(store: Store, clock: Callable[[], datetime], make_decided: Callable[...
             data=incident,
         )
         incident = replace(incident, notices=(store.write_notice(incident.id, 1, notice),))
-        store.commit(folding.commit(incident, 1, record.cursor))
+        store.commit(replace(incident, resume=Resume(generation=1, cursor=record.cursor)))
         return incident.id
 
     return commit

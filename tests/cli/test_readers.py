@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from agent.core import folding
-from agent.core.cursor import Cursor
+from agent.core.cursor import Cursor, Resume
 from agent.core.model import Diagnosis, Event, LogRecord, Snapshot
 from agent.store import Store
 
@@ -60,7 +60,8 @@ class Host:
         incident = folding.open_incident(event, event.at, snapshot, diagnosis)
         store.new_directory(incident.id)
         name = store.write_snapshot(incident.id, 1, snapshot)
-        store.commit(folding.commit(replace(incident, snapshots=(name,)), 1, record.cursor or Cursor()))
+        resume = Resume(generation=1, cursor=record.cursor or Cursor())
+        store.commit(replace(incident, snapshots=(name,), resume=resume))
         self.incident_id = incident.id
         for path in (self.state, *self.state.rglob("*")):
             os.chown(path, SERVICE, SERVICE)

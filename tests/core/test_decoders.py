@@ -13,7 +13,6 @@ import pytest
 from material import NOW, make_incident, make_notice, make_sample, make_snapshot
 from msgspec.structs import replace
 
-from agent.core import folding
 from agent.core.cursor import Cursor, Resume
 from agent.core.delivery import Receipt
 from agent.store import Outbox, Pending, Store
@@ -87,7 +86,7 @@ def keep_one_of_each(store: Store) -> None:
     incident = replace(incident, snapshots=(store.write_snapshot(incident.id, 1, snapshot),))
     notice = make_notice(incident)
     incident = replace(incident, notices=(store.write_notice(incident.id, 1, notice),))
-    store.commit(folding.commit(incident, 6, Cursor()))
+    store.commit(replace(incident, resume=Resume(generation=6, cursor=Cursor())))
     receipt = Receipt(notice=notice.id, channel="ops", outcome="delivered", at=NOW, attempts=1, detail="HTTP 200")
     Outbox(store).write_receipt(Pending(incident.id, "notice-001", notice), receipt)
     store.samples.append(make_sample(0.0))

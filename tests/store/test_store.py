@@ -53,7 +53,7 @@ def keep(store, clock, make_decided):
                 id="msg", type="sockmem.incident.opened", at=at, reason="r", channels=channels, data=incident
             )
             incident = replace(incident, notices=(store.write_notice(incident.id, 1, notice),))
-        store.commit(folding.commit(incident, generation, record.cursor))
+        store.commit(replace(incident, resume=Resume(generation=generation, cursor=record.cursor)))
         return incident.id
 
     return commit
