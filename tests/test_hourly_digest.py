@@ -377,7 +377,7 @@ def test_a_channel_that_is_gone_gives_up_what_it_held_back(host: Host) -> None:
     host.read(10)
     host.run(60)
     assert {"ops"} == Outbox(host.store).owing()
-    courier = absent("ops", host.store)
+    courier = absent("ops", Outbox(host.store))
     while Outbox(host.store).pending("ops"):
         courier.step()
 
@@ -394,7 +394,7 @@ def test_without_room_for_its_receipts_no_digest_is_sent_and_that_is_told_once(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(host.store, "reserve_receipt", full)
+        patch.setattr(Outbox, "reserve_receipt", full)
         host.run(7200)
         assert [] == host.receiver.digests()
         assert "No space left on device" in (host.courier.status() or "")
