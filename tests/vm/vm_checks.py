@@ -23,9 +23,9 @@ KILLED = "sockmem-agent.service: Failed with result 'signal'"
 def check_whole(found: Found, scenario: ModuleType) -> None:
     """Check all of it, but for the exceptions that a scenario names.
 
-    ``RESTARTS`` is how often it kills the service, ``TOLD_AGAIN`` that a delivery is cut off, ``READ_LATE`` that given-up
-    attempts are read in the end, ``QUIET_SECONDS`` another quiet period than that of install.py, ``WARNS`` that the gauges
-    may open an incident of their own, ``STOPPED`` that the service does not run at the end.
+    ``RESTARTS`` is how often it kills the service, ``TOLD_AGAIN`` that a delivery is cut off, ``READ_LATE`` that
+    given-up attempts are read in the end, ``QUIET_SECONDS`` another quiet period than that of install.py, ``WARNS``
+    that the gauges may open an incident of their own, ``STOPPED`` that the service does not run at the end.
     """
     restarts = getattr(scenario, "RESTARTS", 0)
     check_service(found, restarts=restarts, stopped=getattr(scenario, "STOPPED", False))
