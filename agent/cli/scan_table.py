@@ -76,7 +76,7 @@ def print_table(events: Iterator[Event]) -> int:
 
 
 def lay_out(rows: list[Cells], width: int) -> Iterator[tuple[str, str]]:
-    """Give the lines, each with its style, in the first form that fits into ``width`` columns."""
+    """Return the lines, each with its style, in the first form that fits into ``width`` columns."""
     whole = in_columns([HEADINGS, *rows], right={COUNT})
     if max(map(len, whole)) <= width:
         yield whole[0], "bold"

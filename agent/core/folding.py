@@ -156,7 +156,7 @@ def _says_the_same(first: Event, before: Event, event: Event, span: timedelta) -
 
 
 def events_to_diagnose(incident: Incident) -> tuple[Event, ...]:
-    """Give the events that a diagnosis needs: the newest of each kind, and the first, before which it all began."""
+    """Return the events that a diagnosis needs: the newest of each kind, and the first, before which it all began."""
     first = incident.first_event
     return incident.last_of_kind if first is None or first in incident.last_of_kind else (*incident.last_of_kind, first)
 

@@ -114,7 +114,7 @@ class BaseChannel(Table, frozen=True, kw_only=True, tag_field="type"):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Give the URLs that are posted to; they are secrets."""
+        """Return the URLs that are posted to; they are secrets."""
         return ()
 
     def __repr__(self) -> str:
@@ -133,7 +133,7 @@ class UrlChannel(BaseChannel, frozen=True, kw_only=True):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Give the one URL."""
+        """Return the one URL."""
         return (self.url,)
 
 
@@ -154,7 +154,7 @@ class AlertmanagerSettings(BaseChannel, frozen=True, kw_only=True, tag="alertman
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Give the URL of each instance."""
+        """Return the URL of each instance."""
         return self.urls
 
 

@@ -73,7 +73,7 @@ class Tracks(NamedTuple):
 
 
 def window(incident: Incident) -> tuple[datetime, datetime]:
-    """Give the span of time that is worth looking at: an hour before to ten minutes after."""
+    """Return the span of time that is worth looking at: an hour before to ten minutes after."""
     return incident.opened_at - LEAD, (incident.closed_at or incident.last_seen_at) + TAIL
 
 

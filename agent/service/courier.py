@@ -137,7 +137,7 @@ class Courier:
             self._thread.join(timeout)
 
     def is_alive(self) -> bool:
-        """Tell whether the thread runs."""
+        """Return whether the thread runs."""
         return self._thread is not None and self._thread.is_alive()
 
     def status(self) -> str | None:

@@ -204,7 +204,7 @@ class Daemon:
                 courier.start()
 
     def _room(self) -> int | None:
-        """Tell how many channels there are threads for: if all were begun, none would have one left for its POST."""
+        """Return how many channels there are threads for: if all were begun, none would have one left for its POST."""
         allowed = threads.allowed()
         if allowed is None:
             return None

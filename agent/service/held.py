@@ -54,7 +54,7 @@ class Held:
 
     @property
     def is_first(self) -> bool:
-        """Tell whether the next one is the first of its digest."""
+        """Return whether the next one is the first of its digest."""
         return not self._next
 
     def hold(self, pending: Pending, since: float) -> None:

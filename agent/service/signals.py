@@ -42,7 +42,7 @@ asked = Signals()
 
 
 def is_run(arguments: list[str]) -> bool:
-    """Tell whether the command line means the service: ``run`` comes first, or directly after ``--log-level LEVEL``."""
+    """Return whether the command line means the service: ``run`` comes first, or right after ``--log-level LEVEL``."""
     if arguments[:1] == ["--log-level"]:
         arguments = arguments[2:]
     elif arguments and arguments[0].startswith("--log-level="):

@@ -21,7 +21,7 @@ class Source(Protocol):
         """Return when there may be more, or after ``timeout`` seconds."""
 
     def position(self) -> Cursor:
-        """Tell where the source was read to; moves on even when nothing matched."""
+        """Return where the source was read to; moves on even when nothing matched."""
 
     def gaps(self) -> tuple[Gap, ...]:
         """Hand over what could not be read since the last call, each thing once."""
@@ -31,7 +31,7 @@ class Source(Protocol):
 
 
 def local_now() -> datetime:
-    """Tell the time with the local zone's offset of now, by which it can be reckoned with."""
+    """Return the time with the local zone's offset of now, by which it can be reckoned with."""
     return datetime.now(timezone.utc).astimezone()
 
 

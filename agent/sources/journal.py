@@ -86,7 +86,7 @@ class JournalSource:
             self._check_due = True
 
     def position(self) -> Cursor:
-        """Tell the place behind the last entry that was read, or looked at by the journal's index and passed over."""
+        """Return the place behind the last entry that was read, or looked at by the journal's index and passed over."""
         return Cursor(journal=self._position or (NOTHING_YET if self._all_is_new else None))
 
     def gaps(self) -> tuple[Gap, ...]:
@@ -106,7 +106,7 @@ class JournalSource:
     # --- opening ----------------------------------------------------------------------------------------------------
 
     def _open(self) -> Reader | None:
-        """Give the reader, opened anew when the journal's directories are not those of the last time."""
+        """Return the reader, opened anew when the journal's directories are not those of the last time."""
         roots = journal_files.identities(self._directory)
         if self._reader is not None and roots == self._roots:
             return self._reader
@@ -230,7 +230,7 @@ class JournalSource:
 
 
 def end_of(reader: Reader) -> str | None:
-    """Give the cursor of the journal's last entry of any kind; None in an empty journal. Takes the matches off."""
+    """Return the cursor of the journal's last entry of any kind; None in an empty journal. Takes the matches off."""
     reader.flush_matches()
     reader.seek_tail()
     # seek_tail stands behind everything, and stays there for ever, whatever is appended: one step back is needed.
@@ -238,7 +238,7 @@ def end_of(reader: Reader) -> str | None:
 
 
 def is_next(before: str, after: str) -> bool:
-    """Tell whether an entry was written directly after another: same sequence, next number.
+    """Return whether an entry was written directly after another: same sequence, next number.
 
     ``s=SEQUENCE_ID;i=NUMBER;...``: sd_journal_get_cursor(3) promises no format, so whatever does not look like this is
     a no, and the worst that a change of it could do is a gap told in vain.

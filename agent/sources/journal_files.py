@@ -25,7 +25,7 @@ def roots(directory: str) -> tuple[Path, ...]:
 
 
 def identities(directory: str) -> tuple[tuple[int, int], ...]:
-    """Tell which of the roots there are now: device and inode of each that exists."""
+    """Return which of the roots there are now: device and inode of each that exists."""
     found = []
     for root in roots(directory):
         try:
@@ -37,7 +37,7 @@ def identities(directory: str) -> tuple[tuple[int, int], ...]:
 
 
 def has_any(directory: str) -> bool:
-    """Tell whether there is a journal file, or a place closed to us where one may be."""
+    """Return whether there is a journal file, or a place closed to us where one may be."""
     places = _places(directory)
     return any(map(_is_closed, places)) or any(map(_files, places))
 
@@ -59,7 +59,7 @@ def settled(directory: str) -> frozenset[str]:
 
 
 def is_empty(directory: str) -> bool:
-    """Tell whether nothing is there but what this process holds open: what it did not find in that is not anywhere."""
+    """Return whether nothing is there but what this process holds open: what is not in that is not anywhere."""
     try:
         return not unread(directory)
     except OSError:  # A directory above is closed to us.

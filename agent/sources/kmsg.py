@@ -99,7 +99,7 @@ class KmsgSource:
             self._poll.poll(int(seconds * 1000))
 
     def position(self) -> Cursor:
-        """Tell the last record that was read; none without a boot to hold it against.
+        """Return the last record that was read; none without a boot to hold it against.
 
         After another boot it is the place before the first one: without it a restart would begin with "now".
         """
@@ -119,7 +119,7 @@ class KmsgSource:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _records(self) -> Iterator[tuple[str, DevKmsg]]:
-        """Give every record behind the last one, the kernel's and others', as text and understood."""
+        """Return every record behind the last one, the kernel's and others', as text and understood."""
         refusals, newest = 0, None
         while refusals < REFUSALS_AT_MOST:
             try:
@@ -184,7 +184,7 @@ class KmsgSource:
         )
 
     def _booted_at(self) -> datetime | None:
-        """Tell when printk's clock began; asked for every batch, because the host's clock may have been set since."""
+        """Return when printk's clock began; asked for every batch, because the host's clock may have been set since."""
         found = _BTIME.search(self._host_text("stat"))
         return _EPOCH + timedelta(seconds=int(found[1]) + lag_seconds()) if found else None
 
@@ -214,7 +214,7 @@ class KmsgSource:
 
 
 def lag_seconds() -> int:
-    """Tell how far the clock of printk's stamps is behind the time since boot, in whole seconds.
+    """Return how far the clock of printk's stamps is behind the time since boot, in whole seconds.
 
     It stands still over a suspend and NTP does not steer it: minutes after some weeks. CLOCK_MONOTONIC_RAW runs as it
     does where it is the processor's counter, which is nearly everywhere (kernel/sched/clock.c).

@@ -10,7 +10,7 @@ class LocalZone(tzinfo):
     """This host's zone, for reading stamps. It is no zone to reckon in: sums and differences would be the wall's."""
 
     def utcoffset(self, dt: datetime | None) -> timedelta | None:
-        """Tell how far east of Greenwich a local moment is."""
+        """Return how far east of Greenwich a local moment is."""
         return None if dt is None else dt.replace(tzinfo=None).astimezone().utcoffset()
 
     def dst(self, dt: datetime | None) -> timedelta | None:

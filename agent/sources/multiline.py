@@ -71,7 +71,7 @@ class Entries:
             self.read += part.count(b"\n")
 
     def _whole(self, *, is_json: bool) -> Iterator[tuple[int, bytes]]:
-        """Give the entry that has ended, if it holds a marker."""
+        """Return the entry that has ended, if it holds a marker."""
         entry, self._entry = self._entry, []
         number = next((number for number, text in entry if any(marker in text for marker in JSON_MARKERS)), None)
         if number is not None:

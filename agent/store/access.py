@@ -71,7 +71,7 @@ def _entries(directory: Path) -> list[Path]:
 
 
 def _may_use(path: Path) -> bool:
-    """Tell whether access is enough: a file is written aside and renamed, unless it is appended to in history/."""
+    """Return whether access is enough: a file is written aside and renamed, unless it is appended to in history/."""
     need = os.R_OK
     if path.is_dir():
         need |= os.W_OK | os.X_OK

@@ -161,7 +161,7 @@ def check_numbers(value: object) -> None:
 
 
 def is_no_file(error: OSError) -> bool:
-    """Tell whether something else is in the place of a file of ours; other errors may pass, as EACCES after a chown."""
+    """Return whether something else is in the place of our file; other errors may pass, as EACCES after a chown."""
     return error.errno in _NO_FILE_OF_OURS
 
 

@@ -133,7 +133,7 @@ class History:
                 self._tell("read", path, error)
 
     def believe(self, now: datetime) -> datetime:
-        """Tell which time retention may go by: ``now``, if samples were taken a day or two before it, too.
+        """Return which time retention may go by: ``now``, if samples were taken a day or two before it, too.
 
         Else the clock was set far ahead, or the host was off: until a day has passed, it is the newest hour before.
         """
@@ -222,7 +222,7 @@ def read_lines(data: bytes) -> list[Sample]:
 
 
 def _is_torn(descriptor: int) -> bool:
-    """Tell whether the last line of a file has no end: a crash or a full disk cut it off."""
+    """Return whether the last line of a file has no end: a crash or a full disk cut it off."""
     size = os.fstat(descriptor).st_size
     return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
 

@@ -306,7 +306,7 @@ class Store:
         return None
 
     def covered(self) -> int:
-        """Tell the newest generation that stays whatever retention removes: cursor.json's or the newest incident's."""
+        """Return the newest generation that stays whatever retention removes: cursor.json's or the last incident's."""
         found: list[Resume | None] = []
         with suppress(StoreError):
             found.append(read_json(self.directory / "cursor.json", model.RESUME))
@@ -368,7 +368,7 @@ class Store:
 
 @lru_cache(maxsize=4096)
 def is_id(name: str) -> bool:
-    """Tell whether this is the name of an incident's directory; its date has to be one."""
+    """Return whether this is the name of an incident's directory; its date has to be one."""
     match = _ID.fullmatch(name)
     try:
         year, month, day, hour, minute, second = map(int, match.groups() if match else ())

@@ -61,7 +61,7 @@ def prune(store: "Store", keep: StoreSettings, now: datetime | None, *, dry_run:
 def _flood(
     store: "Store", ids: Iterable[str], sizes: Mapping[str, int], covered: int, missing_bytes: int
 ) -> Iterator[str]:
-    """Give the oldest claimed incidents that are still owed, beyond those that stay, until so many bytes are there."""
+    """Yield the oldest claimed incidents that are still owed, beyond those that stay, until enough bytes are freed."""
     owed = [incident_id for incident_id in store.one_by_one(ids) if _fate(store, incident_id, covered) == "claimed"]
     for incident_id in owed[:-CLAIMED_KEPT]:
         if missing_bytes <= 0:
@@ -78,7 +78,7 @@ def _remove(directories: Iterable[Path]) -> None:
 
 
 def _fate(store: "Store", incident_id: str, covered: int) -> Literal["done", "claimed", "kept"]:
-    """Tell whether an incident is closed, its position older, and everybody told; a broken one is done with.
+    """Return whether an incident is closed, its position older, and everybody told; a broken one is done with.
 
     "claimed": all but told, and any local user can have made it.
     """

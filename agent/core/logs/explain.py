@@ -65,7 +65,7 @@ def is_refused(line: str, record: LogRecord | None) -> bool:
 
 
 def explain(line: str, record: LogRecord | None, event: Event | None) -> tuple[Step, ...]:
-    """Give the steps of a line that holds a message, up to the one that refused it; the last is always the event.
+    """Return the steps of a line that holds a message, up to the one that refused it; the last is always the event.
 
     ``record`` is what the reader made of the line, ``event`` what the detector made of that.
     """

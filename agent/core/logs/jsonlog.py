@@ -189,7 +189,7 @@ def _another_speaker(fields: dict[str, object]) -> str | None:
 
 
 def _kernel(fields: dict[str, object]) -> bool:
-    """Say whether an object that is not another's claims to be the kernel's, with proof of its being a record.
+    """Return whether an object that is not another's claims to be the kernel's, with proof of its being a record.
 
     A tag alone is what a monitor's own alert may carry too; a record has a host and a time besides.
     """
@@ -201,7 +201,7 @@ def _kernel(fields: dict[str, object]) -> bool:
 
 
 def _kernel_priority(value: object) -> bool:
-    """Say whether dmesg's ``pri`` has facility 0."""
+    """Return whether dmesg's ``pri`` has facility 0."""
     return isinstance(value, int) and 0 <= value < 8  # noqa: PLR2004 - eight levels a facility
 
 

@@ -56,7 +56,7 @@ def respellings(line: str) -> tuple[str, ...]:
 
 
 def _is_head(before: str, *, marked: bool) -> bool:
-    """Say whether what stands before the kernel's mark, or before its text, can be a head: date, host, decoration."""
+    """Return whether what stands before the kernel's mark, or its text, can be a head: date, host, decoration."""
     if not any(char.isalpha() for char in before):
         return True
     if OTHERS.search(before):

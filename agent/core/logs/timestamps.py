@@ -94,12 +94,12 @@ def match_stamp(line: str) -> re.Match[str] | None:
 
 
 def is_zoned(stamp: re.Match[str]) -> bool:
-    """Say whether a stamp is RFC 3339's to the letter: a ``T`` in its middle and a zone at its end."""
+    """Return whether a stamp is RFC 3339's to the letter: a ``T`` in its middle and a zone at its end."""
     return stamp.re is NUMBERED and bool(stamp["zone"]) and "T" in stamp[0].removesuffix(stamp["zone"])
 
 
 def read_stamp(match: re.Match[str], now: datetime, zone: str | None = None) -> datetime | None:
-    """Tell the moment of a match of NAMED, NUMBERED or EPOCH, with its zone, or None when there is no such moment.
+    """Return the moment of a match of NAMED, NUMBERED or EPOCH, with its zone, or None when there is no such moment.
 
     Without a year it is the newest that fits before ``now`` and its slack; without a zone it is ``now``'s. ``zone`` is
     one that stood further on in the line.
@@ -130,14 +130,14 @@ def _read(
 
 @lru_cache(maxsize=4)
 def _newest(now: datetime, local: tzinfo | None) -> tuple[int, datetime]:
-    """Tell the local year and the moment that no stamp is behind; comparisons with the local zone cost a call each."""
+    """Return the local year and the moment that no stamp is behind; comparing with the local zone costs a call each."""
     del local
     newest = now + SLACK
     return newest.year, newest.astimezone(timezone.utc)
 
 
 def from_epoch(seconds: object) -> datetime | None:
-    """Tell the moment of seconds since 1970, given as number or text; None when it is neither or out of range."""
+    """Return the moment of seconds since 1970, given as number or text; None when it is neither or out of range."""
     if isinstance(seconds, bool) or not isinstance(seconds, str | int | float):
         return None
     try:
@@ -169,7 +169,7 @@ def _moment(year: int, parts: dict[str, str | None], zone: str | None, local: tz
 
 
 def _offset(plain: datetime, zone: str | None, local: tzinfo | None) -> timedelta | None:
-    """Tell how far east a zone lies; an abbreviation that nobody can place makes the moment unknown."""
+    """Return how far east a zone lies; an abbreviation that nobody can place makes the moment unknown."""
     if not zone:
         return local.utcoffset(plain) if local else None
     if zone[0] in "+-":

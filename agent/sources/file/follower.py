@@ -97,7 +97,7 @@ class Follower:
             self.more = False
 
     def position(self) -> FileCursor | None:
-        """Tell where the path was read to: in the file before, until a line of the next one was handed out."""
+        """Return where the path was read to: in the file before, until a line of the next one was handed out."""
         if self._reader and (self._reader.offset or self._last is None):
             return self._reader.place()
         return self._last

@@ -41,7 +41,7 @@ class LogName:
         self._missing_since: datetime | None = None
 
     def means(self, identity: Identity) -> bool | None:
-        """Tell whether the path means this file; None where that cannot be seen."""
+        """Return whether the path means this file; None where that cannot be seen."""
         try:
             status = Path(self.path).stat()
         except FileNotFoundError:

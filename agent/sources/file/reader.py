@@ -64,13 +64,13 @@ class Reader:
             self.move_to(offset - len(before) + newline + 1)
 
     def place(self) -> FileCursor:
-        """Tell where we are in a way that survives rename, copy and compression."""
+        """Return where we are in a way that survives rename, copy and compression."""
         device, inode = self.content.identity
         marker = digest(self._marker)
         return FileCursor(device=device, inode=inode, offset=self.offset, marker=marker, written_ns=self.read_ns)
 
     def agrees_with(self, other: "Reader") -> bool:
-        """Tell whether two readers are at the same offset behind the same bytes."""
+        """Return whether two readers are at the same offset behind the same bytes."""
         return (self.offset, self.place().marker) == (other.offset, other.place().marker)
 
     def take(self) -> bytes | None:
@@ -170,6 +170,6 @@ class Reader:
 
 
 def _whole_lines(data: bytes) -> int:
-    """Tell how many bytes are whole lines; a run of NULs behind a line ends them, so that it can be passed over."""
+    """Return how many bytes are whole lines; a run of NULs behind a line ends them, so that it can be passed over."""
     hole = data.find(b"\n\0") if b"\0" in data else -1
     return (hole if hole >= 0 else data.rfind(b"\n")) + 1

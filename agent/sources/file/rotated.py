@@ -111,7 +111,7 @@ class Elders:
             self._known = {file.identity: (file.size, file.written_ns) for file in family[:-1]}
 
     def __contains__(self, file: object) -> bool:
-        """Tell whether it was there and is as it was: an inode may have been used again."""
+        """Return whether it was there and is as it was: an inode may have been used again."""
         return isinstance(file, NamedFile) and self._known.get(file.identity) == (file.size, file.written_ns)
 
 
@@ -133,7 +133,7 @@ def list_younger(
 def _behind(
     family: tuple[NamedFile, ...], place: FileCursor, written_ns: int, on_progress: OnProgress
 ) -> Sequence[NamedFile]:
-    """Tell what comes behind our file; it may have no name any more, and then the times decide."""
+    """Return what comes behind our file; it may have no name any more, and then the times decide."""
     identities = [file.identity for file in family]
     own = (place.device, place.inode)
     if own in identities:
@@ -257,7 +257,7 @@ def _in_order(files: Iterable[NamedFile], log: NamedFile | None) -> list[NamedFi
 
 
 def _counts_up(falling: Sequence[NamedFile], log: NamedFile | None) -> bool:
-    """Tell whether the times of most neighbours say that the higher number is the younger; logrotate's are the older.
+    """Return whether the times of most neighbours say that the higher number is the younger; logrotate's are the older.
 
     Some tools do not keep the time of what they compress, which makes it look younger: that is no evidence. Nor are
     times that make the log older than what was rotated: they are of a copy of the directory, made in order of names.

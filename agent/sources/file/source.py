@@ -84,7 +84,7 @@ class LogFileSource:
             self._waker.wait(min(timeout, LONGEST_WAIT_SECONDS))
 
     def position(self) -> Cursor:
-        """Tell where every file was read to; only whole lines are behind it."""
+        """Return where every file was read to; only whole lines are behind it."""
         files: dict[str, FileCursor] = {}
         for follower in self._followers:
             place = self._twins.get(follower.path, follower).position()
