@@ -28,9 +28,9 @@ from agent.core.cursor import FileCursor
 from agent.core.logs.prefilter import MAX_LINE_BYTES
 from agent.core.logs.timestamps import from_epoch
 from agent.sources.file.content import Content, Identity, OnProgress, digest, identity_of, say
-from agent.sources.file.name import LogName, Old, look_at_old
+from agent.sources.file.name import InitialContent, WatchedPath, look_at_initial_content
 from agent.sources.file.reader import Found, Reader
-from agent.sources.file.rotated import Elders, NamedFile, list_younger, locate
+from agent.sources.file.rotated import KnownOlder, NamedFile, list_younger, locate
 from agent.sources.gaps import Gaps
 
 # logrotate may rename or compress what we are about to open.
@@ -66,14 +66,14 @@ class Follower:
         self._now = now
         self._gaps = gaps
         self._on_progress = on_progress
-        self._name = LogName(path, now, gaps, on_progress)
+        self._name = WatchedPath(path, now, gaps, on_progress)
         self._first_ordinal = first_ordinal
         self._reader: Reader | None = None
         self._is_home = self._was_home = False
         self._unreadable: set[Identity] = set()
-        self._elders = Elders(path)
+        self._older = KnownOlder(path)
         self._left: dict[Identity, FileCursor] = {}
-        self._old = look_at_old(path) if start == "now" and cursor is None else None
+        self._initial = look_at_initial_content(path) if start == "now" and cursor is None else None
         try:
             self._open()
         except BlockingIOError:
@@ -111,7 +111,7 @@ class Follower:
         """Stop reading what another path reads; taken up again, it begins with what is written then."""
         self.close()
         self.more = False
-        self._last, self._old = None, Old(None, 0)
+        self._last, self._initial = None, InitialContent(None, 0)
 
     def close(self) -> None:
         """Let go of the file; the position stays."""
@@ -176,14 +176,14 @@ class Follower:
         if content is None:
             return None
         reader = Reader(content, 0, self._first_ordinal)
-        if self._old and self._old.identity in {None, content.identity}:
+        if self._initial and self._initial.identity in {None, content.identity}:
             size = content.status().st_size
             try:
-                reader.move_behind(min(self._old.size, size) if self._old.identity else size)
+                reader.move_behind(min(self._initial.size, size) if self._initial.identity else size)
             except OSError:
                 content.close()
                 raise
-        self._old, self._is_home, self._was_home = None, True, True
+        self._initial, self._is_home, self._was_home = None, True, True
         return reader
 
     def _resume(self, place: FileCursor) -> Reader | None:
@@ -218,10 +218,10 @@ class Follower:
         self._is_home = bool(meant)
         self._was_home |= self._is_home
         if meant:
-            self._elders.look(reader.content.identity, reader.is_unchanged)
+            self._older.look(reader.content.identity, reader.is_unchanged)
         if meant is not False:
             return None
-        younger = list_younger(self.path, reader.place(), reader.read_ns, self._on_progress, self._elders)
+        younger = list_younger(self.path, reader.place(), reader.read_ns, self._on_progress, self._older)
         return next((file for file in younger if file.size and file.identity not in self._unreadable), None)
 
     def _enter(self, reader: Reader, file: NamedFile) -> tuple[Reader, bytes] | None:

@@ -12,25 +12,25 @@ from agent.sources.gaps import Gaps
 MISSING_PATIENCE = timedelta(seconds=5)
 
 
-class Old(NamedTuple):
+class InitialContent(NamedTuple):
     """What was in a file before we began; of an unknown file, all that is there when it opens."""
 
     identity: Identity | None
     size: int
 
 
-def look_at_old(path: str) -> Old | None:
+def look_at_initial_content(path: str) -> InitialContent | None:
     """Look what is in a log before it is followed; None where there is none yet, and all that comes is new."""
     try:
         status = Path(path).stat()
     except FileNotFoundError:
         return None
     except OSError:
-        return Old(None, 0)
-    return Old((status.st_dev, status.st_ino), status.st_size)
+        return InitialContent(None, 0)
+    return InitialContent((status.st_dev, status.st_ino), status.st_size)
 
 
-class LogName:
+class WatchedPath:
     """Looks at one path, and tells each trouble once."""
 
     def __init__(self, path: str, now: Callable[[], datetime], gaps: Gaps, on_progress: OnProgress) -> None:

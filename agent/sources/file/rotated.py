@@ -88,7 +88,7 @@ def locate(
     raise BlockingIOError(errno.EAGAIN, "is being rotated")
 
 
-class Elders:
+class KnownOlder:
     """What lies beside a log while it is read under its own name: older than it, whatever it is called later."""
 
     def __init__(self, path: str) -> None:
@@ -116,9 +116,9 @@ class Elders:
 
 
 def list_younger(
-    path: str, place: FileCursor, written_ns: int, on_progress: OnProgress, elders: Container[NamedFile] = ()
+    path: str, place: FileCursor, written_ns: int, on_progress: OnProgress, known_older: Container[NamedFile] = ()
 ) -> list[NamedFile]:
-    """List what was begun after the file of ``place``, oldest first, but for ``elders``, which are known not to be.
+    """List what was begun after the file of ``place``, oldest first, but for ``known_older``, which were not.
 
     ``written_ns`` is when that file was last written, or a moment before that when it was being written already.
     """
@@ -126,7 +126,7 @@ def list_younger(
     return [
         file
         for file in _behind(family, place, written_ns, on_progress)
-        if not file.token or not (file in elders or _ended_before(file, written_ns))
+        if not file.token or not (file in known_older or _ended_before(file, written_ns))
     ]
 
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from agent.core.cursor import FileCursor
 from agent.sources.file.content import Content
 from agent.sources.file.reader import Reader
-from agent.sources.file.rotated import Elders, list_family, list_younger, locate
+from agent.sources.file.rotated import KnownOlder, list_family, list_younger, locate
 
 LINES = "".join(f"line {number}\n" for number in range(200)).encode()
 SECOND = 1_000_000_000
@@ -264,31 +264,31 @@ def test_what_ended_in_the_same_second_is_younger_where_only_seconds_are_kept(tm
 def test_what_lay_beside_the_log_is_never_younger_than_it(log: Path) -> None:
     os.utime(log, ns=(1, 1))
     make(log.parent, "messages.1")
-    elders, place = Elders(str(log)), place_in(log, 500)
-    elders.look((place.device, place.inode), lambda: True)
+    known_older, place = KnownOlder(str(log)), place_in(log, 500)
+    known_older.look((place.device, place.inode), lambda: True)
     log.rename(log.with_name("messages.2"))
     make(log.parent, "messages.0")
     assert ["messages.1", "messages.0"] == [Path(file.path).name for file in list_younger(str(log), place, 0, nothing)]
-    assert ["messages.0"] == [Path(file.path).name for file in list_younger(str(log), place, 0, nothing, elders)]
+    assert ["messages.0"] == [Path(file.path).name for file in list_younger(str(log), place, 0, nothing, known_older)]
 
 
 def test_an_inode_of_an_elder_that_is_used_again_is_no_elder(log: Path) -> None:
     os.utime(log, ns=(1, 1))
     make(log.parent, "messages.1")
-    elders, place = Elders(str(log)), place_in(log, 500)
-    elders.look((place.device, place.inode), lambda: True)
+    known_older, place = KnownOlder(str(log)), place_in(log, 500)
+    known_older.look((place.device, place.inode), lambda: True)
     log.rename(log.with_name("messages.2"))
     log.with_name("messages.1").write_bytes(LINES)
-    assert ["messages.1"] == [Path(file.path).name for file in list_younger(str(log), place, 0, nothing, elders)]
+    assert ["messages.1"] == [Path(file.path).name for file in list_younger(str(log), place, 0, nothing, known_older)]
 
 
 def test_a_log_that_changed_since_it_was_read_says_nothing_about_what_is_beside_it(log: Path) -> None:
     os.utime(log, ns=(1, 1))
     make(log.parent, "messages.1")
-    elders, place = Elders(str(log)), place_in(log, 500)
-    elders.look((place.device, place.inode), lambda: False)
+    known_older, place = KnownOlder(str(log)), place_in(log, 500)
+    known_older.look((place.device, place.inode), lambda: False)
     log.rename(log.with_name("messages.2"))
-    assert ["messages.1"] == [Path(file.path).name for file in list_younger(str(log), place, 0, nothing, elders)]
+    assert ["messages.1"] == [Path(file.path).name for file in list_younger(str(log), place, 0, nothing, known_older)]
 
 
 # --- compressed content by offset -----------------------------------------------------------------------------------
