@@ -106,7 +106,7 @@ def test_a_journal_needs_a_file_that_the_service_can_read(tmp_path: Path) -> Non
     if not remote.exists():
         pytest.skip("systemd-journal-remote is not installed")
     entry = (
-        b"__REALTIME_TIMESTAMP=1790000000000000\n__MONOTONIC_TIMESTAMP=9\n_BOOT_ID=" + b"0" * 32 + b"\nMESSAGE=x\n\n"
+        b"__REALTIME_TIMESTAMP=1790000000000000\n__MONOTONIC_TIMESTAMP=9\n_BOOT_ID=" + b"5a" * 16 + b"\nMESSAGE=x\n\n"
     )
     subprocess.run([remote, f"--output={damaged}", "-"], input=entry, check=True, capture_output=True)
     check = check_source(AUTO, chosen)

@@ -272,7 +272,7 @@ def test_what_lay_beside_the_log_is_never_younger_than_it(log: Path) -> None:
     assert ["messages.0"] == [Path(file.path).name for file in list_younger(str(log), place, 0, nothing, known_older)]
 
 
-def test_an_inode_of_an_elder_that_is_used_again_is_no_elder(log: Path) -> None:
+def test_an_inode_of_an_older_file_that_is_used_again_is_no_older_file(log: Path) -> None:
     os.utime(log, ns=(1, 1))
     make(log.parent, "messages.1")
     known_older, place = KnownOlder(str(log)), place_in(log, 500)
