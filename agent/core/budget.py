@@ -71,7 +71,7 @@ def make_digest(held: Iterable[tuple[str, Notice]], channel: str, host: str | No
         id=f"msg_digest_{digest[:16]}",
         type="sockmem.digest",
         at=now,
-        reason="more than a channel is told one by one in an hour",
+        reason="beyond the messages of an hour",
         channels=(channel,),
         data=None,
         host=host,

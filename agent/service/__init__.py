@@ -1,1 +1,1 @@
-"""The running process: it watches, records and sends until it is told to stop."""
+"""The running process: it watches, records and sends until it is stopped."""

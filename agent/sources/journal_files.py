@@ -67,7 +67,7 @@ def is_empty(directory: str) -> bool:
 
 
 def why_unread(path: str) -> str:
-    """Say what is wrong with a path that ``unread`` named, and the mend."""
+    """Say what is wrong with a path that ``unread`` named, and the fix."""
     if not os.access(path, os.R_OK, effective_ids=True):
         return "not readable for this user, who must be in the group systemd-journal"
     return "damaged, or written by a newer systemd; what it holds is missing (journalctl --verify tells where)"

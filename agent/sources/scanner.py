@@ -45,7 +45,7 @@ ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class UnreadableError(Exception):
-    """An input that cannot be read, or not to its end: one line that names it and the mend."""
+    """An input that cannot be read, or not to its end: one line that names it and the fix."""
 
 
 class Candidate(NamedTuple):
@@ -183,7 +183,7 @@ def _decompressed(raw: BufferedReader, name: str) -> BufferedReader | gzip.GzipF
 
 
 def _explain(error: Exception, name: str) -> str:
-    """Say in one line what is wrong with an input, and the mend."""
+    """Say in one line what is wrong with an input, and the fix."""
     if isinstance(error, FileNotFoundError):
         return "no such file; check the name"
     if isinstance(error, PermissionError):

@@ -32,7 +32,7 @@ _REASONS = {errno.ELOOP: "a symbolic link, not a regular file", errno.ENXIO: "a 
 
 
 class StoreError(Exception):
-    """Something in the state directory cannot be read or written; the text is one clear line with the mend."""
+    """Something in the state directory cannot be read or written; the text is one clear line with the fix."""
 
 
 class UnreadableError(StoreError):

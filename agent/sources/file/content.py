@@ -134,7 +134,7 @@ def identity_of(path: str) -> Identity | None:
 
 
 def say(error: OSError) -> str:
-    """Put an error into words for people, with the mend where we know it."""
+    """Put an error into words for people, with the fix where we know it."""
     if isinstance(error, PermissionError):
         return "permission denied: let the agent's user read it (group adm, or setfacl)"
     return error.strerror or str(error)
