@@ -3,8 +3,9 @@
 LIMIT = 16
 ROUNDS = 40
 CONNECTIONS = 100
-# The kernel says how much it did not print when it prints again, five seconds after it began.
-LIMITER_SECONDS = 6
+# The kernel says how much it did not print when it prints again, five seconds after it began, which is some time after
+# the storm's own beginning.
+LIMITER_SECONDS = 14
 
 
 def act(rig):
