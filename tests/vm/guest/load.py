@@ -18,6 +18,7 @@ from pathlib import Path
 
 RUN = Path("/run/vm")
 CHUNK = b"x" * 65536
+LAST_PAUSE = 0.005
 UNREAD = 4096  # bytes that may wait for a client that does not read
 
 
@@ -135,7 +136,8 @@ def churn(options: argparse.Namespace) -> None:
             peers.append(peer)
             connections.append(listener.accept()[0])
             fill(connections[-1], options.bytes)
-        shut(connections, options.pause)
+        # The last ones slowly: a kernel that counts anew every 100 ms would let them all pass between two counts.
+        shut(connections, options.pause if number < options.rounds else LAST_PAUSE)
     say(options, "done")
     time.sleep(3600)
 

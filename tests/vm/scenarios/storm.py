@@ -5,10 +5,13 @@ ROUNDS = 40
 CONNECTIONS = 100
 # The kernel says how much it did not print when it prints again, five seconds after it began, which is some time after
 # the storm's own beginning.
-LIMITER_SECONDS = 14
+LIMITER_SECONDS = 8
+# One incident over that pause.
+QUIET_SECONDS = 20
 
 
 def act(rig):
+    rig.configure(rig.CONFIG.replace("quiet_seconds = 6", f"quiet_seconds = {QUIET_SECONDS}"))
     rig.listen()
     rig.sysctl("net.ipv4.tcp_max_orphans", str(LIMIT))
     rig.sysctl("net.ipv4.tcp_mem", "200000 300000 400000")
