@@ -8,12 +8,12 @@ import json
 import sys
 from inspect import cleandoc
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from example import EXAMPLE, Table, read_example
 
-from agent.core.model import Diagnosis, Incident
+from agent.core.model import Diagnosis, Incident, Kind
 from agent.core.settings import Settings
 
 SCHEMAS = Path(__file__).parent.parent / "docs" / "schemas"
@@ -30,6 +30,9 @@ def schemas() -> dict[str, dict[str, Any]]:
         "diagnosis.json": _schema("diagnosis", "Output of sockmem-agent diagnose --json", Diagnosis),
     }
     _explain(made["config.json"], read_example(EXAMPLE.read_text()))
+    # What msgspec leaves out before 0.23: the keys are the kinds of message.
+    events = made["incident.json"]["$defs"]["Incident"]["properties"]["events"]
+    events["propertyNames"] = {"enum": sorted(get_args(Kind))}
     return made
 
 
@@ -37,6 +40,9 @@ def _schema(name: str, title: str, kind: type[msgspec.Struct]) -> dict[str, Any]
     made = msgspec.json.schema(kind)
     for definition in made["$defs"].values():
         definition["description"] = cleandoc(definition["description"])
+        for value in definition["properties"].values():
+            # null comes last, as from msgspec 0.22 on.
+            value.get("anyOf", []).sort(key=lambda choice: choice.get("type") == "null")
     # Not the relative "sockmem-agent/config/1" of a document's `schema`: Taplo refuses a schema that is named so.
     return {"$schema": DIALECT, "$id": f"urn:sockmem-agent:{name}:1", "title": title, **made}
 
