@@ -1,6 +1,8 @@
-"""The real agent as a process of its own, for tests that kill it, and a host for it to look at."""
+"""Builders for the tests of the edges: the agent as a process, its host and terminal, receivers, stored documents."""
 
 import contextlib
+import functools
+import json
 import os
 import pty
 import pwd
@@ -9,16 +11,22 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 
-from agent.core.model import Sample
-from agent.store import Store
+from jsonschema import Draft202012Validator
+
+from agent.core.delivery import Receipt
+from agent.core.model import Notice, Sample
+from agent.store import Pending, Store
 from agent.store.history import read_lines
 
 PATIENCE_SECONDS = 30.0
+Handler = Callable[[socket.socket], None]
 
 
 def wait_for(what: str, condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
@@ -31,7 +39,7 @@ def wait_for(what: str, condition: Callable[[], object], seconds: float = PATIEN
 
 
 def fill(listener: socket.socket) -> int:
-    """Send to a datagram socket that nobody reads until it is full; tell how many datagrams that took."""
+    """Send to a datagram socket that nobody reads until it is full; return how many datagrams that took."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.settimeout(0)
         for sent in range(100_000):
@@ -189,7 +197,7 @@ class AgentProcess:
         return self._process.wait(PATIENCE_SECONDS)
 
     def has_open(self, path: Path) -> bool:
-        """Tell whether the process has this very file open, and not one that had its name before."""
+        """Return whether the process has this very file open, and not one that had its name before."""
         assert self._process is not None
         now = path.stat()
         for link in Path(f"/proc/{self._process.pid}/fd").iterdir():
@@ -200,7 +208,7 @@ class AgentProcess:
         return False
 
     def peak_bytes(self) -> int:
-        """Tell the most memory that the process had resident so far."""
+        """Return the most memory that the process had resident so far."""
         assert self._process is not None
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) * 1024
@@ -209,14 +217,151 @@ class AgentProcess:
         """Count the events in all incidents on disk."""
         return sum(sum(self.store.load(i).events.values()) for i in self.store.ids())
 
-    def peak_memory_mb(self) -> float:
-        """Tell the most that was ever resident: VmHWM of proc(5)."""
-        assert self._process is not None
-        fields = Path(f"/proc/{self._process.pid}/status").read_text().split()
-        return int(fields[fields.index("VmHWM:") + 1]) / 1024
-
 
 def read_remains(store: Store, start: datetime, end: datetime) -> tuple[Sample, ...]:
     """Read what the hours from ``start`` to ``end`` have left behind, oldest first."""
     lines = b"".join(path.read_bytes() for path in store.samples.directory.glob("day-*.jsonl"))
     return tuple(sorted((s for s in read_lines(lines) if start <= s.at <= end), key=lambda sample: sample.at))
+
+
+# --- receivers with bad manners -------------------------------------------------------------------------------------
+
+
+class Tray:
+    """An outbox in memory: one notice that waits until there is a receipt for it."""
+
+    def __init__(self, notice: Notice) -> None:
+        self.waiting = [Pending("20261122T150539Z-7f3a", "notice-001", notice)]
+        self.receipts: list[Receipt] = []
+
+    def pending(self, channel: str, later: Collection[tuple[str, str]]) -> list[Pending]:
+        return [pending for pending in self.waiting if (pending.incident_id, pending.file) not in later]
+
+    def receipts_since(self, channel: str, since: datetime) -> Iterator[tuple[Notice, Receipt]]:
+        yield from ()
+
+    def reserve_receipt(self, pending: Pending, channel: str, *, in_digest: bool = False) -> None:
+        pass
+
+    def write_receipt(self, pending: Pending, receipt: Receipt) -> None:
+        self.waiting.remove(pending)
+        self.receipts.append(receipt)
+
+
+def read_request(connection: socket.socket) -> bytes:
+    """Read one request, or what there is of it."""
+    received = b""
+    while not is_whole(received):
+        try:
+            chunk = connection.recv(65536)
+        except TimeoutError:
+            break
+        if not chunk:
+            break
+        received += chunk
+    return received
+
+
+def is_whole(request: bytes) -> bool:
+    head, end, body = request.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: (\d+)", head)
+    return bool(end) and len(body) >= int(length[1] if length else 0)
+
+
+def drip(connection: socket.socket, text: bytes) -> None:
+    """Send a byte every tenth of a second, which no timeout per read will ever notice."""
+    pause = threading.Event()
+    for byte in text:
+        connection.sendall(bytes([byte]))
+        pause.wait(0.1)
+
+
+def hang(connection: socket.socket) -> None:
+    """Take everything and never answer, until the client has gone."""
+    while True:
+        with contextlib.suppress(TimeoutError):
+            if not connection.recv(65536):
+                return
+
+
+# --- scenarios ------------------------------------------------------------------------------------------------------
+
+# The scenarios: one file each, in the form of Go's txtar (a comment, then "path, then text"), over one common host.
+#
+#     Row 2: stuck orphans count twice.
+#
+#     -- expected.json --
+#     {"cause": "orphans", ...}
+#     -- proc/net/sockstat --
+#     sockets: used 1240
+#     ...
+#     -- proc/sys/net/ipv4/tcp_mem (absent) --
+#     -- proc/self/auxv (hex) --
+#     0600...
+#
+# The comment says what the scenario is about. Its files replace those of base.txtar; ``(absent)`` takes a file of the
+# base away, or a folder; ``(hex)`` is for bytes that are no text.
+
+SCENARIOS = Path(__file__).parent / "scenarios"
+BASE = "base"
+_FILE_HEADER = re.compile(r"^-- (?P<path>\S+)(?: \((?P<how>absent|hex)\))? --\n", re.MULTILINE)
+
+
+def scenario_names() -> list[str]:
+    """Return the names of all scenarios."""
+    return sorted(path.stem for path in SCENARIOS.glob("*.txtar") if path.stem != BASE)
+
+
+@functools.cache
+def reason(name: str) -> str:
+    """Return what a scenario is about."""
+    return _FILE_HEADER.split((SCENARIOS / f"{name}.txtar").read_text(), maxsplit=1)[0].strip()
+
+
+@functools.cache
+def lay_out(name: str) -> Path:
+    """Write a scenario's files into a folder of their own, over the common host, and return the folder."""
+    files = _apply(BASE, {})
+    files = _apply(name, files)
+    folder = Path(_scenario_folder().name, name)
+    (folder / "proc").mkdir(parents=True)
+    for path, data in files.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    return folder
+
+
+@functools.cache
+def _scenario_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="sockmem-scenarios-")
+
+
+def _apply(name: str, files: dict[str, bytes]) -> dict[str, bytes]:
+    """Return ``files`` as an archive changes them."""
+    text = (SCENARIOS / f"{name}.txtar").read_text()
+    headers = list(_FILE_HEADER.finditer(text))
+    for header, end in zip(headers, [*(later.start() for later in headers[1:]), len(text)], strict=True):
+        path, how, body = header["path"], header["how"], text[header.end() : end]
+        if how == "absent":
+            kept = {known: data for known, data in files.items() if not f"{known}/".startswith(f"{path}/")}
+            assert kept != files, f"{name}: the base has no {path}"
+            files = kept
+        else:
+            files = {**files, path: bytes.fromhex(body) if how == "hex" else body.encode()}
+    return files
+
+
+# --- what an independent validator says -----------------------------------------------------------------------------
+
+SCHEMAS = Path(__file__).parent.parent / "docs" / "schemas"
+
+
+@functools.cache
+def validator(name: str) -> Draft202012Validator:
+    return Draft202012Validator(json.loads((SCHEMAS / f"{name}.json").read_text()))
+
+
+def schema_errors(name: str, document: bytes) -> list[str]:
+    """Say in what a JSON document differs from its schema in docs/schemas."""
+    return [f"{error.json_path}: {error.message}" for error in validator(name).iter_errors(json.loads(document))]

@@ -68,7 +68,7 @@ def test_a_flood_is_counted_whole_far_below_the_units_memory(
     try:
         write(log, line, count)
         wait_for("all lines to be counted", lambda: agent.events() == count or agent.ended(), seconds=120)
-        peak_mb = agent.peak_memory_mb()
+        peak_mb = agent.peak_bytes() / 1024**2
     finally:
         agent.stop()
 
@@ -95,7 +95,7 @@ def test_a_flood_in_rotated_logs_and_a_line_without_an_end_need_no_more(tmp_path
     agent.start()
     try:
         wait_for("all lines to be counted", lambda: agent.events() == 40_002 or agent.ended(), seconds=120)
-        peak_mb = agent.peak_memory_mb()
+        peak_mb = agent.peak_bytes() / 1024**2
     finally:
         agent.stop()
 

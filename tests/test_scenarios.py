@@ -13,9 +13,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from harness import lay_out, reason, scenario_names, schema_errors
 from msgspec.structs import replace
-from scenario_files import lay_out, reason, scenario_names
-from schema_files import schema_errors
 
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.diagnosis.rules_cause import RULES

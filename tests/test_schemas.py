@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 import msgspec.toml
 import pytest
+from harness import SCHEMAS, validator
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
-from schema_files import SCHEMAS, validator
 
 from agent.config.load import ConfigError, load
 from agent.core.settings import Settings

@@ -1,6 +1,5 @@
 import pytest
-from material import make_event, make_snapshot
-from socket_material import make_group, make_table, tally
+from material import make_event, make_group, make_snapshot, make_table, tally
 
 from agent.core.diagnosis.rules_holders import attribution_incomplete, memory_without_sockets
 from agent.core.facts import gather_facts

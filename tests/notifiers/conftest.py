@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 import pytest
-from misbehaving import Handler
+from harness import Handler
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from misbehaving import OPENED_AT, Handler, hang, make_incident, make_notice
+from harness import Handler, hang
+from material import OPENED_AT, make_sent_incident, make_sent_notice
 from msgspec.structs import replace
 from pytest_httpserver import HTTPServer
 
@@ -38,9 +39,9 @@ def sent(notice: Notice) -> list[tuple[str, datetime]]:
 
 
 def test_labels_are_the_same_from_opened_to_resolved_whatever_the_cause_became() -> None:
-    opened = alert(make_notice(cause="orphans"))
-    updated = alert(make_notice("sockmem.incident.updated", cause="both", confidence="likely"))
-    resolved = alert(make_notice("sockmem.incident.resolved", cause="tcp_memory"))
+    opened = alert(make_sent_notice(cause="orphans"))
+    updated = alert(make_sent_notice("sockmem.incident.updated", cause="both", confidence="likely"))
+    resolved = alert(make_sent_notice("sockmem.incident.resolved", cause="tcp_memory"))
 
     expected = {
         "alertname": "SockmemIncident",
@@ -54,8 +55,8 @@ def test_labels_are_the_same_from_opened_to_resolved_whatever_the_cause_became()
 
 
 def test_pressure_alone_is_a_warning() -> None:
-    opened = make_notice(class_="pressure", pressure=WARNED)
-    resolved = make_notice("sockmem.incident.resolved", class_="pressure", pressure=WARNED)
+    opened = make_sent_notice(class_="pressure", pressure=WARNED)
+    resolved = make_sent_notice("sockmem.incident.resolved", class_="pressure", pressure=WARNED)
 
     assert resolved.data is not None
     assert resolved.data.closed_at is not None
@@ -64,9 +65,9 @@ def test_pressure_alone_is_a_warning() -> None:
 
 
 def test_a_warning_ends_when_the_kernel_says_it_and_both_end_with_the_incident() -> None:
-    warned = make_notice(class_="pressure", pressure=WARNED)
-    worse = make_notice("sockmem.incident.updated", pressure=WARNED)
-    resolved = make_notice("sockmem.incident.resolved", pressure=WARNED)
+    warned = make_sent_notice(class_="pressure", pressure=WARNED)
+    worse = make_sent_notice("sockmem.incident.updated", pressure=WARNED)
+    resolved = make_sent_notice("sockmem.incident.resolved", pressure=WARNED)
 
     assert resolved.data is not None
     assert resolved.data.closed_at is not None
@@ -81,7 +82,7 @@ def test_a_warning_ends_when_the_kernel_says_it_and_both_end_with_the_incident()
 
 
 def test_annotations_say_what_it_is() -> None:
-    annotations = alert(make_notice())["annotations"]
+    annotations = alert(make_sent_notice())["annotations"]
 
     assert "web1" in annotations["summary"]
     assert "sockmem-agent incidents show" in annotations["description"]
@@ -89,8 +90,8 @@ def test_annotations_say_what_it_is() -> None:
 
 
 def test_an_open_incident_stays_up_and_a_resolved_one_has_ended() -> None:
-    assert OPENED_AT + timedelta(days=7) == alert(make_notice())["endsAt"]
-    resolved = make_notice("sockmem.incident.resolved")
+    assert OPENED_AT + timedelta(days=7) == alert(make_sent_notice())["endsAt"]
+    resolved = make_sent_notice("sockmem.incident.resolved")
     assert resolved.data is not None
     assert alert(resolved)["endsAt"] == resolved.data.closed_at
 
@@ -100,7 +101,7 @@ def test_an_open_incident_stays_up_however_soon_its_notices_are_given_up(httpser
     urls = (httpserver.url_for("/"),)
     settings = AlertmanagerSettings(name="am", urls=urls, give_up_after=300)
 
-    build(settings).notify(make_notice())
+    build(settings).notify(make_sent_notice())
 
     ((request, _),) = httpserver.log
     (posted,) = request.get_json()
@@ -108,15 +109,15 @@ def test_an_open_incident_stays_up_however_soon_its_notices_are_given_up(httpser
 
 
 def test_an_alert_never_ends_before_it_starts() -> None:
-    notice = make_notice("sockmem.incident.resolved", closed_at=OPENED_AT - timedelta(hours=1))
-    early = replace(make_notice(pressure=WARNED), at=OPENED_AT - timedelta(hours=1))
+    notice = make_sent_notice("sockmem.incident.resolved", closed_at=OPENED_AT - timedelta(hours=1))
+    early = replace(make_sent_notice(pressure=WARNED), at=OPENED_AT - timedelta(hours=1))
 
     assert OPENED_AT == alert(notice)["endsAt"]
     assert OPENED_AT == alerts(early, early.at)[1]["endsAt"]
 
 
 def test_a_test_is_another_alert_that_goes_away_by_itself() -> None:
-    made = alert(make_notice("sockmem.test"))
+    made = alert(make_sent_notice("sockmem.test"))
 
     assert "SockmemTest" == made["labels"]["alertname"]
     assert "info" == made["labels"]["severity"]
@@ -131,8 +132,8 @@ def test_it_is_delivered_only_when_every_instance_took_it(httpserver: HTTPServer
     httpserver.expect_request("/b/api/v2/alerts", method="POST").respond_with_data("", status=503)
     both = (httpserver.url_for("/a"), httpserver.url_for("/b/"))
 
-    mixed = AlertmanagerNotifier("am", both).notify(make_notice())
-    taken = AlertmanagerNotifier("am", both[:1]).notify(make_notice())
+    mixed = AlertmanagerNotifier("am", both).notify(make_sent_notice())
+    taken = AlertmanagerNotifier("am", both[:1]).notify(make_sent_notice())
 
     assert mixed == Retry(why=f"localhost:{httpserver.port}: HTTP 503")
     assert taken == Delivered(detail="taken by 1 of 1 instances")
@@ -145,7 +146,7 @@ def test_the_longest_retry_after_counts(httpserver: HTTPServer) -> None:
         )
     urls = (httpserver.url_for("/a"), httpserver.url_for("/b"))
 
-    delivery = AlertmanagerNotifier("am", urls).notify(make_notice())
+    delivery = AlertmanagerNotifier("am", urls).notify(make_sent_notice())
 
     assert isinstance(delivery, Retry)
     assert 50.0 == delivery.after_seconds
@@ -154,7 +155,7 @@ def test_the_longest_retry_after_counts(httpserver: HTTPServer) -> None:
 def test_it_is_rejected_when_no_instance_is_worth_another_try(httpserver: HTTPServer) -> None:
     httpserver.expect_request("/api/v2/alerts").respond_with_data("", status=400)
 
-    delivery = AlertmanagerNotifier("am", (httpserver.url_for("/"),)).notify(make_notice())
+    delivery = AlertmanagerNotifier("am", (httpserver.url_for("/"),)).notify(make_sent_notice())
 
     assert isinstance(delivery, Rejected)
 
@@ -164,7 +165,7 @@ def test_instances_that_hang_share_one_deadline(serve: Callable[[Handler], str])
     notifier = AlertmanagerNotifier("am", urls, deadline_seconds=0.8)
 
     started = time.monotonic()
-    delivery = notifier.notify(make_notice())
+    delivery = notifier.notify(make_sent_notice())
 
     assert isinstance(delivery, Retry)
     assert time.monotonic() - started < 2
@@ -183,7 +184,7 @@ def test_instances_that_hang_share_one_deadline(serve: Callable[[Handler], str])
 def test_an_address_is_completed(httpserver: HTTPServer, given: str, asked: str) -> None:
     httpserver.expect_request(asked, method="POST").respond_with_data("")
 
-    delivery = AlertmanagerNotifier("am", (f"http://localhost:{httpserver.port}{given}",)).notify(make_notice())
+    delivery = AlertmanagerNotifier("am", (f"http://localhost:{httpserver.port}{given}",)).notify(make_sent_notice())
 
     assert isinstance(delivery, Delivered)
 
@@ -241,7 +242,7 @@ def wait_until_ready(address: str, process: subprocess.Popen[bytes], log: Path) 
 def current(kind: NoticeType, incident_id: str, **changes: Any) -> Notice:
     """Make a notice of now: Alertmanager sorts by its own clock."""
     now = datetime.now(tz=timezone.utc)
-    data = make_incident(id=incident_id, opened_at=now - timedelta(minutes=1), **changes)
+    data = make_sent_incident(id=incident_id, opened_at=now - timedelta(minutes=1), **changes)
     return Notice(id=incident_id, type=kind, at=now, reason="", channels=("am",), data=data)
 
 
@@ -286,10 +287,10 @@ def test_a_real_alertmanager_takes_every_kind_of_notice(real: str) -> None:
     notifier = AlertmanagerNotifier("am", (real,))
     bare = current("sockmem.incident.opened", "two", host=None, kernel=None, events={})
 
-    for notice in (make_notice("sockmem.test"), make_notice("sockmem.incident.resolved"), bare):
+    for notice in (make_sent_notice("sockmem.test"), make_sent_notice("sockmem.incident.resolved"), bare):
         assert isinstance(notifier.notify(notice), Delivered)
 
 
 def test_an_alert_that_is_taken_weeks_late_is_not_an_ended_one() -> None:
     late = OPENED_AT + timedelta(days=20)
-    assert late + timedelta(days=7) == alerts(make_notice(), late)[0]["endsAt"]
+    assert late + timedelta(days=7) == alerts(make_sent_notice(), late)[0]["endsAt"]

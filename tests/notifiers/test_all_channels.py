@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from misbehaving import Handler, Tray, drip, hang, make_notice, read_request
+from harness import Handler, Tray, drip, hang, read_request
+from material import make_sent_notice
 
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.model import NoticeType
@@ -167,7 +168,7 @@ def test_every_failure_is_a_value_in_bounded_time_that_tells_no_secret(
     notifier = make(kind, secret_url("http", bad_server), tmp_path)
 
     started = time.monotonic()
-    delivery = notifier.notify(make_notice())
+    delivery = notifier.notify(make_sent_notice())
 
     assert time.monotonic() - started < (SHORT + 2 if failure in HANGING else LONG)
     assert type(delivery) is expected
@@ -183,7 +184,7 @@ def test_an_endpoint_that_cannot_be_reached_is_a_value_too(
 ) -> None:
     scheme, _, address = url.partition("://")
 
-    delivery = make(kind, secret_url(scheme, address), tmp_path).notify(make_notice())
+    delivery = make(kind, secret_url(scheme, address), tmp_path).notify(make_sent_notice())
 
     assert not isinstance(delivery, Delivered)
     told_nothing(repr(delivery), heard())
@@ -201,7 +202,7 @@ def test_a_surprise_in_a_library_leaves_no_secret_in_its_traceback(
     monkeypatch.setattr("requests.Session.prepare_request", slip)
 
     with pytest.raises(AttributeError) as caught:
-        notifier.notify(make_notice())
+        notifier.notify(make_sent_notice())
     told_nothing("".join(traceback.format_exception(caught.value)))
 
 
@@ -209,7 +210,9 @@ def test_a_surprise_in_a_library_leaves_no_secret_in_its_traceback(
 def test_a_surprise_is_logged_with_its_traceback_by_the_courier_and_tells_no_secret(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: Callable[[], str]
 ) -> None:
-    courier = Courier(make(kind, secret_url("http", "127.0.0.1:9"), tmp_path), Tray(make_notice()), give_up_after=9.0)
+    courier = Courier(
+        make(kind, secret_url("http", "127.0.0.1:9"), tmp_path), Tray(make_sent_notice()), give_up_after=9.0
+    )
 
     def slip(*args: object, **kwargs: object) -> None:
         raise AttributeError(secret_url("http", "127.0.0.1:9"))
@@ -251,4 +254,4 @@ def test_every_channel_delivers_every_kind_of_notice(
     notifier = make(kind, f"http://{serve(take)}/", tmp_path)
 
     assert "ops" == notifier.name
-    assert isinstance(notifier.notify(make_notice(notice)), Delivered)
+    assert isinstance(notifier.notify(make_sent_notice(notice)), Delivered)

@@ -15,7 +15,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from misbehaving import Tray, is_whole, make_notice
+from harness import Tray, is_whole
+from material import make_sent_notice
 from odd_answers import odd_answer
 
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
@@ -81,7 +82,7 @@ class Mail:
 
     def __init__(self, notifier: Notifier) -> None:
         self.witness = Witness(notifier)
-        self.tray = Tray(make_notice())
+        self.tray = Tray(make_sent_notice())
         self.waiting = list(self.tray.waiting)
         self.seconds = 0.0
         self.courier = Courier(

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import trustme
-from misbehaving import Handler, drip, hang, read_request
+from harness import Handler, drip, hang, read_request
 from pytest_httpserver import HTTPServer
 
 from agent.core.delivery import Rejected, Retry

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from misbehaving import OPENED_AT, make_digest_notice, make_incident, make_notice
+from material import OPENED_AT, make_digest_notice, make_sent_incident, make_sent_notice
 from msgspec.structs import replace
 from pytest_httpserver import HTTPServer
 from slack_sdk.models.blocks import Block
@@ -55,11 +55,11 @@ def all_text(sent: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_slack_accepts_every_kind_of_notice(kind: NoticeType) -> None:
-    judge(message(make_notice(kind)))
+    judge(message(make_sent_notice(kind)))
 
 
 def test_the_lock_screen_says_where_and_what() -> None:
-    text = message(make_notice())["text"]
+    text = message(make_sent_notice())["text"]
 
     assert "web1" in text
     assert "orphan" in text
@@ -67,7 +67,7 @@ def test_the_lock_screen_says_where_and_what() -> None:
 
 
 def test_an_opened_incident_says_all_that_is_needed_at_night() -> None:
-    said = all_text(message(make_notice()))
+    said = all_text(message(make_sent_notice()))
 
     for part in (
         "web1 is resetting TCP connections: orphan limit reached (131,080 of 131,072)",
@@ -86,7 +86,7 @@ def test_an_opened_incident_says_all_that_is_needed_at_night() -> None:
 
 
 def test_a_digest_says_how_many_since_when_which_and_how_to_list_them() -> None:
-    sent = message(make_notice("sockmem.digest"))
+    sent = message(make_sent_notice("sockmem.digest"))
     judge(sent)
 
     assert "🟣 web1: 37 more incidents since 14:05 UTC" == sent["text"]
@@ -107,10 +107,10 @@ LOOK = Advice(action="See who holds them", why="", risk="None, it only reads.", 
 
 
 def test_a_look_comes_first_and_the_setting_to_change_after_it() -> None:
-    change = make_incident().diagnosis.advice[0]
+    change = make_sent_incident().diagnosis.advice[0]
     diagnosis = Diagnosis(cause="orphans", confidence="certain", summary="x", advice=(LOOK, LOOK, change))
 
-    said = all_text(message(make_notice(diagnosis=diagnosis)))
+    said = all_text(message(make_sent_notice(diagnosis=diagnosis)))
 
     assert "*First step:* See who holds them\n```\nss -tan\n```" in said
     assert "only reads" not in said
@@ -118,26 +118,26 @@ def test_a_look_comes_first_and_the_setting_to_change_after_it() -> None:
 
 
 def test_once_it_is_over_only_the_setting_to_change_is_left_to_say() -> None:
-    change = make_incident().diagnosis.advice[0]
+    change = make_sent_incident().diagnosis.advice[0]
     both = Diagnosis(cause="orphans", confidence="certain", summary="x", advice=(LOOK, change))
     look = Diagnosis(cause="orphans", confidence="certain", summary="x", advice=(LOOK,))
 
-    said = all_text(message(make_notice("sockmem.incident.resolved", diagnosis=both)))
+    said = all_text(message(make_sent_notice("sockmem.incident.resolved", diagnosis=both)))
 
     assert "See who" not in said
     assert "*Durable fix:* Raise the limit" in said
     assert change.persist.rstrip() in said
-    assert "See who" not in all_text(message(make_notice("sockmem.incident.resolved", diagnosis=look)))
+    assert "See who" not in all_text(message(make_sent_notice("sockmem.incident.resolved", diagnosis=look)))
 
 
 def test_an_update_says_what_changed() -> None:
-    notice = make_notice("sockmem.incident.updated", cause="both")
+    notice = make_sent_notice("sockmem.incident.updated", cause="both")
 
     assert "*What changed:* the kernel ran out" in all_text(message(notice))
 
 
 def test_a_resolved_incident_says_how_long_and_the_peak() -> None:
-    said = all_text(message(make_notice("sockmem.incident.resolved")))
+    said = all_text(message(make_sent_notice("sockmem.incident.resolved")))
 
     assert "*Time*\n22 Nov 15:05:39 UTC to 22 Nov 15:17:39 UTC" in said
     assert "(resolved after 12 min)" in said
@@ -145,7 +145,7 @@ def test_a_resolved_incident_says_how_long_and_the_peak() -> None:
 
 
 def test_a_test_says_that_it_is_one() -> None:
-    said = all_text(message(make_notice("sockmem.test")))
+    said = all_text(message(make_sent_notice("sockmem.test")))
 
     assert "This is a test of sockmem-agent" in said
     assert "Nothing is wrong" in said
@@ -153,20 +153,20 @@ def test_a_test_says_that_it_is_one() -> None:
 
 def test_a_line_that_anybody_could_write_is_told_as_such() -> None:
     assert "source: text log (unverified; any local user can write to it)" in all_text(
-        message(make_notice(provenance="claimed"))
+        message(make_sent_notice(provenance="claimed"))
     )
 
 
 def test_an_unconfirmed_line_has_another_sign_than_the_red_circle() -> None:
-    text = message(make_notice(provenance="claimed", confidence="possible"))["text"]
+    text = message(make_sent_notice(provenance="claimed", confidence="possible"))["text"]
 
     assert "⚪ web1: log claims orphan limit reached; this host's counters do not confirm it" == text
-    assert message(make_notice(provenance="claimed", confidence="likely"))["text"].startswith("🔴")
+    assert message(make_sent_notice(provenance="claimed", confidence="likely"))["text"].startswith("🔴")
 
 
 @pytest.mark.parametrize("kind", TYPES[:3])
 def test_a_message_says_a_number_once(kind: NoticeType) -> None:
-    blocks = all_text({"blocks": message(make_notice(kind, summary="Too many orphans."))["blocks"]})
+    blocks = all_text({"blocks": message(make_sent_notice(kind, summary="Too many orphans."))["blocks"]})
     numbers = re.findall(r"\d{1,3}(?:,\d{3})+", blocks)
 
     assert sorted(set(numbers)) == sorted(numbers)
@@ -178,8 +178,8 @@ def test_memory_is_counted_in_the_unit_of_the_kernel_that_counted_it() -> None:
     diagnosis = Diagnosis(cause="tcp_memory", confidence="likely", summary="x", mechanism=mechanism)
     peak = Peak(mem=262_144)
 
-    in_4096 = make_notice(kernel="4.18.0-147.el8.aarch64", diagnosis=diagnosis, peak=peak)
-    in_pages = make_notice(kernel="6.1.0", diagnosis=diagnosis, peak=peak)
+    in_4096 = make_sent_notice(kernel="4.18.0-147.el8.aarch64", diagnosis=diagnosis, peak=peak)
+    in_pages = make_sent_notice(kernel="6.1.0", diagnosis=diagnosis, peak=peak)
 
     assert "1 GiB of 4 GiB (25 %)" in all_text(message(in_4096))
     assert "16 GiB of 4 GiB" in all_text(message(in_pages))
@@ -187,7 +187,7 @@ def test_memory_is_counted_in_the_unit_of_the_kernel_that_counted_it() -> None:
 
 def test_what_is_not_known_is_left_out_and_not_made_up() -> None:
     diagnosis = Diagnosis(cause="undetermined", confidence="possible", summary="Something happened.")
-    sent = message(make_notice(host=None, kernel=None, diagnosis=diagnosis, peak=Peak(), events={}))
+    sent = message(make_sent_notice(host=None, kernel=None, diagnosis=diagnosis, peak=Peak(), events={}))
 
     judge(sent)
     said = all_text(sent)
@@ -199,7 +199,7 @@ def test_what_is_not_known_is_left_out_and_not_made_up() -> None:
 def test_hostile_names_and_texts_stay_text() -> None:
     advice = Advice(action=HOSTILE, why="", risk="", commands=(HOSTILE,))
     diagnosis = Diagnosis(cause="orphans", confidence="likely", summary=HOSTILE, advice=(advice,))
-    sent = message(make_notice("sockmem.incident.updated", host=HOSTILE, summary=HOSTILE, diagnosis=diagnosis))
+    sent = message(make_sent_notice("sockmem.incident.updated", host=HOSTILE, summary=HOSTILE, diagnosis=diagnosis))
 
     judge(sent)
     header, *marked_up = sent["blocks"]
@@ -229,7 +229,7 @@ def test_escaping_keeps_lines_and_knows_entities() -> None:
 def test_no_text_whatever_breaks_slacks_limits(long: str, host: str, command: str) -> None:
     advice = Advice(action=long, why=long, risk=long, commands=(command, long))
     diagnosis = Diagnosis(cause="orphans", confidence="likely", summary=long, advice=(advice,))
-    sent = message(make_notice("sockmem.incident.updated", host=host, summary=long, diagnosis=diagnosis))
+    sent = message(make_sent_notice("sockmem.incident.updated", host=host, summary=long, diagnosis=diagnosis))
 
     limits(sent)
 
@@ -240,7 +240,7 @@ def test_much_of_one_character_breaks_no_limit(character: str) -> None:
     advice = Advice(action=long, why=long, risk=long, commands=(long,) * 5)
     diagnosis = Diagnosis(cause="orphans", confidence="likely", summary=long, advice=(advice,))
 
-    limits(message(make_notice("sockmem.incident.updated", host=long, summary=long, diagnosis=diagnosis)))
+    limits(message(make_sent_notice("sockmem.incident.updated", host=long, summary=long, diagnosis=diagnosis)))
 
 
 def limits(sent: dict[str, Any]) -> None:
@@ -297,28 +297,28 @@ def test_an_unknown_word_leaves_the_status_to_decide() -> None:
 def test_the_message_reaches_the_webhook(httpserver: HTTPServer) -> None:
     httpserver.expect_request("/services/T/B/X", method="POST").respond_with_data("ok")
 
-    delivery = SlackNotifier("ops", httpserver.url_for("/services/T/B/X")).notify(make_notice())
+    delivery = SlackNotifier("ops", httpserver.url_for("/services/T/B/X")).notify(make_sent_notice())
 
     assert delivery == Delivered(detail="HTTP 200")
     request = httpserver.log[0][0]
     assert "application/json; charset=utf-8" == request.headers["Content-Type"]
-    assert message(make_notice()) == request.json
+    assert message(make_sent_notice()) == request.json
 
 
 def test_a_time_in_another_zone_is_told_in_utc() -> None:
     local = OPENED_AT.astimezone(tz=datetime.fromisoformat("2026-01-01T00:00:00+05:30").tzinfo)
 
-    assert "22 Nov 15:05:39 UTC" in all_text(message(make_notice(opened_at=local)))
+    assert "22 Nov 15:05:39 UTC" in all_text(message(make_sent_notice(opened_at=local)))
 
 
 def test_an_incident_of_the_gauges_alone_has_no_counts_to_tell() -> None:
-    notice = make_notice(class_="pressure", events={}, suppressed_at_least=0)
+    notice = make_sent_notice(class_="pressure", events={}, suppressed_at_least=0)
 
     assert "*Kernel messages*\nnone" in all_text(message(notice))
 
 
 def test_who_holds_most_is_named_and_cannot_break_out() -> None:
-    notice = make_notice()
+    notice = make_sent_notice()
     hostile = Holder(unit="<!channel>`\x1b[31m.service", sockets=9000, orphans=7000, bytes=4096)
     diagnosis = replace(notice.data.diagnosis, holders=(hostile, Holder(sockets=1, orphans=0, bytes=0)), advice=())
     said = all_text(message(replace(notice, data=replace(notice.data, diagnosis=diagnosis))))

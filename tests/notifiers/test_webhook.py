@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from misbehaving import make_notice
+from material import make_sent_notice
 from pytest_httpserver import HTTPServer
 from standardwebhooks import Webhook
 
@@ -20,7 +20,7 @@ SECRET = "whsec_" + base64.b64encode(KEY).decode()
 
 def test_the_standards_own_library_verifies_the_signature(httpserver: HTTPServer) -> None:
     httpserver.expect_request("/hook", method="POST").respond_with_data("", status=204)
-    notice = make_notice()
+    notice = make_sent_notice()
 
     delivery = WebhookNotifier("ops", httpserver.url_for("/hook"), KEY).notify(notice)
 
@@ -39,7 +39,7 @@ def test_a_retry_has_the_same_id_and_body_and_a_fresh_timestamp(httpserver: HTTP
     )
     notifier = WebhookNotifier("ops", httpserver.url_for("/hook"), KEY, now=lambda: next(moments))
 
-    deliveries = [notifier.notify(make_notice()) for _ in range(2)]
+    deliveries = [notifier.notify(make_sent_notice()) for _ in range(2)]
 
     assert [Retry(why="HTTP 503", after_seconds=9.0)] * 2 == deliveries
     first, second = (request for request, _ in httpserver.log)
@@ -52,13 +52,13 @@ def test_a_retry_has_the_same_id_and_body_and_a_fresh_timestamp(httpserver: HTTP
 def test_without_a_secret_nothing_is_signed(httpserver: HTTPServer) -> None:
     httpserver.expect_request("/hook").respond_with_data("")
 
-    WebhookNotifier("ops", httpserver.url_for("/hook"), None).notify(make_notice())
+    WebhookNotifier("ops", httpserver.url_for("/hook"), None).notify(make_sent_notice())
 
     assert "webhook-signature" not in httpserver.log[0][0].headers
 
 
 def test_data_is_the_content_of_incident_json() -> None:
-    notice = make_notice("sockmem.incident.resolved")
+    notice = make_sent_notice("sockmem.incident.resolved")
     body = json.loads(encode(notice))
 
     assert {"type", "timestamp", "data"} == set(body)
@@ -68,7 +68,7 @@ def test_data_is_the_content_of_incident_json() -> None:
 
 
 def test_a_digest_has_since_count_and_ids() -> None:
-    body = json.loads(encode(make_notice("sockmem.digest")))
+    body = json.loads(encode(make_sent_notice("sockmem.digest")))
 
     assert {"type": "sockmem.digest", "timestamp": "2026-11-22T15:05:39Z"} == {
         key: body[key] for key in body if key != "data"
@@ -78,7 +78,7 @@ def test_a_digest_has_since_count_and_ids() -> None:
 
 
 def test_a_test_is_marked_as_one() -> None:
-    body = json.loads(encode(make_notice("sockmem.test")))
+    body = json.loads(encode(make_sent_notice("sockmem.test")))
 
     assert "sockmem.test" == body["type"]
     assert body["data"]["test"] is True

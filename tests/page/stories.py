@@ -5,8 +5,8 @@ from math import sin
 from typing import Any
 
 import msgspec
+from harness import lay_out
 from msgspec.structs import replace
-from scenario_files import lay_out
 
 from agent.core.delivery import Receipt
 from agent.core.diagnosis.diagnose import diagnose

@@ -3,9 +3,9 @@ import socket
 from collections.abc import Iterator
 from math import inf
 
-import netlink_material as wire
+import material as wire
 import pytest
-from netlink_material import done, error, tcp, usual
+from material import done, error, tcp, usual
 
 from agent.core.readings import Gap
 from agent.core.sockets.census import Census

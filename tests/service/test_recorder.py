@@ -2,9 +2,8 @@ import errno
 from datetime import timedelta
 
 import pytest
-from harness import fill_disk, read_remains, write_proc
+from harness import fill_disk, read_remains, schema_errors, write_proc
 from msgspec.structs import replace
-from schema_files import schema_errors
 
 from agent.core import folding
 from agent.core.model import Notice

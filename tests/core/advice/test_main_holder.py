@@ -1,8 +1,7 @@
 import shlex
 
 import pytest
-from material import make_event, make_sample, make_snapshot
-from socket_material import NGINX, PATHS, SHOP, make_group, make_table, tally
+from material import NGINX, PATHS, SHOP, make_event, make_group, make_sample, make_snapshot, make_table, tally
 
 from agent.core.advice import main_holder
 from agent.core.diagnosis.diagnose import diagnose

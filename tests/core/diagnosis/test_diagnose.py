@@ -4,8 +4,21 @@ from typing import Any
 import msgspec
 import pytest
 from hypothesis import given, settings
-from material import NOW, events, histories, make_event, make_sample, make_snapshot, snapshots
-from socket_material import NGINX, SHOP, make_group, make_table, tables, tally
+from material import (
+    NGINX,
+    NOW,
+    SHOP,
+    events,
+    histories,
+    make_event,
+    make_group,
+    make_sample,
+    make_snapshot,
+    make_table,
+    snapshots,
+    tables,
+    tally,
+)
 
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.model import Diagnosis, Event, Provenance, Sample, Snapshot

@@ -1,8 +1,7 @@
 from typing import Any
 
 import pytest
-from material import make_event, make_sample, make_snapshot
-from socket_material import NGINX, SHOP, make_group, make_table, tally
+from material import NGINX, SHOP, make_event, make_group, make_sample, make_snapshot, make_table, tally
 
 from agent.core.diagnosis.rules_holders import apply_holder_rules
 from agent.core.facts import gather_facts

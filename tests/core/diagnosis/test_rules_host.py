@@ -1,9 +1,8 @@
 from typing import Any
 
 import pytest
-from material import GIB, make_event, make_sample, make_snapshot
+from material import GIB, make_event, make_sample, make_snapshot, make_table
 from msgspec.structs import replace
-from socket_material import make_table
 
 from agent.core.diagnosis.rules_host import HOST_RULES
 from agent.core.facts import gather_facts

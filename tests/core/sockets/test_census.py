@@ -1,6 +1,6 @@
-import netlink_material as wire
+import material as wire
 import pytest
-from netlink_material import tcp, usual
+from material import tcp, usual
 
 from agent.core.sockets import census as bounds
 from agent.core.sockets.census import OUTGOING, UNKNOWN, Census

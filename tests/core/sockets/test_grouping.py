@@ -1,8 +1,8 @@
-import netlink_material as wire
+import material as wire
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from netlink_material import tcp, usual
+from material import tcp, usual
 
 from agent.core.readings import Listener, PeerTally, SocketGroup, Tally
 from agent.core.sockets import grouping

@@ -1,10 +1,10 @@
 import struct
 
-import netlink_material as wire
+import material as wire
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from netlink_material import tcp, usual
+from material import tcp, usual
 
 from agent.core.sockets.census import Census
 from agent.core.sockets.inetdiag import AF_INET6, STATES_CONNECTED, End, Reader, request

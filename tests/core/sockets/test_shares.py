@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from socket_material import NGINX, SHOP, make_group, make_table, tally
+from material import NGINX, SHOP, make_group, make_table, tally
 
 from agent.core.kernel.messages import detect
 from agent.core.model import Holder, LogRecord

@@ -1,1 +1,0 @@
-"""Makes the builders of this folder importable from the folders below it."""
