@@ -206,7 +206,8 @@ class Mechanism(msgspec.Struct, frozen=True, kw_only=True):
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """Who holds sockets; the last of a list is the remainder that nobody could be named for.
 
-    ``guess``: no cgroup says so, it was named by its port; the first of ``ports`` is that port.
+    ``guess``: no cgroup says so, it was named by its port; the first of ``ports`` is that port. ``netns_pid``: a
+    process in the network namespace of most of its sockets (``nsenter -t PID -n``); None where that is the host's own.
     """
 
     unit: str | None = None
@@ -218,6 +219,7 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     ports: tuple[int, ...] = ()
     peers: tuple[str, ...] = ()
     guess: bool = False
+    netns_pid: int | None = None
 
 
 class Sysctl(msgspec.Struct, frozen=True, kw_only=True):

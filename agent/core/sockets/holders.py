@@ -64,6 +64,7 @@ class _Share:
         self.ports: Counter[int] = Counter()
         self.peers: Counter[str] = Counter()
         self.processes: Counter[str] = Counter()
+        self.namespaces: Counter[int] = Counter()
 
     def add(self, sockets: int, orphans: int, size: int) -> None:
         self.sockets += sockets
@@ -100,12 +101,13 @@ def holders(
     shares, guesses = _shares(table)
     nobody = shares.pop(_NOBODY, _Share())
     ranked = sorted(shares.items(), key=lambda item: _rank(item[1], by), reverse=True)
-    named = [_holder(name, share, by) for name, share in ranked[:limit]]
+    pids = {each.number: each.process.pid for each in table.namespaces}
+    named = [_holder(name, share, by, pids) for name, share in ranked[:limit]]
     if len(ranked) > limit:
         rest = _Share()
         for _, share in ranked[limit:]:
             rest.add(share.sockets, share.orphans, share.bytes)
-        named.append(_holder(_Name(unit=f"{count_text(len(ranked) - limit)} others"), rest, by))
+        named.append(_holder(_Name(unit=f"{count_text(len(ranked) - limit)} others"), rest, by, {}))
     tcp = (sockstat or table.sockstat or Sockstat()).tcp
     remainder, gaps = _remainder(tcp, named, nobody, mem_unit_bytes)
     return (*named, remainder), (*table.gaps, *_gaps_of_sight(table, tcp), *_gaps_of_guesses(guesses), *gaps)
@@ -135,6 +137,7 @@ def _shares(table: SocketTable) -> tuple[dict[_Name, _Share], Counter[_Guess]]:
     for listener in table.listeners:
         share = shares[_name_of_listener(listener, table.paths)]
         share.add(listener.sockets, 0, 0)
+        share.namespaces[listener.namespace] += listener.sockets
         share.ports[listener.port] += listener.sockets
     return {name: share for name, share in shares.items() if share.sockets}, guesses
 
@@ -188,6 +191,7 @@ def _process_text(process: Process) -> str:
 def _add(share: _Share, tallies: Iterable[Tally], group: SocketGroup, *, orphaned: bool) -> None:
     for tally in tallies:
         share.add(tally.sockets, tally.sockets * orphaned, tally.bytes)
+        share.namespaces[group.namespace] += tally.sockets
         if group.port is not None:
             share.ports[group.port] += tally.sockets
 
@@ -206,7 +210,7 @@ def _rank(share: _Share, by: Order) -> tuple[int, int, int]:
     return first, share.orphans if by != "orphans" else share.bytes, share.sockets
 
 
-def _holder(name: _Name, share: _Share, by: Order) -> Holder:
+def _holder(name: _Name, share: _Share, by: Order, pids: dict[int | None, int]) -> Holder:
     processes = [text for text, _ in share.processes.most_common(NAMES_AT_MOST)]
     guess = share.is_guess(by)
     # The port that the guess rests on comes first, so that it can be told with it.
@@ -222,6 +226,7 @@ def _holder(name: _Name, share: _Share, by: Order) -> Holder:
         ports=tuple(ports)[:PORTS_AT_MOST],
         peers=tuple(peer for peer, _ in share.peers.most_common(PEERS_AT_MOST)),
         guess=guess,
+        netns_pid=next((pids.get(number) for number, _ in share.namespaces.most_common(1)), None),
     )
 
 

@@ -57,6 +57,21 @@ def test_unit_and_container_are_named_by_cgroup_orphans_too() -> None:
     assert () == gaps
 
 
+def test_holder_in_another_network_namespace_carries_a_process_to_enter_it_by() -> None:
+    space = Namespace(process=Process(pid=4711, name="pause"), inuse=9, number=1)
+    found, _ = holders(
+        table(
+            SocketGroup(cgroup=NGINX, namespace=1, orphaned=orphans(9)),
+            SocketGroup(cgroup=NGINX, held={"established": Tally(sockets=2)}),
+            SocketGroup(cgroup=DOCKER, held={"established": Tally(sockets=5)}),
+            namespaces=(space,),
+        ),
+        None,
+    )
+
+    assert [4711, None, None] == [each.netns_pid for each in found]
+
+
 def test_remainder_makes_up_the_totals_of_the_host() -> None:
     found, _ = holders(
         table(SocketGroup(cgroup=NGINX, orphaned=orphans(60, 8192))), sockstat(orphan=100, alloc=400, mem=10)
