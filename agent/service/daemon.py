@@ -18,7 +18,7 @@ from agent.core.settings import Settings, SourceSettings
 from agent.notifiers import ChannelError, build
 from agent.service import sdnotify, threads
 from agent.service.courier import Courier, absent
-from agent.service.recorder import Recorder, portions
+from agent.service.recorder import Recorder
 from agent.service.signals import Signals
 from agent.service.troubles import Troubles
 from agent.sources import Source, describe, local_now, open_source
@@ -77,12 +77,14 @@ class Daemon:
         self._unserved = ""
         self._pruned_at = self._measured_at = now()
         self._ready = False
+        self._asked = Signals()
 
     # --- life -------------------------------------------------------------------------------------------------------
 
     def run(self, reread: Callable[[], Settings | None], asked: Signals) -> None:
         """Turn until asked to stop; when asked to reload take over what ``reread`` returns, unless that is None."""
         asked.started = True
+        self._asked = asked
         self._couriers = self._make_couriers()
         self._serve()
         # "now" is the moment of the first start: a crash a second later must not make it a later one.
@@ -90,8 +92,9 @@ class Daemon:
         self._feed()
         log.info("following %s; incidents in %s", describe(self._settings.source), self._store.directory)
         try:
+            is_whole = True
             while not asked.stop:
-                self.turn()
+                is_whole = self.turn()
                 self._report()
                 if asked.reload:
                     asked.reload = False
@@ -100,7 +103,8 @@ class Daemon:
             sdnotify.notify("STOPPING=1", patience_seconds=STOPPING_SECONDS)
             # Not after a surprise: what it interrupted was read and is not stored, and no position may cover it.
             self._recorder.flush()
-            self._save_position()
+            if is_whole:
+                self._save_position()
         finally:
             self._end()
 
@@ -114,8 +118,8 @@ class Daemon:
         for courier in couriers:
             courier.stop(timeout=max(0.0, deadline - time.monotonic()))
 
-    def turn(self) -> None:
-        """Read one batch and record what it says, then do what the clock asks for."""
+    def turn(self) -> bool:
+        """Read one batch and record what it says, then do what the clock asks for; False when a stop cut it off."""
         snapshot: Snapshot | None = None
         decided: list[Decided] = []
         for record in self._source.read():
@@ -125,10 +129,8 @@ class Daemon:
             decided += found
         for gap in self._source.gaps():
             log.warning("%s: %s", gap.what, gap.why)
-        if snapshot:
-            for portion in portions(decided):
-                self._recorder.handle(portion, snapshot)
-                self._feed()
+        if snapshot and not self._recorder.handle(decided, snapshot, self._may_continue):
+            return False
         self._recorder.tick()
         now = self._now()
         if self._recorder.position.is_due(now):
@@ -139,8 +141,14 @@ class Daemon:
         if self._settings.metrics.textfile and abs(now - self._measured_at) >= METRICS_SPACING:
             self._measured_at = now
             self._measure(Path(self._settings.metrics.textfile))
+        return True
 
     # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _may_continue(self) -> bool:
+        """Feed the watchdog in the middle of a batch, and look whether the service is to stop."""
+        self._feed()
+        return not self._asked.stop
 
     def _save_position(self) -> None:
         """Save where the source was read to, unless something before that point is not stored or decided yet."""

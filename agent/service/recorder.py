@@ -6,7 +6,7 @@ As long as an incident has uncommitted events, the position is dirty, and nobody
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
@@ -23,10 +23,6 @@ from agent.service.position import Position
 from agent.service.sampler import Sampler
 from agent.service.troubles import Troubles
 from agent.store import Store, StoreError
-
-# A backlog of many incidents is worked off in portions, since each costs several fsyncs and systemd waits for us.
-PORTION = 50
-
 
 log = logging.getLogger("sockmem-agent")
 
@@ -90,8 +86,14 @@ class Recorder:
             last = self._event_snapshot = take_snapshot(self._proc_root, now, "event")
         return last
 
-    def handle(self, decided: Sequence[Decided], snapshot: Snapshot) -> None:
-        """Fold events that were read in one batch; ``snapshot`` was taken when the first of them was seen."""
+    def handle(
+        self, decided: Sequence[Decided], snapshot: Snapshot, may_continue: Callable[[], bool] = lambda: True
+    ) -> bool:
+        """Fold the events of one batch; ``snapshot`` was taken when the first of them was seen.
+
+        ``may_continue`` is asked behind every incident that opens, since each costs several fsyncs; after its no the
+        position is behind the last event that was folded, and False is returned.
+        """
         self._sampler.remember(sample_of(snapshot))
         leading: list[Decided] = []
         for record, event in folding.together(decided, self.settings.quiet):
@@ -106,13 +108,16 @@ class Recorder:
                 leading.append((record, event))
             else:
                 opened = self._open_incident(partial(folding.open_incident, event, at, snapshot), snapshot, (event,))
-                self.position.cover(record.cursor)
                 for held in leading:
                     opened.fold(held, at, snapshot, self._now())
                 leading.clear()
+                self.position.cover(record.cursor)  # Last: those before it in the log have older positions.
+                if not may_continue():
+                    return False
         self._amend_last(leading)
         if self._open and self.position.dirty and snapshot.taken_at - self._open.committed_at >= COMMIT_SPACING:
             self._commit(self._open, snapshot.taken_at)
+        return True
 
     def tick(self) -> None:
         """Do what is due by the clock: samples, follow-ups, commits, the end of an incident."""
@@ -270,14 +275,3 @@ class Recorder:
         if self._open and abs(set_by) >= CLOCK_STEP:
             self._open.move_clock(set_by, now)
         self._ticked_at, self._ticked_second = now, second
-
-
-def portions(decided: list[Decided]) -> Iterator[list[Decided]]:
-    """Cut a batch into portions; a suppressed line stays with the event behind it."""
-    start = 0
-    while start < len(decided):
-        end = start + PORTION
-        while end < len(decided) and decided[end - 1][1].kind == "suppressed":
-            end += 1
-        yield decided[start:end]
-        start = end

@@ -10,7 +10,7 @@ import pytest
 from pytest_httpserver import HTTPServer
 
 from agent.core.delivery import Delivery
-from agent.core.model import Notice
+from agent.core.model import Incident, Notice
 from agent.core.settings import IncidentSettings, Settings, SourceSettings, WebhookSettings
 from agent.notifiers import Notifier, build
 from agent.service import daemon as daemon_module
@@ -212,3 +212,31 @@ def test_after_a_reload_a_channel_that_hangs_holds_up_no_other(
     daemon._serve()
     assert [True, True] == [courier.is_alive() for courier in daemon._couriers]
     daemon._end()
+
+
+def test_a_stop_in_the_middle_of_a_batch_leaves_the_rest_to_the_next_start(
+    tmp_path: Path, log_file: Path, proc_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with log_file.open("a") as file:
+        for hour in range(24):
+            file.write(f"Nov 20 {hour:02}:05:39 web1 kernel: net_ratelimit: 3 callbacks suppressed\n")
+            file.write(f"Nov 20 {hour:02}:05:39 web1 kernel: TCP: too many orphaned sockets\n")
+    settings = Settings(
+        source=SourceSettings(kind="file", paths=(str(log_file),), start="beginning"),
+        incident=IncidentSettings(pressure=False),
+    )
+    store = Store(tmp_path / "state")
+    os.close(store.open_for_writing())
+    commit, asked = store.commit, Signals()
+
+    def commit_and_stop(incident: Incident) -> None:
+        commit(incident)
+        asked.stop = len(store.ids()) >= 3
+
+    monkeypatch.setattr(store, "commit", commit_and_stop)
+    Daemon(settings, store, proc_root=proc_root).run(lambda: None, asked)
+    assert 4 == len(store.ids())
+
+    monkeypatch.setattr(store, "commit", commit)
+    run_until(Daemon(settings, store, proc_root=proc_root), [(lambda: len(store.ids()) == 24, lambda: None)])
+    assert [2] * 24 == [sum(store.load(incident_id).events.values()) for incident_id in store.ids()]
