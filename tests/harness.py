@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import lzma
 import os
 import pty
 import pwd
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -108,6 +110,18 @@ def fill_disk(place: Path) -> Path:
         while True:
             file.write(bytes(4096))
     return filler
+
+
+def wanting_4_gib(data: bytes, form: int = lzma.FORMAT_XZ) -> bytes:
+    """Compress data, and say in the header that its dictionary has 4 GiB: xz-file-format.txt, 3.1 and 5.3.1."""
+    packed = bytearray(lzma.compress(data, format=form))
+    if form == lzma.FORMAT_ALONE:
+        packed[1:5] = b"\xff\xff\xff\xff"
+        return bytes(packed)
+    end = 12 + 4 * packed[12] + 4
+    packed[packed.index(b"\x21\x01", 12, end) + 2] = 40
+    packed[end - 4 : end] = zlib.crc32(packed[12 : end - 4]).to_bytes(4, "little")
+    return bytes(packed)
 
 
 def as_nobody(work: Callable[[], str]) -> str:

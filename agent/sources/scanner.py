@@ -24,6 +24,7 @@ from agent.core.model import LogRecord
 from agent.sources.localzone import LocalZone
 from agent.sources.multiline import PEEK_BYTES, Entries, are_entries
 from agent.sources.search import HOLDS
+from agent.sources.xz import open_xz
 
 # Larger blocks leave the processor's second level cache, where the needles are searched for: 256 KiB took half as
 # long again as 64 KiB.
@@ -167,7 +168,7 @@ def _elements(line: bytes) -> list[bytes]:
         return [line]
 
 
-def _decompressed(raw: BufferedReader, name: str) -> BufferedReader | gzip.GzipFile | lzma.LZMAFile | bz2.BZ2File:
+def _decompressed(raw: BufferedReader, name: str) -> BufferedReader | gzip.GzipFile | bz2.BZ2File:
     """Choose the reader by the first bytes, and by the name where these say nothing."""
     magic = raw.peek(MAGIC_BYTES)[:MAGIC_BYTES]
     for start, mend in FOREIGN.items():
@@ -176,7 +177,7 @@ def _decompressed(raw: BufferedReader, name: str) -> BufferedReader | gzip.GzipF
     if magic.startswith(GZIP) or name.endswith(".gz"):
         return gzip.GzipFile(fileobj=raw)
     if magic.startswith(XZ) or name.endswith(".xz"):
-        return lzma.LZMAFile(raw)
+        return open_xz(raw)
     if magic.startswith(BZIP2) or name.endswith(".bz2"):
         return bz2.BZ2File(raw)
     return raw

@@ -14,8 +14,11 @@ import os
 import stat
 import zlib
 from collections.abc import Callable
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
+
+from agent.sources.xz import open_xz
 
 MARKER_BYTES = 256
 # Progress is reported after unpacking so many bytes, seconds on the slowest host.
@@ -23,11 +26,11 @@ STEP_BYTES = 16 << 20
 
 Identity = tuple[int, int]
 OnProgress = Callable[[], None]
-_Stream = gzip.GzipFile | lzma.LZMAFile | bz2.BZ2File
+_Stream = gzip.GzipFile | BufferedReader | bz2.BZ2File
 _UNPACKERS: dict[str, Callable[[IO[bytes]], _Stream]] = {
     ".gz": lambda raw: gzip.GzipFile(fileobj=raw),
-    ".xz": lzma.LZMAFile,
-    ".lzma": lzma.LZMAFile,
+    ".xz": open_xz,
+    ".lzma": open_xz,
     ".bz2": bz2.BZ2File,
 }
 _FOREIGN = frozenset({".zst", ".lz4", ".lzo", ".Z"})
@@ -106,7 +109,7 @@ class Content:
                 self._on_progress()
             self._kept_at, self._kept = stream.seek(reached), b""
         except (EOFError, zlib.error, lzma.LZMAError) as error:
-            raise OSError(errno.EIO, f"damaged: {error}") from error
+            raise OSError(errno.EIO, _fault(error)) from error
 
     def _unpack(self, stream: _Stream, size: int) -> bytes:
         """Read on; what was unpacked before some damage is good, and the last there is."""
@@ -115,7 +118,7 @@ class Content:
             try:
                 piece = stream.read1(size)
             except (EOFError, OSError, zlib.error, lzma.LZMAError) as error:
-                self.damage = f"damaged: {error}"
+                self.damage = _fault(error)
             else:
                 if not piece:
                     break
@@ -138,6 +141,11 @@ def say(error: OSError) -> str:
     if isinstance(error, PermissionError):
         return "permission denied: let the agent's user read it (group adm, or setfacl)"
     return error.strerror or str(error)
+
+
+def _fault(error: Exception) -> str:
+    """Say why unpacking ended; gzip and bz2 have an OSError without a number for damage."""
+    return say(error) if isinstance(error, OSError) and error.errno else f"damaged: {error}"
 
 
 def digest(marker: bytes) -> str:

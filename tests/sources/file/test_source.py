@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from harness import wanting_4_gib
 
 from agent.core.cursor import Cursor
 from agent.core.model import LogRecord
@@ -931,6 +932,20 @@ def test_a_damaged_sibling_is_told_and_what_is_whole_in_it_is_read(log: Path, op
     assert list(range(2, 5_000)) == found[:4998]
     assert 20_001 == found[-1]
     assert "damaged" in whys(again)[0]
+
+
+def test_a_sibling_that_wants_too_much_memory_is_told_and_passed_over(log: Path, open_source: Open) -> None:
+    append(log, hit(1))
+    source = open_source()
+    assert [1] == read(source)
+    rotate(log)
+    append(log.with_name("messages.2.xz"), wanting_4_gib(hit(2).encode()))
+    log.with_name("messages.1").rename(log.with_name("messages.3"))
+    append(log, hit(3))
+    assert [3] == [number for _ in range(3) for number in read(source)]
+    assert [
+        "needs more than 100 MiB of memory to unpack: xzcat FILE | sockmem-agent scan -; not read from offset 0 on"
+    ] == [why for why in whys(source) if "memory" in why]
 
 
 @pytest.mark.parametrize("filling", [b"x", b"\0"])
