@@ -11,7 +11,7 @@ import msgspec
 
 from agent.cli.common import stamp, warn
 from agent.cli.since import since_option
-from agent.core.format import count_text, printable
+from agent.core.format import counted, printable
 from agent.core.kernel.detector import Detector
 from agent.core.logs.explain import is_refused
 from agent.core.model import Event, LogRecord
@@ -94,7 +94,7 @@ def _read_records(files: tuple[str, ...], trouble: list[str]) -> Iterator[LogRec
             first = first or candidate
             refused += 1
     if first is not None:
-        lines = "1 line contains" if refused == 1 else f"{count_text(refused)} lines contain"
+        lines = counted(refused, "line contains", "lines contain")
         which = "it is" if refused == 1 else "the first is"
         warn(
             f"not counted: {lines} the kernel's words but cannot be read as its messages; {which} {first.source}: "

@@ -40,6 +40,8 @@ from agent.core.sockets.holder_names import main_holder
 
 WORSE_FACTOR = 10
 UPDATE_SPACING = timedelta(minutes=15)
+# The opening of a burst says one line, and seconds later there are hundreds: no news by itself.
+COUNT_SPACING = timedelta(minutes=1)
 
 
 def incident_id(opened_at: datetime, line: str, attempt: int = 0) -> str:
@@ -232,8 +234,11 @@ def notify_reason(
     if incident.closed_at is not None:
         return None if told.data.closed_at is not None else ("sockmem.incident.resolved", "no further messages")
     # By its size: a clock that was set back would keep the next word waiting for as long.
-    spaced = told.type.endswith("opened") or abs(now - told.at) >= UPDATE_SPACING
-    worse = _gauges_worse(incident, told.data) if hearsay else _worse(incident, told.data, spaced=spaced)
+    since = abs(now - told.at)
+    spaced = told.type.endswith("opened") or since >= UPDATE_SPACING
+    counted = since >= (COUNT_SPACING if told.type.endswith("opened") else UPDATE_SPACING)
+    worse = _worse(incident, told.data, spaced=spaced, counted=counted)
+    worse = _gauges_worse(incident, told.data) if hearsay else worse
     return ("sockmem.incident.updated", worse) if worse else None
 
 
@@ -249,10 +254,11 @@ def _confirmed(incident: Incident, before: Incident) -> str | None:
     return "confirmed by the kernel's own message" if incident.provenance == "kernel" != before.provenance else None
 
 
-def _worse(incident: Incident, before: Incident, *, spaced: bool) -> str | None:
+def _worse(incident: Incident, before: Incident, *, spaced: bool, counted: bool) -> str | None:
     """Return in what an incident is worse than its last notification said, if it is.
 
     ``spaced``: the last notification is not recent. A change that may revert waits for that; others need not.
+    ``counted``: nor is it so recent that more lines are no news.
     """
     if confirmed := _confirmed(incident, before):
         return confirmed
@@ -262,7 +268,7 @@ def _worse(incident: Incident, before: Incident, *, spaced: bool) -> str | None:
         return claim
     if spaced and (main := main_holder(incident.diagnosis)) and not main_holder(before.diagnosis):
         return f"largest holder identified: {main.name}"
-    if spaced and events_total(incident) >= WORSE_FACTOR * max(1, events_total(before)):
+    if counted and events_total(incident) >= WORSE_FACTOR * max(1, events_total(before)):
         now, then = count_text(events_total(incident)), count_text(events_total(before))
         return f"{now} kernel messages so far, {then} at the last notification"
     return None

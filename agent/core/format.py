@@ -22,9 +22,9 @@ def count_text(count: int) -> str:
     return f"{count:,}"
 
 
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun, which takes an "s" in the plural."""
-    return f"{count_text(count)} {noun}{'' if count == 1 else 's'}"
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """Return a count with what is counted; the plural is that with an "s" where it is not given."""
+    return f"{count_text(count)} {noun if count == 1 else plural or noun + 's'}"
 
 
 def bytes_text(size: int) -> str:

@@ -338,9 +338,9 @@ def _numbers(mechanism: Mechanism) -> list[tuple[str, str]]:
 
 
 def _of(value: int | None, limit: int | None, share: str | None, unit: str = "") -> str:
-    used = "unknown" if value is None else count_text(value)
-    allowed = "an unknown limit" if limit is None else f"{count_text(limit)}{unit} allowed"
-    return f"{used} of {allowed}" + (f" ({share})" if share else "")
+    used = "unknown" if value is None else f"{count_text(value)}{unit}"
+    most = "unknown" if limit is None else f"{count_text(limit)}{unit}"
+    return f"{used}, limit {most}" + (f" ({share})" if share else "")
 
 
 def _orphan_share(mechanism: Mechanism) -> str | None:

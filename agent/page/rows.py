@@ -200,7 +200,8 @@ def _highest(known: int | None, peak: Point | None) -> int | None:
 def _share(value: int, limit: int | None, *, in_bytes: bool = False) -> str:
     if limit is None:
         return "limit unknown"
-    return f"{percent_text(value, limit)} of {bytes_text(limit) if in_bytes else count_text(limit)} allowed"
+    share, most = percent_text(value, limit), bytes_text(limit) if in_bytes else count_text(limit)
+    return f"{share} of the limit, {most}" if share else f"limit {most}"
 
 
 def _lasted(incident: Incident) -> tuple[str, str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec.structs import asdict, replace
 
-from agent.core.format import count_text
+from agent.core.format import counted
 from agent.core.kernel import procfs
 from agent.core.readings import (
     ROOT_CGROUP,
@@ -184,8 +184,8 @@ def _find_processes(
         return processes, [Gap(what="processes", why="the search did not finish in time")]
     if more.refused and len(processes) < len(wanted):
         why = (
-            f"{count_text(more.refused)} processes of other users are not readable: units are named without their "
-            "programs"
+            f"{counted(more.refused, 'process of another user is', 'processes of other users are')} not readable: "
+            "units are named without their programs"
         )
         return processes, [Gap(what="processes", why=why)]
     return processes, []

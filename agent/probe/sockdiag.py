@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 
+from agent.core.format import counted
 from agent.core.readings import Gap
 from agent.core.sockets.census import Census
 from agent.core.sockets.inetdiag import (
@@ -80,7 +81,7 @@ def dump(netlink: socket.socket, census: Census, deadline: float, clock: Clock =
             )
         )
     if reader.malformed:
-        gaps.append(Gap(what=WHAT, why=f"{reader.malformed} messages of unknown format were skipped"))
+        gaps.append(Gap(what=WHAT, why=f"{counted(reader.malformed, 'message')} of unknown format skipped"))
     return gaps
 
 

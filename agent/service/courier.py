@@ -31,7 +31,7 @@ from pathlib import Path
 
 from agent.core.budget import HOUR_SECONDS, MESSAGES_AN_HOUR, as_told, budget_of, decide
 from agent.core.delivery import Delivered, Delivery, Outcome, Receipt, Rejected, Retry
-from agent.core.format import duration_text
+from agent.core.format import counted, duration_text
 from agent.core.model import Notice, Provenance
 from agent.notifiers import Notifier
 from agent.service.held import Held
@@ -390,7 +390,7 @@ class Courier:
             return False
         is_digest = pending.key == DIGEST
         self.gave_up += self._held.members if is_digest else 1
-        what = f"{self._held.members} notices" if is_digest else f"incident {pending.incident_id}"
+        what = counted(self._held.members, "notice") if is_digest else f"incident {pending.incident_id}"
         self._log.error("%s: gave up %s of %s: %s", self.name, pending.notice.type, what, why)
         self._record(pending, "gave_up", why)
         return True

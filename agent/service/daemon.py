@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from agent.config.load import channels
-from agent.core.format import printable
+from agent.core.format import counted, printable
 from agent.core.kernel.detector import Decided, Detector
 from agent.core.model import LogRecord, Notice, Snapshot
 from agent.core.settings import Settings, SourceSettings
@@ -243,7 +243,8 @@ class Daemon:
         else:
             still = "OPEN" if last.closed_at is None else "last"
             state += (
-                f"; {still} incident {last.id}: {last.cause} ({last.confidence}), {sum(last.events.values())} lines"
+                f"; {still} incident {last.id}: {last.cause} ({last.confidence}), "
+                f"{counted(sum(last.events.values()), 'line')}"
             )
         troubles = [trouble for courier in self._couriers if (trouble := courier.status())]
         troubles += [f"{courier.name}: hangs in an attempt" for courier in self._couriers if _is_stuck(courier)]

@@ -24,6 +24,7 @@ from typing import Any
 from systemd.journal import INVALIDATE, Reader
 
 from agent.core.cursor import NOTHING_YET, Cursor
+from agent.core.format import counted
 from agent.core.logs.timestamps import YEARS
 from agent.core.model import LogRecord
 from agent.core.readings import Gap
@@ -92,7 +93,8 @@ class JournalSource:
     def gaps(self) -> tuple[Gap, ...]:
         """Hand over what could not be read, each thing once."""
         if self._unreadable:
-            why = f"{self._unreadable} kernel records could not be read: their file may be damaged"
+            one, many = "record could not be read: its file", "records could not be read: their file"
+            why = f"{counted(self._unreadable, f'kernel {one}', f'kernel {many}')} may be damaged"
             self._gaps.append(Gap(what="the journal", why=why))
         gaps, self._gaps, self._unreadable = tuple(self._gaps), [], 0
         return gaps

@@ -18,6 +18,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from agent.core.cursor import Cursor, KmsgCursor
+from agent.core.format import counted
 from agent.core.kernel.devkmsg import DevKmsg, parse_devkmsg
 from agent.core.model import LogRecord
 from agent.core.readings import Gap
@@ -160,7 +161,8 @@ class KmsgSource:
             return False
         lost = sequence - self._last - 1 if self._last is not None else 0
         if lost:
-            self._tell(f"{lost} kernel records were overwritten before they could be read")
+            one, many = "record was overwritten before it", "records were overwritten before they"
+            self._tell(f"{counted(lost, f'kernel {one}', f'kernel {many}')} could be read")
         elif self._overrun and self._last is None:
             self._tell("kernel records were overwritten before they could be read, nobody knows how many")
         self._overrun = False

@@ -124,10 +124,22 @@ def test_people_are_told_of_ten_times_the_events_once_and_then_not_for_fifteen_m
     updated = told(ten, "sockmem.incident.updated")
 
     assert folding.notify_reason(replace(incident, events={"too_many_orphans": 9}), told(incident), AT) is None
-    assert "sockmem.incident.updated" == folding.notify_reason(ten, told(incident), AT)[0]
+    assert "sockmem.incident.updated" == folding.notify_reason(ten, told(incident), AT + timedelta(minutes=1))[0]
     assert folding.notify_reason(hundred, updated, AT + timedelta(minutes=14)) is None
     assert "sockmem.incident.updated" == folding.notify_reason(hundred, updated, AT - timedelta(days=365))[0]
     assert "sockmem.incident.updated" == folding.notify_reason(hundred, updated, AT + timedelta(minutes=15))[0]
+
+
+def test_a_mere_count_does_not_ping_again_within_a_minute(make_decided):
+    incident = opened(make_decided)
+    many = replace(incident, events={"too_many_orphans": 293})
+
+    assert folding.notify_reason(many, told(incident), AT + timedelta(seconds=59)) is None
+    assert folding.notify_reason(many, told(incident), AT - timedelta(seconds=59)) is None
+    assert folding.notify_reason(many, told(incident), AT + timedelta(seconds=60)) == (
+        "sockmem.incident.updated",
+        "293 kernel messages so far, 1 at the last notification",
+    )
 
 
 def test_people_are_told_once_who_holds_most(make_decided):

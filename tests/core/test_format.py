@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.format import bytes_text, count_text, duration_text, percent_text, printable
+from agent.core.format import bytes_text, count_text, counted, duration_text, percent_text, printable
 
 MIB = 1 << 20
 
@@ -55,6 +55,11 @@ def test_a_span_is_said_with_its_two_largest_units(seconds: float, expected: str
 )
 def test_a_share_needs_a_limit_that_measures(value: int, limit: int, expected: str | None) -> None:
     assert expected == percent_text(value, limit)
+
+
+def test_one_is_not_counted_in_the_plural() -> None:
+    assert ["0 sockets", "1 socket", "1,024 sockets"] == [counted(each, "socket") for each in (0, 1, 1024)]
+    assert ["1 line was", "2 lines were"] == [counted(each, "line was", "lines were") for each in (1, 2)]
 
 
 def test_counts_are_grouped() -> None:

@@ -137,6 +137,11 @@ def _nothing(facts: Facts) -> str:
         return f"No reading is near a limit{unread}, but {lines}."
     if not facts.limits_known:
         return "No kernel message, and no reading is near a limit; some readings are missing."
+    if facts.press:
+        return (
+            "TCP is under memory pressure although its use is below its limits: the kernel's press flag is up, set by "
+            "a failed allocation or left over. Meanwhile the kernel shrinks windows and refuses large sends."
+        )
     return "All is well: orphaned sockets and TCP memory are below their limits."
 
 

@@ -173,7 +173,8 @@ def _finding(trend: Trend) -> Finding:
     proof = [
         Evidence(name="low until", value=trend.since.isoformat(timespec="seconds"), source="history"),
         Evidence(name="from there to the peak", value=round(trend.seconds, 1), unit="seconds", source="history"),
-        Evidence(name="grown by", value=trend.grown, limit=trend.peak, unit=unit, source="history"),
+        Evidence(name="grown by", value=trend.grown, unit=unit, source="history"),
+        Evidence(name="peak", value=trend.peak, unit=unit, source="history"),
     ]
     if trend.shape == "slowly":
         rate = round(trend.grown * _HOUR / trend.seconds)

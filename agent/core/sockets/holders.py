@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from agent.core.format import count_text, printable
+from agent.core.format import count_text, counted, printable
 from agent.core.model import GaugeName, Holder
 from agent.core.readings import (
     ROOT_CGROUP,
@@ -270,15 +270,15 @@ def _gaps_of_sight(table: SocketTable, tcp: TcpSockstat) -> list[Gap]:
         names = "; ".join(f"{place_text(each)}: {count_text(each.inuse or 0)}" for each in largest)
         spaces = "another network namespace" if len(elsewhere) == 1 else f"{len(elsewhere)} other network namespaces"
         why = (
-            f"{count_text(hidden)} sockets of {total} are in {spaces}, out of sight ({names}); "
-            "sockmem-agent doctor tells how to see them"
+            f"{counted(hidden, f'socket of {total} is', f'sockets of {total} are')} in {spaces}, out of sight "
+            f"({names}); sockmem-agent doctor tells how to see them"
         )
         gaps.append(Gap(what="sockets of other network namespaces", why=why))
     unlisted = tcp.alloc - hidden - table.listening - sum(group.sockets for group in table.groups)
     if unlisted > max(_UNLISTED_LEAST, tcp.alloc // _UNLISTED_SHARE):
         why = (
-            f"{count_text(unlisted)} sockets of {total} are in no table: never connected, just closed, or in a network "
-            "namespace that no process in sight lives in"
+            f"{counted(unlisted, f'socket of {total} is', f'sockets of {total} are')} in no table: never connected, "
+            "just closed, or in a network namespace that no process in sight lives in"
         )
         gaps.append(Gap(what="sockets in no table", why=why))
     return gaps
@@ -299,7 +299,7 @@ def _gaps_of_guesses(guesses: Counter[_Guess]) -> list[Gap]:
         for guess, n in largest
     )
     why = (
-        f"{count_text(guesses.total())} orphans carry no cgroup (kernels before 5.8, hosts without cgroup v2, "
-        f"connections that nobody accepted): given by guess to who has their port ({names})"
+        f"{counted(guesses.total(), 'orphan carries', 'orphans carry')} no cgroup (kernels before 5.8, hosts without "
+        f"cgroup v2, connections that nobody accepted): given by guess to who has their port ({names})"
     )
     return [Gap(what="owners of orphans", why=why)]

@@ -25,6 +25,7 @@ from datetime import datetime, timedelta
 from typing import Literal, NamedTuple
 
 from agent.core.cursor import FileCursor
+from agent.core.format import counted
 from agent.core.logs.prefilter import MAX_LINE_BYTES
 from agent.core.logs.timestamps import from_epoch
 from agent.sources.file.content import Content, Identity, OnProgress, digest, identity_of, say
@@ -309,6 +310,8 @@ class Follower:
         for each in found:
             yield Line(each, newest)
         if reader.skipped:
-            what = f"{reader.skipped} lines longer than {MAX_LINE_BYTES} bytes were passed over: no kernel writes those"
+            length = f"longer than {MAX_LINE_BYTES} bytes"
+            what = counted(reader.skipped, f"line {length} was passed over", f"lines {length} were passed over")
+            what += ": no kernel writes those"
             self._gaps.occurrence(self.path, what)
             reader.skipped = 0

@@ -127,7 +127,10 @@ def test_memory_is_told_in_bytes_whatever_the_kernel_counts_in() -> None:
 def test_the_side_that_the_kernel_named_comes_first() -> None:
     samples = (make_sample(30, orphan=9, mem=1000),)
     facts = gather_facts(make_snapshot(orphan=PEAK, mem=390_000), (make_event("tcp_memory"),), samples)
-    assert ["memory_rose_at_once", "orphans_rose_at_once"] == [finding.claim for finding in rises(trends(facts))]
+    findings = rises(trends(facts))
+    assert ["memory_rose_at_once", "orphans_rose_at_once"] == [finding.claim for finding in findings]
+    # A peak is no limit, and none is printed as one.
+    assert {None} == {each.limit for finding in findings for each in finding.evidence}
 
 
 HOUR = 3600

@@ -215,7 +215,7 @@ def test_a_line_of_many_megabytes_is_passed_over_in_flat_memory(log: Path, open_
     assert [2] == found
     assert batches > 10  # Bounded batches: the main loop stays responsive.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 * 1024
-    assert ["1 lines longer than 65536 bytes were passed over: no kernel writes those"] == whys(source)
+    assert ["1 line longer than 65536 bytes was passed over: no kernel writes those"] == whys(source)
 
 
 def test_a_batch_that_was_cut_off_is_gone_on_with_at_once(log: Path, open_source: Open) -> None:
