@@ -9,11 +9,12 @@ import pwd
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 import msgspec
@@ -149,10 +150,12 @@ def exits(status: int) -> Iterator[None]:
         fail(status, f"sockmem-agent: {error}")
     except BrokenPipeError:
         raise
-    except PermissionError as error:
-        fail(status, f"sockmem-agent: {error.filename or 'output'}: {error.strerror}; use sudo")
     except OSError as error:
-        fail(status, f"sockmem-agent: {error.filename or 'output'}: {error.strerror}")
+        fix = "; use sudo" if isinstance(error, PermissionError) else ""
+        fail(status, f"sockmem-agent: {error.filename or 'output'}: {error.strerror}{fix}")
+
+
+# --- printing -------------------------------------------------------------------------------------------------------
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - whatever msgspec can encode
@@ -173,3 +176,45 @@ def console() -> "Console":
 def stamp(at: datetime) -> str:
     """Format a time in the host's time zone."""
     return f"{at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+
+
+class Row(NamedTuple):
+    """A row of a table; ``below`` says what follows the first cell where a terminal is too narrow for the columns."""
+
+    cells: tuple[str, ...]
+    below: str
+    style: str = ""
+
+
+def print_table(headings: tuple[str, ...], rows: Sequence[Row], right: Collection[int]) -> None:
+    """Print a table, the columns ``right`` aligned to the right."""
+    screen = console()
+    width = screen.width if screen.is_terminal else sys.maxsize
+    for line, style in lay_out(headings, rows, right, width):
+        screen.print(line, style=style, soft_wrap=True)
+
+
+def lay_out(
+    headings: tuple[str, ...], rows: Sequence[Row], right: Collection[int], width: int
+) -> Iterator[tuple[str, str]]:
+    """Yield the lines of a table with their styles; a narrow terminal breaks no word and no number of it."""
+    heading, *lines = in_columns([headings, *(row.cells for row in rows)], right)
+    if max(map(len, (heading, *lines))) <= width:
+        yield heading, "bold"
+        yield from zip(lines, (row.style for row in rows), strict=True)
+        return
+    for row in rows:
+        for line in (row.cells[0], *textwrap.wrap(row.below, width, initial_indent="  ", subsequent_indent="  ")):
+            yield line, row.style
+
+
+def in_columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
+    """Align the cells of each column, those of the columns ``right`` to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if number in right else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

@@ -2,6 +2,7 @@
 
 import io
 import os
+import stat
 import sys
 import tarfile
 from datetime import datetime, timezone
@@ -24,17 +25,32 @@ from agent.cli.common import (
     warn,
 )
 from agent.cli.diagnostics import log
-from agent.cli.incident_table import count_kinds, print_kinds, print_table
-from agent.cli.incident_text import DeliveryRow, print_page, read_deliveries, tell_story
-from agent.cli.output import write_file
+from agent.cli.incident_text import (
+    Notices,
+    count_kinds,
+    count_outcomes,
+    deliveries,
+    print_incidents,
+    print_kinds,
+    print_page,
+    read_notices,
+    tell_story,
+)
 from agent.cli.since import since_option
-from agent.core.delivery import OUTCOMES
 from agent.core.format import counted
 from agent.core.model import Incident
+from agent.core.readings import Gap
 from agent.store import Store
-from agent.store.disk import is_no_file, read_regular, reason
+from agent.store.disk import is_no_file, read_regular, reason, write_whole
+from agent.store.incidents import INTERRUPTED
 
 FILE_MODE = 0o640
+output_option = click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write this file (or into this directory) instead of one named by the ID here; - is standard output.",
+)
 
 
 @click.group(name="incidents", epilog="Example: sockmem-agent incidents show last")
@@ -66,29 +82,23 @@ def list_(
 
     Exit status: 0, 66 if an incident cannot be read: it is named on standard error, and the others are listed.
     """
-    store = open_store(config_path)
+    store, gaps = open_store(config_path), list[Gap]()
     with exits(os.EX_NOINPUT):
-        committed, broken = store.ids(), dict(store.broken())
-        found = [store.load(name) for name in committed if name not in broken]
+        found, unread = store.read_all()
         wanted = [incident for incident in found if _is_wanted(incident, since, only_open=only_open)][-(limit or 0) :]
-        deliveries = [read_deliveries(store, incident.id) for incident in wanted]
-    closed = _closed(store, broken)
+        rows = [(incident, read_notices(store, incident, gaps)) for incident in wanted]
     # What a crash interrupted was never an incident; skipping it is no failure.
-    unread = closed | broken.keys() & committed
+    failed = any(why != INTERRUPTED for why in unread.values())
     if not wanted and not as_json:
-        click.echo(_none(store, since, only_open=only_open, unread=bool(unread)))
+        click.echo(_none(store, since, only_open=only_open, unread=failed))
     elif by_kind:
         kinds = count_kinds(wanted)
         print_json(kinds) if as_json else print_kinds(kinds)
     else:
-        rows = [(incident, entries) for incident, (entries, _) in zip(wanted, deliveries, strict=True)]
-        print_json([_summary(store, *row) for row in rows]) if as_json else print_table(rows)
-    for _, why_not in deliveries:
-        if why_not:
-            warn(why_not)
-    for name, why in broken.items():
-        warn(f"incident {name}: {'permission denied; use sudo' if name in closed else why}")
-    if unread:
+        print_json([_summary(store, *row) for row in rows]) if as_json else print_incidents(rows)
+    for line in (*(gap.why for gap in gaps), *(f"incident {name}: {why}" for name, why in unread.items())):
+        warn(line)
+    if failed:
         sys.exit(os.EX_NOINPUT)
 
 
@@ -107,14 +117,15 @@ def show(incident_id: str, config_path: Path | None, *, as_json: bool) -> None:
     """
     store = open_store(config_path)
     with exits(os.EX_NOINPUT):
-        incident = store.load(store.resolve(incident_id))
-        deliveries, why_not = read_deliveries(store, incident.id)
-    if why_not:
-        warn(why_not)
-    if not as_json:
-        print_page(store, incident, deliveries)
-        return
-    print_json(msgspec.to_builtins(incident) | {"path": str(store.path(incident.id)), "deliveries": deliveries})
+        story = tell_story(store, store.load(store.resolve(incident_id)))
+    for gap in story.unread:
+        warn(gap.why)
+    directory = store.path(story.incident.id)
+    if as_json:
+        added = {"path": str(directory), "deliveries": deliveries(story.notices)}
+        print_json(msgspec.to_builtins(story.incident) | added)
+    else:
+        print_page(story, directory)
 
 
 @command.command(
@@ -122,12 +133,7 @@ def show(incident_id: str, config_path: Path | None, *, as_json: bool) -> None:
     epilog="Example: sockmem-agent incidents report last --output /tmp/incident.html",
 )
 @id_argument
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Write this file (or into this directory) instead of ./ID.html; - is standard output.",
-)
+@output_option
 @config_option
 def report(incident_id: str, output: Path | None, config_path: Path | None) -> None:
     """Write one incident as an HTML page: what happened, charts, why, who, what to do, and the raw evidence.
@@ -142,10 +148,7 @@ def report(incident_id: str, output: Path | None, config_path: Path | None) -> N
     with exits(os.EX_NOINPUT):
         incident = store.load(store.resolve(incident_id))
         page = render(tell_story(store, incident)).encode()
-    if str(output) == "-":
-        sys.stdout.buffer.write(page)
-        return
-    write_file(f"{incident.id}.html", output, page)
+    _write(f"{incident.id}.html", output, page)
 
 
 @command.command(
@@ -153,12 +156,7 @@ def report(incident_id: str, output: Path | None, config_path: Path | None) -> N
     epilog="Example: sockmem-agent incidents export last --output - | ssh admin@example.org 'cat > incident.tar.gz'",
 )
 @id_argument
-@click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Write this file (or into this directory) instead of ./ID.tar.gz; - is standard output.",
-)
+@output_option
 @config_option
 def export(incident_id: str, output: Path | None, config_path: Path | None) -> None:
     """Pack one incident's directory into a .tar.gz; the same incident always gives the same bytes.
@@ -170,15 +168,7 @@ def export(incident_id: str, output: Path | None, config_path: Path | None) -> N
     with exits(os.EX_NOINPUT):
         found = store.resolve(incident_id)
         archive = pack(store.path(found))
-    if str(output) == "-":
-        if sys.stdout.isatty():
-            fail(
-                EX_FAILED,
-                "sockmem-agent: refusing to write an archive to a terminal; redirect it, or use --output FILE",
-            )
-        sys.stdout.buffer.write(archive)
-        return
-    write_file(f"{found}.tar.gz", output, archive)
+    _write(f"{found}.tar.gz", output, archive)
 
 
 @command.command(
@@ -236,11 +226,6 @@ def _is_wanted(incident: Incident, since: datetime | None, *, only_open: bool) -
     return not only_open and (since is None or incident.last_seen_at >= since)
 
 
-def _closed(store: Store, broken: dict[str, str]) -> set[str]:
-    """Return those that this caller may not read."""
-    return {name for name in broken if not os.access(store.path(name), os.R_OK | os.X_OK)}
-
-
 def _none(store: Store, since: datetime | None, *, only_open: bool, unread: bool) -> str:
     kind = ("readable " if unread else "") + ("open " if only_open else "")
     from_then_on = f" since {stamp(since)}" if since else ""
@@ -248,13 +233,48 @@ def _none(store: Store, since: datetime | None, *, only_open: bool, unread: bool
     return f"no {kind}incidents{from_then_on} in {store.directory}{missing}"
 
 
-def _summary(store: Store, incident: Incident, deliveries: list[DeliveryRow]) -> dict[str, object]:
+def _summary(store: Store, incident: Incident, notices: Notices) -> dict[str, object]:
     names = ("id", "host", "opened_at", "last_seen_at", "closed_at", "cause", "confidence", "summary", "events")
-    counts = {word: sum(entry.outcome == word for entry in deliveries) for word in ("pending", *OUTCOMES)}
     return {name: getattr(incident, name) for name in names} | {
         "class": incident.class_,
         "suppressed_at_least": incident.suppressed_at_least,
         "provenance": incident.provenance,
-        "notices": counts,
+        "notices": count_outcomes(notices),
         "path": str(store.path(incident.id)),
     }
+
+
+def _write(name: str, output: Path | None, data: bytes) -> None:
+    """Write to ``output`` (- is standard output), into it if it is a directory, or to ``name`` here; print the path."""
+    if str(output) == "-":
+        if name.endswith(".gz") and sys.stdout.isatty():
+            fail(
+                EX_FAILED,
+                "sockmem-agent: refusing to write an archive to a terminal; redirect it, or use --output FILE",
+            )
+        sys.stdout.buffer.write(data)
+        return
+    target = Path(name) if output is None else output / name if _is_directory(output) else output
+    with exits(EX_FAILED):
+        if why := _why_not_overwrite(target):
+            fail(EX_FAILED, f"sockmem-agent: {target}: not overwritten, {why}; remove it, or choose another --output")
+        write_whole(target, data)
+    click.echo(str(target))
+
+
+def _is_directory(path: Path) -> bool:
+    """Return whether this is a directory, and not another user's link to one."""
+    return path.is_dir() and (not path.is_symlink() or path.lstat().st_uid in {0, os.geteuid()})
+
+
+def _why_not_overwrite(path: Path) -> str | None:
+    """Return why a file is not the caller's own; a link planted in /tmp would make root overwrite any file."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return "it is a symbolic link" if stat.S_ISLNK(status.st_mode) else "it is not a regular file"
+    if status.st_uid != os.geteuid():
+        return "it belongs to another user"
+    return "it has another hard link" if status.st_nlink > 1 else None

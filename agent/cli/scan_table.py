@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import NamedTuple
 
-from agent.cli.columns import in_columns
-from agent.cli.common import console
+from agent.cli.common import console, in_columns
 from agent.core.format import count_text, counted, printable
 from agent.core.model import KINDS, Event, Kind
 

@@ -155,18 +155,19 @@ class Store:
             found.append((stem, notice, receipts))
         return found
 
-    def broken(self) -> list[tuple[str, str]]:
-        """List the directories that hold no readable incident, each with the reason."""
-        found = []
+    def read_all(self) -> tuple[list[Incident], dict[str, str]]:
+        """Read every incident, oldest first, and why others cannot be read; one pruned meanwhile is neither."""
+        found, unread = [], dict[str, str]()
         for name in sorted(self.names()):
-            if not os.path.lexists(self.path(name) / INCIDENT_FILE):
-                found.append((name, INTERRUPTED))
-                continue
             try:
-                self.load(name)
+                found.append(self.load(name))
             except StoreError as error:
-                found.append((name, str(error)))
-        return found
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    closed = isinstance(error.__cause__, PermissionError)
+                    unread[name] = "permission denied; use sudo" if closed else str(error)
+                elif self.path(name).is_dir():
+                    unread[name] = INTERRUPTED
+        return found, unread
 
     def history(self, start: datetime, end: datetime) -> tuple[Sample, ...]:
         """Read the samples taken from ``start`` to ``end``, oldest first."""
@@ -273,8 +274,7 @@ class Store:
         """Find where to read on, and the incident that is still open.
 
         The highest generation of cursor.json and all incidents is the truth. A cursor.json that cannot be read is set
-        aside and told: a host that nobody watches is worse than one that is watched from a little later on. An
-        incident that cannot be read is told by ``broken``.
+        aside and told: a host that nobody watches is worse than one that is watched from a little later on.
         """
         newest = Resume(generation=0, cursor=Cursor())
         path = self.directory / "cursor.json"
@@ -302,7 +302,7 @@ class Store:
             try:
                 return self.load(incident_id)
             except StoreError:
-                continue  # Told by broken() at every start.
+                continue  # Logged at every start.
         return None
 
     def covered(self) -> int:
@@ -363,7 +363,7 @@ class Store:
             try:
                 yield incident_id, read_json(self.path(incident_id) / INCIDENT_FILE, model.COMMIT)
             except StoreError:
-                continue  # Told by broken() at every start; one bad file must not stop the service.
+                continue  # Logged at every start; one bad file must not stop the service.
 
 
 @lru_cache(maxsize=4096)

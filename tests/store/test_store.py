@@ -121,7 +121,7 @@ def test_one_broken_incident_is_told_and_hides_nothing_else(store, keep):
     (store.path(broken) / "incident.json").write_bytes(b'{"id": ')
 
     assert [p.incident_id for p in Outbox(store).pending("ops")] == [good]
-    assert [name for name, _ in store.broken()] == [broken]
+    assert list(store.read_all()[1]) == [broken]
     assert 1 == store.newest_commit()[0].generation
     with pytest.raises(StoreError, match=r"incident\.json: cannot be read .*; move it away"):
         store.load(broken)
@@ -131,9 +131,9 @@ def test_a_directory_without_incident_json_is_told_and_is_no_incident(store):
     store.new_directory("20261122T150539Z-7f3a")
 
     assert [] == store.ids()
-    assert [
-        ("20261122T150539Z-7f3a", "interrupted before it was committed; the evidence in it is kept")
-    ] == store.broken()
+    assert {
+        "20261122T150539Z-7f3a": "interrupted before it was committed; the evidence in it is kept"
+    } == store.read_all()[1]
 
 
 def test_evidence_that_a_crash_left_is_not_overwritten(store, clock):
@@ -176,7 +176,7 @@ def test_a_fifo_in_the_place_of_an_incident_does_not_hang(store, keep):
     path.unlink()
     os.mkfifo(path)
 
-    assert [path.parent.name] == [name for name, _ in store.broken()]
+    assert [path.parent.name] == list(store.read_all()[1])
 
 
 def test_a_write_that_fails_names_the_file_and_leaves_nothing_behind(store, keep, monkeypatch):
