@@ -21,6 +21,7 @@ from agent.core.diagnosis.rules_cause import RULES
 from agent.core.diagnosis.rules_counters import COUNTER_RULES
 from agent.core.diagnosis.rules_holders import HOLDER_RULES
 from agent.core.diagnosis.rules_host import HOST_RULES
+from agent.core.diagnosis.rules_silence import SILENCE_RULES
 from agent.core.kernel import messages
 from agent.core.logs import syslog
 from agent.core.model import Diagnosis, Event, Provenance, Sample
@@ -121,5 +122,5 @@ def test_every_rule_has_a_scenario() -> None:
 
 def test_everything_else_that_can_be_claimed_has_a_scenario_too() -> None:
     claims = {claim for path in SCENARIOS for claim in json.loads((path / "expected.json").read_text())["claims"]}
-    rules = (*HOLDER_RULES, *COUNTER_RULES, *HOST_RULES)
+    rules = (*HOLDER_RULES, *COUNTER_RULES, *SILENCE_RULES, *HOST_RULES)
     assert [] == [rule.__name__ for rule in rules if rule.__name__ not in claims]

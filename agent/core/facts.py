@@ -21,12 +21,13 @@ from agent.core.kernel.limits import (
     counter_deltas,
     most_orphans,
     penalty_shift,
+    refused_segments,
     sample_of,
     zone,
 )
 from agent.core.kernel.release import Kernel, inexact_bytes, mem_unit_bytes, orphan_error, parse_kernel
 from agent.core.model import Event, Finding, GaugeName, Holder, Sample, Snapshot
-from agent.core.readings import Gap, SocketTable
+from agent.core.readings import FullGroup, Gap, SocketTable
 from agent.core.sockets.holders import BY, holders
 from agent.core.sockets.shares import Totals, totals
 from agent.core.times import seconds_between
@@ -195,6 +196,18 @@ class Facts(NamedTuple):
     def memory_full(self) -> bool:
         """Whether the third limit of tcp_mem was reached."""
         return self.zone in ("at_limit", "over")
+
+    @property
+    def refused(self) -> int:
+        """How many received segments were refused for lack of memory, at least, as far as ``deltas`` look back."""
+        return refused_segments(self.deltas)
+
+    @property
+    def starving_group(self) -> FullGroup | None:
+        """The fullest cgroup that holds sockets and hits its own limit, where TCP refuses data and is calm itself."""
+        if not self.refused or not self.calm or self.deltas.get("TCPMemoryPressures"):
+            return None
+        return next((each for each in self.sockets.full_groups if each.sock_bytes and each.hits), None)
 
     @property
     def calm(self) -> bool:

@@ -145,8 +145,9 @@ class Sample(Dated, frozen=True, kw_only=True, omit_defaults=True):
     """The gauges and the counters that matter at one moment: what history is made of.
 
     ``counters`` holds the TcpExt counters of core.kernel.limits.COUNTERS that this kernel has. ``tcp_mem`` and
-    ``tcp_max_orphans`` are the limits as they were then. ``units`` are the largest holders, where they were looked for
-    lately: most sockets first, and all there were when they are fewer than core.history.unit_growth.UNITS_AT_MOST.
+    ``tcp_max_orphans`` are the limits as they were then, ``press`` is the kernel's pressure flag. ``units`` are the
+    largest holders, where they were looked for lately: most sockets first, and all there were when they are fewer than
+    core.history.unit_growth.UNITS_AT_MOST.
     """
 
     at: Time
@@ -158,6 +159,7 @@ class Sample(Dated, frozen=True, kw_only=True, omit_defaults=True):
     inuse: int | None = None
     tcp_mem: tuple[int, int, int] | None = None
     tcp_max_orphans: int | None = None
+    press: bool | None = None
     counters: dict[str, int] = {}
     units: tuple[UnitShare, ...] = ()
 
@@ -270,7 +272,8 @@ class Peak(Dated, frozen=True, kw_only=True):
 class Pressure(msgspec.Struct, frozen=True, kw_only=True):
     """What the gauges warn of, before or without a line: ``level`` 1 growing, 2 pressure, 3 at the limit's edge.
 
-    ``value`` against the threshold ``limit``, in sockets for orphans and in pages for TCP memory.
+    ``value`` against the threshold ``limit``: sockets for orphans, pages for TCP memory, or what ``unit`` says ("": the
+    claim says it all).
     """
 
     level: int
@@ -278,6 +281,7 @@ class Pressure(msgspec.Struct, frozen=True, kw_only=True):
     claim: str
     value: int
     limit: int
+    unit: str | None = None
 
 
 class Incident(Dated, frozen=True, kw_only=True):

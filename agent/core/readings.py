@@ -194,7 +194,9 @@ class FullGroup(msgspec.Struct, frozen=True, kw_only=True):
     """A cgroup of version 2 whose memory is close to a limit of its own: the kernel takes it from its sockets.
 
     ``limit_bytes`` is the smaller of memory.max and memory.high; ``sock_bytes`` is the part of sockets;
-    ``refused`` counts how often the limit was hit (``max`` and ``high`` in memory.events).
+    ``refused`` counts how often the limit was hit (``max`` and ``high`` in memory.events), ``refused_meanwhile`` how
+    often between the two dumps. ``stalled_percent`` is the share of time that some task of it waited for memory
+    (memory.pressure, avg10).
     """
 
     path: str
@@ -202,6 +204,13 @@ class FullGroup(msgspec.Struct, frozen=True, kw_only=True):
     limit_bytes: int
     sock_bytes: int | None = None
     refused: int | None = None
+    refused_meanwhile: int | None = None
+    stalled_percent: float | None = None
+
+    @property
+    def hits(self) -> int:
+        """How often the limit was hit, lately where that is known."""
+        return (self.refused if self.refused_meanwhile is None else self.refused_meanwhile) or 0
 
 
 class SocketTable(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ from agent.core.model import (
     Provenance,
 )
 from agent.core.sockets.holder_names import guess_text, largest_of, main_holder, marked, name_of
+from agent.core.sockets.shares import FULL_GROUP, ITS_MEMORY
 from agent.core.times import seconds_between
 
 _COLUMNS = 78  # `incidents show` indents by two
@@ -101,16 +102,30 @@ def digest_facts(notice: DigestNotice, most: int) -> tuple[str, str, str]:
 def headline(incident: Incident) -> str:
     """Return consequence, number and holder in one line; in the past tense once the incident is closed."""
     host, over = printable(incident.host or "unknown host", 64), incident.closed_at is not None
+    group = _limit_of_group(incident.diagnosis)
     if is_warning(incident) and incident.pressure:
         claim = "over" if over else incident.pressure.claim
-        return f"{host} early warning: {claim}{_reading(incident, incident.pressure.cause)}{_held(incident)}"
+        about = f": {group} reached" if group else f"{_reading(incident, incident.pressure.cause)}{_held(incident)}"
+        return f"{host} early warning: {claim}{about}"
     consequence = _CONSEQUENCES[incident.cause]
-    reached = f"{consequence.limit} reached"
+    reached = f"{group or consequence.limit} reached"
     if is_unconfirmed(incident):
         claims, do = ("claimed", "did") if over else ("claims", "do")
         return f"{host}: log {claims} {reached}; this host's counters {do} not confirm it"
     does = consequence.did if over else consequence.does
-    return f"{host} {does}: {reached}{_reading(incident, incident.cause)}{_held(incident)}"
+    # Of a group's own limit the host's readings say nothing, nor does who holds most of the host's memory.
+    return f"{host} {does}: {reached}" + ("" if group else f"{_reading(incident, incident.cause)}{_held(incident)}")
+
+
+def _limit_of_group(diagnosis: Diagnosis) -> str | None:
+    """Return the limit of a control group, where that is the verdict, with its reading; None where it is not."""
+    evidence = {each.name: each for finding in diagnosis.findings[:1] for each in finding.evidence}
+    if [finding.claim for finding in diagnosis.findings[:1]] != ["cgroup_limit"]:
+        return None
+    name, memory = evidence.get(FULL_GROUP), evidence.get(ITS_MEMORY)
+    if name is None or memory is None or not isinstance(memory.value, int) or not isinstance(memory.limit, int):
+        return "a control group's TCP memory limit"
+    return f"memory limit of {printable(str(name.value))} ({bytes_text(memory.value)} of {bytes_text(memory.limit)})"
 
 
 def is_warning(incident: Incident) -> bool:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from agent.core.delivery import OUTCOMES
 from agent.core.format import bytes_text, count_text, counted, duration_text, percent_text
-from agent.core.model import CAUSES, Holder, Incident, Snapshot
+from agent.core.model import CAUSES, Holder, Incident, Pressure, Snapshot
 from agent.core.report import holder_row, messages_text, source_text
 from agent.core.sockets.holder_names import guess_text
 from agent.core.times import seconds_between
@@ -84,10 +84,16 @@ def facts(story: Story, clock: Clock) -> list[tuple[str, str]]:
     ]
     warning = incident.pressure
     if warning:
-        unit = "sockets" if warning.cause == "orphans" else "pages"
-        measured = f"{count_text(warning.value)} of {count_text(warning.limit)} {unit}"
-        rows.append(("Early warning", f"{warning.claim.replace('_', ' ')}: {measured}"))
+        measured = _measured(warning)
+        rows.append(("Early warning", f"{warning.claim.replace('_', ' ')}{f': {measured}' if measured else ''}"))
     return rows
+
+
+def _measured(warning: Pressure) -> str:
+    value, limit = count_text(warning.value), count_text(warning.limit)
+    if warning.unit is None:
+        return f"{value} of {limit} {'sockets' if warning.cause == 'orphans' else 'pages'}"
+    return f"{value} {warning.unit} (threshold {limit})" if warning.unit else ""
 
 
 def caption(track: Track, clock: Clock) -> str:

@@ -55,6 +55,7 @@ def _full_group(root: Path, path: str) -> FullGroup | None:
         limit_bytes=min(limits),
         sock_bytes=None if isinstance(stat, Unreadable) else procfs.parse_memory_stat(stat),
         refused=None if isinstance(events, Unreadable) else _refusals(events),
+        stalled_percent=_stalled(read_text(group / "memory.pressure")),
     )
 
 
@@ -68,6 +69,14 @@ def _refusals(events: str) -> int:
     """Sum how often the limits were hit, from lines like "high 3" and "max 12"."""
     counts = dict(line.split(" ", 1) for line in events.splitlines() if " " in line)
     return sum(int(counts[name]) for name in ("max", "high") if counts.get(name, "").isdecimal())
+
+
+def _stalled(pressure: str | Unreadable) -> float | None:
+    try:
+        some = None if isinstance(pressure, Unreadable) else procfs.parse_pressure(pressure).get("some")
+    except procfs.ParseError:
+        return None
+    return some.avg10 if some else None
 
 
 def _read_unified(root: Path, gaps: list[Gap]) -> dict[str, int]:

@@ -11,10 +11,11 @@ from agent.probe.snapshot import LIMITS, read_sysctl
 
 
 def take_sample(proc_root: Path, now: datetime) -> Sample:
-    """Read sockstat, its limits and the TcpExt counters; what cannot be read is None."""
+    """Read sockstat, its limits, the TcpExt counters and the pressure flag; what cannot be read is None."""
     reading = Reading(proc_root)
     sockstat = reading.parse("net/sockstat", procfs.parse_sockstat)
     netstat = reading.parse("net/netstat", procfs.parse_netstat) or {}
+    protocol = reading.parse("net/protocols", procfs.parse_protocols)
     sysctls = {key: value for key in LIMITS if (value := read_sysctl(reading, key)) is not None}
     boot_id = reading.parse("sys/kernel/random/boot_id", procfs.parse_word)
-    return make_sample(now, boot_id, sockstat, sysctls, netstat)
+    return make_sample(now, boot_id, sockstat, sysctls, netstat, protocol=protocol)

@@ -16,6 +16,7 @@ from material import (
     make_notice,
     make_sample,
     make_snapshot,
+    make_table,
     snapshots,
 )
 from msgspec.structs import replace
@@ -24,6 +25,7 @@ from agent.core.diagnosis.diagnose import diagnose
 from agent.core.kernel import messages
 from agent.core.logs import syslog
 from agent.core.model import Diagnosis, Event, Holder, Incident, Peak, Pressure, Sample, Snapshot
+from agent.core.readings import FullGroup
 from agent.core.report import diagnosis_text, headline, is_unconfirmed, news_text, notice_text, title
 
 EVIL = "web1\x1b[2J\u202e\nTCP: too many orphaned sockets\n"
@@ -95,6 +97,30 @@ def test_title_of_a_passed_burst_says_that_its_number_is_only_what_was_read() ->
 def test_title_of_memory_says_its_consequence() -> None:
     incident = make_incident(make_snapshot(mem=490000), "tcp_memory")
     assert "web1 is dropping TCP data: TCP memory limit reached (1.9 GiB of 1.5 GiB)" == headline(incident)
+
+
+def test_title_of_a_group_at_its_own_limit_says_that_limit_and_not_the_hosts() -> None:
+    full = FullGroup(
+        path="/system.slice/shop.service", current_bytes=99 << 20, limit_bytes=100 << 20, sock_bytes=9, refused=4
+    )
+    snapshot = make_snapshot(counters={"TCPRcvQDrop": 900}, sockets=make_table(full_groups=(full,)))
+    diagnosis = diagnose(snapshot, (), (make_sample(10, TCPRcvQDrop=1),))
+    warning = Pressure(level=3, cause="tcp_memory", claim="the kernel is dropping TCP data", value=1, limit=1, unit="")
+    starving = held_by_nginx(
+        make_incident(class_="pressure", pressure=warning, cause="tcp_memory", diagnosis=diagnosis)
+    )
+    group = "memory limit of shop.service (99 MiB of 100 MiB) reached"
+
+    assert f"web1 early warning: the kernel is dropping TCP data: {group}" == headline(starving)
+    assert f"web1 early warning: over: {group}" == headline(replace(starving, closed_at=NOW))
+
+
+def test_title_of_a_version_1_group_says_that_it_is_a_groups_limit() -> None:
+    old = make_snapshot(kernel="3.10.0-1160.el7.x86_64", kmem_tcp_failcnt=912)
+
+    assert "web1 is dropping TCP data: a control group's TCP memory limit reached" == headline(
+        make_incident(old, "tcp_memory")
+    )
 
 
 def test_title_has_the_peak_where_it_is_higher_than_the_reading() -> None:

@@ -196,6 +196,9 @@ def test_an_incident_that_the_gauges_opened_has_no_line() -> None:
     story = make_story(class_="pressure", first_event=None, last_of_kind=(), events={}, pressure=warning)
     text = Reader(render(story)).text
 
+    starving = replace(warning, claim="TCP starves", value=20_000, limit=100, unit="refused segments in 10 s")
+    shown = Reader(render(make_story(class_="pressure", pressure=starving))).text
+    assert "TCP starves: 20,000 refused segments in 10 s (threshold 100)" in shown
     for part in (
         "gauges (no kernel message)",
         "orphans above half: 9,000 of 8,192 sockets",

@@ -11,6 +11,7 @@ def test_a_sample_holds_the_gauges_and_the_counters_that_matter(tmp_path: Path) 
     (tmp_path / "net").mkdir()
     (tmp_path / "net/sockstat").write_text("TCP: inuse 24 orphan 3 tw 58 alloc 863 mem 87916\n")
     (tmp_path / "net/netstat").write_text("TcpExt: TCPAbortOnMemory DelayedACKs\nTcpExt: 5 2\n")
+    (tmp_path / "net/protocols").write_text("protocol size sockets memory press\nTCP 2240 863 87916 yes\n")
     (tmp_path / "sys/kernel/random").mkdir(parents=True)
     (tmp_path / "sys/kernel/random/boot_id").write_text("f7dee64d\n")
 
@@ -22,6 +23,7 @@ def test_a_sample_holds_the_gauges_and_the_counters_that_matter(tmp_path: Path) 
         tw=58,
         alloc=863,
         inuse=24,
+        press=True,
         counters={"TCPAbortOnMemory": 5},
     )
     assert expected == take_sample(tmp_path, NOW)
@@ -35,4 +37,5 @@ def test_a_sample_of_this_host_has_numbers() -> None:
     sample = take_sample(Path("/proc"), NOW)
 
     assert sample.orphan is not None
+    assert sample.press in (True, False)
     assert "TCPAbortOnMemory" in sample.counters

@@ -471,6 +471,23 @@ def test_gauges_above_a_quarter_open_a_warning_without_a_line(store, make_record
     assert "orphaned sockets are above a quarter of their limit" == store.notices(incident.id)[0][1].reason
 
 
+def test_refused_data_and_a_pressure_flag_open_a_warning_though_memory_looks_calm(
+    store, make_recorder, clock, proc_root
+):
+    recorder = make_recorder()
+    netstat, names = proc_root / "net/netstat", "TCPAbortOnMemory TCPMemoryPressures TCPRcvQDrop PruneCalled"
+    for refused in range(0, 90_000, 30_000):
+        netstat.write_text(f"TcpExt: {names}\nTcpExt: 0 0 {refused} {refused}\n")
+        run_for(recorder, clock, 10)
+    incident = store.load(store.resolve("last"))
+
+    assert ("pressure", 3, 30_000) == (incident.class_, incident.pressure.level, incident.pressure.value)
+    assert "All is well" not in incident.summary
+    assert ["opened"] == told(store)
+    run_for(recorder, clock, 400)
+    assert ["opened", "resolved"] == told(store)
+
+
 def test_a_warning_lasts_as_long_as_the_gauges_are_high_and_is_told_again_when_worse(
     store, make_recorder, clock, proc_root
 ):

@@ -7,6 +7,7 @@ offered: TIME_WAIT and CLOSE_WAIT are no orphans (Documentation/networking/ip-sy
 from collections.abc import Iterable
 from itertools import zip_longest
 
+from agent.core.advice.cgroup import relieve_group
 from agent.core.advice.main_holder import find_main_holder, fix_main_holder
 from agent.core.advice.memory import (
     fix_byte_limits,
@@ -34,7 +35,9 @@ def advise(facts: Facts, findings: tuple[Finding, ...]) -> tuple[Advice, ...]:
     steps: list[Advice | None] = []
     if cause != "none" and "openvz_container_limit" in claims:
         steps.append(_look_at_container())
-    if cause in ("both", "tcp_memory") and "orphans_fill_memory" in claims:
+    if findings[0].claim == "cgroup_limit" and facts.starving_group:
+        steps.append(relieve_group(facts.starving_group))
+    elif cause in ("both", "tcp_memory") and "orphans_fill_memory" in claims:
         steps += _steps_for_one_root(facts, findings)
     elif cause == "orphans":
         steps += _orphan_steps(facts, findings, facts.orphans.limit)

@@ -16,6 +16,7 @@ from agent.core.diagnosis.rules_old_texts import (
     orphans_left_over,
     orphans_within_counter_error,
 )
+from agent.core.diagnosis.rules_silence import SILENCE_RULES, cgroup_starves_alone, memory_short_between_readings
 from agent.core.facts import CALM, Facts, Rule
 from agent.core.model import Confidence, Evidence, Finding
 
@@ -85,8 +86,13 @@ def memory_at_limit(facts: Facts) -> Finding | None:
 
 
 def cgroup_limit(facts: Facts) -> Finding | None:
-    """Claim a cgroup's limit: 3.3 to 4.4 test sockets of limited cgroups against those, with the same text."""
+    """Claim a cgroup's limit: 3.3 to 4.4 test sockets of limited cgroups against those, with the same text.
+
+    Later kernels refuse such a group's data without any text.
+    """
     failcnt = facts.snapshot.kmem_tcp_failcnt
+    if not facts.lines:
+        return cgroup_starves_alone(facts)
     if "tcp_memory" not in facts.lines or facts.kernel is None or not facts.kernel.tests_memcg:
         return None
     if facts.zone not in ("calm", "hysteresis", None) or not failcnt:
@@ -142,6 +148,7 @@ RULES: tuple[Rule, ...] = (
     orphans_penalised,
     cgroup_limit,
     memory_receding,
+    memory_short_between_readings,
     orphans_burst_passed,
     memory_burst_passed,
     orphans_named_by_text,
@@ -165,5 +172,7 @@ def apply_rules(facts: Facts) -> tuple[Finding, ...]:
     fallback = [finding for finding in found if finding.cause in ("undetermined", "none")]
     causes = [finding for finding in found if finding not in fallback]
     causes.sort(key=lambda finding: finding.cause != "both" and finding.cause not in facts.possible_causes)
-    remarks = [finding for each in (*COUNTER_RULES, *HOST_RULES) if (finding := each(facts)) is not None]
+    remarks = [
+        finding for each in (*COUNTER_RULES, *SILENCE_RULES, *HOST_RULES) if (finding := each(facts)) is not None
+    ]
     return (*(causes or fallback), *apply_holder_rules(facts), *remarks)

@@ -3,7 +3,7 @@
 A remark never decides the cause. Counters are TcpExt of /proc/net/netstat, read by name.
 """
 
-from agent.core.diagnosis.evidence import SOCKSTAT, delta_evidence, kill_evidence, memory_evidence
+from agent.core.diagnosis.evidence import SOCKSTAT, kill_evidence, memory_evidence
 from agent.core.diagnosis.rules_host import host_ram_short
 from agent.core.diagnosis.rules_sysctls import tcp_mem_above_ram
 from agent.core.facts import Facts, Rule
@@ -50,29 +50,9 @@ def counters_contradict(facts: Facts) -> Finding | None:
     return Finding(claim="counters_contradict", cause="none", confidence="possible", evidence=(kill_evidence(facts),))
 
 
-def receivers_too_slow(facts: Facts) -> Finding | None:
-    """Claim that receive buffers are pruned while both gauges are calm: slow programs, or a cgroup's limit."""
-    moved = [name for name in ("PruneCalled", "RcvPruned", "TCPRcvQDrop") if facts.deltas.get(name, 0) > 0]
-    if facts.lines or not moved or not facts.calm:
-        return None
-    proof = tuple(delta_evidence(facts, name) for name in moved)
-    return Finding(claim="receivers_too_slow", cause="none", confidence="likely", evidence=proof)
-
-
-def data_dropped_without_message(facts: Facts) -> Finding | None:
-    """Claim that data is dropped without a word: the kernel prints only when it kills a closing socket."""
-    moved = [name for name in ("TCPRcvQDrop", "TCPOFODrop", "PruneCalled") if facts.deltas.get(name, 0) > 0]
-    if facts.lines or not moved or not facts.memory_full:
-        return None
-    proof = tuple(delta_evidence(facts, name) for name in moved)
-    return Finding(claim="data_dropped_without_message", cause="tcp_memory", confidence="likely", evidence=proof)
-
-
 COUNTER_RULES: tuple[Rule, ...] = (
     orphans_fill_memory,
     counters_contradict,
     tcp_mem_above_ram,
     host_ram_short,
-    receivers_too_slow,
-    data_dropped_without_message,
 )

@@ -1,4 +1,4 @@
-"""What the host around TCP shows: limits against RAM, the host's memory, cgroups, MPTCP, OpenVZ.
+"""What the host around TCP shows: limits against RAM, the host's memory, MPTCP, OpenVZ.
 
 Default limits are those of tcp_init() (net/ipv4/tcp.c) by era. PSI is Documentation/accounting/psi.rst. OpenVZ kernels
 add the container to the line:
@@ -15,9 +15,7 @@ from agent.core.diagnosis.rules_sysctls import (
     tcp_mem_below_default,
 )
 from agent.core.facts import CALM, Facts, Rule
-from agent.core.model import Cause, Confidence, Evidence, Finding
-from agent.core.readings import FullGroup
-from agent.core.sockets.cgroup_names import name_cgroup
+from agent.core.model import Cause, Evidence, Finding
 
 _LOW_RAM_PERCENT = 5
 
@@ -41,50 +39,6 @@ def host_stalls_for_memory(facts: Facts) -> Finding | None:
     if not stalls:
         return None
     return Finding(claim="host_stalls_for_memory", cause="none", confidence="likely", evidence=tuple(stalls))
-
-
-def cgroup_presses_its_sockets(facts: Facts) -> Finding | None:
-    """Claim that data is refused while TCP as a whole is far below its limits: a cgroup's own limit does that."""
-    limits, mem = facts.limits_bytes, facts.memory.value
-    if facts.deltas.get("TCPRcvQDrop", 0) <= 0 or limits is None or mem is None or facts.press is not False:
-        return None
-    groups = {name: size for name, size in facts.snapshot.cgroup_sock_bytes.items() if name.strip("/") and size > 0}
-    full = facts.snapshot.sockets.full_groups if facts.snapshot.sockets else ()
-    if 2 * mem >= limits[1] or not (groups or full or facts.snapshot.kmem_tcp_failcnt):
-        return None
-    proof = [delta_evidence(facts, "TCPRcvQDrop"), *_evidence_of_full(full[:1])]
-    if groups:
-        name, size = max(groups.items(), key=lambda group: (group[1], group[0]))
-        proof += [
-            Evidence(name="socket memory of the largest cgroup", value=size, unit="bytes", source="memory.stat"),
-            Evidence(name="which is", value=name, source="memory.stat"),
-        ]
-    # Without a group that is full, the largest is only the first to look at.
-    sure: Confidence = "likely" if full else "possible"
-    return Finding(claim="cgroup_presses_its_sockets", cause="none", confidence=sure, evidence=tuple(proof))
-
-
-def _evidence_of_full(groups: tuple[FullGroup, ...]) -> list[Evidence]:
-    """Show the fullest cgroup: its name, its memory against its limit, the share of sockets, how often it was hit."""
-    proof = []
-    for group in groups:
-        unit, container = name_cgroup(group.path)
-        name = " in ".join(filter(None, (unit, container))) or group.path
-        proof += [
-            Evidence(name="full cgroup", value=name, source="memory.current"),
-            Evidence(
-                name="its memory",
-                value=group.current_bytes,
-                limit=group.limit_bytes,
-                unit="bytes",
-                source="memory.current",
-            ),
-        ]
-        if group.sock_bytes is not None:
-            proof.append(Evidence(name="of sockets", value=group.sock_bytes, unit="bytes", source="memory.stat"))
-        if group.refused is not None:
-            proof.append(Evidence(name="limit hit", value=group.refused, unit="times", source="memory.events"))
-    return proof
 
 
 def mptcp_takes_part(facts: Facts) -> Finding | None:
@@ -114,7 +68,6 @@ HOST_RULES: tuple[Rule, ...] = (
     orphan_limit_below_default,
     tcp_mem_above_half_of_ram,
     host_stalls_for_memory,
-    cgroup_presses_its_sockets,
     mptcp_takes_part,
 )
 

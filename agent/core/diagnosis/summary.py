@@ -7,11 +7,12 @@ from collections.abc import Callable
 
 from agent.core.advice.main_holder import find_main_holder
 from agent.core.facts import Facts
-from agent.core.format import percent_text
+from agent.core.format import bytes_text, count_text, percent_text
 from agent.core.history.look_back import Past
 from agent.core.kernel.limits import is_just_below
 from agent.core.model import Finding
 from agent.core.readings import UnreadLine
+from agent.core.sockets.cgroup_names import text_of_cgroup
 from agent.core.sockets.holder_names import LargestHolder, marked
 
 
@@ -36,6 +37,8 @@ def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past) -> str:
 def _holders(facts: Facts, findings: tuple[Finding, ...]) -> list[str]:
     """Name the main holder of each side that ran out, with its share."""
     cause, claims = findings[0].cause, {finding.claim for finding in findings}
+    if findings[0].claim == "cgroup_limit":
+        return []  # What others hold is not what ran out.
     fills = "orphans_fill_memory" in claims
     found: list[tuple[LargestHolder | None, str]] = []
     if cause in ("orphans", "both") or (cause == "tcp_memory" and fills):
@@ -118,6 +121,16 @@ def _memory_receding(facts: Facts) -> str:
     return f"{_ran_out(facts)}; at the reading it was still under memory pressure."
 
 
+def _cgroup_limit(facts: Facts) -> str:
+    group = facts.starving_group
+    if group is None:
+        return "A control group reached its own TCP memory limit; the host's limit is far away."
+    return (
+        f"{text_of_cgroup(group.path)} is at its own memory limit ({bytes_text(group.limit_bytes)}): the kernel drops "
+        "data of its connections and logs nothing. TCP as a whole is far below its limits."
+    )
+
+
 def _undecided(facts: Facts) -> str:
     calm = "both readings are back to normal" if facts.calm else "the readings do not tell which"
     old = {"timer", "close"} & set(facts.lines)
@@ -142,6 +155,11 @@ def _nothing(facts: Facts) -> str:
             "TCP is under memory pressure although its use is below its limits: the kernel's press flag is up, set by "
             "a failed allocation or left over. Meanwhile the kernel shrinks windows and refuses large sends."
         )
+    if facts.refused:
+        return (
+            f"The kernel refused {count_text(facts.refused)} received segments although TCP memory is below its limits:"
+            " receivers are slow, a control group is at a limit of its own, or memory was full between two readings."
+        )
     return "All is well: orphaned sockets and TCP memory are below their limits."
 
 
@@ -161,7 +179,9 @@ _SENTENCES: dict[str, str | Callable[[Facts], str]] = {
     "memory_left_over": "Probably TCP memory: orphaned sockets are few.",
     "memory_pressed_meanwhile": "Possibly TCP memory: the kernel entered TCP memory pressure at the time; its use has "
     "dropped since.",
-    "cgroup_limit": "A control group reached its own TCP memory limit; the host's limit is far away.",
+    "memory_short_between_readings": "TCP memory keeps running short between readings that look calm. The kernel drops "
+    "received data and has logged nothing.",
+    "cgroup_limit": _cgroup_limit,
     "both_limits_hit": "TCP reached both limits, orphaned sockets and memory.",
     "cause_undecided": _undecided,
     "nothing_near_a_limit": _nothing,

@@ -12,13 +12,24 @@ orphan test is silent until it kills. So the gauges are held against the thresho
 
 A level is entered when two samples in a row show it, and left with hysteresis: mem as the kernel leaves its own
 pressure, below tcp_mem[0]; orphans below four fifths of the threshold; growth when two hours are left.
+
+Memory can be short between two samples and look calm in both, in one cgroup alone, or because allocations fail. Then
+the counters and the kernel's own flag tell, over ten seconds each:
+
+    3      100 segments were refused although their sockets' buffers had room (core.kernel.limits.refused_segments)
+    2      TCP entered memory pressure five times
+    2      the pressure flag is up
+
+These are entered when two intervals in a row show it, or one shows ten times as much, and left after a quiet minute.
 """
 
 from collections.abc import Sequence
 from datetime import timedelta
+from itertools import pairwise
 from statistics import linear_regression, median
 from typing import NamedTuple
 
+from agent.core.kernel.limits import counter_deltas, refused_segments
 from agent.core.model import GaugeName, Pressure, Sample
 
 AT_LIMIT = 0.95
@@ -29,6 +40,11 @@ GROWTH_SAMPLES = 30
 GROWTH_FROM = 0.10
 GROWTH_STEP = 0.02
 HOUR = 3600.0
+# Of samples closer together, as those of a storm are, a rate means nothing; clock ticks come a little early or late.
+INTERVAL_SECONDS = 10.0
+_SHORTEST = timedelta(seconds=0.9 * INTERVAL_SECONDS)
+QUIET_INTERVALS = 6
+AT_ONCE = 10
 
 
 class _Watched(NamedTuple):
@@ -39,6 +55,28 @@ class _Watched(NamedTuple):
     limit: float
     enter: dict[int, float]
     leave: dict[int, float]
+
+
+class _Signal(NamedTuple):
+    """What starving TCP shows between two samples; ``threshold`` is for ten seconds."""
+
+    level: int
+    claim: str
+    threshold: int
+    unit: str
+
+
+# A refused segment comes again after 200 ms at the soonest: of ten a second, two connections stand still at any moment.
+# A healthy host refuses none; what slow readers cause is not counted.
+_REFUSED = _Signal(
+    3, "the kernel is dropping received TCP data for lack of socket memory", 100, "refused segments in 10 s"
+)
+# Each entry means that memory rose past tcp_mem[1], or an allocation failed, and fell below tcp_mem[0] since the last
+# one. A load that its limits suit does neither; a single burst does it once or twice.
+_ENTRIES = _Signal(2, "TCP keeps running into memory pressure", 5, "entries in 10 s")
+# One sample may meet a pressure of milliseconds. While it lasts, windows are clamped, whatever mem says.
+_FLAG = _Signal(2, "the kernel's TCP memory-pressure flag stays up", 1, "")
+_STARVATION = frozenset({_REFUSED.claim, _ENTRIES.claim, _FLAG.claim})
 
 
 def assess(samples: Sequence[Sample], before: Pressure | None, pages_per_unit: float = 1.0) -> Pressure | None:
@@ -56,7 +94,55 @@ def assess(samples: Sequence[Sample], before: Pressure | None, pages_per_unit: f
         if (level := _level(gauge, recent, before))
         for limit in [round(gauge.enter.get(level, gauge.limit))]
     ]
+    found += _starvation(recent, before)
     return max(found, key=lambda pressure: pressure.level, default=None)
+
+
+def _starvation(samples: Sequence[Sample], before: Pressure | None) -> list[Pressure]:
+    """Find what the counters and the pressure flag show."""
+    points = _spaced(samples)
+    moved = [_moved(older, newer) for newer, older in pairwise(points)]
+    shown = (
+        (_REFUSED, [refused_segments(each) for each in moved]),
+        (_ENTRIES, [each.get("TCPMemoryPressures", 0) for each in moved]),
+        (_FLAG, [int(each.press is True) for each in points]),
+    )
+    return [
+        Pressure(
+            level=signal.level,
+            cause="tcp_memory",
+            claim=signal.claim,
+            value=values[0],
+            limit=signal.threshold,
+            unit=signal.unit,
+        )
+        for signal, values in shown
+        if _is_on(signal, values, held=before is not None and before.claim == signal.claim)
+    ]
+
+
+def _is_on(signal: _Signal, newest_first: list[int], *, held: bool) -> bool:
+    if held:
+        return max(newest_first, default=0) >= signal.threshold
+    at_once = max(newest_first[:1], default=0) >= AT_ONCE * signal.threshold
+    return at_once or (len(newest_first) > 1 and min(newest_first[:2]) >= signal.threshold)
+
+
+def _spaced(samples: Sequence[Sample]) -> list[Sample]:
+    """Take the newest sample, and those before it for a minute that are as far apart as the clock takes them."""
+    points = [samples[-1]]
+    for sample in reversed(samples):
+        if len(points) > QUIET_INTERVALS:
+            break
+        if points[-1].at - sample.at >= _SHORTEST:
+            points.append(sample)
+    return points
+
+
+def _moved(before: Sample, after: Sample) -> dict[str, int]:
+    """How far the counters moved in ten seconds between two samples."""
+    share = min(1.0, INTERVAL_SECONDS / (after.at - before.at).total_seconds())
+    return {name: round(delta * share) for name, delta in counter_deltas(before.counters, after.counters).items()}
 
 
 def _watched(samples: Sequence[Sample], pages_per_unit: float) -> list[_Watched]:
@@ -79,7 +165,8 @@ def _watched(samples: Sequence[Sample], pages_per_unit: float) -> list[_Watched]
 
 def _level(gauge: _Watched, samples: Sequence[Sample], before: Pressure | None) -> int:
     """Find the level of one gauge: entered by two samples in a row, or not left yet."""
-    held = before.level if before and before.cause == gauge.name else 0
+    of_gauge = before is not None and before.claim not in _STARVATION and before.cause == gauge.name
+    held = before.level if before and of_gauge else 0
     for level in (3, 2):
         if len(gauge.values) > 1 and min(gauge.values[-2:]) > gauge.enter[level]:
             return level

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Literal
 
 from agent.core.model import Sample, Snapshot
-from agent.core.readings import Sockstat, TcpSockstat
+from agent.core.readings import Sockstat, TcpProtocol, TcpSockstat
 
 Zone = Literal["calm", "hysteresis", "pressure", "at_limit", "over"]
 
@@ -110,6 +110,20 @@ def counter_deltas(before: Mapping[str, int], after: Mapping[str, int]) -> dict[
     return {name: after[name] - value for name, value in before.items() if name in after and after[name] >= value}
 
 
+def refused_segments(deltas: Mapping[str, int]) -> int:
+    """How many received segments were refused at least although their socket's own buffer had room.
+
+    tcp_try_rmem_schedule (net/ipv4/tcp_input.c) refuses a segment because the buffer is full, which RcvPruned counts,
+    or because TCP or the socket's cgroup may have no more memory. It always calls tcp_prune_queue first (PruneCalled);
+    where only the buffer was full, that merged or dropped something. Kernels up to 4.18 have no TCPRcvQDrop, and newer
+    ones take a segment by force where the queue is empty: there PruneCalled alone moves.
+    """
+    moved = {name: deltas.get(name, 0) for name in COUNTERS}
+    dropped = moved["TCPRcvQDrop"] + moved["TCPOFODrop"] - moved["RcvPruned"]
+    pruned = moved["PruneCalled"] - moved["RcvPruned"] - moved["OfoPruned"] - moved["TCPRcvCollapsed"]
+    return max(dropped, pruned, 0)
+
+
 def is_just_below(value: int, limit: int) -> bool:
     """Return whether a reading stands where the kernel keeps what is at its limit, or above it: from 95 % on."""
     return 100 * value >= _AT_LIMIT_PERCENT * limit
@@ -117,7 +131,14 @@ def is_just_below(value: int, limit: int) -> bool:
 
 def sample_of(snapshot: Snapshot) -> Sample:
     """Take the gauges and the counters that matter out of a snapshot."""
-    return make_sample(snapshot.taken_at, snapshot.boot_id, snapshot.sockstat, snapshot.sysctls, snapshot.netstat)
+    return make_sample(
+        snapshot.taken_at,
+        snapshot.boot_id,
+        snapshot.sockstat,
+        snapshot.sysctls,
+        snapshot.netstat,
+        protocol=snapshot.protocol,
+    )
 
 
 def make_sample(
@@ -126,6 +147,8 @@ def make_sample(
     sockstat: Sockstat | None,
     sysctls: Mapping[str, tuple[int, ...]],
     netstat: Mapping[str, int],
+    *,
+    protocol: TcpProtocol | None,
 ) -> Sample:
     """Make a sample of what was read."""
     tcp = sockstat.tcp if sockstat else TcpSockstat()
@@ -139,5 +162,6 @@ def make_sample(
         inuse=tcp.inuse,
         tcp_mem=limits_of(sysctls.get("net.ipv4.tcp_mem")),
         tcp_max_orphans=next(iter(sysctls.get("net.ipv4.tcp_max_orphans", ())), None),
+        press=protocol.press if protocol else None,
         counters={name: netstat[name] for name in COUNTERS if name in netstat},
     )

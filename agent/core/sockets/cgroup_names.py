@@ -69,6 +69,11 @@ def name_cgroup(path: str) -> Owner:
     return Owner(_shown(unit, user), _shown(container, user))
 
 
+def text_of_cgroup(path: str) -> str:
+    """Name a cgroup in one text: its unit and container, else its path."""
+    return " in ".join(filter(None, name_cgroup(path))) or path
+
+
 def parse_proc_cgroup(text: str) -> str | None:
     """Read /proc/PID/cgroup: the path in the unified hierarchy, in systemd's own, or the longest of the others.
 

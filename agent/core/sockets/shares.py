@@ -18,6 +18,7 @@ from agent.core.sockets.holders import holders
 Where = Literal["held", "queued", "orphaned"]
 Pick = Callable[[Where, State, Tally], Tally | None]
 HELD_BY = "held by"
+FULL_GROUP, ITS_MEMORY = "full cgroup", "its memory"
 SOCK_DIAG = "sock_diag"
 
 

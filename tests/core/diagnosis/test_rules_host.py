@@ -1,13 +1,11 @@
-from typing import Any
-
 import pytest
-from material import GIB, make_event, make_sample, make_snapshot, make_table
+from material import GIB, make_event, make_snapshot
 from msgspec.structs import replace
 
 from agent.core.diagnosis.rules_host import HOST_RULES
 from agent.core.facts import gather_facts
 from agent.core.model import Event, Finding, Sample, Snapshot
-from agent.core.readings import FullGroup, PressureStall
+from agent.core.readings import PressureStall
 
 ROW = "MPTCP     2016     37      -1   NI       0   yes  kernel      y n y\n"
 
@@ -71,34 +69,6 @@ def test_a_host_that_waits_for_memory_is_told(some: float | None, full: float, c
     pressure = {"memory some": PressureStall(avg10=some), "memory full": PressureStall(avg10=full)}
     claims = found(make_snapshot(pressure=pressure))
     assert count == len(claims["host_stalls_for_memory"].evidence if claims else ())
-
-
-def refusing(**others: Any) -> set[str]:
-    facts: dict[str, Any] = {"counters": {"TCPRcvQDrop": 9}, "cgroup_sock_bytes": {"/": 99, "/system.slice": 88}}
-    return set(found(make_snapshot(**(facts | others)), history=(make_sample(10, TCPRcvQDrop=1),)))
-
-
-def test_a_cgroup_is_named_when_data_is_refused_far_below_the_limits() -> None:
-    assert {"cgroup_presses_its_sockets"} == refusing()
-    assert set() == refusing(mem=200_000)
-    assert set() == refusing(press=True)
-    assert set() == refusing(cgroup_sock_bytes={"/": 99})
-    assert set() == refusing(counters={"TCPRcvQDrop": 1})
-
-
-def test_a_cgroup_that_is_full_is_likely_and_named_with_its_limit() -> None:
-    full = FullGroup(path="/system.slice/shop.service", current_bytes=99, limit_bytes=100, sock_bytes=60, refused=4)
-    table = make_table(full_groups=(full,))
-    before = (make_sample(10, TCPRcvQDrop=1),)
-    finding = found(make_snapshot(counters={"TCPRcvQDrop": 9}, sockets=table), history=before)[
-        "cgroup_presses_its_sockets"
-    ]
-
-    assert "likely" == finding.confidence
-    assert [("shop.service", None), (99, 100), (60, None), (4, None)] == [
-        (each.value, each.limit) for each in finding.evidence[1:]
-    ]
-    assert {} == found(make_snapshot(counters={"TCPRcvQDrop": 1}, sockets=table), history=before)
 
 
 def test_mptcp_takes_part_only_when_it_has_sockets() -> None:

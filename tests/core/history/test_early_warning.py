@@ -1,9 +1,13 @@
 from datetime import datetime, timedelta, timezone
+from random import Random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from agent.core.history.early_warning import assess
+from agent.core.kernel.limits import COUNTERS
 from agent.core.model import Pressure, Sample
 
 AT = datetime(2026, 11, 22, 15, tzinfo=timezone.utc)
@@ -107,6 +111,130 @@ def test_unknown_limits_warn_of_nothing():
     assert assess([Sample(at=AT, orphan=10**6, mem=10**6)] * 2, None) is None
 
 
+def counted(*moves, press=False, seconds=10, boot="b") -> list[Sample]:
+    """Samples whose counters move by so much from one to the next, with memory far below its limits."""
+    found = [Sample(at=AT, boot_id=boot, orphan=3, mem=150, tcp_mem=TCP_MEM, press=press, counters={})]
+    names = {name for each in moves for name in each}
+    totals = dict.fromkeys(names, 1_000)
+    for number, each in enumerate([{}, *moves]):
+        totals = {name: total + each.get(name, 0) for name, total in totals.items()}
+        at = AT + timedelta(seconds=seconds * number)
+        found.append(replace(found[0], at=at, counters=totals))
+    return found[1:]
+
+
+def claim(samples_, before: Pressure | None = None) -> str | None:
+    found = assess(samples_, before)
+    return found and found.claim
+
+
+REFUSED = "the kernel is dropping received TCP data for lack of socket memory"
+ENTRIES = "TCP keeps running into memory pressure"
+FLAG = "the kernel's TCP memory-pressure flag stays up"
+
+
+@pytest.mark.parametrize(
+    "moved",
+    [
+        {"TCPRcvQDrop": 20_000, "PruneCalled": 20_000},
+        {"TCPOFODrop": 1_200},
+        {"PruneCalled": 5_000},  # up to 4.18, and where the queue was empty
+        {"PruneCalled": 9_000, "RcvPruned": 500, "TCPRcvCollapsed": 2_000, "TCPRcvQDrop": 700},
+    ],
+)
+def test_refused_segments_warn_at_once_although_memory_looks_calm(moved):
+    assert REFUSED == claim(counted(moved))
+    assert 3 == assess(counted(moved), None).level
+
+
+def test_a_few_refused_segments_warn_when_they_go_on():
+    some = {"TCPRcvQDrop": 150, "PruneCalled": 160}
+
+    assert None is claim(counted(some, {}))
+    assert None is claim(counted({}, some))
+    assert REFUSED == claim(counted(some, some))
+
+
+def test_what_slow_readers_lose_is_no_warning():
+    full = {"PruneCalled": 40_000, "RcvPruned": 30_000, "TCPRcvQDrop": 30_000, "TCPRcvCollapsed": 20_000}
+
+    assert None is claim(counted(*[full] * 6))
+
+
+def test_a_warning_of_refused_segments_lasts_until_a_quiet_minute_has_passed():
+    before = assess(counted({"TCPRcvQDrop": 20_000}), None)
+
+    assert REFUSED == claim(counted({"TCPRcvQDrop": 20_000}, *[{}] * 5), before)
+    assert None is claim(counted({"TCPRcvQDrop": 20_000}, *[{}] * 6), before)
+    assert REFUSED == claim(counted(*[{}] * 5, {"TCPRcvQDrop": 150}), before)
+    assert None is claim(counted(*[{}] * 5, {"TCPRcvQDrop": 99}), before)
+
+
+def test_entries_into_pressure_warn_though_the_flag_is_down_in_every_sample():
+    assert ENTRIES == claim(counted({"TCPMemoryPressures": 50}))
+    assert ENTRIES == claim(counted({"TCPMemoryPressures": 5}, {"TCPMemoryPressures": 6}))
+    assert None is claim(counted({"TCPMemoryPressures": 2}, {"TCPMemoryPressures": 2}))
+
+
+def test_the_pressure_flag_warns_when_it_stays_up():
+    up = counted({}, press=True)
+
+    assert FLAG == claim(up)
+    assert 2 == assess(up, None).level
+    assert None is claim([replace(up[0], press=False), up[1]])
+    assert None is claim(up[1:])
+
+
+def test_rates_are_of_ten_seconds_however_far_apart_the_samples_are():
+    assert None is claim(counted(*[{"TCPRcvQDrop": 900}] * 3, seconds=3600))
+    assert None is claim(counted(*[{"TCPRcvQDrop": 30}] * 15, seconds=1))
+    assert REFUSED == claim(counted(*[{"TCPRcvQDrop": 30}] * 40, seconds=1))
+
+
+def test_counters_that_start_anew_show_nothing():
+    first, last = counted({"TCPRcvQDrop": 20_000})
+
+    assert None is claim([last, replace(first, at=last.at + timedelta(seconds=10))])
+
+
+def test_full_memory_outranks_what_it_does():
+    full = [replace(each, mem=11_900) for each in counted({"TCPRcvQDrop": 20_000}, press=True)]
+
+    assert "TCP memory is at its limit" == claim(full)
+
+
+def test_a_warning_of_refused_segments_does_not_hold_up_one_of_memory():
+    before = assess(counted({"TCPRcvQDrop": 20_000}), None)
+
+    assert None is claim([replace(each, mem=8_500) for each in counted({})][1:], before)
+
+
+def test_a_busy_healthy_host_is_quiet_for_an_hour():
+    chance = Random(11)
+    moves, kept = [], None
+    for _ in range(360):
+        burst = chance.random() < 0.1
+        pruned = chance.randrange(30_000 if burst else 400)
+        rcv_pruned = pruned // 3
+        moves.append(
+            {
+                "PruneCalled": pruned,
+                "RcvPruned": rcv_pruned,
+                "TCPRcvCollapsed": 2 * pruned,
+                "TCPRcvQDrop": rcv_pruned // 2,
+                "TCPOFODrop": rcv_pruned // 3 + (400 if chance.random() < 0.02 and not burst else 0),
+                "TCPMemoryPressures": int(burst and chance.random() < 0.2),
+                "TCPZeroWindowDrop": chance.randrange(900),
+                "ListenDrops": chance.randrange(50),
+            }
+        )
+    hour = counted(*moves)
+    hour = [replace(each, mem=7_000 + chance.randrange(900), press=chance.random() < 0.01) for each in hour]
+    for end in range(1, len(hour) + 1):
+        kept = assess(hour[:end], kept)
+        assert None is kept, end
+
+
 @given(
     st.lists(
         st.builds(
@@ -116,6 +244,8 @@ def test_unknown_limits_warn_of_nothing():
             mem=st.none() | st.integers(-5, 2**40),
             tcp_mem=st.none() | st.tuples(*[st.integers(-5, 2**40)] * 3),
             tcp_max_orphans=st.none() | st.integers(-5, 2**40),
+            press=st.none() | st.booleans(),
+            counters=st.dictionaries(st.sampled_from(COUNTERS), st.integers(-5, 2**64)),
         ),
         max_size=80,
     )

@@ -1,0 +1,27 @@
+"""What to do about a control group of version 2 that is at its own memory limit (admin-guide/cgroup-v2.rst)."""
+
+import shlex
+
+from agent.core.format import bytes_text, printable
+from agent.core.model import Advice
+from agent.core.readings import FullGroup
+from agent.core.sockets.cgroup_names import text_of_cgroup
+
+_UNIFIED = "/sys/fs/cgroup"
+
+
+def relieve_group(group: FullGroup) -> Advice:
+    """Advise to find out what fills a group, or to raise its limit: the host's limits are not what ran out."""
+    name, folder = text_of_cgroup(group.path), shlex.quote(printable(f"{_UNIFIED}{group.path}"))
+    sockets = f", {bytes_text(group.sock_bytes)} of it in sockets" if group.sock_bytes else ""
+    return Advice(
+        action=f"Raise the memory limit of {name}, or fix what fills it.",
+        why=f"It uses {bytes_text(group.current_bytes)} of {bytes_text(group.limit_bytes)}{sockets}, and has hit its "
+        "limit. What its sockets receive counts towards it. Raising tcp_mem changes nothing. Success: max and high "
+        "in memory.events stop rising.",
+        risk="A higher limit lets the group take more of the host's memory; what sockets hold cannot be swapped.",
+        commands=(
+            f"grep -E '^(anon|file|sock) ' {folder}/memory.stat",
+            f"grep -H . {folder}/memory.current {folder}/memory.max {folder}/memory.high {folder}/memory.events",
+        ),
+    )

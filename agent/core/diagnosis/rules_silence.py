@@ -1,0 +1,101 @@
+"""Who starves without a word: the kernel logs a message only when it kills a closing socket.
+
+Data that is refused for lack of memory moves TcpExt counters of /proc/net/netstat (tcp_try_rmem_schedule and
+tcp_data_queue, net/ipv4/tcp_input.c), and nothing else. The same counters move where a control group is at its own
+limit, and where programs read too slowly.
+"""
+
+from agent.core.diagnosis.evidence import build_finding, by_numbers, delta_evidence
+from agent.core.diagnosis.rules_host import host_ram_short
+from agent.core.facts import CALM, Facts, Rule
+from agent.core.model import Evidence, Finding
+from agent.core.readings import FullGroup
+from agent.core.sockets.cgroup_names import text_of_cgroup
+from agent.core.sockets.shares import FULL_GROUP, ITS_MEMORY
+
+_COUNTERS = ("TCPRcvQDrop", "TCPOFODrop", "PruneCalled")
+
+
+# --- verdicts -------------------------------------------------------------------------------------------------------
+
+
+def memory_short_between_readings(facts: Facts) -> Finding | None:
+    """Claim that TCP memory ran short again and again, and was calm whenever it was read."""
+    entries = facts.deltas.get("TCPMemoryPressures", 0)
+    if facts.lines or facts.zone not in CALM or not entries or not facts.refused or host_ram_short(facts):
+        return None
+    proof = (delta_evidence(facts, "TCPMemoryPressures"), *_moved(facts))
+    return build_finding(facts, "memory_short_between_readings", "tcp_memory", by_numbers(facts, likely=True), *proof)
+
+
+def cgroup_starves_alone(facts: Facts) -> Finding | None:
+    """Claim that one control group of version 2 is at its limit and starves alone: no message tells of that."""
+    group = facts.starving_group
+    if facts.lines or group is None:
+        return None
+    proof = (*evidence_of_group(group), *_moved(facts))
+    return build_finding(facts, "cgroup_limit", "tcp_memory", by_numbers(facts, likely=True), *proof)
+
+
+# --- remarks --------------------------------------------------------------------------------------------------------
+
+
+def receivers_too_slow(facts: Facts) -> Finding | None:
+    """Claim that receive buffers are pruned while both gauges are calm: slow programs, or a cgroup's limit."""
+    moved = [name for name in ("PruneCalled", "RcvPruned", "TCPRcvQDrop") if facts.deltas.get(name, 0) > 0]
+    if facts.lines or not moved or not facts.calm or facts.deltas.get("TCPMemoryPressures"):
+        return None
+    proof = tuple(delta_evidence(facts, name) for name in moved)
+    return Finding(claim="receivers_too_slow", cause="none", confidence="likely", evidence=proof)
+
+
+def data_dropped_without_message(facts: Facts) -> Finding | None:
+    """Claim that data is dropped without a word."""
+    proof = _moved(facts)
+    if facts.lines or not proof or not facts.refused or not (facts.memory.is_high or facts.press):
+        return None
+    return Finding(claim="data_dropped_without_message", cause="tcp_memory", confidence="likely", evidence=proof)
+
+
+def cgroup_presses_its_sockets(facts: Facts) -> Finding | None:
+    """Remark that data is refused while TCP as a whole is far below its limits, and which group has most sockets."""
+    limits, mem = facts.limits_bytes, facts.memory.value
+    if facts.deltas.get("TCPRcvQDrop", 0) <= 0 or limits is None or mem is None or facts.press is not False:
+        return None
+    groups = {name: size for name, size in facts.snapshot.cgroup_sock_bytes.items() if name.strip("/") and size > 0}
+    full = facts.snapshot.sockets.full_groups if facts.snapshot.sockets else ()
+    if 2 * mem >= limits[1] or facts.starving_group or not (groups or full or facts.snapshot.kmem_tcp_failcnt):
+        return None
+    proof = [delta_evidence(facts, "TCPRcvQDrop"), *(evidence_of_group(full[0]) if full else ())]
+    if groups:
+        name, size = max(groups.items(), key=lambda group: (group[1], group[0]))
+        proof += [
+            Evidence(name="socket memory of the largest cgroup", value=size, unit="bytes", source="memory.stat"),
+            Evidence(name="which is", value=name, source="memory.stat"),
+        ]
+    return Finding(claim="cgroup_presses_its_sockets", cause="none", confidence="possible", evidence=tuple(proof))
+
+
+def _moved(facts: Facts) -> tuple[Evidence, ...]:
+    return tuple(delta_evidence(facts, name) for name in _COUNTERS if facts.deltas.get(name, 0) > 0)
+
+
+def evidence_of_group(group: FullGroup) -> tuple[Evidence, ...]:
+    """Show a cgroup: its name, its memory against its limit, the share of sockets, how often it was hit, its stalls."""
+    limit, stat, events, stalls = (f"memory.{name}" for name in ("current", "stat", "events", "pressure"))
+    shown: tuple[tuple[str, int | float | str | None, int | None, str | None, str], ...] = (
+        (FULL_GROUP, text_of_cgroup(group.path), None, None, limit),
+        (ITS_MEMORY, group.current_bytes, group.limit_bytes, "bytes", limit),
+        ("of sockets", group.sock_bytes, None, "bytes", stat),
+        ("limit hit", group.refused, None, "times", events),
+        ("limit hit between two looks", group.refused_meanwhile, None, "times", events),
+        ("stalled for memory, avg10", group.stalled_percent, None, "% of time", stalls),
+    )
+    return tuple(
+        Evidence(name=name, value=value, limit=most, unit=unit, source=source)
+        for name, value, most, unit, source in shown
+        if value is not None
+    )
+
+
+SILENCE_RULES: tuple[Rule, ...] = (receivers_too_slow, data_dropped_without_message, cgroup_presses_its_sockets)

@@ -1,0 +1,107 @@
+from typing import Any
+
+import pytest
+from material import make_event, make_sample, make_snapshot, make_table
+from msgspec.structs import replace
+
+from agent.core.diagnosis.diagnose import diagnose
+from agent.core.model import Diagnosis, Finding
+from agent.core.readings import FullGroup
+
+FULL = FullGroup(path="/system.slice/shop.service", current_bytes=99, limit_bytes=100, sock_bytes=60, refused=4)
+DROPS = {"TCPRcvQDrop": 9, "PruneCalled": 30}
+
+
+def judge(moved: dict[str, int], *full: FullGroup, line: bool = False, **others: Any) -> Diagnosis:
+    """Diagnose a host whose counters moved by so much in ten seconds."""
+    before = make_sample(10, **dict.fromkeys(moved, 1))
+    counters = {name: 1 + delta for name, delta in moved.items()}
+    snapshot = make_snapshot(counters=counters, sockets=make_table(full_groups=full), **others)
+    return diagnose(snapshot, (make_event("tcp_memory"),) if line else (), (before,))
+
+
+def found(*args: Any, **others: Any) -> dict[str, Finding]:
+    return {each.claim: each for each in judge(*args, **others).findings}
+
+
+GROUPS = {"/": 99, "/system.slice": 88}
+
+
+def test_the_largest_cgroup_is_named_when_data_is_refused_far_below_the_limits() -> None:
+    name = "cgroup_presses_its_sockets"
+    assert name in found(DROPS, cgroup_sock_bytes=GROUPS)
+    assert name not in found(DROPS, cgroup_sock_bytes=GROUPS, mem=200_000)
+    assert name not in found(DROPS, cgroup_sock_bytes=GROUPS, press=True)
+    assert name not in found(DROPS, cgroup_sock_bytes={"/": 99})
+    assert name not in found({"TCPRcvQDrop": 0}, cgroup_sock_bytes=GROUPS)
+
+
+def test_a_cgroup_that_hits_its_own_limit_and_starves_alone_is_the_verdict() -> None:
+    diagnosis = judge(DROPS, replace(FULL, stalled_percent=31.5), cgroup_sock_bytes=GROUPS)
+    first = diagnosis.findings[0]
+
+    assert ("cgroup_limit", "tcp_memory", "likely") == (first.claim, diagnosis.cause, diagnosis.confidence)
+    assert [
+        ("full cgroup", "shop.service", None),
+        ("its memory", 99, 100),
+        ("of sockets", 60, None),
+        ("limit hit", 4, None),
+        ("stalled for memory, avg10", 31.5, None),
+        ("TCPRcvQDrop moved by", 9, None),
+    ] == [(each.name, each.value, each.limit) for each in first.evidence[:6]]
+    assert diagnosis.summary.startswith("shop.service is at its own memory limit (100 B): the kernel drops data")
+    assert "cgroup_presses_its_sockets" not in found(DROPS, FULL, cgroup_sock_bytes=GROUPS)
+
+
+@pytest.mark.parametrize(
+    ("moved", "group", "others"),
+    [
+        ({"TCPRcvQDrop": 0}, FULL, {}),
+        ({"TCPRcvQDrop": 9, "RcvPruned": 9, "PruneCalled": 9}, FULL, {}),  # slow readers
+        (DROPS, replace(FULL, refused=0), {}),
+        (DROPS, replace(FULL, refused_meanwhile=0), {}),
+        (DROPS, replace(FULL, sock_bytes=0), {}),
+        (DROPS, FULL, {"mem": 380_000}),
+        (DROPS, FULL, {"press": True}),
+        ({**DROPS, "TCPMemoryPressures": 1}, FULL, {}),
+        (DROPS, FULL, {"line": True}),
+    ],
+)
+def test_a_cgroup_is_no_verdict_where_it_is_not_it_that_starves(
+    moved: dict[str, int], group: FullGroup, others: dict[str, Any]
+) -> None:
+    assert "cgroup_limit" not in found(moved, group, **others)
+
+
+def test_a_cgroup_that_starves_alone_is_relieved_and_no_limit_of_the_host_is_touched() -> None:
+    [step] = judge(DROPS, FULL).advice
+
+    assert "Raise the memory limit of shop.service, or fix what fills it." == step.action
+    assert step.sysctl is None
+    assert any("/sys/fs/cgroup/system.slice/shop.service/memory.stat" in command for command in step.commands)
+    assert "It uses 99 B of 100 B, 60 B of it in sockets" in step.why
+
+
+def test_memory_that_is_short_between_readings_is_told_by_its_counters() -> None:
+    diagnosis = judge({"TCPMemoryPressures": 50, "TCPRcvQDrop": 20_000, "PruneCalled": 20_000})
+
+    assert ("tcp_memory", "likely") == (diagnosis.cause, diagnosis.confidence)
+    assert "memory_short_between_readings" == diagnosis.findings[0].claim
+    assert "memory_short_between_readings" not in found({"TCPMemoryPressures": 50, "TCPRcvQDrop": 0})
+    short = {"meminfo": {"MemTotal": 1 << 34, "MemAvailable": 1 << 28}}
+    assert "host_ram_short" in found({"TCPMemoryPressures": 50, "TCPRcvQDrop": 20_000}, **short)
+    assert "tcp_memory" != judge({"TCPMemoryPressures": 50, "TCPRcvQDrop": 20_000}, **short).cause
+
+
+def test_all_is_not_well_while_the_pressure_flag_is_up_or_data_is_refused() -> None:
+    assert "All is well" in judge({}).summary
+    flag = judge({}, press=True)
+    assert ("none", True) == (flag.cause, "press flag is up" in flag.summary)
+    assert "refused 20,000 received segments" in judge({"TCPRcvQDrop": 20_000}).summary
+
+
+def test_data_that_is_dropped_under_pressure_is_told() -> None:
+    assert "data_dropped_without_message" in found(DROPS, mem=300_000, press=True)
+    assert "data_dropped_without_message" in found(DROPS, mem=380_000)
+    assert "data_dropped_without_message" not in found(DROPS)
+    assert "data_dropped_without_message" not in found({"PruneCalled": 9, "RcvPruned": 9}, mem=380_000)
