@@ -180,14 +180,18 @@ class SocketGroup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class Namespace(msgspec.Struct, frozen=True, kw_only=True):
-    """A network namespace other than ours: ``inuse`` sockets, and a process that lives there.
+    """A network namespace other than ours: ``inuse`` sockets, and its oldest process, but for a pod's "pause".
 
-    ``number`` is what groups and listeners refer to when it was dumped too; None: its sockets are out of sight.
+    ``number`` is what groups and listeners refer to when it was counted too; None: its sockets are out of sight.
+    ``queues_only``: they were read from /proc/PID/net/tcp, so their bytes are what is queued, which is less than what
+    the kernel charges. ``others`` are more cgroups that have processes in it.
     """
 
     process: Process
     inuse: int | None = None
     number: int | None = None
+    queues_only: bool = False
+    others: tuple[str, ...] = ()
 
 
 class FullGroup(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ from agent.core.readings import (
 )
 from agent.core.sockets.census import Census
 from agent.core.sockets.grouping import Grouped, group
+from agent.core.sockets.nettcp import Lines
 from agent.probe import cgroups, namespaces, owners, sockdiag
 from agent.probe.pagesize import is_this_host
 from agent.probe.reading import Reading
@@ -34,7 +35,7 @@ from agent.probe.reading import Reading
 EPHEMERAL_PORTS = (32768, 60999)
 # The dump's share of the time; the rest is for the names.
 DUMP_SHARE = 0.75
-# Groups and ports are numbered within 32 bits together with the namespace.
+# To enter one takes a thread and a table of all ports: 4 ms. More than these are read from /proc.
 DUMPED_AT_MOST = 64
 FILES_EACH = 256
 NOT_THIS_HOST = "only the running kernel lists its sockets, and this tree is not its /proc"
@@ -119,29 +120,34 @@ def _look_elsewhere(
 ) -> tuple[list[Namespace], list[Gap]]:
     """Find the other namespaces, and count their sockets into the census, if there is one."""
     spaces = namespaces.find_namespaces(proc_root, deadline, clock)
-    return (spaces, []) if census is None else _dump_there(proc_root, spaces, census, deadline, clock)
+    hidden = [namespaces.HIDDEN] if namespaces.hides_processes(proc_root) else []
+    if census is None:
+        return spaces, hidden
+    reached, gaps = _dump_there(proc_root, spaces, census, deadline, clock)
+    return reached, [*hidden, *gaps]
 
 
 def _dump_there(
     proc_root: Path, spaces: list[Namespace], census: Census, deadline: float, clock: Clock
 ) -> tuple[list[Namespace], list[Gap]]:
-    """Count the sockets of the other namespaces; those that were entered get a number."""
+    """Count the sockets of the other namespaces, the largest first; those that were counted get a number."""
     reached: list[Namespace] = []
     gaps: dict[Gap, None] = {}
-    permitted = True
-    for number, space in enumerate(spaces, start=1):
-        if not permitted or number > DUMPED_AT_MOST or not space.inuse or clock() > deadline:
+    permitted, ephemeral = True, _ephemeral_ports(Reading(proc_root))
+    for number, space in enumerate(sorted(spaces, key=lambda each: each.inuse or 0, reverse=True), start=1):
+        if not space.inuse or clock() > deadline:
             reached.append(space)
             continue
-        netlink = namespaces.open_in(proc_root, space)
-        if isinstance(netlink, Gap):
-            # If one is not permitted, none is; core.sockets.holders reports how many sockets that hides.
-            permitted = netlink not in namespaces.FORBIDDEN
-            if permitted:
-                gaps[netlink] = None
-            reached.append(space)
+        netlink = namespaces.open_in(proc_root, space) if permitted and number <= DUMPED_AT_MOST else None
+        if netlink is None or isinstance(netlink, Gap):
+            # If one is not permitted, none is: what every user may read has to do.
+            permitted = permitted and netlink not in namespaces.FORBIDDEN
+            lines = Lines(census, number, ephemeral)
+            gap = namespaces.count_lines(proc_root, space, lines, deadline, clock)
+            gaps |= dict.fromkeys([gap] if gap else [])
+            reached.append(replace(space, number=number, queues_only=True))
             continue
-        census.enter(number, _ephemeral_ports(Reading(proc_root)))
+        census.enter(number, ephemeral)
         with netlink:
             gaps |= dict.fromkeys(sockdiag.dump(netlink, census, deadline, clock))
         reached.append(replace(space, number=number))

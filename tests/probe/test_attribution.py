@@ -276,7 +276,7 @@ def test_listener_in_the_table_has_its_process(start: Callable[..., Subject]) ->
     }
 
 
-def test_other_namespaces_are_looked_into_unless_told_otherwise() -> None:
+def test_other_namespaces_are_read_from_proc_where_they_may_not_be_entered() -> None:
     script = Path(__file__).with_name("subject.py")
     code = (
         "import subprocess, sys; subprocess.run(['ip', 'link', 'set', 'lo', 'up'], check=True); "
@@ -293,20 +293,37 @@ def test_other_namespaces_are_looked_into_unless_told_otherwise() -> None:
         port = made.stdout.readline().strip()
         if not port:
             pytest.skip("no network namespace with a loopback can be made here")
-        made.stdin.write(f"connect {port} 6\naccept 6\n")
+        made.stdin.write(f"connect {port} 6\nfill\nclose\n")
         made.stdin.flush()
-        assert ["done\n"] * 2 == [made.stdout.readline() for _ in range(2)]
-        hidden, shown = look(other_namespaces=False), look()
+        assert ["done\n"] * 3 == [made.stdout.readline() for _ in range(3)]
+        read, dumped = look(other_namespaces=False), look()
     finally:
         made.communicate()
 
-    (space,) = [each for each in hidden.namespaces if each.process.pid == made.pid]
-    assert (13, None) == (space.inuse, space.number)
-    assert group_of(int(port), hidden) is None
-    (number,) = [each.number for each in shown.namespaces if each.process.pid == made.pid]
-    assert {(int(port), None, 6, number), (None, int(port), 6, number)} == {
-        (each.port, each.to_port, each.sockets, each.namespace) for each in shown.groups if each.namespace == number
-    }
+    seen = []
+    for table in (read, dumped):
+        (space,) = [each for each in table.namespaces if each.process.pid == made.pid]
+        assert (13, table is read) == (space.inuse, space.queues_only)
+        groups = [each for each in table.groups if each.namespace == space.number]
+        seen.append({(each.port, each.to_port, each.sockets, each.orphans, _queued(each)) for each in groups})
+        assert {0, 6} == {each.orphans for each in groups}
+        assert [peer.network for each in groups for peer in each.peers] == ["127.0.0.0/24"] * 2
+        assert (1, [int(port)]) == (
+            sum(each.namespace == space.number for each in table.listeners),
+            [each.port for each in table.listeners if each.namespace == space.number],
+        )
+    assert seen[0] == seen[1]
+    assert all(one.bytes <= other.bytes for one, other in zip(*map(_tallies, (read, dumped)), strict=True))
+
+
+def _queued(group: SocketGroup) -> tuple[int, int, int]:
+    tallies = group.tallies()
+    waiting = sum(each.probing + each.retransmitting for each in tallies)
+    return sum(each.unread_bytes for each in tallies), sum(each.unsent_bytes for each in tallies), waiting
+
+
+def _tallies(table: SocketTable) -> list[SocketGroup]:
+    return sorted((each for each in table.groups if each.namespace), key=lambda each: (each.port or 0, each.sockets))
 
 
 def test_tree_of_another_host_has_no_sockets(proc_root: Path) -> None:

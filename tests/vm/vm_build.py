@@ -38,7 +38,7 @@ TOOLS = {
 # What the package depends on, what scenarios use, and nothing else.
 ROOT_PACKAGES = (
     "systemd", "systemd-sysv", "udev", "dbus", "python3", "python3-systemd", "ca-certificates",
-    "kmod", "procps", "iproute2", "rsyslog", "logrotate", "man-db",
+    "kmod", "procps", "iproute2", "rsyslog", "logrotate", "man-db", "systemd-container",
 )  # fmt: skip
 # What the kernels have as modules; the rest they have built in. Loaded by the kernel itself when it is asked for.
 MODULES = ("virtio_pci", "virtio_blk", "tcp_diag", "inet_diag", "veth")

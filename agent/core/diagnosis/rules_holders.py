@@ -164,7 +164,7 @@ def memory_without_sockets(facts: Facts) -> Finding | None:
     """Claim that memory is charged which no socket has, although all are in sight: the kernel's own account is off."""
     table = facts.sockets
     sums, error = facts.totals, facts.inexact_bytes
-    hidden = not table.complete or any(each.number is None for each in table.namespaces)
+    hidden = not table.complete or any(each.number is None or each.queues_only for each in table.namespaces)
     if hidden or facts.kernel is None or sums.bytes <= 2 * sums.seen_bytes + error + _SLACK_BYTES:
         return None
     alloc = table.sockstat.tcp.alloc if table.sockstat else None

@@ -18,6 +18,8 @@ LISTEN = 10
 ESTABLISHED, SYN_RECV, CLOSE_WAIT = 1, 3, 8
 ORPHAN_STATES = frozenset({4, 5, 9, 11})
 QUEUED_STATES = frozenset({ESTABLISHED, SYN_RECV, CLOSE_WAIT})
+# Three retransmissions take 1.4 s at least: what is merely on its way, or lost once, has been acknowledged by then.
+OFTEN = 3
 TIMER_RETRANSMIT, TIMER_TIMEWAIT, TIMER_PROBE = 1, 3, 4
 
 NETWORKS_AT_MOST, SERVICES_AT_MOST, CGROUPS_AT_MOST = 8192, 10_240, 11_264
@@ -27,6 +29,8 @@ OUTGOING, UNKNOWN, OTHER_SERVICE = 1 << 16, 2 << 16, 3 << 16
 NAMESPACE_SHIFT = 18
 OTHER_NETWORK = 1 << 40
 OTHER_CGROUP = -1
+# Of an IPv4 address as it lies in a message: the part that names its network.
+SLASH_24 = int.from_bytes(b"\xff\xff\xff\0", sys.byteorder)
 _PORTS = 1 << 16
 
 # (state and timer as they lie in the message, service, network, cgroup, has no inode)
@@ -71,14 +75,17 @@ class Census:
         self._namespace = namespace
 
     def listen(self, raw_port: int, cgroup: int | None, *, waiting: int, backlog: int, inode: int) -> None:
-        """Note a listening socket; those that share a port and a cgroup (SO_REUSEPORT) are added up."""
+        """Note a listening socket of the namespace that was entered last."""
         port = int.from_bytes(raw_port.to_bytes(2, sys.byteorder), "big")
         base = self._namespace << NAMESPACE_SHIFT
         self.near[raw_port] = base | port
         # The other end of a loopback connection went there, ephemeral or not.
         self.far[raw_port] = base | OUTGOING | port
+        self.add_listener((self._namespace, port, cgroup), waiting=waiting, backlog=backlog, inode=inode)
+
+    def add_listener(self, key: tuple[int, int, int | None], *, waiting: int, backlog: int, inode: int) -> None:
+        """Add a listening socket to those of the same namespace, port and cgroup (SO_REUSEPORT)."""
         self.listening += 1
-        key = (self._namespace, port, cgroup)
         known = self.listeners.get(key) or (Listening(0, 0, 0, 0) if len(self.listeners) < LISTENERS_AT_MOST else None)
         if known is not None:
             self.listeners[key] = Listening(

@@ -31,6 +31,7 @@ _BARE = re.compile(rf"{_HEX}(?:-[0-9]{{1,12}})?", re.ASCII)
 _POD = re.compile(
     r"(?:kubepods-(?:besteffort-|burstable-)?)?pod(?P<uid>[0-9a-f][0-9a-f_-]{30,35})(?:\.slice)?", re.ASCII
 )
+_IN_POD = re.compile(r"\((pod [^)]+)\)")
 _LXC = re.compile(r"lxc\.(?:payload|monitor)\.(?P<name>.+)", re.DOTALL)
 _NSPAWN = re.compile(r"systemd-nspawn@(?P<name>.+)\.service", re.DOTALL)
 _MACHINE = re.compile(r"machine-(?P<name>.+)\.scope", re.DOTALL)
@@ -88,6 +89,12 @@ def parse_proc_cgroup(text: str) -> str | None:
     others = sorted(paths.values(), key=len)
     found = paths.get("") or paths.get("name=systemd") or (others[-1] if others else None)
     return None if found is None else printable(found, PATH_AT_MOST)
+
+
+def pod_of(container: str | None) -> str | None:
+    """Take "pod UID" out of the name of a container; None where it is in no pod."""
+    match = _IN_POD.search(container or "")
+    return match[1] if match else None
 
 
 def _container(part: str, above: str, parts: list[str]) -> str | None:

@@ -1,8 +1,8 @@
 """Who holds the sockets: the groups of a dump under the names of units and containers, with the remainder told.
 
 A cgroup names its sockets for certain, orphans too (INET_DIAG_CGROUP_ID, 5.8 and newer). Where it does not, sockets
-go to the process that has one of them open, and orphans and unaccepted connections to whoever listens on their port:
-a guess, and told as one.
+go to the process that has one of them open, those of another network namespace to the cgroup that lives in it, and
+orphans and unaccepted connections to whoever listens on their port: a guess, and told as one.
 """
 
 from collections import Counter, defaultdict
@@ -24,7 +24,7 @@ from agent.core.readings import (
     TcpSockstat,
     has_cgroup,
 )
-from agent.core.sockets.cgroup_names import NAME_AT_MOST, name_cgroup
+from agent.core.sockets.cgroup_names import NAME_AT_MOST, name_cgroup, pod_of
 
 Order = Literal["orphans", "bytes", "sockets"]
 # What holders are ranked by where a gauge is short.
@@ -120,14 +120,15 @@ def _shares(table: SocketTable) -> tuple[dict[_Name, _Share], Counter[_Guess]]:
         listeners.setdefault((listener.namespace, listener.port), listener)
     shares: defaultdict[_Name, _Share] = defaultdict(_Share)
     guesses: Counter[_Guess] = Counter()
+    places = {each.number: _name_of_place(each) for each in table.namespaces}
     for group in table.groups:
-        listener_here = listeners.get((group.namespace, group.port))
-        kept, left = _names(group, listener_here, table.paths)
+        listener_here, place = listeners.get((group.namespace, group.port)), places.get(group.namespace, _NOBODY)
+        kept, left = (_first(name, place) for name in _names(group, listener_here, table.paths))
         _add(shares[kept], group.held.values(), group, orphaned=False)
         _add(shares[left], group.queued.values(), group, orphaned=False)
         _add(shares[left], group.orphaned.values(), group, orphaned=True)
         _add_peers(shares[kept if group.held else left], group)
-        if has_cgroup(group.cgroup) or left == _NOBODY:
+        if has_cgroup(group.cgroup) or left in (_NOBODY, place):
             continue
         shares[left].add_guess(group, group.orphaned.values(), orphaned=True)
         if group.process is None:
@@ -135,7 +136,8 @@ def _shares(table: SocketTable) -> tuple[dict[_Name, _Share], Counter[_Guess]]:
         if group.orphans:
             guesses[_Guess(left, group.port)] += group.orphans
     for listener in table.listeners:
-        share = shares[_name_of_listener(listener, table.paths)]
+        name = _name_of_listener(listener, table.paths)
+        share = shares[_first(name, places.get(listener.namespace, _NOBODY))]
         share.add(listener.sockets, 0, 0)
         share.namespaces[listener.namespace] += listener.sockets
         share.ports[listener.port] += listener.sockets
@@ -259,20 +261,21 @@ def _remainder(
 
 def _gaps_of_sight(table: SocketTable, tcp: TcpSockstat) -> list[Gap]:
     """Return how many sockets of the host the dump did not see, and where they are if that is known."""
-    if tcp.alloc is None or not table.complete:
-        return []
     gaps = []
-    elsewhere = [each for each in table.namespaces if each.number is None]
-    hidden = sum(each.inuse or 0 for each in elsewhere)
-    total = count_text(tcp.alloc)
-    if hidden:
-        largest = sorted(elsewhere, key=lambda each: each.inuse or 0, reverse=True)[:NAMES_AT_MOST]
-        names = "; ".join(f"{place_text(each)}: {count_text(each.inuse or 0)}" for each in largest)
-        spaces = "another network namespace" if len(elsewhere) == 1 else f"{len(elsewhere)} other network namespaces"
+    if known := [each for each in table.namespaces if each.queues_only]:
+        sockets = sum(each.inuse or 0 for each in known)
         why = (
-            f"{counted(hidden, f'socket of {total} is', f'sockets of {total} are')} in {spaces}, out of sight "
-            f"({names}); sockmem-agent doctor tells how to see them"
+            f"only the data queued in {counted(sockets, 'socket')} of {_places_text(known)} can be read without "
+            "privilege: they hold more; sockmem-agent doctor tells how to see it"
         )
+        gaps.append(Gap(what="memory of other network namespaces", why=why))
+    if tcp.alloc is None or not table.complete:
+        return gaps
+    elsewhere = [each for each in table.namespaces if each.number is None]
+    total = count_text(tcp.alloc)
+    if hidden := sum(each.inuse or 0 for each in elsewhere):
+        number = counted(hidden, f"socket of {total} is", f"sockets of {total} are")
+        why = f"{number} in {_places_text(elsewhere)}, and could not be counted in time"
         gaps.append(Gap(what="sockets of other network namespaces", why=why))
     unlisted = tcp.alloc - hidden - table.listening - sum(group.sockets for group in table.groups)
     if unlisted > max(_UNLISTED_LEAST, tcp.alloc // _UNLISTED_SHARE):
@@ -284,10 +287,25 @@ def _gaps_of_sight(table: SocketTable, tcp: TcpSockstat) -> list[Gap]:
     return gaps
 
 
+def _places_text(spaces: list[Namespace]) -> str:
+    """Name network namespaces, the largest first, each with the number of its sockets."""
+    largest = sorted(spaces, key=lambda each: each.inuse or 0, reverse=True)[:NAMES_AT_MOST]
+    names = "; ".join(f"{place_text(each)}: {count_text(each.inuse or 0)}" for each in largest)
+    number = "another network namespace" if len(spaces) == 1 else f"{len(spaces)} other network namespaces"
+    return f"{number} ({names})"
+
+
 def place_text(namespace: Namespace) -> str:
     """Name a network namespace by the unit, the container or the process that lives in it."""
+    return " in ".join(filter(None, _name_of_place(namespace)))
+
+
+def _name_of_place(namespace: Namespace) -> _Name:
+    """Name who lives in a network namespace: where several containers of a pod do, the pod."""
     name = _name_of_process(namespace.process)
-    return " in ".join(filter(None, name)) or _process_text(namespace.process)
+    pod = pod_of(name.container)
+    is_shared = any(pod_of(name_cgroup(path).container) == pod for path in namespace.others)
+    return _Name(unit=name.unit, container=pod) if pod and is_shared else name
 
 
 def _gaps_of_guesses(guesses: Counter[_Guess]) -> list[Gap]:

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from agent.core.sockets.census import LISTEN, Census
+from agent.core.sockets.census import LISTEN, OFTEN, SLASH_24, Census
 
 AF_INET, AF_INET6, IPPROTO_TCP = 2, 10, 6
 SOCK_DIAG_BY_FAMILY = 20
@@ -30,8 +30,6 @@ STATES_LISTEN = 1 << LISTEN
 STATES_CONNECTED = 0xFFF & ~(1 << LISTEN | 1 << 6)
 # Kernels dump into at most 32 KiB at a time.
 BUFFER_BYTES = 64 * 1024
-# Three retransmissions take 1.4 s at least: what is merely on its way, or lost once, has been acknowledged by then.
-OFTEN = 3
 
 _HEADER, _MESSAGE = 16, 88
 _SKMEMINFO, _CGROUP_ID = 7, 21
@@ -45,7 +43,6 @@ _ERRNO = struct.Struct("=i")
 _HEAD = struct.Struct("=Q")
 _WORD = struct.Struct("=I")
 _REQUEST = struct.Struct("=IHHIIBBBBI48s")
-_SLASH_24 = int.from_bytes(b"\xff\xff\xff\0", sys.byteorder)
 
 # Of an IPv4 address all 4 bytes; of an IPv6 address the upper half, and the last 4 bytes for a v4-mapped one. A
 # field of no bytes keeps both shapes equal.
@@ -138,7 +135,7 @@ class Reader:
         rows, admit, near, far = census.rows, census.admit, census.near, census.far
         unpack, size = layout.fields.unpack_from, layout.size
         memory_header, cgroup_header = layout.memory_header, layout.cgroup_header
-        slash_24, often = _SLASH_24, OFTEN
+        slash_24, often = SLASH_24, OFTEN
         last = end - size
         while offset <= last:
             (start, state, retrans, sport, dport, upper, lower, unread, unsent,

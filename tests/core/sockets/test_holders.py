@@ -258,10 +258,45 @@ def test_sockets_out_of_sight_are_a_gap_with_their_number_and_place() -> None:
 
     assert ["sockets of other network namespaces", "sockets in no table"] == [gap.what for gap in gaps]
     assert (
-        "1,200 sockets of 1,400 are in another network namespace, out of sight (docker 3f2a9c1be07d: 1,200)"
+        "1,200 sockets of 1,400 are in another network namespace (docker 3f2a9c1be07d: 1,200), and could not be "
         in gaps[0].why
     )
     assert "98 sockets of 1,400" in gaps[1].why
+
+
+POD = "/kubepods.slice/kubepods-pod8c5e7b1a_0c3d_4e5f_8a9b_0c1d2e3f4a5b.slice/cri-containerd-{}.scope"
+
+
+@pytest.mark.parametrize(
+    ("cgroups", "name"),
+    [
+        (["/system.slice/shop.service"], ("shop.service", None)),
+        (["/system.slice/docker-" + "ab" * 32 + ".scope"], (None, "docker abababababab")),
+        (["/machine.slice/libpod-" + "ab" * 32 + ".scope/container"], (None, "libpod abababababab")),
+        ([POD.format("ab" * 32)], (None, "containerd abababababab (pod 8c5e7b1a-0c3d-4e5f-8a9b-0c1d2e3f4a5b)")),
+        # Whose of a pod's containers they are cannot be told.
+        ([POD.format("ab" * 32), POD.format("cd" * 32)], (None, "pod 8c5e7b1a-0c3d-4e5f-8a9b-0c1d2e3f4a5b")),
+    ],
+)
+def test_sockets_of_another_namespace_are_its_cgroups_for_certain(
+    cgroups: list[str], name: tuple[str | None, str | None]
+) -> None:
+    process = Process(pid=9, name="redis", cgroup=cgroups[0])
+    space = Namespace(process=process, inuse=49, number=1, queues_only=True, others=tuple(cgroups[1:]))
+    found, gaps = holders(
+        table(
+            SocketGroup(port=6379, namespace=1, orphaned=orphans(40, 8192), held={"established": Tally(sockets=8)}),
+            listeners=(Listener(port=6379, namespace=1),),
+            namespaces=(space,),
+        ),
+        sockstat(orphan=40, alloc=49, mem=5),
+    )
+
+    assert [(*name, 49, 40, 9, False), (None, None, 0, 0, None, False)] == [
+        (each.unit, each.container, each.sockets, each.orphans, each.netns_pid, each.guess) for each in found
+    ]
+    assert ["memory of other network namespaces"] == [gap.what for gap in gaps]
+    assert "queued in 49 sockets of another network namespace" in gaps[0].why
 
 
 def test_few_sockets_that_come_and_go_are_no_gap() -> None:

@@ -83,7 +83,7 @@ class Rig:
         size: int = 110_000,
         pause: float = 0.002,
         stay: int = 0,
-        scope: str = "",
+        manager: tuple[str, ...] = (),
         settings: tuple[str, ...] = (),
         client_settings: tuple[str, ...] | None = None,
         client_options: tuple[str, ...] = (),
@@ -92,13 +92,12 @@ class Rig:
 
         At "send" the service queues ``size`` bytes for each; it closes one connection every ``pause`` seconds, but
         for those that ``stay``.
-        ``settings`` are of its unit, and the clients' too unless they have their own; with a ``scope`` the service
-        runs in that instead, as a container does: started by its manager, not by systemd.
+        ``settings`` are of its unit, and the clients' too unless they have their own; with a ``manager`` the
+        service is run by that command instead, as a container is: not by systemd.
         """
         serving = ("--port", port, "--count", count, "--bytes", size, "--pause", pause, "--stay", stay)
-        if scope:
-            program = self._load(service, "serve", serving)
-            subprocess.Popen(["systemd-run", "--quiet", "--scope", f"--unit={scope}", *program])
+        if manager:
+            subprocess.Popen([*manager, *self._load(service, "serve", serving)], stdin=subprocess.DEVNULL)
         else:
             self.start(f"{service}.service", "serve", *serving, settings=settings)
         self.hear(service, "listening")

@@ -5,7 +5,7 @@ ID = "0f3c" * 16
 
 def act(rig):
     rig.listen()
-    rig.burst(200, limit=64, scope=f"docker-{ID}.scope")
+    rig.burst(200, limit=64, manager=("systemd-run", "--quiet", "--scope", f"--unit=docker-{ID}.scope"))
     rig.wait_until_named()
     rig.stop("phones")
     rig.wait_for_posts("opened", "resolved")
