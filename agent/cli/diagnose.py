@@ -151,7 +151,8 @@ def _diagnose_incident(text: str, config_path: Path | None) -> Diagnosis:
     with exits(os.EX_NOINPUT):
         incident_id = store.resolve(text)
         incident = store.load(incident_id)
-        snapshots, gaps = store.readable_snapshots(incident_id)
+        gaps: list[Gap] = []
+        snapshots = [snapshot for _, snapshot in store.snapshots(incident_id, gaps)]
         end = incident.last_seen_at + HISTORY
         near = read_around(store, incident_id, incident.opened_at - HISTORY, end)
         history = {sample.at: sample for sample in (*store.samples.read_thinned(end), *near)}

@@ -62,7 +62,7 @@ class OfKind(msgspec.Struct, frozen=True, kw_only=True):
 def tell_story(store: Store, incident: Incident) -> Story:
     """Read all files of an incident; what cannot be read becomes a gap."""
     gaps = list[Gap]()
-    snapshots = store.named_snapshots(incident.id, gaps)
+    snapshots = store.snapshots(incident.id, gaps)
     notices = read_notices(store, incident, gaps)
     samples = read_around(store, incident.id, *window(incident))
     unread = tuple(replace(gap, what="a file of this incident") for gap in gaps)

@@ -41,6 +41,7 @@ from agent.core.format import counted
 from agent.core.model import Incident
 from agent.core.readings import Gap
 from agent.store import Store
+from agent.store import prune as prune_store
 from agent.store.disk import is_no_file, read_regular, reason, write_whole
 from agent.store.incidents import INTERRUPTED
 
@@ -185,7 +186,7 @@ def prune(config_path: Path | None, *, dry_run: bool, as_json: bool) -> None:
     """
     store = open_store(config_path)
     with exits(EX_FAILED):
-        removed = store.prune(datetime.now(timezone.utc), dry_run=dry_run)
+        removed = prune_store(store, datetime.now(timezone.utc), dry_run=dry_run)
     if as_json:
         print_json({"dry_run": dry_run, "removed": removed})
         return

@@ -22,7 +22,7 @@ from agent.service.recorder import Recorder
 from agent.service.signals import Signals
 from agent.service.troubles import Troubles
 from agent.sources import Source, describe, local_now, open_source
-from agent.store import Outbox, Store
+from agent.store import Outbox, Store, prune
 
 log = logging.getLogger("sockmem-agent")
 
@@ -162,7 +162,7 @@ class Daemon:
     def _prune(self, now: datetime | None) -> None:
         """Apply retention; it needs no space, and spares the incident that holds the newest position."""
         with self._troubles.survived("retention cannot be applied"):
-            for incident_id in self._store.prune(now):
+            for incident_id in prune(self._store, now):
                 log.info("incident %s removed: retention", incident_id)
 
     def _measure(self, path: Path) -> None:

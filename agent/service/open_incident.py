@@ -115,7 +115,7 @@ class OpenIncident:
         """Go on with an incident that was open when the process before us ended; StoreError without any snapshot."""
         unread: list[Gap] = []
         notices = store.notices(incident.id, unread)
-        named = store.named_snapshots(incident.id, unread)
+        named = store.snapshots(incident.id, unread)
         for gap in unread:
             log.warning("%s", gap.why)
         if not named:
@@ -273,7 +273,7 @@ def keep_window(store: Store, incident: Incident, remembered: Sequence[Sample]) 
     )
     try:
         # Those on disk are whole; those in memory have the gauges of the snapshots, too.
-        samples = {sample.at: sample for sample in store.history(start, end)}
+        samples = {sample.at: sample for sample in store.samples.read(start, end)}
         samples |= {sample.at: sample for sample in remembered if start <= sample.at <= end}
         keep_samples(store.path(incident.id), samples.values())
     except OSError as error:

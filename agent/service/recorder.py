@@ -62,12 +62,12 @@ class Recorder:
         self._monotonic = monotonic
         self._ticked_at, self._ticked_second = now(), monotonic()
         self._event_snapshot: Snapshot | None = None
-        resume, incident = store.newest_commit()
+        resume, still_open = store.newest_commit()
         self.position = Position(store, resume, now())
-        self.last = incident or store.newest()
-        for other in store.open_besides(incident):
+        self.last = still_open[0] if still_open else store.newest()
+        for other in still_open[1:]:
             self._conclude(other, StoreError("a newer incident is open"))
-        self._open = self._resume(incident) if incident else None
+        self._open = self._resume(still_open[0]) if still_open else None
 
     @property
     def sample(self) -> Sample | None:

@@ -5,6 +5,7 @@ from agent.store.disk import StoreError
 from agent.store.incident_samples import keep_samples, read_around
 from agent.store.incidents import NoSuchIncident, Store
 from agent.store.outbox import OWED_AT_MOST, Key, Outbox, Pending
+from agent.store.retention import prune
 
 __all__ = [
     "OWED_AT_MOST",
@@ -18,6 +19,7 @@ __all__ = [
     "explain",
     "keep_samples",
     "owner",
+    "prune",
     "read_around",
     "refusal",
     "unusable",

@@ -44,7 +44,7 @@ def read_around(store: Store, incident_id: str, start: datetime, end: datetime) 
     except OSError as error:
         log.warning("%s: cannot be read (%s); going on without it", path, reason(error))
     by_time = {sample.at: sample for sample in kept if start <= sample.at <= end}
-    by_time |= {sample.at: sample for sample in store.history(start, end)}
+    by_time |= {sample.at: sample for sample in store.samples.read(start, end)}
     return tuple(by_time[at] for at in sorted(by_time))
 
 

@@ -15,14 +15,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
+from msgspec.json import Decoder
+
 from agent.core import model
 from agent.core.cursor import Cursor, Resume
 from agent.core.delivery import Receipt
-from agent.core.model import Commit, Incident, Notice, Sample, Snapshot
+from agent.core.model import Incident, Notice, Snapshot
 from agent.core.readings import Gap
 from agent.core.settings import StoreSettings
 from agent.core.stored import YEARS
-from agent.store import retention
 from agent.store.access import explain
 from agent.store.disk import (
     StoreError,
@@ -111,48 +112,26 @@ class Store:
             raise UnreadableError(path, f"it is that of incident {incident.id!r}", is_damage=True)
         return incident
 
-    def snapshots(self, incident_id: str) -> list[Snapshot]:
-        """Read the snapshots that an incident names, oldest first."""
-        return [read_json(self.path(incident_id) / name, model.SNAPSHOT) for name in self.load(incident_id).snapshots]
-
-    def readable_snapshots(self, incident_id: str) -> tuple[list[Snapshot], list[Gap]]:
-        """Read the snapshots that can be read, oldest first, and say why the others cannot."""
-        gaps: list[Gap] = []
-        return [snapshot for _, snapshot in self.named_snapshots(incident_id, gaps)], gaps
-
-    def named_snapshots(self, incident_id: str, unread: list[Gap]) -> list[tuple[str, Snapshot]]:
-        """Read the snapshots that can be read, oldest first, each with its name; ``unread`` takes the others."""
-        found: list[tuple[str, Snapshot]] = []
-        for name in self.load(incident_id).snapshots:
-            try:
-                found.append((name, read_json(self.path(incident_id) / name, model.SNAPSHOT)))
-            except StoreError as error:
-                unread.append(Gap(what=name, why=str(error)))
-        return found
+    def snapshots(self, incident_id: str, unread: list[Gap] | None = None) -> list[tuple[str, Snapshot]]:
+        """Read the snapshots an incident names, oldest first, each with its name; ``unread`` takes what cannot be."""
+        return list(self._readable(incident_id, self.load(incident_id).snapshots, model.SNAPSHOT, unread))
 
     def notices(
         self, incident_id: str, unread: list[Gap] | None = None
     ) -> list[tuple[str, Notice, dict[str, Receipt]]]:
         """Read an incident's notices, each with its name and the receipts by channel; ``unread`` takes what cannot be.
 
-        A receipt counts by its name: what is in one that cannot be read is shown as given up, and is not sent again.
+        A receipt counts by its name: one that cannot be read is shown as given up, and its notice is not sent again.
         """
         found = []
-        gaps = [] if unread is None else unread
         files = self.files(incident_id)
-        for name in self.load(incident_id).notices:
+        for name, notice in self._readable(incident_id, self.load(incident_id).notices, model.NOTICE, unread):
             stem = name.removesuffix(".json")
-            try:
-                notice = read_json(self.path(incident_id) / name, model.NOTICE)
-            except StoreError as error:
-                gaps.append(Gap(what=name, why=str(error)))
-                continue
-            receipts = {
-                channel: self._receipt(incident_id, stem, channel, notice, gaps)
-                for channel in notice.channels
-                if f"{stem}.{channel}.json" in files
-            }
-            found.append((stem, notice, receipts))
+            names = {each: f"{stem}.{each}.json" for each in notice.channels if f"{stem}.{each}.json" in files}
+            readable = dict(self._readable(incident_id, names.values(), model.RECEIPT, unread))
+            found.append(
+                (stem, notice, {each: readable.get(file) or _lost(notice, each) for each, file in names.items()})
+            )
         return found
 
     def read_all(self) -> tuple[list[Incident], dict[str, str]]:
@@ -169,10 +148,6 @@ class Store:
                     unread[name] = INTERRUPTED
         return found, unread
 
-    def history(self, start: datetime, end: datetime) -> tuple[Sample, ...]:
-        """Read the samples taken from ``start`` to ``end``, oldest first."""
-        return self.samples.read(start, end)
-
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def new_directory(self, incident_id: str) -> bool:
@@ -185,12 +160,11 @@ class Store:
 
     def left_behind(self, incident_id: str) -> list[tuple[str, Snapshot]]:
         """Read the snapshots that a crash left in the directory of an incident that is not committed yet."""
-        found = []
-        for name in sorted(filter(_SNAPSHOT_FILE.fullmatch, self.files(incident_id))):
-            try:
-                found.append((name, read_json(self.path(incident_id) / name, model.SNAPSHOT)))
-            except StoreError as error:
-                log.warning("%s", error)
+        unread: list[Gap] = []
+        names = sorted(filter(_SNAPSHOT_FILE.fullmatch, self.files(incident_id)))
+        found = list(self._readable(incident_id, names, model.SNAPSHOT, unread))
+        for gap in unread:
+            log.warning("%s", gap.why)
         return found
 
     def write_snapshot(self, incident_id: str, number: int, snapshot: Snapshot) -> str:
@@ -270,11 +244,11 @@ class Store:
                     raise
                 set_aside(path, error.why, "; what it says is sent to nobody")
 
-    def newest_commit(self) -> tuple[Resume, Incident | None]:
-        """Find where to read on, and the incident that is still open.
+    def newest_commit(self) -> tuple[Resume, list[Incident]]:
+        """Find where to resume, and the incidents that are open, the newest commit first: only damage leaves several.
 
         The highest generation of cursor.json and all incidents is the truth. A cursor.json that cannot be read is set
-        aside and told: a host that nobody watches is worse than one that is watched from a little later on.
+        aside: a host watched from a little later on is better than one not watched.
         """
         newest = Resume(generation=0, cursor=Cursor())
         path = self.directory / "cursor.json"
@@ -282,19 +256,14 @@ class Store:
             newest = read_json(path, model.RESUME) if os.path.lexists(path) else newest
         except UnreadableError as error:
             set_aside(path, error.why, ": reading resumes from the newest incident")
-        open_incident: tuple[int, str] | None = None
-        for incident_id, commit in self._commits():
-            if commit.resume is None:
-                continue
-            newest = max(newest, commit.resume, key=lambda resume: resume.generation)
-            if commit.closed_at is None and (open_incident is None or commit.resume.generation > open_incident[0]):
-                open_incident = (commit.resume.generation, incident_id)
-        return newest, self.load(open_incident[1]) if open_incident else None
-
-    def open_besides(self, incident: Incident | None) -> list[Incident]:
-        """Read the other incidents that were never closed: only damage leaves any."""
-        found = (self.load(name) for name, commit in self._commits() if commit.closed_at is None)
-        return [other for other in found if incident is None or other.id != incident.id]
+        still_open: list[tuple[int, str]] = []
+        for incident_id in self.one_by_one(self.ids()):
+            with suppress(StoreError):  # Logged at every start; one bad file must not stop the service.
+                commit = read_json(self.path(incident_id) / INCIDENT_FILE, model.COMMIT)
+                newest = max(newest, commit.resume or newest, key=lambda resume: resume.generation)
+                if commit.closed_at is None:
+                    still_open.append((commit.resume.generation if commit.resume else -1, incident_id))
+        return newest, [self.load(incident_id) for _, incident_id in sorted(still_open, reverse=True)]
 
     def newest(self) -> Incident | None:
         """Read the newest incident that can be read."""
@@ -313,14 +282,6 @@ class Store:
         with suppress(StoreError, IndexError):
             found.append(read_json(self.path(self.ids()[-1]) / INCIDENT_FILE, model.COMMIT).resume)
         return max((resume.generation for resume in found if resume), default=0)
-
-    def prune(self, now: datetime | None, *, dry_run: bool = False) -> list[str]:
-        """Remove what retention no longer keeps, oldest first, and return the ids; without a ``now``, not by age."""
-        if not self._incidents.is_dir():
-            return []
-        if now:
-            self.samples.prune(now, dry_run=dry_run)
-        return retention.prune(self, self.settings, now, dry_run=dry_run)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -345,25 +306,20 @@ class Store:
         except FileNotFoundError:
             return set()  # Pruned by the main thread since it was listed.
 
-    def _receipt(self, incident_id: str, stem: str, channel: str, notice: Notice, gaps: list[Gap]) -> Receipt:
-        path = self.receipt_path(incident_id, stem, channel)
-        try:
-            return read_json(path, model.RECEIPT)
-        except StoreError as error:
-            gaps.append(Gap(what=path.name, why=str(error)))
-            why = "its receipt cannot be read"
-            return Receipt(notice=notice.id, channel=channel, outcome="gave_up", at=notice.at, attempts=0, detail=why)
+    def _readable(
+        self, incident_id: str, names: Iterable[str], decoder: Decoder[T], unread: list[Gap] | None
+    ) -> Iterator[tuple[str, T]]:
+        """Read files of an incident, each with its name; ``unread`` takes what cannot be read, and why."""
+        for name in names:
+            try:
+                yield name, read_json(self.path(incident_id) / name, decoder)
+            except StoreError as error:
+                if unread is not None:
+                    unread.append(Gap(what=name, why=str(error)))
 
     def receipt_path(self, incident_id: str, stem: str, channel: str) -> Path:
         """Name a channel's receipt for a notice."""
         return self.path(incident_id) / f"{stem}.{channel}.json"
-
-    def _commits(self) -> Iterator[tuple[str, Commit]]:
-        for incident_id in self.one_by_one(self.ids()):
-            try:
-                yield incident_id, read_json(self.path(incident_id) / INCIDENT_FILE, model.COMMIT)
-            except StoreError:
-                continue  # Logged at every start; one bad file must not stop the service.
 
 
 @lru_cache(maxsize=4096)
@@ -375,6 +331,12 @@ def is_id(name: str) -> bool:
         return datetime(year, month, day, hour, minute, second, tzinfo=timezone.utc).year in YEARS
     except ValueError:
         return False
+
+
+def _lost(notice: Notice, channel: str) -> Receipt:
+    """Stand in for a receipt that cannot be read."""
+    why = "its receipt cannot be read"
+    return Receipt(notice=notice.id, channel=channel, outcome="gave_up", at=notice.at, attempts=0, detail=why)
 
 
 def notice_stems(names: set[str]) -> list[str]:

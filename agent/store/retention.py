@@ -6,13 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from agent.core.settings import StoreSettings
 from agent.store.disk import StoreError, remove_tree, size_of
-
-if TYPE_CHECKING:
-    from agent.store.incidents import Store
+from agent.store.incidents import INCIDENT_FILE, Store
 
 log = logging.getLogger("sockmem-agent")
 
@@ -20,7 +17,7 @@ log = logging.getLogger("sockmem-agent")
 CLAIMED_KEPT = 100
 
 
-def prune(store: "Store", keep: StoreSettings, now: datetime | None, *, dry_run: bool) -> list[str]:
+def prune(store: Store, now: datetime | None, *, dry_run: bool = False) -> list[str]:
     """Remove what is no longer kept and return the ids; without a ``now``, nothing goes by its age.
 
     An open incident, one with a notice still owed, and the newest one are never removed; nor is one that alone holds
@@ -31,6 +28,11 @@ def prune(store: "Store", keep: StoreSettings, now: datetime | None, *, dry_run:
     forge a hundred thousand. A disk that they filled would have no room for their receipts, so nothing would ever be
     sent, and by what they leave of those that were told a restart knows how much was sent within the hour.
     """
+    if not store.path("").is_dir():
+        return []
+    if now:
+        store.samples.prune(now, dry_run=dry_run)
+    keep = store.settings
     oldest = now - timedelta(days=keep.keep_days) if now else datetime.min.replace(tzinfo=timezone.utc)
     ids = store.ids()
     sizes = {incident_id: size_of(store.path(incident_id)) for incident_id in ids}
@@ -59,7 +61,7 @@ def prune(store: "Store", keep: StoreSettings, now: datetime | None, *, dry_run:
 
 
 def _flood(
-    store: "Store", ids: Iterable[str], sizes: Mapping[str, int], covered: int, missing_bytes: int
+    store: Store, ids: Iterable[str], sizes: Mapping[str, int], covered: int, missing_bytes: int
 ) -> Iterator[str]:
     """Yield the oldest claimed incidents that are still owed, beyond those that stay, until enough bytes are freed."""
     owed = [incident_id for incident_id in store.one_by_one(ids) if _fate(store, incident_id, covered) == "claimed"]
@@ -73,11 +75,11 @@ def _flood(
 def _remove(directories: Iterable[Path]) -> None:
     for directory in directories:
         with suppress(IsADirectoryError):  # Damage, which goes with the rest.
-            (directory / "incident.json").unlink(missing_ok=True)  # First, so that half a directory is no incident.
+            (directory / INCIDENT_FILE).unlink(missing_ok=True)  # First, so that half a directory is no incident.
         remove_tree(directory)
 
 
-def _fate(store: "Store", incident_id: str, covered: int) -> Literal["done", "claimed", "kept"]:
+def _fate(store: Store, incident_id: str, covered: int) -> Literal["done", "claimed", "kept"]:
     """Return whether an incident is closed, its position older, and everybody told; a broken one is done with.
 
     "claimed": all but told, and any local user can have made it.

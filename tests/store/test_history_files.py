@@ -7,7 +7,7 @@ from harness import read_remains
 
 from agent.core.model import Sample, UnitShare
 from agent.core.settings import StoreSettings
-from agent.store import Store, keep_samples, read_around
+from agent.store import Store, keep_samples, prune, read_around
 from agent.store.history import KEEP_DAYS
 from agent.store.incident_samples import AT_MOST
 
@@ -68,16 +68,16 @@ def test_days_outlast_the_hours_and_are_bounded_as_well(store, clock):
     fill(store, clock, 5)
     store.samples.write_hourly_extremes(clock.time)
     later = clock.advance(60 * 86_400)
-    store.prune(later)
+    prune(store, later)
     assert ["day-20261122.jsonl"] == names(store)
 
-    store.prune(clock.advance((KEEP_DAYS - 59) * 86_400))
+    prune(store, clock.advance((KEEP_DAYS - 59) * 86_400))
     assert [] == names(store)
 
 
 def test_a_dry_run_removes_no_history(store, clock):
     fill(store, clock, 5)
-    store.prune(clock.advance(400 * 86_400), dry_run=True)
+    prune(store, clock.advance(400 * 86_400), dry_run=True)
     assert [] != names(store)
 
 
@@ -85,7 +85,7 @@ def test_the_thinned_history_reaches_from_the_last_sample_to_the_days(store, clo
     fill(store, clock, 47)
     store.samples.write_hourly_extremes(clock.time)
     clock.advance(5 * 86_400)
-    store.prune(clock.time)
+    prune(store, clock.time)
     fill(store, clock, 2, step=10)
     found = Store(store.directory).samples.read_thinned(clock.time)
 
@@ -113,7 +113,7 @@ def test_a_sample_without_units_takes_no_room_for_them(store, clock):
     lines = next((store.directory / "history").iterdir()).read_text().split()
 
     assert [False, True] == ["units" in line for line in lines]
-    assert (share,) == store.history(clock.time, clock.time)[0].units
+    assert (share,) == store.samples.read(clock.time, clock.time)[0].units
 
 
 def test_what_is_kept_with_an_incident_is_read_when_the_history_is_gone(store, clock):
@@ -121,12 +121,12 @@ def test_what_is_kept_with_an_incident_is_read_when_the_history_is_gone(store, c
     directory.mkdir()
     start = clock.time - timedelta(hours=2)
     fill(store, clock, 2)
-    samples = store.history(start, clock.time)
+    samples = store.samples.read(start, clock.time)
     keep_samples(directory, samples)
     assert samples == read_around(store, directory.name, start, clock.time)
 
-    store.prune(clock.advance(90 * 86_400))
-    assert () == store.history(start, clock.time)
+    prune(store, clock.advance(90 * 86_400))
+    assert () == store.samples.read(start, clock.time)
     assert samples == read_around(store, directory.name, start, clock.time)
     assert samples[3:] == read_around(store, directory.name, samples[3].at, clock.time)
     assert 0o640 == (directory / "samples.jsonl").stat().st_mode & 0o777
@@ -183,7 +183,7 @@ def test_retention_goes_by_a_clock_only_when_samples_were_taken_a_day_before_it(
     ahead = clock.time + timedelta(days=365)
     store.samples.append(Sample(at=ahead, orphan=1))
     assert hour == store.samples.believe(ahead)
-    store.prune(store.samples.believe(ahead))
+    prune(store, store.samples.believe(ahead))
     assert set(before) < set(names(store))
     # After more than a day with this clock it is the time.
     assert ahead + timedelta(hours=26) == store.samples.believe(ahead + timedelta(hours=26))
@@ -200,7 +200,7 @@ def test_a_write_that_is_cut_short_is_finished(store, clock, monkeypatch):
     monkeypatch.setattr(os, "write", lambda descriptor, data: whole(descriptor, bytes(data)[:20]))
     for number in range(3):
         store.samples.append(Sample(at=clock.advance(1), orphan=number))
-    assert [0, 1, 2] == [sample.orphan for sample in store.history(clock.time - timedelta(hours=1), clock.time)]
+    assert [0, 1, 2] == [sample.orphan for sample in store.samples.read(clock.time - timedelta(hours=1), clock.time)]
 
 
 def test_a_line_that_a_full_disk_cut_spoils_no_other(store, clock, monkeypatch):
@@ -218,7 +218,7 @@ def test_a_line_that_a_full_disk_cut_spoils_no_other(store, clock, monkeypatch):
     monkeypatch.setattr(os, "write", whole)
     store.samples.append(Sample(at=clock.advance(1), orphan=2))
 
-    assert [2] == [sample.orphan for sample in store.history(clock.time - timedelta(hours=1), clock.time)]
+    assert [2] == [sample.orphan for sample in store.samples.read(clock.time - timedelta(hours=1), clock.time)]
 
 
 def test_a_file_that_cannot_be_read_is_told_once_and_the_others_are_read(store, clock, caplog):
@@ -239,7 +239,7 @@ def test_a_file_that_cannot_be_read_is_told_once_and_the_others_are_read(store, 
 def test_what_cannot_be_removed_keeps_retention_from_nothing_else(store, clock, caplog):
     fill(store, clock, 3)
     (store.directory / "history" / "20261101T00.jsonl").mkdir()
-    store.prune(clock.advance(5 * 86_400))
+    prune(store, clock.advance(5 * 86_400))
     assert ["20261101T00.jsonl"] == names(store)
     assert "cannot be removed" in caplog.text
 
@@ -264,7 +264,7 @@ def test_a_day_that_cannot_be_read_is_not_written_over(store, clock, monkeypatch
 def test_a_long_time_is_read_whole_at_its_ends_and_in_little_between(store, clock):
     fill(store, clock, 46, step=60)
     store.samples.write_hourly_extremes(clock.time)
-    found = store.history(clock.time - timedelta(hours=46), clock.time)
+    found = store.samples.read(clock.time - timedelta(hours=46), clock.time)
 
     assert 0 == found[0].orphan
     assert 46 * 60 - 1 == found[-1].orphan
@@ -305,7 +305,7 @@ def test_a_torn_last_line_costs_the_next_sample_nothing(store, clock, same_proce
     later = Sample(at=clock.time + timedelta(seconds=10), orphan=2)
     (store if same_process else Store(store.directory)).samples.append(later)
 
-    assert [1, 2] == [sample.orphan for sample in store.history(clock.time, later.at)]
+    assert [1, 2] == [sample.orphan for sample in store.samples.read(clock.time, later.at)]
 
 
 def test_a_sample_with_a_number_that_no_float_holds_is_passed_over(store, clock):

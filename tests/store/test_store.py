@@ -12,7 +12,7 @@ from agent.core.cursor import Cursor, Resume
 from agent.core.delivery import Receipt
 from agent.core.model import Diagnosis, Incident, Notice, Provenance, Sample, Snapshot
 from agent.core.settings import StoreSettings
-from agent.store import NoSuchIncident, Outbox, Store, StoreError
+from agent.store import NoSuchIncident, Outbox, Store, StoreError, prune
 from agent.store.disk import hold_lock, set_aside, size_of
 from agent.store.history import read_lines
 from agent.store.incidents import PROGRESS_SPACING
@@ -64,7 +64,7 @@ def test_what_was_committed_is_read_back(store, keep):
 
     assert store.ids() == [incident_id]
     assert ("snapshot-001.json",) == store.load(incident_id).snapshots
-    assert {"net/sockstat": "TCP: inuse 1\n"} == store.snapshots(incident_id)[0].raw
+    assert {"net/sockstat": "TCP: inuse 1\n"} == store.snapshots(incident_id)[0][1].raw
 
 
 def test_files_are_0640_in_directories_0750_whatever_the_umask(store, keep):
@@ -152,7 +152,7 @@ def test_a_committed_id_is_taken(store, keep):
 def test_the_highest_generation_is_where_to_read_on(store, keep, make_decided):
     open_id = keep(closed=False, generation=7)
     store.save_cursor(Resume(generation=5, cursor=Cursor(journal="old")))
-    resume, incident = store.newest_commit()
+    resume, (incident,) = store.newest_commit()
 
     assert 7 == resume.generation
     assert incident == store.load(open_id)
@@ -191,7 +191,8 @@ def test_a_write_that_fails_names_the_file_and_leaves_nothing_behind(store, keep
 def test_snapshots_that_can_be_read_are_read_and_the_others_are_gaps(store, keep):
     incident_id = keep()
     (store.path(incident_id) / "snapshot-001.json").write_text("null")
-    found, gaps = store.readable_snapshots(incident_id)
+    gaps = []
+    found = store.snapshots(incident_id, gaps)
 
     assert [] == found
     assert ["snapshot-001.json"] == [gap.what for gap in gaps]
@@ -215,9 +216,9 @@ def test_retention_by_age_spares_the_newest_the_open_and_the_untold(store, keep,
     keep(-398 * 86400, channels=("ops",))
     newest = keep(-397 * 86400)
 
-    assert store.prune(clock.time, dry_run=True) == [old]
+    assert prune(store, clock.time, dry_run=True) == [old]
     assert old in store.ids()
-    assert store.prune(clock.time) == [old]
+    assert prune(store, clock.time) == [old]
     assert old not in store.ids()
     assert newest in store.ids()
 
@@ -226,29 +227,29 @@ def test_without_a_time_nothing_goes_by_its_age(store, keep, clock):
     old = keep(-400 * 86400)
     keep()
 
-    assert [] == store.prune(None)
-    assert [old] == store.prune(clock.time)
+    assert [] == prune(store, None)
+    assert [old] == prune(store, clock.time)
 
 
 def test_retention_by_count_removes_the_oldest(store, keep, clock):
     ids = [keep(n * 1000) for n in range(5)]
     store.settings = StoreSettings(keep_count=2, min_free_bytes=0)
 
-    assert store.prune(clock.time) == ids[:3]
+    assert prune(store, clock.time) == ids[:3]
 
 
 def test_retention_by_bytes_removes_the_oldest(store, keep, clock):
     ids = [keep(n * 1000) for n in range(3)]
     store.settings = StoreSettings(keep_bytes=1, min_free_bytes=0)
 
-    assert store.prune(clock.time) == ids[:2]
+    assert prune(store, clock.time) == ids[:2]
 
 
 def test_retention_by_free_space_removes_the_oldest(store, keep, clock):
     ids = [keep(n * 1000) for n in range(2)]
     store.settings = StoreSettings(min_free_bytes=2**62)
 
-    assert store.prune(clock.time) == ids[:1]
+    assert prune(store, clock.time) == ids[:1]
 
 
 def test_claimed_incidents_go_before_they_are_told_where_so_many_leave_no_room(store, keep, clock, caplog):
@@ -258,14 +259,14 @@ def test_claimed_incidents_go_before_they_are_told_where_so_many_leave_no_room(s
     opened = keep(3000, channels=("ops",), provenance="claimed", closed=False)
     newest = keep(4000)
     store.settings = StoreSettings(keep_count=1, min_free_bytes=0)
-    assert [told] == store.prune(clock.time, dry_run=True)
+    assert [told] == prune(store, clock.time, dry_run=True)
 
     total = sum(size_of(store.path(incident_id)) for incident_id in store.ids())
     store.settings = StoreSettings(keep_bytes=total - 1, min_free_bytes=0)
-    assert claimed[:1] == store.prune(clock.time)
+    assert claimed[:1] == prune(store, clock.time)
     assert "claimed incidents removed before they were sent: 1, since space is short" in caplog.text
     store.settings = StoreSettings(min_free_bytes=2**62)
-    assert [told, claimed[1]] == store.prune(clock.time)
+    assert [told, claimed[1]] == prune(store, clock.time)
     assert [*claimed[2:], kernel, opened, newest] == store.ids()
 
 
@@ -275,7 +276,7 @@ def test_progress_is_reported_while_many_incidents_are_read(store, keep, clock):
     reports = []
     again = Store(store.directory, StoreSettings(min_free_bytes=2**62), on_progress=lambda: reports.append(1))
 
-    for read in (again.set_broken_aside, again.newest_commit, Outbox(again).owing, lambda: again.prune(clock.time)):
+    for read in (again.set_broken_aside, again.newest_commit, Outbox(again).owing, lambda: prune(again, clock.time)):
         reports.clear()
         read()
         assert len(reports) >= 2, read
@@ -285,9 +286,9 @@ def test_retention_spares_the_incident_that_alone_holds_the_newest_position(stor
     old = keep(-400 * 86400, generation=9)
     keep(generation=3)
 
-    assert [] == store.prune(clock.time)
+    assert [] == prune(store, clock.time)
     store.save_cursor(Resume(generation=10, cursor=Cursor()))
-    assert store.prune(clock.time) == [old]
+    assert prune(store, clock.time) == [old]
     assert 10 == store.newest_commit()[0].generation
 
 
@@ -318,16 +319,16 @@ def test_history_survives_and_a_torn_line_is_passed_over(store, clock):
     again = Store(store.directory)
     again.samples.append(Sample(at=clock.advance(10), orphan=2))
 
-    assert [1, 2] == [s.orphan for s in again.history(clock.time - timedelta(hours=1), clock.time)]
-    assert [2] == [s.orphan for s in again.history(clock.time, clock.time)]
+    assert [1, 2] == [s.orphan for s in again.samples.read(clock.time - timedelta(hours=1), clock.time)]
+    assert [2] == [s.orphan for s in again.samples.read(clock.time, clock.time)]
 
 
 def test_history_is_bounded(store, clock):
     store.samples.append(Sample(at=clock.time - timedelta(hours=50), orphan=1))
     store.samples.append(Sample(at=clock.time, orphan=2))
-    store.prune(clock.time)
+    prune(store, clock.time)
 
-    assert [2] == [s.orphan for s in store.history(clock.time - timedelta(hours=60), clock.time)]
+    assert [2] == [s.orphan for s in store.samples.read(clock.time - timedelta(hours=60), clock.time)]
 
 
 def test_the_files_can_be_read_by_a_person(store, keep):
@@ -400,7 +401,8 @@ def test_a_link_in_the_place_of_a_file_is_not_followed(store, keep, tmp_path):
     path = store.path(keep()) / "snapshot-001.json"
     path.rename(tmp_path / "elsewhere.json")
     path.symlink_to(tmp_path / "elsewhere.json")
-    found, gaps = store.readable_snapshots(path.parent.name)
+    gaps = []
+    found = store.snapshots(path.parent.name, gaps)
 
     assert [] == found
     assert "a symbolic link, not a regular file" in gaps[0].why
@@ -408,10 +410,7 @@ def test_a_link_in_the_place_of_a_file_is_not_followed(store, keep, tmp_path):
 
 def test_of_two_incidents_that_were_never_closed_the_older_one_is_found(store, keep):
     older, newer = keep(closed=False), keep(1000, closed=False, generation=2)
-    _, incident = store.newest_commit()
-
-    assert newer == incident.id
-    assert [older] == [other.id for other in store.open_besides(incident)]
+    assert [newer, older] == [incident.id for incident in store.newest_commit()[1]]
 
 
 def test_the_lines_of_a_day_that_are_damaged_are_kept_aside_before_it_is_written_anew(store, clock):
@@ -431,7 +430,7 @@ def test_a_damaged_file_of_any_size_makes_retention_remove_nothing(store, keep, 
     os.truncate(store.path(ids[2]) / "snapshot-001.json", 3 * 1024**3)
     os.truncate(store.path(ids[0]) / "snapshot-001.json", 3 * 1024**3)
 
-    assert [] == store.prune(clock.time)
+    assert [] == prune(store, clock.time)
 
 
 def test_a_number_that_no_float_holds_is_damage_but_not_a_text_of_digits(store, keep):
