@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from agent.core.format import counted
 from agent.core.kernel import procfs
 from agent.core.readings import Gap, Namespace, Process
 from agent.core.sockets.nettcp import Lines
@@ -73,7 +74,11 @@ def count_lines(proc_root: Path, namespace: Namespace, lines: Lines, deadline: f
         if number % _LINES_A_LOOK == 0 and not clock() <= deadline:
             return LATE
         lines.count(line)
-    return Gap(what=_WHAT, why=f"{lines.malformed} lines of unknown format were skipped") if lines.malformed else None
+    return (
+        Gap(what=_WHAT, why=f"{counted(lines.malformed, 'line')} of unknown format skipped")
+        if lines.malformed
+        else None
+    )
 
 
 def table(proc_root: Path, pid: int) -> Iterator[bytes]:

@@ -126,7 +126,7 @@ def test_unknown_shapes_are_counted(kernel: Kernel) -> None:
     strange = tcp(*usual(), family=99)
     kernel.answer(done(), done(), strange, strange, done(), done())
 
-    assert ["2 messages of unknown format were skipped"] == kernel.dump()
+    assert ["2 messages of unknown format skipped"] == kernel.dump()
 
 
 def test_kernel_that_hangs_up_is_a_gap(kernel: Kernel) -> None:
