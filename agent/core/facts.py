@@ -9,12 +9,11 @@ The kernel's texts, as in net/ipv4/tcp_timer.c and tcp.c. Up to 3.2 each of the 
     TCP: out of memory -- consider tuning tcp_mem     >= 3.3
 """
 
-from collections.abc import Callable, Iterable
-from datetime import datetime
+from collections.abc import Callable
 from math import inf, isfinite
 from typing import Literal, NamedTuple
 
-from agent.core.format import bytes_text, count_text
+from agent.core.gauge import CALM, Gauge, Timed
 from agent.core.kernel.limits import (
     KILLED,
     Zone,
@@ -25,7 +24,7 @@ from agent.core.kernel.limits import (
     sample_of,
     zone,
 )
-from agent.core.kernel.release import Kernel, inexact_bytes, mem_unit_bytes, orphan_error, parse_kernel
+from agent.core.kernel.release import Kernel, inexact_pages, mem_unit_bytes, orphan_error, parse_kernel, units_per_page
 from agent.core.model import Event, Finding, GaugeName, Holder, Sample, Snapshot
 from agent.core.readings import FullGroup, Gap, SocketTable
 from agent.core.sockets.holders import BY, holders
@@ -33,71 +32,12 @@ from agent.core.sockets.shares import Totals, totals
 from agent.core.times import seconds_between
 
 Text = Literal["timer", "close", "orphans", "tcp_memory"]
-# A sample, and its seconds from the snapshot: negative before it.
-Timed = tuple[float, Sample]
-
-
-class Reading(NamedTuple):
-    """One gauge at one moment; ``second`` counts up to 0 at the snapshot, and on behind it."""
-
-    second: float
-    at: datetime
-    value: int
-
-
 # A reading belongs to an event when it is no further from it than this: readings decay within seconds.
 NEAR_SECONDS = 60.0
 # How old a baseline may be for a counter that moved since then to speak for this event.
 _BASELINE_SECONDS = 600.0
 _BOOT_SLACK_SECONDS = 5.0
-_PAGE_BYTES = 4096
-# Below the pressure threshold, or still above the first limit on the way down.
-CALM = ("calm", "hysteresis")
-
-
-class Gauge(NamedTuple):
-    """One of the two counts that the kernel holds against a limit: sockets, or bytes of TCP memory.
-
-    ``value`` is the highest near the events, or that of now when there was no event; ``now`` is the snapshot's.
-    ``sample_unit`` is what one of a sample's count stands for. ``shift`` is the penalty with which orphans reach their
-    limit, ``zone`` where memory stands among the three of tcp_mem; None where that is nowhere near, or not known.
-    """
-
-    name: GaugeName
-    value: int | None
-    now: int | None
-    limit: int | None
-    sample_unit: int
-    shift: Literal[0, 1, 2] | None = None
-    zone: Zone | None = None
-
-    @property
-    def is_high(self) -> bool:
-        """Whether it is near enough to the limit to be the trouble."""
-        return self.shift is not None or self.zone not in (None, *CALM)
-
-    @property
-    def noun(self) -> str:
-        """What is counted, as the claims call it."""
-        return "orphans" if self.name == "orphans" else "memory"
-
-    @property
-    def unit(self) -> str:
-        """The unit of the values."""
-        return "sockets" if self.name == "orphans" else "bytes"
-
-    def words(self, value: int) -> str:
-        """Return a value as people read it."""
-        return count_text(value) if self.name == "orphans" else bytes_text(value)
-
-    def of(self, sample: Sample) -> int | None:
-        """Return the value that a sample has."""
-        count = sample.orphan if self.name == "orphans" else sample.mem
-        return None if count is None else count * self.sample_unit
-
-    def over_time(self, samples: Iterable[Timed]) -> list[Reading]:
-        """Return the readings of those samples that have one."""
-        return [Reading(at, each.at, value) for at, each in samples if (value := self.of(each)) is not None]
+_RESERVE = "net.core.mem_pcpu_rsv"
 
 
 class Facts(NamedTuple):
@@ -147,9 +87,14 @@ class Facts(NamedTuple):
         return ram if ram > 0 else None
 
     @property
-    def mem_unit_bytes(self) -> int:
-        """The bytes that one unit of sockstat's ``mem`` stands for."""
+    def mem_unit_bytes(self) -> int | None:
+        """The bytes that one unit of sockstat's ``mem`` stands for; None where the page size is unknown."""
         return self.memory.sample_unit
+
+    def pages(self, mem: int | None) -> int | None:
+        """Return sockstat's ``mem`` in pages; None where it is counted in something else, and how large is unknown."""
+        units = units_per_page(self.kernel, self.page_bytes)
+        return None if mem is None or units is None else mem // units
 
     @property
     def shift(self) -> Literal[0, 1, 2] | None:
@@ -167,8 +112,8 @@ class Facts(NamedTuple):
         return self.age_seconds is not None and abs(self.age_seconds) > NEAR_SECONDS
 
     @property
-    def page_bytes(self) -> int:
-        """The page size, 4096 bytes where it is not known."""
+    def page_bytes(self) -> int | None:
+        """The page size, None where it is not known."""
         return _page_bytes(self.snapshot)
 
     @property
@@ -179,13 +124,17 @@ class Facts(NamedTuple):
     @property
     def limits_bytes(self) -> tuple[int, int, int] | None:
         """The three limits of tcp_mem in bytes."""
-        return _in_bytes(self.now.tcp_mem, self.page_bytes)
+        return _times(self.limits, self.page_bytes) if self.limits and self.page_bytes else None
+
+    @property
+    def inexact_pages(self) -> int:
+        """How far the memory may be off, in pages."""
+        return inexact_pages(self.kernel, self.snapshot.cpus, self.page_bytes, first_of(self.snapshot, _RESERVE))
 
     @property
     def inexact_bytes(self) -> int:
         """How far the memory may be off."""
-        reserve = first_of(self.snapshot, "net.core.mem_pcpu_rsv")
-        return inexact_bytes(self.kernel, self.snapshot.cpus, self.page_bytes, reserve)
+        return self.inexact_pages * (self.page_bytes or 0)
 
     @property
     def orphan_error(self) -> int:
@@ -264,7 +213,7 @@ Rule = Callable[[Facts], Finding | None]
 
 def gather_facts(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sample, ...]) -> Facts:
     """Work out what the rules need. Samples of another boot are left out; ``suppressed`` alone is no event."""
-    kernel, now = parse_kernel(snapshot.kernel), sample_of(snapshot)
+    kernel, now = parse_kernel(snapshot.kernel, has_reserve_file=_RESERVE in snapshot.sysctls), sample_of(snapshot)
     telling = [event for event in events if event.kind != "suppressed"]
     aged = [(event.kind, age) for event in telling if (age := _age_seconds(event, snapshot)) is not None]
     past = tuple((-seconds_between(sample.at, snapshot.taken_at), sample) for sample in history)
@@ -386,22 +335,22 @@ def _orphans(now: Sample, kernel: Kernel | None, readings: tuple[Sample, ...], r
     return Gauge("orphans", highest, now.orphan, limit, 1, shift=shift)
 
 
-def _memory(now: Sample, kernel: Kernel | None, readings: tuple[Sample, ...], page: int) -> Gauge:
-    """Hold TCP's memory against the limits of tcp_mem."""
-    unit, limits = mem_unit_bytes(kernel, page), _in_bytes(now.tcp_mem, page)
-    highest = max((each.mem * unit for each in readings if each.mem is not None), default=None)
-    where = zone(highest, limits) if highest is not None and limits else None
-    used, last = now.mem * unit if now.mem is not None else None, limits[2] if limits else None
-    return Gauge("tcp_memory", highest, used, last, unit, zone=where)
+def _memory(now: Sample, kernel: Kernel | None, readings: tuple[Sample, ...], page: int | None) -> Gauge:
+    """Hold TCP's memory against the limits of tcp_mem, which needs no page size where the kernel counts in pages."""
+    unit, units, limits = mem_unit_bytes(kernel, page), units_per_page(kernel, page), now.tcp_mem
+    mem = max((each.mem for each in readings if each.mem is not None), default=None)
+    where = zone(mem, _times(limits, units)) if mem is not None and limits and units else None
+    used, highest = (each * unit if each is not None and unit else None for each in (now.mem, mem))
+    return Gauge("tcp_memory", highest, used, limits[2] * page if limits and page else None, unit, zone=where, mem=mem)
 
 
-def _page_bytes(snapshot: Snapshot) -> int:
+def _page_bytes(snapshot: Snapshot) -> int | None:
     size = snapshot.page_size_bytes
-    return size if size and size > 0 else _PAGE_BYTES
+    return size if size and size > 0 else None
 
 
-def _in_bytes(limits: tuple[int, int, int] | None, page: int) -> tuple[int, int, int] | None:
-    return (limits[0] * page, limits[1] * page, limits[2] * page) if limits else None
+def _times(limits: tuple[int, int, int], each: int) -> tuple[int, int, int]:
+    return (limits[0] * each, limits[1] * each, limits[2] * each)
 
 
 def first_of(snapshot: Snapshot, key: str, index: int = 0) -> int | None:

@@ -191,7 +191,8 @@ class Mechanism(msgspec.Struct, frozen=True, kw_only=True):
 
     Orphans: ``orphan << penalty_shift`` against ``tcp_max_orphans``; ``limit_reached`` is the effective limit
     (``tcp_max_orphans >> penalty_shift``). ``penalty_shift`` is None where the burst had passed before the reading.
-    Memory: pages against the three limits of ``tcp_mem``, and both in bytes by the host's own page size.
+    Memory: pages against the three limits of ``tcp_mem``, and both in bytes by the host's own page size; None where
+    that is not known. ``mem_unit_bytes`` is what one of sockstat's ``mem`` stands for.
     """
 
     penalty_shift: int | None = None
@@ -201,8 +202,15 @@ class Mechanism(msgspec.Struct, frozen=True, kw_only=True):
     mem_pages: int | None = None
     tcp_mem_pages: tuple[int, int, int] | None = None
     mem_bytes: int | None = None
+    mem_unit_bytes: int | None = None
     tcp_mem_bytes: tuple[int, int, int] | None = None
     page_size_bytes: int | None = None
+
+    @property
+    def unit_bytes(self) -> int | None:
+        """What one of sockstat's ``mem`` stands for; incidents of 0.1 know it where a page is the smallest there is."""
+        smallest = 4096
+        return self.mem_unit_bytes or (smallest if self.page_size_bytes == smallest else None)
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):

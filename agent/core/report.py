@@ -12,7 +12,6 @@ from typing import NamedTuple
 from agent.core.budget import MESSAGES_AN_HOUR
 from agent.core.format import bytes_text, count_text, counted, duration_text, moment_text, percent_text, printable
 from agent.core.kernel.limits import KILLED
-from agent.core.kernel.release import mem_unit_bytes, parse_kernel
 from agent.core.model import (
     CAUSES,
     KINDS,
@@ -312,11 +311,10 @@ def _orphans(incident: Incident, *, share: bool = True) -> str | None:
 
 
 def _memory(incident: Incident, *, share: bool = True) -> str | None:
-    mechanism, page = incident.diagnosis.mechanism, incident.diagnosis.mechanism.page_size_bytes
+    mechanism = incident.diagnosis.mechanism
     known = [] if mechanism.mem_bytes is None else [mechanism.mem_bytes]
-    if incident.peak.mem is not None and page is not None and page > 0:
-        # Some kernels count in 4096 bytes, whatever the page.
-        known.append(incident.peak.mem * mem_unit_bytes(parse_kernel(incident.kernel), page))
+    if incident.peak.mem is not None and mechanism.unit_bytes is not None:
+        known.append(incident.peak.mem * mechanism.unit_bytes)
     limit = mechanism.tcp_mem_bytes[2] if mechanism.tcp_mem_bytes else None
     return _against(max(known), limit, bytes_text, share=share) if known else None
 

@@ -49,7 +49,8 @@ def figures(story: Story, tracks: Tracks) -> list[Figure]:
     orphans = _highest(incident.peak.orphan, tracks.orphans.peak)
     if orphans is not None:
         found.append(Figure(count_text(orphans), "orphaned sockets at the peak", _share(orphans, tracks.orphans.limit)))
-    mem = None if incident.peak.mem is None else incident.peak.mem * tracks.mem_unit_bytes
+    unit = tracks.mem_unit_bytes
+    mem = None if incident.peak.mem is None or unit is None else incident.peak.mem * unit
     memory = _highest(mem, tracks.memory.peak)
     if memory is not None:
         limit = tracks.memory.limit

@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import Literal, NamedTuple, TypeVar
 
 from agent.core.kernel.limits import sample_of
-from agent.core.kernel.release import mem_unit_bytes, parse_kernel
 from agent.core.model import Incident, Sample, Snapshot
 
 T = TypeVar("T")
@@ -19,7 +18,6 @@ LEAD = timedelta(hours=1)
 TAIL = timedelta(minutes=10)
 # A sample is due every ten seconds: after this long without one, there was no reading, and nothing is drawn.
 _UNSEEN = timedelta(seconds=95)
-_PAGE_BYTES = 4096
 BLOCKS = "▁▂▃▄▅▆▇█"
 ASCII = ".:-=+*%#"
 
@@ -65,11 +63,11 @@ class Track(NamedTuple):
 
 
 class Tracks(NamedTuple):
-    """Both gauges, and the bytes that one unit of ``mem`` stands for."""
+    """Both gauges, and the bytes that one unit of ``mem`` stands for; None, without memory, where it is not known."""
 
     orphans: Track
     memory: Track
-    mem_unit_bytes: int
+    mem_unit_bytes: int | None
 
 
 def window(incident: Incident) -> tuple[datetime, datetime]:
@@ -80,11 +78,10 @@ def window(incident: Incident) -> tuple[datetime, datetime]:
 def build_tracks(incident: Incident, snapshots: Sequence[Snapshot], samples: Iterable[Sample]) -> Tracks:
     """Put samples and snapshots of the window together; a reboot or a time without readings breaks the line."""
     readings = readings_of(incident, snapshots, samples)
-    pages = [snapshot.page_size_bytes for snapshot in snapshots]
-    page = next(filter(None, (*pages, incident.diagnosis.mechanism.page_size_bytes)), _PAGE_BYTES)
-    unit = mem_unit_bytes(parse_kernel(incident.kernel), page)
+    mechanism = incident.diagnosis.mechanism
+    page, unit = mechanism.page_size_bytes, mechanism.unit_bytes
     orphans = [None if each.orphan is None else Point(each.at, each.orphan) for each in readings]
-    memory = [None if each.mem is None else Point(each.at, each.mem * unit) for each in readings]
+    memory = [None if each.mem is None or unit is None else Point(each.at, each.mem * unit) for each in readings]
     boots = [each.boot_id for each in readings]
     return Tracks(
         Track("orphan", _runs(orphans, boots), _orphan_levels(incident, readings)),
@@ -170,10 +167,10 @@ def _orphan_levels(incident: Incident, readings: Sequence[Sample]) -> tuple[Leve
     return (Level("limit", limit), Level("half", limit >> 1), Level("quarter", limit >> 2))
 
 
-def _memory_levels(incident: Incident, readings: Sequence[Sample], page: int) -> tuple[Level, ...]:
+def _memory_levels(incident: Incident, readings: Sequence[Sample], page: int | None) -> tuple[Level, ...]:
     limits = _nearest(incident, [(each.at, each.tcp_mem) for each in readings])
     limits = limits or incident.diagnosis.mechanism.tcp_mem_pages
-    if limits is None:
+    if limits is None or page is None:
         return ()
     low, pressure, high = (pages * page for pages in limits)
     return (Level("limit", high), Level("pressure", pressure), Level("low", low))

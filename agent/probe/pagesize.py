@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agent.core.kernel import procfs
+from agent.core.kernel.release import has_small_pages
 from agent.core.readings import Gap
 from agent.probe.files import Unreadable, read_bytes, read_head
 from agent.probe.reading import Reading
@@ -26,14 +27,19 @@ def is_this_host(proc_root: Path) -> bool:
         return False
 
 
-def find_page_size(reading: Reading, meminfo: dict[str, int], *, live: bool) -> int:
-    """Find the page size in bytes; if the tree does not show it, assume 4096 and leave a gap."""
+def find_page_size(reading: Reading, meminfo: dict[str, int], release: str | None, *, live: bool) -> int | None:
+    """Find the page size in bytes; if the tree does not show it, leave a gap.
+
+    It is 4096 then, unless the kernel's release names an architecture or a flavor that can have larger pages: None.
+    """
     if live:
         return os.sysconf("SC_PAGE_SIZE")
     found = _from_processes(reading.root) or _from_free_memory(reading.root, meminfo)
     if found is None:
-        reading.gaps.append(Gap(what="page size", why=f"not in this tree: assuming {ASSUMED_BYTES} bytes"))
-    return found or ASSUMED_BYTES
+        found = ASSUMED_BYTES if has_small_pages(release) else None
+        assumed = f"assuming {found} bytes" if found else f"{release} may have larger pages; no sizes in bytes"
+        reading.gaps.append(Gap(what="page size", why=f"not in this tree: {assumed}"))
+    return found
 
 
 def _from_processes(root: Path) -> int | None:

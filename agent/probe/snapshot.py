@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from agent.core.kernel import procfs
-from agent.core.kernel.release import mem_unit_bytes, parse_kernel
+from agent.core.kernel.release import parse_kernel, units_per_page
 from agent.core.model import Snapshot, Trigger
 from agent.core.readings import Gap, PressureStall
 from agent.probe.cgroups import CGROUP_ROOT, socket_memory
@@ -62,14 +62,15 @@ def take_snapshot(proc_root: Path, now: datetime, trigger: Trigger, cgroup_root:
     live = is_this_host(proc_root)
     cgroups = cgroup_root if live or cgroup_root != CGROUP_ROOT else None
     sock_bytes, failcnt = socket_memory(cgroups, reading.gaps) if cgroups else ({}, None)
+    kernel = _read_kernel(reading)
     return Snapshot(
         taken_at=now,
         trigger=trigger,
         host=_read_host(reading),
-        kernel=_read_kernel(reading),
+        kernel=kernel,
         boot_id=reading.parse("sys/kernel/random/boot_id", procfs.parse_word),
         uptime_seconds=reading.parse("uptime", procfs.parse_uptime),
-        page_size_bytes=find_page_size(reading, meminfo, live=live),
+        page_size_bytes=find_page_size(reading, meminfo, kernel, live=live),
         cpus=procfs.parse_stat_cpus(read_head(proc_root / "stat") or ""),
         sockstat=None if sockstat is None else replace(sockstat, tcp6_inuse=tcp6_inuse),
         protocol=protocol,
@@ -85,12 +86,15 @@ def take_snapshot(proc_root: Path, now: datetime, trigger: Trigger, cgroup_root:
     )
 
 
-def pages_per_unit(proc_root: Path) -> float:
-    """Read in how many pages the kernel counts ``mem`` and ``tcp_mem``."""
+def pages_per_unit(proc_root: Path) -> float | None:
+    """Read how many pages one of ``mem`` is; None where that is not known."""
     reading = Reading(proc_root)
+    release = _read_kernel(reading)
     meminfo = reading.parse("meminfo", procfs.parse_meminfo) or {}
-    page = find_page_size(reading, meminfo, live=is_this_host(proc_root))
-    return mem_unit_bytes(parse_kernel(_read_kernel(reading)), page) / page
+    page = find_page_size(reading, meminfo, release, live=is_this_host(proc_root))
+    reserve = read_sysctl(reading, "net.core.mem_pcpu_rsv")
+    units = units_per_page(parse_kernel(release, has_reserve_file=reserve is not None), page)
+    return 1 / units if units else None
 
 
 def read_sysctl(reading: Reading, key: str) -> tuple[int, ...] | None:

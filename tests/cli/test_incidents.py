@@ -22,7 +22,18 @@ from agent.cli.incidents import pack
 from agent.core import folding
 from agent.core.cursor import Resume
 from agent.core.delivery import Receipt
-from agent.core.model import Advice, Diagnosis, Event, Finding, Incident, LogRecord, Notice, Sample, Snapshot
+from agent.core.model import (
+    Advice,
+    Diagnosis,
+    Event,
+    Finding,
+    Incident,
+    LogRecord,
+    Mechanism,
+    Notice,
+    Sample,
+    Snapshot,
+)
 from agent.core.readings import Sockstat, TcpSockstat
 from agent.core.settings import StoreSettings
 from agent.store import Outbox, Pending, Store, keep_samples
@@ -35,6 +46,7 @@ DIAGNOSIS = Diagnosis(
     cause="orphans",
     confidence="certain",
     summary="The kernel ran out of orphaned sockets.",
+    mechanism=Mechanism(page_size_bytes=4096),
     findings=(Finding(claim="orphans at the limit", cause="orphans", confidence="certain"),),
     advice=(Advice(action="Find who leaves them", why="they are somebody's", risk="none", commands=("ss -tan",)),),
 )

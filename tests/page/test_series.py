@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from stories import LIMIT, OPENED, TCP_MEM, make_samples, make_snapshot, make_story
 
+from agent.core.diagnosis.diagnose import diagnose
 from agent.core.model import Diagnosis, Incident, Mechanism, Sample
 from agent.page.series import BLOCKS, Level, Point, Track, build_tracks, count_up, sparkline, thin, window
 
@@ -53,12 +54,23 @@ def test_levels_are_the_kernels_own_thresholds() -> None:
     [("3.10.0-1160.el7.ppc64", 65_536), ("4.18.0-305.el8.aarch64", 4096), ("6.1.0-30-arm64", 65_536)],
 )
 def test_memory_is_compared_in_bytes_whatever_the_kernel_counts_in(kernel: str, unit: int) -> None:
-    incident = replace(INCIDENT, kernel=kernel)
+    snapshot = make_snapshot(0, kernel=kernel, page_size_bytes=65_536)
+    incident = replace(INCIDENT, diagnosis=diagnose(snapshot, (), ()))
 
-    memory = build_tracks(incident, [make_snapshot(0, page_size_bytes=65_536)], [at(10)]).memory
+    memory = build_tracks(incident, [snapshot], [at(10)]).memory
 
     assert 10 * unit == memory.points[-1].value
     assert TCP_MEM[2] * 65_536 == memory.limit
+
+
+def test_no_memory_is_drawn_where_the_page_size_is_unknown() -> None:
+    snapshot = make_snapshot(0, kernel="6.1.0-30-arm64", page_size_bytes=None)
+    incident = replace(INCIDENT, diagnosis=diagnose(snapshot, (), ()))
+
+    tracks = build_tracks(incident, [snapshot], [at(10)])
+
+    assert (None, (), ()) == (tracks.mem_unit_bytes, tracks.memory.points, tracks.memory.levels)
+    assert tracks.orphans.points
 
 
 def test_without_a_snapshot_the_limits_are_those_of_the_diagnosis() -> None:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from agent.core.kernel.procfs import PAGE_SIZES
 from agent.core.model import Snapshot
 from agent.core.readings import TcpSockstat
+from agent.probe import pages_per_unit, take_snapshot
 from agent.probe import snapshot as module
-from agent.probe import take_snapshot
 
 NOW = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 SOCKSTAT = "sockets: used 1386\nTCP: inuse 24 orphan 3 tw 58 alloc 863 mem 87916\n"
@@ -269,7 +269,7 @@ def test_no_content_of_a_tree_makes_it_raise(files: dict[str, bytes]) -> None:
             if not path.is_dir():
                 path.write_bytes(data)
 
-        assert look(Path(folder)).page_size_bytes in PAGE_SIZES
+        assert look(Path(folder)).page_size_bytes in (*PAGE_SIZES, None)
 
 
 def auxv(size: int) -> bytes:
@@ -300,6 +300,30 @@ def test_a_broken_hint_at_the_page_size_is_no_hint(tmp_path: Path, files: dict[s
 
     assert 4096 == taken.page_size_bytes
     assert "page size" in reasons(taken, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("sys/kernel/osrelease", "5.14.0-427.el9.aarch64+64k"),
+        ("version", "Linux version 4.18.0-553.el8_10.ppc64le (x) #1"),
+    ],
+)
+def test_the_page_size_of_a_kernel_that_may_have_larger_ones_is_not_assumed(
+    tmp_path: Path, file: str, text: str
+) -> None:
+    taken = look(plant(tmp_path, {file: f"{text}\n"}))
+
+    assert None is taken.page_size_bytes
+    assert "may have larger pages; no sizes in bytes" in reasons(taken, tmp_path)["page size"]
+    assert None is pages_per_unit(tmp_path)
+
+
+def test_pages_are_what_the_kernel_counts_where_it_has_the_file_of_the_reserves(tmp_path: Path) -> None:
+    files = {"sys/kernel/osrelease": "5.14.0-503.el9.aarch64+64k\n", "self/smaps": "KernelPageSize: 64 kB\n"}
+    assert 1 / 16 == pages_per_unit(plant(tmp_path, files))
+
+    assert 1 == pages_per_unit(plant(tmp_path, {"sys/net/core/mem_pcpu_rsv": "16\n"}))
 
 
 def test_this_host_is_read_whole() -> None:

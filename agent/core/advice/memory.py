@@ -70,7 +70,7 @@ def raise_tcp_mem(facts: Facts) -> Advice:
     """Advise to raise all three limits in proportion, within a quarter of RAM."""
     ram, limits = facts.ram_bytes, facts.limits
     page = facts.page_bytes
-    if ram is None or limits is None or limits[2] <= 0:
+    if ram is None or limits is None or page is None or limits[2] <= 0:
         return _raise_without_numbers(limits)
     high, most = limits[2], ram // _SHARE_OF_RAM // page
     peak = (facts.memory.value or 0) // page
@@ -100,7 +100,7 @@ def fix_byte_limits(facts: Facts) -> Advice | None:
     Also None where so much is in use that no limit fits between it and RAM: then its holders come first.
     """
     ram, limits, page = facts.ram_bytes, facts.limits, facts.page_bytes
-    if not ram or limits is None or limits[2] * page <= ram:
+    if not ram or limits is None or page is None or limits[2] * page <= ram:
         return None
     part, peak = facts.kernel.default_part_of_ram if facts.kernel else None, _highest_use(facts)
     usual = _limits_by(max(ram // (part or _SMALLEST_PART) // page, 128))
@@ -173,8 +173,8 @@ def _raise_without_numbers(limits: tuple[int, int, int] | None) -> Advice:
     known = "could not be read" if limits is None else f"is {' '.join(map(str, limits))} pages"
     return Advice(
         action="Raise tcp_mem only after finding what holds the memory, all three values in proportion.",
-        why=f"tcp_mem {known}, and RAM or the limits are unknown here, so this cannot propose a value. The unit is "
-        "pages, not bytes; keep the last value well below RAM.",
+        why=f"tcp_mem {known}, and RAM, the limits or the page size is unknown here, so this cannot propose a value. "
+        "The unit is pages, not bytes; keep the last value well below RAM.",
         risk="The memory cannot be swapped. Against a leak a higher limit only buys time.",
         commands=(f"sysctl {_KEY}", "grep MemTotal /proc/meminfo", "getconf PAGESIZE"),
     )

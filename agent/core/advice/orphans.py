@@ -145,11 +145,11 @@ def measured_bytes(facts: Facts) -> int | None:
     """
     orphans = add_up(facts.snapshot.sockets, only("orphaned")) if facts.snapshot.sockets else None
     if orphans is not None and orphans.sockets >= _ENOUGH_TO_MEASURE:
-        return max(facts.page_bytes, -(-orphans.bytes // orphans.sockets))
+        return max(facts.page_bytes or 0, -(-orphans.bytes // orphans.sockets))
     mem, alloc = facts.memory.now, facts.now.alloc
     if mem is None or mem < 0 or alloc is None or alloc <= 0:
         return None
-    return max(facts.page_bytes, -(-mem // alloc))
+    return max(facts.page_bytes or 0, -(-mem // alloc))
 
 
 def _price(facts: Facts) -> Price | None:

@@ -41,17 +41,17 @@ def diagnose(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sampl
 
 def _mechanism(facts: Facts) -> Mechanism:
     limit, shift = facts.orphans.limit, facts.shift
-    known_page = facts.snapshot.page_size_bytes is not None
     return Mechanism(
         penalty_shift=shift,
         orphan=facts.orphans.value,
         tcp_max_orphans=limit,
         limit_reached=limit >> shift if limit is not None and shift is not None else None,
-        mem_pages=facts.memory.value // facts.page_bytes if facts.memory.value is not None else None,
+        mem_pages=facts.pages(facts.memory.mem),
         tcp_mem_pages=facts.limits,
-        mem_bytes=facts.memory.value if known_page else None,
-        tcp_mem_bytes=facts.limits_bytes if known_page else None,
-        page_size_bytes=facts.snapshot.page_size_bytes,
+        mem_bytes=facts.memory.value,
+        mem_unit_bytes=facts.mem_unit_bytes,
+        tcp_mem_bytes=facts.limits_bytes,
+        page_size_bytes=facts.page_bytes,
     )
 
 

@@ -83,21 +83,23 @@ def orphan_evidence(facts: Facts) -> tuple[Evidence, ...]:
 
 def memory_evidence(facts: Facts) -> tuple[Evidence, ...]:
     """Show the pages against tcp_mem[2], the kernel's own flag, and how far the count may be off."""
-    if facts.memory.value is None:
+    peak, now, limit = (
+        facts.pages(facts.memory.mem),
+        facts.pages(facts.now.mem),
+        facts.limits[2] if facts.limits else None,
+    )
+    if peak is None:
         return ()
-    limit = facts.limits[2] if facts.limits else None
-    shown = [("mem", facts.memory.value, SOCKSTAT)]
-    if facts.memory.now is not None and facts.memory.now != facts.memory.value:
-        shown = [("mem at peak", facts.memory.value, "history"), ("mem", facts.memory.now, SOCKSTAT)]
+    shown = [("mem", peak, SOCKSTAT)]
+    if now is not None and now != peak:
+        shown = [("mem at peak", peak, "history"), ("mem", now, SOCKSTAT)]
     evidence = [
-        Evidence(name=name, value=value // facts.page_bytes, limit=limit, unit="pages", source=source)
-        for name, value, source in shown
+        Evidence(name=name, value=value, limit=limit, unit="pages", source=source) for name, value, source in shown
     ]
     if facts.press is not None:
         flag = "yes" if facts.press else "no"
         evidence.append(Evidence(name="press", value=flag, source="net/protocols"))
-    if facts.inexact_bytes:
-        error = facts.inexact_bytes // facts.page_bytes
+    if error := facts.inexact_pages:
         evidence.append(Evidence(name="mem may be off by", value=error, unit="pages", source="cpus x mem_pcpu_rsv"))
     return tuple(evidence)
 

@@ -27,7 +27,7 @@ def _gaps_of_reading(facts: Facts) -> list[Gap]:
     if "sockstat" not in reported and (tcp is None or tcp.orphan is None or tcp.mem is None):
         gaps.append(Gap(what="net/sockstat", why="no orphan or mem in the snapshot: current use is unknown"))
     if snapshot.page_size_bytes is None and "page size" not in reported:
-        gaps.append(Gap(what="page size", why="not in the snapshot: sizes in bytes assume pages of 4096 bytes"))
+        gaps.append(Gap(what="page size", why="not in the snapshot: no sizes in bytes"))
     return gaps
 
 

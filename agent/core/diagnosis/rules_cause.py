@@ -17,7 +17,8 @@ from agent.core.diagnosis.rules_old_texts import (
     orphans_within_counter_error,
 )
 from agent.core.diagnosis.rules_silence import SILENCE_RULES, cgroup_starves_alone, memory_short_between_readings
-from agent.core.facts import CALM, Facts, Rule
+from agent.core.facts import Facts, Rule
+from agent.core.gauge import CALM
 from agent.core.model import Confidence, Evidence, Finding
 
 # --- both -----------------------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def one_owner_holds_very_many_connections(facts: Facts) -> Finding | None:
     if share is None or share.holder.sockets < _MANY_OPEN or not is_most(facts, share.holder.bytes):
         return None
     each = share.holder.bytes // share.holder.sockets
-    if each > _SMALL_SOCKET_PAGES * facts.page_bytes:
+    if each > _SMALL_SOCKET_PAGES * (facts.page_bytes or 0):
         return None
     proof = [
         count_evidence("open sockets", share.holder.sockets, share.all_sockets, "of all open sockets"),

@@ -14,7 +14,8 @@ from agent.core.diagnosis.rules_sysctls import (
     tcp_mem_above_half_of_ram,
     tcp_mem_below_default,
 )
-from agent.core.facts import CALM, Facts, Rule
+from agent.core.facts import Facts, Rule
+from agent.core.gauge import CALM
 from agent.core.model import Cause, Evidence, Finding
 
 _LOW_RAM_PERCENT = 5

@@ -4,7 +4,8 @@ Rules like those of rules_cause, which rank behind them: causes that are left ov
 """
 
 from agent.core.diagnosis.evidence import build_finding, delta_evidence
-from agent.core.facts import CALM, Facts
+from agent.core.facts import Facts
+from agent.core.gauge import CALM
 from agent.core.model import Finding
 
 # The smallest limit that a kernel up to 3.2 gives itself is 4096, and the penalty bites at a quarter of it.

@@ -68,7 +68,7 @@ def orphans_come_of_short_connections(facts: Facts) -> Finding | None:
         for state, tally in group.orphaned.items():
             states[state] = states.get(state, 0) + tally.sockets
     mixed = sum(10 * count >= share.all_sockets for count in states.values()) > 1
-    small = share.all_bytes <= _SMALL_ORPHAN_PAGES * facts.page_bytes * share.all_sockets
+    small = share.all_bytes <= _SMALL_ORPHAN_PAGES * (facts.page_bytes or 0) * share.all_sockets
     port, on_port = max(_orphans_by_port(table).items(), key=lambda item: item[1], default=(0, 0))
     if not mixed or not small or 2 * on_port < share.all_sockets:
         return None

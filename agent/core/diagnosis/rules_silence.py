@@ -7,7 +7,8 @@ limit, and where programs read too slowly.
 
 from agent.core.diagnosis.evidence import build_finding, by_numbers, delta_evidence
 from agent.core.diagnosis.rules_host import host_ram_short
-from agent.core.facts import CALM, Facts, Rule
+from agent.core.facts import Facts, Rule
+from agent.core.gauge import CALM
 from agent.core.model import Evidence, Finding
 from agent.core.readings import FullGroup
 from agent.core.sockets.cgroup_names import text_of_cgroup

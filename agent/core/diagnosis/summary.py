@@ -100,8 +100,9 @@ def _orphans_named_by_text(facts: Facts) -> str:
 
 
 def _memory_named_by_text(facts: Facts) -> str:
-    unread = _unread("how much it used", facts.memory.value, facts.limits_bytes)
-    return f"{_ran_out(facts)}; {unread}."
+    if facts.memory.mem is not None and facts.limits and facts.page_bytes is None:
+        return f"{_ran_out(facts)}; without the host's page size its use cannot be compared with the limit."
+    return f"{_ran_out(facts)}; {_unread('how much it used', facts.memory.value, facts.limits_bytes)}."
 
 
 def _unread(amount: str, used: object, limit: object) -> str:

@@ -79,11 +79,11 @@ _FLAG = _Signal(2, "the kernel's TCP memory-pressure flag stays up", 1, "")
 _STARVATION = frozenset({_REFUSED.claim, _ENTRIES.claim, _FLAG.claim})
 
 
-def assess(samples: Sequence[Sample], before: Pressure | None, pages_per_unit: float = 1.0) -> Pressure | None:
+def assess(samples: Sequence[Sample], before: Pressure | None, pages_per_unit: float | None = 1.0) -> Pressure | None:
     """Return the worst warning that the samples (oldest first, of one boot) call for, None when all is well.
 
     ``before`` is what the last call said. ``pages_per_unit`` is how many pages one unit of ``mem`` is: less than 1 on
-    4.10 to 5.19 with pages larger than 4096 bytes.
+    4.10 to 5.19 with pages larger than 4096 bytes, None where that is not known: then memory warns of nothing.
     """
     if not samples:
         return None
@@ -145,10 +145,10 @@ def _moved(before: Sample, after: Sample) -> dict[str, int]:
     return {name: round(delta * share) for name, delta in counter_deltas(before.counters, after.counters).items()}
 
 
-def _watched(samples: Sequence[Sample], pages_per_unit: float) -> list[_Watched]:
+def _watched(samples: Sequence[Sample], pages_per_unit: float | None) -> list[_Watched]:
     gauges = []
     last = samples[-1]
-    mem = [s.mem * pages_per_unit for s in samples if s.mem is not None]
+    mem = [s.mem * pages_per_unit for s in samples if s.mem is not None and pages_per_unit]
     if mem and last.tcp_mem and last.tcp_mem[2] > 0:
         low, pressure, high = last.tcp_mem
         gauges.append(

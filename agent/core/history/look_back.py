@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from agent.core.facts import Facts, Gauge
+from agent.core.facts import Facts
+from agent.core.gauge import Gauge
 from agent.core.history.trend import rises, since_text, trends
 from agent.core.history.unit_growth import growth_of, growth_text, unit_grew
 from agent.core.model import Evidence, Finding

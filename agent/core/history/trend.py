@@ -22,8 +22,9 @@ from itertools import pairwise
 from statistics import median
 from typing import Literal, NamedTuple
 
-from agent.core.facts import Facts, Gauge, Reading
+from agent.core.facts import Facts
 from agent.core.format import duration_text, moment_text
+from agent.core.gauge import Gauge, Reading
 from agent.core.model import Evidence, Finding
 from agent.core.times import seconds_between
 

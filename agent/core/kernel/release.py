@@ -8,26 +8,37 @@ Mirrors sk_prot_mem_limits and __sk_mem_raise_allocated (net/core/sock.c) and tc
 import re
 from typing import NamedTuple
 
-_FIXED_UNIT_BYTES = 4096
+_SMALL_PAGE_BYTES = 4096
 _DEFAULT_RESERVE_BYTES = 1 << 20
 _RELEASE = re.compile(r"(?:Linux version )?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,5}))?")
+# Architectures and flavors that are built with other pages than 4 KiB: 8, 16 or 64 KiB.
+_OTHER_PAGES = re.compile(
+    r"(?<![a-z0-9])(?:aarch64|arm64|ppc|powerpc|mips|loong|octeon|[45]kc|ia64|itanium|mckinley|sparc|alpha|hexagon|asahi"
+    r"|rpi-2712|(?:8|16|64)k(?![a-z0-9]))",
+    re.IGNORECASE,
+)
 
 
 class Kernel(NamedTuple):
-    """A kernel release as far as its arithmetic depends on it; ``el`` is the Red Hat major release, if it is one."""
+    """A kernel release as far as its arithmetic depends on it; ``el`` is the Red Hat major release, if it is one.
+
+    ``has_reserve_file``: net.core.mem_pcpu_rsv is there. The series that brought it also brought the reserves and took
+    the units of 4096 bytes back, so an older release that has the file carries all three.
+    """
 
     version: tuple[int, int, int]
     el: int | None
+    has_reserve_file: bool = False
 
     @property
     def counts_in_4096(self) -> bool:
         """4.10 to 5.19 count ``mem`` in units of 4096 bytes, whatever the page size."""
-        return (4, 10) <= self.version[:2] <= (5, 19)
+        return (4, 10) <= self.version[:2] <= (5, 19) and not self.has_reserve_file
 
     @property
     def reserves_per_cpu(self) -> bool:
         """6.0 and newer keep part of ``mem`` back in per-CPU reserves."""
-        return self.version[:2] >= (6, 0)
+        return self.version[:2] >= (6, 0) or self.has_reserve_file
 
     @property
     def tests_memcg(self) -> bool:
@@ -58,30 +69,45 @@ class Kernel(NamedTuple):
         return self.version == (2, 6, 32) and self.el == 6  # noqa: PLR2004 - the number is the release's name
 
 
-def parse_kernel(release: str | None) -> Kernel | None:
+def parse_kernel(release: str | None, *, has_reserve_file: bool = False) -> Kernel | None:
     """Read ``uname -r`` or /proc/version ("5.10.0-30-cloud-amd64", "2.6.32-431.el6.x86_64"); None if neither."""
     match = _RELEASE.match((release or "").strip())
     if match is None or release is None:
         return None
     el = re.search(r"\.el(\d{1,2})", release)
     major, minor, patch = match.groups(default="0")
-    return Kernel((int(major), int(minor), int(patch)), int(el[1]) if el else None)
+    return Kernel((int(major), int(minor), int(patch)), int(el[1]) if el else None, has_reserve_file)
 
 
-def mem_unit_bytes(kernel: Kernel | None, page_size_bytes: int) -> int:
-    """Bytes that one unit of sockstat's ``mem`` stands for; the limits of tcp_mem are always pages of the host."""
-    return _FIXED_UNIT_BYTES if kernel is not None and kernel.counts_in_4096 else page_size_bytes
+def has_small_pages(release: str | None) -> bool:
+    """Return whether pages are 4096 bytes as far as the release says: none that can have others is named in it."""
+    return _OTHER_PAGES.search(release or "") is None
 
 
-def inexact_bytes(kernel: Kernel | None, cpus: int | None, page_size_bytes: int, reserve_pages: int | None) -> int:
-    """How far ``mem`` may be off either way: CPUs x reserve on 6.0 and newer, else 0.
+def units_per_page(kernel: Kernel | None, page_size_bytes: int | None) -> int | None:
+    """How many units of sockstat's ``mem`` are a page, in which the limits of tcp_mem are; None where not known."""
+    if kernel is not None and not kernel.counts_in_4096:
+        return 1
+    if not page_size_bytes or (kernel is None and page_size_bytes != _SMALL_PAGE_BYTES):
+        return None
+    return page_size_bytes // _SMALL_PAGE_BYTES or None
 
-    ``reserve_pages`` is net.core.mem_pcpu_rsv (6.12+); without it the built-in 1 MiB counts.
+
+def mem_unit_bytes(kernel: Kernel | None, page_size_bytes: int | None) -> int | None:
+    """Bytes that one unit of sockstat's ``mem`` stands for; None where the page size or the unit is not known."""
+    units = units_per_page(kernel, page_size_bytes)
+    return page_size_bytes // units if page_size_bytes and units else None
+
+
+def inexact_pages(kernel: Kernel | None, cpus: int | None, page_size_bytes: int | None, reserve: int | None) -> int:
+    """How far ``mem`` may be off either way, in pages: CPUs x reserve on 6.0 and newer, else 0; 0, too, if not known.
+
+    ``reserve`` is net.core.mem_pcpu_rsv, in pages; without it the built-in 1 MiB counts.
     """
     if kernel is None or not kernel.reserves_per_cpu or cpus is None:
         return 0
-    reserve = _DEFAULT_RESERVE_BYTES if reserve_pages is None else reserve_pages * page_size_bytes
-    return max(cpus, 0) * max(reserve, 0)
+    built_in = _DEFAULT_RESERVE_BYTES // page_size_bytes if page_size_bytes else 0
+    return max(cpus, 0) * max(built_in if reserve is None else reserve, 0)
 
 
 def orphan_error(kernel: Kernel | None, cpus: int | None) -> int:

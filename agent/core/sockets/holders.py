@@ -88,13 +88,18 @@ class _Share:
 
 
 def holders(
-    table: SocketTable, sockstat: Sockstat | None, limit: int = 10, *, by: Order = "bytes", mem_unit_bytes: int = 4096
+    table: SocketTable,
+    sockstat: Sockstat | None,
+    limit: int = 10,
+    *,
+    by: Order = "bytes",
+    mem_unit_bytes: int | None = None,
 ) -> tuple[tuple[Holder, ...], tuple[Gap, ...]]:
     """Name at most ``limit`` holders, most first, then one for all others that have a name, then the remainder.
 
     ``by`` says what is short. ``sockstat`` (else the one read with the table) is the total that the remainder makes
-    up to; ``mem_unit_bytes`` is what its ``mem`` counts in (gauge.mem_unit_bytes). Without any socket table the
-    answer is empty, and its gaps say why.
+    up to; ``mem_unit_bytes`` is what its ``mem`` counts in (None: bytes have no total). Without any socket table
+    the answer is empty, and its gaps say why.
     """
     if not table.groups and not table.complete:
         return (), table.gaps
@@ -233,7 +238,7 @@ def _holder(name: _Name, share: _Share, by: Order, pids: dict[int | None, int]) 
 
 
 def _remainder(
-    tcp: TcpSockstat, named: Sequence[Holder], nobody: _Share, mem_unit_bytes: int
+    tcp: TcpSockstat, named: Sequence[Holder], nobody: _Share, mem_unit_bytes: int | None
 ) -> tuple[Holder, list[Gap]]:
     """Make the totals up to what the host counts; tell where the dump counted more, which no remainder can fix."""
     gaps = []
@@ -248,7 +253,7 @@ def _remainder(
             )
         return max(total - of_named, unnamed)
 
-    size = None if tcp.mem is None else tcp.mem * mem_unit_bytes
+    size = None if tcp.mem is None or mem_unit_bytes is None else tcp.mem * mem_unit_bytes
     remainder = Holder(
         sockets=left("sockets", tcp.alloc, sum(each.sockets for each in named), nobody.sockets),
         orphans=left("orphans", tcp.orphan, sum(each.orphans for each in named), nobody.orphans),

@@ -71,12 +71,12 @@ def add_up(table: SocketTable, pick: Pick) -> Tally:
     return Tally(**{field: sum(getattr(tally, field) for tally in picked) for field in Tally.__struct_fields__})
 
 
-def totals(table: SocketTable, sockstat: Sockstat | None, mem_unit_bytes: int) -> Totals:
+def totals(table: SocketTable, sockstat: Sockstat | None, mem_unit_bytes: int | None) -> Totals:
     """Return what the dump saw, and what it should have seen by the gauges of its own moment, else by ``sockstat``."""
     sockstat = table.sockstat or sockstat
     tcp = sockstat.tcp if sockstat else TcpSockstat()
     orphans, size = table.orphans, sum(group.bytes for group in table.groups)
-    return Totals(orphans, size, max(tcp.orphan or 0, orphans), max((tcp.mem or 0) * mem_unit_bytes, size))
+    return Totals(orphans, size, max(tcp.orphan or 0, orphans), max((tcp.mem or 0) * (mem_unit_bytes or 0), size))
 
 
 def _narrowed(group: SocketGroup, pick: Pick) -> SocketGroup:

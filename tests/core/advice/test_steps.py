@@ -239,7 +239,8 @@ def test_a_bound_where_there_was_none_is_below_ram_and_half_as_much_again_as_the
 ) -> None:
     snapshot = make_snapshot(mem=mem, ram=ram, kernel=kernel, tcp_mem=IN_BYTES, page_size_bytes=page)
     new = proposed(advise(snapshot, make_event("tcp_memory")), MEM)
-    assume(isinstance(new, tuple))
+    # Without a release nobody knows what mem counts in on a host of large pages.
+    assume(isinstance(new, tuple) and (kernel or page == 4096))
     unit = 4096 if kernel and kernel.startswith("4.18") else page
     assert 3 * mem * unit <= 2 * cast("tuple[int, ...]", new)[2] * page <= 2 * ram
     assert list(cast("tuple[int, ...]", new)) == sorted(cast("tuple[int, ...]", new))

@@ -21,6 +21,7 @@ from material import (
 )
 
 from agent.core.diagnosis.diagnose import diagnose
+from agent.core.kernel.release import parse_kernel
 from agent.core.model import Diagnosis, Event, Provenance, Sample, Snapshot
 from agent.core.readings import Gap, SocketTable, UnreadLine
 from agent.core.report import diagnosis_text
@@ -91,8 +92,23 @@ def test_mechanism_counts_in_pages_of_the_host_where_the_kernel_counts_in_4096_b
 
 
 def test_bytes_are_left_out_where_the_page_size_is_not_known() -> None:
-    mechanism = diagnose(make_snapshot(page_size_bytes=None), (), ()).mechanism
+    mechanism = diagnose(make_snapshot(page_size_bytes=None, kernel="6.12.1"), (), ()).mechanism
     assert (None, None, 1200) == (mechanism.mem_bytes, mechanism.tcp_mem_bytes, mechanism.mem_pages)
+
+
+@settings(max_examples=200, deadline=None)
+@given(snapshots, events, histories)
+def test_nothing_is_said_in_bytes_of_a_guessed_unit(
+    snapshot: Snapshot, said: tuple[Event, ...], history: tuple[Sample, ...]
+) -> None:
+    page = snapshot.page_size_bytes
+    known = page is not None and page > 0 and (page == 4096 or parse_kernel(snapshot.kernel) is not None)
+    diagnosis = diagnose(snapshot, said, history)
+    proposed = {step.sysctl.key for step in diagnosis.advice if step.sysctl}
+    named = {each.name for finding in diagnosis.findings for each in finding.evidence if each.unit == "bytes"}
+    assert known or (diagnosis.mechanism.mem_bytes is None and diagnosis.mechanism.mem_unit_bytes is None)
+    assert page in (4096, 65536) or (diagnosis.mechanism.tcp_mem_bytes is None and "net.ipv4.tcp_mem" not in proposed)
+    assert page in (4096, 65536) or named <= {"MemAvailable"}
 
 
 def test_a_reading_of_another_moment_is_not_used_by_the_service() -> None:

@@ -56,6 +56,12 @@ def test_orphans_at_exactly_a_quarter_are_silent_as_the_kernel_is():
     assert 2 == level(orphan=[2_049, 2_049])
 
 
+def test_memory_of_an_unknown_unit_warns_of_nothing_and_orphans_all_the_same():
+    assert assess(samples(mem=[11_500] * 3), None, None) is None
+    found = assess(samples(orphan=[2_100] * 3, mem=[11_500] * 3), None, None)
+    assert "orphans" == (found and found.cause)
+
+
 def test_memory_warns_above_pressure_and_at_its_limit():
     assert 0 == level(mem=[8_000, 8_000])
     assert 2 == level(mem=[8_001, 8_001])

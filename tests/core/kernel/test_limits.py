@@ -15,7 +15,15 @@ from agent.core.kernel.limits import (
     sample_of,
     zone,
 )
-from agent.core.kernel.release import Kernel, inexact_bytes, mem_unit_bytes, orphan_error, parse_kernel
+from agent.core.kernel.release import (
+    Kernel,
+    has_small_pages,
+    inexact_pages,
+    mem_unit_bytes,
+    orphan_error,
+    parse_kernel,
+    units_per_page,
+)
 from agent.core.model import Sample, Snapshot
 
 MIB = 1 << 20
@@ -44,10 +52,86 @@ def test_no_kernel_release_is_made_up(release: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("release", "expected"),
-    [("4.9.0", 65536), ("4.10.17", 4096), ("4.18.0-240.el8", 4096), ("5.19.0", 4096), ("6.0.0", 65536), (None, 65536)],
+    [("4.9.0", 65536), ("4.10.17", 4096), ("4.18.0-240.el8", 4096), ("5.19.0", 4096), ("6.0.0", 65536), (None, None)],
 )
-def test_mem_is_in_4096_bytes_from_4_10_to_5_19(release: str | None, expected: int) -> None:
+def test_mem_is_in_4096_bytes_from_4_10_to_5_19(release: str | None, expected: int | None) -> None:
     assert expected == mem_unit_bytes(parse_kernel(release), 65536)
+
+
+def test_the_file_of_the_reserves_proves_pages_and_reserves_whatever_the_release_says() -> None:
+    el9 = parse_kernel("5.14.0-503.11.1.el9_5.aarch64+64k", has_reserve_file=True)
+    assert (1, 65536, 4 * 16) == (
+        units_per_page(el9, 65536),
+        mem_unit_bytes(el9, 65536),
+        inexact_pages(el9, 4, 65536, 16),
+    )
+
+
+@pytest.mark.parametrize(
+    ("release", "page", "expected"),
+    [
+        ("6.1.0", None, 1),
+        ("4.9.0", None, 1),
+        ("4.18.0", 65536, 16),
+        ("4.18.0", None, None),
+        ("4.18.0", 1024, None),
+        (None, 4096, 1),
+        (None, 65536, None),
+        (None, None, None),
+    ],
+)
+def test_without_a_page_size_only_a_kernel_that_counts_pages_can_be_held_against_tcp_mem(
+    release: str | None, page: int | None, expected: int | None
+) -> None:
+    assert expected == units_per_page(parse_kernel(release), page)
+    assert None is mem_unit_bytes(parse_kernel(release), None)
+
+
+@pytest.mark.parametrize(
+    "release",
+    [
+        "5.14.0-427.13.1.el9_4.aarch64+64k",
+        "4.18.0-553.el8_10.aarch64",
+        "4.18.0-240.el8.ppc64le",
+        "3.10.0-1160.el7.ppc64",
+        "6.1.0-28-arm64",
+        "6.1.0-28-arm64-16k",
+        "6.8.0-60-generic-64k",
+        "6.1.0-28-powerpc64le",
+        "6.1.0-28-mips64el",
+        "6.1.0-28-5kc-malta",
+        "6.1.0-28-octeon",
+        "6.1.0-28-loongson-3",
+        "6.12.0-1-loong64",
+        "4.19.0-1-itanium",
+        "5.10.0-8-sparc64-smp",
+        "6.6.31+rpt-rpi-2712",
+        "6.11.0-asahi-1-1-edge-ARCH",
+        "6.1.21-v8-16k+",
+    ],
+)
+def test_a_release_that_can_have_large_pages_is_known_by_its_name(release: str) -> None:
+    assert not has_small_pages(release)
+
+
+@pytest.mark.parametrize(
+    "release",
+    [
+        None,
+        "5.10.0-30-amd64",
+        "3.10.0-1160.el7.x86_64",
+        "6.8.0-60-generic",
+        "6.1.170",
+        "2.6.32-042stab120.11",
+        "6.1.0-28-686-pae",
+        "6.1.0-28-s390x",
+        "6.1.0-28-armmp-lpae",
+        "6.4.0-150600.23-default",
+        "6.12.107+deb13-cloud-amd64",
+    ],
+)
+def test_other_releases_have_pages_of_4096_bytes(release: str | None) -> None:
+    assert has_small_pages(release)
 
 
 @pytest.mark.parametrize(
@@ -63,7 +147,7 @@ def test_mem_is_in_4096_bytes_from_4_10_to_5_19(release: str | None, expected: i
 def test_mem_is_inexact_by_what_the_cpus_hold_back(
     release: str | None, cpus: int | None, reserve: int | None, expected: int
 ) -> None:
-    assert expected == inexact_bytes(parse_kernel(release), cpus, 4096, reserve)
+    assert expected == 4096 * inexact_pages(parse_kernel(release), cpus, 4096, reserve)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,9 @@ def test_holder_in_another_network_namespace_carries_a_process_to_enter_it_by() 
 
 def test_remainder_makes_up_the_totals_of_the_host() -> None:
     found, _ = holders(
-        table(SocketGroup(cgroup=NGINX, orphaned=orphans(60, 8192))), sockstat(orphan=100, alloc=400, mem=10)
+        table(SocketGroup(cgroup=NGINX, orphaned=orphans(60, 8192))),
+        sockstat(orphan=100, alloc=400, mem=10),
+        mem_unit_bytes=4096,
     )
 
     assert Holder(sockets=340, orphans=40, bytes=10 * 4096 - 8192) == found[-1]
@@ -351,9 +353,8 @@ def test_holders_and_remainder_add_up_to_the_host_or_to_what_was_seen(
     groups: list[SocketGroup], orphan: int, alloc: int, mem: int, limit: int
 ) -> None:
     listeners = (Listener(port=80, cgroup=NGINX), Listener(port=443, process=Process(pid=3, name="c")))
-    found, _ = holders(
-        table(*groups, listeners=listeners, listening=2), sockstat(orphan=orphan, alloc=alloc, mem=mem), limit
-    )
+    there = table(*groups, listeners=listeners, listening=2)
+    found, _ = holders(there, sockstat(orphan=orphan, alloc=alloc, mem=mem), limit, mem_unit_bytes=4096)
 
     assert max(orphan, sum(g.orphans for g in groups)) == sum(each.orphans for each in found)
     assert max(alloc, 2 + sum(g.sockets for g in groups)) == sum(each.sockets for each in found)
