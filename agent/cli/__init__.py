@@ -3,9 +3,12 @@
 The service must stay small in memory, so ``run`` never imports what only a terminal needs.
 """
 
+import contextlib
 import importlib
+import logging
 import os
 import sys
+from pathlib import Path
 
 from agent.service.signals import asked, is_run
 
@@ -16,7 +19,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from agent import __version__
-from agent.cli.diagnostics import add_log_level, log_level
+
+log = logging.getLogger("sockmem-agent")
 
 COMMANDS = {
     "run": "run the service: follow the kernel log, diagnose, record and notify",
@@ -27,6 +31,52 @@ COMMANDS = {
     "config": "check or show the configuration",
     "doctor": "check that the service will work on this host",
 }
+
+
+class StandardError(logging.Handler):
+    """Write to the current standard error; a closed one must not stop the service."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one message."""
+        with contextlib.suppress(OSError, ValueError):
+            click.echo(self.format(record), err=True)
+
+
+HANDLER = StandardError()
+HANDLER.setFormatter(logging.Formatter("sockmem-agent: %(message)s"))
+
+
+def set_level(ctx: click.Context, param: click.Parameter, level: str | None) -> None:
+    """Log this program's messages of this level and above; those of libraries may quote a URL, which is a secret."""
+    del ctx, param
+    if level:
+        log.setLevel(level.upper())
+        log.addHandler(HANDLER)
+
+
+def log_level(default: str | None = None) -> click.Option:
+    """Create the option, which goes before or after a command; only the one before has a default."""
+    return click.Option(
+        ["--log-level"],
+        type=click.Choice(("debug", "info", "warning", "error"), case_sensitive=False),
+        default=default,
+        show_default=default is not None,
+        metavar="LEVEL",
+        is_eager=True,
+        expose_value=False,
+        callback=set_level,
+        help="Write diagnostics of this severity and above to standard error: debug, info, warning or error.",
+    )
+
+
+config_option = click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Read this file instead of /etc/sockmem-agent/config.toml.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 
 
 class LazyGroup(click.Group):
@@ -44,7 +94,9 @@ class LazyGroup(click.Group):
             return None
         command = importlib.import_module(f"agent.cli.{cmd_name}").command
         assert isinstance(command, click.Command)  # noqa: S101 - our own mistake, not the user's
-        add_log_level(command)
+        for each in (command, *(command.commands.values() if isinstance(command, click.Group) else ())):
+            if all(parameter.name != "log_level" for parameter in each.params):
+                each.params.append(log_level())
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:

@@ -1,17 +1,23 @@
 """The checks of ``doctor``: each reads one thing as the service does and returns ok, warn or fail, with a fix.
 
-Mirrors adjtimex(2), cgroups(7), and net/core/sysctl_net_core.c for the limiter of network messages.
+Mirrors adjtimex(2), cgroups(7), journald.conf(5), and net/core/sysctl_net_core.c for the limiter of network messages.
+Of rsyslog.conf(5) only the usual rules are understood, such as ::
+
+    *.info;mail.none;authpriv.none;cron.none    -/var/log/messages
+    kern.*                                      action(type="omfile" file="/var/log/kern.log")
 """
 
 import ctypes
 import os
+import re
 import shutil
 import socket
 import sys
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import closing
+from configparser import Error, RawConfigParser
+from contextlib import closing, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
@@ -20,9 +26,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec.structs import replace
 
-from agent.cli.checks_logging import CannotTellError, journal_drops_info, syslog_writes
-from agent.cli.faults import directory_fault, kind_of, me, read_fault, way_fault
-from agent.cli.unit import Unit
+from agent.cli.faults import directory_fault, kind_of, me, ownership_fault, read_fault, way_fault
+from agent.cli.unit import PATIENCE_SECONDS, Unit, ask
 from agent.config.load import mask_url
 from agent.core.cursor import NOTHING_YET, Cursor
 from agent.core.format import bytes_text
@@ -48,8 +53,18 @@ FIXES = {
     "kmsg": "give the service AmbientCapabilities=CAP_SYSLOG, or set [source] kind",
 }
 FIRST_YEAR = 2024
-DUMP_SECONDS = 5.0
-STA_UNSYNC = 0x40
+TIME_ERROR = 5
+PYTHON = "python{}.{}".format(*sys.version_info)
+BINDINGS_FIX = f"{PYTHON} -m pip install systemd-python (needs gcc and the headers of {PYTHON} and systemd)"
+# journald ignores an unknown level.
+LEVELS_ABOVE_INFO = {"emerg", "alert", "crit", "err", "warning", "notice", *"012345"}
+OFF = {"0", "no", "n", "false", "f", "off"}
+# The first selector takes kern.info, and the later ones are about other facilities.
+_RULE = (
+    r"^\s*(?:kern|\*)\.(?:\*|info|debug)(?:;(?:(?!kern\b)[\w,.=!])*)*\s+"
+    r"(?:-?{log}(?:;\S*)?\s*$|action\(.*file=\"{log}\")"
+)
+_READS_KERNEL = re.compile(r"^[^#]*\b(imklog|imjournal)\b", re.MULTILINE)
 
 
 class Check(msgspec.Struct, frozen=True, rename={"fix": "mend"}):
@@ -60,17 +75,6 @@ class Check(msgspec.Struct, frozen=True, rename={"fix": "mend"}):
     detail: str
     fix: str = ""
     drop_in: tuple[str, ...] = ()
-
-
-class Timex(ctypes.Structure):
-    """The beginning of struct timex; the rest is room for the kernel to write into."""
-
-    _fields_ = (
-        ("modes", ctypes.c_uint),
-        ("numbers", ctypes.c_long * 4),
-        ("status", ctypes.c_int),
-        ("rest", ctypes.c_char * 512),
-    )
 
 
 def check_source(
@@ -88,7 +92,7 @@ def check_source(
             deque(source.read(), maxlen=0)
             is_read, gaps = _is_read(source.position()), source.gaps()
     except ImportError as error:
-        return Check(name, "fail", f"{python_name()} cannot read the journal: {error}", _bindings_fix())
+        return Check(name, "fail", f"{PYTHON} cannot read the journal: {error}", BINDINGS_FIX)
     except OSError as error:
         is_read, gaps = False, (Gap(what=describe(chosen), why=error.strerror or str(error)),)
     if is_read and not gaps:
@@ -108,13 +112,8 @@ def check_bindings(configured: SourceSettings) -> list[Check]:
     """Warn where ``auto`` would be the journal if this Python could read it."""
     if configured.kind != "auto" or not runs_systemd() or has_bindings():
         return []
-    detail = f"not followed: {python_name()} cannot read it without the systemd bindings; a log's lines prove less"
-    return [Check("journal", "warn", detail, _bindings_fix())]
-
-
-def _bindings_fix() -> str:
-    python = python_name()
-    return f"{python} -m pip install systemd-python (needs gcc and the headers of {python} and systemd)"
+    detail = f"not followed: {PYTHON} cannot read it without the systemd bindings; a log's lines prove less"
+    return [Check("journal", "warn", detail, BINDINGS_FIX)]
 
 
 def check_log_level(chosen: SourceSettings, proc_root: Path = PROC, root: Path = Path("/")) -> Check:
@@ -141,12 +140,38 @@ def _check_journald(name: str, directory: str, root: Path) -> Check:
         return Check(name, "warn", f"cannot tell for the files in {directory}", fix)
     try:
         setting = journal_drops_info(root)
-    except CannotTellError as error:
-        return Check(name, "warn", f"cannot tell what journald stores: {error}", "see man journald.conf")
+    except (OSError, Error) as error:
+        why = str(error).partition("\n")[0]
+        return Check(name, "warn", f"cannot tell what journald stores: {why}", "see man journald.conf")
     if setting is None:
         return Check(name, "ok", "journald stores kern.info messages")
     fix = "remove the setting from journald.conf (see systemd-analyze cat-config systemd/journald.conf)"
     return Check(name, "fail", f"journald drops kern.info messages: {setting}", fix)
+
+
+def journal_drops_info(root: Path) -> str | None:
+    """Name the setting that keeps journald of the host at ``root`` from storing kern.info; raises OSError and Error."""
+    settings = RawConfigParser(strict=False, delimiters=("=",), allow_no_value=True)
+    text = ask("systemd-analyze", "cat-config", f"--root={root}", "systemd/journald.conf")
+    settings.read_string(text.decode(errors="replace"))
+    storage, reads, level = (
+        settings.get("Journal", key, fallback=None) or "" for key in ("Storage", "ReadKMsg", "MaxLevelStore")
+    )
+    if storage.lower() == "none":
+        return "Storage=none"
+    if reads.lower() in OFF:
+        return "ReadKMsg=no"
+    return f"MaxLevelStore={level}" if level.lower() in LEVELS_ABOVE_INFO else None
+
+
+def syslog_writes(root: Path, log: str) -> bool:
+    """Return whether a usual rule of rsyslog on the host at ``root`` writes kern.info to ``log``."""
+    text = ""
+    for path in (root / "etc/rsyslog.conf", *sorted((root / "etc/rsyslog.d").glob("*.conf"))):
+        with suppress(OSError):  # One that is not there, or that this user may not read.
+            text += path.read_text(errors="replace") + "\n"
+    rule = _RULE.replace("{log}", re.escape(log))
+    return bool(_READS_KERNEL.search(text) and re.search(rule, text, re.MULTILINE))
 
 
 def check_state(directory: Path, settings: StoreSettings, service: Unit | None = None) -> Check:
@@ -172,12 +197,8 @@ def check_state(directory: Path, settings: StoreSettings, service: Unit | None =
 def _check_contents(name: str, directory: Path, home: Path, settings: StoreSettings) -> Check:
     paths = list(unusable(directory)) if home == directory else []
     if paths:
-        others, verb = (f" and {len(paths) - 1} more", "belong") if len(paths) > 1 else ("", "belongs")
-        if owner(paths[0]) == me():
-            detail = f"{paths[0]}{others}: its mode denies access to its owner, {me()}"
-            return Check(name, "fail", detail, f"chmod -R u+rwX {directory}")
-        detail = f"{paths[0]}{others} {verb} to {owner(paths[0])}, not to {me()}"
-        return Check(name, "fail", detail, f"chown -hR {me()}: {directory}")
+        others = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        return Check(name, "fail", *ownership_fault(paths[0], directory, others))
     for path, kind in ((directory / inside, kind) for inside, kind in CONTENTS.items()):
         if os.path.lexists(path) and kind_of(path, follow=False) != kind:
             detail = f"{path} is a {kind_of(path, follow=False)}, not a {kind}: the service will set it aside"
@@ -235,7 +256,7 @@ def check_sock_diag() -> Check:
 
 def _dump(netlink: socket.socket) -> list[Gap]:
     with netlink:
-        return sockdiag.dump(netlink, Census(), time.monotonic() + DUMP_SECONDS)
+        return sockdiag.dump(netlink, Census(), time.monotonic() + PATIENCE_SECONDS)
 
 
 def check_cgroup(proc_root: Path = PROC) -> Check:
@@ -253,8 +274,8 @@ def check_clock(now: datetime | None = None) -> Check:
     fix = "timedatectl set-ntp true, or install chrony"
     if now.year < FIRST_YEAR:
         return Check("clock", "fail", f"the clock says {now.year}; incidents would be misdated", fix)
-    timex = Timex()
-    if ctypes.CDLL(None).adjtimex(ctypes.byref(timex)) >= 0 and timex.status & STA_UNSYNC:
+    # A struct timex of zeros asks; it is shorter than this.
+    if ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)) == TIME_ERROR:
         return Check("clock", "warn", f"{now:%Y-%m-%d %H:%M:%S} UTC, but the kernel says it is not synchronized", fix)
     return Check("clock", "ok", f"{now:%Y-%m-%d %H:%M:%S} UTC")
 
@@ -272,8 +293,3 @@ def check_channel(channel: ChannelSettings) -> Check:
 
 def _is_near(host: str) -> bool:
     return host in {"localhost", "::1"} or host.startswith("127.")
-
-
-def python_name() -> str:
-    """Name the interpreter that runs this program: "python3.11"."""
-    return "python{}.{}".format(*sys.version_info)

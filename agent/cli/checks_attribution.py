@@ -10,14 +10,14 @@ Mirrors sock_diag(7), capabilities(7), proc(5), setns(2). A sample of ``systemct
 """
 
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from agent.cli.checks import Check
-from agent.cli.unit import UNIT
+from agent.cli.unit import PATIENCE_SECONDS, UNIT, ask
 from agent.core.format import count_text, counted
 from agent.core.readings import ROOT_CGROUP, Gap, Namespace
 from agent.core.sockets.census import Census
@@ -27,7 +27,6 @@ from agent.probe.cgroups import CGROUP_ROOT, socket_memory
 from agent.probe.namespaces import find_namespaces
 
 PROPERTIES = ("LoadState", "User", "CapabilityBoundingSet", "AmbientCapabilities", "RestrictNamespaces")
-PATIENCE_SECONDS = 5.0
 # Opening the directory of open files takes the first, reading its links the second (fs/proc/fd.c, ptrace(2)).
 TO_SEE_PROCESSES = ("CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE")
 # setns(2) takes the first, opening another user's /proc/PID/ns/net the second.
@@ -58,9 +57,9 @@ def check_reach(rights: Rights, proc_root: Path = Path("/proc"), cgroup_root: Pa
     ]
 
 
-def read_rights(show: Callable[[], str | None] | None = None) -> Rights:
+def read_rights(show: Callable[[], str] | None = None) -> Rights:
     """Read the privileges of the installed unit from systemd, else return those of the shipped one."""
-    facts = dict(line.split("=", 1) for line in ((show or ask_systemd)() or "").splitlines() if "=" in line)
+    facts = dict(line.split("=", 1) for line in (show or ask_systemd)().splitlines() if "=" in line)
     if facts.get("LoadState") != "loaded":
         return SHIPPED
     bounding, ambient = (
@@ -72,14 +71,11 @@ def read_rights(show: Callable[[], str | None] | None = None) -> Rights:
     return Rights(bounding if is_root else bounding & ambient, bool({"net", "no"} & set(allowed)), f"systemd's {UNIT}")
 
 
-def ask_systemd() -> str | None:
-    """Ask systemd for the properties of the unit; None where there is no systemd to ask."""
-    command = ["systemctl", "show", UNIT, f"--property={','.join(PROPERTIES)}"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
+def ask_systemd() -> str:
+    """Ask systemd for the properties of the unit; "" where there is no systemd to ask."""
+    with suppress(OSError):
+        return ask("systemctl", "show", UNIT, f"--property={','.join(PROPERTIES)}").decode()
+    return ""
 
 
 def ask_own_cgroup() -> int | Gap | None:

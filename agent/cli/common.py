@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import click
 import msgspec
 
+from agent.cli import log
 from agent.cli.credentials import load_as_service
-from agent.cli.diagnostics import log
 from agent.config import load as config
 from agent.config.load import ConfigError, load_store, state_directory
 from agent.core.format import printable
@@ -35,15 +35,6 @@ PIPE_WIDTH = 500
 TERMINAL_WIDTH = 80
 # Its members can read the service's state directory.
 GROUP = "sockmem-agent"
-
-config_option = click.option(
-    "--config",
-    "config_path",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Read this file instead of /etc/sockmem-agent/config.toml.",
-)
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 
 
 def complete_id(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:

@@ -8,11 +8,10 @@ from typing import Any
 import click
 from msgspec.structs import replace
 
+from agent.cli import config_option, json_option
 from agent.cli.common import (
-    config_option,
     console,
     fail,
-    json_option,
     print_json,
     settings_or_exit,
     warn,
@@ -53,13 +52,14 @@ def check(file: Path | None, config_path: Path | None) -> None:
         click.echo(f"{path or DEFAULT_PATH}: ok")
 
 
-@command.command(short_help="Show the effective configuration.", epilog="Example: sockmem-agent config show --json")
+@command.command(epilog="Example: sockmem-agent config show --json")
 @config_option
 @json_option
 def show(config_path: Path | None, *, as_json: bool) -> None:
-    """Show the effective configuration, defaults included, as TOML or JSON; of a URL only the host.
+    """Show the effective configuration.
 
-    `store.directory` is where `run` keeps its state when this user starts it. Exit status: 0, 78 configuration error.
+    Defaults are included; of a URL only the host is shown. `store.directory` is where `run` keeps its state when this
+    user starts it. Exit status: 0, 78 configuration error.
     """
     settings = settings_or_exit(config_path)
     directory = str(state_directory(settings, os.environ, os.geteuid()))

@@ -7,30 +7,23 @@ lacks what was added since. Mirrors systemd.exec(5), CREDENTIALS, and systemd-cr
 import errno
 import os
 import re
-import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
 from agent.cli import unit
-from agent.cli.unit import Unit, drop_in, read_unit
+from agent.cli.unit import Unit, ask, drop_in, read_unit
 from agent.config.load import ConfigError, load
 from agent.core.settings import Settings
 
 RUNNING = "run/credentials/sockmem-agent.service"
 STORES = ("run/credentials/@system", "etc/credstore", "run/credstore", "usr/local/lib/credstore", "usr/lib/credstore")
 ENCRYPTED_STORES = tuple(f"{store}.encrypted" for store in STORES[1:])
-KEYS = (
-    "SetCredential",
-    "SetCredentialEncrypted",
-    "ImportCredential",
-    "LoadCredential",
-    "LoadCredentialEncrypted",
-)
+KEYS = ("SetCredential", "SetCredentialEncrypted", "ImportCredential", "LoadCredential", "LoadCredentialEncrypted")
 LARGEST_BYTES = 1024 * 1024  # systemd's own bound
-PATIENCE_SECONDS = 5.0
 NOWHERE = "/run/credentials/none"  # for a unit without credentials
 # Deleted when the process ends.
 _kept: list[tempfile.TemporaryDirectory[str]] = []
@@ -155,21 +148,17 @@ def _content(credential: Credential) -> bytes | None:
 
 
 def _read(path: Path) -> bytes | None:
-    try:
+    with suppress(OSError):
         return path.read_bytes()[:LARGEST_BYTES] if path.is_file() else None
-    except OSError:
-        return None
+    return None
 
 
 def _decrypted(credential: Credential) -> bytes | None:
     source = str(credential.path) if credential.content is None else "-"
-    command = ["systemd-creds", "decrypt", f"--name={credential.name}", source, "-"]
-    given = (credential.content or "").encode()
-    try:
-        done = subprocess.run(command, input=given, capture_output=True, timeout=PATIENCE_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout if done.returncode == 0 else None
+    with suppress(OSError):
+        given = (credential.content or "").encode()
+        return ask("systemd-creds", "decrypt", f"--name={credential.name}", source, "-", given=given)
+    return None
 
 
 def as_written(path: str) -> str:

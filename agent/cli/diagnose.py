@@ -8,14 +8,13 @@ from pathlib import Path
 import click
 from msgspec.structs import replace
 
+from agent.cli import config_option, json_option
 from agent.cli.common import (
     complete_id,
-    config_option,
     exits,
     fail,
     find_store,
     is_directory,
-    json_option,
     open_store,
     print_json,
     warn,
@@ -41,7 +40,6 @@ _ELISION = re.compile(r"\[\s*(?:…|\.\.+)\s*\]\s*")
 
 @click.command(
     name="diagnose",
-    short_help="diagnose this host now or a stored incident again",
     epilog="Example: sockmem-agent diagnose --message 'TCP: too many orphaned sockets'",
 )
 @click.option("--proc-root", metavar="DIR", help="Read this copy of a /proc tree instead of this host's.")

@@ -1,14 +1,24 @@
-"""``sockmem-agent doctor``: check that the service will work on this host, one line per check, with the fix."""
+"""``sockmem-agent doctor``: check that the service will work on this host, one line per check, with the fix.
 
+Whether another user may write somewhere depends on groups, access lists and mounts; root therefore becomes the
+service's user in a child process and asks the kernel. Mirrors systemd.exec(5), User= and credentials(7).
+"""
+
+import grp
 import os
+import pwd
 import stat
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import wrap
+from typing import NamedTuple, NoReturn
 
 import click
+import msgspec
 
+from agent.cli import config_option, json_option
 from agent.cli.checks import (
     BELOW,
     Check,
@@ -24,10 +34,9 @@ from agent.cli.checks import (
     check_textfile,
 )
 from agent.cli.checks_attribution import Rights, check_reach, read_rights
-from agent.cli.common import EX_FAILED, config_option, console, json_option, print_json
+from agent.cli.common import EX_FAILED, console, print_json
 from agent.cli.credentials import NextStart
-from agent.cli.faults import read_fault
-from agent.cli.service_user import Identity, find_user, look_as
+from agent.cli.faults import group_name, read_fault
 from agent.cli.unit import UNIT, Unit
 from agent.config.load import DEFAULT_PATH, ConfigError, channels, state_directory
 from agent.core.format import printable
@@ -36,7 +45,18 @@ from agent.sources.choose import choose
 
 WIDTH = 100
 CONFIG_FIX = "see config.example.toml for every key, then run sockmem-agent config check"
+CHECKS = msgspec.json.Decoder(list[Check])
+SYSUSERS = "systemd-sysusers sockmem-agent.conf"
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
+
+
+class Identity(NamedTuple):
+    """A user with all its groups."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
 
 
 @click.command(name="doctor", epilog="Example: sockmem-agent doctor")
@@ -68,7 +88,8 @@ def command(config_path: Path | None, *, as_json: bool) -> None:
     ]
     good = all(check.status != "fail" for check in checks)
     if as_json:
-        print_json({"ok": good, "checks": checks, "service": service_facts(rights)})
+        service_facts = rights._asdict() | {"capabilities": sorted(rights.capabilities)}
+        print_json({"ok": good, "checks": checks, "service": service_facts})
     else:
         _print(checks, rights, identity)
     sys.exit(0 if good else EX_FAILED)
@@ -131,13 +152,59 @@ def where_state_is(settings: Settings, service: Unit | None) -> Path:
     return state_directory(settings, {**({"STATE_DIRECTORY": str(own)} if own else {}), **os.environ}, os.geteuid())
 
 
-def service_facts(rights: Rights) -> dict[str, object]:
-    """Return the privileges of the service, and where they were read."""
-    return {
-        "capabilities": sorted(rights.capabilities),
-        "enters_namespaces": rights.enters_namespaces,
-        "source": rights.source,
-    }
+def find_user(service: Unit | None) -> tuple[Identity | None, Check]:
+    """Find the service user; None where the service is not installed, runs as root, or has no existing user."""
+    name = "service user"
+    if service is None:
+        return None, Check(name, "ok", "the service is not installed on this host")
+    if service.is_set("DynamicUser"):
+        return None, Check(name, "ok", "systemd allocates one at each start (DynamicUser=)")
+    setting = service.last("User")
+    if setting is None or setting.value in {"root", "0"}:
+        return None, Check(name, "warn", "the service runs as root", "remove User= from the unit's drop-ins")
+    missing = f"user {setting.value}"
+    groups: dict[str, int] = {}
+    try:
+        found = pwd.getpwnam(setting.value)
+        for group in [*service.words("Group"), *service.words("SupplementaryGroups")]:
+            missing = f"group {group}"
+            groups[group] = grp.getgrnam(group).gr_gid
+    except KeyError:
+        return None, Check(name, "fail", f"the {missing} does not exist: the service cannot start", SYSUSERS)
+    gid = groups.get(next(iter(service.words("Group")), ""), found.pw_gid)
+    every = {*os.getgrouplist(found.pw_name, gid), *groups.values()}
+    detail = f"{found.pw_name}, in the groups {', '.join(sorted(map(group_name, every)))}"
+    return Identity(found.pw_name, found.pw_uid, gid, tuple(sorted(every))), Check(name, "ok", detail)
+
+
+def look_as(identity: Identity | None, look: Callable[[], list[Check]]) -> list[Check]:
+    """Make the checks as this user, or as the caller if there is none or the caller is not root."""
+    if identity is None or os.geteuid() != 0:
+        return look()
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _look_and_leave(identity, look, theirs)
+    os.close(theirs)
+    with os.fdopen(ours, "rb") as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    if not answer:
+        sys.exit(1)  # The child has printed why.
+    return CHECKS.decode(answer)
+
+
+def _look_and_leave(identity: Identity, look: Callable[[], list[Check]], pipe: int) -> NoReturn:
+    try:
+        os.setgroups(identity.groups)
+        os.setresgid(identity.gid, identity.gid, identity.gid)
+        os.setresuid(identity.uid, identity.uid, identity.uid)
+        with os.fdopen(pipe, "wb") as answer:
+            answer.write(msgspec.json.encode(look()))
+    except BaseException:  # noqa: BLE001 - a forked child must not go on as a second parent
+        traceback.print_exc()
+    finally:
+        os._exit(0)
 
 
 def _print(checks: list[Check], rights: Rights, identity: Identity | None) -> None:
@@ -157,28 +224,26 @@ def _print(checks: list[Check], rights: Rights, identity: Identity | None) -> No
 
 def as_lines(checks: list[Check], width: int) -> Iterator[list[str]]:
     """Lay out each check: detail and fix on one line if both fit, otherwise the fix below."""
-    margin = 8 + max(len(check.name) for check in checks)
+    longest = max(len(check.name) for check in checks)
     for check in checks:
-        head = f"{check.status:<4}  {check.name:<{margin - 8}}  "
+        head = f"{check.status:<4}  {check.name:<{longest}}  "
         detail, fix = printable(check.detail), printable(check.fix)
-        whole = f"{head}{detail}; fix: {fix}"
-        if fix and len(whole) <= width:
-            lines = [whole]
-        else:
-            lines = wrap(detail, width, initial_indent=head, subsequent_indent=" " * margin, break_on_hyphens=False)
-            lines += _wrap_fix(fix, width)
+        lines = [f"{head}{detail}; fix: {fix}"]
+        if not fix or len(lines[0]) > width:
+            lines = _wrapped(head, detail, width)
+            # A path stays in one piece, to be copied.
+            lines += _wrapped("      fix: ", fix, width, break_long_words=False) if fix else []
         if check.drop_in:
             lines.append(f"      with systemctl edit {UNIT}, then systemctl restart {UNIT}:")
         yield [*lines, *(f"          {printable(added)}" for added in check.drop_in)]
 
 
-def _wrap_fix(fix: str, width: int) -> list[str]:
-    # A path stays in one piece, to be copied.
+def _wrapped(head: str, text: str, width: int, *, break_long_words: bool = True) -> list[str]:
     return wrap(
-        fix,
+        text,
         width,
-        initial_indent="      fix: ",
-        subsequent_indent=" " * 11,
-        break_long_words=False,
+        initial_indent=head,
+        subsequent_indent=" " * len(head),
+        break_long_words=break_long_words,
         break_on_hyphens=False,
     )

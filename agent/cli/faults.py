@@ -16,15 +16,10 @@ from typing import NamedTuple
 
 from agent.store import owner, user
 
+# By the first character of ls -l.
 _KINDS = {
-    stat.S_IFREG: "file",
-    stat.S_IFDIR: "directory",
-    stat.S_IFIFO: "FIFO",
-    stat.S_IFSOCK: "socket",
-    stat.S_IFBLK: "block device",
-    stat.S_IFCHR: "device",
-    stat.S_IFLNK: "symbolic link",
-}
+    "-": "file", "d": "directory", "p": "FIFO", "s": "socket", "b": "block device", "c": "device", "l": "symbolic link"
+}  # fmt: skip
 
 
 class Fault(NamedTuple):
@@ -36,7 +31,7 @@ class Fault(NamedTuple):
 
 def kind_of(path: Path, *, follow: bool = True) -> str:
     """Return what a path leads to: "directory", "FIFO"."""
-    return _KINDS[stat.S_IFMT((path.stat() if follow else path.lstat()).st_mode)]
+    return _KINDS[stat.filemode(path.stat(follow_symlinks=follow).st_mode)[0]]
 
 
 def way_fault(path: Path) -> Fault | None:
@@ -94,14 +89,19 @@ def _write_fault(path: Path, error: OSError) -> Fault:
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return Fault(f"{path}: no space left", f"free some (df -h {path}; df -i {path}), or raise the quota")
     if error.errno == errno.EPERM:
-        return Fault(
-            f"no file can be created in {path}, although its mode allows it", f"chattr -i {path} (see lsattr -d)"
-        )
+        what = f"no file can be created in {path}, although its mode allows it"
+        return Fault(what, f"chattr -i {path} (see lsattr -d)")
     if error.errno != errno.EACCES:
         return Fault(f"{path}: {error.strerror}", "see dmesg")
+    return ownership_fault(path, path)
+
+
+def ownership_fault(path: Path, tree: Path, others: str = "") -> Fault:
+    """Say whose a path is that this process may not use, with ``others`` in the same tree."""
     if owner(path) == me():
-        return Fault(f"{path}: its mode denies access to its owner, {me()}", f"chmod u+rwx {path}")
-    return Fault(f"{path} belongs to {owner(path)}, not to {me()}", f"chown -hR {me()}: {path}")
+        return Fault(f"{path}{others}: its mode denies access to its owner, {me()}", f"chmod -R u+rwX {tree}")
+    verb = "belong" if others else "belongs"
+    return Fault(f"{path}{others} {verb} to {owner(path)}, not to {me()}", f"chown -hR {me()}: {tree}")
 
 
 def _access_fault(path: Path, right: str, what: str) -> Fault:

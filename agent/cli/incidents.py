@@ -12,19 +12,17 @@ from pathlib import Path
 import click
 import msgspec
 
+from agent.cli import config_option, json_option, log
 from agent.cli.common import (
     EX_FAILED,
-    config_option,
     exits,
     fail,
     id_argument,
-    json_option,
     open_store,
     print_json,
     stamp,
     warn,
 )
-from agent.cli.diagnostics import log
 from agent.cli.incident_text import (
     Notices,
     count_kinds,
@@ -59,11 +57,7 @@ def command() -> None:
     """List, show, report, export and prune the recorded incidents."""
 
 
-@command.command(
-    name="list",
-    short_help="List the incidents, oldest first.",
-    epilog="Example: sockmem-agent incidents list --since yesterday --open",
-)
+@command.command(name="list", epilog="Example: sockmem-agent incidents list --since yesterday --open")
 @since_option("incidents last seen")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Show only the newest N.")
 @click.option("--open", "only_open", is_flag=True, help="Show only open incidents.")
@@ -79,9 +73,10 @@ def list_(
     config_path: Path | None,
     as_json: bool,
 ) -> None:
-    """List the incidents, oldest first; JSON is a list of objects.
+    """List the incidents, oldest first.
 
-    Exit status: 0, 66 if an incident cannot be read: it is named on standard error, and the others are listed.
+    JSON is a list of objects. Exit status: 0, 66 if an incident cannot be read: it is named on standard error, and the
+    others are listed.
     """
     store, gaps = open_store(config_path), list[Gap]()
     with exits(os.EX_NOINPUT):
@@ -103,18 +98,14 @@ def list_(
         sys.exit(os.EX_NOINPUT)
 
 
-@command.command(
-    short_help="Show one incident: what, when, why, and what to do.",
-    epilog="Example: sockmem-agent incidents show last",
-)
+@command.command(epilog="Example: sockmem-agent incidents show last")
 @id_argument
 @config_option
 @json_option
 def show(incident_id: str, config_path: Path | None, *, as_json: bool) -> None:
     """Show one incident: what happened, when, why, what to do, and who was notified.
 
-    JSON is incident.json with `path` and `deliveries` added. Exit status: 0, 66 no such incident or not
-    readable.
+    JSON is incident.json with `path` and `deliveries` added. Exit status: 0, 66 no such incident or not readable.
     """
     store = open_store(config_path)
     with exits(os.EX_NOINPUT):
@@ -129,19 +120,16 @@ def show(incident_id: str, config_path: Path | None, *, as_json: bool) -> None:
         print_page(story, directory)
 
 
-@command.command(
-    short_help="Write one incident as a self-contained HTML page.",
-    epilog="Example: sockmem-agent incidents report last --output /tmp/incident.html",
-)
+@command.command(epilog="Example: sockmem-agent incidents report last --output /tmp/incident.html")
 @id_argument
 @output_option
 @config_option
 def report(incident_id: str, output: Path | None, config_path: Path | None) -> None:
-    """Write one incident as an HTML page: what happened, charts, why, who, what to do, and the raw evidence.
+    """Write one incident as a self-contained HTML page.
 
-    The page is a single file and loads nothing. Like an export it contains this host's name, log lines, addresses and
-    sysctls, and no channel's secrets. Exit status: 0, 66 no such incident or not readable,
-    1 cannot write.
+    It has charts, the diagnosis, what to do, and the raw evidence, and loads nothing. Like an export it contains this
+    host's name, log lines, addresses and sysctls, and no channel's secrets. Exit status: 0, 66 no such incident or not
+    readable, 1 cannot write.
     """
     from agent.page.render import render  # noqa: PLC0415 - loads jinja2, and no other command needs them
 
@@ -153,17 +141,16 @@ def report(incident_id: str, output: Path | None, config_path: Path | None) -> N
 
 
 @command.command(
-    short_help="Pack one incident into a .tar.gz to send to someone.",
-    epilog="Example: sockmem-agent incidents export last --output - | ssh admin@example.org 'cat > incident.tar.gz'",
+    epilog="Example: sockmem-agent incidents export last --output - | ssh admin@example.org 'cat > incident.tar.gz'"
 )
 @id_argument
 @output_option
 @config_option
 def export(incident_id: str, output: Path | None, config_path: Path | None) -> None:
-    """Pack one incident's directory into a .tar.gz; the same incident always gives the same bytes.
+    """Pack one incident into a .tar.gz to send to someone.
 
-    It contains this host's name, log lines, addresses and sysctls, and no channel's secrets. Exit status: 0, 66 no
-    such incident or not readable, 1 cannot write.
+    The same incident always gives the same bytes. They contain this host's name, log lines, addresses and sysctls, and
+    no channel's secrets. Exit status: 0, 66 no such incident or not readable, 1 cannot write.
     """
     store = open_store(config_path)
     with exits(os.EX_NOINPUT):
@@ -172,17 +159,15 @@ def export(incident_id: str, output: Path | None, config_path: Path | None) -> N
     _write(f"{found}.tar.gz", output, archive)
 
 
-@command.command(
-    short_help="Apply the limits of [store] now.", epilog="Example: sockmem-agent incidents prune --dry-run"
-)
+@command.command(epilog="Example: sockmem-agent incidents prune --dry-run")
 @click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
 @config_option
 @json_option
 def prune(config_path: Path | None, *, dry_run: bool, as_json: bool) -> None:
-    """Remove incidents beyond the limits of [store]: keep_days, keep_count, keep_bytes and min_free_bytes.
+    """Apply the limits of [store] now.
 
-    The service does this itself. Open incidents and those with pending notifications stay; where space is short, only
-    the newest 100 of the claimed ones do.
+    Removes incidents beyond keep_days, keep_count, keep_bytes and min_free_bytes, as the service does. Open incidents
+    and those with pending notifications stay; where space is short, only the newest 100 of the claimed ones do.
     """
     store = open_store(config_path)
     with exits(EX_FAILED):

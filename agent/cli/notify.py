@@ -8,7 +8,8 @@ from uuid import uuid4
 
 import click
 
-from agent.cli.common import EX_FAILED, config_option, console, fail, json_option, print_json, settings_or_exit
+from agent.cli import config_option, json_option
+from agent.cli.common import EX_FAILED, console, fail, print_json, settings_or_exit
 from agent.config.load import channels
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.format import printable

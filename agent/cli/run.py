@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from msgspec.structs import replace
 
-from agent.cli.diagnostics import HANDLER
+from agent.cli import HANDLER, config_option, log
 from agent.config.load import ConfigError, load, state_directory
 from agent.core.settings import Settings
 from agent.notifiers import ChannelError
@@ -19,7 +19,6 @@ from agent.sources.choose import choose
 from agent.store import Store, StoreError, blocking, explain, refusal
 
 PRIORITY = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
-log = logging.getLogger("sockmem-agent")
 
 
 class JournalFormatter(logging.Formatter):
@@ -45,7 +44,7 @@ def read_settings(path: Path | None) -> Settings | None:
         settings = load(path, os.environ)
     except ConfigError as error:
         for line in error.errors:
-            log.error("%s", line)  # noqa: TRY400 - a traceback would hide the line
+            log.error("%s", line)
         return None
     given = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     if given and settings.store.directory not in {"", given}:
@@ -69,17 +68,8 @@ def read_again(path: Path | None, store: Store) -> Settings | None:
     return settings
 
 
-@click.command(
-    name="run",
-    short_help="run the service",
-    epilog="Example: sockmem-agent run --config /etc/sockmem-agent/config.toml",
-)
-@click.option(
-    "--config",
-    "path",
-    type=click.Path(path_type=Path),
-    help="Read this file instead of /etc/sockmem-agent/config.toml.",
-)
+@click.command(name="run", epilog="Example: sockmem-agent run --config /etc/sockmem-agent/config.toml")
+@config_option
 @click.option(
     "--proc-root",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -87,21 +77,21 @@ def read_again(path: Path | None, store: Store) -> Settings | None:
     show_default=True,
     help="Read the gauges from a copy of a /proc tree: for demonstrations and tests.",
 )
-def command(path: Path | None, proc_root: Path) -> None:
-    """Follow the kernel log; snapshot, diagnose, store and notify, until SIGTERM.
+def command(config_path: Path | None, proc_root: Path) -> None:
+    """Run the service: follow the kernel log, snapshot, diagnose, store and notify, until SIGTERM.
 
     SIGHUP reloads the configuration. Exit status: 0 stopped, 78 configuration error, 1 any other failure.
     """
     asked.listen()
     set_up_log()
-    settings = read_settings(path)
+    settings = read_settings(config_path)
     if settings is None:
         sys.exit(os.EX_CONFIG)
     directory = state_directory(settings, os.environ, os.geteuid())
     store = Store(directory, settings.store, on_progress=sdnotify.work_goes_on)
     daemon = build(settings, store, proc_root)
     try:
-        daemon.run(lambda: read_again(path, store), asked)
+        daemon.run(lambda: read_again(config_path, store), asked)
     except OSError as error:
         log.critical("stopping: %s; events that were not stored are read again at the next start", explain(error))
         sys.exit(1)
@@ -119,12 +109,12 @@ def build(settings: Settings, store: Store, proc_root: Path) -> Daemon:
         store.open_for_writing()
         return Daemon(settings, store, proc_root=proc_root)
     except ChannelError as error:
-        log.error("%s", error)  # noqa: TRY400 - the text says it all
+        log.error("%s", error)
         sys.exit(os.EX_CONFIG)
     except StoreError as error:
-        log.error("%s", error)  # noqa: TRY400 - as above
+        log.error("%s", error)
     except ImportError as error:
-        log.error("cannot start: %s; see sockmem-agent doctor", error)  # noqa: TRY400 - as above
+        log.error("cannot start: %s; see sockmem-agent doctor", error)
     except OSError as error:
-        log.error("cannot start: %s; see sockmem-agent doctor", explain(error))  # noqa: TRY400 - as above
+        log.error("cannot start: %s; see sockmem-agent doctor", explain(error))
     sys.exit(1)

@@ -61,7 +61,7 @@ def read_time(text: str, now: datetime) -> datetime | None:
             return None
         plain = datetime.combine(date.fromisoformat(match["date"]), _time(match) if match["hour"] else time())
         fraction = timedelta(microseconds=int((match["fraction"] or "")[:6].ljust(6, "0")))
-        zone = _zone(match["zone"])
+        zone = datetime.strptime(match["zone"].upper().replace("UTC", "Z"), "%z").tzinfo if match["zone"] else None
         return (plain.replace(tzinfo=zone) if zone else plain.astimezone()) + fraction
     except (ValueError, OverflowError):
         return None
@@ -69,12 +69,3 @@ def read_time(text: str, now: datetime) -> datetime | None:
 
 def _time(match: re.Match[str]) -> time:
     return time(int(match["hour"]), int(match["minute"]), int(match["second"] or 0))
-
-
-def _zone(text: str | None) -> timezone | None:
-    if not text:
-        return None
-    if text[0] not in "+-":
-        return timezone.utc
-    offset = timedelta(hours=int(text[1:3]), minutes=int(text[-2:]))
-    return timezone(-offset if text[0] == "-" else offset)

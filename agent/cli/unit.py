@@ -7,6 +7,7 @@ systemd.unit(5), "Unit File Load Path", and systemd.syntax(7). A sample drop-in:
     LoadCredential=ops-url:/etc/sockmem-agent/credentials/ops-url
 """
 
+import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from agent.sources.choose import choose
 
 UNIT = "sockmem-agent.service"
 ROOT = Path("/")
+PATIENCE_SECONDS = 5.0
 # Highest priority first.
 PLACES = (
     "etc/systemd/system.control",
@@ -102,13 +104,23 @@ class Unit(NamedTuple):
         }
 
 
-def read_unit(root: Path | None = None) -> Unit | None:
+def read_unit() -> Unit | None:
     """Read the unit and its drop-ins; None if it is not installed, or masked."""
-    root = root or ROOT
-    main = next((path for place in PLACES if (path := root / place / UNIT).exists()), None)
+    main = next((path for place in PLACES if (path := ROOT / place / UNIT).exists()), None)
     if main is None or not main.is_file():
         return None
-    return Unit(tuple(setting for file in (main, *_drop_ins(root)) for setting in _service_section(file)))
+    return Unit(tuple(setting for file in (main, *_drop_ins()) for setting in _service_section(file)))
+
+
+def ask(*command: str, given: bytes = b"") -> bytes:
+    """Return what one of systemd's programs prints; OSError says why it cannot."""
+    try:
+        done = subprocess.run(command, input=given, capture_output=True, timeout=PATIENCE_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise OSError(str(error)) from error
+    if done.returncode:
+        raise OSError(done.stderr.decode(errors="replace").strip())
+    return done.stdout
 
 
 def drop_in(*lines: str) -> str:
@@ -127,10 +139,10 @@ def check_tasks(settings: Settings, service: Unit) -> str | None:
     return f"{have}: the last channels would get no notifications; {lines}"
 
 
-def _drop_ins(root: Path) -> Iterator[Path]:
+def _drop_ins() -> Iterator[Path]:
     """List the drop-ins by name; of two with the same name the one with priority counts, even if it is /dev/null."""
-    folders = [root / place / folder for place in PLACES for folder in DROP_INS[:2]]
-    folders += [root / place / DROP_INS[2] for place in PLACES]
+    folders = [ROOT / place / folder for place in PLACES for folder in DROP_INS[:2]]
+    folders += [ROOT / place / DROP_INS[2] for place in PLACES]
     found: dict[str, Path] = {}
     for folder in reversed(folders):
         found |= {path.name: path for path in folder.glob("*.conf")}

@@ -8,8 +8,7 @@ import pytest
 from click.testing import CliRunner
 from harness import AgentProcess
 
-from agent.cli import group
-from agent.cli.diagnostics import log
+from agent.cli import group, log
 
 LINE = "Nov 22 15:05:39 web1 kernel: [  123.000001] TCP: too many orphaned sockets\n"
 

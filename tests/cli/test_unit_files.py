@@ -54,8 +54,9 @@ def values(key: str) -> list[str]:
 # --- reading a unit ---------------------------------------------------------------------------------------------------
 
 
-def test_a_host_without_the_service_has_no_unit(tmp_path: Path) -> None:
-    assert read_unit(tmp_path) is None
+def test_a_host_without_the_service_has_no_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unit, "ROOT", tmp_path)
+    assert read_unit() is None
 
 
 def test_a_masked_unit_is_none(write: Write, tmp_path: Path) -> None:
