@@ -59,11 +59,11 @@ def duration_text(seconds: float) -> str:
     return counted(days, "day") + (f" {hours} h" if hours else "")
 
 
-def moment_text(at: datetime, now: datetime) -> str:
+def moment_text(at: datetime, now: datetime, *, seconds: bool = False) -> str:
     """Say a moment by its clock and zone, with the date on another day than ``now``."""
     local = in_zone_of(at, now)
     day = "" if local.date() == now.date() else f"{local.date().isoformat()} "
-    return f"{day}{local:%H:%M} {local.tzname() or 'UTC'}"
+    return f"{day}{local:{'%H:%M:%S' if seconds else '%H:%M'}} {local.tzname() or 'UTC'}"
 
 
 def percent_text(value: int, limit: int) -> str | None:

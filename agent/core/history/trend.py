@@ -3,7 +3,7 @@
 Theory of operation
 -------------------
 Growth over more than ten minutes comes first: each third of the time has to bring its part of it. Else the last part
-of the rise counts, from the last reading at 70 % of the peak to the first at 90 %.
+of the rise counts, from the last reading that is as low as before it to the first at 90 % of the peak.
 
     slowly            more than 10 min, a part in each third        a leak, or load that grows
     at once           within 60 s, the peak just reached            a burst: a mass close, a restart, a flood
@@ -114,10 +114,22 @@ def _trend_in(gauge: Gauge, series: list[Reading], peak: Reading, span: float) -
     before = [each for each in series if each.second < peak.second]
     if not before:
         return None
-    low = next((each for each in reversed(before) if each.value <= _LOW * peak.value), None)
+    low = _onset(before, peak)
     slow = _slow_growth(gauge, before, peak)
     shape = _shape_of_rise(series, low, peak, span) if low else None
     return _made(gauge, shape, low, peak, at_least=False) if low and shape and not slow else slow
+
+
+def _onset(before: list[Reading], peak: Reading) -> Reading | None:
+    """Find the last reading from before the rise; the last at 70 % of the peak may be on the way up.
+
+    It is within a tenth of the rise above what was usual: the lower quartile of the ten minutes up to there, so that
+    neither a dip nor the way up itself passes for it.
+    """
+    low = next((each for each in reversed(before) if each.value <= _LOW * peak.value), None)
+    way = [each for each in before if low and low.second - _SLOWLY_SECONDS <= each.second <= low.second]
+    usual = sorted(each.value for each in way)[len(way) // 4] if way else 0
+    return next((each for each in reversed(way) if each.value <= usual + _LEAST_GROWTH * (peak.value - usual)), None)
 
 
 def _shape_of_rise(series: list[Reading], low: Reading, peak: Reading, span: float) -> Shape | None:
@@ -194,4 +206,5 @@ def _sentence(trend: Trend, facts: Facts) -> str:
     if trend.shape == "in_a_step":
         return f"{what} rose in a step after {since}, and stayed high."
     within = duration_text(max(trend.seconds, 1.0))
-    return f"{what} rose within {within} after {since}."
+    begun = moment_text(trend.since, facts.snapshot.taken_at, seconds=True)
+    return f"{what} rose within {within} after {begun}."

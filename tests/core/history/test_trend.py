@@ -62,6 +62,31 @@ def test_a_peak_of_another_hour_is_not_what_is_asked() -> None:
     assert ("at_once", PEAK) == (trend.shape, trend.peak)
 
 
+@pytest.mark.parametrize("first", [4.1, 1.0, 9.9])
+@pytest.mark.parametrize("seconds", [13, 45, 300])
+def test_a_rise_begins_at_the_last_reading_that_is_really_low(seconds: int, first: float) -> None:
+    agos = [10 * n + first for n in range(120, -1, -1)]
+    samples = tuple(make_sample(ago, orphan=500 + max(0, round((PEAK - 500) * (1 - ago / seconds)))) for ago in agos)
+    begun = min(ago for ago in agos if ago >= 0.9 * seconds)
+    trend = trend_of(samples)
+    assert trend
+    assert begun == pytest.approx(trend.seconds)
+
+
+def test_a_rise_over_13_seconds_that_was_sampled_halfway_is_not_one_of_4() -> None:
+    samples = (*history(lambda _: 500, step=100), make_sample(14.1, orphan=500), make_sample(4.1, orphan=45_000))
+    assert "Orphans rose within 14 s after 15:05:25 UTC." == said(
+        gather_facts(make_snapshot(orphan=PEAK), (make_event(),), samples)
+    )
+
+
+def test_a_dip_long_before_a_burst_is_not_its_beginning() -> None:
+    samples = history(lambda ago: 100 if 290 <= ago <= 310 else 20_000 + noise(ago))
+    trend = trend_of(samples)
+    assert trend
+    assert 10 == trend.seconds
+
+
 def test_slow_growth_begins_where_the_line_begins() -> None:
     trend = trend_of(history(lambda ago: 5000 + noise(ago) if ago > 2500 else 5000 + (2500 - ago) * 24))
     assert trend
@@ -96,7 +121,7 @@ def test_no_history_has_no_trend() -> None:
 @pytest.mark.parametrize(
     ("samples", "sentence"),
     [
-        (history(lambda _: 500), "Orphans rose within 10 s after 15:05 UTC."),
+        (history(lambda _: 500), "Orphans rose within 10 s after 15:05:30 UTC."),
         (
             history(lambda ago: 500 if ago > 1200 else 64_000),
             "Orphans rose in a step after 14:45 UTC, and stayed high.",
@@ -105,7 +130,7 @@ def test_no_history_has_no_trend() -> None:
             history(lambda ago: PEAK - 15 * ago),
             "Orphans have grown steadily since at least 14:05 UTC, by 54,000 an hour.",
         ),
-        ((make_sample(90_000, orphan=100), make_sample(5, orphan=300)), "Orphans rose within 5 s after 15:05 UTC."),
+        ((make_sample(90_000, orphan=100), make_sample(5, orphan=300)), "Orphans rose within 5 s after 15:05:35 UTC."),
         ((), ""),
     ],
 )
