@@ -90,9 +90,19 @@ def _diagnose_tree(proc_root: Path, messages: tuple[str, ...], config_path: Path
     if is_this_host(proc_root):
         snapshot = replace(snapshot, sockets=take_sockets(proc_root, ATTRIBUTION_SECONDS))
         return _doubt(diagnose(snapshot, events, _read_history(config_path, now)), unread)
-    # The tree's time is unknown, so the date of a line cannot be compared with it: the caller vouches that they belong
-    # together. The time since boot stays, because the tree has its uptime.
-    return _doubt(diagnose(snapshot, tuple(replace(event, at=None) for event in events), ()), unread)
+    return _doubt(diagnose(snapshot, _as_of_a_tree(events, now), ()), unread)
+
+
+def _as_of_a_tree(events: tuple[Event, ...], now: datetime) -> tuple[Event, ...]:
+    """Take the newest of lines with a date as of the moment of the tree: whoever passes both says that they belong.
+
+    The tree has its uptime, so a line with the time since boot needs no date.
+    """
+    newest = max((event.at for event in events if event.at), default=None)
+    return tuple(
+        replace(event, at=now - (newest - event.at) if newest and event.at and event.uptime is None else None)
+        for event in events
+    )
 
 
 def _read_messages(messages: tuple[str, ...], now: datetime) -> tuple[tuple[Event, ...], tuple[Gap, ...]]:

@@ -10,6 +10,7 @@ The kernel's texts, as in net/ipv4/tcp_timer.c and tcp.c. Up to 3.2 each of the 
 """
 
 from collections.abc import Callable
+from functools import reduce
 from math import inf, isfinite
 from typing import Literal, NamedTuple
 
@@ -36,6 +37,8 @@ Text = Literal["timer", "close", "orphans", "tcp_memory"]
 NEAR_SECONDS = 60.0
 # How old a baseline may be for a counter that moved since then to speak for this event.
 _BASELINE_SECONDS = 600.0
+# Two texts further apart than this are two bursts, each with a cause of its own.
+_BURST_SECONDS = 300.0
 _BOOT_SLACK_SECONDS = 5.0
 _RESERVE = "net.core.mem_pcpu_rsv"
 
@@ -43,9 +46,10 @@ _RESERVE = "net.core.mem_pcpu_rsv"
 class Facts(NamedTuple):
     """All that is known, ready for the rules.
 
-    ``deltas`` is how far the counters moved over the events, since the sample ``before`` them; of events that go on for
-    longer those of the last ten minutes count. ``samples`` are those of this boot, ``past`` are all that there are, for
-    what outlasts a reboot.
+    ``lines`` are the texts of the newest burst, ``earlier`` those of bursts before it, with the seconds from each to
+    the newest line. ``deltas`` is how far the counters moved over the events, since the sample ``before`` them; of
+    events that go on for longer those of the last ten minutes count. ``samples`` are those of this boot, ``past`` are
+    all that there are, for what outlasts a reboot.
     """
 
     snapshot: Snapshot
@@ -61,6 +65,7 @@ class Facts(NamedTuple):
     age_seconds: float | None
     samples: tuple[Timed, ...]
     past: tuple[Timed, ...]
+    earlier: tuple[tuple[float, Event], ...] = ()
 
     @property
     def sockets(self) -> SocketTable:
@@ -186,6 +191,23 @@ class Facts(NamedTuple):
         return bool(self.lines) and not self.named_causes
 
     @property
+    def is_alien(self) -> bool:
+        """Whether a line has a text that this kernel does not print.
+
+        The texts changed in 3.3; distributions may have put the new ones into 3.0 to 3.2, but not into 2.6.
+        """
+        if self.kernel is None:
+            return False
+        return bool(
+            self.named_causes if self.kernel.version < (3, 0) else not self.kernel.ambiguous_text and self.is_old
+        )
+
+    @property
+    def is_old(self) -> bool:
+        """Whether a text is one of those up to 3.2."""
+        return bool({"timer", "close"} & set(self.lines))
+
+    @property
     def possible_causes(self) -> frozenset[GaugeName]:
         """Which causes can be meant: those that are named, else both, and then the numbers decide."""
         return self.named_causes or frozenset({"orphans", "tcp_memory"})
@@ -214,7 +236,8 @@ Rule = Callable[[Facts], Finding | None]
 def gather_facts(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sample, ...]) -> Facts:
     """Work out what the rules need. Samples of another boot are left out; ``suppressed`` alone is no event."""
     kernel, now = parse_kernel(snapshot.kernel, has_reserve_file=_RESERVE in snapshot.sysctls), sample_of(snapshot)
-    telling = [event for event in events if event.kind != "suppressed"]
+    said = [event for event in events if event.kind != "suppressed"]
+    telling, earlier = _newest_burst(said, kernel, snapshot)
     aged = [(event.kind, age) for event in telling if (age := _age_seconds(event, snapshot)) is not None]
     past = tuple((-seconds_between(sample.at, snapshot.taken_at), sample) for sample in history)
     timed = tuple(pair for pair in past if _same_boot(pair[1], snapshot))
@@ -233,8 +256,8 @@ def gather_facts(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[S
     present = age is None or abs(age) <= NEAR_SECONDS or snapshot.trigger == "command"
     readings = (*near, now) if present else near
     # Only where no other text was said were all that were killed orphans above the orphans' limit.
-    earlier = _lead(timed, newest, near, before) if deltas.get(KILLED) else ()
-    rising = _in_order((*earlier, *readings), snapshot) if lines.keys() == {"orphans"} else ()
+    lead = _lead(timed, newest, near, before) if deltas.get(KILLED) else ()
+    rising = _in_order((*lead, *readings), snapshot) if lines.keys() == {"orphans"} else ()
     return Facts(
         snapshot=snapshot,
         kernel=kernel,
@@ -249,7 +272,36 @@ def gather_facts(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[S
         age_seconds=age,
         samples=timed,
         past=past,
+        earlier=earlier,
     )
+
+
+def _newest_burst(
+    said: list[Event], kernel: Kernel | None, snapshot: Snapshot
+) -> tuple[list[Event], tuple[tuple[float, Event], ...]]:
+    """Part the events whose text was seen in the newest burst from the newest of each other text.
+
+    Where it cannot be told how far apart two lines are, they belong together.
+    """
+    if not said:
+        return [], ()
+    newest = reduce(lambda one, other: other if _seconds_after(other, one, snapshot) > 0 else one, said)
+    ago = sorted(((_seconds_after(newest, each, snapshot), each) for each in said), key=lambda pair: -pair[0])
+    texts = {_text_of(each, kernel) for seconds, each in ago if seconds <= _BURST_SECONDS}
+    earlier = {text: pair for pair in ago if (text := _text_of(pair[1], kernel)) not in texts}
+    return [each for each in said if _text_of(each, kernel) in texts], tuple(earlier.values())
+
+
+def _seconds_after(one: Event, other: Event, snapshot: Snapshot) -> float:
+    """Return how long after another event one was; 0 where that is not known."""
+    ages = _age_seconds(one, snapshot), _age_seconds(other, snapshot)
+    if ages[0] is not None and ages[1] is not None and isfinite(ages[0]):
+        return ages[1] - ages[0]
+    if one.at is not None and other.at is not None:
+        return seconds_between(other.at, one.at)
+    if one.uptime is not None and other.uptime is not None and isfinite(one.uptime - other.uptime):
+        return one.uptime - other.uptime
+    return 0.0
 
 
 def _text_of(event: Event, kernel: Kernel | None) -> Text:

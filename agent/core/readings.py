@@ -25,13 +25,19 @@ State = Literal[
 ]
 STATES: tuple[State, ...] = get_args(State)
 ROOT_CGROUP = 1
+# What a gap is about, where that is no file.
+PAGE_SIZE = "page size"
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
-    """Evidence that could not be had, and the reason."""
+    """Evidence that could not be had, and the reason: ``what`` is a file's path, or one of the names above."""
 
     what: str
     why: str
+
+    def is_about(self, file: str) -> bool:
+        """Return whether this is about a file below /proc, wherever that was read from."""
+        return self.what == file or self.what.endswith(f"/{file}")
 
 
 class UnreadLine(Gap, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent.core.kernel import procfs
 from agent.core.kernel.release import has_small_pages
-from agent.core.readings import Gap
+from agent.core.readings import PAGE_SIZE, Gap
 from agent.probe.files import Unreadable, read_bytes, read_head
 from agent.probe.reading import Reading
 
@@ -38,7 +38,7 @@ def find_page_size(reading: Reading, meminfo: dict[str, int], release: str | Non
     if found is None:
         found = ASSUMED_BYTES if has_small_pages(release) else None
         assumed = f"assuming {found} bytes" if found else f"{release} may have larger pages; no sizes in bytes"
-        reading.gaps.append(Gap(what="page size", why=f"not in this tree: {assumed}"))
+        reading.gaps.append(Gap(what=PAGE_SIZE, why=f"not in this tree: {assumed}"))
     return found
 
 

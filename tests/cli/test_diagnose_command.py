@@ -135,6 +135,17 @@ def test_the_date_of_a_line_is_not_held_against_a_tree_without_one(tree: Path, j
     assert judged[0][1][0].uptime == pytest.approx(12624150.315458)
 
 
+@pytest.mark.parametrize(("clock", "cause"), [("11:05:39", "tcp_memory"), ("15:05:09", "both")])
+def test_the_dates_of_two_lines_are_held_against_each_other(tree: Path, clock: str, cause: str) -> None:
+    lines = (
+        f"Jan 22 {clock} h kernel: {ORPHANS}\nJan 22 15:05:39 h kernel: TCP: out of memory -- consider tuning tcp_mem"
+    )
+    for messages in (lines, "\n".join(reversed(lines.splitlines()))):
+        diagnosis = decode(run("--proc-root", str(tree), "--json", "--message", messages))
+        assert cause == diagnosis.cause
+        assert ("4 h earlier" in diagnosis.summary) == (cause != "both")
+
+
 def test_the_date_of_a_line_is_held_against_this_host(judged: list[tuple[Any, ...]]) -> None:
     run("--message", f"Jan 22 15:05:39 h kernel: {ORPHANS}")
 

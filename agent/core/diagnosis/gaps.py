@@ -4,9 +4,10 @@ from math import inf
 
 from agent.core.facts import Facts
 from agent.core.format import duration_text
-from agent.core.readings import Gap
+from agent.core.readings import PAGE_SIZE, Gap
 
-_LIMIT_FILES = ("net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem")
+_SOCKSTAT = "net/sockstat"
+_LIMITS = ("net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem")
 
 
 def all_gaps(facts: Facts, unseen: tuple[Gap, ...]) -> tuple[Gap, ...]:
@@ -17,18 +18,18 @@ def all_gaps(facts: Facts, unseen: tuple[Gap, ...]) -> tuple[Gap, ...]:
 def _gaps_of_reading(facts: Facts) -> list[Gap]:
     """Return what the snapshot lacks, unless the probe has already reported it."""
     snapshot = facts.snapshot
-    reported = " ".join(gap.what for gap in snapshot.gaps)
-    gaps = [
-        Gap(what=key, why="not in the snapshot: nothing to compare the count with")
-        for key in _LIMIT_FILES
-        if key not in snapshot.sysctls and key.rpartition(".")[2] not in reported
+    lacks = [
+        (f"sys/{key.replace('.', '/')}", Gap(what=key, why="not in the snapshot: nothing to compare the count with"))
+        for key in _LIMITS
+        if key not in snapshot.sysctls
     ]
     tcp = snapshot.sockstat.tcp if snapshot.sockstat else None
-    if "sockstat" not in reported and (tcp is None or tcp.orphan is None or tcp.mem is None):
-        gaps.append(Gap(what="net/sockstat", why="no orphan or mem in the snapshot: current use is unknown"))
-    if snapshot.page_size_bytes is None and "page size" not in reported:
-        gaps.append(Gap(what="page size", why="not in the snapshot: no sizes in bytes"))
-    return gaps
+    if tcp is None or tcp.orphan is None or tcp.mem is None:
+        why = "no orphan or mem in the snapshot: current use is unknown"
+        lacks.append((_SOCKSTAT, Gap(what=_SOCKSTAT, why=why)))
+    if snapshot.page_size_bytes is None:
+        lacks.append((PAGE_SIZE, Gap(what=PAGE_SIZE, why="not in the snapshot: no sizes in bytes")))
+    return [gap for file, gap in lacks if not any(known.is_about(file) for known in snapshot.gaps)]
 
 
 def _gaps_of_events(facts: Facts) -> list[Gap]:
@@ -40,6 +41,12 @@ def _gaps_of_events(facts: Facts) -> list[Gap]:
     if any(event.provenance == "claimed" for event in facts.lines.values()):
         why = "any user can write to a text log or type a line; only /dev/kmsg and the journal prove it"
         gaps.append(Gap(what="proof that the kernel wrote the line", why=why))
+    if facts.is_alien:
+        why = (
+            f"kernel {facts.snapshot.kernel} does not print this text (the texts changed in 3.3): the line is from "
+            "an earlier boot with another kernel, from another host, or forged"
+        )
+        gaps.append(Gap(what="kernel of the line", why=why))
     gaps += _gap_of_host(facts)
     if facts.kills == 0:
         why = (

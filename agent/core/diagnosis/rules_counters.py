@@ -3,6 +3,8 @@
 A remark never decides the cause. Counters are TcpExt of /proc/net/netstat, read by name.
 """
 
+from math import isfinite
+
 from agent.core.diagnosis.evidence import SOCKSTAT, kill_evidence, memory_evidence
 from agent.core.diagnosis.rules_host import host_ram_short
 from agent.core.diagnosis.rules_sysctls import tcp_mem_above_ram
@@ -50,7 +52,29 @@ def counters_contradict(facts: Facts) -> Finding | None:
     return Finding(claim="counters_contradict", cause="none", confidence="possible", evidence=(kill_evidence(facts),))
 
 
+def earlier_burst(facts: Facts) -> Finding | None:
+    """Remark that the kernel reported another cause in an earlier burst: the two did not run out together."""
+    if not facts.earlier:
+        return None
+    proof = []
+    for seconds, event in facts.earlier:
+        proof.append(Evidence(name=f"line ({event.provenance})", value=event.line, source=event.source))
+        if isfinite(seconds):
+            proof.append(Evidence(name="earlier by", value=round(seconds), unit="seconds", source="stamps"))
+    return Finding(claim="earlier_burst", cause="none", confidence="likely", evidence=tuple(proof))
+
+
+def text_of_another_kernel(facts: Facts) -> Finding | None:
+    """Remark that this kernel cannot have printed the line: the texts changed in 3.3."""
+    if not facts.is_alien:
+        return None
+    proof = Evidence(name="kernel", value=facts.snapshot.kernel or "", source="sys/kernel/osrelease")
+    return Finding(claim="text_of_another_kernel", cause="none", confidence="likely", evidence=(proof,))
+
+
 COUNTER_RULES: tuple[Rule, ...] = (
+    earlier_burst,
+    text_of_another_kernel,
     orphans_fill_memory,
     counters_contradict,
     tcp_mem_above_ram,

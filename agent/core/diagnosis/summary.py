@@ -4,13 +4,14 @@ A message puts the numbers into its title and the steps below; neither stands he
 """
 
 from collections.abc import Callable
+from math import isfinite
 
 from agent.core.advice.main_holder import find_main_holder
 from agent.core.facts import Facts
-from agent.core.format import bytes_text, count_text, percent_text
+from agent.core.format import bytes_text, count_text, duration_text, moment_text, percent_text
 from agent.core.history.look_back import Past
 from agent.core.kernel.limits import is_just_below
-from agent.core.model import Finding
+from agent.core.model import KINDS, Event, Finding
 from agent.core.readings import UnreadLine
 from agent.core.sockets.cgroup_names import text_of_cgroup
 from agent.core.sockets.holder_names import LargestHolder, marked
@@ -31,7 +32,21 @@ def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past) -> str:
         sentences.append("TCP memory has reached its limit, too.")
     if findings[0].cause == "tcp_memory" and "orphans_at_limit" in claims:
         sentences.append("Orphaned sockets have reached their limit, too.")
+    if facts.is_alien:
+        sentences.append(f"But kernel {facts.snapshot.kernel} does not print this text: another kernel wrote the line.")
+    sentences += [_earlier(facts, seconds, event) for seconds, event in facts.earlier]
     return " ".join(filter(None, (*sentences, *_holders(facts, findings), past.text)))
+
+
+def _earlier(facts: Facts, seconds: float, event: Event) -> str:
+    """Return what the kernel reported in a burst before this one, and when both were."""
+    newest = max((each.at for each in facts.lines.values() if each.at), default=None)
+    both = ""
+    if event.at and newest:
+        then, now = (moment_text(at, facts.snapshot.taken_at) for at in (event.at, newest))
+        both = f" (at {then}; the newest message is from {now})"
+    before = f"{duration_text(seconds)} earlier" if isfinite(seconds) else "Before the last boot"
+    return f"{before}{both}, in another burst, the kernel reported {KINDS[event.kind]}."
 
 
 def _holders(facts: Facts, findings: tuple[Finding, ...]) -> list[str]:
@@ -134,8 +149,8 @@ def _cgroup_limit(facts: Facts) -> str:
 
 def _undecided(facts: Facts) -> str:
     calm = "both readings are back to normal" if facts.calm else "the readings do not tell which"
-    old = {"timer", "close"} & set(facts.lines)
-    can = "on this kernel the message can mean orphaned sockets or memory, and " if old else ""
+    can = "on this kernel the message can mean orphaned sockets or memory, and " if facts.is_old else ""
+    can = "up to kernel 3.2 the message can mean orphaned sockets or memory, and " if facts.is_alien else can
     return (
         f"The kernel ran out of TCP sockets or memory: {can}{calm}. "
         "Orphans are the more common cause, but nothing here proves it."

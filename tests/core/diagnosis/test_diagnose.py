@@ -1,4 +1,5 @@
 from datetime import timedelta
+from math import inf
 from typing import Any
 
 import msgspec
@@ -61,6 +62,45 @@ def test_diagnose_of_nothing_at_all_is_none_with_gaps() -> None:
     assert {"net/sockstat", "net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans", "page size", "holders"} == {
         gap.what for gap in diagnosis.gaps
     }
+
+
+@pytest.mark.parametrize(("seconds", "cause"), [(0.0, "both"), (299.0, "both"), (301.0, "orphans"), (inf, "orphans")])
+def test_both_is_the_cause_only_where_both_ran_out_in_one_burst(seconds: float, cause: str) -> None:
+    snapshot = make_snapshot(orphan=65600, mem=379000)
+    earlier = make_event("tcp_memory", seconds_ago=min(seconds, 1e6) + 0.2)
+    assert cause == diagnose(snapshot, (make_event("orphans"), earlier), ()).cause
+    assert cause == diagnose(snapshot, (earlier, make_event("orphans")), ()).cause
+
+
+def test_an_earlier_burst_is_told_with_the_times_of_both() -> None:
+    summary = diagnose(make_snapshot(), (make_event(), make_event("tcp_memory", seconds_ago=4 * 3600)), ()).summary
+    assert "4 h earlier (at 11:05 UTC; the newest message is from 15:05 UTC), in another burst, the kernel" in summary
+
+
+def test_a_text_of_another_era_is_told_but_not_where_distributions_have_it_too() -> None:
+    def told(text: str, kernel: str | None) -> bool:
+        gaps = diagnose(make_snapshot(kernel=kernel), (make_event(text),), ()).gaps
+        return "kernel of the line" in {gap.what for gap in gaps}
+
+    assert [True, True, False] == [told(text, "3.10.0-1160.el7") for text in ("timer", "close", "orphans")]
+    assert [False, True, True] == [told(text, "2.6.32-642.el6") for text in ("timer", "orphans", "tcp_memory")]
+    assert [False, False] == [told(text, "3.2.0-4-amd64") for text in ("timer", "orphans")]
+    assert not told("timer", None)
+
+
+@pytest.mark.parametrize(
+    ("what", "lacking"),
+    [
+        ("/copy/proc/sys/net/ipv4/tcp_mem", {"net.ipv4.tcp_max_orphans", "net/sockstat", "page size"}),
+        ("/proc/net/sockstat", {"net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans", "page size"}),
+        ("/proc/net/sockstat6", {"net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans", "net/sockstat", "page size"}),
+        ("page size", {"net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans", "net/sockstat"}),
+    ],
+)
+def test_what_the_probe_has_reported_is_not_reported_again(what: str, lacking: set[str]) -> None:
+    known = Gap(what=what, why="permission denied")
+    gaps = diagnose(Snapshot(taken_at=NOW, trigger="command", gaps=(known,)), (), ()).gaps
+    assert {known.what, "holders", *lacking} == {gap.what for gap in gaps}
 
 
 def test_a_suppressed_line_alone_adds_nothing() -> None:
