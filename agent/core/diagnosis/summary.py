@@ -15,6 +15,7 @@ from agent.core.model import KINDS, Event, Finding
 from agent.core.readings import UnreadLine
 from agent.core.sockets.cgroup_names import text_of_cgroup
 from agent.core.sockets.holder_names import LargestHolder, marked
+from agent.core.times import second_of
 
 
 def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past) -> str:
@@ -40,7 +41,7 @@ def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past) -> str:
 
 def _earlier(facts: Facts, seconds: float, event: Event) -> str:
     """Return what the kernel reported in a burst before this one, and when both were."""
-    newest = max((each.at for each in facts.lines.values() if each.at), default=None)
+    newest = max((each.at for each in facts.lines.values() if each.at), key=second_of, default=None)
     both = ""
     if event.at and newest:
         then, now = (moment_text(at, facts.snapshot.taken_at) for at in (event.at, newest))
