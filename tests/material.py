@@ -279,8 +279,8 @@ def attribute(kind: int, payload: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(payload), kind) + payload + bytes(-len(payload) % 4)
 
 
-def skmeminfo(rmem: int = 0, wmem: int = 0, forward: int = 0, words: int = 9) -> bytes:
-    values = struct.pack("=IIIIiIIII", rmem, 131072, 0, 2626560, forward, wmem, 0, 0, 0)
+def skmeminfo(rmem: int = 0, wmem: int = 0, forward: int = 0, words: int = 9, drops: int = 0) -> bytes:
+    values = struct.pack("=IIIIiIIII", rmem, 131072, 0, 2626560, forward, wmem, 0, 0, drops)
     return attribute(SKMEMINFO, values[: 4 * words])
 
 

@@ -36,7 +36,7 @@ from agent.core.model import (
     Snapshot,
 )
 from agent.core.settings import Claimed
-from agent.core.sockets.holder_names import main_holder
+from agent.core.sockets.holder_names import losers_named, main_holder
 
 WORSE_FACTOR = 10
 UPDATE_SPACING = timedelta(minutes=15)
@@ -245,7 +245,8 @@ def notify_reason(
 def _gauges_worse(incident: Incident, before: Incident) -> str | None:
     if incident.pressure and (before.pressure is None or incident.pressure.level > before.pressure.level):
         return incident.pressure.claim
-    return None
+    lost, told = (losers_named(each.diagnosis.findings) for each in (incident, before))
+    return f"data is being lost by {lost}" if incident.class_ == "pressure" and lost and not told else None
 
 
 def _confirmed(incident: Incident, before: Incident) -> str | None:

@@ -148,9 +148,10 @@ class SocketGroup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     ``port`` is the local port of connections that came in, ``to_port`` the peer's of those that went out; both None:
     it cannot be told. ``held`` sockets are open in a process, ``queued`` ones wait for accept(), ``orphaned`` ones
-    were closed and still belong to the kernel: each by state. ``peers`` are the largest of ``peers_counted`` networks,
-    with one entry for all others last. ``process`` has one of the sockets open. ``folded`` groups came when the table
-    was full: their cgroup or port is "others".
+    were closed and still belong to the kernel: each by state. ``drops`` are the received segments that the kernel
+    dropped (sk_drops, without those of orphans) since each socket was made, or between two dumps. ``peers`` are the
+    largest of ``peers_counted`` networks, with one entry for all others last. ``process`` has one of the sockets open.
+    ``folded`` groups came when the table was full: their cgroup or port is "others".
     """
 
     cgroup: int | None = None
@@ -159,6 +160,7 @@ class SocketGroup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     held: dict[State, Tally] = {}
     queued: dict[State, Tally] = {}
     orphaned: dict[State, Tally] = {}
+    drops: int = 0
     peers: tuple[PeerTally, ...] = ()
     peers_counted: int = 0
     process: Process | None = None
@@ -231,6 +233,7 @@ class SocketTable(msgspec.Struct, frozen=True, kw_only=True):
     TIME_WAIT and the like: no orphans, and in no memory total. ``sockstat`` is the lower of each gauge just before and
     after the dump: what went meanwhile is nobody's. ``complete``: all were counted; ``cut_short``: there was no time
     left to name all of them. ``peers`` are the largest networks over all groups.
+    ``drops_seconds``: the ``drops`` of the groups are those between this dump and another one, so far apart.
     ``full_groups`` are of ``paths`` and of what is above them.
     """
 
@@ -244,6 +247,7 @@ class SocketTable(msgspec.Struct, frozen=True, kw_only=True):
     full_groups: tuple[FullGroup, ...] = ()
     sockstat: Sockstat | None = None
     took_seconds: float | None = None
+    drops_seconds: float | None = None
     complete: bool = False
     cut_short: bool = False
     gaps: tuple[Gap, ...] = ()

@@ -75,7 +75,7 @@ def take_sockets(
         peers=grouped.peers,
         minisocks=_by_name(census.minisocks),
         namespaces=tuple(spaces),
-        full_groups=_find_full_groups(proc_root, paths) if clock() < deadline else (),
+        full_groups=_find_full_groups(proc_root, paths, spaces) if clock() < deadline else (),
         sockstat=sockstat,
         took_seconds=round(clock() - began, 6),
         complete=not gaps,
@@ -172,9 +172,11 @@ def _find_paths(
     return names.recall(wanted) | paths, gaps
 
 
-def _find_full_groups(proc_root: Path, paths: dict[int, str]) -> tuple[FullGroup, ...]:
+def _find_full_groups(proc_root: Path, paths: dict[int, str], spaces: list[Namespace]) -> tuple[FullGroup, ...]:
+    """Look at the groups that hold sockets; those of other namespaces are known by their processes alone."""
     root = owners.unified_root(proc_root)
-    return () if root is None else tuple(cgroups.full_groups(root, paths.values()))
+    there = {path for each in spaces if each.inuse for path in (each.process.cgroup, *each.others) if path}
+    return () if root is None else tuple(cgroups.full_groups(root, {*paths.values(), *there}))
 
 
 def _find_processes(

@@ -20,6 +20,7 @@ from agent.core.model import Diagnosis, Event, Incident, Notice, NoticeType, Pea
 from agent.core.readings import SocketTable
 from agent.core.settings import IncidentSettings
 from agent.core.sockets.holder_names import ORPHANS_WORTH_NAMING
+from agent.core.sockets.second_look import look_twice
 from agent.service.position import Position
 from agent.service.troubles import Troubles
 from agent.store import Store, StoreError, keep_samples
@@ -35,6 +36,8 @@ FOLLOW_UPS = (timedelta(seconds=1), timedelta(seconds=5), timedelta(seconds=30))
 COMMIT_SPACING = timedelta(seconds=1)
 # Who holds the sockets is asked when the notice is on its way: it may take seconds, and people are told first.
 ATTRIBUTION_DELAY = timedelta(milliseconds=250)
+# Whose sockets lose data shows between two dumps: a segment that was refused comes again within seconds.
+SECOND_LOOK = timedelta(seconds=5)
 # Of an event that is older, the sockets of now say nothing; samples so near to it belong to its peak, as they do to its
 # diagnosis.
 NEAR = timedelta(seconds=NEAR_SECONDS)
@@ -69,6 +72,7 @@ class OpenIncident:
         self.follow_ups: tuple[datetime, ...] = ()
         self._snapshot_name, self._snapshot = judged
         is_old = abs(now - incident.last_seen_at) > NEAR
+        self._looked_at: datetime | None = None
         self.attribute_at = None if self._snapshot.sockets or is_old else now + ATTRIBUTION_DELAY
         self._store, self._position, self._troubles = store, position, troubles
         # What the diagnosis was made of, and whether the snapshot with who holds the sockets is on disk.
@@ -153,12 +157,22 @@ class OpenIncident:
         self.arrived_at = now
         self.amended = self.amended or self.incident.pressure != before
 
-    def attribute(self, table: SocketTable) -> bool:
-        """Add to the newest snapshot who holds the sockets, unless an earlier dump saw more of them."""
-        self.attribute_at = None
-        seen = self._snapshot.sockets
-        if seen and (self.incident.cause != "orphans" or table.orphans <= seen.orphans):
+    def attribute(self, table: SocketTable, now: datetime) -> bool:
+        """Add to the newest snapshot who holds the sockets, unless an earlier dump saw more of them.
+
+        Where it is not about orphans, a second dump shows who loses data meanwhile.
+        """
+        seen, looked_at = self._snapshot.sockets, self._looked_at
+        self.attribute_at = self._looked_at = None
+        if self.incident.cause == "orphans":
+            if seen and table.orphans <= seen.orphans:
+                return False
+        elif seen is None:
+            self._looked_at, self.attribute_at = now, now + SECOND_LOOK
+        elif looked_at is None:
             return False
+        else:
+            table = look_twice(seen, table, (now - looked_at).total_seconds())
         self._snapshot = replace(self._snapshot, sockets=table)
         self.amended = self._is_unsaved = True
         with self._troubles.survived(EVIDENCE):
@@ -195,7 +209,8 @@ class OpenIncident:
         self.arrived_at = min(now, self.arrived_at + by)
         self.committed_at = min(now, self.committed_at + by)
         self.snapshot_at = min(now, self.snapshot_at + by)
-        self.attribute_at = min(now + ATTRIBUTION_DELAY, self.attribute_at + by) if self.attribute_at else None
+        self.attribute_at = min(now + SECOND_LOOK, self.attribute_at + by) if self.attribute_at else None
+        self._looked_at = self._looked_at + by if self._looked_at else None
         self.follow_ups = tuple(min(now + FOLLOW_UPS[-1], at + by) for at in self.follow_ups)
 
     # --- onto the disk ----------------------------------------------------------------------------------------------

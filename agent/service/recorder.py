@@ -258,7 +258,7 @@ class Recorder:
         # The orphans may be back at their limit by now: since 5.16 the kernel kills by a count of 100 ms ago, too far.
         self._sampler.remember(take_sample(self._proc_root, self._now()))
         table = take_sockets(self._proc_root, ATTRIBUTION_SECONDS, names=self._names)
-        if opened.attribute(table):
+        if opened.attribute(table, self._now()):
             self._sampler.name_units(shares_of(table))
 
     def _follow_up(self, opened: OpenIncident, now: datetime) -> None:

@@ -566,8 +566,36 @@ def test_who_held_the_memory_is_not_forgotten_for_orphans_that_came_later(
     recorder.handle([make_decided("tcp_mem")], recorder.take_event_snapshot())
     run_for(recorder, clock, 60)
 
-    assert 1 == len(dumps)
+    assert [] == dumps
     assert "exporter.service" == store.load(store.resolve("last")).diagnosis.holders[0].unit
+
+
+def test_who_loses_data_is_found_by_a_second_dump_five_seconds_later(
+    store, make_recorder, clock, proc_root, monkeypatch
+):
+    at, dropped = [], iter((100, 350, 9_000))
+
+    def look(*_, **__) -> SocketTable:
+        at.append(clock.time)
+        group = SocketGroup(
+            cgroup=7, port=8081, held={"established": Tally(sockets=6, bytes=4096)}, drops=next(dropped)
+        )
+        return SocketTable(groups=(group,), paths={1: "/", 7: "/system.slice/backup.service"}, complete=True)
+
+    monkeypatch.setattr(module, "take_sockets", look)
+    recorder = make_recorder()
+    for refused in range(0, 60_000, 30_000):
+        (proc_root / "net/netstat").write_text(f"TcpExt: TCPAbortOnMemory TCPRcvQDrop\nTcpExt: 0 {refused}\n")
+        run_for(recorder, clock, 10)
+    run_for(recorder, clock, 20)
+    incident = store.load(store.resolve("last"))
+
+    assert 5 == round((at[1] - at[0]).total_seconds())
+    assert 2 == len(at)
+    assert "Data is being lost by backup.service." in incident.summary
+    assert [250] == [each.drops for each in store.snapshots(incident.id)[0][1].sockets.groups]
+    assert ["opened", "updated"] == told(store)
+    assert "data is being lost by backup.service" == store.notices(incident.id)[1][1].reason
 
 
 def test_a_dump_that_saw_fewer_orphans_does_not_replace_one_that_saw_more(

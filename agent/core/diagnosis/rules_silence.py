@@ -9,11 +9,13 @@ from agent.core.diagnosis.evidence import build_finding, by_numbers, delta_evide
 from agent.core.diagnosis.rules_host import host_ram_short
 from agent.core.facts import Facts, Rule
 from agent.core.gauge import CALM
-from agent.core.model import Evidence, Finding
+from agent.core.model import Cause, Evidence, Finding
 from agent.core.readings import FullGroup
 from agent.core.sockets.cgroup_names import text_of_cgroup
-from agent.core.sockets.shares import FULL_GROUP, ITS_MEMORY
+from agent.core.sockets.holder_names import LOSES, name_of
+from agent.core.sockets.shares import FULL_GROUP, ITS_MEMORY, SOCK_DIAG, losers
 
+_LOSERS_AT_MOST = 3
 _COUNTERS = ("TCPRcvQDrop", "TCPOFODrop", "PruneCalled")
 
 
@@ -99,4 +101,27 @@ def evidence_of_group(group: FullGroup) -> tuple[Evidence, ...]:
     )
 
 
-SILENCE_RULES: tuple[Rule, ...] = (receivers_too_slow, data_dropped_without_message, cgroup_presses_its_sockets)
+def sockets_lose_data(facts: Facts) -> Finding | None:
+    """Claim whose sockets lost data between two dumps: drops count duplicates, too, so only where data is refused."""
+    table = facts.sockets
+    lost = losers(table, _LOSERS_AT_MOST) if table.drops_seconds and facts.refused else ()
+    proof = []
+    for each in lost:
+        ports = " ".join(map(str, each.ports))
+        proof += [
+            Evidence(name=LOSES, value=name_of(each) or "", source=SOCK_DIAG),
+            Evidence(name=f"in {table.drops_seconds:g} s", value=each.sockets, unit="segments", source=SOCK_DIAG),
+            *([Evidence(name="on ports", value=ports, source=SOCK_DIAG)] if ports else []),
+        ]
+    if not proof:
+        return None
+    cause: Cause = "tcp_memory" if facts.memory.is_high or facts.press else "none"
+    return Finding(claim="sockets_lose_data", cause=cause, confidence="likely", evidence=tuple(proof))
+
+
+SILENCE_RULES: tuple[Rule, ...] = (
+    sockets_lose_data,
+    receivers_too_slow,
+    data_dropped_without_message,
+    cgroup_presses_its_sockets,
+)

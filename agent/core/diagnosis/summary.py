@@ -14,7 +14,7 @@ from agent.core.kernel.limits import is_just_below
 from agent.core.model import KINDS, Event, Finding
 from agent.core.readings import UnreadLine
 from agent.core.sockets.cgroup_names import text_of_cgroup
-from agent.core.sockets.holder_names import LargestHolder, marked
+from agent.core.sockets.holder_names import LargestHolder, losers_named, marked
 from agent.core.times import second_of
 
 
@@ -36,7 +36,9 @@ def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past) -> str:
     if facts.is_alien:
         sentences.append(f"But kernel {facts.snapshot.kernel} does not print this text: another kernel wrote the line.")
     sentences += [_earlier(facts, seconds, event) for seconds, event in facts.earlier]
-    return " ".join(filter(None, (*sentences, *_holders(facts, findings), past.text)))
+    losers = losers_named(findings)
+    lost = f"Data is being lost by {losers}." if losers else ""
+    return " ".join(filter(None, (*sentences, *_holders(facts, findings), lost, past.text)))
 
 
 def _earlier(facts: Facts, seconds: float, event: Event) -> str:

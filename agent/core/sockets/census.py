@@ -35,7 +35,8 @@ _PORTS = 1 << 16
 
 # (state and timer as they lie in the message, service, network, cgroup, has no inode)
 Key = tuple[int, int, int, int | bytes, bool]
-# sockets, bytes, rmem, wmem, unread, unsent, the inode of one of them, and how many have sent often without an answer
+# sockets, bytes, rmem, wmem, unread, unsent, the inode of one of them, how many have sent often without an answer, and
+# how many received segments the kernel has dropped
 Row = list[int]
 
 
@@ -103,7 +104,7 @@ class Census:
                 key = (state, namespace | OTHER_SERVICE, OTHER_NETWORK, cgroup, closed)
                 if full >= CGROUPS_AT_MOST and key not in self.rows:
                     key = (state, OTHER_SERVICE, OTHER_NETWORK, OTHER_CGROUP, closed)
-        return self.rows.setdefault(key, [0, 0, 0, 0, 0, 0, inode, 0])
+        return self.rows.setdefault(key, [0, 0, 0, 0, 0, 0, inode, 0, 0])
 
 
 def _as_in_messages(by_port: "array[int]") -> "array[int]":

@@ -41,7 +41,7 @@ class _Draft:
         self.queued: dict[State, list[int]] = {}
         self.orphaned: dict[State, list[int]] = {}
         self.peers: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
-        self.inode = 0
+        self.inode = self.drops = 0
 
     def add(self, key: Key, row: Row) -> None:
         code, timer = _state_and_timer(key[0])
@@ -55,6 +55,8 @@ class _Draft:
             sums[index] += value
         _add_peer(self.peers[key[2]], row, orphan=orphan)
         self.inode = self.inode or row[6]
+        # What is sent to an orphan nobody would read.
+        self.drops += 0 if orphan else row[8]
 
 
 def is_orphan(state: int, timer: int, *, closed: bool) -> bool:
@@ -111,6 +113,7 @@ def _finish(place: Place, draft: _Draft) -> SocketGroup:
         held=_tallies(draft.held),
         queued=_tallies(draft.queued),
         orphaned=_tallies(draft.orphaned),
+        drops=draft.drops,
         peers=_peers(draft.peers, PEERS_OF_A_GROUP),
         peers_counted=len(draft.peers) - (counted.OTHER_NETWORK in draft.peers),
         namespace=place[0] >> counted.NAMESPACE_SHIFT,

@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from agent.core.format import printable
-from agent.core.model import Cause, Diagnosis, GaugeName, Holder
+from agent.core.model import Cause, Diagnosis, Finding, GaugeName, Holder
 
 # The least that anybody is named for: this part of the limit, and so many orphans where that is small. The kernel acts
 # from a quarter of the limit on, so that half of what it acts on is four times as much.
 _PART_WORTH_NAMING = 1 / 32
 ORPHANS_WORTH_NAMING = 16
+LOSES = "loses data"
 _NAME_AT_MOST = 120
 _KERNEL_TEXT = re.compile(
     r"out of socket memory|too many (of )?orphaned sockets|consider tuning tcp_mem|callbacks suppressed", re.IGNORECASE
@@ -70,6 +71,12 @@ def main_holder(diagnosis: Diagnosis) -> LargestHolder | None:
     """Find who holds what ran out: None where no one has half of it, or too little is left of it to say."""
     found = largest_of(diagnosis)
     return found if found and found.is_main else None
+
+
+def losers_named(findings: Sequence[Finding]) -> str:
+    """Name the two whose sockets lose most data; "" where that is not known."""
+    known = [finding.evidence for finding in findings if finding.claim == "sockets_lose_data"]
+    return " and ".join([str(each.value) for evidence in known for each in evidence if each.name == LOSES][:2])
 
 
 def name_of(holder: Holder) -> str | None:

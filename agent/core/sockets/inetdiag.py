@@ -34,7 +34,7 @@ BUFFER_BYTES = 64 * 1024
 _HEADER, _MESSAGE = 16, 88
 _SKMEMINFO, _CGROUP_ID = 7, 21
 _TYPE_MASK = 0x3FFF
-_SKMEMINFO_LEAST = 4 + 6 * 4
+_SKMEMINFO_LEAST, _SKMEMINFO_WITH_DROPS = 4 + 6 * 4, 4 + 9 * 4
 _CGROUP_BYTES = 4 + 8
 _FAMILY_AT, _STATE_AT = 16, 17
 _LENGTH_TYPE_FLAGS = struct.Struct("=IHH")
@@ -139,7 +139,7 @@ class Reader:
         last = end - size
         while offset <= last:
             (start, state, retrans, sport, dport, upper, lower, unread, unsent,
-             inode, group, cgroup, memory, rmem, forward, wmem) = unpack(buffer, offset)  # fmt: skip
+             inode, group, cgroup, memory, rmem, forward, wmem, drops) = unpack(buffer, offset)  # fmt: skip
             if start != head or memory != memory_header or group != cgroup_header:
                 break
             key = (state, near[sport] or far[dport], ~upper if upper else lower & slash_24, cgroup, not inode)
@@ -154,6 +154,8 @@ class Reader:
             row[5] += unsent
             if retrans >= often:
                 row[7] += 1
+            if drops:  # b"" where the kernel does not count them
+                row[8] += drops
             offset += size
         return offset
 
@@ -200,7 +202,8 @@ def _layout(usual: bytes, family: int, size: int, at: tuple[int, int]) -> _Layou
         fields = f"{group_at - _MESSAGE}xIQ{memory_at - group_at - _CGROUP_BYTES}x"
         header_at += _CGROUP_BYTES
     memory_header = _WORD.unpack_from(usual, header_at)[0]
-    return _Layout(struct.Struct(f"{_FIXED[family]}{fields}II12xiI"), size, memory_header, group_header)
+    drops = "8xI" if _ATTRIBUTE.unpack_from(usual, header_at)[0] >= _SKMEMINFO_WITH_DROPS else "0s"
+    return _Layout(struct.Struct(f"{_FIXED[family]}{fields}II12xiI{drops}"), size, memory_header, group_header)
 
 
 def _attributes(buffer: bytes | bytearray, at: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -46,10 +46,7 @@ class Totals(NamedTuple):
 def largest(table: SocketTable, pick: Pick, by: Literal["sockets", "bytes"] = "sockets") -> Share | None:
     """Name who has most of a kind; None where there is none of it."""
     groups = tuple(group for each in table.groups if (group := _narrowed(each, pick)).sockets)
-    # Listeners are there for their names alone, and count nothing.
-    nameless = {group.port for group in groups if group.cgroup in (None, ROOT_CGROUP)}
-    listeners = tuple(replace(each, sockets=0) for each in table.listeners if each.port in nameless)
-    found, _ = holders(replace(table, groups=groups, listeners=listeners, sockstat=None), None, 1, by=by)
+    found = _named(table, groups, 1, by)
     if not groups or not found:
         return None
     return Share(
@@ -58,6 +55,25 @@ def largest(table: SocketTable, pick: Pick, by: Literal["sockets", "bytes"] = "s
         all_sockets=sum(group.sockets for group in groups),
         all_bytes=sum(group.bytes for group in groups),
     )
+
+
+def losers(table: SocketTable, most: int) -> tuple[Holder, ...]:
+    """Name who lost most of the segments that the kernel dropped, ``sockets`` being their number."""
+    groups = tuple(
+        replace(each, held={"established": Tally(sockets=each.drops)}, queued={}, orphaned={}, peers=())
+        for each in table.groups
+        if each.drops
+    )
+    return tuple(each for each in _named(table, groups, most, "sockets")[:most] if name_of(each))
+
+
+def _named(
+    table: SocketTable, groups: tuple[SocketGroup, ...], most: int, by: Literal["sockets", "bytes"]
+) -> tuple[Holder, ...]:
+    # Listeners are there for their names alone, and count nothing.
+    nameless = {group.port for group in groups if group.cgroup in (None, ROOT_CGROUP)}
+    listeners = tuple(replace(each, sockets=0) for each in table.listeners if each.port in nameless)
+    return holders(replace(table, groups=groups, listeners=listeners, sockstat=None), None, most, by=by)[0]
 
 
 def only(*where: Where, state: State | None = None) -> Pick:

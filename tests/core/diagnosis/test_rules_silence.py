@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.model import Diagnosis, Finding
-from agent.core.readings import FullGroup
+from agent.core.readings import FullGroup, SocketGroup, Tally
 
 FULL = FullGroup(path="/system.slice/shop.service", current_bytes=99, limit_bytes=100, sock_bytes=60, refused=4)
 DROPS = {"TCPRcvQDrop": 9, "PruneCalled": 30}
@@ -91,6 +91,32 @@ def test_memory_that_is_short_between_readings_is_told_by_its_counters() -> None
     short = {"meminfo": {"MemTotal": 1 << 34, "MemAvailable": 1 << 28}}
     assert "host_ram_short" in found({"TCPMemoryPressures": 50, "TCPRcvQDrop": 20_000}, **short)
     assert "tcp_memory" != judge({"TCPMemoryPressures": 50, "TCPRcvQDrop": 20_000}, **short).cause
+
+
+def test_whose_sockets_lose_data_is_told_where_data_is_refused() -> None:
+    def lost(drops: int, seconds: float | None = 5.0, moved: dict[str, int] = DROPS) -> Diagnosis:
+        groups = [
+            SocketGroup(cgroup=cgroup, port=port, held={"established": Tally(sockets=2, bytes=9)}, drops=each)
+            for cgroup, port, each in ((7, 443, drops), (8, 5432, 3))
+        ]
+        paths = {1: "/", 7: "/system.slice/web.service", 8: "/system.slice/db.service"}
+        before = make_sample(10, **dict.fromkeys(moved, 1))
+        counters = {name: 1 + delta for name, delta in moved.items()}
+        table = make_table(*groups, paths=paths, drops_seconds=seconds)
+        return diagnose(make_snapshot(mem=380_000, counters=counters, sockets=table), (), (before,))
+
+    [finding] = [each for each in lost(40).findings if each.claim == "sockets_lose_data"]
+    assert [
+        ("loses data", "web.service"),
+        ("in 5 s", 40),
+        ("on ports", "443"),
+        ("loses data", "db.service"),
+        ("in 5 s", 3),
+        ("on ports", "5432"),
+    ] == [(each.name, each.value) for each in finding.evidence]
+    assert "Data is being lost by web.service and db.service." in lost(40).summary
+    assert "being lost" not in lost(40, None).summary
+    assert "being lost" not in lost(40, moved={"TCPRcvQDrop": 0}).summary
 
 
 def test_all_is_not_well_while_the_pressure_flag_is_up_or_data_is_refused() -> None:

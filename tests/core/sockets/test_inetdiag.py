@@ -47,6 +47,18 @@ def test_unread_and_unsent_are_summed() -> None:
     assert (2, 0, 0, 0, 15, 7) == totals(census)
 
 
+def test_drops_are_summed_where_the_kernel_counts_them() -> None:
+    census, _ = count(
+        tcp(*usual(drops=7)),
+        tcp(*usual(drops=5)),
+        tcp(*usual()),
+        tcp(*usual(drops=9, words=8)),
+        tcp(wire.skmeminfo(drops=3), peer="2001:db8::7"),
+    )
+
+    assert [3, 12] == sorted(row[8] for row in census.rows.values())
+
+
 VARIANTS = {
     "3.10: seven words, no cgroup": [wire.attribute(wire.SHUTDOWN, b"\0"), wire.skmeminfo(4096, words=7)],
     "4.4: eight words": [wire.attribute(wire.SHUTDOWN, b"\0"), wire.skmeminfo(4096, words=8)],
