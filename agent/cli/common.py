@@ -96,7 +96,7 @@ def find_store(path: Path | None) -> Store:
 
 
 def _is_closed(path: Path) -> bool:
-    rights = os.R_OK | os.X_OK if is_directory(path) else os.R_OK
+    rights = os.R_OK | os.X_OK if os.path.isdir(path) else os.R_OK  # noqa: PTH112 - Path's raises EACCES
     return not os.access(path, rights) and not _is_missing(path)
 
 
@@ -108,14 +108,6 @@ def _is_missing(path: Path) -> bool:
     except OSError:
         return True
     return False
-
-
-def is_directory(path: Path) -> bool:
-    """Return whether this is a directory the caller can see."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
 
 
 def _how_to_read(directory: Path) -> str:

@@ -14,7 +14,6 @@ from agent.cli.common import (
     exits,
     fail,
     find_store,
-    is_directory,
     open_store,
     print_json,
     warn,
@@ -174,8 +173,7 @@ def _diagnose_incident(text: str, config_path: Path | None) -> Diagnosis:
 def _find_tree(proc_root: str | None) -> Path:
     if proc_root is None:
         return PROC
-    # An empty path would be the current directory.
-    if not proc_root or not is_directory(Path(proc_root)):
+    if not os.path.isdir(proc_root):  # noqa: PTH112 - Path's raises EACCES, and takes "" for this directory
         fail(os.EX_NOINPUT, f"--proc-root: no directory {proc_root!r}; give a copy of a /proc tree")
     return Path(proc_root)
 

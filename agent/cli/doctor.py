@@ -5,15 +5,16 @@ service's user in a child process and asks the kernel. Mirrors systemd.exec(5), 
 """
 
 import grp
+import multiprocessing
 import os
 import pwd
 import stat
 import sys
-import traceback
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from textwrap import wrap
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import click
 import msgspec
@@ -181,30 +182,21 @@ def look_as(identity: Identity | None, look: Callable[[], list[Check]]) -> list[
     """Make the checks as this user, or as the caller if there is none or the caller is not root."""
     if identity is None or os.geteuid() != 0:
         return look()
-    ours, theirs = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _look_and_leave(identity, look, theirs)
-    os.close(theirs)
-    with os.fdopen(ours, "rb") as pipe:
-        answer = pipe.read()
-    os.waitpid(child, 0)
-    if not answer:
-        sys.exit(1)  # The child has printed why.
-    return CHECKS.decode(answer)
-
-
-def _look_and_leave(identity: Identity, look: Callable[[], list[Check]], pipe: int) -> NoReturn:
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    child = multiprocessing.get_context("fork").Process(target=_look_and_answer, args=(identity, look, theirs))
+    child.start()
+    theirs.close()
     try:
-        os.setgroups(identity.groups)
-        os.setresgid(identity.gid, identity.gid, identity.gid)
-        os.setresuid(identity.uid, identity.uid, identity.uid)
-        with os.fdopen(pipe, "wb") as answer:
-            answer.write(msgspec.json.encode(look()))
-    except BaseException:  # noqa: BLE001 - a forked child must not go on as a second parent
-        traceback.print_exc()
-    finally:
-        os._exit(0)
+        return CHECKS.decode(ours.recv_bytes())
+    except EOFError:
+        sys.exit(1)  # The child has printed why.
+
+
+def _look_and_answer(identity: Identity, look: Callable[[], list[Check]], pipe: Connection) -> None:
+    os.setgroups(identity.groups)
+    os.setresgid(identity.gid, identity.gid, identity.gid)
+    os.setresuid(identity.uid, identity.uid, identity.uid)
+    pipe.send_bytes(msgspec.json.encode(look()))
 
 
 def _print(checks: list[Check], rights: Rights, identity: Identity | None) -> None:

@@ -6,16 +6,15 @@ The page shows what the HTML page shows, in the words of agent.page.rows and age
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 from msgspec.structs import replace
 
 from agent.cli.common import Row, console, in_columns, print_table, stamp
-from agent.core.delivery import OUTCOMES, Outcome, Receipt
+from agent.core.delivery import OUTCOMES, Receipt
 from agent.core.folding import events_total
 from agent.core.format import count_text, counted, duration_text, printable
-from agent.core.model import Incident, Notice, NoticeType, Snapshot
+from agent.core.model import Incident, Notice, Snapshot
 from agent.core.readings import Gap, TcpSockstat
 from agent.core.report import diagnosis_text, headline
 from agent.page import rows
@@ -30,20 +29,6 @@ COUNTS = {4, 5}
 OPEN = "OPEN"
 
 Notices = Sequence[tuple[str, Notice, dict[str, Receipt]]]
-
-
-class DeliveryRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A notification to one channel and its outcome; ``at`` is the time of the receipt."""
-
-    notice: str
-    type: NoticeType
-    reason: str
-    due_at: datetime
-    channel: str
-    outcome: Outcome | Literal["pending"] = "pending"
-    at: datetime | None = None
-    attempts: int | None = None
-    detail: str | None = None
 
 
 class OfKind(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,23 +64,22 @@ def read_notices(store: Store, incident: Incident, unread: list[Gap]) -> Notices
         return []
 
 
-def deliveries(notices: Notices) -> list[DeliveryRow]:
-    """List the notifications of an incident by channel."""
-    found = []
-    for stem, notice, receipts in notices:
-        for channel in notice.channels:
-            row = DeliveryRow(notice=stem, type=notice.type, reason=notice.reason, due_at=notice.at, channel=channel)
-            if receipt := receipts.get(channel):
-                came = {name: getattr(receipt, name) for name in ("outcome", "at", "attempts", "detail")}
-                row = replace(row, **came)
-            found.append(row)
-    return found
+def deliveries(notices: Notices) -> list[dict[str, object]]:
+    """List the notifications of an incident by channel, with what came of each; ``at`` is the time of the receipt."""
+    came = ("outcome", "at", "attempts", "detail")
+    pending = {"outcome": "pending", "at": None, "attempts": None, "detail": None}
+    return [
+        {"notice": stem, "type": notice.type, "reason": notice.reason, "due_at": notice.at, "channel": channel}
+        | ({name: getattr(receipts[channel], name) for name in came} if channel in receipts else pending)
+        for stem, notice, receipts in notices
+        for channel in notice.channels
+    ]
 
 
 def count_outcomes(notices: Notices) -> dict[str, int]:
     """Count the notifications of an incident by outcome."""
-    rows = deliveries(notices)
-    return {word: sum(row.outcome == word for row in rows) for word in ("pending", *OUTCOMES)}
+    found = [row["outcome"] for row in deliveries(notices)]
+    return {word: found.count(word) for word in ("pending", *OUTCOMES)}
 
 
 # --- incidents list -------------------------------------------------------------------------------------------------
