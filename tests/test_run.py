@@ -129,7 +129,7 @@ def test_sighup_takes_over_a_good_configuration_and_refuses_a_bad_one(agent, log
     good = agent.config.read_text()
     agent.config.write_text("nonsense")
     agent.signal(signal.SIGHUP)
-    wait_for("the refusal", lambda: "the old configuration stays in effect" in agent.said())
+    wait_for("the refusal", lambda: "the old one stays in effect" in agent.said())
     assert "config.toml: is not valid TOML" in agent.said()
     agent.config.write_text(
         f'{good}[[notify]]\nname = "ops"\ntype = "webhook"\nurl = "{httpserver.url_for("/hook")}"\n'

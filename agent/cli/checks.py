@@ -112,7 +112,7 @@ def check_bindings(configured: SourceSettings) -> list[Check]:
     """Warn where ``auto`` would be the journal if this Python could read it."""
     if configured.kind != "auto" or not runs_systemd() or has_bindings():
         return []
-    detail = f"not followed: {PYTHON} cannot read it without the systemd bindings; a log's lines prove less"
+    detail = f"not followed: {PYTHON} lacks the systemd bindings; the lines of a text log are unverified"
     return [Check("journal", "warn", detail, BINDINGS_FIX)]
 
 
@@ -130,14 +130,14 @@ def check_log_level(chosen: SourceSettings, proc_root: Path = PROC, root: Path =
     unclear = [path for path in chosen.paths if not syslog_writes(root, path)]
     if not unclear:
         return Check(name, "ok", f"rsyslog writes kern.info to {', '.join(chosen.paths)}")
-    fix = f"make sure that rsyslog loads imklog and has a line 'kern.info {unclear[0]}'; other daemons likewise"
+    fix = f"make sure that rsyslog loads imklog and has a line 'kern.info {unclear[0]}'; likewise for other daemons"
     return Check(name, "warn", f"cannot tell whether kern.info messages reach {', '.join(unclear)}", fix)
 
 
 def _check_journald(name: str, directory: str, root: Path) -> Check:
     if directory:
         fix = "check MaxLevelStore= on the host that writes them"
-        return Check(name, "warn", f"cannot tell for the files in {directory}", fix)
+        return Check(name, "warn", f"unknown for the journal files in {directory}", fix)
     try:
         setting = journal_drops_info(root)
     except (OSError, Error) as error:
@@ -185,7 +185,7 @@ def check_state(directory: Path, settings: StoreSettings, service: Unit | None =
         return Check(name, "ok", f"{directory} will be created by systemd")
     if is_absent and not os.access(home, os.W_OK | os.X_OK):
         fix = f"install -d -m 0750 -o {me()} {directory}"
-        return Check(name, "fail", f"{directory} does not exist, and {me()} may not create it in {home}", fix)
+        return Check(name, "fail", f"{directory} does not exist, and {me()} cannot create it in {home}", fix)
     fault = (None if is_absent else fault) or directory_fault(home)
     if fault:
         return Check(name, "fail", *fault)
@@ -218,7 +218,7 @@ def check_textfile(path: Path, service: Unit | None = None) -> Check:
     fault = way_fault(folder)
     if fault is None and folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
         # Another program's directory keeps its owner.
-        detail = f"{me()} may not write to {folder}, which belongs to {owner(folder)}"
+        detail = f"{me()} cannot write to {folder}, which belongs to {owner(folder)}"
         return Check(name, "fail", detail, f"setfacl -m u:{me()}:rwx {folder}")
     fault = fault or directory_fault(folder)
     if fault:
@@ -240,7 +240,7 @@ def check_proc(proc_root: Path = PROC) -> Check:
     if not snapshot.gaps:
         return Check("/proc", "ok", "sockstat, tcp_mem, tcp_max_orphans and the counters can be read")
     detail = "; ".join(f"{gap.what}: {gap.why}" for gap in snapshot.gaps)
-    fix = "no ProcSubset=pid in the unit; in a container, share the host's network"
+    fix = "remove ProcSubset=pid from the unit; in a container, use the host's network"
     return Check("/proc", "fail" if snapshot.sockstat is None else "warn", detail, fix)
 
 
@@ -249,7 +249,7 @@ def check_sock_diag() -> Check:
     netlink = sockdiag.open_socket()
     gaps = [netlink] if isinstance(netlink, Gap) else _dump(netlink)
     if gaps:
-        fix = "modprobe tcp_diag; unit: RestrictAddressFamilies= must allow AF_NETLINK"
+        fix = "modprobe tcp_diag; the unit's RestrictAddressFamilies= must allow AF_NETLINK"
         return Check("sock_diag", "warn", gaps[0].why, fix)
     return Check("sock_diag", "ok", "the kernel lists the TCP sockets")
 

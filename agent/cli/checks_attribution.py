@@ -128,7 +128,7 @@ def check_processes(rights: Rights) -> Check:
     missing = [each for each in TO_SEE_PROCESSES if each not in rights.capabilities]
     if not missing:
         return Check(name, "ok", "the service can see which process has a socket open")
-    detail = f"holders are named by unit only, without {' and '.join(missing)}"
+    detail = f"holders are named by unit only: the service lacks {' and '.join(missing)}"
     fix = "add the lines below to the unit to name processes too"
     return Check(name, "ok", detail, fix, drop_in=_drop_in(TO_SEE_PROCESSES))
 

@@ -53,7 +53,7 @@ _ELISION = re.compile(r"\[\s*(?:…|\.\.+)\s*\]\s*")
     "--incident",
     metavar="ID",
     shell_complete=complete_id,
-    help="Diagnose a stored incident again: its id, the beginning of one, or last.",
+    help="Diagnose a stored incident again: its ID, the beginning of one, or last.",
 )
 @config_option
 @json_option
@@ -70,15 +70,15 @@ def command(
     Exit status: 0 whatever the diagnosis, 2 usage error, 66 no such directory or incident, or not readable.
     """
     if incident is None:
-        judged = _diagnose_tree(_find_tree(proc_root), messages, config_path)
+        found = _diagnose_tree(_find_tree(proc_root), messages, config_path)
     elif proc_root is None and not messages:
-        judged = _diagnose_incident(incident, config_path)
+        found = _diagnose_incident(incident, config_path)
     else:
         raise click.UsageError("--incident cannot be combined with --proc-root or --message: it has its own evidence")
     if as_json:
-        print_json(judged)
+        print_json(found)
     else:
-        click.echo(diagnosis_text(judged))
+        click.echo(diagnosis_text(found))
 
 
 def _diagnose_tree(proc_root: Path, messages: tuple[str, ...], config_path: Path | None) -> Diagnosis:
@@ -174,7 +174,7 @@ def _find_tree(proc_root: str | None) -> Path:
     if proc_root is None:
         return PROC
     if not os.path.isdir(proc_root):  # noqa: PTH112 - Path's raises EACCES, and takes "" for this directory
-        fail(os.EX_NOINPUT, f"--proc-root: no directory {proc_root!r}; give a copy of a /proc tree")
+        fail(os.EX_NOINPUT, f"--proc-root: {proc_root!r} is not a directory; name a copy of a /proc tree")
     return Path(proc_root)
 
 

@@ -75,7 +75,8 @@ def command(config_path: Path | None, *, as_json: bool) -> None:
     rights = read_rights()
     is_own = os.geteuid() in {0, identity.uid if identity else 0}
     service = start.service if is_own else None  # Other users get a check of their own state directory.
-    state = where_state_is(settings, service)
+    own = (service.state_directory() if service else None) or ""
+    state = state_directory(settings, {"STATE_DIRECTORY": str(own), **os.environ}, os.geteuid())
 
     def look() -> list[Check]:
         first = mistakes or check_configuration(start, settings, config_path)
@@ -145,12 +146,6 @@ def check_configuration(start: NextStart, settings: Settings, path: Path | None)
         detail = f"{where}: any local user can read the URL of {', '.join(inline)}, which is a secret"
         return [Check(name, "warn", detail, f"chmod o-r {where}, or use url_file")]
     return [Check(name, "ok", str(where))]
-
-
-def where_state_is(settings: Settings, service: Unit | None) -> Path:
-    """Find the state directory of the service, else that of the caller."""
-    own = service.state_directory() if service else None
-    return state_directory(settings, {**({"STATE_DIRECTORY": str(own)} if own else {}), **os.environ}, os.geteuid())
 
 
 def find_user(service: Unit | None) -> tuple[Identity | None, Check]:

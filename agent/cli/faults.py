@@ -50,7 +50,7 @@ def _step_fault(step: Path, error: OSError) -> Fault:
     if error.errno == errno.ELOOP:
         return Fault(f"{step} is a loop of symbolic links", f"rm {step}")
     if error.errno == errno.EACCES:
-        return _access_fault(step.parent, "x", f"{me()} may not enter {step.parent}")
+        return _access_fault(step.parent, "x", f"{me()} cannot enter {step.parent}")
     if step.is_symlink():
         target = step.readlink()
         return Fault(f"{step} links to {target}, which does not exist", f"rm {step}, or create {target}")
@@ -66,7 +66,7 @@ def read_fault(path: Path) -> Fault | None:
         return fault
     if not path.is_file():
         return Fault(f"{path} is a {kind_of(path)}, not a file", "")
-    return None if os.access(path, os.R_OK) else _access_fault(path, "r", f"{me()} may not read {path}")
+    return None if os.access(path, os.R_OK) else _access_fault(path, "r", f"{me()} cannot read {path}")
 
 
 def directory_fault(path: Path) -> Fault | None:
@@ -97,7 +97,7 @@ def _write_fault(path: Path, error: OSError) -> Fault:
 
 
 def ownership_fault(path: Path, tree: Path, others: str = "") -> Fault:
-    """Say whose a path is that this process may not use, with ``others`` in the same tree."""
+    """Return whose a path is that this process cannot use, with ``others`` in the same tree."""
     if owner(path) == me():
         return Fault(f"{path}{others}: its mode denies access to its owner, {me()}", f"chmod -R u+rwX {tree}")
     verb = "belong" if others else "belongs"

@@ -44,7 +44,7 @@ class OfKind(msgspec.Struct, frozen=True, kw_only=True):
 # --- what is on disk ------------------------------------------------------------------------------------------------
 
 
-def tell_story(store: Store, incident: Incident) -> Story:
+def read_story(store: Store, incident: Incident) -> Story:
     """Read all files of an incident; what cannot be read becomes a gap."""
     gaps = list[Gap]()
     snapshots = store.snapshots(incident.id, gaps)

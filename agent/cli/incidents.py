@@ -32,7 +32,7 @@ from agent.cli.incident_text import (
     print_kinds,
     print_page,
     read_notices,
-    tell_story,
+    read_story,
 )
 from agent.cli.since import since_option
 from agent.core.format import counted
@@ -109,7 +109,7 @@ def show(incident_id: str, config_path: Path | None, *, as_json: bool) -> None:
     """
     store = open_store(config_path)
     with exits(os.EX_NOINPUT):
-        story = tell_story(store, store.load(store.resolve(incident_id)))
+        story = read_story(store, store.load(store.resolve(incident_id)))
     for gap in story.unread:
         warn(gap.why)
     directory = store.path(story.incident.id)
@@ -136,7 +136,7 @@ def report(incident_id: str, output: Path | None, config_path: Path | None) -> N
     store = open_store(config_path)
     with exits(os.EX_NOINPUT):
         incident = store.load(store.resolve(incident_id))
-        page = render(tell_story(store, incident)).encode()
+        page = render(read_story(store, incident)).encode()
     _write(f"{incident.id}.html", output, page)
 
 
@@ -243,7 +243,7 @@ def _write(name: str, output: Path | None, data: bytes) -> None:
     target = Path(name) if output is None else output / name if _is_directory(output) else output
     with exits(EX_FAILED):
         if why := _why_not_overwrite(target):
-            fail(EX_FAILED, f"sockmem-agent: {target}: not overwritten, {why}; remove it, or choose another --output")
+            fail(EX_FAILED, f"sockmem-agent: {target}: not overwritten: {why}; remove it, or choose another --output")
         write_whole(target, data)
     click.echo(str(target))
 

@@ -60,7 +60,7 @@ def read_again(path: Path | None, store: Store) -> Settings | None:
     """Read the configuration for a reload, and log what needs a restart; None if it is bad."""
     settings = read_settings(path)
     if settings is None:
-        log.error("the new configuration is not used; the old configuration stays in effect")
+        log.error("the new configuration is invalid; the old one stays in effect")
         return None
     directory = state_directory(settings, os.environ, os.geteuid())
     if directory != store.directory:
@@ -93,7 +93,7 @@ def command(config_path: Path | None, proc_root: Path) -> None:
     try:
         daemon.run(lambda: read_again(config_path, store), asked)
     except OSError as error:
-        log.critical("stopping: %s; events that were not stored are read again at the next start", explain(error))
+        log.critical("stopping: %s; events not stored yet are read again at the next start", explain(error))
         sys.exit(1)
     finally:
         asked.ignore()

@@ -114,7 +114,7 @@ def test_processes_need_two_capabilities_and_the_lines_to_add_are_told() -> None
     half = Rights(frozenset({"CAP_SYS_PTRACE"}), enters_namespaces=True, source="test")
     check = check_processes(half)
 
-    assert "without CAP_DAC_READ_SEARCH" in check.detail
+    assert "the service lacks CAP_DAC_READ_SEARCH" in check.detail
     assert "AmbientCapabilities=CAP_DAC_READ_SEARCH CAP_SYS_PTRACE" in check.drop_in
     assert () == check_processes(half._replace(capabilities=frozenset(reach.TO_SEE_PROCESSES))).drop_in
 

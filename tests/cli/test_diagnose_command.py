@@ -105,7 +105,7 @@ def test_no_such_tree_is_66_and_one_line(tree: Path, name: str, monkeypatch: pyt
 
     assert 66 == result.exit_code
     assert "" == result.stdout
-    assert result.stderr.startswith("--proc-root: no directory ")
+    assert "is not a directory; name a copy of a /proc tree" in result.stderr
     assert 1 == result.stderr.count("\n")
 
 

@@ -117,12 +117,12 @@ FAULTS = {
         "{state} links to {parent}/gone, which does not exist",
     ),
     "below a file": (move_and(file_above), "{parent} is a file, not a directory"),
-    "not there": (move_and(lambda path: None), "{state} does not exist, and nobody may not create it in {parent}"),
+    "not there": (move_and(lambda path: None), "{state} does not exist, and nobody cannot create it in {parent}"),
     "another's": (roots("", 0o700), "{state} belongs to root, not to nobody"),
     "nobody's user": (lambda state: os.chown(state, 4711, 4711), "belongs to uid 4711 (no such user), not to nobody"),
     "behind a closed door": (
         lambda state: state.parent.chmod(0o700),
-        "nobody may not enter {parent} (root:root, mode 0700)",
+        "nobody cannot enter {parent} (root:root, mode 0700)",
     ),
     "its own, shut": (lambda state: state.chmod(0o500), "{state}: its mode denies access to its owner, nobody"),
     "a cursor of root's": (
@@ -221,8 +221,8 @@ def test_files_are_looked_at_as_the_services_user(host: Host) -> None:
     found = {check["name"]: check for check in host.checks()}
 
     assert "fail" == found["source"]["status"]
-    assert f"nobody may not read {host.log} (root:root, mode 0600)" == found["source"]["detail"]
-    assert f"nobody may not read {host.config} (root:root, mode 0600)" == found["configuration"]["detail"]
+    assert f"nobody cannot read {host.log} (root:root, mode 0600)" == found["source"]["detail"]
+    assert f"nobody cannot read {host.config} (root:root, mode 0600)" == found["configuration"]["detail"]
     assert found["source"]["mend"].startswith(f"chmod o+r {host.log}")
     assert "Files checked as nobody, the service user" in host.shown()
 
