@@ -239,13 +239,12 @@ def gather_facts(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[S
     said = [event for event in events if event.kind != "suppressed"]
     telling, earlier = _newest_burst(said, kernel, snapshot)
     aged = [(event.kind, age) for event in telling if (age := _age_seconds(event, snapshot)) is not None]
-    past = tuple((-seconds_between(sample.at, snapshot.taken_at), sample) for sample in history)
-    timed = tuple(pair for pair in past if _same_boot(pair[1], snapshot))
+    past, timed = _timed(history, snapshot)
     # The freshest event decides: in a long incident the first of a kind may be hours old.
     age = min((each for _, each in aged), key=abs, default=None)
     known = [(kind, each) for kind, each in aged if isfinite(each)]
     # The gauges are those around the newest of each kind; the counters those from before the first line.
-    newest = [min(each for other, each in known if other == kind) for kind in {kind for kind, _ in known}]
+    newest = list(dict(sorted(known, key=lambda pair: -pair[1])).values())
     near = _samples_near(timed, newest) if telling and (known or not aged) else ()
     last = min((*near, now), key=lambda s: seconds_between(s.at, snapshot.taken_at))
     since = _first_counted([each for _, each in known])
@@ -310,7 +309,7 @@ def _text_of(event: Event, kernel: Kernel | None) -> Text:
         return "tcp_memory"
     if event.kind == "out_of_socket_memory":
         return "timer"
-    if "too many of orphaned" in event.line:
+    if "too many of orphaned" in event.line and "MPTCP: " not in event.line:
         return "close"
     by_kernel = "too many orphaned" not in event.line and kernel is not None and kernel.ambiguous_text
     return "close" if by_kernel else "orphans"
@@ -333,6 +332,12 @@ def _age_seconds(event: Event, snapshot: Snapshot) -> float | None:
         ages.append(inf if uptime is not None and by_clock > uptime + _BOOT_SLACK_SECONDS else by_clock)
     # The kernel's stamp stands still over a suspend and a clock may be set: the one that fits is believed.
     return min(ages, key=abs) if ages else None
+
+
+def _timed(history: tuple[Sample, ...], snapshot: Snapshot) -> tuple[tuple[Timed, ...], tuple[Timed, ...]]:
+    """Return when the samples were taken, and those of this boot among them."""
+    past = tuple((-seconds_between(sample.at, snapshot.taken_at), sample) for sample in history)
+    return past, tuple(pair for pair in past if _same_boot(pair[1], snapshot))
 
 
 def _same_boot(sample: Sample, snapshot: Snapshot) -> bool:

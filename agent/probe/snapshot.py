@@ -1,6 +1,6 @@
 """The host, or a tree shaped like its /proc, to a Snapshot: proc(5), cgroups(7).
 
-``net/sockstat`` comes first: the kernel kills what is above the limit, and the gauge falls within milliseconds.
+``net/sockstat`` comes first: at the limit the kernel kills, and the gauge falls within milliseconds.
 """
 
 from datetime import datetime

@@ -40,7 +40,7 @@ def both_limits_hit(facts: Facts) -> Finding | None:
 
 
 def orphans_at_limit(facts: Facts) -> Finding | None:
-    """Claim that the orphans are over tcp_max_orphans, or just below it, where the kernel keeps them by resetting."""
+    """Claim that the orphans are over tcp_max_orphans, or just below it, as when the kernel resets those above it."""
     if facts.shift != 0:
         return None
     return build_finding(facts, "orphans_at_limit", "orphans", confidence(facts, "orphans", likely=True))

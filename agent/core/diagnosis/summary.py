@@ -85,7 +85,7 @@ def _is_claim(facts: Facts) -> bool:
 
 def _orphans_at_limit(facts: Facts) -> str:
     if facts.orphans.limit is not None and facts.orphans.limit <= 0:
-        closing = f"tcp_max_orphans is {facts.orphans.limit}, so the kernel resets nearly every closing connection."
+        closing = f"tcp_max_orphans is {facts.orphans.limit}, so {_what_zero_does(facts)}."
         return f"{_resets(facts)}: {closing}" if facts.lines else closing
     if not facts.lines:
         return "Orphaned sockets have reached their limit, although the kernel has logged nothing."
@@ -96,6 +96,13 @@ def _orphans_at_limit(facts: Facts) -> str:
         f"{_resets(facts)}: orphaned sockets reached tcp_max_orphans. Their programs have closed them; the peers have "
         "not acknowledged everything yet."
     )
+
+
+def _what_zero_does(facts: Facts) -> str:
+    """Return what happens to connections under a limit of 0; only a negative one is always exceeded."""
+    if facts.orphans.limit == 0 and (facts.kernel is None or facts.kernel.counts_orphans_anew):
+        return "a closing connection may be reset whenever the kernel's count of orphans, up to 100 ms old, is not zero"
+    return "the kernel resets nearly every closing connection"
 
 
 def _orphans_penalised(facts: Facts) -> str:

@@ -6,6 +6,7 @@ the rate limiters of kernel/printk.c and lib/ratelimit.c, 2.6 to 6.19::
     Out of socket memory                                   up to 3.2
     TCP: too many of orphaned sockets                      up to 3.2; OpenVZ adds " (512 in CT1023)"
     TCP: too many orphaned sockets                         3.3 and later
+    MPTCP: too many of orphaned sockets                    out-of-tree MPTCP of 3.x: the same test, in mptcp_close()
     TCP: out of memory -- consider tuning tcp_mem          3.3 and later
     printk: 58 messages suppressed.                        2.6.24
     __ratelimit: 8552 callbacks suppressed                 2.6.32
@@ -21,7 +22,7 @@ from agent.core.model import Event, Kind, LogRecord
 TAIL = r"(?: \((?:-?\d+ in )?CT ?[\w-]+\))?(?:\s|#0\d\d)*"
 _TEXTS: tuple[tuple[Kind, str], ...] = (
     ("out_of_socket_memory", r"Out of socket memory"),
-    ("too_many_orphans", r"TCP: too many (?:of )?orphaned sockets"),
+    ("too_many_orphans", r"(?:TCP: too many (?:of )?|MPTCP: too many of )orphaned sockets"),
     ("tcp_mem", r"TCP: out of memory -- consider tuning tcp_mem"),
     (
         "suppressed",
@@ -32,7 +33,7 @@ _TEXTS: tuple[tuple[Kind, str], ...] = (
     ),
 )
 MESSAGES: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple((kind, re.compile(text + TAIL)) for kind, text in _TEXTS)
-# One of them anywhere in a line, whoever wrote it. MPTCP has limits of its own.
+# One of them anywhere in a line, whoever wrote it. MPTCP's memory is another limit.
 TEXT = re.compile(rf"(?<!MP)(?:{'|'.join(text for _, text in _TEXTS)})")
 REPEATED = re.compile(r"last message repeated (\d{1,9}) times?\s*|Last message '.*' repeated (\d{1,9}) times.*")
 
@@ -43,7 +44,7 @@ OTHER_LIMITS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?:nf_conntrack: |ip_conntrack: )+table full.*dropping packet\.?"), "the connection tracking table"),
     (re.compile(r"nf_conntrack: expectation table full"), "the connection tracking expectations"),
     (re.compile(r"(?:\w+: )*[Nn]eighbou?r table overflow[.!]?"), "the neighbour (ARP or NDP) table"),
-    (re.compile(r"MPTCP: (?:out of memory.*|too many (?:of )?orphaned sockets)"), "memory of out-of-tree MPTCP"),
+    (re.compile(r"MPTCP: out of memory.*"), "memory of out-of-tree MPTCP"),
     (re.compile(r"SCTP: out of memory.*"), "SCTP memory"),
     (re.compile(r".*: page allocation failure[.:].*"), "the host's RAM (page allocation)"),
     (re.compile(r"SLUB: Unable to allocate memory on .*"), "the host's RAM (slab allocation)"),

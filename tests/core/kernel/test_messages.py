@@ -50,6 +50,7 @@ def told(*records: LogRecord) -> list[tuple[int, str, int | None, int]]:
         ("Out of socket memory", "out_of_socket_memory", None),
         ("TCP: too many of orphaned sockets", "too_many_orphans", None),
         ("TCP: too many of orphaned sockets (512 in CT1023)", "too_many_orphans", None),
+        ("MPTCP: too many of orphaned sockets", "too_many_orphans", None),
         (ORPHANS, "too_many_orphans", None),
         (f"{MEMORY} (CT0)", "tcp_mem", None),
         (f"{MEMORY}   \r", "tcp_mem", None),
