@@ -11,7 +11,6 @@ import ctypes
 import os
 import re
 import shutil
-import socket
 import sys
 import time
 from collections import deque
@@ -32,7 +31,7 @@ from agent.config.load import mask_url
 from agent.core.cursor import NOTHING_YET, Cursor
 from agent.core.format import bytes_text
 from agent.core.readings import Gap
-from agent.core.settings import ChannelSettings, SourceSettings, StoreSettings
+from agent.core.settings import ChannelSettings, Settings, SourceSettings, StoreSettings
 from agent.core.sockets.census import Census
 from agent.probe import sockdiag, take_snapshot
 from agent.probe.owners import unified_root
@@ -40,7 +39,7 @@ from agent.probe.pagesize import PROC
 from agent.probe.reading import Reading
 from agent.probe.snapshot import read_sysctl
 from agent.sources import Source, describe, local_now, open_source
-from agent.sources.choose import has_bindings, runs_systemd
+from agent.sources.choose import choose, has_bindings, runs_systemd
 from agent.store import owner, unusable
 
 Status = Literal["ok", "warn", "fail"]
@@ -75,6 +74,22 @@ class Check(msgspec.Struct, frozen=True, rename={"fix": "mend"}):
     detail: str
     fix: str = ""
     drop_in: tuple[str, ...] = ()
+
+
+def check_host(settings: Settings, service: Unit | None, state: Check) -> list[Check]:
+    """Check what the service reads and writes; ``state`` is the check of its directory."""
+    chosen = choose(settings.source)
+    textfile = settings.metrics.textfile
+    return [
+        check_source(settings.source, chosen, service=service),
+        *check_bindings(settings.source),
+        check_log_level(chosen),
+        state,
+        *([check_textfile(Path(textfile), service)] if textfile else []),
+        check_proc(),
+        check_sock_diag(),
+        check_cgroup(),
+    ]
 
 
 def check_source(
@@ -246,17 +261,20 @@ def check_proc(proc_root: Path = PROC) -> Check:
 
 def check_sock_diag() -> Check:
     """Dump the TCP sockets of this network namespace as the service does."""
-    netlink = sockdiag.open_socket()
-    gaps = [netlink] if isinstance(netlink, Gap) else _dump(netlink)
+    gaps = dump_sockets(Census())
     if gaps:
         fix = "modprobe tcp_diag; the unit's RestrictAddressFamilies= must allow AF_NETLINK"
         return Check("sock_diag", "warn", gaps[0].why, fix)
     return Check("sock_diag", "ok", "the kernel lists the TCP sockets")
 
 
-def _dump(netlink: socket.socket) -> list[Gap]:
+def dump_sockets(census: Census) -> list[Gap]:
+    """Count the sockets of this network namespace; return why that could not be done."""
+    netlink = sockdiag.open_socket()
+    if isinstance(netlink, Gap):
+        return [netlink]
     with netlink:
-        return sockdiag.dump(netlink, Census(), time.monotonic() + PATIENCE_SECONDS)
+        return sockdiag.dump(netlink, census, time.monotonic() + PATIENCE_SECONDS)
 
 
 def check_cgroup(proc_root: Path = PROC) -> Check:

@@ -16,13 +16,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.cli.checks import Check
+from agent.cli.checks import Check, dump_sockets
 from agent.cli.unit import PATIENCE_SECONDS, UNIT, ask
 from agent.core.format import count_text, counted
 from agent.core.readings import ROOT_CGROUP, Gap, Namespace
 from agent.core.sockets.census import Census
 from agent.core.sockets.holders import place_text
-from agent.probe import sockdiag
 from agent.probe.cgroups import CGROUP_ROOT, socket_memory
 from agent.probe.namespaces import find_namespaces
 
@@ -86,13 +85,8 @@ def ask_own_cgroup() -> int | Gap | None:
         return Gap(what="loopback", why=f"cannot open a test socket on 127.0.0.1: {error.strerror}")
     census = Census()
     with listener:
-        netlink = sockdiag.open_socket()
-        if isinstance(netlink, Gap):
-            return netlink
         port = listener.getsockname()[1]
-        # Listeners come first, so that a dump that is cut short has them.
-        with netlink:
-            gaps = sockdiag.dump(netlink, census, time.monotonic() + 1)
+        gaps = dump_sockets(census)
     found = [cgroup for _, its_port, cgroup in census.listeners if its_port == port]
     others = [cgroup for *_, cgroup in census.listeners]
     return next(iter([*found, *others, *gaps]), None)

@@ -20,20 +20,7 @@ import click
 import msgspec
 
 from agent.cli import config_option, json_option
-from agent.cli.checks import (
-    BELOW,
-    Check,
-    check_bindings,
-    check_cgroup,
-    check_channel,
-    check_clock,
-    check_log_level,
-    check_proc,
-    check_sock_diag,
-    check_source,
-    check_state,
-    check_textfile,
-)
+from agent.cli.checks import BELOW, Check, check_channel, check_clock, check_host, check_state
 from agent.cli.checks_attribution import Rights, check_reach, read_rights
 from agent.cli.common import EX_FAILED, console, print_json
 from agent.cli.credentials import NextStart
@@ -42,7 +29,6 @@ from agent.cli.unit import UNIT, Unit
 from agent.config.load import DEFAULT_PATH, ConfigError, channels, state_directory
 from agent.core.format import printable
 from agent.core.settings import Settings, UrlChannel
-from agent.sources.choose import choose
 
 WIDTH = 100
 CONFIG_FIX = "see config.example.toml for every key, then run sockmem-agent config check"
@@ -95,22 +81,6 @@ def command(config_path: Path | None, *, as_json: bool) -> None:
     else:
         _print(checks, rights, identity)
     sys.exit(0 if good else EX_FAILED)
-
-
-def check_host(settings: Settings, service: Unit | None, state: Check) -> list[Check]:
-    """Check what the service reads and writes; ``state`` is the check of its directory."""
-    chosen = choose(settings.source)
-    textfile = settings.metrics.textfile
-    return [
-        check_source(settings.source, chosen, service=service),
-        *check_bindings(settings.source),
-        check_log_level(chosen),
-        state,
-        *([check_textfile(Path(textfile), service)] if textfile else []),
-        check_proc(),
-        check_sock_diag(),
-        check_cgroup(),
-    ]
 
 
 def load_or_defaults(start: NextStart, path: Path | None) -> tuple[Settings, list[Check]]:

@@ -118,23 +118,20 @@ def _sent(notices: Notices) -> str:
 
 def count_kinds(incidents: Iterable[Incident]) -> list[OfKind]:
     """Count by kernel message, or ``pressure`` for warnings from the gauges; the most frequent first."""
-    found: dict[str, list[tuple[Incident, int]]] = {}
+    found: dict[str, OfKind] = {}
     for incident in incidents:
-        counts = {kind: count for kind, count in incident.events.items() if kind != "suppressed"}
-        suppressed = {"suppressed": incident.suppressed_at_least} if incident.suppressed_at_least else {}
-        for kind, count in (*counts.items(), *suppressed.items()) if counts else (("pressure", 0),):
-            found.setdefault(kind, []).append((incident, count))
-    kinds = [
-        OfKind(
-            kind=kind,
-            incidents=len(each),
-            events=sum(count for _, count in each),
-            first_at=min(incident.opened_at for incident, _ in each),
-            last_at=max(incident.last_seen_at for incident, _ in each),
-        )
-        for kind, each in found.items()
-    ]
-    return sorted(kinds, key=lambda each: (-each.events, each.kind))
+        first, last = incident.opened_at, incident.last_seen_at
+        counts: dict[str, int] = {**incident.events, "suppressed": incident.suppressed_at_least}
+        for kind, count in ({kind: n for kind, n in counts.items() if n} or {"pressure": 0}).items():
+            known = found.get(kind) or OfKind(kind=kind, incidents=0, events=0, first_at=first, last_at=last)
+            found[kind] = OfKind(
+                kind=kind,
+                incidents=known.incidents + 1,
+                events=known.events + count,
+                first_at=min(known.first_at, first),
+                last_at=max(known.last_at, last),
+            )
+    return sorted(found.values(), key=lambda each: (-each.events, each.kind))
 
 
 def print_kinds(kinds: Iterable[OfKind]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from agent.cli import doctor, group
+from agent.cli import checks, doctor, group
 from agent.cli.checks import Check
 from agent.cli.checks_attribution import SHIPPED
 from agent.cli.doctor import as_lines
@@ -41,7 +41,7 @@ def run(tmp_path: Path, proc_root: Path, monkeypatch: pytest.MonkeyPatch) -> Run
     log.write_text("")
     path = tmp_path / "config.toml"
     # This machine's own limits and gauges are not the test's business.
-    monkeypatch.setattr(doctor, "check_proc", lambda: doctor.Check("/proc", "ok", "as the test wants it"))
+    monkeypatch.setattr(checks, "check_proc", lambda: Check("/proc", "ok", "as the test wants it"))
     good = f'[source]\nkind = "file"\npaths = ["{log}"]\n[[notify]]\nname = "term"\ntype = "stdout"\n'
 
     def invoke(*args: str, config: str = good) -> Result:
