@@ -121,8 +121,10 @@ def count_kinds(incidents: Iterable[Incident]) -> list[OfKind]:
     found: dict[str, OfKind] = {}
     for incident in incidents:
         first, last = incident.opened_at, incident.last_seen_at
-        counts: dict[str, int] = {**incident.events, "suppressed": incident.suppressed_at_least}
-        for kind, count in ({kind: n for kind, n in counts.items() if n} or {"pressure": 0}).items():
+        counts: dict[str, int] = {kind: n for kind, n in incident.events.items() if kind != "suppressed"}
+        if incident.suppressed_at_least:
+            counts["suppressed"] = incident.suppressed_at_least
+        for kind, count in (counts or {"pressure": 0}).items():
             known = found.get(kind) or OfKind(kind=kind, incidents=0, events=0, first_at=first, last_at=last)
             found[kind] = OfKind(
                 kind=kind,
