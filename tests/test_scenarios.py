@@ -23,7 +23,7 @@ from agent.core.diagnosis.rules_holders import HOLDER_RULES
 from agent.core.diagnosis.rules_host import HOST_RULES
 from agent.core.diagnosis.rules_silence import SILENCE_RULES
 from agent.core.kernel import messages
-from agent.core.logs import syslog
+from agent.core.logs.records import to_record
 from agent.core.model import Diagnosis, Event, Provenance, Sample
 from agent.core.readings import SocketTable
 from agent.core.report import diagnosis_text
@@ -36,7 +36,7 @@ WITH_SOCKETS = [path for path in SCENARIOS if (path / "sockets.json").exists()]
 
 def events_of(text: str, provenance: Provenance) -> tuple[Event, ...]:
     records = [
-        syslog.to_record(line.encode(), now=NOW, source=f"line:{number}", ordinal=number)
+        to_record(line.encode(), now=NOW, source=f"line:{number}", ordinal=number)
         for number, line in enumerate(text.splitlines(), 1)
     ]
     found = [messages.detect(replace(record, provenance=provenance)) for record in records if record]

@@ -22,7 +22,7 @@ from agent.config.load import ConfigError
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.folding import events_to_diagnose
 from agent.core.kernel.messages import detect, other_limit
-from agent.core.logs import pasted, syslog
+from agent.core.logs import pasted, records
 from agent.core.model import Diagnosis, Event, LogRecord, Sample
 from agent.core.readings import Gap, OtherLimit, UnreadLine
 from agent.core.report import diagnosis_text
@@ -134,7 +134,7 @@ def _read_message(line: str, number: int, now: datetime) -> Event | Gap:
         if respelled is not None and event is not None:
             warn(f"{_OPTION} {number}: read as {respelled.text!r}")
             return event
-    other = other_limit(record.text if record else line)
+    other = other_limit(line)
     what, why = f"{_OPTION} {number}", "not a kernel socket-memory message"
     if other:
         return OtherLimit(what=what, why=f"{why}; it is about another limit: {other}")
@@ -142,7 +142,7 @@ def _read_message(line: str, number: int, now: datetime) -> Event | Gap:
 
 
 def _to_record(line: str, number: int, now: datetime) -> LogRecord | None:
-    return syslog.to_record(line.encode(), now=now, source=_OPTION, ordinal=number)
+    return records.to_record(line.encode(), now=now, source=_OPTION, ordinal=number, console=True)
 
 
 def _doubt(found: Diagnosis, unread: tuple[Gap, ...]) -> Diagnosis:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from agent.core.logs.prefilter import MAX_LINE_BYTES, candidates
-from agent.core.logs.syslog import to_record
+from agent.core.logs.records import to_record
 from agent.core.logs.timestamps import from_epoch
 from agent.core.model import LogRecord
 from agent.sources.localzone import LocalZone
@@ -83,7 +83,7 @@ class Scanner:
                     ordinal = self._lines_before + number
                     source = f"{name}:{number}"
                     for each in _elements(line):
-                        record = to_record(each, now=newest, source=source, ordinal=ordinal)
+                        record = to_record(each, now=newest, source=source, ordinal=ordinal, console=True)
                         yield Candidate(source, each.decode(errors="replace"), record)
                 self._lines_before += lines.read
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.kernel import messages
-from agent.core.logs import syslog
+from agent.core.logs.records import to_record
 from agent.core.model import Diagnosis, Event, Holder, Incident, Peak, Pressure, Sample, Snapshot
 from agent.core.readings import FullGroup
 from agent.core.report import diagnosis_text, headline, is_unconfirmed, news_text, notice_text, title
@@ -34,7 +34,7 @@ EVIL = "web1\x1b[2J\u202e\nTCP: too many orphaned sockets\n"
 def kernel_records_in(text: str) -> list[str]:
     """The lines of our own output that our own detector would take for the kernel's."""
     records = [
-        (line, syslog.to_record(line.encode(), now=NOW, source="own", ordinal=number))
+        (line, to_record(line.encode(), now=NOW, source="own", ordinal=number))
         for number, line in enumerate(text.splitlines(), 1)
     ]
     return [line for line, record in records if record and messages.detect(record)]

@@ -62,9 +62,13 @@ def detect(record: LogRecord) -> Event | None:
     return None
 
 
-def other_limit(text: str) -> str | None:
-    """Name the other limit that a kernel message speaks of, in plain English, or None."""
-    return next((name for pattern, name in OTHER_LIMITS if pattern.fullmatch(text.rstrip())), None)
+def other_limit(line: str) -> str | None:
+    """Name the other limit that the message at the end of a line speaks of, in plain English, or None."""
+    line = line.rstrip()
+    starts = [match.start() for match in re.finditer(r"(?<!\S)(?=\S)", line)]
+    return next(
+        (name for pattern, name in OTHER_LIMITS if any(pattern.fullmatch(line, start) for start in starts)), None
+    )
 
 
 def make_event(record: LogRecord, kind: Kind, *, suppressed: int | None, count: int | None = None) -> Event:

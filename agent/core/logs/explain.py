@@ -3,37 +3,16 @@
 What the reader decided stands; here its reason is found. A refused line without a reason does not exist.
 """
 
-import re
 from typing import NamedTuple
 
 from agent.core.kernel.messages import TEXT, detect
-from agent.core.logs.dmesg import STAMP
-from agent.core.logs.headers import FACILITY, FILE, LEVEL
-from agent.core.logs.jsonlog import why_refused
-from agent.core.logs.syslog import CALLER, CODE, COLOUR, DEVKMSG, PRIORITY
-from agent.core.logs.timestamps import EPOCH, NAMED, NUMBERED
+from agent.core.logs.envelope import CODE, Part, plain, split_head
+from agent.core.logs.records import fields_of, why_refused
 from agent.core.model import Event, LogRecord
 
 NAMES = ("text", "envelope", "speaker", "message", "event")
 NO_NEIGHBOR = "it counts only next to one of the other messages, or within 60 seconds of one"
 _ODD_ORDER = "its parts stand in no order that a log of the kernel's has"
-# What may stand before a message, in the order in which it is tried; any other word belongs to no kernel's line.
-_PARTS = (
-    ("stamp", STAMP),
-    ("stamp", NAMED),
-    ("stamp", NUMBERED),
-    ("stamp", EPOCH),
-    ("bracket", re.compile(r"\[(?=\d{4}[-/])|\[\d{9,10}\.\d{3}\]")),
-    ("end", re.compile(r"\](?=\s|$)")),
-    ("priority", PRIORITY),
-    ("facility", re.compile(FACILITY.format("facility").removesuffix(" +") + r"(?=\s|$)")),
-    ("tag", re.compile(r"\[?kernel(?:\[0?\])?\]?(?::|(?= )|$)(?: - -)?")),
-    ("caller", CALLER),
-    ("other tag", re.compile(r"[^\s:=\[\]]+(?:\[[^\]\s]*\])?:(?=\s|$)")),
-    ("level", re.compile(rf"[\[<(]?{LEVEL}[\])>]?:?(?=\s|$)")),
-    ("host", re.compile(r"[\w.:@%/,~+*#$\ufffd-]+(?=\s|$)|\(none\)(?=\s|$)")),
-    ("word", re.compile(r"\S+")),
-)
 
 
 class Step(NamedTuple):
@@ -54,12 +33,12 @@ class _Refusal(NamedTuple):
 
 def holds_text(line: str) -> bool:
     """Return whether one of the kernel's messages is somewhere in a line."""
-    return TEXT.search(_plain(line)) is not None
+    return TEXT.search(plain(line)) is not None
 
 
 def is_refused(line: str, record: LogRecord | None) -> bool:
     """Return whether a line holds one of the three messages of socket memory and yet makes no event."""
-    text = TEXT.search(_plain(line))
+    text = TEXT.search(plain(line))
     is_count = text is not None and (text["messages"] or text["callbacks"]) is not None
     return text is not None and not is_count and (record is None or detect(record) is None)
 
@@ -69,8 +48,8 @@ def explain(line: str, record: LogRecord | None, event: Event | None) -> tuple[S
 
     ``record`` is what the reader made of the line, ``event`` what the detector made of that.
     """
-    plain = _plain(line)
-    text = TEXT.search(plain)
+    line = plain(line)
+    text = TEXT.search(line)
     said = text[0] if text else record.text if record else ""
     envelope = "none"
     if record is not None:
@@ -80,65 +59,57 @@ def explain(line: str, record: LogRecord | None, event: Event | None) -> tuple[S
     if event is not None:
         return tuple(Step(name, detail) for name, detail in zip(NAMES, details, strict=True))
     waits = record is not None and detect(record) is not None
-    refusal = _Refusal(4, NO_NEIGHBOR) if waits else _refusal(plain)
+    refusal = _Refusal(4, NO_NEIGHBOR) if waits else _refusal(line)
     details[1] = refusal.envelope or envelope
     passed = (Step(NAMES[number], details[number]) for number in range(refusal.step))
     steps = (*passed, Step(NAMES[refusal.step], refusal.reason, passed=False))
     return steps if waits else (*steps, Step("event", "none", passed=False))
 
 
-def _plain(line: str) -> str:
-    return COLOUR.sub("", line) if "\x1b" in line else line
-
-
 def _refusal(line: str) -> _Refusal:
     """Find the first thing in a line that keeps it from being the kernel's."""
-    bare = FILE.sub("", line.strip().removeprefix("data: "))
-    if bare.startswith("{"):
-        return _Refusal(2, why_refused(bare), "a JSON object")
-    record = DEVKMSG.match(bare)
-    if record is not None:
-        return _Refusal(
-            2,
-            "the priority of its /dev/kmsg record is that of another facility than the kernel's",
-            "a /dev/kmsg record",
-        )
-    text = TEXT.search(bare)
-    head, behind = (bare[: text.start()], bare[text.end() :]) if text else (bare, "")
-    return (
-        _refused_head(head)
-        or (_Refusal(3, f"{behind.strip()[:60]!r} follows the message") if behind.strip() else None)
-        or (_Refusal(1, "it is indented, as a quotation is") if line.startswith(CODE) else None)
-        or _Refusal(1, _ODD_ORDER)
+    fields, _ = fields_of(line)
+    if fields is not None:
+        return _Refusal(2, why_refused(fields), "a record with fields")
+    if line.lstrip().startswith("{"):
+        return _Refusal(2, "it is no whole JSON object", "a JSON object")
+    text = TEXT.search(line)
+    head, behind = (line[: text.start()], line[text.end() :]) if text else (line, "")
+    parts = split_head(head)
+    for number, part in enumerate(parts):
+        refusal = _refused_part(part, "".join(before.letter for before in parts[:number]))
+        if refusal is not None:
+            return refusal._replace(envelope=" ".join(before.text for before in parts[:number]))
+    if behind.strip():
+        return _Refusal(3, f"{behind.strip()[:60]!r} follows the message")
+    return _refused_whole({part.letter: part for part in parts}, head) or _Refusal(
+        1, "it is indented, as a quotation is" if line.startswith(CODE) else _ODD_ORDER
     )
 
 
-def _refused_head(whole: str) -> _Refusal | None:
-    """Walk along what stands before the message, to the first part that a line of the kernel's does not have."""
-    seen: dict[str, str] = {}
-    head = whole.lstrip()
-    while head:
-        name, part = next((name, match) for name, pattern in _PARTS if (match := pattern.match(head)))
-        if name in {"host", "end"} and ("stamp" not in seen or {name, "tag"} & set(seen)):
-            name = "word"
-        refusal = _refused_part(name, part)
-        if refusal is not None:
-            return refusal._replace(envelope=whole.removesuffix(head).strip())
-        seen[name], head = part[0], head[part.end() :].lstrip()
-    if "level" in seen:
-        reason = f"{seen['level']!r} is a level as other programs' logs have it"
-    elif "stamp" in seen and not {"tag", "facility"} & set(seen):
-        reason = 'no "kernel:" and no printk stamp says that the kernel wrote it'
-    else:
-        return None
-    return _Refusal(2, reason, whole.strip())
+def _refused_part(part: Part, before: str) -> _Refusal | None:
+    """Say why a line of the kernel's does not have this part, behind the others."""
+    letter, text, match, _ = part
+    if letter == "P":
+        return _Refusal(2, f"priority {text} is that of facility {int(match['priority']) // 8}; the kernel's is 0")
+    if letter == "Y":
+        return _Refusal(2, "the priority of its /dev/kmsg record is that of another facility than the kernel's")
+    if letter == "F":
+        return _Refusal(2, f"the facility is {match['facility']}; the kernel's is kern")
+    if letter == "o":
+        return _Refusal(2, f"{text!r} is the tag of another program; the kernel's is 'kernel:'")
+    is_host = letter in "hHi" and not set(before) & set("hHik") and set(before) & set("ndzebBturv")
+    return (
+        None if is_host or letter not in "hHix" else _Refusal(1, f"{text[:60]!r} is no part of a line of the kernel's")
+    )
 
 
-def _refused_part(name: str, part: re.Match[str]) -> _Refusal | None:
-    if name == "priority" and int(part[1]) >= 8:  # noqa: PLR2004 - eight levels a facility
-        return _Refusal(2, f"priority {part[0]} is that of facility {int(part[1]) // 8}; the kernel's is 0")
-    if name == "facility" and part["facility"] != "kern":
-        return _Refusal(2, f"the facility is {part['facility']}; the kernel's is kern")
-    if name == "other tag":
-        return _Refusal(2, f"{part[0]!r} is the tag of another program; the kernel's is 'kernel:'")
-    return _Refusal(1, f"{part[0][:60]!r} is no part of a line of the kernel's") if name == "word" else None
+def _refused_whole(parts: dict[str, Part], head: str) -> _Refusal | None:
+    level = next((part for letter, part in parts.items() if letter in "sSlL"), None)
+    if level is not None:
+        return _Refusal(2, f"{level.text!r} is a level as other programs' logs have it", head.strip())
+    if "w" in parts:
+        return _Refusal(2, f"no date of its own stands behind {parts['w'].text!r}", head.strip())
+    if parts.keys() & set("ndzebB") and not parts.keys() & set("kmKN"):
+        return _Refusal(2, 'no "kernel:" and no printk stamp says that the kernel wrote it', head.strip())
+    return None

@@ -78,8 +78,6 @@ NUMBERED = re.compile(
     rf"(?: ?(?P<zone>(?:{_OFFSET}|UTC|GMT)(?![\w.:-])|(?(weekday)[A-Z]{{2,5}}(?= )|(?!))))?"
 )
 EPOCH = re.compile(r"(?:(?P<seconds>\d{9,10}(?:\.\d{1,9})?)|@(?P<tai>[0-9a-f]{16})[0-9a-f]{8})(?=\s)")
-# logread -t of OpenWrt writes the epoch behind the date.
-LOGREAD_EPOCH = re.compile(r"\A\s+\[\d{9,10}\.\d{3}\](?=\s)")
 # TAI64N counts from 2**62, and its writers take the TAI of 1970: 10 seconds before UTC, leap seconds left out.
 TAI_EPOCH = 2**62 + 10
 # No kernel said anything before or after: such a stamp is somebody's zero or infinity, and no moment to reckon with.
@@ -88,9 +86,9 @@ YEARS = range(1970, 2200)
 SVLOGD_DIGITS = 5
 
 
-def match_stamp(line: str) -> re.Match[str] | None:
-    """Match the stamp at the start of a line, in any of the three ways, or None."""
-    return NAMED.match(line) or NUMBERED.match(line) or EPOCH.match(line)
+def match_stamp(line: str, at: int = 0) -> re.Match[str] | None:
+    """Match the stamp at a place in a line, in any of the three ways, or None."""
+    return NAMED.match(line, at) or NUMBERED.match(line, at) or EPOCH.match(line, at)
 
 
 def is_zoned(stamp: re.Match[str]) -> bool:

@@ -2,7 +2,7 @@
 
 Every wait is bounded by a second and every read begins with a look at the files, so a lost hint, a queue overflow, a
 directory that is not there yet or an exhausted inotify limit cost a second and no line. Samples of what is read are in
-core.logs.syslog; how a file is followed through rotation is in sources.file.follower.
+core.logs.envelope; how a file is followed through rotation is in sources.file.follower.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from agent.core.cursor import Cursor, FileCursor
-from agent.core.logs.syslog import to_record
+from agent.core.logs.records import to_record
 from agent.core.model import LogRecord
 from agent.core.readings import Gap
 from agent.sources.file.content import Identity, OnProgress, identity_of

@@ -6,7 +6,7 @@ import pytest
 
 from agent.core.kernel.messages import TEXT, detect
 from agent.core.logs.explain import NO_NEIGHBOR, Step, explain, holds_text, is_refused
-from agent.core.logs.syslog import to_record
+from agent.core.logs.records import to_record
 
 NOW = datetime(2024, 11, 22, 12, tzinfo=timezone.utc)
 T = "TCP: too many orphaned sockets"

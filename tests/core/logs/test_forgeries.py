@@ -5,7 +5,7 @@ import pytest
 
 from agent.core.kernel.messages import detect
 from agent.core.logs.explain import explain, holds_text
-from agent.core.logs.syslog import to_record
+from agent.core.logs.records import to_record
 from agent.core.model import LogRecord
 
 NOW = datetime(2024, 11, 22, 12, tzinfo=timezone.utc)

@@ -4,16 +4,25 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.core.logs.jsonlog import JsonRecord, parse_json
+from agent.core.logs.records import to_record
 
 NOW = datetime(2024, 11, 22, 12, tzinfo=timezone.utc)
 AT = datetime(2024, 8, 18, 6, 33, 14, tzinfo=timezone.utc)
 T = "TCP: too many orphaned sockets"
+WRITTEN = AT.replace(hour=8)
 LINE = f"Aug 18 08:33:14 jp58 kernel: {T}"
 
 
-def read(fields: dict[str, Any]) -> JsonRecord | None:
-    return parse_json(msgspec.json.encode(fields).decode(), NOW)
+Read = tuple[str, datetime | None, float | None, str | None]
+
+
+def read(fields: dict[str, Any], before: str = "") -> Read | None:
+    return read_line(before + msgspec.json.encode(fields).decode())
+
+
+def read_line(line: str) -> Read | None:
+    record = to_record(line.encode(), now=NOW, source="log:1", ordinal=1)
+    return record and (record.text, record.at, record.uptime, record.host)
 
 
 @pytest.mark.parametrize(
@@ -29,16 +38,16 @@ def read(fields: dict[str, Any]) -> JsonRecord | None:
                 "_HOSTNAME": "jp58",
                 "MESSAGE": T,
             },
-            JsonRecord(T, AT, 85047.045932, "jp58"),
+            (T, AT, 85047.045932, "jp58"),
         ),
-        ({"_TRANSPORT": "kernel", "MESSAGE": list(T.encode())}, JsonRecord(T, None, None, None)),
+        ({"_TRANSPORT": "kernel", "MESSAGE": list(T.encode())}, (T, None, None, None)),
         (
             {"message": T, "fromhost": "jp58", "facility": "kern", "timereported": "2024-08-18T08:33:14+02:00"},
-            JsonRecord(T, AT, None, "jp58"),
+            (T, AT, None, "jp58"),
         ),
         (
             {"timestamp": "2024-08-18T06:33:14Z", "host": "jp58", "tag": "kernel:", "msg": f" [1.5] {T}"},
-            JsonRecord(f" [1.5] {T}", AT, None, "jp58"),
+            (T, AT, 1.5, "jp58"),
         ),
         (
             {
@@ -47,15 +56,15 @@ def read(fields: dict[str, Any]) -> JsonRecord | None:
                 "log": {"syslog": {"facility": {"code": 0}, "appname": "kernel"}},
                 "message": T,
             },
-            JsonRecord(T, AT, None, "jp58"),
+            (T, AT, None, "jp58"),
         ),
         (
             {"message": T, "logsource": "jp58", "host": "collector", "program": "kernel", "timestamp": 1723962794000},
-            JsonRecord(T, AT, None, "jp58"),
+            (T, AT, None, "jp58"),
         ),
         (
             {"SyslogMessage": T, "Computer": "jp58", "ProcessName": "kernel", "EventTime": "2024-08-18T06:33:14Z"},
-            JsonRecord(T, AT, None, "jp58"),
+            (T, AT, None, "jp58"),
         ),
         (
             {
@@ -63,28 +72,28 @@ def read(fields: dict[str, Any]) -> JsonRecord | None:
                 "timestamp": "2024-08-18T06:33:14Z",
                 "logName": "projects/p/logs/kernel",
             },
-            JsonRecord(T, AT, None, "jp58"),
+            (T, AT, None, "jp58"),
         ),
         (
             {
                 "jsonPayload": {"SYSLOG_IDENTIFIER": "kernel", "_HOSTNAME": "jp58", "MESSAGE": T},
                 "timestamp": "2024-08-18T06:33:14Z",
             },
-            JsonRecord(T, AT, None, "jp58"),
+            (T, AT, None, "jp58"),
         ),
         (
             {"jsonPayload": {"SYSLOG_IDENTIFIER": "kernel", "SYSLOG_FACILITY": "0", "MESSAGE": list(T.encode())}},
-            JsonRecord(T, None, None, None),
+            (T, None, None, None),
         ),
         (
             {"_index": "logs", "_id": "7", "_source": {"_TRANSPORT": "kernel", "MESSAGE": T}},
-            JsonRecord(T, None, None, None),
+            (T, None, None, None),
         ),
-        ({"pri": 6, "time": 12.5, "msg": T}, JsonRecord(T, None, 12.5, None)),
-        ({"fac": "kern", "pri": "info", "time": 12.5, "msg": T}, JsonRecord(T, None, 12.5, None)),
+        ({"pri": 6, "time": 12.5, "msg": T}, (T, None, 12.5, None)),
+        ({"fac": "kern", "pri": "info", "time": 12.5, "msg": T}, (T, None, 12.5, None)),
     ],
 )
-def test_records_of_the_kernel_are_read(fields: dict[str, Any], expected: JsonRecord) -> None:
+def test_records_of_the_kernel_are_read(fields: dict[str, Any], expected: Read) -> None:
     assert expected == read(fields)
 
 
@@ -102,9 +111,7 @@ def test_records_of_the_kernel_are_read(fields: dict[str, Any], expected: JsonRe
         {"jsonPayload": {"_TRANSPORT": "stdout", "SYSLOG_IDENTIFIER": "kernel", "MESSAGE": T}, "timestamp": 1},
         {"jsonPayload": T, "timestamp": 1},
         {"rule": "orphans", "_source": {"_TRANSPORT": "kernel", "MESSAGE": T}},
-        {"log": f"{LINE}\n"},
         {"log": f"{LINE}\n", "stream": "stdout", "time": 1, "rule": "orphans"},
-        {"message": LINE},
         {"message": LINE, "timestamp": 1, "alert": "orphans"},
         {"message": LINE, "log": {"file": {"path": "/var/log/x"}}, "process": {"name": "nagios"}},
         {"_TRANSPORT": "kernel", "MESSAGE": [T, T]},
@@ -117,17 +124,19 @@ def test_objects_of_others_are_not(fields: dict[str, Any]) -> None:
 
 
 def test_what_stands_before_an_object_may_name_the_facility_for_it() -> None:
-    def headed(fields: dict[str, Any]) -> JsonRecord | None:
-        return parse_json(msgspec.json.encode(fields).decode(), NOW, kern=True)
+    head = "2024-08-18 06:33:14.0 +0000 system.kern.info: "
 
-    assert JsonRecord(T, None, None, "jp58") == headed({"host": "jp58", "ident": "kernel", "message": T})
-    assert headed({"host": "jp58", "ident": "nagios", "message": T}) is None
-    assert headed({"host": "jp58", "ident": "kernel", "facility": "user", "message": T}) is None
+    assert (T, AT, None, "jp58") == read({"host": "jp58", "ident": "kernel", "message": T}, head)
+    assert read({"host": "jp58", "ident": "nagios", "message": T}, head) is None
+    assert read({"host": "jp58", "ident": "kernel", "facility": "user", "message": T}, head) is None
+    assert read({"host": "jp58", "ident": "kernel", "message": T}, head.replace("kern", "user")) is None
 
 
 @pytest.mark.parametrize(
     ("fields", "at"),
     [
+        ({"log": f"{LINE}\n"}, None),
+        ({"message": LINE}, None),
         ({"log": LINE, "stream": "stdout", "time": "2024-08-18T06:33:14Z"}, AT),
         ({"log": LINE, "date": 1723962794.0}, AT),
         ({"log": LINE, "stream": "stdout", "logtag": "F", "kubernetes": {"pod_name": "logger"}}, None),
@@ -139,21 +148,21 @@ def test_what_stands_before_an_object_may_name_the_facility_for_it() -> None:
     ],
 )
 def test_objects_that_carry_lines_leave_the_claim_to_the_line(fields: dict[str, Any], at: datetime | None) -> None:
-    assert JsonRecord(LINE, at, None, None, carried=True) == read(fields)
+    assert (T, at or WRITTEN, None, "jp58") == read(fields)
 
 
 @pytest.mark.parametrize("stamp", [1723962794, 1723962794e3, 1723962794_000_000, 1723962794_000_000_000])
 def test_every_clouds_count_of_the_time_is_read(stamp: float) -> None:
-    assert JsonRecord(T, AT, None, None) == read({"facility": "kern", "message": T, "timestamp": stamp})
+    assert (T, AT, None, None) == read({"facility": "kern", "message": T, "timestamp": stamp})
 
 
 @pytest.mark.parametrize("line", ["{", "{}", "[1]", '{"a":' * 5000, '{"_TRANSPORT":"kernel","MESSAGE":"\\ud800"}'])
 def test_what_is_not_an_object_is_nothing(line: str) -> None:
-    assert parse_json(line, NOW) is None
+    assert read_line(line) is None
 
 
 @pytest.mark.parametrize(
     "stamp", ["", "x", "9" * 400, -1e300, 10**40, pytest.param(10**400, id="10**400"), True, [], "2024-13-45T99:99:99Z"]
 )
 def test_a_time_that_is_none_leaves_the_record(stamp: object) -> None:
-    assert JsonRecord(T, None, None, None) == read({"facility": "kern", "message": T, "timestamp": stamp})
+    assert (T, None, None, None) == read({"facility": "kern", "message": T, "timestamp": stamp})
