@@ -241,7 +241,9 @@ def test_each_kernel_line_of_the_corpus_is_evidence_when_it_is_handed_over(
 
 def test_each_other_line_of_the_corpus_is_left_out_and_a_gap(tree: Path, judged: list[tuple[Any, ...]]) -> None:
     # What a mail quotes is no record of that log, but the person who hands it over vouches for it.
-    rows = [row for row in CORPUS if not row["match"] and not row["line"].startswith("> ")]
+    # MPTCP's orphan line is one of ours, as the corpus's README says.
+    others = [row for row in CORPUS if not row["match"] and not row["line"].startswith("> ")]
+    rows = [row for row in others if "MPTCP: too many" not in row["line"]]
     result = run("--json", "--proc-root", str(tree), *(part for row in rows for part in ("--message", row["line"])))
 
     assert () == judged[0][1]
