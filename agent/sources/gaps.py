@@ -1,4 +1,4 @@
-"""What a source could not read, skipped or lost: told once, not every second."""
+"""What a source could not read, skipped or lost: reported once, not every second."""
 
 from agent.core.readings import Gap
 
@@ -7,26 +7,26 @@ class Gaps:
     """Collects gaps until they are drained."""
 
     def __init__(self) -> None:
-        self._standing: set[Gap] = set()
+        self._lasting: set[Gap] = set()
         self._pending: dict[Gap, None] = {}
 
     def state(self, what: str, why: str) -> None:
-        """Tell of something that lasts; again only after it was mended."""
+        """Report what lasts: once, and again only after ``fixed``."""
         gap = Gap(what=what, why=why)
-        if gap not in self._standing:
-            self._standing.add(gap)
+        if gap not in self._lasting:
+            self._lasting.add(gap)
             self._pending[gap] = None
 
     def occurrence(self, what: str, why: str) -> None:
-        """Tell of something that happened, once for each time that the gaps are drained."""
+        """Report what happened, once per drain."""
         self._pending[Gap(what=what, why=why)] = None
 
-    def mend(self, what: str) -> None:
-        """Forget the states of a thing that works again."""
-        self._standing = {gap for gap in self._standing if gap.what != what}
+    def fixed(self, what: str) -> None:
+        """Forget the lasting gaps of what works again."""
+        self._lasting = {gap for gap in self._lasting if gap.what != what}
 
     def drain(self) -> tuple[Gap, ...]:
-        """Hand over what was told since the last time."""
+        """Return what was reported since the last call."""
         drained = tuple(self._pending)
         self._pending.clear()
         return drained

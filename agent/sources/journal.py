@@ -29,12 +29,14 @@ from agent.core.logs.timestamps import YEARS
 from agent.core.model import LogRecord
 from agent.core.readings import Gap
 from agent.sources import journal_files
+from agent.sources.gaps import Gaps
 
 BATCH = 1000
 # sd_journal_wait restarts in full when a signal arrives, so a longer wait would delay SIGTERM.
 WAIT_AT_MOST_SECONDS = 1.0
 # The kernel's own records end at 2 KiB; this bounds what a forged or damaged field can cost, and a batch of them.
 FIELD_AT_MOST_BYTES = 8 * 1024
+JOURNAL = "the journal"
 MATCHES = ("_TRANSPORT=kernel", "SYSLOG_FACILITY=0")
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _SEQUENCE = re.compile(r"s=([0-9a-f]{32});i=([0-9a-f]{1,16});")
@@ -58,10 +60,9 @@ class JournalSource:
         self._ordinal = 0
         self._more = False
         self._check_due = True
-        self._suspects: frozenset[str] = frozenset()
+        self._unread_before: frozenset[str] = frozenset()
         self._unreadable = 0
-        self._gaps: list[Gap] = []
-        self._told: set[Gap] = set()
+        self._gaps = Gaps()
         if self._open() is None:
             self._start = "beginning"
         # Not where something is closed to us or damaged: what is old there does not become new by a restart.
@@ -75,7 +76,7 @@ class JournalSource:
             if reader is not None:
                 yield from self._batch(reader)
         except OSError as error:
-            self._tell("the journal", f"reading failed ({error.strerror or error}); it is opened anew")
+            self._gaps.state(JOURNAL, f"reading failed ({error.strerror or error}); it is opened anew")
             self.close()
 
     def wait(self, timeout: float) -> None:
@@ -95,9 +96,9 @@ class JournalSource:
         if self._unreadable:
             one, many = "record could not be read: its file", "records could not be read: their file"
             why = f"{counted(self._unreadable, f'kernel {one}', f'kernel {many}')} may be damaged"
-            self._gaps.append(Gap(what="the journal", why=why))
-        gaps, self._gaps, self._unreadable = tuple(self._gaps), [], 0
-        return gaps
+            self._gaps.occurrence(JOURNAL, why)
+        self._unreadable = 0
+        return self._gaps.drain()
 
     def close(self) -> None:
         """Let go of the journal's files."""
@@ -116,13 +117,13 @@ class JournalSource:
         self._roots = roots
         if not roots:
             where = " and ".join(map(str, journal_files.roots(self._directory)))
-            self._tell("the journal", f"{where}: no such directory yet; waiting for it (journald.conf: Storage=)")
+            self._gaps.state(JOURNAL, f"{where}: no such directory yet; waiting for it (journald.conf: Storage=)")
             return None
         try:
             reader = Reader(path=self._directory or None)
             reader.fileno()  # Asks for inotify now, so that no change between here and the first wait is missed.
         except OSError as error:
-            self._tell("the journal", f"{self._directory or 'the host'}: cannot be opened: {error.strerror}")
+            self._gaps.state(JOURNAL, f"{self._directory or 'the host'}: cannot be opened: {error.strerror}")
             return None
         reader.data_threshold = FIELD_AT_MOST_BYTES
         self._reader = reader
@@ -136,7 +137,7 @@ class JournalSource:
             try:
                 reader.seek_cursor(self._position)
             except ValueError:
-                self._tell("the journal", f"the saved position is no journal cursor: reading from {self._start}")
+                self._gaps.state(JOURNAL, f"the saved position is no journal cursor: reading from {self._start}")
                 self._position = None
         if self._position is None and self._start == "now":
             self._position = end_of(reader)
@@ -177,8 +178,8 @@ class JournalSource:
         # While nothing comes after a place that is gone, nothing is known to be lost: the next entry will tell.
         kept = found is None and end is None
         if not kept and not (found and (reader.test_cursor(self._position) or is_next(self._position, found))):
-            self._tell(
-                "the journal",
+            self._gaps.state(
+                JOURNAL,
                 "the place read to last is no longer in it (vacuumed, damaged, or the cursor of another machine); "
                 f"reading goes on at the nearest later entry, and records between may be lost [{self._position}]",
             )
@@ -214,21 +215,15 @@ class JournalSource:
         if not self._check_due:
             return
         if not journal_files.has_any(self._directory):
-            self._tell("the journal", f"{self._directory or 'this host'}: no journal file yet; waiting for one")
+            self._gaps.state(JOURNAL, f"{self._directory or 'this host'}: no journal file yet; waiting for one")
         # In this order: what had content by now has been announced, and is opened by process() if it can be.
         settled = journal_files.settled(self._directory)
         self._check_due = reader.process() == INVALIDATE
         unread = journal_files.unread(self._directory)
-        for path in sorted(unread & (settled | self._suspects)):
-            self._tell(path, journal_files.why_unread(path))
-        self._check_due |= bool(unread - settled - self._suspects)
-        self._suspects = unread
-
-    def _tell(self, what: str, why: str) -> None:
-        gap = Gap(what=what, why=why)
-        if gap not in self._told:
-            self._told.add(gap)
-            self._gaps.append(gap)
+        for path in sorted(unread & (settled | self._unread_before)):
+            self._gaps.state(path, journal_files.why_unread(path))
+        self._check_due |= bool(unread - settled - self._unread_before)
+        self._unread_before = unread
 
 
 def end_of(reader: Reader) -> str | None:

@@ -22,6 +22,7 @@ from agent.core.format import counted
 from agent.core.kernel.devkmsg import DevKmsg, parse_devkmsg
 from agent.core.model import LogRecord
 from agent.core.readings import Gap
+from agent.sources.gaps import Gaps
 
 BATCH = 1000
 WAIT_AT_MOST_SECONDS = 1.0
@@ -59,8 +60,7 @@ class KmsgSource:
         self._proc_root = proc_root
         self._now = now
         self._looked_at: datetime | None = None
-        self._gaps: list[Gap] = []
-        self._told: set[str] = set()
+        self._gaps = Gaps()
         self._ordinal = 0
         self._overrun = False
         self._unreadable = False
@@ -75,7 +75,10 @@ class KmsgSource:
             self._last = saved.sequence
         elif saved is not None:
             self._last = BEFORE_THE_FIRST
-            self._tell("the host was booted again: what the kernel said last before that is not in its ring any more")
+            self._gaps.occurrence(
+                self._path,
+                "the host was booted again: what the kernel said last before that is not in its ring any more",
+            )
         elif start == "now":
             # Reading to the end rather than seeking there tells the sequence to go on from after a restart.
             for _ in self._records():
@@ -110,8 +113,7 @@ class KmsgSource:
 
     def gaps(self) -> tuple[Gap, ...]:
         """Hand over what could not be read, each thing once."""
-        gaps, self._gaps = tuple(self._gaps), []
-        return gaps
+        return self._gaps.drain()
 
     def close(self) -> None:
         """Let go of the device."""
@@ -129,7 +131,9 @@ class KmsgSource:
                 self._unreadable = False
                 self._looked_at = self._now()
                 if newest is not None and self._last is not None and newest < self._last:
-                    self._tell("the saved position lies ahead of the kernel's newest record: reading resumes there")
+                    self._gaps.occurrence(
+                        self._path, "the saved position lies ahead of the kernel's newest record: reading resumes there"
+                    )
                     self._last = newest
                 return
             except BrokenPipeError:
@@ -137,7 +141,9 @@ class KmsgSource:
                 continue
             except OSError as error:
                 refusals += 1
-                self._tell_once(f"a record could not be read ({error.strerror}); reading goes on behind it")
+                self._gaps.state(
+                    self._path, f"a record could not be read ({error.strerror}); reading goes on behind it"
+                )
                 continue
             if not raw:
                 break
@@ -145,14 +151,15 @@ class KmsgSource:
             try:
                 record = parse_devkmsg(raw)
             except ValueError as error:
-                self._tell(f"a record could not be understood: {error}")
+                self._gaps.occurrence(self._path, f"a record could not be understood: {error}")
                 continue
             newest = record.sequence
             if self._is_new(record.sequence):
                 yield raw, record
         self._unreadable = True
-        self._tell_once(
-            "it cannot be read on this host (kernels before 3.5, some sandboxes): follow the journal or a file"
+        self._gaps.state(
+            self._path,
+            "it cannot be read on this host (kernels before 3.5, some sandboxes): follow the journal or a file",
         )
 
     def _is_new(self, sequence: int) -> bool:
@@ -162,9 +169,11 @@ class KmsgSource:
         lost = sequence - self._last - 1 if self._last is not None else 0
         if lost:
             one, many = "record was overwritten before it", "records were overwritten before they"
-            self._tell(f"{counted(lost, f'kernel {one}', f'kernel {many}')} could be read")
+            self._gaps.occurrence(self._path, f"{counted(lost, f'kernel {one}', f'kernel {many}')} could be read")
         elif self._overrun and self._last is None:
-            self._tell("kernel records were overwritten before they could be read, nobody knows how many")
+            self._gaps.occurrence(
+                self._path, "kernel records were overwritten before they could be read, nobody knows how many"
+            )
         self._overrun = False
         self._last = sequence
         return True
@@ -203,16 +212,8 @@ class KmsgSource:
         try:
             return (self._proc_root / name).read_text(errors="replace").strip()
         except OSError as error:
-            self._tell_once(f"{self._proc_root / name}: {error.strerror}; times and the place in the ring suffer")
+            self._gaps.state(str(self._proc_root / name), f"{error.strerror}; times and the place in the ring suffer")
             return ""
-
-    def _tell(self, why: str) -> None:
-        self._gaps.append(Gap(what=self._path, why=why))
-
-    def _tell_once(self, why: str) -> None:
-        if why not in self._told:
-            self._told.add(why)
-            self._tell(why)
 
 
 def lag_seconds() -> int:

@@ -1,28 +1,27 @@
-"""One log followed by its name, through every way of rotating it. The reader owns the truth: device, inode, offset.
+"""One log followed by its name through every kind of rotation. The reader keeps the position: device, inode, offset.
 
-Theory of operation. One file is open, and everything before the offset in it has been handed out.
+One file is open, and everything before the offset in it has been handed out.
 
-- More bytes behind the offset: hand out the lines that are complete.
-- Other bytes before the offset than before: the file was truncated or written anew. Go on in the copy that has our
-  bytes (``copytruncate``), else from the beginning, with a gap.
-- The end, and the name means another inode: the next younger of the family that has content is where to go on, after
-  one more look at the file we hold: rsyslog writes into the renamed file until its HUP, and into the new one only then.
-  Step by step this leads through any number of rotations that happened while nobody looked. Which files are younger
-  is told by rotated.list_younger, whichever way the numbers count; what was read and is met again goes on where it was
-  left, under whatever name.
-- At start the cursor's file is found again by inode or content (rotated.locate), and the same steps follow. Not found:
-  a gap, and the log from its beginning. Rotated files older and younger than the lost one cannot be told apart then,
-  and an old event told as new at night is worse than a gap that names what to scan.
+- More bytes behind the offset: hand out the complete lines.
+- The bytes before the offset have changed: the file was truncated or rewritten. Continue in the copy that has our bytes
+  (``copytruncate``), else from the beginning, with a gap.
+- At the end, and the name means another inode: continue in the next younger file of the family that has content, after
+  one more look at the open one: rsyslog writes to the renamed file until its HUP. Step by step this leads through all
+  rotations that were missed. rotated.list_younger decides which files are younger, however they are numbered; a file
+  that was read before continues where it was left, whatever its name is now.
+- At start the cursor's file is found by inode or content (rotated.locate), and the same steps follow. If it is not
+  found: a gap, and the log from its beginning. Older and younger files cannot be told apart then, and an old event
+  reported as new at night is worse than a gap that names what to scan.
 
-What cannot be seen is lost: what a writer adds to an old file after it began the new one, what is written between a
-copy and its truncation, a file that came and went between two looks, and one that was written and rotated away between
-two looks while the clock was behind.
+What cannot be seen is lost: lines added to an old file after the new one began, lines between a copy and its
+truncation, a file that came and went between two looks, and one written and rotated away between two looks while the
+clock was behind.
 """
 
 import errno
 from collections.abc import Callable, Generator, Iterator
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from agent.core.cursor import FileCursor
 from agent.core.format import counted
@@ -36,19 +35,15 @@ from agent.sources.gaps import Gaps
 
 # logrotate may rename or compress what we are about to open.
 ATTEMPTS = 3
-# Enough for what one may find again; a place is small.
 REMEMBERED_FILES = 100
 
 
-class Line(NamedTuple):
-    """What the reader found, and the newest moment that it can stem from."""
-
-    found: Found
-    newest: datetime
-
-
 class Follower:
-    """Follows one path. ``more`` tells after read() whether it stopped only because its budget was spent."""
+    """Follows one path.
+
+    ``newest`` is the latest time at which the line read last can have been written; ``more`` says after read() whether
+    it stopped only because its budget was spent.
+    """
 
     def __init__(
         self,
@@ -59,9 +54,10 @@ class Follower:
         gaps: Gaps,
         *,
         on_progress: OnProgress,
-        first_ordinal: int = 0,
+        first_ordinal: int,
     ) -> None:
         self.path = path
+        self.newest = now()
         self.more = False
         self._last = cursor
         self._now = now
@@ -82,11 +78,8 @@ class Follower:
         except OSError as error:
             gaps.state(path, say(error))
 
-    def read(self, budget: int) -> Generator[Line, None, None]:
-        """Yield the lines that are there, reading about ``budget`` bytes at most.
-
-        Whoever has enough closes the generator: the position is behind the last line that was taken.
-        """
+    def read(self, budget: int) -> Generator[Found, None, None]:
+        """Yield the lines in about ``budget`` bytes; closed early, the position is behind the last line yielded."""
         self.more = True
         try:
             yield from self._read(budget)
@@ -98,24 +91,24 @@ class Follower:
             self.more = False
 
     def position(self) -> FileCursor | None:
-        """Return where the path was read to: in the file before, until a line of the next one was handed out."""
+        """Return where the path was read to: in the previous file until the next one has handed out a line."""
         if self._reader and (self._reader.offset or self._last is None):
             return self._reader.place()
         return self._last
 
     def identities(self) -> set[Identity]:
-        """Name the file that is open and the one that the path means now."""
-        named = identity_of(self.path)
-        return ({named} if named else set()) | ({self._reader.content.identity} if self._reader else set())
+        """Return the open file and the one that the path means now."""
+        both = identity_of(self.path), self._reader.content.identity if self._reader else None
+        return {each for each in both if each}
 
-    def rest(self) -> None:
-        """Stop reading what another path reads; taken up again, it begins with what is written then."""
+    def suspend(self) -> None:
+        """Stop reading what another path reads; resumed later, it starts with what is written then."""
         self.close()
         self.more = False
         self._last, self._initial = None, InitialContent(None, 0)
 
     def close(self) -> None:
-        """Let go of the file; the position stays."""
+        """Close the file; the position stays."""
         self._last = self.position()
         if self._reader:
             self._first_ordinal = self._reader.ordinal
@@ -124,7 +117,7 @@ class Follower:
 
     # --- what to read -----------------------------------------------------------------------------------------------
 
-    def _read(self, budget: int) -> Iterator[Line]:
+    def _read(self, budget: int) -> Iterator[Found]:
         while (reader := self._reader or self._open()) is not None:
             if budget <= 0:
                 return
@@ -140,7 +133,7 @@ class Follower:
                 if entered:
                     try:
                         yield from self._leave(reader)
-                    except GeneratorExit:  # The batch is full: the rest comes first next time.
+                    except GeneratorExit:  # The batch is full: the remainder comes first next time.
                         entered[0].content.close()
                         raise
                     yield from self._hand_out(*self._switch(reader, *entered))
@@ -148,14 +141,14 @@ class Follower:
                     break
         self.more = False
 
-    def _leave(self, reader: Reader) -> Iterator[Line]:
-        """Hand out what is still in a file that is left for good: what came at the last moment, and half a line."""
+    def _leave(self, reader: Reader) -> Iterator[Found]:
+        """Hand out the remainder of a file that is left for good: late lines, and a last one without a newline."""
         while reader.grew() and (block := self._take(reader)) is not None:
             yield from self._hand_out(reader, reader.lines(block))
         yield from self._hand_out(reader, reader.last_lines())
 
     def _take(self, reader: Reader) -> bytes | None:
-        """Read on; damage ends a compressed file, because nobody will mend it."""
+        """Read on; damage ends a compressed file, since it does not go away."""
         try:
             block = reader.take()
             damage = reader.content.damage if reader.at_end else ""
@@ -208,13 +201,13 @@ class Follower:
             self._last = None
             self._gaps.occurrence(
                 self.path,
-                "the file that was read last is neither here nor among its rotated siblings: lines may be lost, "
-                "and reading goes on at the beginning of this one; `sockmem-agent scan` reads older files",
+                "lines may be lost: the file read last is neither here nor among the rotated ones; reading resumes at "
+                "the beginning of this one, and `sockmem-agent scan` reads older files",
             )
         return beginning
 
     def _next_file(self, reader: Reader) -> NamedFile | None:
-        """Find what to read when the open file has ended: None while it is the log, or nothing younger has content."""
+        """Find what to read after the open file: None while it is the log, or nothing younger has content."""
         meant = self._name.means(reader.content.identity)
         self._is_home = bool(meant)
         self._was_home |= self._is_home
@@ -228,14 +221,14 @@ class Follower:
     def _enter(self, reader: Reader, file: NamedFile) -> tuple[Reader, bytes] | None:
         """Read the first lines of the next file, unless something came in between; a log must have a whole line.
 
-        The directory and the open file are looked at once more behind that reading: so no copy was made and truncated
-        before we had these lines, and whatever the open file got before they were written is seen. A file that was
-        deleted meanwhile is entered whatever came in between: we have it open, and nobody can open it again.
+        Afterwards the directory and the open file are checked once more: so no copy was made and truncated before we
+        had these lines, and what the open file got before they were written is seen. A file deleted meanwhile is
+        entered in any case, since it cannot be opened again.
         """
         content = self._name.open(file.path)
         if content is None:
             if file.token and identity_of(file.path) == file.identity:
-                self._unreadable.add(file.identity)  # Not the log, which would be waited for.
+                self._unreadable.add(file.identity)  # The log itself is waited for.
             return None
         younger = self._begin(reader, content)
         block = self._take(younger)
@@ -248,9 +241,9 @@ class Follower:
         return None
 
     def _begin(self, reader: Reader, content: Content) -> Reader:
-        """Begin a younger file behind what was read in a copy of it: copytruncate copies first, then truncates.
+        """Start a younger file behind what was read in a copy of it: copytruncate copies first, then truncates.
 
-        A file that was left before, because somebody put it back, goes on where it was left.
+        A file that was left before and is back continues where it was left.
         """
         if not self._was_home and reader.offset and not content.packed:
             younger = Reader(content, reader.offset, reader.ordinal)
@@ -262,7 +255,7 @@ class Follower:
         return Reader(content, 0, reader.ordinal)
 
     def _recover(self, reader: Reader) -> None:
-        """Go on after the open file was truncated or written anew: in the copy that has our bytes, if there is one."""
+        """Continue after the open file was truncated or rewritten: in the copy that has our bytes, if there is one."""
         for _ in range(ATTEMPTS):
             found = locate(
                 self.path,
@@ -286,7 +279,7 @@ class Follower:
         self._last = None
         self._gaps.occurrence(
             self.path,
-            "was truncated or written anew, and there is no copy of it: lines written since the last look may be lost",
+            "lines written since the last read may be lost: it was truncated or rewritten, and no copy has them",
         )
 
     def _switch(self, reader: Reader, other: Reader, block: bytes) -> tuple[Reader, Iterator[Found]]:
@@ -294,7 +287,7 @@ class Follower:
         self._left = dict([*self._left.items(), (reader.content.identity, self._last)][-REMEMBERED_FILES:])
         self._is_home = self._was_home = False
         self._unreadable.clear()
-        self._gaps.mend(self.path)
+        self._gaps.fixed(self.path)
         other.ordinal = reader.ordinal
         self._reader = other
         reader.content.close()
@@ -302,16 +295,13 @@ class Follower:
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
-    def _hand_out(self, reader: Reader, found: Iterator[Found]) -> Iterator[Line]:
-        newest = self._now()
-        if not self._is_home:
-            written = from_epoch(reader.written_ns / 1e9)
-            newest = min(newest, written.astimezone(newest.tzinfo)) if written else newest
-        for each in found:
-            yield Line(each, newest)
+    def _hand_out(self, reader: Reader, found: Iterator[Found]) -> Iterator[Found]:
+        now = self._now()
+        written = None if self._is_home else from_epoch(reader.written_ns / 1e9)
+        self.newest = min(now, written.astimezone(now.tzinfo)) if written else now
+        yield from found
         if reader.skipped:
             length = f"longer than {MAX_LINE_BYTES} bytes"
-            what = counted(reader.skipped, f"line {length} was passed over", f"lines {length} were passed over")
-            what += ": no kernel writes those"
-            self._gaps.occurrence(self.path, what)
+            what = counted(reader.skipped, f"line {length} skipped", f"lines {length} skipped")
+            self._gaps.occurrence(self.path, f"{what}: the kernel writes none as long")
             reader.skipped = 0

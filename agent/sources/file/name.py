@@ -67,7 +67,7 @@ class WatchedPath:
             return None
         if path == self.path:
             self._is_there()
-            self._gaps.mend(path)
+            self._gaps.fixed(path)
         return content
 
     def _tell_missing(self, patience: timedelta) -> None:
@@ -78,4 +78,4 @@ class WatchedPath:
     def _is_there(self) -> None:
         if self._missing_since:
             self._missing_since = None
-            self._gaps.mend(self.path)
+            self._gaps.fixed(self.path)
