@@ -5,7 +5,7 @@ own text outranks numbers read a moment later, and calm numbers rule nothing out
 put it into the tuple where it belongs, and add a file to tests/scenarios.
 """
 
-from agent.core.diagnosis.evidence import DOUBT, build_finding, by_numbers, confidence
+from agent.core.diagnosis.evidence import DOUBT, build_finding, by_numbers, confidence, delta_evidence
 from agent.core.diagnosis.rules_counters import COUNTER_RULES
 from agent.core.diagnosis.rules_holders import apply_holder_rules
 from agent.core.diagnosis.rules_host import HOST_RULES, host_ram_short
@@ -133,9 +133,20 @@ def memory_named_by_text(facts: Facts) -> Finding | None:
 # --- nothing else fits ----------------------------------------------------------------------------------------------
 
 
+def memory_pressure_flag(facts: Facts) -> Finding | None:
+    """Claim that the kernel's pressure flag is up although TCP holds little, while which it shrinks windows.
+
+    A failed allocation sets it, too (sk_stream_alloc_skb, net/ipv4/tcp.c), and only the next charge takes it down.
+    """
+    if facts.press is not True or facts.zone not in (*CALM, None) or memory_receding(facts):
+        return None
+    entries = (delta_evidence(facts, "TCPMemoryPressures"),) if facts.deltas.get("TCPMemoryPressures") else ()
+    return build_finding(facts, "memory_pressure_flag", "none", by_numbers(facts, likely=facts.limits_known), *entries)
+
+
 def nothing_near_a_limit(facts: Facts) -> Finding | None:
     """No event, and no gauge that could be read is near a limit."""
-    if facts.lines:
+    if facts.lines or memory_pressure_flag(facts):
         return None
     sure: Confidence = "certain" if facts.press is False else "likely"
     return build_finding(facts, "nothing_near_a_limit", "none", sure if facts.limits_known else "possible")
@@ -159,6 +170,7 @@ RULES: tuple[Rule, ...] = (
     orphans_within_counter_error,
     memory_pressed_meanwhile,
     cause_undecided,
+    memory_pressure_flag,
     nothing_near_a_limit,
 )
 

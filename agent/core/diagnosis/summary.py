@@ -22,6 +22,8 @@ def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past) -> str:
     """Return the verdict in plain words, then the main holder, then what the history shows."""
     claim, claims = findings[0].claim, {finding.claim for finding in findings}
     verdict = _SENTENCES.get(claim, f"Verdict: {claim.replace('_', ' ')}.")
+    if claim == "nothing_near_a_limit" and len(findings) > 1:
+        verdict = _nothing_but
     sentences = [verdict if isinstance(verdict, str) else verdict(facts)]
     if "orphans_fill_memory" in claims:
         sentences.append("Most of that memory is unsent data of orphaned sockets.")
@@ -143,7 +145,9 @@ def _memory_full(facts: Facts) -> str:
 
 def _memory_receding(facts: Facts) -> str:
     if not facts.lines:
-        return "TCP is under memory pressure: its memory is above the kernel's threshold (tcp_mem[1])."
+        since = "is above the kernel's threshold (tcp_mem[1])"
+        left = "was above the kernel's threshold (tcp_mem[1]) and has not fallen below tcp_mem[0] since"
+        return f"TCP is under memory pressure: its memory {since if facts.zone == 'pressure' else left}."
     return f"{_ran_out(facts)}; at the reading it was still under memory pressure."
 
 
@@ -167,7 +171,24 @@ def _undecided(facts: Facts) -> str:
     )
 
 
+def _pressure_flag(facts: Facts) -> str:
+    low = " although its use is below its limits" if facts.limits_known else ""
+    return (
+        f"TCP is under memory pressure{low}: the kernel's press flag is up, set by a failed allocation or left over. "
+        "Meanwhile the kernel shrinks windows and refuses large sends."
+    )
+
+
 def _nothing(facts: Facts) -> str:
+    return _unsure(facts) or "All is well: orphaned sockets and TCP memory are below their limits."
+
+
+def _nothing_but(facts: Facts) -> str:
+    return _unsure(facts) or "Orphaned sockets and TCP memory are below their limits."
+
+
+def _unsure(facts: Facts) -> str | None:
+    """Return why calm gauges are not all that counts."""
     handed = [gap.why for gap in facts.snapshot.gaps if isinstance(gap, UnreadLine)]
     if handed:
         one = f"the line passed in is {handed[0]}"
@@ -176,17 +197,12 @@ def _nothing(facts: Facts) -> str:
         return f"No reading is near a limit{unread}, but {lines}."
     if not facts.limits_known:
         return "No kernel message, and no reading is near a limit; some readings are missing."
-    if facts.press:
-        return (
-            "TCP is under memory pressure although its use is below its limits: the kernel's press flag is up, set by "
-            "a failed allocation or left over. Meanwhile the kernel shrinks windows and refuses large sends."
-        )
     if facts.refused:
         return (
             f"The kernel refused {count_text(facts.refused)} received segments although TCP memory is below its limits:"
             " receivers are slow, a control group is at a limit of its own, or memory was full between two readings."
         )
-    return "All is well: orphaned sockets and TCP memory are below their limits."
+    return None
 
 
 _SENTENCES: dict[str, str | Callable[[Facts], str]] = {
@@ -210,5 +226,6 @@ _SENTENCES: dict[str, str | Callable[[Facts], str]] = {
     "cgroup_limit": _cgroup_limit,
     "both_limits_hit": "TCP reached both limits, orphaned sockets and memory.",
     "cause_undecided": _undecided,
+    "memory_pressure_flag": _pressure_flag,
     "nothing_near_a_limit": _nothing,
 }

@@ -103,6 +103,13 @@ def test_what_the_probe_has_reported_is_not_reported_again(what: str, lacking: s
     assert {known.what, "holders", *lacking} == {gap.what for gap in gaps}
 
 
+def test_all_is_well_only_where_nothing_else_was_found() -> None:
+    assert diagnose(make_snapshot(), (), ()).summary.startswith("All is well: orphaned sockets")
+    in_bytes = diagnose(make_snapshot(tcp_mem=(4096, 87380, 16777216)), (), ())
+    assert ["nothing_near_a_limit", "tcp_mem_above_ram"] == [each.claim for each in in_bytes.findings]
+    assert "Orphaned sockets and TCP memory are below their limits." == in_bytes.summary
+
+
 def test_a_suppressed_line_alone_adds_nothing() -> None:
     suppressed = msgspec.structs.replace(make_event(), kind="suppressed", line="net_ratelimit: 9 callbacks suppressed")
     assert diagnose(make_snapshot(), (), ()) == diagnose(make_snapshot(), (suppressed,), ())
