@@ -397,12 +397,12 @@ def test_without_room_for_its_receipts_no_digest_is_sent_and_that_is_told_once(
         patch.setattr(Outbox, "reserve_receipt", full)
         host.run(7200)
         assert [] == host.receiver.digests()
-        assert "No space left on device" in (host.courier.status() or "")
+        assert "No space left on device" in (host.courier.status or "")
     host.run(600)
 
     assert 1 == len(host.receiver.digests())
     assert {"delivered": 12, "digested": 8} == host.outcomes()
-    assert host.courier.status() is None
+    assert host.courier.status is None
     assert 1 == caplog.text.count("No space left on device")
 
 

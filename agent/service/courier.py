@@ -1,21 +1,18 @@
 """One thread a channel: pending notice -> notify -> receipt, at least once.
 
-The disk is the queue: what is committed and has no receipt is pending, and the receipt is written after the receiver
-took the notice, so a crash repeats one and loses none. Its room is made sure of before the first attempt: on a disk
-that is full nothing is sent, since every start would send it again. What the courier remembers (attempts, pauses) may
-be lost.
+The disk is the queue: a committed notice without a receipt is pending. The receipt follows the receiver's answer, so a
+crash repeats a notice and loses none; its room is reserved before the first attempt, since on a full disk every start
+would send the notice again. What a courier remembers (attempts, pauses) may be lost.
 
-Who is next: within an incident the oldest notice, so that nobody reads "resolved" before "opened"; among incidents the
-one that waited longest, so that a notice on which the receiver chokes holds up no other. A busy receiver pauses the
-whole channel, 1 s to 300 s with full jitter. A refused notice waits by itself, 5 min to 1 h, and lets the later ones of
-its incident pass; when a new one of them arrives, it is tried once more before that. Refused notices are not opened
-before their turn, so that however many they are, they hide none and fill no memory.
+The order: within an incident the oldest notice first, so that "opened" is read before "resolved"; among incidents the
+one that waited longest, so that a notice the receiver chokes on delays no other. A busy receiver pauses the channel,
+1 s to 300 s with full jitter. A refused notice waits alone, 5 min to 1 h, while later ones of its incident pass; a new
+one of them makes it due once more. Until then it is not opened, so that refused notices, however many, cost nothing.
 
-A message channel has a budget (core.budget): what goes beyond it is held back until the hourly digest
-(agent.service.held), which waits, is tried and is given up as any notice is.
+A message channel has an hourly budget (core.budget); what exceeds it is held for a digest (agent.service.held), which
+is tried and given up like any notice.
 
-A surprise, in the channel or here, is a failed attempt like any other, with its traceback in the log: it sets this
-channel back and never ends the watching.
+An unexpected exception, of the channel or here, is a failed attempt: logged with its traceback, it pauses this channel.
 """
 
 import contextlib
@@ -44,17 +41,16 @@ TRIED_AT_LEAST_SECONDS = 3600.0
 SHORTEST_REFUSAL_SECONDS, LONGEST_REFUSAL_SECONDS = 300.0, 3600.0
 LONGEST_DETAIL = 500  # characters, so that a receipt fits into the room that is reserved
 SURPRISE_FRAMES = 20  # the innermost ones: of a recursion without end there are a thousand
-NO_ROOM = "its receipt cannot be written"
-UNHEARD_OF = "its opening was not sent to this channel"
+NOT_OPENED = "its opening was not sent to this channel"
 ABSENT = "the channel is no longer configured"
 
 DIGEST: Key = ("", "digest")
 
 
 class _Tries:
-    """What this process remembers of one notice; times are of the monotonic clock.
+    """What this process remembers of one notice; times are monotonic.
 
-    ``waited``: for how many seconds it had been due when this process first ``seen`` it, by the wall clock.
+    ``seen``: when this process first read it; ``waited``: seconds it had been due by then, by the wall clock.
     """
 
     def __init__(self, seen: float, waited: float) -> None:
@@ -69,12 +65,12 @@ class _Tries:
 
 
 class Courier:
-    """Brings the notices of one channel to their receiver.
+    """Delivers the notices of one channel.
 
-    ``give_up_after`` is in seconds since this process saw the notice. The clock ``now`` (aware) may be set at any time,
-    as on a host that boots in 1970 and then gets NTP: it counts across a restart only, and then not before an hour of
-    trying. ``random`` yields [0, 1).
-    ``trouble`` is why nothing can be delivered, where that is known before the first attempt.
+    ``give_up_after`` counts seconds since this process saw the notice. The clock ``now`` (aware) may be set at any
+    time, as by NTP on a host that boots in 1970: it counts across a restart only, and not before an hour of trying.
+    ``random`` yields [0, 1). ``trouble`` is why nothing can be delivered, if known before the first attempt. ``status``
+    says what is wrong ("ops: 3 waiting, HTTP 503 since 14:02"), or is None; the main thread reads it without a lock.
     """
 
     def __init__(
@@ -101,18 +97,18 @@ class Courier:
         self._unwritten: dict[Key, tuple[Pending, Receipt]] = {}
         self._resume_at = float("-inf")
         self._failures = 0
-        self._was_told_when = False
+        self._named_a_time = False
         self._trouble = trouble
         self._trouble_since: float | None = None
-        self._said: set[str] = set()
-        self._status: str | None = None
+        self._logged: set[str] = set()
+        self.status: str | None = None
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
     # --- seen from the main thread ----------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread unless it runs: one that died, or could not be started, is started again after the pause."""
+        """Start the thread unless it runs; one that died or could not start is started again after the pause."""
         if self.is_alive():
             return
         self.last_progress = self._monotonic()
@@ -126,11 +122,11 @@ class Courier:
             self._show()
 
     def wake(self) -> None:
-        """Hint that there is something new; a pause is kept all the same."""
+        """Hint that there is something new; it ends no pause."""
         self._wake.set()
 
     def stop(self, timeout: float) -> None:
-        """Ask the thread to end, and wait for it up to ``timeout`` seconds; an attempt under way goes on until then."""
+        """Ask the thread to end, and wait for it and its current attempt up to ``timeout`` seconds."""
         self._stop.set()
         self._wake.set()
         if self._thread and self._thread.is_alive():
@@ -140,15 +136,11 @@ class Courier:
         """Return whether the thread runs."""
         return self._thread is not None and self._thread.is_alive()
 
-    def status(self) -> str | None:
-        """Say what is wrong ("ops: 3 waiting, HTTP 503 since 14:02"), or None."""
-        return self._status
-
     # --- the thread -------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        # What comes through was met while coping with another surprise. The daemon starts the thread again; Python
-        # would print the exception's text, which may quote the address.
+        # What gets here was raised while another exception was handled. The daemon restarts the thread; Python would
+        # print the exception's text, which may quote the address.
         with contextlib.suppress(BaseException):
             while not self._stop.is_set():
                 self._wake.clear()
@@ -160,36 +152,28 @@ class Courier:
     def step(self) -> float:
         """Make at most one attempt; return the seconds until there is more to do, 60 at most."""
         try:
-            return self._step()
-        except BaseException as surprise:  # noqa: BLE001 - told with its traceback; SystemExit, too, ends no thread
-            delay = self._set_back(self._tell(surprise))
-            self._show()
-            return delay
+            delay = self._step()
+        except OSError as error:
+            delay = self._set_back(f"the state directory cannot be used: {error.strerror}")
+        except BaseException as surprise:  # noqa: BLE001 - logged with its traceback; SystemExit, too, ends no thread
+            delay = self._set_back(self._log_surprise(surprise))
+        self._show()
+        return min(max(delay, 0.0), IDLE_SECONDS)
 
     def _step(self) -> float:
-        try:
-            self._recall_the_hour()
-            waiting, later = self._look()
-        except OSError as error:
-            delay = self._set_back(f"the state directory cannot be read: {error.strerror}")
-            self._show()
-            return delay
+        """Do what ``step`` says; OSError when the state directory cannot be read, or has no room for a receipt."""
+        self._recall_the_hour()
+        waiting, later = self._look()
         waiting = self._keep_books(waiting, later)
         waiting = [pending for pending in waiting if not self._gave_up(pending)]
         chosen = self._ration(waiting)
-        try:
-            # A digest is closed when everything that waits was looked at, so that after a crash it is the same again.
-            is_busy = len(chosen) < len(waiting) or self._held.work(self._monotonic(), self._now())
-        except OSError as error:
-            delay = self._set_back(f"{NO_ROOM}: {error.strerror}")
-            self._show()
-            return delay
+        # A digest is closed once everything that waits was seen, so that after a crash it is the same again.
+        is_busy = len(chosen) < len(waiting) or self._held.work(self._monotonic(), self._now())
         delay = self._attempt_next([*chosen, *self._due_digest(later)])
-        self._show()
-        return 0.0 if is_busy else min(max(delay, 0.0), IDLE_SECONDS)
+        return 0.0 if is_busy else delay
 
     def _look(self) -> tuple[list[Pending], set[Key]]:
-        """Read what waits, and name the refused notices that were left unread."""
+        """Read what waits; return the refused notices left unread, too."""
         later = self._not_yet()
         waiting = self._outbox.pending(self.name, {*later, *self._held})
         arrived = {p.incident_id for p in waiting if p.key not in self._tries}
@@ -199,9 +183,9 @@ class Courier:
         return waiting, later
 
     def _not_yet(self) -> set[Key]:
-        """Name the refused notices whose turn it is not.
+        """Return the refused notices that are not due.
 
-        It is that of those to be given up, of those with something new behind them, and of one that is due.
+        Due are those to be given up, those with a newer notice behind them, and the first whose time has come.
         """
         now = self._monotonic()
         news: dict[str, float] = {}
@@ -219,7 +203,7 @@ class Courier:
     # --- the budget of an hour --------------------------------------------------------------------------------------
 
     def _recall_the_hour(self) -> None:
-        """Find out from the receipts, once, what was sent in the hour before the start."""
+        """Read from the receipts, once, what was sent in the hour before the start."""
         if self._sent is not None:
             return
         sent: dict[Provenance, list[float]] = {budget: [] for budget in MESSAGES_AN_HOUR}
@@ -239,7 +223,7 @@ class Courier:
         return {budget: sum(then > since for then in times) for budget, times in (self._sent or {}).items()}
 
     def _ration(self, waiting: list[Pending]) -> list[Pending]:
-        """Choose what may be sent within the hour's budget; hold the rest back, or close it with a receipt."""
+        """Choose what may be sent within the hourly budget; hold the others, or close them with a receipt."""
         if self._notifier.is_state:
             return waiting
         sent = self._sent_within_the_hour()
@@ -248,7 +232,7 @@ class Courier:
         for pending in waiting:
             incident_id = pending.incident_id
             if incident_id in sending:
-                continue  # Its turn comes when the one before it was sent.
+                continue  # It follows the one before it.
             decision = decide(pending.notice, pending.earlier, is_held=incident_id in held, sent=sent)
             match "hold" if pending.in_digest else decision:
                 case "send":
@@ -260,7 +244,7 @@ class Courier:
                     self._hold(pending)
                 case "skip":
                     self.skipped += 1
-                    self._record(pending, "skipped", UNHEARD_OF)
+                    self._record(pending, "skipped", NOT_OPENED)
         return [pending for pending in waiting if pending.key in self._tries and pending.incident_id in sending]
 
     def _hold(self, pending: Pending) -> None:
@@ -290,88 +274,85 @@ class Courier:
         if chosen is None:
             dues = [tries.due - now for key, tries in self._tries.items() if key not in self._unwritten]
             return min(dues, default=IDLE_SECONDS)
-        tries = self._of(chosen)
+        tries = self._tries[chosen.key]
         if not tries.has_room:
-            try:
-                self._outbox.reserve_receipt(chosen, self.name)
-            except OSError as error:
-                return self._set_back(f"{NO_ROOM}: {error.strerror}")
+            self._outbox.reserve_receipt(chosen, self.name)
             tries.has_room = True
         tries.attempts += 1
         is_held = chosen.incident_id in self._held.incidents()
         delivery = self._notify(as_told(chosen.notice, chosen.earlier, is_held=is_held))
         self._log.debug("%s: attempt %d of %s: %s", self.name, tries.attempts, chosen.notice.id, delivery)
         tries.tried = self._monotonic()
-        self._judge(chosen, tries, delivery)
+        self._settle(chosen, tries, delivery)
         return self._resume_at - self._monotonic()
 
     def _notify(self, notice: Notice) -> Delivery:
         try:
             return self._notifier.notify(notice)
         except BaseException as surprise:  # noqa: BLE001 - as in step()
-            return Retry(why=self._tell(surprise))
+            return Retry(why=self._log_surprise(surprise))
 
     def _choose(self, waiting: list[Pending]) -> Pending | None:
-        """Choose among the oldest notices of each incident; refused ones whose turn it is not are not among them."""
-        heads: dict[str, Pending] = {}
+        """Choose among the oldest notices of each incident."""
+        oldest: dict[str, Pending] = {}
         for pending in waiting:
-            heads.setdefault(pending.incident_id, pending)
-        # The kernel's first: however much any local user has written into a log, it delays none of these.
-        return min(heads.values(), key=lambda pending: (self._of(pending).tried, _is_claimed(pending)), default=None)
+            oldest.setdefault(pending.incident_id, pending)
+        # The kernel's first: whatever a local user has written into a log delays none of them.
+        return min(oldest.values(), key=lambda each: (self._tries[each.key].tried, _is_claimed(each)), default=None)
 
-    # --- what came of it --------------------------------------------------------------------------------------------
+    # --- its outcome ------------------------------------------------------------------------------------------------
 
-    def _judge(self, pending: Pending, tries: _Tries, delivery: Delivery) -> None:
+    def _settle(self, pending: Pending, tries: _Tries, delivery: Delivery) -> None:
         match delivery:
             case Delivered():
                 self.delivered += 1
-                self._failures, self._resume_at, self._was_told_when = 0, float("-inf"), False
+                self._failures, self._resume_at, self._named_a_time = 0, float("-inf"), False
                 if self._sent and (budget := budget_of(pending.notice, is_told="delivered" in pending.earlier)):
                     self._sent[budget].append(tries.tried)
                 self._record(pending, "delivered", delivery.detail)
                 self._recover()
             case Retry():
                 tries.refusals = 0
-                tells_when = delivery.after_seconds is not None
-                if tells_when and not self._was_told_when:
-                    self._failures = 0  # It is there again and says when: how long it was away counts no more.
-                self._was_told_when = tells_when
-                self._fail(tries, delivery.why, delivery.after_seconds or 0.0)
+                names_a_time = delivery.after_seconds is not None
+                if names_a_time and not self._named_a_time:
+                    self._failures = 0  # It is back and says when: its absence no longer counts.
+                self._named_a_time = names_a_time
+                self._fail(tries, delivery.why, delivery.after_seconds)
             case Rejected():
                 tries.refusals += 1
                 pause = SHORTEST_REFUSAL_SECONDS * 2.0 ** min(tries.refusals - 1, 10)
                 tries.due = tries.tried + min(pause, LONGEST_REFUSAL_SECONDS)
-                self._fail(tries, delivery.why, 0.0)
+                self._fail(tries, delivery.why)
 
-    def _fail(self, tries: _Tries, why: str, at_least: float) -> None:
+    def _fail(self, tries: _Tries, why: str, at_least: float | None = None) -> None:
         self.failed += 1
         tries.why = why
-        self._set_back(why, at_least)
+        self._set_back(why, at_least or 0.0)
 
     def _set_back(self, why: str, at_least: float = 0.0) -> float:
-        """Pause the channel, longer with every failure in a row; the reason is logged when it is a new one."""
+        """Pause the channel, longer after each failure in a row, and return the seconds; a new reason is logged."""
         self._failures += 1
         most = min(LONGEST_PAUSE_SECONDS, 2.0 ** min(self._failures, 10))
         pause = max(at_least, SHORTEST_PAUSE_SECONDS + self._random() * (most - SHORTEST_PAUSE_SECONDS))
         self._resume_at = self._monotonic() + pause
         self._trouble = why
-        self._trouble_since = self._monotonic() if self._trouble_since is None else self._trouble_since
-        if why not in self._said:
-            self._said.add(why)
+        self._trouble_since = self._trouble_since or self._monotonic()
+        if why not in self._logged:
+            self._logged.add(why)
             self._log.warning("%s: not delivered, will be tried again: %s", self.name, why)
-        return min(pause, IDLE_SECONDS)
+        return pause
 
-    def _tell(self, surprise: BaseException) -> str:
-        """Name a surprise, and log once where it came from, without its text: requests quotes the address in it."""
+    def _log_surprise(self, surprise: BaseException) -> str:
+        """Name an unexpected exception, and log its frames once, without its text: requests quotes the address."""
         frames = traceback.format_tb(surprise.__traceback__, -SURPRISE_FRAMES)
         why = surprise_text(surprise)
-        if why not in self._said:
-            self._said.add(why)
+        if why not in self._logged:
+            self._logged.add(why)
             self._log.error("%s: %s; this channel pauses, the service continues\n%s", self.name, why, "".join(frames))
         return why
 
     def _recover(self) -> None:
-        """End the trouble when nothing that failed is left; one line says so."""
+        """End the trouble once nothing that failed is left, and log that."""
         if self._trouble_since is None or any(other.why for other in self._tries.values()):
             return
         lasted = self._monotonic() - self._trouble_since
@@ -380,11 +361,11 @@ class Courier:
 
     def _end_trouble(self) -> None:
         self._trouble = self._trouble_since = None
-        self._said.clear()
+        self._logged.clear()
 
     def _gave_up(self, pending: Pending) -> bool:
-        """Give a notice up when its time has passed, though never without any attempt after a start."""
-        tries = self._of(pending)
+        """Give up a notice whose time has passed, but never without an attempt since the start."""
+        tries = self._tries[pending.key]
         why = tries.why or self._trouble
         if why is None or not self._is_old(tries):
             return False
@@ -406,13 +387,10 @@ class Courier:
 
     # --- books ------------------------------------------------------------------------------------------------------
 
-    def _of(self, pending: Pending) -> _Tries:
-        return self._tries[pending.incident_id, pending.file]
-
     def _keep_books(self, waiting: list[Pending], later: set[Key]) -> list[Pending]:
-        """Take note of what is new and forget what is gone; write the receipts that could not be written before."""
+        """Note what is new and forget what is gone; write the receipts that could not be written before."""
         now = self._monotonic()
-        # Of a list that was cut nobody knows what is gone.
+        # A list that was cut does not say what is gone.
         is_cut = len(waiting) >= OWED_AT_MOST
         kept_in_mind = dict(self._tries) if is_cut else {key: self._tries[key] for key in later}
         if DIGEST in self._tries:
@@ -452,27 +430,27 @@ class Courier:
         self._held.end(lambda member: receipt(member, outcome, f"{pending.notice.id}: {detail}"))
 
     def _write(self, pending: Pending, receipt: Receipt) -> None:
-        """Write a receipt; on a full disk it is kept in mind, so that nobody is told the same thing every second."""
+        """Write a receipt, or keep it in memory, so that its notice is not sent again every second."""
         key = pending.key
         try:
             self._outbox.write_receipt(pending, receipt)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the notice was taken and must not be sent again
+        except Exception as error:  # noqa: BLE001 - the notice was taken and must not be sent again
             if key not in self._unwritten:
-                why = error if isinstance(error, OSError | StoreError) else self._tell(error)
+                why = error if isinstance(error, OSError | StoreError) else self._log_surprise(error)
                 self._log.error("%s: the receipt of %s cannot be written: %s", self.name, key, why)
             self._unwritten[key] = (pending, receipt)
         else:
             self._unwritten.pop(key, None)
 
     def _show(self) -> None:
-        """Put the status where the main thread reads it: one assignment, so that it needs no lock."""
+        """Set the status, in one assignment."""
         if self._trouble is None or self._trouble_since is None:
-            self._status = None
+            self.status = None
             return
-        # From the clock as it is now: it may have been set right since.
+        # By the clock of now: it may have been corrected since.
         lasted = timedelta(seconds=self._monotonic() - self._trouble_since)
         since = (self._now() - lasted).astimezone().strftime("%H:%M")
-        self._status = f"{self.name}: {len(self._tries) + len(self._held)} waiting, {self._trouble} since {since}"
+        self.status = f"{self.name}: {len(self._tries) + len(self._held)} waiting, {self._trouble} since {since}"
 
 
 def _is_claimed(pending: Pending) -> bool:
@@ -480,14 +458,14 @@ def _is_claimed(pending: Pending) -> bool:
 
 
 def surprise_text(surprise: BaseException) -> str:
-    """Name an exception that nobody expected and where it was raised, without its text."""
+    """Name an unexpected exception and where it was raised, without its text."""
     innermost = traceback.extract_tb(surprise.__traceback__, -1)
     place = f" in {Path(innermost[0].filename).name}:{innermost[0].lineno}" if innermost else ""
     return f"unexpected {type(surprise).__name__}{place}"
 
 
-class _Nobody:
-    """Stands where a channel was that is no longer configured."""
+class _Absent:
+    """The notifier of a channel that is no longer configured."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -500,5 +478,5 @@ class _Nobody:
 
 
 def absent(name: str, outbox: Outbox) -> Courier:
-    """Make the courier of a channel that is no longer configured: it gives up, without an attempt, what is owed."""
-    return Courier(_Nobody(name), outbox, give_up_after=float("-inf"), trouble=ABSENT)
+    """Make the courier that gives up, without an attempt, what a channel no longer configured owes."""
+    return Courier(_Absent(name), outbox, give_up_after=float("-inf"), trouble=ABSENT)

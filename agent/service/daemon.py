@@ -246,7 +246,7 @@ class Daemon:
                 f"; {still} incident {last.id}: {last.cause} ({last.confidence}), "
                 f"{counted(sum(last.events.values()), 'line')}"
             )
-        troubles = [trouble for courier in self._couriers if (trouble := courier.status())]
+        troubles = [trouble for courier in self._couriers if (trouble := courier.status)]
         troubles += [f"{courier.name}: hangs in an attempt" for courier in self._couriers if _is_stuck(courier)]
         unserved = [f"{NO_ROOM}: {self._unserved}"] if self._unserved else []
         # Foreign words are among them: a line break would be another assignment to systemd.

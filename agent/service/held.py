@@ -1,9 +1,9 @@
-"""What one message channel holds back, and the digest of it once an hour; core.budget decides what is held.
+"""The notices that one message channel holds back, and their hourly digest; core.budget decides what is held.
 
-Held notices stay pending on disk, where a restart finds them again; of each only its name is kept in memory. When the
-oldest has waited for an hour they become the members of one digest, which stay the same however often it is tried:
-first the room for their receipts is made sure of, then the courier sends it, then each gets its receipt. A crash in
-between leaves that room, by which they are known as members again: it repeats at most that one digest.
+Held notices stay pending on disk, where a restart finds them; only their names are kept in memory. When the oldest has
+waited an hour they become the members of one digest, the same however often it is tried: their receipts get room, the
+courier sends the digest, each member gets its receipt. A crash in between leaves that room, which marks them as members
+again: at most that one digest is repeated.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from agent.core.delivery import Receipt
 from agent.core.model import DigestNotice
 from agent.store import Key, Outbox, Pending
 
-# Receipts that are reserved or written in one step: each is flushed, and a step is to be short.
+# Receipts reserved or written in one step: each is flushed, and a step must be short.
 AT_ONCE = 64
 
 
@@ -44,7 +44,7 @@ class Held:
         yield from self._members
 
     def incidents(self) -> set[str]:
-        """Name the incidents of which something is held."""
+        """Return the incidents of which something is held."""
         return {incident_id for incident_id, _ in self}
 
     @property
@@ -58,13 +58,13 @@ class Held:
         return not self._next
 
     def hold(self, pending: Pending, since: float) -> None:
-        """Hold a notice back, which fell due at the second ``since``."""
+        """Hold back a notice that fell due at the second ``since``."""
         self._host = pending.notice.data.host if pending.notice.data else None
         self._next[pending.key] = pending._replace(notice=replace(pending.notice, data=None))
         self._oldest = min(self._oldest, since)
 
     def work(self, second: float, now: datetime) -> bool:
-        """Do the next bit of work; tell whether there is more. OSError: no room for the receipts, and no digest."""
+        """Do the next bit of work; return whether there is more. OSError: no room for the receipts, so no digest."""
         if self._receipt:
             return self._write_receipts(self._receipt)
         if not self._members and self._next and second >= max(self._oldest, self.sent_at) + HOUR_SECONDS:
@@ -78,7 +78,7 @@ class Held:
         return False
 
     def end(self, receipt: Callable[[Pending], Receipt]) -> None:
-        """Note that the digest was taken or given up: each of its members gets this receipt."""
+        """Note that the digest was delivered or given up: each of its members gets this receipt."""
         self.digest = None
         self._receipt = receipt
 

@@ -401,7 +401,7 @@ def test_refused_notices_that_wait_are_not_opened() -> None:
     world.run(60)
 
     assert 0 == world.box.most_opened
-    assert "ops: 5 waiting" in (world.courier.status() or "")
+    assert "ops: 5 waiting" in (world.courier.status or "")
 
 
 def test_a_channel_that_is_no_longer_configured_gives_up_what_it_owes() -> None:
@@ -527,7 +527,7 @@ def test_the_times_of_a_trouble_are_right_though_the_clock_was_set(caplog: pytes
     world.clock.set = timedelta(days=365, hours=5)
     world.run(40)
     began = (world.clock.now() - timedelta(seconds=50)).astimezone()
-    assert f"since {began:%H:%M}" in (world.courier.status() or "")
+    assert f"since {began:%H:%M}" in (world.courier.status or "")
     world.run(60)
 
     assert "ops: delivered again after 1 min" == caplog.records[-1].getMessage()
@@ -553,15 +553,15 @@ def test_without_room_for_the_receipt_nothing_is_sent_and_that_is_told_once(capl
     world.box.reserve_error = OSError(28, "No space left on device")
     world.run(3000)
     assert [] == world.receiver.calls
-    assert "ops: 2 waiting, its receipt cannot be written: No space left on device since" in (
-        world.courier.status() or ""
+    assert "ops: 2 waiting, the state directory cannot be used: No space left on device since" in (
+        world.courier.status or ""
     )
     world.box.reserve_error = None
     world.run(400)
 
     assert ["a/notice-001", "b/notice-001"] == world.receiver.calls
     assert [1, 1] == [receipt.attempts for receipt in world.box.receipts]
-    assert world.courier.status() is None
+    assert world.courier.status is None
     assert 1 == caplog.text.count("No space left on device")
 
 
@@ -597,7 +597,7 @@ def test_a_state_directory_that_cannot_be_read_is_told_and_tried_again(caplog: p
     world.box.put("a")
     world.box.read_error = OSError(24, "Too many open files")
     world.run(100)
-    assert "Too many open files" in (world.courier.status() or "")
+    assert "Too many open files" in (world.courier.status or "")
     world.box.read_error = None
     world.run(400)
 
@@ -634,11 +634,11 @@ def test_a_surprise_in_a_channel_is_a_failed_attempt_with_growing_pauses(kind: t
 
     assert [2, 4, 8] == [round(b - a) for a, b in pairwise(at)][:3]
     assert [] == world.box.receipts
-    assert f"ops: 1 waiting, unexpected {kind.__name__} in test_courier.py:" in (world.courier.status() or "")
+    assert f"ops: 1 waiting, unexpected {kind.__name__} in test_courier.py:" in (world.courier.status or "")
     world.run(60)
     assert [("delivered", 6)] == [(receipt.outcome, receipt.attempts) for receipt in world.box.receipts]
     assert (1, 5) == (world.courier.delivered, world.courier.failed)
-    assert world.courier.status() is None
+    assert world.courier.status is None
 
 
 def test_a_surprise_is_logged_once_with_its_traceback_and_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
@@ -685,7 +685,7 @@ def test_a_surprise_around_an_attempt_sets_the_channel_back_too(caplog: pytest.L
     plain = world.box.pending
     world.box.pending = raising(KeyError(ADDRESS))  # type: ignore[method-assign]
     assert [2.0, 4.0, 8.0] == [world.courier.step() for _ in range(3)]
-    assert "unexpected KeyError" in (world.courier.status() or "")
+    assert "unexpected KeyError" in (world.courier.status or "")
     world.box.pending = plain  # type: ignore[method-assign]
     world.run(60)
 
@@ -735,14 +735,14 @@ def test_recovery_is_told_when_nothing_that_failed_is_left(caplog: pytest.LogCap
     world.box.put("b")
 
     world.run(200)
-    assert world.courier.status() is not None
+    assert world.courier.status is not None
     world.run(200)
 
     assert [
         "ops: not delivered, will be tried again: HTTP 400",
         "ops: delivered again after 5 min",
     ] == [record.getMessage() for record in caplog.records]
-    assert world.courier.status() is None
+    assert world.courier.status is None
 
 
 def test_a_second_trouble_is_told_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -760,11 +760,11 @@ def test_status_says_how_many_wait_why_and_since_when() -> None:
     world.receiver.otherwise = Retry(why="HTTP 503")
     for incident in ("a", "b", "c"):
         world.box.put(incident)
-    assert world.courier.status() is None
+    assert world.courier.status is None
 
     world.run(1000)
 
-    assert f"ops: 3 waiting, HTTP 503 since {START.astimezone():%H:%M}" == world.courier.status()
+    assert f"ops: 3 waiting, HTTP 503 since {START.astimezone():%H:%M}" == world.courier.status
 
 
 def test_counters_count_attempts_that_failed() -> None:
@@ -946,7 +946,7 @@ def test_a_thread_that_cannot_be_started_is_told_and_tried_again_after_a_pause(
         for _ in range(200):
             world.courier.start()
             world.clock.seconds += 1
-        assert "no thread could be started" in (world.courier.status() or "")
+        assert "no thread could be started" in (world.courier.status or "")
         assert 0 <= world.clock.seconds - world.courier.last_progress <= 1  # The watchdog is fed all the while.
     world.clock.seconds += 300
     world.courier.start()

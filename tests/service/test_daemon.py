@@ -174,7 +174,7 @@ def test_without_room_for_a_thread_the_watching_goes_on_and_channels_deliver_onc
         daemon,
         [
             (lambda: True, say),
-            (lambda: store.ids() and daemon._couriers[39].status(), full.clear),
+            (lambda: store.ids() and daemon._couriers[39].status, full.clear),
             (lambda: len(httpserver.log) == 40, lambda: None),
         ],
     )
