@@ -62,10 +62,11 @@ class TcpSockstat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sockstat(msgspec.Struct, frozen=True, kw_only=True):
-    """/proc/net/sockstat and, where IPv6 is there, the TCP6 line of sockstat6."""
+    """/proc/net/sockstat and, where IPv6 is there, the TCP6 line of sockstat6; ``udp_mem`` counts as ``mem`` does."""
 
     sockets_used: int | None = None
     tcp: TcpSockstat = TcpSockstat()
+    udp_mem: int | None = None
     tcp6_inuse: int | None = None
 
 

@@ -22,6 +22,7 @@ from agent.probe.reading import Reading
 SYSCTLS = {
     "net.ipv4.tcp_mem": 3,
     "net.ipv4.tcp_max_orphans": 1,
+    "net.ipv4.udp_mem": 3,
     "net.ipv4.tcp_orphan_retries": 1,
     "net.ipv4.tcp_retries2": 1,
     "net.ipv4.tcp_rto_max_ms": 1,

@@ -11,6 +11,7 @@ def test_a_sample_holds_the_gauges_and_the_counters_that_matter(tmp_path: Path) 
     (tmp_path / "net").mkdir()
     (tmp_path / "net/sockstat").write_text("TCP: inuse 24 orphan 3 tw 58 alloc 863 mem 87916\n")
     (tmp_path / "net/netstat").write_text("TcpExt: TCPAbortOnMemory DelayedACKs\nTcpExt: 5 2\n")
+    (tmp_path / "net/snmp").write_text("Tcp: OutRsts\nTcp: 3\nUdp: InDatagrams MemErrors\nUdp: 9 4\n")
     (tmp_path / "net/protocols").write_text("protocol size sockets memory press\nTCP 2240 863 87916 yes\n")
     (tmp_path / "sys/kernel/random").mkdir(parents=True)
     (tmp_path / "sys/kernel/random/boot_id").write_text("f7dee64d\n")
@@ -24,7 +25,7 @@ def test_a_sample_holds_the_gauges_and_the_counters_that_matter(tmp_path: Path) 
         alloc=863,
         inuse=24,
         press=True,
-        counters={"TCPAbortOnMemory": 5},
+        counters={"TCPAbortOnMemory": 5, "UdpMemErrors": 4},
     )
     assert expected == take_sample(tmp_path, NOW)
 

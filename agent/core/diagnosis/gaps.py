@@ -2,6 +2,7 @@
 
 from math import inf
 
+from agent.core.diagnosis.rules_silence import udp_shortage
 from agent.core.facts import Facts
 from agent.core.format import duration_text
 from agent.core.readings import PAGE_SIZE, Gap
@@ -12,7 +13,9 @@ _LIMITS = ("net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem")
 
 def all_gaps(facts: Facts, unseen: tuple[Gap, ...]) -> tuple[Gap, ...]:
     """Return the gaps of the snapshot, its numbers, its events and its holders (``unseen``), each once."""
-    return tuple(dict.fromkeys((*facts.snapshot.gaps, *_gaps_of_reading(facts), *_gaps_of_events(facts), *unseen)))
+    udp = (Gap(what="UDP", why=why),) if (why := udp_shortage(facts)) else ()
+    found = (*facts.snapshot.gaps, *_gaps_of_reading(facts), *_gaps_of_events(facts), *udp, *unseen)
+    return tuple(dict.fromkeys(found))
 
 
 def _gaps_of_reading(facts: Facts) -> list[Gap]:

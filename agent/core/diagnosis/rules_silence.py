@@ -8,7 +8,10 @@ limit, and where programs read too slowly.
 from agent.core.diagnosis.evidence import build_finding, by_numbers, delta_evidence
 from agent.core.diagnosis.rules_host import host_ram_short
 from agent.core.facts import Facts, Rule
+from agent.core.format import count_text
 from agent.core.gauge import CALM
+from agent.core.kernel.limits import is_just_below, limits_of
+from agent.core.kernel.procfs import UDP_ERRORS
 from agent.core.model import Cause, Evidence, Finding
 from agent.core.readings import FullGroup
 from agent.core.sockets.cgroup_names import text_of_cgroup
@@ -81,6 +84,21 @@ def cgroup_presses_its_sockets(facts: Facts) -> Finding | None:
 
 def _moved(facts: Facts) -> tuple[Evidence, ...]:
     return tuple(delta_evidence(facts, name) for name in _COUNTERS if facts.deltas.get(name, 0) > 0)
+
+
+def udp_shortage(facts: Facts) -> str:
+    """Return that UDP is out of memory, with its numbers: udp_mem is a limit of its own, and silent as well; "" if not.
+
+    UdpMemErrors counts what __udp_enqueue_schedule_skb (net/ipv4/udp.c) refuses above udp_mem[2].
+    """
+    refused, limits = facts.deltas.get(UDP_ERRORS, 0), limits_of(facts.snapshot.sysctls.get("net.ipv4.udp_mem"))
+    used = facts.pages(facts.snapshot.sockstat.udp_mem) if facts.snapshot.sockstat else None
+    shown = [f"{count_text(refused)} packets were refused for lack of memory (UdpMemErrors)"] if refused else []
+    if used is not None and limits and limits[2] > 0 and is_just_below(used, limits[2]):
+        shown.append(f"it holds {count_text(used)} of {count_text(limits[2])} pages (udp_mem)")
+    elsewhere = bool(facts.lines) or facts.memory.is_high or facts.orphans.is_high or facts.press or facts.refused
+    who = "UDP is losing data, too" if elsewhere else "UDP, not TCP, is losing data"
+    return f"{who}: {', '.join(shown)}" if shown else ""
 
 
 def evidence_of_group(group: FullGroup) -> tuple[Evidence, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from math import isfinite
 
 from agent.core.advice.main_holder import find_main_holder
+from agent.core.diagnosis.rules_silence import udp_shortage
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text, duration_text, moment_text, percent_text
 from agent.core.history.look_back import Past
@@ -147,7 +148,8 @@ def _memory_receding(facts: Facts) -> str:
     if not facts.lines:
         since = "is above the kernel's threshold (tcp_mem[1])"
         left = "was above the kernel's threshold (tcp_mem[1]) and has not fallen below tcp_mem[0] since"
-        return f"TCP is under memory pressure: its memory {since if facts.zone == 'pressure' else left}."
+        drops = " The kernel drops received data and has logged nothing." if facts.refused else ""
+        return f"TCP is under memory pressure: its memory {since if facts.zone == 'pressure' else left}.{drops}"
     return f"{_ran_out(facts)}; at the reading it was still under memory pressure."
 
 
@@ -202,6 +204,8 @@ def _unsure(facts: Facts) -> str | None:
             f"The kernel refused {count_text(facts.refused)} received segments although TCP memory is below its limits:"
             " receivers are slow, a control group is at a limit of its own, or memory was full between two readings."
         )
+    if udp_shortage(facts):
+        return "UDP, not TCP, is losing data: orphaned sockets and TCP memory are below their limits."
     return None
 
 

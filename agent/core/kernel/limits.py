@@ -12,12 +12,13 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Literal
 
+from agent.core.kernel.procfs import UDP_ERRORS
 from agent.core.model import Sample, Snapshot
 from agent.core.readings import Sockstat, TcpProtocol, TcpSockstat
 
 Zone = Literal["calm", "hysteresis", "pressure", "at_limit", "over"]
 
-# TcpExt counters that tell something about this family of messages (kernel-facts, section 4).
+# TcpExt counters that tell something about this family of messages (kernel-facts, section 4), and UDP's of the same.
 COUNTERS: tuple[str, ...] = (
     "TCPAbortOnMemory",
     "TCPMemoryPressures",
@@ -40,6 +41,7 @@ COUNTERS: tuple[str, ...] = (
     "ListenOverflows",
     "ListenDrops",
     "PFMemallocDrop",
+    UDP_ERRORS,
 )
 
 KILLED = "TCPAbortOnMemory"
@@ -136,7 +138,7 @@ def sample_of(snapshot: Snapshot) -> Sample:
         snapshot.boot_id,
         snapshot.sockstat,
         snapshot.sysctls,
-        snapshot.netstat,
+        {**snapshot.netstat, **snapshot.snmp},
         protocol=snapshot.protocol,
     )
 

@@ -126,8 +126,38 @@ def test_all_is_not_well_while_the_pressure_flag_is_up_or_data_is_refused() -> N
     assert "refused 20,000 received segments" in judge({"TCPRcvQDrop": 20_000}).summary
 
 
+@pytest.mark.parametrize(
+    ("errors", "mem", "others", "expected"),
+    [
+        (1_204, 500, {}, "UDP, not TCP, is losing data: 1,204 packets were refused for lack of memory (UdpMemErrors)"),
+        (0, 9_990, {}, "UDP, not TCP, is losing data: it holds 9,990 of 10,000 pages (udp_mem)"),
+        (
+            7,
+            9_990,
+            {"press": True},
+            "UDP is losing data, too: 7 packets were refused for lack of memory (UdpMemErrors), it holds 9,990 of",
+        ),
+        (0, 9_000, {}, None),
+        (0, None, {}, None),
+        (0, 9_990, {"sysctls": {}}, None),
+    ],
+)
+def test_udp_that_runs_out_is_remarked(
+    errors: int, mem: int | None, others: dict[str, Any], expected: str | None
+) -> None:
+    limits = {"sysctls": {"net.ipv4.udp_mem": (5_000, 7_500, 10_000)}} | others
+    snapshot = make_snapshot(snmp={"UdpMemErrors": 50 + errors}, **limits)
+    snapshot = replace(snapshot, sockstat=replace(snapshot.sockstat, udp_mem=mem))
+    diagnosis = diagnose(snapshot, (), (make_sample(10, UdpMemErrors=50),))
+
+    said = next((gap.why for gap in diagnosis.gaps if gap.what == "UDP"), None)
+    assert (said or "").startswith(expected) if expected else said is None
+    assert ("UDP, not TCP" in diagnosis.summary) == (expected is not None and not others)
+
+
 def test_data_that_is_dropped_under_pressure_is_told() -> None:
     assert "data_dropped_without_message" in found(DROPS, mem=300_000, press=True)
     assert "data_dropped_without_message" in found(DROPS, mem=380_000)
     assert "data_dropped_without_message" not in found(DROPS)
+    assert "drops received data and has logged nothing" in judge(DROPS, mem=300_000, press=True).summary
     assert "data_dropped_without_message" not in found({"PruneCalled": 9, "RcvPruned": 9}, mem=380_000)

@@ -69,7 +69,7 @@ full avg10=0.00 avg60=0.00 avg300=0.00 total=0
 def test_sockstat_gives_every_field_of_the_tcp_line() -> None:
     tcp = TcpSockstat(inuse=174950, orphan=126800, tw=153787, alloc=174954, mem=102910)
 
-    assert Sockstat(sockets_used=48476, tcp=tcp) == procfs.parse_sockstat(SOCKSTAT)
+    assert Sockstat(sockets_used=48476, tcp=tcp, udp_mem=3) == procfs.parse_sockstat(SOCKSTAT)
 
 
 @pytest.mark.parametrize(
@@ -139,6 +139,12 @@ def test_snmp_gives_tcp_alone_and_knows_negative_values() -> None:
     expected = {"RtoAlgorithm": 1, "RtoMin": 200, "RtoMax": 120000, "MaxConn": -1, "ActiveOpens": 118, "OutRsts": 26}
 
     assert expected == procfs.parse_snmp(SNMP)
+    assert {} == procfs.parse_udp_errors(SNMP)
+    assert {"PruneCalled": 12} == procfs.parse_netstat(NETSTAT_2_6_32, only=("PruneCalled", "TCPRcvQDrop"))
+    assert expected | {"UdpMemErrors": 7} == procfs.parse_snmp(
+        SNMP.replace("NoPorts", "MemErrors").replace("3 0", "3 7")
+    )
+    assert expected == procfs.parse_snmp(SNMP.replace("3 0", "x 0"))
 
 
 @pytest.mark.parametrize(
