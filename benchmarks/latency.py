@@ -110,7 +110,7 @@ def kernel_line(number: int) -> str:
 
 
 def new_incident(state: Path, known: set[str]) -> bool:
-    """Tell whether there is an incident.json that was not there."""
+    """Return whether there is an incident.json that was not there."""
     directories = (state / "incidents").glob("*")
     return any(d.name not in known and (d / "incident.json").exists() for d in directories)
 

@@ -110,7 +110,7 @@ def line() -> str:
 
 
 def is_recorded(store: Store) -> bool:
-    """Tell whether the line is in an incident."""
+    """Return whether the line is in an incident."""
     for name in reversed(store.ids()):
         with contextlib.suppress(StoreError):
             if any(MARK in event.line for event in store.load(name).last_of_kind):
@@ -149,7 +149,7 @@ def survives(bench: Bench, case: Case, caplog: pytest.LogCaptureFixture) -> None
 
 
 def is_about(path: Path, text: str) -> bool:
-    """Tell whether a line names this file, or the incident that is closed because of it."""
+    """Return whether a line names this file, or the incident that is closed because of it."""
     return str(path.parent) in text and (path.name in text or "closed as it stands" in text)
 
 

@@ -20,7 +20,8 @@ import click
 import msgspec
 
 from agent.cli import log
-from agent.cli.credentials import load_as_service
+from agent.cli.credentials import NextStart
+from agent.cli.faults import is_missing
 from agent.config import load as config
 from agent.config.load import ConfigError, load_store, state_directory
 from agent.core.format import printable
@@ -64,7 +65,7 @@ def warn(line: str) -> None:
 def settings_or_exit(path: Path | None, status: int = os.EX_CONFIG) -> Settings:
     """Load the configuration, or print every mistake and exit."""
     try:
-        return load_as_service(path)
+        return NextStart().load(path)
     except ConfigError as error:
         fail(status, *error.errors)
 
@@ -90,24 +91,14 @@ def find_store(path: Path | None) -> Store:
     is_closed = path is None and _is_closed(config.DEFAULT_PATH)
     settings = Settings(store=StoreSettings(directory="") if is_closed else load_store(path))
     directory = state_directory(settings, os.environ, 0)
-    if _is_missing(directory):
+    if is_missing(directory):
         directory = state_directory(settings, os.environ, os.geteuid())
     return Store(directory, settings.store)
 
 
 def _is_closed(path: Path) -> bool:
     rights = os.R_OK | os.X_OK if os.path.isdir(path) else os.R_OK  # noqa: PTH112 - Path's raises EACCES
-    return not os.access(path, rights) and not _is_missing(path)
-
-
-def _is_missing(path: Path) -> bool:
-    try:
-        path.stat()
-    except PermissionError:
-        return False
-    except OSError:
-        return True
-    return False
+    return not os.access(path, rights) and not is_missing(path)
 
 
 def _how_to_read(directory: Path) -> str:

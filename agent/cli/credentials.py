@@ -4,7 +4,6 @@ They are read from where systemd will read them, as the unit's LoadCredential= s
 lacks what was added since. Mirrors systemd.exec(5), CREDENTIALS, and systemd-creds(1).
 """
 
-import errno
 import os
 import re
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent.cli import unit
+from agent.cli.faults import is_missing
 from agent.cli.unit import Unit, ask, drop_in, read_unit
 from agent.config.load import ConfigError, load
 from agent.core.settings import Settings
@@ -59,7 +59,7 @@ class NextStart:
         except ConfigError as error:
             errors = [self._explain(line) for line in error.errors]
         # systemd does not start a service with a missing credential, even one the configuration does not use.
-        gone = [each for each in self._found.values() if each.content is None and _is_gone(each.path)]
+        gone = [each for each in self._found.values() if each.content is None and is_missing(each.path)]
         errors += [_missing(each) for each in gone if not any(each.place in line for line in errors)]
         if errors:
             raise ConfigError(errors)
@@ -81,11 +81,6 @@ class NextStart:
         return f"{line.replace(named[0], str(credential.path))} ({credential.place})"
 
 
-def load_as_service(path: Path | None) -> Settings:
-    """Load a configuration as the service's next start will."""
-    return NextStart().load(path)
-
-
 def _credentials(service: Unit) -> Iterator[Credential]:
     """List the unit's credentials; of two with the same name the later one counts."""
     for key in KEYS:
@@ -96,7 +91,8 @@ def _credentials(service: Unit) -> Iterator[Credential]:
             if key.startswith("Set"):
                 yield Credential(name, setting.file, place, rest, encrypted)
             elif key == "ImportCredential":
-                yield from (Credential(path.name, path, place) for path in _stored() if fnmatch(path.name, name))
+                stored = (path for store in STORES for path in (unit.ROOT / store).glob("*") if path.is_file())
+                yield from (Credential(path.name, path, place) for path in stored if fnmatch(path.name, name))
             elif Path(rest).is_absolute():
                 yield from _from_file(Credential(name, Path(rest), place, encrypted=encrypted))
             else:
@@ -113,10 +109,6 @@ def _from_file(credential: Credential) -> Iterator[Credential]:
     for path in sorted(credential.path.rglob("*")):
         if path.is_file() and not path.is_symlink():
             yield credential._replace(name=f"{credential.name}_{path.name}", path=path)
-
-
-def _stored() -> list[Path]:
-    return [path for store in STORES for path in (unit.ROOT / store).glob("*") if path.is_file()]
 
 
 def _provide(found: dict[str, Credential]) -> str:
@@ -144,7 +136,7 @@ def _content(credential: Credential) -> bytes | None:
     if credential.content is not None:
         return credential.content.encode()
     # A caller who may not read the file may be the service user, who may read the service's own copy.
-    return _read(credential.path) or (None if _is_gone(credential.path) else _read(running))
+    return _read(credential.path) or (None if is_missing(credential.path) else _read(running))
 
 
 def _read(path: Path) -> bytes | None:
@@ -166,14 +158,6 @@ def as_written(path: str) -> str:
     for directory in (NOWHERE, *[kept.name for kept in _kept]):
         path = path.replace(directory, "${CREDENTIALS_DIRECTORY}")
     return path
-
-
-def _is_gone(path: Path) -> bool:
-    try:
-        path.stat()
-    except OSError as error:
-        return error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
-    return False
 
 
 def _missing(credential: Credential) -> str:

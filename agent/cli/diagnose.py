@@ -129,7 +129,7 @@ def _read_message(line: str, number: int, now: datetime) -> Event | Gap:
     readings = pasted.respellings(whole)
     for reading in readings:
         respelled = _to_record(reading, number, now)
-        # The rules tell the kernel's era by the words of the line, so these have to be the kernel's.
+        # The rules infer the kernel's era from the words of the line, so these have to be the kernel's.
         event = detect(replace(respelled, line=readings[0])) if respelled else None
         if respelled is not None and event is not None:
             warn(f"{_OPTION} {number}: read as {respelled.text!r}")

@@ -34,6 +34,17 @@ def kind_of(path: Path, *, follow: bool = True) -> str:
     return _KINDS[stat.filemode(path.stat(follow_symlinks=follow).st_mode)[0]]
 
 
+def is_missing(path: Path) -> bool:
+    """Return whether a path leads nowhere; one behind a closed directory may lead somewhere."""
+    try:
+        path.stat()
+    except PermissionError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
 def way_fault(path: Path) -> Fault | None:
     """Find what keeps a path from being reached; None if it leads to something of any kind."""
     for step in (*reversed(path.parents), path):

@@ -225,7 +225,7 @@ def test_what_is_shown_has_the_variable_and_not_the_place_of_the_check(check: Ch
 def test_nothing_of_a_credential_is_written_to_a_disk(write: Write) -> None:
     url = write("etc/sockmem-agent/slack-url", URL)
     write(OVERRIDE, f"[Service]\nLoadCredential=slack-url:{url}\n")
-    credentials.load_as_service(write("config.toml", CONFIG))
+    credentials.NextStart().load(write("config.toml", CONFIG))
 
     (provided,) = Path(credentials._kept[-1].name).iterdir()
     assert provided.is_symlink()

@@ -94,7 +94,7 @@ class Mail:
         )
 
     def attempt(self) -> Delivery | None:
-        """Make one attempt, and tell what it ended in: None when that was an exception."""
+        """Make one attempt, and return what it ended in: None when that was an exception."""
         self.seconds += 7200.0
         self.courier.step()
         if not self.tray.waiting:

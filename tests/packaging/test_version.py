@@ -12,7 +12,7 @@ ASK = "import sys; sys.path.insert(0, sys.argv[1]); import build; print(build.ve
 
 
 class Tree:
-    """A repository with nothing in it but what tells the version."""
+    """A repository with nothing in it but the version."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

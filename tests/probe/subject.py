@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def create_listener(backlog: int) -> socket.socket:
-    """Listen on a port that is no ephemeral one, as a service does: it still tells the service when that has ended."""
+    """Listen on a port that is no ephemeral one, as a service does: it still names the service when that has ended."""
     for port in range(20000 + os.getpid() * 7 % 8000, 32000):
         try:
             return socket.create_server(("127.0.0.1", port), backlog=backlog)

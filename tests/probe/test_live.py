@@ -239,7 +239,7 @@ def find(claim: str, diagnosis: Diagnosis) -> Finding | None:
 
 
 def blame(diagnosis: Diagnosis) -> tuple[str | None, str]:
-    """Tell who is named first, and whom the first step is about."""
+    """Return who is named first, and whom the first step is about."""
     return name_of(diagnosis.holders[0]), diagnosis.advice[0].action.removeprefix("Fix ").partition(": it holds")[0]
 
 

@@ -30,7 +30,7 @@ def agent(tmp_path: Path) -> Iterator[AgentProcess]:
 
 
 def hears(agent: AgentProcess) -> bool:
-    """Tell whether the process has a handler for SIGHUP (proc_pid_status(5), SigCgt)."""
+    """Return whether the process has a handler for SIGHUP (proc_pid_status(5), SigCgt)."""
     with contextlib.suppress(FileNotFoundError):
         status = Path(f"/proc/{agent.pid}/status").read_text()
         return bool(int(re.findall(r"SigCgt:\s*(\w+)", status)[0], 16) & 1 << signal.SIGHUP - 1)
@@ -38,7 +38,7 @@ def hears(agent: AgentProcess) -> bool:
 
 
 def imports(agent: AgentProcess) -> bool:
-    """Tell whether the process is past the first of its own imports."""
+    """Return whether the process is past the first of its own imports."""
     with contextlib.suppress(FileNotFoundError):
         return "msgspec/_core" in Path(f"/proc/{agent.pid}/maps").read_text()
     return False

@@ -1009,7 +1009,7 @@ def identities(directory: Path) -> dict[str, tuple[int, int]]:
 
 
 def wakes(waker: DirectoryWaker, act: Callable[[], object]) -> bool:
-    """Tell whether the waker woke long before its timeout; what came before is slept off first."""
+    """Return whether the waker woke long before its timeout; what came before is slept off first."""
     waker.wait(0.2)
     act()
     began = time.monotonic()

@@ -143,7 +143,7 @@ def churn(options: argparse.Namespace) -> None:
 
 
 def told(options: argparse.Namespace, word: str, done: set[str]) -> bool:
-    """Tell whether this word was given and not yet obeyed."""
+    """Return whether this word was given and not yet obeyed."""
     if word in done or not (RUN / f"{options.name}.{word}").exists():
         return False
     done.add(word)
