@@ -18,7 +18,7 @@ from agent.core.model import Incident, Notice, Snapshot
 from agent.core.readings import Gap, TcpSockstat
 from agent.core.report import diagnosis_text, headline
 from agent.page import rows
-from agent.page.incident_files import Story
+from agent.page.incident_files import IncidentFiles
 from agent.page.series import BLOCKS, Tracks, build_tracks, sparkline, window
 from agent.store import Store, StoreError, read_around
 
@@ -44,14 +44,14 @@ class OfKind(msgspec.Struct, frozen=True, kw_only=True):
 # --- what is on disk ------------------------------------------------------------------------------------------------
 
 
-def read_story(store: Store, incident: Incident) -> Story:
+def read_story(store: Store, incident: Incident) -> IncidentFiles:
     """Read all files of an incident; what cannot be read becomes a gap."""
     gaps = list[Gap]()
     snapshots = store.snapshots(incident.id, gaps)
     notices = read_notices(store, incident, gaps)
     samples = read_around(store, incident.id, *window(incident))
     unread = tuple(replace(gap, what="a file of this incident") for gap in gaps)
-    return Story(incident, tuple(snapshots), samples, tuple(notices), unread)
+    return IncidentFiles(incident, tuple(snapshots), samples, tuple(notices), unread)
 
 
 def read_notices(store: Store, incident: Incident, unread: list[Gap]) -> Notices:
@@ -153,7 +153,7 @@ def _minute(at: datetime) -> str:
 # --- incidents show -------------------------------------------------------------------------------------------------
 
 
-def print_page(story: Story, directory: Path) -> None:
+def print_page(story: IncidentFiles, directory: Path) -> None:
     """Print what is known about an incident, and the directory of its files."""
     screen, incident, clock = console(), story.incident, rows.Clock(None, story.incident.opened_at)
     tracks = build_tracks(incident, [snapshot for _, snapshot in story.snapshots], story.samples)
@@ -172,7 +172,7 @@ def print_page(story: Story, directory: Path) -> None:
     screen.print(f"Files: {directory}", style="dim", soft_wrap=True)
 
 
-def _facts(story: Story, tracks: Tracks, clock: rows.Clock) -> list[str]:
+def _facts(story: IncidentFiles, tracks: Tracks, clock: rows.Clock) -> list[str]:
     first = story.incident.first_event
     line = [("Log", first.source), ("Line", f"«{printable(first.line, 400)}»")] if first else []
     figures = [f"{number} {what} ({beside})" for number, what, beside in rows.figures(story, tracks)]
@@ -186,7 +186,7 @@ def _drawn(tracks: Tracks, columns: int, encoding: str) -> list[str]:
         return []
     start, end = min(track.points[0].at for track in shown), max(track.points[-1].at for track in shown)
     plain = bearable(BLOCKS, encoding) != BLOCKS
-    lines = [f"{track.gauge:<8}{sparkline(track, start, end, columns, ascii_only=plain)}" for track in shown]
+    lines = [f"{track.field:<8}{sparkline(track, start, end, columns, ascii_only=plain)}" for track in shown]
     full = "the limit" if any(track.limit for track in shown) else "the peak"
     form = "%H:%M:%S" if end - start < timedelta(days=1) else "%Y-%m-%d %H:%M"
     return [*lines, f"{'':<8}{start.astimezone():{form}} to {stamp(end)}; a full column is {full}"]
@@ -200,7 +200,7 @@ def bearable(text: str, encoding: str) -> str:
         return text.translate(PLAIN).encode("ascii", "backslashreplace").decode("ascii")
 
 
-def _timeline(story: Story) -> list[str]:
+def _timeline(story: IncidentFiles) -> list[str]:
     """List everything that has a time in order."""
     incident, peak = story.incident, story.incident.peak
     moments: list[tuple[datetime | None, str]] = [

@@ -8,13 +8,12 @@ The classes, from the back to the front: events, area, base, the levels (limit, 
 line, alone, peak. The page's Content-Security-Policy allows no style, script, link or identifier in it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, tzinfo
 from typing import NamedTuple
 
 from markupsafe import Markup
 
-from agent.core.format import bytes_text, count_text
 from agent.page.series import Point, Track, thin
 
 _POINTS = 480
@@ -28,7 +27,6 @@ _STEPS = (*(timedelta(seconds=n) for n in _SECONDS), *(timedelta(minutes=n) for 
 # Labels of 12 px: how wide a letter is, how far they stand off, and how far a text's baseline is below its middle.
 _LETTER, _SPACE, _BASELINE = 7.2, 10, 4
 _ABOVE, _BELOW, _RIGHT = 6, 24, 6
-_BAR, _BAR_HEIGHT = 300, 10
 
 
 class Size(NamedTuple):
@@ -98,15 +96,6 @@ def draw_tracks(tracks: Sequence[tuple[Track, str]], frame: Frame, size: Size) -
     ]
 
 
-def draw_bar(value: int, most: int) -> Markup:
-    """Draw one bar, of a length in proportion to the longest; the words beside it say what it means."""
-    length = _BAR * max(value, 0) / max(most, 1)
-    return Markup(
-        '<svg class="bar" viewBox="0 0 {} {}" preserveAspectRatio="none" aria-hidden="true">'
-        '<rect width="{:.1f}" height="{}"/></svg>'
-    ).format(_BAR, _BAR_HEIGHT, length, _BAR_HEIGHT)
-
-
 # --- parts ----------------------------------------------------------------------------------------------------------
 
 
@@ -168,11 +157,10 @@ def _top(track: Track) -> int:
 
 def _level_labels(track: Track) -> list[_Label]:
     """Name the levels on the axis, the limit first: one that has no room is left to the legend."""
-    words: Callable[[int], str] = bytes_text if track.gauge == "mem" else count_text
     peak, top = track.peak.value if track.peak else 0, _top(track)
     labels: list[_Label] = []
-    wanted = [_Label(level.value, f"{level.name} {words(level.value)}") for level in track.levels]
-    for each in (*wanted, _Label(0, "0"), _Label(peak, words(peak))):
+    wanted = [_Label(level.value, f"{level.name} {track.text(level.value)}") for level in track.levels]
+    for each in (*wanted, _Label(0, "0"), _Label(peak, track.text(peak))):
         if all(abs(each.value - other.value) > top * _APART for other in labels):
             labels.append(each)
     return labels

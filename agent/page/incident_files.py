@@ -1,4 +1,4 @@
-"""What the page is made of: everything that is on disk about one incident, as it was read."""
+"""Everything on disk about one incident, as it was read: what its page is made of."""
 
 from datetime import tzinfo
 from typing import NamedTuple
@@ -8,12 +8,12 @@ from agent.core.model import Incident, Notice, Sample, Snapshot
 from agent.core.readings import Gap
 
 
-class Story(NamedTuple):
+class IncidentFiles(NamedTuple):
     """An incident with its evidence.
 
-    ``snapshots`` go by file name, ``notices`` too, each with its receipts by channel. ``samples`` reach from an hour
-    before the incident to ten minutes behind it, as far as history or the incident still has them. ``unread`` tells
-    which of the files could not be read. Times are shown in ``zone``; None is the zone of this host.
+    ``snapshots`` and ``notices`` have their file names, notices their receipts by channel. ``samples`` reach from an
+    hour before the incident to ten minutes after it, as far as history or the incident has them. ``unread`` says which
+    files could not be read. Times are shown in ``zone``; None is this host's.
     """
 
     incident: Incident

@@ -1,4 +1,4 @@
-"""render(story) -> one HTML page that is self-contained: it loads nothing and contacts no one.
+"""render(files) -> one HTML page that is self-contained: it loads nothing and contacts no one.
 
 Everything that the host said (names, lines, units, peers, raw texts) may have been chosen by an attacker. Three things
 stand against it: jinja2 escapes every value, ``finalize`` makes control and bidi characters visible in every value,
@@ -17,21 +17,21 @@ from agent import __version__
 from agent.core.format import bytes_text, count_text, printable
 from agent.core.report import headline
 from agent.page import rows
-from agent.page.charts import SIZES, Frame, draw_bar, draw_tracks
-from agent.page.incident_files import Story
+from agent.page.charts import SIZES, Frame, draw_tracks
+from agent.page.incident_files import IncidentFiles
 from agent.page.raw_texts import raw_evidence, visible
-from agent.page.series import Track, Tracks, build_tracks
+from agent.page.series import Tracks, build_tracks
 from agent.page.socket_rows import socket_counts
 
 _HERE = Path(__file__).parent
 _TITLES = {"orphan": "Orphaned sockets", "mem": "TCP memory"}
 
 
-def render(story: Story) -> str:
-    """Render the page of an incident: the same story always gives the same text."""
-    incident, clock = story.incident, rows.Clock(story.zone, story.incident.opened_at)
-    snapshots = [snapshot for _, snapshot in story.snapshots]
-    tracks = build_tracks(incident, snapshots, story.samples)
+def render(files: IncidentFiles) -> str:
+    """Render the page of an incident: the same files always give the same text."""
+    incident, clock = files.incident, rows.Clock(files.zone, files.incident.opened_at)
+    snapshots = [snapshot for _, snapshot in files.snapshots]
+    tracks = build_tracks(incident, snapshots, files.samples)
     environment = _environment()
     environment.filters["stamp"] = clock.stamp
     environment.filters["moment"] = clock.moment
@@ -40,17 +40,17 @@ def render(story: Story) -> str:
         incident=incident,
         diagnosis=incident.diagnosis,
         headline=headline(incident),
-        figures=rows.figures(story, tracks),
-        facts=rows.facts(story, clock),
-        charts=_charts(story, tracks, clock),
-        penalty=rows.penalty(story),
-        changes=list(rows.changes(story, clock)),
+        figures=rows.figures(files, tracks),
+        facts=rows.facts(files, clock),
+        charts=_charts(files, tracks, clock),
+        penalty=rows.penalty(files),
+        changes=list(rows.changes(files, clock)),
         table=rows.table(tracks, clock),
-        holds=_with_bars(rows.holds(incident)),
+        holders=rows.holder_rows(incident),
         sockets=socket_counts(snapshots),
-        notifications=rows.notifications(story, clock),
-        gaps=(*story.unread, *incident.diagnosis.gaps),
-        raw=raw_evidence(story.snapshots),
+        notifications=rows.notifications(files, clock),
+        gaps=(*files.unread, *incident.diagnosis.gaps),
+        raw=raw_evidence(files.snapshots),
         style=style,
         script=script,
         policy=f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; "
@@ -92,35 +92,26 @@ def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _in_order(cause: str, tracks: Tracks) -> tuple[Track, ...]:
-    """Show the gauge first that the cause is about."""
-    both = (tracks.orphans, tracks.memory)
-    return both[::-1] if cause == "tcp_memory" else both
-
-
-def _charts(story: Story, tracks: Tracks, clock: rows.Clock) -> list[dict[str, object]]:
-    shown = [track for track in _in_order(story.incident.cause, tracks) if track.points]
+def _charts(files: IncidentFiles, tracks: Tracks, clock: rows.Clock) -> list[dict[str, object]]:
+    shown = [track for track in (tracks.orphans, tracks.memory) if track.points]
+    if files.incident.cause == "tcp_memory":
+        shown.reverse()
     if not shown:
         return []
     start = min(track.points[0].at for track in shown)
     end = max(start + timedelta(seconds=1), *(track.points[-1].at for track in shown))
-    frame = Frame(start, end, _moments(story), story.zone)
+    frame = Frame(start, end, _moments(files), files.zone)
     said = [rows.caption(track, clock) for track in shown]
-    texts = [f"{_TITLES[track.gauge]}. {each}" for track, each in zip(shown, said, strict=True)]
+    texts = [f"{_TITLES[track.field]}. {each}" for track, each in zip(shown, said, strict=True)]
     drawn = [draw_tracks(list(zip(shown, texts, strict=True)), frame, size) for size in SIZES]
     return [
-        {"title": _TITLES[track.gauge], "gauge": track.gauge, "caption": each, "drawings": drawings}
+        {"title": _TITLES[track.field], "gauge": track.field, "caption": each, "drawings": drawings}
         for track, each, drawings in zip(shown, said, zip(*drawn, strict=True), strict=True)
     ]
 
 
-def _moments(story: Story) -> tuple[datetime, ...]:
+def _moments(files: IncidentFiles) -> tuple[datetime, ...]:
     """List the moments at which a message is known to have come."""
-    incident = story.incident
+    incident = files.incident
     known = {incident.opened_at, incident.last_seen_at}
     return tuple(sorted(known | {event.at for event in incident.last_of_kind if event.at and event.at.tzinfo}))
-
-
-def _with_bars(holds: list[rows.Hold]) -> list[tuple[rows.Hold, Markup]]:
-    most = max((hold.value for hold in holds), default=0)
-    return [(hold, draw_bar(hold.value, most)) for hold in holds]

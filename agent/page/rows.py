@@ -11,8 +11,8 @@ from agent.core.model import CAUSES, Holder, Incident, Pressure, Snapshot
 from agent.core.report import holder_row, messages_text, source_text
 from agent.core.sockets.holder_names import guess_text
 from agent.core.times import seconds_between
-from agent.page.incident_files import Story
-from agent.page.series import Point, Track, Tracks, count_up, readings_of, thin
+from agent.page.incident_files import IncidentFiles
+from agent.page.series import Track, Tracks, count_up, readings_of, thin
 
 _TABLE_ROWS = 48
 _UNIT = re.compile(r"(?<=\d) (?=(?:%|[KMGTPE]iB|B|s|min|h|days?)(?:\W|$))")
@@ -43,19 +43,19 @@ class Figure(NamedTuple):
     beside: str
 
 
-def figures(story: Story, tracks: Tracks) -> list[Figure]:
+def figures(files: IncidentFiles, tracks: Tracks) -> list[Figure]:
     """Return the numbers that show how bad it was: peaks, connections reset, how long."""
-    incident, found = story.incident, []
-    orphans = _highest(incident.peak.orphan, tracks.orphans.peak)
-    if orphans is not None:
-        found.append(Figure(count_text(orphans), "orphaned sockets at the peak", _share(orphans, tracks.orphans.limit)))
+    incident, found = files.incident, []
     unit = tracks.mem_unit_bytes
     mem = None if incident.peak.mem is None or unit is None else incident.peak.mem * unit
-    memory = _highest(mem, tracks.memory.peak)
-    if memory is not None:
-        limit = tracks.memory.limit
-        found.append(Figure(bytes_text(memory), "TCP memory at the peak", _share(memory, limit, in_bytes=True)))
-    killed = count_up(readings_of(incident, _snapshots(story), story.samples), "TCPAbortOnMemory")
+    for track, what, peak in (
+        (tracks.orphans, "orphaned sockets", incident.peak.orphan),
+        (tracks.memory, "TCP memory", mem),
+    ):
+        known = [value for value in (peak, track.peak.value if track.peak else None) if value is not None]
+        if known:
+            found.append(Figure(track.text(max(known)), f"{what} at the peak", _share(max(known), track)))
+    killed = count_up(readings_of(incident, _snapshots(files), files.samples), "TCPAbortOnMemory")
     if killed is not None:
         found.append(
             Figure(
@@ -68,9 +68,9 @@ def figures(story: Story, tracks: Tracks) -> list[Figure]:
     return found
 
 
-def facts(story: Story, clock: Clock) -> list[tuple[str, str]]:
+def facts(files: IncidentFiles, clock: Clock) -> list[tuple[str, str]]:
     """List host, times, cause and source."""
-    incident = story.incident
+    incident = files.incident
     said = incident.first_event is not None
     rows = [
         ("Host", incident.host or "unknown"),
@@ -99,8 +99,7 @@ def _measured(warning: Pressure) -> str:
 
 def caption(track: Track, clock: Clock) -> str:
     """Describe a chart in one sentence; this is its text alternative as well."""
-    words = bytes_text if track.gauge == "mem" else count_text
-    peak = track.peak
+    words, peak = track.text, track.peak
     if peak is None:
         return ""
     points, limit = track.points, track.limit
@@ -112,19 +111,19 @@ def caption(track: Track, clock: Clock) -> str:
     )
 
 
-def penalty(story: Story) -> str:
+def penalty(files: IncidentFiles) -> str:
     """Say at which part of the orphan limit the kernel acted, where it was not all of it."""
-    mechanism = story.incident.diagnosis.mechanism
+    mechanism = files.incident.diagnosis.mechanism
     if not mechanism.penalty_shift or mechanism.limit_reached is None:
         return ""
     times = "twice" if mechanism.penalty_shift == 1 else "four times"
     return f"The kernel counted stuck sockets {times}: it acted at {count_text(mechanism.limit_reached)}."
 
 
-def changes(story: Story, clock: Clock) -> Iterator[str]:
+def changes(files: IncidentFiles, clock: Clock) -> Iterator[str]:
     """Return which limits changed in the time that the charts show."""
     last: dict[str, tuple[int, ...]] = {}
-    for reading in readings_of(story.incident, _snapshots(story), story.samples):
+    for reading in readings_of(files.incident, _snapshots(files), files.samples):
         orphans = None if reading.tcp_max_orphans is None else (reading.tcp_max_orphans,)
         for key, now in (("net.ipv4.tcp_max_orphans", orphans), ("net.ipv4.tcp_mem", reading.tcp_mem)):
             if now is None:
@@ -150,26 +149,31 @@ def table(tracks: Tracks, clock: Clock) -> list[tuple[str, str, str]]:
     ]
 
 
-class Hold(NamedTuple):
-    """Who holds sockets, in words, and the length of the bar."""
+class HolderRow(NamedTuple):
+    """Who holds sockets, in words; ``share`` is the length of the bar, as a part of the longest."""
 
     name: str
     kind: str
     amount: str
     details: str
-    value: int
+    share: float
 
 
-def holds(incident: Incident) -> list[Hold]:
-    """Say who holds what: bars by orphans where those are the cause, by bytes elsewhere."""
+def holder_rows(incident: Incident) -> list[HolderRow]:
+    """List who holds what: bars by orphans where those are the cause, by bytes elsewhere."""
     by_orphans = incident.cause == "orphans"
-    return [_hold(holder, by_orphans=by_orphans) for holder in incident.diagnosis.holders]
+    values = [max(0, each.orphans if by_orphans else each.bytes) for each in incident.diagnosis.holders]
+    longest = max([1, *values])
+    return [
+        _holder_row(holder, value / longest, by_orphans=by_orphans)
+        for holder, value in zip(incident.diagnosis.holders, values, strict=True)
+    ]
 
 
-def notifications(story: Story, clock: Clock) -> list[tuple[str, str, str, str]]:
+def notifications(files: IncidentFiles, clock: Clock) -> list[tuple[str, str, str, str]]:
     """List the notifications: when due, channel, what, and the outcome."""
     rows = []
-    for _, notice, receipts in story.notices:
+    for _, notice, receipts in files.notices:
         for channel in notice.channels:
             receipt = receipts.get(channel)
             outcome = "pending"
@@ -196,19 +200,15 @@ def numbers(values: int | Iterable[int] | None) -> str:
 # --- parts ----------------------------------------------------------------------------------------------------------
 
 
-def _snapshots(story: Story) -> list[Snapshot]:
-    return [snapshot for _, snapshot in story.snapshots]
+def _snapshots(files: IncidentFiles) -> list[Snapshot]:
+    return [snapshot for _, snapshot in files.snapshots]
 
 
-def _highest(known: int | None, peak: Point | None) -> int | None:
-    return max((value for value in (known, peak.value if peak else None) if value is not None), default=None)
-
-
-def _share(value: int, limit: int | None, *, in_bytes: bool = False) -> str:
-    if limit is None:
+def _share(value: int, track: Track) -> str:
+    if track.limit is None:
         return "limit unknown"
-    share, most = percent_text(value, limit), bytes_text(limit) if in_bytes else count_text(limit)
-    return f"{share} of the limit, {most}" if share else f"limit {most}"
+    share = percent_text(value, track.limit)
+    return f"{share} of the limit, {track.text(track.limit)}" if share else f"limit {track.text(track.limit)}"
 
 
 def _lasted(incident: Incident) -> tuple[str, str, str]:
@@ -218,7 +218,7 @@ def _lasted(incident: Incident) -> tuple[str, str, str]:
     return said, f"from the first to the last {what}", "resolved" if incident.closed_at else "still open"
 
 
-def _hold(holder: Holder, *, by_orphans: bool) -> Hold:
+def _holder_row(holder: Holder, share: float, *, by_orphans: bool) -> HolderRow:
     name = holder.unit or holder.container or holder.process
     kind = "unit" if holder.unit else "container" if holder.container else "process" if name else ""
     amounts = [counted(holder.orphans, "orphan"), bytes_text(holder.bytes)]
@@ -227,10 +227,10 @@ def _hold(holder: Holder, *, by_orphans: bool) -> Hold:
     )
     peers = f"peers {', '.join(holder.peers)}" if holder.peers else ""
     details = [guess_text(holder), amounts[by_orphans], counted(holder.sockets, "socket"), ports, peers]
-    return Hold(
+    return HolderRow(
         name or "unattributed",
         kind,
         amounts[not by_orphans],
         " · ".join(each for each in details if each),
-        holder.orphans if by_orphans else holder.bytes,
+        share,
     )

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Literal, NamedTuple, TypeVar
 
+from agent.core.format import bytes_text, count_text
 from agent.core.kernel.limits import sample_of
 from agent.core.model import Incident, Sample, Snapshot
 
@@ -21,7 +22,6 @@ _UNSEEN = timedelta(seconds=95)
 BLOCKS = "▁▂▃▄▅▆▇█"
 ASCII = ".:-=+*%#"
 
-GaugeName = Literal["orphan", "mem"]
 LevelName = Literal["limit", "half", "quarter", "pressure", "low"]
 
 
@@ -40,11 +40,15 @@ class Level(NamedTuple):
 
 
 class Track(NamedTuple):
-    """One gauge over time: unbroken runs of readings, oldest first, and its levels, highest first."""
+    """One gauge, a field of sockstat, over time: unbroken runs of readings, oldest first, and levels, highest first."""
 
-    gauge: GaugeName
+    field: Literal["orphan", "mem"]
     runs: tuple[tuple[Point, ...], ...]
     levels: tuple[Level, ...]
+
+    def text(self, value: int) -> str:
+        """Write a value in the gauge's unit."""
+        return bytes_text(value) if self.field == "mem" else count_text(value)
 
     @property
     def points(self) -> tuple[Point, ...]:

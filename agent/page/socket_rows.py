@@ -25,7 +25,7 @@ class Row(NamedTuple):
     details: str
 
 
-class Counted(NamedTuple):
+class SocketLists(NamedTuple):
     """A dump for people: lists of rows under their titles."""
 
     taken_at: datetime
@@ -34,7 +34,7 @@ class Counted(NamedTuple):
     gaps: tuple[Gap, ...]
 
 
-def socket_counts(snapshots: Sequence[Snapshot]) -> Counted | None:
+def socket_counts(snapshots: Sequence[Snapshot]) -> SocketLists | None:
     """Show the table of the newest snapshot that has one; None where there is none, or nothing in it."""
     for snapshot in reversed(snapshots):
         table = snapshot.sockets
@@ -47,7 +47,7 @@ def socket_counts(snapshots: Sequence[Snapshot]) -> Counted | None:
             )
             total = sum(group.sockets for group in table.groups)
             size = counted(total, "socket") + ("" if table.complete else ", incomplete")
-            return Counted(snapshot.taken_at, size, tuple(each for each in lists if each[1]), table.gaps)
+            return SocketLists(snapshot.taken_at, size, tuple(each for each in lists if each[1]), table.gaps)
     return None
 
 

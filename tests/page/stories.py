@@ -37,7 +37,7 @@ from agent.core.readings import (
     TcpProtocol,
     TcpSockstat,
 )
-from agent.page.incident_files import Story
+from agent.page.incident_files import IncidentFiles
 
 OPENED = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 BOOT = "5f0c9a3e-7d41-4e0b-9a65-1d2c3b4a5968"
@@ -62,7 +62,7 @@ HOLDERS = (
 HOSTILE = "</script><img src=x onerror=alert(1)>\x1b[31m\u202e<!channel>javascript:alert(1)\x00'\"&{{7*7}}"
 
 
-def make_story(cause: Kind = "too_many_orphans", **others: Any) -> Story:
+def make_story(cause: Kind = "too_many_orphans", **others: Any) -> IncidentFiles:
     """Make an incident of seven minutes on a web server of 4 GiB, with an hour of samples before it."""
     until = timedelta(minutes=7)
     event = make_event(cause)
@@ -96,7 +96,7 @@ def make_story(cause: Kind = "too_many_orphans", **others: Any) -> Story:
         notices=("notice-001.json", "notice-002.json"),
     )
     incident = replace(incident, **others)
-    return Story(incident, snapshots, samples, tuple(_notices(incident)), zone=timezone.utc)
+    return IncidentFiles(incident, snapshots, samples, tuple(_notices(incident)), zone=timezone.utc)
 
 
 def make_table() -> SocketTable:
@@ -188,7 +188,7 @@ def make_snapshot(
     return replace(snapshot, **others)
 
 
-def make_hostile_story() -> Story:
+def make_hostile_story() -> IncidentFiles:
     """Put a hostile text wherever the host, a sender of logs or a peer can choose one."""
     story, bad = make_story(), HOSTILE
     gap = Gap(what=bad, why=bad)

@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from stories import OPENED, make_samples, make_snapshot, make_story
 
-from agent.page.charts import SIZES, Frame, draw_bar, draw_tracks
+from agent.page.charts import SIZES, Frame, draw_tracks
 from agent.page.series import Level, Point, Track, build_tracks
 
 INCIDENT = make_story().incident
@@ -125,14 +125,3 @@ def test_the_text_alternative_is_escaped() -> None:
 
     assert "<script" not in drawn
     assert '"><script>' == ET.fromstring(str(drawn)).get("aria-label")
-
-
-def test_bars_are_in_proportion() -> None:
-    widths = [re.findall(r'<rect [^>]*width="([\d.]+)"', str(draw_bar(value, 100))) for value in (100, 50)]
-
-    assert float(widths[0][0]) == pytest.approx(2 * float(widths[1][0]), rel=0.01)
-
-
-@pytest.mark.parametrize("value", [0, -5])
-def test_a_bar_of_nothing_has_no_length(value: int) -> None:
-    assert all(float(width) == 0 for width in re.findall(r'<rect [^>]*width="([\d.]+)"', str(draw_bar(value, 100))))

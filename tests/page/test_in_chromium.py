@@ -8,7 +8,7 @@ import pytest
 from browser import Browser
 from stories import make_hostile_story, make_story
 
-from agent.page.incident_files import Story
+from agent.page.incident_files import IncidentFiles
 from agent.page.render import render
 
 STORIES = {"orphans": make_story(), "memory": make_story("tcp_mem"), "hostile": make_hostile_story()}
@@ -63,7 +63,7 @@ def page(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return write(STORIES[request.param], tmp_path)
 
 
-def write(story: Story, directory: Path) -> Path:
+def write(story: IncidentFiles, directory: Path) -> Path:
     path = directory / "incident.html"
     path.write_text(render(story), encoding="utf-8")
     return path

@@ -12,7 +12,7 @@ from stories import HOSTILE, LIMIT, OPENED, make_hostile_story, make_samples, ma
 
 from agent.core.model import Diagnosis, Holder, Pressure
 from agent.core.readings import Gap
-from agent.page.incident_files import Story
+from agent.page.incident_files import IncidentFiles
 from agent.page.render import render
 
 PAGE = render(make_story())
@@ -111,6 +111,14 @@ def test_charts_and_bars_say_themselves_to_a_screen_reader() -> None:
     assert "<caption" in PAGE or '<th scope="col">' in PAGE
 
 
+@pytest.mark.parametrize(("orphans", "widths"), [((100, 50, 0), ["1.0000", "0.5000", "0.0000"]), ((0,), ["0.0000"])])
+def test_bars_are_in_proportion_to_the_longest(orphans: tuple[int, ...], widths: list[str]) -> None:
+    files = make_story()
+    holders = tuple(replace(files.incident.diagnosis.holders[0], orphans=count) for count in orphans)
+    incident = replace(files.incident, diagnosis=replace(files.incident.diagnosis, holders=holders))
+    assert widths == re.findall(r'<rect width="([\d.]+)"', render(files._replace(incident=incident)))
+
+
 def test_the_table_holds_the_peak() -> None:
     rows = re.findall(r"<tr><td>(.*?)</td><td>(.*?)</td><td>(.*?)</td></tr>", PAGE)
 
@@ -155,7 +163,7 @@ def test_a_holder_that_is_a_guess_says_by_what() -> None:
 def test_without_any_evidence_there_is_still_a_page() -> None:
     bare = replace(make_story().incident, diagnosis=Diagnosis(cause="none", confidence="possible", summary="Nothing."))
     why = Gap(what="a file of this incident", why="snapshot-001.json: cannot be read")
-    page = Reader(render(Story(replace(bare, host=None, kernel=None), unread=(why,)))).text
+    page = Reader(render(IncidentFiles(replace(bare, host=None, kernel=None), unread=(why,)))).text
 
     for part in (
         "No readings from this time",
