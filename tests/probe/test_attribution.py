@@ -191,6 +191,21 @@ def test_full_groups_are_looked_for_among_those_that_have_sockets(
     assert (full,) == look().full_groups
 
 
+def test_full_groups_of_other_namespaces_are_known_by_the_processes_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def space(inuse: int, cgroup: str, *others: str) -> Namespace:
+        return Namespace(process=Process(pid=2**22, name="web", cgroup=cgroup), inuse=inuse, others=others)
+
+    asked: set[str] = set()
+    spaces = [space(3, "/pod/web", "/pod/proxy"), space(0, "/idle")]
+    monkeypatch.setattr(owners, "unified_root", lambda _: PROC)
+    monkeypatch.setattr(owners, "find_paths", lambda *_: {})
+    monkeypatch.setattr(namespaces, "find_namespaces", lambda *_: spaces)
+    monkeypatch.setattr(cgroups, "full_groups", lambda _, paths: asked.update(paths) or [])
+    look(other_namespaces=False)
+
+    assert {"/pod/web", "/pod/proxy"} == asked & {"/pod/web", "/pod/proxy", "/idle"}
+
+
 def test_sockets_that_the_application_forgot_to_close_are_held(start: Callable[..., Subject]) -> None:
     subject = start()
     peers = [socket.create_connection(("127.0.0.1", subject.port)) for _ in range(7)]

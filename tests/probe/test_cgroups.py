@@ -106,15 +106,24 @@ def plant_limited(root: Path, path: str, current: int, **files: str) -> None:
 
 
 def test_full_groups_are_those_near_a_limit_of_their_own_or_of_a_group_above(tmp_path: Path) -> None:
-    events = "low 0\nhigh 3\nmax 12\noom 0\n"
+    events, stalls = "low 0\nhigh 3\nmax 12\noom 0\n", "some avg10=31.50 avg60=4.00 avg300=1.00 total=9\n"
     plant_limited(tmp_path, "system.slice", 95, max="100\n", high="max\n")
-    plant_limited(tmp_path, "system.slice/a.service", 990, max="max\n", high="1000\n", events=events, stat="sock 7\n")
+    plant_limited(
+        tmp_path,
+        "system.slice/a.service",
+        990,
+        max="max\n",
+        high="1000\n",
+        events=events,
+        stat="sock 7\n",
+        pressure=stalls,
+    )
     plant_limited(tmp_path, "system.slice/b.service", 899, max="1000\n")
     plant_limited(tmp_path, "system.slice/c.service", 9999, max="max\n")
     names = [f"/system.slice/{name}.service" for name in ("a", "b", "c", "gone")]
 
     assert [
-        FullGroup(path=names[0], current_bytes=990, limit_bytes=1000, sock_bytes=7, refused=15),
+        FullGroup(path=names[0], current_bytes=990, limit_bytes=1000, sock_bytes=7, refused=15, stalled_percent=31.5),
         FullGroup(path="/system.slice", current_bytes=95, limit_bytes=100),
     ] == full_groups(tmp_path, names)
 
