@@ -177,8 +177,10 @@ def lay_out(
         yield heading, "bold"
         yield from zip(lines, (row.style for row in rows), strict=True)
         return
+    wrapper = textwrap.TextWrapper(width, "  ", "  ", break_long_words=False, break_on_hyphens=False)
     for row in rows:
-        for line in (row.cells[0], *textwrap.wrap(row.below, width, initial_indent="  ", subsequent_indent="  ")):
+        yield row.cells[0], row.style
+        for line in wrapper.wrap(row.below):
             yield line, row.style
 
 

@@ -1,29 +1,49 @@
-"""``sockmem-agent scan``: find the events in log files already written, or in the journal."""
+"""``sockmem-agent scan``: find the events in log files already written, or in the journal.
 
+What people see is a table by day, kind and source. A sample::
+
+    day         kind                 count  first     last      source
+    2024-08-18  suppressed messages    142  08:33:10  08:33:10  /var/log/messages
+    2024-08-18  too many orphans         7  08:33:14  08:33:15  /var/log/messages
+"""
+
+import os
 import sys
 from collections.abc import Iterator
-from datetime import datetime
-from itertools import chain
+from dataclasses import dataclass
+from datetime import date, datetime
 from pathlib import Path
 
 import click
 import msgspec
 
-from agent.cli.common import stamp, warn
+from agent.cli.common import Row, console, print_table, stamp, warn
 from agent.cli.since import since_option
-from agent.core.format import counted, printable
+from agent.core.format import count_text, counted, printable
 from agent.core.kernel.detector import Detector
 from agent.core.logs.explain import is_refused
-from agent.core.model import Event, LogRecord
+from agent.core.model import KINDS, Event, Kind, LogRecord
 from agent.sources.localzone import LocalZone
 from agent.sources.scanner import Candidate, Scanner, UnreadableError
 
-UNREADABLE = 66
+HEADINGS = ("day", "kind", "count", "first", "last", "source")
 
 
-@click.command(
-    epilog="Example: sockmem-agent scan --since 2d /var/log/messages.1 /var/log/messages",
-)
+@dataclass(slots=True)
+class Sum:
+    """What one day, kind and source come to; first and last are as the log has them."""
+
+    first: Event
+    last: Event
+    count: int = 0
+
+    def add(self, event: Event) -> None:
+        """Count one event; of a line on suppressed messages, those."""
+        self.last = event
+        self.count += event.count * (event.suppressed or 0 if event.kind == "suppressed" else 1)
+
+
+@click.command(epilog="Example: sockmem-agent scan --since 2d /var/log/messages.1 /var/log/messages")
 @click.argument("files", nargs=-1, metavar="[FILE]...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines: one object per event.")
 @click.option("--journal", is_flag=True, help="Read this host's journal.")
@@ -49,10 +69,7 @@ def command(
     """
     from_journal = journal or bool(directory)
     if from_journal == bool(files):
-        raise click.UsageError(
-            "name log files, or - for standard input, or use --journal; not both",
-            ctx,
-        )
+        raise click.UsageError("name log files, or - for standard input, or use --journal; not both", ctx)
     if explain and (from_journal or as_json or since):
         raise click.UsageError("--explain reads log files and goes with no other option", ctx)
     trouble: list[str] = []
@@ -63,7 +80,7 @@ def command(
     undated: list[Event] = []
     if since:
         events = _newer(events, since, undated)
-    found = _print_json(events) if as_json else _print_table(events)
+    found = _print_json(events) if as_json else _print_events(events)
     if not found and not trouble and not as_json:
         click.echo("no events found" + (f" since {stamp(since)}" if since else ""))
     if undated:
@@ -80,7 +97,7 @@ def _explain(files: tuple[str, ...], trouble: list[str]) -> int:
 def _status(found: int, trouble: list[str]) -> int:
     for line in trouble:
         click.echo(f"sockmem-agent: {line}", err=True)
-    return UNREADABLE if trouble else int(not found)
+    return os.EX_NOINPUT if trouble else int(not found)
 
 
 def _read_records(files: tuple[str, ...], trouble: list[str]) -> Iterator[LogRecord]:
@@ -162,11 +179,42 @@ def _print_json(events: Iterator[Event]) -> int:
     return found
 
 
-def _print_table(events: Iterator[Event]) -> int:
+def _print_events(events: Iterator[Event]) -> int:
     """Print the table, if there is anything for it; count the events."""
-    first = next(events, None)
-    if first is None:
-        return 0
-    from agent.cli.scan_table import print_table  # noqa: PLC0415 - rich takes as long to import as all the rest
+    sums: dict[tuple[date | None, Kind, str], Sum] = {}
+    found = 0
+    for event in events:
+        key = (event.at.date() if event.at else None, event.kind, _source(event))
+        sums.setdefault(key, Sum(event, event)).add(event)
+        found += 1
+    if found:
+        in_order = sorted(sums.items(), key=lambda item: (item[0][0] or date.min, *item[0][1:]))
+        print_table(HEADINGS, [_row(*key, each) for key, each in in_order], right={2})
+        console().print(_total(sums), style="bold")
+    return found
 
-    return print_table(chain([first], events))
+
+def _row(day: date | None, kind: Kind, source: str, each: Sum) -> Row:
+    first, last, count, words = _moment(each.first), _moment(each.last), count_text(each.count), KINDS[kind]
+    return Row(
+        (str(day or "no date"), words, count, first, last, printable(source)),
+        f"{count} {words}, {first} to {last}, {printable(source)}",
+        "" if kind == "suppressed" else "yellow",
+    )
+
+
+def _total(sums: dict[tuple[date | None, Kind, str], Sum]) -> str:
+    events = sum(each.count for key, each in sums.items() if key[1] != "suppressed")
+    suppressed = sum(each.count for key, each in sums.items() if key[1] == "suppressed")
+    total = counted(events, "event")
+    return f"{total}, and {count_text(suppressed)} net messages suppressed next to them" if suppressed else total
+
+
+def _source(event: Event) -> str:
+    return "journal" if event.source.startswith("journal:") else event.source.rpartition(":")[0]
+
+
+def _moment(event: Event) -> str:
+    if event.at is not None:
+        return event.at.strftime("%H:%M:%S")
+    return f"up {event.uptime:.0f} s" if event.uptime is not None else "unknown"

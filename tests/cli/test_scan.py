@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 from harness import on_terminal, plain
 
-from agent.cli import group, scan_table
-from agent.cli.scan_table import Cells
+from agent.cli import group
+from agent.core.model import KINDS
 
 ORPHANS = "Aug 18 08:33:14 jp58 kernel: [85047.045932] TCP: too many orphaned sockets"
 LOG = f"""\
@@ -88,38 +88,21 @@ def test_on_a_wide_terminal_the_source_ends_each_line(log: Path) -> None:
     assert all(line.endswith(f"  {log}") for line in lines[1:4])
 
 
-LONG = "/var/log/remote/host.with.a.long.name.example.org/messages-20240819.gz"
-ROWS = [
-    Cells("2024-08-18", "out of socket memory", "12,345", "08:33:14", "08:33:15", "/var/log/messages"),
-    Cells("2024-08-18", "suppressed messages", "142", "08:33:10", "08:33:10", LONG),
-    Cells("2024-08-19", "too many orphans", "7", "00:00:01", "10:00:00", "/var/log/messages"),
-]
-
-
 @pytest.mark.parametrize("width", [80, 60, 40])
-def test_a_narrow_terminal_breaks_neither_count_nor_source(width: int) -> None:
-    lines = [line for line, _ in scan_table.lay_out(ROWS, width)]
+def test_a_narrow_terminal_breaks_neither_count_nor_source(log: Path, width: int) -> None:
+    source = log.rename(log.with_name("messages-of-a-host.with.a.long.name.example.org"))
+    lines = plain(on_terminal([*SCAN, str(source)], width))
 
-    assert {line for line in lines if len(line) > width} <= {LONG}
-    assert ["/var/log/messages", LONG] == [line for line in lines if line.startswith("/")]
-    for row in ROWS:
-        assert 1 == sum(row.kind in line and row.total in line.split() for line in lines)
-    below_messages = lines[lines.index("/var/log/messages") : lines.index(LONG)]
-    assert ["12,345", "7"] == [
-        word for line in below_messages for word in line.split() if word in ("12,345", "7", "142")
-    ]
-
-
-def test_forty_columns_put_the_times_below_count_and_kind() -> None:
-    lines = [line for line, _ in scan_table.lay_out(ROWS, 40)]
-
-    assert ["/var/log/messages", "  12,345 out of socket memory", "      2024-08-18 08:33:14 to 08:33:15"] == lines[:3]
+    assert {line for line in lines if len(line) > width} == {f"  {source}"}
+    text = " ".join(line.strip() for line in lines)
+    for part in ("2024-08-18 7 too many orphans, 08:33:14 to 08:33:15, ", "142 suppressed messages"):
+        assert part in text, text
 
 
 def test_a_terminal_is_asked_how_wide_it_is(log: Path) -> None:
     lines = plain(on_terminal([*SCAN, str(log)], 40))
-    assert str(log) == lines[0]
-    assert "    7 too many orphans" in lines
+    assert "2024-08-18" == lines[0]
+    assert any(line.startswith("  7 too many orphans, ") for line in lines)
 
 
 def test_a_pipe_gets_whole_lines_however_long_the_path_is(tmp_path: Path) -> None:
@@ -377,4 +360,4 @@ def test_events_without_a_date_are_shown_by_uptime(tmp_path: Path) -> None:
 
 
 def test_every_kind_has_its_words() -> None:
-    assert {"out_of_socket_memory", "too_many_orphans", "tcp_mem", "suppressed"} == set(scan_table.KINDS)
+    assert {"out_of_socket_memory", "too_many_orphans", "tcp_mem", "suppressed"} == set(KINDS)
