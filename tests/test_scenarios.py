@@ -72,6 +72,10 @@ def test_scenario_is_diagnosed_as_expected(scenario: Path) -> None:
     }
     assert [] == [words for words in expected.get("summary", []) if words not in diagnosis.summary]
     assert expected.get("proposed", proposed) == proposed
+    advised = " ".join(f"{step.action} {step.why} {step.risk} {step.commands}" for step in diagnosis.advice)
+    assert advised.startswith(expected.get("first_step") or "")
+    assert [] == [words for words in expected.get("advice", []) if words not in advised]
+    assert [] == [words for words in expected.get("not_advised", []) if words in advised]
     assert [] == [what for what in expected.get("gaps", []) if what not in gaps]
     assert [] == [what for what in expected.get("no_gaps", []) if what in gaps]
     assert diagnosis.summary in " ".join(diagnosis_text(diagnosis).split())

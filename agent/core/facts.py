@@ -17,8 +17,11 @@ from typing import Literal, NamedTuple
 from agent.core.gauge import CALM, Gauge, Timed
 from agent.core.kernel.limits import (
     KILLED,
+    Defaults,
     Zone,
     counter_deltas,
+    default_limits,
+    low_memory,
     most_orphans,
     penalty_shift,
     refused_segments,
@@ -87,9 +90,13 @@ class Facts(NamedTuple):
 
     @property
     def ram_bytes(self) -> int | None:
-        """RAM of the host, None where it is not known."""
-        ram = self.snapshot.meminfo.get("MemTotal", 0)
-        return ram if ram > 0 else None
+        """RAM of the host that sockets can lie in, None where it is not known."""
+        return low_memory(self.snapshot.meminfo)
+
+    @property
+    def defaults(self) -> Defaults:
+        """The limits that this kernel gives itself on this host."""
+        return default_limits(self.kernel, self.snapshot.meminfo, self.page_bytes)
 
     @property
     def mem_unit_bytes(self) -> int | None:

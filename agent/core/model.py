@@ -103,7 +103,8 @@ class Snapshot(Dated, frozen=True, kw_only=True):
     """What the host looked like at one moment: parsed values, the raw text they came from, and what is missing.
 
     ``sysctls`` maps ``net.ipv4.tcp_mem`` to its integers. ``netstat`` is the TcpExt counters, ``snmp`` the Tcp ones
-    (of this network namespace, since its creation). ``meminfo`` is in bytes. ``pressure`` maps ``memory some`` and
+    (of this network namespace, since its creation). ``meminfo`` is in bytes, ZONE_MOVABLE of
+    zoneinfo included (``MovableTotal``, ``MovableFree``). ``pressure`` maps ``memory some`` and
     the like. ``cgroup_sock_bytes`` maps a cgroup path to its socket memory; ``kmem_tcp_failcnt`` is the sum over
     cgroup v1 groups that have a kmem.tcp limit. ``sockets`` says who holds them
     (None: not asked). ``raw`` maps a path below /proc to its text.

@@ -64,6 +64,7 @@ def take_snapshot(proc_root: Path, now: datetime, trigger: Trigger, cgroup_root:
     cgroups = cgroup_root if live or cgroup_root != CGROUP_ROOT else None
     sock_bytes, failcnt = socket_memory(cgroups, reading.gaps) if cgroups else ({}, None)
     kernel = _read_kernel(reading)
+    page = find_page_size(reading, meminfo, kernel, live=live)
     return Snapshot(
         taken_at=now,
         trigger=trigger,
@@ -71,14 +72,14 @@ def take_snapshot(proc_root: Path, now: datetime, trigger: Trigger, cgroup_root:
         kernel=kernel,
         boot_id=reading.parse("sys/kernel/random/boot_id", procfs.parse_word),
         uptime_seconds=reading.parse("uptime", procfs.parse_uptime),
-        page_size_bytes=find_page_size(reading, meminfo, kernel, live=live),
+        page_size_bytes=page,
         cpus=procfs.parse_stat_cpus(read_head(proc_root / "stat") or ""),
         sockstat=None if sockstat is None else replace(sockstat, tcp6_inuse=tcp6_inuse),
         protocol=protocol,
         sysctls=sysctls,
         netstat=netstat or {},
         snmp=snmp or {},
-        meminfo=meminfo,
+        meminfo=meminfo | _read_movable(proc_root, page),
         pressure=_read_pressure(reading),
         cgroup_sock_bytes=sock_bytes,
         kmem_tcp_failcnt=failcnt,
@@ -112,6 +113,12 @@ def _read_sysctls(reading: Reading) -> dict[str, tuple[int, ...]]:
         if key not in found and not reading.has_missed(path):
             reading.miss(path, OTHER_NAMESPACE if others else "does not exist")
     return found
+
+
+def _read_movable(proc_root: Path, page: int | None) -> dict[str, int]:
+    """Read what is in ZONE_MOVABLE, where no socket can lie; the text is long, and only this of it is kept."""
+    total, spare = procfs.parse_movable(read_head(proc_root / "zoneinfo") or "")
+    return {"MovableTotal": total * page, "MovableFree": spare * page} if page and total else {}
 
 
 def _read_host(reading: Reading) -> str | None:

@@ -126,7 +126,7 @@ def test_a_button_copies_the_command_and_nothing_else(browser: Browser, tmp_path
 
     assert 2 == browser.run("document.querySelectorAll('.advice > li:nth-child(3) button').length")
     assert browser.run("window.copied").startswith("# sockmem-agent: room for orphaned TCP sockets")
-    assert browser.run("window.copied").endswith("net.ipv4.tcp_max_orphans = 66560")
+    assert browser.run("window.copied").endswith("net.ipv4.tcp_max_orphans = 59392")
     assert "Copied" == browser.run(FIRST_BUTTON_AFTER_A_MOMENT)
 
 
@@ -186,7 +186,7 @@ def test_without_script_everything_is_there(browser: Browser, tmp_path: Path) ->
         browser.open(page)
         # The page's own scripts do not run; what we ask does.
         assert 0 == browser.run("document.querySelectorAll('button').length")
-        assert "sysctl -w net.ipv4.tcp_max_orphans=66560" in browser.run("document.body.innerText")
+        assert "sysctl -w net.ipv4.tcp_max_orphans=59392" in browser.run("document.body.innerText")
     finally:
         browser.ask("Emulation.setScriptExecutionDisabled", value=False)
 

@@ -3,6 +3,7 @@
 import re
 import shlex
 
+from agent.core.advice.namespaces import run_in
 from agent.core.advice.programs import find_program
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text, counted
@@ -33,6 +34,8 @@ _CAME = {
     "in small batches.",
     "memory_rose_slowly": "It grew slowly, like a leak: a higher limit only delays the next incident.",
 }
+# Closing a socket with unread data resets it (tcp_close): its memory is free at once.
+_FREED_BY_CLOSING = frozenset({"one_owner_leaks_connections", "one_owner_does_not_read", "accept_queue_not_drained"})
 _GENERIC = (
     "Bound unsent data (TCP_NOTSENT_LOWAT, SO_SNDBUF), read and close promptly, give up on dead peers "
     "(TCP_USER_TIMEOUT, keepalive), abort with SO_LINGER(1, 0) where the remaining data does not matter."
@@ -40,7 +43,12 @@ _GENERIC = (
 
 
 def find_main_holder(facts: Facts, gauge: GaugeName, limit: int | None) -> LargestHolder | None:
-    """Find the main holder, with the sockets and the ports of what is short alone; ``limit`` is what ran out."""
+    """Find the main holder, with the sockets and the ports of what is short alone; ``limit`` is what ran out.
+
+    A limit of 0 runs out whoever holds what.
+    """
+    if limit is not None and limit <= 0:
+        return None
     main = largest_holder(facts.holders(gauge)[0], gauge, limit)
     if main is None or not main.is_main:
         return None
@@ -49,11 +57,14 @@ def find_main_holder(facts: Facts, gauge: GaugeName, limit: int | None) -> Large
     return main._replace(holder=share.holder) if share and share.name == main.name else main
 
 
-def fix_main_holder(main: LargestHolder, findings: tuple[Finding, ...]) -> Advice:
-    """Advise what stops it in this service, what that costs, and how to see that it worked."""
+def fix_main_holder(main: LargestHolder, findings: tuple[Finding, ...], kept: str) -> Advice:
+    """Advise what stops it in this service, what that costs, and how to see that it worked.
+
+    ``kept`` is how long orphans keep their memory here.
+    """
     # A name in which somebody hid the kernel's words is shown without them, and is no program that we know.
     orphans, program = main.gauge == "orphans", find_program(main.holder.unit, main.holder.process)
-    seen = [text for claim, text in _SEEN.items() if any(_is_about(finding, claim, main) for finding in findings)]
+    seen = [claim for claim in _SEEN if any(_is_about(finding, claim, main) for finding in findings)]
     came = [_CAME[each.claim] for each in findings if each.claim in _CAME and each.cause == main.gauge]
     settings = _GENERIC if program is None else program.orphans if orphans else program.memory
     guess = "The name is a guess from the port: no cgroup identifies the owner." if main.holder.guess else ""
@@ -61,11 +72,23 @@ def fix_main_holder(main: LargestHolder, findings: tuple[Finding, ...]) -> Advic
     success = f"Success: {gauge} in /proc/net/sockstat and TCPAbortOnMemory stops rising."
     return Advice(
         action=f"Fix {marked(main.name, main.holder)}: it holds {_held_text(main)}.",
-        why=" ".join(filter(None, (*seen, *came, guess, settings, success))),
+        why=" ".join(filter(None, (*(_SEEN[claim] for claim in seen), *came, guess, settings, success))),
         risk=(f"{program.price} " if program else "Requires changing and testing the program. ")
-        + "A restart drops its open connections"
-        + ("; existing orphans stay until the kernel frees them." if orphans else "."),
+        + _restart_text(main, frozenset(seen), kept),
         commands=(*_looks(main), *(program.commands if program else ()), *_checks(main)),
+    )
+
+
+def _restart_text(main: LargestHolder, seen: frozenset[str], kept: str) -> str:
+    if main.gauge == "orphans":
+        return f"A restart drops its open connections and frees no orphan: the memory stays in them {kept}."
+    if seen & _FREED_BY_CLOSING and "peers_take_data_slowly" not in seen:
+        return "A restart drops its open connections and frees their memory at once."
+    if "peers_take_data_slowly" in seen:
+        return f"A restart drops its open connections; the memory stays in orphans {kept}."
+    return (
+        "A restart drops its open connections. What it has not read is freed at once; what its peers have not read "
+        f"stays in orphans {kept}."
     )
 
 
@@ -90,12 +113,13 @@ def _ports_text(ports: tuple[int, ...]) -> str:
 
 def _looks(main: LargestHolder) -> tuple[str, ...]:
     """Commands that show it: nothing of a foreign name gets into a shell that systemd would not take as a unit."""
-    holder, commands = main.holder, []
+    holder, run, commands = main.holder, run_in(main.holder.netns_pid), []
     if holder.unit and holder.container is None and _UNIT.fullmatch(holder.unit):
         commands.append(f"systemctl status --no-pager -- {shlex.quote(holder.unit)}")
     if holder.ports:
         state = "state fin-wait-1 " if main.gauge == "orphans" else ""
-        commands.append(f"ss -tanoem {state}'( sport = :{holder.ports[0]} )' | head -20")
+        found = f"ss -tanoem {state}'( sport = :{holder.ports[0]} )'"
+        commands.append(f"{run(found)} | head -20")
     return tuple(commands)
 
 
@@ -103,5 +127,5 @@ def _checks(main: LargestHolder) -> tuple[str, ...]:
     gauge = "orphan" if main.gauge == "orphans" else "mem"
     return (
         f"grep TCP: /proc/net/sockstat   # {gauge} falls",
-        "nstat -az TcpExtTCPAbortOnMemory   # stops rising",
+        f"{run_in(main.holder.netns_pid)('nstat -az TcpExtTCPAbortOnMemory')}   # stops rising",
     )

@@ -1,59 +1,51 @@
 """What to do about too many orphaned sockets, with the price of each step on this host.
 
 An orphan is a socket that its program has closed and whose peer has not yet taken everything: FIN-WAIT-1, LAST-ACK,
-CLOSING, and FIN-WAIT-2 only where tcp_fin_timeout is above 60 s. No program owns it any more. What one costs is
-measured (mem / alloc of sockstat), never assumed: from a page to the whole of tcp_wmem[2].
+CLOSING, and FIN-WAIT-2 only where tcp_fin_timeout is above 60 s. No program owns it any more. More of them than tcp_mem
+holds would fill it, and turn resets into living connections that stall: the two limits are raised together.
 """
 
-from typing import NamedTuple
+from itertools import count
 
-from agent.core.advice.sysctl import change
+from msgspec.structs import replace
+
+from agent.core.advice.budget import Budget, Price, find_price
+from agent.core.advice.memory import raised_to
+from agent.core.advice.namespaces import run_where
+from agent.core.advice.sysctl import change, value_text
 from agent.core.facts import Facts, first_of
-from agent.core.format import bytes_text, count_text, duration_text, percent_text
-from agent.core.model import Advice
-from agent.core.sockets.shares import add_up, only
+from agent.core.format import bytes_text, count_text
+from agent.core.kernel.limits import limits_of
+from agent.core.model import Advice, Sysctl
 
-# struct tcp_sock and what hangs on it, in slab and outside of mem: 2368 to 2496 bytes were measured.
-_STRUCT_BYTES = 2560
 _INT_MAX = 2**31 - 1
 _ROUND = 1024
-_FLOOR = 4096
-_SHARE_OF_RAM = 4
 _RETRIES_OF_ZERO = 8
 _GOOD_RETRIES = 5
-_RTO_SECONDS = 0.2
+# The first timeout on a quick network: TCP_RTO_MIN and a little.
+_FIRST_RTO_SECONDS = 0.21
+_RTO_MIN_SECONDS = 0.2
 _RTO_MAX_SECONDS = 120.0
-# The kernel doubles the first 200 ms with each retry, and stops doubling at 120 s.
-_DOUBLINGS = 9
-_FIN_SECONDS = 60
-_ENOUGH_TO_MEASURE = 100
-_KEY = "net.ipv4.tcp_max_orphans"
+_ENDLESS_RETRIES = 100
+_KEY, _MEM = "net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem"
 
 
-class Price(NamedTuple):
-    """What orphans cost here: one as measured, one at worst, and what all of them together may take."""
-
-    each_bytes: int
-    worst_bytes: int | None
-    budget_bytes: int
-    budget_name: str
-
-
-def look_at_orphans() -> Advice:
-    """Advise how to see whom the orphans belong to."""
+def look_at_orphans(facts: Facts) -> Advice:
+    """Advise how to see whom the orphans belong to, in the network namespace that most of them are in."""
+    run = run_where(facts, "orphans")
+    peers = "awk 'NR>1 {sub(/:[^:]*$/, \"\", $4); print $4}' | sort | uniq -c | sort -rn | head"
     return Advice(
         action="List the orphaned sockets and their peers while they exist.",
         why="Orphans belong to no program: only the local port and the peer's address show where they came from. "
         "FIN-WAIT-1 with a persist timer means a peer that stopped reading; with retransmits, or LAST-ACK, a peer "
         "that is gone or a firewall that drops the closing packets; all states at once a mass close (restart, "
-        "deploy, load balancer).",
+        "deploy, load balancer). ss and nstat show one network namespace.",
         risk="None: read-only.",
         commands=(
             "cat /proc/net/sockstat",
-            "ss -tanoemi state fin-wait-1",
-            "ss -tanoemi state last-ack",
-            "ss -tanoemi state closing",
-            "ss -tan state fin-wait-1 | awk 'NR>1 {sub(/:[^:]*$/, \"\", $4); print $4}' | sort | uniq -c | sort -rn",
+            *(run(f"ss -tanoemi state {state}") for state in ("fin-wait-1", "last-ack", "closing")),
+            f"{run('ss -tan state fin-wait-1')} | {peers}",
+            run("nstat -az TcpExtTCPAbortOnMemory"),
         ),
     )
 
@@ -70,100 +62,93 @@ def fix_closing_programs() -> Advice:
     )
 
 
-def raise_max_orphans(facts: Facts) -> Advice:
-    """Advise a limit of four times the peak, never below today's, and within a share of RAM."""
-    current, price = facts.orphans.limit, _price(facts)
-    if current is None or price is None:
-        return _raise_without_numbers(current)
-    proposed = _proposed_limit(facts, current, price)
-    if proposed - current < max(_ROUND, current // 20) and proposed < _wanted(facts, current):
-        return _leave_limit(current, price)
-    peak = f"Orphans peaked at {count_text(_peak(facts))}" if _peak(facts) else "The peak is unknown"
-    return change(
-        _KEY,
-        current,
-        proposed,
-        action=f"Raise tcp_max_orphans to {count_text(proposed)}.",
-        why=f"{peak}; the kernel counts a stuck orphan up to four times, so a safe limit is four times the peak."
-        + ("" if proposed >= _wanted(facts, current) else f" More would not fit into {price.budget_name}.")
-        + " Success: TCPAbortOnMemory stops rising.",
-        risk=_risk_of_raising(facts, current, proposed, price),
-        reason="room for orphaned TCP sockets; the kernel counts a stuck one up to four times.",
+def raise_max_orphans(facts: Facts, budget: Budget, put_back: Sysctl | None) -> tuple[Advice, ...]:
+    """Advise four times the peak, as far as tcp_mem holds it; else both limits in one step, within the budget.
+
+    Twice the peak is enough where tcp_mem holds no more: every stuck orphan counts double. Never below today's.
+    ``put_back`` is what tcp_mem is set to before.
+    """
+    current, page, price = facts.orphans.limit, facts.page_bytes, find_price(facts)
+    limits = limits_of(put_back.proposed) if put_back and isinstance(put_back.proposed, tuple) else facts.limits
+    if current is None or limits is None or page is None or limits[2] <= 0:
+        return (_raise_without_numbers(current),)
+    wanted = _wanted(facts, current)
+    needed = wanted * price.charged_bytes + _other_bytes(facts, price)
+    raised = None if put_back else raised_to(facts, budget, -(-needed // page))
+    alone, together = (_most(facts, price, budget, each[2] * page) for each in (limits, raised or limits))
+    enough = min(wanted, 2 * (_peak(facts) or current))
+    new, memory = (together, raised) if alone < enough and together > alone else (alone, None)
+    proposed = min(wanted, new, _INT_MAX)
+    if proposed <= current or (proposed < wanted and proposed - current < max(_ROUND, current // 20)):
+        return (_leave_limit(facts, price, budget),)
+    step = _raise(facts, price, budget, proposed, wanted)
+    if memory is None:
+        return (step,)
+    both = change(
+        _MEM,
+        limits,
+        memory,
+        action=f"Raise tcp_mem to {value_text(memory)} pages, and tcp_max_orphans with it to {count_text(proposed)}.",
+        why=f"{step.why} Today's tcp_mem holds only {count_text(alone)} of them.",
+        risk=f"{step.risk} Raised alone, tcp_max_orphans would let orphans fill tcp_mem, and living connections stall.",
+        reason="room for orphaned TCP sockets, tcp_mem in pages.",
+        also={_KEY: proposed},
     )
+    part = replace(step, action=f"{step.action[:-1]} together with tcp_mem, as in the step above.")
+    return both, part
 
 
 def shorten_orphan_retries(facts: Facts) -> Advice | None:
-    """Advise a shorter life for orphans whose peer is dead; None where it is short already, or not known."""
+    """Advise a shorter life for orphans whose peer is gone; None where fewer retries are not shorter, or not known."""
     key = "net.ipv4.tcp_orphan_retries"
-    current = first_of(facts.snapshot, key)
-    retries = _RETRIES_OF_ZERO if current == 0 else current
-    if current is None or retries is None or retries <= _GOOD_RETRIES:
+    current, longest = first_of(facts.snapshot, key), first_of(facts.snapshot, "net.ipv4.tcp_rto_max_ms")
+    if current is None:
+        return None
+    rto_max = longest / 1000 if longest and longest > 0 else _RTO_MAX_SECONDS
+    now, then = orphan_life_seconds(current, rto_max), orphan_life_seconds(_GOOD_RETRIES, rto_max)
+    # An eighth is within what the round-trip time makes of it.
+    if then > now * 7 / 8:
         return None
     said = "0, which means 8," if current == 0 else str(current)
-    now, then = (duration_text(orphan_life_seconds(each)) for each in (current, _GOOD_RETRIES))
     return change(
         key,
         current,
         _GOOD_RETRIES,
-        action=f"Free orphans of dead peers sooner: lower tcp_orphan_retries from {current} to {_GOOD_RETRIES}.",
-        why=f"At {said} an orphan whose peer is gone stays about {now}; at {_GOOD_RETRIES} about "
-        f"{then}. This frees memory.",
+        action=f"Free orphans of dead peers sooner: set tcp_orphan_retries from {current} to {_GOOD_RETRIES}.",
+        why=f"At {said} an orphan whose peer is gone stays about {now:.0f} s; at {_GOOD_RETRIES} about {then:.0f} s. "
+        "This frees memory.",
         risk="May cut off replies to slow or lossy clients. No effect on peers that answer but do not read.",
         reason="frees orphaned TCP sockets of dead peers sooner (0 would mean 8 retries).",
     )
 
 
-def restore_fin_timeout(facts: Facts) -> Advice | None:
-    """Advise to take tcp_fin_timeout back to 60 s; None at 60 and below, where it has no part in orphans."""
-    key = "net.ipv4.tcp_fin_timeout"
-    current = first_of(facts.snapshot, key)
-    if current is None or current <= _FIN_SECONDS:
-        return None
-    return change(
-        key,
-        current,
-        _FIN_SECONDS,
-        action=f"Set tcp_fin_timeout back from {current} to {_FIN_SECONDS}.",
-        why=f"Above {_FIN_SECONDS} s a socket in FIN-WAIT-2 stays a full orphan for the time above "
-        f"({current - _FIN_SECONDS} s here); at {_FIN_SECONDS} s it costs almost nothing. Lower gains nothing.",
-        risk="Cuts off peers that take more than a minute to close their side.",
-        reason="above 60 s, sockets in FIN-WAIT-2 count as orphans.",
-    )
+def orphan_life_seconds(retries: int, rto_max: float = _RTO_MAX_SECONDS) -> float:
+    """Return how long an orphan lives whose peer is gone: tcp_write_timeout() of net/ipv4/tcp_timer.c, played through.
 
-
-def orphan_life_seconds(retries: int) -> float:
-    """Return how long an orphan lives whose peer is gone (tcp_orphan_retries() in net/ipv4/tcp_timer.c)."""
-    count = _RETRIES_OF_ZERO if retries == 0 else max(retries, 0)
-    doubled = min(count, _DOUBLINGS)
-    return ((2 << doubled) - 1) * _RTO_SECONDS + (count - doubled) * _RTO_MAX_SECONDS
-
-
-def measured_bytes(facts: Facts) -> int | None:
-    """Return what an orphan of this host is charged on average, at least a page; None when it was not measured.
-
-    Measured at the orphans themselves where a table of sockets has some; else at all sockets.
+    0 retries mean 8 while the timeout is below its maximum, and none from then on.
     """
-    orphans = add_up(facts.snapshot.sockets, only("orphaned")) if facts.snapshot.sockets else None
-    if orphans is not None and orphans.sockets >= _ENOUGH_TO_MEASURE:
-        return max(facts.page_bytes or 0, -(-orphans.bytes // orphans.sockets))
-    mem, alloc = facts.memory.now, facts.now.alloc
-    if mem is None or mem < 0 or alloc is None or alloc <= 0:
-        return None
-    return max(facts.page_bytes or 0, -(-mem // alloc))
+    at = rto = first = min(_FIRST_RTO_SECONDS, rto_max)
+    for timeout in count():
+        until = _RETRIES_OF_ZERO if retries == 0 and rto < rto_max else min(max(retries, 0), _ENDLESS_RETRIES)
+        if timeout and at - first >= _model_timeout(until, rto_max):
+            return at
+        rto = min(2 * rto, rto_max)
+        at += rto
+    raise AssertionError
 
 
-def _price(facts: Facts) -> Price | None:
-    each = measured_bytes(facts)
-    ram, limits = facts.ram_bytes, facts.limits_bytes
-    worst = first_of(facts.snapshot, "net.ipv4.tcp_wmem", 2)
-    if each is None:
-        return None
-    if ram is not None:
-        return Price(each + _STRUCT_BYTES, worst, ram // _SHARE_OF_RAM, f"a quarter of RAM ({bytes_text(ram)})")
-    # Without RAM known, the kernel's own limit on all TCP memory is a safe bound.
-    if limits is not None and limits[2] > 0:
-        return Price(each + _STRUCT_BYTES, worst, limits[2], f"tcp_mem ({bytes_text(limits[2])})")
-    return None
+def life_text(facts: Facts) -> str:
+    """Return how long orphans keep their memory here, as the end of a sentence."""
+    current, longest = (first_of(facts.snapshot, f"net.ipv4.{key}") for key in ("tcp_orphan_retries", "tcp_rto_max_ms"))
+    rto_max = longest / 1000 if longest and longest > 0 else _RTO_MAX_SECONDS
+    seconds = "" if current is None else f" (about {orphan_life_seconds(current, rto_max):.0f} s)"
+    return f"until their peers read it, or the kernel gives up a peer that is gone{seconds}"
+
+
+def _model_timeout(boundary: int, rto_max: float) -> float:
+    """tcp_model_timeout(): the least timeout doubled with each retry, up to the most."""
+    doubled = min(boundary, max(int(rto_max / _RTO_MIN_SECONDS), 1).bit_length() - 1)
+    return ((2 << doubled) - 1) * _RTO_MIN_SECONDS + (boundary - doubled) * rto_max
 
 
 def _peak(facts: Facts) -> int:
@@ -173,48 +158,56 @@ def _peak(facts: Facts) -> int:
 
 def _wanted(facts: Facts, current: int) -> int:
     """Return four times the peak, or twice the limit where the peak was not seen."""
-    target = 4 * _peak(facts) if _peak(facts) > 0 else 2 * current
-    return max(_FLOOR if current <= 0 else _ROUND, -(-target // _ROUND) * _ROUND)
+    return -(-(4 * _peak(facts) or 2 * current) // _ROUND) * _ROUND
 
 
-def _proposed_limit(facts: Facts, current: int, price: Price) -> int:
-    most = price.budget_bytes // price.each_bytes // _ROUND * _ROUND
-    return max(current, min(_wanted(facts, current), most, _INT_MAX))
+def _other_bytes(facts: Facts, price: Price) -> int:
+    """Return what sockets hold in tcp_mem that are no orphans."""
+    return max((facts.memory.now or 0) - (facts.orphans.now or 0) * price.charged_bytes, 0)
 
 
-def _risk_of_raising(facts: Facts, current: int, proposed: int, price: Price) -> str:
-    extra = proposed - max(current, 0)
-    text = (
-        f"Unswappable memory: {count_text(extra)} more orphans take {bytes_text(extra * price.each_bytes)} "
-        f"at {bytes_text(price.each_bytes)} per socket, as measured here"
+def _most(facts: Facts, price: Price, budget: Budget, high_bytes: int) -> int:
+    """Return how many orphans fit into a tcp_mem of that size beside the other sockets, and into the budget."""
+    room = (high_bytes - _other_bytes(facts, price)) // price.charged_bytes
+    if budget.bytes is not None:
+        room = min(room, min(facts.orphans.now or 0, facts.orphans.limit or 0) + budget.bytes // price.ram_bytes)
+    return max(room, 0) // _ROUND * _ROUND
+
+
+def _raise(facts: Facts, price: Price, budget: Budget, proposed: int, wanted: int) -> Advice:
+    current = facts.orphans.limit or 0
+    peak = f"Orphans peaked at {count_text(_peak(facts))}" if _peak(facts) else "The peak is unknown"
+    less = "" if proposed >= wanted else f" There is no room here for the {count_text(wanted)} of that."
+    extra = proposed - min(max(current, 0), facts.orphans.now or 0)
+    return change(
+        _KEY,
+        facts.orphans.limit,
+        proposed,
+        action=f"Raise tcp_max_orphans to {count_text(proposed)}.",
+        why=f"{peak}; the kernel counts a stuck orphan up to four times, so a safe limit is four times the peak.{less} "
+        "Success: TCPAbortOnMemory stops rising.",
+        risk=f"Unswappable memory: {count_text(extra)} more orphans than now take "
+        f"{bytes_text(extra * price.ram_bytes)} {price.words}. {budget.sentence}",
+        reason="room for orphaned TCP sockets; the kernel counts a stuck one up to four times.",
     )
-    limits = facts.limits_bytes
-    bound = limits[2] if limits and limits[2] > 0 else None
-    if price.worst_bytes is not None and price.worst_bytes > 0:
-        worst = extra * price.worst_bytes
-        most = "all that tcp_mem allows," if bound and bound < worst else bytes_text(worst)
-        text += f"; at worst {most} with full send buffers of {bytes_text(price.worst_bytes)} each"
-    if bound and proposed * (price.each_bytes - _STRUCT_BYTES) > bound:
-        text += ". TCP memory runs out first: that many would exceed tcp_mem[2]"
-    return text + "."
 
 
 def _raise_without_numbers(current: int | None) -> Advice:
     known = "its value could not be read" if current is None else f"it is {count_text(current)}"
     return Advice(
         action="Compare tcp_max_orphans with the orphan count; never set it below its current value.",
-        why=f"Today {known}, and the cost of a socket on this host is unknown, so this cannot propose a value. Four "
-        "times the highest orphan count is safe: the kernel counts a stuck orphan up to four times.",
+        why=f"Today {known}, and what tcp_mem holds is unknown, so this cannot propose a value. Four times the highest "
+        "orphan count is safe where tcp_mem holds that many: the kernel counts a stuck orphan up to four times.",
         risk="A value below the current one resets connections at once. Each orphan holds unswappable memory.",
-        commands=(f"sysctl {_KEY}", "cat /proc/net/sockstat"),
+        commands=(f"sysctl {_KEY} {_MEM}", "cat /proc/net/sockstat"),
     )
 
 
-def _leave_limit(current: int, price: Price) -> Advice:
+def _leave_limit(facts: Facts, price: Price, budget: Budget) -> Advice:
+    current = facts.orphans.limit or 0
+    held = count_text(_most(facts, price, Budget(None, ""), (facts.limits_bytes or (0, 0, 0))[2]))
     return Advice(
         action=f"Leave tcp_max_orphans at {count_text(current)}: this host has no room for more.",
-        why=f"At {bytes_text(price.each_bytes)} per socket, as measured here, {count_text(current)} orphans can take "
-        f"{bytes_text(current * price.each_bytes)}, "
-        f"{percent_text(current * price.each_bytes, price.budget_bytes) or 'all'} of {price.budget_name}.",
+        why=f"{budget.sentence} Today's tcp_mem holds {held} orphans {price.words}.",
         risk="None: it changes nothing. The kernel keeps resetting connections until fewer orphans appear.",
     )

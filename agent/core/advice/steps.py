@@ -1,95 +1,145 @@
-"""What to do, in the order to try it: who holds most and what stops it there, then the limits, then what else helps.
+"""What to do, in the order to try it: a wrong setting, then who holds most and what stops it there, then the limits.
 
-Each step says what it costs on this host. Nothing is lowered that is meant to be raised, and no time-wait setting is
-offered: TIME_WAIT and CLOSE_WAIT are no orphans (Documentation/networking/ip-sysctl.rst, and net/ipv4/tcp.c).
+What is not the cause is not named before it: a limit that is far below the kernel's own default is put back first, and
+where nobody holds enough of that default to matter, nothing else follows. Each step says what it costs on this host. No
+time-wait setting is offered: TIME_WAIT and CLOSE_WAIT are no orphans (Documentation/networking/ip-sysctl.rst,
+net/ipv4/tcp.c).
 """
 
 from collections.abc import Iterable
 from itertools import zip_longest
+from typing import NamedTuple
 
+from agent.core.advice.budget import Budget, find_budget
 from agent.core.advice.cgroup import relieve_group
 from agent.core.advice.main_holder import find_main_holder, fix_main_holder
-from agent.core.advice.memory import (
-    fix_byte_limits,
-    fix_holders,
-    look_at_memory,
-    raise_cgroup_limit,
-    raise_tcp_mem,
-    trim_buffers,
-)
+from agent.core.advice.memory import fix_holders, look_at_memory, raise_cgroup_limit, raise_tcp_mem, trim_buffers
 from agent.core.advice.orphans import (
     fix_closing_programs,
+    life_text,
     look_at_orphans,
     raise_max_orphans,
-    restore_fin_timeout,
     shorten_orphan_retries,
 )
-from agent.core.advice.sysctl import change
-from agent.core.facts import Facts, first_of
-from agent.core.model import Advice, Finding
+from agent.core.advice.settings import restore_fin_timeout, restore_max_orphans, restore_tcp_mem, warn_of_recycle
+from agent.core.facts import Facts
+from agent.core.kernel.limits import is_far_below
+from agent.core.model import Advice, Cause, Finding
+
+# Wrong on any host, and told whatever the verdict.
+_PASTED = frozenset(
+    {"tcp_mem_holds_buffer_sizes", "tcp_mem_above_ram", "tcp_mem_out_of_order", "orphan_limit_holds_pages"}
+)
+
+
+class _Known(NamedTuple):
+    """What every step may ask."""
+
+    facts: Facts
+    findings: tuple[Finding, ...]
+    claims: frozenset[str]
+    budget: Budget
+
+
+class _Steps(NamedTuple):
+    """The steps for one gauge; whatever does not apply is None."""
+
+    settings: list[Advice | None]
+    holders: list[Advice | None]
+    capacity: list[Advice | None]
 
 
 def advise(facts: Facts, findings: tuple[Finding, ...]) -> tuple[Advice, ...]:
     """Return the steps for the verdict, which is the first finding, and then for what else was found."""
-    cause, claims = findings[0].cause, {finding.claim for finding in findings}
-    steps: list[Advice | None] = []
-    if cause != "none" and "openvz_container_limit" in claims:
-        steps.append(_look_at_container())
-    if findings[0].claim == "cgroup_limit" and facts.starving_group:
-        steps.append(relieve_group(facts.starving_group))
-    elif cause in ("both", "tcp_memory") and "orphans_fill_memory" in claims:
-        steps += _steps_for_one_root(facts, findings)
-    elif cause == "orphans":
-        steps += _orphan_steps(facts, findings, facts.orphans.limit)
-        if claims & {"memory_at_limit", "memory_over_limit"}:
-            steps += _memory_steps(facts, findings)
-    elif cause == "tcp_memory":
-        steps += _memory_steps(facts, findings)
-    elif cause == "both":
-        orphans = _orphan_steps(facts, findings, facts.orphans.limit)
-        memory = _memory_steps(facts, findings)
-        steps += [each for pair in zip_longest(orphans[:4], memory[:4]) for each in pair] + orphans[4:] + memory[4:]
-    elif cause == "undetermined":
-        steps += [_watch(facts), look_at_orphans(), look_at_memory()]
-    steps += [fix_byte_limits(facts), _warn_of_recycle(facts)]
-    return _once(steps)
+    cause, claims = findings[0].cause, frozenset(finding.claim for finding in findings)
+    known = _Known(facts, findings, claims, find_budget(facts))
+    pasted = (fix(facts, claims & _PASTED, known.budget) for fix in (restore_tcp_mem, restore_max_orphans))
+    container = _look_at_container() if cause != "none" and "openvz_container_limit" in claims else None
+    steps = [container, *_steps_for(known, cause)]
+    if "counters_contradict" in claims or (facts.is_alien and not facts.high):
+        # No setting is changed for a line that this host's own counters contradict, or that another kernel wrote.
+        steps = [step for step in steps if step is None or step.sysctl is None]
+    return _once([*pasted, *steps, warn_of_recycle(facts)])
 
 
-def _orphan_steps(facts: Facts, findings: tuple[Finding, ...], limit: int | None) -> list[Advice | None]:
-    main = find_main_holder(facts, "orphans", limit)
-    return [
-        fix_main_holder(main, findings) if main else None,
-        look_at_orphans(),
+def _steps_for(known: _Known, cause: Cause) -> list[Advice | None]:
+    facts, claims = known.facts, known.claims
+    if cause == "undetermined":
+        return [_watch(facts), look_at_orphans(facts), look_at_memory(facts)]
+    if cause == "none":
+        return []
+    if known.findings[0].claim == "cgroup_limit" and facts.starving_group:
+        return [relieve_group(facts.starving_group)]
+    if cause != "orphans" and "orphans_fill_memory" in claims:
+        return _steps_for_one_root(known)
+    short = [_orphan_steps(known)] if cause != "tcp_memory" else []
+    if cause != "orphans" or claims & {"memory_at_limit", "memory_over_limit"}:
+        short.append(_memory_steps(known))
+    # With two causes their steps take turns, within each kind.
+    return [step for kind in zip(*short, strict=True) for turn in zip_longest(*kind) for step in turn]
+
+
+def _orphan_steps(known: _Known) -> _Steps:
+    facts = known.facts
+    restored = restore_max_orphans(facts, known.claims, known.budget)
+    main = find_main_holder(facts, "orphans", facts.orphans.limit)
+    elsewhere = main is not None and main.holder.netns_pid is not None
+    holders = [
+        fix_main_holder(main, known.findings, life_text(facts)) if main else None,
+        look_at_orphans(facts),
         None if main else fix_closing_programs(),
-        raise_max_orphans(facts),
-        shorten_orphan_retries(facts),
-        restore_fin_timeout(facts),
     ]
+    # Other namespaces have retries of their own, and a peer that answers is not given up sooner.
+    answers = "orphans_wait_for_stalled_peers" in known.claims
+    shorter = None if elsewhere or answers else shorten_orphan_retries(facts)
+    if restored:
+        # What it allows again has to find a tcp_mem that was not lowered either.
+        limits, default = facts.limits, facts.defaults.tcp_mem
+        lowered = limits and default and is_far_below(limits[2], default[2])
+        memory = restore_tcp_mem(facts, known.claims | {"tcp_mem_below_default"}, known.budget) if lowered else None
+        return _Steps(
+            [restored, memory], holders if main else [], [shorter if main else None, restore_fin_timeout(facts)]
+        )
+    pasted = restore_tcp_mem(facts, known.claims & _PASTED, known.budget)
+    higher = raise_max_orphans(facts, known.budget, pasted.sysctl if pasted else None)
+    return _Steps([], holders, [*higher, shorter, restore_fin_timeout(facts)])
 
 
-def _memory_steps(facts: Facts, findings: tuple[Finding, ...]) -> list[Advice | None]:
+def _memory_steps(known: _Known) -> _Steps:
+    facts, claims = known.facts, known.claims
+    restored = restore_tcp_mem(facts, claims, known.budget)
     main = find_main_holder(facts, "tcp_memory", facts.memory.limit)
-    refused = [finding.evidence for finding in findings if finding.claim == "cgroup_limit"]
+    refused = [finding.evidence for finding in known.findings if finding.claim == "cgroup_limit"]
     failed = [each for evidence in refused for each in evidence if each.name == "memory.kmem.tcp.failcnt"]
-    limit = raise_cgroup_limit(failed[0]) if failed else fix_byte_limits(facts) or raise_tcp_mem(facts)
-    return [
-        fix_main_holder(main, findings) if main else None,
-        look_at_memory(),
-        None if main else fix_holders(findings),
-        limit,
-        *trim_buffers(facts),
+    limit = raise_cgroup_limit(failed[0]) if failed else None if restored else raise_tcp_mem(facts, known.budget)
+    holders = [
+        fix_main_holder(main, known.findings, life_text(facts)) if main else None,
+        look_at_memory(facts),
+        None if main else fix_holders(known.findings, life_text(facts)),
     ]
+    alone = restored is not None and "tcp_mem_below_default" in claims and main is None
+    return _Steps([restored], [] if alone else holders, [limit, *trim_buffers(facts)])
 
 
-def _steps_for_one_root(facts: Facts, findings: tuple[Finding, ...]) -> list[Advice | None]:
+def _steps_for_one_root(known: _Known) -> list[Advice | None]:
     """Advise where unsent data of orphans fills the memory: their number and life come first.
 
     More room for orphans would only fill the memory faster, and is left out.
     """
+    facts, memory = known.facts, _memory_steps(known)
     # Few of them may hold all: their limit is not what ran out.
-    fix, look, generic, _, *shorter = _orphan_steps(facts, findings, limit=None)
-    _, look_at_all, _, limit, *trim = _memory_steps(facts, findings)
-    return [fix, look, generic, *shorter, *trim, look_at_all, limit]
+    main = find_main_holder(facts, "orphans", None)
+    return [
+        *memory.settings,
+        fix_main_holder(main, known.findings, life_text(facts)) if main else None,
+        look_at_orphans(facts),
+        None if main else fix_closing_programs(),
+        shorten_orphan_retries(facts),
+        restore_fin_timeout(facts),
+        *memory.capacity[1:],
+        look_at_memory(facts),
+        memory.capacity[0],
+    ]
 
 
 def _look_at_container() -> Advice:
@@ -115,22 +165,6 @@ def _watch(facts: Facts) -> Advice:
             "while sleep 1; do date; grep TCP: /proc/net/sockstat; done",
             "sysctl net.ipv4.tcp_max_orphans net.ipv4.tcp_mem",
         ),
-    )
-
-
-def _warn_of_recycle(facts: Facts) -> Advice | None:
-    key = "net.ipv4.tcp_tw_recycle"
-    current = first_of(facts.snapshot, key)
-    if not current:
-        return None
-    return change(
-        key,
-        current,
-        0,
-        action="Warning: turn tcp_tw_recycle off.",
-        why="It is unrelated, but silently drops connections of clients behind NAT. Linux 4.12 removed it.",
-        risk="None known; it costs almost no memory.",
-        reason="drops connections of clients behind NAT.",
     )
 
 

@@ -1,4 +1,4 @@
-"""A change of one kernel setting as an advice: the command for now, the sysctl.d text for good (sysctl.d(5)).
+"""A change of kernel settings as an advice: the commands for now, the sysctl.d text for good (sysctl.d(5)).
 
 # sockmem-agent: orphaned TCP sockets have room here. It was 65536.
 # Put this into /etc/sysctl.d/90-sockmem-tcp_max_orphans.conf, then run: sysctl --system
@@ -7,36 +7,55 @@ net.ipv4.tcp_max_orphans = 244736
 
 from agent.core.model import Advice, Sysctl
 
+Value = int | tuple[int, ...]
+# Where settings that outlast a restart are made: by sysctl.d, and by scripts that change one for a moment.
+_SETTERS = "/etc/sysctl.conf /etc/sysctl.d /run/sysctl.d /usr/lib/sysctl.d /usr/local /etc/init.d /etc/systemd/system"
+
 
 def change(
     key: str,
-    current: int | tuple[int, ...] | None,
-    proposed: int | tuple[int, ...],
+    current: Value | None,
+    proposed: Value,
     *,
     action: str,
     why: str,
     risk: str,
     reason: str,
+    also: dict[str, Value] | None = None,
 ) -> Advice:
-    """Advise to set ``key`` to ``proposed``; ``reason`` is the one line that the file keeps for those who find it."""
-    value = _text(proposed)
-    quoted = f"'{value}'" if " " in value else value
-    name = key.rsplit(".", maxsplit=1)[-1]
-    before = "" if current is None else f" It was {_text(current)}."
+    """Advise to set ``key`` to ``proposed``, and with it what is ``also`` to be set.
+
+    ``reason`` is the one line that the file keeps for those who find it.
+    """
+    values = {key: value_text(proposed)} | {other: value_text(value) for other, value in (also or {}).items()}
+    before = "" if current is None else f" It was {value_text(current)}."
     persist = (
         f"# sockmem-agent: {reason}{before}\n"
-        f"# Put this into /etc/sysctl.d/90-sockmem-{name}.conf, then run: sysctl --system\n"
-        f"{key} = {value}\n"
+        f"# Put this into /etc/sysctl.d/90-sockmem-{_name(key)}.conf, then run: sysctl --system\n"
     )
     return Advice(
         action=action,
         why=why,
         risk=risk,
         sysctl=Sysctl(key=key, current=current, proposed=proposed),
-        commands=(f"sysctl -w {key}={quoted}",),
-        persist=persist,
+        commands=tuple(f"sysctl -w {each}={_quoted(value)}" for each, value in values.items()),
+        persist=persist + "".join(f"{each} = {value}\n" for each, value in values.items()),
     )
 
 
-def _text(value: int | tuple[int, ...]) -> str:
-    return str(value) if isinstance(value, int) else " ".join(str(each) for each in value)
+def find_setter(key: str) -> str:
+    """Return the command that finds what sets a key at boot."""
+    return f"grep -rs {_name(key)} {_SETTERS}   # what set it"
+
+
+def value_text(value: Value) -> str:
+    """Write a setting as its file has it."""
+    return str(value) if isinstance(value, int) else " ".join(map(str, value))
+
+
+def _name(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _quoted(value: str) -> str:
+    return f"'{value}'" if " " in value else value

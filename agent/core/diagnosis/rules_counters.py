@@ -7,7 +7,12 @@ from math import isfinite
 
 from agent.core.diagnosis.evidence import SOCKSTAT, kill_evidence, memory_evidence
 from agent.core.diagnosis.rules_host import host_ram_short
-from agent.core.diagnosis.rules_sysctls import tcp_mem_above_ram
+from agent.core.diagnosis.rules_sysctls import (
+    orphan_limit_holds_pages,
+    tcp_mem_above_ram,
+    tcp_mem_holds_buffer_sizes,
+    tcp_mem_out_of_order,
+)
 from agent.core.facts import Facts, Rule
 from agent.core.model import Cause, Confidence, Evidence, Finding
 from agent.core.sockets.shares import SOCK_DIAG, add_up, only
@@ -77,6 +82,9 @@ COUNTER_RULES: tuple[Rule, ...] = (
     text_of_another_kernel,
     orphans_fill_memory,
     counters_contradict,
+    tcp_mem_holds_buffer_sizes,
     tcp_mem_above_ram,
+    tcp_mem_out_of_order,
+    orphan_limit_holds_pages,
     host_ram_short,
 )

@@ -1,53 +1,66 @@
 """Settings that do not fit the host, whatever the cause: against RAM, and against what the kernel gives by default."""
 
 from agent.core.facts import Facts
-from agent.core.kernel.release import Kernel
-from agent.core.model import Evidence, Finding
+from agent.core.kernel.limits import are_buffer_sizes, is_far_below
+from agent.core.model import Cause, Evidence, Finding
 
-# Less than a third of the default is no rounding: somebody has lowered it, or copied it from a smaller host.
-_SMALL = 3
-_BYTES_OF_A_BUCKET = 128 << 10
-_BUCKETS_AT_MOST = 524_288
+# MemTotal is a few percent off what the kernel computes its default from.
+_SLACK_PERCENT = 10
+
+
+def tcp_mem_holds_buffer_sizes(facts: Facts) -> Finding | None:
+    """Claim that tcp_mem has the three numbers of tcp_rmem or tcp_wmem, although the host has RAM for the last."""
+    limits = facts.limits
+    if limits is None or _is_default(facts) or tcp_mem_above_ram(facts):
+        return None
+    if not are_buffer_sizes(limits, facts.snapshot.sysctls):
+        return None
+    return _about_tcp_mem(facts, "tcp_mem_holds_buffer_sizes")
 
 
 def tcp_mem_above_ram(facts: Facts) -> Finding | None:
-    """Claim that the third limit of tcp_mem is more than the host has: it was written in bytes, and is pages."""
+    """Claim that the third limit of tcp_mem is more than the host has: it was written in bytes or KiB, and is pages."""
     ram, limits = facts.ram_bytes, facts.limits_bytes
-    if not ram or limits is None or limits[2] <= ram:
+    if not ram or limits is None or limits[2] <= ram or _is_default(facts):
         return None
     proof = Evidence(name="tcp_mem[2]", value=limits[2], limit=ram, unit="bytes", source="sys/net/ipv4/tcp_mem")
     return Finding(claim="tcp_mem_above_ram", cause="none", confidence="likely", evidence=(proof,))
 
 
+def tcp_mem_out_of_order(facts: Facts) -> Finding | None:
+    """Claim that the three limits do not rise: the kernel takes them as they are, and ends pressure where it began."""
+    limits = facts.limits
+    if limits is None or limits[0] <= limits[1] <= limits[2]:
+        return None
+    return _about_tcp_mem(facts, "tcp_mem_out_of_order")
+
+
+def orphan_limit_holds_pages(facts: Facts) -> Finding | None:
+    """Claim that tcp_max_orphans has a number of tcp_mem: pages were written where sockets are counted."""
+    limit, default = facts.orphans.limit, facts.defaults.tcp_max_orphans
+    # A power of two is a round number, and may be in both by chance.
+    if limit is None or limit not in (facts.limits or ()) or limit in (0, default) or limit & (limit - 1) == 0:
+        return None
+    proof = Evidence(name="tcp_max_orphans", value=limit, limit=default, unit="sockets", source="sys/net/ipv4")
+    return Finding(claim="orphan_limit_holds_pages", cause="none", confidence="likely", evidence=(proof,))
+
+
 def tcp_mem_below_default(facts: Facts) -> Finding | None:
     """Claim that the last limit of tcp_mem is less than a third of what this kernel gives itself on this host."""
-    ram, limits = facts.ram_bytes, facts.limits_bytes
-    part = facts.kernel.default_part_of_ram if facts.kernel else None
-    touched = "tcp_memory" in facts.lines or facts.memory.is_high
-    if not touched or not ram or limits is None or part is None:
+    limits, default, page = facts.limits, facts.defaults.tcp_mem, facts.page_bytes or 0
+    touched = ("tcp_memory" in facts.lines and not facts.is_alien) or facts.memory.is_high
+    if not touched or limits is None or default is None or not is_far_below(limits[2], default[2]):
         return None
-    # The last limit is half as much again as the second.
-    default = 3 * ram // (2 * part)
-    if _SMALL * limits[2] >= default:
-        return None
-    proof = Evidence(name="tcp_mem[2]", value=limits[2], limit=default, unit="bytes (default here)", source="meminfo")
-    return Finding(claim="tcp_mem_below_default", cause="tcp_memory", confidence="likely", evidence=(proof,))
+    return _below_default("tcp_mem_below_default", "tcp_memory", limits[2] * page, default[2] * page, "bytes")
 
 
 def orphan_limit_below_default(facts: Facts) -> Finding | None:
-    """Claim that tcp_max_orphans is less than a third of what this kernel gives itself on this host."""
-    ram, limit = facts.ram_bytes, facts.orphans.limit
-    touched = "orphans" in facts.lines or facts.orphans.is_high
-    if not touched or not ram or limit is None or not _hashes_by_128_kib(facts.kernel):
+    """Claim that tcp_max_orphans is less than a third of what this kernel gives itself on this host, or allows none."""
+    limit, default = facts.orphans.limit, facts.defaults.tcp_max_orphans
+    touched = ("orphans" in facts.lines and not facts.is_alien) or facts.orphans.is_high
+    if not touched or limit is None or not (limit <= 0 or is_far_below(limit, default)):
         return None
-    buckets = min(1 << (-(-ram // _BYTES_OF_A_BUCKET) - 1).bit_length(), _BUCKETS_AT_MOST)
-    default = buckets // 2
-    if _SMALL * limit >= default:
-        return None
-    proof = Evidence(
-        name="tcp_max_orphans", value=limit, limit=default, unit="sockets (default here)", source="meminfo"
-    )
-    return Finding(claim="orphan_limit_below_default", cause="orphans", confidence="likely", evidence=(proof,))
+    return _below_default("orphan_limit_below_default", "orphans", limit, default, "sockets")
 
 
 def tcp_mem_above_half_of_ram(facts: Facts) -> Finding | None:
@@ -61,5 +74,21 @@ def tcp_mem_above_half_of_ram(facts: Facts) -> Finding | None:
     return Finding(claim="tcp_mem_above_half_of_ram", cause="none", confidence="likely", evidence=(proof,))
 
 
-def _hashes_by_128_kib(kernel: Kernel | None) -> bool:
-    return kernel is not None and kernel.version[:2] >= (3, 10)
+def _is_default(facts: Facts) -> bool:
+    """Return whether tcp_mem is what the kernel gives itself here: that is never called wrong."""
+    limits, default = facts.limits, facts.defaults.tcp_mem
+    if limits is None or default is None:
+        return False
+    return all(100 * abs(now - usual) <= _SLACK_PERCENT * usual for now, usual in zip(limits, default, strict=True))
+
+
+def _about_tcp_mem(facts: Facts, claim: str) -> Finding:
+    numbers = " ".join(map(str, facts.limits or ()))
+    proof = Evidence(name="tcp_mem", value=numbers, unit="pages", source="sys/net/ipv4/tcp_mem")
+    return Finding(claim=claim, cause="none", confidence="likely", evidence=(proof,))
+
+
+def _below_default(claim: str, cause: Cause, value: int, default: int | None, unit: str) -> Finding:
+    name = "tcp_mem[2]" if cause == "tcp_memory" else "tcp_max_orphans"
+    proof = Evidence(name=name, value=value, limit=default, unit=f"{unit} (default here)", source="meminfo")
+    return Finding(claim=claim, cause=cause, confidence="likely", evidence=(proof,))

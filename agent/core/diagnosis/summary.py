@@ -41,7 +41,7 @@ def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past) -> str:
     sentences += [_earlier(facts, seconds, event) for seconds, event in facts.earlier]
     losers = losers_named(findings)
     lost = f"Data is being lost by {losers}." if losers else ""
-    return " ".join(filter(None, (*sentences, *_holders(facts, findings), lost, past.text)))
+    return " ".join(filter(None, (*sentences, *_settings(facts, claims), *_holders(facts, findings), lost, past.text)))
 
 
 def _earlier(facts: Facts, seconds: float, event: Event) -> str:
@@ -53,6 +53,26 @@ def _earlier(facts: Facts, seconds: float, event: Event) -> str:
         both = f" (at {then}; the newest message is from {now})"
     before = f"{duration_text(seconds)} earlier" if isfinite(seconds) else "Before the last boot"
     return f"{before}{both}, in another burst, the kernel reported {KINDS[event.kind]}."
+
+
+def _settings(facts: Facts, claims: set[str]) -> list[str]:
+    """Name the settings that are wrong: they come before whoever holds what they limit."""
+    said, limit, default = [], facts.orphans.limit, facts.defaults
+    if "nothing_near_a_limit" in claims:
+        return []
+    if "orphan_limit_below_default" in claims and limit and limit > 0 and default.tcp_max_orphans:
+        usual = count_text(default.tcp_max_orphans)
+        said.append(f"tcp_max_orphans is {count_text(limit)}, far below this kernel's default of {usual}.")
+    if claims & {"tcp_mem_holds_buffer_sizes", "tcp_mem_above_ram", "tcp_mem_out_of_order"}:
+        said.append(
+            f"tcp_mem is set wrongly ({' '.join(map(str, facts.limits or ()))}): it holds three rising page counts."
+        )
+    elif "tcp_mem_below_default" in claims and facts.limits_bytes and default.tcp_mem:
+        allowed, usual = (
+            bytes_text(size) for size in (facts.limits_bytes[2], default.tcp_mem[2] * (facts.page_bytes or 0))
+        )
+        said.append(f"tcp_mem allows {allowed}, far below this kernel's default of {usual}.")
+    return said
 
 
 def _holders(facts: Facts, findings: tuple[Finding, ...]) -> list[str]:

@@ -1,7 +1,7 @@
 """The kernel's own arithmetic: units of memory, zones of tcp_mem, the orphan penalty, counters.
 
-Mirrors net/ipv4/tcp.c (tcp_check_oom, tcp_too_many_orphans), net/ipv4/tcp_timer.c (tcp_out_of_resources) and
-net/core/sock.c (sk_prot_mem_limits, __sk_mem_raise_allocated). What it is fed, as text:
+Mirrors net/ipv4/tcp.c (tcp_init, tcp_check_oom, tcp_too_many_orphans), net/ipv4/tcp_timer.c (tcp_out_of_resources)
+and net/core/sock.c (sk_prot_mem_limits, __sk_mem_raise_allocated). What it is fed, as text:
 
     TCP: inuse 24 orphan 0 tw 58 alloc 863 mem 87916      /proc/net/sockstat
     43257   57676   86514                                 /proc/sys/net/ipv4/tcp_mem, in pages
@@ -10,9 +10,10 @@ net/core/sock.c (sk_prot_mem_limits, __sk_mem_raise_allocated). What it is fed, 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from agent.core.kernel.procfs import UDP_ERRORS
+from agent.core.kernel.release import Kernel
 from agent.core.model import Sample, Snapshot
 from agent.core.readings import Sockstat, TcpProtocol, TcpSockstat
 
@@ -55,6 +56,95 @@ def limits_of(values: tuple[int, ...] | None) -> tuple[int, int, int] | None:
     if values is None or len(values) != _LIMITS:
         return None
     return (values[0], values[1], values[2])
+
+
+class Defaults(NamedTuple):
+    """The limits that a kernel gives itself at boot, tcp_mem in pages; None where no source of its era was read."""
+
+    tcp_mem: tuple[int, int, int] | None = None
+    tcp_max_orphans: int | None = None
+
+
+def default_limits(kernel: Kernel | None, meminfo: Mapping[str, int], page: int | None) -> Defaults:
+    """Work out what tcp_init() gave itself on a host like this: read in 2.6.18, 2.6.24, el6, 3.0, 3.4, 3.10 and 4.2.
+
+    MemTotal stands for nr_free_buffer_pages() and nr_kernel_pages, which are a few percent off it; on 32 bit LowTotal.
+    """
+    ram = low_memory(meminfo)
+    if kernel is None or ram is None:
+        return Defaults()
+    # The hash tables of kernels whose page size may be another do not depend on it.
+    size = page or 4096
+    by_order = _bind_hash_order(ram, size, 8 if meminfo.get("HighTotal") else 16)
+    if kernel.version < (2, 6, 19):
+        return Defaults((768 << by_order, 1024 << by_order, 1536 << by_order), _orphans_by_order(by_order))
+    # What is in ZONE_MOVABLE counts for the hash tables, and not for buffers.
+    pressure = _default_pressure(kernel.version, max(ram - meminfo.get("MovableTotal", 0), 0), size) if page else None
+    return Defaults(limits_by(pressure) if pressure else None, _default_orphans(kernel, ram, size, by_order))
+
+
+def low_memory(meminfo: Mapping[str, int]) -> int | None:
+    """Return the RAM that sockets can lie in: on 32 bit low memory alone; None where it is not known."""
+    ram = meminfo.get("LowTotal") or meminfo.get("MemTotal", 0)
+    return ram if ram > 0 else None
+
+
+def is_far_below(limit: int, default: int | None) -> bool:
+    """Return whether a limit is less than a third of the default: that is no rounding, somebody has lowered it."""
+    return default is not None and 3 * limit < default
+
+
+def are_buffer_sizes(limits: tuple[int, int, int], sysctls: Mapping[str, tuple[int, ...]]) -> bool:
+    """Return whether three numbers are bytes of one socket's buffer, as in tcp_rmem and tcp_wmem, and no pages.
+
+    They are the host's own, or the first is a few whole KiB and the last far above the second; of tcp_mem's default the
+    last is half as much again.
+    """
+    own = [sysctls.get("net.ipv4.tcp_rmem"), sysctls.get("net.ipv4.tcp_wmem")]
+    low, pressure, high = limits
+    return limits in own or (0 < low <= min(pressure, 65_536) and low % 1024 == 0 and high >= 16 * pressure)
+
+
+def limits_by(pressure: int) -> tuple[int, int, int]:
+    """Make the three limits from the second, in pages, as tcp_init() does."""
+    low = pressure // 4 * 3
+    return low, pressure, 2 * low
+
+
+def _default_pressure(version: tuple[int, int, int], ram: int, page: int) -> int | None:
+    if version < (2, 6, 21):
+        return None
+    if version < (3, 0):
+        # Half of RAM, and less of it below 256 MiB.
+        return max((min(ram, 256 << 20) >> 20) * (ram >> 20) * 2048 // page, 128)
+    return max(ram // page // (8 if version < (4, 2) else 16), 128)
+
+
+def _default_orphans(kernel: Kernel, ram: int, page: int, by_order: int) -> int | None:
+    """Half the slots of the hash of established connections; up to 2.6.31 by the size of the one of bound ports."""
+    if kernel.version < (2, 6, 32):
+        return _orphans_by_order(by_order)
+    if kernel.approximate_orphans or (2, 6, 36) <= kernel.version < (3, 5):
+        return _hash_slots(ram, _old_scale(ram, page)) // 2
+    return _hash_slots(ram, 17) // 2 if kernel.version >= (3, 10) else None
+
+
+def _bind_hash_order(ram: int, page: int, bucket: int) -> int:
+    slots = min(_hash_slots(ram, _old_scale(ram, page)), 65_536)
+    return max(slots * bucket // page - 1, 0).bit_length()
+
+
+def _orphans_by_order(order: int) -> int:
+    return 4096 << (order - 4) if order >= 4 else 8192 >> (3 - order)  # noqa: PLR2004 - the source's own numbers
+
+
+def _old_scale(ram: int, page: int) -> int:
+    return 13 if ram // page >= 128 * 1024 else 15
+
+
+def _hash_slots(ram: int, scale: int) -> int:
+    """How many slots alloc_large_system_hash() makes: one for each 2^scale bytes, as a power of two, and a limit."""
+    return min(1 << max((ram >> scale) - 1, 0).bit_length(), 512 * 1024)
 
 
 def zone(mem: int, limits: tuple[int, int, int]) -> Zone:

@@ -38,6 +38,8 @@ PAGE_SIZES = tuple(2**power for power in range(12, 21))
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
 _INTEGERS = re.compile(r"(?:[+-]?[0-9]{1,20} )*[+-]?[0-9]{1,20}", re.ASCII)
 _DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?", re.ASCII)
+_CACHE = ("active", "inactive")
+_ZONE = re.compile(r"^ +(pages free|managed|present|nr_(?:zone_)?(?:in)?active_file) +([0-9]{1,16})$", re.MULTILINE)
 _KIB = 1024
 # UDP's numbers are read in passing: one that is broken takes nothing from TCP's.
 _UDP_MEM = re.compile(r"^UDP: .*\bmem ([0-9]{1,18})$", re.MULTILINE | re.ASCII)
@@ -121,16 +123,43 @@ def parse_protocols(text: str, file: str = "net/protocols") -> TcpProtocol | Non
 
 
 def parse_meminfo(text: str, file: str = "meminfo") -> dict[str, int]:
-    """Read /proc/meminfo to bytes; lines that do not end in ``kB`` are no sizes and are left out."""
+    """Read /proc/meminfo to bytes; lines that do not end in ``kB`` are no sizes and are left out.
+
+    ``Hugetlb`` is the kernel's from 4.20 on; before that it is worked out of ``HugePages_Total: 512``.
+    """
     sizes: dict[str, int] = {}
+    huge_pages = 0
     for label, values, line in _labelled(text):
+        if label == "HugePages_Total" and len(values) == 1:
+            huge_pages = _integer(values[0], line, file)
         if values[-1:] == ["kB"]:
             if len(values) != 2:  # noqa: PLR2004 - a number and its unit
                 raise ParseError(file, "not one number of kB", line)
             sizes[label] = _bounded(_integer(values[0], line, file) * _KIB, line, file)
     if not sizes:
         raise ParseError(file, "no line of the form 'MemTotal: 1024 kB'", text.strip().partition("\n")[0])
+    if huge_pages > 0 and "Hugetlb" not in sizes:
+        sizes["Hugetlb"] = huge_pages * sizes.get("Hugepagesize", 0)
     return sizes
+
+
+def parse_movable(text: str) -> tuple[int, int]:
+    """Add up ZONE_MOVABLE of /proc/zoneinfo in pages: all that it has, and what is free or file cache in it.
+
+    Node 0, zone  Movable
+      pages free     9042
+            managed  262144
+          nr_zone_inactive_file 5021
+    """
+    total = spare = 0
+    for zone in f"\n{text}".split("\nNode ")[1:]:
+        if zone.partition("\n")[0].endswith(" Movable"):
+            pages = {name: int(number) for name, number in _ZONE.findall(zone)}
+            total += pages.get("managed", pages.get("present", 0))
+            # Before 4.8 the zones counted the file cache, and nodes did not.
+            cache = (pages.get(f"nr_zone_{part}_file", pages.get(f"nr_{part}_file", 0)) for part in _CACHE)
+            spare += pages.get("pages free", 0) + sum(cache)
+    return total, spare
 
 
 def parse_pressure(text: str, file: str = "pressure") -> dict[str, PressureStall]:

@@ -51,14 +51,6 @@ class Kernel(NamedTuple):
         return self.version[:2] <= (3, 2)
 
     @property
-    def default_part_of_ram(self) -> int | None:
-        """The second limit of tcp_mem by default is RAM through this number; None where no source was read."""
-        if self.version < (3, 0):
-            return 2
-        # Halved in between 4.1 and 4.4.
-        return 8 if self.version[:2] <= (4, 1) else 16 if self.version[:2] >= (4, 4) else None
-
-    @property
     def counts_orphans_anew(self) -> bool:
         """5.16 and newer, and 5.10 and 5.15 stable, hold a count against the limit that is up to 100 ms old."""
         return self.version[:2] == (5, 10) or self.version[:2] >= (5, 15)

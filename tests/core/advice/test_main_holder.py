@@ -133,7 +133,7 @@ def test_a_full_memory_of_orphans_names_who_orphaned_them_and_leaves_their_limit
 def test_the_price_of_an_orphan_is_measured_at_orphans() -> None:
     table = make_table(make_group(fin_wait1=tally(60_000, 5000)))
     step = next(each for each in judged(table).advice if each.sysctl and "max_orphans" in each.sysctl.key)
-    assert "at 7.4 KiB per socket, as measured here" in step.risk
+    assert "at 4.9 KiB a socket, measured here on 60,000" in step.risk
 
 
 def test_what_is_said_of_a_main_holder_is_what_a_rule_can_claim() -> None:

@@ -1,0 +1,30 @@
+"""Commands that run where they show something: ss and nstat show one network namespace (network_namespaces(7)).
+
+nsenter -t 4711 -n ss -tanoem state fin-wait-1          the holder's namespace, by a process in it
+for pid in $(lsns -t net -n -o PID); do ...; done       all of them, where it is not known which
+"""
+
+from collections import Counter
+from collections.abc import Callable
+
+from agent.core.facts import Facts
+from agent.core.model import GaugeName
+
+Run = Callable[[str], str]
+
+
+def run_in(pid: int | None) -> Run:
+    """Run a command in the network namespace of a process; None: the host's own."""
+    return lambda command: f"nsenter -t {pid} -n {command}" if pid else command
+
+
+def run_where(facts: Facts, gauge: GaugeName) -> Run:
+    """Run a command in the namespace that has most of a gauge by the table of sockets; without one, in all of them."""
+    held: Counter[int] = Counter()
+    for group in facts.sockets.groups:
+        held[group.namespace] += group.orphans if gauge == "orphans" else group.bytes
+    (number, most), *_ = held.most_common(1) or [(0, 0)]
+    pids = {each.number: each.process.pid for each in facts.sockets.namespaces}
+    if not most or (number and number not in pids):
+        return lambda command: f"for pid in $(lsns -t net -n -o PID); do nsenter -t $pid -n {command}; done"
+    return run_in(pids.get(number))

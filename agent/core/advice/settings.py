@@ -1,0 +1,160 @@
+"""What to do about a wrong setting, before anything else: the kernel's own default is put back.
+
+That default is what the kernel has chosen for this RAM (core.kernel.limits.default_limits), so it is not held against
+the budget or the other limit; the risk says what it may cost. A limit is lowered here alone, where it never was one.
+"""
+
+from collections.abc import Set as AbstractSet
+
+from msgspec.structs import replace
+
+from agent.core.advice.budget import Budget, find_price
+from agent.core.advice.sysctl import change, find_setter, value_text
+from agent.core.facts import Facts, first_of
+from agent.core.format import bytes_text, count_text
+from agent.core.kernel.limits import are_buffer_sizes, limits_by
+from agent.core.model import Advice
+
+_MEM, _ORPHANS = "net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans"
+# Half a hash of 8,192 slots: what a host of 1 GiB gets, where nothing says what this one would.
+_LEAST_ORPHANS = 4096
+# Of RAM, for the second limit where the kernel is not known: the smallest part that there was.
+_SMALLEST_PART = 16
+_FIN_SECONDS = 60
+_BUFFERS = "tcp_mem holds the bytes of a socket buffer, as tcp_rmem or tcp_wmem has them"
+_MISTAKES = {
+    "tcp_mem_holds_buffer_sizes": _BUFFERS,
+    "tcp_mem_above_ram": "tcp_mem holds bytes or KiB",
+    "tcp_mem_out_of_order": "tcp_mem holds its numbers in the wrong order",
+}
+
+
+def restore_tcp_mem(facts: Facts, claims: AbstractSet[str], budget: Budget) -> Advice | None:
+    """Advise tcp_mem's default where other numbers were pasted into it, or it allows only a small part of that."""
+    mistake = next((text for claim, text in _MISTAKES.items() if claim in claims), None)
+    limits, page = facts.limits, facts.page_bytes
+    if limits and mistake and are_buffer_sizes(limits, facts.snapshot.sysctls):
+        mistake = _BUFFERS
+    if limits is None or (mistake is None and "tcp_mem_below_default" not in claims):
+        return None
+    if page is None or (default := _tcp_mem_to_write(facts, page)) is None:
+        return _write_tcp_mem_without_numbers(f"{mistake}: it counts pages.") if mistake else None
+    high, used, numbers = default[2] * page, facts.memory.now or 0, value_text(default)
+    if mistake and 10 * used > 9 * high:
+        return _write_tcp_mem_without_numbers(
+            f"{mistake}: it counts pages. TCP holds {bytes_text(used)}, and the default of {numbers} pages would stall "
+            "connections at once."
+        )
+    known = "this kernel's default" if facts.defaults.tcp_mem == default else "a limit in pages"
+    was = (
+        f"{mistake}, and it counts pages of {page} bytes: pressure begins at {bytes_text(limits[1] * page)}, "
+        f"ends below {bytes_text(limits[0] * page)}, and nothing is refused below "
+        f"{bytes_text(limits[2] * page)}."
+        if mistake
+        else f"It allows {bytes_text(limits[2] * page)}, far below the {bytes_text(high)} that this kernel gives "
+        f"itself here. The values are in pages of {page} bytes."
+    )
+    step = change(
+        _MEM,
+        limits,
+        default,
+        action=f"Set tcp_mem back to {known}: {numbers} pages.",
+        why=f"{was} Success: mem stays below the last value.",
+        risk=f"TCP may take {bytes_text(high)}, and holds {bytes_text(used)} now: unswappable. Above that connections "
+        f"stall. Not held against the RAM available now: {budget.why}.",
+        reason="the numbers are pages, and fit this host's RAM.",
+    )
+    return replace(step, commands=(*step.commands, find_setter(_MEM)))
+
+
+def restore_max_orphans(facts: Facts, claims: AbstractSet[str], budget: Budget) -> Advice | None:
+    """Advise tcp_max_orphans' default where it is far below that, or where it has a number of tcp_mem."""
+    limit, default = facts.orphans.limit, facts.defaults.tcp_max_orphans
+    if limit is None or not claims & {"orphan_limit_below_default", "orphan_limit_holds_pages"}:
+        return None
+    pasted = "orphan_limit_holds_pages" in claims and "orphan_limit_below_default" not in claims
+    # Fewer than there are would reset connections at once.
+    if pasted and (default is None or 4 * (facts.orphans.value or 0) > default):
+        return None
+    proposed, known = (
+        (default, "this kernel's default") if default else (_LEAST_ORPHANS, "at least the smallest default")
+    )
+    price = find_price(facts)
+    orphans = bytes_text(proposed * price.ram_bytes)
+    bound = f", and tcp_mem keeps all TCP data below {bytes_text(facts.limits_bytes[2])}" if facts.limits_bytes else ""
+    step = change(
+        _ORPHANS,
+        limit,
+        proposed,
+        action=f"Set tcp_max_orphans back to {known}, {count_text(proposed)}: it is {count_text(limit)}.",
+        why=_why_orphans(limit, pasted=pasted) + " Success: TCPAbortOnMemory stops rising.",
+        risk=f"{count_text(proposed)} orphans would take {orphans} {price.words}{bound}. This is not held against "
+        f"tcp_mem or the RAM available now: {budget.why}.",
+        reason="the default of this host's RAM.",
+    )
+    return replace(step, commands=(*step.commands, find_setter(_ORPHANS)))
+
+
+def restore_fin_timeout(facts: Facts) -> Advice | None:
+    """Advise to take tcp_fin_timeout back to 60 s; None at 60 and below, where it has no part in orphans."""
+    key = "net.ipv4.tcp_fin_timeout"
+    current = first_of(facts.snapshot, key)
+    if current is None or current <= _FIN_SECONDS:
+        return None
+    return change(
+        key,
+        current,
+        _FIN_SECONDS,
+        action=f"Set tcp_fin_timeout back from {current} to {_FIN_SECONDS}.",
+        why=f"Above {_FIN_SECONDS} s a socket in FIN-WAIT-2 stays a full orphan for the time above "
+        f"({current - _FIN_SECONDS} s here); at {_FIN_SECONDS} s it costs almost nothing. Lower gains nothing.",
+        risk="Cuts off peers that take more than a minute to close their side.",
+        reason="above 60 s, sockets in FIN-WAIT-2 count as orphans.",
+    )
+
+
+def warn_of_recycle(facts: Facts) -> Advice | None:
+    """Advise to switch tcp_tw_recycle off where it is on."""
+    key = "net.ipv4.tcp_tw_recycle"
+    current = first_of(facts.snapshot, key)
+    if not current:
+        return None
+    return change(
+        key,
+        current,
+        0,
+        action="Warning: turn tcp_tw_recycle off.",
+        why="It is unrelated, but silently drops connections of clients behind NAT. Linux 4.12 removed it.",
+        risk="None known; it costs almost no memory.",
+        reason="drops connections of clients behind NAT.",
+    )
+
+
+def _tcp_mem_to_write(facts: Facts, page: int) -> tuple[int, int, int] | None:
+    """Return the default; where the kernel is not known, the smallest there was for this RAM."""
+    if facts.defaults.tcp_mem or facts.ram_bytes is None:
+        return facts.defaults.tcp_mem
+    return limits_by(max(facts.ram_bytes // _SMALLEST_PART // page, 128))
+
+
+def _why_orphans(limit: int, *, pasted: bool) -> str:
+    if pasted:
+        return "It has a number of tcp_mem, which are pages; this one counts sockets."
+    if limit <= 0:
+        return (
+            "At 0 no orphan is allowed. A script may have set it to 0 to flush FIN-WAIT-1 and not set it back; peers "
+            "and programs are not the cause."
+        )
+    return (
+        "It is far below what this kernel gives itself here, so that ordinary closing connections reach it. A peak "
+        "that it cut off shows nothing of the real demand."
+    )
+
+
+def _write_tcp_mem_without_numbers(why: str) -> Advice:
+    return Advice(
+        action="Write tcp_mem in pages: its numbers were made for something else.",
+        why=f"{why} Every boot works the default out anew: remove what sets it, and restart the host when you can.",
+        risk="A limit below what TCP holds drops data and stalls connections at once: find the holders first.",
+        commands=(find_setter(_MEM), "cat /proc/net/sockstat", "getconf PAGESIZE", "grep MemTotal /proc/meminfo"),
+    )

@@ -1,0 +1,165 @@
+"""Hosts of every size and era: what is proposed fits into their RAM and into each other, and has its price."""
+
+import re
+from typing import Any, cast
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from material import LINES, make_event, make_snapshot
+
+from agent.core.diagnosis.diagnose import diagnose
+from agent.core.format import bytes_text, count_text
+from agent.core.kernel.limits import default_limits
+from agent.core.kernel.release import parse_kernel
+from agent.core.model import Diagnosis, Snapshot
+from agent.core.readings import PressureStall
+
+MIB = 1 << 20
+ORPHANS, MEM = "net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem"
+PASTED = {"tcp_mem_holds_buffer_sizes", "tcp_mem_above_ram", "tcp_mem_out_of_order", "orphan_limit_holds_pages"}
+PUT_BACK = re.compile(r"Set (tcp_mem|tcp_max_orphans) back to")
+KERNELS = ["2.6.18-419.el5", "2.6.32-754.el6.x86_64", "3.2.0", "3.10.0-1160.el7.x86_64", "4.1.6", "4.18.0-240.el8"]
+PASTES = [(4096, 87380, 16777216), (4096, 16384, 4194304), (8388608, 12582912, 16777216), (381414, 254279, 190707)]
+
+
+@st.composite
+def hosts(draw: st.DrawFn) -> Snapshot:
+    """Make a host of 256 MiB to 1 TiB, with limits that are its kernel's own, or lowered, raised or pasted."""
+    ram = draw(st.sampled_from([256, 512, 1024, 4096, 16384, 65536, 262144, 1048576])) * MIB
+    kernel = draw(st.sampled_from([*KERNELS, "5.10.0-30-amd64", "6.1.0", "6.12.1", "7.3.4"]))
+    page = draw(st.sampled_from([4096, 4096, 65536]))
+    meminfo = {"MemTotal": ram, "MemFree": draw(st.integers(0, ram // 2)), "Cached": draw(st.integers(0, ram // 2))}
+    if parse_kernel(kernel) >= parse_kernel("3.14.0"):  # type: ignore[operator] - both are there
+        meminfo["MemAvailable"] = draw(st.integers(0, ram))
+    if draw(st.integers(0, 3)) == 0:
+        low = min(ram, 800 * MIB)
+        meminfo |= {"HighTotal": ram - low, "LowTotal": low, "LowFree": draw(st.integers(0, low))}
+    if draw(st.integers(0, 3)) == 0:
+        meminfo["Hugetlb"] = ram - ram // 8
+    defaults = default_limits(parse_kernel(kernel), meminfo, page)
+    usual, orphans = defaults.tcp_mem or (96, 128, 192), defaults.tcp_max_orphans or 16384
+    factor = draw(st.sampled_from([1, 1, 1, 2, 8, 0.5, 0.01, 0]))
+    limits = cast("tuple[int, int, int]", tuple(int(factor * each) for each in usual))
+    limits = draw(st.sampled_from([limits, limits, limits, *PASTES]))
+    limit = int(orphans * draw(st.sampled_from([1, 1, 1, 2, 8, 0.5, 0.001, 0])))
+    mem = draw(st.integers(0, 11 * min(limits[2], ram // page) // 10 + 10))
+    full = draw(st.floats(0, 9))
+    return make_snapshot(
+        draw(st.integers(0, 11 * limit // 10 + 10)),
+        mem * (page // 4096 if parse_kernel(kernel) == parse_kernel("4.18.0-240.el8") else 1),
+        max_orphans=limit,
+        tcp_mem=limits,
+        alloc=draw(st.integers(1, 2**20)),
+        kernel=kernel,
+        page_size_bytes=page,
+        meminfo=draw(st.sampled_from([meminfo, meminfo, meminfo, {}])),
+        pressure={"memory full": PressureStall(avg10=full)} if draw(st.booleans()) else {},
+        sysctls={"net.ipv4.tcp_orphan_retries": (0,), "net.ipv4.tcp_rmem": (4096, 131072, 6291456)},
+    )
+
+
+texts = st.sampled_from(sorted(LINES))
+
+
+def changes(diagnosis: Diagnosis) -> list[tuple[str, Any, Any, str, str]]:
+    return [
+        (step.sysctl.key, step.sysctl.current, step.sysctl.proposed, step.action, f"{step.why} {step.risk}")
+        for step in diagnosis.advice
+        if step.sysctl and step.sysctl.key in (ORPHANS, MEM)
+    ]
+
+
+def available(meminfo: dict[str, int]) -> int:
+    """What this host has to give at most, however it is counted."""
+    free = meminfo.get("MemAvailable", meminfo["MemFree"] + meminfo["Cached"] // 2)
+    return min(free, meminfo["LowFree"]) if meminfo.get("HighTotal") else free
+
+
+@settings(max_examples=400, deadline=None)
+@given(hosts(), texts)
+def test_nothing_is_lowered_but_what_was_pasted(snapshot: Snapshot, text: str) -> None:
+    diagnosis = diagnose(snapshot, (make_event(text),), ())
+    if PASTED & {finding.claim for finding in diagnosis.findings}:
+        return
+    for _, current, proposed, _, _ in changes(diagnosis):
+        pairs = zip(current, proposed, strict=True) if isinstance(proposed, tuple) else [(current, proposed)]
+        assert all(after >= before for before, after in pairs)
+        assert not isinstance(proposed, tuple) or list(proposed) == sorted(proposed)
+
+
+@settings(max_examples=400, deadline=None)
+@given(hosts(), texts)
+def test_nothing_is_proposed_beyond_what_is_available(snapshot: Snapshot, text: str) -> None:
+    diagnosis = diagnose(snapshot, (make_event(text),), ())
+    page = snapshot.page_size_bytes or 0
+    for key, current, proposed, action, _ in changes(diagnosis):
+        if PUT_BACK.match(action):
+            continue
+        if key == MEM:
+            assert snapshot.meminfo
+            assert (proposed[2] - current[2]) * page <= available(snapshot.meminfo)
+        elif snapshot.meminfo:
+            assert (proposed - current) * page <= available(snapshot.meminfo)
+    if (snapshot.pressure.get("memory full") or PressureStall(avg10=0)).avg10 >= 5:  # type: ignore[operator]
+        assert all(
+            PUT_BACK.match(action) for key, _, _, action, _ in changes(diagnosis) if snapshot.meminfo or key == MEM
+        )
+
+
+@settings(max_examples=400, deadline=None)
+@given(hosts(), texts)
+def test_tcp_mem_holds_the_orphans_that_are_proposed(snapshot: Snapshot, text: str) -> None:
+    diagnosis = diagnose(snapshot, (make_event(text),), ())
+    high = snapshot.sysctls[MEM][2]
+    tcp = snapshot.sockstat.tcp if snapshot.sockstat else None
+    assert tcp
+    each = -(-(tcp.mem or 0) * mem_unit(snapshot) // tcp.alloc) if tcp.alloc and tcp.alloc >= 300 else 16384
+    for key, _, proposed, action, _ in changes(diagnosis):
+        high = proposed[2] if key == MEM else high
+        if key == ORPHANS and not PUT_BACK.match(action):
+            assert proposed * max(each, snapshot.page_size_bytes or 0) <= high * (snapshot.page_size_bytes or 0)
+
+
+@settings(max_examples=400, deadline=None)
+@given(hosts(), texts)
+def test_every_number_of_orphans_has_the_price_that_was_measured_or_is_called_assumed(
+    snapshot: Snapshot, text: str
+) -> None:
+    tcp = snapshot.sockstat.tcp if snapshot.sockstat else None
+    assert tcp
+    page, alloc = snapshot.page_size_bytes or 0, tcp.alloc or 0
+    each = max(page, -(-(tcp.mem or 0) * mem_unit(snapshot) // alloc))
+    price = (
+        f"at {bytes_text(each)} a socket, measured here on {count_text(alloc)}"
+        if alloc >= 300
+        else f"at {bytes_text(max(page, 16384))} a socket, assumed"
+    )
+    for key, _, _, action, said in changes(diagnose(snapshot, (make_event(text),), ())):
+        assert price in said or (key == MEM and PUT_BACK.match(action))
+
+
+@settings(max_examples=300, deadline=None)
+@given(hosts(), texts)
+def test_a_default_is_never_called_wrong(snapshot: Snapshot, text: str) -> None:
+    usual = default_limits(parse_kernel(snapshot.kernel), snapshot.meminfo, snapshot.page_size_bytes)
+    claims = {finding.claim for finding in diagnose(snapshot, (make_event(text),), ()).findings}
+    if snapshot.sysctls[MEM] == usual.tcp_mem:
+        assert set() == claims & {"tcp_mem_below_default", *PASTED - {"orphan_limit_holds_pages"}}
+    if snapshot.sysctls[ORPHANS] == (usual.tcp_max_orphans,):
+        assert set() == claims & {"orphan_limit_below_default", "orphan_limit_holds_pages"}
+
+
+@settings(max_examples=300, deadline=None)
+@given(hosts(), texts)
+def test_a_wrong_setting_is_the_first_step(snapshot: Snapshot, text: str) -> None:
+    diagnosis = diagnose(snapshot, (make_event(text),), ())
+    claims = {finding.claim for finding in diagnosis.findings}
+    wrong = {"tcp_mem_holds_buffer_sizes", "tcp_mem_above_ram", "tcp_mem_out_of_order"}
+    if claims & wrong or ("orphan_limit_below_default" in claims and diagnosis.cause == "orphans"):
+        first = diagnosis.advice[0].action
+        assert PUT_BACK.match(first) or first.startswith("Write tcp_mem in pages")
+
+
+def mem_unit(snapshot: Snapshot) -> int:
+    """4.10 to 5.19 count in 4096 bytes."""
+    return 4096 if (snapshot.kernel or "").startswith(("4.18", "5.10")) else snapshot.page_size_bytes or 0
