@@ -1,4 +1,4 @@
-"""Where lines come from: a source is opened by its kind, and read in batches."""
+"""Where lines come from: a source is opened by kind and read in batches."""
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -24,14 +24,14 @@ class Source(Protocol):
         """Return where the source was read to; moves on even when nothing matched."""
 
     def gaps(self) -> tuple[Gap, ...]:
-        """Hand over what could not be read since the last call, each thing once."""
+        """Return what could not be read since the last call, each once."""
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close everything."""
 
 
 def local_now() -> datetime:
-    """Return the time with the local zone's offset of now, by which it can be reckoned with."""
+    """Return the time with the local zone's current offset as a fixed one: differences are then right."""
     return datetime.now(timezone.utc).astimezone()
 
 
@@ -41,11 +41,10 @@ def open_source(
     now: Callable[[], datetime],
     on_progress: Callable[[], None] = lambda: None,
 ) -> Source:
-    """Open the source that is configured; ``auto`` has been resolved before.
+    """Open the configured source; ``auto`` is already resolved.
 
-    ``on_progress`` is called during steps that may take minutes: a large compressed log is searched for the position.
-
-    The modules are imported here so that a host without libsystemd can follow a file.
+    ``on_progress`` is called during steps that may take minutes, such as the search for the position in a large
+    compressed log. The modules are imported here so that a host without libsystemd can follow a file.
     """
     if settings.kind == "journal":
         from agent.sources.journal import JournalSource  # noqa: PLC0415 - see the docstring
@@ -54,7 +53,7 @@ def open_source(
     if settings.kind == "file":
         from agent.sources.file.source import LogFileSource  # noqa: PLC0415 - see the docstring
 
-        # A stamp without a zone was written with the offset of its own day, as `scan` reads it.
+        # A time without a zone has the offset of its own day, as in `scan`.
         return LogFileSource(
             settings.paths,
             cursor,
@@ -68,7 +67,7 @@ def open_source(
 
 
 def describe(settings: SourceSettings) -> str:
-    """Name a source as people know it."""
+    """Name a source for messages."""
     if settings.kind == "file":
         return ", ".join(settings.paths)
     return "the journal" if settings.kind == "journal" else "/dev/kmsg"

@@ -52,7 +52,7 @@ def choose(
 ) -> SourceSettings:
     """Resolve ``auto``; any other kind comes back as it is.
 
-    Configured paths are followed even if they cannot be read yet: the administrator wants exactly these.
+    Configured paths are followed even if they cannot be read yet: the administrator asked for them.
     """
     if settings.kind != "auto":
         return settings

@@ -5,12 +5,11 @@ sd-journal(3), sd_journal_seek_cursor(3), sd_journal_wait(3), systemd.journal-fi
 
     _TRANSPORT=kernel  SYSLOG_FACILITY=0  SYSLOG_IDENTIFIER=kernel  MESSAGE=TCP: too many orphaned sockets
 
-but for what root wrote to /dev/kmsg facility 1, and ``TCP: `` taken off MESSAGE into SYSLOG_IDENTIFIER=TCP: both
-fields are asked for, so such lines never come here, and ordinary entries
-cost nothing, because the journal is indexed by field.
+and for what root wrote to /dev/kmsg facility 1, with ``TCP: `` moved from MESSAGE to SYSLOG_IDENTIFIER=TCP. Both fields
+are matched, so such lines never get here, and ordinary entries cost nothing: the journal is indexed by field.
 
-Every batch seeks anew from the last position instead of trusting where the reader stands: rotation, vacuuming, a file
-thrown out as damaged and a directory made again are then all the same case. Measured: 0.25 ms with 60 journal files.
+Every batch seeks from the last position instead of trusting where the reader stands: rotation, vacuuming, a damaged
+file dropped and a directory created again are then one case. Measured: 0.25 ms with 60 journal files.
 """
 
 # ruff: noqa: SLF001 - Reader's public get_next() converts every field of every entry: 14 times slower, measured.
@@ -32,9 +31,9 @@ from agent.sources import journal_files
 from agent.sources.gaps import Gaps
 
 BATCH = 1000
-# sd_journal_wait restarts in full when a signal arrives, so a longer wait would delay SIGTERM.
+# A signal restarts sd_journal_wait, so a longer wait would delay SIGTERM.
 WAIT_AT_MOST_SECONDS = 1.0
-# The kernel's own records end at 2 KiB; this bounds what a forged or damaged field can cost, and a batch of them.
+# The kernel's records end at 2 KiB; this bounds the cost of forged or damaged fields.
 FIELD_AT_MOST_BYTES = 8 * 1024
 JOURNAL = "the journal"
 MATCHES = ("_TRANSPORT=kernel", "SYSLOG_FACILITY=0")
@@ -45,8 +44,8 @@ _SEQUENCE = re.compile(r"s=([0-9a-f]{32});i=([0-9a-f]{1,16});")
 class JournalSource:
     """The kernel's records of this host's journal, or of the journal files in ``directory``.
 
-    ``cursor`` wins over ``start``. A directory that is not there yet is waited for; everything in it is then new,
-    after a restart as well.
+    ``cursor`` wins over ``start``. A directory that does not exist yet is waited for; all of it is new, even after a
+    restart.
     """
 
     def __init__(self, directory: str = "", start: str = "now", cursor: Cursor | None = None) -> None:
@@ -65,7 +64,7 @@ class JournalSource:
         self._gaps = Gaps()
         if self._open() is None:
             self._start = "beginning"
-        # Not where something is closed to us or damaged: what is old there does not become new by a restart.
+        # Not if something is closed to us or damaged: a restart does not make its old records new.
         self._all_is_new |= self._position is None and journal_files.is_empty(directory)
 
     def read(self) -> Iterator[LogRecord]:
@@ -76,7 +75,7 @@ class JournalSource:
             if reader is not None:
                 yield from self._batch(reader)
         except OSError as error:
-            self._gaps.state(JOURNAL, f"reading failed ({error.strerror or error}); it is opened anew")
+            self._gaps.state(JOURNAL, f"reading failed ({error.strerror or error}); reopening it")
             self.close()
 
     def wait(self, timeout: float) -> None:
@@ -88,11 +87,11 @@ class JournalSource:
             self._check_due = True
 
     def position(self) -> Cursor:
-        """Return the place behind the last entry that was read, or looked at by the journal's index and passed over."""
+        """Return the place behind the last entry that was read, or skipped by the journal's index."""
         return Cursor(journal=self._position or (NOTHING_YET if self._all_is_new else None))
 
     def gaps(self) -> tuple[Gap, ...]:
-        """Hand over what could not be read, each thing once."""
+        """Return what could not be read, each once."""
         if self._unreadable:
             one, many = "record could not be read: its file", "records could not be read: their file"
             why = f"{counted(self._unreadable, f'kernel {one}', f'kernel {many}')} may be damaged"
@@ -101,7 +100,7 @@ class JournalSource:
         return self._gaps.drain()
 
     def close(self) -> None:
-        """Let go of the journal's files."""
+        """Close the journal's files."""
         if self._reader is not None:
             self._reader.close()
         self._reader = None
@@ -109,7 +108,7 @@ class JournalSource:
     # --- opening ----------------------------------------------------------------------------------------------------
 
     def _open(self) -> Reader | None:
-        """Return the reader, opened anew when the journal's directories are not those of the last time."""
+        """Return the reader, reopened if the journal's directories have changed."""
         roots = journal_files.identities(self._directory)
         if self._reader is not None and roots == self._roots:
             return self._reader
@@ -121,7 +120,7 @@ class JournalSource:
             return None
         try:
             reader = Reader(path=self._directory or None)
-            reader.fileno()  # Asks for inotify now, so that no change between here and the first wait is missed.
+            reader.fileno()  # Starts inotify now, so that no change before the first wait is missed.
         except OSError as error:
             self._gaps.state(JOURNAL, f"{self._directory or 'the host'}: cannot be opened: {error.strerror}")
             return None
@@ -141,14 +140,14 @@ class JournalSource:
                 self._position = None
         if self._position is None and self._start == "now":
             self._position = end_of(reader)
-        self._start = "beginning"  # Whatever turns up in an empty journal from here on is new.
+        self._start = "beginning"  # From here on, whatever appears in an empty journal is new.
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def _batch(self, reader: Reader) -> Iterator[LogRecord]:
         if reader.process() == INVALIDATE:
             self._check_due = True
-        # Taken before looking for kernel records: when there are none, none stands before this end.
+        # Taken before the search for kernel records: if there are none, none precedes this end.
         end = end_of(reader)
         before = self._position
         self._seek(reader, end)
@@ -168,20 +167,20 @@ class JournalSource:
             self._check_files(reader)
 
     def _seek(self, reader: Reader, end: str | None) -> None:
-        """Stand before the first kernel record behind the position; tell when what stood there may be lost."""
+        """Go to the first kernel record behind the position; report if records there may be lost."""
         if self._position is None:
             add_matches(reader)
             reader.seek_head()
             return
         reader.seek_cursor(self._position)
         found = reader._get_cursor() if reader._next() else None
-        # While nothing comes after a place that is gone, nothing is known to be lost: the next entry will tell.
+        # If nothing follows a place that is gone, nothing is known to be lost: the next entry will show.
         kept = found is None and end is None
         if not kept and not (found and (reader.test_cursor(self._position) or is_next(self._position, found))):
             self._gaps.state(
                 JOURNAL,
-                "the place read to last is no longer in it (vacuumed, damaged, or the cursor of another machine); "
-                f"reading goes on at the nearest later entry, and records between may be lost [{self._position}]",
+                "records may be lost: the entry read last is no longer in it (vacuumed, damaged, or another machine's "
+                f"cursor); reading resumes at the nearest later entry [{self._position}]",
             )
         add_matches(reader)
         reader.seek_cursor(self._position)
@@ -211,12 +210,12 @@ class JournalSource:
     # --- what could not be read -------------------------------------------------------------------------------------
 
     def _check_files(self, reader: Reader) -> None:
-        """Tell of files that libsystemd leaves out; an empty one only when it is seen so twice, a wait apart."""
+        """Report files that libsystemd skips; an empty one only when seen twice, a wait apart."""
         if not self._check_due:
             return
         if not journal_files.has_any(self._directory):
             self._gaps.state(JOURNAL, f"{self._directory or 'this host'}: no journal file yet; waiting for one")
-        # In this order: what had content by now has been announced, and is opened by process() if it can be.
+        # In this order: a file with content has been announced by now, and process() opens it if it can.
         settled = journal_files.settled(self._directory)
         self._check_due = reader.process() == INVALIDATE
         unread = journal_files.unread(self._directory)
@@ -227,37 +226,37 @@ class JournalSource:
 
 
 def end_of(reader: Reader) -> str | None:
-    """Return the cursor of the journal's last entry of any kind; None in an empty journal. Takes the matches off."""
+    """Return the cursor of the journal's last entry of any kind; None if it is empty. Removes the matches."""
     reader.flush_matches()
     reader.seek_tail()
-    # seek_tail stands behind everything, and stays there for ever, whatever is appended: one step back is needed.
+    # seek_tail stays behind everything, whatever is appended: one step back is needed.
     return str(reader._get_cursor()) if reader._previous() else None
 
 
 def is_next(before: str, after: str) -> bool:
     """Return whether an entry was written directly after another: same sequence, next number.
 
-    ``s=SEQUENCE_ID;i=NUMBER;...``: sd_journal_get_cursor(3) promises no format, so whatever does not look like this is
-    a no, and the worst that a change of it could do is a gap told in vain.
+    ``s=SEQUENCE_ID;i=NUMBER;...``: sd_journal_get_cursor(3) promises no format, so anything else is a no; a change of
+    format would cost a needless gap.
     """
     old, new = _SEQUENCE.match(before), _SEQUENCE.match(after)
     return bool(old and new and old[1] == new[1] and int(old[2], 16) + 1 == int(new[2], 16))
 
 
 def add_matches(reader: Reader) -> None:
-    """Ask for the kernel's own records only."""
+    """Match the kernel's own records only."""
     for match in MATCHES:
         reader.add_match(match)
 
 
 def first(fields: dict[str, Any], name: str) -> bytes:
-    """Give a field's first value; KeyError when it is not there."""
+    """Return a field's first value; KeyError if it is missing."""
     value = fields[name]
     return bytes(value[0] if isinstance(value, list) else value)
 
 
 def field_or(fields: dict[str, Any], name: str, otherwise: Callable[[], int]) -> int | None:
-    """Give a field of microseconds as a number, else what the entry itself was stamped with."""
+    """Return a field of microseconds as a number, else the entry's own time."""
     try:
         return int(first(fields, name)) if name in fields else int(otherwise())
     except (ValueError, OSError):
@@ -265,7 +264,7 @@ def field_or(fields: dict[str, Any], name: str, otherwise: Callable[[], int]) ->
 
 
 def time_of(micros: int | None) -> datetime | None:
-    """Turn microseconds since 1970 into a time; None when no kernel said anything then (core.logs.timestamps.YEARS)."""
+    """Convert microseconds since 1970; None for a year without Linux (core.logs.timestamps.YEARS)."""
     try:
         time = _EPOCH + timedelta(microseconds=micros or 0)
     except OverflowError:

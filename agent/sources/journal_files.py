@@ -1,4 +1,4 @@
-"""Where journal files lie, and which of them libsystemd cannot read: it leaves those out without a word.
+"""Where journal files are, and which of them libsystemd silently skips because it cannot read them.
 
 sd_journal_open(3), systemd-journald.service(8), FILES. Of the host's journal it reads
 
@@ -6,7 +6,7 @@ sd_journal_open(3), systemd-journald.service(8), FILES. Of the host's journal it
     /var/log/journal/MACHINE_ID/system@SEQUENCE_ID-NUMBER-TIME.journal           (rotated)
     /var/log/journal/MACHINE_ID/system@...journal~                               (found unclean)
 
-and keeps each file open that it reads; one that it could not begin with, or gave up halfway, is not open.
+and keeps every file it reads open; one that it could not start, or gave up halfway, is not open.
 """
 
 import os
@@ -20,12 +20,12 @@ _FILE = re.compile(r"(?!user-).*\.journal~?")
 
 
 def roots(directory: str) -> tuple[Path, ...]:
-    """Name the directories below which journal files lie; "" stands for the host's own."""
+    """Return the directories above journal files; "" stands for the host's own journal."""
     return (Path(directory),) if directory else HOST_ROOTS
 
 
 def identities(directory: str) -> tuple[tuple[int, int], ...]:
-    """Return which of the roots there are now: device and inode of each that exists."""
+    """Return device and inode of each root that exists now."""
     found = []
     for root in roots(directory):
         try:
@@ -37,13 +37,13 @@ def identities(directory: str) -> tuple[tuple[int, int], ...]:
 
 
 def has_any(directory: str) -> bool:
-    """Return whether there is a journal file, or a place closed to us where one may be."""
+    """Return whether there is a journal file, or a directory closed to us that may hold one."""
     places = _places(directory)
     return any(map(_is_closed, places)) or any(map(_files, places))
 
 
 def unread(directory: str) -> frozenset[str]:
-    """Name the journal files that this process does not hold open, and the directories that are closed to it."""
+    """Return the journal files that this process does not hold open, and the directories closed to it."""
     held = set(map(_target, Path("/proc/self/fd").iterdir()))
     places = _places(directory)
     closed = [place for place in places if _is_closed(place)]
@@ -52,14 +52,14 @@ def unread(directory: str) -> frozenset[str]:
 
 
 def settled(directory: str) -> frozenset[str]:
-    """Name the journal files that have content, and closed directories; an empty file may be just being made."""
+    """Return the journal files with content, and closed directories; an empty file may just be being created."""
     places = _places(directory)
     full = [file for place in places for file in _files(place) if _size(file)]
     return frozenset(map(str, full + [place for place in places if _is_closed(place)]))
 
 
 def is_empty(directory: str) -> bool:
-    """Return whether nothing is there but what this process holds open: what is not in that is not anywhere."""
+    """Return whether this process holds open all there is, so that nothing else is hidden."""
     try:
         return not unread(directory)
     except OSError:  # A directory above is closed to us.
@@ -67,10 +67,10 @@ def is_empty(directory: str) -> bool:
 
 
 def why_unread(path: str) -> str:
-    """Say what is wrong with a path that ``unread`` named, and the fix."""
+    """Return what is wrong with a path from ``unread``, and the fix."""
     if not os.access(path, os.R_OK, effective_ids=True):
-        return "not readable for this user, who must be in the group systemd-journal"
-    return "damaged, or written by a newer systemd; what it holds is missing (journalctl --verify tells where)"
+        return "permission denied: add this user to the group systemd-journal"
+    return "damaged, or written by a newer systemd: its records are missing (see journalctl --verify)"
 
 
 def _places(directory: str) -> list[Path]:
@@ -89,7 +89,7 @@ def _is_closed(place: Path) -> bool:
 
 
 def _listing(place: Path) -> list[Path]:
-    """List a directory; in one that is gone or closed to us there is nothing that we could name."""
+    """List a directory; one that is gone or closed to us is empty."""
     try:
         return sorted(place.iterdir())
     except OSError:

@@ -4,9 +4,9 @@ One read() is one record, ``PRIORITY,SEQUENCE,MICROSECONDS,FLAGS;TEXT`` and perh
 
     6,1234,261096028929,-;TCP: too many orphaned sockets
 
-The first read after open() gives the oldest record in the ring; EAGAIN: there is no more; EPIPE: records were
-overwritten before they were read, and the next read gives the oldest that is left; EINVAL: this one was larger than
-our buffer, or the device cannot be read at all. Only facility 0 is the kernel's: user space cannot write that one.
+The first read after open() returns the oldest record in the ring. EAGAIN: no more; EPIPE: records were overwritten
+before they were read, and the next read returns the oldest left; EINVAL: the record was larger than our buffer, or the
+device cannot be read at all. Only facility 0 is the kernel's: user space cannot write it.
 """
 
 import os
@@ -28,11 +28,11 @@ BATCH = 1000
 WAIT_AT_MOST_SECONDS = 1.0
 # CONSOLE_EXT_LOG_MAX, and PRINTKRB's own limit, are below this in every kernel read.
 RECORD_AT_MOST_BYTES = 16 * 1024
-# A device that refuses this often in a row is not one that can be read.
+# A device that refuses this often in a row cannot be read.
 REFUSALS_AT_MOST = 16
 KERNEL_FACILITY = 0
 BEFORE_THE_FIRST = -1
-# What whole seconds of boot time and lag, and the moments of early boot that CLOCK_MONOTONIC_RAW misses, may amount to.
+# The error from whole seconds of boot time and lag, and from early boot, which CLOCK_MONOTONIC_RAW misses.
 SLACK = timedelta(seconds=2)
 _BTIME = re.compile(r"^btime ([0-9]{1,12})$", re.MULTILINE)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -41,11 +41,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 class KmsgSource:
     """The kernel's records of this boot; OSError when ``path`` cannot be opened.
 
-    A ``cursor`` of this boot wins over ``start``; after one of another boot the whole ring is read. ``at`` is the
-    boot time of /proc/stat plus the record's stamp plus what the stamp's clock is behind by now: the same after a
-    restart, so that an incident gets the same id again, and right to a second or so, except that a record from before
-    a suspend which is read after it is dated late by that. Where the time cannot be, because the record came between
-    our last look and now, it is now.
+    A ``cursor`` of this boot wins over ``start``; after another boot the whole ring is read. A record's ``at`` is
+    /proc/stat's boot time plus its timestamp plus the lag of that clock: the same after a restart, so that an incident
+    keeps its id, and right to about a second, except that a record from before a suspend, read after it, is dated late
+    by the suspend. A time that cannot be right, since the record came after our last look, becomes now.
     """
 
     def __init__(
@@ -77,10 +76,10 @@ class KmsgSource:
             self._last = BEFORE_THE_FIRST
             self._gaps.occurrence(
                 self._path,
-                "the host was booted again: what the kernel said last before that is not in its ring any more",
+                "the host was rebooted: the last kernel messages before that are lost",
             )
         elif start == "now":
-            # Reading to the end rather than seeking there tells the sequence to go on from after a restart.
+            # Reading to the end, unlike seeking, gives the sequence from which a restart resumes.
             for _ in self._records():
                 pass
 
@@ -95,34 +94,34 @@ class KmsgSource:
                 return
 
     def wait(self, timeout: float) -> None:
-        """Return when there is a record to read, or after ``timeout`` seconds, one at most."""
+        """Return when there is a record, or after ``timeout`` seconds, one at most."""
         seconds = min(timeout, WAIT_AT_MOST_SECONDS)
-        if self._unreadable:  # Such a device can be ready for ever, and we would turn for nothing.
+        if self._unreadable:  # Such a device may always be ready, and we would spin.
             time.sleep(seconds)
         else:
             self._poll.poll(int(seconds * 1000))
 
     def position(self) -> Cursor:
-        """Return the last record that was read; none without a boot to hold it against.
+        """Return the last record read; none if the boot is unknown.
 
-        After another boot it is the place before the first one: without it a restart would begin with "now".
+        After another boot it is the place before the first: otherwise a restart would begin with "now".
         """
         if self._last is None or not self._boot_id:
             return Cursor()
         return Cursor(kmsg=KmsgCursor(boot_id=self._boot_id, sequence=self._last))
 
     def gaps(self) -> tuple[Gap, ...]:
-        """Hand over what could not be read, each thing once."""
+        """Return what could not be read, each once."""
         return self._gaps.drain()
 
     def close(self) -> None:
-        """Let go of the device."""
+        """Close the device."""
         os.close(self._fd)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _records(self) -> Iterator[tuple[str, DevKmsg]]:
-        """Return every record behind the last one, the kernel's and others', as text and understood."""
+        """Yield every record behind the last one, the kernel's and others', as text and parsed."""
         refusals, newest = 0, None
         while refusals < REFUSALS_AT_MOST:
             try:
@@ -132,7 +131,7 @@ class KmsgSource:
                 self._looked_at = self._now()
                 if newest is not None and self._last is not None and newest < self._last:
                     self._gaps.occurrence(
-                        self._path, "the saved position lies ahead of the kernel's newest record: reading resumes there"
+                        self._path, "the saved position is ahead of the kernel's newest record; reading resumes there"
                     )
                     self._last = newest
                 return
@@ -141,9 +140,7 @@ class KmsgSource:
                 continue
             except OSError as error:
                 refusals += 1
-                self._gaps.state(
-                    self._path, f"a record could not be read ({error.strerror}); reading goes on behind it"
-                )
+                self._gaps.state(self._path, f"a record is lost: it could not be read ({error.strerror})")
                 continue
             if not raw:
                 break
@@ -151,7 +148,7 @@ class KmsgSource:
             try:
                 record = parse_devkmsg(raw)
             except ValueError as error:
-                self._gaps.occurrence(self._path, f"a record could not be understood: {error}")
+                self._gaps.occurrence(self._path, f"a record is lost: {error}")
                 continue
             newest = record.sequence
             if self._is_new(record.sequence):
@@ -159,11 +156,11 @@ class KmsgSource:
         self._unreadable = True
         self._gaps.state(
             self._path,
-            "it cannot be read on this host (kernels before 3.5, some sandboxes): follow the journal or a file",
+            "cannot be read on this host (kernel before 3.5, or a sandbox): follow the journal or a file instead",
         )
 
     def _is_new(self, sequence: int) -> bool:
-        """Move the position to a record, count those missing before it; False for one read before a restart."""
+        """Move the position to a record and report those missing before it; False for one read before a restart."""
         if self._last is not None and sequence <= self._last:
             return False
         lost = sequence - self._last - 1 if self._last is not None else 0
@@ -172,7 +169,7 @@ class KmsgSource:
             self._gaps.occurrence(self._path, f"{counted(lost, f'kernel {one}', f'kernel {many}')} could be read")
         elif self._overrun and self._last is None:
             self._gaps.occurrence(
-                self._path, "kernel records were overwritten before they could be read, nobody knows how many"
+                self._path, "an unknown number of kernel records were overwritten before they could be read"
             )
         self._overrun = False
         self._last = sequence
@@ -195,14 +192,14 @@ class KmsgSource:
         )
 
     def _booted_at(self) -> datetime | None:
-        """Return when printk's clock began; asked for every batch, because the host's clock may have been set since."""
+        """Return when printk's clock started; for every batch, since the host's clock may have been set."""
         found = _BTIME.search(self._host_text("stat"))
         return _EPOCH + timedelta(seconds=int(found[1]) + lag_seconds()) if found else None
 
     def _moment(self, at: datetime) -> datetime:
-        """Believe the computed time of a record, unless it lies before the last look, when the record was not there.
+        """Return the computed time of a record, or now if it is before the last look, which did not see the record.
 
-        Nothing is changed within the slack, so that a replay, which has not looked before, tells the same time.
+        Within the slack it stays, so that a replay, which has no last look, gets the same time.
         """
         now = self._now().astimezone(timezone.utc)
         came_since = self._looked_at is not None and at < self._looked_at - SLACK
@@ -212,24 +209,26 @@ class KmsgSource:
         try:
             return (self._proc_root / name).read_text(errors="replace").strip()
         except OSError as error:
-            self._gaps.state(str(self._proc_root / name), f"{error.strerror}; times and the place in the ring suffer")
+            self._gaps.state(
+                str(self._proc_root / name), f"{error.strerror}; record times and the saved position are unreliable"
+            )
             return ""
 
 
 def lag_seconds() -> int:
-    """Return how far the clock of printk's stamps is behind the time since boot, in whole seconds.
+    """Return how far printk's clock is behind the time since boot, in whole seconds.
 
-    It stands still over a suspend and NTP does not steer it: minutes after some weeks. CLOCK_MONOTONIC_RAW runs as it
-    does where it is the processor's counter, which is nearly everywhere (kernel/sched/clock.c).
+    It stops during a suspend and NTP does not steer it: minutes after some weeks. CLOCK_MONOTONIC_RAW equals it where
+    it is the processor's counter, which is nearly everywhere (kernel/sched/clock.c).
     """
     return round(time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC_RAW))
 
 
 def open_device(path: str) -> int:
-    """Open it so that reading past the newest record does not wait."""
+    """Open it so that reading past the newest record does not block."""
     return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def read_record(fd: int) -> bytes:
-    """Read one whole record; the device gives neither part of one nor two."""
+    """Read one whole record; the device returns neither part of one nor two."""
     return os.read(fd, RECORD_AT_MOST_BYTES)

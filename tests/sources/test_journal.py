@@ -533,7 +533,7 @@ def test_what_is_closed_to_us_is_a_gap_that_names_the_group(directory: Path, clo
 
     assert [] == seen
     assert [(gap.what, gap.why) for gap in gaps] == [
-        (str(machine / closed), "not readable for this user, who must be in the group systemd-journal")
+        (str(machine / closed), "permission denied: add this user to the group systemd-journal")
     ]
 
 

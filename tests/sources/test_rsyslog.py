@@ -138,7 +138,7 @@ def test_nothing_is_lost_or_read_twice_while_logrotate_rotates(options: str, rsy
         rsyslog.say(5)
         follow(source, found, rsyslog.sent)
         assert list(range(rsyslog.sent)) == found
-        assert ["is not there; following begins when it appears"] == [gap.why for gap in source.gaps()]
+        assert ["no such file yet; following starts when it appears"] == [gap.why for gap in source.gaps()]
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)

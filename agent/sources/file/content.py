@@ -1,7 +1,6 @@
-"""The bytes of one log file by offset, whether it is being written (pread(2), lseek(2) SEEK_DATA) or was compressed.
+"""The bytes of one log file by offset, plain (pread(2), lseek(2) SEEK_DATA) or compressed.
 
-The offset of a line is the same in ``messages``, ``messages.1`` and ``messages.2.gz``: a compressed file is read as
-the bytes that it was made from.
+A line has the same offset in ``messages``, ``messages.1`` and ``messages.2.gz``: a compressed file is read unpacked.
 """
 
 import bz2
@@ -21,7 +20,7 @@ from typing import IO
 from agent.sources.xz import open_xz
 
 MARKER_BYTES = 256
-# Progress is reported after unpacking so many bytes, seconds on the slowest host.
+# How much is unpacked between two reports of progress: seconds on the slowest host.
 STEP_BYTES = 16 << 20
 
 Identity = tuple[int, int]
@@ -42,7 +41,7 @@ class Content:
 
     def __init__(self, path: str, on_progress: OnProgress = lambda: None) -> None:
         """Open a regular file; OSError says why not. ``on_progress`` is called now and then while unpacking."""
-        # A FIFO or a device is not even opened: that alone has effects on whoever is at its other end.
+        # A FIFO or a device is not even opened: that alone affects its other end.
         _check_regular(Path(path).stat())
         self.path = path
         self._on_progress = on_progress
@@ -60,11 +59,11 @@ class Content:
 
     @property
     def packed(self) -> bool:
-        """Whether the file is compressed: then nobody writes to it, and its size says nothing about offsets."""
+        """Whether the file is compressed: nothing is appended to it, and its size says nothing about offsets."""
         return self._stream is not None
 
     def status(self) -> os.stat_result:
-        """Ask for size, times and links of the open file, wherever its name has gone."""
+        """Return size, times and links of the open file, whatever its name is now."""
         return os.fstat(self._fd)
 
     def read_at(self, offset: int, size: int) -> bytes:
@@ -75,7 +74,7 @@ class Content:
             self._go_to(self._stream, offset)
         missing = offset + size - self._kept_at - len(self._kept)
         if missing > 0:
-            # A reader goes back to the start of an unfinished line, and unpacking cannot: what is still wanted is kept.
+            # A reader goes back to the start of an unfinished line, unpacking cannot: what is still needed is kept.
             dropped = max(0, offset - self._kept_at - MARKER_BYTES)
             self._kept = self._kept[dropped:] + self._unpack(self._stream, missing)
             self._kept_at += dropped
@@ -83,24 +82,24 @@ class Content:
         return self._kept[start : start + size]
 
     def marker_at(self, offset: int) -> bytes:
-        """Read the bytes just before ``offset``, by which a place is known again."""
+        """Read the bytes just before ``offset``, which identify a place."""
         return self.read_at(max(0, offset - MARKER_BYTES), min(MARKER_BYTES, offset))
 
     def data_from(self, offset: int) -> int:
-        """Find where data begins at or behind ``offset``: the hole of a sparse file is not worth reading."""
+        """Return where data starts at or after ``offset``: the hole of a sparse file is skipped."""
         if self._stream is None:
             with contextlib.suppress(OSError):  # ENXIO: a hole up to the end; EINVAL: this file system cannot tell
                 return os.lseek(self._fd, offset, os.SEEK_DATA)
         return offset
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._stream is not None:
             self._stream.close()
         os.close(self._fd)
 
     def _go_to(self, stream: _Stream, offset: int) -> None:
-        """Unpack up to a place, which takes minutes in a large file; it is where the cursor of a restart may be."""
+        """Unpack up to an offset, where a restart resumes; it takes minutes in a large file."""
         reached = step = stream.tell() if stream.tell() <= offset else 0
         try:
             while reached == step < offset:
@@ -112,7 +111,7 @@ class Content:
             raise OSError(errno.EIO, _fault(error)) from error
 
     def _unpack(self, stream: _Stream, size: int) -> bytes:
-        """Read on; what was unpacked before some damage is good, and the last there is."""
+        """Read on; what was unpacked before damage is good, and the end."""
         pieces: list[bytes] = []
         while size > 0 and not self.damage:
             try:
@@ -128,7 +127,7 @@ class Content:
 
 
 def identity_of(path: str) -> Identity | None:
-    """Name the file that a path means now by device and inode, or None where there is none to be seen."""
+    """Return device and inode of the file a path means now, or None if none can be seen."""
     try:
         status = Path(path).stat()
     except OSError:
@@ -137,7 +136,7 @@ def identity_of(path: str) -> Identity | None:
 
 
 def say(error: OSError) -> str:
-    """Put an error into words for people, with the fix where we know it."""
+    """Describe an error, with the fix if there is one."""
     if isinstance(error, PermissionError):
         return "permission denied: let the agent's user read it (group adm, or setfacl)"
     return error.strerror or str(error)
@@ -163,7 +162,7 @@ def _check_regular(status: os.stat_result) -> None:
 def _unpacker(path: str, fd: int) -> _Stream | None:
     ending = Path(path).suffix
     if ending in _FOREIGN:
-        raise OSError(errno.ENOTSUP, f"is compressed in a way that we cannot read ({ending}): unpack it and scan it")
+        raise OSError(errno.ENOTSUP, f"is in an unsupported compression ({ending}): unpack it and scan it")
     if ending not in _UNPACKERS:
         return None
     return _UNPACKERS[ending](os.fdopen(fd, "rb", closefd=False))

@@ -1,4 +1,4 @@
-"""The name that a log is followed by: what it means now, and what hinders us from reading it. See stat(2), open(2)."""
+"""The path a log is followed by: which file it means now, and why it cannot be read. See stat(2), open(2)."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -8,19 +8,19 @@ from typing import NamedTuple
 from agent.sources.file.content import Content, Identity, OnProgress, say
 from agent.sources.gaps import Gaps
 
-# A rotation leaves the name empty for milliseconds, which is nothing to tell.
+# A rotation leaves the path without a file for milliseconds, which is no gap.
 MISSING_PATIENCE = timedelta(seconds=5)
 
 
 class InitialContent(NamedTuple):
-    """What was in a file before we began; of an unknown file, all that is there when it opens."""
+    """What a file held before we started; if the file is unknown, all it holds when it opens."""
 
     identity: Identity | None
     size: int
 
 
 def look_at_initial_content(path: str) -> InitialContent | None:
-    """Look what is in a log before it is followed; None where there is none yet, and all that comes is new."""
+    """Look at a log before it is followed; None if there is none yet, and all of it will be new."""
     try:
         status = Path(path).stat()
     except FileNotFoundError:
@@ -31,7 +31,7 @@ def look_at_initial_content(path: str) -> InitialContent | None:
 
 
 class WatchedPath:
-    """Looks at one path, and tells each trouble once."""
+    """Looks at one path, and reports each problem once."""
 
     def __init__(self, path: str, now: Callable[[], datetime], gaps: Gaps, on_progress: OnProgress) -> None:
         self.path = path
@@ -41,7 +41,7 @@ class WatchedPath:
         self._missing_since: datetime | None = None
 
     def means(self, identity: Identity) -> bool | None:
-        """Return whether the path means this file; None where that cannot be seen."""
+        """Return whether the path means this file; None if that cannot be seen."""
         try:
             status = Path(self.path).stat()
         except FileNotFoundError:
@@ -54,7 +54,7 @@ class WatchedPath:
         return identity == (status.st_dev, status.st_ino)
 
     def open(self, path: str | None = None, *, patience: timedelta = MISSING_PATIENCE) -> Content | None:
-        """Open the log, or another file of its family, or tell why that cannot be."""
+        """Open the log, or another file of its family, or report why that fails."""
         path = path or self.path
         try:
             content = Content(path, self._on_progress)
@@ -73,7 +73,7 @@ class WatchedPath:
     def _tell_missing(self, patience: timedelta) -> None:
         self._missing_since = self._missing_since or self._now()
         if self._now() - self._missing_since >= patience:
-            self._gaps.state(self.path, "is not there; following begins when it appears")
+            self._gaps.state(self.path, "no such file yet; following starts when it appears")
 
     def _is_there(self) -> None:
         if self._missing_since:

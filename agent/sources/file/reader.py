@@ -1,9 +1,9 @@
 """Whole lines out of one file that may grow, be truncated or be written anew while it is read. See pread(2).
 
-Only the offset is remembered, and the bytes just before it: a half line stays in the file until its newline is there,
-and other bytes before the offset mean another content, whatever size and inode say. A line too long to come from the
-kernel is passed over up to its newline, and so are NUL bytes, in flat memory: copytruncate leaves a hole of them before
-the next line of a writer without O_APPEND, and a power cut leaves them at the end.
+Only the offset and the bytes just before it are remembered: half a line stays in the file until its newline comes, and
+other bytes before the offset mean other content, whatever size and inode say. A line too long for the kernel is skipped
+up to its newline, and NUL bytes are, too, in flat memory: copytruncate leaves a hole of them before the next line of a
+writer without O_APPEND, a power cut leaves them at the end.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ CHUNK_BYTES = 1 << 20
 
 
 class Found(NamedTuple):
-    """A line that holds a marker: its place, its number since we began, and for how many like it it stands."""
+    """A line that holds a marker: its place, its number since the start, and how many like it it stands for."""
 
     offset: int
     ordinal: int
@@ -29,10 +29,9 @@ class Found(NamedTuple):
 class Reader:
     """Reads one Content. ``offset`` is the start of the first line that was not handed out.
 
-    After take(): ``cost`` bytes were read, ``at_end`` tells whether nothing more was there, and ``written_ns`` when the
-    file was last written. ``read_ns`` is that too, or what the cursor says as long as nobody writes: a file that was
-    compressed or restored may have the time of that. ``skipped`` counts the lines that were passed over; ``ordinal``
-    those that were not.
+    After take(): ``cost`` bytes were read, ``at_end`` says that there was no more, ``written_ns`` when the file was
+    last written. ``read_ns`` is the same, or the cursor's time until something is written: a file that was compressed
+    or restored may have the time of that. ``skipped`` counts the lines skipped, ``ordinal`` the others.
     """
 
     def __init__(self, content: Content, offset: int, ordinal: int = 0) -> None:
@@ -54,7 +53,7 @@ class Reader:
         self._searched = offset
 
     def move_behind(self, offset: int) -> None:
-        """Go to the start of the line that ``offset`` is in: a half line there will be finished."""
+        """Go to the start of the line that contains ``offset``: half a line there will be completed."""
         before = self.content.read_at(max(0, offset - MAX_LINE_BYTES), min(MAX_LINE_BYTES, offset))
         newline = before.rfind(b"\n")
         if newline < 0 and len(before) == MAX_LINE_BYTES:
@@ -64,7 +63,7 @@ class Reader:
             self.move_to(offset - len(before) + newline + 1)
 
     def place(self) -> FileCursor:
-        """Return where we are in a way that survives rename, copy and compression."""
+        """Return the position, in a form that survives rename, copy and compression."""
         device, inode = self.content.identity
         marker = digest(self._marker)
         return FileCursor(device=device, inode=inode, offset=self.offset, marker=marker, written_ns=self.read_ns)
@@ -74,11 +73,11 @@ class Reader:
         return (self.offset, self.place().marker) == (other.offset, other.place().marker)
 
     def take(self) -> bytes | None:
-        """Read the whole lines behind the offset; empty when there are none yet, None when the file was rewritten."""
+        """Read the whole lines behind the offset; empty if there are none yet, None if the file was rewritten."""
         written_ns = self.content.status().st_mtime_ns
         data = self.content.read_at(self._searched, CHUNK_BYTES)
         self.cost = len(data) + 1
-        # Looked at after the reading, so that what was read is known to follow what was read before.
+        # Checked after reading: then what was read follows what was read before.
         if not self._follows(self.offset, self._marker):
             return None
         if self.written_ns != written_ns:
@@ -105,7 +104,7 @@ class Reader:
         self._pass(base, marker, block, passed, len(block))
 
     def last_lines(self) -> Iterator[Found]:
-        """Yield the line without a newline at the end of a file that is left for good: it will not get one any more."""
+        """Yield the last line of a file that is left for good, though it has no newline."""
         if self._skipping:
             self.skipped += self._skipping == "line"
             return
@@ -117,20 +116,20 @@ class Reader:
             yield Found(start, self.ordinal, line, 1)
 
     def grew(self) -> bool:
-        """Look whether the file has more than at the last take()."""
+        """Return whether the file has more than at the last take()."""
         return not self.content.packed and bool(self.content.read_at(self._end, 1))
 
     def is_unchanged(self) -> bool:
-        """Look whether the file is as it was at the last take(), neither written to nor truncated."""
+        """Return whether the file is as at the last take(), neither written to nor truncated."""
         same = self.content.status().st_mtime_ns == self.written_ns and not self.grew()
         return same and self._follows(self.offset, self._marker)
 
     def _follows(self, offset: int, marker: bytes) -> bool:
-        # Nobody writes to a compressed file, and to go back in one, as from an endless line, unpacks it from its start.
+        # A compressed file does not change, and going back in it, as from an endless line, unpacks it again.
         return self.content.packed or self.content.read_at(offset - len(marker), len(marker)) == marker
 
     def _jump(self, offset: int) -> bytes | None:
-        """Go on behind what is passed over, and answer for take(): the marker must be of the content that we know."""
+        """Continue behind what is skipped, and answer for take(): the marker must be of known content."""
         known, marker = self.offset, self._marker
         self.move_to(offset)
         self.at_end = False
@@ -163,7 +162,7 @@ class Reader:
             return self._jump(self._end - len(rest))
         self._skipping, self._searched = "nuls", self.content.data_from(self._end)
         if self.at_end and self.written_ns != self._nuls_seen_ns:
-            # A writer that allocates in advance writes over them later: look again when it has written.
+            # A writer that allocates in advance overwrites them later: look again then.
             self._nuls_seen_ns, self._searched = self.written_ns, self.offset
             self.at_end = False
         return b""

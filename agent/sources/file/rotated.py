@@ -1,4 +1,4 @@
-"""The files that one log becomes as it is rotated, in the order they were written, and the place of a cursor in them.
+"""The files of one log after rotation, in the order they were written, and the place of a cursor in them.
 
 Mirrors logrotate(8): ``create``, ``copytruncate``, ``dateext``, ``extension``, ``compress``, ``delaycompress``; also
 savelog(8) and dated files behind a symbolic link (cronolog). Two families, oldest first::
@@ -8,12 +8,12 @@ savelog(8) and dated files behind a symbolic link (cronolog). Two families, olde
 
     messages.0  messages.1  messages.2  messages          (numbers that count up)
 
-No name can be trusted to tell old from new: numbers count down (logrotate) or up, dates are written any way round, and
-people move files by hand. So three things are asked. Names and times together give the order; what was last written
-before our file was cannot be younger than it; and what lay beside the log while it was the log never is.
+Names alone do not give the order: numbers count down (logrotate) or up, dates come in every notation, and people move
+files by hand. So names and times together do; a file last written before ours is not younger than ours; and a file that
+lay beside the log while it was the log never is.
 
-A cursor's file is known again by device and inode as long as its content at the cursor is the same, else by that
-content alone: a copy, a compressed file, a file system that came back under another device number.
+A cursor's file is recognized by device and inode if its content at the cursor is the same, else by that content alone:
+a copy, a compressed file, a file system mounted again under another device number.
 """
 
 import contextlib
@@ -29,9 +29,9 @@ from typing import NamedTuple
 from agent.core.cursor import FileCursor
 from agent.sources.file.content import PACKED_ENDINGS, Content, Identity, OnProgress, digest
 
-# Unpacking up to the offset is the one way to look into a compressed file; more than this would hold up the reading.
+# A compressed file has to be unpacked up to the offset; more than this would delay reading too long.
 SEARCH_BYTES = 2 << 30
-# Some tools keep only whole seconds when they copy the time of a file.
+# Some tools copy a file's time in whole seconds.
 CLOCK_SLACK_NS = 2_000_000_000
 
 _TOKEN = re.compile(r"(?P<behind>[._-])(?P<token>\d[\w:+-]*(?:\.\d+)*|old)")
@@ -42,7 +42,7 @@ _SECOND_NS = 1_000_000_000
 
 
 class NamedFile(NamedTuple):
-    """A file as its directory showed it; ``token`` is what the rotation put into its name, "" for the log itself."""
+    """A file as listed; ``token`` is what the rotation added to its name, "" for the log itself."""
 
     path: str
     token: str
@@ -53,15 +53,15 @@ class NamedFile(NamedTuple):
 
     @property
     def identity(self) -> Identity:
-        """What stays the same when the file is renamed."""
+        """Device and inode: what a rename keeps."""
         return self.device, self.inode
 
 
 def list_family(path: str) -> tuple[NamedFile, ...]:
-    """List the rotated siblings of a log and, last, the log itself where it is there; in the order of writing.
+    """List the rotated files of a log and, last, the log itself if it exists; in the order of writing.
 
-    A directory that changes while it is read can hide a file that is being renamed: two equal looks are wanted.
-    Raises BlockingIOError while there are none: look again later.
+    A file renamed while its directory is read can be missed, so two equal listings are needed. Raises BlockingIOError
+    when there are none: try again later.
     """
     seen = _look(path)
     for _ in range(_LOOKS):
@@ -75,21 +75,21 @@ def list_family(path: str) -> tuple[NamedFile, ...]:
 def locate(
     path: str, place: FileCursor, on_progress: OnProgress, *, since_ns: int = 0, but: Identity | None = None
 ) -> NamedFile | None:
-    """Find the file of a family that holds a place, or None; ``but`` is known not to, nor is a file older than since.
+    """Find the file that holds a place, or None; neither ``but`` nor a file last written before ``since_ns`` does.
 
-    Raises BlockingIOError as list_family does, and another OSError where it may be the log but that cannot be read.
+    Raises BlockingIOError as list_family does, and another OSError if it may be the log and that cannot be read.
     """
     for _ in range(_LOOKS):
         family = list_family(path)
         found = _locate([file for file in family if file.identity != but], place, since_ns, on_progress)
-        # A file that is renamed between being listed and being opened would pass for one that is not there.
+        # A file renamed between listing and opening would seem to be missing.
         if found or _names(list_family(path)) == _names(family):
             return found or _find_stranger(path, place, but, on_progress)
     raise BlockingIOError(errno.EAGAIN, "is being rotated")
 
 
 class KnownOlder:
-    """What lies beside a log while it is read under its own name: older than it, whatever it is called later."""
+    """The files beside a log while it is read under its own name: older than it, whatever their names later."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -97,10 +97,10 @@ class KnownOlder:
         self._known: dict[Identity, tuple[int, int]] = {}
 
     def look(self, log: Identity, is_unchanged: Callable[[], bool]) -> None:
-        """Look at the directory if it has changed; raises as list_family does.
+        """List the directory if it has changed; raises as list_family does.
 
-        It counts if the path still means this log then, and the log is unchanged since it was read to its end: by
-        copytruncate it stays the same file, and what is beside it may be copies of what nobody has read.
+        It counts if the path still means this log and the log is unchanged since it was read to its end: after
+        copytruncate it is the same file, and the files beside it may be copies that were not read.
         """
         changed_ns = Path(os.path.realpath(self._path)).parent.stat().st_mtime_ns
         if changed_ns == self._changed_ns:
@@ -111,16 +111,16 @@ class KnownOlder:
             self._known = {file.identity: (file.size, file.written_ns) for file in family[:-1]}
 
     def __contains__(self, file: object) -> bool:
-        """Return whether it was there and is as it was: an inode may have been used again."""
+        """Return whether the file is known and unchanged: an inode may have been reused."""
         return isinstance(file, NamedFile) and self._known.get(file.identity) == (file.size, file.written_ns)
 
 
 def list_younger(
     path: str, place: FileCursor, written_ns: int, on_progress: OnProgress, known_older: Container[NamedFile] = ()
 ) -> list[NamedFile]:
-    """List what was begun after the file of ``place``, oldest first, but for ``known_older``, which were not.
+    """List the files started after that of ``place``, oldest first, without ``known_older``.
 
-    ``written_ns`` is when that file was last written, or a moment before that when it was being written already.
+    ``written_ns`` is when that file was last written, or earlier if it was already being written then.
     """
     family = list_family(path)
     return [
@@ -133,14 +133,14 @@ def list_younger(
 def _behind(
     family: tuple[NamedFile, ...], place: FileCursor, written_ns: int, on_progress: OnProgress
 ) -> Sequence[NamedFile]:
-    """Return what comes behind our file; it may have no name any more, and then the times decide."""
+    """Return what follows our file; by the times if it no longer has a name."""
     identities = [file.identity for file in family]
     own = (place.device, place.inode)
     if own in identities:
         return family[identities.index(own) + 1 :]
     if not any(file.size for file in family if not file.token or file.written_ns >= written_ns):
         return ()
-    # Compressed by now, perhaps. A log that merely begins with the same bytes is another one: ours was deleted.
+    # It may be compressed by now. A log that starts with the same bytes is another one: ours was deleted.
     packed = _locate([file for file in family if file.token], place, written_ns, on_progress)
     if packed:
         return family[family.index(packed) + 1 :]
@@ -148,7 +148,7 @@ def _behind(
 
 
 def _ended_before(file: NamedFile, written_ns: int) -> bool:
-    # A file system or a tool that keeps whole seconds only makes a file look older than it is.
+    # Times kept in whole seconds make a file look older than it is.
     resolution = 1 if file.written_ns % _SECOND_NS else _SECOND_NS
     return file.written_ns // resolution < written_ns // resolution
 
@@ -158,12 +158,12 @@ def _locate(family: Sequence[NamedFile], place: FileCursor, since_ns: int, on_pr
         if file.inode == place.inode and _holds(file, place, on_progress):
             return file
     if place.offset == 0:
-        return None  # Nothing was read, so there is no content to know it by.
+        return None  # Nothing was read, so there is no content to compare.
     return next((file for file in _worth_a_look(family, place, since_ns) if _holds(file, place, on_progress)), None)
 
 
 def _find_stranger(path: str, place: FileCursor, but: Identity | None, on_progress: OnProgress) -> NamedFile | None:
-    """Find the inode under a name that no rotation gives, in the directories of the log and of what it links to."""
+    """Find the inode under any other name, in the directories of the log and of what it links to."""
     for directory in {Path(path).absolute().parent, Path(os.path.realpath(path)).parent}:
         with contextlib.suppress(OSError), os.scandir(directory) as entries:
             for entry in entries:
@@ -185,7 +185,7 @@ def _holds(file: NamedFile, place: FileCursor, on_progress: OnProgress) -> bool:
 
 
 def _worth_a_look(family: Sequence[NamedFile], place: FileCursor, since_ns: int) -> Iterator[NamedFile]:
-    """Yield the youngest first; compressed ones only as many as can be unpacked in reasonable time."""
+    """Yield the youngest first, and only as many compressed ones as can be unpacked in reasonable time."""
     left = max(2, SEARCH_BYTES // place.offset)
     for file in reversed(family):
         if file.written_ns < since_ns - CLOCK_SLACK_NS:
@@ -202,7 +202,7 @@ def _look(path: str) -> tuple[NamedFile, ...]:
         for file in _siblings(name):
             if log is None or file.identity != log.identity:
                 siblings[file.identity] = file
-    ordered = _in_order(_without_twins(siblings.values()), log)
+    ordered = _in_order(_without_duplicates(siblings.values()), log)
     return (*ordered, log) if log else tuple(ordered)
 
 
@@ -221,9 +221,9 @@ def _siblings(path: str) -> Iterator[NamedFile]:
 
 
 def _token(name: str, stem: str, extension: str = "") -> str:
-    """Read what a rotation put into a name: ``1`` of messages.1.gz, ``20261121`` of kern-20261121.log.
+    """Read what a rotation added to a name: ``1`` of messages.1.gz, ``20261121`` of kern-20261121.log.
 
-    A number comes behind a dot; behind a hyphen only a date does: app-2.log is the log of another app.
+    A number follows a dot, a hyphen only precedes a date: app-2.log is the log of another app.
     """
     if not name.startswith(stem):
         return ""
@@ -237,8 +237,8 @@ def _token(name: str, stem: str, extension: str = "") -> str:
     return match["token"]
 
 
-def _without_twins(files: Iterable[NamedFile]) -> Iterator[NamedFile]:
-    """Leave out a compressed file as long as what it is made from is there: it may be half written."""
+def _without_duplicates(files: Iterable[NamedFile]) -> Iterator[NamedFile]:
+    """Leave out a compressed file while its original exists: it may be half written."""
     by_token: dict[str, NamedFile] = {}
     for file in files:
         known = by_token.get(file.token)
@@ -248,7 +248,7 @@ def _without_twins(files: Iterable[NamedFile]) -> Iterator[NamedFile]:
 
 
 def _in_order(files: Iterable[NamedFile], log: NamedFile | None) -> list[NamedFile]:
-    """Sort by rotation number where all have one, else by time: a date in a name may be written any way round."""
+    """Sort by rotation number if all have one, else by time: dates in names come in every notation."""
     files = list(files)
     if all(_ROTATION_NUMBER.fullmatch(file.token) for file in files):
         falling = sorted(files, key=lambda file: -int(file.token))
@@ -257,10 +257,10 @@ def _in_order(files: Iterable[NamedFile], log: NamedFile | None) -> list[NamedFi
 
 
 def _counts_up(falling: Sequence[NamedFile], log: NamedFile | None) -> bool:
-    """Return whether the times of most neighbours say that the higher number is the younger; logrotate's are the older.
+    """Return whether the times of most pairs make the higher number the younger; logrotate's is the older.
 
-    Some tools do not keep the time of what they compress, which makes it look younger: that is no evidence. Nor are
-    times that make the log older than what was rotated: they are of a copy of the directory, made in order of names.
+    Some tools do not keep the time of what they compress, which then looks younger: that is no evidence. Nor are times
+    that make the log older than a rotated file: the directory is a copy, made in the order of names.
     """
     if log and log.size and any(file.written_ns > log.written_ns for file in falling):
         return False

@@ -1,4 +1,4 @@
-"""Hints that a log has changed, from watchdog (inotify(7)); what the files say is the truth."""
+"""Hints that a log has changed, from watchdog (inotify(7)); the files decide."""
 
 import threading
 import time
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from watchdog.observers.api import BaseObserver, ObservedWatch
 
 LONGEST_WAIT_SECONDS = 1.0
-# A busy log would wake us for every line: lines that come closer together than this are read together.
+# A busy log would wake us for every line: lines closer together than this are read together.
 SHORTEST_TURN_SECONDS = 0.01
 RETRY_SECONDS = 60.0
 
 
 class Waker(Protocol):
-    """Hints that now is a good time to look; it may be wrong either way."""
+    """Hints that now is a good time to look; wrong at times."""
 
     def watch(self, directories: Mapping[str, Identity]) -> str | None:
-        """Watch exactly these directories, given with device and inode; say why not where that fails."""
+        """Watch exactly these directories, given with device and inode; return why that fails, or None."""
 
     def wait(self, timeout: float) -> None:
         """Return at a hint, or after ``timeout`` seconds."""
@@ -40,7 +40,7 @@ class Waker(Protocol):
 
 
 class DirectoryWaker:
-    """Wakes at changes in directories, by watchdog. Its threads set an event and do nothing else."""
+    """Wakes at changes in directories. watchdog's threads only set an event."""
 
     def __init__(self) -> None:
         self._woken = threading.Event()
@@ -52,7 +52,7 @@ class DirectoryWaker:
         self._was_hinted = False
 
     def watch(self, directories: Mapping[str, Identity]) -> str | None:
-        """Watch these directories; one that was replaced by another of its name is watched anew."""
+        """Watch these directories; a new directory of an old name is watched anew."""
         wanted = set(directories.items())
         if wanted == set(self._watches) or (self._trouble and time.monotonic() < self._retry_at):
             return self._trouble
@@ -88,12 +88,12 @@ class DirectoryWaker:
             self._observer.unschedule(self._watches.pop(key))
         changes: list[type[FileSystemEvent]] = [FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent]
         for key in wanted - set(self._watches):
-            # Without a filter our own opening and closing of files would wake us again and again.
+            # Without a filter our own opening and closing of files would wake us.
             self._watches[key] = self._observer.schedule(_Wake(self._woken), key[0], event_filter=changes)
 
 
 class _Wake(FileSystemEventHandler):
-    """An exception in a handler ends watchdog's thread without a word, so this does one thing."""
+    """Sets an event and no more: an exception in a handler silently ends watchdog's thread."""
 
     def __init__(self, woken: threading.Event) -> None:
         self._woken = woken

@@ -144,7 +144,7 @@ def test_start_beginning_reads_what_is_there(log: Path, open_source: Open) -> No
 
 def test_a_file_that_appears_later_is_read_from_its_beginning(log: Path, open_source: Open) -> None:
     source = open_source(start="now")
-    assert ["is not there; following begins when it appears"] == whys(source)
+    assert ["no such file yet; following starts when it appears"] == whys(source)
     assert [] == read(source)
     assert [] == whys(source)
     append(log, hit(1))
