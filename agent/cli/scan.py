@@ -63,7 +63,7 @@ def command(
 ) -> None:
     """Find the kernel's messages in existing log files.
 
-    FILEs may be plain, .gz, .xz or .bz2, or - for standard input; name the oldest first. Events without a date are
+    FILEs are plain, .gz, .xz, .bz2 or .zst, or - for standard input; name the oldest first. Events without a date are
     never left out. Lines that contain the kernel's words but do not count are reported on standard error. Exit
     status: 0 events found, 1 none found, 66 unreadable input.
     """

@@ -1,4 +1,4 @@
-"""Log files already written: plain, gzip, xz, bzip2 or standard input, block by block, to records with line numbers.
+"""Log files already written, plain, compressed or from standard input: block by block, to records with line numbers.
 
 Memory stays flat whatever the file holds, and ordinary lines are neither split nor counted nor decoded. What spreads
 an entry over several lines is brought to one line first: agent.sources.multiline.
@@ -6,25 +6,29 @@ an entry over several lines is brought to one line first: agent.sources.multilin
 
 import bz2
 import gzip
+import importlib
 import lzma
 import os
+import re
 import stat
 import zlib
 from collections.abc import Iterator
 from datetime import datetime
-from io import BufferedIOBase, BufferedReader
-from typing import NamedTuple
+from io import BufferedIOBase, BufferedReader, RawIOBase
+from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
+from agent.core.logs.envelope import COLOUR
 from agent.core.logs.prefilter import MAX_LINE_BYTES, candidates
 from agent.core.logs.records import to_record
 from agent.core.logs.timestamps import from_epoch
 from agent.core.model import LogRecord
 from agent.sources.localzone import LocalZone
-from agent.sources.multiline import PEEK_BYTES, Entries, are_entries
+from agent.sources.multiline import Entries
 from agent.sources.search import HOLDS
 from agent.sources.xz import open_xz
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 # Larger blocks leave the processor's second level cache, where the needles are searched for: 256 KiB took half as
 # long again as 64 KiB.
@@ -33,16 +37,16 @@ MAGIC_BYTES = 8
 GZIP = b"\x1f\x8b"
 XZ = b"\xfd7zXZ\0"
 BZIP2 = b"BZh"
+ZSTD = b"\x28\xb5\x2f\xfd"
+# What 512 bytes of zstd unpack to is 16 MiB at most, and some kilobytes in a log.
+ZSTD_BYTES = 512
 FOREIGN = {
-    b"\x28\xb5\x2f\xfd": "is compressed by zstd: zstdcat FILE | sockmem-agent scan -",
     b"\x04\x22\x4d\x18": "is compressed by lz4: lz4cat FILE | sockmem-agent scan -",
     b"\xff\xfe": "is UTF-16, as PowerShell's > writes it: iconv -f UTF-16 -t UTF-8 FILE | sockmem-agent scan -",
     b"\xfe\xff": "is UTF-16: iconv -f UTF-16 -t UTF-8 FILE | sockmem-agent scan -",
     b"LPKSHHRH": "is a journal file: name its directory with --directory",
 }
-
-
-ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+_COLOURS = re.compile(COLOUR.pattern.encode())
 
 
 class UnreadableError(Exception):
@@ -76,15 +80,15 @@ class Scanner:
                 written = from_epoch(status.st_mtime) if stat.S_ISREG(status.st_mode) else None
                 newest = written.astimezone(LocalZone()) if written else now
                 stream = _decompressed(raw, name)
-                lines: Lines | Entries = Lines(stream, raw.fileno() if plain and stream is raw else None)
-                if are_entries(stream.peek(PEEK_BYTES)):
-                    lines = Entries(stream)
+                entries = Entries(stream)
+                lines = (
+                    entries if entries.are_here else Lines(stream, raw.fileno() if plain and stream is raw else None)
+                )
                 for number, line in lines:
                     ordinal = self._lines_before + number
                     source = f"{name}:{number}"
-                    for each in _elements(line):
-                        record = to_record(each, now=newest, source=source, ordinal=ordinal, console=True)
-                        yield Candidate(source, each.decode(errors="replace"), record)
+                    record = to_record(line, now=newest, source=source, ordinal=ordinal, console=True)
+                    yield Candidate(source, line.decode(errors="replace"), record)
                 self._lines_before += lines.read
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise UnreadableError(f"{name}: {_explain(error, name)}") from error
@@ -108,15 +112,17 @@ class Lines:
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         """Read to the end."""
         end = length = 0
-        for offset, block in blocks(self._stream):
+        for offset, whole in blocks(self._stream):
+            # grep colors the words that it looked for, which tears markers apart.
+            block = _COLOURS.sub(b"", whole) if b"\x1b" in whole else whole
             for start, line in candidates(block, HOLDS):
                 self._count(offset, block, start)
                 length = len(line) + 1
                 yield self._newlines + 1, line
-            end = offset + len(block)
-            if self._fd is None:
+            end = offset + len(whole)
+            if self._fd is None or block is not whole:
                 self._count(offset, block, len(block))
-                length = 0
+                self._counted, length = end, 0
         uncounted = end - self._counted
         self.read = self._newlines + (uncounted > 0) + (uncounted > length)
 
@@ -158,16 +164,6 @@ def blocks(stream: BufferedIOBase) -> Iterator[tuple[int, bytes]]:
         yield offset, rest
 
 
-def _elements(line: bytes) -> list[bytes]:
-    """Split a JSON array of objects on one line, as cloud consoles export it; any other line stands for itself."""
-    if not line.startswith(b"[{"):
-        return [line]
-    try:
-        return [bytes(element) for element in ARRAY.decode(line)]
-    except (msgspec.DecodeError, RecursionError):
-        return [line]
-
-
 def _decompressed(raw: BufferedReader, name: str) -> BufferedReader | gzip.GzipFile | bz2.BZ2File:
     """Choose the reader by the first bytes, and by the name where these say nothing."""
     magic = raw.peek(MAGIC_BYTES)[:MAGIC_BYTES]
@@ -180,7 +176,49 @@ def _decompressed(raw: BufferedReader, name: str) -> BufferedReader | gzip.GzipF
         return open_xz(raw)
     if magic.startswith(BZIP2) or name.endswith(".bz2"):
         return bz2.BZ2File(raw)
+    if magic.startswith(ZSTD):
+        return BufferedReader(_Zstd(raw))
     return raw
+
+
+class _Zstd(RawIOBase):
+    """Unpacks zstd's frames one after the other, with the library that is there: Python 3.14's or zstandard."""
+
+    def __init__(self, raw: BufferedReader) -> None:
+        try:
+            self._new = importlib.import_module("compression.zstd").ZstdDecompressor
+        except ImportError:
+            try:
+                self._new = importlib.import_module("zstandard").ZstdDecompressor().decompressobj
+            except ImportError:
+                raise OSError("is compressed by zstd: zstdcat FILE | sockmem-agent scan -") from None
+        self._raw, self._unpacker = raw, self._new()
+        self._packed = self._unpacked = b""
+        self._is_inside = False
+
+    def readable(self) -> bool:
+        """Return that it is for reading."""
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        """Fill a buffer as far as one piece of input does. Raises EOFError where the input ends within a frame."""
+        while not self._unpacked:
+            packed = self._packed or self._raw.read(ZSTD_BYTES)
+            if not packed and self._is_inside:
+                raise EOFError
+            if not packed:
+                return 0
+            try:
+                self._unpacked = self._unpacker.decompress(packed)
+            except Exception as error:  # Each library has an error of its own.
+                raise OSError(f"damaged compressed data ({error}); fetch the file again") from error
+            self._is_inside, self._packed = not self._unpacker.eof, self._unpacker.unused_data
+            if self._unpacker.eof:
+                self._unpacker = self._new()
+        room = memoryview(buffer)
+        size = min(len(room), len(self._unpacked))
+        room[:size], self._unpacked = self._unpacked[:size], self._unpacked[size:]
+        return size
 
 
 def _explain(error: Exception, name: str) -> str:

@@ -3,6 +3,7 @@ import gzip
 import io
 import lzma
 import os
+import sys
 import time
 import tracemalloc
 import zlib
@@ -14,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.kernel.messages import detect
 from agent.core.logs.prefilter import MAX_LINE_BYTES
 from agent.core.model import LogRecord
 from agent.sources.localzone import LocalZone
@@ -23,6 +23,7 @@ from agent.sources.scanner import BLOCK_BYTES, Scanner, UnreadableError, blocks
 
 NOW = datetime(2024, 11, 22, 12, tzinfo=timezone.utc)
 ORDINARY = b"Aug 18 08:33:14 jp58 sshd[99]: Accepted publickey for deploy\n"
+TEXT = "TCP: too many orphaned sockets"
 EVENT = b"Aug 18 08:33:14 jp58 kernel: TCP: too many orphaned sockets\n"
 
 
@@ -92,9 +93,127 @@ def test_every_object_of_an_array_is_read(log: Callable[..., str]) -> None:
     assert 3 == len(read(log(b"[" + b",".join([ENTRY] * 3) + b"]")))
 
 
-@pytest.mark.parametrize("content", [b"[" + ENTRY, b"[" + ENTRY + b"],", b"[{" + b"[" * 9000 + EVENT])
-def test_a_broken_array_is_no_event(log: Callable[..., str], content: bytes) -> None:
-    assert [] == [each for each in read(log(content)) if detect(each)]
+@pytest.mark.parametrize("rest", [b"", b"],", b",{", b',{"a":"', b",{}}}]]\n\n"])
+def test_every_whole_object_of_a_broken_array_is_read(log: Callable[..., str], rest: bytes) -> None:
+    assert [TEXT] == [each.text for each in read(log(b"[" + ENTRY + rest))]
+
+
+@pytest.mark.parametrize("content", [ENTRY[1:], b"[{" + b"[" * 9000 + EVENT, b"[" + ENTRY[:-9]])
+def test_half_an_object_is_no_event(log: Callable[..., str], content: bytes) -> None:
+    assert [] == read(log(content))
+
+
+OTHER = b'{"message":"{ [\\"TCP: too many orphaned sockets\\\\","labels":{"a":[1,{"b":2}]}}'
+
+
+@pytest.mark.parametrize("size", [1, 2000])
+@pytest.mark.parametrize(
+    "form",
+    [
+        b"[%b]",
+        b"[\n  %b\n]\n",
+        b'{"took":7,"hits":{"total":{"value":2},"hits":[%b]},"shards":{"a":1}}',
+        b'{"took": 7,\n "hits": {\n  "hits": [\n   %b\n]\n}\n}\n',
+        b"[[%b]]",
+    ],
+)
+def test_every_object_of_an_array_is_read_however_long_its_line_is(
+    log: Callable[..., str], form: bytes, size: int
+) -> None:
+    records = read(log(form % b",".join([OTHER, ENTRY] * size)))
+
+    assert [(TEXT, 2024)] * size == [(each.text, each.at and each.at.year) for each in records]
+
+
+def test_a_string_of_megabytes_in_an_array_costs_nothing(log: Callable[..., str]) -> None:
+    path = log(b'[{"core":"' + b"x\\\\" * 7_000_000 + b'"},' + ENTRY + b"]")
+    tracemalloc.start()
+    try:
+        assert 1 == sum(1 for each in Scanner().read(path, NOW) if each.record)
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+LINE = EVENT.decode().strip()
+
+
+@pytest.mark.parametrize(
+    ("names", "row"),
+    [
+        ("timestamp,source,message", f'"2024-08-18T06:33:14.000Z","jp58","{LINE}"'),
+        ('"_time",host,"_raw",index', f'"2024-08-18T06:33:14.000+0000",jp58,"{LINE}",main'),
+        ('"@timestamp",host.name,message', f'"Aug 18, 2024 @ 06:33:14.000","jp58","{LINE}"'),
+        ("\ufeffDate;Host;Message", f'2024-08-18 06:33:14;jp58;"{LINE}"'),
+        ("time\tline\thost", f"1723962794\t{LINE}\tjp58"),
+        ("time,host,facility,note,message", f'2024-08-18T06:33:14Z,jp58,kern,"a ""b"", c",{TEXT}'),
+    ],
+)
+def test_csv_is_read_by_the_names_in_its_first_line(log: Callable[..., str], names: str, row: str) -> None:
+    other = row.replace("kernel:", "sshd[7]:").replace("kern,", "user,")
+    path = log(f'{names}\n{other}\n{row}\n"a\n{LINE}\nb"\n{other}\n{row}\n'.encode())
+    at = datetime(2024, 8, 18, 6, 33, 14, tzinfo=timezone.utc)
+
+    assert [(f"{path}:{number}", TEXT, at, "jp58") for number in (3, 8)] == [
+        (each.source, each.text, each.at, each.host) for each in read(path)
+    ]
+
+
+@pytest.mark.parametrize("damage", [b"\0", b"x" * 200_000, b"\xff", b'"' + b"x" * 200_000, b'"' + b"\n" * 200_000])
+def test_damage_in_csv_costs_no_row_behind_it(log: Callable[..., str], damage: bytes) -> None:
+    row = f'2024-08-18T06:33:14Z,jp58,"{LINE}"\n'.encode()
+
+    assert 2 <= len(read(log(b"time,host,line\n" + row + damage + b"\n" + row * 2)))
+
+
+@pytest.mark.parametrize("names", ["time", "hello, world", "Aug 18 08:33:14 jp58 shop: time,host", "time;1;2", ""])
+def test_what_is_no_line_of_names_begins_no_csv(log: Callable[..., str], names: str) -> None:
+    assert 1 == len(read(log(names.encode() + b"\n" + EVENT)))
+
+
+@pytest.mark.parametrize("word", [b"orphaned", b"TCP: too many orphaned sockets", b"kernel"])
+def test_the_colors_of_grep_hide_no_line(log: Callable[..., str], word: bytes) -> None:
+    colored = EVENT.replace(word, b"\x1b[01;31m\x1b[K" + word + b"\x1b[m\x1b[K")
+    path = log((ORDINARY * 900 + colored) * 3 + EVENT)
+
+    assert [901, 1802, 2703, 2704] == [each.ordinal for each in read(path)]
+
+
+def test_zstd_is_read_where_its_library_is(log: Callable[..., str]) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    content = EVENT + ORDINARY * 5000 + EVENT
+    path = log(zstandard.compress(content) + zstandard.compress(EVENT), "messages.5.zst")
+
+    assert [1, 5002, 5003] == [each.ordinal for each in read(path)]
+
+
+@pytest.mark.parametrize(
+    ("damage", "mend"),
+    [
+        (lambda packed: packed[: len(packed) // 2], "ends in the middle"),
+        (lambda packed: packed + b"x" * 4000, "damaged compressed data"),
+    ],
+)
+def test_zstd_that_is_cut_or_damaged_gives_every_line_before(
+    log: Callable[..., str], damage: Callable[[bytes], bytes], mend: str
+) -> None:
+    zstandard = pytest.importorskip("zstandard")
+    packed = zstandard.compress(b"".join(EVENT + os.urandom(300).hex().encode() + b"\n" for _ in range(3000)))
+    found = []
+    with pytest.raises(UnreadableError, match=mend):
+        found.extend(each for each in Scanner().read(log(damage(packed)), NOW) if each.record)
+
+    assert 1000 < len(found)
+
+
+def test_zstd_without_its_library_is_named_with_the_mend(
+    log: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    monkeypatch.setitem(sys.modules, "compression.zstd", None)
+
+    with pytest.raises(UnreadableError, match=r"zstdcat FILE \| sockmem-agent scan -"):
+        read(log(b"\x28\xb5\x2f\xfd" + b"x" * 99))
 
 
 def test_a_last_line_without_newline_counts(log: Callable[..., str]) -> None:
@@ -246,7 +365,6 @@ def test_the_hour_that_comes_twice_in_autumn_is_told_apart(monkeypatch: pytest.M
 
 # --- entries that are spread over lines -----------------------------------------------------------------------------
 
-TEXT = "TCP: too many orphaned sockets"
 # What systemd 252 wrote: the fields of an entry stand in the order of their first appearance in the journal file.
 CURSOR = (
     "s=5ad8b61d008a47e6bb3099b1ad0eb821;i={};b=0123456789abcdef0123456789abcdef;m=13cd32ef2c;t=61fef5df45d66;x=8b68"

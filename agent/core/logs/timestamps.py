@@ -5,6 +5,7 @@ No man page rules them all: RFC 3164 and RFC 5424, ctime(3), dmesg(1), journalct
     Aug 18 08:33:14          Aug 18 2024 08:33:14      2024 Aug 18 08:33:14     Wed Feb 19 16:41:00 2020
     2024-08-18T08:33:14.204518+02:00                   Sun 2024-08-18 08:33:14 CEST
     1723962794.204518        [Mon Nov 16 14:55:04 2020]        2020-11-16T14:55:04,372320+00:00
+    Aug 18, 2024 @ 08:33:14.204 (Kibana)
     août 14 15:39:19         11月 22 18:50:14
     2024:08:18-08:33:14 (Sophos)           2024-08-18_06:33:14.20451, @4000000066c195b40c30a9f8 (svlogd and multilog)
 """
@@ -69,7 +70,7 @@ _MONTH = rf"(?P<month>{MONTH})\.? +(?P<day>\d{{1,2}})"
 _OFFSET = r"Z|[+-]\d\d:?\d\d|[+-]\d\d"
 
 NAMED = re.compile(
-    rf"{_WEEKDAY}?(?:(?P<year>\d{{4}}) )?{_MONTH},? +(?:(?P<year2>\d{{4}}) +)?{_CLOCK}"
+    rf"{_WEEKDAY}?(?:(?P<year>\d{{4}}) )?{_MONTH},? +(?:(?P<year2>\d{{4}}) +)?(?:@ )?{_CLOCK}"
     r"(?: (?P<zone>(?-i:[A-Z]{2,5}))(?= (?:19|20)\d\d(?![\w.:-])))?(?: (?P<year3>(?:19|20)\d\d)(?![\w.:-]))?",
     re.IGNORECASE,
 )
