@@ -12,6 +12,7 @@ The kernel's texts, as in net/ipv4/tcp_timer.c and tcp.c. Up to 3.2 each of the 
 from collections.abc import Callable
 from functools import reduce
 from math import inf, isfinite
+from operator import itemgetter
 from typing import Literal, NamedTuple
 
 from agent.core.gauge import CALM, Gauge, Timed
@@ -35,6 +36,8 @@ from agent.core.sockets.holders import BY, holders
 from agent.core.sockets.shares import Totals, totals
 from agent.core.times import seconds_between
 
+# Who holds most, with all that could not be named as the last, and what was not seen.
+Held = tuple[tuple[Holder, ...], tuple[Gap, ...]]
 Text = Literal["timer", "close", "orphans", "tcp_memory"]
 # A reading belongs to an event when it is no further from it than this: readings decay within seconds.
 NEAR_SECONDS = 60.0
@@ -52,7 +55,8 @@ class Facts(NamedTuple):
     ``lines`` are the texts of the newest burst, ``earlier`` those of bursts before it, with the seconds from each to
     the newest line. ``deltas`` is how far the counters moved over the events, since the sample ``before`` them; of
     events that go on for longer those of the last ten minutes count. ``samples`` are those of this boot, ``past`` are
-    all that there are, for what outlasts a reboot.
+    all that there are, for what outlasts a reboot. ``totals`` is what the table of sockets holds and what the host
+    counts, ``holders`` who holds most of each gauge.
     """
 
     snapshot: Snapshot
@@ -64,29 +68,18 @@ class Facts(NamedTuple):
     press: bool | None
     deltas: dict[str, int]
     before: Sample | None
-    last: Sample
+    last: Timed
     age_seconds: float | None
     samples: tuple[Timed, ...]
     past: tuple[Timed, ...]
-    earlier: tuple[tuple[float, Event], ...] = ()
+    earlier: tuple[tuple[float, Event], ...]
+    totals: Totals
+    holders: dict[GaugeName, Held]
 
     @property
     def sockets(self) -> SocketTable:
         """The table of sockets; an empty one where there is none."""
         return self.snapshot.sockets or SocketTable()
-
-    @property
-    def totals(self) -> Totals:
-        """What the table of sockets holds, and what the host counts."""
-        return totals(self.sockets, self.snapshot.sockstat, self.mem_unit_bytes)
-
-    def holders(self, gauge: GaugeName) -> tuple[tuple[Holder, ...], tuple[Gap, ...]]:
-        """Return who holds most of one gauge, with all that could not be named as the last, and what was not seen.
-
-        The gauges of the dump's own moment are what its sums have to add up to.
-        """
-        sockstat, by = self.sockets.sockstat or self.snapshot.sockstat, BY[gauge]
-        return holders(self.sockets, sockstat, by=by, mem_unit_bytes=self.mem_unit_bytes)
 
     @property
     def ram_bytes(self) -> int | None:
@@ -104,7 +97,7 @@ class Facts(NamedTuple):
         return self.memory.sample_unit
 
     def pages(self, mem: int | None) -> int | None:
-        """Return sockstat's ``mem`` in pages; None where it is counted in something else, and how large is unknown."""
+        """Return a count of sockstat's in pages; None where it is not known how many units are a page."""
         units = units_per_page(self.kernel, self.page_bytes)
         return None if mem is None or units is None else mem // units
 
@@ -141,7 +134,7 @@ class Facts(NamedTuple):
     @property
     def inexact_pages(self) -> int:
         """How far the memory may be off, in pages."""
-        return inexact_pages(self.kernel, self.snapshot.cpus, self.page_bytes, first_of(self.snapshot, _RESERVE))
+        return inexact_pages(self.kernel, self.snapshot.cpus, self.page_bytes, self.snapshot.sysctl(_RESERVE))
 
     @property
     def inexact_bytes(self) -> int:
@@ -227,7 +220,7 @@ class Facts(NamedTuple):
         """
         if KILLED in self.deltas:
             return self.deltas[KILLED]
-        never = self.age_seconds != inf and self.last.counters.get(KILLED) == 0
+        never = self.age_seconds != inf and self.last[1].counters.get(KILLED) == 0
         return 0 if never else None
 
     @property
@@ -243,8 +236,7 @@ Rule = Callable[[Facts], Finding | None]
 def gather_facts(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sample, ...]) -> Facts:
     """Work out what the rules need. Samples of another boot are left out; ``suppressed`` alone is no event."""
     kernel, now = parse_kernel(snapshot.kernel, has_reserve_file=_RESERVE in snapshot.sysctls), sample_of(snapshot)
-    said = [event for event in events if event.kind != "suppressed"]
-    telling, earlier = _newest_burst(said, kernel, snapshot)
+    telling, earlier = _newest_burst([event for event in events if event.kind != "suppressed"], kernel, snapshot)
     aged = [(event.kind, age) for event in telling if (age := _age_seconds(event, snapshot)) is not None]
     past, timed = _timed(history, snapshot)
     # The freshest event decides: in a long incident the first of a kind may be hours old.
@@ -253,33 +245,42 @@ def gather_facts(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[S
     # The gauges are those around the newest of each kind; the counters those from before the first line.
     newest = list(dict(sorted(known, key=lambda pair: -pair[1])).values())
     near = _samples_near(timed, newest) if telling and (known or not aged) else ()
-    last = min((*near, now), key=lambda s: seconds_between(s.at, snapshot.taken_at))
+    last = max((*near, (0.0, now)), key=itemgetter(0))
     since = _first_counted([each for _, each in known])
     before = _baseline(timed, since) if known or not telling else None
-    deltas = _deltas(before, last, snapshot, since) if before else {}
+    deltas = _deltas(before, last, since) if before else {}
     lines = {_text_of(event, kernel): event for event in reversed(telling)}
     # A person who diagnoses by command has put line and tree together; the service knows that they are apart.
     present = age is None or abs(age) <= NEAR_SECONDS or snapshot.trigger == "command"
-    readings = (*near, now) if present else near
+    readings = (*near, (0.0, now)) if present else near
     # Only where no other text was said were all that were killed orphans above the orphans' limit.
     lead = _lead(timed, newest, near, before) if deltas.get(KILLED) else ()
-    rising = _in_order((*lead, *readings), snapshot) if lines.keys() == {"orphans"} else ()
+    memory = _memory(now, kernel, readings, _page_bytes(snapshot))
     return Facts(
         snapshot=snapshot,
         kernel=kernel,
         lines=lines,
         now=now,
-        orphans=_orphans(now, kernel, readings, rising),
-        memory=_memory(now, kernel, readings, _page_bytes(snapshot)),
+        orphans=_orphans(now, kernel, readings, (*lead, *readings) if lines.keys() == {"orphans"} else ()),
+        memory=memory,
         press=snapshot.protocol.press if present and snapshot.protocol else None,
         deltas=deltas,
-        before=before,
+        before=before[1] if before else None,
         last=last,
         age_seconds=age,
         samples=timed,
         past=past,
         earlier=earlier,
+        totals=totals(snapshot.sockets or SocketTable(), snapshot.sockstat, memory.sample_unit),
+        holders=_holders(snapshot, memory.sample_unit),
     )
+
+
+def _holders(snapshot: Snapshot, unit: int | None) -> dict[GaugeName, Held]:
+    """Name who holds most of each gauge; those of the dump's own moment are what its sums have to add up to."""
+    table = snapshot.sockets or SocketTable()
+    sockstat = table.sockstat or snapshot.sockstat
+    return {gauge: holders(table, sockstat, by=by, mem_unit_bytes=unit) for gauge, by in BY.items()}
 
 
 def _newest_burst(
@@ -351,9 +352,9 @@ def _same_boot(sample: Sample, snapshot: Snapshot) -> bool:
     return sample.boot_id is None or snapshot.boot_id is None or sample.boot_id == snapshot.boot_id
 
 
-def _samples_near(samples: tuple[Timed, ...], ages: list[float]) -> tuple[Sample, ...]:
+def _samples_near(samples: tuple[Timed, ...], ages: list[float]) -> tuple[Timed, ...]:
     oldest, newest = max(ages, default=0.0), min(ages, default=0.0)
-    return tuple(sample for at, sample in samples if newest - NEAR_SECONDS <= -at <= oldest + NEAR_SECONDS)
+    return tuple(pair for pair in samples if newest - NEAR_SECONDS <= -pair[0] <= oldest + NEAR_SECONDS)
 
 
 def _first_counted(ages: list[float]) -> float | None:
@@ -361,51 +362,48 @@ def _first_counted(ages: list[float]) -> float | None:
     return min(max(ages), min(ages) + _BASELINE_SECONDS) if ages else None
 
 
-def _baseline(samples: tuple[Timed, ...], since: float | None) -> Sample | None:
+def _baseline(samples: tuple[Timed, ...], since: float | None) -> Timed | None:
     """Find the last sample before the first event; without an event the first one of the last ten minutes."""
     if since is None:
-        return next((sample for at, sample in samples if 0 < -at <= _BASELINE_SECONDS), None)
-    earlier = [pair for pair in samples if -pair[0] > since]
-    return max(earlier, key=lambda pair: pair[0])[1] if earlier else None
+        return next((pair for pair in samples if 0 < -pair[0] <= _BASELINE_SECONDS), None)
+    return max((pair for pair in samples if -pair[0] > since), key=itemgetter(0), default=None)
 
 
 def _lead(
-    samples: tuple[Timed, ...], newest: list[float], near: tuple[Sample, ...], before: Sample | None
-) -> tuple[Sample, ...]:
+    samples: tuple[Timed, ...], newest: list[float], near: tuple[Timed, ...], before: Timed | None
+) -> tuple[Timed, ...]:
     """Return the last sample before those that are near: the first of them shows what was killed since."""
     lead = _baseline(samples, max(newest) + NEAR_SECONDS) if newest else before
     return (lead,) if lead and lead not in near else ()
 
 
-def _deltas(before: Sample, last: Sample, snapshot: Snapshot, since: float | None) -> dict[str, int]:
-    deltas = counter_deltas(before.counters, last.counters)
-    if since is None or seconds_between(before.at, snapshot.taken_at) - since <= _BASELINE_SECONDS:
+def _deltas(before: Timed, last: Timed, since: float | None) -> dict[str, int]:
+    deltas = counter_deltas(before[1].counters, last[1].counters)
+    if since is None or -before[0] - since <= _BASELINE_SECONDS:
         return deltas
     # What moved since an old baseline may have moved before the event; what stood still stood still.
     return {name: moved for name, moved in deltas.items() if moved == 0}
 
 
-def _in_order(readings: tuple[Sample, ...], snapshot: Snapshot) -> tuple[Sample, ...]:
-    return tuple(sorted(readings, key=lambda sample: -seconds_between(sample.at, snapshot.taken_at)))
-
-
-def _orphans(now: Sample, kernel: Kernel | None, readings: tuple[Sample, ...], rising: tuple[Sample, ...]) -> Gauge:
-    """Hold the orphans against their limit; readings in ``rising`` are in order, and show how many were killed."""
-    highest = max((each.orphan for each in readings if each.orphan is not None), default=None)
+def _orphans(now: Sample, kernel: Kernel | None, readings: tuple[Timed, ...], rising: tuple[Timed, ...]) -> Gauge:
+    """Hold the orphans against their limit; the readings in ``rising`` show how many were killed."""
+    highest = max((each.orphan for _, each in readings if each.orphan is not None), default=None)
     limit, shift = now.tcp_max_orphans, None
     if highest is not None and limit is not None:
         exact = kernel is None or not kernel.counts_orphans_anew
-        shift = penalty_shift(highest, limit, most_orphans(rising, limit), exact=exact)
+        in_order = [each for _, each in sorted(rising, key=itemgetter(0))]
+        shift = penalty_shift(highest, limit, most_orphans(in_order, limit), exact=exact)
     return Gauge("orphans", highest, now.orphan, limit, 1, shift=shift)
 
 
-def _memory(now: Sample, kernel: Kernel | None, readings: tuple[Sample, ...], page: int | None) -> Gauge:
+def _memory(now: Sample, kernel: Kernel | None, readings: tuple[Timed, ...], page: int | None) -> Gauge:
     """Hold TCP's memory against the limits of tcp_mem, which needs no page size where the kernel counts in pages."""
     unit, units, limits = mem_unit_bytes(kernel, page), units_per_page(kernel, page), now.tcp_mem
-    mem = max((each.mem for each in readings if each.mem is not None), default=None)
+    mem = max((each.mem for _, each in readings if each.mem is not None), default=None)
     where = zone(mem, _times(limits, units)) if mem is not None and limits and units else None
     used, highest = (each * unit if each is not None and unit else None for each in (now.mem, mem))
-    return Gauge("tcp_memory", highest, used, limits[2] * page if limits and page else None, unit, zone=where, mem=mem)
+    limit = limits[2] * page if limits and page else None
+    return Gauge("tcp_memory", highest, used, limit, unit, zone=where, mem=mem)
 
 
 def _page_bytes(snapshot: Snapshot) -> int | None:
@@ -415,9 +413,3 @@ def _page_bytes(snapshot: Snapshot) -> int | None:
 
 def _times(limits: tuple[int, int, int], each: int) -> tuple[int, int, int]:
     return (limits[0] * each, limits[1] * each, limits[2] * each)
-
-
-def first_of(snapshot: Snapshot, key: str, index: int = 0) -> int | None:
-    """One number of a sysctl, or None when the file or the number was not there."""
-    values = snapshot.sysctls.get(key, ())
-    return values[index] if index < len(values) else None

@@ -132,6 +132,10 @@ class Snapshot(Dated, frozen=True, kw_only=True):
     raw: dict[str, str] = {}
     gaps: tuple[Gap, ...] = ()
 
+    def sysctl(self, key: str, index: int = 0) -> int | None:
+        """Return one number of a setting, None when the file or the number was not there."""
+        return next(iter(self.sysctls.get(key, ())[index:]), None)
+
 
 class UnitShare(msgspec.Struct, frozen=True, kw_only=True):
     """What one unit, container or process held when a sample was taken; ``orphans`` are among its ``sockets``."""

@@ -49,7 +49,7 @@ def find_main_holder(facts: Facts, gauge: GaugeName, limit: int | None) -> Large
     """
     if limit is not None and limit <= 0:
         return None
-    main = largest_holder(facts.holders(gauge)[0], gauge, limit)
+    main = largest_holder(facts.holders[gauge][0], gauge, limit)
     if main is None or not main.is_main:
         return None
     pick = only("orphaned") if gauge == "orphans" else only("held", "queued", "orphaned")

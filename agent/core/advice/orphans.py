@@ -13,7 +13,7 @@ from agent.core.advice.budget import Budget, Price, find_price
 from agent.core.advice.memory import raised_to
 from agent.core.advice.namespaces import run_where
 from agent.core.advice.sysctl import change, value_text
-from agent.core.facts import Facts, first_of
+from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text
 from agent.core.kernel.limits import limits_of
 from agent.core.model import Advice, Sysctl
@@ -101,7 +101,7 @@ def raise_max_orphans(facts: Facts, budget: Budget, put_back: Sysctl | None) -> 
 def shorten_orphan_retries(facts: Facts) -> Advice | None:
     """Advise a shorter life for orphans whose peer is gone; None where fewer retries are not shorter, or not known."""
     key = "net.ipv4.tcp_orphan_retries"
-    current, longest = first_of(facts.snapshot, key), first_of(facts.snapshot, "net.ipv4.tcp_rto_max_ms")
+    current, longest = facts.snapshot.sysctl(key), facts.snapshot.sysctl("net.ipv4.tcp_rto_max_ms")
     if current is None:
         return None
     rto_max = longest / 1000 if longest and longest > 0 else _RTO_MAX_SECONDS
@@ -139,7 +139,7 @@ def orphan_life_seconds(retries: int, rto_max: float = _RTO_MAX_SECONDS) -> floa
 
 def life_text(facts: Facts) -> str:
     """Return how long orphans keep their memory here, as the end of a sentence."""
-    current, longest = (first_of(facts.snapshot, f"net.ipv4.{key}") for key in ("tcp_orphan_retries", "tcp_rto_max_ms"))
+    current, longest = (facts.snapshot.sysctl(f"net.ipv4.{key}") for key in ("tcp_orphan_retries", "tcp_rto_max_ms"))
     rto_max = longest / 1000 if longest and longest > 0 else _RTO_MAX_SECONDS
     seconds = "" if current is None else f" (about {orphan_life_seconds(current, rto_max):.0f} s)"
     return f"until their peers read it, or the kernel gives up a peer that is gone{seconds}"

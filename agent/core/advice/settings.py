@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from agent.core.advice.budget import Budget, find_price
 from agent.core.advice.sysctl import change, find_setter, value_text
-from agent.core.facts import Facts, first_of
+from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text
 from agent.core.kernel.limits import are_buffer_sizes, limits_by
 from agent.core.model import Advice
@@ -98,7 +98,7 @@ def restore_max_orphans(facts: Facts, claims: AbstractSet[str], budget: Budget) 
 def restore_fin_timeout(facts: Facts) -> Advice | None:
     """Advise to take tcp_fin_timeout back to 60 s; None at 60 and below, where it has no part in orphans."""
     key = "net.ipv4.tcp_fin_timeout"
-    current = first_of(facts.snapshot, key)
+    current = facts.snapshot.sysctl(key)
     if current is None or current <= _FIN_SECONDS:
         return None
     return change(
@@ -116,7 +116,7 @@ def restore_fin_timeout(facts: Facts) -> Advice | None:
 def warn_of_recycle(facts: Facts) -> Advice | None:
     """Advise to switch tcp_tw_recycle off where it is on."""
     key = "net.ipv4.tcp_tw_recycle"
-    current = first_of(facts.snapshot, key)
+    current = facts.snapshot.sysctl(key)
     if not current:
         return None
     return change(

@@ -58,4 +58,4 @@ def _mechanism(facts: Facts) -> Mechanism:
 def _holders(facts: Facts, findings: tuple[Finding, ...]) -> tuple[tuple[Holder, ...], tuple[Gap, ...]]:
     if facts.snapshot.sockets is None:
         return (), (Gap(what="holders", why="sock_diag was not read for this snapshot"),)
-    return facts.holders(gauge_of(findings[0].cause))
+    return facts.holders[gauge_of(findings[0].cause)]

@@ -148,7 +148,7 @@ def _orphans_named_by_text(facts: Facts) -> str:
 
 
 def _memory_named_by_text(facts: Facts) -> str:
-    if facts.memory.mem is not None and facts.limits and facts.page_bytes is None:
+    if facts.now.mem is not None and facts.limits and facts.page_bytes is None:
         return f"{_ran_out(facts)}; without the host's page size its use cannot be compared with the limit."
     return f"{_ran_out(facts)}; {_unread('how much it used', facts.memory.value, facts.limits_bytes)}."
 

@@ -7,7 +7,7 @@ from agent.core.gauge import Gauge
 from agent.core.history.trend import rises, since_text, trends
 from agent.core.history.unit_growth import growth_of, growth_text, unit_grew
 from agent.core.model import Evidence, Finding
-from agent.core.times import in_zone_of, seconds_between
+from agent.core.times import in_zone_of
 
 _DAY = 86_400.0
 # What was in the last twelve hours is still the same incident.
@@ -35,8 +35,7 @@ def look_back(facts: Facts) -> Past:
 
 def _record(gauge: Gauge, facts: Facts) -> tuple[Finding, str] | None:
     """Claim that there was nothing like it in the days before, and say when it was highest."""
-    last = (-seconds_between(facts.last.at, facts.snapshot.taken_at), facts.last)
-    readings = gauge.over_time([*facts.past, last])
+    readings = gauge.over_time([*facts.past, facts.last])
     before = [reading for reading in readings if reading.second < -_TODAY_SECONDS]
     now = max((reading.value for reading in readings if abs(reading.second) <= _TODAY_SECONDS), default=0)
     if not before or now <= 0:

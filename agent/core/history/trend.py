@@ -26,7 +26,6 @@ from agent.core.facts import Facts
 from agent.core.format import duration_text, moment_text
 from agent.core.gauge import Gauge, Reading
 from agent.core.model import Evidence, Finding
-from agent.core.times import seconds_between
 
 Shape = Literal["at_once", "in_a_step", "within_minutes", "slowly"]
 
@@ -71,7 +70,7 @@ class Trend(NamedTuple):
 
 def trends(facts: Facts) -> tuple[Trend, ...]:
     """Return how the gauges that are high came to be; the one of the named cause first."""
-    times = [*facts.samples, (-seconds_between(facts.last.at, facts.snapshot.taken_at), facts.last)]
+    times = [*facts.samples, facts.last]
     found = [_trend(facts, gauge, gauge.over_time(times)) for gauge in facts.high]
     return tuple(trend for trend in found if trend is not None)
 
