@@ -65,7 +65,7 @@ def log_level(default: str | None = None) -> click.Option:
         is_eager=True,
         expose_value=False,
         callback=set_level,
-        help="Write diagnostics of this severity and above to standard error: debug, info, warning or error.",
+        help="Write diagnostics of at least this severity to standard error: debug, info, warning or error.",
     )
 
 

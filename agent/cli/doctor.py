@@ -52,7 +52,7 @@ class Identity(NamedTuple):
 def command(config_path: Path | None, *, as_json: bool) -> None:
     """Check that the service will work on this host: one line per check, ok, warn or fail, with the fix.
 
-    Run as root where the service is installed, it checks files as the service user, otherwise as the caller. The lines
+    As root, where the service is installed, it checks files as the service user; otherwise as the caller. The lines
     about attribution, just before the clock, show what the service can see. Exit status: 0 nothing failed, 1 otherwise.
     """
     start = NextStart()

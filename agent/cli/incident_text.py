@@ -22,7 +22,7 @@ from agent.page.incident_files import IncidentFiles
 from agent.page.series import BLOCKS, Tracks, build_tracks, sparkline, window
 from agent.store import Store, StoreError, read_around
 
-MOST_COLUMNS, LABEL_COLUMNS = 72, 10
+MOST_COLUMNS, LEAST_COLUMNS, LABEL_COLUMNS = 72, 20, 10
 PLAIN = str.maketrans({"«": '"', "»": '"', "…": "...", "\u00a0": " "})
 HEADINGS = ("ID", "OPENED", "LASTED", "CAUSE", "EVENTS", "SUPPR.", "SENT", "HOST")
 COUNTS = {4, 5}
@@ -157,7 +157,7 @@ def print_page(story: IncidentFiles, directory: Path) -> None:
     """Print what is known about an incident, and the directory of its files."""
     screen, incident, clock = console(), story.incident, rows.Clock(None, story.incident.opened_at)
     tracks = build_tracks(incident, [snapshot for _, snapshot in story.snapshots], story.samples)
-    columns = min(MOST_COLUMNS, screen.width - LABEL_COLUMNS)
+    columns = max(LEAST_COLUMNS, min(MOST_COLUMNS, screen.width - LABEL_COLUMNS))
     for title, lines in (
         (f"Incident {incident.id}: {headline(incident)}", _facts(story, tracks, clock)),
         ("Gauges", _drawn(tracks, columns, screen.encoding) or ["no readings: history goes back 48 hours"]),

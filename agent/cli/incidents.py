@@ -48,7 +48,7 @@ output_option = click.option(
     "--output",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write this file (or into this directory) instead of one named by the ID here; - is standard output.",
+    help="Write to this file or directory instead of a file here named after the ID; - is standard output.",
 )
 
 

@@ -48,8 +48,8 @@ class Sum:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON Lines: one object per event.")
 @click.option("--journal", is_flag=True, help="Read this host's journal.")
 @click.option("--directory", default="", metavar="DIR", help="Read the journal files in DIR.")
-@since_option("what was logged")
-@click.option("--explain", is_flag=True, help="Show for each line with a message why it counts or does not.")
+@since_option("events")
+@click.option("--explain", is_flag=True, help="Explain for each line that holds a kernel message why it counts or not.")
 @click.pass_context
 def command(
     ctx: click.Context,
@@ -64,7 +64,7 @@ def command(
     """Find the kernel's messages in existing log files.
 
     FILEs are plain, .gz, .xz, .bz2 or .zst, or - for standard input; name the oldest first. Events without a date are
-    never left out. Lines that contain the kernel's words but do not count are reported on standard error. Exit
+    always shown. Lines that contain the kernel's words but do not count are reported on standard error. Exit
     status: 0 events found, 1 none found, 66 unreadable input.
     """
     from_journal = journal or bool(directory)
