@@ -81,7 +81,7 @@ def make_snapshot(
         "uptime_seconds": 86400.0,
         "page_size_bytes": 4096,
         "cpus": 4,
-        "sockstat": Sockstat(tcp=TcpSockstat(inuse=400, orphan=orphan, tw=20, alloc=alloc, mem=mem)),
+        "sockstat": Sockstat(tcp=TcpSockstat(inuse=alloc, orphan=orphan, tw=20, alloc=alloc, mem=mem)),
         "protocol": TcpProtocol(press=press),
         "sysctls": values,
         "netstat": {"TCPAbortOnMemory": 37} if counters is None else counters,

@@ -26,7 +26,7 @@ from agent.core.logs import pasted, records
 from agent.core.model import Diagnosis, Event, LogRecord, Sample
 from agent.core.readings import Gap, OtherLimit, UnreadLine
 from agent.core.report import diagnosis_text
-from agent.probe import take_snapshot, take_sockets
+from agent.probe import Counters, take_snapshot, take_sockets
 from agent.probe.pagesize import PROC, is_this_host
 from agent.store import read_around
 
@@ -83,12 +83,13 @@ def command(
 
 def _diagnose_tree(proc_root: Path, messages: tuple[str, ...], config_path: Path | None) -> Diagnosis:
     now = datetime.now(timezone.utc).astimezone()
-    snapshot = take_snapshot(proc_root, now, "command")
+    history = _read_history(config_path, now) if is_this_host(proc_root) else ()
+    snapshot = take_snapshot(proc_root, now, "command", counters=Counters(proc_root, history))
     events, unread = _read_messages(messages, now)
     snapshot = replace(snapshot, gaps=(*snapshot.gaps, *unread))
     if is_this_host(proc_root):
         snapshot = replace(snapshot, sockets=take_sockets(proc_root, ATTRIBUTION_SECONDS))
-        return _doubt(diagnose(snapshot, events, _read_history(config_path, now)), unread)
+        return _doubt(diagnose(snapshot, events, history), unread)
     return _doubt(diagnose(snapshot, _as_of_a_tree(events, now), ()), unread)
 
 

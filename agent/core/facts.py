@@ -9,6 +9,7 @@ The kernel's texts, as in net/ipv4/tcp_timer.c and tcp.c. Up to 3.2 each of the 
     TCP: out of memory -- consider tuning tcp_mem     >= 3.3
 """
 
+from collections import Counter
 from collections.abc import Callable
 from functools import reduce
 from math import inf, isfinite
@@ -31,8 +32,8 @@ from agent.core.kernel.limits import (
 )
 from agent.core.kernel.release import Kernel, inexact_pages, mem_unit_bytes, orphan_error, parse_kernel, units_per_page
 from agent.core.model import Event, Finding, GaugeName, Holder, Sample, Snapshot
-from agent.core.readings import FullGroup, Gap, SocketTable
-from agent.core.sockets.holders import BY, holders
+from agent.core.readings import Elsewhere, FullGroup, Gap, SocketTable, Sockstat
+from agent.core.sockets.holders import BY, holders, is_many_unlisted
 from agent.core.sockets.shares import Totals, totals
 from agent.core.times import seconds_between
 
@@ -214,7 +215,28 @@ class Facts(NamedTuple):
 
     @property
     def kills(self) -> int | None:
-        """How many sockets this namespace lost over the events; None when that is not known.
+        """How many sockets were killed over the events, in every network namespace; None when that is not known."""
+        killed = self.killed_in_sight
+        return killed if killed or self.sees_all_namespaces else None
+
+    @property
+    def unlisted(self) -> int | None:
+        """How many of the host's sockets are in the tables of no namespace that was read; None when not known."""
+        sockstat, elsewhere = self.snapshot.sockstat or Sockstat(), self.snapshot.elsewhere or Elsewhere()
+        if sockstat.tcp.alloc is None or sockstat.tcp.inuse is None:
+            return None
+        return max(0, sockstat.tcp.alloc - sockstat.tcp.inuse - (sockstat.tcp6_inuse or 0) - elsewhere.inuse)
+
+    @property
+    def sees_all_namespaces(self) -> bool:
+        """Whether the counters are those of every network namespace: the sockets of all are in their tables."""
+        elsewhere = self.snapshot.elsewhere
+        is_whole = elsewhere is None or elsewhere.is_whole
+        return is_whole and self.unlisted is not None and not is_many_unlisted(self.unlisted, self.now.alloc or 0)
+
+    @property
+    def killed_in_sight(self) -> int | None:
+        """How many sockets were killed in the namespaces that were read; None when that is not known.
 
         The counter starts at zero with the namespace, so zero now means zero then, whatever the baseline.
         """
@@ -222,6 +244,17 @@ class Facts(NamedTuple):
             return self.deltas[KILLED]
         never = self.age_seconds != inf and self.last[1].counters.get(KILLED) == 0
         return 0 if never else None
+
+    def moved(self, counter: str) -> dict[str, int]:
+        """Return which part of a counter's delta was in which other network namespace, the most first."""
+        if self.before is None or counter not in self.deltas:
+            return {}
+        since, found = -seconds_between(self.before.at, self.snapshot.taken_at), Counter[str]()
+        # The snapshot's own reading may be among the samples, too.
+        for second, sample in dict([*self.samples, (0.0, self.now)]).items():
+            if since < second <= self.last[0]:
+                found.update({name: moved[counter] for name, moved in sample.moved.items() if counter in moved})
+        return dict(found.most_common())
 
     @property
     def limits_known(self) -> bool:

@@ -17,7 +17,7 @@ import msgspec
 
 from agent.core.cursor import Cursor, Resume
 from agent.core.delivery import Receipt
-from agent.core.readings import Gap, PressureStall, SocketTable, Sockstat, TcpProtocol
+from agent.core.readings import Elsewhere, Gap, PressureStall, SocketTable, Sockstat, TcpProtocol
 from agent.core.stored import ChannelName, HeaderText, NoticeName, SnapshotName, Time, check_years
 
 Kind = Literal["out_of_socket_memory", "too_many_orphans", "tcp_mem", "suppressed"]
@@ -103,8 +103,8 @@ class Snapshot(Dated, frozen=True, kw_only=True):
     """What the host looked like at one moment: parsed values, the raw text they came from, and what is missing.
 
     ``sysctls`` maps ``net.ipv4.tcp_mem`` to its integers. ``netstat`` is the TcpExt counters, ``snmp`` the Tcp ones
-    (of this network namespace, since its creation). ``meminfo`` is in bytes, ZONE_MOVABLE of
-    zoneinfo included (``MovableTotal``, ``MovableFree``). ``pressure`` maps ``memory some`` and
+    (of this network namespace, since its creation), ``elsewhere`` has those of the others. ``meminfo`` is in bytes,
+    ZONE_MOVABLE of zoneinfo included (``MovableTotal``, ``MovableFree``). ``pressure`` maps ``memory some`` and
     the like. ``cgroup_sock_bytes`` maps a cgroup path to its socket memory; ``kmem_tcp_failcnt`` is the sum over
     cgroup v1 groups that have a kmem.tcp limit. ``sockets`` says who holds them
     (None: not asked). ``raw`` maps a path below /proc to its text.
@@ -123,6 +123,7 @@ class Snapshot(Dated, frozen=True, kw_only=True):
     protocol: TcpProtocol | None = None
     sysctls: dict[str, tuple[int, ...]] = {}
     netstat: dict[str, int] = {}
+    elsewhere: Elsewhere | None = None
     snmp: dict[str, int] = {}
     meminfo: dict[str, int] = {}
     pressure: dict[str, PressureStall] = {}
@@ -149,7 +150,8 @@ class UnitShare(msgspec.Struct, frozen=True, kw_only=True):
 class Sample(Dated, frozen=True, kw_only=True, omit_defaults=True):
     """The gauges and the counters that matter at one moment: what history is made of.
 
-    ``counters`` holds the TcpExt counters of core.kernel.limits.COUNTERS that this kernel has. ``tcp_mem`` and
+    ``counters`` holds the TcpExt counters of core.kernel.limits.COUNTERS that this kernel has, summed over the network
+    namespaces; ``gone`` and ``moved`` are as in Elsewhere. ``tcp_mem`` and
     ``tcp_max_orphans`` are the limits as they were then, ``press`` is the kernel's pressure flag. ``units`` are the
     largest holders, where they were looked for lately: most sockets first, and all there were when they are fewer than
     core.history.unit_growth.UNITS_AT_MOST.
@@ -166,6 +168,8 @@ class Sample(Dated, frozen=True, kw_only=True, omit_defaults=True):
     tcp_max_orphans: int | None = None
     press: bool | None = None
     counters: dict[str, int] = {}
+    gone: dict[str, int] = {}
+    moved: dict[str, dict[str, int]] = {}
     units: tuple[UnitShare, ...] = ()
 
 

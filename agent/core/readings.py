@@ -203,6 +203,22 @@ class Namespace(msgspec.Struct, frozen=True, kw_only=True):
     others: tuple[str, ...] = ()
 
 
+class Elsewhere(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The TcpExt counters of the other network namespaces, and their sockets: ``inuse`` in so many ``namespaces``.
+
+    ``counters`` are sums that no namespace's end lets fall: ``gone`` is the part of them that belongs to none of now.
+    ``moved`` tells by the name of a namespace what moved there since the reading before. ``is_whole``: each namespace
+    that has a process was read.
+    """
+
+    namespaces: int = 0
+    inuse: int = 0
+    counters: dict[str, int] = {}
+    gone: dict[str, int] = {}
+    moved: dict[str, dict[str, int]] = {}
+    is_whole: bool = False
+
+
 class FullGroup(msgspec.Struct, frozen=True, kw_only=True):
     """A cgroup of version 2 whose memory is close to a limit of its own: the kernel takes it from its sockets.
 

@@ -1,8 +1,9 @@
 """Reads the host at one moment: what decays in milliseconds first; what is missing becomes a gap."""
 
 from agent.probe.attribution import take_sockets
+from agent.probe.counters import Counters
 from agent.probe.owners import Names
 from agent.probe.sample import take_sample
 from agent.probe.snapshot import pages_per_unit, take_snapshot
 
-__all__ = ["Names", "pages_per_unit", "take_sample", "take_snapshot", "take_sockets"]
+__all__ = ["Counters", "Names", "pages_per_unit", "take_sample", "take_snapshot", "take_sockets"]

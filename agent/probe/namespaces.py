@@ -60,7 +60,7 @@ def _namespace(proc_root: Path, members: list[Process]) -> Namespace:
     """Name a namespace by the oldest of its processes that does more than hold it open."""
     busy = [each for each in members if each.name != _PAUSE] or members
     others = tuple(each.cgroup for each in busy[1:] if each.cgroup)
-    return Namespace(process=busy[0], inuse=_inuse(proc_root / str(busy[0].pid)), others=others)
+    return Namespace(process=busy[0], inuse=count_sockets(proc_root, busy[0].pid), others=others)
 
 
 def hides_processes(proc_root: Path) -> bool:
@@ -139,8 +139,9 @@ def identity(proc_root: Path, process: str) -> int | None:
         return None
 
 
-def _inuse(process: Path) -> int | None:
-    reading = Reading(process)
+def count_sockets(proc_root: Path, pid: int) -> int | None:
+    """Read how many sockets are in the tables of a process's namespace."""
+    reading = Reading(proc_root / str(pid))
     sockstat = reading.parse("net/sockstat", procfs.parse_sockstat)
     tcp6 = reading.parse("net/sockstat6", procfs.parse_sockstat6)
     if sockstat is None or sockstat.tcp.inuse is None:

@@ -14,6 +14,7 @@ from agent.core.kernel.release import parse_kernel, units_per_page
 from agent.core.model import Snapshot, Trigger
 from agent.core.readings import Gap, PressureStall
 from agent.probe.cgroups import CGROUP_ROOT, socket_memory
+from agent.probe.counters import Counters
 from agent.probe.files import read_head
 from agent.probe.pagesize import find_page_size, is_this_host
 from agent.probe.reading import Reading
@@ -47,20 +48,20 @@ OTHER_NAMESPACE = (
 )
 
 
-def take_snapshot(proc_root: Path, now: datetime, trigger: Trigger, cgroup_root: Path | None = CGROUP_ROOT) -> Snapshot:
-    """Read everything a diagnosis needs, in the order in which it decays; what is missing becomes a gap.
+def take_snapshot(
+    proc_root: Path,
+    now: datetime,
+    trigger: Trigger,
+    cgroup_root: Path | None = CGROUP_ROOT,
+    counters: Counters | None = None,
+) -> Snapshot:
+    """Read what a diagnosis needs, in the order in which it decays, other namespaces last; what is missing is a gap.
 
-    For a tree that is not this host's own /proc nothing comes from this host: no name, page size or cgroups.
+    For a tree that is not this host's own /proc nothing comes from this host: no name, page size, cgroups, namespaces.
     """
-    reading = Reading(proc_root)
+    reading, live = Reading(proc_root), is_this_host(proc_root)
     sockstat = reading.parse("net/sockstat", procfs.parse_sockstat, needed=True)
-    netstat = reading.parse("net/netstat", procfs.parse_netstat, needed=True)
-    protocol = reading.parse("net/protocols", procfs.parse_protocols)
-    snmp = reading.parse("net/snmp", procfs.parse_snmp)
-    tcp6_inuse = reading.parse("net/sockstat6", procfs.parse_sockstat6)
-    sysctls = _read_sysctls(reading)
     meminfo = reading.parse("meminfo", procfs.parse_meminfo, needed=True) or {}
-    live = is_this_host(proc_root)
     cgroups = cgroup_root if live or cgroup_root != CGROUP_ROOT else None
     sock_bytes, failcnt = socket_memory(cgroups, reading.gaps) if cgroups else ({}, None)
     kernel = _read_kernel(reading)
@@ -68,21 +69,22 @@ def take_snapshot(proc_root: Path, now: datetime, trigger: Trigger, cgroup_root:
     return Snapshot(
         taken_at=now,
         trigger=trigger,
+        sockstat=None if sockstat is None else replace(sockstat, tcp6_inuse=_read_tcp6(reading)),
+        netstat=reading.parse("net/netstat", procfs.parse_netstat, needed=True) or {},
+        protocol=reading.parse("net/protocols", procfs.parse_protocols),
+        snmp=reading.parse("net/snmp", procfs.parse_snmp) or {},
+        sysctls=_read_sysctls(reading),
         host=_read_host(reading),
         kernel=kernel,
         boot_id=reading.parse("sys/kernel/random/boot_id", procfs.parse_word),
         uptime_seconds=reading.parse("uptime", procfs.parse_uptime),
         page_size_bytes=page,
         cpus=procfs.parse_stat_cpus(read_head(proc_root / "stat") or ""),
-        sockstat=None if sockstat is None else replace(sockstat, tcp6_inuse=tcp6_inuse),
-        protocol=protocol,
-        sysctls=sysctls,
-        netstat=netstat or {},
-        snmp=snmp or {},
         meminfo=meminfo | _read_movable(proc_root, page),
         pressure=_read_pressure(reading),
         cgroup_sock_bytes=sock_bytes,
         kmem_tcp_failcnt=failcnt,
+        elsewhere=counters.read() if counters and live else None,
         raw=reading.raw,
         gaps=tuple(reading.gaps),
     )
@@ -119,6 +121,10 @@ def _read_movable(proc_root: Path, page: int | None) -> dict[str, int]:
     """Read what is in ZONE_MOVABLE, where no socket can lie; the text is long, and only this of it is kept."""
     total, spare = procfs.parse_movable(read_head(proc_root / "zoneinfo") or "")
     return {"MovableTotal": total * page, "MovableFree": spare * page} if page and total else {}
+
+
+def _read_tcp6(reading: Reading) -> int | None:
+    return reading.parse("net/sockstat6", procfs.parse_sockstat6)
 
 
 def _read_host(reading: Reading) -> str | None:

@@ -83,7 +83,7 @@ class Recorder:
         self._follow_the_clock(now)
         last = self._event_snapshot
         if not (self._open and last and timedelta(0) <= now - last.taken_at < EVENT_SNAPSHOT_SPACING):
-            last = self._event_snapshot = take_snapshot(self._proc_root, now, "event")
+            last = self._event_snapshot = take_snapshot(self._proc_root, now, "event", counters=self._sampler.counters)
         return last
 
     def handle(
@@ -247,7 +247,7 @@ class Recorder:
         if opened:
             opened.note_pressure(pressure, now)
         else:
-            snapshot = take_snapshot(self._proc_root, now, "pressure")
+            snapshot = take_snapshot(self._proc_root, now, "pressure", counters=self._sampler.counters)
             make = partial(folding.open_pressure, pressure, now, snapshot)
             self._commit(self._open_incident(make, snapshot, ()), now)
         return True
@@ -256,13 +256,13 @@ class Recorder:
         """Find out who holds the sockets; the next commit diagnoses it."""
         self._sampler.survey.cancel()
         # The orphans may be back at their limit by now: since 5.16 the kernel kills by a count of 100 ms ago, too far.
-        self._sampler.remember(take_sample(self._proc_root, self._now()))
+        self._sampler.remember(take_sample(self._proc_root, self._now(), self._sampler.counters))
         table = take_sockets(self._proc_root, ATTRIBUTION_SECONDS, names=self._names)
         if opened.attribute(table, self._now()):
             self._sampler.name_units(shares_of(table))
 
     def _follow_up(self, opened: OpenIncident, now: datetime) -> None:
-        snapshot = take_snapshot(self._proc_root, now, "follow_up")
+        snapshot = take_snapshot(self._proc_root, now, "follow_up", counters=self._sampler.counters)
         self._sampler.remember(sample_of(snapshot))
         opened.follow_up(snapshot)
 

@@ -1,6 +1,7 @@
 """The gauges every ten seconds: the history before an event, and the warnings that need no line."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from agent.core.history.downsample import downsample
 from agent.core.history.early_warning import assess
 from agent.core.model import Pressure, Sample, UnitShare
 from agent.core.times import second_of
-from agent.probe import pages_per_unit, take_sample
+from agent.probe import Counters, pages_per_unit, take_sample
 from agent.service.survey import Survey
 from agent.service.troubles import Troubles
 from agent.store import Store, explain
@@ -44,6 +45,7 @@ class Sampler:
         self._samples: list[Sample] = []
         self._read_again(self.due)
         self._pages_per_unit = pages_per_unit(proc_root)
+        self.counters = Counters(proc_root, self._samples)
 
     @property
     def history(self) -> tuple[Sample, ...]:
@@ -69,6 +71,7 @@ class Sampler:
                 orphan=_highest(last.orphan, sample.orphan),
                 mem=_highest(last.mem, sample.mem),
                 counters=last.counters or sample.counters,
+                moved=_together(last.moved, sample.moved),
                 units=sample.units or last.units,
             )
         else:
@@ -92,7 +95,7 @@ class Sampler:
         if now < self.due:
             return False
         self.due = now + timedelta(seconds=SAMPLE_SECONDS)
-        sample = replace(take_sample(self._proc_root, now), units=self.survey.collect(now))
+        sample = replace(take_sample(self._proc_root, now, self.counters), units=self.survey.collect(now))
         self._samples.append(sample)
         self._is_of_a_snapshot = False
         with self._troubles.survived(UNWRITTEN):
@@ -123,6 +126,11 @@ class Sampler:
 
 def _hour_of(at: datetime) -> datetime:
     return at.replace(minute=0, second=0, microsecond=0)
+
+
+def _together(one: dict[str, dict[str, int]], other: dict[str, dict[str, int]]) -> dict[str, dict[str, int]]:
+    """Add up what two readings saw moving."""
+    return {name: dict(Counter(one.get(name, {})) + Counter(other.get(name, {}))) for name in one | other}
 
 
 def _highest(one: int | None, other: int | None) -> int | None:

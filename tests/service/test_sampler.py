@@ -102,6 +102,17 @@ def test_what_is_killed_just_after_a_sample_is_counted_from_it(store, clock, pro
     assert not {"counters_contradict"} & {finding.claim for finding in diagnosis.findings}
 
 
+def test_what_moved_elsewhere_is_added_up_where_snapshots_of_a_storm_become_one_sample(store, clock, proc_root):
+    sampler = Sampler(store, clock, proc_root, Troubles())
+    for moved in (
+        {"docker abc": {"TCPAbortOnMemory": 5}},
+        {"docker abc": {"TCPAbortOnMemory": 2}, "x": {"PruneCalled": 1}},
+    ):
+        sampler.remember(Sample(at=clock.advance(0.2), moved=moved))
+
+    assert {"docker abc": {"TCPAbortOnMemory": 7}, "x": {"PruneCalled": 1}} == sampler.newest.moved
+
+
 def test_a_sample_without_counters_takes_those_of_the_snapshot(store, clock, proc_root):
     sampler = Sampler(store, clock, proc_root, Troubles())
     sampler.remember(Sample(at=clock.time, orphan=1))

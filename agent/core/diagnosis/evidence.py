@@ -4,9 +4,12 @@
 that agrees. TCPAbortOnMemory (net/ipv4/tcp.c, __tcp_close) moves by one for each socket killed, for either cause.
 """
 
+from itertools import islice
+
 from msgspec.structs import replace
 
 from agent.core.facts import Facts
+from agent.core.kernel.limits import KILLED
 from agent.core.model import Cause, Confidence, Evidence, Finding, GaugeName
 from agent.core.sockets.shares import (
     HELD_BY,
@@ -21,7 +24,8 @@ WEIGHT = 8
 _WEIGHT_WITHOUT_LIMIT_BYTES = 64 << 20
 
 
-SOCKSTAT = "net/sockstat"
+SOCKSTAT, ELSEWHERE = "net/sockstat", "/proc/PID/net/netstat"
+_PLACES_AT_MOST = 3
 DOUBT: tuple[Confidence, ...] = ("certain", "likely", "possible")
 
 
@@ -52,7 +56,7 @@ def build_finding(facts: Facts, claim: str, cause: Cause, sure: Confidence, *mor
     """Put a claim together with the kernel's lines and the numbers that its cause is about."""
     orphans = orphan_evidence(facts) if cause != "tcp_memory" else ()
     memory = memory_evidence(facts) if cause != "orphans" else ()
-    kills = (kill_evidence(facts),) if facts.lines and facts.kills is not None else ()
+    kills = (kill_evidence(facts), *where_moved(facts, KILLED)) if facts.lines and facts.kills is not None else ()
     evidence = (*_lines(facts, cause), *more, *orphans, *memory, *kills)
     return Finding(claim=claim, cause=cause, confidence=sure, evidence=evidence)
 
@@ -105,7 +109,7 @@ def memory_evidence(facts: Facts) -> tuple[Evidence, ...]:
 
 
 def kill_evidence(facts: Facts) -> Evidence:
-    """Show how many sockets of this namespace the kernel killed, for either cause."""
+    """Show how many sockets the kernel killed, for either cause."""
     kills = facts.kills if facts.kills is not None else 0
     name = "TCPAbortOnMemory over the event" if facts.before else "TCPAbortOnMemory since boot"
     return Evidence(name=name, value=kills, unit="sockets", source="net/netstat")
@@ -114,6 +118,14 @@ def kill_evidence(facts: Facts) -> Evidence:
 def delta_evidence(facts: Facts, name: str) -> Evidence:
     """Show how far a counter moved over the event."""
     return Evidence(name=f"{name} moved by", value=facts.deltas.get(name, 0), source="net/netstat")
+
+
+def where_moved(facts: Facts, name: str) -> tuple[Evidence, ...]:
+    """Show which part of it was in which other network namespace, the most first."""
+    return tuple(
+        Evidence(name=f"{name} in {place}", value=moved, limit=facts.deltas[name], source=ELSEWHERE)
+        for place, moved in islice(facts.moved(name).items(), _PLACES_AT_MOST)
+    )
 
 
 def count_evidence(name: str, value: int, limit: int, unit: str) -> Evidence:

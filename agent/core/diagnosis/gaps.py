@@ -4,7 +4,7 @@ from math import inf
 
 from agent.core.diagnosis.rules_silence import udp_shortage
 from agent.core.facts import Facts
-from agent.core.format import duration_text
+from agent.core.format import count_text, duration_text
 from agent.core.readings import PAGE_SIZE, Gap
 
 _SOCKSTAT = "net/sockstat"
@@ -51,12 +51,8 @@ def _gaps_of_events(facts: Facts) -> list[Gap]:
         )
         gaps.append(Gap(what="kernel of the line", why=why))
     gaps += _gap_of_host(facts)
-    if facts.kills == 0:
-        why = (
-            "TCPAbortOnMemory did not rise in this network namespace: the sockets were in another namespace, the line "
-            "comes from another host or time, or this kernel did not write it"
-        )
-        gaps.append(Gap(what="confirmation by counters", why=why))
+    if facts.killed_in_sight == 0:
+        gaps.append(Gap(what="confirmation by counters", why=_unconfirmed_text(facts)))
     elif facts.kills is None:
         why = "no reading of TCPAbortOnMemory shortly before the event: its count may be older"
         gaps.append(Gap(what="counters from before the event", why=why))
@@ -72,6 +68,24 @@ def _gaps_of_events(facts: Facts) -> list[Gap]:
         )
         gaps.append(Gap(what="cgroup limits", why=why))
     return gaps
+
+
+def _unconfirmed_text(facts: Facts) -> str:
+    """Tell where no socket was killed, and how many sockets are in namespaces of which that is not known."""
+    elsewhere = facts.snapshot.elsewhere
+    read = f"{count_text(1 + elsewhere.namespaces)} network namespaces" if elsewhere else "this network namespace"
+    if facts.sees_all_namespaces:
+        where = "any network namespace" if elsewhere else read
+        return (
+            f"TCPAbortOnMemory did not rise in {where}: the line comes from another host or time, or this kernel did "
+            "not write it"
+        )
+    hidden = "an unknown number of" if facts.unlisted is None else count_text(facts.unlisted)
+    late = "" if elsewhere is None or elsewhere.is_whole else ", and not every process could be looked at"
+    return (
+        f"TCPAbortOnMemory did not rise in {read}, but {hidden} sockets are in the tables of none that was read{late}: "
+        "the kernel may have reset others there"
+    )
 
 
 def _gap_of_host(facts: Facts) -> list[Gap]:

@@ -51,7 +51,7 @@ def _orphans_fill_memory(facts: Facts, sure: Confidence, proof: Evidence) -> Fin
 
 
 def counters_contradict(facts: Facts) -> Finding | None:
-    """Remark that no socket of this namespace was killed: victims elsewhere, or a line that is not this kernel's."""
+    """Remark that no socket was killed in any network namespace: the line is not this kernel's, or of another time."""
     if not facts.lines or facts.kills != 0:
         return None
     return Finding(claim="counters_contradict", cause="none", confidence="possible", evidence=(kill_evidence(facts),))

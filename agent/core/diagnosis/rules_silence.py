@@ -5,7 +5,7 @@ tcp_data_queue, net/ipv4/tcp_input.c), and nothing else. The same counters move 
 limit, and where programs read too slowly.
 """
 
-from agent.core.diagnosis.evidence import build_finding, by_numbers, delta_evidence
+from agent.core.diagnosis.evidence import build_finding, by_numbers, delta_evidence, where_moved
 from agent.core.diagnosis.rules_host import host_ram_short
 from agent.core.facts import Facts, Rule
 from agent.core.format import count_text
@@ -83,7 +83,8 @@ def cgroup_presses_its_sockets(facts: Facts) -> Finding | None:
 
 
 def _moved(facts: Facts) -> tuple[Evidence, ...]:
-    return tuple(delta_evidence(facts, name) for name in _COUNTERS if facts.deltas.get(name, 0) > 0)
+    names = [name for name in _COUNTERS if facts.deltas.get(name, 0) > 0]
+    return tuple(proof for name in names for proof in (delta_evidence(facts, name), *where_moved(facts, name)))
 
 
 def udp_shortage(facts: Facts) -> str:

@@ -9,9 +9,9 @@ from math import isfinite
 from agent.core.advice.main_holder import find_main_holder
 from agent.core.diagnosis.rules_silence import udp_shortage
 from agent.core.facts import Facts
-from agent.core.format import bytes_text, count_text, duration_text, moment_text, percent_text
+from agent.core.format import bytes_text, count_text, counted, duration_text, moment_text, percent_text
 from agent.core.history.look_back import Past
-from agent.core.kernel.limits import is_just_below
+from agent.core.kernel.limits import KILLED, is_just_below
 from agent.core.model import KINDS, Event, Finding
 from agent.core.readings import UnreadLine
 from agent.core.sockets.cgroup_names import text_of_cgroup
@@ -41,7 +41,8 @@ def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past) -> str:
     sentences += [_earlier(facts, seconds, event) for seconds, event in facts.earlier]
     losers = losers_named(findings)
     lost = f"Data is being lost by {losers}." if losers else ""
-    return " ".join(filter(None, (*sentences, *_settings(facts, claims), *_holders(facts, findings), lost, past.text)))
+    held = _holders(facts, findings) or _where_killed(facts)
+    return " ".join(filter(None, (*sentences, *_settings(facts, claims), *held, lost, past.text)))
 
 
 def _earlier(facts: Facts, seconds: float, event: Event) -> str:
@@ -91,6 +92,14 @@ def _holders(facts: Facts, findings: tuple[Finding, ...]) -> list[str]:
         for main, what in found
         if main
     ]
+
+
+def _where_killed(facts: Facts) -> list[str]:
+    """Name the other network namespace in which at least half of the connections were reset."""
+    place, kills = next(iter(facts.moved(KILLED).items()), ("", 0))
+    if not kills or 2 * kills < (facts.kills or 0):
+        return []
+    return [f"{count_text(kills)} of the {counted(facts.kills or 0, 'reset')} hit {place}."]
 
 
 def _resets(facts: Facts) -> str:

@@ -120,7 +120,12 @@ def _in_order(chosen: Iterable[Sample], stretch: list[Sample]) -> list[Sample]:
 
 def _few_counters(samples: Iterable[Sample]) -> list[Sample]:
     return [
-        replace(sample, counters={name: sample.counters[name] for name in LASTING_COUNTERS if name in sample.counters})
+        replace(
+            sample,
+            counters={name: sample.counters[name] for name in LASTING_COUNTERS if name in sample.counters},
+            gone={},
+            moved={},
+        )
         if len(sample.counters) > len(LASTING_COUNTERS)
         else sample
         for sample in samples

@@ -15,7 +15,7 @@ from typing import Literal, NamedTuple
 from agent.core.kernel.procfs import UDP_ERRORS
 from agent.core.kernel.release import Kernel
 from agent.core.model import Sample, Snapshot
-from agent.core.readings import Sockstat, TcpProtocol, TcpSockstat
+from agent.core.readings import Elsewhere, Sockstat, TcpProtocol, TcpSockstat
 
 Zone = Literal["calm", "hysteresis", "pressure", "at_limit", "over"]
 
@@ -46,6 +46,17 @@ COUNTERS: tuple[str, ...] = (
 )
 
 KILLED = "TCPAbortOnMemory"
+# Those that move because memory or orphans ran out, or a buffer did: by these the namespace is named where they moved.
+REFUSALS: tuple[str, ...] = (
+    KILLED,
+    "TCPMemoryPressures",
+    "TCPAbortFailed",
+    "PruneCalled",
+    "RcvPruned",
+    "OfoPruned",
+    "TCPOFODrop",
+    "TCPRcvQDrop",
+)
 # The kernel resets sockets at the limit and refuses charges at it, so a reading just below is the limit at work.
 _AT_LIMIT_PERCENT = 95
 _LIMITS = 3
@@ -230,6 +241,7 @@ def sample_of(snapshot: Snapshot) -> Sample:
         snapshot.sysctls,
         {**snapshot.netstat, **snapshot.snmp},
         protocol=snapshot.protocol,
+        elsewhere=snapshot.elsewhere,
     )
 
 
@@ -241,8 +253,10 @@ def make_sample(
     netstat: Mapping[str, int],
     *,
     protocol: TcpProtocol | None,
+    elsewhere: Elsewhere | None = None,
 ) -> Sample:
-    """Make a sample of what was read."""
+    """Make a sample of what was read; its counters are those of all network namespaces together."""
+    others = elsewhere or Elsewhere()
     tcp = sockstat.tcp if sockstat else TcpSockstat()
     return Sample(
         at=at,
@@ -255,5 +269,7 @@ def make_sample(
         tcp_mem=limits_of(sysctls.get("net.ipv4.tcp_mem")),
         tcp_max_orphans=next(iter(sysctls.get("net.ipv4.tcp_max_orphans", ())), None),
         press=protocol.press if protocol else None,
-        counters={name: netstat[name] for name in COUNTERS if name in netstat},
+        counters={name: netstat[name] + others.counters.get(name, 0) for name in COUNTERS if name in netstat},
+        gone=others.gone,
+        moved=others.moved,
     )

@@ -31,7 +31,7 @@ _BARE = re.compile(rf"{_HEX}(?:-[0-9]{{1,12}})?", re.ASCII)
 _POD = re.compile(
     r"(?:kubepods-(?:besteffort-|burstable-)?)?pod(?P<uid>[0-9a-f][0-9a-f_-]{30,35})(?:\.slice)?", re.ASCII
 )
-_IN_POD = re.compile(r"\((pod [^)]+)\)")
+_IN_POD = re.compile(r"\(pod [^)]+\)|^pod .+")
 _LXC = re.compile(r"lxc\.(?:payload|monitor)\.(?P<name>.+)", re.DOTALL)
 _NSPAWN = re.compile(r"systemd-nspawn@(?P<name>.+)\.service", re.DOTALL)
 _MACHINE = re.compile(r"machine-(?P<name>.+)\.scope", re.DOTALL)
@@ -94,7 +94,7 @@ def parse_proc_cgroup(text: str) -> str | None:
 def pod_of(container: str | None) -> str | None:
     """Take "pod UID" out of the name of a container; None where it is in no pod."""
     match = _IN_POD.search(container or "")
-    return match[1] if match else None
+    return match[0].strip("()") if match else None
 
 
 def _container(part: str, above: str, parts: list[str]) -> str | None:

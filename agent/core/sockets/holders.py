@@ -31,7 +31,6 @@ Order = Literal["orphans", "bytes", "sockets"]
 BY: dict[GaugeName, Order] = {"orphans": "orphans", "tcp_memory": "bytes"}
 
 PORTS_AT_MOST, PEERS_AT_MOST, NAMES_AT_MOST = 8, 5, 3
-# Sockets that are being made or closed are in no table: a few are no news.
 _UNLISTED_SHARE = 50
 _UNLISTED_LEAST = 10
 
@@ -283,13 +282,18 @@ def _gaps_of_sight(table: SocketTable, tcp: TcpSockstat) -> list[Gap]:
         why = f"{number} in {_places_text(elsewhere)}, and could not be counted in time"
         gaps.append(Gap(what="sockets of other network namespaces", why=why))
     unlisted = tcp.alloc - hidden - table.listening - sum(group.sockets for group in table.groups)
-    if unlisted > max(_UNLISTED_LEAST, tcp.alloc // _UNLISTED_SHARE):
+    if is_many_unlisted(unlisted, tcp.alloc):
         why = (
             f"{counted(unlisted, f'socket of {total} is', f'sockets of {total} are')} in no table: never connected, "
             "just closed, or in a network namespace that no process in sight lives in"
         )
         gaps.append(Gap(what="sockets in no table", why=why))
     return gaps
+
+
+def is_many_unlisted(unlisted: int, alloc: int) -> bool:
+    """Return whether these are more than come and go: sockets that are being made or closed are in no table."""
+    return unlisted > max(_UNLISTED_LEAST, alloc // _UNLISTED_SHARE)
 
 
 def _places_text(spaces: list[Namespace]) -> str:
@@ -303,6 +307,11 @@ def _places_text(spaces: list[Namespace]) -> str:
 def place_text(namespace: Namespace) -> str:
     """Name a network namespace by the unit, the container or the process that lives in it."""
     return " in ".join(filter(None, _name_of_place(namespace)))
+
+
+def network_text(namespace: Namespace) -> str:
+    """Name a network namespace as a whole: a pod's by the pod."""
+    return pod_of(_name_of_place(namespace).container) or place_text(namespace)
 
 
 def _name_of_place(namespace: Namespace) -> _Name:

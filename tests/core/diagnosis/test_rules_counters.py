@@ -1,0 +1,77 @@
+"""Counters of all network namespaces: where they moved, and what it takes to say that they do not confirm a line."""
+
+from typing import Any
+
+import pytest
+from material import make_event, make_sample, make_snapshot
+from msgspec.structs import replace
+
+from agent.core.diagnosis.diagnose import diagnose
+from agent.core.model import Diagnosis, Sample
+from agent.core.readings import Elsewhere, Sockstat, TcpSockstat
+
+KILLED = "TCPAbortOnMemory"
+DOCKER = "docker 3f2a9c1be07d"
+
+
+def judge(elsewhere: Elsewhere | None, *between: Sample, inuse: int = 400, **others: Any) -> Diagnosis:
+    """Diagnose a line of a host of 900 sockets: so many of its own namespace, in which no socket was killed."""
+    sockstat = Sockstat(tcp=TcpSockstat(inuse=inuse, orphan=12, tw=20, alloc=900, mem=1200))
+    counters = {KILLED: 7}
+    snapshot = make_snapshot(counters=counters, sockstat=sockstat, elsewhere=elsewhere, **others)
+    before = make_sample(20, **{KILLED: 7})
+    return diagnose(snapshot, (make_event("orphans", seconds_ago=15),), (before, *between))
+
+
+def killed(place: str, count: int, **others: Any) -> Elsewhere:
+    facts = {"namespaces": 3, "inuse": 500, "is_whole": True, "counters": {KILLED: count}}
+    return Elsewhere(**(facts | {"moved": {place: {KILLED: count}}} | others))
+
+
+def test_kills_of_another_namespace_confirm_the_line_and_it_is_named() -> None:
+    found = judge(killed(DOCKER, 150))
+    proof = {each.name: each.value for each in found.findings[0].evidence}
+
+    assert "certain" == found.confidence
+    assert (150, 150) == (proof[f"{KILLED} over the event"], proof[f"{KILLED} in {DOCKER}"])
+    assert f"150 of the 150 resets hit {DOCKER}." in found.summary
+    assert not any("counters" in gap.what for gap in found.gaps)
+
+
+def test_kills_are_added_up_by_namespace_over_all_readings_since_before_the_line() -> None:
+    earlier = replace(make_sample(9, **{KILLED: 107}), moved={"shop.service": {KILLED: 100}})
+    last = killed("shop.service", 150, moved={"shop.service": {KILLED: 30}, DOCKER: {KILLED: 20}})
+    found = judge(last, earlier)
+    places = {each.name: each.value for each in found.findings[0].evidence if " in " in each.name}
+
+    assert {f"{KILLED} in shop.service": 130, f"{KILLED} in {DOCKER}": 20} == places
+    assert "130 of the 150 resets hit shop.service." in found.summary
+
+
+def test_counters_contradict_only_where_all_namespaces_were_read() -> None:
+    found = judge(Elsewhere(namespaces=3, inuse=500, is_whole=True))
+
+    assert "counters_contradict" in [each.claim for each in found.findings]
+    [why] = [gap.why for gap in found.gaps if gap.what == "confirmation by counters"]
+    assert "did not rise in any network namespace" in why
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "inuse", "words"),
+    [
+        # No process lives in the others, or those that do are hidden.
+        (Elsewhere(namespaces=1, inuse=20, is_whole=True), 400, "in 2 network namespaces, but 480 sockets are in"),
+        (Elsewhere(namespaces=1, inuse=500), 400, "not every process could be looked at"),
+        # A tree, or a container: nothing is known of others, but that they have sockets.
+        (None, 400, "in this network namespace, but 500 sockets are in"),
+    ],
+)
+def test_where_not_all_were_read_it_is_told_how_many_sockets_are_elsewhere(
+    elsewhere: Elsewhere | None, inuse: int, words: str
+) -> None:
+    found = judge(elsewhere, inuse=inuse)
+
+    assert ("orphans", "likely") == (found.cause, found.confidence)
+    assert "counters_contradict" not in [each.claim for each in found.findings]
+    assert "do not confirm" not in found.summary
+    assert any(words in gap.why for gap in found.gaps if gap.what == "confirmation by counters")
