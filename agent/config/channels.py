@@ -9,8 +9,6 @@ A channel's URL is a secret: no error quotes it. A sample::
     secret_file = "${CREDENTIALS_DIRECTORY}/ops-secret"
 """
 
-import base64
-import binascii
 import errno
 import re
 from collections.abc import Mapping
@@ -21,7 +19,16 @@ from msgspec.inspect import Field, LiteralType
 from msgspec.structs import replace
 
 from agent.config.keys import Say, at, keys_of, read_keys, shown
-from agent.core.settings import NAME, SECRET_PATH_RULE, URL_RULE, BaseChannel, ChannelSettings, UrlChannel, is_url
+from agent.core.settings import (
+    NAME,
+    SECRET_PATH_RULE,
+    URL_RULE,
+    BaseChannel,
+    ChannelSettings,
+    UrlChannel,
+    is_url,
+    signing_key,
+)
 
 TYPES: dict[str, type[BaseChannel]] = {struct.__struct_config__.tag: struct for struct in get_args(ChannelSettings)}
 TYPE = Field("type", "type", LiteralType(tuple(TYPES)))
@@ -91,7 +98,8 @@ def _read_files(values: Mapping[str, Any], environ: Mapping[str, str], say: Say)
             say(f"key `url_file`: its file {URL_RULE} (not shown: it may be a secret)")
     if values.get("secret_file"):
         found["secret_file"], secret = _read_secret("secret_file", values["secret_file"], environ, say)
-        _check_signing_secret(secret, say)
+        if secret and not signing_key(secret):
+            say("key `secret_file`: its file must hold whsec_ and base64 (not shown: it is a secret)")
     return found
 
 
@@ -124,15 +132,3 @@ def _read_line(key: str, path: str, say: Say) -> str:
         say(f"key `{key}`: {shown(path)} must hold one line, not {len(lines)}")
         return ""
     return lines[0]
-
-
-def _check_signing_secret(secret: str, say: Say) -> None:
-    """Check a secret of the Standard Webhooks specification: whsec_ and base64."""
-    if not secret:
-        return
-    try:
-        good = secret.startswith("whsec_") and bool(base64.b64decode(secret.removeprefix("whsec_"), validate=True))
-    except (binascii.Error, ValueError):
-        good = False
-    if not good:
-        say("key `secret_file`: its file must hold whsec_ and base64 (not shown: it is a secret)")

@@ -6,6 +6,7 @@ holds what JSON Schema has no word for: the ``unit`` of a number; of a text the 
 told, whether it may be quoted then (``public``: it cannot be a secret), and a ``test`` for what no pattern can say.
 """
 
+import base64
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated, Literal
@@ -32,6 +33,14 @@ def is_url(text: str) -> bool:
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
+
+
+def signing_key(text: str) -> bytes:
+    """Decode a secret of the Standard Webhooks specification, ``whsec_`` and base64; b"" when it is none."""
+    try:
+        return base64.b64decode(text.removeprefix("whsec_"), validate=True) if text.startswith("whsec_") else b""
+    except ValueError:
+        return b""
 
 
 def _number(low: int, high: int, unit: str) -> Meta:

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -55,55 +56,38 @@ def make_directory(path: Path) -> None:
 
 def sync_directory(path: Path) -> None:
     """Flush a directory, so that the names in it are on disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with closing_descriptor(os.open(path, os.O_RDONLY | os.O_DIRECTORY)) as descriptor:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_whole(path: Path, data: bytes) -> None:
     """Put a file in place in one step, mode 0640; its directory still has to be flushed by the caller."""
-    aside = path.with_name(f".{path.name}.new")
-    try:
-        _write_new(aside, data)
+    aside = reserve(path, data)
+    with naming(path):
         try:
             aside.rename(path)
         except IsADirectoryError:
             set_aside(path, "a directory, not a regular file")
             aside.rename(path)
-    except OSError as error:
-        error.filename = str(path)  # write(2) and fsync(2) do not say which file it was.
+
+
+def reserve(path: Path, data: bytes) -> Path:
+    """Write and flush the data under the name aside, which is returned; a failure leaves nothing there."""
+    aside = path.with_name(f".{path.name}.new")
+    clear_way(aside)
+    aside.unlink(missing_ok=True)  # What a crash left.
+    try:
+        with naming(path):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            with closing_descriptor(os.open(aside, flags, FILE_MODE)) as descriptor:
+                os.fchmod(descriptor, FILE_MODE)
+                write_all(descriptor, data)
+                os.fsync(descriptor)
+    except OSError:
         with contextlib.suppress(OSError):
             aside.unlink()  # A full disk must not stay full because of us.
         raise
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    """Write a file that nobody else has open or linked; what a crash left under its name is overwritten."""
-    clear_way(path)
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
-    try:
-        os.fchmod(descriptor, FILE_MODE)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def reserve(path: Path, size: int) -> None:
-    """Make sure of the room for a file that ``fill`` puts in place later: blanks, flushed, under the name aside."""
-    aside = path.with_name(f".{path.name}.new")
-    try:
-        _write_new(aside, b" " * size)
-    except OSError as error:
-        error.filename = str(path)
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise
+    return aside
 
 
 def fill(path: Path, data: bytes, room: Path) -> None:
@@ -118,16 +102,35 @@ def fill(path: Path, data: bytes, room: Path) -> None:
     except FileNotFoundError:
         write_whole(path, data)
         return
-    try:
-        view = memoryview(data)
-        while view:
-            view = view[os.write(descriptor, view) :]
+    with naming(path), closing_descriptor(descriptor):
+        write_all(descriptor, data)
         os.ftruncate(descriptor, len(data))
         os.fsync(descriptor)
         aside.rename(path)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all the data: a disk that is nearly full takes a part, and says why only when given the remainder."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file in an OSError: write(2) and fsync(2) do not."""
+    try:
+        yield
     except OSError as error:
         error.filename = str(path)
         raise
+
+
+@contextlib.contextmanager
+def closing_descriptor(descriptor: int) -> Iterator[int]:
+    """Close a file descriptor at the end of the block."""
+    try:
+        yield descriptor
     finally:
         os.close(descriptor)
 

@@ -22,12 +22,15 @@ from agent.store.disk import (
     FILE_MODE,
     LARGEST_BYTES,
     clear_way,
+    closing_descriptor,
     is_no_file,
+    naming,
     open_regular,
     read_regular,
     reason,
     set_aside,
     sync_directory,
+    write_all,
     write_whole,
 )
 
@@ -55,18 +58,10 @@ class History:
         path = self._path(sample.at)
         clear_way(path)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(path, flags, FILE_MODE)
-        try:
+        with naming(path), closing_descriptor(os.open(path, flags, FILE_MODE)) as descriptor:
             os.fchmod(descriptor, FILE_MODE)
             begin = b"\n" if _is_torn(descriptor) else b""
-            view = memoryview(begin + msgspec.json.encode(sample) + b"\n")
-            while view:  # A disk that is nearly full takes a part, and says why only when it is given the rest.
-                view = view[os.write(descriptor, view) :]
-        except OSError as error:
-            error.filename = str(path)
-            raise
-        finally:
-            os.close(descriptor)
+            write_all(descriptor, begin + msgspec.json.encode(sample) + b"\n")
 
     def read(self, start: datetime, end: datetime) -> tuple[Sample, ...]:
         """Read the samples from ``start`` to ``end``, oldest first; a line that a crash tore is passed over.

@@ -102,7 +102,7 @@ class Outbox:
     def reserve_receipt(self, pending: Pending, channel: str, *, in_digest: bool = False) -> None:
         """Make sure of the room for a receipt, before anybody is told what could not be receipted."""
         path = self._store.receipt_path(pending.incident_id, pending.file, channel)
-        reserve(path.with_suffix(f".{DIGEST_ROOM}") if in_digest else path, RECEIPT_BYTES)
+        reserve(path.with_suffix(f".{DIGEST_ROOM}") if in_digest else path, b" " * RECEIPT_BYTES)
 
     def write_receipt(self, pending: Pending, receipt: Receipt) -> None:
         """Write the proof that a channel is done with a notice."""
