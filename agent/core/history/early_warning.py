@@ -140,7 +140,12 @@ def _spaced(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def _moved(before: Sample, after: Sample) -> dict[str, int]:
-    """How far the counters moved in ten seconds between two samples."""
+    """How far the counters moved in ten seconds between two samples.
+
+    Samples of 0.1 know no flag, and have the counters of one network namespace alone.
+    """
+    if (before.press is None) != (after.press is None):
+        return {}
     share = min(1.0, INTERVAL_SECONDS / (after.at - before.at).total_seconds())
     return {name: round(delta * share) for name, delta in counter_deltas(before.counters, after.counters).items()}
 

@@ -203,6 +203,13 @@ def test_counters_that_start_anew_show_nothing():
     assert None is claim([last, replace(first, at=last.at + timedelta(seconds=10))])
 
 
+def test_samples_of_an_older_version_count_other_namespaces_less_and_show_nothing():
+    first, last = counted({"TCPRcvQDrop": 20_000})
+
+    assert None is claim([replace(first, press=None), last])
+    assert REFUSED == claim([replace(first, press=None), replace(last, press=None)])
+
+
 def test_full_memory_outranks_what_it_does():
     full = [replace(each, mem=11_900) for each in counted({"TCPRcvQDrop": 20_000}, press=True)]
 
