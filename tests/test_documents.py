@@ -140,6 +140,33 @@ def test_the_drawing_of_the_house_has_every_room_and_no_other() -> None:
     assert set() == {*files, *rooms(ROOT / "agent" / "core")} - drawn
 
 
+def test_a_module_of_core_that_one_other_room_alone_reads_is_named_as_a_door() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    named = re.search(r"\*\*Doors\.\*\*(.*?)\n\n", text, re.DOTALL)
+    assert named is not None
+    readers = core_readers()
+    doors = [module for module, rooms_of in readers.items() if len(rooms_of) == 1 and None not in rooms_of]
+    lone = [module for module in doors if module.split("/")[0] not in readers[module]]
+    assert sorted(re.findall(r"`([\w/]+)`", named[1])) == sorted(lone)
+    assert [] == [module for module, rooms_of in readers.items() if not rooms_of]
+
+
+def core_readers() -> dict[str, set[str | None]]:
+    """Return which rooms of core read each of its modules ("history/trend"); None for all that is not core."""
+    core = ROOT / "agent" / "core"
+    names = {str(path.relative_to(core).with_suffix("")) for path in core.rglob("*.py") if path.stem != "__init__"}
+    readers: dict[str, set[str | None]] = {name: set() for name in names}
+    for path in MODULES:
+        room = path.relative_to(core).with_suffix("").parts[0] if core in path.parents else None
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("agent.core"):
+                module = (node.module or "").removeprefix("agent.core").lstrip(".").replace(".", "/")
+                for name in (module, *(f"{module}/{alias.name}".lstrip("/") for alias in node.names)):
+                    if name in readers:
+                        readers[name].add(room)
+    return readers
+
+
 def rooms(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if (path / "__init__.py").exists()]
 

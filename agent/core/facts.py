@@ -274,21 +274,20 @@ def gather_facts(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[S
     past, timed = _timed(history, snapshot)
     # The freshest event decides: in a long incident the first of a kind may be hours old.
     age = min((each for _, each in aged), key=abs, default=None)
-    known = [(kind, each) for kind, each in aged if isfinite(each)]
-    # The gauges are those around the newest of each kind; the counters those from before the first line.
-    newest = list(dict(sorted(known, key=lambda pair: -pair[1])).values())
+    known = sorted(((kind, each) for kind, each in aged if isfinite(each)), key=lambda pair: -pair[1])
+    newest = list(dict(known).values())
     near = _samples_near(timed, newest) if telling and (known or not aged) else ()
     last = max((*near, (0.0, now)), key=itemgetter(0))
     since = _first_counted([each for _, each in known])
     before = _baseline(timed, since) if known or not telling else None
-    deltas = _deltas(before, last, since) if before else {}
     lines = {_text_of(event, kernel): event for event in reversed(telling)}
     # A person who diagnoses by command has put line and tree together; the service knows that they are apart.
     present = age is None or abs(age) <= NEAR_SECONDS or snapshot.trigger == "command"
     readings = (*near, (0.0, now)) if present else near
     # Only where no other text was said were all that were killed orphans above the orphans' limit.
+    deltas = _deltas(before, last, since) if before else {}
     lead = _lead(timed, newest, near, before) if deltas.get(KILLED) else ()
-    memory = _memory(now, kernel, readings, _page_bytes(snapshot))
+    memory, table = _memory(now, kernel, readings, _page_bytes(snapshot)), snapshot.sockets or SocketTable()
     return Facts(
         snapshot=snapshot,
         kernel=kernel,
@@ -304,15 +303,13 @@ def gather_facts(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[S
         samples=timed,
         past=past,
         earlier=earlier,
-        totals=totals(snapshot.sockets or SocketTable(), snapshot.sockstat, memory.sample_unit),
-        holders=_holders(snapshot, memory.sample_unit),
+        totals=totals(table, snapshot.sockstat, memory.sample_unit),
+        holders=_holders(table, table.sockstat or snapshot.sockstat, memory.sample_unit),
     )
 
 
-def _holders(snapshot: Snapshot, unit: int | None) -> dict[GaugeName, Held]:
+def _holders(table: SocketTable, sockstat: Sockstat | None, unit: int | None) -> dict[GaugeName, Held]:
     """Name who holds most of each gauge; those of the dump's own moment are what its sums have to add up to."""
-    table = snapshot.sockets or SocketTable()
-    sockstat = table.sockstat or snapshot.sockstat
     return {gauge: holders(table, sockstat, by=by, mem_unit_bytes=unit) for gauge, by in BY.items()}
 
 
@@ -386,6 +383,7 @@ def _same_boot(sample: Sample, snapshot: Snapshot) -> bool:
 
 
 def _samples_near(samples: tuple[Timed, ...], ages: list[float]) -> tuple[Timed, ...]:
+    """Find the readings around the newest event of each kind; the counters are compared from before the first one."""
     oldest, newest = max(ages, default=0.0), min(ages, default=0.0)
     return tuple(pair for pair in samples if newest - NEAR_SECONDS <= -pair[0] <= oldest + NEAR_SECONDS)
 
