@@ -7,6 +7,7 @@ dump of the sockets came down to (``sockets.json``).
 
 import json
 import re
+import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 from harness import lay_out, reason, scenario_names, schema_errors
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from agent.core.diagnosis.diagnose import diagnose
@@ -25,7 +28,7 @@ from agent.core.diagnosis.rules_silence import SILENCE_RULES
 from agent.core.kernel import messages
 from agent.core.logs.records import to_record
 from agent.core.model import Diagnosis, Event, Provenance, Sample
-from agent.core.readings import SocketTable
+from agent.core.readings import PAGE_SIZE, SocketTable
 from agent.core.report import diagnosis_text
 from agent.probe import take_snapshot
 
@@ -110,6 +113,31 @@ def test_the_holders_add_up_to_what_the_host_counts(scenario: Path) -> None:
 def test_scenario_survives_json_whole(scenario: Path) -> None:
     diagnosis = run(scenario, json.loads((scenario / "expected.json").read_text()))
     assert diagnosis == msgspec.json.decode(msgspec.json.encode(diagnosis), type=Diagnosis)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    scenario=st.sampled_from([path for path in SCENARIOS if path not in WITH_SOCKETS]),
+    release=st.sampled_from(["4.18.0-553.el8_10.aarch64", "6.12.0-55.el10.aarch64+64k", "3.10.0-1160.el7.ppc64le"]),
+    dropped=st.sets(st.integers(0, 19)),
+)
+def test_no_part_of_a_tree_is_told_in_bytes_of_a_guessed_page(scenario: Path, release: str, dropped: set[int]) -> None:
+    files = [path for path in sorted((scenario / "proc").rglob("*")) if path.is_file() and path.name != "auxv"]
+    with tempfile.TemporaryDirectory() as folder:
+        for path in (path for number, path in enumerate(files) if number % 20 not in dropped):
+            copy = Path(folder) / path.relative_to(scenario)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+        kernel = Path(folder) / "proc/sys/kernel/osrelease"
+        kernel.parent.mkdir(parents=True, exist_ok=True)
+        kernel.write_text(release)
+        snapshot = take_snapshot(Path(folder) / "proc", NOW, "event", None)
+    diagnosis = diagnose(snapshot, events_of((scenario / "line").read_text(), "kernel"), ())
+    found = diagnosis.mechanism
+    guessed = (found.page_size_bytes, found.mem_bytes, found.mem_unit_bytes, found.tcp_mem_bytes)
+    assert (None, None, None, None) == guessed
+    assert "net.ipv4.tcp_mem" not in {step.sysctl.key for step in diagnosis.advice if step.sysctl}
+    assert PAGE_SIZE in {gap.what for gap in diagnosis.gaps}
 
 
 def test_scenarios_cover_the_decision_table() -> None:

@@ -30,7 +30,7 @@ from agent.core.kernel.limits import (
     sample_of,
     zone,
 )
-from agent.core.kernel.release import Kernel, inexact_pages, mem_unit_bytes, orphan_error, parse_kernel, units_per_page
+from agent.core.kernel.release import Kernel, inexact_pages, mem_unit_bytes, parse_kernel, units_per_page
 from agent.core.model import Event, Finding, GaugeName, Holder, Sample, Snapshot
 from agent.core.readings import Elsewhere, FullGroup, Gap, SocketTable, Sockstat
 from agent.core.sockets.holders import BY, holders, is_many_unlisted
@@ -143,11 +143,6 @@ class Facts(NamedTuple):
         return self.inexact_pages * (self.page_bytes or 0)
 
     @property
-    def orphan_error(self) -> int:
-        """How far the kernel's own count of orphans may be off."""
-        return orphan_error(self.kernel, self.snapshot.cpus)
-
-    @property
     def memory_full(self) -> bool:
         """Whether the third limit of tcp_mem was reached."""
         return self.zone in ("at_limit", "over")
@@ -187,11 +182,6 @@ class Facts(NamedTuple):
         return frozenset(gauge.name for gauge in (self.orphans, self.memory) if gauge.name in self.lines)
 
     @property
-    def is_ambiguous(self) -> bool:
-        """Whether the kernel said it in words that stand for both causes."""
-        return bool(self.lines) and not self.named_causes
-
-    @property
     def is_alien(self) -> bool:
         """Whether a line has a text that this kernel does not print.
 
@@ -207,11 +197,6 @@ class Facts(NamedTuple):
     def is_old(self) -> bool:
         """Whether a text is one of those up to 3.2."""
         return bool({"timer", "close"} & set(self.lines))
-
-    @property
-    def possible_causes(self) -> frozenset[GaugeName]:
-        """Which causes can be meant: those that are named, else both, and then the numbers decide."""
-        return self.named_causes or frozenset({"orphans", "tcp_memory"})
 
     @property
     def kills(self) -> int | None:

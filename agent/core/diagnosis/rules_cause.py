@@ -184,7 +184,8 @@ def apply_rules(facts: Facts) -> tuple[Finding, ...]:
     found = [finding for each in RULES if (finding := each(facts)) is not None]
     fallback = [finding for finding in found if finding.cause in ("undetermined", "none")]
     causes = [finding for finding in found if finding not in fallback]
-    causes.sort(key=lambda finding: finding.cause != "both" and finding.cause not in facts.possible_causes)
+    if facts.named_causes:
+        causes.sort(key=lambda finding: finding.cause != "both" and finding.cause not in facts.named_causes)
     remarks = [
         finding for each in (*COUNTER_RULES, *SILENCE_RULES, *HOST_RULES) if (finding := each(facts)) is not None
     ]

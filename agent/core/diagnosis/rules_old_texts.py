@@ -6,6 +6,7 @@ Rules like those of rules_cause, which rank behind them: causes that are left ov
 from agent.core.diagnosis.evidence import build_finding, delta_evidence
 from agent.core.facts import Facts
 from agent.core.gauge import CALM
+from agent.core.kernel.release import orphan_error
 from agent.core.model import Finding
 
 # The smallest limit that a kernel up to 3.2 gives itself is 4096, and the penalty bites at a quarter of it.
@@ -15,7 +16,7 @@ _DEFAULT_TCP_MEM_PERCENT = 9
 
 def orphans_left_over(facts: Facts) -> Finding | None:
     """Claim the orphans as what is left: old text, memory far from its limit, many orphans and an unknown limit."""
-    if not facts.is_ambiguous or facts.orphans.limit is not None or facts.orphans.value is None:
+    if not _is_ambiguous(facts) or facts.orphans.limit is not None or facts.orphans.value is None:
         return None
     if facts.orphans.value < _MANY_ORPHANS or facts.zone not in CALM:
         return None
@@ -24,7 +25,7 @@ def orphans_left_over(facts: Facts) -> Finding | None:
 
 def memory_left_over(facts: Facts) -> Finding | None:
     """Claim the memory as what is left: old text, few orphans, unknown tcp_mem, and pressure or much RAM in use."""
-    if not facts.is_ambiguous or facts.zone is not None or facts.orphans.limit is None:
+    if not _is_ambiguous(facts) or facts.zone is not None or facts.orphans.limit is None:
         return None
     if facts.orphans.value is None or facts.orphans.is_high:
         return None
@@ -37,7 +38,7 @@ def memory_left_over(facts: Facts) -> Finding | None:
 
 def orphans_within_counter_error(facts: Facts) -> Finding | None:
     """Claim that el6's own count, which is inexact, can have been over the limit where the exact one is not."""
-    count, limit, error = facts.orphans.value, facts.orphans.limit, facts.orphan_error
+    count, limit, error = facts.orphans.value, facts.orphans.limit, orphan_error(facts.kernel, facts.snapshot.cpus)
     if not count or limit is None or facts.orphans.is_high or not facts.lines:
         return None
     if error == 0 or count + error <= limit:
@@ -48,7 +49,7 @@ def orphans_within_counter_error(facts: Facts) -> Finding | None:
 def memory_pressed_meanwhile(facts: Facts) -> Finding | None:
     """Claim the memory for an old text with calm gauges: the kernel entered memory pressure over the event."""
     pressures = facts.deltas.get("TCPMemoryPressures", 0)
-    if not facts.is_ambiguous or pressures == 0 or facts.orphans.is_high:
+    if not _is_ambiguous(facts) or pressures == 0 or facts.orphans.is_high:
         return None
     return build_finding(
         facts, "memory_pressed_meanwhile", "tcp_memory", "possible", delta_evidence(facts, "TCPMemoryPressures")
@@ -58,3 +59,8 @@ def memory_pressed_meanwhile(facts: Facts) -> Finding | None:
 def cause_undecided(facts: Facts) -> Finding | None:
     """Claim that the kernel said it in words that stand for two causes, and no number tells which."""
     return build_finding(facts, "cause_undecided", "undetermined", "possible") if facts.lines else None
+
+
+def _is_ambiguous(facts: Facts) -> bool:
+    """Return whether the kernel said it in words that stand for both causes."""
+    return bool(facts.lines) and not facts.named_causes

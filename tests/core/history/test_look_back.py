@@ -74,6 +74,18 @@ def test_memory_is_compared_in_bytes() -> None:
     assert "previous high: 313 MiB" in look_back(facts).text
 
 
+@pytest.mark.parametrize(
+    ("page", "boot", "expected"),
+    [(4096, "another", 1), (65536, "another", 0), (65536, None, 1)],
+)
+def test_memory_of_another_boot_is_compared_only_where_pages_are_the_smallest(
+    page: int, boot: str | None, expected: int
+) -> None:
+    samples = [replace(make_sample(n * DAY, mem=80_000), boot_id=boot) for n in range(1, 9)]
+    snapshot = make_snapshot(mem=380_900, kernel="6.1.0-28-arm64", page_size_bytes=page)
+    assert expected == len(records(gather_facts(snapshot, (make_event("tcp_memory"),), downsample(samples, NOW))))
+
+
 def test_a_calm_gauge_is_not_compared() -> None:
     assert [] == records(
         gather_facts(make_snapshot(orphan=40), (), downsample(days(lambda _: 12, range(1, 15), low=3), NOW))
