@@ -54,7 +54,7 @@ _LETTERS = (
         "f",
         (
             r"(?:(?:[\w./~+@-]{1,255}:)?\d{1,9}:|(?=[^:\s]{0,255}[./])[\w./~+@-]{1,255}:)"
-            r"(?=[A-Z][a-z]{2} [ \d]\d |\d{4}-\d\d-\d\d|\[ *\d|<\d{1,3}>)"
+            r"(?=[A-Z][a-z]{2} [ \d]\d |\d{4}-\d\d-\d\d|\[(?: *\d|[A-Z][a-z]{2} )|<\d{1,3}>)"
             r"|[\w.-]{1,255}:(?=[A-Z][a-z]{2} [ \d]\d |\d{4}-\d\d-\d\d)"
         ),
     ),
@@ -88,7 +88,7 @@ _LETTERS = (
     ("L", rf"[\[<(]{_LEVEL}[\])>]:?{_END}"),
     ("Z", rf"[A-Z]{{2,5}}{_END}"),
     ("O", rf"[+-]\d\d:?\d\d{_END}"),
-    ("i", rf"(?:[\d.]+|[\da-f:]*[\da-f]):{_END}"),
+    ("i", rf"(?:[\d.]+|[\da-f:]*[\da-f]|[\w.-]+(?=: +kern: )):{_END}"),
     # No tag is a host: they end in a colon; UniFi's hosts do, too.
     ("h", rf"[\w.:@%/,~+*#$\ufffd-]+(?<![^:]:){_END}|[\w.-]+,[\w.,-]+:{_END}|\(\"[\w.,+-]+\"\)|\(none\)"),
     # People mask a host with brackets. A number is a process or a thread.
@@ -110,7 +110,7 @@ _DATES = r"(?:[nde][OZ]?|[zbB])(?:[nde][OZ]?|[zbBE])*"
 _TAG = r"(?:[kN]|g(?=u))"
 # What may be a host's name is a group of its own. Levels are applications', where the rest does not prove a log daemon.
 _GRAMMAR = re.compile(
-    rf"""q?(?:f(?=[ndzeuvtp]))?p?(?:
+    rf"""q?(?:f(?=[ndzetuvp]))?p?(?:
         | y                                                     # /dev/kmsg
         | V[zd]?([hgZ])?a                                       # RFC 5424
         | K?[tuvr]+ (?:([hg])?k)?                               # dmesg, journalctl -o short-monotonic
@@ -132,7 +132,7 @@ _WHOLE = re.compile(r".*[ndzetbB].*[kamNK]|.*V")
 # What another writer left on a serial console: a word that printk's stamp adjoins, a sentence's end, a prompt.
 _CONSOLE = re.compile(
     r"(?P<other>\s*(?=[^\n]*[^\W\d_])[^\s#+'\"`{}<>|=\\-]"
-    r"[^\"`{}<>|=\\]*(?:[^\s:,;('\"`{}<>|=\\]|(?:[.#$%]|login:)\s+))"
+    r"[^\"`{}<>|=\\]*(?:[^\s\]:,;('\"`{}<>|=\\]|(?:[.#$%]|login:)\s+))"
     r"(?P<printk>\[ *\d{1,12}\.\d{6}\](?: *\[ *[TC]\d+\])?\s*)"
 )
 _STAMP_OR_TAG = re.compile(r"\d:\d\d|\[ *\d+\.\d+\]|(?<!\S)(?!login:)[^\s:]+:(?!\S)")

@@ -68,7 +68,7 @@ def explain(line: str, record: LogRecord | None, event: Event | None) -> tuple[S
 
 def _refusal(line: str) -> _Refusal:
     """Find the first thing in a line that keeps it from being the kernel's."""
-    fields, _ = fields_of(line)
+    fields = fields_of(line)
     if fields is not None:
         return _Refusal(2, why_refused(fields), "a record with fields")
     if line.lstrip().startswith("{"):

@@ -1,17 +1,15 @@
-r"""A record with named fields is the kernel's when a field of it holds the kernel's line, and no field says otherwise.
+r"""A record with named fields is the kernel's when one of them holds the kernel's line, and none says otherwise.
 
-The shapes in the wild: journalctl -o json (systemd.journal-fields(7)), GELF, rsyslog's and syslog-ng's JSON templates,
-the Elastic common schema, dmesg --json, Loki, and what cloud and container logs wrap round one of them or round a line.
-agent.sources.multiline brings arrays, documents, exports and rows of CSV to one object a line::
+journalctl -o json (systemd.journal-fields(7)), GELF, rsyslog's and syslog-ng's templates, the Elastic common schema,
+dmesg --json, Loki, and what clouds and containers wrap round one of them or round a line, such as::
 
     {"_TRANSPORT":"kernel","SYSLOG_FACILITY":"0","SYSLOG_IDENTIFIER":"kernel","_HOSTNAME":"jp58","MESSAGE":"TCP: ..."}
     {"@timestamp":"2024-08-18T08:33:14+02:00","host":"jp58","programname":"kernel","message":" [85047.04] TCP: ..."}
-    {"jsonPayload":{"_TRANSPORT":"kernel","MESSAGE":"TCP: ..."},"timestamp":"2024-08-18T06:33:14Z"}
     {"log":"Aug 18 08:33:14 jp58 kernel: TCP: ...\n","stream":"stdout","time":"2024-08-18T06:33:14.2Z"}
     2024-05-06T07:08:09Z {host="web-7",job="systemd-journal"} TCP: ...
 
-Any program may write the text into a field of its own. So the record has to say that it is the kernel's; or else the
-line in it has to, by a date and the kernel's tag of its own.
+Any program may write the text into a field of its own: a field has to name the kernel, or else the line in the record
+has a date and the kernel's tag of its own. agent.sources.multiline brings each record to one line of JSON.
 """
 
 import re
@@ -28,34 +26,28 @@ from agent.core.model import LogRecord
 
 # Who wrote a record. A tag of the kernel's is proof together with a host and a time.
 TAG = re.compile(
-    r"(?:log\.)?(?:syslog[._]?)?(?:identifier|app_?name|program|tag)"
-    r"|process\.?name|programname|application_name|ident|(?:(?:systemd_)?(?:user_)?unit|comm|exe|cmdline|process)"
+    r"(?:log\.)?(?:syslog[._]?)?(?:identifier|app_?name|program|tag)|process\.?name|programname|application_name|ident"
+    r"|(?:systemd_)?(?:user_)?unit|comm|exe|cmdline|process|app|logger(?:_name)?"
 )
 FACILITY = re.compile(r"(?:log\.)?(?:syslog[._]?)?fac(?:ility)?(?:[._](?:code|name|label|text))*")
 KERNEL = re.compile(r"\s*(?:0|kern|kernel(?:\[0\])?):?\s*", re.IGNORECASE)
 # Logstash's "logsource" and its grok's "syslog_hostname" are the speaker's, its "host" may be the collector's.
 HOSTS = ("hostname", "logsource", "syslog_hostname", "host.hostname", "host.name", "host", "fromhost", "computer")
 TIMES = (
-    "@timestamp",
-    "timereported",
-    "timestamp",
-    "time",
-    "isodate",
-    "date",
-    "eventtime",
-    "timegenerated",
-    "talos_time",
+    *("source_realtime_timestamp", "realtime_timestamp", "@timestamp", "timereported", "timestamp", "time", "isodate"),
+    *("date", "eventtime", "timegenerated", "talos_time"),
 )
 # What quotes a line: a monitor's rule or alert, a mail, a command.
 QUOTING = re.compile(
     r"(?:.*\.)?(?:rule|alert(?:name)?|annotations|match(?:ed)?|pattern|query|search|trigger|check|subject|title|comment"
-    r"|command|cmd|argv?s?|expr)(?:\..*)?"
+    r"|user|author|sender|command|cmd|argv?s?|expr)(?:\..*)?"
 )
 # The labels of a Loki stream that name no speaker; a job has to be a journal's or the kernel's.
 LABEL = re.compile(
     r"(?:host|node)(?:name)?|instance|(?:boot|machine)_id|cluster|region|env|(?:detected_)?level|severity|priority|job"
     r"|transport|(?:syslog_)?(?:facility|identifier)"
 )
+LOKI = {"labels", "line", "timestamp"}
 KERNEL_JOB = re.compile(r"(?i:.*(?:journal|kernel|kmsg|dmesg|syslog))")
 # dmesg --json, and Fluent Bit's kmsg input: they read nothing but the kernel's ring, and other facilities into it.
 DMESG = {"pri", "time", "caller", "msg", "fac"}
@@ -63,11 +55,11 @@ RINGS = (DMESG - {"fac"}, {"priority", "sequence", "sec", "usec", "msg", "date"}
 DEPTH = 4
 # Clouds count milliseconds, microseconds or nanoseconds.
 LATEST_SECONDS = 1e11
-_LABELLED = re.compile(r"(?P<time>\S+) +(?P<labels>\{\w+=\"[^{}]*\"\})\s+(?P<line>.*)", re.DOTALL)
+_LABELLED = re.compile(r"(?P<time>\S+)\s+(?P<labels>\{(?:\w+=\"[^{}]*\")?\})\s+(?P<line>.*)", re.DOTALL)
 _LABEL = re.compile(r"(\w+)=\"((?:[^\"\\]|\\.)*)\"")
 # A log's stamp, a container's stream or fluentd's tag may stand before an object.
 _HEADED = re.compile(r"(?:[ndzetb][OZ]?|[BE])+[wh]?[GK]?")
-_WHOLE = msgspec.json.Decoder(dict[str, object])
+_OBJECT = msgspec.json.Decoder(dict[str, object])
 
 
 def to_record(
@@ -86,8 +78,8 @@ def to_record(
     ``position`` returns the place behind it.
     """
     line = raw.decode(errors="replace").lstrip("\0").rstrip("\r\n")
-    fields, is_kern = fields_of(line)
-    envelope = parse(line, now, console=console) if fields is None else _parse_fields(fields, now, is_kern=is_kern)
+    fields = fields_of(line)
+    envelope = parse(line, now, console=console) if fields is None else _parse_fields(fields, now)
     if envelope is None:
         return None
     return LogRecord(
@@ -104,24 +96,25 @@ def to_record(
     )
 
 
-def fields_of(line: str) -> tuple[dict[str, object] | None, bool]:
-    """Return the fields of a line that is a record, and whether what stands before it names the kernel's facility."""
+def fields_of(line: str) -> dict[str, object] | None:
+    """Return the fields of a line that is a record, among them what stands before an object; None for other lines."""
     line = plain(line).strip().removeprefix("data: ")
     if "{" not in line:
-        return None, False
+        return None
     labelled = _LABELLED.fullmatch(line)
     if labelled:
         labels = dict(_LABEL.findall(labelled["labels"]))
-        return _flatten({"labels": labels, "line": labelled["line"], "timestamp": labelled["time"]}), False
+        return _flatten({"labels": labels, "line": labelled["line"], "timestamp": labelled["time"]})
     head, _, rest = line.partition("{")
     letters = "".join(part.letter for part in split_head(head))
-    if not line.endswith("}") or (letters and not _HEADED.fullmatch(letters)):
-        return None, False
+    if not rest.endswith("}") or (letters and not _HEADED.fullmatch(letters)):
+        return None
     try:
-        fields = _flatten(_WHOLE.decode("{" + rest))
+        fields = _flatten(_OBJECT.decode("{" + rest))
     except (msgspec.DecodeError, RecursionError, ValueError):
-        return None, False
-    return {"timestamp": head.strip()} | fields if head.strip() else fields, letters.endswith(("G", "K"))
+        return None
+    before = {"timestamp": head} if letters else {}
+    return before | ({"facility": "kern"} if letters.endswith(("G", "K")) else {}) | fields
 
 
 def why_refused(fields: dict[str, object]) -> str:
@@ -129,39 +122,41 @@ def why_refused(fields: dict[str, object]) -> str:
     other = _another_speaker(fields)
     if other is not None:
         return f"the field {other} is {str(fields[other])[:60]!r}, not the kernel's"
-    quoting = _quoting(fields)
-    if quoting is not None:
+    if quoting := next(filter(QUOTING.fullmatch, fields), None):
         return f"a record with the field {quoting} quotes lines"
+    if _is_an_applications(fields):
+        return f"the level {fields['level']!r} is that of another program's log"
     bare = any(SENTENCE.match(text.strip()) for text in _texts(fields))
     return "no field says that the kernel wrote it" if bare else "the line in it has no date and kernel tag of its own"
 
 
-def _parse_fields(fields: dict[str, object], now: datetime, *, is_kern: bool) -> Envelope | None:
-    if _another_speaker(fields) or _quoting(fields):
+def _parse_fields(fields: dict[str, object], now: datetime) -> Envelope | None:
+    whole = not _is_kernels(fields)
+    if _another_speaker(fields) or any(map(QUOTING.fullmatch, fields)) or (whole and _is_an_applications(fields)):
         return None
-    whole = not (is_kern or _is_kernels(fields))
     lines = (parse(text.strip(), now, whole=whole) for text in _texts(fields))
     inner = next((line for line in lines if line), None)
     if inner is None:
         return None
+    host = inner.host or next((name for key in HOSTS if isinstance(name := fields.get(key), str) and name), None)
     uptime = _uptime(fields) if inner.uptime is None else inner.uptime
-    host = inner.host or _first_text(fields, HOSTS)
     return msgspec.structs.replace(inner, at=_at(fields, now) or inner.at, uptime=uptime, host=host)
 
 
 def _flatten(value: dict[str, object], prefix: str = "", depth: int = DEPTH) -> dict[str, object]:
     """Bring every field to one level under a name in small letters: ``_SYSLOG-Facility`` is ``syslog_facility``.
 
-    What carries a record is left out of its names: Google's jsonPayload, Elasticsearch's _source, Loki's labels.
+    What carries a record or says whose it is keeps its name to itself: jsonPayload (Google), _source (Elasticsearch),
+    result (Splunk), labels (Loki).
     """
     fields: dict[str, object] = {}
     for key, inner in value.items():
         name = prefix + key.lower().replace("-", "_").lstrip("_")
         if isinstance(inner, dict) and depth:
-            inside = "" if name in {"jsonpayload", "source", "labels"} else f"{name}."
-            fields |= _flatten(inner, inside, depth - 1)
+            is_record = name in {"jsonpayload", "source", "result", "labels"}
+            fields |= _flatten(inner, "" if is_record else f"{name}.", depth - 1) | ({name: None} if is_record else {})
         else:
-            fields[name] = inner
+            fields[name] = inner[0] if isinstance(inner, list) and len(inner) == 1 else inner
     return fields
 
 
@@ -179,17 +174,14 @@ def _is_bytes(value: object) -> TypeGuard[list[int]]:
 
 def _another_speaker(fields: dict[str, object]) -> str | None:
     """Name the field that says another speaker than the kernel, or None."""
-    for name, value in fields.items():
-        if name == "transport" and value not in (None, "kernel"):
-            return name
-        is_speaker = TAG.fullmatch(name) or FACILITY.fullmatch(name)
-        if is_speaker and value not in (None, "") and not KERNEL.fullmatch(str(value)):
-            return name
-    return None
+    speakers = ((name, value) for name, value in fields.items() if TAG.fullmatch(name) or FACILITY.fullmatch(name))
+    other = (name for name, value in speakers if value not in (None, "") and not KERNEL.fullmatch(str(value)))
+    return "transport" if fields.get("transport") not in (None, "kernel") else next(other, None)
 
 
-def _quoting(fields: dict[str, object]) -> str | None:
-    return next((name for name in fields if QUOTING.fullmatch(name)), None)
+def _is_an_applications(fields: dict[str, object]) -> bool:
+    """Return whether a logger of a program wrote a record: it has a level in words, beside no labels of a stream."""
+    return str(fields.get("level", "")).isalpha() and "labels" not in fields
 
 
 def _is_kernels(fields: dict[str, object]) -> bool:
@@ -199,66 +191,36 @@ def _is_kernels(fields: dict[str, object]) -> bool:
     """
     if fields.get("transport") is not None or any(map(FACILITY.fullmatch, fields)):
         return True
-    if any(set(fields) <= ring for ring in RINGS):
-        return _kernel_priority(fields.get("pri", fields.get("priority")))
-    if "line" in fields and "timestamp" in fields:
-        labels = fields.keys() - {"line", "timestamp"}
-        job = KERNEL_JOB.match(str(fields.get("job", "kernel")))
-        return bool(labels) and all(map(LABEL.fullmatch, labels)) and job is not None
-    return (
-        any(map(TAG.fullmatch, fields)) and not fields.keys().isdisjoint(HOSTS) and not fields.keys().isdisjoint(TIMES)
-    )
-
-
-def _kernel_priority(value: object) -> bool:
-    """Return whether dmesg's ``pri`` has facility 0."""
-    return isinstance(value, int) and 0 <= value < 8  # noqa: PLR2004 - eight levels a facility
+    names = fields.keys()
+    if any(names <= ring for ring in RINGS):
+        priority = fields.get("pri", fields.get("priority"))
+        return isinstance(priority, int) and 0 <= priority < 8  # noqa: PLR2004 - eight levels a facility, the first is 0
+    if names >= LOKI:
+        is_job = KERNEL_JOB.match(str(fields.get("job", "kernel"))) is not None
+        return names > LOKI and is_job and all(map(LABEL.fullmatch, names - LOKI))
+    return any(map(TAG.fullmatch, fields)) and not names.isdisjoint(HOSTS) and not names.isdisjoint(TIMES)
 
 
 def _at(fields: dict[str, object], now: datetime) -> datetime | None:
-    micros = fields.get("source_realtime_timestamp") or fields.get("realtime_timestamp")
-    if isinstance(micros, str | int):
-        return from_epoch(_scaled(micros))
-    if set(fields) <= DMESG:
-        return None
     value = next((fields[key] for key in TIMES if key in fields), None)
-    if isinstance(value, str):
-        match = NUMBERED.match(value) or NAMED.match(value)
-        return read_stamp(match, now) if match else from_epoch(_seconds(_number(value)))
-    return from_epoch(_seconds(value))
-
-
-def _seconds(value: object) -> object:
-    """Scale what is too late to be seconds; anything but a number stays as it is."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return value
-    try:
-        return next((value / scale for scale in (1, 1e3, 1e6, 1e9) if value / scale < LATEST_SECONDS), None)
-    except OverflowError:  # An integer of hundreds of digits.
+    stamp = (NUMBERED.match(value) or NAMED.match(value)) if isinstance(value, str) else None
+    if stamp is not None:
+        return read_stamp(stamp, now)
+    number = None if fields.keys() <= DMESG else _number(value)
+    if number is None:
         return None
+    return from_epoch(next((number / scale for scale in (1, 1e3, 1e6, 1e9) if number / scale < LATEST_SECONDS), None))
 
 
 def _uptime(fields: dict[str, object]) -> float | None:
-    micros = fields.get("source_monotonic_timestamp") or fields.get("monotonic_timestamp")
-    if isinstance(micros, str | int):
-        return _scaled(micros)
-    seconds = fields.get("time")
-    return seconds if isinstance(seconds, float) and set(fields) <= DMESG else None
+    micros = _number(fields.get("source_monotonic_timestamp") or fields.get("monotonic_timestamp"))
+    if micros is None and fields.keys() <= DMESG:
+        return _number(fields.get("time"))
+    return micros if micros is None else micros / 1e6
 
 
-def _number(value: str) -> float | None:
+def _number(value: object) -> float | None:
     try:
-        return float(value)
-    except ValueError:
+        return float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else None
+    except (ValueError, OverflowError):  # An integer of hundreds of digits.
         return None
-
-
-def _scaled(micros: str | int) -> float | None:
-    try:
-        return float(micros) / 1e6
-    except (ValueError, OverflowError):
-        return None
-
-
-def _first_text(fields: dict[str, object], names: tuple[str, ...]) -> str | None:
-    return next((value for name in names if isinstance(value := fields.get(name), str) and value), None)
