@@ -196,6 +196,7 @@ MEMORY = "TCP: out of memory -- consider tuning tcp_mem"
         ("tcp:out of memory -- consider tuning tcp_mem", "tcp_mem", None, MEMORY),
         (f"] {MEMORY}", "tcp_mem", None, MEMORY),
         ("27341.246171] TCP: too many of orphaned sockets", "too_many_orphans", None, "too many of orphaned"),
+        ("TCP: TOO MANY OF ORPHANED SOCKETS", "too_many_orphans", None, "TCP: too many of orphaned sockets"),
         ("TCP:Too many of orphaned sockets", "too_many_orphans", None, "TCP: too many of orphaned sockets"),
         (f"{ORPHANS}.", "too_many_orphans", None, ORPHANS),
         (f"`{ORPHANS}`", "too_many_orphans", None, ORPHANS),

@@ -6,13 +6,12 @@ What the reader decided stands; here its reason is found. A refused line without
 from typing import NamedTuple
 
 from agent.core.kernel.messages import TEXT, detect
-from agent.core.logs.envelope import CODE, Part, plain, split_head
+from agent.core.logs.envelope import CODE, REFUSED, Part, plain, split_head
 from agent.core.logs.records import fields_of, why_refused
 from agent.core.model import Event, LogRecord
 
 NAMES = ("text", "envelope", "speaker", "message", "event")
 NO_NEIGHBOR = "it counts only next to one of the other messages, or within 60 seconds of one"
-_ODD_ORDER = "its parts stand in no order that a log of the kernel's has"
 
 
 class Step(NamedTuple):
@@ -29,6 +28,21 @@ class _Refusal(NamedTuple):
     step: int
     reason: str
     envelope: str = ""
+
+
+_ODD_ORDER = "its parts stand in no order that a log of the kernel's has"
+_NO_TAG = 'no "kernel:" stands behind the host'
+_NOT_SAID = 'no "kernel:" and no printk stamp says that the kernel wrote it'
+# Why a line of the kernel's does not have a part, by its letter.
+_REASONS = {
+    "P": "priority {} is another facility's; the kernel's are <0> to <7>",
+    "Y": "the priority of its /dev/kmsg record is that of another facility than the kernel's",
+    "F": "the facility is {facility}; the kernel's is kern",
+    "o": "{!r} is the tag of another program; the kernel's is 'kernel:'",
+    **dict.fromkeys("sSlL", "{!r} is a level as other programs' logs have it"),
+    "w": "no date of its own stands behind {!r}",
+    "H": "{!r} is a thread or a module as other programs' logs have it",
+}
 
 
 def holds_text(line: str) -> bool:
@@ -69,47 +83,31 @@ def explain(line: str, record: LogRecord | None, event: Event | None) -> tuple[S
 def _refusal(line: str) -> _Refusal:
     """Find the first thing in a line that keeps it from being the kernel's."""
     fields = fields_of(line)
-    if fields is not None:
-        return _Refusal(2, why_refused(fields), "a record with fields")
-    if line.lstrip().startswith("{"):
-        return _Refusal(2, "it is no whole JSON object", "a JSON object")
+    if fields is not None or line.lstrip().startswith("{"):
+        return _Refusal(2, why_refused(fields) if fields else "it is no whole JSON object", "a record with fields")
     text = TEXT.search(line)
-    head, behind = (line[: text.start()], line[text.end() :]) if text else (line, "")
+    head, behind = (line[: text.start()], line[text.end() :].strip()) if text else (line, "")
     parts = split_head(head)
-    for number, part in enumerate(parts):
-        refusal = _refused_part(part, "".join(before.letter for before in parts[:number]))
-        if refusal is not None:
-            return refusal._replace(envelope=" ".join(before.text for before in parts[:number]))
-    if behind.strip():
-        return _Refusal(3, f"{behind.strip()[:60]!r} follows the message")
-    return _refused_whole({part.letter: part for part in parts}, head) or _Refusal(
-        1, "it is indented, as a quotation is" if line.startswith(CODE) else _ODD_ORDER
-    )
+    odd = next((number for number, part in enumerate(parts) if _is_odd(parts[:number], part)), None)
+    if odd is not None:
+        letter, word, match, _ = parts[odd]
+        reason = _REASONS.get(letter if letter in REFUSED else "", "{!r} is no part of a line of the kernel's")
+        envelope = " ".join(part.text for part in parts[:odd])
+        return _Refusal(2 if letter in _REASONS else 1, reason.format(word[:60], **match.groupdict()), envelope)
+    if behind:
+        return _Refusal(3, f"{behind[:60]!r} follows the message")
+    if line.startswith(CODE) and not parts:
+        return _Refusal(1, "it is indented, as a quotation is")
+    unfit = next((part for part in parts if part.letter in _REASONS), None)
+    if unfit is not None:
+        return _Refusal(2, _REASONS[unfit.letter].format(unfit.text), head.strip())
+    letters = {part.letter for part in parts}
+    why = _ODD_ORDER if letters & set("kKmN") else _NO_TAG if letters & set("turv") else _NOT_SAID
+    return _Refusal(2, why, head.strip())
 
 
-def _refused_part(part: Part, before: str) -> _Refusal | None:
-    """Say why a line of the kernel's does not have this part, behind the others."""
-    letter, text, match, _ = part
-    if letter == "P":
-        return _Refusal(2, f"priority {text} is that of facility {int(match['priority']) // 8}; the kernel's is 0")
-    if letter == "Y":
-        return _Refusal(2, "the priority of its /dev/kmsg record is that of another facility than the kernel's")
-    if letter == "F":
-        return _Refusal(2, f"the facility is {match['facility']}; the kernel's is kern")
-    if letter == "o":
-        return _Refusal(2, f"{text!r} is the tag of another program; the kernel's is 'kernel:'")
-    is_host = letter in "hHi" and not set(before) & set("hHik") and set(before) & set("ndzebBturv")
-    return (
-        None if is_host or letter not in "hHix" else _Refusal(1, f"{text[:60]!r} is no part of a line of the kernel's")
-    )
-
-
-def _refused_whole(parts: dict[str, Part], head: str) -> _Refusal | None:
-    level = next((part for letter, part in parts.items() if letter in "sSlL"), None)
-    if level is not None:
-        return _Refusal(2, f"{level.text!r} is a level as other programs' logs have it", head.strip())
-    if "w" in parts:
-        return _Refusal(2, f"no date of its own stands behind {parts['w'].text!r}", head.strip())
-    if parts.keys() & set("ndzebB") and not parts.keys() & set("kmKN"):
-        return _Refusal(2, 'no "kernel:" and no printk stamp says that the kernel wrote it', head.strip())
-    return None
+def _is_odd(before: tuple[Part, ...], part: Part) -> bool:
+    """Return whether a part is in no envelope, or a host where none can be: before a stamp, or behind another."""
+    letters = {each.letter for each in before}
+    is_host = letters.isdisjoint("hHik") and not letters.isdisjoint("ndzebBturv")
+    return part.letter in REFUSED or (part.letter in "hH" and not is_host)

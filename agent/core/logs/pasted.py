@@ -10,14 +10,14 @@ import re
 # Each message loosely, and as the kernel spells it. A word behind it makes another record of it, but for tcp_mem, where
 # nothing else begins like that.
 HANDED = tuple(
-    (re.compile(pattern.replace(" ", r"\s+"), re.IGNORECASE), spelling)
+    (re.compile(rf"(?<!\w){pattern}".replace(" ", r"\s+"), re.IGNORECASE), spelling)
     for pattern, spelling in (
-        (r"(?<!\w)out of socket memory(?!\s+[^\W\d_])", "Out of socket memory"),
-        (r"(?<!\w)TCP[\s:]*too many of orphaned sockets(?!\s+[^\W\d_])", "TCP: too many of orphaned sockets"),
-        (r"(?<!\w)TCP[\s:]*too many orphaned sockets(?!\s+[^\W\d_])", "TCP: too many orphaned sockets"),
-        (r"(?<!\w)TCP[\s:]*out of memory.{0,12}?consider", "TCP: out of memory -- consider tuning tcp_mem"),
-        (r"(?<!\w)printk:\s*(\d{1,10}) messages suppressed", r"printk: \1 messages suppressed."),
-        (r"(?<!\w)((?:net_|__)ratelimit):\s*(\d{1,10}) callbacks suppressed", r"\1: \2 callbacks suppressed"),
+        (r"out of socket memory(?!\s+[^\W\d_])", "Out of socket memory"),
+        (r"TCP[\s:]*too many of orphaned sockets(?!\s+[^\W\d_])", "TCP: too many of orphaned sockets"),
+        (r"TCP[\s:]*too many orphaned sockets(?!\s+[^\W\d_])", "TCP: too many orphaned sockets"),
+        (r"TCP[\s:]*out of memory.{0,12}?consider", "TCP: out of memory -- consider tuning tcp_mem"),
+        (r"printk:\s*(\d{1,10}) messages suppressed", r"printk: \1 messages suppressed."),
+        (r"((?:net_|__)ratelimit):\s*(\d{1,10}) callbacks suppressed", r"\1: \2 callbacks suppressed"),
     )
 )
 MAX_HEAD = 400
@@ -44,21 +44,12 @@ def respellings(line: str) -> tuple[str, ...]:
     if match is None or match.start() > MAX_HEAD:
         return ()
     head, text = line[: match.start()], match.expand(spelling)
-    mark = MARK.search(head)
-    adorned = ADORNMENT.match(head)
-    starts = [0, adorned.end() if adorned else 0]
-    marked = mark is not None and bool(mark["tag"] or mark["stamp"])
-    before = head[starts[1] : mark.start() if mark and marked else None]
-    if not _is_head(before, marked=marked):
+    adorned, mark = ADORNMENT.match(head), MARK.search(head)
+    marks = [mark.start(part) for part in ("tag", "stamp") if mark and mark[part]]
+    start = adorned.end() if adorned else 0
+    before = head[start : marks[0] if marks else None]
+    # Without a mark, only a date with a host is a head.
+    is_bare = not marks and (CLOCK.search(before) is None or set("[](){}<>?!") & set(before.strip("[] ")))
+    if any(map(str.isalpha, before)) and (OTHERS.search(before) or is_bare):
         return (head + text,)
-    starts += [mark.start(part) for part in ("tag", "stamp") if mark and mark[part]]
-    return tuple(head[start:] + text for start in (*starts, len(head)))
-
-
-def _is_head(before: str, *, marked: bool) -> bool:
-    """Return whether what stands before the kernel's mark, or its text, can be a head: date, host, decoration."""
-    if not any(char.isalpha() for char in before):
-        return True
-    if OTHERS.search(before):
-        return False
-    return marked or (CLOCK.search(before) is not None and not set("[](){}<>?!") & set(before.strip("[] ")))
+    return tuple(head[start:] + text for start in (0, start, *marks, len(head)))
