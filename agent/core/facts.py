@@ -154,10 +154,11 @@ class Facts(NamedTuple):
 
     @property
     def starving_group(self) -> FullGroup | None:
-        """The fullest cgroup that holds sockets and hits its own limit, where TCP refuses data and is calm itself."""
-        if not self.refused or not self.calm or self.deltas.get("TCPMemoryPressures"):
+        """The fullest cgroup whose sockets starve at its own limit, where TCP as a whole is calm."""
+        if not self.calm or self.deltas.get("TCPMemoryPressures"):
             return None
-        return next((each for each in self.sockets.full_groups if each.sock_bytes and each.hits), None)
+        refuses = [each for each in self.sockets.full_groups if each.sock_bytes and each.hits and self.refused]
+        return next(iter(refuses or [each for each in self.sockets.full_groups if each.is_of_sockets]), None)
 
     @property
     def calm(self) -> bool:

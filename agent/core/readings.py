@@ -241,6 +241,15 @@ class FullGroup(msgspec.Struct, frozen=True, kw_only=True):
         """How often the limit was hit, lately where that is known."""
         return (self.refused if self.refused_meanwhile is None else self.refused_meanwhile) or 0
 
+    @property
+    def is_of_sockets(self) -> bool:
+        """Whether it hit its limit and most is socket memory, which cannot be reclaimed: that presses its sockets.
+
+        From 6.1 on the kernel refuses them nothing for it (try_charge_memcg lets GFP_ATOMIC pass), and only clamps
+        their windows (mem_cgroup_under_socket_pressure): no counter of TCP moves.
+        """
+        return bool(self.refused) and 2 * (self.sock_bytes or 0) >= self.current_bytes
+
 
 class SocketTable(msgspec.Struct, frozen=True, kw_only=True):
     """All TCP sockets in sight at one moment, counted in groups, the largest first.

@@ -107,7 +107,7 @@ class Sampler:
             self._hour = _hour_of(now)
             with self._troubles.survived(UNWRITTEN):
                 self._store.samples.write_hourly_extremes(now, self.history)
-        self.pressure = assess(self._samples[-RECENT_SAMPLES:], self.pressure, self._pages_per_unit)
+        self.pressure = assess(self._samples[-RECENT_SAMPLES:], self.pressure, self._pages_per_unit, self.survey.groups)
         return True
 
     def _read_again(self, now: datetime) -> None:

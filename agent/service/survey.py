@@ -1,4 +1,4 @@
-"""Who holds the sockets, now and then while all is quiet: so that growth can be told by unit.
+"""Who holds the sockets, now and then while all is quiet: so that growth can be told by unit, and a full cgroup.
 
 A dump of 200,000 sockets takes half a second and a walk over all processes more, and the kernel's line must not wait
 for it. So it runs in a thread of its own that lives for this one dump; it reads, and touches nothing of ours but its
@@ -16,7 +16,7 @@ from threading import Event, Thread
 
 from agent.core.history.unit_growth import shares_of
 from agent.core.model import UnitShare
-from agent.core.readings import SocketTable
+from agent.core.readings import FullGroup, SocketTable
 from agent.probe import Names, take_sockets
 from agent.probe.pagesize import is_this_host
 
@@ -41,6 +41,8 @@ class Survey:
         self._stop = Event()
         self._thread: Thread | None = None
         self._found: tuple[UnitShare, ...] = ()
+        # The cgroups at their own limits, most of it socket memory, as the last whole dump saw them.
+        self.groups: tuple[FullGroup, ...] = ()
         self._failure: Exception | None = None
         self._cost_seconds = 0.0
         self._is_refused = False
@@ -87,6 +89,8 @@ class Survey:
         try:
             table = self._take(self._proc_root, DEADLINE_SECONDS, names=self._names, clock=self._clock)
             self._found = shares_of(table)
+            if self._found:
+                self.groups = tuple(each for each in table.full_groups if each.is_of_sockets)
         except Exception as error:  # noqa: BLE001 - a surprise: the main thread raises it, and the process ends
             self._failure = error
         self._cost_seconds = time.thread_time() - began

@@ -4,8 +4,9 @@ from threading import Event
 
 import pytest
 from harness import wait_for
+from msgspec.structs import replace
 
-from agent.core.readings import Gap, SocketGroup, SocketTable, Tally
+from agent.core.readings import FullGroup, Gap, SocketGroup, SocketTable, Tally
 from agent.probe import take_sockets
 from agent.service import survey as module
 from agent.service.survey import AGAIN_AFTER, CPU_SHARE, FIRST_AFTER, SPACING, Survey
@@ -60,6 +61,20 @@ def test_the_first_look_comes_a_minute_after_the_start(survey, dump, clock):
     assert ["nginx.service"] == [share.name for share in end_of(survey, clock.time)]
     assert () == survey.collect(clock.time)
     assert clock.time + SPACING == survey.due
+
+
+def test_the_cgroups_at_their_limits_with_their_sockets_are_those_of_the_last_whole_look(survey, dump, clock):
+    def full(**facts) -> FullGroup:
+        return FullGroup(path="/a", current_bytes=100, limit_bytes=100, **facts)
+
+    starving = full(sock_bytes=50, refused=3)
+    others = (full(sock_bytes=49, refused=3), full(sock_bytes=90, refused=0), full(refused=3))
+    dump.go_on.set()
+    for groups, whole, expected in (((*others, starving), True, (starving,)), ((), False, (starving,)), ((), True, ())):
+        dump.table = replace(TABLE, full_groups=groups, complete=whole)
+        survey.start(clock.advance(600))
+        end_of(survey, clock.time)
+        assert expected == survey.groups
 
 
 def test_while_one_is_under_way_nothing_is_found_and_no_other_begins(survey, dump, clock):

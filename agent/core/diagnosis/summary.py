@@ -187,8 +187,9 @@ def _cgroup_limit(facts: Facts) -> str:
     if group is None:
         return "A control group reached its own TCP memory limit; the host's limit is far away."
     return (
-        f"{text_of_cgroup(group.path)} is at its own memory limit ({bytes_text(group.limit_bytes)}): the kernel drops "
-        "data of its connections and logs nothing. TCP as a whole is far below its limits."
+        f"{text_of_cgroup(group.path)} is at its own memory limit ({bytes_text(group.limit_bytes)}): the kernel holds "
+        "up its connections (it shrinks their windows or drops their data) and logs nothing. TCP as a whole is far "
+        "below its limits."
     )
 
 

@@ -20,7 +20,10 @@ the counters and the kernel's own flag tell, over ten seconds each:
     2      TCP entered memory pressure five times
     2      the pressure flag is up
 
-These are entered when two intervals in a row show it, or one shows ten times as much, and left after a quiet minute.
+    2      a control group with sockets is at its own memory limit, most of it socket memory (seen by the survey)
+
+The first three are entered when two intervals in a row show it, or one shows ten times as much, and left after a quiet
+minute.
 """
 
 from collections.abc import Sequence
@@ -31,6 +34,8 @@ from typing import NamedTuple
 
 from agent.core.kernel.limits import counter_deltas, refused_segments
 from agent.core.model import GaugeName, Pressure, Sample
+from agent.core.readings import FullGroup
+from agent.core.sockets.cgroup_names import text_of_cgroup
 
 AT_LIMIT = 0.95
 ORPHAN_LEAVE = 0.8
@@ -76,14 +81,19 @@ _REFUSED = _Signal(
 _ENTRIES = _Signal(2, "TCP keeps running into memory pressure", 5, "entries in 10 s")
 # One sample may meet a pressure of milliseconds. While it lasts, windows are clamped, whatever mem says.
 _FLAG = _Signal(2, "the kernel's TCP memory-pressure flag stays up", 1, "")
-_STARVATION = frozenset({_REFUSED.claim, _ENTRIES.claim, _FLAG.claim})
 
 
-def assess(samples: Sequence[Sample], before: Pressure | None, pages_per_unit: float | None = 1.0) -> Pressure | None:
+def assess(
+    samples: Sequence[Sample],
+    before: Pressure | None,
+    pages_per_unit: float | None = 1.0,
+    groups: Sequence[FullGroup] = (),
+) -> Pressure | None:
     """Return the worst warning that the samples (oldest first, of one boot) call for, None when all is well.
 
     ``before`` is what the last call said. ``pages_per_unit`` is how many pages one unit of ``mem`` is: less than 1 on
     4.10 to 5.19 with pages larger than 4096 bytes, None where that is not known: then memory warns of nothing.
+    ``groups`` are the cgroups at their own limits, most of it socket memory, as the last survey saw them.
     """
     if not samples:
         return None
@@ -94,7 +104,7 @@ def assess(samples: Sequence[Sample], before: Pressure | None, pages_per_unit: f
         if (level := _level(gauge, recent, before))
         for limit in [round(gauge.enter.get(level, gauge.limit))]
     ]
-    found += _starvation(recent, before)
+    found += [*_starvation(recent, before), *_full_groups(groups)]
     return max(found, key=lambda pressure: pressure.level, default=None)
 
 
@@ -118,6 +128,20 @@ def _starvation(samples: Sequence[Sample], before: Pressure | None) -> list[Pres
         )
         for signal, values in shown
         if _is_on(signal, values, held=before is not None and before.claim == signal.claim)
+    ]
+
+
+def _full_groups(groups: Sequence[FullGroup]) -> list[Pressure]:
+    return [
+        Pressure(
+            level=2,
+            cause="tcp_memory",
+            claim=f"{text_of_cgroup(group.path)} is at its own memory limit, most of it socket memory",
+            value=group.current_bytes,
+            limit=group.limit_bytes,
+            unit="bytes",
+        )
+        for group in groups[:1]
     ]
 
 
@@ -170,8 +194,7 @@ def _watched(samples: Sequence[Sample], pages_per_unit: float | None) -> list[_W
 
 def _level(gauge: _Watched, samples: Sequence[Sample], before: Pressure | None) -> int:
     """Find the level of one gauge: entered by two samples in a row, or not left yet."""
-    of_gauge = before is not None and before.claim not in _STARVATION and before.cause == gauge.name
-    held = before.level if before and of_gauge else 0
+    held = before.level if before and before.unit is None and before.cause == gauge.name else 0
     for level in (3, 2):
         if len(gauge.values) > 1 and min(gauge.values[-2:]) > gauge.enter[level]:
             return level

@@ -49,17 +49,17 @@ def test_a_cgroup_that_hits_its_own_limit_and_starves_alone_is_the_verdict() -> 
         ("stalled for memory, avg10", 31.5, None),
         ("TCPRcvQDrop moved by", 9, None),
     ] == [(each.name, each.value, each.limit) for each in first.evidence[:6]]
-    assert diagnosis.summary.startswith("shop.service is at its own memory limit (100 B): the kernel drops data")
+    assert diagnosis.summary.startswith("shop.service is at its own memory limit (100 B): the kernel holds ")
     assert "cgroup_presses_its_sockets" not in found(DROPS, FULL, cgroup_sock_bytes=GROUPS)
 
 
 @pytest.mark.parametrize(
     ("moved", "group", "others"),
     [
-        ({"TCPRcvQDrop": 0}, FULL, {}),
-        ({"TCPRcvQDrop": 9, "RcvPruned": 9, "PruneCalled": 9}, FULL, {}),  # slow readers
+        ({"TCPRcvQDrop": 0}, replace(FULL, sock_bytes=40), {}),
+        ({"TCPRcvQDrop": 9, "RcvPruned": 9, "PruneCalled": 9}, replace(FULL, sock_bytes=40), {}),  # slow readers
         (DROPS, replace(FULL, refused=0), {}),
-        (DROPS, replace(FULL, refused_meanwhile=0), {}),
+        (DROPS, replace(FULL, refused_meanwhile=0, sock_bytes=40), {}),
         (DROPS, replace(FULL, sock_bytes=0), {}),
         (DROPS, FULL, {"mem": 380_000}),
         (DROPS, FULL, {"press": True}),
@@ -71,6 +71,12 @@ def test_a_cgroup_is_no_verdict_where_it_is_not_it_that_starves(
     moved: dict[str, int], group: FullGroup, others: dict[str, Any]
 ) -> None:
     assert "cgroup_limit" not in found(moved, group, **others)
+
+
+def test_a_cgroup_whose_sockets_fill_its_limit_needs_no_refusal_from_6_1_on() -> None:
+    finding = found({"TCPRcvQDrop": 0}, replace(FULL, refused_meanwhile=0))["cgroup_limit"]
+
+    assert "tcp_memory" == finding.cause
 
 
 def test_a_cgroup_that_starves_alone_is_relieved_and_no_limit_of_the_host_is_touched() -> None:

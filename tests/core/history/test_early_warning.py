@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from agent.core.history.early_warning import assess
 from agent.core.kernel.limits import COUNTERS
 from agent.core.model import Pressure, Sample
+from agent.core.readings import FullGroup
 
 AT = datetime(2026, 11, 22, 15, tzinfo=timezone.utc)
 TCP_MEM = (6_000, 8_000, 12_000)
@@ -220,6 +221,15 @@ def test_a_warning_of_refused_segments_does_not_hold_up_one_of_memory():
     before = assess(counted({"TCPRcvQDrop": 20_000}), None)
 
     assert None is claim([replace(each, mem=8_500) for each in counted({})][1:], before)
+
+
+def test_a_cgroup_at_its_own_limit_with_its_sockets_warns_by_its_name():
+    group = FullGroup(path="/system.slice/shop.service", current_bytes=99, limit_bytes=100, sock_bytes=60, refused=4)
+    found = assess(counted({}), None, groups=(group,))
+
+    assert "shop.service is at its own memory limit, most of it socket memory" == found.claim
+    assert (2, 99, 100, "bytes") == (found.level, found.value, found.limit, found.unit)
+    assert None is assess(counted({}), found)
 
 
 def test_a_busy_healthy_host_is_quiet_for_an_hour():
