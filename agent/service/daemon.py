@@ -1,7 +1,7 @@
-"""The composition root: the one module that knows all the others. Main loop, signals, watchdog, status.
+"""The composition root, which knows all other modules: main loop, signals, watchdog, status.
 
-One turn: read a batch, record what the kernel said, do what the clock asks for, save the position, wait at most a
-second. The disk is the queue and every wake-up is a hint, so a turn too many or too late changes nothing.
+One turn: read a batch, record its events, do what is due by the clock, save the position, wait at most a second. The
+disk is the queue and every wake-up is a hint, so a turn too many or too late changes nothing.
 """
 
 import logging
@@ -30,9 +30,9 @@ WAIT_SECONDS = 1.0
 PRUNE_SPACING = timedelta(minutes=10)
 METRICS_SPACING = timedelta(minutes=1)
 STOP_SECONDS = 1.5
-STOPPING_SECONDS = 0.5  # for systemd to take the word that we stop
-STATUS_CHARACTERS = 1000  # four bytes each, and systemd would still read them: sdnotify.MOST_BYTES
-# A POST may take its whole deadline; a courier that makes no progress for longer than this is stuck.
+STOPPING_SECONDS = 0.5  # for systemd to take STOPPING=1
+STATUS_CHARACTERS = 1000  # of four bytes each, within sdnotify.MOST_BYTES
+# A POST may take its whole deadline; a courier without progress for longer than this is stuck.
 COURIER_PATIENCE_SECONDS = 90.0
 NO_ROOM = "TasksMax= leaves no threads for these channels"
 UNSAVED = "the position cannot be saved"
@@ -49,7 +49,7 @@ class Daemon:
         now: Callable[[], datetime] = local_now,
         proc_root: Path = Path("/proc"),
     ) -> None:
-        """Open everything; what cannot be opened raises before READY is said."""
+        """Open everything; what cannot be opened raises before READY=1."""
         self._settings = settings
         self._store = store
         self._outbox = Outbox(store)
@@ -58,8 +58,8 @@ class Daemon:
         self._notifiers = [build(channel) for channel in self._channels]
         self._troubles = Troubles()
         store.set_broken_aside()
-        # Before anything is written: where a full disk ended the process before us, this makes room. Nothing goes by
-        # its age yet, since the clock of a host that boots may be wrong.
+        # Before anything is written: this makes room if a full disk ended the previous process. Nothing goes by age
+        # yet, since the clock of a booting host may be wrong.
         self._prune(None)
         self._recorder = Recorder(
             store,
@@ -82,12 +82,12 @@ class Daemon:
     # --- life -------------------------------------------------------------------------------------------------------
 
     def run(self, reread: Callable[[], Settings | None], asked: Signals) -> None:
-        """Turn until asked to stop; when asked to reload take over what ``reread`` returns, unless that is None."""
+        """Turn until asked to stop; when asked to reload, apply what ``reread`` returns, unless that is None."""
         asked.started = True
         self._asked = asked
         self._couriers = self._make_couriers()
         self._serve()
-        # "now" is the moment of the first start: a crash a second later must not make it a later one.
+        # "now" is the time of the first start: a crash a second later must not move it.
         self._save_position()
         self._feed()
         log.info("following %s; incidents in %s", describe(self._settings.source), self._store.directory)
@@ -95,13 +95,14 @@ class Daemon:
             is_whole = True
             while not asked.stop:
                 is_whole = self.turn()
-                self._report()
+                self._serve()
+                self._feed()
                 if asked.reload:
                     asked.reload = False
                     self._take_over(reread())
                 self._source.wait(min(WAIT_SECONDS, self._recorder.next_due()))
             sdnotify.notify("STOPPING=1", patience_seconds=STOPPING_SECONDS)
-            # Not after a surprise: what it interrupted was read and is not stored, and no position may cover it.
+            # Not after an unexpected exception: what it interrupted was read but not stored.
             self._recorder.flush()
             if is_whole:
                 self._save_position()
@@ -109,7 +110,7 @@ class Daemon:
             self._end()
 
     def _end(self) -> None:
-        """Let go of everything; the couriers share one patience."""
+        """Close everything; the couriers share one deadline."""
         couriers = [*self._couriers, *self._leaving]
         for courier in couriers:
             courier.stop(timeout=0.0)
@@ -119,7 +120,7 @@ class Daemon:
             courier.stop(timeout=max(0.0, deadline - time.monotonic()))
 
     def turn(self) -> bool:
-        """Read one batch and record what it says, then do what the clock asks for; False when a stop cut it off."""
+        """Read and record one batch, then do what is due by the clock; False if a stop cut the batch off."""
         snapshot: Snapshot | None = None
         decided: list[Decided] = []
         for record in self._source.read():
@@ -154,26 +155,26 @@ class Daemon:
         """Save where the source was read to, unless something before that point is not stored or decided yet."""
         now, position = self._now(), self._recorder.position
         if position.may_be_saved(now, is_undecided=self._detector.waiting(now)):
-            # Without it a restart reads a little more again; that is no reason to stop watching now.
+            # Without it a restart reads a little more again: no reason to stop watching.
             with self._troubles.survived(UNSAVED):
                 if position.save(self._source.position(), now):
                     log.debug("position saved: generation %d", position.resume.generation)
 
     def _prune(self, now: datetime | None) -> None:
-        """Apply retention; it needs no space, and spares the incident that holds the newest position."""
+        """Apply retention, which needs no space and spares the incident with the newest position."""
         with self._troubles.survived("retention cannot be applied"):
             for incident_id in prune(self._store, now):
                 log.info("incident %s removed: retention", incident_id)
 
     def _measure(self, path: Path) -> None:
-        from agent.service.metrics import write_metrics  # noqa: PLC0415 - it costs ten megabytes, see there
+        from agent.service.metrics import write_metrics  # noqa: PLC0415 - ten megabytes
 
         with self._troubles.survived("the metrics cannot be written"):
             recorder = self._recorder
             write_metrics(path, self._couriers, recorder.counted, recorder.last, recorder.sample)
 
     def _informed_detector(self) -> Detector:
-        """Make a detector that knows the newest events, so that what follows a restart is held against them."""
+        """Make a detector that knows the newest events, so that lines after a restart are compared with them."""
         detector = Detector()
         last = self._recorder.last
         for event in last.last_of_kind if last else ():
@@ -182,7 +183,7 @@ class Daemon:
                 line=event.line,
                 source=event.source,
                 provenance=event.provenance,
-                ordinal=-2,  # Close by the clock only: whether it stood directly before is not known any more.
+                ordinal=-2,  # Near by the clock only: whether it was the line before is no longer known.
                 at=event.at,
                 uptime=event.uptime,
                 host=event.host,
@@ -204,7 +205,7 @@ class Daemon:
         return served
 
     def _serve(self) -> None:
-        """Start the couriers, each when the one before it has left: no two may send one notice or write one receipt."""
+        """Start the couriers, each after its predecessor has ended: two must not send one notice."""
         self._leaving = [courier for courier in self._leaving if courier.is_alive()]
         leaving = {courier.name for courier in self._leaving}
         for courier in self._couriers:
@@ -212,30 +213,26 @@ class Daemon:
                 courier.start()
 
     def _room(self) -> int | None:
-        """Return how many channels there are threads for: if all were begun, none would have one left for its POST."""
+        """Return how many channels have threads: were all started, none would have one for its POST."""
         allowed = threads.allowed()
         if allowed is None:
             return None
         return max(0, allowed - threads.needed(self._settings.source, 0)) // threads.EACH_CHANNEL
 
     def _on_notice(self, notice: Notice) -> None:
-        """Wake the couriers; and put the notice into the log, unless standard output, beside it, has it anyway."""
+        """Wake the couriers, and log the notice unless standard output has it anyway."""
         for courier in self._couriers:
             courier.wake()
         if notice.data and all(channel.type != "stdout" for channel in self._channels):
             log.warning("incident %s %s: %s", notice.data.id, notice.type.rpartition(".")[2], notice.data.summary)
 
-    def _report(self) -> None:
-        """Feed the watchdog, and say in one line how the service is."""
-        self._serve()
-        self._feed()
-
     def _feed(self) -> None:
+        """Feed systemd's watchdog, with the status in one line."""
         self._ready = self._ready or sdnotify.notify("READY=1")
         sdnotify.notify(f"WATCHDOG=1\nSTATUS={self.status()}")
 
     def status(self) -> str:
-        """Say in one line what ``systemctl status`` shows."""
+        """Return the line that ``systemctl status`` shows."""
         last = self._recorder.last
         state = f"following {describe(self._settings.source)}"
         if last is None:
@@ -247,13 +244,16 @@ class Daemon:
                 f"{counted(sum(last.events.values()), 'line')}"
             )
         troubles = [trouble for courier in self._couriers if (trouble := courier.status)]
-        troubles += [f"{courier.name}: hangs in an attempt" for courier in self._couriers if _is_stuck(courier)]
+        stuck_since = time.monotonic() - COURIER_PATIENCE_SECONDS
+        troubles += [
+            f"{each.name}: hangs in an attempt" for each in self._couriers if each.last_progress <= stuck_since
+        ]
         unserved = [f"{NO_ROOM}: {self._unserved}"] if self._unserved else []
-        # Foreign words are among them: a line break would be another assignment to systemd.
+        # It holds foreign text: a line break would be another assignment to systemd.
         return printable("; ".join([state, *self._troubles, *unserved, *troubles]), STATUS_CHARACTERS)
 
     def _take_over(self, settings: Settings | None) -> None:
-        """Go on with a new configuration; None means that it was bad, and the old one stays."""
+        """Apply a new configuration; None means that it was bad, and the old one stays."""
         if settings is None:
             return
         try:
@@ -278,13 +278,9 @@ class Daemon:
         log.info("configuration reloaded; following %s", describe(settings.source))
 
     def _open_again(self, settings: SourceSettings) -> Source | None:
-        """Open the new source of a new configuration before the old one is let go of; None when it is the same."""
+        """Open the source of a new configuration before the old one is closed; None if it is the same."""
         if settings == self._settings.source:
             return None
         self._recorder.flush()
         self._save_position()
         return open_source(settings, self._recorder.position.resume.cursor, self._now, sdnotify.work_goes_on)
-
-
-def _is_stuck(courier: Courier) -> bool:
-    return time.monotonic() - courier.last_progress >= COURIER_PATIENCE_SECONDS

@@ -1,7 +1,7 @@
-"""What Prometheus may know, as a text file for node_exporter's textfile collector (or any other reader).
+"""Metrics for Prometheus as a text file, for node_exporter's textfile collector.
 
-Counters begin at zero with every start of the service, as Prometheus expects of counters. prometheus_client is imported
-only where ``[metrics] textfile`` is set: it costs some ten megabytes.
+Counters start at zero with the service, as Prometheus expects. prometheus_client is imported only if ``[metrics]
+textfile`` is set: it takes ten megabytes.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def write_metrics(
     path: Path, channels: Iterable["Courier"], events: dict[str, int], last: Incident | None, sample: Sample | None
 ) -> None:
-    """Write the file in one step; OSError when it cannot be.
+    """Write the file in one step; raises OSError.
 
     ``events`` counts the kernel's messages by kind since the start, ``last`` is the newest incident.
     """
@@ -29,11 +29,8 @@ def write_metrics(
         said.labels(kind).inc(count)
     sent = Counter("sockmem_notifications", "Attempts to notify, by outcome", ["channel", "outcome"], registry=registry)
     for channel in channels:
-        sent.labels(channel.name, "delivered").inc(channel.delivered)
-        sent.labels(channel.name, "failed").inc(channel.failed)
-        sent.labels(channel.name, "gave_up").inc(channel.gave_up)
-        sent.labels(channel.name, "digested").inc(channel.digested)
-        sent.labels(channel.name, "skipped").inc(channel.skipped)
+        for outcome in ("delivered", "failed", "gave_up", "digested", "skipped"):
+            sent.labels(channel.name, outcome).inc(getattr(channel, outcome))
     still_open = Gauge("sockmem_incident_open", "Whether an incident is open", registry=registry)
     still_open.set(last is not None and last.closed_at is None)
     gauges = {"orphan": sample.orphan, "mem": sample.mem} if sample else {}

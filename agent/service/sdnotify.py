@@ -1,10 +1,10 @@
-r"""Tell systemd how the service is: sd_notify(3), in a datagram of our own.
+r"""Report the state of the service to systemd: sd_notify(3), in a datagram of our own.
 
     READY=1                                 STOPPING=1                              EXTEND_TIMEOUT_USEC=60000000
     WATCHDOG=1\nSTATUS=following the journal; no incident yet
 
-libsystemd's sd_notify() waits for ever when systemd does not read and the queue is full (net.unix.max_dgram_qlen). Ours
-does not wait: what was not taken is said again with the next turn, or is lost where only the newest counts.
+libsystemd's sd_notify() blocks forever if systemd does not read and the queue is full (net.unix.max_dgram_qlen). Ours
+does not block: READY is repeated every turn until taken, and of the others only the newest counts.
 """
 
 import os
@@ -17,9 +17,9 @@ MOST_BYTES = 4096
 
 
 def notify(state: str, *, patience_seconds: float = 0.0) -> bool:
-    """Send newline-separated assignments; tell whether systemd's socket took them.
+    """Send newline-separated assignments; return whether systemd's socket took them, if there is one.
 
-    Without $NOTIFY_SOCKET nobody asked. Refusal is no reason to stop watching: systemd's own watchdog judges silence.
+    Failure is no reason to stop watching: systemd's watchdog decides on silence.
     """
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
@@ -35,5 +35,5 @@ def notify(state: str, *, patience_seconds: float = 0.0) -> bool:
 
 
 def work_goes_on() -> None:
-    """Ask for another minute before READY is due, or feed the watchdog: for steps of work that may take minutes."""
+    """Ask for another minute to start, or feed the watchdog: for steps that may take minutes."""
     notify("WATCHDOG=1" if asked.started else "EXTEND_TIMEOUT_USEC=60000000")

@@ -1,4 +1,4 @@
-"""How many threads the service needs, and how many it may have: the unit's TasksMax=, which is a cgroup's pids.max.
+"""How many threads the service needs and may have: the unit's TasksMax=, a cgroup's pids.max.
 
 Mirrors the kernel's admin-guide/cgroup-v2.rst and cgroup-v1/pids.rst, and proc_pid_cgroup(5), of which a sample is::
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 from agent.core.settings import SourceSettings
 
-# A courier, and the thread that its POST runs in.
+# A courier, and the thread of its POST.
 EACH_CHANNEL = 2
 
 
 def needed(source: SourceSettings, channels: int) -> int:
-    """Count the threads that the service has at most; the source has ``auto`` resolved."""
+    """Return how many threads the service has at most; the source has ``auto`` resolved."""
     # watchdog has one, and two a directory; the journal and /dev/kmsg are read without any.
     watching = 1 + 2 * len({Path(path).parent for path in source.paths}) if source.kind == "file" else 0
     # Main, the survey, and the one that enters another network namespace.
@@ -22,7 +22,7 @@ def needed(source: SourceSettings, channels: int) -> int:
 
 
 def allowed(root: Path = Path("/")) -> int | None:
-    """Read the limit of this process's own cgroup; None where there is none, or none that can be read."""
+    """Read the limit of this process's cgroup; None if there is none, or it cannot be read."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:

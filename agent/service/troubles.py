@@ -1,4 +1,4 @@
-"""Failures that the service survives: each logged once, and in the status until it is over."""
+"""Failures the service survives: each logged once, and in the status until it is over."""
 
 import contextlib
 import logging
@@ -10,7 +10,7 @@ log = logging.getLogger("sockmem-agent")
 
 
 class Troubles:
-    """What fails at the moment, in the order in which it began."""
+    """What fails now, in the order it started."""
 
     def __init__(self) -> None:
         self._lasting: dict[str, None] = {}

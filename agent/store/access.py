@@ -1,6 +1,6 @@
-"""What of a state directory this process may not use, and whose it is: a run as root, say, left it behind.
+"""What this process may not use in a state directory, and whose it is: a run as root may have left it.
 
-access(2) is asked, so access lists and read-only file systems count. Links inside the directory are not followed.
+access(2) decides, so access lists and read-only file systems count. Links in the directory are not followed.
 """
 
 import errno
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def blocking(directory: Path) -> Iterator[Path]:
-    """Name what the service cannot start without and may not use."""
+    """Yield what the service needs to start and may not use."""
     if not directory.is_dir():
         return
     inside = [directory / name for name in ("incidents", "history", "cursor.json", "lock")]
@@ -21,7 +21,7 @@ def blocking(directory: Path) -> Iterator[Path]:
 
 
 def unusable(directory: Path) -> Iterator[Path]:
-    """Name everything that the service would read or write and may not; what is below such a directory stays unsaid."""
+    """Yield all that the service would read or write and may not; not what is below such a directory."""
     if not _may_use(directory):
         yield directory
     elif directory.is_dir():
@@ -30,7 +30,7 @@ def unusable(directory: Path) -> Iterator[Path]:
 
 
 def owner(path: Path) -> str:
-    """Name the owner of a file, or of the nearest directory above it that can be looked at."""
+    """Return the owner of a file, or of the nearest directory above it that can be read."""
     try:
         name = user(path.lstat().st_uid)
     except (FileNotFoundError, PermissionError):
@@ -39,7 +39,7 @@ def owner(path: Path) -> str:
 
 
 def user(uid: int) -> str:
-    """Name a user as chown(1) takes it: by its number, where it has no name."""
+    """Return a user as chown(1) takes it: the number if there is no name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -47,7 +47,7 @@ def user(uid: int) -> str:
 
 
 def refusal(path: Path, directory: Path) -> str:
-    """Say in one line that this process may not use a file of its state directory, whose it is, and the fix."""
+    """Return one line: this process may not use the file, whose it is, and the fix."""
     me, other = user(os.geteuid()), owner(path)
     if other == me:
         return f"{path} belongs to {me}, but its mode or file system forbids access: chmod -R u+rwX {directory}"
@@ -55,7 +55,7 @@ def refusal(path: Path, directory: Path) -> str:
 
 
 def explain(error: OSError) -> str:
-    """Say why, and which file could not be used, where one is known; for want of permissions also whose it is."""
+    """Describe an error, with the file if known; without permission also its owner."""
     why = error.strerror or str(error)
     text = f"{error.filename}: {why}" if error.filename else why
     if error.filename and error.errno in {errno.EACCES, errno.EPERM}:
@@ -71,11 +71,11 @@ def _entries(directory: Path) -> list[Path]:
 
 
 def _may_use(path: Path) -> bool:
-    """Return whether access is enough: a file is written aside and renamed, unless it is appended to in history/."""
+    """Return whether access suffices: a file is written aside and renamed, but in history/ appended to."""
     need = os.R_OK
     if path.is_dir():
         need |= os.W_OK | os.X_OK
     elif path.parent.name == "history":
         need |= os.W_OK
-    # A link to nowhere is damage, which a start sets aside.
+    # A broken link is damage, which a start sets aside.
     return os.access(path, need) or not os.access(path, os.F_OK)

@@ -1,7 +1,7 @@
-"""Files that are whole or not there: write aside, fsync, rename, fsync the directory (rename(2), fsync(2)).
+"""Files that exist whole or not at all: write aside, fsync, rename, fsync the directory (rename(2), fsync(2)).
 
-Nothing found in the state directory stops the service for good: a FIFO is not waited for, a link not followed, a file
-of 3 GB not read, and what is damaged or in the way is renamed (``set_aside``), never deleted.
+Nothing in the state directory stops the service for good: no FIFO is waited for, no link followed, no file of 3 GB
+read, and what is damaged or in the way is renamed (``set_aside``), never deleted.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ FILE_MODE = 0o640
 DIRECTORY_MODE = 0o750
 # Ten times the largest file that is written here: a snapshot of a host with many cgroups and sockets.
 LARGEST_BYTES = 16 * 1024 * 1024
-# As the value of a key, or in a list that is one: within a text every quotation mark has a backslash before it.
+# As the value of a key, or in a list that is one: within a string every quotation mark is escaped.
 _LONG_NUMBER = re.compile(rb'(?<!\\)":\[?(?:-?\d+,)*-?\d{40}')
 _NO_FILE_OF_OURS = {errno.ELOOP, errno.ENXIO, errno.EINVAL, errno.EFBIG}
 _REASONS = {errno.ELOOP: "a symbolic link, not a regular file", errno.ENXIO: "a socket, not a regular file"}
@@ -37,7 +37,7 @@ class StoreError(Exception):
 
 
 class UnreadableError(StoreError):
-    """``why`` a file cannot be read; ``is_damage``: it holds what this program never writes, or is no file at all."""
+    """``why`` a file cannot be read; ``is_damage``: it holds what this program never writes, or is not a file."""
 
     def __init__(self, path: Path, why: str, *, is_damage: bool) -> None:
         super().__init__(f"{path}: cannot be read ({why}); move it away, or restore it from a backup")
@@ -46,7 +46,7 @@ class UnreadableError(StoreError):
 
 
 def make_directory(path: Path) -> None:
-    """Make a directory of mode 0750 and the ones above it, and see to it that the name survives a power cut."""
+    """Make a directory of mode 0750, and those above it, so that their names survive a power cut."""
     missing = [p for p in (path, *path.parents) if not p.exists()]
     for directory in reversed(missing):
         directory.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
@@ -55,13 +55,13 @@ def make_directory(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Flush a directory, so that the names in it are on disk."""
+    """Flush the names in a directory to disk."""
     with closing_descriptor(os.open(path, os.O_RDONLY | os.O_DIRECTORY)) as descriptor:
         os.fsync(descriptor)
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Put a file in place in one step, mode 0640; its directory still has to be flushed by the caller."""
+    """Put a file in place in one step, mode 0640; the caller flushes its directory."""
     aside = reserve(path, data)
     with naming(path):
         try:
@@ -91,9 +91,9 @@ def reserve(path: Path, data: bytes) -> Path:
 
 
 def fill(path: Path, data: bytes, room: Path) -> None:
-    """Put a file in place as ``write_whole`` does, in what was reserved under the name ``room``, if anything was.
+    """Put a file in place as ``write_whole`` does, using what was reserved under the name ``room``, if anything.
 
-    A failure leaves that room alone: the next try needs it.
+    A failure keeps that room: the next try needs it.
     """
     aside = room.with_name(f".{room.name}.new")
     clear_way(aside)
@@ -146,7 +146,7 @@ def write_json(path: Path, value: msgspec.Struct) -> None:
 
 
 def read_json(path: Path, decoder: msgspec.json.Decoder[T]) -> T:
-    """Read a struct back, or say in one line which file is broken and what to do."""
+    """Read a struct; UnreadableError names the file and the fix in one line."""
     try:
         value = decoder.decode(read_regular(path))
         check_numbers(value)
@@ -158,23 +158,23 @@ def read_json(path: Path, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def check_numbers(value: object) -> None:
-    """Raise OverflowError for a number that no float may hold: reckoning with it would end the process."""
+    """Raise OverflowError for a number too large for a float: arithmetic with it would end the process."""
     if _LONG_NUMBER.search(msgspec.json.encode(value)):
         raise OverflowError("a number of 40 digits or more")
 
 
 def is_no_file(error: OSError) -> bool:
-    """Return whether something else is in the place of our file; other errors may pass, as EACCES after a chown."""
+    """Return whether something else is in the place of our file; other errors may go away, as EACCES by a chown."""
     return error.errno in _NO_FILE_OF_OURS
 
 
 def reason(error: OSError) -> str:
-    """Say in words what the error of an open or read is."""
+    """Describe an error of open or read."""
     return _REASONS.get(error.errno or 0) or error.strerror or str(error)
 
 
 def read_regular(path: Path) -> bytes:
-    """Read a regular file whole; OSError says what else it is, or that it is larger than any of ours."""
+    """Read a whole regular file; OSError says what else it is, or that it is larger than any of ours."""
     with open_regular(path) as file:
         data = file.read(LARGEST_BYTES + 1)
     if len(data) > LARGEST_BYTES:
@@ -183,7 +183,7 @@ def read_regular(path: Path) -> bytes:
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file; neither is a link followed nor a FIFO's writer waited for."""
+    """Open a regular file, without following a link or waiting for a FIFO's writer."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -192,7 +192,7 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def set_aside(path: Path, why: str, then: str = "") -> None:
-    """Move what is damaged out of the way, next to where it was, and say so, and what is done ``then``."""
+    """Rename what is damaged to NAME.broken, and log that and what is done ``then``."""
     aside, number = path.with_name(f"{path.name}.broken"), 1
     while os.path.lexists(aside):
         number += 1
@@ -202,14 +202,14 @@ def set_aside(path: Path, why: str, then: str = "") -> None:
 
 
 def clear_way(path: Path) -> None:
-    """Set aside what stands in the place of a file and is none: a FIFO, a link, a directory."""
+    """Set aside what is in the place of a file: a FIFO, a link, a directory."""
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISREG(path.lstat().st_mode):
             set_aside(path, "not a regular file")
 
 
 def hold_lock(directory: Path) -> int:
-    """Take the lock of a state directory for the life of this process: one writer for every file."""
+    """Lock a state directory for the life of this process: every file has one writer."""
     path = directory / "lock"
     clear_way(path)
     descriptor = _open_lock(path, os.O_RDONLY)
@@ -230,7 +230,7 @@ def hold_lock(directory: Path) -> int:
 
 
 def _open_lock(path: Path, access: int) -> int:
-    """Open the lock, which may be another user's and read-only; it is made only where there is none."""
+    """Open the lock, which may be another user's and read-only, or create it."""
     flags = access | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         return os.open(path, flags)
@@ -239,7 +239,7 @@ def _open_lock(path: Path, access: int) -> int:
 
 
 def size_of(directory: Path) -> int:
-    """Add up the bytes of our files in one directory: what is damaged must not make retention remove others for it."""
+    """Sum the bytes of our files in a directory; damaged ones must not make retention remove others."""
     total = 0
     with contextlib.suppress(FileNotFoundError):
         for entry in os.scandir(directory):
@@ -250,7 +250,7 @@ def size_of(directory: Path) -> int:
 
 
 def remove_tree(directory: Path) -> None:
-    """Remove a directory and what is in it, though somebody else may be at it as well."""
+    """Remove a directory, even while another process does."""
     while directory.exists():
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(directory)

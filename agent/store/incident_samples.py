@@ -1,9 +1,8 @@
-"""The samples around an incident, kept beside it when it closes: ``<state>/incidents/<id>/samples.jsonl``.
+"""The samples around an incident, kept with it when it closes: ``<state>/incidents/<id>/samples.jsonl``.
 
-History goes after two days, an incident stays for a year. The file is written whole before the commit that closes the
-incident: a crash in between leaves the incident open, and the next close writes it again. It has no name in
-incident.json, since nothing but a picture depends on it: an incident without one was closed before there was such a
-file, or on a disk that was full.
+History lasts two days, an incident a year. The file is written before the commit that closes the incident: a crash in
+between leaves the incident open, and the next close rewrites it. incident.json does not name it, since only charts
+need it; an incident closed on a full disk has none.
 """
 
 import logging
@@ -28,14 +27,14 @@ AT_MOST = 360
 
 
 def keep_samples(directory: Path, samples: Iterable[Sample]) -> None:
-    """Write the samples, thinned to ``AT_MOST`` stretches of time with their extremes."""
+    """Write the samples, downsampled to about ``AT_MOST``."""
     found = sorted(samples, key=lambda sample: second_of(sample.at))
     if found:
         write_whole(directory / NAME, b"".join(msgspec.json.encode(sample) + b"\n" for sample in fit(found, AT_MOST)))
 
 
 def read_around(store: Store, incident_id: str, start: datetime, end: datetime) -> tuple[Sample, ...]:
-    """Read the samples from ``start`` to ``end``, oldest first: those of the history, else those that were kept."""
+    """Read the samples from ``start`` to ``end``, oldest first: from the history, else those kept with the incident."""
     path, kept = store.path(incident_id) / NAME, []
     try:
         kept = read_lines(read_regular(path))
@@ -49,7 +48,7 @@ def read_around(store: Store, incident_id: str, start: datetime, end: datetime) 
 
 
 def fit(samples: list[Sample], most: int) -> list[Sample]:
-    """Thin to about so many samples, in stretches twice as long until they fit; peaks and resets stay."""
+    """Downsample to about ``most``, doubling the stretches until they fit; peaks and resets stay."""
     seconds = 10
     found = samples
     while len(found) > most:

@@ -1,8 +1,7 @@
 """The incident directories: ``<state>/incidents/<id>/``.
 
-``incident.json`` is written last and is the commit point: a snapshot or notice that it does not name is not there
-yet. A directory without it is what a crash left: the evidence in it is kept, and the replay of the same record finds
-it again by its id.
+``incident.json`` is written last and is the commit point: a snapshot or notice that it does not name does not exist
+yet. A crash may leave a directory without it: its evidence is kept, and the replay of the same record finds it by id.
 """
 
 import logging
@@ -42,19 +41,19 @@ log = logging.getLogger("sockmem-agent")
 T = TypeVar("T")
 
 INCIDENT_FILE = "incident.json"
-# So many incidents are read within seconds, also from the slowest disk.
+# Incidents that even the slowest disk reads within seconds.
 PROGRESS_SPACING = 100
 INTERRUPTED = "interrupted before it was committed; the evidence in it is kept"
 _ID = re.compile(r"(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z-[0-9a-f]{4}", re.ASCII)
 _SNAPSHOT_FILE = re.compile(r"snapshot-\d{3,9}\.json", re.ASCII)
 
 
-class NoSuchIncident(Exception):  # noqa: N818 - the absence of something is no error of the program
+class NoSuchIncident(Exception):  # noqa: N818 - not an error of the program
     """No incident has this id, or several begin with it; the text is one clear line."""
 
 
 class Store:
-    """The state directory, read by the commands and written by one service.
+    """The state directory: commands read it, one service writes it.
 
     ``on_progress`` is called while many incidents are read, which may take minutes.
     """
@@ -73,7 +72,7 @@ class Store:
         self.samples = History(directory / "history")
 
     def open_for_writing(self) -> int:
-        """Make the directories and take the lock (the returned descriptor); StoreError says why it cannot be."""
+        """Make the directories and take the lock (the returned descriptor); StoreError says why that fails."""
         try:
             for directory in (self._incidents, self.samples.directory):
                 if os.path.lexists(directory) and not directory.is_dir():
@@ -94,7 +93,7 @@ class Store:
         return self._incidents / incident_id
 
     def resolve(self, text: str) -> str:
-        """Find the one incident whose id begins with this text, or the ``last`` one."""
+        """Return the one id that begins with this text, or the ``last`` one."""
         ids = self.ids()
         found = ids[-1:] if text == "last" else [i for i in ids if i == text] or [i for i in ids if i.startswith(text)]
         if not text or not found:
@@ -170,7 +169,7 @@ class Store:
     def write_snapshot(self, incident_id: str, number: int, snapshot: Snapshot) -> str:
         """Write a snapshot under the next free number from ``number`` on, and return its name.
 
-        A crash may have left an earlier one, nearer to the event, under this number: it stays.
+        One that a crash left under this number is nearer to the event, and stays.
         """
         while os.path.lexists(path := self.path(incident_id) / f"snapshot-{number:03}.json"):
             number += 1
@@ -178,7 +177,7 @@ class Store:
         return path.name
 
     def amend_snapshot(self, incident_id: str, name: str, snapshot: Snapshot) -> None:
-        """Write a snapshot again with what was found out since."""
+        """Rewrite a snapshot with what was found since."""
         write_json(self.path(incident_id) / name, snapshot)
 
     def write_notice(self, incident_id: str, number: int, notice: Notice) -> str:
@@ -188,7 +187,7 @@ class Store:
         return path.name
 
     def commit(self, incident: Incident) -> None:
-        """Write incident.json: from here on everything that it names exists."""
+        """Write incident.json: from now on all it names exists."""
         directory = self.path(incident.id)
         sync_directory(directory)
         write_json(directory / INCIDENT_FILE, incident)
@@ -202,9 +201,9 @@ class Store:
     # --- start and upkeep -------------------------------------------------------------------------------------------
 
     def set_broken_aside(self) -> None:
-        """Set aside, when the service starts, what it would stumble over for ever, and tell what else is broken.
+        """Set aside, when the service starts, what would stop every start, and log what else is broken.
 
-        What may be readable after a chown, or is found again by the replay of its record, is told and stays.
+        What a chown may make readable, or the replay of its record finds again, is logged and stays.
         """
         self.samples.set_broken_aside()
         for entry in self.one_by_one(sorted(os.scandir(self._incidents), key=lambda entry: entry.name)):
@@ -242,7 +241,7 @@ class Store:
             except UnreadableError as error:
                 if not error.is_damage:
                     raise
-                set_aside(path, error.why, "; what it says is sent to nobody")
+                set_aside(path, error.why, "; it is not sent")
 
     def newest_commit(self) -> tuple[Resume, list[Incident]]:
         """Find where to resume, and the incidents that are open, the newest commit first: only damage leaves several.
@@ -275,7 +274,7 @@ class Store:
         return None
 
     def covered(self) -> int:
-        """Return the newest generation that stays whatever retention removes: cursor.json's or the last incident's."""
+        """Return the newest generation that retention cannot remove: cursor.json's or the last incident's."""
         found: list[Resume | None] = []
         with suppress(StoreError):
             found.append(read_json(self.directory / "cursor.json", model.RESUME))
@@ -286,7 +285,7 @@ class Store:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def one_by_one(self, incidents: Iterable[T]) -> Iterator[T]:
-        """Go through what may be thousands, and report progress meanwhile."""
+        """Iterate, and report progress meanwhile: there may be thousands."""
         for number, incident in enumerate(incidents, start=1):
             if number % PROGRESS_SPACING == 0:
                 self._on_progress()
@@ -304,7 +303,7 @@ class Store:
         try:
             return {entry.name for entry in os.scandir(self.path(incident_id))}
         except FileNotFoundError:
-            return set()  # Pruned by the main thread since it was listed.
+            return set()  # Pruned since it was listed.
 
     def _readable(
         self, incident_id: str, names: Iterable[str], decoder: Decoder[T], unread: list[Gap] | None
@@ -324,7 +323,7 @@ class Store:
 
 @lru_cache(maxsize=4096)
 def is_id(name: str) -> bool:
-    """Return whether this is the name of an incident's directory; its date has to be one."""
+    """Return whether this is the name of an incident's directory, with a possible date."""
     match = _ID.fullmatch(name)
     try:
         year, month, day, hour, minute, second = map(int, match.groups() if match else ())

@@ -1,6 +1,6 @@
-"""The notices that wait and their receipts: all that a courier needs of the state directory.
+"""Pending notices and their receipts: all a courier needs of the state directory.
 
-The disk is the queue: a notice that its incident names and that has no receipt of a channel is pending for it.
+The disk is the queue: a notice that its incident names is pending for a channel until there is a receipt.
 """
 
 import os
@@ -16,7 +16,7 @@ from agent.store.disk import StoreError, encode_json, fill, read_json, reserve, 
 from agent.store.incidents import INCIDENT_FILE, Store, notice_stems
 
 OWED_AT_MOST = 64
-# A block of most file systems; a receipt has less, since the courier cuts its detail.
+# A block of most file systems; a receipt is smaller, since the courier cuts its detail.
 RECEIPT_BYTES = 4096
 DIGEST_ROOM = "digest"
 
@@ -24,10 +24,10 @@ Key = tuple[str, str]
 
 
 class Pending(NamedTuple):
-    """A notice that a channel still owes to its receiver; ``file`` is its name without the ending.
+    """A notice that a channel has not settled; ``file`` is its name without the ending.
 
-    ``earlier``: what became, on this channel, of the incident's notices before it. ``in_digest``: a digest of which it
-    is a member was about to be sent when the process before us ended.
+    ``earlier``: the outcomes, on this channel, of the incident's earlier notices. ``in_digest``: a digest with it was
+    about to be sent when the previous process ended.
     """
 
     incident_id: str
@@ -49,11 +49,10 @@ class Outbox:
         self._store = store
 
     def pending(self, channel: str, later: Collection[Key] = ()) -> list[Pending]:
-        """List the committed notices that this channel owes and has no receipt for, oldest first.
+        """List the committed notices without a receipt of this channel, oldest first.
 
-        A look at the names alone decides for an incident that is told: only what is left is opened, and of a long
-        backlog only the beginning, since a channel sends one after the other. ``later`` names, by incident and file,
-        those that are passed over: they are not opened and do not count.
+        Names alone settle an incident that was sent: only the others are opened, and of a long backlog only the start,
+        since a channel sends one by one. Those in ``later`` are skipped: neither opened nor counted.
         """
         found: list[Pending] = []
         for incident_id in sorted(self._store.names()):
@@ -65,7 +64,7 @@ class Outbox:
             ]
             if INCIDENT_FILE not in names or not open_stems:
                 continue
-            with suppress(StoreError):  # Told at every start; one bad file must not stop the others.
+            with suppress(StoreError):  # Logged at every start; one bad file must not stop the others.
                 committed = self._store.load(incident_id).notices
                 for stem in (s for s in open_stems if f"{s}.json" in committed):
                     with suppress(StoreError):
@@ -77,7 +76,7 @@ class Outbox:
         return sorted(found, key=lambda p: p.notice.at)
 
     def receipts_since(self, channel: str, since: datetime) -> Iterator[tuple[Notice, Receipt]]:
-        """Read what became of a channel's notices since then; what cannot be read is passed over."""
+        """Read a channel's receipts since then, each with its notice; those that cannot be read are skipped."""
         for incident_id in self._store.names():
             names = self._store.files(incident_id)
             for stem in (s for s in notice_stems(names) if f"{s}.{channel}.json" in names):
@@ -87,7 +86,7 @@ class Outbox:
                         yield read_json(self._store.path(incident_id) / f"{stem}.json", model.NOTICE), receipt
 
     def owing(self) -> set[str]:
-        """Name the channels that have no receipt for a notice they were to send, whether configured or not."""
+        """Return the channels, configured or not, that lack a receipt for one of their notices."""
         found: set[str] = set()
         for incident_id in self._store.one_by_one(self._store.names()):
             files = self._store.files(incident_id)
@@ -95,17 +94,17 @@ class Outbox:
                 try:
                     channels = read_json(self._store.path(incident_id) / f"{stem}.json", model.ADDRESSED).channels
                 except StoreError:
-                    continue  # Set aside, or told, at every start.
+                    continue  # Set aside or logged at every start.
                 found.update(channel for channel in channels if f"{stem}.{channel}.json" not in files)
         return found
 
     def reserve_receipt(self, pending: Pending, channel: str, *, in_digest: bool = False) -> None:
-        """Make sure of the room for a receipt, before anybody is told what could not be receipted."""
+        """Reserve room for a receipt before its notice is sent."""
         path = self._store.receipt_path(pending.incident_id, pending.file, channel)
         reserve(path.with_suffix(f".{DIGEST_ROOM}") if in_digest else path, b" " * RECEIPT_BYTES)
 
     def write_receipt(self, pending: Pending, receipt: Receipt) -> None:
-        """Write the proof that a channel is done with a notice."""
+        """Write the receipt of a notice."""
         path = self._store.receipt_path(pending.incident_id, pending.file, receipt.channel)
         in_digest = path.with_suffix(f".{DIGEST_ROOM}")
         room = in_digest if in_digest.with_name(f".{in_digest.name}.new").exists() else path
@@ -113,7 +112,7 @@ class Outbox:
         sync_directory(self._store.path(pending.incident_id))
 
     def _outcomes(self, incident_id: str, channel: str, stems: Iterable[str]) -> tuple[Outcome, ...]:
-        """Read what became of notices; one without a receipt has no outcome yet, one with a broken receipt is done."""
+        """Read the outcomes of notices; one without a receipt has none yet, one with a broken receipt is done."""
         found: list[Outcome] = []
         for stem in stems:
             path = self._store.receipt_path(incident_id, stem, channel)

@@ -1,4 +1,4 @@
-"""What is kept: by age, by number, by bytes and by the space that others need; the oldest goes first."""
+"""Retention by age, number, bytes and free space; the oldest goes first."""
 
 import logging
 import shutil
@@ -13,20 +13,20 @@ from agent.store.incidents import INCIDENT_FILE, Store
 
 log = logging.getLogger("sockmem-agent")
 
-# So many of the claimed incidents that are still owed stay, however short space is: more than a day sends one by one.
+# Unsent claimed incidents that stay however short space is: more than a day's budget sends.
 CLAIMED_KEPT = 100
 
 
 def prune(store: Store, now: datetime | None, *, dry_run: bool = False) -> list[str]:
-    """Remove what is no longer kept and return the ids; without a ``now``, nothing goes by its age.
+    """Remove what is no longer kept and return the ids; without a ``now``, not by age.
 
-    An open incident, one with a notice still owed, and the newest one are never removed; nor is one that alone holds
-    the newest position, without which its events would be read again. The position is not put elsewhere first: a full
-    disk has no room for it, and what root writes by hand the service's user cannot read.
+    Never removed: an open incident, one with an unsent notice, the newest one, and one that alone holds the newest
+    position, without which its events would be read again. The position is not saved elsewhere first: a full disk has
+    no room for it, and the service's user could not read what root writes by hand.
 
-    Where space is short, claimed incidents that are still owed go first, but for the newest of them: any local user can
-    forge a hundred thousand. A disk that they filled would have no room for their receipts, so nothing would ever be
-    sent, and by what they leave of those that were told a restart knows how much was sent within the hour.
+    Where space is short, unsent claimed incidents go first, except the newest ones: any local user can forge a hundred
+    thousand. A disk full of them would have no room for receipts, so nothing would ever be sent; and a restart learns
+    from the sent ones how much was sent within the hour.
     """
     if not store.path("").is_dir():
         return []
@@ -55,7 +55,7 @@ def prune(store: Store, now: datetime | None, *, dry_run: bool = False) -> list[
     interrupted = [name for name in set(store.names()) - set(ids) if _opened_at(name) < oldest]
     if not dry_run:
         if flood:
-            log.error("claimed incidents removed before they were sent: %d, since space is short", len(flood))
+            log.error("claimed incidents removed unsent, since space is short: %d", len(flood))
         _remove(store.path(name) for name in (*removed, *interrupted))
     return sorted(removed)
 
@@ -63,7 +63,7 @@ def prune(store: Store, now: datetime | None, *, dry_run: bool = False) -> list[
 def _flood(
     store: Store, ids: Iterable[str], sizes: Mapping[str, int], covered: int, missing_bytes: int
 ) -> Iterator[str]:
-    """Yield the oldest claimed incidents that are still owed, beyond those that stay, until enough bytes are freed."""
+    """Yield the oldest unsent claimed incidents, except those that stay, until enough bytes are freed."""
     owed = [incident_id for incident_id in store.one_by_one(ids) if _fate(store, incident_id, covered) == "claimed"]
     for incident_id in owed[:-CLAIMED_KEPT]:
         if missing_bytes <= 0:
@@ -80,9 +80,9 @@ def _remove(directories: Iterable[Path]) -> None:
 
 
 def _fate(store: Store, incident_id: str, covered: int) -> Literal["done", "claimed", "kept"]:
-    """Return whether an incident is closed, its position older, and everybody told; a broken one is done with.
+    """Return "done" if an incident is closed, its position older and all its notices sent, or if it is broken.
 
-    "claimed": all but told, and any local user can have made it.
+    "claimed": all but sent, and any local user can have forged it.
     """
     try:
         incident = store.load(incident_id)

@@ -264,7 +264,7 @@ def test_claimed_incidents_go_before_they_are_told_where_so_many_leave_no_room(s
     total = sum(size_of(store.path(incident_id)) for incident_id in store.ids())
     store.settings = StoreSettings(keep_bytes=total - 1, min_free_bytes=0)
     assert claimed[:1] == prune(store, clock.time)
-    assert "claimed incidents removed before they were sent: 1, since space is short" in caplog.text
+    assert "claimed incidents removed unsent, since space is short: 1" in caplog.text
     store.settings = StoreSettings(min_free_bytes=2**62)
     assert [told, claimed[1]] == prune(store, clock.time)
     assert [*claimed[2:], kernel, opened, newest] == store.ids()
