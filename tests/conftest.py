@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from harness import write_proc
 from hypothesis import settings
+from material import make_event
 
 from agent.core.cursor import Cursor, FileCursor
 from agent.core.model import Event, Kind, LogRecord, Provenance
@@ -105,15 +106,14 @@ def make_decided(clock: FakeClock) -> MakeDecided:
             host="web1",
             cursor=cursor,
         )
-        event = Event(
+        event = make_event(
+            provenance=provenance,
             at=at,
             uptime=float(offset),
-            host="web1",
             kind=kind,
             suppressed=suppressed,
             count=count,
             source=source,
-            provenance=provenance,
             line=line,
         )
         return record, event

@@ -15,13 +15,14 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from material import make_event
 from msgspec.structs import replace
 
 from agent.core import folding
 from agent.core.cursor import Cursor, FileCursor, Resume
 from agent.core.delivery import Receipt
 from agent.core.diagnosis.diagnose import diagnose
-from agent.core.model import Event, Notice, Sample
+from agent.core.model import Notice, Sample
 from agent.probe import take_snapshot
 from agent.store import Outbox, Pending, Store, keep_samples
 
@@ -71,10 +72,7 @@ def _cursor(log: Path) -> Cursor:
 
 def _keep(store: Store, proc_root: Path, log: Path, at: datetime, *, generation: int, closed: bool = True) -> str:
     line = f"{at.isoformat()} web1 kernel: [{generation}.000001] TCP: too many orphaned sockets"
-    event = Event(
-        at=at, uptime=1.5, host="web1", kind="too_many_orphans", suppressed=3, count=2, source=f"{log}@0",
-        provenance="claimed", line=line,
-    )  # fmt: skip
+    event = make_event("orphans", "claimed", at=at, uptime=1.5, suppressed=3, count=2, source=f"{log}@0", line=line)
     snapshot = take_snapshot(proc_root, at, "event")
     incident = folding.open_incident(event, at.astimezone(timezone.utc), snapshot, diagnose(snapshot, (event,), ()))
     store.new_directory(incident.id)

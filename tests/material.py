@@ -90,19 +90,22 @@ def make_snapshot(
     return Snapshot(**(facts | others))
 
 
-def make_event(text: str = "orphans", provenance: Provenance = "kernel", seconds_ago: float = 0.2) -> Event:
+def make_event(
+    text: str = "orphans", provenance: Provenance = "kernel", seconds_ago: float = 0.2, **others: Any
+) -> Event:
     kind, line = LINES[text]
-    return Event(
-        at=NOW - timedelta(seconds=seconds_ago),
-        uptime=None,
-        host="web1",
-        kind=kind,
-        suppressed=None,
-        count=1,
-        source="kmsg:1",
-        provenance=provenance,
-        line=line,
-    )
+    facts: dict[str, Any] = {
+        "at": NOW - timedelta(seconds=seconds_ago),
+        "uptime": None,
+        "host": "web1",
+        "kind": kind,
+        "suppressed": None,
+        "count": 1,
+        "source": "kmsg:1",
+        "provenance": provenance,
+        "line": line,
+    }
+    return Event(**(facts | others))
 
 
 def make_sample(seconds_ago: float, orphan: int | None = 3, mem: int | None = 1200, **counters: int) -> Sample:
@@ -141,17 +144,7 @@ SENT_LINE = "Nov 22 15:05:39 web1 kernel: [261096.028929] TCP: too many orphaned
 
 
 def make_sent_incident(**changes: Any) -> Incident:
-    event = Event(
-        at=OPENED_AT,
-        uptime=261096.028929,
-        host="web1",
-        kind="too_many_orphans",
-        suppressed=None,
-        count=1,
-        source="/var/log/messages@1234",
-        provenance="kernel",
-        line=SENT_LINE,
-    )
+    event = make_event(at=OPENED_AT, uptime=261096.028929, source="/var/log/messages@1234", line=SENT_LINE)
     summary = (
         "The limit of orphaned TCP sockets was reached: 131,080 of 131,072. The kernel resets closing connections."
     )

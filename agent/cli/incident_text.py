@@ -44,7 +44,7 @@ class OfKind(msgspec.Struct, frozen=True, kw_only=True):
 # --- what is on disk ------------------------------------------------------------------------------------------------
 
 
-def read_story(store: Store, incident: Incident) -> IncidentFiles:
+def read_files(store: Store, incident: Incident) -> IncidentFiles:
     """Read all files of an incident; what cannot be read becomes a gap."""
     gaps = list[Gap]()
     snapshots = store.snapshots(incident.id, gaps)
@@ -153,17 +153,17 @@ def _minute(at: datetime) -> str:
 # --- incidents show -------------------------------------------------------------------------------------------------
 
 
-def print_page(story: IncidentFiles, directory: Path) -> None:
+def print_page(files: IncidentFiles, directory: Path) -> None:
     """Print what is known about an incident, and the directory of its files."""
-    screen, incident, clock = console(), story.incident, rows.Clock(None, story.incident.opened_at)
-    tracks = build_tracks(incident, [snapshot for _, snapshot in story.snapshots], story.samples)
+    screen, incident, clock = console(), files.incident, rows.Clock(None, files.incident.opened_at)
+    tracks = build_tracks(incident, [snapshot for _, snapshot in files.snapshots], files.samples)
     columns = max(LEAST_COLUMNS, min(MOST_COLUMNS, screen.width - LABEL_COLUMNS))
     for title, lines in (
-        (f"Incident {incident.id}: {headline(incident)}", _facts(story, tracks, clock)),
+        (f"Incident {incident.id}: {headline(incident)}", _facts(files, tracks, clock)),
         ("Gauges", _drawn(tracks, columns, screen.encoding) or ["no readings: history goes back 48 hours"]),
-        ("Timeline", _timeline(story)),
+        ("Timeline", _timeline(files)),
         ("Diagnosis", diagnosis_text(incident.diagnosis).splitlines()),
-        ("Notifications", in_columns(rows.notifications(story, clock)) or ["none"]),
+        ("Notifications", in_columns(rows.notifications(files, clock)) or ["none"]),
     ):
         screen.print(bearable(title, screen.encoding), style="bold", soft_wrap=True)
         for line in lines:
@@ -172,11 +172,11 @@ def print_page(story: IncidentFiles, directory: Path) -> None:
     screen.print(f"Files: {directory}", style="dim", soft_wrap=True)
 
 
-def _facts(story: IncidentFiles, tracks: Tracks, clock: rows.Clock) -> list[str]:
-    first = story.incident.first_event
+def _facts(files: IncidentFiles, tracks: Tracks, clock: rows.Clock) -> list[str]:
+    first = files.incident.first_event
     line = [("Log", first.source), ("Line", f"«{printable(first.line, 400)}»")] if first else []
-    figures = [f"{number} {what} ({beside})" for number, what, beside in rows.figures(story, tracks)]
-    return [*in_columns([*rows.facts(story, clock), *line]), *figures]
+    figures = [f"{number} {what} ({beside})" for number, what, beside in rows.figures(files, tracks)]
+    return [*in_columns([*rows.facts(files, clock), *line]), *figures]
 
 
 def _drawn(tracks: Tracks, columns: int, encoding: str) -> list[str]:
@@ -200,16 +200,16 @@ def bearable(text: str, encoding: str) -> str:
         return text.translate(PLAIN).encode("ascii", "backslashreplace").decode("ascii")
 
 
-def _timeline(story: IncidentFiles) -> list[str]:
+def _timeline(files: IncidentFiles) -> list[str]:
     """List everything that has a time in order."""
-    incident, peak = story.incident, story.incident.peak
+    incident, peak = files.incident, files.incident.peak
     moments: list[tuple[datetime | None, str]] = [
         (incident.opened_at, "first event"),
         *([(incident.last_seen_at, "last event")] if incident.last_seen_at != incident.opened_at else []),
-        *((each.taken_at, f"{name} ({each.trigger}): {_gauges(each)}") for name, each in story.snapshots),
+        *((each.taken_at, f"{name} ({each.trigger}): {_gauges(each)}") for name, each in files.snapshots),
         (peak.orphan_at, f"peak: orphan {count_text(peak.orphan or 0)}"),
         (peak.mem_at, f"peak: mem {count_text(peak.mem or 0)}"),
-        *((n.at, f"{name}: {n.type.rpartition('.')[2]}, {n.reason}") for name, n, _ in story.notices),
+        *((n.at, f"{name}: {n.type.rpartition('.')[2]}, {n.reason}") for name, n, _ in files.notices),
         (incident.closed_at, "closed"),
     ]
     known = sorted(((at, text) for at, text in moments if at), key=lambda moment: moment[0])

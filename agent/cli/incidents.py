@@ -31,8 +31,8 @@ from agent.cli.incident_text import (
     print_incidents,
     print_kinds,
     print_page,
+    read_files,
     read_notices,
-    read_story,
 )
 from agent.cli.since import since_option
 from agent.core.format import counted
@@ -109,15 +109,15 @@ def show(incident_id: str, config_path: Path | None, *, as_json: bool) -> None:
     """
     store = open_store(config_path)
     with exits(os.EX_NOINPUT):
-        story = read_story(store, store.load(store.resolve(incident_id)))
-    for gap in story.unread:
+        files = read_files(store, store.load(store.resolve(incident_id)))
+    for gap in files.unread:
         warn(gap.why)
-    directory = store.path(story.incident.id)
+    directory = store.path(files.incident.id)
     if as_json:
-        added = {"path": str(directory), "deliveries": deliveries(story.notices)}
-        print_json(msgspec.to_builtins(story.incident) | added)
+        added = {"path": str(directory), "deliveries": deliveries(files.notices)}
+        print_json(msgspec.to_builtins(files.incident) | added)
     else:
-        print_page(story, directory)
+        print_page(files, directory)
 
 
 @command.command(epilog="Example: sockmem-agent incidents report last --output /tmp/incident.html")
@@ -136,7 +136,7 @@ def report(incident_id: str, output: Path | None, config_path: Path | None) -> N
     store = open_store(config_path)
     with exits(os.EX_NOINPUT):
         incident = store.load(store.resolve(incident_id))
-        page = render(read_story(store, incident)).encode()
+        page = render(read_files(store, incident)).encode()
     _write(f"{incident.id}.html", output, page)
 
 

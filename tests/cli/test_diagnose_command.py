@@ -8,10 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 from click.testing import CliRunner, Result
+from material import make_event
 
 from agent.cli import diagnose as module
 from agent.cli import group
-from agent.core.model import Diagnosis, Event, Incident, Sample, Snapshot
+from agent.core.model import Diagnosis, Incident, Sample, Snapshot
 from agent.probe import take_snapshot
 from agent.store import Store
 
@@ -356,17 +357,7 @@ def test_a_broken_configuration_is_told_and_stops_nothing(tmp_path: Path) -> Non
 
 
 def store_incident(state: Path, tree: Path, *, snapshots: bool = True) -> Incident:
-    event = Event(
-        at=NOW,
-        uptime=None,
-        host="web1",
-        kind="too_many_orphans",
-        suppressed=None,
-        count=1,
-        source="x:1",
-        provenance="claimed",
-        line=ORPHANS,
-    )
+    event = make_event("orphans", "claimed", at=NOW, source="x:1", line=ORPHANS)
     old = Diagnosis(cause="undetermined", confidence="possible", summary="an older opinion")
     store = Store(state)
     os.close(store.open_for_writing())

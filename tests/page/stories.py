@@ -4,6 +4,7 @@ from datetime import datetime, timedelta, timezone
 from math import sin
 from typing import Any
 
+import material
 import msgspec
 from harness import lay_out
 from msgspec.structs import replace
@@ -107,15 +108,13 @@ def make_table() -> SocketTable:
 
 def make_event(cause: Kind = "too_many_orphans", provenance: Provenance = "kernel") -> Event:
     """Make what the kernel said."""
-    return Event(
+    return material.make_event(
+        provenance=provenance,
         at=OPENED,
         uptime=84_211.114,
         host="shop-1",
         kind=cause,
-        suppressed=None,
-        count=1,
         source="journal:s=3b1c;i=51ac",
-        provenance=provenance,
         line=f"Nov 22 15:05:39 shop-1 kernel: [84211.114207] {TEXTS[cause]}",
     )
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 from harness import fill_disk
+from material import make_event
 from msgspec.structs import replace
 
 from agent.core.delivery import Delivered, Delivery, Receipt, Rejected, Retry
 from agent.core.folding import open_incident
-from agent.core.model import Diagnosis, Event, Notice, Snapshot
+from agent.core.model import Diagnosis, Notice, Snapshot
 from agent.service.courier import Courier, absent
 from agent.store import Outbox, Pending, Store, StoreError
 
@@ -782,17 +783,7 @@ def test_counters_count_attempts_that_failed() -> None:
 
 def store_with_a_notice(directory: Path) -> Store:
     store = Store(directory)
-    event = Event(
-        at=START,
-        uptime=None,
-        host="web1",
-        kind="tcp_mem",
-        suppressed=None,
-        count=1,
-        source="f",
-        provenance="kernel",
-        line="l",
-    )
+    event = make_event("tcp_memory", at=START)
     snapshot = Snapshot(taken_at=START, trigger="event")
     incident = open_incident(event, START, snapshot, Diagnosis(cause="none", confidence="possible", summary=""))
     store.new_directory(incident.id)
