@@ -141,6 +141,13 @@ class Found:
         assert len(told) <= most
         assert between or not updated
 
+    def check_advice_helped(self, closed: int) -> None:
+        """Check that the advised look showed the orphans, and that under the advised setting the kernel was silent."""
+        # Where the kernel killed nearly all of them, nobody is blamed, and there is nothing to look at.
+        assert ":8080" in self.notes["shown"] or self.notes["orphans_left"] < ORPHANS_WORTH_NAMING
+        assert [] == self.notes["lines_again"]
+        assert self.notes["orphans_again"] >= 0.9 * closed
+
     def snapshots(self, incident: Json, state: str = "sockmem-agent") -> list[Json]:
         folder = self.folder / state / "incidents" / incident["id"]
         return [json.loads(file.read_bytes()) for file in sorted(folder.glob("snapshot-*.json"))]

@@ -16,11 +16,16 @@ def sockstat() -> dict[str, int]:
     return dict(zip(words[::2], map(int, words[1::2]), strict=True))
 
 
-def counter(name: str) -> int:
-    """Return one TcpExt counter."""
-    lines = Path("/proc/net/netstat").read_text().splitlines()
-    names, values = (line.split()[1:] for line in lines if line.startswith("TcpExt:"))
+def counter(name: str, file: str = "netstat", table: str = "TcpExt") -> int:
+    """Return one counter, of TcpExt unless another table is named."""
+    lines = Path(f"/proc/net/{file}").read_text().splitlines()
+    names, values = (line.split()[1:] for line in lines if line.startswith(f"{table}:"))
     return int(dict(zip(names, values, strict=True))[name])
+
+
+def segments() -> int:
+    """Return how many TCP segments were received."""
+    return counter("InSegs", "snmp", "Tcp")
 
 
 def kernel_lines() -> list[str]:

@@ -6,12 +6,16 @@
     load.py talk --port 8080 --count 50                 connect, ask, read the answer to its end, over and over
     load.py churn --port 8080 --count 100 --rounds 20   be both sides: connect, queue, close our side, again and again
     load.py answer --port 8080                          accept, read, answer and close, over and over
+    load.py push --port 8080 --count 60 [--bytes N]     connect, and send whenever the kernel takes more
+    load.py hoard --port 8080 --count 60                accept, and never read
+    load.py drain --port 8080 --count 60 [--pause S]    accept, and read whatever comes
 
 A word is given by making the file /run/vm/NAME.WORD; what is ready says so in /run/vm/NAME.is-WORD.
 """
 
 import argparse
 import contextlib
+import selectors
 import socket
 import time
 from pathlib import Path
@@ -24,7 +28,7 @@ UNREAD = 4096  # bytes that may wait for a client that does not read
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["serve", "clients", "talk", "answer", "churn"])
+    parser.add_argument("what", choices=["serve", "clients", "talk", "answer", "churn", "push", "hoard", "drain"])
     parser.add_argument("--name", required=True)
     parser.add_argument("--address", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080)
@@ -36,7 +40,8 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=0.0)
     parser.add_argument("--own", action="append", help="our own addresses to connect from, in turn")
     options = parser.parse_args()
-    {"serve": serve, "clients": clients, "talk": talk, "answer": answer, "churn": churn}[options.what](options)
+    works = {"serve": serve, "clients": clients, "talk": talk, "answer": answer, "churn": churn}
+    (works | {"push": push, "hoard": hoard, "drain": drain})[options.what](options)
 
 
 def serve(options: argparse.Namespace) -> None:
@@ -140,6 +145,53 @@ def churn(options: argparse.Namespace) -> None:
         shut(connections, options.pause if number < options.rounds else LAST_PAUSE)
     say(options, "done")
     time.sleep(3600)
+
+
+def push(options: argparse.Namespace) -> None:
+    """Connect ``count`` times and send ``bytes`` at a time without end; of a little, little waits on this side."""
+    waiting = selectors.DefaultSelector()
+    for _ in range(options.count):
+        connection = socket.socket()
+        if options.bytes <= UNREAD:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNREAD)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.connect((options.address, options.port))
+        connection.settimeout(0)
+        waiting.register(connection, selectors.EVENT_WRITE)
+    say(options, "connected")
+    while True:
+        for key, _ in waiting.select():
+            with contextlib.suppress(BlockingIOError):
+                key.fileobj.send(CHUNK[: options.bytes])
+
+
+def hoard(options: argparse.Namespace) -> None:
+    """Accept ``count`` connections and read nothing, into buffers as large as may be."""
+    connections = accept(options, 1 << 20)
+    say(options, "connected")
+    time.sleep(3600)
+    del connections
+
+
+def drain(options: argparse.Namespace) -> None:
+    """Accept ``count`` connections and read all that comes, with a pause between one look and the next."""
+    waiting = selectors.DefaultSelector()
+    for connection in accept(options, 0):
+        waiting.register(connection, selectors.EVENT_READ)
+    say(options, "connected")
+    while True:
+        for key, _ in waiting.select():
+            key.fileobj.recv(1 << 20)
+        time.sleep(options.pause)
+
+
+def accept(options: argparse.Namespace, buffer: int) -> list[socket.socket]:
+    """Accept ``count`` connections; a ``buffer`` of so many bytes is asked for, unless 0."""
+    listener = socket.create_server(("", options.port), backlog=4096)
+    if buffer:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    say(options, "listening")
+    return [listener.accept()[0] for _ in range(options.count)]
 
 
 def told(options: argparse.Namespace, word: str, done: set[str]) -> bool:

@@ -60,6 +60,7 @@ class Rig:
 
     sockstat = staticmethod(host.sockstat)
     counter = staticmethod(host.counter)
+    segments = staticmethod(host.segments)
     kernel_lines = staticmethod(host.kernel_lines)
     orphans_in_inet_diag = staticmethod(host.orphans_in_inet_diag)
 
@@ -159,6 +160,30 @@ class Rig:
     def incidents(self, state: Path = STATE) -> list[dict[str, object]]:
         """Return every incident.json, the oldest first."""
         return [json.loads(file.read_bytes()) for file in sorted(state.glob("incidents/*/incident.json"))]
+
+    def look_as_advised(self) -> None:
+        """Run the first command of the newest incident's advice that lists sockets; note it, and what it prints."""
+        look = next((command for command in self._advised() if "ss -" in command), "")
+        self.note("look", look)
+        self.note("shown", self.run("sh", "-c", look))
+        self.note("orphans_left", self.sockstat()["orphan"])
+
+    def set_as_advised(self) -> None:
+        """Run the first sysctl of the newest incident's advice."""
+        self.run("sh", "-c", next(command for command in self._advised() if command.startswith("sysctl -w")))
+
+    def _advised(self) -> list[str]:
+        return [command for advice in self.incidents()[-1]["diagnosis"]["advice"] for command in advice["commands"]]
+
+    def again(self, count: int, **connections: object) -> None:
+        """Let another service close as many connections as before; what the kernel says now is noted."""
+        said = len(self.kernel_lines())
+        self.connect(count, service="again", clients="callers", port=8081, stay=20, **connections)
+        self.tell("again", "send", then="full")
+        self.tell("again", "close", then="closed")
+        self.pause(2)
+        self.note("orphans_again", self.sockstat()["orphan"])
+        self.note("lines_again", self.kernel_lines()[said:])
 
     def configure(self, text: str) -> None:
         """Put another configuration in place and start the service anew, as an administrator does."""

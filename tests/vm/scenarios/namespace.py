@@ -1,16 +1,20 @@
 """The culprit lives in a network namespace of its own, where the service may not go: it is named all the same."""
 
 LIMIT = 64
+BOX = ("-pNetworkNamespacePath=/run/netns/box",)
 
 
 def act(rig):
     rig.listen()
     rig.run("ip", "netns", "add", "box")
     rig.run("ip", "-n", "box", "link", "set", "lo", "up")
-    rig.burst(200, limit=LIMIT, settings=("-pNetworkNamespacePath=/run/netns/box",))
+    rig.burst(200, limit=LIMIT, settings=BOX)
     rig.wait_until_named()
+    rig.look_as_advised()
     rig.stop("phones", "shop")
     rig.wait_for_posts("resolved")
+    rig.set_as_advised()
+    rig.again(200, settings=BOX)
 
 
 def check(found):
@@ -22,3 +26,5 @@ def check(found):
     gaps = {gap["what"]: gap["why"] for gap in incident["diagnosis"]["gaps"]}
     assert "shop.service" in gaps["memory of other network namespaces"]
     found.check_told(incident)
+    found.check_advice_helped(closed=180)
+    assert found.notes["look"].startswith(f"nsenter -t {first['netns_pid']} -n ss ")
