@@ -1,6 +1,6 @@
-"""The channels: one file each, which turns a notice into what its receiver wants to read.
+"""The channels: one file each, which turns a notice into what its receiver reads.
 
-A channel module is imported only when the configuration names it: `stdout` alone must not cost the memory of requests.
+A channel is imported only when configured: `stdout` alone must not take the memory of requests.
 """
 
 from pathlib import Path
@@ -18,14 +18,14 @@ from agent.core.settings import (
 
 
 class ChannelError(Exception):
-    """A channel cannot work as it is configured; the text is one line, and holds no secret."""
+    """A channel cannot work as configured; the text is one line without a secret."""
 
 
 class Notifier(Protocol):
     """A receiver of notices. ``notify`` makes one attempt in bounded time; no expected failure is an exception.
 
-    ``is_state``: it always holds the current state. Otherwise people read each message; a budget limits them per hour,
-    and the rest comes as a digest.
+    ``is_state``: it shows the current state. Otherwise people read each message, an hourly budget limits them, and what
+    exceeds it becomes a digest.
     """
 
     name: str

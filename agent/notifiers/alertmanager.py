@@ -4,9 +4,9 @@
     [{"labels": {"alertname": "SockmemIncident", "incident": "...", ...}, "annotations": {"summary": "...", ...},
       "startsAt": "2026-11-22T15:05:39Z", "endsAt": "..."}]
 
-The labels are an alert's identity: they are the same from opened to resolved, so what may change (the cause) is an
-annotation. Only the severity, by which people route, changes when the kernel says what a warning had announced: that
-is another alert to Alertmanager, and so the warning's own is ended in every POST from then on.
+The labels identify an alert: they stay the same from opened to resolved, so what may change (the cause) is an
+annotation. Only the severity, used for routing, changes when the kernel confirms a warning: to Alertmanager that is
+another alert, so every POST from then on ends the warning's.
 """
 
 import platform
@@ -26,15 +26,14 @@ from agent.notifiers.http import DEADLINE_SECONDS, Poster
 
 PATH = "/api/v2/alerts"
 TEST_LASTS = timedelta(minutes=5)
-# Nothing is sent while an incident neither gets worse nor ends, which may be for days, and the word that it is over
-# may take as long as the receiver is down. Without an end Alertmanager would drop the alert after its own
-# resolve_timeout, five minutes; and the alert of an agent that never comes back has to end.
+# Nothing is sent while an incident neither gets worse nor ends, which may take days, as may a receiver's outage.
+# Without an end Alertmanager would drop the alert after its resolve_timeout, five minutes; a dead agent's has to end.
 STAYS_UP = timedelta(days=7)
 HEADERS = {"Content-Type": "application/json"}
 
 
 class AlertmanagerNotifier:
-    """Posts to every listed instance; all are sent it again until all took it: Alertmanager drops duplicates."""
+    """Posts to every listed instance, and again to all until all took it: Alertmanager drops duplicates."""
 
     is_state = True
 
@@ -49,13 +48,13 @@ class AlertmanagerNotifier:
         if not urls:
             raise ChannelError(f"{name}: urls is empty: name at least one Alertmanager")
         self.name = name
-        # One notify() must not take longer than one deadline, however many instances hang.
+        # One notify() takes at most one deadline, however many instances hang.
         share = deadline_seconds / len(urls)
         self._posters = [Poster(name, _address(name, url), deadline_seconds=share) for url in urls]
         self._now = now
 
     def notify(self, notice: Notice) -> Delivery:
-        """Post to every instance; delivered only when all of them took it."""
+        """Post to every instance; delivered when all took it."""
         body = msgspec.json.encode(alerts(notice, self._now()))
         answers = [(poster.place, sort_answer(poster.post(body, HEADERS), self._now())) for poster in self._posters]
         failed = [(place, answer) for place, answer in answers if not isinstance(answer, Delivered)]
@@ -69,9 +68,9 @@ class AlertmanagerNotifier:
 
 
 def alerts(notice: Notice, now: datetime) -> list[dict[str, Any]]:
-    """Make the alert of a notice; behind it the warning that it began as, ended, when it is more than that by now.
+    """Make the alert of a notice, and end the warning it started as, if any.
 
-    ``now`` is the moment of this attempt: one that comes late, because the receiver was down, is no ended alert.
+    ``now`` is the time of this attempt: a late one, after an outage of the receiver, must not send an ended alert.
     """
     incident = notice.data
     if incident is None:
@@ -114,7 +113,7 @@ def _annotations(notice: Notice) -> dict[str, str]:
 
 
 def _address(name: str, url: str) -> str:
-    """Complete an instance's address; a path before /api is kept, as Alertmanager's --web.route-prefix wants it."""
+    """Complete an instance's address; a path before /api is kept, for Alertmanager's --web.route-prefix."""
     try:
         parts = urlsplit(url.strip())
     except ValueError:

@@ -26,7 +26,7 @@ HINTS = {
 
 
 class Answer(NamedTuple):
-    """What came back; ``body`` is cut at 64 KiB, and None when it broke off. ``date`` is the receiver's clock."""
+    """An answer; ``body`` is cut at 64 KiB, and None if it is incomplete. ``date`` is the receiver's clock."""
 
     status: int
     retry_after: str | None
@@ -35,10 +35,9 @@ class Answer(NamedTuple):
 
 
 def sort_answer(answer: Answer | Retry | Rejected, now: datetime) -> Delivery:
-    """Sort the status codes of HTTP into taken, busy and dead.
+    """Sort HTTP's status codes into taken, busy and dead.
 
-    A Retry-After that is a date is held against the receiver's own Date, else against ``now`` (aware): our clock may be
-    years behind.
+    A Retry-After date is compared with the receiver's own Date, else with ``now`` (aware): our clock may be wrong.
     """
     if not isinstance(answer, Answer):
         return answer
@@ -70,6 +69,6 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
 def _moment(text: str | None) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text or "")
-    except Exception:  # noqa: BLE001 - a foreign text: a year of 20 digits is an OverflowError, and so on
+    except Exception:  # noqa: BLE001 - foreign text: a year of 20 digits is an OverflowError
         return None
     return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)

@@ -1,18 +1,17 @@
-"""POST to an address that is a secret, within a deadline that is a deadline; the one place that talks requests.
+"""POST to a secret address within a total deadline; the only module that uses requests.
 
-requests' timeout is per read: a server that drips a byte a second holds it for ever (psf/requests, "Timeouts"). So
-every attempt runs in a short-lived thread of its own. The courier waits for it until the deadline, then shuts its
-sockets down: that ends a connect through a proxy, a TLS handshake, headers and a body alike. Each socket is held by a
-dup of its descriptor, because ssl takes the original away. A name lookup cannot be cut: there the thread is left to
-the resolver's own timeouts, and no other attempt starts before it has ended, so never more than one is left behind.
+requests' timeout is per read: a server that drips a byte a second holds it forever (psf/requests, "Timeouts"). So every
+attempt runs in a short-lived thread. The courier waits until the deadline, then shuts down the thread's sockets, which
+ends a connect through a proxy, a TLS handshake, headers and a body alike; it holds a dup of each descriptor, since ssl
+takes the original. A name lookup cannot be cut: its thread is left to the resolver's timeouts, and no other attempt
+starts before it has ended, so at most one is left behind.
 
-What comes back may be anything. The request goes through requests' adapter and not through its Session, which computes
-where a redirect leads and unpacks the whole body for it; nothing is decoded, and no cookie kept; no more than
-ANSWER_BYTES are taken from the wire, whatever the answer says of its length; and whatever http.client raises over an
-answer means that it is not HTTP.
+An answer may be anything. The request goes through requests' adapter, not its Session, which would compute where a
+redirect leads and unpack the whole body for it; nothing is decoded, no cookie kept; at most ANSWER_BYTES are read,
+whatever length the answer claims; and whatever http.client raises over an answer means that it is not HTTP.
 
-The address never reaches a text: requests quotes it in its exceptions, so none of them leaves this file, and urllib3 in
-its log, so that is cut off. Only ``host[:port]`` is shown. HTTPS_PROXY, NO_PROXY and REQUESTS_CA_BUNDLE are honoured.
+The address reaches no text: requests quotes it in its exceptions, so none of them leaves this file, and urllib3 in its
+log, which is disabled. Only ``host[:port]`` is shown. HTTPS_PROXY, NO_PROXY and REQUESTS_CA_BUNDLE are honored.
 """
 
 import contextlib
@@ -41,17 +40,17 @@ from agent.notifiers import ChannelError
 from agent.notifiers.answer import Answer
 
 DEADLINE_SECONDS = 20.0
-GRACE_SECONDS = 1.0  # for the thread to see that its socket was shut down
+GRACE_SECONDS = 1.0  # for the thread to notice that its socket was shut down
 BODY_BYTES = 64 * 1024
 ANSWER_BYTES = 2 * BODY_BYTES  # with status line, headers, chunk sizes and trailers
 
-# At level DEBUG urllib3 logs the path of every request, and at WARNING the whole address when headers are odd.
+# At DEBUG urllib3 logs the path of every request, at WARNING the whole address when headers are odd.
 for _name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "urllib3"]:
     logging.getLogger(_name).disabled = True
 
 
 class _Attempt(threading.Thread):
-    """One request in a thread of its own, so that its sockets can be shut down from outside."""
+    """One request in its own thread, so that its sockets can be shut down from outside."""
 
     def __init__(self, send: "Callable[[_Attempt], Answer]") -> None:
         super().__init__(name="post", daemon=True)
@@ -66,7 +65,7 @@ class _Attempt(threading.Thread):
     def run(self) -> None:
         try:
             self.answer = self._send(self)
-        except BaseException as error:  # noqa: BLE001 - handed to the courier's thread, which tells the expected ones apart
+        except BaseException as error:  # noqa: BLE001 - for the courier's thread, which knows the expected ones
             self.failure = error
         finally:
             with self._lock:
@@ -77,7 +76,7 @@ class _Attempt(threading.Thread):
                 response.close()  # urllib3 leaves it open when it does not like a header
 
     def adopt(self, connected: socket.socket) -> socket.socket:
-        """Keep a handle on a fresh connection; after the deadline nothing may be sent any more."""
+        """Keep a handle on a new connection; after the deadline nothing may be sent."""
         with self._lock:
             if self.expired:
                 connected.close()
@@ -86,7 +85,7 @@ class _Attempt(threading.Thread):
         return connected
 
     def cut(self) -> None:
-        """End the attempt, whatever it waits for."""
+        """End the attempt, whatever it is waiting for."""
         with self._lock:
             self.expired = True
             for held in self._sockets:
@@ -99,7 +98,7 @@ def _attempt() -> _Attempt:
 
 
 class _Wire(io.RawIOBase):
-    """What comes from a connection, of which no more is taken than an answer may have."""
+    """Reads a connection, but no more than an answer may have."""
 
     def __init__(self, raw: io.RawIOBase) -> None:
         self._raw = raw
@@ -123,11 +122,11 @@ class _Wire(io.RawIOBase):
 
 
 class _Lines(io.BufferedReader):
-    """Reads status line, headers and chunk sizes, and hides what kind of content there is.
+    """Reads status line, headers and chunk sizes, and hides the content type.
 
-    email.parser, which reads the headers, takes the rest of a damaged head for the content. Of a multipart it compiles
-    the boundary into an expression that stays in memory (1 MiB for one of 60 kB, and up to 512 of them), and over a
-    multipart in a multipart, hundreds deep, it thinks for seconds, which no deadline cuts.
+    email.parser, which reads the headers, takes the remainder of a damaged head for content. For a multipart it
+    compiles the boundary into an expression that stays in memory (1 MiB for one of 60 kB, up to 512 of them), and
+    multiparts nested hundreds deep take it seconds, which no deadline cuts.
     """
 
     def readline(self, size: int | None = -1) -> bytes:
@@ -136,7 +135,7 @@ class _Lines(io.BufferedReader):
 
 
 class _Response(http.client.HTTPResponse):
-    """http.client's answer, which takes what is no HTTP for no HTTP, and passes over all that is interim (1xx)."""
+    """http.client's answer, which rejects all that is not HTTP and skips interim answers (1xx)."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - handed through as they come
         super().__init__(*args, **kwargs)
@@ -152,9 +151,9 @@ class _Response(http.client.HTTPResponse):
                 super().begin()
         except (OSError, http.client.HTTPException):
             raise
-        except Exception as odd:  # of int() and email.parser, and whatever the next version of Python adds
+        except Exception as odd:  # of int(), email.parser, and what the next Python adds
             raise http.client.HTTPException from odd
-        if self._wire.has_ended:  # http.client takes headers that broke off for headers that have ended
+        if self._wire.has_ended:  # http.client takes truncated headers for complete ones
             raise http.client.IncompleteRead(b"")
 
 
@@ -194,7 +193,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
 
 class Poster:
-    """Posts to one address. One for each address and courier; not to be shared between threads."""
+    """Posts to one address for one courier; not shared between threads."""
 
     def __init__(self, channel: str, url: str, *, deadline_seconds: float = DEADLINE_SECONDS) -> None:
         self.place, self._url, auth = _take_apart(channel, url)
@@ -203,7 +202,7 @@ class Poster:
         self._attempt: _Attempt | None = None
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> Answer | Retry | Rejected:
-        """Make one attempt, which ends within the deadline: what came back, or in plain words why nothing did."""
+        """Make one attempt within the deadline; return the answer, or why there is none."""
         if self._attempt is not None and self._attempt.is_alive():
             return Retry(why="an earlier attempt still hangs in the name lookup or in connecting")
         attempt = self._attempt = _Attempt(lambda attempt: self._send(attempt, body, headers))
@@ -229,7 +228,7 @@ class Poster:
         # The proxies and trusted certificates that the environment names.
         found = self._session.merge_environment_settings(address, {}, stream=True, verify=None, cert=None)
         settings = cast("dict[str, Any]", found)
-        # Closed, because a server that knows no "Connection: close" would have the connection kept.
+        # Closed: a server that ignores "Connection: close" would keep the connection.
         with (
             contextlib.closing(self._session.get_adapter(address)) as adapter,
             adapter.send(prepared, timeout=self._deadline_seconds, **settings) as response,
@@ -241,7 +240,7 @@ class Poster:
 
 
 def _take_apart(channel: str, url: str) -> tuple[str, str, tuple[str, str] | None]:
-    """Split an address into the part that may be shown, the part to ask for, and the credentials."""
+    """Split an address into the part that may be shown, the part to request, and the credentials."""
     try:
         parts = urlsplit(url.strip())
         host, port = parts.hostname, parts.port
@@ -263,7 +262,7 @@ def _session(auth: tuple[str, str] | None) -> requests.Session:
     session.mount("https://", _Adapter())
     # Without an auth of its own, requests would look one up in ~/.netrc.
     session.auth = requests.auth.HTTPBasicAuth(*auth) if auth else _no_auth
-    # A connection that is kept for hours is dead when it is needed, and costs the host a socket until then.
+    # A connection kept for hours is dead when needed, and takes a socket until then.
     session.headers.update(
         {"User-Agent": f"sockmem-agent/{__version__}", "Accept-Encoding": "identity", "Connection": "close"}
     )
@@ -277,18 +276,18 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
 def _read_body(raw: urllib3.BaseHTTPResponse) -> bytes | None:
     try:
         body = raw.read(BODY_BYTES, decode_content=False)
-        raw.read(1, decode_content=False)  # Only here urllib3 notices that the body is shorter than announced.
-    except Exception:  # noqa: BLE001 - http.client reads chunk sizes with int() and without looking twice
+        raw.read(1, decode_content=False)  # Only here does urllib3 notice a body shorter than announced.
+    except Exception:  # noqa: BLE001 - http.client reads chunk sizes with int(), unchecked
         return None
     return body
 
 
 def _explain(failure: BaseException, deadline_seconds: float) -> Retry | Rejected:
-    """Put an exception of requests into plain words, none of them its own: it quotes the address."""
+    """Describe an exception of requests in other words than its own, which quote the address."""
     chain = list(_chain(failure))
     expected = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException, requests.RequestException)
     if not any(isinstance(error, expected) for error in chain):
-        # A slip of ours or of a library, for the courier to tell; without its text, which may hold the address.
+        # A bug here or in a library, logged by the courier without its text, which may hold the address.
         failure.args = ()
         raise failure from None
     if any(isinstance(error, requests.exceptions.InvalidURL) for error in chain):
@@ -301,7 +300,7 @@ def _explain(failure: BaseException, deadline_seconds: float) -> Retry | Rejecte
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Walk an exception and all that it wraps, innermost first: the operating system's words are the clearest."""
+    """Yield an exception and all it wraps, innermost first: the operating system's words are the clearest."""
     inner = [error.__cause__, error.__context__, getattr(error, "reason", None), *error.args]
     for wrapped in inner:
         if isinstance(wrapped, BaseException):
@@ -316,7 +315,7 @@ def _words(error: BaseException, deadline_seconds: float) -> str | None:
 
 
 def _operating_system(error: Any) -> str | None:  # noqa: ANN401 - an OSError
-    """Say an OSError, of which some are a library's, without a number: of those only what is known is repeated."""
+    """Describe an OSError; of a library's, which have no number, only known ones."""
     if isinstance(error.errno, int):
         return os.strerror(error.errno).lower()
     if refused := re.search(r"Tunnel connection failed: (\d{3})\b", str(error)):
@@ -324,7 +323,7 @@ def _operating_system(error: Any) -> str | None:  # noqa: ANN401 - an OSError
     return "the file named by REQUESTS_CA_BUNDLE is not there" if "TLS CA certificate bundle" in str(error) else None
 
 
-# The first that fits counts: the kinds are not disjoint.
+# The first match counts.
 _WORDS: tuple[tuple[type[BaseException], Callable[[Any], str | None]], ...] = (
     (ssl.SSLCertVerificationError, lambda error: f"certificate not trusted: {error.verify_message}"),
     (socket.gaierror, lambda error: f"name lookup failed: {error.strerror}"),

@@ -94,15 +94,15 @@ class SlackNotifier:
         self._now = now
 
     def notify(self, notice: Notice) -> Delivery:
-        """Post the message; only 2xx with the body ``ok`` means that it stands in the channel."""
+        """Post the message; only 2xx with the body ``ok`` means delivered."""
         answer = self._poster.post(msgspec.json.encode(message(notice)), HEADERS)
         return sort_slack(answer, self._now())
 
 
 def sort_slack(answer: Answer | Retry | Rejected, now: datetime) -> Delivery:
-    """Sort what Slack answered: 200 may still be a refusal, and the word in the body says which.
+    """Sort Slack's answer: even 200 may be a refusal, named by the word in the body.
 
-    Only words that are known are repeated: a body may hold anything, also the address.
+    Only known words are repeated: a body may hold anything, even the address.
     """
     delivery = sort_answer(answer, now)
     if not isinstance(answer, Answer):
@@ -120,7 +120,7 @@ def sort_slack(answer: Answer | Retry | Rejected, now: datetime) -> Delivery:
 
 
 def message(notice: Notice) -> dict[str, Any]:
-    """Make the message: ``text`` is what a lock screen shows, ``blocks`` what the channel shows."""
+    """Make the message: a lock screen shows ``text``, the channel ``blocks``."""
     incident = notice.data
     headline = f"{_sign(notice)} {title(notice)}"
     blocks = [{"type": "header", "text": {"type": "plain_text", "text": _cut(headline, HEADER_LIMIT), "emoji": True}}]
@@ -141,7 +141,7 @@ def _sign(notice: Notice) -> str:
 
 
 def escape(text: str) -> str:
-    """Make foreign text harmless in mrkdwn: no mention, no link, no way out of a code span, no control characters."""
+    """Escape foreign text for mrkdwn: no mention, link, end of a code span or control character."""
     shown = "\n".join(printable(line, TEXT_LIMIT) for line in text.split("\n"))
     return shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("`", "'")
 
@@ -186,7 +186,7 @@ def _facts(incident: Incident) -> list[tuple[str, str]]:
     if (killed := resets(incident)) is not None:
         facts.append(("Reset", counted(killed, "connection")))
     facts += gauge_rows(incident)
-    # While it lasts the first step is about the main holder, and has its numbers.
+    # While it is open the first step is about the main holder, with its numbers.
     if (incident.closed_at or not incident.diagnosis.advice) and (holder := held_by(incident.diagnosis)):
         facts.append(("Held by", holder))
     return facts
@@ -199,7 +199,7 @@ def _span(incident: Incident) -> tuple[str, str]:
 
 
 def _steps(incident: Incident) -> list[tuple[str, Advice]]:
-    """Choose what to do now, and the first setting to change; once it is over, what keeps it from coming back."""
+    """Choose what to do now and the first setting to change; once resolved, the durable fix."""
     change = durable_fix(incident)
     if incident.closed_at is not None:
         return [("Durable fix", replace(change, commands=(change.persist or "",)))] if change else []
@@ -220,7 +220,7 @@ def _section(text: str) -> Block:
 
 
 def _mrkdwn(text: str) -> Block:
-    # Verbatim: Slack makes no links, channels or mentions of its own out of what stands in a log.
+    # Verbatim: Slack makes no links, channels or mentions out of log text.
     return {"type": "mrkdwn", "text": text, "verbatim": True}
 
 
@@ -233,7 +233,7 @@ def _cut(text: str, limit: int) -> str:
 
 
 def _cut_escaped(text: str, limit: int) -> str:
-    """Escape, then cut without leaving half an entity behind."""
+    """Escape, then cut without leaving half an entity."""
     escaped = escape(text)
     if len(escaped) <= limit:
         return escaped

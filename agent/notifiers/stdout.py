@@ -1,4 +1,4 @@
-"""Print notices for a terminal or the journal: the channel when nothing is configured."""
+"""Print notices for a terminal or the journal: the default channel."""
 
 import os
 import sys
@@ -7,12 +7,12 @@ from agent.core.delivery import Delivered, Delivery, Retry
 from agent.core.model import Notice
 from agent.core.report import news_text
 
-# What journald takes from the beginning of a line as its priority, sd-daemon(3): here of the line that says what it is.
+# The priority that journald reads at the start of a line, sd-daemon(3): here of the title.
 WARNING = "<4>"
 
 
 class StdoutNotifier:
-    """Writes one readable block a notice to standard output."""
+    """Writes each notice to standard output as a block of text."""
 
     is_state = False
 
@@ -20,7 +20,7 @@ class StdoutNotifier:
         self.name = name
 
     def notify(self, notice: Notice) -> Delivery:
-        """Print the notice; a pipe without a reader, or a full disk, is worth another try."""
+        """Print the notice; a pipe without a reader or a full disk is tried again."""
         encoding = sys.stdout.encoding or "utf-8"
         text = news_text(notice).rstrip("\n") + "\n\n"
         if notice.data and _is_journal():

@@ -45,7 +45,7 @@ class WebhookNotifier:
         self._now = now
 
     def notify(self, notice: Notice) -> Delivery:
-        """Post the notice; any 2xx means that the receiver took it."""
+        """Post the notice; any 2xx means delivered."""
         body = encode(notice)
         now = self._now()
         headers = {
@@ -59,7 +59,7 @@ class WebhookNotifier:
 
 
 def encode(notice: Notice) -> bytes:
-    """Encode the body: type, timestamp (when it fell due) and the incident or digest; a test says that it is one."""
+    """Encode the body: type, timestamp (when due) and the incident or digest; a test says that it is one."""
     digest = notice.digest if isinstance(notice, DigestNotice) else None
     data = (
         notice.data

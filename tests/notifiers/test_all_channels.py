@@ -223,8 +223,8 @@ def test_a_surprise_is_logged_with_its_traceback_by_the_courier_and_tells_no_sec
     logged = heard()
     assert "ops: unexpected AttributeError in test_all_channels.py:" in logged
     assert f"agent/notifiers/{kind}.py" in logged
-    assert "unexpected AttributeError" in (courier.status() or "")
-    told_nothing(logged, courier.status() or "")
+    assert "unexpected AttributeError" in (courier.status or "")
+    told_nothing(logged, courier.status or "")
 
 
 @pytest.mark.parametrize("kind", HTTP_CHANNELS)

@@ -148,7 +148,7 @@ def told(delivery: Delivery | None) -> str:
 
 def faults(mail: Mail, delivery: Delivery | None, peak_bytes: int, logged: str) -> list[str]:
     """Name what may not be after an attempt, whatever was answered."""
-    texts = [told(delivery), mail.courier.status() or "", *(receipt.detail for receipt in mail.tray.receipts)]
+    texts = [told(delivery), mail.courier.status or "", *(receipt.detail for receipt in mail.tray.receipts)]
     after_seconds = getattr(delivery, "after_seconds", None) or 0.0
     checks = {
         "it ends in an exception": not texts[0] or "unexpected" in texts[1] + logged,
