@@ -5,7 +5,9 @@ tcp_data_queue, net/ipv4/tcp_input.c), and nothing else. The same counters move 
 limit, and where programs read too slowly.
 """
 
-from agent.core.diagnosis.evidence import build_finding, by_numbers, delta_evidence, where_moved
+from collections import Counter
+
+from agent.core.diagnosis.evidence import ELSEWHERE, build_finding, by_numbers, delta_evidence, where_moved
 from agent.core.diagnosis.rules_host import host_ram_short
 from agent.core.facts import Facts, Rule
 from agent.core.format import count_text
@@ -121,21 +123,41 @@ def evidence_of_group(group: FullGroup) -> tuple[Evidence, ...]:
 
 
 def sockets_lose_data(facts: Facts) -> Finding | None:
-    """Claim whose sockets lost data between two dumps: drops count duplicates, too, so only where data is refused."""
-    table = facts.sockets
-    lost = losers(table, _LOSERS_AT_MOST) if table.drops_seconds and facts.refused else ()
-    proof = []
-    for each in lost:
+    """Claim whose sockets lost data: by their drops between two dumps; where no dump reaches, by the counters there.
+
+    Drops count duplicates, too, so they tell something only where data is refused.
+    """
+    if not facts.refused:
+        return None
+    proof = [*_dropped(facts), *_refused_elsewhere(facts)]
+    if not proof:
+        return None
+    cause: Cause = "tcp_memory" if facts.memory.is_high or facts.press else "none"
+    return Finding(claim="sockets_lose_data", cause=cause, confidence="likely", evidence=tuple(proof))
+
+
+def _dropped(facts: Facts) -> list[Evidence]:
+    table, proof = facts.sockets, []
+    for each in losers(table, _LOSERS_AT_MOST) if table.drops_seconds else ():
         ports = " ".join(map(str, each.ports))
         proof += [
             Evidence(name=LOSES, value=name_of(each) or "", source=SOCK_DIAG),
             Evidence(name=f"in {table.drops_seconds:g} s", value=each.sockets, unit="segments", source=SOCK_DIAG),
             *([Evidence(name="on ports", value=ports, source=SOCK_DIAG)] if ports else []),
         ]
-    if not proof:
-        return None
-    cause: Cause = "tcp_memory" if facts.memory.is_high or facts.press else "none"
-    return Finding(claim="sockets_lose_data", cause=cause, confidence="likely", evidence=tuple(proof))
+    return proof
+
+
+def _refused_elsewhere(facts: Facts) -> list[Evidence]:
+    moved = Counter(facts.moved("TCPRcvQDrop")) + Counter(facts.moved("TCPOFODrop"))
+    return [
+        evidence
+        for place, refused in moved.most_common(_LOSERS_AT_MOST)
+        for evidence in (
+            Evidence(name=LOSES, value=place, source=ELSEWHERE),
+            Evidence(name="refused there", value=refused, unit="segments", source=ELSEWHERE),
+        )
+    ]
 
 
 SILENCE_RULES: tuple[Rule, ...] = (

@@ -76,7 +76,9 @@ def main_holder(diagnosis: Diagnosis) -> LargestHolder | None:
 def losers_named(findings: Sequence[Finding]) -> str:
     """Name the two whose sockets lose most data; "" where that is not known."""
     known = [finding.evidence for finding in findings if finding.claim == "sockets_lose_data"]
-    return " and ".join([str(each.value) for evidence in known for each in evidence if each.name == LOSES][:2])
+    # Whose namespace was entered is known both by its sockets and by its counters.
+    names = dict.fromkeys(str(each.value) for evidence in known for each in evidence if each.name == LOSES)
+    return " and ".join([*names][:2])
 
 
 def name_of(holder: Holder) -> str | None:

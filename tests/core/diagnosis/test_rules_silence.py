@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.model import Diagnosis, Finding
-from agent.core.readings import FullGroup, SocketGroup, Tally
+from agent.core.readings import Elsewhere, FullGroup, SocketGroup, Tally
 
 FULL = FullGroup(path="/system.slice/shop.service", current_bytes=99, limit_bytes=100, sock_bytes=60, refused=4)
 DROPS = {"TCPRcvQDrop": 9, "PruneCalled": 30}
@@ -123,6 +123,22 @@ def test_whose_sockets_lose_data_is_told_where_data_is_refused() -> None:
     assert "Data is being lost by web.service and db.service." in lost(40).summary
     assert "being lost" not in lost(40, None).summary
     assert "being lost" not in lost(40, moved={"TCPRcvQDrop": 0}).summary
+
+
+def test_a_pod_that_no_dump_reaches_loses_data_by_the_counters_of_its_namespace() -> None:
+    pod = "pod 7b6ab6a2"
+    elsewhere = Elsewhere(
+        namespaces=2, counters={"TCPRcvQDrop": 9_000}, moved={pod: {"TCPRcvQDrop": 900}, "db": {"TCPOFODrop": 9}}
+    )
+    before = make_sample(10, TCPRcvQDrop=8_100, TCPOFODrop=0)
+    snapshot = make_snapshot(counters={"TCPRcvQDrop": 0, "TCPOFODrop": 9}, elsewhere=elsewhere, mem=380_000)
+    diagnosis = diagnose(snapshot, (), (before,))
+
+    [finding] = [each for each in diagnosis.findings if each.claim == "sockets_lose_data"]
+    assert [("loses data", pod), ("refused there", 900), ("loses data", "db"), ("refused there", 9)] == [
+        (each.name, each.value) for each in finding.evidence
+    ]
+    assert f"Data is being lost by {pod} and db." in diagnosis.summary
 
 
 def test_all_is_not_well_while_the_pressure_flag_is_up_or_data_is_refused() -> None:
