@@ -12,7 +12,7 @@ from pytest_httpserver import HTTPServer
 from slack_sdk.models.blocks import Block
 
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
-from agent.core.model import Advice, Diagnosis, Holder, Mechanism, NoticeType, Peak
+from agent.core.model import Advice, Diagnosis, Holder, Mechanism, Notice, NoticeType, Peak
 from agent.notifiers.answer import Answer
 from agent.notifiers.slack import SlackNotifier, escape, message, sort_slack
 
@@ -174,12 +174,14 @@ def test_a_message_says_a_number_once(kind: NoticeType) -> None:
 
 
 def test_memory_is_counted_in_the_unit_of_the_kernel_that_counted_it() -> None:
-    mechanism = Mechanism(page_size_bytes=65536, tcp_mem_bytes=(1 << 30, 2 << 30, 4 << 30))
-    diagnosis = Diagnosis(cause="tcp_memory", confidence="likely", summary="x", mechanism=mechanism)
-    peak = Peak(mem=262_144)
+    def notice_in(mem_unit_bytes: int) -> Notice:
+        mechanism = Mechanism(
+            page_size_bytes=65536, mem_unit_bytes=mem_unit_bytes, tcp_mem_bytes=(1 << 30, 2 << 30, 4 << 30)
+        )
+        diagnosis = Diagnosis(cause="tcp_memory", confidence="likely", summary="x", mechanism=mechanism)
+        return make_sent_notice(diagnosis=diagnosis, peak=Peak(mem=262_144))
 
-    in_4096 = make_sent_notice(kernel="4.18.0-147.el8.aarch64", diagnosis=diagnosis, peak=peak)
-    in_pages = make_sent_notice(kernel="6.1.0", diagnosis=diagnosis, peak=peak)
+    in_4096, in_pages = notice_in(4096), notice_in(65536)
 
     assert "1 GiB of 4 GiB (25 %)" in all_text(message(in_4096))
     assert "16 GiB of 4 GiB" in all_text(message(in_pages))
