@@ -22,6 +22,10 @@ def check(found):
     found.check_orphans(incident, unit="shop.service")
     first = found.first_named(incident)
     assert first["netns_pid"]
+    # Who was reset in there is counted out here, and it is named where.
+    found.check_killed(incident)
+    [where] = [each for each in incident["diagnosis"]["findings"][0]["evidence"] if " in shop.service" in each["name"]]
+    assert where["value"] > 0
     # Its memory is what is queued: the gap tells that there is more.
     gaps = {gap["what"]: gap["why"] for gap in incident["diagnosis"]["gaps"]}
     assert "shop.service" in gaps["memory of other network namespaces"]

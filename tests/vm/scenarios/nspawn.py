@@ -38,6 +38,7 @@ def check(found):
     assert (None, "machine web", False) == (first["unit"], first["container"], first["guess"])
     assert first["orphans"] == max(holder["orphans"] for holder in incident["diagnosis"]["holders"])
     assert 8080 in first["ports"]
+    found.check_killed(incident)
     # What is printed for an administrator to enter the namespace by shows its sockets.
     assert ":8080" in found.notes["shown"]
     found.check_told(incident)
