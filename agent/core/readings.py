@@ -251,6 +251,13 @@ class FullGroup(msgspec.Struct, frozen=True, kw_only=True):
         return bool(self.refused) and 2 * (self.sock_bytes or 0) >= self.current_bytes
 
 
+class Unlisted(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that has so many TCP sockets open which are in no table: reset or closed by the peer, and not read."""
+
+    process: Process
+    sockets: int
+
+
 class SocketTable(msgspec.Struct, frozen=True, kw_only=True):
     """All TCP sockets in sight at one moment, counted in groups, the largest first.
 
@@ -260,6 +267,7 @@ class SocketTable(msgspec.Struct, frozen=True, kw_only=True):
     after the dump: what went meanwhile is nobody's. ``complete``: all were counted; ``cut_short``: there was no time
     left to name all of them. ``peers`` are the largest networks over all groups.
     ``drops_seconds``: the ``drops`` of the groups are those between this dump and another one, so far apart.
+    ``unlisted`` are the processes that most of the sockets in no table belong to; looked for where those are most.
     ``full_groups`` are of ``paths`` and of what is above them.
     """
 
@@ -271,6 +279,7 @@ class SocketTable(msgspec.Struct, frozen=True, kw_only=True):
     minisocks: dict[State, int] = {}
     namespaces: tuple[Namespace, ...] = ()
     full_groups: tuple[FullGroup, ...] = ()
+    unlisted: tuple[Unlisted, ...] = ()
     sockstat: Sockstat | None = None
     took_seconds: float | None = None
     drops_seconds: float | None = None

@@ -27,6 +27,7 @@ from agent.core.readings import (
 )
 from agent.core.sockets.census import Census
 from agent.core.sockets.grouping import Grouped, group
+from agent.core.sockets.holders import are_most_unlisted, count_unlisted
 from agent.core.sockets.nettcp import Lines
 from agent.probe import cgroups, namespaces, owners, sockdiag
 from agent.probe.pagesize import is_this_host
@@ -39,6 +40,8 @@ DUMP_SHARE = 0.75
 DUMPED_AT_MOST = 64
 FILES_EACH = 256
 NOT_THIS_HOST = "only the running kernel lists its sockets, and this tree is not its /proc"
+
+BARRED = "open files of other users' processes are not readable: run sockmem-agent diagnose as root, which names them"
 
 Clock = Callable[[], float]
 
@@ -67,7 +70,7 @@ def take_sockets(
     grouped = group(census)
     paths, missed = _find_paths(proc_root, grouped, names or owners.Names(), deadline, clock)
     processes, unseen = _find_processes(proc_root, grouped, deadline, clock)
-    return SocketTable(
+    table = SocketTable(
         groups=tuple(replace(each, process=processes.get(inode)) for each, inode in grouped.groups),
         listeners=tuple(replace(each, process=processes.get(inode)) for each, inode in grouped.listeners),
         listening=census.listening,
@@ -82,6 +85,17 @@ def take_sockets(
         cut_short=clock() >= deadline,
         gaps=(*gaps, *refused, *missed, *unseen),
     )
+    return _with_unlisted(proc_root, table, deadline, clock)
+
+
+def _with_unlisted(proc_root: Path, table: SocketTable, deadline: float, clock: Clock) -> SocketTable:
+    """Add who has the sockets open that are in no table, where those are most."""
+    missing = count_unlisted(table, (table.sockstat or Sockstat()).tcp)
+    if missing is None or not are_most_unlisted(missing, table.sockstat):
+        return table
+    unlisted, refused = owners.find_unlisted(proc_root, missing, deadline, clock)
+    gap = [Gap(what="programs of sockets in no table", why=BARRED)] if refused and not unlisted else []
+    return replace(table, unlisted=tuple(unlisted), gaps=(*table.gaps, *gap))
 
 
 def _ephemeral_ports(reading: Reading) -> tuple[int, int]:

@@ -11,8 +11,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 
 from agent.core.format import counted
@@ -20,7 +19,7 @@ from agent.core.kernel import procfs
 from agent.core.readings import Gap, Namespace, Process
 from agent.core.sockets.nettcp import Lines
 from agent.probe import sockdiag
-from agent.probe.owners import process_ids, read_process
+from agent.probe.owners import process_ids, read_process, table
 from agent.probe.reading import Reading
 
 NAMESPACES_AT_MOST = 1024
@@ -79,14 +78,6 @@ def count_lines(proc_root: Path, namespace: Namespace, lines: Lines, deadline: f
         if lines.malformed
         else None
     )
-
-
-def table(proc_root: Path, pid: int) -> Iterator[bytes]:
-    """Yield the lines of /proc/PID/net/tcp and tcp6; none of a process that has ended, or of what a kernel lacks."""
-    for name in ("tcp", "tcp6"):
-        with suppress(OSError), open(f"{proc_root}/{pid}/net/{name}", "rb") as file:  # noqa: PTH123 - of many hundreds
-            next(file, None)
-            yield from file
 
 
 def open_in(proc_root: Path, namespace: Namespace) -> socket.socket | Gap:

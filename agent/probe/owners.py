@@ -10,18 +10,23 @@ import re
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from agent.core.format import printable
-from agent.core.readings import ROOT_CGROUP, Process
+from agent.core.readings import ROOT_CGROUP, Process, Unlisted
 from agent.core.sockets.cgroup_names import PATH_AT_MOST, parse_proc_cgroup
+from agent.core.sockets.nettcp import inode_of
 from agent.probe.files import Unreadable, read_bytes, readable_name
 
 GROUPS_AT_MOST = 50_000
 FILES_A_LOOK = 256
 NAMES_AT_MOST = 1024
+# 8 MB of numbers; a process is worth naming that has a tenth of what is looked for.
+SOCKETS_AT_MOST = 131_072
+UNLISTED_AT_MOST, UNLISTED_SHARE = 3, 10
 NAME_AT_MOST = 32
 
 _ESCAPED = re.compile(r"\\([0-7]{3})", re.ASCII)
@@ -110,7 +115,7 @@ def find_processes(
         if not left:
             break
         try:
-            for count, inode in enumerate(islice(_socket_inodes(f"{proc_root}/{pid}/fd"), files_each)):
+            for count, (inode, _) in enumerate(islice(_sockets(f"{proc_root}/{pid}/fd"), files_each)):
                 if inode in left:
                     left.discard(inode)
                     processes[inode] = read_process(proc_root, pid)
@@ -123,6 +128,44 @@ def find_processes(
         if clock() > deadline:
             return Found(processes, whole=not left, refused=refused)
     return Found(processes, whole=True, refused=refused)
+
+
+def find_unlisted(
+    proc_root: Path, missing: int, deadline: float, clock: Clock = time.monotonic
+) -> tuple[list[Unlisted], int]:
+    """Find the processes that have most of ``missing`` TCP sockets open which are in no table, the most first.
+
+    Also return how many processes may not be looked at. One process at a time is in memory, and of it the numbers of
+    its sockets; a tenth of those that are missing is worth a look at the tables.
+    """
+    found: list[Unlisted] = []
+    refused = 0
+    for pid in process_ids(proc_root):
+        if clock() > deadline:
+            break
+        directory = f"{proc_root}/{pid}/fd"
+        try:
+            inodes = set(islice((inode for inode, _ in _sockets(directory)), SOCKETS_AT_MOST))
+            if UNLISTED_SHARE * len(inodes) < missing:
+                continue
+            inodes.difference_update(map(inode_of, table(proc_root, pid)))
+            count = sum(inode in inodes and _is_tcp(path) for inode, path in _sockets(directory))
+        except PermissionError:
+            refused += 1
+            continue
+        except OSError:
+            continue  # It has ended.
+        if UNLISTED_SHARE * count >= missing:
+            found.append(Unlisted(process=read_process(proc_root, pid), sockets=count))
+    return sorted(found, key=lambda each: each.sockets, reverse=True)[:UNLISTED_AT_MOST], refused
+
+
+def table(proc_root: Path, pid: int) -> Iterator[bytes]:
+    """Yield the lines of /proc/PID/net/tcp and tcp6; none of a process that has ended, or of what a kernel lacks."""
+    for name in ("tcp", "tcp6"):
+        with suppress(OSError), open(f"{proc_root}/{pid}/net/{name}", "rb") as file:  # noqa: PTH123 - of many hundreds
+            next(file, None)
+            yield from file
 
 
 def read_process(proc_root: Path, pid: int) -> Process:
@@ -154,8 +197,16 @@ def _subgroups(directory: str) -> list[tuple[int, str, str]]:
         return []  # Removed: its sockets have no path any more.
 
 
-def _socket_inodes(directory: str) -> Iterator[int]:
-    """Yield the inodes of the sockets among the open files of a process."""
+def _is_tcp(path: str) -> bool:
+    """Ask a descriptor for its protocol: other sockets are in no table of TCP's either (sockfs, net/socket.c)."""
+    try:
+        return os.getxattr(path, "system.sockprotoname").startswith(b"TCP")
+    except OSError:
+        return False
+
+
+def _sockets(directory: str) -> Iterator[tuple[int, str]]:
+    """Yield inode and path of the sockets among the open files of a process."""
     with os.scandir(directory) as entries:
         for entry in entries:
             try:
@@ -163,7 +214,7 @@ def _socket_inodes(directory: str) -> Iterator[int]:
             except FileNotFoundError:
                 continue  # Closed.
             if target.startswith(_SOCKET_LINK):
-                yield int(target[len(_SOCKET_LINK) : -1])
+                yield int(target[len(_SOCKET_LINK) : -1]), entry.path
 
 
 def _text(data: bytes) -> str:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from agent.core.history.unit_growth import shares_of
 from agent.core.model import Holder
-from agent.core.readings import FullGroup, Namespace, Process, SocketGroup, SocketTable, Sockstat, TcpSockstat
+from agent.core.readings import FullGroup, Namespace, Process, SocketGroup, SocketTable, Sockstat, TcpSockstat, Unlisted
 from agent.core.sockets.holders import holders
 from agent.probe import attribution, cgroups, namespaces, owners, sockdiag
 from agent.probe.attribution import take_sockets
@@ -350,6 +350,19 @@ def _queued(group: SocketGroup) -> tuple[int, int, int]:
     tallies = group.tallies()
     waiting = sum(each.probing + each.retransmitting for each in tallies)
     return sum(each.unread_bytes for each in tallies), sum(each.unsent_bytes for each in tallies), waiting
+
+
+@pytest.mark.parametrize("barred", [False, True])
+def test_programs_are_looked_for_where_most_sockets_are_in_no_table(
+    monkeypatch: pytest.MonkeyPatch, *, barred: bool
+) -> None:
+    found = Unlisted(process=Process(pid=812, name="python3"), sockets=900)
+    monkeypatch.setattr(attribution, "are_most_unlisted", lambda *_: True)
+    monkeypatch.setattr(owners, "find_unlisted", lambda *_: ([], 3) if barred else ([found], 0))
+    table = look()
+
+    assert (() if barred else (found,)) == table.unlisted
+    assert barred == any("run sockmem-agent diagnose as root" in gap.why for gap in table.gaps)
 
 
 def test_tree_of_another_host_has_no_sockets(proc_root: Path) -> None:

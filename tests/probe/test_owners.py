@@ -1,12 +1,17 @@
 import os
 import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from agent.core.readings import ROOT_CGROUP, Process
 from agent.probe import owners
-from agent.probe.owners import Names, find_paths, find_processes, read_process, unified_root
+from agent.probe.owners import Names, find_paths, find_processes, find_unlisted, read_process, unified_root
 
 
 def now() -> float:
@@ -125,6 +130,53 @@ def test_processes_of_others_are_counted_as_refused(tmp_path: Path, monkeypatch:
 
     for pid in (1, 2):
         plant(tmp_path, pid, "x", "0::/\n", "socket:[55]")
-    monkeypatch.setattr(owners, "_socket_inodes", refuse)
+    monkeypatch.setattr(owners, "_sockets", refuse)
 
     assert ({}, True, 2) == find_processes(tmp_path, {55}, 1, clock=now)
+
+
+@pytest.fixture
+def reset_sockets() -> Iterator[int]:
+    """Hold sockets that their peer has reset, with data that was not read, beside others of every kind."""
+    with ExitStack() as held:
+        server = held.enter_context(socket.create_server(("127.0.0.1", 0), backlog=64))
+        for _ in range(60):
+            held.enter_context(socket.create_connection(server.getsockname()))
+            writer = server.accept()[0]
+            writer.send(b"x" * 100)
+            writer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer.close()
+        held.enter_context(socket.create_connection(server.getsockname()))
+        for _ in range(20):
+            held.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            for each in socket.socketpair():
+                held.enter_context(each)
+        yield 60
+
+
+def test_process_with_sockets_in_no_table_is_found_by_its_descriptors(reset_sockets: int) -> None:
+    found, _ = find_unlisted(Path("/proc"), reset_sockets, 1, now)
+
+    assert [reset_sockets] == [each.sockets for each in found if each.process.pid == os.getpid()]
+
+
+def test_process_with_less_than_a_tenth_of_them_is_not_worth_a_name(reset_sockets: int) -> None:
+    found, _ = find_unlisted(Path("/proc"), 11 * reset_sockets, 1, now)
+
+    assert os.getpid() not in [each.process.pid for each in found]
+
+
+def test_search_for_them_ends_when_its_time_is_over(reset_sockets: int) -> None:
+    assert ([], 0) == find_unlisted(Path("/proc"), reset_sockets, 1, lambda: 2.0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_without_privilege_nobody_is_named_and_the_refused_are_counted(reset_sockets: int) -> None:
+    code = (
+        "import os; from pathlib import Path; from agent.probe.owners import find_unlisted\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        f"found, refused = find_unlisted(Path('/proc'), {reset_sockets}, 1, lambda: 0.0)\n"
+        "print(len(found), refused > 0)"
+    )
+
+    assert "0 True\n" == subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

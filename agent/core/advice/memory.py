@@ -37,6 +37,22 @@ def look_at_memory(facts: Facts) -> Advice:
     )
 
 
+def look_at_unlisted(facts: Facts) -> Advice:
+    """Advise how to see sockets that no table has, by the descriptors of the programs that have them open."""
+    pids = [each.process.pid for each in facts.sockets.unlisted]
+    return Advice(
+        action="Find the open sockets that no table lists, by their descriptors.",
+        why="Most TCP sockets of this host are in no table: the peer reset or closed them, and the program has neither "
+        "read nor closed them. They keep their data. ss and netstat do not show them; the files below /proc/PID/fd do.",
+        risk="None: read-only.",
+        commands=(
+            *(f"ls -l /proc/{pid}/fd | grep -c socket:" for pid in pids),
+            "for fd in /proc/[0-9]*/fd; do echo $(ls -l $fd 2>/dev/null | grep -c socket:) $fd; done | sort -rn | head",
+            "lsof -nP | grep 'protocol: TCP' | awk '{print $1, $2}' | sort | uniq -c | sort -rn | head",
+        ),
+    )
+
+
 def fix_holders(findings: tuple[Finding, ...], kept: str) -> Advice:
     """Advise what programs can do so that their sockets hold less; ``kept`` is how long orphans keep theirs."""
     slow = any(finding.claim == "memory_rose_slowly" for finding in findings)

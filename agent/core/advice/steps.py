@@ -13,7 +13,14 @@ from typing import NamedTuple
 from agent.core.advice.budget import Budget, find_budget
 from agent.core.advice.cgroup import relieve_group
 from agent.core.advice.main_holder import find_main_holder, fix_main_holder
-from agent.core.advice.memory import fix_holders, look_at_memory, raise_cgroup_limit, raise_tcp_mem, trim_buffers
+from agent.core.advice.memory import (
+    fix_holders,
+    look_at_memory,
+    look_at_unlisted,
+    raise_cgroup_limit,
+    raise_tcp_mem,
+    trim_buffers,
+)
 from agent.core.advice.orphans import (
     fix_closing_programs,
     life_text,
@@ -112,9 +119,11 @@ def _memory_steps(known: _Known) -> _Steps:
     refused = [finding.evidence for finding in known.findings if finding.claim == "cgroup_limit"]
     failed = [each for evidence in refused for each in evidence if each.name == "memory.kmem.tcp.failcnt"]
     limit = raise_cgroup_limit(failed[0]) if failed else None if restored else raise_tcp_mem(facts, known.budget)
+    is_unlisted = "sockets_in_no_table" in claims
     holders = [
+        look_at_unlisted(facts) if is_unlisted else None,
         fix_main_holder(main, known.findings, life_text(facts)) if main else None,
-        look_at_memory(facts),
+        None if is_unlisted else look_at_memory(facts),
         None if main else fix_holders(known.findings, life_text(facts)),
     ]
     alone = restored is not None and "tcp_mem_below_default" in claims and main is None

@@ -128,9 +128,9 @@ def where_moved(facts: Facts, name: str) -> tuple[Evidence, ...]:
     )
 
 
-def count_evidence(name: str, value: int, limit: int, unit: str) -> Evidence:
+def count_evidence(name: str, value: int, limit: int, unit: str, source: str = SOCK_DIAG) -> Evidence:
     """Show a number of sockets as a part of others."""
-    return Evidence(name=name, value=value, limit=limit, unit=unit, source=SOCK_DIAG)
+    return Evidence(name=name, value=value, limit=limit, unit=unit, source=source)
 
 
 def size_evidence(name: str, value: int, limit: int | None) -> Evidence:

@@ -4,7 +4,7 @@ from math import inf
 
 from agent.core.diagnosis.rules_silence import udp_shortage
 from agent.core.facts import Facts
-from agent.core.format import count_text, duration_text
+from agent.core.format import count_text, counted, duration_text
 from agent.core.readings import PAGE_SIZE, Gap
 
 _SOCKSTAT = "net/sockstat"
@@ -73,7 +73,7 @@ def _gaps_of_events(facts: Facts) -> list[Gap]:
 def _unconfirmed_text(facts: Facts) -> str:
     """Tell where no socket was killed, and how many sockets are in namespaces of which that is not known."""
     elsewhere = facts.snapshot.elsewhere
-    read = f"{count_text(1 + elsewhere.namespaces)} network namespaces" if elsewhere else "this network namespace"
+    read = counted(1 + elsewhere.namespaces, "network namespace") if elsewhere else "this network namespace"
     if facts.sees_all_namespaces:
         where = "any network namespace" if elsewhere else read
         return (

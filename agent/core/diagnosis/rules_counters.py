@@ -5,7 +5,7 @@ A remark never decides the cause. Counters are TcpExt of /proc/net/netstat, read
 
 from math import isfinite
 
-from agent.core.diagnosis.evidence import SOCKSTAT, kill_evidence, memory_evidence
+from agent.core.diagnosis.evidence import SOCKSTAT, count_evidence, kill_evidence, memory_evidence
 from agent.core.diagnosis.rules_host import host_ram_short
 from agent.core.diagnosis.rules_sysctls import (
     orphan_limit_holds_pages,
@@ -15,6 +15,8 @@ from agent.core.diagnosis.rules_sysctls import (
 )
 from agent.core.facts import Facts, Rule
 from agent.core.model import Cause, Confidence, Evidence, Finding
+from agent.core.readings import Sockstat
+from agent.core.sockets.holders import are_most_unlisted, count_unlisted, program_text
 from agent.core.sockets.shares import SOCK_DIAG, add_up, only
 
 
@@ -77,11 +79,36 @@ def text_of_another_kernel(facts: Facts) -> Finding | None:
     return Finding(claim="text_of_another_kernel", cause="none", confidence="likely", evidence=(proof,))
 
 
+def sockets_in_no_table(facts: Facts) -> Finding | None:
+    """Claim that most sockets are in no table, where memory is short: reset or closed by the peer, and not read.
+
+    Their program has them open still, and the data charged; tcp_done() takes them out of every table (net/ipv4/tcp.c).
+    Without a table of sockets, those of other network namespaces cannot be told from them.
+    """
+    if not facts.memory.is_high and "tcp_memory" not in facts.lines:
+        return None
+    table, sockstat = facts.sockets, facts.sockets.sockstat or facts.snapshot.sockstat
+    tcp = (sockstat or Sockstat()).tcp
+    missing = count_unlisted(table, tcp) if table.complete else facts.unlisted
+    # Orphans and TIME-WAIT may be in another namespace's tables.
+    others = 0 if table.complete else (tcp.orphan or 0) + (tcp.tw or 0)
+    if missing is None or not are_most_unlisted(missing - others, sockstat):
+        return None
+    proof = [count_evidence("sockets in no table", missing, tcp.alloc or 0, "of all sockets", SOCKSTAT)]
+    proof += [
+        count_evidence(f"open in {program_text(each.process)}", each.sockets, missing, "of these", "/proc/PID/fd")
+        for each in table.unlisted
+    ]
+    sure: Confidence = "likely" if table.unlisted else "possible"
+    return Finding(claim="sockets_in_no_table", cause="tcp_memory", confidence=sure, evidence=tuple(proof))
+
+
 COUNTER_RULES: tuple[Rule, ...] = (
     earlier_burst,
     text_of_another_kernel,
     orphans_fill_memory,
     counters_contradict,
+    sockets_in_no_table,
     tcp_mem_holds_buffer_sizes,
     tcp_mem_above_ram,
     tcp_mem_out_of_order,

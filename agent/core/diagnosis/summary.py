@@ -16,6 +16,7 @@ from agent.core.model import KINDS, Event, Finding
 from agent.core.readings import UnreadLine
 from agent.core.sockets.cgroup_names import text_of_cgroup
 from agent.core.sockets.holder_names import LargestHolder, losers_named, marked
+from agent.core.sockets.holders import program_text
 from agent.core.times import second_of
 
 
@@ -42,6 +43,7 @@ def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past) -> str:
     losers = losers_named(findings)
     lost = f"Data is being lost by {losers}." if losers else ""
     held = _holders(facts, findings) or _where_killed(facts)
+    sentences += [_unlisted(facts, each) for each in findings if each.claim == "sockets_in_no_table"]
     return " ".join(filter(None, (*sentences, *_settings(facts, claims), *held, lost, past.text)))
 
 
@@ -54,6 +56,21 @@ def _earlier(facts: Facts, seconds: float, event: Event) -> str:
         both = f" (at {then}; the newest message is from {now})"
     before = f"{duration_text(seconds)} earlier" if isfinite(seconds) else "Before the last boot"
     return f"{before}{both}, in another burst, the kernel reported {KINDS[event.kind]}."
+
+
+def _unlisted(facts: Facts, finding: Finding) -> str:
+    """Return how many sockets are in no table, and what such sockets are."""
+    count, *_ = finding.evidence
+    program = program_text(facts.sockets.unlisted[0].process) if facts.sockets.unlisted else "a program"
+    elsewhere = "" if facts.sockets.complete else ", or in another network namespace"
+    return (
+        f"{_number(count.value)} of {_number(count.limit)} TCP sockets are in no table: reset or closed by the peer, "
+        f"but still open in {program}, with unread data (ss and netstat do not list them){elsewhere}."
+    )
+
+
+def _number(value: object) -> str:
+    return count_text(value) if isinstance(value, int) else str(value)
 
 
 def _settings(facts: Facts, claims: set[str]) -> list[str]:

@@ -33,6 +33,8 @@ BY: dict[GaugeName, Order] = {"orphans": "orphans", "tcp_memory": "bytes"}
 PORTS_AT_MOST, PEERS_AT_MOST, NAMES_AT_MOST = 8, 5, 3
 _UNLISTED_SHARE = 50
 _UNLISTED_LEAST = 10
+# A service that is stopped leaves its clients some hundred in passing.
+_UNLISTED_MOST = 500
 
 
 class _Name(NamedTuple):
@@ -103,6 +105,7 @@ def holders(
     if not table.groups and not table.complete:
         return (), table.gaps
     shares, guesses = _shares(table)
+    _add_unlisted(shares, table, (sockstat or table.sockstat or Sockstat()).tcp, mem_unit_bytes)
     nobody = shares.pop(_NOBODY, _Share())
     ranked = sorted(shares.items(), key=lambda item: _rank(item[1], by), reverse=True)
     pids = {each.number: each.process.pid for each in table.namespaces}
@@ -146,6 +149,21 @@ def _shares(table: SocketTable) -> tuple[dict[_Name, _Share], Counter[_Guess]]:
         share.namespaces[listener.namespace] += listener.sockets
         share.ports[listener.port] += listener.sockets
     return {name: share for name, share in shares.items() if share.sockets}, guesses
+
+
+def _add_unlisted(
+    shares: dict[_Name, _Share], table: SocketTable, tcp: TcpSockstat, mem_unit_bytes: int | None
+) -> None:
+    """Give the sockets in no table to who has them open, with their part of the memory that no socket in sight has."""
+    missing = count_unlisted(table, tcp)
+    if not missing:
+        return
+    left = max(0, (tcp.mem or 0) * (mem_unit_bytes or 0) - sum(group.bytes for group in table.groups))
+    for each in table.unlisted:
+        share = shares.setdefault(_name_of_process(each.process), _Share())
+        sockets = min(each.sockets, missing)
+        share.add(sockets, 0, left * sockets // missing)
+        share.processes[_process_text(each.process)] += sockets
 
 
 def _names(group: SocketGroup, listener: Listener | None, paths: dict[int, str]) -> tuple[_Name, _Name]:
@@ -281,14 +299,29 @@ def _gaps_of_sight(table: SocketTable, tcp: TcpSockstat) -> list[Gap]:
         number = counted(hidden, f"socket of {total} is", f"sockets of {total} are")
         why = f"{number} in {_places_text(elsewhere)}, and could not be counted in time"
         gaps.append(Gap(what="sockets of other network namespaces", why=why))
-    unlisted = tcp.alloc - hidden - table.listening - sum(group.sockets for group in table.groups)
+    unlisted = count_unlisted(table, tcp) or 0
     if is_many_unlisted(unlisted, tcp.alloc):
         why = (
-            f"{counted(unlisted, f'socket of {total} is', f'sockets of {total} are')} in no table: never connected, "
-            "just closed, or in a network namespace that no process in sight lives in"
+            f"{counted(unlisted, f'socket of {total} is', f'sockets of {total} are')} in no table: reset or closed by "
+            "the peer, but still open in a program (ss and netstat do not list them), never connected, or in a network "
+            "namespace that no process in sight lives in"
         )
         gaps.append(Gap(what="sockets in no table", why=why))
     return gaps
+
+
+def count_unlisted(table: SocketTable, tcp: TcpSockstat) -> int | None:
+    """Count the host's sockets that are in no table of a namespace that a process lives in; None when not known."""
+    if tcp.alloc is None or not table.complete:
+        return None
+    hidden = sum(each.inuse or 0 for each in table.namespaces if each.number is None)
+    return max(0, tcp.alloc - hidden - table.listening - sum(group.sockets for group in table.groups))
+
+
+def are_most_unlisted(unlisted: int, sockstat: Sockstat | None) -> bool:
+    """Return whether they are at least half of the host's sockets, and many."""
+    alloc = sockstat.tcp.alloc if sockstat else None
+    return alloc is not None and unlisted >= max(_UNLISTED_MOST, alloc // 2)
 
 
 def is_many_unlisted(unlisted: int, alloc: int) -> bool:
@@ -302,6 +335,12 @@ def _places_text(spaces: list[Namespace]) -> str:
     names = "; ".join(f"{place_text(each)}: {count_text(each.inuse or 0)}" for each in largest)
     number = "another network namespace" if len(spaces) == 1 else f"{len(spaces)} other network namespaces"
     return f"{number} ({names})"
+
+
+def program_text(process: Process) -> str:
+    """Name a process by its unit or container, and by itself."""
+    name = _name_of_process(process)
+    return " in ".join(filter(None, (*name[:2], _process_text(process))))
 
 
 def place_text(namespace: Namespace) -> str:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.model import Diagnosis, Sample
-from agent.core.readings import Elsewhere, Sockstat, TcpSockstat
+from agent.core.readings import Elsewhere, Process, SocketTable, Sockstat, TcpSockstat, Unlisted
 
 KILLED = "TCPAbortOnMemory"
 DOCKER = "docker 3f2a9c1be07d"
@@ -75,3 +75,48 @@ def test_where_not_all_were_read_it_is_told_how_many_sockets_are_elsewhere(
     assert "counters_contradict" not in [each.claim for each in found.findings]
     assert "do not confirm" not in found.summary
     assert any(words in gap.why for gap in found.gaps if gap.what == "confirmation by counters")
+
+
+def judge_sockets(inuse: int, alloc: int, text: str = "tcp_memory", **others: Any) -> Diagnosis:
+    """Diagnose a line of a host with so many sockets in its tables."""
+    sockstat = Sockstat(tcp=TcpSockstat(inuse=inuse, orphan=5, tw=20, alloc=alloc, mem=400_000))
+    return diagnose(make_snapshot(sockstat=sockstat, **others), (make_event(text),), ())
+
+
+def test_sockets_in_no_table_are_told_with_a_command_that_shows_them() -> None:
+    found = judge_sockets(9, 60_012)
+    [finding] = [each for each in found.findings if each.claim == "sockets_in_no_table"]
+
+    assert ("possible", 60_003, 60_012) == (finding.confidence, finding.evidence[0].value, finding.evidence[0].limit)
+    assert "60,003 of 60,012 TCP sockets are in no table: reset or closed by the peer" in found.summary
+    assert "ss and netstat do not list them), or in another network namespace." in found.summary
+    assert any("/proc/[0-9]*/fd" in command for command in found.advice[0].commands)
+    assert not any("ss -tanp" in command for step in found.advice for command in step.commands)
+
+
+def test_program_that_has_them_open_is_named_first() -> None:
+    tcp = TcpSockstat(inuse=9, orphan=5, alloc=60_012, mem=400_000)
+    program = Unlisted(process=Process(pid=812, name="python3"), sockets=60_000)
+    table = SocketTable(complete=True, listening=9, unlisted=(program,), sockstat=Sockstat(tcp=tcp))
+    found = judge_sockets(9, 60_012, sockets=table)
+    [finding] = [each for each in found.findings if each.claim == "sockets_in_no_table"]
+
+    assert ("likely", "open in python3 (pid 812)") == (finding.confidence, finding.evidence[1].name)
+    assert "but still open in python3 (pid 812), with unread data" in found.summary
+    assert ("python3 (pid 812)", 60_000) == (found.holders[0].process, found.holders[0].sockets)
+    assert "ls -l /proc/812/fd | grep -c socket:" == found.advice[0].commands[0]
+
+
+@pytest.mark.parametrize(
+    ("inuse", "alloc", "others"),
+    [
+        (60_000, 60_012, {}),
+        (31_000, 60_000, {}),
+        (9, 400, {}),
+        # It is orphans that ran out, and memory is calm.
+        (9, 60_012, {"text": "orphans", "tcp_mem": (10**6, 2 * 10**6, 3 * 10**6)}),
+        (9, 60_012, {"elsewhere": Elsewhere(namespaces=40, inuse=59_000, is_whole=True)}),
+    ],
+)
+def test_few_sockets_in_no_table_are_no_finding(inuse: int, alloc: int, others: dict[str, Any]) -> None:
+    assert "sockets_in_no_table" not in [each.claim for each in judge_sockets(inuse, alloc, **others).findings]

@@ -16,6 +16,7 @@ from agent.core.readings import (
     Sockstat,
     Tally,
     TcpSockstat,
+    Unlisted,
 )
 from agent.core.sockets.holders import Order, holders
 
@@ -299,6 +300,22 @@ def test_sockets_of_another_namespace_are_its_cgroups_for_certain(
     ]
     assert ["memory of other network namespaces"] == [gap.what for gap in gaps]
     assert "queued in 49 sockets of another network namespace" in gaps[0].why
+
+
+def test_sockets_in_no_table_go_to_the_program_that_has_them_open_with_the_memory_nobody_in_sight_has() -> None:
+    program = Unlisted(process=Process(pid=812, name="python3"), sockets=900)
+    found, gaps = holders(
+        table(SocketGroup(cgroup=NGINX, held={"established": Tally(sockets=10, bytes=40960)}), unlisted=(program,)),
+        sockstat(alloc=1010, mem=1010),
+        mem_unit_bytes=4096,
+    )
+
+    assert [(None, 1000 * 4096 * 9 // 10, 900), ("nginx.service", 40960, 10), (None, 409600, 100)] == [
+        (each.unit, each.bytes, each.sockets) for each in found
+    ]
+    assert "python3 (pid 812)" == found[0].process
+    assert ["sockets in no table"] == [gap.what for gap in gaps]
+    assert "1,000 sockets of 1,010 are in no table: reset or closed by the peer, but still open" in gaps[0].why
 
 
 def test_few_sockets_that_come_and_go_are_no_gap() -> None:
