@@ -27,7 +27,8 @@ FIELDS_AT_MOST = 200
 FIELD_AT_MOST_BYTES = 4096
 OBJECT_AT_MOST_BYTES = 256 * 1024
 DEPTH_AT_MOST = 1000
-_COMMENTS = re.compile(rb"(?:\xef\xbb\xbf)?(?:-- [^\n]*\n)*")
+_BOM = b"\xef\xbb\xbf"
+_COMMENTS = re.compile(rb"(?:-- [^\n]*\n)*")
 _VERBOSE = re.compile(
     rb"[A-Z][a-z]{2} \d{4}-\d\d-\d\d [^\[\n]{8,40}\[s=[^\]\n]*;m=([0-9a-f]{1,16});t=([0-9a-f]{1,16});"
 )
@@ -54,7 +55,9 @@ class Entries:
         self._stream = stream
         self._begins_line = True
         self.read = 0
-        start = _COMMENTS.sub(b"", stream.peek(PEEK_BYTES), count=1)  # type: ignore[attr-defined]
+        start = stream.peek(PEEK_BYTES)  # type: ignore[attr-defined]
+        self._has_bom = start.startswith(_BOM)
+        start = _COMMENTS.sub(b"", start.removeprefix(_BOM), count=1)
         self._delimiter = _delimiter(start)
         self._is_json = _JSON.match(start) is not None
         is_fields = start.startswith(b"__CURSOR=") or _VERBOSE.match(start) is not None
@@ -67,6 +70,7 @@ class Entries:
     def _pieces(self) -> Iterator[bytes]:
         """Yield lines, and what is too long for a line in pieces; none ends within an escape of JSON."""
         ended = True
+        self._stream.read(len(_BOM) if self._has_bom else 0)
         while piece := self._stream.readline(MAX_LINE_BYTES):
             while piece.endswith(b"\\") and (more := self._stream.read(1)):
                 piece += more
@@ -97,7 +101,7 @@ class Entries:
 
     def _rows(self) -> Iterator[tuple[int, bytes]]:
         """Read CSV by the names in its first line; a row that is no CSV is passed over."""
-        lines = (piece.replace(b"\0", b"").decode(errors="replace").lstrip("\ufeff") for piece in self._pieces())
+        lines = (piece.replace(b"\0", b"").decode(errors="replace") for piece in self._pieces())
         rows = csv.reader(lines, delimiter=self._delimiter)
         names = next(rows)
         while True:
@@ -127,7 +131,7 @@ class Entries:
 
 
 class _Objects:
-    """Cuts objects out of JSON that comes in pieces: those in an array, or else those at the top.
+    """Cuts objects out of JSON that comes in pieces: those at the top, and those in an array that is not within one.
 
     ``around`` is the brackets that are open.
     """
@@ -135,11 +139,11 @@ class _Objects:
     def __init__(self) -> None:
         self.around = bytearray()
         self.in_string = False
-        self._begun = -1  # How many brackets were open where the object began.
-        self._object = bytearray()
+        # Of one at the top, and of one in an array in it: how many brackets were open before it, and its text.
+        self._begun: list[tuple[int, bytearray]] = []
 
     def cut(self, piece: bytes) -> Iterator[bytes]:
-        """Yield the objects that end in the next piece."""
+        """Yield the objects that end in the next piece; where one of them stood in another, that has a 0."""
         at = start = 0
         while rest := (_STRING_REST if self.in_string else _NO_BRACKET).match(piece, at):
             at = rest.end() + 1
@@ -148,20 +152,28 @@ class _Objects:
                 self.in_string = not self.in_string
                 at -= not self.in_string
             elif bracket in {b"[", b"{"}:
-                if bracket == b"{" and (self._begun < 0 or (self._begun == 0 and self.around[-1:] == b"[")):
-                    self._begun, self._object, start = len(self.around), bytearray(), at - 1
+                is_element = self.around.endswith(b"[") and [before for before, _ in self._begun] == [0]
+                if bracket == b"{" and (is_element or not self._begun):
+                    self._keep(piece[start : at - 1] + b"0")
+                    self._begun.append((len(self.around), bytearray()))
+                    start = at - 1
                 self.around += bracket
             elif not bracket:
                 break
             else:
                 del self.around[-1:]
-                if len(self.around) == self._begun:
-                    self._begun = -1
-                    if len(self._object) <= OBJECT_AT_MOST_BYTES:
-                        yield bytes(self._object + piece[start:at])
-        if self._begun >= 0 and len(self._object) <= OBJECT_AT_MOST_BYTES:
-            self._object += piece[start:]
+                if self._begun and len(self.around) == self._begun[-1][0]:
+                    self._keep(piece[start:at])
+                    start = at
+                    _, text = self._begun.pop()
+                    if len(text) <= OBJECT_AT_MOST_BYTES:
+                        yield bytes(text)
+        self._keep(piece[start:])
         del self.around[DEPTH_AT_MOST:]
+
+    def _keep(self, text: bytes) -> None:
+        if self._begun and len(self._begun[-1][1]) <= OBJECT_AT_MOST_BYTES:
+            self._begun[-1][1].extend(text)
 
 
 def _delimiter(start: bytes) -> str:

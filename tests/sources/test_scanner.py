@@ -115,6 +115,7 @@ OTHER = b'{"message":"{ [\\"TCP: too many orphaned sockets\\\\","labels":{"a":[1
         b'{"took":7,"hits":{"total":{"value":2},"hits":[%b]},"shards":{"a":1}}',
         b'{"took": 7,\n "hits": {\n  "hits": [\n   %b\n]\n}\n}\n',
         b"[[%b]]",
+        b"\xef\xbb\xbf[%b]",
     ],
 )
 def test_every_object_of_an_array_is_read_however_long_its_line_is(
@@ -123,6 +124,12 @@ def test_every_object_of_an_array_is_read_however_long_its_line_is(
     records = read(log(form % b",".join([OTHER, ENTRY] * size)))
 
     assert [(TEXT, 2024)] * size == [(each.text, each.at and each.at.year) for each in records]
+
+
+def test_a_record_is_read_whatever_objects_are_in_it(log: Callable[..., str]) -> None:
+    path = log(b'{\n"tags": [{"a": 1},\n{"b": [{}]}],' + ENTRY[1:] + b"\n")
+
+    assert [(f"{path}:3", TEXT)] == [(each.source, each.text) for each in read(path)]
 
 
 def test_a_string_of_megabytes_in_an_array_costs_nothing(log: Callable[..., str]) -> None:

@@ -35,7 +35,7 @@ _TEXTS: tuple[tuple[Kind, str], ...] = (
 MESSAGES: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple((kind, re.compile(text + TAIL)) for kind, text in _TEXTS)
 # One of them anywhere in a line, whoever wrote it. MPTCP's memory is another limit.
 TEXT = re.compile(rf"(?<!MP)(?:{'|'.join(text for _, text in _TEXTS)})")
-REPEATED = re.compile(r"last message repeated (\d{1,9}) times?\s*|Last message '.*' repeated (\d{1,9}) times.*")
+REPEATED = re.compile(r"last message repeated (\d{1,9}) times?\s*|Last message '[^']*' repeated (\d{1,9}) times.*")
 
 # Other limits with the same symptoms, by era: the regex fully matches the text, the name is for people.
 OTHER_LIMITS: tuple[tuple[re.Pattern[str], str], ...] = (

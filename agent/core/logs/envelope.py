@@ -23,7 +23,7 @@ from agent.core.logs.timestamps import MONTH, NAMED, NUMBERED, ZONES, is_zoned, 
 
 # rsyslog's "message repeated 3 times: [ ... ]" and NX-OS's "... - kernel" go on behind the message.
 SENTENCE = re.compile(
-    rf"(?<!\w)(?P<text>{TEXT.pattern}{TAIL}|(?P<repeat>(?i:{REPEATED.pattern})))(?P<behind>\]| +- kernel)?\s*\Z"
+    rf"(?<!\w)(?:(?P<text>{TEXT.pattern}{TAIL})|(?P<repeat>(?i:{REPEATED.pattern})))(?:(?P<behind>\]|- kernel)\s*)?\Z"
 )
 COLOUR = re.compile(r"\x1b(?:\[[0-9;:]*[mK]|\(B)")
 # Documents indent what they quote; dmesg -t and journalctl -o cat, which print bare text, do not.
@@ -41,24 +41,25 @@ _OTHERS = r"(?:user|mail|daemon|auth|syslog|lpr|news|uucp|cron|authpriv|security
 # What dmesg -d and journalctl -o short-delta write behind another stamp, in the reader's language.
 _DELTA = r"<[ +]*-?\d+[.,]\d+ *>"
 _WORD = r"[^\W\d_]{1,9}\.?"
+# Extended netconsole may put the release before a record of /dev/kmsg (Documentation/networking/netconsole).
+_RELEASE = r"(?:\d{1,3}\.\d{1,5}[\w.+~-]{0,64},)?"
+_DATE_BEHIND = r"(?=[A-Z][a-z]{2} [ \d]\d |\d{4}-\d\d-\d\d)"
+_HEAD_BEHIND = r"(?=[A-Z][a-z]{2} [ \d]\d |\d{4}-\d\d-\d\d|\[(?: *\d|[A-Z][a-z]{2} )|<\d{1,3}>)"
 _LETTERS = (
-    # /dev/kmsg, where extended netconsole may put the release before (Documentation/networking/netconsole).
-    ("y", r"(?:\d{1,3}\.\d{1,5}[\w.+~-]{0,64},)?[0-7],\d{1,20},(?P<microseconds>\d{1,20}),[^;]*;"),
-    ("Y", r"(?:\d{1,3}\.\d{1,5}[\w.+~-]{0,64},)?\d{1,4},\d+,\d+,[^;]*;"),
+    ("y", rf"{_RELEASE}[0-7],\d{{1,20}},(?P<microseconds>\d{{1,20}}),[^;]*;"),
+    ("Y", rf"{_RELEASE}\d{{1,4}},\d+,\d+,[^;]*;"),
     # A priority, and the octet count that may stand before it (RFC 6587); the kernel's facility is 0.
     ("p", r"(?:\d{1,6} )?<[0-7]>"),
-    ("P", r"(?:\d{1,6} )?<(?P<priority>\d{1,3})>"),
+    ("P", r"(?:\d{1,6} )?<\d{1,3}>"),
     ("V", r"1 (?=(?:\S+ ){2}kernel )"),
-    # grep with several files, and with -n; what follows has to be a head.
+    # grep with several files, and with -n; a word alone may be a program's tag.
     (
         "f",
         (
-            r"(?:(?:[\w./~+@-]{1,255}:)?\d{1,9}:|(?=[^:\s]{0,255}[./])[\w./~+@-]{1,255}:)"
-            r"(?=[A-Z][a-z]{2} [ \d]\d |\d{4}-\d\d-\d\d|\[(?: *\d|[A-Z][a-z]{2} )|<\d{1,3}>)"
-            r"|[\w.-]{1,255}:(?=[A-Z][a-z]{2} [ \d]\d |\d{4}-\d\d-\d\d)"
+            rf"(?:(?:[\w./~+@-]{{1,255}}:)?\d{{1,9}}|(?=[^:\s]*[./])[\w./~+@-]{{1,255}}):{_HEAD_BEHIND}"
+            rf"|[\w.-]{{1,255}}:{_DATE_BEHIND}"
         ),
     ),
-    ("q", r"data:(?= )"),
     ("R", r"message repeated (?P<count>\d{1,9}) times?: \["),
     ("E", r"\[\d{9,10}\.\d{3}\]"),
     ("u", rf"\[ *(?P<uptime>\d{{1,12}}\.\d{{6}})(?: +{_DELTA}| *)\]"),
@@ -110,7 +111,7 @@ _DATES = r"(?:[nde][OZ]?|[zbB])(?:[nde][OZ]?|[zbBE])*"
 _TAG = r"(?:[kN]|g(?=u))"
 # What may be a host's name is a group of its own. Levels are applications', where the rest does not prove a log daemon.
 _GRAMMAR = re.compile(
-    rf"""q?(?:f(?=[ndzetuvp]))?p?(?:
+    rf"""(?:f(?=[ndzetuvp]))?p?(?:
         | y                                                     # /dev/kmsg
         | V[zd]?([hgZ])?a                                       # RFC 5424
         | K?[tuvr]+ (?:([hg])?k)?                               # dmesg, journalctl -o short-monotonic
@@ -131,8 +132,7 @@ _REPEAT_GRAMMAR = re.compile(rf"f?p?(?:{_DATES})?([hgZ])?k?")
 _WHOLE = re.compile(r".*[ndzetbB].*[kamNK]|.*V")
 # What another writer left on a serial console: a word that printk's stamp adjoins, a sentence's end, a prompt.
 _CONSOLE = re.compile(
-    r"(?P<other>\s*(?=[^\n]*[^\W\d_])[^\s#+'\"`{}<>|=\\-]"
-    r"[^\"`{}<>|=\\]*(?:[^\s\]:,;('\"`{}<>|=\\]|(?:[.#$%]|login:)\s+))"
+    r"(?P<other>\s*[^\s#+'\"`{}<>|=\\-][^\"`{}<>|=\\]*(?:[^\s\]:,;('\"`{}<>|=\\]|(?:[.#$%]|login:)\s+))"
     r"(?P<printk>\[ *\d{1,12}\.\d{6}\](?: *\[ *[TC]\d+\])?\s*)"
 )
 _STAMP_OR_TAG = re.compile(r"\d:\d\d|\[ *\d+\.\d+\]|(?<!\S)(?!login:)[^\s:]+:(?!\S)")
@@ -158,8 +158,8 @@ class Part(NamedTuple):
 
 
 def plain(line: str) -> str:
-    """Take off colors and what surrounds a line."""
-    return (COLOUR.sub("", line) if "\x1b" in line else line).strip("\r\n\0\ufeff\x1e")
+    """Take off colors and what surrounds a line, also in a stream of events ("data: ")."""
+    return (COLOUR.sub("", line) if "\x1b" in line else line).strip("\r\n\0\ufeff\x1e").removeprefix("data: ")
 
 
 def parse(line: str, now: datetime, *, whole: bool = False, console: bool = False) -> Envelope | None:
@@ -174,15 +174,21 @@ def parse(line: str, now: datetime, *, whole: bool = False, console: bool = Fals
     if said is None:
         return None
     head = line[: said.start()]
-    other = _CONSOLE.fullmatch(head) if console else None
-    parts = split_head(other["printk"] if other and not _STAMP_OR_TAG.search(other["other"]) else head)
+    parts = split_head(_behind_console(head) if console else head)
     letters = "".join(part.letter for part in parts)
     match = (_GRAMMAR if said["repeat"] is None else _REPEAT_GRAMMAR).fullmatch(letters)
     is_quoted = not letters and line.startswith(CODE)
     if match is None or is_quoted or (whole and not _WHOLE.match(letters)) or not _ends_right(letters, said["behind"]):
         return None
     host = match.start(match.lastindex) if match.lastindex else None
-    return _read(said["text"].strip(), parts, host, now)
+    return _read((said["text"] or said["repeat"]).strip(), parts, host, now)
+
+
+def _behind_console(head: str) -> str:
+    """Leave out what another writer left before printk's stamp, if no other stamp and no program's tag is in it."""
+    match = _CONSOLE.fullmatch(head)
+    is_left = match and any(map(str.isalpha, match["other"])) and not _STAMP_OR_TAG.search(match["other"])
+    return match["printk"] if match and is_left else head
 
 
 def split_head(head: str) -> tuple[Part, ...]:
@@ -199,9 +205,9 @@ def split_head(head: str) -> tuple[Part, ...]:
 def _split(head: str) -> tuple[Part, ...]:
     parts: list[Part] = []
     at = len(head) - len(head.lstrip())
-    while len(parts) < MAX_PARTS and (part := _stamp(head, at) or _part(head, at)):
-        parts.append(part)
-        if part.letter in REFUSED:
+    while part := _stamp(head, at) or _part(head, at):
+        parts.append(part if len(parts) < MAX_PARTS else part._replace(letter="x"))
+        if parts[-1].letter in REFUSED:
             break
         at = part.end
     return tuple(parts)
@@ -232,7 +238,7 @@ def _part(head: str, at: int) -> Part | None:
 
 def _ends_right(letters: str, behind: str | None) -> bool:
     ends = "]" if "R" in letters else "- kernel" if "N" in letters else None
-    return (behind and behind.strip()) == ends
+    return behind == ends
 
 
 def _read(text: str, parts: tuple[Part, ...], host_at: int | None, now: datetime) -> Envelope:

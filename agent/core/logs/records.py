@@ -98,7 +98,7 @@ def to_record(
 
 def fields_of(line: str) -> dict[str, object] | None:
     """Return the fields of a line that is a record, among them what stands before an object; None for other lines."""
-    line = plain(line).strip().removeprefix("data: ")
+    line = plain(line).strip()
     if "{" not in line:
         return None
     labelled = _LABELLED.fullmatch(line)

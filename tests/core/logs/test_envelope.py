@@ -362,10 +362,21 @@ def test_a_host_may_begin_as_a_level_does(host: str) -> None:
         "2024-08-18T08:33:14Z" + " " * 60000 + "kern.info: {",
         "<6>1 - - kernel - - -" + " " * 60000,
         "Aug 18 08:33:14 n9k %KERN-6-SYSTEM_MSG: " + "- kerne" * 9000,
+        "[1.5] " * 10000 + T,
+        "[ 1.000001] " * 5000 + T,
+        "2024-08-18T08:33:14Z " * 3000 + f"kernel: {T}",
+        T + " " * 60000 + "x",
+        T + " - kerne" * 7000,
+        " " * 60000 + f"[12.345678] x {T}",
+        ". " * 30000 + f"[12.345678] x {T}",
+        "a:" * 30000 + f"[12.345678] x {T}",
+        "Last message '" * 4000,
+        "last message repeated 1 time" + " " * 60000 + "x",
     ],
 )
 def test_a_head_without_end_is_given_up(line: str) -> None:
     assert event_of(line) is None
+    assert parse(line, NOW, console=True) is None
 
 
 @pytest.mark.parametrize(
