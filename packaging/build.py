@@ -23,7 +23,7 @@ HERE = ROOT / "packaging"
 
 
 def git(*arguments: str) -> str:
-    """Return what git says of this tree; nothing without git, or where the tree is no clone of its own."""
+    """Return git's output for this tree; "" without git, or if the tree is not a clone."""
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         return ""
     asked = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False)
@@ -31,13 +31,13 @@ def git(*arguments: str) -> str:
 
 
 def built_at() -> int:
-    """Say when what is built was last changed, in seconds since 1970: SOURCE_DATE_EPOCH, else the commit's time."""
+    """Return the time of the sources in seconds since 1970: SOURCE_DATE_EPOCH, else the commit's."""
     committed = os.environ.get("SOURCE_DATE_EPOCH") or git("log", "-1", "--format=%ct")
     return int(committed or (ROOT / "pyproject.toml").stat().st_mtime)
 
 
 def version() -> str:
-    """Give the version of this commit: the project's, or, later than the one that set it, ``0.2.0+7.g1a2b3c4``."""
+    """Return the version of this commit: the project's, or after the commit that set it ``0.2.0+7.g1a2b3c4``."""
     named: str = msgspec.toml.decode((ROOT / "pyproject.toml").read_text())["project"]["version"]
     if git("rev-parse", "--is-shallow-repository") != "false":  # A shallow clone cannot count.
         return named
@@ -47,7 +47,7 @@ def version() -> str:
 
 
 def stage(directory: Path, version: str, machine: str, scratch: Path) -> None:
-    """Make everything that the repository does not hold as it is shipped."""
+    """Make all files that are shipped but not in the repository."""
     site_packages = directory / "site-packages"
     scratch.mkdir()
     wheels.install(HERE / "requirements.txt", site_packages, machine, scratch)
@@ -60,14 +60,14 @@ def stage(directory: Path, version: str, machine: str, scratch: Path) -> None:
 
 
 def even_out(directory: Path, at: int) -> None:
-    """Give every file the modes and the time that do not depend on who builds, and when."""
+    """Set modes and times that do not depend on the builder or the time of the build."""
     for path in [directory, *directory.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
         os.utime(path, (at, at))
 
 
 def build(packagers: list[str], architecture: str, target: Path) -> Iterator[Path]:
-    """Build packages into ``target`` and name each when it is there."""
+    """Build packages into ``target`` and print the name of each."""
     at, named = built_at(), version()
     os.environ["SOURCE_DATE_EPOCH"] = str(at)
     target.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def build(packagers: list[str], architecture: str, target: Path) -> Iterator[Pat
 
 
 def place(made: Path, target: Path, version: str) -> Path:
-    """Put a package where it is asked for, and take the builds before it away: a glob is to name this one alone."""
+    """Move a package into place and remove earlier builds: a glob must match this one alone."""
     # Copied aside and renamed, so that a concurrent reader sees a whole package.
     shutil.copyfile(made, target / f".{made.name}")
     placed = (target / f".{made.name}").replace(target / made.name)

@@ -1,4 +1,4 @@
-"""config.example.toml, read for its comments: the man page and the descriptions in the schema are made of them.
+"""The comments of config.example.toml, from which the man page and the schema's descriptions are made.
 
 A comment stands above its key or table; its last paragraph is about that table, those before are about all of that
 name. A table that is commented out has no blank behind ``#``::
@@ -25,7 +25,7 @@ LINE = re.compile(r"#?(?:(?P<header>\[\[?(?P<table>\w+)\]\]?)|(?P<key>[a-z]\w*) 
 
 
 class Key(NamedTuple):
-    """A key as it stands there; ``text`` is "" where an earlier table has told what it is."""
+    """A key; ``text`` is "" if an earlier table describes it."""
 
     name: str
     value: str
@@ -33,7 +33,7 @@ class Key(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table; ``before`` is what its first one says of all of that name."""
+    """A table; ``before`` is the text above the first table of its name, about all of them."""
 
     name: str
     header: str
@@ -43,7 +43,7 @@ class Table(NamedTuple):
 
 
 def read_example(text: str) -> list[Table]:
-    """Take the file apart; its first paragraph, what to do with the file, is left out."""
+    """Parse the file, without its first paragraph, which says what to do with it."""
     tables: list[Table] = []
     paragraphs: list[list[str]] = [[]]
     for line in text.partition("\n\n")[2].splitlines():

@@ -1,4 +1,4 @@
-"""What is made of the program itself: man pages, shell completions, and the documents of /usr/share/doc.
+"""Files generated from the program: man pages, shell completions, and the documents in /usr/share/doc.
 
 man-pages(7); Debian Policy 12.5 (copyright) and 12.7 (changelog).
 """
@@ -27,7 +27,7 @@ TERMS = re.compile(r"(?i)(licen[cs]e|copying|notice|authors)(\.|$)")  # names of
 OTHERS = """What is in {libraries} besides agent/ is the work of others, under their own terms,
 whose texts are in this directory. Debian has the Apache License and the MPL in /usr/share/common-licenses too.
 """
-MAINTAINER = PROGRAM  # The project has no mail address, and none is invented.
+MAINTAINER = PROGRAM  # The project has no mail address.
 
 
 def write_man_pages(directory: Path, version: str) -> None:
@@ -40,12 +40,12 @@ def write_man_pages(directory: Path, version: str) -> None:
             group.add_command(command, name)
     closings = {f"{PROGRAM}.1": (ROOT / "packaging" / "closing.1").read_text()}
     for path, command in all_commands(PROGRAM, group):
-        # click-man would cut it off in the middle of a sentence.
+        # click-man would cut it in the middle of a sentence.
         command.short_help = (command.short_help or (command.help or "").partition("\n")[0]).removesuffix(".")
         closings[f"{path}.1"] = example(command) + closings.get(f"{path}.1", "")
     click_man.core.write_man_pages(PROGRAM, group, version=version, target_dir=str(directory))
     for page in sorted(directory.iterdir()):
-        # click-man names the page of a command's command with a blank where its file has a hyphen.
+        # click-man refers to a subcommand's page with a blank where its file name has a hyphen.
         text = re.sub(r"\\fB([a-z -]+)\(1\)\\fP", lambda found: found[0].replace(" ", "-"), page.read_text())
         write_compressed(page.with_name(page.name + ".gz"), text + closings[page.name])
         page.unlink()
@@ -54,7 +54,7 @@ def write_man_pages(directory: Path, version: str) -> None:
 
 
 def all_commands(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
-    """Give a command and all below it, with the names of their pages."""
+    """Yield a command and its subcommands, with the names of their pages."""
     yield path, command
     if isinstance(command, click.Group):
         for name, below in command.commands.items():
@@ -62,7 +62,7 @@ def all_commands(path: str, command: click.Command) -> Iterator[tuple[str, click
 
 
 def example(command: click.Command) -> str:
-    """Make a section of what ``--help`` ends with: ``Example: sockmem-agent diagnose``."""
+    """Make a section of the end of ``--help``: ``Example: sockmem-agent diagnose``."""
     line = (
         (command.epilog or "").removeprefix("Example: ").replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq")
     )
@@ -70,7 +70,7 @@ def example(command: click.Command) -> str:
 
 
 def write_completions(directory: Path) -> None:
-    """Write what bash, zsh and fish read to complete the command line."""
+    """Write the completion scripts of bash, zsh and fish."""
     directory.mkdir()
     for shell in ("bash", "zsh", "fish"):
         completion = get_completion_class(shell)
@@ -79,7 +79,7 @@ def write_completions(directory: Path) -> None:
 
 
 def write_documents(directory: Path, site_packages: Path, version: str) -> None:
-    """Write the documents, Debian's changelog, and whose work is in the package."""
+    """Write the documents, Debian's changelog, and the copyright file."""
     shutil.copytree(ROOT / "docs", directory / "docs")
     for document in (ROOT / "README.md", ROOT / "CHANGELOG.md"):
         shutil.copyfile(document, directory / document.name)
@@ -92,12 +92,12 @@ def write_documents(directory: Path, site_packages: Path, version: str) -> None:
 
 
 def built_at() -> datetime:
-    """Say when what is built was last changed."""
+    """Return the time of the sources."""
     return datetime.fromtimestamp(int(os.environ["SOURCE_DATE_EPOCH"]), timezone.utc)
 
 
 def write_copyright(directory: Path, site_packages: Path) -> None:
-    """Name every library in the package with its version and its licence, and lay the licences' texts beside that."""
+    """List every library in the package with version and license, and put the licenses' texts beside the list."""
     lines = [(ROOT / "LICENSE").read_text(), OTHERS.format(libraries=f"/usr/lib/{PROGRAM}/site-packages")]
     for metadata in sorted(site_packages.glob("*.dist-info/METADATA")):
         told = email.message_from_string(metadata.read_text())

@@ -1,4 +1,4 @@
-"""Write requirements.txt: each library that the packages bring, at one version, with the digest of every wheel.
+"""Write requirements.txt: each library in the packages at one version, with the digest of every wheel.
 
 Run it to take newer libraries: ``python packaging/lock.py``, in the environment of ``make deb``. The digests hold a
 build to what was looked at here, and make two builds alike. One version of a library serves every Python: the newest
@@ -17,14 +17,14 @@ import msgspec.toml
 from wheels import ARCHITECTURES, PYTHONS, for_target
 
 HERE = Path(__file__).parent
-# It comes from the distribution: it is compiled against the host's own libsystemd, and has no wheels.
+# From the distribution: it is compiled against the host's libsystemd and has no wheels.
 FROM_DISTRIBUTION = {"systemd-python"}
 # Half of the package's size, and only for rich's Markdown, Syntax and Traceback, which the agent never imports.
 NEVER_IMPORTED = {"markdown-it-py", "mdurl", "pygments"}
 
 
 def resolve(arguments: list[str], libraries: list[str], versions: Iterable[str]) -> dict[str, set[str]]:
-    """Ask pip what it would install, of these versions where it is among them: ``name==version`` -> digests."""
+    """Return what pip would install, preferring these versions: ``name==version`` -> digests."""
     with tempfile.NamedTemporaryFile("w") as constraints:
         constraints.write("\n".join(versions))
         constraints.flush()
@@ -47,7 +47,7 @@ def pip_report(arguments: list[str]) -> dict[str, set[str]]:
 def main() -> None:
     """Resolve for every interpreter, the oldest first, and every processor."""
     project = msgspec.toml.decode((HERE.parent / "pyproject.toml").read_text())["project"]
-    # Without its marker: pip would hold it against the Python that runs, not against the one that is asked for.
+    # Without its marker: pip would evaluate it for the running Python, not for the requested one.
     dependencies = [dependency.partition(";")[0] for dependency in project["dependencies"]]
     libraries = [name for name in dependencies if name.partition(">")[0] not in FROM_DISTRIBUTION]
     digests: dict[str, set[str]] = defaultdict(set)

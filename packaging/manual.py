@@ -47,7 +47,7 @@ def configuration_page(tables: list[Table], version: str, date: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Write a text so that it stands in the page as it is: ASCII quotes, hyphens that can be copied, no requests."""
+    """Escape a text for the page: ASCII quotes, hyphens that can be copied, no requests."""
     text = text.replace("\\", "\\e").replace("-", "\\-")
     for character, name in (("'", "aq"), ('"', "dq"), ("`", "ga"), ("^", "ha"), ("~", "ti")):
         text = text.replace(character, f"\\({name}")
@@ -61,7 +61,7 @@ def _section(table: Table) -> Iterator[str]:
 
 
 def _channel(table: Table) -> Iterator[str]:
-    """Write a table as one would, then what its keys are."""
+    """Write a table as in the file, then a description of its keys."""
     yield from (f".SS {escape(table.text.rstrip('.'))}", ".nf", ".RS 4", escape(table.header))
     yield from (escape(f"{key.name} = {key.value}") for key in table.keys)
     yield from (".RE", ".fi")

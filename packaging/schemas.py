@@ -1,4 +1,4 @@
-"""The JSON Schemas of what is read and written, from the types: ``python packaging/schemas.py [DIRECTORY]``.
+"""The JSON Schemas of the files read and written, from the types: ``python packaging/schemas.py [DIRECTORY]``.
 
 Without DIRECTORY it is docs/schemas, whose files go into the packages and the wheel. JSON Schema, draft 2020-12. What
 the keys of the configuration are is told by the comments of config.example.toml.
@@ -18,12 +18,12 @@ from agent.core.settings import Settings
 
 SCHEMAS = Path(__file__).parent.parent / "docs" / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-# A channel has exactly one of the two; "" is as good as absent.
+# A channel has exactly one of the two; "" counts as absent.
 ONE_URL = {"oneOf": [{"required": [key], "properties": {key: {"minLength": 1}}} for key in ("url", "url_file")]}
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """Make every schema, by the name of its file."""
+    """Return every schema by file name."""
     made = {
         "config.json": _schema("config", "Configuration of sockmem-agent", Settings),
         "incident.json": _schema("incident", "incident.json of sockmem-agent", Incident),
@@ -43,12 +43,12 @@ def _schema(name: str, title: str, kind: type[msgspec.Struct]) -> dict[str, Any]
         for value in definition["properties"].values():
             # null comes last, as from msgspec 0.22 on.
             value.get("anyOf", []).sort(key=lambda choice: choice.get("type") == "null")
-    # Not the relative "sockmem-agent/config/1" of a document's `schema`: Taplo refuses a schema that is named so.
+    # Not the relative "sockmem-agent/config/1" of a document's `schema`: Taplo rejects that as a name.
     return {"$schema": DIALECT, "$id": f"urn:sockmem-agent:{name}:1", "title": title, **made}
 
 
 def _explain(schema: dict[str, Any], tables: list[Table]) -> None:
-    """Describe the tables and keys, and say of a channel what its type cannot: it needs exactly one URL."""
+    """Describe tables and keys, and add what a channel's type cannot say: it needs exactly one URL."""
     definitions = schema["$defs"]
     sections = definitions["Settings"]["properties"]
     channels = sections["notify"]["items"].pop("discriminator")["mapping"]  # OpenAPI's word, not JSON Schema's

@@ -11,20 +11,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-# nfpm.yaml tells the package managers the same range.
+# nfpm.yaml has the same range.
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 # Debian's name of the processor, and the wheels'.
 ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
-# Wheels that ask for no newer C library than 2.28; nfpm.yaml says so too.
+# Wheels that need no newer C library than 2.28, as nfpm.yaml says.
 PLATFORMS = ("manylinux2014", "manylinux_2_17", "manylinux_2_28")
-# What compiled modules are kept of: the others bring the same in Python.
+# Libraries whose compiled modules are kept: the others have the same in Python.
 COMPILED = {"msgspec"}
 LEFT_OUT = (
     "bin",
     "*/tests",
     "*/*.pyi",
     "*/*.c",
-    # Of a wheel's metadata only what names it and its terms stays; WHEEL and RECORD differ by interpreter.
+    # Of a wheel's metadata only name and license stay; WHEEL and RECORD differ by interpreter.
     *(
         f"*.dist-info/{name}"
         for name in ("INSTALLER", "RECORD", "REQUESTED", "WHEEL", "entry_points.txt", "top_level.txt")
@@ -33,13 +33,13 @@ LEFT_OUT = (
 
 
 def for_target(python: str, machine: str) -> list[str]:
-    """Give pip's arguments for another interpreter than its own."""
+    """Return pip's arguments for another interpreter than its own."""
     platforms = [f"--platform={platform}_{machine}" for platform in PLATFORMS]
     return [f"--python-version={python}", "--only-binary=:all:", *platforms]
 
 
 def install(requirements: Path, target: Path, machine: str, scratch: Path) -> None:
-    """Install the libraries into ``target`` for all of PYTHONS; a wheel that is not the locked one is an error."""
+    """Install the locked libraries into ``target`` for all of PYTHONS; any other wheel is an error."""
     pip_install(["--requirement", str(requirements)], target, for_target(PYTHONS[0], machine))
     strip(target)
     blocks = re.findall(r"(?m)^[^ #](?:.*\\\n)*.*\n", requirements.read_text())
@@ -53,13 +53,13 @@ def install(requirements: Path, target: Path, machine: str, scratch: Path) -> No
 
 
 def pip_install(requirements: list[str], target: Path, options: list[str]) -> None:
-    """Install into ``target``, which need not be for the interpreter that runs."""
+    """Install into ``target``, for any interpreter."""
     asked = ("--no-deps", "--no-compile", "--require-hashes", f"--target={target}", *requirements, *options)
     subprocess.run([sys.executable, "-m", "pip", "install", "-qq", *asked], check=True)
 
 
 def strip(site_packages: Path) -> None:
-    """Take away what is never used."""
+    """Remove what is never used."""
     unused = [path for pattern in LEFT_OUT for path in site_packages.glob(pattern)]
     modules = site_packages.glob("**/*.so")
     unused += [path for path in modules if path.relative_to(site_packages).parts[0] not in COMPILED]
@@ -71,7 +71,7 @@ def strip(site_packages: Path) -> None:
 
 
 def merge(source: Path, target: Path) -> None:
-    """Copy what is not there yet; what is there must be the same."""
+    """Copy what is missing; what exists must be the same."""
     for path in sorted(path for path in source.rglob("*") if path.is_file()):
         copy = target / path.relative_to(source)
         if not copy.exists():

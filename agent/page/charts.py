@@ -1,4 +1,4 @@
-"""Charts as inline SVG: shapes and words with classes, which the page's own style sheet paints in light and dark.
+"""Charts as inline SVG: shapes and texts with classes, which the page's style sheet paints in light and dark.
 
     <svg class="chart wide" viewBox="0 0 880 300" role="img" aria-label="Orphaned sockets. ...">
     <path class="area" d="M120.0 250.1 L121.6 249.0 ... Z"/>  <path class="limit" d="M120.0 23.9 L876.0 23.9"/>
@@ -19,18 +19,18 @@ from agent.page.series import Point, Track, thin
 _POINTS = 480
 _FEW = 30
 _TOP = 1.06
-# Two labels closer than this share of the height would run into each other.
+# Labels closer than this share of the height would overlap.
 _APART = 0.055
 _SECONDS = (1, 2, 5, 10, 15, 30)
 _MINUTES = (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10080)
 _STEPS = (*(timedelta(seconds=n) for n in _SECONDS), *(timedelta(minutes=n) for n in _MINUTES))
-# Labels of 12 px: how wide a letter is, how far they stand off, and how far a text's baseline is below its middle.
+# Labels of 12 px: width of a letter, distance, and from the middle of a text to its baseline.
 _LETTER, _SPACE, _BASELINE = 7.2, 10, 4
 _ABOVE, _BELOW, _RIGHT = 6, 24, 6
 
 
 class Size(NamedTuple):
-    """How large a chart is drawn, in CSS pixels, and how many labels its time axis bears."""
+    """The size of a chart in CSS pixels, and how many labels its time axis has."""
 
     name: str
     width: int
@@ -38,12 +38,12 @@ class Size(NamedTuple):
     ticks: int
 
 
-# A phone gets a drawing of its own: a scaled one would have letters of four pixels.
+# Phones get their own drawing: a scaled one would have letters of four pixels.
 SIZES = (Size("wide", 880, 300, 8), Size("narrow", 340, 230, 4))
 
 
 class Frame(NamedTuple):
-    """The time that is drawn, and in it the first to the last event with each moment that a message is known of."""
+    """The time span drawn, and the known times of messages in it."""
 
     start: datetime
     end: datetime
@@ -57,7 +57,7 @@ class _Label(NamedTuple):
 
 
 class _Plane(NamedTuple):
-    """Where a moment and a value are on the drawing: seconds since the epoch, and the gauge's unit, to pixels."""
+    """Converts seconds since the epoch, and values in the gauge's unit, to pixels."""
 
     size: Size
     left: float
@@ -86,7 +86,7 @@ class _Plane(NamedTuple):
 
 
 def draw_tracks(tracks: Sequence[tuple[Track, str]], frame: Frame, size: Size) -> list[Markup]:
-    """Draw gauges against their levels, one below the other by one clock; the texts say them to screen readers."""
+    """Draw gauges against their levels on one time axis; the texts are for screen readers."""
     labels = [_level_labels(track) for track, _ in tracks]
     left = max(len(label.text) for each in labels for label in each) * _LETTER + _SPACE
     start, seconds = frame.start.timestamp(), (frame.end - frame.start).total_seconds()
@@ -126,7 +126,7 @@ def _draw(track: Track, text: str, frame: Frame, labels: Sequence[_Label], plane
 
 
 def _shapes(track: Track, frame: Frame, plane: _Plane) -> Iterator[Markup]:
-    """Draw what there is, from the back to the front."""
+    """Draw all shapes, from back to front."""
     sides = (frame.start.timestamp(), frame.end.timestamp())
     marks = [at.timestamp() for at in frame.events]
     began, ended = max(min(marks), sides[0]), min(max(marks), sides[1])
@@ -140,7 +140,7 @@ def _shapes(track: Track, frame: Frame, plane: _Plane) -> Iterator[Markup]:
         yield plane.path(name, [(x, value) for x in sides])
     yield from (plane.path("event", [(x, 0.0), (x, plane.top)]) for x in marks if sides[0] <= x <= sides[1])
     yield from (plane.path("line", run) for run in lines)
-    # Where readings are few, each is marked: the line between them is only a guess.
+    # Few readings are marked one by one: the line between them is a guess.
     few = len(track.points) <= _FEW
     yield from (plane.dot("alone", point, 2.5) for run in runs for point in run if few or len(run) == 1)
     if track.peak:
@@ -156,7 +156,7 @@ def _top(track: Track) -> int:
 
 
 def _level_labels(track: Track) -> list[_Label]:
-    """Name the levels on the axis, the limit first: one that has no room is left to the legend."""
+    """Label the levels on the axis, the limit first; one without room is in the legend only."""
     peak, top = track.peak.value if track.peak else 0, _top(track)
     labels: list[_Label] = []
     wanted = [_Label(level.value, f"{level.name} {track.text(level.value)}") for level in track.levels]
@@ -167,7 +167,7 @@ def _level_labels(track: Track) -> list[_Label]:
 
 
 def _time_labels(frame: Frame, most: int) -> Iterator[_Label]:
-    """Choose round moments of the reader's clock; midnight is shown by its date."""
+    """Choose round times of the reader's clock; midnight shows its date."""
     step = next((each for each in _STEPS if (frame.end - frame.start) / each <= most), _STEPS[-1])
     local = frame.start.astimezone(frame.zone)
     midnight = local.replace(hour=0, minute=0, second=0, microsecond=0)

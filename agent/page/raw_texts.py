@@ -1,4 +1,4 @@
-"""The raw texts of the snapshots, within a budget: a day-long incident has sixty snapshots, and a page must stay small.
+"""The raw texts of the snapshots, within a budget: sixty snapshots of a long incident would make the page too large.
 
 The first snapshot and the one at the peak come first; of the others as many as fit. What is left out is said.
 """
@@ -18,7 +18,7 @@ _LINE_CHARS = 20_000
 
 
 class Raw(NamedTuple):
-    """One snapshot: its file, what it is, and its escaped texts by path; none of them where the budget was spent."""
+    """One snapshot: file, content, and its escaped texts by path, or none if the budget was spent."""
 
     name: str
     snapshot: Snapshot
@@ -28,7 +28,7 @@ class Raw(NamedTuple):
 
 
 def raw_evidence(snapshots: Sequence[tuple[str, Snapshot]]) -> list[Raw]:
-    """Choose the texts, in the order of time."""
+    """Choose the texts within the budget, oldest snapshot first."""
     left, chosen = _BUDGET_CHARS, dict[str, tuple[tuple[str, Markup], ...]]()
     others = sorted(snapshots[1:], key=lambda pair: -(sample_of(pair[1]).orphan or 0))
     for name, snapshot in (*snapshots[:1], *others):
@@ -43,6 +43,6 @@ def raw_evidence(snapshots: Sequence[tuple[str, Snapshot]]) -> list[Raw]:
 
 
 def visible(text: str) -> Markup:
-    """Escape a text of several lines, make control and bidi characters visible, and cut what is too long."""
+    """Escape a text of several lines, show control and bidi characters, and cut what is too long."""
     shown = "\n".join(printable(line, _LINE_CHARS) for line in text[:_TEXT_CHARS].rstrip("\n").split("\n"))
     return escape(shown + "\n…" if len(text) > _TEXT_CHARS else shown)

@@ -1,4 +1,4 @@
-"""render(files) -> one HTML page that is self-contained: it loads nothing and contacts no one.
+"""render(files) -> one self-contained HTML page: it loads nothing and contacts no one.
 
 Everything that the host said (names, lines, units, peers, raw texts) may have been chosen by an attacker. Three things
 stand against it: jinja2 escapes every value, ``finalize`` makes control and bidi characters visible in every value,
@@ -78,7 +78,7 @@ def _environment() -> Environment:
 
 
 def _finalize(value: object) -> object:
-    """Make every value that is no markup of ours printable; jinja2 escapes it after this."""
+    """Make every value printable that is not our markup; jinja2 escapes it afterwards."""
     if isinstance(value, Markup):
         return value
     return printable(str(value)) if value is not None else ""
@@ -111,7 +111,7 @@ def _charts(files: IncidentFiles, tracks: Tracks, clock: rows.Clock) -> list[dic
 
 
 def _moments(files: IncidentFiles) -> tuple[datetime, ...]:
-    """List the moments at which a message is known to have come."""
+    """Return the known times of messages."""
     incident = files.incident
     known = {incident.opened_at, incident.last_seen_at}
     return tuple(sorted(known | {event.at for event in incident.last_of_kind if event.at and event.at.tzinfo}))

@@ -1,4 +1,4 @@
-"""What the page says about an incident, in words and rows: every number with its unit, every gap with its reason."""
+"""The texts and rows of the page: every number with its unit, every gap with its reason."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -19,24 +19,24 @@ _UNIT = re.compile(r"(?<=\d) (?=(?:%|[KMGTPE]iB|B|s|min|h|days?)(?:\W|$))")
 
 
 class Clock(NamedTuple):
-    """The reader's clock: ``opened_at`` is the day that need not be repeated."""
+    """The reader's clock: the day of ``opened_at`` is not repeated."""
 
     zone: tzinfo | None
     opened_at: datetime
 
     def stamp(self, at: datetime) -> str:
-        """Write a moment with date and zone."""
+        """Format a time with date and zone."""
         return f"{at.astimezone(self.zone):%Y-%m-%d %H:%M:%S %Z}"
 
     def moment(self, at: datetime) -> str:
-        """Write a moment of the day, with the date on another day than the first."""
+        """Format a time of day, with the date on other days than the first."""
         local = at.astimezone(self.zone)
         same = local.date() == self.opened_at.astimezone(self.zone).date()
         return f"{local:%H:%M:%S}" if same else f"{local:%d %b %H:%M:%S}"
 
 
 class Figure(NamedTuple):
-    """One large number, what it is, and what it is held against."""
+    """One large number, what it is, and what to compare it with."""
 
     number: str
     what: str
@@ -98,7 +98,7 @@ def _measured(warning: Pressure) -> str:
 
 
 def caption(track: Track, clock: Clock) -> str:
-    """Describe a chart in one sentence; this is its text alternative as well."""
+    """Describe a chart in one sentence, which is also its text alternative."""
     words, peak = track.text, track.peak
     if peak is None:
         return ""
@@ -112,7 +112,7 @@ def caption(track: Track, clock: Clock) -> str:
 
 
 def penalty(files: IncidentFiles) -> str:
-    """Say at which part of the orphan limit the kernel acted, where it was not all of it."""
+    """Say at which part of the orphan limit the kernel acted, unless at all of it."""
     mechanism = files.incident.diagnosis.mechanism
     if not mechanism.penalty_shift or mechanism.limit_reached is None:
         return ""
@@ -121,7 +121,7 @@ def penalty(files: IncidentFiles) -> str:
 
 
 def changes(files: IncidentFiles, clock: Clock) -> Iterator[str]:
-    """Return which limits changed in the time that the charts show."""
+    """Yield the limits that changed in the time the charts show."""
     last: dict[str, tuple[int, ...]] = {}
     for reading in readings_of(files.incident, _snapshots(files), files.samples):
         orphans = None if reading.tcp_max_orphans is None else (reading.tcp_max_orphans,)

@@ -1,4 +1,4 @@
-"""The two gauges over time: readings put together, held against their limits, thinned, and drawn with characters.
+"""The two gauges over time: readings combined, compared with their limits, thinned, and drawn as characters.
 
 Orphans are sockets, memory is bytes: sockstat's ``mem`` counts in units that depend on the kernel, tcp_mem in pages of
 the host, and only bytes can be compared (core.kernel.limits, sk_prot_mem_limits in net/core/sock.c).
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 LEAD = timedelta(hours=1)
 TAIL = timedelta(minutes=10)
-# A sample is due every ten seconds: after this long without one, there was no reading, and nothing is drawn.
+# A sample is due every ten seconds; a gap longer than this is drawn as a gap.
 _UNSEEN = timedelta(seconds=95)
 BLOCKS = "▁▂▃▄▅▆▇█"
 ASCII = ".:-=+*%#"
@@ -33,7 +33,7 @@ class Point(NamedTuple):
 
 
 class Level(NamedTuple):
-    """A line that a gauge is held against, in the gauge's unit."""
+    """A threshold of a gauge, in its unit."""
 
     name: LevelName
     value: int
@@ -67,7 +67,7 @@ class Track(NamedTuple):
 
 
 class Tracks(NamedTuple):
-    """Both gauges, and the bytes that one unit of ``mem`` stands for; None, without memory, where it is not known."""
+    """Both gauges, and the bytes of one unit of ``mem``; None, without memory, if unknown."""
 
     orphans: Track
     memory: Track
@@ -75,12 +75,12 @@ class Tracks(NamedTuple):
 
 
 def window(incident: Incident) -> tuple[datetime, datetime]:
-    """Return the span of time that is worth looking at: an hour before to ten minutes after."""
+    """Return the time span shown: an hour before to ten minutes after."""
     return incident.opened_at - LEAD, (incident.closed_at or incident.last_seen_at) + TAIL
 
 
 def build_tracks(incident: Incident, snapshots: Sequence[Snapshot], samples: Iterable[Sample]) -> Tracks:
-    """Put samples and snapshots of the window together; a reboot or a time without readings breaks the line."""
+    """Combine samples and snapshots of the window; a reboot or a gap in readings breaks the line."""
     readings = readings_of(incident, snapshots, samples)
     mechanism = incident.diagnosis.mechanism
     page, unit = mechanism.page_size_bytes, mechanism.unit_bytes
@@ -95,7 +95,7 @@ def build_tracks(incident: Incident, snapshots: Sequence[Snapshot], samples: Ite
 
 
 def readings_of(incident: Incident, snapshots: Iterable[Snapshot], samples: Iterable[Sample]) -> list[Sample]:
-    """List the readings of the window, oldest first, each moment once."""
+    """List the readings of the window, oldest first, one for each time."""
     start, end = window(incident)
     both = [*samples, *(sample_of(snapshot) for snapshot in snapshots)]
     by_time = {each.at: each for each in both if each.at.tzinfo is not None and start <= each.at <= end}
@@ -103,7 +103,7 @@ def readings_of(incident: Incident, snapshots: Iterable[Snapshot], samples: Iter
 
 
 def count_up(readings: Sequence[Sample], counter: str) -> int | None:
-    """Say how far a counter rose over the readings; a fall or a reboot begins anew. None when it was never read."""
+    """Return how far a counter rose over the readings, across falls and reboots; None if it was never read."""
     pairs = [
         (before.counters[counter], after.counters[counter])
         for before, after in pairwise(readings)
@@ -113,7 +113,7 @@ def count_up(readings: Sequence[Sample], counter: str) -> int | None:
 
 
 def thin(points: Sequence[Point], most: int) -> tuple[Point, ...]:
-    """Leave at most ``most`` (4 or more) points over: ends, and the highest and lowest of each stretch of time."""
+    """Keep at most ``most`` (4 or more) points: the ends, and the highest and lowest of each stretch of time."""
     if len(points) <= most:
         return tuple(points)
     start, span = points[0].at, (points[-1].at - points[0].at) or timedelta(seconds=1)
@@ -181,6 +181,6 @@ def _memory_levels(incident: Incident, readings: Sequence[Sample], page: int | N
 
 
 def _nearest(incident: Incident, known: Iterable[tuple[datetime, T | None]]) -> T | None:
-    """Find what was so when the incident was opened: limits may be changed before and after."""
+    """Return the value nearest to the opening of the incident: limits may change before and after."""
     found = [(abs(at - incident.opened_at), value) for at, value in known if value is not None]
     return min(found, key=lambda pair: pair[0])[1] if found else None

@@ -18,7 +18,7 @@ _PEERS_AT_MOST = 4
 
 
 class Row(NamedTuple):
-    """One line: what it is, how much, and the rest of what is known."""
+    """One line: what it is, how much, and further details."""
 
     name: str
     amount: str
@@ -26,7 +26,7 @@ class Row(NamedTuple):
 
 
 class SocketLists(NamedTuple):
-    """A dump for people: lists of rows under their titles."""
+    """A socket dump as lists of rows with titles."""
 
     taken_at: datetime
     size: str
@@ -35,7 +35,7 @@ class SocketLists(NamedTuple):
 
 
 def socket_counts(snapshots: Sequence[Snapshot]) -> SocketLists | None:
-    """Show the table of the newest snapshot that has one; None where there is none, or nothing in it."""
+    """Return the table of the newest snapshot that has one; None if there is none, or it is empty."""
     for snapshot in reversed(snapshots):
         table = snapshot.sockets
         if table is not None and (table.groups or table.listeners):
