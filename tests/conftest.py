@@ -27,7 +27,7 @@ TEXT: dict[Kind, str] = {
 
 @pytest.fixture(scope="session", autouse=True)
 def no_configuration_of_this_host() -> Iterator[None]:
-    """Whoever tests may have the agent in use: commands in this process that name no file get the defaults."""
+    """The tester may have the agent in use: commands in this process that name no file get the defaults."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("agent.config.load.DEFAULT_PATH", Path("/none/config.toml"))
         yield

@@ -94,7 +94,7 @@ def _diagnose_tree(proc_root: Path, messages: tuple[str, ...], config_path: Path
 
 
 def _as_of_a_tree(events: tuple[Event, ...], now: datetime) -> tuple[Event, ...]:
-    """Take the newest of lines with a date as of the moment of the tree: whoever passes both says that they belong.
+    """Take the newest dated line as of the moment of the tree: the caller passes both as evidence of one event.
 
     The tree has its uptime, so a line with the time since boot needs no date.
     """

@@ -184,7 +184,7 @@ class SocketGroup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         return sum(tally.bytes for tally in self.tallies())
 
     def tallies(self) -> tuple[Tally, ...]:
-        """All tallies, whoever has the sockets."""
+        """All tallies, no matter who has the sockets."""
         return (*self.held.values(), *self.queued.values(), *self.orphaned.values())
 
 
@@ -289,5 +289,5 @@ class SocketTable(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def orphans(self) -> int:
-        """How many orphans were seen, whoever they belong to."""
+        """How many orphans were seen, no matter whose."""
         return sum(group.orphans for group in self.groups)

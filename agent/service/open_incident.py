@@ -182,7 +182,7 @@ class OpenIncident:
     def follow_up(self, snapshot: Snapshot) -> None:
         """Keep what the host looks like a little later; where more orphans are back than were seen, ask whose they are.
 
-        The orphans of a storm come and go. Memory is held for longer, and whoever held it is not to be forgotten.
+        The orphans of a storm come and go. Memory is held for longer, and its holder is not to be forgotten.
         """
         now = snapshot.taken_at
         self.follow_ups = tuple(at for at in self.follow_ups if at > now)

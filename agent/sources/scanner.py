@@ -167,9 +167,9 @@ def blocks(stream: BufferedIOBase) -> Iterator[tuple[int, bytes]]:
 def _decompressed(raw: BufferedReader, name: str) -> BufferedReader | gzip.GzipFile | bz2.BZ2File:
     """Choose the reader by the first bytes, and by the name where these say nothing."""
     magic = raw.peek(MAGIC_BYTES)[:MAGIC_BYTES]
-    for start, mend in FOREIGN.items():
+    for start, fix in FOREIGN.items():
         if magic.startswith(start):
-            raise OSError(mend)
+            raise OSError(fix)
     if magic.startswith(GZIP) or name.endswith(".gz"):
         return gzip.GzipFile(fileobj=raw)
     if magic.startswith(XZ) or name.endswith(".xz"):

@@ -185,7 +185,7 @@ def test_the_receipt_is_written_after_the_receiver_took_it_and_not_before() -> N
 
 
 def attempts_at(world: World, seconds: float) -> list[float]:
-    """Run and tell when attempts were made, in seconds from the start."""
+    """Run and return when attempts were made, in seconds from the start."""
     times: list[float] = []
     plain = world.receiver.notify
 

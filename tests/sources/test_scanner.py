@@ -195,19 +195,19 @@ def test_zstd_is_read_where_its_library_is(log: Callable[..., str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "mend"),
+    ("damage", "fix"),
     [
         (lambda packed: packed[: len(packed) // 2], "ends in the middle"),
         (lambda packed: packed + b"x" * 4000, "damaged compressed data"),
     ],
 )
 def test_zstd_that_is_cut_or_damaged_gives_every_line_before(
-    log: Callable[..., str], damage: Callable[[bytes], bytes], mend: str
+    log: Callable[..., str], damage: Callable[[bytes], bytes], fix: str
 ) -> None:
     zstandard = pytest.importorskip("zstandard")
     packed = zstandard.compress(b"".join(EVENT + os.urandom(300).hex().encode() + b"\n" for _ in range(3000)))
     found = []
-    with pytest.raises(UnreadableError, match=mend):
+    with pytest.raises(UnreadableError, match=fix):
         found.extend(each for each in Scanner().read(log(damage(packed)), NOW) if each.record)
 
     assert 1000 < len(found)
@@ -276,7 +276,7 @@ def test_ordinals_go_on_over_rotated_files(log: Callable[..., str]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "name", "mend"),
+    ("content", "name", "fix"),
     [
         (gzip.compress(EVENT + os.urandom(300_000))[:-9000], "cut.gz", "ends in the middle"),
         (lzma.compress(EVENT + os.urandom(300_000))[:-9000], "cut.xz", "ends in the middle"),
@@ -291,10 +291,10 @@ def test_ordinals_go_on_over_rotated_files(log: Callable[..., str]) -> None:
     ],
 )
 def test_input_that_cannot_be_read_is_named_with_the_mend(
-    log: Callable[..., str], content: bytes, name: str, mend: str
+    log: Callable[..., str], content: bytes, name: str, fix: str
 ) -> None:
     path = log(content, name)
-    with pytest.raises(UnreadableError, match=mend) as caught:
+    with pytest.raises(UnreadableError, match=fix) as caught:
         read(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)

@@ -20,7 +20,7 @@ SECONDS = 1200  # for any one program; debootstrap needs minutes
 
 
 class CannotBuildError(Exception):
-    """Machines cannot be made here: no tool, no root, no mirror. The message says which, and what would mend it."""
+    """Machines cannot be made here: no tool, no root, no mirror. The message says which, and what would fix it."""
 
 
 class ToolError(Exception):

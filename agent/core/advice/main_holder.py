@@ -45,7 +45,7 @@ _GENERIC = (
 def find_main_holder(facts: Facts, gauge: GaugeName, limit: int | None) -> LargestHolder | None:
     """Find the main holder, with the sockets and the ports of what is short alone; ``limit`` is what ran out.
 
-    A limit of 0 runs out whoever holds what.
+    A limit of 0 runs out no matter who holds what.
     """
     if limit is not None and limit <= 0:
         return None

@@ -74,7 +74,7 @@ def _number(value: object) -> str:
 
 
 def _settings(facts: Facts, claims: set[str]) -> list[str]:
-    """Name the settings that are wrong: they come before whoever holds what they limit."""
+    """Name the settings that are wrong: they come before the holder of what they limit."""
     said, limit, default = [], facts.orphans.limit, facts.defaults
     if "nothing_near_a_limit" in claims:
         return []

@@ -33,7 +33,7 @@ _TEXTS: tuple[tuple[Kind, str], ...] = (
     ),
 )
 MESSAGES: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple((kind, re.compile(text + TAIL)) for kind, text in _TEXTS)
-# One of them anywhere in a line, whoever wrote it. MPTCP's memory is another limit.
+# One of them anywhere in a line of any origin. MPTCP's memory is another limit.
 TEXT = re.compile(rf"(?<!MP)(?:{'|'.join(text for _, text in _TEXTS)})")
 REPEATED = re.compile(r"last message repeated (\d{1,9}) times?\s*|Last message '[^']*' repeated (\d{1,9}) times.*")
 

@@ -1,4 +1,4 @@
-"""One name for whoever holds sockets, and the one who holds most of what is short.
+"""One name for each holder of sockets, and the one who holds most of what is short.
 
 Names are chosen by anyone who may make a cgroup or a process: they are made printable, and the kernel's own words are
 taken out, so that no text of ours can look like a kernel record to our own detector.

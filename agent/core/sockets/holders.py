@@ -1,8 +1,8 @@
-"""Who holds the sockets: the groups of a dump under the names of units and containers, with the remainder told.
+"""Who holds the sockets: the groups of a dump under the names of units and containers, with an explicit remainder.
 
 A cgroup names its sockets for certain, orphans too (INET_DIAG_CGROUP_ID, 5.8 and newer). Where it does not, sockets
 go to the process that has one of them open, those of another network namespace to the cgroup that lives in it, and
-orphans and unaccepted connections to whoever listens on their port: a guess, and told as one.
+orphans and unaccepted connections to the listener on their port: a guess, and marked as one.
 """
 
 from collections import Counter, defaultdict
@@ -257,7 +257,7 @@ def _holder(name: _Name, share: _Share, by: Order, pids: dict[int | None, int]) 
 def _remainder(
     tcp: TcpSockstat, named: Sequence[Holder], nobody: _Share, mem_unit_bytes: int | None
 ) -> tuple[Holder, list[Gap]]:
-    """Make the totals up to what the host counts; tell where the dump counted more, which no remainder can fix."""
+    """Make the totals up to what the host counts; say where the dump counted more, which no remainder can fix."""
     gaps = []
 
     def left(what: str, total: int | None, of_named: int, unnamed: int) -> int:

@@ -91,7 +91,7 @@ class Reader:
         self._layouts: dict[tuple[int, int], _Layout] = {}
 
     def feed(self, buffer: bytes | bytearray, end: int) -> End | None:
-        """Count the messages in the first ``end`` bytes; tell when the dump is over. Garbage is counted, not raised."""
+        """Count the messages in the first ``end`` bytes; return the end of the dump. Garbage is counted, not raised."""
         offset = 0
         while offset + _HEADER <= end:
             length, kind, flags = _LENGTH_TYPE_FLAGS.unpack_from(buffer, offset)

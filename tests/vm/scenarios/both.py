@@ -15,7 +15,7 @@ def act(rig):
     with rig.watching():
         rig.tell("shop", "close", then="closed")
         rig.wait_for_lines(2)
-    # Whoever listens is a holder, if of nothing: once the agent has asked there are some, and the service may go.
+    # A listener is a holder, if of nothing: once the agent has asked there are some, and the service may go.
     rig.wait("it was asked who holds what", lambda: [i for i in rig.incidents() if i["diagnosis"]["holders"]])
     rig.stop("phones", "shop")
     rig.wait_for_posts("opened", "resolved")

@@ -23,7 +23,7 @@ def act(rig):
     with log.open("a") as file:
         file.write(f"Nov 22 12:00:00 vm kernel: [  100.000001] {LINE}\n")
     rig.wait("the file's incident", lambda: rig.incidents(claimed))
-    # Whoever reads the journal or kmsg has read the forged lines when the true ones come behind them.
+    # A reader of the journal or kmsg has read the forged lines when the true ones come behind them.
     rig.note("forged_at", time.time())
     rig.burst(200, limit=64)
     rig.wait_until_named(kmsg)
