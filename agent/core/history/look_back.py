@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 from agent.core.facts import Facts
 from agent.core.gauge import Gauge
-from agent.core.history.trend import rises, since_text, trends
-from agent.core.history.unit_growth import growth_of, growth_text, unit_grew
+from agent.core.history.trend import trends
+from agent.core.history.unit_growth import growth_of
 from agent.core.model import Evidence, Finding
 from agent.core.times import in_zone_of
 
@@ -26,12 +26,13 @@ class Past(NamedTuple):
 
 def look_back(facts: Facts) -> Past:
     """Look for what the samples before the event show."""
-    trend = trends(facts)
-    growth = growth_of(facts, trend)
-    grew = (unit_grew(growth, facts),) if growth else ()
+    rises, now = trends(facts), facts.snapshot.taken_at
+    growth = growth_of(facts, rises)
     records = [record for gauge in facts.high if (record := _record(gauge, facts))]
-    sentences = (since_text(trend, facts), growth_text(growth, facts), *(text for _, text in records[:1]))
-    return Past((*rises(trend), *grew, *(finding for finding, _ in records)), " ".join(filter(None, sentences)))
+    grew = [growth.finding(facts.gauge.name)] if growth else []
+    first = [each.sentence(now) for each in (*rises[:1], growth) if each]
+    found = (*(each.finding for each in rises), *grew, *(finding for finding, _ in records))
+    return Past(found, " ".join((*first, *(text for _, text in records[:1]))))
 
 
 def _record(gauge: Gauge, facts: Facts) -> tuple[Finding, str] | None:

@@ -16,7 +16,7 @@ days, two weeks and thirty days, in which the samples are ever fewer (core.histo
 A history that is flat, or has a hole where the rise was, shows nothing, and nothing is said.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
 from statistics import median
@@ -67,22 +67,43 @@ class Trend(NamedTuple):
         """The claim of the finding."""
         return f"{self.gauge.noun}_rose_{self.shape}"
 
+    @property
+    def an_hour(self) -> int:
+        """How much more it became in an hour."""
+        return round(self.grown * _HOUR / self.seconds)
+
+    @property
+    def finding(self) -> Finding:
+        """The claim with its evidence."""
+        unit = self.gauge.unit
+        proof = [
+            Evidence(name="low until", value=self.since.isoformat(timespec="seconds"), source="history"),
+            Evidence(name="from there to the peak", value=round(self.seconds, 1), unit="seconds", source="history"),
+            Evidence(name="grown by", value=self.grown, unit=unit, source="history"),
+            Evidence(name="peak", value=self.peak, unit=unit, source="history"),
+        ]
+        if self.shape == "slowly":
+            proof.append(Evidence(name="rate", value=self.an_hour, unit=f"{unit} an hour", source="history"))
+        return Finding(claim=self.claim, cause=self.gauge.name, confidence="possible", evidence=tuple(proof))
+
+    def sentence(self, now: datetime) -> str:
+        """Say since when it has been so."""
+        what, have = ("Orphans", "have") if self.gauge.name == "orphans" else ("TCP memory", "has")
+        since = moment_text(self.since, now)
+        if self.shape == "slowly":
+            least = "at least " if self.at_least else ""
+            return f"{what} {have} grown steadily since {least}{since}, by {self.gauge.words(self.an_hour)} an hour."
+        if self.shape == "in_a_step":
+            return f"{what} rose in a step after {since}, and stayed high."
+        within = duration_text(max(self.seconds, 1.0))
+        return f"{what} rose within {within} after {moment_text(self.since, now, seconds=True)}."
+
 
 def trends(facts: Facts) -> tuple[Trend, ...]:
     """Return how the gauges that are high came to be; the one of the named cause first."""
     times = [*facts.samples, facts.last]
     found = [_trend(facts, gauge, gauge.over_time(times)) for gauge in facts.high]
     return tuple(trend for trend in found if trend is not None)
-
-
-def rises(found: Iterable[Trend]) -> tuple[Finding, ...]:
-    """Show every trend with its evidence."""
-    return tuple(_finding(trend) for trend in found)
-
-
-def since_text(found: Iterable[Trend], facts: Facts) -> str:
-    """Return one sentence, since when it has been so; "" where the history does not show it."""
-    return next((_sentence(trend, facts) for trend in found), "")
 
 
 def _trend(facts: Facts, gauge: Gauge, series: list[Reading]) -> Trend | None:
@@ -178,32 +199,3 @@ def _is_steady(way: list[Reading], grown: int) -> bool:
 def _made(gauge: Gauge, shape: Shape, start: Reading, peak: Reading, *, at_least: bool) -> Trend:
     seconds = peak.second - start.second
     return Trend(gauge, shape, start.at, seconds, peak.value - start.value, peak.value, at_least)
-
-
-def _finding(trend: Trend) -> Finding:
-    unit = trend.gauge.unit
-    proof = [
-        Evidence(name="low until", value=trend.since.isoformat(timespec="seconds"), source="history"),
-        Evidence(name="from there to the peak", value=round(trend.seconds, 1), unit="seconds", source="history"),
-        Evidence(name="grown by", value=trend.grown, unit=unit, source="history"),
-        Evidence(name="peak", value=trend.peak, unit=unit, source="history"),
-    ]
-    if trend.shape == "slowly":
-        rate = round(trend.grown * _HOUR / trend.seconds)
-        proof.append(Evidence(name="rate", value=rate, unit=f"{unit} an hour", source="history"))
-    return Finding(claim=trend.claim, cause=trend.gauge.name, confidence="possible", evidence=tuple(proof))
-
-
-def _sentence(trend: Trend, facts: Facts) -> str:
-    what, have = ("Orphans", "have") if trend.gauge.name == "orphans" else ("TCP memory", "has")
-    since = moment_text(trend.since, facts.snapshot.taken_at)
-    if trend.shape == "slowly":
-        rate = round(trend.grown * _HOUR / trend.seconds)
-        an_hour = trend.gauge.words(rate)
-        least = "at least " if trend.at_least else ""
-        return f"{what} {have} grown steadily since {least}{since}, by {an_hour} an hour."
-    if trend.shape == "in_a_step":
-        return f"{what} rose in a step after {since}, and stayed high."
-    within = duration_text(max(trend.seconds, 1.0))
-    begun = moment_text(trend.since, facts.snapshot.taken_at, seconds=True)
-    return f"{what} rose within {within} after {begun}."

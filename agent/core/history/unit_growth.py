@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text, moment_text
 from agent.core.history.trend import Trend
-from agent.core.model import Evidence, Finding, Holder, Sample, UnitShare
+from agent.core.model import Evidence, Finding, GaugeName, Holder, Sample, UnitShare
 from agent.core.readings import SocketTable
 from agent.core.sockets.holder_names import name_of
 from agent.core.sockets.holders import BY, Order, holders
@@ -46,6 +46,28 @@ class Growth(NamedTuple):
     before: int
     now: int
     looks: int
+
+    def finding(self, cause: GaugeName) -> Finding:
+        """Claim that it is one unit's sockets that have multiplied: which, from how many to how many, since when."""
+        unit = "bytes" if self.measure == "bytes" else "sockets"
+        return Finding(
+            claim="unit_grew",
+            cause=cause,
+            confidence="likely",
+            evidence=(
+                Evidence(name="unit", value=self.unit, source="history"),
+                Evidence(name="low until", value=self.since.isoformat(timespec="seconds"), source="history"),
+                Evidence(name=f"{self.measure} then", value=self.before, unit=unit, source="history"),
+                Evidence(name=f"{self.measure} now", value=self.now, unit=unit, source="history"),
+                Evidence(name="looked at", value=self.looks, unit="times", source="history"),
+            ),
+        )
+
+    def sentence(self, now: datetime) -> str:
+        """Say which unit has grown."""
+        words, what = (bytes_text, " of TCP memory") if self.measure == "bytes" else (count_text, f" {self.measure}")
+        grown = f"{self.unit} grew from {words(self.before)} to {words(self.now)}{what}"
+        return f"{grown} since {moment_text(self.since, now)}."
 
 
 class _Look(NamedTuple):
@@ -76,32 +98,6 @@ def shares_of(table: SocketTable) -> tuple[UnitShare, ...]:
     by_bytes = sorted(named[_BY_SOCKETS:], key=lambda share: share.bytes, reverse=True)
     chosen = [*named[:_BY_SOCKETS], *by_bytes[: UNITS_AT_MOST - _BY_SOCKETS]]
     return tuple(sorted(chosen, key=lambda share: share.sockets, reverse=True))
-
-
-def unit_grew(growth: Growth, facts: Facts) -> Finding:
-    """Claim that it is one unit's sockets that have multiplied: which, from how many to how many, since when."""
-    unit = "bytes" if growth.measure == "bytes" else "sockets"
-    return Finding(
-        claim="unit_grew",
-        cause=facts.gauge.name,
-        confidence="likely",
-        evidence=(
-            Evidence(name="unit", value=growth.unit, source="history"),
-            Evidence(name="low until", value=growth.since.isoformat(timespec="seconds"), source="history"),
-            Evidence(name=f"{growth.measure} then", value=growth.before, unit=unit, source="history"),
-            Evidence(name=f"{growth.measure} now", value=growth.now, unit=unit, source="history"),
-            Evidence(name="looked at", value=growth.looks, unit="times", source="history"),
-        ),
-    )
-
-
-def growth_text(growth: Growth | None, facts: Facts) -> str:
-    """Return one sentence, which unit has grown; "" where the history does not show it."""
-    if growth is None:
-        return ""
-    words, what = (bytes_text, " of TCP memory") if growth.measure == "bytes" else (count_text, f" {growth.measure}")
-    since = moment_text(growth.since, facts.snapshot.taken_at)
-    return f"{growth.unit} grew from {words(growth.before)} to {words(growth.now)}{what} since {since}."
 
 
 def growth_of(facts: Facts, known: Sequence[Trend]) -> Growth | None:

@@ -6,7 +6,7 @@ from material import NOW, make_event, make_sample, make_snapshot
 
 from agent.core.facts import Facts, gather_facts
 from agent.core.history.downsample import downsample
-from agent.core.history.trend import Trend, rises, since_text, trends
+from agent.core.history.trend import Trend, trends
 from agent.core.model import Sample
 
 PEAK = 65600
@@ -27,7 +27,7 @@ def trend_of(samples: tuple[Sample, ...], orphan: int = PEAK) -> Trend | None:
 
 
 def said(facts: Facts) -> str:
-    return since_text(trends(facts), facts)
+    return next((each.sentence(facts.snapshot.taken_at) for each in trends(facts)), "")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_memory_is_told_in_bytes_whatever_the_kernel_counts_in() -> None:
 def test_the_side_that_the_kernel_named_comes_first() -> None:
     samples = (make_sample(30, orphan=9, mem=1000),)
     facts = gather_facts(make_snapshot(orphan=PEAK, mem=390_000), (make_event("tcp_memory"),), samples)
-    findings = rises(trends(facts))
+    findings = [each.finding for each in trends(facts)]
     assert ["memory_rose_at_once", "orphans_rose_at_once"] == [finding.claim for finding in findings]
     # A peak is no limit, and none is printed as one.
     assert {None} == {each.limit for finding in findings for each in finding.evidence}

@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from agent.core.facts import Facts, gather_facts
 from agent.core.history.trend import trends
-from agent.core.history.unit_growth import UNITS_AT_MOST, Growth, growth_of, growth_text, shares_of, unit_grew
+from agent.core.history.unit_growth import UNITS_AT_MOST, Growth, growth_of, shares_of
 from agent.core.model import Sample, Snapshot, UnitShare
 from agent.core.readings import Listener, Process, SocketGroup, SocketTable, Tally
 
@@ -58,7 +58,8 @@ def grown(facts: Facts) -> Growth | None:
 
 
 def said(facts: Facts) -> str:
-    return growth_text(grown(facts), facts)
+    growth = grown(facts)
+    return growth.sentence(facts.snapshot.taken_at) if growth else ""
 
 
 def test_the_unit_that_grew_is_named_with_then_and_now_and_since() -> None:
@@ -66,7 +67,7 @@ def test_the_unit_that_grew_is_named_with_then_and_now_and_since() -> None:
     assert "api.service grew from 2,000 to 36,200 sockets since 14:15 UTC." == said(facts)
     growth = grown(facts)
     assert growth
-    finding = unit_grew(growth, facts)
+    finding = growth.finding(facts.gauge.name)
     assert ("unit_grew", "orphans") == (finding.claim, finding.cause)
     assert {"unit": "api.service", "sockets then": 2000, "sockets now": 36_200}.items() <= {
         each.name: each.value for each in finding.evidence
