@@ -2,9 +2,11 @@
 
 import gzip
 import json
+import platform
 import shutil
 import signal
 import socket
+from pathlib import Path
 
 import pytest
 from harness import AgentProcess, fill, wait_for
@@ -45,6 +47,35 @@ def test_a_line_becomes_an_incident_on_disk_and_a_block_on_standard_output(agent
     assert "claimed" == incident.provenance
     assert incident.confidence != "certain"
     assert "web1" == incident.host
+
+
+def test_a_line_of_another_host_is_told_without_anything_that_was_read_here(agent, log_file):
+    agent.config.write_text(agent.config.read_text() + "[incident]\nquiet_seconds = 1\n")
+    agent.start()
+    append(log_file, LINE.replace("web1", "web-7"))
+    wait_for("the end", lambda: "(resolved" in agent.said())
+    assert 0 == agent.stop()
+    incident = agent.store.load(agent.store.resolve("last"))
+    said = agent.said()
+
+    assert ("web-7", platform.node(), None) == (incident.host, incident.read_on, incident.kernel)
+    assert f"web-7: log on {platform.node()} claims orphan limit reached; nothing was measured on web-7" in said
+    assert "Run there, on web-7: sockmem-agent diagnose." in said
+    here = (platform.release(), Path("/proc/sys/net/ipv4/tcp_max_orphans").read_text().strip(), "/proc/net/sockstat:")
+    text = agent.store.path(incident.id).joinpath("incident.json").read_text() + said
+    assert [] == [each for each in here if each in text or (each.isdigit() and f"{int(each):,}" in text)]
+
+
+@pytest.mark.parametrize("form", ["{}", "{}.example.org", "localhost"])
+def test_a_line_of_this_host_in_any_form_is_measured(agent, log_file, form):
+    agent.start()
+    append(log_file, LINE.replace("web1", form.format(platform.node().partition(".")[0].upper())))
+    wait_for("the incident", agent.events)
+    assert 0 == agent.stop()
+    incident = agent.store.load(agent.store.resolve("last"))
+
+    assert (None, platform.release()) == (incident.read_on, incident.kernel)
+    assert incident.diagnosis.mechanism.tcp_max_orphans is not None
 
 
 def test_without_channels_each_word_on_an_incident_is_said_once(agent, log_file):

@@ -49,7 +49,7 @@ def read_files(store: Store, incident: Incident) -> IncidentFiles:
     gaps = list[Gap]()
     snapshots = store.snapshots(incident.id, gaps)
     notices = read_notices(store, incident, gaps)
-    samples = read_around(store, incident.id, *window(incident))
+    samples = () if incident.read_on else read_around(store, incident.id, *window(incident))
     unread = tuple(replace(gap, what="a file of this incident") for gap in gaps)
     return IncidentFiles(incident, tuple(snapshots), samples, tuple(notices), unread)
 

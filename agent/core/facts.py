@@ -17,6 +17,7 @@ from operator import itemgetter
 from typing import Literal, NamedTuple
 
 from agent.core.gauge import CALM, Gauge, Timed
+from agent.core.hosts import other_host
 from agent.core.kernel.limits import (
     KILLED,
     Defaults,
@@ -45,7 +46,7 @@ NEAR_SECONDS = 60.0
 # How old a baseline may be for a counter that moved since then to speak for this event.
 _BASELINE_SECONDS = 600.0
 # Two texts further apart than this are two bursts, each with a cause of its own.
-_BURST_SECONDS = 300.0
+BURST_SECONDS = 300.0
 _BOOT_SLACK_SECONDS = 5.0
 _RESERVE = "net.core.mem_pcpu_rsv"
 
@@ -252,6 +253,20 @@ class Facts(NamedTuple):
 Rule = Callable[[Facts], Finding | None]
 
 
+def host_elsewhere(snapshot: Snapshot, events: tuple[Event, ...]) -> str | None:
+    """Return the other host that all these lines are from; None where one may be of this host.
+
+    A person who diagnoses by command has put line and numbers together.
+    """
+    said = [] if snapshot.trigger == "command" else [event.host for event in events if event.kind != "suppressed"]
+    return said[0] if said and all(other_host(host, snapshot.host) for host in said) else None
+
+
+def unmeasured(snapshot: Snapshot) -> Snapshot:
+    """Leave of a snapshot only when it was taken and where: it is no measurement of another host."""
+    return Snapshot(taken_at=snapshot.taken_at, trigger=snapshot.trigger, host=snapshot.host)
+
+
 def gather_facts(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sample, ...]) -> Facts:
     """Work out what the rules need. Samples of another boot are left out; ``suppressed`` alone is no event."""
     kernel, now = parse_kernel(snapshot.kernel, has_reserve_file=_RESERVE in snapshot.sysctls), sample_of(snapshot)
@@ -270,7 +285,6 @@ def gather_facts(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[S
     # A person who diagnoses by command has put line and tree together; the service knows that they are apart.
     present = age is None or abs(age) <= NEAR_SECONDS or snapshot.trigger == "command"
     readings = (*near, (0.0, now)) if present else near
-    # Only where no other text was said were all that were killed orphans above the orphans' limit.
     deltas = _deltas(before, last, since) if before else {}
     lead = _lead(timed, newest, near, before) if deltas.get(KILLED) else ()
     memory, table = _memory(now, kernel, readings, _page_bytes(snapshot)), snapshot.sockets or SocketTable()
@@ -310,7 +324,7 @@ def _newest_burst(
         return [], ()
     newest = reduce(lambda one, other: other if _seconds_after(other, one, snapshot) > 0 else one, said)
     ago = sorted(((_seconds_after(newest, each, snapshot), each) for each in said), key=lambda pair: -pair[0])
-    texts = {_text_of(each, kernel) for seconds, each in ago if seconds <= _BURST_SECONDS}
+    texts = {_text_of(each, kernel) for seconds, each in ago if seconds <= BURST_SECONDS}
     earlier = {text: pair for pair in ago if (text := _text_of(pair[1], kernel)) not in texts}
     return [each for each in said if _text_of(each, kernel) in texts], tuple(earlier.values())
 
@@ -389,7 +403,10 @@ def _baseline(samples: tuple[Timed, ...], since: float | None) -> Timed | None:
 def _lead(
     samples: tuple[Timed, ...], newest: list[float], near: tuple[Timed, ...], before: Timed | None
 ) -> tuple[Timed, ...]:
-    """Return the last sample before those that are near: the first of them shows what was killed since."""
+    """Return the last sample before those that are near: the first of them shows what was killed since.
+
+    Only where no other text was said were all that were killed orphans above the orphans' limit.
+    """
     lead = _baseline(samples, max(newest) + NEAR_SECONDS) if newest else before
     return (lead,) if lead and lead not in near else ()
 

@@ -8,7 +8,8 @@ further apart than the quiet period are two incidents, also when both are read i
 *agent's* clock says when the last event arrived: only that one may close an incident that is still being fed, since
 a log written in another time zone, or stamped with no year, would otherwise close everything at once.
 
-A ``suppressed`` line never opens an incident; it says how many messages the kernel swallowed around the others.
+A ``suppressed`` line never opens an incident; it says how many messages the kernel swallowed before it: of the kind of
+the lines before it in the same burst, else of some network message.
 
 What people are notified of: that an incident opened; that it got worse (another cause, or ten times the events); that
 it is over. A further "ten times" waits fifteen minutes after the last notification, so that a storm makes three
@@ -21,12 +22,15 @@ from datetime import datetime, timedelta, timezone
 
 from msgspec.structs import replace
 
+from agent.core.facts import BURST_SECONDS
 from agent.core.format import count_text
+from agent.core.hosts import may_be_same, other_host
 from agent.core.model import (
     CAUSES,
     Diagnosis,
     Event,
     Incident,
+    Kind,
     LogRecord,
     Notice,
     NoticeType,
@@ -39,6 +43,8 @@ from agent.core.settings import Claimed
 from agent.core.sockets.holder_names import losers_named, main_holder
 
 WORSE_FACTOR = 10
+# Messages that were suppressed are of the lines before them, no further back than this.
+BURST = timedelta(seconds=BURST_SECONDS)
 UPDATE_SPACING = timedelta(minutes=15)
 # The opening of a burst says one line, and seconds later there are hundreds: no news by itself.
 COUNT_SPACING = timedelta(minutes=1)
@@ -58,12 +64,12 @@ def open_incident(event: Event, at: datetime, snapshot: Snapshot, diagnosis: Dia
     return Incident(
         id=incident_id(at, event.line, attempt),
         host=event.host or snapshot.host,
+        read_on=snapshot.host if other_host(event.host, snapshot.host) else None,
         kernel=snapshot.kernel,
         boot_id=snapshot.boot_id,
         opened_at=at,
         last_seen_at=at,
         events={event.kind: event.count},
-        suppressed_at_least=event.suppressed or 0,
         provenance=event.provenance,
         first_event=event,
         last_of_kind=(event,),
@@ -104,14 +110,19 @@ def note_pressure(incident: Incident, pressure: Pressure, at: datetime) -> Incid
     return replace(incident, last_seen_at=max(incident.last_seen_at, at.astimezone(timezone.utc)), pressure=worst)
 
 
-def fold(incident: Incident, event: Event, at: datetime) -> Incident:
+def fold(incident: Incident, event: Event, at: datetime, *, leading: bool = False) -> Incident:
     """Take one more event into an incident; one that the gauges opened becomes the kernel's own.
 
-    The host stays that of the opening: receivers tell incidents apart by it.
+    The host stays that of the opening: receivers tell incidents apart by it. ``leading``: it was logged before the
+    incident's first line.
     """
     events = dict(incident.events)
     events[event.kind] = events.get(event.kind, 0) + event.count
     said = event.kind != "suppressed"
+    suppressed = dict(incident.suppressed)
+    if event.suppressed:
+        source = _source_of_suppressed(incident, at, leading=leading)
+        suppressed[source] = suppressed.get(source, 0) + event.suppressed * event.count
     before = incident.provenance if incident.class_ == "event" else event.provenance
     others = tuple(e for e in incident.last_of_kind if e.kind != event.kind)
     return replace(
@@ -120,10 +131,22 @@ def fold(incident: Incident, event: Event, at: datetime) -> Incident:
         first_event=incident.first_event or (event if said else None),
         last_seen_at=max(incident.last_seen_at, at),
         events=events,
-        suppressed_at_least=incident.suppressed_at_least + (event.suppressed or 0),
+        suppressed_at_least=sum(n for kind, n in suppressed.items() if kind != "suppressed"),
+        suppressed=suppressed,
         provenance="kernel" if "kernel" in (before, event.provenance) else "claimed",
         last_of_kind=(*others, event),
     )
+
+
+def _source_of_suppressed(incident: Incident, at: datetime, *, leading: bool) -> Kind:
+    """Return the kind of the lines before a suppressed line in its burst; "suppressed" where there are none.
+
+    net_ratelimit() reports what it swallowed with the next message of any kind: minutes later, just ahead of another.
+    """
+    before = next((each for each in reversed(incident.last_of_kind) if each.kind != "suppressed"), None)
+    if before is None or leading or (before.at and at - before.at > BURST):
+        return "suppressed"
+    return before.kind
 
 
 def together(decided: Iterable[tuple[LogRecord, Event]], span: timedelta) -> Iterator[tuple[LogRecord, Event]]:
@@ -151,6 +174,8 @@ def together(decided: Iterable[tuple[LogRecord, Event]], span: timedelta) -> Ite
 
 def _says_the_same(first: Event, before: Event, event: Event, span: timedelta) -> bool:
     if event.kind != first.kind or event.kind == "suppressed" or event.provenance != first.provenance:
+        return False
+    if not may_be_same(event.host, first.host):
         return False
     if event.at is None or before.at is None or first.at is None:
         return event.at is before.at is first.at
@@ -210,7 +235,7 @@ def notice(incident: Incident, reason: tuple[NoticeType, str], channels: tuple[s
         at=now,
         reason=reason[1],
         channels=channels,
-        data=replace(incident, notices=(*incident.notices, f"notice-{number:03}.json"), resume=None),
+        data=replace(incident, notices=(*incident.notices, f"notice-{number:03}.json"), resume=None, beside=()),
     )
 
 
@@ -250,6 +275,8 @@ def _gauges_worse(incident: Incident, before: Incident) -> str | None:
 
 
 def _confirmed(incident: Incident, before: Incident) -> str | None:
+    if incident.class_ != before.class_ and incident.provenance == "claimed":
+        return "a text log claims what the gauges warned of"
     if incident.class_ != before.class_:
         return "the kernel has confirmed the warning"
     return "confirmed by the kernel's own message" if incident.provenance == "kernel" != before.provenance else None
@@ -265,7 +292,9 @@ def _worse(incident: Incident, before: Incident, *, spaced: bool, counted: bool)
         return confirmed
     if incident.cause != before.cause and (spaced or incident.cause == "both"):
         return f"the cause is now {CAUSES[incident.cause]} (was {CAUSES[before.cause]})"
-    if before.pressure and (claim := _gauges_worse(incident, before)):
+    # Claimed lines may be forged: where they told of nothing that the gauges warn of, the warning is news.
+    is_news = before.pressure or replace(before, pressure=incident.pressure).is_warning
+    if is_news and (claim := _gauges_worse(incident, before)):
         return claim
     if spaced and (main := main_holder(incident.diagnosis)) and not main_holder(before.diagnosis):
         return f"largest holder identified: {main.name}"

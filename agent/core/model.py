@@ -304,15 +304,20 @@ class Pressure(msgspec.Struct, frozen=True, kw_only=True):
 class Incident(Dated, frozen=True, kw_only=True):
     """Events folded: the content of incident.json, and ``data`` of the webhook.
 
-    ``events`` counts by kind; ``last_of_kind`` keeps the newest of each for the diagnosis;
-    ``pressure`` is the worst that the gauges warned of (None: they did not). ``snapshots`` and
-    ``notices`` name the files that this commit covers: a notice that is not listed here does not exist yet.
+    ``events`` counts by kind; ``suppressed`` counts what the rate limit swallowed, by the kind of the lines before it,
+    and under "suppressed" what may be of any network message; ``suppressed_at_least`` is the sum of the others.
+    ``last_of_kind`` keeps the newest of each for the diagnosis. ``read_on`` is the host whose log had the lines, where
+    ``host`` is another: nothing was measured there. ``pressure`` is the worst that the gauges warned of (None: they did
+    not). ``beside`` are incidents of other hosts with lines that are on disk here alone: the position in ``resume`` is
+    behind them. ``snapshots`` and ``notices`` name the files that this commit covers: a notice that is not listed here
+    does not exist yet.
     """
 
     schema: Literal["sockmem-agent/incident/1"] = "sockmem-agent/incident/1"
     id: str
     class_: Literal["event", "pressure"] = msgspec.field(default="event", name="class")
     host: str | None
+    read_on: str | None = None
     kernel: str | None
     boot_id: str | None
     opened_at: Time
@@ -320,6 +325,7 @@ class Incident(Dated, frozen=True, kw_only=True):
     closed_at: Time | None = None
     events: dict[Kind, int]
     suppressed_at_least: int = 0
+    suppressed: dict[Kind, int] = {}
     provenance: Provenance
     first_event: Event | None = None
     pressure: Pressure | None = None
@@ -332,6 +338,15 @@ class Incident(Dated, frozen=True, kw_only=True):
     snapshots: tuple[SnapshotName, ...] = ()
     notices: tuple[NoticeName, ...] = ()
     resume: Resume | None = None
+    beside: tuple["Incident", ...] = ()
+
+    @property
+    def is_warning(self) -> bool:
+        """Whether it rests on the gauges: no line, or claimed ones that are unconfirmed or of another cause."""
+        if self.pressure is None or self.class_ == "pressure":
+            return self.class_ == "pressure"
+        confirmed = self.confidence != "possible" and self.cause in (self.pressure.cause, "both")
+        return self.provenance == "claimed" and not confirmed
 
 
 class Notice(Dated, frozen=True, kw_only=True):

@@ -108,10 +108,12 @@ def headline(incident: Incident) -> str:
         return f"{host} early warning: {claim}{about}"
     consequence = _CONSEQUENCES[incident.cause]
     reached = f"{group or consequence.limit} reached"
-    if is_unconfirmed(incident):
-        claims, do = ("claimed", "did") if over else ("claims", "do")
-        return f"{host}: log {claims} {reached}; this host's counters {do} not confirm it"
     does = consequence.did if over else consequence.does
+    claims, do = ("claimed", "did") if over else ("claims", "do")
+    if incident.read_on:
+        return f"{host}: log on {printable(incident.read_on, 64)} {claims} {reached}; nothing was measured on {host}"
+    if is_unconfirmed(incident):
+        return f"{host}: log {claims} {reached}; this host's counters {do} not confirm it"
     # Of a group's own limit the host's readings say nothing, nor does who holds most of the host's memory.
     return f"{host} {does}: {reached}" + ("" if group else f"{_reading(incident, incident.cause)}{_held(incident)}")
 
@@ -128,8 +130,8 @@ def _limit_of_group(diagnosis: Diagnosis) -> str | None:
 
 
 def is_warning(incident: Incident) -> bool:
-    """Return whether the gauges alone opened it: the kernel has logged nothing."""
-    return incident.class_ == "pressure"
+    """Return whether it rests on the gauges: the kernel has logged nothing, or only an unconfirmed text log says so."""
+    return incident.is_warning
 
 
 def is_unconfirmed(incident: Incident) -> bool:
@@ -165,9 +167,17 @@ def holder_row(diagnosis: Diagnosis) -> list[tuple[str, str]]:
 
 def messages_text(incident: Incident, separator: str = ", ") -> str | None:
     """Return what the kernel logged, by kind, with what it suppressed; None where it logged nothing."""
-    kinds = [f"{count_text(n)} x {KINDS[kind]}" for kind, n in sorted(incident.events.items()) if kind != "suppressed"]
-    if incident.suppressed_at_least:
-        kinds.append(f"at least {count_text(incident.suppressed_at_least)} suppressed by its rate limit")
+    said = sorted(kind for kind in incident.events if kind != "suppressed")
+    kinds = [f"{count_text(incident.events[kind])} x {KINDS[kind]}" for kind in said]
+    suppressed = dict(incident.suppressed)
+    unattributed = suppressed.pop("suppressed", 0)
+    if len(said) <= 1:
+        suppressed = {"suppressed": incident.suppressed_at_least} if incident.suppressed_at_least else {}
+    for kind, count in sorted(suppressed.items()):
+        of = f" x {KINDS[kind]}" if len(said) > 1 else ""
+        kinds.append(f"at least {count_text(count)}{of} suppressed by its rate limit")
+    if unattributed:
+        kinds.append(f"{count_text(unattributed)} of some network message suppressed")
     return separator.join(kinds) or None
 
 

@@ -63,7 +63,10 @@ class OpenIncident:
         troubles: Troubles,
         now: datetime,
     ) -> None:
-        """Hold an incident; ``judged`` is the snapshot that its diagnosis rests on, with its name."""
+        """Hold an incident; ``judged`` is the snapshot that its diagnosis rests on, with its name.
+
+        Of another host's nothing is looked up here: no follow-ups, holders or samples.
+        """
         self.incident = incident
         self.last_notice: Notice | None = None
         self.amended = False
@@ -73,7 +76,8 @@ class OpenIncident:
         self._snapshot_name, self._snapshot = judged
         is_old = abs(now - incident.last_seen_at) > NEAR
         self._looked_at: datetime | None = None
-        self.attribute_at = None if self._snapshot.sockets or is_old else now + ATTRIBUTION_DELAY
+        is_settled = bool(self._snapshot.sockets) or is_old or self.is_elsewhere
+        self.attribute_at = None if is_settled else now + ATTRIBUTION_DELAY
         self._store, self._position, self._troubles = store, position, troubles
         # What the diagnosis was made of, and whether the snapshot with who holds the sockets is on disk.
         self._diagnosed: tuple[Snapshot, tuple[Event, ...], Sample | None] | None = None
@@ -101,7 +105,7 @@ class OpenIncident:
         incident = replace(incident, snapshots=(*(n for n, _ in left), name))
         judged, now = left[0] if left else (name, snapshot), snapshot.taken_at
         opened = cls(incident, judged, store=store, position=position, troubles=troubles, now=now)
-        opened.follow_ups = tuple(now + after for after in FOLLOW_UPS)
+        opened.follow_ups = () if opened.is_elsewhere else tuple(now + after for after in FOLLOW_UPS)
         opened._diagnosed = snapshot, events, samples[-1] if samples else None
         return opened
 
@@ -133,22 +137,34 @@ class OpenIncident:
         msgspec.json.encode(opened.incident)
         return opened
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether another host's lines opened it."""
+        return self.incident.read_on is not None
+
     # --- what comes in ----------------------------------------------------------------------------------------------
 
-    def fold(self, decided: Decided, at: datetime, snapshot: Snapshot, now: datetime) -> None:
-        """Take in one more event, and now and then the snapshot that was taken at its sight."""
+    def fold(self, decided: Decided, at: datetime, snapshot: Snapshot, now: datetime, *, leading: bool = False) -> None:
+        """Take in one more event, and now and then the snapshot that was taken at its sight.
+
+        ``leading``: it was logged before the incident's first line.
+        """
         record, event = decided
         is_new = event.kind not in self.incident.events
         is_spaced = snapshot.taken_at - self.snapshot_at >= SNAPSHOT_SPACING
-        self.incident = folding.fold(self.incident, event, at)
-        if (is_spaced or is_new) and event.kind != "suppressed":
-            self._keep(snapshot)
-            self._snapshot_name, self._snapshot = self.incident.snapshots[-1], snapshot
-            self._is_unsaved = False
-            self.snapshot_at = snapshot.taken_at
-            self.attribute_at = snapshot.taken_at + ATTRIBUTION_DELAY
+        self.incident = folding.fold(self.incident, event, at, leading=leading)
+        if (is_spaced or is_new) and event.kind != "suppressed" and not self.is_elsewhere:
+            self.judge(snapshot)
         self.arrived_at = now
-        self._position.cover(record.cursor)
+        self._position.cover(record.cursor, self.incident)
+
+    def judge(self, snapshot: Snapshot) -> None:
+        """Keep a snapshot that the diagnosis rests on from now on."""
+        self._keep(snapshot)
+        self._snapshot_name, self._snapshot = self.incident.snapshots[-1], snapshot
+        self._is_unsaved = False
+        self.snapshot_at = snapshot.taken_at
+        self.attribute_at = snapshot.taken_at + ATTRIBUTION_DELAY
 
     def note_pressure(self, pressure: Pressure, now: datetime) -> None:
         """Stay open while the gauges are high."""
@@ -197,7 +213,7 @@ class OpenIncident:
 
     def due(self) -> list[datetime]:
         """List when there is something to do."""
-        if self._position.dirty or self.amended:
+        if self._position.is_waiting(self.incident) or self.amended:
             return [*self.follow_ups[:1], self.committed_at + COMMIT_SPACING]
         return [*self.follow_ups[:1], *([self.attribute_at] if self.attribute_at else [])]
 
@@ -235,7 +251,8 @@ class OpenIncident:
         """End the incident, with the samples around it beside it; what is left is the commit that says so."""
         self.incident = folding.close(self.incident, now, quiet)
         self._position.close()
-        keep_window(self._store, self.incident, samples)
+        if not self.is_elsewhere:
+            keep_window(self._store, self.incident, samples)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 

@@ -20,26 +20,37 @@ SAVE_PATIENCE = timedelta(seconds=60)
 class Position:
     """The position, which an incident commits with itself or cursor.json holds.
 
-    ``dirty``: events are covered that no incident on disk has yet; until their commit nothing may be saved.
+    The position is behind the lines of every host, and each host has its own incident. So a commit takes those that
+    wait along with it, in the same rename, until each has been written itself.
     """
 
     def __init__(self, store: Store, resume: Resume, now: datetime) -> None:
         self.resume = resume
-        self.dirty = False
+        self._waiting: dict[str, Incident] = {}
         self._store = store
         self._saved_at = now
         self._is_saved = resume.generation > 0
 
-    def cover(self, cursor: Cursor | None) -> None:
-        """Note that an event up to here was counted; the next commit of its incident makes that true on disk."""
+    @property
+    def dirty(self) -> bool:
+        """Whether events are covered that no incident's own file has yet; until their commit nothing may be saved."""
+        return bool(self._waiting)
+
+    def is_waiting(self, incident: Incident) -> bool:
+        """Return whether an incident has events that its own file has not."""
+        return incident.id in self._waiting
+
+    def cover(self, cursor: Cursor | None, incident: Incident) -> None:
+        """Note that an event up to here was counted in an incident; the next commit makes that true on disk."""
         self._advance(cursor)
-        self.dirty = True
+        self._waiting[incident.id] = incident
 
     def commit(self, incident: Incident) -> Incident:
-        """Write an incident and the position behind its last event in one rename."""
+        """Write an incident and the position behind the last event of any in one rename."""
+        others = tuple(other for identity, other in self._waiting.items() if identity != incident.id)
         incident = replace(incident, resume=self.resume)
-        self._store.commit(incident)
-        self.dirty = False
+        self._store.commit(replace(incident, beside=others))
+        self._waiting.pop(incident.id, None)
         return incident
 
     def close(self) -> None:

@@ -11,8 +11,12 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from agent.core import folding
+from agent.core.facts import unmeasured
 from agent.core.history.unit_growth import shares_of
+from agent.core.hosts import may_be_same, other_host
 from agent.core.kernel.detector import Decided
 from agent.core.kernel.limits import sample_of
 from agent.core.model import Diagnosis, Event, Incident, Notice, NoticeType, Sample, Snapshot
@@ -28,13 +32,18 @@ log = logging.getLogger("sockmem-agent")
 
 # By so much a clock was set; less than that is steered.
 CLOCK_STEP = timedelta(seconds=1)
+# A log server sees many hosts, and a forged line may name any: beyond these the one that was quiet longest is closed.
+OTHER_HOSTS_AT_MOST = 8
 EVENT_SNAPSHOT_SPACING = timedelta(seconds=1)
 ATTRIBUTION_SECONDS = 3.0
 DAMAGED: tuple[NoticeType, str] = ("sockmem.incident.resolved", "closed at a restart: its files are damaged")
 
 
 class Recorder:
-    """Holds the one open incident and the position; the samples around it are the sampler's."""
+    """Holds the open incidents, one a host, and the position; the samples around them are the sampler's.
+
+    Other hosts' lines stand in the log of a log server; their incidents never mix with this host's own.
+    """
 
     def __init__(
         self,
@@ -64,10 +73,18 @@ class Recorder:
         self._event_snapshot: Snapshot | None = None
         resume, still_open = store.newest_commit()
         self.position = Position(store, resume, now())
-        self.last = still_open[0] if still_open else store.newest()
-        for other in still_open[1:]:
-            self._conclude(other, StoreError("a newer incident is open"))
-        self._open = self._resume(still_open[0]) if still_open else None
+        self._last = still_open[0] if still_open else store.newest()
+        self._open: list[OpenIncident] = []
+        for incident in still_open:
+            self._resume(incident)
+        for opened in self._open if len(self._open) > 1 else ():
+            self.position.cover(None, opened.incident)  # What one commit held of another is written to its own file.
+
+    @property
+    def last(self) -> Incident | None:
+        """The incident that is open, this host's own first; else the newest."""
+        own = self._find(None)
+        return own.incident if own else self._open[-1].incident if self._open else self._last
 
     @property
     def sample(self) -> Sample | None:
@@ -82,7 +99,7 @@ class Recorder:
         now = self._now()
         self._follow_the_clock(now)
         last = self._event_snapshot
-        if not (self._open and last and timedelta(0) <= now - last.taken_at < EVENT_SNAPSHOT_SPACING):
+        if not (self._find(None) and last and timedelta(0) <= now - last.taken_at < EVENT_SNAPSHOT_SPACING):
             last = self._event_snapshot = take_snapshot(self._proc_root, now, "event", counters=self._sampler.counters)
         return last
 
@@ -100,23 +117,29 @@ class Recorder:
             log.debug("%s at %s, %d times", event.kind, event.source, event.count)
             self.counted[event.kind] += event.count
             at = (event.at or snapshot.taken_at).astimezone(timezone.utc)
-            if self._open and folding.is_another(self._open.incident, at, self.settings.quiet):
-                self._close(self._open, snapshot.taken_at)
-            if self._open:
-                self._open.fold((record, event), at, snapshot, self._now())
+            host = other_host(event.host, snapshot.host)
+            opened = self._find(host)
+            if opened and folding.is_another(opened.incident, at, self.settings.quiet):
+                self._close(opened, snapshot.taken_at)
+                opened = None
+            if opened:
+                opened.fold((record, event), at, snapshot, self._now())
             elif event.kind == "suppressed":
                 leading.append((record, event))
             else:
-                opened = self._open_incident(partial(folding.open_incident, event, at, snapshot), snapshot, (event,))
+                seen = unmeasured(snapshot) if host else snapshot
+                opened = self._open_incident(partial(folding.open_incident, event, at, seen), seen, (event,))
                 for held in leading:
-                    opened.fold(held, at, snapshot, self._now())
+                    opened.fold(held, at, snapshot, self._now(), leading=True)
                 leading.clear()
-                self.position.cover(record.cursor)  # Last: those before it in the log have older positions.
+                # Last: those before it in the log have older positions.
+                self.position.cover(record.cursor, opened.incident)
                 if not may_continue():
                     return False
-        self._amend_last(leading)
-        if self._open and self.position.dirty and snapshot.taken_at - self._open.committed_at >= COMMIT_SPACING:
-            self._commit(self._open, snapshot.taken_at)
+        self._amend_last(leading, snapshot.host)
+        for opened in self._open:
+            if self.position.is_waiting(opened.incident) and snapshot.taken_at - opened.committed_at >= COMMIT_SPACING:
+                self._commit(opened, snapshot.taken_at)
         return True
 
     def tick(self) -> None:
@@ -125,11 +148,12 @@ class Recorder:
         self._follow_the_clock(now)
         if self._sampler.tick(now):
             self._note_pressure(now)
-        opened = self._open
-        if not self.position.dirty and not (opened and opened.attribute_at):
+        if not self.position.dirty and not any(opened.attribute_at for opened in self._open):
             self._sampler.survey.start(now)
-        if opened is None:
-            return
+        for opened in tuple(self._open):
+            self._tend(opened, now)
+
+    def _tend(self, opened: OpenIncident, now: datetime) -> None:
         if opened.attribute_at and now >= opened.attribute_at and not self.position.dirty:
             self._attribute(opened)
         if opened.follow_ups and now >= opened.follow_ups[0]:
@@ -137,25 +161,36 @@ class Recorder:
         if now - opened.committed_at >= COMMIT_SPACING:
             self._commit_what_waits(opened, now)
         # A warning lasts as long as the gauges are high, also where the quiet period is shorter than a sample's.
-        if now - opened.arrived_at >= self.settings.quiet and not self._note_pressure(now):
+        is_quiet = now - opened.arrived_at >= self.settings.quiet
+        if is_quiet and (opened.is_elsewhere or not self._note_pressure(now)):
             self._close(opened, now)
 
     def next_due(self) -> float:
         """Return in how many seconds ``tick`` has something to do."""
-        due: list[datetime] = [self._sampler.due, *(self._open.due() if self._open else ())]
+        due: list[datetime] = [self._sampler.due, *(at for opened in self._open for at in opened.due())]
         return max(0.0, (min(due) - self._now()).total_seconds())
 
     def flush(self) -> None:
         """Commit what waits: the service stops."""
-        if self._open:
-            self._commit_what_waits(self._open, self._now())
+        for opened in self._open:
+            self._commit_what_waits(opened, self._now())
 
-    # --- one incident after the other -------------------------------------------------------------------------------
+    # --- one incident a host ----------------------------------------------------------------------------------------
+
+    def _find(self, host: str | None) -> OpenIncident | None:
+        """Find the open incident of another host, or this host's own for None."""
+        for opened in self._open:
+            if opened.is_elsewhere == bool(host) and (host is None or may_be_same(opened.incident.host, host)):
+                return opened
+        return None
 
     def _open_incident(
         self, make: Callable[[Diagnosis, int], Incident], snapshot: Snapshot, events: tuple[Event, ...]
     ) -> OpenIncident:
-        self._open = opened = OpenIncident.open(
+        others = [opened for opened in self._open if opened.is_elsewhere]
+        if len(others) >= OTHER_HOSTS_AT_MOST:
+            self._close(min(others, key=lambda each: each.arrived_at), snapshot.taken_at)
+        opened = OpenIncident.open(
             make,
             snapshot,
             events,
@@ -164,6 +199,7 @@ class Recorder:
             position=self.position,
             troubles=self._troubles,
         )
+        self._open.append(opened)
         if folding.is_hearsay(opened.incident, self.settings.claimed):
             log.info(
                 "incident %s: recorded without notification: only a text log claims it ([incident] claimed)",
@@ -171,11 +207,13 @@ class Recorder:
             )
         return opened
 
-    def _resume(self, incident: Incident) -> OpenIncident | None:
-        """Go on with the incident that was open when the process before us ended."""
+    def _resume(self, incident: Incident) -> None:
+        """Go on with an incident that was open when the process before us ended."""
         try:
-            return OpenIncident.resume(
-                incident,
+            if self._find(incident.host if incident.read_on else None):
+                raise StoreError("a newer incident is open")  # noqa: TRY301 - one way to conclude
+            opened = OpenIncident.resume(
+                replace(incident, beside=()),
                 self._sampler.history,
                 store=self._store,
                 position=self.position,
@@ -184,7 +222,8 @@ class Recorder:
             )
         except Exception as error:  # noqa: BLE001 - whatever damage comes up, the host is watched
             self._conclude(incident, error)
-            return None
+        else:
+            self._open.append(opened)
 
     def _conclude(self, incident: Incident, why: Exception) -> None:
         """Close as it stands an incident that cannot be resumed, and say so where its opening was to be said."""
@@ -194,21 +233,25 @@ class Recorder:
         if incident.notices:
             incident, _ = write_notice(self._store, incident, DAMAGED, self.channels, now)
         self.position.close()
-        self.last = self.position.commit(incident)
+        self._last = self.position.commit(incident)
 
-    def _amend_last(self, leading: Sequence[Decided]) -> None:
+    def _amend_last(self, leading: Sequence[Decided], here: str | None) -> None:
         """Count suppressed messages whose incident is closed already: they open none of their own."""
-        if not leading or self.last is None:
+        incident = self._last
+        if incident is None or incident.closed_at is None:
             return
-        incident = self.last
+        leading = [each for each in leading if bool(other_host(each[1].host, here)) == bool(incident.read_on)]
+        leading = [each for each in leading if may_be_same(each[1].host, incident.host)]
+        if not leading:
+            return
         for record, event in leading:
             incident = folding.fold(incident, event, incident.last_seen_at)
-            self.position.cover(record.cursor)
-        self.last = self.position.commit(incident)
+            self.position.cover(record.cursor, incident)
+        self._last = self.position.commit(incident)
 
     def _commit_what_waits(self, opened: OpenIncident, now: datetime) -> None:
         """Commit events, or raise: nothing may be announced that is not stored. What is no event is tried again."""
-        if self.position.dirty:
+        if self.position.is_waiting(opened.incident):
             self._commit(opened, now)
         elif opened.amended:
             opened.committed_at = now
@@ -216,8 +259,8 @@ class Recorder:
                 self._commit(opened, now)
 
     def _commit(self, opened: OpenIncident, now: datetime) -> None:
-        notice = opened.commit(now, self._sampler.history, self.settings, self.channels)
-        self.last = opened.incident
+        notice = opened.commit(now, self._history(opened), self.settings, self.channels)
+        self._last = opened.incident
         if notice:
             self._on_notice(notice)
 
@@ -226,25 +269,28 @@ class Recorder:
             self._commit(opened, now)  # Opened and over in one batch: both are announced.
         opened.close(now, self._sampler.history, self.settings.quiet)
         self._commit(opened, now)
-        self._open = None
+        self._open.remove(opened)
+
+    def _history(self, opened: OpenIncident) -> Sequence[Sample]:
+        return () if opened.is_elsewhere else self._sampler.history
 
     # --- what the clock asks for ------------------------------------------------------------------------------------
 
     def _note_pressure(self, now: datetime) -> bool:
         """Open a warning because of the gauges, or keep the open one from closing while they are high.
 
-        Not while an incident goes by its events. Lines that notify nobody do not count as such: else a forged line
-        every few minutes would keep the gauges from warning.
+        Not while an incident goes by the kernel's own lines. What only a text log claims does not count as such: else a
+        forged line every few minutes would keep the gauges from warning.
         """
         pressure = self._sampler.pressure if self.settings.pressure else None
-        opened = self._open
+        opened = self._find(None)
         if pressure is None or (
-            opened
-            and opened.incident.class_ == "event"
-            and not folding.is_hearsay(opened.incident, self.settings.claimed)
+            opened and opened.incident.class_ == "event" and opened.incident.provenance == "kernel"
         ):
             return False
         if opened:
+            if opened.incident.pressure is None:
+                opened.judge(take_snapshot(self._proc_root, now, "pressure", counters=self._sampler.counters))
             opened.note_pressure(pressure, now)
         else:
             snapshot = take_snapshot(self._proc_root, now, "pressure", counters=self._sampler.counters)
@@ -272,6 +318,6 @@ class Recorder:
         set_by = now - self._ticked_at - timedelta(seconds=second - self._ticked_second)
         if now < self._ticked_at:
             self._sampler.clock_set_back(now)
-        if self._open and abs(set_by) >= CLOCK_STEP:
-            self._open.move_clock(set_by, now)
+        for opened in self._open if abs(set_by) >= CLOCK_STEP else ():
+            opened.move_clock(set_by, now)
         self._ticked_at, self._ticked_second = now, second

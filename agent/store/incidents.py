@@ -244,25 +244,31 @@ class Store:
                 set_aside(path, error.why, "; it is not sent")
 
     def newest_commit(self) -> tuple[Resume, list[Incident]]:
-        """Find where to resume, and the incidents that are open, the newest commit first: only damage leaves several.
+        """Find where to resume, and the incidents that are open, the newest commit first: at most one a host.
 
-        The highest generation of cursor.json and all incidents is the truth. A cursor.json that cannot be read is set
-        aside: a host watched from a little later on is better than one not watched.
+        The highest generation of cursor.json and all incidents is the truth, also for what stands beside it of other
+        incidents. A cursor.json that cannot be read is set aside: a host watched from a little later on is better than
+        one not watched.
         """
-        newest = Resume(generation=0, cursor=Cursor())
+        newest, holder = Resume(generation=0, cursor=Cursor()), ""
         path = self.directory / "cursor.json"
         try:
             newest = read_json(path, model.RESUME) if os.path.lexists(path) else newest
         except UnreadableError as error:
             set_aside(path, error.why, ": reading resumes from the newest incident")
-        still_open: list[tuple[int, str]] = []
+        still_open: dict[str, int] = {}
         for incident_id in self.one_by_one(self.ids()):
             with suppress(StoreError):  # Logged at every start; one bad file must not stop the service.
                 commit = read_json(self.path(incident_id) / INCIDENT_FILE, model.COMMIT)
-                newest = max(newest, commit.resume or newest, key=lambda resume: resume.generation)
+                if commit.resume and commit.resume.generation > newest.generation:
+                    newest, holder = commit.resume, incident_id
                 if commit.closed_at is None:
-                    still_open.append((commit.resume.generation if commit.resume else -1, incident_id))
-        return newest, [self.load(incident_id) for _, incident_id in sorted(still_open, reverse=True)]
+                    still_open[incident_id] = commit.resume.generation if commit.resume else -1
+        beside = dict[str, Incident]()
+        with suppress(StoreError):
+            beside = {each.id: each for each in self.load(holder).beside} if holder else beside
+        in_order = sorted(still_open.keys() | beside.keys(), key=lambda each: (still_open.get(each, -1), each))
+        return newest, [beside.get(each) or self.load(each) for each in reversed(in_order)]
 
     def newest(self) -> Incident | None:
         """Read the newest incident that can be read."""

@@ -65,7 +65,7 @@ def keep(store: Store, clock: Callable[[], datetime], make_decided: Callable[...
 
     def commit(seconds: float = 0, *, closed: bool = True, host: str = "web1") -> str:
         at = clock.time + timedelta(seconds=seconds)
-        record, event = make_decided(at=at, suppressed=240, count=12)
+        record, event = make_decided(at=at, count=12)
         sockstat = Sockstat(tcp=TcpSockstat(orphan=65_535, mem=12_345))
         snapshot = Snapshot(
             taken_at=at,
@@ -79,7 +79,9 @@ def keep(store: Store, clock: Callable[[], datetime], make_decided: Callable[...
         store.new_directory(incident.id)
         name = store.write_snapshot(incident.id, 1, snapshot)
         end = at + timedelta(seconds=300)
-        incident = replace(incident, snapshots=(name,), last_seen_at=end, closed_at=end if closed else None)
+        incident = replace(
+            incident, suppressed_at_least=240, snapshots=(name,), last_seen_at=end, closed_at=end if closed else None
+        )
         notice = Notice(
             id="msg",
             type="sockmem.incident.opened",

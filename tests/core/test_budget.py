@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from agent.core.budget import IDS_AT_MOST, MESSAGES_AN_HOUR, as_told, budget_of, decide, make_digest
 from agent.core.delivery import Outcome
-from agent.core.model import Notice, NoticeType, Provenance
+from agent.core.model import Notice, NoticeType, Pressure, Provenance
 
 AT = datetime(2026, 11, 22, 14, tzinfo=timezone.utc)
 SPENT = dict(MESSAGES_AN_HOUR)
@@ -49,6 +49,15 @@ def test_one_budget_is_not_spent_by_the_other() -> None:
 
     assert "send" == decide(notice("opened", "kernel"), (), is_held=False, sent=only_claimed)
     assert "hold" == decide(notice("opened", "claimed"), (), is_held=False, sent=only_claimed)
+
+
+def test_what_the_gauges_warn_of_is_sent_whatever_forged_lines_have_spent() -> None:
+    pressure = Pressure(level=3, cause="tcp_memory", claim="TCP memory is at its limit", value=9, limit=9)
+    incident = replace(make_incident(), provenance="claimed", pressure=pressure)
+    warned = make_notice(incident, "sockmem.incident.updated")
+    spent = {"claimed": 6, "kernel": 0}
+    assert "send" == decide(warned, ("delivered",), is_held=False, sent=spent)
+    assert "send" == decide(warned, (), is_held=True, sent=spent)
 
 
 def test_the_sixth_is_sent_and_the_seventh_held() -> None:

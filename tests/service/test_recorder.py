@@ -1,4 +1,5 @@
 import errno
+from collections import Counter
 from datetime import timedelta
 
 import pytest
@@ -6,8 +7,9 @@ from harness import fill_disk, read_remains, schema_errors, write_proc
 from msgspec.structs import replace
 
 from agent.core import folding
-from agent.core.model import Notice
+from agent.core.model import Notice, Peak
 from agent.core.readings import SocketGroup, SocketTable, Tally
+from agent.core.report import messages_text, title
 from agent.core.settings import IncidentSettings, StoreSettings
 from agent.service import open_incident
 from agent.service import recorder as module
@@ -243,15 +245,42 @@ def test_a_suppressed_line_opens_nothing(store, make_recorder, make_decided):
     assert [] == store.ids()
 
 
-def test_a_suppressed_line_before_its_event_is_counted_to_it(store, make_recorder, make_decided):
+def test_what_was_suppressed_before_the_first_line_may_be_of_any_network_message(store, make_recorder, make_decided):
     recorder = make_recorder()
     recorder.handle(
         [make_decided("suppressed", suppressed=273), make_decided(offset=200)], recorder.take_event_snapshot()
     )
     incident = store.load(store.resolve("last"))
 
-    assert 273 == incident.suppressed_at_least
+    assert (0, {"suppressed": 273}) == (incident.suppressed_at_least, incident.suppressed)
+    assert "273 of some network message suppressed" in messages_text(incident)
     assert "too_many_orphans" == incident.first_event.kind
+
+
+def test_what_was_suppressed_is_of_the_cause_of_the_lines_before_it_in_their_burst(
+    store, make_recorder, make_decided, clock
+):
+    recorder = make_recorder(quiet_seconds=3600)
+    start = clock.time
+
+    def say(kind, seconds, **what):
+        at = start + timedelta(seconds=seconds)
+        recorder.handle([make_decided(kind, at=at, offset=seconds + 100, **what)], recorder.take_event_snapshot())
+
+    say("too_many_orphans", 0)
+    say("suppressed", 180, suppressed=142)  # As seen live: minutes later, just ahead of a memory line.
+    say("tcp_mem", 180)
+    say("suppressed", 185, suppressed=7)
+    say("suppressed", 600, suppressed=9)
+    recorder.flush()
+    incident = store.load(store.resolve("last"))
+
+    assert {"too_many_orphans": 142, "tcp_mem": 7, "suppressed": 9} == incident.suppressed
+    assert 149 == incident.suppressed_at_least
+    assert (
+        "1 x out of TCP memory, 1 x too many orphans, at least 7 x out of TCP memory suppressed by its rate limit, "
+        "at least 142 x too many orphans suppressed by its rate limit, 9 of some network message suppressed"
+    ) == messages_text(incident)
 
 
 def test_a_suppressed_line_after_the_end_is_counted_to_the_last_incident(store, make_recorder, make_decided, clock):
@@ -901,6 +930,52 @@ def test_forged_lines_keep_the_gauges_from_no_warning(store, make_recorder, make
     assert ["opened", "updated", "resolved"] == told(store)
 
 
+def test_claimed_lines_that_notify_keep_the_gauges_from_no_warning(
+    store, make_recorder, make_decided, clock, proc_root
+):
+    recorder = make_recorder()
+    recorder.handle([make_decided(provenance="claimed")], recorder.take_event_snapshot())
+    run_for(recorder, clock, 90)
+    recorder.handle([make_decided(offset=150, provenance="claimed")], recorder.take_event_snapshot())
+    write_proc(proc_root, mem=300_000)
+    run_for(recorder, clock, 30)
+    notices = [notice for _, notice, _ in store.notices(store.resolve("last"))]
+    assert ["opened", "updated"] == told(store)
+    assert "TCP memory is above its pressure threshold" in notices[-1].reason
+    assert title(notices[-1]).startswith("web1 early warning: ")
+    assert 300_000 == store.snapshots(store.resolve("last"))[-1][1].sockstat.tcp.mem
+    for minute in range(6):  # As long as they are high it stays open, and another line changes nothing.
+        run_for(recorder, clock, 60)
+        recorder.handle([make_decided(offset=200 + minute, provenance="claimed")], recorder.take_event_snapshot())
+    write_proc(proc_root)
+    run_for(recorder, clock, 320)
+
+    assert ["opened", "updated", "resolved"] == told(store)
+
+
+def test_claimed_lines_that_the_gauges_confirm_are_not_told_twice(store, make_recorder, make_decided, clock, proc_root):
+    recorder = make_recorder()
+    write_proc(proc_root, orphan=8_200, aborts=9)
+    recorder.handle([make_decided(provenance="claimed")], recorder.take_event_snapshot())
+    run_for(recorder, clock, 60)
+
+    assert ["opened"] == told(store)
+
+
+def test_a_claimed_line_behind_a_warning_is_not_said_to_be_the_kernels(
+    store, make_recorder, make_decided, clock, proc_root
+):
+    recorder = make_recorder()
+    write_proc(proc_root, orphan=2_100)
+    run_for(recorder, clock, 20)
+    recorder.handle([make_decided(provenance="claimed")], recorder.take_event_snapshot())
+    run_for(recorder, clock, 2)
+    assert "a text log claims what the gauges warned of" == store.notices(store.resolve("last"))[-1][1].reason
+    recorder.handle([make_decided(offset=200)], recorder.take_event_snapshot())
+    run_for(recorder, clock, 2)
+    assert "confirmed by the kernel's own message" == store.notices(store.resolve("last"))[-1][1].reason
+
+
 def test_a_forged_line_neither_raises_nor_hides_the_end_of_a_warning(
     store, make_recorder, make_decided, clock, proc_root
 ):
@@ -914,6 +989,106 @@ def test_a_forged_line_neither_raises_nor_hides_the_end_of_a_warning(
     run_for(recorder, clock, 310)
 
     assert ["opened", "resolved"] == told(store)
+
+
+# --- a log server ---------------------------------------------------------------------------------------------------
+
+
+def from_host(decided, host):
+    record, event = decided
+    return replace(record, host=host), replace(event, host=host)
+
+
+def test_a_line_of_another_host_has_an_incident_without_any_number_of_this_one(
+    store, make_recorder, make_decided, clock, proc_root, *, dumps
+):
+    write_proc(proc_root, orphan=7_000)
+    dumps += [orphans_of("web", 7_000)]
+    recorder = make_recorder()
+    line = from_host(make_decided(provenance="claimed"), "db7")
+    recorder.handle([line], recorder.take_event_snapshot())
+    run_for(recorder, clock, 40)
+    (incident_id,) = [each for each in store.ids() if store.load(each).class_ == "event"]
+    recorder.handle([from_host(make_decided(offset=200), "db7.example.org")], recorder.take_event_snapshot())
+    run_for(recorder, clock, 310)
+    incident = store.load(incident_id)
+
+    assert ("db7", "web1", None, None) == (incident.host, incident.read_on, incident.kernel, incident.boot_id)
+    assert {"too_many_orphans": 2} == incident.events
+    assert Peak() == incident.peak
+    assert incident.closed_at is not None
+    assert [None] == [snapshot.sockstat for _, snapshot in store.snapshots(incident_id)]
+    assert not (store.path(incident_id) / "samples.jsonl").exists()
+    titles = [title(notice) for _, notice, _ in store.notices(incident_id)]
+    assert "db7: log on web1 claims orphan limit reached; nothing was measured on db7" == titles[0]
+    files = [each for each in store.path(incident_id).iterdir() if each.is_file()]
+    assert [] == [file.name for file in files if "7000" in file.read_text() or "8192" in file.read_text()]
+
+
+def test_each_host_has_its_own_incident_however_their_lines_alternate(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    for second in range(5):
+        own = make_decided(offset=100 + 10 * second)
+        others = [from_host(make_decided(offset=101 + 10 * second + n), host) for n, host in enumerate(("db7", "db8"))]
+        recorder.handle([own, *others, from_host(others[0], "db7.lan")], recorder.take_event_snapshot())
+        run_for(recorder, clock, 1)
+    run_for(recorder, clock, 320)
+    incidents = {incident.host: incident for incident in map(store.load, store.ids())}
+
+    assert {"web1": 5, "db7": 10, "db8": 5} == {
+        host: each.events["too_many_orphans"] for host, each in incidents.items()
+    }
+    assert {"web1": None, "db7": "web1", "db8": "web1"} == {host: each.read_on for host, each in incidents.items()}
+    assert "6.1.0-37-amd64" == incidents["web1"].kernel
+    assert all(each.closed_at for each in incidents.values())
+    assert 6 == len(told(store))
+
+
+def test_no_line_of_any_host_is_lost_or_counted_twice_whenever_the_process_ends(
+    store, make_recorder, make_decided, clock
+):
+    hosts = ("web1", "db7", "db8")
+    lines = [from_host(make_decided(offset=100 + n), hosts[n % 3 if n % 4 else 0]) for n in range(30)]
+    recorder = make_recorder()
+    done = 0
+    for step in range(30):
+        recorder.handle(lines[done : done + 3], recorder.take_event_snapshot())
+        done += 3
+        clock.advance(0.4)
+        recorder.tick()
+        if step % 3 == 2:  # Killed: what is on disk says where to read on.
+            recorder = make_recorder()
+            place = recorder.position.resume.cursor.files.get("/var/log/messages")
+            done = place.offset - 99 if place else 0
+        if done >= len(lines):
+            break
+    recorder.flush()
+    wanted = Counter(event.host for _, event in lines)
+
+    assert wanted == {each.host: each.events["too_many_orphans"] for each in map(store.load, store.ids())}
+    assert 3 == len(store.ids())
+
+
+def test_the_lines_of_many_hosts_keep_a_bounded_number_of_incidents_open(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.handle([make_decided(offset=99)], recorder.take_event_snapshot())
+    for n in range(20):
+        clock.advance(1)
+        recorder.handle([from_host(make_decided(offset=100 + n), f"db{n}")], recorder.take_event_snapshot())
+    still_open = [incident.host for incident in map(store.load, store.ids()) if incident.closed_at is None]
+
+    assert {"web1", *(f"db{n}" for n in range(12, 20))} == set(still_open)
+    assert 9 == len(make_recorder()._open)
+
+
+def test_another_hosts_incident_keeps_the_gauges_from_no_warning(store, make_recorder, make_decided, clock, proc_root):
+    recorder = make_recorder()
+    recorder.handle([from_host(make_decided(), "db7")], recorder.take_event_snapshot())
+    write_proc(proc_root, orphan=2_100)
+    run_for(recorder, clock, 20)
+
+    assert {"db7": "event", "web1": "pressure"} == {each.host: each.class_ for each in map(store.load, store.ids())}
+    assert "web1" == recorder.last.host
 
 
 # --- a full disk ----------------------------------------------------------------------------------------------------

@@ -5,10 +5,11 @@ rules_cause, the remedies are in advice.
 """
 
 from agent.core.advice.steps import advise
+from agent.core.diagnosis.elsewhere import diagnose_elsewhere
 from agent.core.diagnosis.gaps import all_gaps
 from agent.core.diagnosis.rules_cause import apply_rules
 from agent.core.diagnosis.summary import summarise
-from agent.core.facts import Facts, gather_facts
+from agent.core.facts import Facts, gather_facts, host_elsewhere
 from agent.core.history.look_back import look_back
 from agent.core.model import Diagnosis, Event, Finding, Holder, Mechanism, Sample, Snapshot
 from agent.core.readings import Gap
@@ -22,6 +23,8 @@ def diagnose(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sampl
     newest of each kind, the counters those from before the earliest, ten minutes at most. ``history`` is oldest first
     and may reach past the snapshot; samples of another boot are left out. Never raises.
     """
+    if host := host_elsewhere(snapshot, events):
+        return diagnose_elsewhere(host, snapshot, events)
     facts = gather_facts(snapshot, events, history)
     past = look_back(facts)
     findings = (*apply_rules(facts), *past.findings)

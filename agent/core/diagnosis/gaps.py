@@ -5,6 +5,7 @@ from math import inf
 from agent.core.diagnosis.rules_silence import udp_shortage
 from agent.core.facts import Facts
 from agent.core.format import count_text, counted, duration_text
+from agent.core.hosts import other_host
 from agent.core.readings import PAGE_SIZE, Gap
 
 _SOCKSTAT = "net/sockstat"
@@ -89,22 +90,11 @@ def _unconfirmed_text(facts: Facts) -> str:
 
 
 def _gap_of_host(facts: Facts) -> list[Gap]:
-    """Note that the log names another host, as on a log server: the numbers are from this one."""
+    """Note that a line that was passed in names another host: whoever passed it may have mistaken the host."""
     here = facts.snapshot.host
-    if facts.snapshot.trigger != "event" or not here:
-        return []
-    claimed = [event.host for event in facts.lines.values() if event.provenance == "claimed" and event.host]
-    others = sorted({host for host in claimed if _short_name(host) not in (_short_name(here), "localhost")})
-    if not others:
-        return []
-    hosts = f"the line is from {', '.join(others)}, the numbers are from {here}"
-    return [
-        Gap(what="host of the line", why=f"{hosts}: if these are two hosts, the numbers say nothing about the line")
-    ]
-
-
-def _short_name(host: str) -> str:
-    return host.partition(".")[0].casefold()
+    others = sorted({host for event in facts.lines.values() if (host := other_host(event.host, here))})
+    why = f"the line is from {', '.join(others)}, the numbers are from {here}: they belong together only on one host"
+    return [Gap(what="host of the line", why=why)] if others else []
 
 
 def _stale_text(facts: Facts) -> str:

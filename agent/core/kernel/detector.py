@@ -7,6 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from agent.core.hosts import may_be_same
 from agent.core.kernel.messages import REPEATED, detect, make_event
 from agent.core.model import Event, LogRecord
 
@@ -115,17 +116,13 @@ class Detector:
             self._undecided = deque(held, maxlen=MAX_UNDECIDED)
 
 
-def _same_host(one: LogRecord, other: LogRecord) -> bool:
-    return one.host is None or other.host is None or one.host == other.host
-
-
 def _adjacent(one: LogRecord, following: LogRecord) -> bool:
-    return following.ordinal - one.ordinal == 1 and _same_host(one, following)
+    return following.ordinal - one.ordinal == 1 and may_be_same(one.host, following.host)
 
 
 def _seconds(one: LogRecord, other: LogRecord) -> float | None:
     """Return the seconds from one record to the other, or None when their clocks cannot be compared."""
-    if not _same_host(one, other):
+    if not may_be_same(one.host, other.host):
         return None
     if one.at is not None and other.at is not None:
         return (other.at - one.at).total_seconds()

@@ -23,7 +23,7 @@ from material import (
 
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.kernel.release import parse_kernel
-from agent.core.model import Diagnosis, Event, Provenance, Sample, Snapshot
+from agent.core.model import Diagnosis, Event, Mechanism, Provenance, Sample, Snapshot
 from agent.core.readings import Gap, SocketTable, UnreadLine
 from agent.core.report import diagnosis_text
 
@@ -288,34 +288,50 @@ def test_a_penalty_that_lasts_is_one_though_more_were_killed_in_time_than_the_li
         assert "a moment earlier" not in diagnosis.summary
 
 
-def hosts_told(named: str | None, provenance: Provenance = "claimed", **facts: Any) -> list[str]:
+def diagnose_line_of(named: str | None, provenance: Provenance = "claimed", **facts: Any) -> Diagnosis:
     event = msgspec.structs.replace(make_event(provenance=provenance), host=named)
-    snapshot = make_snapshot(orphan=65600, **({"host": "log1.example.org"} | facts))
-    return [gap.why for gap in diagnose(snapshot, (event,), ()).gaps if gap.what == "host of the line"]
+    return diagnose(make_snapshot(orphan=65600, **({"host": "log1.example.org"} | facts)), (event,), ())
 
 
-def test_a_line_of_another_host_is_told_as_such() -> None:
-    words = "the line is from db7, the numbers are from log1.example.org: if these are two hosts, "
-    assert [f"{words}the numbers say nothing about the line"] == hosts_told("db7")
+@pytest.mark.parametrize("provenance", ["claimed", "kernel"])
+def test_of_a_line_of_another_host_nothing_of_this_one_is_told(provenance: Provenance) -> None:
+    diagnosis = diagnose_line_of("db7", provenance)
+    said = diagnosis_text(diagnosis)
+    assert "orphans" == diagnosis.cause
+    assert "Nothing was measured on db7." in diagnosis.summary
+    assert diagnosis.mechanism == Mechanism()
+    assert () == diagnosis.holders
+    assert [] == [number for number in ("65,600", "65600", "65,536", "5.10.0", "tcp_max_orphans is") if number in said]
+    (step,) = diagnosis.advice
+    assert step.sysctl is None
+    assert step.action.startswith("Run there, on db7")
+    assert [] == [command for command in step.commands if not command.endswith("# on db7")]
 
 
-@pytest.mark.parametrize("host", ["log1", "LOG1.example.org", "log1.lan", "localhost", None, ""])
-def test_a_line_of_this_host_under_any_of_its_names_leaves_no_gap(host: str | None) -> None:
-    assert [] == hosts_told(host)
+@pytest.mark.parametrize(
+    ("text", "cause"), [("timer", "undetermined"), ("close", "undetermined"), ("tcp_memory", "tcp_memory")]
+)
+def test_of_a_line_of_another_host_the_text_is_all_there_is(text: str, cause: str) -> None:
+    event = msgspec.structs.replace(make_event(text), host="db7")
+    assert cause == diagnose(make_snapshot(orphan=65600, host="log1"), (event,), ()).cause
 
 
-def test_the_host_of_a_line_is_no_matter_where_it_is_proven_or_put_together_by_hand_or_not_known() -> None:
-    assert [] == hosts_told("db7", "kernel")
-    assert [] == hosts_told("db7", trigger="command")
-    assert [] == hosts_told("db7", host=None)
+@pytest.mark.parametrize(
+    "host", ["log1", "LOG1.example.org", "log1.lan", "localhost", "127.0.0.1", "3f2a9c1be07d", "(none)", None, ""]
+)
+def test_a_line_of_this_host_under_any_of_its_names_is_measured(host: str | None) -> None:
+    diagnosis = diagnose_line_of(host)
+    assert 65600 == diagnosis.mechanism.orphan
+    assert "host of the line" not in {gap.what for gap in diagnosis.gaps}
 
 
-def test_a_line_of_another_host_changes_nothing_but_the_gaps() -> None:
-    here = make_event(provenance="claimed")
-    there = msgspec.structs.replace(here, host="db7")
-    one, other = (diagnose(make_snapshot(orphan=65600), (event,), ()) for event in (here, there))
-    assert msgspec.structs.replace(one, gaps=()) == msgspec.structs.replace(other, gaps=())
-    assert 1 == len(set(other.gaps) - set(one.gaps))
+def test_the_host_of_a_line_is_a_gap_where_somebody_put_both_together() -> None:
+    diagnosis = diagnose_line_of("db7", trigger="command")
+    assert 65600 == diagnosis.mechanism.orphan
+    assert ["the line is from db7, the numbers are from log1.example.org: they belong together only on one host"] == [
+        gap.why for gap in diagnosis.gaps if gap.what == "host of the line"
+    ]
+    assert 65600 == diagnose_line_of("db7", host=None).mechanism.orphan
 
 
 def test_in_an_incident_of_hours_the_gauges_are_those_of_now_and_the_counters_those_of_the_last_minutes() -> None:

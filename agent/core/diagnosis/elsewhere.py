@@ -1,0 +1,62 @@
+"""The line of another host, in a log that is read here: its text is all that is known, and nothing was measured there.
+
+May  6 07:08:09 web-7 kernel: TCP: too many orphaned sockets        in the file of a log server, log1
+"""
+
+from agent.core.facts import Facts, gather_facts, unmeasured
+from agent.core.format import printable
+from agent.core.model import Advice, Cause, Confidence, Diagnosis, Event, Evidence, Finding, Snapshot
+from agent.core.readings import Gap
+
+_SAID: dict[Cause, str] = {
+    "orphans": "reset TCP connections because of too many orphaned sockets",
+    "tcp_memory": "ran out of TCP memory",
+    "both": "reached both limits, orphaned sockets and TCP memory",
+    "undetermined": "ran out of TCP sockets or memory (up to kernel 3.2 the message does not say which)",
+}
+
+
+def diagnose_elsewhere(host: str, snapshot: Snapshot, events: tuple[Event, ...]) -> Diagnosis:
+    """Diagnose what another host reported, from its lines alone; ``snapshot`` only tells who read them, and when."""
+    facts = gather_facts(unmeasured(snapshot), events, ())
+    there, here = printable(host, 64), printable(snapshot.host or "this host", 64)
+    cause: Cause = "both" if len(facts.named_causes) > 1 else next(iter(facts.named_causes), "undetermined")
+    proven = bool(facts.named_causes) and any(event.provenance == "kernel" for event in facts.lines.values())
+    sure: Confidence = "likely" if proven else "possible"
+    finding = Finding(claim="line_of_another_host", cause=cause, confidence=sure, evidence=_evidence(facts, host))
+    return Diagnosis(
+        cause=cause,
+        confidence=sure,
+        summary=f"{there} {_SAID[cause]}, according to its line in a log on {here}. Nothing was measured on {there}.",
+        findings=(finding,),
+        advice=(_run_there(there),),
+        gaps=(Gap(what="host of the line", why=f"the line is from {there}: nothing was measured there"),),
+    )
+
+
+def _evidence(facts: Facts, host: str) -> tuple[Evidence, ...]:
+    lines = (
+        Evidence(name=f"line ({event.provenance})", value=event.line, source=event.source)
+        for _, event in sorted(facts.lines.items())
+    )
+    return (
+        *lines,
+        Evidence(name="host of the line", value=host, source="line"),
+        Evidence(name="read on", value=facts.snapshot.host or "", source="sys/kernel/hostname"),
+    )
+
+
+def _run_there(there: str) -> Advice:
+    """Advise what to run on the other host; the name goes with each command, since commands are copied alone."""
+    commands = (
+        "sockmem-agent diagnose",
+        "cat /proc/net/sockstat /proc/sys/net/ipv4/tcp_max_orphans /proc/sys/net/ipv4/tcp_mem",
+        "ss -tanp",
+    )
+    return Advice(
+        action=f"Run there, on {there}: sockmem-agent diagnose.",
+        why=f"Which limit was reached, who holds the sockets and what to change can only be seen on {there}. "
+        "Without the agent there, compare sockstat with the two limits.",
+        risk="None: these commands only read.",
+        commands=tuple(f"{command}  # on {there}" for command in commands),
+    )

@@ -1,0 +1,35 @@
+"""Names of hosts as logs write them: which name this host, and which another.
+
+    web-7    WEB-7.example.org    web-7.local    localhost    127.0.0.1    3f2a9c1be07d (a container)
+
+A log server's file has the lines of many hosts. Whatever is measured here says nothing about them.
+"""
+
+import re
+
+# Nobody's domain: installers, home routers and mDNS append these (RFC 6762, RFC 8375).
+_NO_DOMAIN = re.compile(r"\.(?:local|localdomain|lan|home|home\.arpa|internal)\Z")
+# Such a name is every host's own, or, as a container's id, no host's at all.
+_NAMELESS = re.compile(r"localhost\d?|127(?:\.\d{1,3}){3}|::1|\[::1\]|0\.0\.0\.0|[0-9a-f]{12}|[0-9a-f]{64}")
+
+
+def other_host(named: str | None, here: str | None) -> str | None:
+    """Return the name that a line gives its host, where that is another than this one; None where it may be this."""
+    return named if named and not may_be_same(named, here) else None
+
+
+def may_be_same(one: str | None, other: str | None) -> bool:
+    """Return whether two names may be those of one host: short or with its domain, in any case, or unknown."""
+    if one == other:
+        return True
+    first, second = _plain(one), _plain(other)
+    if not first or not second or first == second:
+        return True
+    # With a domain on both sides they differ, and so do addresses.
+    short, long = sorted((first, second), key=len)
+    return "." not in short and ":" not in short and long.startswith(f"{short}.")
+
+
+def _plain(name: str | None) -> str:
+    plain = _NO_DOMAIN.sub("", (name or "").rstrip(".").casefold())
+    return "" if _NAMELESS.fullmatch(plain) or plain == "(none)" else plain
