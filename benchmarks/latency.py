@@ -10,6 +10,7 @@ has to be told first must not be slower for it.
 """
 
 import json
+import platform
 import random
 import sys
 import tempfile
@@ -106,7 +107,7 @@ def await_end(receiver: Receiver, said: Path) -> dict[str, Any]:
 def kernel_line(number: int) -> str:
     """Write a line as rsyslog does with its high-precision stamps; each is another, as in a real log."""
     stamp = datetime.now(timezone.utc).isoformat()
-    return f"{stamp} bench kernel: [{1000 + number}.500000] TCP: too many orphaned sockets\n"
+    return f"{stamp} {platform.node()} kernel: [{1000 + number}.500000] TCP: too many orphaned sockets\n"
 
 
 def new_incident(state: Path, known: set[str]) -> bool:

@@ -142,7 +142,8 @@ def is_unconfirmed(incident: Incident) -> bool:
 
 def source_text(incident: Incident) -> str:
     """Return what an incident rests on."""
-    return "gauges (no kernel message)" if is_warning(incident) else SOURCES[incident.provenance]
+    where = f", on {printable(incident.read_on, 64)}" if incident.read_on else ""
+    return "gauges (no kernel message)" if is_warning(incident) else SOURCES[incident.provenance] + where
 
 
 def held_by(diagnosis: Diagnosis) -> str | None:
