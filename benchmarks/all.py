@@ -3,7 +3,14 @@
 import subprocess
 import sys
 
-BENCHMARKS = ("benchmarks.latency", "benchmarks.idle", "benchmarks.flood", "benchmarks.scan", "benchmarks.sockdiag")
+BENCHMARKS = (
+    "benchmarks.latency",
+    "benchmarks.idle",
+    "benchmarks.flood",
+    "benchmarks.scan",
+    "benchmarks.sockdiag",
+    "benchmarks.namespaces",
+)
 
 
 def main() -> None:

@@ -161,8 +161,14 @@ def find_unlisted(
 
 
 def table(proc_root: Path, pid: int) -> Iterator[bytes]:
-    """Yield the lines of /proc/PID/net/tcp and tcp6; none of a process that has ended, or of what a kernel lacks."""
-    for name in ("tcp", "tcp6"):
+    """Yield the lines of /proc/PID/net/tcp and tcp6; none of a process that has ended, or of what a kernel lacks.
+
+    The kernel walks the host's whole hash table for each, 9 ms on 262,144 buckets: not for a family without a socket.
+    """
+    for name, stat, label in (("tcp", "sockstat", b"TCP"), ("tcp6", "sockstat6", b"TCP6")):
+        counts = read_bytes(f"{proc_root}/{pid}/net/{stat}")
+        if not isinstance(counts, Unreadable) and re.search(rb"^%s: inuse 0\b" % label, counts, re.MULTILINE):
+            continue
         with suppress(OSError), open(f"{proc_root}/{pid}/net/{name}", "rb") as file:  # noqa: PTH123 - of many hundreds
             next(file, None)
             yield from file

@@ -180,3 +180,18 @@ def test_without_privilege_nobody_is_named_and_the_refused_are_counted(reset_soc
     )
 
     assert "0 True\n" == subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_table_of_a_family_without_a_socket_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "7/net").mkdir(parents=True)
+    for name, text in {
+        "tcp": "head\none\n",
+        "tcp6": "head\ntwo\n",
+        "sockstat": "sockets: used 1\nTCP: inuse 10 orphan 0 tw 0 alloc 9 mem 0\n",
+        "sockstat6": "TCP6: inuse 0\nUDP6: inuse 3\n",
+    }.items():
+        (tmp_path / "7/net" / name).write_text(text)
+
+    assert [b"one\n"] == list(owners.table(tmp_path, 7))
+    (tmp_path / "7/net/sockstat6").unlink()
+    assert [b"one\n", b"two\n"] == list(owners.table(tmp_path, 7))
