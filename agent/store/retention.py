@@ -2,7 +2,7 @@
 
 import logging
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -32,44 +32,32 @@ def prune(store: Store, now: datetime | None, *, dry_run: bool = False) -> list[
         return []
     if now:
         store.samples.prune(now, dry_run=dry_run)
-    keep = store.settings
+    keep, ids, covered = store.settings, store.ids(), store.covered()
     oldest = now - timedelta(days=keep.keep_days) if now else datetime.min.replace(tzinfo=timezone.utc)
-    ids = store.ids()
     sizes = {incident_id: size_of(store.path(incident_id)) for incident_id in ids}
-    total = sum(sizes.values())
     free = shutil.disk_usage(store.path("")).free
-    covered = store.covered()
-    missing = max(total - keep.keep_bytes, keep.min_free_bytes - free)
-    removed = list(_flood(store, ids[:-1], sizes, covered, missing)) if missing > 0 else []
-    flood, flood_bytes = set(removed), sum(sizes[incident_id] for incident_id in removed)
-    total, free = total - flood_bytes, free + flood_bytes
-    for incident_id in store.one_by_one(incident_id for incident_id in ids[:-1] if incident_id not in flood):
-        too_old = _opened_at(incident_id) < oldest
+    missing = max(sum(sizes.values()) - keep.keep_bytes, keep.min_free_bytes - free)
+    removed: dict[str, None] = {}
+    if missing > 0:
+        owed = [each for each in store.one_by_one(ids[:-1]) if _fate(store, each, covered) == "claimed"]
+        for incident_id in owed[:-CLAIMED_KEPT]:
+            if missing > 0:
+                removed[incident_id] = None
+                missing -= sizes[incident_id]
+    flood = len(removed)
+    for incident_id in store.one_by_one(each for each in ids[:-1] if each not in removed):
         too_many = len(ids) - len(removed) > keep.keep_count
-        if not (too_old or too_many or total > keep.keep_bytes or free < keep.min_free_bytes):
+        if not (too_many or missing > 0 or _opened_at(incident_id) < oldest):
             break
         if _fate(store, incident_id, covered) == "done":
-            removed.append(incident_id)
-            total -= sizes[incident_id]
-            free += sizes[incident_id]
-    interrupted = [name for name in set(store.names()) - set(ids) if _opened_at(name) < oldest]
+            removed[incident_id] = None
+            missing -= sizes[incident_id]
     if not dry_run:
         if flood:
-            log.error("claimed incidents removed unsent, since space is short: %d", len(flood))
+            log.error("claimed incidents removed unsent, since space is short: %d", flood)
+        interrupted = [name for name in set(store.names()) - set(ids) if _opened_at(name) < oldest]
         _remove(store.path(name) for name in (*removed, *interrupted))
     return sorted(removed)
-
-
-def _flood(
-    store: Store, ids: Iterable[str], sizes: Mapping[str, int], covered: int, missing_bytes: int
-) -> Iterator[str]:
-    """Yield the oldest unsent claimed incidents, except those that stay, until enough bytes are freed."""
-    owed = [incident_id for incident_id in store.one_by_one(ids) if _fate(store, incident_id, covered) == "claimed"]
-    for incident_id in owed[:-CLAIMED_KEPT]:
-        if missing_bytes <= 0:
-            return
-        yield incident_id
-        missing_bytes -= sizes[incident_id]
 
 
 def _remove(directories: Iterable[Path]) -> None:
