@@ -1,4 +1,4 @@
-"""Run every benchmark, one after the other: ``make bench``. Nothing here is a test; a target missed is only printed."""
+"""Run all benchmarks: ``make bench``. They are no tests; a missed target is only printed."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ BENCHMARKS = (
 
 
 def main() -> None:
-    """Run each in a process of its own; end with its status when one breaks."""
+    """Run each in its own process; exit with the status of one that fails."""
     for module in BENCHMARKS:
         print(f"-- {module}", flush=True)
         done = subprocess.run([sys.executable, "-m", module], check=False)

@@ -1,7 +1,7 @@
-"""Measure what a million of the kernel's lines in one write cost the real agent: processor time and memory.
+"""Measure the processor time and memory that the real agent needs for a million kernel lines in one write.
 
-Any local user can write them into a text log. Three floods: the same line again and again, lines that differ in
-printk's stamp alone, and the costly one, in which no line may be taken together with the one before.
+Any local user can write them into a text log. Three floods: one line repeated, lines that differ only in printk's
+timestamp, and the expensive one, in which no line can be combined with the one before.
 
     python -m benchmarks.flood [LINES]
 """

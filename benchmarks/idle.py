@@ -1,4 +1,4 @@
-"""Measure what the real agent costs while nothing happens: resident memory, and wake-ups a second of all its threads.
+"""Measure the real agent at idle: resident memory, and wake-ups a second of all its threads.
 
 It follows an empty log with one webhook configured, so that the HTTP library is in memory as on most hosts. A wake-up
 is a context switch, voluntary or not, as /proc/PID/task/*/status counts them.
@@ -41,7 +41,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 def main() -> None:
-    """Print what idling costs beside its targets."""
+    """Print the results beside their targets."""
     seconds = int(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
     with tempfile.TemporaryDirectory(prefix="sockmem-bench-") as directory, Receiver() as receiver:
         work = Path(directory)

@@ -1,10 +1,9 @@
-"""Measure how long the real agent takes from a line in a log to the incident on disk, and to the POST received.
+"""Measure the time from a line in a log to the incident on disk, and to the POST received.
 
-Every hit is an incident of its own: a line is appended, the incident and the POST are awaited, then its end. The pause
-before the next hit is random, so that no phase of the agent's main loop is favoured.
+Every hit is an incident of its own: a line is appended, the incident, its POST and its end are awaited. The pause before
+the next hit is random, so that no phase of the agent's main loop is favored.
 
-The same is done again beside so many established sockets, where the agent counts all of them after each notice: what
-has to be told first must not be slower for it.
+Then the same beside many established sockets, which the agent counts after each notice: the notice must not be slower.
 
     python -m benchmarks.latency [HITS [SOCKETS...]]
 """
@@ -26,7 +25,7 @@ from contrib.stage import Receiver, next_post, running_agent, wait_for
 
 HITS = 50
 SOCKETS = (80_000, 200_000)
-# What two medians of the same thing differ by on a machine that does other work as well.
+# How much two medians of the same thing differ on a busy machine.
 RATIO_TARGET = 1.25
 TURNS = 3
 HITS_BESIDE_AT_MOST = 24
@@ -60,12 +59,12 @@ class Measured(NamedTuple):
     attributed: int
 
     def and_also(self, more: "Measured") -> "Measured":
-        """Put two of them together."""
+        """Combine two."""
         return Measured(self.stored + more.stored, self.posted + more.posted, self.attributed + more.attributed)
 
 
 def measure(hits: int) -> Measured:
-    """Hit the agent so many times, a few in each life of it."""
+    """Hit the agent ``hits`` times, a few in each run of it."""
     measured = Measured([], [], 0)
     for done in range(0, hits, HITS_A_START):
         measured = measured.and_also(measure_one_start(min(HITS_A_START, hits - done)))
@@ -73,7 +72,7 @@ def measure(hits: int) -> Measured:
 
 
 def measure_one_start(hits: int) -> Measured:
-    """Start the agent and hit it so many times."""
+    """Start the agent and hit it ``hits`` times."""
     stored, posted, attributed = [], [], 0
     with tempfile.TemporaryDirectory(prefix="sockmem-bench-") as directory, Receiver() as receiver:
         work = Path(directory)
@@ -97,7 +96,7 @@ def measure_one_start(hits: int) -> Measured:
 
 
 def await_end(receiver: Receiver, said: Path) -> dict[str, Any]:
-    """Take the POSTs of an incident up to its last, and return what that tells."""
+    """Take the POSTs of an incident up to its last, and return the data of that."""
     while (told := json.loads(next_post(receiver, "end", said).body))["type"] != "sockmem.incident.resolved":
         pass
     data: dict[str, Any] = told["data"]
@@ -117,7 +116,7 @@ def new_incident(state: Path, known: set[str]) -> bool:
 
 
 def main() -> None:
-    """Print the medians beside their targets, the 95th percentiles, and how much slower it is beside many sockets."""
+    """Print the medians beside their targets, the 95th percentiles, and the slowdown beside many sockets."""
     hits, *counts = [int(each) for each in sys.argv[1:]] or [HITS]
     stored, posted, _ = measure(hits)
     rows = [
@@ -132,7 +131,7 @@ def main() -> None:
 
 
 def take_turns(hits: int, count: int) -> tuple[Measured, Measured]:
-    """Measure beside so many sockets and without, in turns: what else the machine does should meet both alike."""
+    """Measure with ``count`` sockets and without, in turns, so that other work on the machine affects both alike."""
     many, few = Measured([], [], 0), Measured([], [], 0)
     for _ in range(TURNS):
         with held(count):
@@ -142,7 +141,7 @@ def take_turns(hits: int, count: int) -> tuple[Measured, Measured]:
 
 
 def rows_beside(count: int, many: Measured, few: Measured) -> list[Row]:
-    """Hold what was measured beside many sockets against the same run without."""
+    """Compare the results beside many sockets with those without."""
     what = f"{count:,} sockets: "
     rows = [
         Row(f"{what}to incident.json, median", median(many.stored), "ms", STORED_TARGET_MS),

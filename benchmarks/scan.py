@@ -1,8 +1,8 @@
-"""How fast a catch-up scan is against ``grep -F``, and how much memory it takes.
+"""The speed of a catch-up scan compared with ``grep -F``, and its memory.
 
-Run it with ``python -m benchmarks.scan [MEGABYTES]``. Makes an ordinary log, warms the cache, and takes turns between
-grep, the scanner within this process and the whole command, so that other work on the machine meets all alike. The
-best of the rounds counts.
+Run it with ``python -m benchmarks.scan [MEGABYTES]``. It makes an ordinary log, warms the cache, and alternates between
+grep, the scanner in this process and the whole command, so that other work on the machine affects all alike. The best
+of the rounds counts.
 """
 
 import os

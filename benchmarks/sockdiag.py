@@ -1,7 +1,7 @@
-"""How long it takes to count a busy host's sockets, beside ``ss -tanmH`` on the same sockets in the same run.
+"""The time to count a busy host's sockets, beside ``ss -tanmH`` on the same sockets.
 
-Helper processes hold real connections between addresses of 127.0.0.0/8, both ends of each. Then ss and the dump take
-turns, each in a process of its own, so that memory is the dump's own; the best of the rounds counts.
+Helper processes hold both ends of real connections in 127.0.0.0/8. Then ss and the dump alternate, each in its own
+process, so that the memory is the dump's; the best of the rounds counts.
 
     python -m benchmarks.sockdiag [SOCKETS...]
 """
@@ -56,7 +56,7 @@ def hold(count: int, network: int) -> None:
 
 
 def make_orphan(listener: socket.socket, port: int) -> socket.socket:
-    """Leave an orphan to the kernel, as long as its peer, which is returned, is open and does not read."""
+    """Leave an orphan to the kernel for as long as its peer, which is returned, is open and does not read."""
     peer = socket.socket()
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     peer.connect(("127.0.0.1", port))
@@ -68,7 +68,7 @@ def make_orphan(listener: socket.socket, port: int) -> socket.socket:
 
 @contextmanager
 def held(count: int) -> Iterator[None]:
-    """Keep so many sockets established while the block runs."""
+    """Keep ``count`` sockets established while the block runs."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     share = min(HELD_BY_ONE, (most - 100) // 2 * 2)
     shares = [min(share, count - begun) for begun in range(0, count, share)]
@@ -123,7 +123,7 @@ def measure() -> None:
 
 
 def percent_off(size: int, mem: int) -> float:
-    """Tell by how much of ``mem`` a sum differs from it, beyond what the CPUs hold back of it."""
+    """Return by which percentage a sum differs from ``mem``, beyond what the CPUs hold back."""
     return max(0.0, abs(size - mem) - RESERVE_BYTES * (os.cpu_count() or 1)) * 100 / max(mem, 1)
 
 

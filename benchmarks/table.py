@@ -1,4 +1,4 @@
-"""The rows that every benchmark prints: what was measured, and the target it is held against."""
+"""The rows that every benchmark prints: a measurement and its target."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
