@@ -1,7 +1,7 @@
 """Measure the time from a line in a log to the incident on disk, and to the POST received.
 
-Every hit is an incident of its own: a line is appended, the incident, its POST and its end are awaited. The pause before
-the next hit is random, so that no phase of the agent's main loop is favored.
+Every hit is an incident of its own: a line is appended, the incident, its POST and its end are awaited. The pause
+before the next hit is random, so that no phase of the agent's main loop is favored.
 
 Then the same beside many established sockets, which the agent counts after each notice: the notice must not be slower.
 

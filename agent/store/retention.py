@@ -38,12 +38,10 @@ def prune(store: Store, now: datetime | None, *, dry_run: bool = False) -> list[
     free = shutil.disk_usage(store.path("")).free
     missing = max(sum(sizes.values()) - keep.keep_bytes, keep.min_free_bytes - free)
     removed: dict[str, None] = {}
-    if missing > 0:
-        owed = [each for each in store.one_by_one(ids[:-1]) if _fate(store, each, covered) == "claimed"]
-        for incident_id in owed[:-CLAIMED_KEPT]:
-            if missing > 0:
-                removed[incident_id] = None
-                missing -= sizes[incident_id]
+    for incident_id in _flood(store, ids[:-1], covered) if missing > 0 else ():
+        if missing > 0:
+            removed[incident_id] = None
+            missing -= sizes[incident_id]
     flood = len(removed)
     for incident_id in store.one_by_one(each for each in ids[:-1] if each not in removed):
         too_many = len(ids) - len(removed) > keep.keep_count
@@ -58,6 +56,11 @@ def prune(store: Store, now: datetime | None, *, dry_run: bool = False) -> list[
         interrupted = [name for name in set(store.names()) - set(ids) if _opened_at(name) < oldest]
         _remove(store.path(name) for name in (*removed, *interrupted))
     return sorted(removed)
+
+
+def _flood(store: Store, ids: Iterable[str], covered: int) -> list[str]:
+    """Return the unsent claimed incidents, oldest first, except those that stay."""
+    return [each for each in store.one_by_one(ids) if _fate(store, each, covered) == "claimed"][:-CLAIMED_KEPT]
 
 
 def _remove(directories: Iterable[Path]) -> None:
