@@ -7,6 +7,7 @@ dump of the sockets came down to (``sockets.json``).
 
 import json
 import re
+import subprocess
 import tempfile
 from datetime import datetime, timezone
 from pathlib import Path
@@ -19,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from agent.core.advice.programs import PROGRAMS
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.diagnosis.rules_cause import RULES
 from agent.core.diagnosis.rules_counters import COUNTER_RULES
@@ -156,3 +158,13 @@ def test_everything_else_that_can_be_claimed_has_a_scenario_too() -> None:
     claims = {claim for path in SCENARIOS for claim in json.loads((path / "expected.json").read_text())["claims"]}
     rules = (*HOLDER_RULES, *COUNTER_RULES, *SILENCE_RULES, *HOST_RULES)
     assert [] == [rule.__name__ for rule in rules if rule.__name__ not in claims]
+
+
+def test_every_command_of_the_advice_can_be_typed_as_printed() -> None:
+    found = {command for each in PROGRAMS for command in each.commands}
+    for scenario in SCENARIOS:
+        steps = run(scenario, json.loads((scenario / "expected.json").read_text())).advice
+        found.update(command for step in steps for command in step.commands)
+    # A comment may name a column or an argument.
+    assert [] == [each for each in found if re.search(r"-t PID|\b(GROUP|ADMIN)\b|<\w+>", each.partition("   #")[0])]
+    assert 0 == subprocess.run(["/bin/sh", "-n", "-c", "\n".join(sorted(found))], check=False, timeout=30).returncode

@@ -56,6 +56,11 @@ class Price(NamedTuple):
         how = f"measured here on {count_text(self.measured_on)}" if self.measured_on else "assumed"
         return f"at {bytes_text(self.charged_bytes)} a socket, {how}"
 
+    def of(self, sockets: int) -> str:
+        """Return what so many sockets take."""
+        charged, beside = bytes_text(sockets * self.charged_bytes), bytes_text(sockets * _STRUCT_BYTES)
+        return f"{charged} {self.words}, and {beside} for the sockets themselves"
+
 
 def find_budget(facts: Facts) -> Budget:
     """Work out what is left: available RAM less a reserve, a quarter of RAM at most; nothing where tasks wait."""

@@ -3,7 +3,7 @@
 import re
 import shlex
 
-from agent.core.advice.namespaces import run_in
+from agent.core.advice.namespaces import KILLS, run_in
 from agent.core.advice.programs import find_program
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text, counted
@@ -75,7 +75,7 @@ def fix_main_holder(main: LargestHolder, findings: tuple[Finding, ...], kept: st
         why=" ".join(filter(None, (*(_SEEN[claim] for claim in seen), *came, guess, settings, success))),
         risk=(f"{program.price} " if program else "Requires changing and testing the program. ")
         + _restart_text(main, frozenset(seen), kept),
-        commands=(*_looks(main), *(program.commands if program else ()), *_checks(main)),
+        commands=(*_looks(main), *(program.commands if program and not main.holder.container else ()), *_checks(main)),
     )
 
 
@@ -127,5 +127,5 @@ def _checks(main: LargestHolder) -> tuple[str, ...]:
     gauge = "orphan" if main.gauge == "orphans" else "mem"
     return (
         f"grep TCP: /proc/net/sockstat   # {gauge} falls",
-        f"{run_in(main.holder.netns_pid)('nstat -az TcpExtTCPAbortOnMemory')}   # stops rising",
+        f"{run_in(main.holder.netns_pid)(KILLS)}   # stops rising",
     )

@@ -9,13 +9,10 @@ from agent.core.advice.namespaces import run_where
 from agent.core.advice.sysctl import change, value_text
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text, percent_text
-from agent.core.kernel.release import Kernel
 from agent.core.model import Advice, Evidence, Finding
 
 _GAIN_PERCENT = 10
 _KEY = "net.ipv4.tcp_mem"
-_USUAL_WMEM = 4 << 20
-_TRIPLE = 3
 
 
 def look_at_memory(facts: Facts) -> Advice:
@@ -121,36 +118,6 @@ def raised_to(facts: Facts, budget: Budget, target: int) -> tuple[int, int, int]
     low, pressure = (max(value, min(value * target // high, target)) for value in limits[:2])
     # The kernel does not check the order; nothing is lowered to fix it.
     return low, max(low, pressure), max(low, pressure, target)
-
-
-def trim_buffers(facts: Facts) -> tuple[Advice, ...]:
-    """Advise the usual ceilings for one socket's buffers where they were raised above them."""
-    steps = []
-    for name, usual in (("tcp_rmem", _usual_rmem(facts.kernel)), ("tcp_wmem", _USUAL_WMEM)):
-        key = f"net.ipv4.{name}"
-        current = facts.snapshot.sysctls.get(key)
-        if usual is None or current is None or len(current) != _TRIPLE or current[2] <= usual or current[1] > usual:
-            continue
-        proposed = (current[0], current[1], usual)
-        steps.append(
-            change(
-                key,
-                current,
-                proposed,
-                action=f"Lower the ceiling of {name} from {bytes_text(current[2])} to {bytes_text(usual)} per socket.",
-                why="It limits how far the kernel grows one socket's buffer. Grown buffers keep their size.",
-                risk="Lower throughput for single connections over long, fast paths. It costs no memory.",
-                reason="how far one TCP socket's buffer may grow, in bytes.",
-            ),
-        )
-    return tuple(steps)
-
-
-def _usual_rmem(kernel: Kernel | None) -> int | None:
-    """Return how far a receive buffer may grow by default; None for the releases where the step was not read."""
-    if kernel is None or (6, 14) < kernel.version[:2] < (6, 18):
-        return None
-    return 6 << 20 if kernel.version[:2] <= (6, 14) else 32 << 20
 
 
 def _raise_without_numbers(limits: tuple[int, int, int] | None, budget: Budget) -> Advice:

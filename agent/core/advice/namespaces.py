@@ -11,6 +11,13 @@ from agent.core.facts import Facts
 from agent.core.model import GaugeName
 
 Run = Callable[[str], str]
+KILLS = "nstat -az TcpExtTCPAbortOnMemory"
+CHECK_MEM = "grep TCP: /proc/net/sockstat   # mem falls"
+
+
+def check_kills(facts: Facts) -> str:
+    """Return the command that shows whether the kernel still kills orphans: it counts in the namespace of each."""
+    return f"{run_where(facts, 'orphans')(KILLS)}   # stops rising"
 
 
 def run_in(pid: int | None) -> Run:
@@ -20,11 +27,21 @@ def run_in(pid: int | None) -> Run:
 
 def run_where(facts: Facts, gauge: GaugeName) -> Run:
     """Run a command in the namespace that has most of a gauge by the table of sockets; without one, in all of them."""
+    number = _busiest(facts, gauge)
+    pids = {each.number: each.process.pid for each in facts.sockets.namespaces}
+    if number is None or (number and number not in pids):
+        return lambda command: f"for pid in $(lsns -t net -n -o PID); do nsenter -t $pid -n {command}; done"
+    return run_in(pids.get(number))
+
+
+def is_our_own(facts: Facts, gauge: GaugeName) -> bool:
+    """Return whether most of a gauge may be in the host's own namespace, whose settings were read."""
+    return not _busiest(facts, gauge)
+
+
+def _busiest(facts: Facts, gauge: GaugeName) -> int | None:
+    """Return the number of the namespace that has most, 0 for the host's own; None where nobody was seen."""
     held: Counter[int] = Counter()
     for group in facts.sockets.groups:
         held[group.namespace] += group.orphans if gauge == "orphans" else group.bytes
-    (number, most), *_ = held.most_common(1) or [(0, 0)]
-    pids = {each.number: each.process.pid for each in facts.sockets.namespaces}
-    if not most or (number and number not in pids):
-        return lambda command: f"for pid in $(lsns -t net -n -o PID); do nsenter -t $pid -n {command}; done"
-    return run_in(pids.get(number))
+    return next((number for number, most in held.most_common(1) if most), None)

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 
 from agent.core.advice.budget import Budget, Price, find_price
 from agent.core.advice.memory import raised_to
-from agent.core.advice.namespaces import run_where
+from agent.core.advice.namespaces import check_kills, run_where
 from agent.core.advice.sysctl import change, value_text
 from agent.core.facts import Facts
-from agent.core.format import bytes_text, count_text
+from agent.core.format import count_text
 from agent.core.kernel.limits import limits_of
 from agent.core.model import Advice, Sysctl
 
@@ -45,7 +45,7 @@ def look_at_orphans(facts: Facts) -> Advice:
             "cat /proc/net/sockstat",
             *(run(f"ss -tanoemi state {state}") for state in ("fin-wait-1", "last-ack", "closing")),
             f"{run('ss -tan state fin-wait-1')} | {peers}",
-            run("nstat -az TcpExtTCPAbortOnMemory"),
+            check_kills(facts),
         ),
     )
 
@@ -186,8 +186,7 @@ def _raise(facts: Facts, price: Price, budget: Budget, proposed: int, wanted: in
         action=f"Raise tcp_max_orphans to {count_text(proposed)}.",
         why=f"{peak}; the kernel counts a stuck orphan up to four times, so a safe limit is four times the peak.{less} "
         "Success: TCPAbortOnMemory stops rising.",
-        risk=f"Unswappable memory: {count_text(extra)} more orphans than now take "
-        f"{bytes_text(extra * price.ram_bytes)} {price.words}. {budget.sentence}",
+        risk=f"Unswappable memory: {count_text(extra)} more orphans than now take {price.of(extra)}. {budget.sentence}",
         reason="room for orphaned TCP sockets; the kernel counts a stuck one up to four times.",
     )
 

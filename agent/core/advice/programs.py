@@ -67,7 +67,7 @@ PROGRAMS = (
         memory="In Tomcat, at the Connector: socket.txBufSize and socket.rxBufSize bound one connection, "
         "connectionTimeout, keepAliveTimeout and maxKeepAliveRequests end idle ones.",
         price="A small socket.txBufSize makes large answers slow; short timeouts cut off slow clients.",
-        commands=("grep -nE '(connection|keepAlive)Timeout|maxKeepAlive|BufSize' \"$CATALINA_BASE/conf/server.xml\"",),
+        commands=("grep -nE '(connection|keepAlive)Timeout|maxKeepAlive|BufSize' /etc/tomcat*/server.xml",),
     ),
     Program(
         name="Envoy",
@@ -78,7 +78,7 @@ PROGRAMS = (
         "full it stops reading), stream_idle_timeout and idle_timeout.",
         price="Slow clients are cut off sooner; small buffers make it read in smaller steps.",
         commands=(
-            "curl -s ADMIN/config_dump | grep -nE '(delayed_close|idle)_timeout|buffer_limit'   # ADMIN: host:port",
+            "curl -s localhost:9901/config_dump | grep -nE '(delayed_close|idle)_timeout|buffer_limit'   # admin port",
         ),
     ),
 )

@@ -6,9 +6,8 @@ the budget or the other limit; the risk says what it may cost. A limit is lowere
 
 from collections.abc import Set as AbstractSet
 
-from msgspec.structs import replace
-
 from agent.core.advice.budget import Budget, find_price
+from agent.core.advice.namespaces import CHECK_MEM, check_kills
 from agent.core.advice.sysctl import change, find_setter, value_text
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text
@@ -45,7 +44,7 @@ def restore_tcp_mem(facts: Facts, claims: AbstractSet[str], budget: Budget) -> A
             f"{mistake}: it counts pages. TCP holds {bytes_text(used)}, and the default of {numbers} pages would stall "
             "connections at once."
         )
-    known = "this kernel's default" if facts.defaults.tcp_mem == default else "a limit in pages"
+    known = "back to this kernel's default" if facts.defaults.tcp_mem == default else "to a sixteenth of RAM and around"
     was = (
         f"{mistake}, and it counts pages of {page} bytes: pressure begins at {bytes_text(limits[1] * page)}, "
         f"ends below {bytes_text(limits[0] * page)}, and nothing is refused below "
@@ -54,17 +53,17 @@ def restore_tcp_mem(facts: Facts, claims: AbstractSet[str], budget: Budget) -> A
         else f"It allows {bytes_text(limits[2] * page)}, far below the {bytes_text(high)} that this kernel gives "
         f"itself here. The values are in pages of {page} bytes."
     )
-    step = change(
+    return change(
         _MEM,
         limits,
         default,
-        action=f"Set tcp_mem back to {known}: {numbers} pages.",
+        action=f"Set tcp_mem {known}: {numbers} pages.",
         why=f"{was} Success: mem stays below the last value.",
         risk=f"TCP may take {bytes_text(high)}, and holds {bytes_text(used)} now: unswappable. Above that connections "
         f"stall. Not held against the RAM available now: {budget.why}.",
         reason="the numbers are pages, and fit this host's RAM.",
+        checks=(find_setter(_MEM), CHECK_MEM),
     )
-    return replace(step, commands=(*step.commands, find_setter(_MEM)))
 
 
 def restore_max_orphans(facts: Facts, claims: AbstractSet[str], budget: Budget) -> Advice | None:
@@ -79,20 +78,18 @@ def restore_max_orphans(facts: Facts, claims: AbstractSet[str], budget: Budget) 
     proposed, known = (
         (default, "this kernel's default") if default else (_LEAST_ORPHANS, "at least the smallest default")
     )
-    price = find_price(facts)
-    orphans = bytes_text(proposed * price.ram_bytes)
     bound = f", and tcp_mem keeps all TCP data below {bytes_text(facts.limits_bytes[2])}" if facts.limits_bytes else ""
-    step = change(
+    return change(
         _ORPHANS,
         limit,
         proposed,
         action=f"Set tcp_max_orphans back to {known}, {count_text(proposed)}: it is {count_text(limit)}.",
         why=_why_orphans(limit, pasted=pasted) + " Success: TCPAbortOnMemory stops rising.",
-        risk=f"{count_text(proposed)} orphans would take {orphans} {price.words}{bound}. This is not held against "
-        f"tcp_mem or the RAM available now: {budget.why}.",
+        risk=f"{count_text(proposed)} orphans would take {find_price(facts).of(proposed)}{bound}. This is not held "
+        f"against tcp_mem or the RAM available now: {budget.why}.",
         reason="the default of this host's RAM.",
+        checks=(find_setter(_ORPHANS), check_kills(facts)),
     )
-    return replace(step, commands=(*step.commands, find_setter(_ORPHANS)))
 
 
 def restore_fin_timeout(facts: Facts) -> Advice | None:
@@ -142,7 +139,7 @@ def _why_orphans(limit: int, *, pasted: bool) -> str:
         return "It has a number of tcp_mem, which are pages; this one counts sockets."
     if limit <= 0:
         return (
-            "At 0 no orphan is allowed. A script may have set it to 0 to flush FIN-WAIT-1 and not set it back; peers "
+            "No orphan is allowed. A script may have set it to 0 to flush FIN-WAIT-1 and not set it back; peers "
             "and programs are not the cause."
         )
     return (

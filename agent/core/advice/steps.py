@@ -13,14 +13,8 @@ from typing import NamedTuple
 from agent.core.advice.budget import Budget, find_budget
 from agent.core.advice.cgroup import relieve_group
 from agent.core.advice.main_holder import find_main_holder, fix_main_holder
-from agent.core.advice.memory import (
-    fix_holders,
-    look_at_memory,
-    look_at_unlisted,
-    raise_cgroup_limit,
-    raise_tcp_mem,
-    trim_buffers,
-)
+from agent.core.advice.memory import fix_holders, look_at_memory, look_at_unlisted, raise_cgroup_limit, raise_tcp_mem
+from agent.core.advice.namespaces import is_our_own
 from agent.core.advice.orphans import (
     fix_closing_programs,
     life_text,
@@ -32,6 +26,7 @@ from agent.core.advice.settings import restore_fin_timeout, restore_max_orphans,
 from agent.core.facts import Facts
 from agent.core.kernel.limits import is_far_below
 from agent.core.model import Advice, Cause, Finding
+from agent.core.sockets.shares import add_up, only
 
 # Wrong on any host, and told whatever the verdict.
 _PASTED = frozenset(
@@ -90,26 +85,27 @@ def _orphan_steps(known: _Known) -> _Steps:
     facts = known.facts
     restored = restore_max_orphans(facts, known.claims, known.budget)
     main = find_main_holder(facts, "orphans", facts.orphans.limit)
-    elsewhere = main is not None and main.holder.netns_pid is not None
     holders = [
         fix_main_holder(main, known.findings, life_text(facts)) if main else None,
         look_at_orphans(facts),
         None if main else fix_closing_programs(),
     ]
-    # Other namespaces have retries of their own, and a peer that answers is not given up sooner.
-    answers = "orphans_wait_for_stalled_peers" in known.claims
-    shorter = None if elsewhere or answers else shorten_orphan_retries(facts)
+    # Other namespaces have settings of their own, and a peer that answers is not given up sooner.
+    ours, answers = is_our_own(facts, "orphans"), "orphans_wait_for_stalled_peers" in known.claims
+    shorter = shorten_orphan_retries(facts) if ours and not answers else None
+    closing = restore_fin_timeout(facts) if ours else None
     if restored:
         # What it allows again has to find a tcp_mem that was not lowered either.
         limits, default = facts.limits, facts.defaults.tcp_mem
         lowered = limits and default and is_far_below(limits[2], default[2])
         memory = restore_tcp_mem(facts, known.claims | {"tcp_mem_below_default"}, known.budget) if lowered else None
-        return _Steps(
-            [restored, memory], holders if main else [], [shorter if main else None, restore_fin_timeout(facts)]
-        )
+        return _Steps([restored, memory], holders if main else [], [shorter if main else None, closing])
     pasted = restore_tcp_mem(facts, known.claims & _PASTED, known.budget)
     higher = raise_max_orphans(facts, known.budget, pasted.sysctl if pasted else None)
-    return _Steps([], holders, [*higher, shorter, restore_fin_timeout(facts)])
+    # What waits in FIN-WAIT-2 waits for nothing else.
+    waiting = add_up(facts.sockets, only("orphaned", state="fin_wait2")).sockets
+    alone = 2 * waiting > add_up(facts.sockets, only("orphaned")).sockets
+    return _Steps([closing if alone else None], holders, [*higher, shorter, closing])
 
 
 def _memory_steps(known: _Known) -> _Steps:
@@ -127,7 +123,7 @@ def _memory_steps(known: _Known) -> _Steps:
         None if main else fix_holders(known.findings, life_text(facts)),
     ]
     alone = restored is not None and "tcp_mem_below_default" in claims and main is None
-    return _Steps([restored], [] if alone else holders, [limit, *trim_buffers(facts)])
+    return _Steps([restored], [] if alone else holders, [limit])
 
 
 def _steps_for_one_root(known: _Known) -> list[Advice | None]:
@@ -145,9 +141,8 @@ def _steps_for_one_root(known: _Known) -> list[Advice | None]:
         None if main else fix_closing_programs(),
         shorten_orphan_retries(facts),
         restore_fin_timeout(facts),
-        *memory.capacity[1:],
         look_at_memory(facts),
-        memory.capacity[0],
+        *memory.capacity,
     ]
 
 
@@ -171,12 +166,16 @@ def _watch(facts: Facts) -> Advice:
         risk="None: read-only.",
         commands=(
             "systemctl enable --now sockmem-agent",
-            "while sleep 1; do date; grep TCP: /proc/net/sockstat; done",
+            "for second in $(seq 60); do date; grep TCP: /proc/net/sockstat; sleep 1; done",
             "sysctl net.ipv4.tcp_max_orphans net.ipv4.tcp_mem",
         ),
     )
 
 
 def _once(steps: Iterable[Advice | None]) -> tuple[Advice, ...]:
-    """Leave out what was said already, and what does not apply."""
-    return tuple(dict.fromkeys(step for step in steps if step is not None))
+    """Leave out what was said already, a second number for the same setting, and what does not apply."""
+    kept: dict[str | Advice, Advice] = {}
+    for step in steps:
+        if step is not None:
+            kept.setdefault(step.sysctl.key if step.sysctl else step, step)
+    return tuple(kept.values())

@@ -22,8 +22,9 @@ def change(
     risk: str,
     reason: str,
     also: dict[str, Value] | None = None,
+    checks: tuple[str, ...] = (),
 ) -> Advice:
-    """Advise to set ``key`` to ``proposed``, and with it what is ``also`` to be set.
+    """Advise to set ``key`` to ``proposed``, and with it what is ``also`` to be set; ``checks`` show whether it worked.
 
     ``reason`` is the one line that the file keeps for those who find it.
     """
@@ -38,7 +39,7 @@ def change(
         why=why,
         risk=risk,
         sysctl=Sysctl(key=key, current=current, proposed=proposed),
-        commands=tuple(f"sysctl -w {each}={_quoted(value)}" for each, value in values.items()),
+        commands=(*(f"sysctl -w {each}={_quoted(value)}" for each, value in values.items()), *checks),
         persist=persist + "".join(f"{each} = {value}\n" for each, value in values.items()),
     )
 

@@ -86,12 +86,16 @@ def default_limits(kernel: Kernel | None, meminfo: Mapping[str, int], page: int 
         return Defaults()
     # The hash tables of kernels whose page size may be another do not depend on it.
     size = page or 4096
-    by_order = _bind_hash_order(ram, size, 8 if meminfo.get("HighTotal") else 16)
+    # All RAM decides how fine the hash tables of older kernels are; they have 8 bytes a bucket on 32 bit.
+    scale = 13 if meminfo.get("MemTotal", ram) // size >= 128 * 1024 else 15
+    slots = _hash_slots(ram, scale)
+    ports_bytes = min(slots, 65_536) * (8 if meminfo.get("HighTotal") else 16)
+    by_order = (-(-ports_bytes // size) - 1).bit_length()
     if kernel.version < (2, 6, 19):
         return Defaults((768 << by_order, 1024 << by_order, 1536 << by_order), _orphans_by_order(by_order))
     # What is in ZONE_MOVABLE counts for the hash tables, and not for buffers.
     pressure = _default_pressure(kernel.version, max(ram - meminfo.get("MovableTotal", 0), 0), size) if page else None
-    return Defaults(limits_by(pressure) if pressure else None, _default_orphans(kernel, ram, size, by_order))
+    return Defaults(limits_by(pressure) if pressure else None, _default_orphans(kernel, ram, slots, by_order))
 
 
 def low_memory(meminfo: Mapping[str, int]) -> int | None:
@@ -131,26 +135,17 @@ def _default_pressure(version: tuple[int, int, int], ram: int, page: int) -> int
     return max(ram // page // (8 if version < (4, 2) else 16), 128)
 
 
-def _default_orphans(kernel: Kernel, ram: int, page: int, by_order: int) -> int | None:
+def _default_orphans(kernel: Kernel, ram: int, slots: int, by_order: int) -> int | None:
     """Half the slots of the hash of established connections; up to 2.6.31 by the size of the one of bound ports."""
     if kernel.version < (2, 6, 32):
         return _orphans_by_order(by_order)
     if kernel.approximate_orphans or (2, 6, 36) <= kernel.version < (3, 5):
-        return _hash_slots(ram, _old_scale(ram, page)) // 2
+        return slots // 2
     return _hash_slots(ram, 17) // 2 if kernel.version >= (3, 10) else None
-
-
-def _bind_hash_order(ram: int, page: int, bucket: int) -> int:
-    slots = min(_hash_slots(ram, _old_scale(ram, page)), 65_536)
-    return max(slots * bucket // page - 1, 0).bit_length()
 
 
 def _orphans_by_order(order: int) -> int:
     return 4096 << (order - 4) if order >= 4 else 8192 >> (3 - order)  # noqa: PLR2004 - the source's own numbers
-
-
-def _old_scale(ram: int, page: int) -> int:
-    return 13 if ram // page >= 128 * 1024 else 15
 
 
 def _hash_slots(ram: int, scale: int) -> int:

@@ -2,7 +2,18 @@ from typing import cast
 
 import pytest
 from hypothesis import given, settings
-from material import GIB, events, histories, make_event, make_sample, make_snapshot, snapshots
+from material import (
+    GIB,
+    events,
+    histories,
+    make_event,
+    make_group,
+    make_sample,
+    make_snapshot,
+    make_table,
+    snapshots,
+    tally,
+)
 
 from agent.core.advice.orphans import orphan_life_seconds
 from agent.core.diagnosis.diagnose import diagnose
@@ -225,32 +236,6 @@ def test_a_cgroups_limit_is_not_cured_by_tcp_mem() -> None:
     assert "refused 912 charges" in words(advice)
 
 
-def test_buffers_far_above_the_usual_are_trimmed() -> None:
-    rmem = "net.ipv4.tcp_rmem"
-    advice = advise(make_snapshot(mem=390000, sysctls={rmem: (4096, 131072, 33554432)}), make_event("tcp_memory"))
-    assert (4096, 131072, 6291456) == proposed(advice, rmem)
-
-
-@pytest.mark.parametrize(
-    ("kernel", "mebibytes", "expected"),
-    [
-        ("6.14.0", 32, 6),
-        ("6.15.2", 64, None),
-        ("6.17.9", 64, None),
-        ("6.18.2", 32, None),
-        ("7.3.4-cloud-amd64", 64, 32),
-        (None, 64, None),
-    ],
-)
-def test_the_usual_ceiling_of_receive_buffers_is_that_of_the_kernel(
-    kernel: str | None, mebibytes: int, expected: int | None
-) -> None:
-    rmem = "net.ipv4.tcp_rmem"
-    snapshot = make_snapshot(mem=390000, sysctls={rmem: (4096, 131072, mebibytes << 20)}, kernel=kernel)
-    after = None if expected is None else (4096, 131072, expected << 20)
-    assert after == proposed(advise(snapshot, make_event("tcp_memory")), rmem)
-
-
 def test_orphans_that_fill_the_memory_get_a_shorter_life_and_no_more_room() -> None:
     both = (make_event("orphans"), make_event("tcp_memory"))
     advice = advise(make_snapshot(40000, 390000, alloc=45000, sysctls={RETRIES: (0,)}), *both)
@@ -303,3 +288,23 @@ def test_the_life_of_an_orphan_is_said_in_seconds_before_and_after() -> None:
 
 def test_retries_stop_doubling_at_two_minutes() -> None:
     assert 120.0 == pytest.approx(orphan_life_seconds(12) - orphan_life_seconds(11))
+
+
+def test_a_setting_is_proposed_once() -> None:
+    # Both limits are reached: the step that raises them together is the only one for tcp_mem.
+    advice = advise(make_snapshot(32800, 390000, max_orphans=32768, alloc=33500), make_event())
+    keys = [each.sysctl.key for each in advice if each.sysctl]
+    assert [MEM, ORPHANS] == keys
+
+
+def test_fin_timeout_comes_first_where_most_orphans_wait_in_fin_wait2() -> None:
+    table = make_table(make_group(fin_wait2=tally(60_000), fin_wait1=tally(5000)))
+    advice = advise(make_snapshot(65600, sysctls={FIN: (300,)}, sockets=table), make_event())
+    assert "Set tcp_fin_timeout back from 300 to 60." == advice[0].action
+
+
+def test_nothing_is_changed_for_a_line_that_the_counters_contradict() -> None:
+    snapshot = make_snapshot(3, counters={"TCPAbortOnMemory": 0}, sysctls={RETRIES: (0,)})
+    advice = advise(snapshot, make_event(provenance="claimed"))
+    assert advice
+    assert [] == [each for each in advice if each.sysctl]

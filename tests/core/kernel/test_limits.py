@@ -8,7 +8,9 @@ from material import make_snapshot
 from agent.core.kernel.limits import (
     COUNTERS,
     Zone,
+    are_buffer_sizes,
     counter_deltas,
+    default_limits,
     limits_of,
     most_orphans,
     penalty_shift,
@@ -273,3 +275,65 @@ def test_sample_of_an_empty_snapshot_is_empty() -> None:
 def test_counters_are_named_once() -> None:
     assert len(set(COUNTERS)) == len(COUNTERS)
     assert "TCPAbortOnMemory" in COUNTERS
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("release", "meminfo", "page", "tcp_mem", "orphans"),
+    [
+        # Seen: 24 GiB gives itself 287898 383867 575796 and 131,072, RHEL 5 the same at any size.
+        ("6.18.44", {"MemTotal": 24570628 << 10}, 4096, (287937, 383916, 575874), 131072),
+        ("2.6.18-419.el5", {"MemTotal": 64 * GIB}, 4096, (196608, 262144, 393216), 65536),
+        ("2.6.18-419.el5", {"MemTotal": 1 * GIB}, 4096, (196608, 262144, 393216), 65536),
+        ("2.6.18-419.el5PAE", {"MemTotal": 8 * GIB, "HighTotal": 7 * GIB}, 4096, (98304, 131072, 196608), 32768),
+        ("2.6.20", {"MemTotal": 4 * GIB}, 4096, None, 65536),
+        ("2.6.24", {"MemTotal": 4 * GIB}, 4096, (393216, 524288, 786432), 65536),
+        ("2.6.32-754.el6.x86_64", {"MemTotal": 16 * GIB}, 4096, (1572864, 2097152, 3145728), 262144),
+        ("2.6.32", {"MemTotal": 128 << 20}, 4096, (6144, 8192, 12288), None),
+        ("3.0.27", {"MemTotal": GIB}, 4096, (24576, 32768, 49152), 65536),
+        ("3.10.0-1160.el7.x86_64", {"MemTotal": 16 * GIB}, 4096, (393216, 524288, 786432), 65536),
+        ("4.1.6", {"MemTotal": 16 * GIB}, 4096, (393216, 524288, 786432), 65536),
+        ("4.2.0", {"MemTotal": 16 * GIB}, 4096, (196608, 262144, 393216), 65536),
+        ("5.10.103-v7l+", {"MemTotal": 3989504 << 10, "LowTotal": 798720 << 10}, 4096, (9360, 12480, 18720), 4096),
+        ("4.18.0-553.el8.aarch64", {"MemTotal": 16 * GIB}, 65536, (12288, 16384, 24576), 65536),
+        ("4.18.0-553.el8.aarch64", {"MemTotal": 16 * GIB}, None, None, 65536),
+        ("6.12.0", {"MemTotal": 16 * GIB, "MovableTotal": 8 * GIB}, 4096, (98304, 131072, 196608), 65536),
+        ("6.12.0", {"MemTotal": 1024 * GIB}, 4096, (12582912, 16777216, 25165824), 262144),
+        ("6.12.0", {}, 4096, None, None),
+        (None, {"MemTotal": 16 * GIB}, 4096, None, None),
+    ],
+)
+def test_a_default_is_what_tcp_init_works_out(
+    release: str | None,
+    meminfo: dict[str, int],
+    page: int | None,
+    tcp_mem: tuple[int, ...] | None,
+    orphans: int | None,
+) -> None:
+    assert (tcp_mem, orphans) == default_limits(parse_kernel(release), meminfo, page)
+
+
+@given(st.integers(0, 2**64), st.integers(0, 2**64), st.sampled_from([None, 4096, 65536]), st.integers(0, 20))
+def test_a_default_is_worked_out_for_any_host(total: int, low: int, page: int | None, minor: int) -> None:
+    for major in ("2.6", "3", "4", "7"):
+        default_limits(parse_kernel(f"{major}.{minor}"), {"MemTotal": total, "LowTotal": low, "HighTotal": low}, page)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "expected"),
+    [
+        ((4096, 87380, 16777216), True),
+        ((4096, 16384, 4194304), True),
+        ((10240, 87380, 12582912), True),
+        ((4096, 131072, 6291456), True),
+        ((190455, 253940, 380910), False),
+        ((65536, 131072, 1048576), False),
+        ((2048, 3072, 4096), False),
+        ((0, 0, 0), False),
+        ((4, 5, 6), True),
+    ],
+)
+def test_sizes_of_a_buffer_are_no_pages(numbers: tuple[int, int, int], *, expected: bool) -> None:
+    assert expected == are_buffer_sizes(numbers, {"net.ipv4.tcp_rmem": (4, 5, 6)})

@@ -352,3 +352,50 @@ def test_no_text_makes_a_parser_raise_anything_but_parse_error(text: str) -> Non
 @given(data=st.binary())
 def test_no_bytes_make_auxv_raise(data: bytes) -> None:
     assert procfs.parse_auxv(data) in {None, *procfs.PAGE_SIZES}
+
+
+ZONES = """Node 0, zone   Normal
+  pages free     90000
+        managed  2097152
+      nr_zone_inactive_file 9000
+Node 0, zone  Movable
+  pages free     1000
+        boost    0
+        spanned  262144
+        present  262144
+        managed  260000
+      nr_free_pages 1000
+      nr_zone_inactive_anon 7
+      nr_zone_inactive_file 20
+      nr_zone_active_file 300
+Node 1, zone  Movable
+  per-node stats
+      nr_inactive_file 20000
+  pages free     4
+        managed  5
+      nr_zone_inactive_file 6
+"""
+OLD_ZONES = """Node 0, zone  Movable
+  pages free     10
+        present  4000
+    nr_inactive_file 20
+    nr_active_file 30
+"""
+
+
+@pytest.mark.parametrize(("text", "expected"), [(ZONES, (260005, 1330)), (OLD_ZONES, (4000, 60)), ("", (0, 0))])
+def test_zone_movable_is_added_up_over_the_nodes(text: str, expected: tuple[int, int]) -> None:
+    assert expected == procfs.parse_movable(text)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("HugePages_Total:     512\nHugePages_Free:      500\nHugepagesize:       2048 kB\n", 1 << 30),
+        ("HugePages_Total:     512\nHugepagesize:       2048 kB\nHugetlb:         4194304 kB\n", 4 << 30),
+        ("HugePages_Total:       0\nHugepagesize:       2048 kB\n", None),
+        ("", None),
+    ],
+)
+def test_huge_pages_set_aside_are_known_on_every_kernel(lines: str, expected: int | None) -> None:
+    assert expected == procfs.parse_meminfo(f"MemTotal: 16777216 kB\n{lines}").get("Hugetlb")
