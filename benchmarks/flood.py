@@ -40,7 +40,7 @@ def each_another(number: int) -> str:
 
 
 def flood(line: Callable[[int], str], lines: int) -> tuple[float, float]:
-    """Let the agent read lines; return its seconds of processor time for them, and its megabytes at most."""
+    """Let the agent read the lines; return its processor time in seconds and its peak memory in megabytes."""
     with tempfile.TemporaryDirectory(prefix="sockmem-bench-") as directory, Receiver() as receiver:
         work = Path(directory)
         log, said, state = work / "messages", work / "agent.log", work / "state"

@@ -96,7 +96,7 @@ def place(made: Path, target: Path, version: str) -> Path:
 
 
 def pack(packager: str, variables: dict[str, str], result: Path) -> None:
-    """Let nfpm write one package into an empty directory."""
+    """Write one package into an empty directory, with nfpm."""
     nfpm = Path(sys.executable).parent / "nfpm"
     options = [f"--config={HERE / 'nfpm.yaml'}", f"--packager={packager}", f"--target={result}"]
     told = subprocess.run(

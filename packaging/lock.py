@@ -32,7 +32,7 @@ def resolve(arguments: list[str], libraries: list[str], versions: Iterable[str])
 
 
 def pip_report(arguments: list[str]) -> dict[str, set[str]]:
-    """Let pip resolve without installing."""
+    """Resolve with pip, without installing."""
     asked = ("--dry-run", "--ignore-installed", "--target=none", "--report=-", *arguments)
     report = subprocess.run([sys.executable, "-m", "pip", "install", "-qq", *asked], check=True, stdout=subprocess.PIPE)
     found: dict[str, set[str]] = defaultdict(set)

@@ -112,7 +112,7 @@ def caption(track: Track, clock: Clock) -> str:
 
 
 def penalty(files: IncidentFiles) -> str:
-    """Say at which part of the orphan limit the kernel acted, unless at all of it."""
+    """Return at which part of the orphan limit the kernel acted; "" if at all of it."""
     mechanism = files.incident.diagnosis.mechanism
     if not mechanism.penalty_shift or mechanism.limit_reached is None:
         return ""

@@ -141,7 +141,7 @@ def encode_json(value: msgspec.Struct) -> bytes:
 
 
 def write_json(path: Path, value: msgspec.Struct) -> None:
-    """Put a struct in place as JSON that a person can read in an editor."""
+    """Write a struct as JSON that a person can read in an editor."""
     write_whole(path, encode_json(value))
 
 

@@ -89,7 +89,7 @@ class Store:
         return sorted(name for name in self.names() if os.path.lexists(self.path(name) / INCIDENT_FILE))
 
     def path(self, incident_id: str) -> Path:
-        """Name the directory of an incident."""
+        """Return the directory of an incident."""
         return self._incidents / incident_id
 
     def resolve(self, text: str) -> str:
@@ -305,7 +305,7 @@ class Store:
             return []
 
     def files(self, incident_id: str) -> set[str]:
-        """Name the files of an incident."""
+        """Return the names of the files of an incident."""
         try:
             return {entry.name for entry in os.scandir(self.path(incident_id))}
         except FileNotFoundError:
@@ -323,7 +323,7 @@ class Store:
                     unread.append(Gap(what=name, why=str(error)))
 
     def receipt_path(self, incident_id: str, stem: str, channel: str) -> Path:
-        """Name a channel's receipt for a notice."""
+        """Return the path of a channel's receipt for a notice."""
         return self.path(incident_id) / f"{stem}.{channel}.json"
 
 
@@ -345,5 +345,5 @@ def _lost(notice: Notice, channel: str) -> Receipt:
 
 
 def notice_stems(names: set[str]) -> list[str]:
-    """Name the notices among the files of an incident, without the ending."""
+    """Return the notices among the files of an incident, without the ending."""
     return sorted(name.removesuffix(".json") for name in names if name.startswith("notice-") and name.count(".") == 1)

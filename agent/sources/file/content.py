@@ -143,7 +143,7 @@ def say(error: OSError) -> str:
 
 
 def _fault(error: Exception) -> str:
-    """Say why unpacking ended; gzip and bz2 have an OSError without a number for damage."""
+    """Return why unpacking ended; for damage gzip and bz2 raise an OSError without a number."""
     return say(error) if isinstance(error, OSError) and error.errno else f"damaged: {error}"
 
 
