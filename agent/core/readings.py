@@ -262,7 +262,8 @@ class SocketTable(msgspec.Struct, frozen=True, kw_only=True):
     """All TCP sockets in sight at one moment, counted in groups, the largest first.
 
     ``listening`` counts all listening sockets, also those that ``listeners`` has no room for. ``paths`` maps cgroup
-    ids to the paths of their directories; one that is missing was removed, if the root (1) is there. ``minisocks`` are
+    ids to the paths of their directories; one that is missing was removed, if the root (1) is there. ``pods`` are
+    names of pods in sight by their UID, "NAMESPACE/NAME", where the kubelet leaves them to read. ``minisocks`` are
     TIME_WAIT and the like: no orphans, and in no memory total. ``sockstat`` is the lower of each gauge just before and
     after the dump: what went meanwhile is nobody's. ``complete``: all were counted; ``cut_short``: there was no time
     left to name all of them. ``peers`` are the largest networks over all groups.
@@ -275,6 +276,7 @@ class SocketTable(msgspec.Struct, frozen=True, kw_only=True):
     listeners: tuple[Listener, ...] = ()
     listening: int = 0
     paths: dict[int, str] = {}
+    pods: dict[str, str] = {}
     peers: tuple[PeerTally, ...] = ()
     minisocks: dict[State, int] = {}
     namespaces: tuple[Namespace, ...] = ()

@@ -47,11 +47,7 @@ Clock = Callable[[], float]
 
 
 def take_sockets(
-    proc_root: Path,
-    deadline_seconds: float,
-    *,
-    names: owners.Names | None = None,
-    clock: Clock = time.monotonic,
+    proc_root: Path, deadline_seconds: float, *, names: owners.Names | None = None, clock: Clock = time.monotonic
 ) -> SocketTable:
     """Count all visible TCP sockets and find their holders, within ``deadline_seconds``.
 
@@ -75,6 +71,7 @@ def take_sockets(
         listeners=tuple(replace(each, process=processes.get(inode)) for each, inode in grouped.listeners),
         listening=census.listening,
         paths=paths,
+        pods=owners.find_pods(" ".join((*paths.values(), *(each.process.cgroup or "" for each in spaces)))),
         peers=grouped.peers,
         minisocks=_by_name(census.minisocks),
         namespaces=tuple(spaces),

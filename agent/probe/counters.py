@@ -15,9 +15,10 @@ from agent.core.kernel import procfs
 from agent.core.kernel.limits import COUNTERS, REFUSALS
 from agent.core.model import Sample
 from agent.core.readings import Elsewhere, Namespace
+from agent.core.sockets.cgroup_names import with_pod_name
 from agent.core.sockets.holders import network_text
 from agent.probe.namespaces import count_sockets, hides_processes, identity
-from agent.probe.owners import process_ids, read_process
+from agent.probe.owners import find_pods, process_ids, read_process
 from agent.probe.reading import Reading
 
 DEADLINE_SECONDS = 0.25
@@ -64,7 +65,7 @@ class Counters:
                 continue
             inuse += count_sockets(self._proc_root, pid) or 0
             known = self._known.get(space)
-            name = known.name if known else network_text(Namespace(process=read_process(self._proc_root, pid)))
+            name = known.name if known else self._name(pid)
             grown = self._grown(known, counters)
             if known or was_whole:
                 moved.setdefault(name, Counter()).update({each: grown[each] for each in REFUSALS if grown.get(each)})
@@ -96,6 +97,11 @@ class Counters:
                 spaces.setdefault(space, pid)
         self._pids = frozenset(pids)
         return spaces
+
+    def _name(self, pid: int) -> str:
+        process = read_process(self._proc_root, pid)
+        name = network_text(Namespace(process=process))
+        return with_pod_name(name, find_pods(process.cgroup or "")) or name
 
     def _lives_in(self, pid: int) -> int | None:
         return identity(self._proc_root, str(pid))

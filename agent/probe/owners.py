@@ -24,6 +24,8 @@ from agent.probe.files import Unreadable, read_bytes, readable_name
 GROUPS_AT_MOST = 50_000
 FILES_A_LOOK = 256
 NAMES_AT_MOST = 1024
+POD_LOGS = Path("/var/log/pods")
+PODS_AT_MOST = 4096
 # 8 MB of numbers; a process is worth naming that has a tenth of what is looked for.
 SOCKETS_AT_MOST = 131_072
 UNLISTED_AT_MOST, UNLISTED_SHARE = 3, 10
@@ -158,6 +160,21 @@ def find_unlisted(
         if UNLISTED_SHARE * count >= missing:
             found.append(Unlisted(process=read_process(proc_root, pid), sockets=count))
     return sorted(found, key=lambda each: each.sockets, reverse=True)[:UNLISTED_AT_MOST], refused
+
+
+def find_pods(sight: str, directory: Path = POD_LOGS) -> dict[str, str]:
+    """Name the pods whose UID is in a text of cgroup paths: the kubelet names their logs "NAMESPACE_NAME_UID".
+
+    CRI's own state is for root to read, and these names are for everybody.
+    """
+    if "pod" not in sight:
+        return {}
+    try:
+        found = [entry.split("_") for entry in islice(sorted(os.listdir(directory)), PODS_AT_MOST)]  # noqa: PTH208
+    except OSError:
+        return {}
+    pods = {parts[2]: f"{parts[0]}/{parts[1]}" for parts in found if len(parts) == 3}  # noqa: PLR2004 - as above
+    return {uid: name for uid, name in pods.items() if uid in sight or uid.replace("-", "_") in sight}
 
 
 def table(proc_root: Path, pid: int) -> Iterator[bytes]:

@@ -11,7 +11,7 @@ import pytest
 
 from agent.core.readings import ROOT_CGROUP, Process
 from agent.probe import owners
-from agent.probe.owners import Names, find_paths, find_processes, find_unlisted, read_process, unified_root
+from agent.probe.owners import Names, find_paths, find_pods, find_processes, find_unlisted, read_process, unified_root
 
 
 def now() -> float:
@@ -195,3 +195,18 @@ def test_table_of_a_family_without_a_socket_is_not_read(tmp_path: Path) -> None:
     assert [b"one\n"] == list(owners.table(tmp_path, 7))
     (tmp_path / "7/net/sockstat6").unlink()
     assert [b"one\n", b"two\n"] == list(owners.table(tmp_path, 7))
+
+
+UID = "8c5e7b1a-0c3d-4e5f-8a9b-0c1d2e3f4a5b"
+
+
+@pytest.mark.parametrize(
+    "driver", [f"/kubepods/pod{UID}/x", f"/kubepods.slice/kubepods-pod{UID.replace('-', '_')}.slice"]
+)
+def test_pods_in_sight_are_named_by_the_directories_of_their_logs(tmp_path: Path, driver: str) -> None:
+    for name in (f"shop_web-0_{UID}", "shop_other_11111111-2222-3333-4444-555555555555", "rubbish"):
+        (tmp_path / name).mkdir()
+
+    assert {UID: "shop/web-0"} == find_pods(f"/system.slice {driver}", tmp_path)
+    assert {} == find_pods("/system.slice/nginx.service", tmp_path)
+    assert {} == find_pods(driver, tmp_path / "nowhere")

@@ -13,6 +13,7 @@ Paths are chosen by anyone who may make a cgroup: what is not plain text is esca
 """
 
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ _POD = re.compile(
     r"(?:kubepods-(?:besteffort-|burstable-)?)?pod(?P<uid>[0-9a-f][0-9a-f_-]{30,35})(?:\.slice)?", re.ASCII
 )
 _IN_POD = re.compile(r"\(pod [^)]+\)|^pod .+")
+_POD_UID = re.compile(r"\bpod ([0-9a-f-]{31,36})\b", re.ASCII)
 _LXC = re.compile(r"lxc\.(?:payload|monitor)\.(?P<name>.+)", re.DOTALL)
 _NSPAWN = re.compile(r"systemd-nspawn@(?P<name>.+)\.service", re.DOTALL)
 _MACHINE = re.compile(r"machine-(?P<name>.+)\.scope", re.DOTALL)
@@ -95,6 +97,13 @@ def pod_of(container: str | None) -> str | None:
     """Take "pod UID" out of the name of a container; None where it is in no pod."""
     match = _IN_POD.search(container or "")
     return match[0].strip("()") if match else None
+
+
+def with_pod_name(container: str | None, pods: Mapping[str, str]) -> str | None:
+    """Name the pod of a container, "containerd 3f2a9c1be07d (pod shop/web-0)", where its UID is among ``pods``."""
+    match = _POD_UID.search(container or "")
+    name = match and pods.get(match[1])
+    return container.replace(match[1], printable(name, NAME_AT_MOST)) if container and match and name else container
 
 
 def _container(part: str, above: str, parts: list[str]) -> str | None:

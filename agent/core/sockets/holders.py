@@ -24,7 +24,7 @@ from agent.core.readings import (
     TcpSockstat,
     has_cgroup,
 )
-from agent.core.sockets.cgroup_names import NAME_AT_MOST, name_cgroup, pod_of
+from agent.core.sockets.cgroup_names import NAME_AT_MOST, name_cgroup, pod_of, with_pod_name
 
 Order = Literal["orphans", "bytes", "sockets"]
 # What holders are ranked by where a gauge is short.
@@ -109,7 +109,7 @@ def holders(
     nobody = shares.pop(_NOBODY, _Share())
     ranked = sorted(shares.items(), key=lambda item: _rank(item[1], by), reverse=True)
     pids = {each.number: each.process.pid for each in table.namespaces}
-    named = [_holder(name, share, by, pids) for name, share in ranked[:limit]]
+    named = [_holder(_with_pod(name, table.pods), share, by, pids) for name, share in ranked[:limit]]
     if len(ranked) > limit:
         rest = _Share()
         for _, share in ranked[limit:]:
@@ -118,6 +118,10 @@ def holders(
     tcp = (sockstat or table.sockstat or Sockstat()).tcp
     remainder, gaps = _remainder(tcp, named, nobody, mem_unit_bytes)
     return (*named, remainder), (*table.gaps, *_gaps_of_sight(table, tcp), *_gaps_of_guesses(guesses), *gaps)
+
+
+def _with_pod(name: _Name, pods: dict[str, str]) -> _Name:
+    return name._replace(container=with_pod_name(name.container, pods))
 
 
 def _shares(table: SocketTable) -> tuple[dict[_Name, _Share], Counter[_Guess]]:

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.sockets.cgroup_names import NAME_AT_MOST, Owner, name_cgroup, parse_proc_cgroup
+from agent.core.sockets.cgroup_names import NAME_AT_MOST, Owner, name_cgroup, parse_proc_cgroup, with_pod_name
 
 ID = "3f2a9c1be07d" + "0123456789abcdef" * 3 + "4567"
 UID = "8c5e7b1a-0c3d-4e5f-8a9b-0c1d2e3f4a5b"
@@ -118,3 +118,17 @@ TEXTS = [
 @pytest.mark.parametrize(("text", "path"), TEXTS)
 def test_cgroup_of_a_process_is_the_most_telling_of_its_hierarchies(text: str, path: str | None) -> None:
     assert path == parse_proc_cgroup(text)
+
+
+@pytest.mark.parametrize(
+    ("container", "name"),
+    [
+        (f"containerd {SHORT} (pod {UID})", f"containerd {SHORT} (pod shop/web-0)"),
+        (f"pod {UID}", "pod shop/web-0"),
+        ("docker pod", "docker pod"),
+        (None, None),
+    ],
+)
+def test_pod_goes_by_its_name_where_that_is_known(container: str | None, name: str | None) -> None:
+    assert name == with_pod_name(container, {UID: "shop/web-0"})
+    assert container == with_pod_name(container, {})

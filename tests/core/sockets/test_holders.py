@@ -298,6 +298,9 @@ def test_sockets_of_another_namespace_are_its_cgroups_for_certain(
     assert [(*name, 49, 40, 9, False), (None, None, 0, 0, None, False)] == [
         (each.unit, each.container, each.sockets, each.orphans, each.netns_pid, each.guess) for each in found
     ]
+    pods = {"8c5e7b1a-0c3d-4e5f-8a9b-0c1d2e3f4a5b": "shop/web-0"}
+    (named, *_), _ = holders(table(SocketGroup(namespace=1, orphaned=orphans(9)), namespaces=(space,), pods=pods), None)
+    assert ("pod 8c5e" in (name[1] or "")) == ("pod shop/web-0" in (named.container or ""))
     assert ["memory of other network namespaces"] == [gap.what for gap in gaps]
     assert "queued in 49 sockets of another network namespace" in gaps[0].why
 
