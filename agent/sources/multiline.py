@@ -42,7 +42,7 @@ _BEGINS = re.compile(rb"[\s,]*[\[{]\s*(?:[\"{}\[\]]|\Z)")
 _STRING = rb"[^\"\\]*(?:\\.[^\"\\]*)*\""
 _STRING_REST = re.compile(_STRING, re.DOTALL)
 _NO_BRACKET = re.compile(rb"(?:[^\"{}\[\]]+|\"%b)*" % _STRING, re.DOTALL)
-_NAME = re.compile(r"[@_A-Za-z][\w.@ -]*")
+_NAME = re.compile(r"[@_A-Za-z][][\w.@ -]*")
 
 
 class Entries:

@@ -153,6 +153,7 @@ LINE = EVENT.decode().strip()
         ('"@timestamp",host.name,message', f'"Aug 18, 2024 @ 06:33:14.000","jp58","{LINE}"'),
         ("\ufeffDate;Host;Message", f'2024-08-18 06:33:14;jp58;"{LINE}"'),
         ("time\tline\thost", f"1723962794\t{LINE}\tjp58"),
+        ("TimeGenerated [UTC],HostName,SyslogMessage", f'2024-08-18T06:33:14Z,jp58,"{LINE}"'),
         ("time,host,facility,note,message", f'2024-08-18T06:33:14Z,jp58,kern,"a ""b"", c",{TEXT}'),
     ],
 )

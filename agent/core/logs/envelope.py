@@ -75,7 +75,7 @@ _LETTERS = (
     ),
     ("c", r"\[ *[TC]\d+\]"),
     ("G", rf"(?:[\w-]+\.)+kern\.{_SEVERITY}:?{_END}"),
-    ("K", _FACILITY.format("kern")),
+    ("K", _FACILITY.format("kern") + rf"|kern (?:{_SEVERITY} )?(?=kernel:)"),
     ("F", _FACILITY.format(f"(?P<facility>{_OTHERS})")),
     ("N", r"(?:%\$ VDC-\d+ %\$ (?:[A-Z][a-z]{2} +\d+ [\d:.]+ )?)?%KERN-\d-SYSTEM_MSG:"),
     ("a", r"kernel \S+ \S+ (?:-|(?:\[[^\s\]=\"]+(?: [^\s\]=\"]+=\"(?:[^\"\\\]]|\\.)*\")*\])+)(?=\s|\Z)"),

@@ -15,6 +15,7 @@ has a date and the kernel's tag of its own. agent.sources.multiline brings each 
 import re
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from itertools import chain
 from typing import TypeGuard
 
 import msgspec
@@ -202,7 +203,9 @@ def _is_kernels(fields: dict[str, object]) -> bool:
 
 
 def _at(fields: dict[str, object], now: datetime) -> datetime | None:
-    value = next((fields[key] for key in TIMES if key in fields), None)
+    named = (fields[key] for key in TIMES if key in fields)
+    alike = (value for value in fields.values() if isinstance(value, str) and NUMBERED.fullmatch(value))
+    value = next(chain(named, alike), None)
     stamp = (NUMBERED.match(value) or NAMED.match(value)) if isinstance(value, str) else None
     if stamp is not None:
         return read_stamp(stamp, now)

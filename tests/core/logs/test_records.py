@@ -90,6 +90,22 @@ def read_line(line: str) -> Read | None:
             (T, None, None, None),
         ),
         ({"pri": 6, "time": 12.5, "msg": T}, (T, None, 12.5, None)),
+        (
+            {
+                "SYSLOG_IDENTIFIER": "kernel",
+                "MESSAGE": T,
+                "_HOSTNAME": "jp58",
+                "__REALTIME_TIMESTAMP": "1723962794000000",
+            },
+            (T, AT, None, "jp58"),
+        ),
+        (
+            {"preview": False, "result": {"_raw": LINE, "host": "jp58", "_time": "2024-08-18T06:33:14Z"}},
+            (T, AT, None, "jp58"),
+        ),
+        ({"Facility": "kern", "TimeGenerated [UTC]": "2024-08-18T06:33:14Z", "SyslogMessage": T}, (T, AT, None, None)),
+        ({"fields": {"message": [LINE]}, "_index": "x"}, (T, WRITTEN, None, "jp58")),
+        ({"body": LINE, "severityText": "INFO", "resource": {"host.name": "jp58"}}, (T, WRITTEN, None, "jp58")),
         ({"fac": "kern", "pri": "info", "time": 12.5, "msg": T}, (T, None, 12.5, None)),
     ],
 )
