@@ -6,16 +6,15 @@ an entry over several lines is brought to one line first: agent.sources.multilin
 
 import bz2
 import gzip
-import importlib
 import lzma
 import os
 import re
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
-from io import BufferedIOBase, BufferedReader, RawIOBase
-from typing import TYPE_CHECKING, NamedTuple
+from io import BufferedIOBase, BufferedReader
+from typing import NamedTuple
 
 from agent.core.logs.envelope import COLOUR
 from agent.core.logs.prefilter import MAX_LINE_BYTES, candidates
@@ -26,20 +25,18 @@ from agent.sources.localzone import LocalZone
 from agent.sources.multiline import Entries
 from agent.sources.search import HOLDS
 from agent.sources.xz import open_xz
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from agent.sources.zstd import open_zstd
 
 # Larger blocks leave the processor's second level cache, where the needles are searched for: 256 KiB took half as
 # long again as 64 KiB.
 BLOCK_BYTES = 64 * 1024
 MAGIC_BYTES = 8
-GZIP = b"\x1f\x8b"
-XZ = b"\xfd7zXZ\0"
-BZIP2 = b"BZh"
-ZSTD = b"\x28\xb5\x2f\xfd"
-# What 512 bytes of zstd unpack to is 16 MiB at most, and some kilobytes in a log.
-ZSTD_BYTES = 512
+UNPACKED: tuple[tuple[bytes, str, Callable[[BufferedReader], BufferedIOBase]], ...] = (
+    (b"\x1f\x8b", ".gz", lambda raw: gzip.GzipFile(fileobj=raw)),
+    (b"\xfd7zXZ\0", ".xz", open_xz),
+    (b"BZh", ".bz2", bz2.BZ2File),
+    (b"\x28\xb5\x2f\xfd", ".zst", open_zstd),
+)
 FOREIGN = {
     b"\x04\x22\x4d\x18": "is compressed by lz4: lz4cat FILE | sockmem-agent scan -",
     b"\xff\xfe": "is UTF-16, as PowerShell's > writes it: iconv -f UTF-16 -t UTF-8 FILE | sockmem-agent scan -",
@@ -164,61 +161,16 @@ def blocks(stream: BufferedIOBase) -> Iterator[tuple[int, bytes]]:
         yield offset, rest
 
 
-def _decompressed(raw: BufferedReader, name: str) -> BufferedReader | gzip.GzipFile | bz2.BZ2File:
+def _decompressed(raw: BufferedReader, name: str) -> BufferedIOBase:
     """Choose the reader by the first bytes, and by the name where these say nothing."""
     magic = raw.peek(MAGIC_BYTES)[:MAGIC_BYTES]
     for start, fix in FOREIGN.items():
         if magic.startswith(start):
             raise OSError(fix)
-    if magic.startswith(GZIP) or name.endswith(".gz"):
-        return gzip.GzipFile(fileobj=raw)
-    if magic.startswith(XZ) or name.endswith(".xz"):
-        return open_xz(raw)
-    if magic.startswith(BZIP2) or name.endswith(".bz2"):
-        return bz2.BZ2File(raw)
-    if magic.startswith(ZSTD):
-        return BufferedReader(_Zstd(raw))
+    for start, ending, unpacked in UNPACKED:
+        if magic.startswith(start) or name.endswith(ending):
+            return unpacked(raw)
     return raw
-
-
-class _Zstd(RawIOBase):
-    """Unpacks zstd's frames one after the other, with the library that is there: Python 3.14's or zstandard."""
-
-    def __init__(self, raw: BufferedReader) -> None:
-        try:
-            self._new = importlib.import_module("compression.zstd").ZstdDecompressor
-        except ImportError:
-            try:
-                self._new = importlib.import_module("zstandard").ZstdDecompressor().decompressobj
-            except ImportError:
-                raise OSError("is compressed by zstd: zstdcat FILE | sockmem-agent scan -") from None
-        self._raw, self._unpacker = raw, self._new()
-        self._packed = self._unpacked = b""
-        self._is_inside = False
-
-    def readable(self) -> bool:
-        """Return that it is for reading."""
-        return True
-
-    def readinto(self, buffer: "WriteableBuffer") -> int:
-        """Fill a buffer as far as one piece of input does. Raises EOFError where the input ends within a frame."""
-        while not self._unpacked:
-            packed = self._packed or self._raw.read(ZSTD_BYTES)
-            if not packed and self._is_inside:
-                raise EOFError
-            if not packed:
-                return 0
-            try:
-                self._unpacked = self._unpacker.decompress(packed)
-            except Exception as error:  # Each library has an error of its own.
-                raise OSError(f"damaged compressed data ({error}); fetch the file again") from error
-            self._is_inside, self._packed = not self._unpacker.eof, self._unpacker.unused_data
-            if self._unpacker.eof:
-                self._unpacker = self._new()
-        room = memoryview(buffer)
-        size = min(len(room), len(self._unpacked))
-        room[:size], self._unpacked = self._unpacked[:size], self._unpacked[size:]
-        return size
 
 
 def _explain(error: Exception, name: str) -> str:
