@@ -1,6 +1,6 @@
 """Hosts that nobody here has: what is proposed on each of them, and what is done first.
 
-A row of hosts.txt: the host; the line; orphans, pages and sockets in use; tcp_max_orphans; tcp_mem; the kernel; meminfo
+A row of odd_hosts.txt: the host; the line; orphans, pages and sockets in use; tcp_max_orphans; tcp_mem; the kernel; meminfo
 in MiB; and the limits that are proposed, "-" for none.
 """
 
@@ -18,7 +18,7 @@ ORPHANS, MEM = "net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem"
 
 
 def rows(title: str) -> list[Any]:
-    table = Path(__file__).with_name("hosts.txt").read_text().split(f"# {title}\n")[1].split("#")[0]
+    table = Path(__file__).with_name("odd_hosts.txt").read_text().split(f"# {title}\n")[1].split("#")[0]
     cells = [[cell.strip() for cell in row.split("|")] for row in table.splitlines()]
     return [pytest.param(row[1:], id=row[0]) for row in cells]
 
