@@ -1,7 +1,7 @@
 """Hosts that nobody here has: what is proposed on each of them, and what is done first.
 
-A row of odd_hosts.txt: the host; the line; orphans, pages and sockets in use; tcp_max_orphans; tcp_mem; the kernel; meminfo
-in MiB; and the limits that are proposed, "-" for none.
+A row of odd_hosts.txt: the host; the line; orphans, pages and sockets in use; tcp_max_orphans; tcp_mem; the kernel;
+meminfo in MiB; and the limits that are proposed, "-" for none.
 """
 
 from pathlib import Path
