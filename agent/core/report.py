@@ -105,6 +105,8 @@ def headline(incident: Incident) -> str:
     if is_warning(incident) and incident.pressure:
         claim = "over" if over else incident.pressure.claim
         about = f": {group} reached" if group else f"{_reading(incident, incident.pressure.cause)}{_held(incident)}"
+        if incident.pressure.unit == "bytes" and not over:  # The claim names a group, and this is the group's memory.
+            about = f" ({bytes_text(incident.pressure.value)} of {bytes_text(incident.pressure.limit)})"
         return f"{host} early warning: {claim}{about}"
     consequence = _CONSEQUENCES[incident.cause]
     reached = f"{group or consequence.limit} reached"

@@ -113,6 +113,10 @@ def test_title_of_a_group_at_its_own_limit_says_that_limit_and_not_the_hosts() -
 
     assert f"web1 early warning: the kernel is dropping TCP data: {group}" == headline(starving)
     assert f"web1 early warning: over: {group}" == headline(replace(starving, closed_at=NOW))
+    surveyed = replace(warning, claim="shop.service is at its limit", value=99 << 20, limit=100 << 20, unit="bytes")
+    named = replace(starving, pressure=surveyed)
+    assert "web1 early warning: shop.service is at its limit (99 MiB of 100 MiB)" == headline(named)
+    assert f"web1 early warning: over: {group}" == headline(replace(named, closed_at=NOW))
 
 
 def test_title_of_a_version_1_group_says_that_it_is_a_groups_limit() -> None:

@@ -24,7 +24,8 @@ def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past) -> str:
     """Return the verdict in plain words, then the main holder, then what the history shows."""
     claim, claims = findings[0].claim, {finding.claim for finding in findings}
     verdict = _SENTENCES.get(claim, f"Verdict: {claim.replace('_', ' ')}.")
-    if claim == "nothing_near_a_limit" and len(findings) > 1:
+    # A warning is about something that these gauges do not show, or not yet.
+    if claim == "nothing_near_a_limit" and (len(findings) > 1 or facts.snapshot.trigger == "pressure"):
         verdict = _nothing_but
     sentences = [verdict if isinstance(verdict, str) else verdict(facts)]
     if "orphans_fill_memory" in claims:

@@ -143,6 +143,7 @@ def test_a_pod_that_no_dump_reaches_loses_data_by_the_counters_of_its_namespace(
 
 def test_all_is_not_well_while_the_pressure_flag_is_up_or_data_is_refused() -> None:
     assert "All is well" in judge({}).summary
+    assert "All is well" not in judge({}, trigger="pressure").summary
     flag = judge({}, press=True)
     assert ("none", True) == (flag.cause, "press flag is up" in flag.summary)
     assert "refused 20,000 received segments" in judge({"TCPRcvQDrop": 20_000}).summary
