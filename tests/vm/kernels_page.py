@@ -9,6 +9,8 @@ from pathlib import Path
 import vm_apt
 from vm_found import Found, Json, scenario_named
 
+from agent.core.sockets.holder_names import LOSES
+
 SCENARIOS = {
     "orphans": "too many orphans",
     "penalised": "penalised orphans (half of the limit)",
@@ -42,18 +44,34 @@ One of the orphans, as inet_diag shows it (`ss -tanmoe --cgroup`):
 
 {sockets}
 """
+SILENCE = """\
+## Silence
+
+Receivers do not read while `tcp_mem` is 3000 4500 6000 and nothing closes: no kernel logs anything. *Refused* is how
+many segments the kernel refused until the end of the run, *warned after* the time from the first refusal to the POST.
+
+| kernel | mem at the warning | refused | warned after | warning | named first | loses data |
+| --- | --- | --- | --- | --- | --- | --- |
+{rows}
+"""
 
 
 def main() -> None:
     results = Path(sys.argv[1])
     sys.stdout.write(f"{HEAD}\n")
     for scenario, title in SCENARIOS.items():
-        cannot = getattr(scenario_named(scenario), "CANNOT", {})
-        found = {k: Found(results / k / scenario) for k in vm_apt.KERNELS if k not in cannot}
-        missing = [kernel for kernel, one in found.items() if not one.incidents or (one.folder / "error.txt").exists()]
-        if missing:
-            sys.exit(f"{results}: no good result of {scenario} on {', '.join(missing)}; run make vm-test")
-        sys.stdout.write(f"{section(title, found)}\n")
+        sys.stdout.write(f"{section(title, results_of(results, scenario))}\n")
+    sys.stdout.write(silence(results_of(results, "silent")))
+
+
+def results_of(results: Path, scenario: str) -> dict[str, Found]:
+    """Return what a scenario left on each kernel that can do it; one that left nothing good ends the program."""
+    cannot = getattr(scenario_named(scenario), "CANNOT", {})
+    found = {k: Found(results / k / scenario) for k in vm_apt.KERNELS if k not in cannot}
+    missing = [kernel for kernel, one in found.items() if not one.incidents or (one.folder / "error.txt").exists()]
+    if missing:
+        sys.exit(f"{results}: no good result of {scenario} on {', '.join(missing)}; run make vm-test")
+    return found
 
 
 def section(title: str, found: dict[str, Found]) -> str:
@@ -80,6 +98,27 @@ def row(kernel: str, one: Found) -> str:
         f"+{one.notes['pressures']}",
         ", ".join(one.verdict(incident)),
         named["unit"] or named["container"],
+    )
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def silence(found: dict[str, Found]) -> str:
+    return SILENCE.format(rows="\n".join(silent_row(kernel, one) for kernel, one in found.items()))
+
+
+def silent_row(kernel: str, one: Found) -> str:
+    incident = one.the_incident("pressure")
+    first = one.snapshots(incident)[0]
+    lost = [f for f in incident["diagnosis"]["findings"] if f["claim"] == "sockets_lose_data"]
+    losers = [each["value"] for finding in lost for each in finding["evidence"] if each["name"] == LOSES]
+    cells = (
+        f"{kernel} ({first['kernel']})",
+        first["sockstat"]["tcp"]["mem"],
+        one.notes["refused"],
+        f"{one.posts[0]['at'] - one.notes['refused_at']:.0f} s",
+        f"level {incident['pressure']['level']}, {incident['pressure']['claim']}",
+        one.first_named(incident)["unit"],
+        ", ".join(losers),
     )
     return f"| {' | '.join(map(str, cells))} |"
 

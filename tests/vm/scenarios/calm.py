@@ -1,6 +1,6 @@
 """Control: a flood of TIME-WAIT, and transfers as fast as they go. Nothing is wrong, and nothing is said."""
 
-LOAD_SECONDS = 35  # three samples of it at least
+LOAD_SECONDS = 25  # two samples of it at least
 
 
 def act(rig):

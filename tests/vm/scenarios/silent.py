@@ -1,0 +1,52 @@
+"""Silence: receivers do not read, tcp_mem is full, nothing closes. No kernel message; the agent warns and names."""
+
+import time
+
+TCP_MEM = "3000 4500 6000"
+WARNS = True
+IN_TIME = 30  # seconds from the first refusal until people are told who holds the memory
+
+
+def act(rig):
+    rig.listen()
+    rig.sysctl("net.ipv4.tcp_mem", TCP_MEM)
+    rig.start("backup.service", "drain", "--port", 8081, "--count", 6)
+    rig.hear("backup", "listening")
+    rig.start("sources.service", "push", "--port", 8081, "--count", 6)
+    rig.hear("backup", "connected")
+    rig.start("importer.service", "hoard", "--port", 8080, "--count", 120)
+    rig.hear("importer", "listening")
+    rig.start("feeds.service", "push", "--port", 8080, "--count", 120, "--bytes", 4096)
+    # Once TCP is under pressure, whoever has more than the average is refused, so mem need not reach the last limit.
+    rig.wait("the kernel refuses data", lambda: refused(rig), 60)
+    rig.note("refused_at", time.time())
+    rig.wait("the holder is known", lambda: "importer.service holds" in str(rig.incidents()))
+    rig.wait("who loses data is known", lambda: "Data is being lost by" in str(rig.incidents()))
+    rig.wait_for_posts("opened", "updated")
+    rig.note("refused", refused(rig))
+    rig.note("diagnosis", rig.json("sockmem-agent", "diagnose", "--json"))
+
+
+def refused(rig):
+    return rig.counter("TCPRcvQDrop") + rig.counter("PruneCalled") - rig.counter("TCPRcvCollapsed")
+
+
+def check(found):
+    assert [] == found.notes["kernel_lines"]
+    incident = found.the_incident("pressure")
+    assert ("tcp_memory", {}, None) == (incident["cause"], incident["events"], incident["first_event"])
+    assert incident["pressure"]["level"] >= 2
+    assert found.notes["refused"] > 0
+    told = {"opened": [], "updated": []}
+    for post in found.posts:
+        told[post["body"]["type"].rpartition(".")[2]].append((post["at"], post["body"]["data"]))
+    assert told["opened"][0][0] - found.notes["refused_at"] < IN_TIME
+    named = [at for at, data in told["updated"] if "importer.service holds" in data["summary"]]
+    assert named[0] - found.notes["refused_at"] < IN_TIME
+    first = found.first_named(incident)
+    assert ("importer.service", False) == (first["unit"], first["guess"])
+    assert 8080 in first["ports"]
+    steps = [step["action"] for step in incident["diagnosis"]["advice"]]
+    assert any(step.startswith("Fix importer.service") for step in steps)
+    assert "sockets_lose_data" in {finding["claim"] for finding in incident["diagnosis"]["findings"]}
+    assert "tcp_memory" == found.notes["diagnosis"]["cause"]
