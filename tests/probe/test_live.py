@@ -211,6 +211,7 @@ def judge(table: SocketTable, *kinds: Kind, all_of: SocketTable | None = None) -
     return diagnose(
         replace(
             snapshot,
+            meminfo={},  # Limits as low as these are no host's: nothing is known that they could be held against.
             sockstat=sockstat,
             sysctls=snapshot.sysctls | limits,
             sockets=replace(table, sockstat=sockstat),
