@@ -120,7 +120,15 @@ def test_scenario_survives_json_whole(scenario: Path) -> None:
 @settings(max_examples=80, deadline=None)
 @given(
     scenario=st.sampled_from([path for path in SCENARIOS if path not in WITH_SOCKETS]),
-    release=st.sampled_from(["4.18.0-553.el8_10.aarch64", "6.12.0-55.el10.aarch64+64k", "3.10.0-1160.el7.ppc64le"]),
+    release=st.sampled_from(
+        [
+            "2.6.18-419.el5.ppc64",
+            "2.6.32-754.el6.ppc64",
+            "3.10.0-1160.el7.ppc64le",
+            "4.18.0-553.el8_10.aarch64",
+            "6.12.0-55.el10.aarch64+64k",
+        ]
+    ),
     dropped=st.sets(st.integers(0, 19)),
 )
 def test_no_part_of_a_tree_is_told_in_bytes_of_a_guessed_page(scenario: Path, release: str, dropped: set[int]) -> None:

@@ -84,17 +84,18 @@ def default_limits(kernel: Kernel | None, meminfo: Mapping[str, int], page: int 
     ram = low_memory(meminfo)
     if kernel is None or ram is None:
         return Defaults()
-    # The hash tables of kernels whose page size may be another do not depend on it.
-    size = page or 4096
+    if page is None:
+        # Only from 3.10 on the hash tables do not depend on it.
+        return Defaults(tcp_max_orphans=_hash_slots(ram, 17) // 2 if kernel.version >= (3, 10) else None)
     # All RAM decides how fine the hash tables of older kernels are; they have 8 bytes a bucket on 32 bit.
-    scale = 13 if meminfo.get("MemTotal", ram) // size >= 128 * 1024 else 15
+    scale = 13 if meminfo.get("MemTotal", ram) // page >= 128 * 1024 else 15
     slots = _hash_slots(ram, scale)
     ports_bytes = min(slots, 65_536) * (8 if meminfo.get("HighTotal") else 16)
-    by_order = (-(-ports_bytes // size) - 1).bit_length()
+    by_order = (-(-ports_bytes // page) - 1).bit_length()
     if kernel.version < (2, 6, 19):
         return Defaults((768 << by_order, 1024 << by_order, 1536 << by_order), _orphans_by_order(by_order))
     # What is in ZONE_MOVABLE counts for the hash tables, and not for buffers.
-    pressure = _default_pressure(kernel.version, max(ram - meminfo.get("MovableTotal", 0), 0), size) if page else None
+    pressure = _default_pressure(kernel.version, max(ram - meminfo.get("MovableTotal", 0), 0), page)
     return Defaults(limits_by(pressure) if pressure else None, _default_orphans(kernel, ram, slots, by_order))
 
 
