@@ -6,11 +6,13 @@ import platform
 import shutil
 import signal
 import socket
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 from harness import AgentProcess, fill, wait_for
 
+from agent.core.format import duration_text
 from agent.store.incidents import PROGRESS_SPACING
 
 LINE = "Nov 22 15:05:39 web1 kernel: [  123.000001] TCP: too many orphaned sockets\n"
@@ -64,6 +66,22 @@ def test_a_line_of_another_host_is_told_without_anything_that_was_read_here(agen
     here = (platform.release(), Path("/proc/sys/net/ipv4/tcp_max_orphans").read_text().strip(), "/proc/net/sockstat:")
     text = agent.store.path(incident.id).joinpath("incident.json").read_text() + said
     assert [] == [each for each in here if each in text or (each.isdigit() and f"{int(each):,}" in text)]
+
+
+@pytest.mark.parametrize("off", [3600, -3600, 300])
+def test_a_line_that_comes_now_is_measured_though_its_stamp_is_off(agent, log_file, off):
+    agent.start()
+    stamp = datetime.now() + timedelta(seconds=off)  # noqa: DTZ005 - as syslog writes it
+    append(log_file, f"{stamp:%b %d %H:%M:%S} {platform.node()} kernel: TCP: too many orphaned sockets\n")
+    wait_for("the incident", agent.events)
+    assert 0 == agent.stop()
+    incident = agent.store.load(agent.store.resolve("last"))
+
+    assert abs(incident.opened_at - datetime.now(timezone.utc)) < timedelta(minutes=1)
+    assert incident.diagnosis.mechanism.orphan is not None
+    gaps = {gap.what: gap.why for gap in incident.diagnosis.gaps}
+    assert "the moment of the event" not in gaps
+    assert duration_text(abs(off)) in gaps["stamp of the line"]
 
 
 @pytest.mark.parametrize("form", ["{}", "{}.example.org", "localhost"])

@@ -67,7 +67,8 @@ class LogRecord(msgspec.Struct, frozen=True, kw_only=True):
     ``text`` is the message alone; ``line`` is what stood in the source; ``source`` is ``FILE:LINE`` (scan),
     ``FILE@OFFSET`` (following), ``journal:CURSOR`` or ``kmsg:BOOT_ID:SEQUENCE``. ``ordinal`` counts the lines or
     records of a source, so that neighbours can be told; ``cursor`` is the position just behind this record.
-    ``uptime`` is the kernel's own stamp in seconds since boot.
+    ``uptime`` is the kernel's own stamp in seconds since boot. ``ahead_seconds`` is how far the stamp in the log was
+    ahead of this host's clock when the line came, negative behind it; ``at`` is put right by that.
     """
 
     text: str
@@ -79,11 +80,15 @@ class LogRecord(msgspec.Struct, frozen=True, kw_only=True):
     uptime: float | None = None
     host: str | None = None
     count: int = 1
+    ahead_seconds: int = 0
     cursor: Cursor | None = None
 
 
-class Event(Dated, frozen=True, kw_only=True):
-    """The kernel said that it ran out. This is the object that ``scan --json`` prints, one a line."""
+class Event(Dated, frozen=True, kw_only=True, omit_defaults=True):
+    """The kernel said that it ran out. This is the object that ``scan --json`` prints, one a line.
+
+    ``ahead_seconds`` is that of the record, and is left out where the stamp was right.
+    """
 
     at: Time | None
     uptime: float | None
@@ -94,6 +99,7 @@ class Event(Dated, frozen=True, kw_only=True):
     source: str
     provenance: Provenance
     line: str
+    ahead_seconds: int = 0
 
 
 # --- snapshot -------------------------------------------------------------------------------------------------------

@@ -1,6 +1,32 @@
 """Moments in arithmetic and in the reader's zone; one without a zone is better taken as UTC than left out."""
 
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
+
+# By so much a line may come later than its stamp, or earlier by a clock that is not quite ours.
+_DELAY = timedelta(seconds=5)
+_AHEAD = timedelta(seconds=2)
+# Zones and summer time differ by whole or half hours, from -12:00 to +14:00.
+_HALF_HOUR = timedelta(minutes=30)
+_HALF_HOURS_AT_MOST = 52
+# Over a longer time without a look nothing tells a zone's stamp from a late line.
+_LOOK_AT_MOST = timedelta(seconds=60)
+
+
+def put_right(at: datetime, after: datetime | None, now: datetime) -> tuple[datetime, int]:
+    """Return when a line was written, and the seconds by which its stamp ``at`` is ahead of this host's clock.
+
+    The line came between ``after`` and ``now``; None: it may be old. Off by half hours to the second, it has the stamp
+    of another zone: a log daemon keeps the one it started with, and the hour at the end of summer time comes twice.
+    Nothing is from the future. A line that came with any other stamp was delivered late.
+    """
+    if after is not None and after <= at <= now:
+        return at, 0
+    came_lately = after is not None and timedelta(0) <= now - after <= _LOOK_AT_MOST
+    steps = round((at - now) / _HALF_HOUR)
+    moved = at - steps * _HALF_HOUR
+    if after and came_lately and 0 < abs(steps) <= _HALF_HOURS_AT_MOST and after - _DELAY <= moved <= now + _AHEAD:
+        return moved, round(steps * _HALF_HOUR.total_seconds())
+    return (now, round((at - now).total_seconds())) if at > now + _AHEAD else (at, 0)
 
 
 def seconds_between(earlier: datetime, later: datetime) -> float:

@@ -116,7 +116,7 @@ class Recorder:
         for record, event in folding.together(decided, self.settings.quiet):
             log.debug("%s at %s, %d times", event.kind, event.source, event.count)
             self.counted[event.kind] += event.count
-            at = (event.at or snapshot.taken_at).astimezone(timezone.utc)
+            at = min(event.at or snapshot.taken_at, self._now()).astimezone(timezone.utc)
             host = other_host(event.host, snapshot.host)
             opened = self._find(host)
             if opened and folding.is_another(opened.incident, at, self.settings.quiet):

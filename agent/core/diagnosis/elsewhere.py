@@ -3,6 +3,7 @@
 May  6 07:08:09 web-7 kernel: TCP: too many orphaned sockets        in the file of a log server, log1
 """
 
+from agent.core.diagnosis.gaps import gap_of_clock
 from agent.core.facts import Facts, gather_facts, unmeasured
 from agent.core.format import printable
 from agent.core.model import Advice, Cause, Confidence, Diagnosis, Event, Evidence, Finding, Snapshot
@@ -30,7 +31,10 @@ def diagnose_elsewhere(host: str, snapshot: Snapshot, events: tuple[Event, ...])
         summary=f"{there} {_SAID[cause]}, according to its line in a log on {here}. Nothing was measured on {there}.",
         findings=(finding,),
         advice=(_run_there(there),),
-        gaps=(Gap(what="host of the line", why=f"the line is from {there}: nothing was measured there"),),
+        gaps=(
+            Gap(what="host of the line", why=f"the line is from {there}: nothing was measured there"),
+            *gap_of_clock(facts),
+        ),
     )
 
 

@@ -51,6 +51,7 @@ def _gaps_of_events(facts: Facts) -> list[Gap]:
             "an earlier boot with another kernel, from another host, or forged"
         )
         gaps.append(Gap(what="kernel of the line", why=why))
+    gaps += gap_of_clock(facts)
     gaps += _gap_of_host(facts)
     if facts.killed_in_sight == 0:
         gaps.append(Gap(what="confirmation by counters", why=_unconfirmed_text(facts)))
@@ -87,6 +88,18 @@ def _unconfirmed_text(facts: Facts) -> str:
         f"TCPAbortOnMemory did not rise in {read}, but {hidden} sockets are in the tables of none that was read{late}: "
         "the kernel may have reset others there"
     )
+
+
+def gap_of_clock(facts: Facts) -> list[Gap]:
+    """Note how far a line's stamp was off this host's clock when the line came."""
+    ahead = next((each.ahead_seconds for each in facts.lines.values() if each.ahead_seconds), 0)
+    if not ahead:
+        return []
+    by, side = duration_text(abs(ahead)), "ahead of" if ahead > 0 else "behind"
+    zone = "a log daemon that kept its time zone, or the repeated hour at the end of summer time"
+    reason = zone if ahead % 1800 == 0 else "the clock that stamped it is wrong"
+    why = f"the line's stamp is {by} {side} this host's clock ({reason}): the moment at which the line came counts"
+    return [Gap(what="stamp of the line", why=why)]
 
 
 def _gap_of_host(facts: Facts) -> list[Gap]:

@@ -83,4 +83,5 @@ def make_event(record: LogRecord, kind: Kind, *, suppressed: int | None, count: 
         source=record.source,
         provenance=record.provenance,
         line=record.line,
+        ahead_seconds=record.ahead_seconds,
     )

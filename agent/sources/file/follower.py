@@ -58,6 +58,8 @@ class Follower:
     ) -> None:
         self.path = path
         self.newest = now()
+        # When the end was seen last: what is read next came after it. A log that begins with "now" ends now.
+        self.ended_at = self.newest if start == "now" and cursor is None else None
         self.more = False
         self._last = cursor
         self._now = now
@@ -80,9 +82,10 @@ class Follower:
 
     def read(self, budget: int) -> Generator[Found, None, None]:
         """Yield the lines in about ``budget`` bytes; closed early, the position is behind the last line yielded."""
-        self.more = True
+        self.more, began = True, self._now()
         try:
             yield from self._read(budget)
+            self.ended_at = self.ended_at if self.more else began
         except BlockingIOError:
             self.more = False
         except OSError as error:

@@ -13,10 +13,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
+from msgspec.structs import replace
+
 from agent.core.cursor import Cursor, FileCursor
 from agent.core.logs.records import to_record
 from agent.core.model import LogRecord
 from agent.core.readings import Gap
+from agent.core.times import put_right
 from agent.sources.file.content import Identity, OnProgress, identity_of
 from agent.sources.file.follower import Follower
 from agent.sources.file.reader import Found
@@ -102,7 +105,7 @@ class LogFileSource:
 
     def _record(self, follower: Follower, found: Found) -> LogRecord | None:
         # A crash or a truncation leaves NULs: what stands before them is half of another line.
-        return to_record(
+        record = to_record(
             found.raw.rstrip(b"\0").rpartition(b"\0")[2],
             now=follower.newest,
             source=f"{follower.path}@{found.offset}",
@@ -110,6 +113,10 @@ class LogFileSource:
             times=found.times,
             position=self.position,
         )
+        if record is None or record.at is None:
+            return record
+        at, ahead = put_right(record.at, follower.ended_at, follower.newest)
+        return replace(record, at=at, ahead_seconds=ahead) if ahead else record
 
     def _is_duplicate(self, follower: Follower) -> bool:
         """Suspend a path that means the same file as one before it, so that no line is read twice."""

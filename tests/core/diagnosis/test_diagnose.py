@@ -72,6 +72,22 @@ def test_both_is_the_cause_only_where_both_ran_out_in_one_burst(seconds: float, 
     assert cause == diagnose(snapshot, (earlier, make_event("orphans")), ()).cause
 
 
+@pytest.mark.parametrize(
+    ("ahead", "words"),
+    [
+        (3600, "the line's stamp is 1 h ahead of this host's clock (a log daemon that kept its time zone"),
+        (-1800, "the line's stamp is 30 min behind this host's clock (a log daemon that kept its time zone"),
+        (300, "the line's stamp is 5 min ahead of this host's clock (the clock that stamped it is wrong)"),
+    ],
+)
+def test_a_stamp_that_is_off_is_a_gap_and_the_numbers_count(ahead: int, words: str) -> None:
+    for host in ("web1", "db7"):
+        event = msgspec.structs.replace(make_event(), ahead_seconds=ahead, host=host)
+        diagnosis = diagnose(make_snapshot(orphan=65600), (event,), ())
+        assert [True] == [gap.why.startswith(words) for gap in diagnosis.gaps if gap.what == "stamp of the line"]
+        assert (65600 if host == "web1" else None) == diagnosis.mechanism.orphan
+
+
 def test_an_earlier_burst_is_told_with_the_times_of_both() -> None:
     summary = diagnose(make_snapshot(), (make_event(), make_event("tcp_memory", seconds_ago=4 * 3600)), ()).summary
     assert "4 h earlier (at 11:05 UTC; the newest message is from 15:05 UTC), in another burst, the kernel" in summary

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from conftest import FakeClock
 from harness import wanting_4_gib
 
 from agent.core.cursor import Cursor
@@ -110,6 +111,67 @@ def test_start_now_leaves_out_what_is_there_and_reads_what_comes(log: Path, open
     assert [] == read(source)
     append(log, hit(4))
     assert [4] == read(source)
+
+
+def stamped(moment: datetime) -> str:
+    return f"{moment:%b %d %H:%M:%S} web1 kernel: TCP: too many orphaned sockets\n"
+
+
+@pytest.mark.parametrize(("off", "ahead"), [(3600, 3600), (-3600, -3600), (1800, 1800), (400, 400), (-400, 0), (0, 0)])
+def test_a_line_that_comes_now_is_of_now_though_its_stamp_is_of_another_zone(
+    log: Path, clock: FakeClock, off: int, ahead: int
+) -> None:
+    log.write_text(NOISE)
+    with closing(LogFileSource([str(log)], None, "now", clock, FakeWaker())) as source:
+        for _ in range(2):  # The first line that comes counts as well as one after a read.
+            with log.open("a") as file:
+                file.write(stamped(clock.time + timedelta(seconds=off)))
+            (record,) = source.read()
+            moved = timedelta(seconds=off - ahead)
+            assert (clock.time + moved, ahead) == (record.at, record.ahead_seconds)
+            clock.advance(2)
+
+
+def test_a_line_that_is_read_while_catching_up_stays_old(log: Path, clock: FakeClock) -> None:
+    log.write_text(NOISE)
+    with closing(LogFileSource([str(log)], None, "now", clock, FakeWaker())) as source:
+        assert [] == list(source.read())
+        place = source.position()
+    hour = timedelta(hours=1)
+    log.write_text(NOISE + stamped(clock.time - hour) + stamped(clock.time + hour))
+    with closing(LogFileSource([str(log)], place, "now", clock, FakeWaker())) as source:
+        old, ahead = source.read()
+    assert (clock.time - hour, 0) == (old.at, old.ahead_seconds)
+    assert (clock.time, 3600) == (ahead.at, ahead.ahead_seconds)  # Nothing is from the future.
+
+
+def test_lines_behind_a_full_batch_came_as_lately_as_those_in_it(
+    log: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logfile, "BATCH_LINES", 2)
+    log.write_text(NOISE)
+    with closing(LogFileSource([str(log)], None, "now", clock, FakeWaker())) as source:
+        clock.advance(30)
+        moments = [clock.time - timedelta(seconds=3625 - 5 * n) for n in range(5)]
+        log.write_text(
+            NOISE + "".join(f"{at.isoformat()} web1 kernel: TCP: too many orphaned sockets\n" for at in moments)
+        )
+        records = [record for _ in range(4) for record in source.read()]
+    assert [-3600] * 5 == [record.ahead_seconds for record in records]
+
+
+@pytest.mark.parametrize("at", ["2027-01-01T00:00:05", "2026-12-31T23:59:58", "2028-02-29T00:00:00"])
+def test_a_stamp_without_a_year_is_of_another_zone_at_new_year_and_on_a_leap_day_too(
+    log: Path, clock: FakeClock, at: str
+) -> None:
+    clock.time = datetime.fromisoformat(f"{at}+00:00")
+    log.write_text(NOISE)
+    with closing(LogFileSource([str(log)], None, "now", clock, FakeWaker())) as source:
+        for hours in (-1, 1):
+            with log.open("a") as file:
+                file.write(stamped(clock.time + timedelta(hours=hours)))
+            (record,) = source.read()
+            assert (clock.time, 3600 * hours) == (record.at, record.ahead_seconds)
 
 
 def test_start_now_reads_the_line_that_is_half_written(log: Path, open_source: Open) -> None:
