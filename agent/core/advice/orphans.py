@@ -27,7 +27,7 @@ _FIRST_RTO_SECONDS = 0.21
 _RTO_MIN_SECONDS = 0.2
 _RTO_MAX_SECONDS = 120.0
 _ENDLESS_RETRIES = 100
-_KEY, _MEM = "net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem"
+_KEY, _MEM, _RETRIES = "net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem", "net.ipv4.tcp_orphan_retries"
 
 
 def look_at_orphans(facts: Facts) -> Advice:
@@ -100,18 +100,16 @@ def raise_max_orphans(facts: Facts, budget: Budget, put_back: Sysctl | None) -> 
 
 def shorten_orphan_retries(facts: Facts) -> Advice | None:
     """Advise a shorter life for orphans whose peer is gone; None where fewer retries are not shorter, or not known."""
-    key = "net.ipv4.tcp_orphan_retries"
-    current, longest = facts.snapshot.sysctl(key), facts.snapshot.sysctl("net.ipv4.tcp_rto_max_ms")
+    current = facts.snapshot.sysctl(_RETRIES)
     if current is None:
         return None
-    rto_max = longest / 1000 if longest and longest > 0 else _RTO_MAX_SECONDS
-    now, then = orphan_life_seconds(current, rto_max), orphan_life_seconds(_GOOD_RETRIES, rto_max)
+    now, then = (orphan_life_seconds(each, _rto_max(facts)) for each in (current, _GOOD_RETRIES))
     # An eighth is within what the round-trip time makes of it.
     if then > now * 7 / 8:
         return None
     said = "0, which means 8," if current == 0 else str(current)
     return change(
-        key,
+        _RETRIES,
         current,
         _GOOD_RETRIES,
         action=f"Free orphans of dead peers sooner: set tcp_orphan_retries from {current} to {_GOOD_RETRIES}.",
@@ -139,10 +137,15 @@ def orphan_life_seconds(retries: int, rto_max: float = _RTO_MAX_SECONDS) -> floa
 
 def life_text(facts: Facts) -> str:
     """Return how long orphans keep their memory here, as the end of a sentence."""
-    current, longest = (facts.snapshot.sysctl(f"net.ipv4.{key}") for key in ("tcp_orphan_retries", "tcp_rto_max_ms"))
-    rto_max = longest / 1000 if longest and longest > 0 else _RTO_MAX_SECONDS
-    seconds = "" if current is None else f" (about {orphan_life_seconds(current, rto_max):.0f} s)"
+    current = facts.snapshot.sysctl(_RETRIES)
+    seconds = "" if current is None else f" (about {orphan_life_seconds(current, _rto_max(facts)):.0f} s)"
     return f"until their peers read it, or the kernel gives up a peer that is gone{seconds}"
+
+
+def _rto_max(facts: Facts) -> float:
+    """Return how far the timeout may grow: a setting from 6.15 on."""
+    longest = facts.snapshot.sysctl("net.ipv4.tcp_rto_max_ms")
+    return longest / 1000 if longest and longest > 0 else _RTO_MAX_SECONDS
 
 
 def _model_timeout(boundary: int, rto_max: float) -> float:

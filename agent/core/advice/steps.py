@@ -1,7 +1,7 @@
 """What to do, in the order to try it: a wrong setting, then who holds most and what stops it there, then the limits.
 
 What is not the cause is not named before it: a limit that is far below the kernel's own default is put back first, and
-where nobody holds enough of that default to matter, nothing else follows. Each step says what it costs on this host. No
+where nobody in particular holds what it limits, nothing else follows. Each step says what it costs on this host. No
 time-wait setting is offered: TIME_WAIT and CLOSE_WAIT are no orphans (Documentation/networking/ip-sysctl.rst,
 net/ipv4/tcp.c).
 """
@@ -82,7 +82,7 @@ def _steps_for(known: _Known, cause: Cause) -> list[Advice | None]:
 
 
 def _orphan_steps(known: _Known) -> _Steps:
-    facts = known.facts
+    facts, put_back = known.facts, restore_tcp_mem(known.facts, known.claims, known.budget)
     restored = restore_max_orphans(facts, known.claims, known.budget)
     main = find_main_holder(facts, "orphans", facts.orphans.limit)
     holders = [
@@ -90,22 +90,27 @@ def _orphan_steps(known: _Known) -> _Steps:
         look_at_orphans(facts),
         None if main else fix_closing_programs(),
     ]
-    # Other namespaces have settings of their own, and a peer that answers is not given up sooner.
-    ours, answers = is_our_own(facts, "orphans"), "orphans_wait_for_stalled_peers" in known.claims
-    shorter = shorten_orphan_retries(facts) if ours and not answers else None
-    closing = restore_fin_timeout(facts) if ours else None
+    shorter, closing = _shorter_lives(known)
     if restored:
         # What it allows again has to find a tcp_mem that was not lowered either.
         limits, default = facts.limits, facts.defaults.tcp_mem
-        lowered = limits and default and is_far_below(limits[2], default[2])
-        memory = restore_tcp_mem(facts, known.claims | {"tcp_mem_below_default"}, known.budget) if lowered else None
-        return _Steps([restored, memory], holders if main else [], [shorter if main else None, closing])
-    pasted = restore_tcp_mem(facts, known.claims & _PASTED, known.budget)
-    higher = raise_max_orphans(facts, known.budget, pasted.sysctl if pasted else None)
+        if limits and default and is_far_below(limits[2], default[2]):
+            put_back = restore_tcp_mem(facts, known.claims | {"tcp_mem_below_default"}, known.budget)
+        return _Steps([restored, put_back], holders if main else [], [shorter if main else None, closing])
+    higher = raise_max_orphans(facts, known.budget, put_back.sysctl if put_back else None)
     # What waits in FIN-WAIT-2 waits for nothing else.
     waiting = add_up(facts.sockets, only("orphaned", state="fin_wait2")).sockets
     alone = 2 * waiting > add_up(facts.sockets, only("orphaned")).sockets
-    return _Steps([closing if alone else None], holders, [*higher, shorter, closing])
+    return _Steps([put_back, closing if alone else None], holders, [*higher, shorter, closing])
+
+
+def _shorter_lives(known: _Known) -> tuple[Advice | None, Advice | None]:
+    """Advise what frees orphans sooner; other network namespaces have settings of their own, which were not read."""
+    if not is_our_own(known.facts, "orphans"):
+        return None, None
+    # A peer that answers and does not read is not given up sooner.
+    answers = "orphans_wait_for_stalled_peers" in known.claims
+    return None if answers else shorten_orphan_retries(known.facts), restore_fin_timeout(known.facts)
 
 
 def _memory_steps(known: _Known) -> _Steps:
@@ -139,8 +144,7 @@ def _steps_for_one_root(known: _Known) -> list[Advice | None]:
         fix_main_holder(main, known.findings, life_text(facts)) if main else None,
         look_at_orphans(facts),
         None if main else fix_closing_programs(),
-        shorten_orphan_retries(facts),
-        restore_fin_timeout(facts),
+        *_shorter_lives(known),
         look_at_memory(facts),
         *memory.capacity,
     ]

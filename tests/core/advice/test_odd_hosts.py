@@ -102,3 +102,11 @@ def test_a_number_of_pages_is_left_where_orphans_need_it() -> None:
     diagnosis = judge(row.split("|"))[0]
     assert "orphan_limit_holds_pages" in {finding.claim for finding in diagnosis.findings}
     assert (proposed(diagnosis)[ORPHANS] or 190455) >= 190455
+
+
+def test_a_lowered_tcp_mem_is_put_back_before_more_orphans_have_to_fit_into_it() -> None:
+    row = "orphans|65600 9600 70000|65536|6000 8000 12000|6.1.0|MemTotal 16384 MemAvailable 9216|-|-"
+    diagnosis = judge(row.split("|"))[0]
+    assert (196608, 262144, 393216) == proposed(diagnosis)[MEM]
+    assert 263168 == proposed(diagnosis)[ORPHANS]
+    assert diagnosis.advice[0].action.startswith("Set tcp_mem back")
