@@ -62,7 +62,7 @@ def sync_directory(path: Path) -> None:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Put a file in place in one step, mode 0640; the caller flushes its directory."""
-    aside = reserve(path, data)
+    aside = write_aside(path, data)
     with naming(path):
         try:
             aside.rename(path)
@@ -71,7 +71,7 @@ def write_whole(path: Path, data: bytes) -> None:
             aside.rename(path)
 
 
-def reserve(path: Path, data: bytes) -> Path:
+def write_aside(path: Path, data: bytes) -> Path:
     """Write and flush the data under the name aside, which is returned; a failure leaves nothing there."""
     aside = path.with_name(f".{path.name}.new")
     clear_way(aside)

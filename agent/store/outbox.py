@@ -12,7 +12,7 @@ from typing import NamedTuple
 from agent.core import model
 from agent.core.delivery import Outcome, Receipt
 from agent.core.model import Notice
-from agent.store.disk import StoreError, encode_json, fill, read_json, reserve, sync_directory
+from agent.store.disk import StoreError, encode_json, fill, read_json, sync_directory, write_aside
 from agent.store.incidents import INCIDENT_FILE, Store, notice_stems
 
 OWED_AT_MOST = 64
@@ -101,7 +101,7 @@ class Outbox:
     def reserve_receipt(self, pending: Pending, channel: str, *, in_digest: bool = False) -> None:
         """Reserve room for a receipt before its notice is sent."""
         path = self._store.receipt_path(pending.incident_id, pending.file, channel)
-        reserve(path.with_suffix(f".{DIGEST_ROOM}") if in_digest else path, b" " * RECEIPT_BYTES)
+        write_aside(path.with_suffix(f".{DIGEST_ROOM}") if in_digest else path, b" " * RECEIPT_BYTES)
 
     def write_receipt(self, pending: Pending, receipt: Receipt) -> None:
         """Write the receipt of a notice."""

@@ -1,4 +1,4 @@
-"""Whole lines out of one file that may grow, be truncated or be written anew while it is read. See pread(2).
+"""Whole lines out of one file that may grow, be truncated or be rewritten while it is read. See pread(2).
 
 Only the offset and the bytes just before it are remembered: half a line stays in the file until its newline comes, and
 other bytes before the offset mean other content, whatever size and inode say. A line too long for the kernel is skipped
@@ -169,6 +169,6 @@ class Reader:
 
 
 def _whole_lines(data: bytes) -> int:
-    """Return how many bytes are whole lines; a run of NULs behind a line ends them, so that it can be passed over."""
+    """Return how many bytes are whole lines; a run of NULs behind a line ends them, so that it can be skipped."""
     hole = data.find(b"\n\0") if b"\0" in data else -1
     return (hole if hole >= 0 else data.rfind(b"\n")) + 1
