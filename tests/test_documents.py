@@ -167,6 +167,12 @@ def core_readers() -> dict[str, set[str | None]]:
     return readers
 
 
+def test_what_is_gathered_of_a_snapshot_is_not_gathered_again() -> None:
+    calls = [node for path in MODULES for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    assert "gather_facts" in [ast.unparse(call.func) for call in calls]
+    assert [] == [ast.unparse(call) for call in calls if "facts.snapshot" in map(ast.unparse, call.args)]
+
+
 def rooms(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if (path / "__init__.py").exists()]
 
