@@ -34,6 +34,7 @@ from agent.core.readings import Gap
 from agent.core.settings import ChannelSettings, Settings, SourceSettings, StoreSettings
 from agent.core.sockets.census import Census
 from agent.probe import sockdiag, take_snapshot
+from agent.probe.namespaces import hides_processes
 from agent.probe.owners import unified_root
 from agent.probe.pagesize import PROC
 from agent.probe.reading import Reading
@@ -252,6 +253,9 @@ def _closed(name: str, directory: Path) -> Check:
 def check_proc(proc_root: Path = PROC) -> Check:
     """Take the service's snapshot of /proc; without sockstat there is nothing to watch."""
     snapshot = take_snapshot(proc_root, local_now(), "command", cgroup_root=None)
+    if not snapshot.gaps and hides_processes(proc_root):
+        fix = "mount /proc without hidepid=, or with gid= of a group that the service is in (SupplementaryGroups=)"
+        return Check("/proc", "warn", "hidepid= hides other users' processes: no container or program is named", fix)
     if not snapshot.gaps:
         return Check("/proc", "ok", "sockstat, tcp_mem, tcp_max_orphans and the counters can be read")
     detail = "; ".join(f"{gap.what}: {gap.why}" for gap in snapshot.gaps)

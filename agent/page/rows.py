@@ -61,7 +61,7 @@ def figures(files: IncidentFiles, tracks: Tracks) -> list[Figure]:
             Figure(
                 count_text(killed),
                 "connections reset",
-                "TCPAbortOnMemory over the time shown, this network namespace",
+                "TCPAbortOnMemory over the time shown, all network namespaces",
             )
         )
     found.append(Figure(*_lasted(incident)))

@@ -346,6 +346,17 @@ def test_proc_is_ok_with_its_gauges_and_limits(proc_root: Path) -> None:
     assert "ok" == check_proc(proc_root).status
 
 
+def test_proc_that_hides_the_processes_of_others_warns(proc_root: Path) -> None:
+    write(proc_root / "self/smaps", "KernelPageSize:        4 kB\n")
+    write(proc_root / "self/net/tcp", "")
+    check = check_proc(proc_root)
+
+    assert "warn" == check.status
+    assert "hidepid" in check.detail
+    write(proc_root / "1/net/tcp", "")
+    assert "ok" == check_proc(proc_root).status
+
+
 def test_proc_of_another_network_namespace_warns(proc_root: Path) -> None:
     (proc_root / "sys/net/ipv4/tcp_mem").unlink()
 

@@ -39,8 +39,8 @@ def look_at_unlisted(facts: Facts) -> Advice:
     pids = [each.process.pid for each in facts.sockets.unlisted]
     return Advice(
         action="Find the open sockets that no table lists, by their descriptors.",
-        why="Most TCP sockets of this host are in no table: the peer reset or closed them, and the program has neither "
-        "read nor closed them. They keep their data. ss and netstat do not show them; the files below /proc/PID/fd do.",
+        why="A socket that the peer has reset or closed is in no table, and keeps its data until its program reads or "
+        "closes it. ss and netstat do not list it; the files below /proc/PID/fd do.",
         risk="None: read-only.",
         commands=(
             *(f"ls -l /proc/{pid}/fd | grep -c socket:" for pid in pids),

@@ -121,10 +121,12 @@ def _memory_steps(known: _Known) -> _Steps:
     failed = [each for evidence in refused for each in evidence if each.name == "memory.kmem.tcp.failcnt"]
     limit = raise_cgroup_limit(failed[0]) if failed else None if restored else raise_tcp_mem(facts, known.budget)
     is_unlisted = "sockets_in_no_table" in claims
+    # Where that is not known, they may be in another network namespace.
+    is_listed = not is_unlisted or not facts.sockets.complete
     holders = [
         look_at_unlisted(facts) if is_unlisted else None,
         fix_main_holder(main, known.findings, life_text(facts)) if main else None,
-        None if is_unlisted else look_at_memory(facts),
+        look_at_memory(facts) if is_listed else None,
         None if main else fix_holders(known.findings, life_text(facts)),
     ]
     alone = restored is not None and "tcp_mem_below_default" in claims and main is None

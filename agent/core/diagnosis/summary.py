@@ -63,10 +63,10 @@ def _unlisted(facts: Facts, finding: Finding) -> str:
     """Return how many sockets are in no table, and what such sockets are."""
     count, *_ = finding.evidence
     program = program_text(facts.sockets.unlisted[0].process) if facts.sockets.unlisted else "a program"
-    elsewhere = "" if facts.sockets.complete else ", or in another network namespace"
+    where = "" if facts.sockets.complete else " of this network namespace: they are in another one, or"
     return (
-        f"{_number(count.value)} of {_number(count.limit)} TCP sockets are in no table: reset or closed by the peer, "
-        f"but still open in {program}, with unread data (ss and netstat do not list them){elsewhere}."
+        f"{_number(count.value)} of {_number(count.limit)} TCP sockets are in no table{where or ':'} reset or closed "
+        f"by the peer, but still open in {program}, with unread data (ss and netstat do not list them)."
     )
 
 
