@@ -24,27 +24,10 @@ def open_xz(raw: IO[bytes]) -> BufferedReader:
 class _Unpacked(RawIOBase):
     def __init__(self, raw: IO[bytes]) -> None:
         self._raw = raw
-        self._at = 0
         self._stream = lzma.LZMADecompressor(memlimit=MEMORY_BYTES)
 
     def readable(self) -> bool:
         return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Go to an offset from the beginning: forward by unpacking up to it, backward by beginning anew."""
-        del whence
-        if offset < self._at:
-            self._raw.seek(0)
-            self._at, self._stream = 0, lzma.LZMADecompressor(memlimit=MEMORY_BYTES)
-        while self._at < offset and self.read(min(offset - self._at, _PIECE_BYTES)):
-            pass
-        return self._at
 
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - a writable buffer has no name before Python 3.12
         piece = b""
@@ -59,7 +42,6 @@ class _Unpacked(RawIOBase):
                 raise EOFError("it ends in the middle of its compressed data")
             piece = self._unpack(packed, len(buffer))
         buffer[: len(piece)] = piece
-        self._at += len(piece)
         return len(piece)
 
     def _unpack(self, packed: bytes, most: int) -> bytes:

@@ -21,7 +21,7 @@ from agent.sources.xz import open_xz
 
 MARKER_BYTES = 256
 # How much is unpacked between two reports of progress: seconds on the slowest host.
-STEP_BYTES = 16 << 20
+STEP_BYTES = 1 << 20
 
 Identity = tuple[int, int]
 OnProgress = Callable[[], None]
@@ -71,7 +71,7 @@ class Content:
         if self._stream is None:
             return os.pread(self._fd, size, offset)
         if not self._kept_at <= offset <= self._kept_at + len(self._kept):
-            self._go_to(self._stream, offset)
+            self._go_to(offset)
         missing = offset + size - self._kept_at - len(self._kept)
         if missing > 0:
             # A reader goes back to the start of an unfinished line, unpacking cannot: what is still needed is kept.
@@ -98,17 +98,20 @@ class Content:
             self._stream.close()
         os.close(self._fd)
 
-    def _go_to(self, stream: _Stream, offset: int) -> None:
+    def _go_to(self, offset: int) -> None:
         """Unpack up to an offset, where a restart resumes; it takes minutes in a large file."""
-        reached = step = stream.tell() if stream.tell() <= offset else 0
+        at = self._kept_at + len(self._kept)
+        if offset < at:
+            os.lseek(self._fd, 0, os.SEEK_SET)
+            self._stream, at = _unpacker(self.path, self._fd), 0
         try:
-            while reached == step < offset:
-                step = min(offset, step + STEP_BYTES)
-                reached = stream.seek(step)
+            while self._stream and at < offset and (piece := self._stream.read(min(offset - at, STEP_BYTES))):
+                at += len(piece)
                 self._on_progress()
-            self._kept_at, self._kept = stream.seek(reached), b""
         except (EOFError, zlib.error, lzma.LZMAError) as error:
             raise OSError(errno.EIO, _fault(error)) from error
+        finally:
+            self._kept_at, self._kept = at, b""
 
     def _unpack(self, stream: _Stream, size: int) -> bytes:
         """Read on; what was unpacked before damage is good, and the end."""
