@@ -175,7 +175,7 @@ def parse(line: str, now: datetime, *, whole: bool = False, console: bool = Fals
         return None
     head = line[: said.start()]
     parts = split_head(_behind_console(head) if console else head)
-    letters = "".join(part.letter for part in parts)
+    letters = "".join([part.letter for part in parts])
     match = (_GRAMMAR if said["repeat"] is None else _REPEAT_GRAMMAR).fullmatch(letters)
     is_quoted = not letters and line.startswith(CODE)
     if match is None or is_quoted or (whole and not _WHOLE.match(letters)) or not _ends_right(letters, said["behind"]):
@@ -196,8 +196,8 @@ def split_head(head: str) -> tuple[Part, ...]:
     first = _stamp(head, 0)
     start = first.end if first else 0
     printk = _PRINTK.search(head, start)
-    end = printk.start() if printk else len(head)
-    return (*((first,) if first else ()), *_split(head[start:end]), *_split.__wrapped__(head[end:]))
+    parts = _split(head[start : printk.start() if printk else None])
+    return ((first,) if first else ()) + parts + (_split.__wrapped__(printk[0]) if printk else ())
 
 
 # Between two stamps most lines of a log are the same.

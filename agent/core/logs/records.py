@@ -79,7 +79,7 @@ def to_record(
     ``position`` returns the place behind it.
     """
     line = raw.decode(errors="replace").lstrip("\0").rstrip("\r\n")
-    fields = fields_of(line)
+    fields = fields_of(line) if "{" in line else None
     envelope = parse(line, now, console=console) if fields is None else _parse_fields(fields, now)
     if envelope is None:
         return None
@@ -100,8 +100,6 @@ def to_record(
 def fields_of(line: str) -> dict[str, object] | None:
     """Return the fields of a line that is a record, among them what stands before an object; None for other lines."""
     line = plain(line).strip()
-    if "{" not in line:
-        return None
     labelled = _LABELLED.fullmatch(line)
     if labelled:
         labels = dict(_LABEL.findall(labelled["labels"]))
