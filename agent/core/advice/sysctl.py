@@ -39,7 +39,7 @@ def change(
         why=why,
         risk=risk,
         sysctl=Sysctl(key=key, current=current, proposed=proposed),
-        commands=(*(f"sysctl -w {each}={_quoted(value)}" for each, value in values.items()), *checks),
+        commands=(" ".join(["sysctl -w", *(f"{each}={_quoted(value)}" for each, value in values.items())]), *checks),
         persist=persist + "".join(f"{each} = {value}\n" for each, value in values.items()),
     )
 

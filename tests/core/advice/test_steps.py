@@ -120,10 +120,8 @@ def test_more_orphans_than_tcp_mem_holds_come_with_more_tcp_mem_in_one_step() ->
     assert orphans
     assert [(572124, 762838, 1144248), 311296] == [proposed(advice, MEM), proposed(advice, ORPHANS)]
     assert advice.index(memory) + 1 == advice.index(orphans)
-    assert (
-        "sysctl -w net.ipv4.tcp_mem='572124 762838 1144248'",
-        "sysctl -w net.ipv4.tcp_max_orphans=311296",
-    ) == memory.commands
+    both = "sysctl -w net.ipv4.tcp_mem='572124 762838 1144248' net.ipv4.tcp_max_orphans=311296"
+    assert (both,) == memory.commands
     assert "net.ipv4.tcp_max_orphans = 311296\n" in (memory.persist or "")
     assert "would let orphans fill tcp_mem, and living connections stall" in memory.risk
 
