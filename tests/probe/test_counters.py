@@ -78,6 +78,13 @@ def test_counters_are_summed_over_the_other_namespaces_and_each_is_named_by_its_
     } == second.moved
 
 
+def test_refused_datagrams_are_counted_like_the_others(tree: Tree) -> None:
+    tree.start("50", TCPAbortOnMemory=7)
+    (tree.root / "50/net/snmp").write_text("Udp: InDatagrams MemErrors\nUdp: 12 5\n")
+
+    assert {KILLED: 7, "UdpMemErrors": 5} == Counters(tree.root).read().counters
+
+
 def test_sum_stays_when_a_namespace_ends_and_grows_when_one_begins(tree: Tree) -> None:
     tree.start("50", "/system.slice/old.service", TCPAbortOnMemory=40)
     counters = Counters(tree.root)

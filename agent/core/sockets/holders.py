@@ -295,6 +295,7 @@ def _gaps_of_sight(table: SocketTable, tcp: TcpSockstat) -> list[Gap]:
             "privilege: they hold more; sockmem-agent doctor tells how to see it"
         )
         gaps.append(Gap(what="memory of other network namespaces", why=why))
+        gaps += _gaps_of_neighbours(known)
     if tcp.alloc is None or not table.complete:
         return gaps
     elsewhere = [each for each in table.namespaces if each.number is None]
@@ -331,6 +332,26 @@ def are_most_unlisted(unlisted: int, sockstat: Sockstat | None) -> bool:
 def is_many_unlisted(unlisted: int, alloc: int) -> bool:
     """Return whether these are more than come and go: sockets that are being made or closed are in no table."""
     return unlisted > max(_UNLISTED_LEAST, alloc // _UNLISTED_SHARE)
+
+
+def _gaps_of_neighbours(spaces: list[Namespace]) -> list[Gap]:
+    """Return who shares a network namespace with the holder that it goes by."""
+    named = [(place_text(each), _neighbours(each)) for each in spaces]
+    shared = "; ".join(f"{', '.join(others)} with {name}" for name, others in named[:NAMES_AT_MOST] if others)
+    why = f"sockets are attributed to one of those that share a network namespace ({shared})"
+    return [Gap(what="owners in shared network namespaces", why=why)] if shared else []
+
+
+def _neighbours(namespace: Namespace) -> list[str]:
+    """Name the others in a network namespace, but for the containers of the pod that it goes by."""
+    place = _name_of_place(namespace)
+    owners = [name_cgroup(path) for path in namespace.others]
+    names = (
+        " in ".join(filter(None, each))
+        for each in owners
+        if not place.container or place.container != pod_of(each.container)
+    )
+    return sorted({*names} - {"", place_text(namespace)})
 
 
 def _places_text(spaces: list[Namespace]) -> str:

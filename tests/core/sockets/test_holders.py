@@ -321,6 +321,17 @@ def test_sockets_in_no_table_go_to_the_program_that_has_them_open_with_the_memor
     assert "1,000 sockets of 1,010 are in no table: reset or closed by the peer, but still open" in gaps[0].why
 
 
+def test_unit_that_shares_a_namespace_with_the_holder_is_told() -> None:
+    process = Process(pid=9, name="redis", cgroup="/system.slice/shop.service")
+    space = Namespace(
+        process=process, inuse=9, number=1, queues_only=True, others=("/system.slice/phones.service", "/init.scope")
+    )
+    _, gaps = holders(table(SocketGroup(namespace=1, orphaned=orphans(9)), namespaces=(space,)), None)
+    [why] = [gap.why for gap in gaps if gap.what == "owners in shared network namespaces"]
+
+    assert "(init.scope, phones.service with shop.service)" in why
+
+
 def test_few_sockets_that_come_and_go_are_no_gap() -> None:
     group = SocketGroup(cgroup=NGINX, held={"established": Tally(sockets=100)})
 
