@@ -119,10 +119,11 @@ def fold(incident: Incident, event: Event, at: datetime, *, leading: bool = Fals
     events = dict(incident.events)
     events[event.kind] = events.get(event.kind, 0) + event.count
     said = event.kind != "suppressed"
-    suppressed = dict(incident.suppressed)
+    suppressed, at_least = incident.suppressed, incident.suppressed_at_least
     if event.suppressed:
-        source = _source_of_suppressed(incident, at, leading=leading)
-        suppressed[source] = suppressed.get(source, 0) + event.suppressed * event.count
+        source, more = _source_of_suppressed(incident, at, leading=leading), event.suppressed * event.count
+        suppressed = suppressed | {source: suppressed.get(source, 0) + more}
+        at_least += 0 if source == "suppressed" else more
     before = incident.provenance if incident.class_ == "event" else event.provenance
     others = tuple(e for e in incident.last_of_kind if e.kind != event.kind)
     return replace(
@@ -131,7 +132,7 @@ def fold(incident: Incident, event: Event, at: datetime, *, leading: bool = Fals
         first_event=incident.first_event or (event if said else None),
         last_seen_at=max(incident.last_seen_at, at),
         events=events,
-        suppressed_at_least=sum(n for kind, n in suppressed.items() if kind != "suppressed"),
+        suppressed_at_least=at_least,
         suppressed=suppressed,
         provenance="kernel" if "kernel" in (before, event.provenance) else "claimed",
         last_of_kind=(*others, event),

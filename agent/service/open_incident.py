@@ -68,6 +68,8 @@ class OpenIncident:
         Of another host's nothing is looked up here: no follow-ups, holders or samples.
         """
         self.incident = incident
+        # Another host's lines opened it.
+        self.is_elsewhere = incident.read_on is not None
         self.last_notice: Notice | None = None
         self.amended = False
         self.arrived_at = self.snapshot_at = now
@@ -136,11 +138,6 @@ class OpenIncident:
         # The next commit would do the same, and a surprise there would come back at every start.
         msgspec.json.encode(opened.incident)
         return opened
-
-    @property
-    def is_elsewhere(self) -> bool:
-        """Whether another host's lines opened it."""
-        return self.incident.read_on is not None
 
     # --- what comes in ----------------------------------------------------------------------------------------------
 

@@ -113,24 +113,28 @@ class Recorder:
         """
         self._sampler.remember(sample_of(snapshot))
         leading: list[Decided] = []
+        now, hosts = self._now(), dict[str | None, str | None]()
         for record, event in folding.together(decided, self.settings.quiet):
             log.debug("%s at %s, %d times", event.kind, event.source, event.count)
             self.counted[event.kind] += event.count
-            at = min(event.at or snapshot.taken_at, self._now()).astimezone(timezone.utc)
-            host = other_host(event.host, snapshot.host)
+            stamp = event.at or snapshot.taken_at
+            at = min(now, stamp).astimezone(timezone.utc)
+            if event.host not in hosts:
+                hosts[event.host] = other_host(event.host, snapshot.host)
+            host = hosts[event.host]
             opened = self._find(host)
             if opened and folding.is_another(opened.incident, at, self.settings.quiet):
                 self._close(opened, snapshot.taken_at)
                 opened = None
             if opened:
-                opened.fold((record, event), at, snapshot, self._now())
+                opened.fold((record, event), at, snapshot, now)
             elif event.kind == "suppressed":
                 leading.append((record, event))
             else:
                 seen = unmeasured(snapshot) if host else snapshot
                 opened = self._open_incident(partial(folding.open_incident, event, at, seen), seen, (event,))
                 for held in leading:
-                    opened.fold(held, at, snapshot, self._now(), leading=True)
+                    opened.fold(held, at, snapshot, now, leading=True)
                 leading.clear()
                 # Last: those before it in the log have older positions.
                 self.position.cover(record.cursor, opened.incident)
