@@ -144,7 +144,7 @@ def _source_of_suppressed(incident: Incident, at: datetime, *, leading: bool) ->
 
     net_ratelimit() reports what it swallowed with the next message of any kind: minutes later, just ahead of another.
     """
-    before = next((each for each in reversed(incident.last_of_kind) if each.kind != "suppressed"), None)
+    *_, before = (None, *(each for each in incident.last_of_kind if each.kind != "suppressed"))
     if before is None or leading or (before.at and at - before.at > BURST):
         return "suppressed"
     return before.kind

@@ -7,7 +7,8 @@ _DELAY = timedelta(seconds=5)
 _AHEAD = timedelta(seconds=2)
 # Zones and summer time differ by whole or half hours, from -12:00 to +14:00.
 _HALF_HOUR = timedelta(minutes=30)
-_HALF_HOURS_AT_MOST = 52
+_ZONES_APART = timedelta(hours=26)
+_NONE = timedelta(0)
 # Over a longer time without a look nothing tells a zone's stamp from a late line.
 _LOOK_AT_MOST = timedelta(seconds=60)
 
@@ -21,12 +22,12 @@ def put_right(at: datetime, after: datetime | None, now: datetime) -> tuple[date
     """
     if after is not None and after <= at <= now:
         return at, 0
-    came_lately = after is not None and timedelta(0) <= now - after <= _LOOK_AT_MOST
-    steps = round((at - now) / _HALF_HOUR)
-    moved = at - steps * _HALF_HOUR
-    if after and came_lately and 0 < abs(steps) <= _HALF_HOURS_AT_MOST and after - _DELAY <= moved <= now + _AHEAD:
-        return moved, round(steps * _HALF_HOUR.total_seconds())
-    return (now, round((at - now).total_seconds())) if at > now + _AHEAD else (at, 0)
+    ahead = at - now
+    if after is not None and _NONE <= now - after <= _LOOK_AT_MOST and -_ZONES_APART <= ahead <= _ZONES_APART:
+        off = round(ahead / _HALF_HOUR) * _HALF_HOUR
+        if off and after - _DELAY <= at - off <= now + _AHEAD:
+            return at - off, int(off.total_seconds())
+    return (now, round(ahead.total_seconds())) if ahead > _AHEAD else (at, 0)
 
 
 def seconds_between(earlier: datetime, later: datetime) -> float:

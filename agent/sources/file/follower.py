@@ -20,7 +20,7 @@ clock was behind.
 
 import errno
 from collections.abc import Callable, Generator, Iterator
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Literal
 
 from agent.core.cursor import FileCursor
@@ -58,8 +58,10 @@ class Follower:
     ) -> None:
         self.path = path
         self.newest = now()
-        # When the end was seen last: what is read next came after it. A log that begins with "now" ends now.
-        self.ended_at = self.newest if start == "now" and cursor is None else None
+        # What is read next came since the end was seen last; a log that begins with "now" ends now. In UTC, which is
+        # quick to compare.
+        self.read_at = self.newest.astimezone(timezone.utc)
+        self.ended_at = self.read_at if start == "now" and cursor is None else None
         self.more = False
         self._last = cursor
         self._now = now
@@ -82,7 +84,7 @@ class Follower:
 
     def read(self, budget: int) -> Generator[Found, None, None]:
         """Yield the lines in about ``budget`` bytes; closed early, the position is behind the last line yielded."""
-        self.more, began = True, self._now()
+        self.more, began = True, self._now().astimezone(timezone.utc)
         try:
             yield from self._read(budget)
             self.ended_at = self.ended_at if self.more else began
@@ -302,6 +304,7 @@ class Follower:
         now = self._now()
         written = None if self._is_home else from_epoch(reader.written_ns / 1e9)
         self.newest = min(now, written.astimezone(now.tzinfo)) if written else now
+        self.read_at = self.newest.astimezone(timezone.utc)
         yield from found
         if reader.skipped:
             length = f"longer than {MAX_LINE_BYTES} bytes"

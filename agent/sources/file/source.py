@@ -115,7 +115,7 @@ class LogFileSource:
         )
         if record is None or record.at is None:
             return record
-        at, ahead = put_right(record.at, follower.ended_at, follower.newest)
+        at, ahead = put_right(record.at, follower.ended_at, follower.read_at)
         return replace(record, at=at, ahead_seconds=ahead) if ahead else record
 
     def _is_duplicate(self, follower: Follower) -> bool:
