@@ -324,6 +324,19 @@ def usual(group: int | None = 4242, **memory: int) -> list[bytes]:
     return [attribute(SHUTDOWN, b"\0"), *named, skmeminfo(**memory)]
 
 
+# What is read of meminfo and zoneinfo.
+MEMINFO = [
+    "MemTotal",
+    "MemFree",
+    "MemAvailable",
+    "Cached",
+    "HighTotal",
+    "LowTotal",
+    "LowFree",
+    "Hugetlb",
+    "MovableTotal",
+]
+
 # --- anything that the structs can hold -----------------------------------------------------------------------------
 
 numbers = st.integers(-(2**31), 2**63 - 1) | st.integers(-2, 300_000)
@@ -348,6 +361,7 @@ sysctls = st.dictionaries(
             "net.ipv4.tcp_rmem",
             "net.ipv4.tcp_wmem",
             "net.ipv4.tcp_orphan_retries",
+            "net.ipv4.tcp_rto_max_ms",
             "net.ipv4.tcp_fin_timeout",
             "net.ipv4.tcp_tw_recycle",
             "net.core.mem_pcpu_rsv",
@@ -371,7 +385,7 @@ snapshots = st.builds(
     sysctls=sysctls,
     netstat=counters,
     snmp=counters,
-    meminfo=st.dictionaries(st.sampled_from(["MemTotal", "MemAvailable"]), numbers),
+    meminfo=st.dictionaries(st.sampled_from(MEMINFO), numbers),
     kmem_tcp_failcnt=maybe,
     gaps=st.lists(st.builds(Gap, what=st.text(), why=st.text()), max_size=2).map(tuple),
 )
