@@ -4,14 +4,28 @@
 """
 
 from datetime import datetime, timedelta, timezone, tzinfo
+from typing import Literal
+
+from agent.core.model import LogRecord
+
+# Lines of one moment may stand in another order.
+_DISORDER = timedelta(seconds=5)
 
 
 class LocalZone(tzinfo):
-    """This host's zone, for reading times; not for arithmetic, which would be that of wall clocks."""
+    """This host's zone, for reading times; not for arithmetic, which would be that of wall clocks.
+
+    ``fold`` 1 takes the hour that comes twice, at the end of summer time, for its second pass.
+    """
+
+    def __init__(self, fold: Literal[0, 1] = 0) -> None:
+        self._fold = fold
 
     def utcoffset(self, dt: datetime | None) -> timedelta | None:
         """Return the offset from UTC at a local time."""
-        return None if dt is None else dt.replace(tzinfo=None).astimezone().utcoffset()
+        if dt is None:
+            return None
+        return dt.replace(tzinfo=None, fold=max(dt.fold, self._fold)).astimezone().utcoffset()
 
     def dst(self, dt: datetime | None) -> timedelta | None:
         """Return None: utcoffset includes summer time."""
@@ -27,3 +41,16 @@ class LocalZone(tzinfo):
         there = dt.replace(tzinfo=timezone.utc).astimezone()
         local = there.replace(tzinfo=self)
         return local if local.utcoffset() == there.utcoffset() else local.replace(fold=1)
+
+
+def is_second_pass(first: datetime, second: datetime, uptime: float | None, before: LogRecord | None) -> bool:
+    """Return whether a stamp in the hour that comes twice is of its second pass, by the line before it in the log.
+
+    By printk's stamps where both lines have one; else the log has gone back, as it does when the hour begins anew.
+    """
+    if first == second or before is None or before.at is None:
+        return False
+    if uptime is not None and before.uptime is not None and uptime >= before.uptime:
+        expected = before.at + timedelta(seconds=uptime - before.uptime)
+        return abs(second - expected) < abs(first - expected)
+    return first < before.at - _DISORDER <= second

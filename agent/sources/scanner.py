@@ -21,7 +21,7 @@ from agent.core.logs.prefilter import MAX_LINE_BYTES, candidates
 from agent.core.logs.records import to_record
 from agent.core.logs.timestamps import from_epoch
 from agent.core.model import LogRecord
-from agent.sources.localzone import LocalZone
+from agent.sources.localzone import LocalZone, is_second_pass
 from agent.sources.multiline import Entries
 from agent.sources.search import HOLDS
 from agent.sources.xz import open_xz
@@ -46,6 +46,9 @@ FOREIGN = {
 _COLOURS = re.compile(COLOUR.pattern.encode())
 
 
+FIRST_PASS, SECOND_PASS = LocalZone(), LocalZone(fold=1)
+
+
 class UnreadableError(Exception):
     """An input that cannot be read, or not to its end: one line that names it and the fix."""
 
@@ -63,6 +66,7 @@ class Scanner:
 
     def __init__(self) -> None:
         self._lines_before = 0
+        self._record_before: LogRecord | None = None
 
     def read(self, path: str, now: datetime) -> Iterator[Candidate]:
         """Yield the lines of one input that could matter, ``-`` for standard input.
@@ -84,11 +88,24 @@ class Scanner:
                 for number, line in lines:
                     ordinal = self._lines_before + number
                     source = f"{name}:{number}"
-                    record = to_record(line, now=newest, source=source, ordinal=ordinal, console=True)
+                    record = self._record(line, newest, source, ordinal)
                     yield Candidate(source, line.decode(errors="replace"), record)
                 self._lines_before += lines.read
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise UnreadableError(f"{name}: {_explain(error, name)}") from error
+
+    def _record(self, line: bytes, newest: datetime, source: str, ordinal: int) -> LogRecord | None:
+        """Make a record of a line; one of the hour that comes twice is dated by the record before it."""
+        record = to_record(line, now=newest, source=source, ordinal=ordinal, console=True)
+        if record is None or record.at is None:
+            return record
+        if FIRST_PASS.utcoffset(record.at) != SECOND_PASS.utcoffset(record.at):
+            again = newest.astimezone(SECOND_PASS)
+            second = to_record(line, now=again, source=source, ordinal=ordinal, console=True)
+            if second and second.at and is_second_pass(record.at, second.at, record.uptime, self._record_before):
+                record = second
+        self._record_before = record
+        return record
 
 
 class Lines:

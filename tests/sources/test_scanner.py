@@ -371,6 +371,34 @@ def test_the_hour_that_comes_twice_in_autumn_is_told_apart(monkeypatch: pytest.M
         time.tzset()
 
 
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["02:59:50", "02:10:00", "03:10:00"], ["00:59:50", "01:10:00", "02:10:00"]),
+        (["02:10:00 [100.0]", "02:50:00 [6100.0]"], ["00:10:00", "01:50:00"]),
+        (["02:10:00 [100.0]", "02:50:00 [2500.0]"], ["00:10:00", "00:50:00"]),
+        (["02:10:00", "02:09:58", "02:50:00"], ["00:10:00", "00:09:58", "00:50:00"]),
+        (["01:59:00 [10.0]", "02:30:00 [5470.0]"], ["23:59:00", "01:30:00"]),
+    ],
+)
+def test_a_line_of_the_hour_that_comes_twice_is_not_dated_an_hour_early(
+    monkeypatch: pytest.MonkeyPatch, log: Callable[..., str], lines: list[str], expected: list[str]
+) -> None:
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    try:
+        said = (line.split() for line in lines)
+        text = "".join(
+            f"2024 Oct 27 {clock} web1 kernel: {' '.join(stamp)} TCP: too many orphaned sockets\n"
+            for clock, *stamp in said
+        )
+        records = read(log(text.encode()))
+        assert expected == [f"{each.at.astimezone(timezone.utc):%H:%M:%S}" for each in records if each.at]  # type: ignore[union-attr]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 # --- entries that are spread over lines -----------------------------------------------------------------------------
 
 # What systemd 252 wrote: the fields of an entry stand in the order of their first appearance in the journal file.
