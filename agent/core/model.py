@@ -344,7 +344,7 @@ class Incident(Dated, frozen=True, kw_only=True):
     snapshots: tuple[SnapshotName, ...] = ()
     notices: tuple[NoticeName, ...] = ()
     resume: Resume | None = None
-    beside: tuple["Incident", ...] = ()
+    beside: "tuple[Incident, ...]" = ()
 
     @property
     def is_warning(self) -> bool:
