@@ -37,7 +37,7 @@ def respellings(line: str) -> tuple[str, ...]:
     """Spell a line that a person handed over as the kernel does: with all that stands before it, then with ever less.
 
     Empty when none of the messages is in it; only the whole line, for syslog's grammar to decide, when another program
-    seems to speak. For a log this would be far too much trust: there nobody vouches for a line.
+    seems to speak. For a log this would be far too much trust: no person vouches for its lines.
     """
     found = ((match, spelling) for pattern, spelling in HANDED if (match := pattern.search(line)))
     match, spelling = next(found, (None, ""))

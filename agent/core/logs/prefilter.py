@@ -32,7 +32,7 @@ def candidates(block: bytes, holds: Holds) -> Iterator[tuple[int, bytes]]:
     """Yield (offset, line without its newline) of each line of a block of complete lines that could matter.
 
     That is a line with a marker, and a line that may repeat one: directly behind it, or first in the block, where
-    nobody here can tell what stood before. Lines over MAX_LINE_BYTES are no kernel's and are left out.
+    what stood before is not known here. Lines over MAX_LINE_BYTES are no kernel's and are left out.
     """
     markers = JSON_MARKERS if block[:1] == b"{" else MARKERS
     size = len(block)

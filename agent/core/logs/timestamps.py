@@ -168,7 +168,7 @@ def _moment(year: int, parts: dict[str, str | None], zone: str | None, local: tz
 
 
 def _offset(plain: datetime, zone: str | None, local: tzinfo | None) -> timedelta | None:
-    """Return how far east a zone lies; an abbreviation that nobody can place makes the moment unknown."""
+    """Return how far east a zone lies; an unknown abbreviation makes the moment unknown."""
     if not zone:
         return local.utcoffset(plain) if local else None
     if zone[0] in "+-":
