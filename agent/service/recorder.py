@@ -141,10 +141,13 @@ class Recorder:
                 if not may_continue():
                     return False
         self._amend_last(leading, snapshot.host)
-        for opened in self._open:
-            if self.position.is_waiting(opened.incident) and snapshot.taken_at - opened.committed_at >= COMMIT_SPACING:
-                self._commit(opened, snapshot.taken_at)
+        self._commit_what_is_due(snapshot.taken_at)
         return True
+
+    def _commit_what_is_due(self, now: datetime) -> None:
+        for opened in self._open:
+            if self.position.is_waiting(opened.incident) and now - opened.committed_at >= COMMIT_SPACING:
+                self._commit(opened, now)
 
     def tick(self) -> None:
         """Do what is due by the clock: samples, follow-ups, commits, the end of an incident."""

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Literal
 
@@ -104,19 +104,32 @@ class LogFileSource:
             follower.close()
 
     def _record(self, follower: Follower, found: Found) -> LogRecord | None:
+        record = self._parse(follower, found, follower.newest)
+        if record is None or record.at is None:
+            return record
+        at, ahead = put_right(record.at, follower.ended_at, follower.read_at)
+        if ahead and self._has_zone(follower, found, record):  # Such a stamp is right whatever zone its writer kept.
+            at, ahead = put_right(record.at, None, follower.read_at)
+        return replace(record, at=at, ahead_seconds=ahead) if ahead else record
+
+    def _has_zone(self, follower: Follower, found: Found, record: LogRecord) -> bool:
+        """Return whether a stamp says its zone: read in another zone it is of the same moment."""
+        elsewhere = follower.newest.astimezone(
+            timezone(timedelta(hours=1) + (follower.newest.utcoffset() or timedelta(0)))
+        )
+        other = self._parse(follower, found, elsewhere)
+        return other is not None and other.at == record.at
+
+    def _parse(self, follower: Follower, found: Found, newest: datetime) -> LogRecord | None:
         # A crash or a truncation leaves NULs: what stands before them is half of another line.
-        record = to_record(
+        return to_record(
             found.raw.rstrip(b"\0").rpartition(b"\0")[2],
-            now=follower.newest,
+            now=newest,
             source=f"{follower.path}@{found.offset}",
             ordinal=found.ordinal,
             times=found.times,
             position=self.position,
         )
-        if record is None or record.at is None:
-            return record
-        at, ahead = put_right(record.at, follower.ended_at, follower.read_at)
-        return replace(record, at=at, ahead_seconds=ahead) if ahead else record
 
     def _is_duplicate(self, follower: Follower) -> bool:
         """Suspend a path that means the same file as one before it, so that no line is read twice."""

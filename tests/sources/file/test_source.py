@@ -145,6 +145,15 @@ def test_a_line_that_is_read_while_catching_up_stays_old(log: Path, clock: FakeC
     assert (clock.time, 3600) == (ahead.at, ahead.ahead_seconds)  # Nothing is from the future.
 
 
+def test_a_stamp_that_names_its_zone_is_of_no_other(log: Path, clock: FakeClock) -> None:
+    log.write_text(NOISE)
+    with closing(LogFileSource([str(log)], None, "now", clock, FakeWaker())) as source:
+        late = clock.time - timedelta(hours=1)
+        log.write_text(f"{NOISE}{late.isoformat()} web1 kernel: TCP: too many orphaned sockets\n")
+        (record,) = source.read()
+    assert (late, 0) == (record.at, record.ahead_seconds)
+
+
 def test_lines_behind_a_full_batch_came_as_lately_as_those_in_it(
     log: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,9 +162,7 @@ def test_lines_behind_a_full_batch_came_as_lately_as_those_in_it(
     with closing(LogFileSource([str(log)], None, "now", clock, FakeWaker())) as source:
         clock.advance(30)
         moments = [clock.time - timedelta(seconds=3625 - 5 * n) for n in range(5)]
-        log.write_text(
-            NOISE + "".join(f"{at.isoformat()} web1 kernel: TCP: too many orphaned sockets\n" for at in moments)
-        )
+        log.write_text(NOISE + "".join(map(stamped, moments)))
         records = [record for _ in range(4) for record in source.read()]
     assert [-3600] * 5 == [record.ahead_seconds for record in records]
 
