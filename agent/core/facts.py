@@ -31,8 +31,8 @@ from agent.core.kernel.limits import (
     sample_of,
     zone,
 )
-from agent.core.kernel.release import Kernel, inexact_pages, mem_unit_bytes, parse_kernel, units_per_page
-from agent.core.model import Event, Finding, GaugeName, Holder, Sample, Snapshot
+from agent.core.kernel.release import Kernel, inexact_pages, parse_kernel, units_per_page
+from agent.core.model import Event, Finding, GaugeName, Holder, Kind, Sample, Snapshot
 from agent.core.readings import Elsewhere, FullGroup, Gap, SocketTable, Sockstat
 from agent.core.sockets.holders import BY, holders, is_many_unlisted
 from agent.core.sockets.shares import Totals, totals
@@ -51,17 +51,27 @@ _BOOT_SLACK_SECONDS = 5.0
 _RESERVE = "net.core.mem_pcpu_rsv"
 
 
+class _Said(NamedTuple):
+    """An event with the text that it was, and how many seconds before the snapshot; see ``_age_seconds``."""
+
+    event: Event
+    text: Text
+    age: float | None
+
+
 class Facts(NamedTuple):
     """All that is known, ready for the rules.
 
-    ``lines`` are the texts of the newest burst, ``earlier`` those of bursts before it, with the seconds from each to
-    the newest line. ``deltas`` is how far the counters moved over the events, since the sample ``before`` them; of
-    events that go on for longer those of the last ten minutes count. ``samples`` are those of this boot, ``past`` are
-    all that there are, for what outlasts a reboot. ``totals`` is what the table of sockets holds and what the host
-    counts, ``holders`` who holds most of each gauge.
+    ``reported_by`` is the other host that all lines are from: then nothing was measured, and ``snapshot`` has only its
+    time and the host that it was read on. ``lines`` are the texts of the newest burst, ``earlier`` those of bursts
+    before it, with the seconds from each to the newest line. ``deltas`` is how far the counters moved over the events,
+    since the sample ``before`` them; of events that go on for longer those of the last ten minutes count. ``samples``
+    are those of this boot, ``past`` are all that there are, for what outlasts a reboot. ``totals`` is what the table of
+    sockets holds and what the host counts, ``holders`` who holds most of each gauge.
     """
 
     snapshot: Snapshot
+    reported_by: str | None
     kernel: Kernel | None
     lines: dict[Text, Event]
     now: Sample
@@ -69,7 +79,7 @@ class Facts(NamedTuple):
     memory: Gauge
     press: bool | None
     deltas: dict[str, int]
-    before: Sample | None
+    before: Timed | None
     last: Timed
     age_seconds: float | None
     samples: tuple[Timed, ...]
@@ -77,6 +87,7 @@ class Facts(NamedTuple):
     earlier: tuple[tuple[float, Event], ...]
     totals: Totals
     holders: dict[GaugeName, Held]
+    units_per_page: int | None
 
     @property
     def sockets(self) -> SocketTable:
@@ -100,8 +111,7 @@ class Facts(NamedTuple):
 
     def pages(self, mem: int | None) -> int | None:
         """Return a count of sockstat's in pages; None where it is not known how many units are a page."""
-        units = units_per_page(self.kernel, self.page_bytes)
-        return None if mem is None or units is None else mem // units
+        return None if mem is None or self.units_per_page is None else mem // self.units_per_page
 
     @property
     def shift(self) -> Literal[0, 1, 2] | None:
@@ -236,10 +246,10 @@ class Facts(NamedTuple):
         """Return which part of a counter's delta was in which other network namespace, the most first."""
         if self.before is None or counter not in self.deltas:
             return {}
-        since, found = -seconds_between(self.before.at, self.snapshot.taken_at), Counter[str]()
+        found = Counter[str]()
         # The snapshot's own reading may be among the samples, too.
         for second, sample in dict([*self.samples, (0.0, self.now)]).items():
-            if since < second <= self.last[0]:
+            if self.before[0] < second <= self.last[0]:
                 found.update({name: moved[counter] for name, moved in sample.moved.items() if counter in moved})
         return dict(found.most_common())
 
@@ -269,27 +279,30 @@ def unmeasured(snapshot: Snapshot) -> Snapshot:
 
 def gather_facts(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sample, ...]) -> Facts:
     """Work out what the rules need. Samples of another boot are left out; ``suppressed`` alone is no event."""
+    reported_by = host_elsewhere(snapshot, events)
+    if reported_by:
+        snapshot, history = unmeasured(snapshot), ()
     kernel, now = parse_kernel(snapshot.kernel, has_reserve_file=_RESERVE in snapshot.sysctls), sample_of(snapshot)
-    telling, earlier = _newest_burst([event for event in events if event.kind != "suppressed"], kernel, snapshot)
-    aged = [(event.kind, age) for event in telling if (age := _age_seconds(event, snapshot)) is not None]
+    lines, earlier, ages = _logged(events, kernel, snapshot)
     past, timed = _timed(history, snapshot)
     # The freshest event decides: in a long incident the first of a kind may be hours old.
-    age = min((each for _, each in aged), key=abs, default=None)
-    known = sorted(((kind, each) for kind, each in aged if isfinite(each)), key=lambda pair: -pair[1])
+    age = min((each for _, each in ages), key=abs, default=None)
+    known = sorted(((kind, each) for kind, each in ages if isfinite(each)), key=lambda pair: -pair[1])
     newest = list(dict(known).values())
-    near = _samples_near(timed, newest) if telling and (known or not aged) else ()
+    near = _samples_near(timed, newest) if lines and (known or not ages) else ()
     last = max((*near, (0.0, now)), key=itemgetter(0))
     since = _first_counted([each for _, each in known])
-    before = _baseline(timed, since) if known or not telling else None
-    lines = {_text_of(event, kernel): event for event in reversed(telling)}
+    before = _baseline(timed, since) if known or not lines else None
     # A person who diagnoses by command has put line and tree together; the service knows that they are apart.
     present = age is None or abs(age) <= NEAR_SECONDS or snapshot.trigger == "command"
     readings = (*near, (0.0, now)) if present else near
     deltas = _deltas(before, last, since) if before else {}
     lead = _lead(timed, newest, near, before) if deltas.get(KILLED) else ()
-    memory, table = _memory(now, kernel, readings, _page_bytes(snapshot)), snapshot.sockets or SocketTable()
+    units = units_per_page(kernel, _page_bytes(snapshot))
+    memory = _memory(now, readings, units, _page_bytes(snapshot))
     return Facts(
         snapshot=snapshot,
+        reported_by=reported_by,
         kernel=kernel,
         lines=lines,
         now=now,
@@ -297,47 +310,58 @@ def gather_facts(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[S
         memory=memory,
         press=snapshot.protocol.press if present and snapshot.protocol else None,
         deltas=deltas,
-        before=before[1] if before else None,
+        before=before,
         last=last,
         age_seconds=age,
         samples=timed,
         past=past,
         earlier=earlier,
-        totals=totals(table, snapshot.sockstat, memory.sample_unit),
-        holders=_holders(table, table.sockstat or snapshot.sockstat, memory.sample_unit),
+        totals=totals(snapshot.sockets or SocketTable(), snapshot.sockstat, memory.sample_unit),
+        holders=_holders(snapshot, memory.sample_unit),
+        units_per_page=units,
     )
 
 
-def _holders(table: SocketTable, sockstat: Sockstat | None, unit: int | None) -> dict[GaugeName, Held]:
+def _holders(snapshot: Snapshot, unit: int | None) -> dict[GaugeName, Held]:
     """Name who holds most of each gauge; those of the dump's own moment are what its sums have to add up to."""
+    table = snapshot.sockets or SocketTable()
+    sockstat = table.sockstat or snapshot.sockstat
     return {gauge: holders(table, sockstat, by=by, mem_unit_bytes=unit) for gauge, by in BY.items()}
 
 
-def _newest_burst(
-    said: list[Event], kernel: Kernel | None, snapshot: Snapshot
-) -> tuple[list[Event], tuple[tuple[float, Event], ...]]:
+def _logged(
+    events: tuple[Event, ...], kernel: Kernel | None, snapshot: Snapshot
+) -> tuple[dict[Text, Event], tuple[tuple[float, Event], ...], list[tuple[Kind, float]]]:
+    """Return the texts of the newest burst, those of bursts before it, and how old what was said in the newest is."""
+    said = [each for each in events if each.kind != "suppressed"]
+    newest, earlier = _newest_burst([_Said(e, _text_of(e, kernel), _age_seconds(e, snapshot)) for e in said])
+    ages = [(each.event.kind, each.age) for each in newest if each.age is not None]
+    return {each.text: each.event for each in reversed(newest)}, earlier, ages
+
+
+def _newest_burst(said: list[_Said]) -> tuple[list[_Said], tuple[tuple[float, Event], ...]]:
     """Part the events whose text was seen in the newest burst from the newest of each other text.
 
     Where it cannot be told how far apart two lines are, they belong together.
     """
     if not said:
         return [], ()
-    newest = reduce(lambda one, other: other if _seconds_after(other, one, snapshot) > 0 else one, said)
-    ago = sorted(((_seconds_after(newest, each, snapshot), each) for each in said), key=lambda pair: -pair[0])
-    texts = {_text_of(each, kernel) for seconds, each in ago if seconds <= BURST_SECONDS}
-    earlier = {text: pair for pair in ago if (text := _text_of(pair[1], kernel)) not in texts}
-    return [each for each in said if _text_of(each, kernel) in texts], tuple(earlier.values())
+    newest = reduce(lambda one, other: other if _seconds_after(other, one) > 0 else one, said)
+    ago = sorted(((_seconds_after(newest, each), each) for each in said), key=lambda pair: -pair[0])
+    texts = {each.text for seconds, each in ago if seconds <= BURST_SECONDS}
+    earlier = {each.text: (seconds, each.event) for seconds, each in ago if each.text not in texts}
+    return [each for each in said if each.text in texts], tuple(earlier.values())
 
 
-def _seconds_after(one: Event, other: Event, snapshot: Snapshot) -> float:
+def _seconds_after(one: _Said, other: _Said) -> float:
     """Return how long after another event one was; 0 where that is not known."""
-    ages = _age_seconds(one, snapshot), _age_seconds(other, snapshot)
-    if ages[0] is not None and ages[1] is not None and isfinite(ages[0]):
-        return ages[1] - ages[0]
-    if one.at is not None and other.at is not None:
-        return seconds_between(other.at, one.at)
-    if one.uptime is not None and other.uptime is not None and isfinite(one.uptime - other.uptime):
-        return one.uptime - other.uptime
+    if one.age is not None and other.age is not None and isfinite(one.age):
+        return other.age - one.age
+    if one.event.at is not None and other.event.at is not None:
+        return seconds_between(other.event.at, one.event.at)
+    uptimes = one.event.uptime, other.event.uptime
+    if uptimes[0] is not None and uptimes[1] is not None and isfinite(uptimes[0] - uptimes[1]):
+        return uptimes[0] - uptimes[1]
     return 0.0
 
 
@@ -430,9 +454,9 @@ def _orphans(now: Sample, kernel: Kernel | None, readings: tuple[Timed, ...], ri
     return Gauge("orphans", highest, now.orphan, limit, 1, shift=shift)
 
 
-def _memory(now: Sample, kernel: Kernel | None, readings: tuple[Timed, ...], page: int | None) -> Gauge:
+def _memory(now: Sample, readings: tuple[Timed, ...], units: int | None, page: int | None) -> Gauge:
     """Hold TCP's memory against the limits of tcp_mem, which needs no page size where the kernel counts in pages."""
-    unit, units, limits = mem_unit_bytes(kernel, page), units_per_page(kernel, page), now.tcp_mem
+    unit, limits = page // units if page and units else None, now.tcp_mem
     mem = max((each.mem for _, each in readings if each.mem is not None), default=None)
     where = zone(mem, _times(limits, units)) if mem is not None and limits and units else None
     used, highest = (each * unit if each is not None and unit else None for each in (now.mem, mem))

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Mapping
 
 from agent.core.advice.namespaces import KILLS, run_in
 from agent.core.advice.programs import find_program
@@ -11,6 +12,8 @@ from agent.core.model import Advice, Finding, GaugeName
 from agent.core.sockets.holder_names import LargestHolder, largest_holder, marked
 from agent.core.sockets.shares import HELD_BY, largest, only
 
+# Who holds most of what is short; a gauge without such a one is missing.
+MainHolders = Mapping[GaugeName, LargestHolder]
 _PORTS_SHOWN = 3
 # What systemd takes as a unit's name; anything else in a group's name is no unit that systemctl could show.
 _UNIT = re.compile(r"[A-Za-z0-9:_.@\\-]{1,250}\.(?:service|scope)")
@@ -42,15 +45,22 @@ _GENERIC = (
 )
 
 
-def find_main_holder(facts: Facts, gauge: GaugeName, limit: int | None) -> LargestHolder | None:
-    """Find the main holder, with the sockets and the ports of what is short alone; ``limit`` is what ran out.
+def find_main_holders(facts: Facts, findings: tuple[Finding, ...]) -> MainHolders:
+    """Find the main holder of each gauge that has one, with the sockets and the ports of what is short alone."""
+    fills = any(finding.claim == "orphans_fill_memory" for finding in findings)
+    # A few orphans may fill the memory: then their limit is not what ran out.
+    few = fills and findings[0].cause != "orphans"
+    limits: dict[GaugeName, int | None] = {
+        "orphans": None if few else facts.orphans.limit,
+        "tcp_memory": facts.memory.limit,
+    }
+    return {gauge: main for gauge, limit in limits.items() if (main := _main_holder(facts, gauge, limit))}
 
-    A limit of 0 runs out no matter who holds what.
-    """
-    if limit is not None and limit <= 0:
-        return None
+
+def _main_holder(facts: Facts, gauge: GaugeName, limit: int | None) -> LargestHolder | None:
+    """Find the main holder of one gauge; a limit of 0 runs out no matter who holds what."""
     main = largest_holder(facts.holders[gauge][0], gauge, limit)
-    if main is None or not main.is_main:
+    if main is None or not main.is_main or (limit is not None and limit <= 0):
         return None
     pick = only("orphaned") if gauge == "orphans" else only("held", "queued", "orphaned")
     share = largest(facts.sockets, pick, by="sockets" if gauge == "orphans" else "bytes")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from agent.core.advice.budget import Budget, find_budget
 from agent.core.advice.cgroup import relieve_group
-from agent.core.advice.main_holder import find_main_holder, fix_main_holder
+from agent.core.advice.main_holder import MainHolders, fix_main_holder
 from agent.core.advice.memory import fix_holders, look_at_memory, look_at_unlisted, raise_cgroup_limit, raise_tcp_mem
 from agent.core.advice.namespaces import is_our_own
 from agent.core.advice.orphans import (
@@ -25,7 +25,7 @@ from agent.core.advice.orphans import (
 from agent.core.advice.settings import restore_fin_timeout, restore_max_orphans, restore_tcp_mem, warn_of_recycle
 from agent.core.facts import Facts
 from agent.core.kernel.limits import is_far_below
-from agent.core.model import Advice, Cause, Finding
+from agent.core.model import Advice, Cause, Finding, GaugeName
 from agent.core.sockets.shares import add_up, only
 
 # Wrong on any host, and told whatever the verdict.
@@ -41,6 +41,12 @@ class _Known(NamedTuple):
     findings: tuple[Finding, ...]
     claims: frozenset[str]
     budget: Budget
+    main: MainHolders
+
+    def fix_main(self, gauge: GaugeName) -> Advice | None:
+        """Advise what stops the main holder of a gauge; None where there is none."""
+        main = self.main.get(gauge)
+        return fix_main_holder(main, self.findings, life_text(self.facts)) if main else None
 
 
 class _Steps(NamedTuple):
@@ -51,10 +57,10 @@ class _Steps(NamedTuple):
     capacity: list[Advice | None]
 
 
-def advise(facts: Facts, findings: tuple[Finding, ...]) -> tuple[Advice, ...]:
+def advise(facts: Facts, findings: tuple[Finding, ...], main: MainHolders) -> tuple[Advice, ...]:
     """Return the steps for the verdict, which is the first finding, and then for what else was found."""
     cause, claims = findings[0].cause, frozenset(finding.claim for finding in findings)
-    known = _Known(facts, findings, claims, find_budget(facts))
+    known = _Known(facts, findings, claims, find_budget(facts), main)
     pasted = (fix(facts, claims & _PASTED, known.budget) for fix in (restore_tcp_mem, restore_max_orphans))
     container = _look_at_container() if cause != "none" and "openvz_container_limit" in claims else None
     steps = [container, *_steps_for(known, cause)]
@@ -84,12 +90,8 @@ def _steps_for(known: _Known, cause: Cause) -> list[Advice | None]:
 def _orphan_steps(known: _Known) -> _Steps:
     facts, put_back = known.facts, restore_tcp_mem(known.facts, known.claims, known.budget)
     restored = restore_max_orphans(facts, known.claims, known.budget)
-    main = find_main_holder(facts, "orphans", facts.orphans.limit)
-    holders = [
-        fix_main_holder(main, known.findings, life_text(facts)) if main else None,
-        look_at_orphans(facts),
-        None if main else fix_closing_programs(),
-    ]
+    main = known.fix_main("orphans")
+    holders = [main, look_at_orphans(facts), None if main else fix_closing_programs()]
     shorter, closing = _shorter_lives(known)
     if restored:
         # What it allows again has to find a tcp_mem that was not lowered either.
@@ -116,7 +118,7 @@ def _shorter_lives(known: _Known) -> tuple[Advice | None, Advice | None]:
 def _memory_steps(known: _Known) -> _Steps:
     facts, claims = known.facts, known.claims
     restored = restore_tcp_mem(facts, claims, known.budget)
-    main = find_main_holder(facts, "tcp_memory", facts.memory.limit)
+    main = known.fix_main("tcp_memory")
     refused = [finding.evidence for finding in known.findings if finding.claim == "cgroup_limit"]
     failed = [each for evidence in refused for each in evidence if each.name == "memory.kmem.tcp.failcnt"]
     limit = raise_cgroup_limit(failed[0]) if failed else None if restored else raise_tcp_mem(facts, known.budget)
@@ -125,7 +127,7 @@ def _memory_steps(known: _Known) -> _Steps:
     is_listed = not is_unlisted or not facts.sockets.complete
     holders = [
         look_at_unlisted(facts) if is_unlisted else None,
-        fix_main_holder(main, known.findings, life_text(facts)) if main else None,
+        main,
         look_at_memory(facts) if is_listed else None,
         None if main else fix_holders(known.findings, life_text(facts)),
     ]
@@ -138,12 +140,10 @@ def _steps_for_one_root(known: _Known) -> list[Advice | None]:
 
     More room for orphans would only fill the memory faster, and is left out.
     """
-    facts, memory = known.facts, _memory_steps(known)
-    # Few of them may hold all: their limit is not what ran out.
-    main = find_main_holder(facts, "orphans", None)
+    facts, memory, main = known.facts, _memory_steps(known), known.fix_main("orphans")
     return [
         *memory.settings,
-        fix_main_holder(main, known.findings, life_text(facts)) if main else None,
+        main,
         look_at_orphans(facts),
         None if main else fix_closing_programs(),
         *_shorter_lives(known),

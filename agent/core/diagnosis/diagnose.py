@@ -4,12 +4,13 @@ Mirrors tcp_check_oom() of net/ipv4/tcp.c and tcp_out_of_resources() of net/ipv4
 rules_cause, the remedies are in advice.
 """
 
+from agent.core.advice.main_holder import find_main_holders
 from agent.core.advice.steps import advise
 from agent.core.diagnosis.elsewhere import diagnose_elsewhere
 from agent.core.diagnosis.gaps import all_gaps
 from agent.core.diagnosis.rules_cause import apply_rules
 from agent.core.diagnosis.summary import summarise
-from agent.core.facts import Facts, gather_facts, host_elsewhere
+from agent.core.facts import Facts, gather_facts
 from agent.core.history.look_back import look_back
 from agent.core.model import Diagnosis, Event, Finding, Holder, Mechanism, Sample, Snapshot
 from agent.core.readings import Gap
@@ -23,21 +24,21 @@ def diagnose(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sampl
     newest of each kind, the counters those from before the earliest, ten minutes at most. ``history`` is oldest first
     and may reach past the snapshot; samples of another boot are left out. Never raises.
     """
-    if host := host_elsewhere(snapshot, events):
-        return diagnose_elsewhere(host, snapshot, events)
     facts = gather_facts(snapshot, events, history)
+    if facts.reported_by:
+        return diagnose_elsewhere(facts, facts.reported_by)
     past = look_back(facts)
     findings = (*apply_rules(facts), *past.findings)
-    advice = advise(facts, findings)
+    main = find_main_holders(facts, findings)
     held_by, unseen = _holders(facts, findings)
     return Diagnosis(
         cause=findings[0].cause,
         confidence=findings[0].confidence,
-        summary=summarise(facts, findings, past),
+        summary=summarise(facts, findings, past, main),
         mechanism=_mechanism(facts),
         findings=findings,
         holders=held_by,
-        advice=advice,
+        advice=advise(facts, findings, main),
         gaps=all_gaps(facts, unseen),
     )
 

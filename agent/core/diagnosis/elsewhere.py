@@ -4,9 +4,9 @@ May  6 07:08:09 web-7 kernel: TCP: too many orphaned sockets        in the file 
 """
 
 from agent.core.diagnosis.gaps import gap_of_clock
-from agent.core.facts import Facts, gather_facts, unmeasured
+from agent.core.facts import Facts
 from agent.core.format import printable
-from agent.core.model import Advice, Cause, Confidence, Diagnosis, Event, Evidence, Finding, Snapshot
+from agent.core.model import Advice, Cause, Confidence, Diagnosis, Evidence, Finding
 from agent.core.readings import Gap
 
 _SAID: dict[Cause, str] = {
@@ -17,10 +17,9 @@ _SAID: dict[Cause, str] = {
 }
 
 
-def diagnose_elsewhere(host: str, snapshot: Snapshot, events: tuple[Event, ...]) -> Diagnosis:
-    """Diagnose what another host reported, from its lines alone; ``snapshot`` only tells who read them, and when."""
-    facts = gather_facts(unmeasured(snapshot), events, ())
-    there, here = printable(host, 64), printable(snapshot.host or "this host", 64)
+def diagnose_elsewhere(facts: Facts, host: str) -> Diagnosis:
+    """Diagnose what another host reported, from its lines alone."""
+    there, here = printable(host, 64), printable(facts.snapshot.host or "this host", 64)
     cause: Cause = "both" if len(facts.named_causes) > 1 else next(iter(facts.named_causes), "undetermined")
     proven = bool(facts.named_causes) and any(event.provenance == "kernel" for event in facts.lines.values())
     sure: Confidence = "likely" if proven else "possible"

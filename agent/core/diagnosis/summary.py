@@ -6,21 +6,23 @@ A message puts the numbers into its title and the steps below; neither stands he
 from collections.abc import Callable
 from math import isfinite
 
-from agent.core.advice.main_holder import find_main_holder
+from agent.core.advice.main_holder import MainHolders
 from agent.core.diagnosis.rules_silence import udp_shortage
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text, counted, duration_text, moment_text, percent_text
 from agent.core.history.look_back import Past
 from agent.core.kernel.limits import KILLED, is_just_below
-from agent.core.model import KINDS, Event, Finding
+from agent.core.model import KINDS, Event, Finding, GaugeName
 from agent.core.readings import UnreadLine
 from agent.core.sockets.cgroup_names import text_of_cgroup
-from agent.core.sockets.holder_names import LargestHolder, losers_named, marked
+from agent.core.sockets.holder_names import losers_named, marked
 from agent.core.sockets.holders import program_text
 from agent.core.times import second_of
 
+_SHORT: dict[GaugeName, str] = {"orphans": "orphaned sockets", "tcp_memory": "TCP memory"}
 
-def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past) -> str:
+
+def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past, main: MainHolders) -> str:
     """Return the verdict in plain words, then the main holder, then what the history shows."""
     claim, claims = findings[0].claim, {finding.claim for finding in findings}
     verdict = _SENTENCES.get(claim, f"Verdict: {claim.replace('_', ' ')}.")
@@ -43,7 +45,7 @@ def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past) -> str:
     sentences += [_earlier(facts, seconds, event) for seconds, event in facts.earlier]
     losers = losers_named(findings)
     lost = f"Data is being lost by {losers}." if losers else ""
-    held = _holders(facts, findings) or _where_killed(facts)
+    held = _holders(findings, main) or _where_killed(facts)
     sentences += [_unlisted(facts, each) for each in findings if each.claim == "sockets_in_no_table"]
     return " ".join(filter(None, (*sentences, *_settings(facts, claims), *held, lost, past.text)))
 
@@ -94,21 +96,20 @@ def _settings(facts: Facts, claims: set[str]) -> list[str]:
     return said
 
 
-def _holders(facts: Facts, findings: tuple[Finding, ...]) -> list[str]:
+def _holders(findings: tuple[Finding, ...], main: MainHolders) -> list[str]:
     """Name the main holder of each side that ran out, with its share."""
     cause, claims = findings[0].cause, {finding.claim for finding in findings}
     if findings[0].claim == "cgroup_limit":
         return []  # What others hold is not what ran out.
-    fills = "orphans_fill_memory" in claims
-    found: list[tuple[LargestHolder | None, str]] = []
-    if cause in ("orphans", "both") or (cause == "tcp_memory" and fills):
-        found.append((find_main_holder(facts, "orphans", None if fills else facts.orphans.limit), "orphaned sockets"))
-    if cause in ("tcp_memory", "both") or (cause == "orphans" and claims & {"memory_over_limit", "memory_at_limit"}):
-        found.append((find_main_holder(facts, "tcp_memory", facts.memory.limit), "TCP memory"))
+    short: dict[GaugeName, bool] = {
+        "orphans": cause in ("orphans", "both") or (cause == "tcp_memory" and "orphans_fill_memory" in claims),
+        "tcp_memory": cause in ("tcp_memory", "both")
+        or (cause == "orphans" and bool(claims & {"memory_over_limit", "memory_at_limit"})),
+    }
     return [
-        f"{marked(main.name, main.holder)} holds {percent_text(main.held, main.total)} of the {what}."
-        for main, what in found
-        if main
+        f"{marked(each.name, each.holder)} holds {percent_text(each.held, each.total)} of the {_SHORT[gauge]}."
+        for gauge, each in main.items()
+        if short[gauge]
     ]
 
 
@@ -160,7 +161,7 @@ def _orphans_penalised(facts: Facts) -> str:
     start = _resets(facts) if facts.lines else "The kernel may start to reset connections"
     text = f"{start}: it counts stuck orphans {times}, so it may act at {part} of tcp_max_orphans"
     # Killing is quick: the limit itself may have been reached, unless it was like that before, too.
-    before = facts.before.orphan if facts.before else None
+    before = facts.before[1].orphan if facts.before else None
     lasts = before is not None and (before << 2) > (facts.orphans.limit or 0)
     return text + ("; or the limit itself was reached a moment earlier." if facts.lines and not lasts else ".")
 

@@ -49,18 +49,23 @@ _NEAR_BEGIN = 0.2
 
 
 class Trend(NamedTuple):
-    """One gauge's way to its peak: ``seconds`` from ``since``, and how much more it became.
-
-    ``at_least`` where the history begins in the middle of it. ``peak`` and ``grown`` are sockets, or bytes.
-    """
+    """One gauge's way from ``start`` to its ``peak``; ``at_least`` where the history begins in the middle of it."""
 
     gauge: Gauge
     shape: Shape
-    since: datetime
-    seconds: float
-    grown: int
-    peak: int
+    start: Reading
+    peak: Reading
     at_least: bool
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.peak.second - self.start.second
+
+    @property
+    def grown(self) -> int:
+        """How much more it became, in sockets or bytes."""
+        return self.peak.value - self.start.value
 
     @property
     def claim(self) -> str:
@@ -77,10 +82,10 @@ class Trend(NamedTuple):
         """The claim with its evidence."""
         unit = self.gauge.unit
         proof = [
-            Evidence(name="low until", value=self.since.isoformat(timespec="seconds"), source="history"),
+            Evidence(name="low until", value=self.start.at.isoformat(timespec="seconds"), source="history"),
             Evidence(name="from there to the peak", value=round(self.seconds, 1), unit="seconds", source="history"),
             Evidence(name="grown by", value=self.grown, unit=unit, source="history"),
-            Evidence(name="peak", value=self.peak, unit=unit, source="history"),
+            Evidence(name="peak", value=self.peak.value, unit=unit, source="history"),
         ]
         if self.shape == "slowly":
             proof.append(Evidence(name="rate", value=self.an_hour, unit=f"{unit} an hour", source="history"))
@@ -89,14 +94,14 @@ class Trend(NamedTuple):
     def sentence(self, now: datetime) -> str:
         """Say since when it has been so."""
         what, have = ("Orphans", "have") if self.gauge.name == "orphans" else ("TCP memory", "has")
-        since = moment_text(self.since, now)
+        since = moment_text(self.start.at, now)
         if self.shape == "slowly":
             least = "at least " if self.at_least else ""
             return f"{what} {have} grown steadily since {least}{since}, by {self.gauge.words(self.an_hour)} an hour."
         if self.shape == "in_a_step":
             return f"{what} rose in a step after {since}, and stayed high."
         within = duration_text(max(self.seconds, 1.0))
-        return f"{what} rose within {within} after {moment_text(self.since, now, seconds=True)}."
+        return f"{what} rose within {within} after {moment_text(self.start.at, now, seconds=True)}."
 
 
 def trends(facts: Facts) -> tuple[Trend, ...]:
@@ -126,8 +131,7 @@ def _trend(facts: Facts, gauge: Gauge, series: list[Reading]) -> Trend | None:
 
 def _may_be_older(trend: Trend, span: Sequence[Reading]) -> bool:
     """Return whether a growth begins so near the beginning of the readings that it may have begun before them."""
-    start = next((each.second for each in span if each.at == trend.since), span[0].second)
-    return trend.shape == "slowly" and start - span[0].second <= _NEAR_BEGIN * trend.seconds
+    return trend.shape == "slowly" and trend.start.second - span[0].second <= _NEAR_BEGIN * trend.seconds
 
 
 def _trend_in(gauge: Gauge, series: list[Reading], peak: Reading, span: float) -> Trend | None:
@@ -137,7 +141,7 @@ def _trend_in(gauge: Gauge, series: list[Reading], peak: Reading, span: float) -
     low = _onset(before, peak)
     slow = _slow_growth(gauge, before, peak)
     shape = _shape_of_rise(series, low, peak, span) if low else None
-    return _made(gauge, shape, low, peak, at_least=False) if low and shape and not slow else slow
+    return Trend(gauge, shape, low, peak, at_least=False) if low and shape and not slow else slow
 
 
 def _onset(before: list[Reading], peak: Reading) -> Reading | None:
@@ -182,7 +186,7 @@ def _slow_growth(gauge: Gauge, before: list[Reading], peak: Reading) -> Trend | 
     start, seconds = way[0], top.second - way[0].second
     if seconds < _SLOWLY_SECONDS or not _is_steady([*way, top], grown):
         return None
-    return _made(gauge, "slowly", start, top, at_least=start == before[0])
+    return Trend(gauge, "slowly", start, top, at_least=start == before[0])
 
 
 def _is_steady(way: list[Reading], grown: int) -> bool:
@@ -194,8 +198,3 @@ def _is_steady(way: list[Reading], grown: int) -> bool:
     steps = [median(third) for third in thirds if third]
     parts = all(later - earlier >= _LEAST_PART * grown for earlier, later in pairwise(steps))
     return len(way) >= _LEAST_READINGS and len(steps) > 1 and parts and steps[-1] >= _LAST_THIRD * peak
-
-
-def _made(gauge: Gauge, shape: Shape, start: Reading, peak: Reading, *, at_least: bool) -> Trend:
-    seconds = peak.second - start.second
-    return Trend(gauge, shape, start.at, seconds, peak.value - start.value, peak.value, at_least)

@@ -16,12 +16,12 @@ from msgspec.structs import replace
 
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text, moment_text
+from agent.core.gauge import Reading
 from agent.core.history.trend import Trend
 from agent.core.model import Evidence, Finding, GaugeName, Holder, Sample, UnitShare
 from agent.core.readings import SocketTable
 from agent.core.sockets.holder_names import name_of
 from agent.core.sockets.holders import BY, Order, holders
-from agent.core.times import seconds_between
 
 UNITS_AT_MOST = 10
 _BY_SOCKETS = 6
@@ -38,14 +38,18 @@ _GAUGE_LOW = 0.7
 
 
 class Growth(NamedTuple):
-    """One unit's way up: from ``before`` at ``since`` to ``now``, seen in so many looks."""
+    """One unit's way up: from ``start`` to ``now``, seen in so many looks."""
 
     unit: str
     measure: Order
-    since: datetime
-    before: int
+    start: Reading
     now: int
     looks: int
+
+    @property
+    def grown(self) -> int:
+        """How much more it holds now."""
+        return self.now - self.start.value
 
     def finding(self, cause: GaugeName) -> Finding:
         """Claim that it is one unit's sockets that have multiplied: which, from how many to how many, since when."""
@@ -56,8 +60,8 @@ class Growth(NamedTuple):
             confidence="likely",
             evidence=(
                 Evidence(name="unit", value=self.unit, source="history"),
-                Evidence(name="low until", value=self.since.isoformat(timespec="seconds"), source="history"),
-                Evidence(name=f"{self.measure} then", value=self.before, unit=unit, source="history"),
+                Evidence(name="low until", value=self.start.at.isoformat(timespec="seconds"), source="history"),
+                Evidence(name=f"{self.measure} then", value=self.start.value, unit=unit, source="history"),
                 Evidence(name=f"{self.measure} now", value=self.now, unit=unit, source="history"),
                 Evidence(name="looked at", value=self.looks, unit="times", source="history"),
             ),
@@ -66,13 +70,14 @@ class Growth(NamedTuple):
     def sentence(self, now: datetime) -> str:
         """Say which unit has grown."""
         words, what = (bytes_text, " of TCP memory") if self.measure == "bytes" else (count_text, f" {self.measure}")
-        grown = f"{self.unit} grew from {words(self.before)} to {words(self.now)}{what}"
-        return f"{grown} since {moment_text(self.since, now)}."
+        grown = f"{self.unit} grew from {words(self.start.value)} to {words(self.now)}{what}"
+        return f"{grown} since {moment_text(self.start.at, now)}."
 
 
 class _Look(NamedTuple):
     """One look at who holds the sockets; ``is_whole``: all who do are among the shares; ``is_low``: the gauge was."""
 
+    second: float
     at: datetime
     shares: dict[str, UnitShare]
     is_whole: bool
@@ -119,12 +124,12 @@ def _is_asked(facts: Facts) -> bool:
     return bool(facts.high) or bool(facts.lines) or facts.snapshot.trigger == "pressure"
 
 
-def _rise_began(facts: Facts, known: Sequence[Trend]) -> datetime | None:
-    """Return when the gauge began to rise: as its trend says, else when it was low for the last time."""
-    since = next((trend.since for trend in known if trend.gauge == facts.gauge), None)
+def _rise_began(facts: Facts, known: Sequence[Trend]) -> float | None:
+    """Return the second in which the gauge began to rise: as its trend says, else when it was low for the last time."""
+    since = next((trend.start.second for trend in known if trend.gauge == facts.gauge), None)
     event = -facts.age_seconds if facts.age_seconds is not None and isfinite(facts.age_seconds) else 0.0
-    lows = [(second, each.at) for second, each in facts.samples if second < min(event, 0.0) and _is_low(each, facts)]
-    return since or max(lows, default=(0.0, None), key=lambda low: low[0])[1]
+    lows = (second for second, each in facts.samples if second < min(event, 0.0) and _is_low(each, facts))
+    return max(lows, default=None) if since is None else since
 
 
 def _is_low(sample: Sample, facts: Facts) -> bool:
@@ -135,21 +140,19 @@ def _is_low(sample: Sample, facts: Facts) -> bool:
 
 def _looks(facts: Facts) -> list[_Look]:
     """List who held what and when, oldest first; none where the newest is too old to speak of now."""
-    now = facts.snapshot.taken_at
     looks = [
-        _look(each.at, each.units, is_low=_is_low(each, facts))
+        _look(second, each.at, each.units, is_low=_is_low(each, facts))
         for second, each in facts.samples
         if each.units and second <= 0
     ]
-    table = facts.snapshot.sockets
-    if table is not None and (shares := shares_of(table)):
-        looks.append(_look(now, shares, is_low=False))
-    looks.sort(key=lambda look: -seconds_between(look.at, now))
-    return looks if looks and seconds_between(looks[-1].at, now) <= _FRESH_SECONDS else []
+    if shares := shares_of(facts.sockets):
+        looks.append(_look(0.0, facts.snapshot.taken_at, shares, is_low=False))
+    looks.sort(key=lambda look: look.second)
+    return looks if looks and -looks[-1].second <= _FRESH_SECONDS else []
 
 
-def _look(at: datetime, shares: Sequence[UnitShare], *, is_low: bool) -> _Look:
-    return _Look(at, _by_name(shares), is_whole=len(shares) < UNITS_AT_MOST, is_low=is_low)
+def _look(second: float, at: datetime, shares: Sequence[UnitShare], *, is_low: bool) -> _Look:
+    return _Look(second, at, _by_name(shares), is_whole=len(shares) < UNITS_AT_MOST, is_low=is_low)
 
 
 def _by_name(shares: Iterable[UnitShare]) -> dict[str, UnitShare]:
@@ -169,47 +172,45 @@ def _lasting_name(holder: Holder) -> str | None:
     return name_of(replace(holder, process=None) if holder.container else holder)
 
 
-def _most(looks: Sequence[_Look], measure: Order, begun: datetime) -> Growth | None:
+def _most(looks: Sequence[_Look], measure: Order, begun: float) -> Growth | None:
     all_series = {name: _series(looks, name, measure) for name in looks[-1].shares}
     found = [growth for name, series in all_series.items() if (growth := _growth(name, series, measure))]
-    low = {look.at for look in looks if look.is_low}
-    fitting = [each for each in found if each.since in low and _grew_since(each, all_series[each.unit], begun)]
-    best = max(fitting, key=lambda growth: growth.now - growth.before, default=None)
+    low = {look.second for look in looks if look.is_low}
+    fitting = [each for each in found if each.start.second in low and _grew_since(each, all_series[each.unit], begun)]
+    best = max(fitting, key=lambda growth: growth.grown, default=None)
     if best is None:
         return None
     # All that the named units have gained since then: one that brought less than half of it is not the one.
-    then = next(look for look in looks if look.at == best.since)
+    then = next(look for look in looks if look.second == best.start.second)
     rise = _total(looks[-1], measure) - _total(then, measure)
-    return best if best.now - best.before >= _SHARE_OF_RISE * rise else None
+    return best if best.grown >= _SHARE_OF_RISE * rise else None
 
 
-def _growth(name: str, series: list[tuple[datetime, int]], measure: Order) -> Growth | None:
+def _growth(name: str, series: list[Reading], measure: Order) -> Growth | None:
     """Return since when a unit has grown: the last look at which it was low. The last of the series is now."""
-    now = series[-1][1]
-    before = [value for _, value in series[:-1]]
+    *before, last = series
+    low, now = min((each.value for each in before), default=last.value), last.value
     least = _LEAST_BYTES if measure == "bytes" else _LEAST_SOCKETS
-    if not before or now - min(before) < least or now < _TIMES * min(before):
+    if now - low < least or now < _TIMES * low:
         return None
-    low = min(before) + _LOW * (now - min(before))
-    since, value = next((at, value) for at, value in reversed(series[:-1]) if value <= low)
-    return Growth(name, measure, since, value, now, len(series))
+    start = next(each for each in reversed(before) if each.value <= low + _LOW * (now - low))
+    return Growth(name, measure, start, now, len(series))
 
 
-def _grew_since(growth: Growth, series: list[tuple[datetime, int]], begun: datetime) -> bool:
+def _grew_since(growth: Growth, series: list[Reading], begun: float) -> bool:
     """Return whether a unit has got most of its growth since the gauge began to rise."""
-    earlier = [value for at, value in series if seconds_between(at, begun) >= 0]
-    start = earlier[-1] if earlier else growth.before
-    return growth.now - start >= _SHARE_OF_RISE * (growth.now - growth.before)
+    earlier = [each.value for each in series if each.second <= begun]
+    start = earlier[-1] if earlier else growth.start.value
+    return growth.now - start >= _SHARE_OF_RISE * growth.grown
 
 
-def _series(looks: Sequence[_Look], name: str, measure: Order) -> list[tuple[datetime, int]]:
-    found: list[tuple[datetime, int]] = []
-    for at, shares, is_whole, _ in looks:
-        if name in shares:
-            found.append((at, getattr(shares[name], measure)))
-        elif is_whole:
-            found.append((at, 0))
-    return found
+def _series(looks: Sequence[_Look], name: str, measure: Order) -> list[Reading]:
+    """List what a unit held; where not all who hold sockets are known, its absence says nothing."""
+    return [
+        Reading(look.second, look.at, getattr(look.shares[name], measure) if name in look.shares else 0)
+        for look in looks
+        if name in look.shares or look.is_whole
+    ]
 
 
 def _total(look: _Look, measure: Order) -> int:

@@ -85,12 +85,6 @@ def units_per_page(kernel: Kernel | None, page_size_bytes: int | None) -> int | 
     return page_size_bytes // _SMALL_PAGE_BYTES or None
 
 
-def mem_unit_bytes(kernel: Kernel | None, page_size_bytes: int | None) -> int | None:
-    """Bytes that one unit of sockstat's ``mem`` stands for; None where the page size or the unit is not known."""
-    units = units_per_page(kernel, page_size_bytes)
-    return page_size_bytes // units if page_size_bytes and units else None
-
-
 def inexact_pages(kernel: Kernel | None, cpus: int | None, page_size_bytes: int | None, reserve: int | None) -> int:
     """How far ``mem`` may be off either way, in pages: CPUs x reserve on 6.0 and newer, else 0; 0, too, if not known.
 

@@ -59,7 +59,7 @@ def test_a_night_that_was_low_does_not_make_a_leak_of_a_burst() -> None:
 def test_a_peak_of_another_hour_is_not_what_is_asked() -> None:
     trend = trend_of(history(lambda ago: 200_000 if 2000 < ago < 2100 else 500))
     assert trend
-    assert ("at_once", PEAK) == (trend.shape, trend.peak)
+    assert ("at_once", PEAK) == (trend.shape, trend.peak.value)
 
 
 @pytest.mark.parametrize("first", [4.1, 1.0, 9.9])
@@ -98,7 +98,7 @@ def test_growth_that_is_older_than_the_history_is_told_as_at_least() -> None:
     samples = history(lambda ago: PEAK - 15 * ago)
     trend = trend_of(samples)
     assert trend
-    assert (True, samples[0].at) == (trend.at_least, trend.since)
+    assert (True, samples[0].at) == (trend.at_least, trend.start.at)
 
 
 def test_a_hole_in_the_history_shows_nothing() -> None:

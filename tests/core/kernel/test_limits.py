@@ -21,7 +21,6 @@ from agent.core.kernel.release import (
     Kernel,
     has_small_pages,
     inexact_pages,
-    mem_unit_bytes,
     orphan_error,
     parse_kernel,
     units_per_page,
@@ -54,19 +53,15 @@ def test_no_kernel_release_is_made_up(release: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("release", "expected"),
-    [("4.9.0", 65536), ("4.10.17", 4096), ("4.18.0-240.el8", 4096), ("5.19.0", 4096), ("6.0.0", 65536), (None, None)],
+    [("4.9.0", 1), ("4.10.17", 16), ("4.18.0-240.el8", 16), ("5.19.0", 16), ("6.0.0", 1), (None, None)],
 )
 def test_mem_is_in_4096_bytes_from_4_10_to_5_19(release: str | None, expected: int | None) -> None:
-    assert expected == mem_unit_bytes(parse_kernel(release), 65536)
+    assert expected == units_per_page(parse_kernel(release), 65536)
 
 
 def test_the_file_of_the_reserves_proves_pages_and_reserves_whatever_the_release_says() -> None:
     el9 = parse_kernel("5.14.0-503.11.1.el9_5.aarch64+64k", has_reserve_file=True)
-    assert (1, 65536, 4 * 16) == (
-        units_per_page(el9, 65536),
-        mem_unit_bytes(el9, 65536),
-        inexact_pages(el9, 4, 65536, 16),
-    )
+    assert (1, 4 * 16) == (units_per_page(el9, 65536), inexact_pages(el9, 4, 65536, 16))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +81,6 @@ def test_without_a_page_size_only_a_kernel_that_counts_pages_can_be_held_against
     release: str | None, page: int | None, expected: int | None
 ) -> None:
     assert expected == units_per_page(parse_kernel(release), page)
-    assert None is mem_unit_bytes(parse_kernel(release), None)
 
 
 @pytest.mark.parametrize(
