@@ -59,6 +59,30 @@ class _Said(NamedTuple):
     age: float | None
 
 
+class _Log(NamedTuple):
+    """What was logged: see Facts; ``ages`` are those of ``lines`` in seconds, by kind, the oldest first."""
+
+    lines: dict[Text, Event]
+    earlier: tuple[tuple[float, Event], ...]
+    ages: list[tuple[Kind, float]]
+
+    @property
+    def age(self) -> float | None:
+        """The age of the freshest, which decides: in a long incident the first of a kind may be hours old."""
+        return min((each for _, each in self.ages), key=abs, default=None)
+
+    @property
+    def newest(self) -> list[float]:
+        """The age of the newest of each kind; those of another boot are left out."""
+        return list({kind: each for kind, each in self.ages if isfinite(each)}.values())
+
+    @property
+    def counted_from(self) -> float | None:
+        """The age of the first that the counters cover: over hours with pauses they would show nothing."""
+        ages = [each for _, each in self.ages if isfinite(each)]
+        return min(ages[0], ages[-1] + _BASELINE_SECONDS) if ages else None
+
+
 class Facts(NamedTuple):
     """All that is known, ready for the rules.
 
@@ -283,20 +307,16 @@ def gather_facts(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[S
     if reported_by:
         snapshot, history = unmeasured(snapshot), ()
     kernel, now = parse_kernel(snapshot.kernel, has_reserve_file=_RESERVE in snapshot.sysctls), sample_of(snapshot)
-    lines, earlier, ages = _logged(events, kernel, snapshot)
+    log = _read_log(events, kernel, snapshot)
+    lines, age, newest = log.lines, log.age, log.newest
     past, timed = _timed(history, snapshot)
-    # The freshest event decides: in a long incident the first of a kind may be hours old.
-    age = min((each for _, each in ages), key=abs, default=None)
-    known = sorted(((kind, each) for kind, each in ages if isfinite(each)), key=lambda pair: -pair[1])
-    newest = list(dict(known).values())
-    near = _samples_near(timed, newest) if lines and (known or not ages) else ()
+    near = _samples_near(timed, newest) if lines and (newest or age is None) else ()
     last = max((*near, (0.0, now)), key=itemgetter(0))
-    since = _first_counted([each for _, each in known])
-    before = _baseline(timed, since) if known or not lines else None
+    before = _baseline(timed, log.counted_from) if newest or not lines else None
     # A person who diagnoses by command has put line and tree together; the service knows that they are apart.
     present = age is None or abs(age) <= NEAR_SECONDS or snapshot.trigger == "command"
     readings = (*near, (0.0, now)) if present else near
-    deltas = _deltas(before, last, since) if before else {}
+    deltas = _deltas(before, last, log.counted_from) if before else {}
     lead = _lead(timed, newest, near, before) if deltas.get(KILLED) else ()
     units = units_per_page(kernel, _page_bytes(snapshot))
     memory = _memory(now, readings, units, _page_bytes(snapshot))
@@ -315,7 +335,7 @@ def gather_facts(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[S
         age_seconds=age,
         samples=timed,
         past=past,
-        earlier=earlier,
+        earlier=log.earlier,
         totals=totals(snapshot.sockets or SocketTable(), snapshot.sockstat, memory.sample_unit),
         holders=_holders(snapshot, memory.sample_unit),
         units_per_page=units,
@@ -329,14 +349,12 @@ def _holders(snapshot: Snapshot, unit: int | None) -> dict[GaugeName, Held]:
     return {gauge: holders(table, sockstat, by=by, mem_unit_bytes=unit) for gauge, by in BY.items()}
 
 
-def _logged(
-    events: tuple[Event, ...], kernel: Kernel | None, snapshot: Snapshot
-) -> tuple[dict[Text, Event], tuple[tuple[float, Event], ...], list[tuple[Kind, float]]]:
-    """Return the texts of the newest burst, those of bursts before it, and how old what was said in the newest is."""
+def _read_log(events: tuple[Event, ...], kernel: Kernel | None, snapshot: Snapshot) -> _Log:
     said = [each for each in events if each.kind != "suppressed"]
     newest, earlier = _newest_burst([_Said(e, _text_of(e, kernel), _age_seconds(e, snapshot)) for e in said])
-    ages = [(each.event.kind, each.age) for each in newest if each.age is not None]
-    return {each.text: each.event for each in reversed(newest)}, earlier, ages
+    # Oldest first: of each kind the newest is kept.
+    ages = sorted(((each.event.kind, each.age) for each in newest if each.age is not None), key=lambda pair: -pair[1])
+    return _Log({each.text: each.event for each in reversed(newest)}, earlier, ages)
 
 
 def _newest_burst(said: list[_Said]) -> tuple[list[_Said], tuple[tuple[float, Event], ...]]:
@@ -410,11 +428,6 @@ def _samples_near(samples: tuple[Timed, ...], ages: list[float]) -> tuple[Timed,
     """Find the readings around the newest event of each kind; the counters are compared from before the first one."""
     oldest, newest = max(ages, default=0.0), min(ages, default=0.0)
     return tuple(pair for pair in samples if newest - NEAR_SECONDS <= -pair[0] <= oldest + NEAR_SECONDS)
-
-
-def _first_counted(ages: list[float]) -> float | None:
-    """Return the age of the first event that the counters cover: over hours with pauses they would show nothing."""
-    return min(max(ages), min(ages) + _BASELINE_SECONDS) if ages else None
 
 
 def _baseline(samples: tuple[Timed, ...], since: float | None) -> Timed | None:
