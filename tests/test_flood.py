@@ -44,6 +44,10 @@ def each_another(number: int) -> str:
     return f"{BEGUN + timedelta(seconds=number):%b %d %H:%M:%S} web1 kernel: Out of socket memory\n"
 
 
+def of_two_hosts(number: int) -> str:
+    return f"{BEGUN + timedelta(seconds=number // 100):%b %d %H:%M:%S} web{number % 2} kernel: Out of socket memory\n"
+
+
 def not_the_kernels(number: int) -> str:
     return f"Nov 22 15:05:39 web1 app[{number}]: Out of socket memory\n"
 
@@ -105,7 +109,14 @@ def test_a_flood_in_rotated_logs_and_a_line_without_an_end_need_no_more(tmp_path
 
 @pytest.mark.parametrize(
     ("line", "calls"),
-    [(said_again, 15), (unlike_its_neighbour, 135), (each_another, 160), (not_the_kernels, 80), (suppressed, 130)],
+    [
+        (said_again, 15),
+        (unlike_its_neighbour, 135),
+        (each_another, 160),
+        (of_two_hosts, 125),
+        (not_the_kernels, 80),
+        (suppressed, 130),
+    ],
 )
 def test_the_work_for_a_line_is_bounded(line: Callable[[int], str], calls: int, tmp_path: Path) -> None:
     log = tmp_path / "messages"

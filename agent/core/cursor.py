@@ -61,6 +61,6 @@ def merge(old: Cursor, new: Cursor) -> Cursor:
     what was told from one must not be told again from the other. A source without any position, because it cannot be
     read, has told nothing: it takes nothing away, of whatever kind it is.
     """
-    if new == Cursor():
-        return old
-    return replace(new, files={**old.files, **new.files}) if new.files else new
+    if new.files:
+        return replace(new, files=old.files | new.files)
+    return new if new.journal or new.kmsg else old

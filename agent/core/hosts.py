@@ -6,6 +6,7 @@ A log server's file has the lines of many hosts. Whatever is measured here says 
 """
 
 import re
+from functools import lru_cache
 
 # Nobody's domain: installers, home routers and mDNS append these (RFC 6762, RFC 8375).
 _NO_DOMAIN = re.compile(r"\.(?:local|localdomain|lan|home|home\.arpa|internal)\Z")
@@ -18,6 +19,8 @@ def other_host(named: str | None, here: str | None) -> str | None:
     return named if named and not may_be_same(named, here) else None
 
 
+# The lines of one log name a few hosts, each again and again.
+@lru_cache(maxsize=16)
 def may_be_same(one: str | None, other: str | None) -> bool:
     """Return whether two names may be those of one host: short or with its domain, in any case, or unknown."""
     if one == other:

@@ -5,9 +5,11 @@ id fits into an HTTP header.
 """
 
 from datetime import datetime
+from functools import cache
 from typing import Annotated
 
 import msgspec
+from msgspec.structs import fields
 
 YEARS = range(1900, 2300)
 # "$" alone lets a line break pass, and "\Z" means nothing in a JSON Schema.
@@ -25,7 +27,12 @@ Natural = Annotated[int, msgspec.Meta(ge=0, le=2**60)]
 
 def check_years(value: msgspec.Struct) -> None:
     """Refuse a time so near to an end of the calendar that reckoning with it would overflow."""
-    for name in value.__struct_fields__:
+    for name in _times_of(type(value)):
         time = getattr(value, name)
-        if isinstance(time, datetime) and time.year not in YEARS:
+        if time is not None and time.year not in YEARS:
             raise ValueError(f"{name}: the year {time.year} cannot be right")
+
+
+@cache
+def _times_of(kind: type[msgspec.Struct]) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind) if field.type in (Time, Time | None))

@@ -113,17 +113,15 @@ class Recorder:
         """
         self._sampler.remember(sample_of(snapshot))
         leading: list[Decided] = []
-        now, hosts = self._now(), dict[str | None, str | None]()
-        for record, event in folding.together(decided, self.settings.quiet):
+        now, quiet = self._now(), self.settings.quiet
+        for record, event in folding.together(decided, quiet):
             log.debug("%s at %s, %d times", event.kind, event.source, event.count)
             self.counted[event.kind] += event.count
             stamp = event.at or snapshot.taken_at
             at = min(now, stamp).astimezone(timezone.utc)
-            if event.host not in hosts:
-                hosts[event.host] = other_host(event.host, snapshot.host)
-            host = hosts[event.host]
+            host = other_host(event.host, snapshot.host)
             opened = self._find(host)
-            if opened and folding.is_another(opened.incident, at, self.settings.quiet):
+            if opened and folding.is_another(opened.incident, at, quiet):
                 self._close(opened, snapshot.taken_at)
                 opened = None
             if opened:
