@@ -32,6 +32,11 @@ from agent.core.sockets.shares import add_up, only
 _PASTED = frozenset(
     {"tcp_mem_holds_buffer_sizes", "tcp_mem_above_ram", "tcp_mem_out_of_order", "orphan_limit_holds_pages"}
 )
+# Wrong whoever wrote the line, and put back by what the verdict advises.
+_LOWERED = {
+    "tcp_mem_below_default": "net.ipv4.tcp_mem",
+    "orphan_limit_below_default": "net.ipv4.tcp_max_orphans",
+}
 
 
 class _Known(NamedTuple):
@@ -64,9 +69,10 @@ def advise(facts: Facts, findings: tuple[Finding, ...], main: MainHolders) -> tu
     pasted = (fix(facts, claims & _PASTED, known.budget) for fix in (restore_tcp_mem, restore_max_orphans))
     container = _look_at_container() if cause != "none" and "openvz_container_limit" in claims else None
     steps = [container, *_steps_for(known, cause)]
-    if "counters_contradict" in claims or (facts.is_alien and not facts.high):
-        # No setting is changed for a line that this host's own counters contradict, or that another kernel wrote.
-        steps = [step for step in steps if step is None or step.sysctl is None]
+    if not facts.high and ("counters_contradict" in claims or facts.is_alien):
+        # Only the line speaks for a change, and this host's own counters contradict it, or another kernel wrote it.
+        wrong = {key for claim, key in _LOWERED.items() if claim in claims}
+        steps = [step for step in steps if step is None or step.sysctl is None or step.sysctl.key in wrong]
     return _once([*pasted, *steps, warn_of_recycle(facts)])
 
 
