@@ -22,11 +22,7 @@ from msgspec.structs import replace
 
 from agent.core.advice.programs import PROGRAMS
 from agent.core.diagnosis.diagnose import diagnose
-from agent.core.diagnosis.rules_cause import RULES
-from agent.core.diagnosis.rules_counters import COUNTER_RULES
-from agent.core.diagnosis.rules_holders import HOLDER_RULES
-from agent.core.diagnosis.rules_host import HOST_RULES
-from agent.core.diagnosis.rules_silence import SILENCE_RULES
+from agent.core.diagnosis.rules_cause import HOLDER_RULES, REMARKS, RULES
 from agent.core.kernel import messages
 from agent.core.logs.records import to_record
 from agent.core.model import Diagnosis, Event, Provenance, Sample
@@ -164,8 +160,7 @@ def test_every_rule_has_a_scenario() -> None:
 
 def test_everything_else_that_can_be_claimed_has_a_scenario_too() -> None:
     claims = {claim for path in SCENARIOS for claim in json.loads((path / "expected.json").read_text())["claims"]}
-    rules = (*HOLDER_RULES, *COUNTER_RULES, *SILENCE_RULES, *HOST_RULES)
-    assert [] == [rule.__name__ for rule in rules if rule.__name__ not in claims]
+    assert [] == [rule.__name__ for rule in (*HOLDER_RULES, *REMARKS) if rule.__name__ not in claims]
 
 
 def test_every_command_of_the_advice_can_be_typed_as_printed() -> None:

@@ -1,22 +1,18 @@
-"""One small rule per cause: facts -> finding or None. The tuple RULES is the ranking.
+"""One small rule per cause: facts -> finding or None. The tuples at the end rank these, and what stands behind them.
 
 Mirrors the decision table of the project's kernel facts, which follows tcp_check_oom() in net/ipv4/tcp.c: the kernel's
 own text outranks numbers read a moment later, and calm numbers rule nothing out. To add a cause, write one function,
 put it into the tuple where it belongs, and add a file to tests/scenarios.
 """
 
+from agent.core.diagnosis import rules_counters as counters
+from agent.core.diagnosis import rules_holders as by_holder
+from agent.core.diagnosis import rules_host as host
+from agent.core.diagnosis import rules_old_texts as old_texts
+from agent.core.diagnosis import rules_orphans as orphans
+from agent.core.diagnosis import rules_silence as silence
+from agent.core.diagnosis import rules_sysctls as sysctls
 from agent.core.diagnosis.evidence import DOUBT, build_finding, by_numbers, confidence, delta_evidence
-from agent.core.diagnosis.rules_counters import COUNTER_RULES
-from agent.core.diagnosis.rules_holders import apply_holder_rules
-from agent.core.diagnosis.rules_host import HOST_RULES, host_ram_short
-from agent.core.diagnosis.rules_old_texts import (
-    cause_undecided,
-    memory_left_over,
-    memory_pressed_meanwhile,
-    orphans_left_over,
-    orphans_within_counter_error,
-)
-from agent.core.diagnosis.rules_silence import SILENCE_RULES, cgroup_starves_alone, memory_short_between_readings
 from agent.core.facts import Facts, Rule
 from agent.core.gauge import CALM
 from agent.core.model import Confidence, Evidence, Finding
@@ -56,8 +52,8 @@ def orphans_penalised(facts: Facts) -> Finding | None:
 
 def orphans_burst_passed(facts: Facts) -> Finding | None:
     """Claim that the text names the orphan limit and the count is low again: the burst was over before the reading."""
-    orphans = facts.orphans
-    if "orphans" not in facts.lines or None in (orphans.value, orphans.limit) or orphans.is_high:
+    gauge = facts.orphans
+    if "orphans" not in facts.lines or None in (gauge.value, gauge.limit) or gauge.is_high:
         return None
     return build_finding(facts, "orphans_burst_passed", "orphans", confidence(facts, "orphans"))
 
@@ -93,7 +89,7 @@ def cgroup_limit(facts: Facts) -> Finding | None:
     """
     failcnt = facts.snapshot.kmem_tcp_failcnt
     if not facts.lines:
-        return cgroup_starves_alone(facts)
+        return silence.cgroup_starves_alone(facts)
     if "tcp_memory" not in facts.lines or facts.kernel is None or not facts.kernel.tests_memcg:
         return None
     if facts.zone not in ("calm", "hysteresis", None) or not failcnt:
@@ -106,7 +102,7 @@ def memory_receding(facts: Facts) -> Finding | None:
     """Claim that TCP holds more than the pressure limit and less than the last: on its way down, or up."""
     between = facts.zone == "pressure" or (facts.zone == "hysteresis" and facts.press is True)
     # Below the pressure limit the flag can stand for a host short of RAM, and without an event nothing speaks for TCP.
-    if not between or (not facts.lines and facts.zone == "hysteresis" and host_ram_short(facts)):
+    if not between or (not facts.lines and facts.zone == "hysteresis" and host.host_ram_short(facts)):
         return None
     likely = bool(facts.lines) and facts.zone == "pressure" and facts.press is True
     return build_finding(facts, "memory_receding", "tcp_memory", confidence(facts, "tcp_memory", likely=likely))
@@ -160,18 +156,58 @@ RULES: tuple[Rule, ...] = (
     orphans_penalised,
     cgroup_limit,
     memory_receding,
-    memory_short_between_readings,
+    silence.memory_short_between_readings,
     orphans_burst_passed,
     memory_burst_passed,
     orphans_named_by_text,
     memory_named_by_text,
-    orphans_left_over,
-    memory_left_over,
-    orphans_within_counter_error,
-    memory_pressed_meanwhile,
-    cause_undecided,
+    old_texts.orphans_left_over,
+    old_texts.memory_left_over,
+    old_texts.orphans_within_counter_error,
+    old_texts.memory_pressed_meanwhile,
+    old_texts.cause_undecided,
     memory_pressure_flag,
     nothing_near_a_limit,
+)
+
+
+# Who stands behind it: these need a table of sockets.
+HOLDER_RULES: tuple[Rule, ...] = (
+    by_holder.one_owner_leaks_connections,
+    by_holder.one_owner_holds_very_many_connections,
+    by_holder.one_owner_does_not_read,
+    by_holder.accept_queue_not_drained,
+    by_holder.peers_take_data_slowly,
+    orphans.orphans_wait_for_stalled_peers,
+    orphans.orphans_wait_for_vanished_peers,
+    orphans.orphans_come_of_short_connections,
+    by_holder.one_network_holds_most,
+    by_holder.attribution_incomplete,
+    by_holder.memory_without_sockets,
+)
+
+# What else is known; none of these decides the cause.
+REMARKS: tuple[Rule, ...] = (
+    counters.earlier_burst,
+    counters.text_of_another_kernel,
+    counters.orphans_fill_memory,
+    counters.counters_contradict,
+    counters.sockets_in_no_table,
+    sysctls.tcp_mem_holds_buffer_sizes,
+    sysctls.tcp_mem_above_ram,
+    sysctls.tcp_mem_out_of_order,
+    sysctls.orphan_limit_holds_pages,
+    host.host_ram_short,
+    silence.sockets_lose_data,
+    silence.receivers_too_slow,
+    silence.data_dropped_without_message,
+    silence.cgroup_presses_its_sockets,
+    host.openvz_container_limit,
+    sysctls.tcp_mem_below_default,
+    sysctls.orphan_limit_below_default,
+    sysctls.tcp_mem_above_half_of_ram,
+    host.host_stalls_for_memory,
+    host.mptcp_takes_part,
 )
 
 
@@ -181,12 +217,14 @@ def apply_rules(facts: Facts) -> tuple[Finding, ...]:
     A gauge of the cause that the kernel's text did not name stands behind the verdict, as what else is true; then come
     who stands behind it, and what else is known. What the history shows is core.history.look_back's.
     """
-    found = [finding for each in RULES if (finding := each(facts)) is not None]
+    found = _claims(RULES, facts)
     fallback = [finding for finding in found if finding.cause in ("undetermined", "none")]
     causes = [finding for finding in found if finding not in fallback]
     if facts.named_causes:
         causes.sort(key=lambda finding: finding.cause != "both" and finding.cause not in facts.named_causes)
-    remarks = [
-        finding for each in (*COUNTER_RULES, *SILENCE_RULES, *HOST_RULES) if (finding := each(facts)) is not None
-    ]
-    return (*(causes or fallback), *apply_holder_rules(facts), *remarks)
+    behind = _claims(HOLDER_RULES, facts) if facts.sockets.groups else []
+    return (*(causes or fallback), *behind, *_claims(REMARKS, facts))
+
+
+def _claims(rules: tuple[Rule, ...], facts: Facts) -> list[Finding]:
+    return [finding for each in rules if (finding := each(facts)) is not None]

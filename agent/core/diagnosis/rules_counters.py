@@ -6,14 +6,7 @@ A remark never decides the cause. Counters are TcpExt of /proc/net/netstat, read
 from math import isfinite
 
 from agent.core.diagnosis.evidence import SOCKSTAT, count_evidence, kill_evidence, memory_evidence
-from agent.core.diagnosis.rules_host import host_ram_short
-from agent.core.diagnosis.rules_sysctls import (
-    orphan_limit_holds_pages,
-    tcp_mem_above_ram,
-    tcp_mem_holds_buffer_sizes,
-    tcp_mem_out_of_order,
-)
-from agent.core.facts import Facts, Rule
+from agent.core.facts import Facts
 from agent.core.model import Cause, Confidence, Evidence, Finding
 from agent.core.readings import Sockstat
 from agent.core.sockets.holders import are_most_unlisted, count_unlisted, program_text
@@ -101,17 +94,3 @@ def sockets_in_no_table(facts: Facts) -> Finding | None:
     ]
     sure: Confidence = "likely" if table.unlisted else "possible"
     return Finding(claim="sockets_in_no_table", cause="tcp_memory", confidence=sure, evidence=tuple(proof))
-
-
-COUNTER_RULES: tuple[Rule, ...] = (
-    earlier_burst,
-    text_of_another_kernel,
-    orphans_fill_memory,
-    counters_contradict,
-    sockets_in_no_table,
-    tcp_mem_holds_buffer_sizes,
-    tcp_mem_above_ram,
-    tcp_mem_out_of_order,
-    orphan_limit_holds_pages,
-    host_ram_short,
-)

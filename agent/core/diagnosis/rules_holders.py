@@ -16,12 +16,7 @@ from agent.core.diagnosis.evidence import (
     is_most,
     size_evidence,
 )
-from agent.core.diagnosis.rules_orphans import (
-    orphans_come_of_short_connections,
-    orphans_wait_for_stalled_peers,
-    orphans_wait_for_vanished_peers,
-)
-from agent.core.facts import Facts, Rule
+from agent.core.facts import Facts
 from agent.core.model import Cause, Confidence, Evidence, Finding
 from agent.core.readings import PeerTally, SocketGroup, SocketTable, State, Tally
 from agent.core.sockets.shares import SOCK_DIAG, Share, largest, only
@@ -181,28 +176,6 @@ def memory_without_sockets(facts: Facts) -> Finding | None:
             count_evidence("sockets in sight", in_sight, alloc, "of all sockets"),
         ),
     )
-
-
-HOLDER_RULES: tuple[Rule, ...] = (
-    one_owner_leaks_connections,
-    one_owner_holds_very_many_connections,
-    one_owner_does_not_read,
-    accept_queue_not_drained,
-    peers_take_data_slowly,
-    orphans_wait_for_stalled_peers,
-    orphans_wait_for_vanished_peers,
-    orphans_come_of_short_connections,
-    one_network_holds_most,
-    attribution_incomplete,
-    memory_without_sockets,
-)
-
-
-def apply_holder_rules(facts: Facts) -> tuple[Finding, ...]:
-    """All findings that the table of sockets allows; none without a table."""
-    if not facts.sockets.groups:
-        return ()
-    return tuple(finding for each in HOLDER_RULES if (finding := each(facts)) is not None)
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------

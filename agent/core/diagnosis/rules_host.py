@@ -9,18 +9,11 @@ add the container to the line:
 import re
 
 from agent.core.diagnosis.evidence import delta_evidence
-from agent.core.diagnosis.rules_sysctls import (
-    orphan_limit_below_default,
-    tcp_mem_above_half_of_ram,
-    tcp_mem_below_default,
-)
-from agent.core.facts import Facts, Rule
+from agent.core.facts import Facts
 from agent.core.gauge import CALM
 from agent.core.model import Cause, Evidence, Finding
 
 _LOW_RAM_PERCENT = 5
-
-
 _STALL_SOME_PERCENT = 10.0
 _STALL_FULL_PERCENT = 5.0
 _OPENVZ = re.compile(r"\(\d+ in CT ?\d+\)")
@@ -61,16 +54,6 @@ def openvz_container_limit(facts: Facts) -> Finding | None:
         return None
     cause: Cause = "tcp_memory" if events[0].kind == "tcp_mem" else "orphans"
     return Finding(claim="openvz_container_limit", cause=cause, confidence="possible", evidence=proof)
-
-
-HOST_RULES: tuple[Rule, ...] = (
-    openvz_container_limit,
-    tcp_mem_below_default,
-    orphan_limit_below_default,
-    tcp_mem_above_half_of_ram,
-    host_stalls_for_memory,
-    mptcp_takes_part,
-)
 
 
 def host_ram_short(facts: Facts) -> Finding | None:

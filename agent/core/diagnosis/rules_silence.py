@@ -9,7 +9,7 @@ from collections import Counter
 
 from agent.core.diagnosis.evidence import ELSEWHERE, build_finding, by_numbers, delta_evidence, where_moved
 from agent.core.diagnosis.rules_host import host_ram_short
-from agent.core.facts import Facts, Rule
+from agent.core.facts import Facts
 from agent.core.format import count_text
 from agent.core.gauge import CALM
 from agent.core.kernel.limits import is_just_below, limits_of
@@ -158,11 +158,3 @@ def _refused_elsewhere(facts: Facts) -> list[Evidence]:
             Evidence(name="refused there", value=refused, unit="segments", source=ELSEWHERE),
         )
     ]
-
-
-SILENCE_RULES: tuple[Rule, ...] = (
-    sockets_lose_data,
-    receivers_too_slow,
-    data_dropped_without_message,
-    cgroup_presses_its_sockets,
-)

@@ -5,7 +5,7 @@ from material import NGINX, PATHS, SHOP, make_event, make_group, make_sample, ma
 
 from agent.core.advice import main_holder
 from agent.core.diagnosis.diagnose import diagnose
-from agent.core.diagnosis.rules_holders import HOLDER_RULES
+from agent.core.diagnosis.rules_cause import HOLDER_RULES
 from agent.core.model import Advice, Diagnosis, Sample
 from agent.core.readings import Listener, Process, SocketTable
 

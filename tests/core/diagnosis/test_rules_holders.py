@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from material import NGINX, SHOP, make_event, make_group, make_sample, make_snapshot, make_table, tally
 
-from agent.core.diagnosis.rules_holders import apply_holder_rules
+from agent.core.diagnosis.rules_cause import HOLDER_RULES, apply_rules
 from agent.core.facts import gather_facts
 from agent.core.model import Event, Finding, Sample
 from agent.core.readings import Listener, PeerTally, SocketGroup
@@ -22,7 +22,8 @@ def found(
 ) -> dict[str, Finding]:
     said: tuple[Event, ...] = (make_event(text),) if text else ()
     taken = make_snapshot(sockets=make_table(*groups, **table), **(snapshot or {}))
-    return {finding.claim: finding for finding in apply_holder_rules(gather_facts(taken, said, history))}
+    claims = {finding.claim: finding for finding in apply_rules(gather_facts(taken, said, history))}
+    return {rule.__name__: claims[rule.__name__] for rule in HOLDER_RULES if rule.__name__ in claims}
 
 
 def held_by(finding: Finding) -> list[Any]:
@@ -30,7 +31,7 @@ def held_by(finding: Finding) -> list[Any]:
 
 
 def test_without_a_table_nobody_is_suspected() -> None:
-    assert () == apply_holder_rules(gather_facts(make_snapshot(), (make_event(),), ()))
+    assert {} == found()
 
 
 @pytest.mark.parametrize(

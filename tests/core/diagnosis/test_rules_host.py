@@ -2,7 +2,7 @@ import pytest
 from material import GIB, make_event, make_snapshot
 from msgspec.structs import replace
 
-from agent.core.diagnosis.rules_host import HOST_RULES
+from agent.core.diagnosis.rules_cause import REMARKS
 from agent.core.facts import gather_facts
 from agent.core.model import Event, Finding, Sample, Snapshot
 from agent.core.readings import PressureStall
@@ -12,7 +12,7 @@ ROW = "MPTCP     2016     37      -1   NI       0   yes  kernel      y n y\n"
 
 def found(snapshot: Snapshot, *said: Event, history: tuple[Sample, ...] = ()) -> dict[str, Finding]:
     facts = gather_facts(snapshot, said, history)
-    return {finding.claim: finding for each in HOST_RULES if (finding := each(facts))}
+    return {finding.claim: finding for each in REMARKS if (finding := each(facts))}
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_tcp_mem_is_small_only_against_the_default_of_its_era(
 
 
 def test_limits_that_were_not_touched_are_not_called_small() -> None:
-    assert {} == found(make_snapshot(tcp_mem=(1000, 2000, 30000), max_orphans=1000, mem=20))
+    assert {} == found(make_snapshot(tcp_mem=(1000, 2000, 30000), max_orphans=1024, mem=20))
 
 
 @pytest.mark.parametrize(
