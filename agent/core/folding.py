@@ -61,22 +61,14 @@ def incident_id(opened_at: datetime, line: str, attempt: int = 0) -> str:
 
 def open_incident(event: Event, at: datetime, snapshot: Snapshot, diagnosis: Diagnosis, attempt: int = 0) -> Incident:
     """Open an incident with its first event, which happened ``at`` (timezone.utc)."""
-    return Incident(
-        id=incident_id(at, event.line, attempt),
+    return replace(
+        _opened(event.line, at, snapshot, diagnosis, attempt),
         host=event.host or snapshot.host,
         read_on=snapshot.host if other_host(event.host, snapshot.host) else None,
-        kernel=snapshot.kernel,
-        boot_id=snapshot.boot_id,
-        opened_at=at,
-        last_seen_at=at,
         events={event.kind: event.count},
         provenance=event.provenance,
         first_event=event,
         last_of_kind=(event,),
-        cause=diagnosis.cause,
-        confidence=diagnosis.confidence,
-        summary=diagnosis.summary,
-        diagnosis=diagnosis,
     )
 
 
@@ -84,17 +76,20 @@ def open_pressure(
     pressure: Pressure, at: datetime, snapshot: Snapshot, diagnosis: Diagnosis, attempt: int = 0
 ) -> Incident:
     """Open an incident because the gauges are high ``at`` (timezone.utc), before or without a line."""
+    opened = _opened(pressure.claim, at.astimezone(timezone.utc), snapshot, diagnosis, attempt)
+    return replace(opened, class_="pressure", pressure=pressure)
+
+
+def _opened(claim: str, at: datetime, snapshot: Snapshot, diagnosis: Diagnosis, attempt: int) -> Incident:
     return Incident(
-        id=incident_id(at.astimezone(timezone.utc), pressure.claim, attempt),
-        class_="pressure",
+        id=incident_id(at, claim, attempt),
         host=snapshot.host,
         kernel=snapshot.kernel,
         boot_id=snapshot.boot_id,
-        opened_at=at.astimezone(timezone.utc),
-        last_seen_at=at.astimezone(timezone.utc),
+        opened_at=at,
+        last_seen_at=at,
         events={},
         provenance="kernel",
-        pressure=pressure,
         cause=diagnosis.cause,
         confidence=diagnosis.confidence,
         summary=diagnosis.summary,

@@ -102,7 +102,7 @@ def headline(incident: Incident) -> str:
     """Return consequence, number and holder in one line; in the past tense once the incident is closed."""
     host, over = printable(incident.host or "unknown host", 64), incident.closed_at is not None
     group = _limit_of_group(incident.diagnosis)
-    if is_warning(incident) and incident.pressure:
+    if incident.is_warning and incident.pressure:
         claim = "over" if over else incident.pressure.claim
         about = f": {group} reached" if group else f"{_reading(incident, incident.pressure.cause)}{_held(incident)}"
         if incident.pressure.unit == "bytes" and not over:  # The claim names a group, and this is the group's memory.
@@ -131,21 +131,16 @@ def _limit_of_group(diagnosis: Diagnosis) -> str | None:
     return f"memory limit of {printable(str(name.value))} ({bytes_text(memory.value)} of {bytes_text(memory.limit)})"
 
 
-def is_warning(incident: Incident) -> bool:
-    """Return whether it rests on the gauges: the kernel has logged nothing, or only an unconfirmed text log says so."""
-    return incident.is_warning
-
-
 def is_unconfirmed(incident: Incident) -> bool:
     """Return whether it rests on a text log alone: no number of this host agrees with the line."""
-    claimed = incident.provenance == "claimed" and not is_warning(incident)
+    claimed = incident.provenance == "claimed" and not incident.is_warning
     return claimed and incident.confidence == "possible"
 
 
 def source_text(incident: Incident) -> str:
     """Return what an incident rests on."""
     where = f", on {printable(incident.read_on, 64)}" if incident.read_on else ""
-    return "gauges (no kernel message)" if is_warning(incident) else SOURCES[incident.provenance] + where
+    return "gauges (no kernel message)" if incident.is_warning else SOURCES[incident.provenance] + where
 
 
 def held_by(diagnosis: Diagnosis) -> str | None:
@@ -193,9 +188,7 @@ def resets(incident: Incident) -> int | None:
 
 def gauge_rows(incident: Incident) -> list[tuple[str, str]]:
     """Return the peaks that the title does not have: of the gauge that is not the cause."""
-    shown = incident.pressure.cause if is_warning(incident) and incident.pressure else incident.cause
-    if is_unconfirmed(incident):
-        shown = "none"
+    shown = "none" if is_unconfirmed(incident) else _cause_shown(incident)
     rows = []
     if shown not in ("orphans", "both") and (orphans := _orphans(incident)):
         rows.append(("Orphans at peak", orphans))
@@ -220,10 +213,7 @@ def notice_text(notice: Notice) -> str:
         return f"{title(notice)}\n  {printable(notice.reason)}\n  notice: {printable(notice.id)}\n"
     if notice.type == "sockmem.incident.resolved":
         return _resolved_text(notice, incident)
-    lines = [_quoteless(title(notice)), ""]
-    if notice.type == "sockmem.incident.updated":
-        lines += [*_wrapped(f"What changed: {_quoteless(printable(notice.reason))}", "  "), ""]
-    lines += [*_wrapped(_quoteless(printable(incident.summary)), "  "), ""]
+    lines = _opening(notice, incident)
     first = incident.diagnosis.advice[:1]
     lines += _table(
         [
@@ -243,10 +233,7 @@ def news_text(notice: Notice) -> str:
     incident = notice.data
     if incident is None or notice.type != "sockmem.incident.updated":
         return notice_text(notice)
-    lines = [_quoteless(title(notice)), ""]
-    lines += [*_wrapped(f"What changed: {_quoteless(printable(notice.reason))}", "  "), ""]
-    lines += [*_wrapped(_quoteless(printable(incident.summary)), "  "), ""]
-    lines += _table([*_facts(incident), *_holder_row(incident)])
+    lines = [*_opening(notice, incident), *_table([*_facts(incident), *_holder_row(incident)])]
     return "\n".join([*lines, "", _read_on(incident)]) + "\n"
 
 
@@ -267,6 +254,13 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _opening(notice: Notice, incident: Incident) -> list[str]:
+    lines = [_quoteless(title(notice)), ""]
+    if notice.type == "sockmem.incident.updated":
+        lines += [*_wrapped(f"What changed: {_quoteless(printable(notice.reason))}", "  "), ""]
+    return [*lines, *_wrapped(_quoteless(printable(incident.summary)), "  "), ""]
 
 
 def _resolved_text(notice: Notice, incident: Incident) -> str:
@@ -297,9 +291,12 @@ def _holder_row(incident: Incident) -> list[tuple[str, str]]:
 
 
 def _held(incident: Incident) -> str:
-    warned = incident.pressure.cause if is_warning(incident) and incident.pressure else incident.cause
-    main = main_holder(incident.diagnosis) if warned == incident.cause else None
+    main = main_holder(incident.diagnosis) if _cause_shown(incident) == incident.cause else None
     return f", most held by {marked(main.name, main.holder)}" if main else ""
+
+
+def _cause_shown(incident: Incident) -> Cause:
+    return incident.pressure.cause if incident.is_warning and incident.pressure else incident.cause
 
 
 def _reading(incident: Incident, cause: Cause) -> str:
@@ -313,7 +310,7 @@ def _reading(incident: Incident, cause: Cause) -> str:
         memory is None or (limits is not None and (mechanism.mem_pages or 0) < limits[1])
     )
     read = "; ".join(filter(None, (orphans, memory)))
-    missed = "highest reading " if passed and not is_warning(incident) else ""
+    missed = "highest reading " if passed and not incident.is_warning else ""
     return f" ({missed}{read})" if read else ""
 
 
@@ -346,14 +343,14 @@ def _read_on(incident: Incident) -> str:
 def _numbers(mechanism: Mechanism) -> list[tuple[str, str]]:
     rows = []
     if mechanism.orphan is not None or mechanism.tcp_max_orphans is not None:
-        rows.append(("orphans", _of(mechanism.orphan, mechanism.tcp_max_orphans, _orphan_share(mechanism))))
+        rows.append(("orphans", _of(mechanism.orphan, mechanism.tcp_max_orphans)))
     if mechanism.penalty_shift:
         times = 1 << mechanism.penalty_shift
         reached = count_text(mechanism.limit_reached) if mechanism.limit_reached is not None else "unknown"
         rows.append(("penalty", f"stuck ones count {times} times: the limit is reached at {reached}"))
     if mechanism.mem_pages is not None or mechanism.tcp_mem_pages is not None:
         limit = mechanism.tcp_mem_pages[2] if mechanism.tcp_mem_pages else None
-        rows.append(("memory", _of(mechanism.mem_pages, limit, _memory_share(mechanism), " pages")))
+        rows.append(("memory", _of(mechanism.mem_pages, limit, " pages")))
     if mechanism.mem_bytes is not None:
         limit_text = bytes_text(mechanism.tcp_mem_bytes[2]) if mechanism.tcp_mem_bytes else "unknown"
         page = f", pages of {count_text(mechanism.page_size_bytes)} bytes" if mechanism.page_size_bytes else ""
@@ -363,22 +360,11 @@ def _numbers(mechanism: Mechanism) -> list[tuple[str, str]]:
     return rows
 
 
-def _of(value: int | None, limit: int | None, share: str | None, unit: str = "") -> str:
+def _of(value: int | None, limit: int | None, unit: str = "") -> str:
+    share = None if value is None or limit is None else percent_text(value, limit)
     used = "unknown" if value is None else f"{count_text(value)}{unit}"
     most = "unknown" if limit is None else f"{count_text(limit)}{unit}"
     return f"{used}, limit {most}" + (f" ({share})" if share else "")
-
-
-def _orphan_share(mechanism: Mechanism) -> str | None:
-    if mechanism.orphan is None or mechanism.tcp_max_orphans is None:
-        return None
-    return percent_text(mechanism.orphan, mechanism.tcp_max_orphans)
-
-
-def _memory_share(mechanism: Mechanism) -> str | None:
-    if mechanism.mem_pages is None or mechanism.tcp_mem_pages is None:
-        return None
-    return percent_text(mechanism.mem_pages, mechanism.tcp_mem_pages[2])
 
 
 def _finding(finding: Finding) -> list[str]:

@@ -23,7 +23,6 @@ from agent.core.report import (
     gauge_rows,
     held_by,
     is_unconfirmed,
-    is_warning,
     messages_text,
     resets,
     source_text,
@@ -137,7 +136,7 @@ def _sign(notice: Notice) -> str:
         return SIGNS[notice.type]
     if is_unconfirmed(incident):
         return UNCONFIRMED_SIGN
-    return WARNING_SIGN if is_warning(incident) else SIGNS[notice.type]
+    return WARNING_SIGN if incident.is_warning else SIGNS[notice.type]
 
 
 def escape(text: str) -> str:

@@ -66,13 +66,7 @@ def parse_sockstat(text: str, file: str = "net/sockstat") -> Sockstat:
     udp = _UDP_MEM.search(text)
     return Sockstat(
         sockets_used=used,
-        tcp=TcpSockstat(
-            inuse=tcp.get("inuse"),
-            orphan=tcp.get("orphan"),
-            tw=tcp.get("tw"),
-            alloc=tcp.get("alloc"),
-            mem=tcp.get("mem"),
-        ),
+        tcp=TcpSockstat(**{name: tcp.get(name) for name in TcpSockstat.__struct_fields__}),
         udp_mem=int(udp[1]) if udp else None,
     )
 

@@ -122,20 +122,8 @@ def _finish(place: Place, draft: _Draft) -> SocketGroup:
 
 
 def _tallies(sums: dict[State, list[int]]) -> dict[State, Tally]:
-    return {
-        state: Tally(
-            sockets=row[0],
-            bytes=row[1],
-            rmem_bytes=row[2],
-            wmem_bytes=row[3],
-            unread_bytes=row[4],
-            unsent_bytes=row[5],
-            retransmitting=row[6],
-            unanswered=row[7],
-            probing=row[8],
-        )
-        for state, row in sorted(sums.items())
-    }
+    fields = Tally.__struct_fields__
+    return {state: Tally(**dict(zip(fields, row, strict=True))) for state, row in sorted(sums.items())}
 
 
 def _peers(networks: dict[int, list[int]], most: int) -> tuple[PeerTally, ...]:
@@ -170,15 +158,16 @@ def _state_and_timer(both: int) -> tuple[int, int]:
 
 
 def _listeners(census: Census) -> Iterable[tuple[Listener, int]]:
-    for (namespace, port, cgroup), each in sorted(
-        census.listeners.items(), key=lambda item: (item[0][:2], item[0][2] or 0)
-    ):
-        listener = Listener(
-            port=port,
-            sockets=each.sockets,
-            waiting=each.waiting,
-            backlog=each.backlog,
-            cgroup=cgroup,
-            namespace=namespace,
+    ordered = sorted(census.listeners.items(), key=lambda item: (item[0][:2], item[0][2] or 0))
+    for (namespace, port, cgroup), (sockets, waiting, backlog, inode) in ordered:
+        yield (
+            Listener(
+                port=port,
+                sockets=sockets,
+                waiting=waiting,
+                backlog=backlog,
+                cgroup=cgroup,
+                namespace=namespace,
+            ),
+            inode,
         )
-        yield listener, each.inode

@@ -96,13 +96,9 @@ def totals(table: SocketTable, sockstat: Sockstat | None, mem_unit_bytes: int | 
 
 
 def _narrowed(group: SocketGroup, pick: Pick) -> SocketGroup:
-    def narrow(where: Where, tallies: dict[State, Tally]) -> dict[State, Tally]:
+    def narrow(where: Where) -> dict[State, Tally]:
+        tallies: dict[State, Tally] = getattr(group, where)
         picked = {state: pick(where, state, tally) for state, tally in tallies.items()}
         return {state: tally for state, tally in picked.items() if tally is not None}
 
-    return replace(
-        group,
-        held=narrow("held", group.held),
-        queued=narrow("queued", group.queued),
-        orphaned=narrow("orphaned", group.orphaned),
-    )
+    return replace(group, held=narrow("held"), queued=narrow("queued"), orphaned=narrow("orphaned"))
