@@ -29,7 +29,7 @@ def budget_of(notice: Notice, *, is_told: bool) -> Provenance | None:
     """Name the budget that a message is paid from: none for a test, nor for the end of an incident that was told."""
     if notice.data is None or (is_told and notice.type == "sockmem.incident.resolved"):
         return None
-    return _proof_of(notice.data)
+    return proof_of(notice.data)
 
 
 def decide(notice: Notice, earlier: Collection[Outcome], *, is_held: bool, sent: Mapping[Provenance, int]) -> Decision:
@@ -57,14 +57,14 @@ def as_told(notice: Notice, earlier: Collection[Outcome], *, is_held: bool) -> N
     return replace(notice, type="sockmem.incident.opened")
 
 
-def _is_news_of_the_kernel(notice: Notice) -> bool:
-    data = notice.data
-    return data is not None and _proof_of(data) == "kernel" and notice.type != "sockmem.incident.resolved"
-
-
-def _proof_of(incident: Incident) -> Provenance:
+def proof_of(incident: Incident) -> Provenance:
     """Return what an incident rests on: what the gauges warn of is no claim, whatever a text log added."""
     return "kernel" if incident.pressure else incident.provenance
+
+
+def _is_news_of_the_kernel(notice: Notice) -> bool:
+    data = notice.data
+    return data is not None and proof_of(data) == "kernel" and notice.type != "sockmem.incident.resolved"
 
 
 def make_digest(held: Iterable[tuple[str, Notice]], channel: str, host: str | None, now: datetime) -> DigestNotice:

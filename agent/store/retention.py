@@ -1,4 +1,4 @@
-"""Retention by age, number, bytes and free space; the oldest goes first."""
+"""Retention by age, number, bytes and free space; what is only claimed goes first, then the oldest."""
 
 import logging
 import shutil
@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Literal
 
+from agent.core.budget import proof_of
 from agent.store.disk import StoreError, remove_tree, size_of
 from agent.store.incidents import INCIDENT_FILE, Store
 
@@ -15,6 +16,9 @@ log = logging.getLogger("sockmem-agent")
 
 # Unsent claimed incidents that stay however short space is: more than a day's budget sends.
 CLAIMED_KEPT = 100
+# Claimed ones that are "untold" or "told" go before what is "done": proven by the kernel or the gauges, or broken.
+_Fate = Literal["kept", "claimed", "untold", "told", "done"]
+_RANK: dict[_Fate, int] = {"untold": 0, "told": 1, "done": 2}
 
 
 def prune(store: Store, now: datetime | None, *, dry_run: bool = False) -> list[str]:
@@ -24,43 +28,48 @@ def prune(store: Store, now: datetime | None, *, dry_run: bool = False) -> list[
     position, without which its events would be read again. The position is not saved elsewhere first: a full disk has
     no room for it, and the service's user could not read what root writes by hand.
 
-    Where space is short, unsent claimed incidents go first, except the newest ones: any local user can forge a hundred
-    thousand. A disk full of them would have no room for receipts, so nothing would ever be sent; and a restart learns
-    from the sent ones how much was sent within the hour.
+    Where there are too many or space is short, claimed incidents go first: any local user can forge a hundred thousand.
+    Of the unsent ones the newest stay. A disk full of them would have no room for receipts, so nothing would ever be
+    sent; and a restart learns from the sent ones how much was sent within the hour.
     """
     if not store.path("").is_dir():
         return []
     if now:
         store.samples.prune(now, dry_run=dry_run)
-    keep, ids, covered = store.settings, store.ids(), store.covered()
-    oldest = now - timedelta(days=keep.keep_days) if now else datetime.min.replace(tzinfo=timezone.utc)
-    sizes = {incident_id: size_of(store.path(incident_id)) for incident_id in ids}
-    free = shutil.disk_usage(store.path("")).free
-    missing = max(sum(sizes.values()) - keep.keep_bytes, keep.min_free_bytes - free)
-    removed: dict[str, None] = {}
-    for incident_id in _flood(store, ids[:-1], covered) if missing > 0 else ():
-        if missing > 0:
-            removed[incident_id] = None
-            missing -= sizes[incident_id]
-    flood = len(removed)
-    for incident_id in store.one_by_one(each for each in ids[:-1] if each not in removed):
-        too_many = len(ids) - len(removed) > keep.keep_count
-        if not (too_many or missing > 0 or _opened_at(incident_id) < oldest):
-            break
-        if _fate(store, incident_id, covered) == "done":
-            removed[incident_id] = None
-            missing -= sizes[incident_id]
+    ids = store.ids()
+    oldest = now - timedelta(days=store.settings.keep_days) if now else datetime.min.replace(tzinfo=timezone.utc)
+    removed, flood = _choose(store, ids, oldest)
     if not dry_run:
         if flood:
-            log.error("claimed incidents removed unsent, since space is short: %d", flood)
+            log.error("claimed incidents removed unsent, to stay within [store]: %d", flood)
         interrupted = [name for name in set(store.names()) - set(ids) if _opened_at(name) < oldest]
         _remove(store.path(name) for name in (*removed, *interrupted))
     return sorted(removed)
 
 
-def _flood(store: Store, ids: Iterable[str], covered: int) -> list[str]:
-    """Return the unsent claimed incidents, oldest first, except those that stay."""
-    return [each for each in store.one_by_one(ids) if _fate(store, each, covered) == "claimed"][:-CLAIMED_KEPT]
+def _choose(store: Store, ids: list[str], oldest: datetime) -> tuple[list[str], int]:
+    """Choose what is no longer kept, and count what of it was not sent."""
+    keep, covered = store.settings, store.covered()
+    sizes = {incident_id: size_of(store.path(incident_id)) for incident_id in ids}
+    free = shutil.disk_usage(store.path("")).free
+    missing = max(sum(sizes.values()) - keep.keep_bytes, keep.min_free_bytes - free)
+    old = [incident_id for incident_id in ids[:-1] if _opened_at(incident_id) < oldest]
+    is_short = missing > 0 or len(ids) > keep.keep_count
+    fates = {each: _fate(store, each, covered) for each in store.one_by_one(ids[:-1] if is_short else old)}
+    removed = [incident_id for incident_id in old if fates[incident_id] in _RANK]
+    missing -= sum(sizes[incident_id] for incident_id in removed)
+    unsent = [incident_id for incident_id, fate in fates.items() if fate == "claimed"]
+    done = [each for each in fates.keys() - set(removed) if fates[each] in _RANK]
+    done.sort(key=lambda each: (_RANK[fates[each]], each))
+    surplus = len(ids) - len(removed) - keep.keep_count
+    for incident_id in (*unsent[:-CLAIMED_KEPT], *done):
+        # Those that stay unsent cost no other incident its place.
+        exempt = 0 if fates[incident_id] == "claimed" else min(len(unsent), CLAIMED_KEPT)
+        if missing > 0 or surplus > exempt:
+            removed.append(incident_id)
+            missing -= sizes[incident_id]
+            surplus -= 1
+    return removed, len(set(removed) & set(unsent))
 
 
 def _remove(directories: Iterable[Path]) -> None:
@@ -70,8 +79,8 @@ def _remove(directories: Iterable[Path]) -> None:
         remove_tree(directory)
 
 
-def _fate(store: Store, incident_id: str, covered: int) -> Literal["done", "claimed", "kept"]:
-    """Return "done" if an incident is closed, its position older and all its notices sent, or if it is broken.
+def _fate(store: Store, incident_id: str, covered: int) -> _Fate:
+    """Return what may become of an incident; what is done with is closed, its position older and all its notices sent.
 
     "claimed": all but sent, and any local user can have forged it.
     """
@@ -79,11 +88,13 @@ def _fate(store: Store, incident_id: str, covered: int) -> Literal["done", "clai
         incident = store.load(incident_id)
         if incident.closed_at is None or (incident.resume and incident.resume.generation > covered):
             return "kept"
-        if all(set(notice.channels) <= set(receipts) for _, notice, receipts in store.notices(incident_id)):
-            return "done"
+        is_claim, notices = proof_of(incident) == "claimed", store.notices(incident_id)
+        if not all(set(notice.channels) <= set(receipts) for _, notice, receipts in notices):
+            return "claimed" if is_claim else "kept"
+        is_told = any(receipt.outcome == "delivered" for _, _, receipts in notices for receipt in receipts.values())
     except StoreError:
         return "done"
-    return "claimed" if incident.provenance == "claimed" else "kept"
+    return ("told" if is_told else "untold") if is_claim else "done"
 
 
 def _opened_at(incident_id: str) -> datetime:

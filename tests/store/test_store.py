@@ -259,15 +259,37 @@ def test_claimed_incidents_go_before_they_are_told_where_so_many_leave_no_room(s
     opened = keep(3000, channels=("ops",), provenance="claimed", closed=False)
     newest = keep(4000)
     store.settings = StoreSettings(keep_count=1, min_free_bytes=0)
-    assert [told] == prune(store, clock.time, dry_run=True)
+    assert [told, *claimed[:2]] == prune(store, clock.time, dry_run=True)
 
     total = sum(size_of(store.path(incident_id)) for incident_id in store.ids())
     store.settings = StoreSettings(keep_bytes=total - 1, min_free_bytes=0)
     assert claimed[:1] == prune(store, clock.time)
-    assert "claimed incidents removed unsent, since space is short: 1" in caplog.text
+    assert "claimed incidents removed unsent, to stay within [store]: 1" in caplog.text
     store.settings = StoreSettings(min_free_bytes=2**62)
     assert [told, claimed[1]] == prune(store, clock.time)
     assert [*claimed[2:], kernel, opened, newest] == store.ids()
+
+
+def test_claimed_incidents_sent_or_not_push_none_out_that_the_kernel_proves(store, keep, clock):
+    kernel, told = keep(0), keep(500, channels=("ops",), provenance="claimed")
+    give_receipt(store, told, "delivered")
+    held = [keep(1000 + n, channels=("ops",), provenance="claimed") for n in range(6)]
+    for incident_id in held:
+        give_receipt(store, incident_id, "digested")
+    unsent = [keep(2000 + n, channels=("ops",), provenance="claimed") for n in range(2 * CLAIMED_KEPT)]
+    newest = keep(4000)
+    store.settings = StoreSettings(keep_count=3, min_free_bytes=0)
+
+    assert sorted([*held, *unsent[:CLAIMED_KEPT]]) == prune(store, clock.time)
+    assert [kernel, told, *unsent[CLAIMED_KEPT:], newest] == store.ids()
+    store.settings = StoreSettings(keep_count=2, min_free_bytes=0)
+    assert [told] == prune(store, clock.time)
+
+
+def give_receipt(store: Store, incident_id: str, outcome) -> None:
+    pending = next(each for each in Outbox(store).pending("ops") if each.incident_id == incident_id)
+    receipt = Receipt(notice="msg", channel="ops", outcome=outcome, at=pending.notice.at, attempts=1, detail="")
+    Outbox(store).write_receipt(pending, receipt)
 
 
 def test_progress_is_reported_while_many_incidents_are_read(store, keep, clock):
