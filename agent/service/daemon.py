@@ -125,9 +125,9 @@ class Daemon:
         decided: list[Decided] = []
         for record in self._source.read():
             found = self._detector.feed(record)
-            if found and snapshot is None:
-                snapshot = self._recorder.take_event_snapshot()
-            decided += found
+            if found:
+                snapshot = self._recorder.take_event_snapshot(found[-1][1].host, snapshot)
+                decided += found
         for gap in self._source.gaps():
             log.warning("%s: %s", gap.what, gap.why)
         if snapshot and not self._recorder.handle(decided, snapshot, self._may_continue):

@@ -71,6 +71,8 @@ class Recorder:
         self._monotonic = monotonic
         self._ticked_at, self._ticked_second = now(), monotonic()
         self._event_snapshot: Snapshot | None = None
+        # Whether the batch that is being read has a snapshot for a line of this host.
+        self._is_seen = False
         resume, still_open = store.newest_commit()
         self.position = Position(store, resume, now())
         self._last = still_open[0] if still_open else store.newest()
@@ -93,14 +95,23 @@ class Recorder:
 
     # --- the main thread calls these --------------------------------------------------------------------------------
 
-    def take_event_snapshot(self) -> Snapshot:
-        """Take the snapshot of an event, before any thinking; in a storm one a second is enough."""
+    def take_event_snapshot(self, host: str | None = None, batch: Snapshot | None = None) -> Snapshot:
+        """Take the snapshot of an event, before any thinking; in a storm one a second is enough.
+
+        ``batch`` is the one that its batch has so far. Of another ``host`` it shows nothing: any will do.
+        """
+        if batch and (self._is_seen or other_host(host, batch.host)):
+            return batch
         self._sampler.survey.cancel()
         now = self._now()
         self._follow_the_clock(now)
         last = self._event_snapshot
-        if not (self._find(None) and last and timedelta(0) <= now - last.taken_at < EVENT_SNAPSHOT_SPACING):
-            last = self._event_snapshot = take_snapshot(self._proc_root, now, "event", counters=self._sampler.counters)
+        is_elsewhere = bool(last and other_host(host, last.host))
+        self._is_seen = not is_elsewhere
+        if last and timedelta(0) <= now - last.taken_at < EVENT_SNAPSHOT_SPACING and (is_elsewhere or self._find(None)):
+            return last
+        last = self._event_snapshot = take_snapshot(self._proc_root, now, "event", counters=self._sampler.counters)
+        self._sampler.remember(sample_of(last))
         return last
 
     def handle(
@@ -111,7 +122,7 @@ class Recorder:
         ``may_continue`` is asked behind every incident that opens, since each costs several fsyncs; after its no the
         position is behind the last event that was folded, and False is returned.
         """
-        self._sampler.remember(sample_of(snapshot))
+        self._is_seen = False
         leading: list[Decided] = []
         now, quiet = self._now(), self.settings.quiet
         for record, event in folding.together(decided, quiet):

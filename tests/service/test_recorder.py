@@ -1027,6 +1027,23 @@ def test_a_line_of_another_host_has_an_incident_without_any_number_of_this_one(
     assert [] == [file.name for file in files if "7000" in file.read_text() or "8192" in file.read_text()]
 
 
+def test_a_storm_of_another_host_takes_a_snapshot_a_second_and_a_line_of_this_one_its_own(
+    make_recorder, make_decided, clock, proc_root
+):
+    recorder = make_recorder()
+    first = recorder.take_event_snapshot("db7")
+    recorder.handle([from_host(make_decided(), "db7")], first)
+    clock.advance(0.5)
+    write_proc(proc_root, orphan=7_000)
+    other = recorder.take_event_snapshot("db7")
+    own = recorder.take_event_snapshot("web1", other)
+
+    assert other is first
+    assert (7_000, clock.time) == (own.sockstat.tcp.orphan, own.taken_at)
+    assert own is recorder.take_event_snapshot("db7", own)
+    assert own is recorder.take_event_snapshot("web1", own)
+
+
 def test_each_host_has_its_own_incident_however_their_lines_alternate(store, make_recorder, make_decided, clock):
     recorder = make_recorder()
     for second in range(5):
