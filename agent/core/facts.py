@@ -33,7 +33,7 @@ from agent.core.kernel.limits import (
 )
 from agent.core.kernel.release import Kernel, inexact_pages, parse_kernel, units_per_page
 from agent.core.model import Event, Finding, GaugeName, Holder, Kind, Sample, Snapshot
-from agent.core.readings import Elsewhere, FullGroup, Gap, SocketTable, Sockstat
+from agent.core.readings import Elsewhere, FullGroup, Gap, PressureStall, SocketTable, Sockstat
 from agent.core.sockets.holders import BY, holders, is_many_unlisted
 from agent.core.sockets.shares import Totals, totals
 from agent.core.times import seconds_between
@@ -48,6 +48,8 @@ _BASELINE_SECONDS = 600.0
 # Two texts further apart than this are two bursts, each with a cause of its own.
 BURST_SECONDS = 300.0
 _BOOT_SLACK_SECONDS = 5.0
+# From here on tasks wait for memory for longer than now and then, as /proc/pressure/memory calls it.
+STALL_PERCENT = {"memory some": 10.0, "memory full": 5.0}
 _RESERVE = "net.core.mem_pcpu_rsv"
 
 
@@ -124,14 +126,15 @@ class Facts(NamedTuple):
         return low_memory(self.snapshot.meminfo)
 
     @property
+    def stalls(self) -> dict[str, float]:
+        """How long tasks wait for memory, in percent of the time, where that is more than now and then (PSI)."""
+        waits = {kind: self.snapshot.pressure.get(kind, PressureStall()).avg10 for kind in STALL_PERCENT}
+        return {kind: each for kind, each in waits.items() if each is not None and each >= STALL_PERCENT[kind]}
+
+    @property
     def defaults(self) -> Defaults:
         """The limits that this kernel gives itself on this host."""
         return default_limits(self.kernel, self.snapshot.meminfo, self.page_bytes)
-
-    @property
-    def mem_unit_bytes(self) -> int | None:
-        """The bytes that one unit of sockstat's ``mem`` stands for; None where the page size is unknown."""
-        return self.memory.sample_unit
 
     def pages(self, mem: int | None) -> int | None:
         """Return a count of sockstat's in pages; None where it is not known how many units are a page."""

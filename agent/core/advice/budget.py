@@ -15,7 +15,6 @@ from agent.core.sockets.shares import add_up, only
 _RESERVE_PERCENT = 5
 # No default since 3.0 lets sockets take more than a fifth: nobody else can have what they hold.
 _MOST_PERCENT = 25
-_STALL_PERCENT = {"memory some": 10.0, "memory full": 5.0}
 # An average over fewer sockets says nothing about the next thousand.
 _ENOUGH_TO_MEASURE = 300
 _ASSUMED_BYTES = 16 << 10
@@ -70,8 +69,9 @@ def find_budget(facts: Facts) -> Budget:
         return Budget(None, "how much RAM is available could not be read")
     usable = max(ram - meminfo.get("Hugetlb", 0) - meminfo.get("MovableTotal", 0), 0)
     of_ram = f"of {bytes_text(usable)}" + (" that are not set aside" if usable < ram else "")
-    if stalls := _stalls(facts):
-        return Budget(0, f"{bytes_text(available)} {of_ram} are {how} and {stalls}: RAM is what is short", short=True)
+    for percent in facts.stalls.values():
+        wait = f"tasks wait for memory {percent:g} % of the time"
+        return Budget(0, f"{bytes_text(available)} {of_ram} are {how} and {wait}: RAM is what is short", short=True)
     reserve = usable * _RESERVE_PERCENT // 100
     if available <= reserve:
         return Budget(0, f"only {bytes_text(available)} {of_ram} are {how}: RAM is what is short", short=True)
@@ -121,12 +121,3 @@ def _available(meminfo: dict[str, int]) -> tuple[int | None, str]:
     if meminfo.get("HighTotal", 0) > 0 and meminfo.get("LowFree", available) < available:
         available, how = meminfo["LowFree"], "free in low memory, where sockets have to lie"
     return max(available - meminfo.get("MovableFree", 0), 0), how
-
-
-def _stalls(facts: Facts) -> str:
-    """Return how long tasks wait for memory, where that is more than now and then (PSI)."""
-    for kind, limit in _STALL_PERCENT.items():
-        stall = facts.snapshot.pressure.get(kind)
-        if stall is not None and stall.avg10 is not None and stall.avg10 >= limit:
-            return f"tasks wait for memory {stall.avg10:g} % of the time"
-    return ""

@@ -53,7 +53,7 @@ def _mechanism(facts: Facts) -> Mechanism:
         mem_pages=facts.pages(facts.memory.mem),
         tcp_mem_pages=facts.limits,
         mem_bytes=facts.memory.value,
-        mem_unit_bytes=facts.mem_unit_bytes,
+        mem_unit_bytes=facts.memory.sample_unit,
         tcp_mem_bytes=facts.limits_bytes,
         page_size_bytes=facts.page_bytes,
     )

@@ -5,25 +5,18 @@ that agrees. TCPAbortOnMemory (net/ipv4/tcp.c, __tcp_close) moves by one for eac
 """
 
 from itertools import islice
+from typing import Literal
 
 from msgspec.structs import replace
 
 from agent.core.facts import Facts
 from agent.core.kernel.limits import KILLED
 from agent.core.model import Cause, Confidence, Evidence, Finding, GaugeName
-from agent.core.sockets.shares import (
-    HELD_BY,
-    SOCK_DIAG,
-    Pick,
-    Share,
-    Where,
-)
+from agent.core.sockets.shares import HELD_BY, SOCK_DIAG, Pick, Share, Where
 
 # Below an eighth of its limit, nobody's memory is the trouble.
 WEIGHT = 8
 _WEIGHT_WITHOUT_LIMIT_BYTES = 64 << 20
-
-
 SOCKSTAT, ELSEWHERE = "net/sockstat", "/proc/PID/net/netstat"
 _PLACES_AT_MOST = 3
 DOUBT: tuple[Confidence, ...] = ("certain", "likely", "possible")
@@ -87,11 +80,8 @@ def orphan_evidence(facts: Facts) -> tuple[Evidence, ...]:
 
 def memory_evidence(facts: Facts) -> tuple[Evidence, ...]:
     """Show the pages against tcp_mem[2], the kernel's own flag, and how far the count may be off."""
-    peak, now, limit = (
-        facts.pages(facts.memory.mem),
-        facts.pages(facts.now.mem),
-        facts.limits[2] if facts.limits else None,
-    )
+    peak, now = facts.pages(facts.memory.mem), facts.pages(facts.now.mem)
+    limit = facts.limits[2] if facts.limits else None
     if peak is None:
         return ()
     shown = [("mem", peak, SOCKSTAT)]
@@ -138,9 +128,9 @@ def size_evidence(name: str, value: int, limit: int | None) -> Evidence:
     return Evidence(name=name, value=value, limit=limit, unit="bytes", source=SOCK_DIAG)
 
 
-def counted(what: str, wanted: Where = "orphaned") -> Pick:
-    """Count only the sockets of a tally that are ``probing``, ``retransmitting`` or the like."""
-    return lambda where, _, tally: replace(tally, sockets=getattr(tally, what)) if where == wanted else None
+def counted(what: str, where: Where, by: Literal["sockets", "bytes"] = "sockets") -> Pick:
+    """Count as sockets or bytes only those of a tally that are ``probing``, ``wmem_bytes`` or the like."""
+    return lambda place, _, tally: replace(tally, **{by: getattr(tally, what)}) if place == where else None
 
 
 def is_most(facts: Facts, size: int) -> bool:

@@ -8,24 +8,15 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from msgspec.structs import replace
 
-from agent.core.diagnosis.evidence import (
-    count_evidence,
-    counted,
-    delta_evidence,
-    finding_about,
-    is_most,
-    size_evidence,
-)
+from agent.core.diagnosis.evidence import count_evidence, counted, delta_evidence, finding_about, is_most, size_evidence
 from agent.core.facts import Facts
 from agent.core.model import Cause, Confidence, Evidence, Finding
-from agent.core.readings import PeerTally, SocketGroup, SocketTable, State, Tally
+from agent.core.readings import PeerTally, SocketGroup, SocketTable
 from agent.core.sockets.shares import SOCK_DIAG, Share, largest, only
 
 # What the dump may miss by being late, before its sums are called incomplete.
 _SLACK_ORPHANS = 64
 _SLACK_BYTES = 16 << 20
-
-
 # A proxy has some dozens in passing; a leak has hundreds, and more than one in fifty of all sockets.
 _MANY_CLOSE_WAIT = 256
 _LEAK_SHARE = 50
@@ -77,10 +68,10 @@ def one_owner_holds_very_many_connections(facts: Facts) -> Finding | None:
 def one_owner_does_not_read(facts: Facts) -> Finding | None:
     """Claim that data which arrived and waits for one owner is what most of the memory is."""
     table = facts.sockets
-    share = largest(table, _received, by="bytes")
+    share = largest(table, counted("rmem_bytes", "held", by="bytes"), by="bytes")
     if share is None or not is_most(facts, share.holder.bytes):
         return None
-    unread = largest(table, _unread, by="bytes")
+    unread = largest(table, counted("unread_bytes", "held", by="bytes"), by="bytes")
     proof = [size_evidence("received and not read", share.holder.bytes, facts.totals.bytes)]
     if unread is not None and unread.name == share.name:
         proof.append(size_evidence("unread", unread.holder.bytes, None))
@@ -110,7 +101,7 @@ def accept_queue_not_drained(facts: Facts) -> Finding | None:
 def peers_take_data_slowly(facts: Facts) -> Finding | None:
     """Claim that data which the peers of one owner do not take is what most of the memory is."""
     table = facts.sockets
-    share = largest(table, _queued_to_send, by="bytes")
+    share = largest(table, counted("wmem_bytes", "held", by="bytes"), by="bytes")
     if share is None or not is_most(facts, share.holder.bytes):
         return None
     its = share.holder.sockets
@@ -179,18 +170,6 @@ def memory_without_sockets(facts: Facts) -> Finding | None:
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
-
-
-def _received(where: str, state: State, tally: Tally) -> Tally | None:
-    return replace(tally, bytes=tally.rmem_bytes) if where == "held" and state != "listen" else None
-
-
-def _unread(where: str, state: State, tally: Tally) -> Tally | None:
-    return replace(tally, bytes=tally.unread_bytes) if where == "held" and state != "listen" else None
-
-
-def _queued_to_send(where: str, _: State, tally: Tally) -> Tally | None:
-    return replace(tally, bytes=tally.wmem_bytes) if where == "held" else None
 
 
 def _of_owner(table: SocketTable, owner: Share, what: str) -> int:

@@ -9,30 +9,30 @@ add the container to the line:
 import re
 
 from agent.core.diagnosis.evidence import delta_evidence
-from agent.core.facts import Facts
+from agent.core.facts import STALL_PERCENT, Facts
 from agent.core.gauge import CALM
 from agent.core.model import Cause, Evidence, Finding
 
 _LOW_RAM_PERCENT = 5
-_STALL_SOME_PERCENT = 10.0
-_STALL_FULL_PERCENT = 5.0
 _OPENVZ = re.compile(r"\(\d+ in CT ?\d+\)")
 _MPTCP_ROW = re.compile(r"^MPTCP(?:v6)?\s+\d+\s+(\d+)\s", re.MULTILINE)
 
 
 def host_stalls_for_memory(facts: Facts) -> Finding | None:
     """Claim that tasks of this host wait for memory: TCP shares a shortage that is not its own."""
-    some, full = facts.snapshot.pressure.get("memory some"), facts.snapshot.pressure.get("memory full")
-    stalls = [
+    stalls = tuple(
         Evidence(
-            name=f"memory {name}, avg10", value=stall.avg10, limit=limit, unit="% of time", source="pressure/memory"
+            name=f"{kind}, avg10",
+            value=percent,
+            limit=STALL_PERCENT[kind],
+            unit="% of time",
+            source="pressure/memory",
         )
-        for name, stall, limit in (("some", some, _STALL_SOME_PERCENT), ("full", full, _STALL_FULL_PERCENT))
-        if stall is not None and stall.avg10 is not None and stall.avg10 >= limit
-    ]
-    if not stalls:
-        return None
-    return Finding(claim="host_stalls_for_memory", cause="none", confidence="likely", evidence=tuple(stalls))
+        for kind, percent in facts.stalls.items()
+    )
+    return (
+        Finding(claim="host_stalls_for_memory", cause="none", confidence="likely", evidence=stalls) if stalls else None
+    )
 
 
 def mptcp_takes_part(facts: Facts) -> Finding | None:

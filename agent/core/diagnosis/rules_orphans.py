@@ -4,17 +4,12 @@ Silent without a table of sockets (sock_diag(7)). What the states mean is in net
 with a probe timer has a peer that stopped reading, one with a retransmit timer a peer that has not answered yet.
 """
 
-from agent.core.diagnosis.evidence import (
-    WEIGHT,
-    count_evidence,
-    counted,
-    delta_evidence,
-    finding_about,
-    is_most,
-)
+from collections import Counter
+
+from agent.core.diagnosis.evidence import WEIGHT, count_evidence, counted, delta_evidence, finding_about, is_most
 from agent.core.facts import Facts
 from agent.core.model import Confidence, Evidence, Finding
-from agent.core.readings import SocketTable, State, Tally
+from agent.core.readings import State, Tally
 from agent.core.sockets.shares import SOCK_DIAG, add_up, largest, only
 
 # Fewer orphans than this reach no limit that a kernel gives itself (4096 and a quarter of it); a few may hold much.
@@ -30,7 +25,7 @@ def orphans_wait_for_stalled_peers(facts: Facts) -> Finding | None:
     if 2 * orphans.probing < orphans.sockets or not _are_many_orphans(facts, orphans):
         return None
     proof = count_evidence("orphans with a zero-window probe", orphans.probing, orphans.sockets, "of all orphans")
-    share = largest(table, counted("probing"))
+    share = largest(table, counted("probing", "orphaned"))
     return finding_about("orphans_wait_for_stalled_peers", "orphans", "likely", share, proof)
 
 
@@ -52,7 +47,7 @@ def orphans_wait_for_vanished_peers(facts: Facts) -> Finding | None:
     if gave_up:
         proof.append(delta_evidence(facts, "TCPAbortOnTimeout"))
     sure: Confidence = "likely" if gave_up or 2 * orphans.unanswered >= orphans.retransmitting else "possible"
-    share = largest(table, counted("retransmitting"))
+    share = largest(table, counted("retransmitting", "orphaned"))
     return finding_about("orphans_wait_for_vanished_peers", "orphans", sure, share, *proof)
 
 
@@ -63,13 +58,13 @@ def orphans_come_of_short_connections(facts: Facts) -> Finding | None:
     limit = facts.orphans.limit
     if share is None or share.all_sockets < max(_MANY_ORPHANS, (limit or 0) // WEIGHT):
         return None
-    states: dict[State, int] = {}
+    states, ports = Counter[State](), Counter[int]()
     for group in table.groups:
-        for state, tally in group.orphaned.items():
-            states[state] = states.get(state, 0) + tally.sockets
+        states.update({state: tally.sockets for state, tally in group.orphaned.items()})
+        ports.update({} if group.port is None else {group.port: group.orphans})
     mixed = sum(10 * count >= share.all_sockets for count in states.values()) > 1
     small = share.all_bytes <= _SMALL_ORPHAN_PAGES * (facts.page_bytes or 0) * share.all_sockets
-    port, on_port = max(_orphans_by_port(table).items(), key=lambda item: item[1], default=(0, 0))
+    port, on_port = max(ports.items(), key=lambda item: item[1], default=(0, 0))
     if not mixed or not small or 2 * on_port < share.all_sockets:
         return None
     each = Evidence(name="one orphan", value=share.all_bytes // share.all_sockets, unit="bytes", source=SOCK_DIAG)
@@ -81,11 +76,3 @@ def orphans_come_of_short_connections(facts: Facts) -> Finding | None:
 
 def _are_many_orphans(facts: Facts, orphans: Tally) -> bool:
     return orphans.sockets >= _MANY_ORPHANS or (orphans.sockets > 0 and is_most(facts, orphans.bytes))
-
-
-def _orphans_by_port(table: SocketTable) -> dict[int, int]:
-    ports: dict[int, int] = {}
-    for group in table.groups:
-        if group.port is not None:
-            ports[group.port] = ports.get(group.port, 0) + group.orphans
-    return ports

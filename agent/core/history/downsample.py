@@ -16,6 +16,7 @@ ninety days; of the counters that is two.
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import groupby, pairwise
+from operator import attrgetter
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -132,19 +133,14 @@ def _few_counters(samples: Iterable[Sample]) -> list[Sample]:
     ]
 
 
-def _highest(samples: Sequence[Sample], name: str) -> list[Sample]:
-    found = max(samples, key=lambda sample: _known(sample, name, -1), default=None)
-    return [] if found is None or getattr(found, name) is None else [found]
-
-
-def _lowest(samples: Sequence[Sample], name: str) -> list[Sample]:
+def _highest(samples: Iterable[Sample], name: str) -> list[Sample]:
     known = [sample for sample in samples if getattr(sample, name) is not None]
-    return [min(known, key=lambda sample: _known(sample, name, 0))] if known else []
+    return [max(known, key=attrgetter(name))] if known else []
 
 
-def _known(sample: Sample, name: str, otherwise: int) -> int:
-    value: int | None = getattr(sample, name)
-    return otherwise if value is None else value
+def _lowest(samples: Iterable[Sample], name: str) -> list[Sample]:
+    known = [sample for sample in samples if getattr(sample, name) is not None]
+    return [min(known, key=attrgetter(name))] if known else []
 
 
 def _newest_units(samples: Sequence[Sample]) -> list[Sample]:

@@ -11,8 +11,6 @@ the rate limiters of kernel/printk.c and lib/ratelimit.c, 2.6 to 6.19::
     printk: 58 messages suppressed.                        2.6.24
     __ratelimit: 8552 callbacks suppressed                 2.6.32
     net_ratelimit: 142 callbacks suppressed                2.6.35 and later
-
-A suppressed line is shared by all net messages and printed lazily, so it is ours only close to one of ours.
 """
 
 import re

@@ -58,11 +58,12 @@ def name_cgroup(path: str) -> Owner:
     unit = container = user = None
     above = ""
     for part in parts:
+        found = _container(part, above, parts)
         if container is None:
             slice_user = _USER_SLICE.fullmatch(part)
             user = user or (slice_user and slice_user["uid"])
-            container = _container(part, above, parts)
-        if unit is None and _is_unit(part) and _container(part, above, parts) is None:
+            container = found
+        if unit is None and _is_unit(part) and found is None:
             unit = part
         above = part
     if unit is None and container is None and parts:

@@ -1,8 +1,7 @@
 """Who has most of one kind of sockets, under the names of core.sockets.holders; sums over a table of sockets.
 
 A kind is picked out of the tallies ("orphans that wait for a zero window"), and what is left of the table goes through
-holders() like the whole. Names are chosen by anyone who may make a cgroup or a process: they are made printable, and
-the kernel's own words are taken out, so that no text of ours can look like a kernel record to our own detector.
+holders() like the whole.
 """
 
 from collections.abc import Callable
