@@ -22,11 +22,14 @@ from agent.config.load import ConfigError
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.folding import events_to_diagnose
 from agent.core.kernel.messages import detect, other_limit
+from agent.core.kernel.procfs import parse_stat_boot
 from agent.core.logs import pasted, records
 from agent.core.model import Diagnosis, Event, LogRecord, Sample
 from agent.core.readings import Gap, OtherLimit, UnreadLine
 from agent.core.report import diagnosis_text
+from agent.core.times import second_of
 from agent.probe import Counters, take_snapshot, take_sockets
+from agent.probe.files import read_head
 from agent.probe.pagesize import PROC, is_this_host
 from agent.store import read_around
 
@@ -90,19 +93,30 @@ def _diagnose_tree(proc_root: Path, messages: tuple[str, ...], config_path: Path
     if is_this_host(proc_root):
         snapshot = replace(snapshot, sockets=take_sockets(proc_root, ATTRIBUTION_SECONDS))
         return _doubt(diagnose(snapshot, events, history), unread)
-    return _doubt(diagnose(snapshot, _as_of_a_tree(events, now), ()), unread)
+    taken_at = _moment_of_tree(proc_root, snapshot.uptime_seconds, events, now)
+    return _doubt(diagnose(replace(snapshot, taken_at=taken_at), events, ()), unread)
 
 
-def _as_of_a_tree(events: tuple[Event, ...], now: datetime) -> tuple[Event, ...]:
-    """Take the newest dated line as of the moment of the tree: the caller passes both as evidence of one event.
+def _moment_of_tree(proc_root: Path, uptime: float | None, events: tuple[Event, ...], now: datetime) -> datetime:
+    """Return when a tree was taken, by the clock of the lines; ``now`` without a dated one.
 
-    The tree has its uptime, so a line with the time since boot needs no date.
+    The newest dated line is as of the tree, since the caller passes both as evidence of one event, unless a line that
+    has a date and the time since boot shows a later moment. Beside a line with the time since boot alone the boot time
+    shows it.
     """
-    newest = max((event.at for event in events if event.at), default=None)
-    return tuple(
-        replace(event, at=now - (newest - event.at) if newest and event.at and event.uptime is None else None)
-        for event in events
-    )
+    dated = [event.at for event in events if event.at]
+    if not dated:
+        return now
+    newest = max(dated, key=second_of)
+    booted = [second_of(each.at) - each.uptime for each in events if each.at and each.uptime is not None]
+    if not booted and any(event.uptime is not None for event in events):
+        by_host = parse_stat_boot(read_head(proc_root / "stat") or "")
+        booted = [] if by_host is None else [by_host]
+    later = max(booted, default=0.0) + (uptime or 0.0) - second_of(newest)
+    try:
+        return newest + timedelta(seconds=max(later, 0.0))
+    except OverflowError:
+        return newest
 
 
 def _read_messages(messages: tuple[str, ...], now: datetime) -> tuple[tuple[Event, ...], tuple[Gap, ...]]:

@@ -376,14 +376,20 @@ def _newest_burst(said: list[_Said]) -> tuple[list[_Said], tuple[tuple[float, Ev
 
 def _seconds_after(one: _Said, other: _Said) -> float:
     """Return how long after another event one was; 0 where that is not known."""
-    if one.age is not None and other.age is not None and isfinite(one.age):
-        return other.age - one.age
+    ages = _age_in_burst(one), _age_in_burst(other)
+    if ages[0] is not None and ages[1] is not None and isfinite(ages[0]):
+        return ages[1] - ages[0]
     if one.event.at is not None and other.event.at is not None:
         return seconds_between(other.event.at, one.event.at)
     uptimes = one.event.uptime, other.event.uptime
     if uptimes[0] is not None and uptimes[1] is not None and isfinite(uptimes[0] - uptimes[1]):
         return uptimes[0] - uptimes[1]
     return 0.0
+
+
+def _age_in_burst(said: _Said) -> float | None:
+    """Return the age; a line without any stamp was passed in as evidence of what is read now."""
+    return 0.0 if said.event.at is None and said.event.uptime is None else said.age
 
 
 def _text_of(event: Event, kernel: Kernel | None) -> Text:

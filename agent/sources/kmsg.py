@@ -10,7 +10,6 @@ device cannot be read at all. Only facility 0 is the kernel's: user space cannot
 """
 
 import os
-import re
 import select
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from pathlib import Path
 from agent.core.cursor import Cursor, KmsgCursor
 from agent.core.format import counted
 from agent.core.kernel.devkmsg import DevKmsg, parse_devkmsg
+from agent.core.kernel.procfs import parse_stat_boot
 from agent.core.model import LogRecord
 from agent.core.readings import Gap
 from agent.sources.gaps import Gaps
@@ -34,7 +34,6 @@ KERNEL_FACILITY = 0
 BEFORE_THE_FIRST = -1
 # The error from whole seconds of boot time and lag, and from early boot, which CLOCK_MONOTONIC_RAW misses.
 SLACK = timedelta(seconds=2)
-_BTIME = re.compile(r"^btime ([0-9]{1,12})$", re.MULTILINE)
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
@@ -193,8 +192,8 @@ class KmsgSource:
 
     def _booted_at(self) -> datetime | None:
         """Return when printk's clock started; for every batch, since the host's clock may have been set."""
-        found = _BTIME.search(self._host_text("stat"))
-        return _EPOCH + timedelta(seconds=int(found[1]) + lag_seconds()) if found else None
+        booted = parse_stat_boot(self._host_text("stat"))
+        return None if booted is None else _EPOCH + timedelta(seconds=booted + lag_seconds())
 
     def _moment(self, at: datetime) -> datetime:
         """Return the computed time of a record, or now if it is before the last look, which did not see the record.

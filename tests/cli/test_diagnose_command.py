@@ -132,8 +132,8 @@ def test_a_message_is_claimed_evidence_in_any_format(tree: Path, line: str, judg
 def test_the_date_of_a_line_is_not_held_against_a_tree_without_one(tree: Path, judged: list[tuple[Any, ...]]) -> None:
     run("--proc-root", str(tree), "--message", f"Jan 22 15:05:39 h kernel: [12624150.315458] {ORPHANS}")
 
-    assert judged[0][1][0].at is None
     assert judged[0][1][0].uptime == pytest.approx(12624150.315458)
+    assert judged[0][0].taken_at == judged[0][1][0].at
 
 
 @pytest.mark.parametrize(("clock", "cause"), [("11:05:39", "tcp_memory"), ("15:05:09", "both")])
@@ -145,6 +145,35 @@ def test_the_dates_of_two_lines_are_held_against_each_other(tree: Path, clock: s
         diagnosis = decode(run("--proc-root", str(tree), "--json", "--message", messages))
         assert cause == diagnosis.cause
         assert ("4 h earlier" in diagnosis.summary) == (cause != "both")
+
+
+@pytest.mark.parametrize(
+    ("orphans", "memory"),
+    [
+        ("2026-11-28T07:06:39+00:00 h kernel:", "[863999.600000]"),
+        ("2026-11-28T08:06:39+01:00 h kernel:", "[863999.600000]"),
+        ("[849599.000000]", "2026-11-28T11:06:39+00:00 h kernel:"),
+        ("[849600.000000]", "2026-11-28T11:06:39+00:00 h kernel: [863999.600000]"),
+        ("2026-11-28T03:00:00+00:00 h kernel: [849600.000000]", "2026-11-28T07:00:00+00:00 h kernel:"),
+        ("[849600.000000]", ""),
+        ("2026-11-28T06:00:00+00:00 h kernel:", "2026-11-28T10:00:00+00:00 h kernel:"),
+    ],
+)
+def test_two_lines_hours_apart_are_two_bursts_whatever_their_stamps(tree: Path, orphans: str, memory: str) -> None:
+    (tree / "uptime").write_text("864000.00 1728000.00\n")
+    (tree / "stat").write_text("cpu  1 2\ncpu0 1 2\nbtime 1795000000\n")
+    lines = [f"{orphans} {ORPHANS}", f"{memory} {MEMORY}".strip()]
+    for messages in (lines, lines[::-1]):
+        found = decode(run("--proc-root", str(tree), "--json", "--message", "\n".join(messages)))
+        assert "tcp_memory" == found.cause
+        assert "4 h earlier" in found.summary
+
+
+def test_clock_times_are_those_of_the_lines(tree: Path) -> None:
+    lines = f"2026-11-28T10:00:00+02:00 h kernel: {ORPHANS}\n2026-11-28T16:26:39+02:00 h kernel: {MEMORY}"
+    summary = decode(run("--proc-root", str(tree), "--json", "--message", lines)).summary
+
+    assert "(at 10:00 UTC+02:00; the newest message is from 16:26 UTC+02:00)" in summary
 
 
 def test_the_date_of_a_line_is_held_against_this_host(judged: list[tuple[Any, ...]]) -> None:

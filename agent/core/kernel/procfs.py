@@ -38,6 +38,7 @@ PAGE_SIZES = tuple(2**power for power in range(12, 21))
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
 _INTEGERS = re.compile(r"(?:[+-]?[0-9]{1,20} )*[+-]?[0-9]{1,20}", re.ASCII)
 _DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?", re.ASCII)
+_BTIME = re.compile(r"^btime ([0-9]{1,12})$", re.MULTILINE | re.ASCII)
 _CACHE = ("active", "inactive")
 _ZONE = re.compile(r"^ +(pages free|managed|present|nr_(?:zone_)?(?:in)?active_file) +([0-9]{1,16})$", re.MULTILINE)
 _KIB = 1024
@@ -182,6 +183,12 @@ def parse_uptime(text: str, file: str = "uptime") -> float:
 def parse_stat_cpus(text: str) -> int | None:
     """Count the ``cpuN`` lines of /proc/stat: the CPUs online."""
     return sum(re.match(r"cpu[0-9]", line) is not None for line in text.split("\n")) or None
+
+
+def parse_stat_boot(text: str) -> int | None:
+    """Read ``btime`` of /proc/stat: when the host was booted, in seconds since the epoch."""
+    found = _BTIME.search(text)
+    return int(found[1]) if found else None
 
 
 def parse_memory_stat(text: str, file: str = "memory.stat") -> int | None:

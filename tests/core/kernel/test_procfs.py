@@ -253,10 +253,12 @@ def test_stat_gives_the_cpus_online() -> None:
     text = "cpu  1 2 3\ncpu0 1 2 3\ncpu1 1 2 3\ncpu17 0 0 0\nintr 5\nbtime 1342000000\n"
 
     assert 3 == procfs.parse_stat_cpus(text)
+    assert 1342000000 == procfs.parse_stat_boot(text)
 
 
 def test_stat_without_the_lines_is_absent_not_zero() -> None:
     assert procfs.parse_stat_cpus("cpu  1 2 3\n") is None
+    assert procfs.parse_stat_boot("cpu  1 2 3\nbtime -7\n") is None
 
 
 @pytest.mark.parametrize(
@@ -324,6 +326,7 @@ PARSERS: list[Callable[[str], Any]] = [
     partial(procfs.parse_sysctl, file="x", count=3),
     procfs.parse_uptime,
     procfs.parse_stat_cpus,
+    procfs.parse_stat_boot,
     procfs.parse_memory_stat,
     partial(procfs.parse_word, file="x"),
     procfs.parse_version,
