@@ -208,7 +208,7 @@ def process_ids(proc_root: Path) -> list[int]:
         names = os.listdir(proc_root)  # noqa: PTH208 - a host has thousands: no Path for each
     except OSError:
         return []
-    return sorted(int(name) for name in names if name.isascii() and name.isdecimal())
+    return sorted(map(int, filter(str.isdecimal, names)))
 
 
 def _subgroups(directory: str) -> list[tuple[int, str, str]]:

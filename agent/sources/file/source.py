@@ -147,11 +147,10 @@ class LogFileSource:
     def _watch(self) -> None:
         directories: dict[str, Identity] = {}
         for follower in self._followers:
-            for path in (follower.path, os.path.realpath(follower.path)):
-                # watchdog would watch a symbolic link itself, not the directory behind it.
-                directory = os.path.realpath(Path(path).parent)
-                identity = identity_of(directory)
-                if identity:
+            # watchdog would watch a symbolic link itself, not the directory behind it.
+            path, real = Path(follower.path), Path(os.path.realpath(follower.path))
+            for directory in {os.path.realpath(path.parent), str(real.parent)}:
+                if identity := identity_of(directory):
                     directories[directory] = identity
         trouble = self._waker.watch(directories)
         if trouble:
