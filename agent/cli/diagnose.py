@@ -21,6 +21,7 @@ from agent.cli.common import (
 from agent.config.load import ConfigError
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.folding import events_to_diagnose
+from agent.core.hosts import may_be_same, other_host
 from agent.core.kernel.messages import detect, other_limit
 from agent.core.kernel.procfs import parse_stat_boot
 from agent.core.logs import pasted, records
@@ -50,7 +51,8 @@ _ELISION = re.compile(r"\[\s*(?:…|\.\.+)\s*\]\s*")
     "messages",
     metavar="LINE",
     multiple=True,
-    help="Use this kernel log line as evidence, in any log format or typed by hand; may be repeated.",
+    help="Use this kernel log line as evidence, in any log format or typed by hand; may be repeated. Nothing "
+    "is measured for the line of another host.",
 )
 @click.option(
     "--incident",
@@ -90,11 +92,33 @@ def _diagnose_tree(proc_root: Path, messages: tuple[str, ...], config_path: Path
     snapshot = take_snapshot(proc_root, now, "command", counters=Counters(proc_root, history))
     events, unread = _read_messages(messages, now)
     snapshot = replace(snapshot, gaps=(*snapshot.gaps, *unread))
-    if is_this_host(proc_root):
-        snapshot = replace(snapshot, sockets=take_sockets(proc_root, ATTRIBUTION_SECONDS))
-        return _doubt(diagnose(snapshot, events, history), unread)
-    taken_at = _moment_of_tree(proc_root, snapshot.uptime_seconds, events, now)
-    return _doubt(diagnose(replace(snapshot, taken_at=taken_at), events, ()), unread)
+    if not is_this_host(proc_root):
+        taken_at = _moment_of_tree(proc_root, snapshot.uptime_seconds, events, now)
+        return _doubt(diagnose(replace(snapshot, taken_at=taken_at), events, ()), unread)
+    events, elsewhere, left = _of_one_host(events, snapshot.host)
+    if elsewhere:
+        # As in the service: a line of another host says nothing of what is measured here.
+        found = diagnose(replace(snapshot, trigger="event"), events, ())
+        return replace(found, gaps=(*found.gaps, *unread, *left))
+    snapshot = replace(snapshot, sockets=take_sockets(proc_root, ATTRIBUTION_SECONDS), gaps=(*snapshot.gaps, *left))
+    return _doubt(diagnose(snapshot, events, history), unread)
+
+
+def _of_one_host(events: tuple[Event, ...], here: str | None) -> tuple[tuple[Event, ...], str | None, tuple[Gap, ...]]:
+    """Keep the lines of this host, else those of the first other one, and name that; the rest become gaps."""
+    said = [other_host(event.host, here) for event in events if event.kind != "suppressed"]
+    elsewhere = said[0] if said and all(said) else None
+    kept, left = [], dict[Gap, None]()
+    for event in events:
+        other = other_host(event.host, here)
+        if bool(other) == bool(elsewhere) and may_be_same(other, elsewhere):
+            kept.append(event)
+        else:
+            why = f"the line is from {event.host or here}: it is left out; run sockmem-agent diagnose there"
+            left[Gap(what=_OPTION, why=why)] = None
+    for gap in left:
+        warn(f"{gap.what}: {gap.why}")
+    return tuple(kept), elsewhere, tuple(left)
 
 
 def _moment_of_tree(proc_root: Path, uptime: float | None, events: tuple[Event, ...], now: datetime) -> datetime:

@@ -179,9 +179,13 @@ def _says_the_same(first: Event, before: Event, event: Event, span: timedelta) -
 
 
 def events_to_diagnose(incident: Incident) -> tuple[Event, ...]:
-    """Return the events that a diagnosis needs: the newest of each kind, and the first, before which it all began."""
-    first = incident.first_event
-    return incident.last_of_kind if first is None or first in incident.last_of_kind else (*incident.last_of_kind, first)
+    """Return the events that a diagnosis needs: the newest of each kind, and the first, before which it all began.
+
+    Another host's lines may spell its name in several ways; an incident has one.
+    """
+    first, events = incident.first_event, incident.last_of_kind
+    events = events if first is None or first in events else (*events, first)
+    return tuple(replace(event, host=incident.host) for event in events) if incident.read_on else events
 
 
 def is_another(incident: Incident, at: datetime, quiet: timedelta) -> bool:

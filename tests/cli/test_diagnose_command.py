@@ -12,7 +12,7 @@ from material import make_event
 
 from agent.cli import diagnose as module
 from agent.cli import group
-from agent.core.model import Diagnosis, Incident, Sample, Snapshot
+from agent.core.model import Diagnosis, Incident, Mechanism, Sample, Snapshot
 from agent.probe import take_snapshot
 from agent.store import Store
 
@@ -181,6 +181,31 @@ def test_the_date_of_a_line_is_held_against_this_host(judged: list[tuple[Any, ..
 
     at = judged[0][1][0].at
     assert (1, 22) == (at.month, at.day)
+
+
+def test_a_line_of_another_host_is_that_hosts_also_by_command() -> None:
+    diagnosis = decode(run("--json", "--message", f"May  6 07:08:09 web-7 kernel: {ORPHANS}", "--message", "fine"))
+
+    assert ("orphans", "possible") == (diagnosis.cause, diagnosis.confidence)
+    assert Mechanism() == diagnosis.mechanism
+    assert () == diagnosis.holders
+    assert ["line_of_another_host"] == [finding.claim for finding in diagnosis.findings]
+    assert diagnosis.summary.startswith("web-7 reset TCP connections because of too many orphaned sockets")
+    assert ["Run there, on web-7: sockmem-agent diagnose."] == [advice.action for advice in diagnosis.advice]
+    assert "--message 2" in {gap.what for gap in diagnosis.gaps}
+
+
+def test_lines_of_several_hosts_are_not_put_together(judged: list[tuple[Any, ...]]) -> None:
+    lines = [f"May  6 07:08:09 {host} kernel: {ORPHANS}" for host in ("web-7.example.org", "WEB-7", "db-8")]
+    elsewhere = run("--json", "--message", "\n".join(lines))
+    assert ["web-7.example.org", "WEB-7"] == [event.host for event in judged[0][1]]
+    assert "--message: the line is from db-8: it is left out" in elsewhere.stderr
+    assert ["--message"] == [gap.what for gap in decode(elsewhere).gaps if "db-8" in gap.why]
+
+    here = decode(run("--json", "--message", "\n".join([*lines, f"kernel: {ORPHANS}"])))
+    assert [None] == [event.host for event in judged[1][1]]
+    assert here.mechanism.orphan is not None
+    assert 3 == len([gap for gap in here.gaps if gap.what == "--message"])
 
 
 def test_several_messages_are_several_events(tree: Path, judged: list[tuple[Any, ...]]) -> None:

@@ -1,4 +1,5 @@
 import errno
+import re
 from collections import Counter
 from datetime import timedelta
 
@@ -9,7 +10,7 @@ from msgspec.structs import replace
 from agent.core import folding
 from agent.core.model import Notice, Peak
 from agent.core.readings import SocketGroup, SocketTable, Tally
-from agent.core.report import messages_text, title
+from agent.core.report import diagnosis_text, messages_text, title
 from agent.core.settings import IncidentSettings, StoreSettings
 from agent.service import open_incident
 from agent.service import recorder as module
@@ -1042,6 +1043,22 @@ def test_a_storm_of_another_host_takes_a_snapshot_a_second_and_a_line_of_this_on
     assert (7_000, clock.time) == (own.sockstat.tcp.orphan, own.taken_at)
     assert own is recorder.take_event_snapshot("db7", own)
     assert own is recorder.take_event_snapshot("web1", own)
+
+
+def test_another_host_has_one_name_in_an_incident_however_its_lines_spell_it(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    spelled = ("web-7.example.org", "WEB-7", "web-7")
+    for number, name in enumerate(spelled):
+        line = make_decided(("too_many_orphans", "tcp_mem")[number % 2], offset=100 + number, provenance="claimed")
+        recorder.handle([from_host(line, name)], recorder.take_event_snapshot())
+        run_for(recorder, clock, 2)
+    (incident,) = map(store.load, store.ids())
+    shown = diagnosis_text(incident.diagnosis) + incident.summary
+
+    assert {"too_many_orphans": 2, "tcp_mem": 1} == incident.events
+    assert "web-7.example.org" == incident.host
+    assert "there, on web-7.example.org" in shown
+    assert [] == [each for each in re.findall(r"web-7\S*", shown, re.IGNORECASE) if not each.startswith(spelled[0])]
 
 
 def test_each_host_has_its_own_incident_however_their_lines_alternate(store, make_recorder, make_decided, clock):

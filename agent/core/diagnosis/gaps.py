@@ -5,7 +5,7 @@ from math import inf
 from agent.core.diagnosis.rules_silence import udp_shortage
 from agent.core.facts import Facts
 from agent.core.format import count_text, counted, duration_text
-from agent.core.hosts import other_host
+from agent.core.hosts import may_be_same, other_host
 from agent.core.readings import PAGE_SIZE, Gap
 
 _SOCKSTAT = "net/sockstat"
@@ -104,9 +104,13 @@ def gap_of_clock(facts: Facts) -> list[Gap]:
 
 def _gap_of_host(facts: Facts) -> list[Gap]:
     """Note that a line that was passed in names another host: whoever passed it may have mistaken the host."""
-    here = facts.snapshot.host
-    others = sorted({host for event in facts.lines.values() if (host := other_host(event.host, here))})
-    why = f"the line is from {', '.join(others)}, the numbers are from {here}: they belong together only on one host"
+    here, others = facts.snapshot.host, list[str]()
+    for event in facts.lines.values():
+        host = other_host(event.host, here)
+        if host and not any(may_be_same(host, each) for each in others):
+            others.append(host)
+    named = ", ".join(sorted(others))
+    why = f"the line is from {named}, the numbers are from {here}: they belong together only on one host"
     return [Gap(what="host of the line", why=why)] if others else []
 
 

@@ -348,6 +348,10 @@ def test_the_host_of_a_line_is_a_gap_where_somebody_put_both_together() -> None:
         gap.why for gap in diagnosis.gaps if gap.what == "host of the line"
     ]
     assert 65600 == diagnose_line_of("db7", host=None).mechanism.orphan
+    texts = (("orphans", "DB7.lan"), ("tcp_memory", "db7"))
+    events = tuple(msgspec.structs.replace(make_event(text), host=host) for text, host in texts)
+    gaps = diagnose(make_snapshot(host="log1", trigger="command"), events, ()).gaps
+    assert 1 == sum("the line is from db7, the numbers" in gap.why for gap in gaps)
 
 
 def test_in_an_incident_of_hours_the_gauges_are_those_of_now_and_the_counters_those_of_the_last_minutes() -> None:
