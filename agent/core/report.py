@@ -63,7 +63,9 @@ _CONSEQUENCES: dict[Cause, _Consequence] = {
 def title(notice: Notice) -> str:
     """Return a notice in one line for a phone's lock screen."""
     if isinstance(notice, DigestNotice):
-        return digest_title(notice)
+        host = printable(notice.host or "unknown host", 64)
+        count = counted(notice.digest.count, "more incident")
+        return f"{host}: {count} since {moment_text(notice.digest.since, notice.at)}"
     incident = notice.data
     if incident is None:
         return "sockmem-agent: test notification, nothing is wrong"
@@ -74,14 +76,6 @@ def title(notice: Notice) -> str:
         after = f" after {duration_text(lasted)}" if lasted >= 1 else ""
         return f"{headline(incident)} (resolved{after})"
     return headline(incident)
-
-
-def digest_title(notice: DigestNotice) -> str:
-    """Return a digest in one line: how many incidents, and since when."""
-    host = printable(notice.host or "unknown host", 64)
-    return (
-        f"{host}: {counted(notice.digest.count, 'more incident')} since {moment_text(notice.digest.since, notice.at)}"
-    )
 
 
 def digest_facts(notice: DigestNotice, most: int) -> tuple[str, str, str]:

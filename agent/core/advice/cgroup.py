@@ -1,9 +1,12 @@
-"""What to do about a control group of version 2 that is at its own memory limit (admin-guide/cgroup-v2.rst)."""
+"""What to do about a control group at a limit of its own: of all memory in version 2, of TCP memory in version 1.
+
+Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst.
+"""
 
 import shlex
 
 from agent.core.format import bytes_text, printable
-from agent.core.model import Advice
+from agent.core.model import Advice, Evidence
 from agent.core.readings import FullGroup
 from agent.core.sockets.cgroup_names import text_of_cgroup
 
@@ -23,5 +26,19 @@ def relieve_group(group: FullGroup) -> Advice:
         commands=(
             f"grep -E '^(anon|file|sock) ' {folder}/memory.stat",
             f"grep -H . {folder}/memory.current {folder}/memory.max {folder}/memory.high {folder}/memory.events",
+        ),
+    )
+
+
+def raise_cgroup_limit(failed: Evidence) -> Advice:
+    """Advise where a cgroup's own limit is what was hit; raising tcp_mem would not help."""
+    return Advice(
+        action="Find the cgroup whose TCP limit was reached; raise that limit or fix its program.",
+        why=f"TCP is far below tcp_mem, and cgroups refused {failed.value} charges: kernels 3.3 to 4.4 log the same "
+        "message for memory.kmem.tcp.limit_in_bytes. Raising tcp_mem would change nothing.",
+        risk="A higher limit lets this cgroup hold more unswappable memory.",
+        commands=(
+            "find /sys/fs/cgroup -name memory.kmem.tcp.failcnt -exec grep -H -v '^0$' {} +",
+            "find /sys/fs/cgroup -name memory.kmem.tcp.max_usage_in_bytes -exec grep -H -v '^0$' {} +",
         ),
     )

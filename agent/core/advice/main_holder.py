@@ -4,7 +4,7 @@ import re
 import shlex
 from collections.abc import Mapping
 
-from agent.core.advice.namespaces import KILLS, run_in
+from agent.core.advice.namespaces import CHECK_GAUGE, Run, check_kills, run_in
 from agent.core.advice.programs import find_program
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text, counted
@@ -72,6 +72,7 @@ def fix_main_holder(main: LargestHolder, findings: tuple[Finding, ...], kept: st
 
     ``kept`` is how long orphans keep their memory here.
     """
+    run = run_in(main.holder.netns_pid)
     # A name in which somebody hid the kernel's words is shown without them, and is no program that we know.
     orphans, program = main.gauge == "orphans", find_program(main.holder.unit, main.holder.process)
     seen = [claim for claim in _SEEN if any(_is_about(finding, claim, main) for finding in findings)]
@@ -85,7 +86,12 @@ def fix_main_holder(main: LargestHolder, findings: tuple[Finding, ...], kept: st
         why=" ".join(filter(None, (*(_SEEN[claim] for claim in seen), *came, guess, settings, success))),
         risk=(f"{program.price} " if program else "Requires changing and testing the program. ")
         + _restart_text(main, frozenset(seen), kept),
-        commands=(*_looks(main), *(program.commands if program and not main.holder.container else ()), *_checks(main)),
+        commands=(
+            *_looks(main, run),
+            *(program.commands if program and not main.holder.container else ()),
+            CHECK_GAUGE[main.gauge],
+            check_kills(run),
+        ),
     )
 
 
@@ -121,9 +127,9 @@ def _ports_text(ports: tuple[int, ...]) -> str:
     return f" on {'port' if len(ports) == 1 else 'ports'} {shown}{more}" if ports else ""
 
 
-def _looks(main: LargestHolder) -> tuple[str, ...]:
+def _looks(main: LargestHolder, run: Run) -> tuple[str, ...]:
     """Commands that show it: nothing of a foreign name gets into a shell that systemd would not take as a unit."""
-    holder, run, commands = main.holder, run_in(main.holder.netns_pid), []
+    holder, commands = main.holder, []
     if holder.unit and holder.container is None and _UNIT.fullmatch(holder.unit):
         commands.append(f"systemctl status --no-pager -- {shlex.quote(holder.unit)}")
     if holder.ports:
@@ -131,11 +137,3 @@ def _looks(main: LargestHolder) -> tuple[str, ...]:
         found = f"ss -tanoem {state}'( sport = :{holder.ports[0]} )'"
         commands.append(f"{run(found)} | head -20")
     return tuple(commands)
-
-
-def _checks(main: LargestHolder) -> tuple[str, ...]:
-    gauge = "orphan" if main.gauge == "orphans" else "mem"
-    return (
-        f"grep TCP: /proc/net/sockstat   # {gauge} falls",
-        f"{run_in(main.holder.netns_pid)(KILLS)}   # stops rising",
-    )

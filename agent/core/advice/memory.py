@@ -9,7 +9,7 @@ from agent.core.advice.namespaces import run_where
 from agent.core.advice.sysctl import change, value_text
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text, percent_text
-from agent.core.model import Advice, Evidence, Finding
+from agent.core.model import Advice, Finding
 
 _GAIN_PERCENT = 10
 _KEY = "net.ipv4.tcp_mem"
@@ -61,20 +61,6 @@ def fix_holders(findings: tuple[Finding, ...], kept: str) -> Advice:
         "(TCP_NOTSENT_LOWAT, SO_SNDBUF), give up on dead peers (TCP_USER_TIMEOUT, keepalive).",
         risk="A restart drops that program's connections. What it has not read is freed at once; what its peers have "
         f"not read stays in orphans {kept}.",
-    )
-
-
-def raise_cgroup_limit(failed: Evidence) -> Advice:
-    """Advise where a cgroup's own limit is what was hit; raising tcp_mem would not help."""
-    return Advice(
-        action="Find the cgroup whose TCP limit was reached; raise that limit or fix its program.",
-        why=f"TCP is far below tcp_mem, and cgroups refused {failed.value} charges: kernels 3.3 to 4.4 log the same "
-        "message for memory.kmem.tcp.limit_in_bytes. Raising tcp_mem would change nothing.",
-        risk="A higher limit lets this cgroup hold more unswappable memory.",
-        commands=(
-            "find /sys/fs/cgroup -name memory.kmem.tcp.failcnt -exec grep -H -v '^0$' {} +",
-            "find /sys/fs/cgroup -name memory.kmem.tcp.max_usage_in_bytes -exec grep -H -v '^0$' {} +",
-        ),
     )
 
 

@@ -11,13 +11,15 @@ from agent.core.facts import Facts
 from agent.core.model import GaugeName
 
 Run = Callable[[str], str]
-KILLS = "nstat -az TcpExtTCPAbortOnMemory"
-CHECK_MEM = "grep TCP: /proc/net/sockstat   # mem falls"
+CHECK_GAUGE: dict[GaugeName, str] = {
+    "orphans": "grep TCP: /proc/net/sockstat   # orphan falls",
+    "tcp_memory": "grep TCP: /proc/net/sockstat   # mem falls",
+}
 
 
-def check_kills(facts: Facts) -> str:
+def check_kills(run: Run) -> str:
     """Return the command that shows whether the kernel still kills orphans: it counts in the namespace of each."""
-    return f"{run_where(facts, 'orphans')(KILLS)}   # stops rising"
+    return f"{run('nstat -az TcpExtTCPAbortOnMemory')}   # stops rising"
 
 
 def run_in(pid: int | None) -> Run:

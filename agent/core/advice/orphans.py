@@ -45,7 +45,7 @@ def look_at_orphans(facts: Facts) -> Advice:
             "cat /proc/net/sockstat",
             *(run(f"ss -tanoemi state {state}") for state in ("fin-wait-1", "last-ack", "closing")),
             f"{run('ss -tan state fin-wait-1')} | {peers}",
-            check_kills(facts),
+            check_kills(run),
         ),
     )
 

@@ -7,7 +7,7 @@ the budget or the other limit; the risk says what it may cost. A limit is lowere
 from collections.abc import Set as AbstractSet
 
 from agent.core.advice.budget import Budget, find_price
-from agent.core.advice.namespaces import CHECK_MEM, check_kills
+from agent.core.advice.namespaces import CHECK_GAUGE, check_kills, run_where
 from agent.core.advice.sysctl import change, find_setter, value_text
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text
@@ -62,7 +62,7 @@ def restore_tcp_mem(facts: Facts, claims: AbstractSet[str], budget: Budget) -> A
         risk=f"TCP may take {bytes_text(high)}, and holds {bytes_text(used)} now: unswappable. Above that connections "
         f"stall. Not held against the RAM available now: {budget.why}.",
         reason="the numbers are pages, and fit this host's RAM.",
-        checks=(find_setter(_MEM), CHECK_MEM),
+        checks=(find_setter(_MEM), CHECK_GAUGE["tcp_memory"]),
     )
 
 
@@ -88,7 +88,7 @@ def restore_max_orphans(facts: Facts, claims: AbstractSet[str], budget: Budget) 
         risk=f"{count_text(proposed)} orphans would take {find_price(facts).of(proposed)}{bound}. This is not held "
         f"against tcp_mem or the RAM available now: {budget.why}.",
         reason="the default of this host's RAM.",
-        checks=(find_setter(_ORPHANS), check_kills(facts)),
+        checks=(find_setter(_ORPHANS), check_kills(run_where(facts, "orphans"))),
     )
 
 

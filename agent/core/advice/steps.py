@@ -11,9 +11,9 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from agent.core.advice.budget import Budget, find_budget
-from agent.core.advice.cgroup import relieve_group
+from agent.core.advice.cgroup import raise_cgroup_limit, relieve_group
 from agent.core.advice.main_holder import MainHolders, fix_main_holder
-from agent.core.advice.memory import fix_holders, look_at_memory, look_at_unlisted, raise_cgroup_limit, raise_tcp_mem
+from agent.core.advice.memory import fix_holders, look_at_memory, look_at_unlisted, raise_tcp_mem
 from agent.core.advice.namespaces import is_our_own
 from agent.core.advice.orphans import (
     fix_closing_programs,

@@ -45,10 +45,19 @@ _ENGINES = {"docker": "docker", "libpod_parent": "libpod", "ecs": "ecs", "lxc": 
 
 
 class Owner(NamedTuple):
-    """Whom a cgroup belongs to, in words; both are None for the root group."""
+    """Whom a cgroup or a socket belongs to; ``process`` only where neither of the others is known.
+
+    All are None for the root group, and for nobody that has a name.
+    """
 
     unit: str | None = None
     container: str | None = None
+    process: str | None = None
+
+    @property
+    def text(self) -> str:
+        """All of it in one text."""
+        return " in ".join(filter(None, self))
 
 
 @lru_cache(maxsize=1024)
@@ -75,7 +84,7 @@ def name_cgroup(path: str) -> Owner:
 
 def text_of_cgroup(path: str) -> str:
     """Name a cgroup in one text: its unit and container, else its path."""
-    return " in ".join(filter(None, name_cgroup(path))) or path
+    return name_cgroup(path).text or path
 
 
 def parse_proc_cgroup(text: str) -> str | None:

@@ -24,7 +24,7 @@ from agent.core.readings import (
     TcpSockstat,
     has_cgroup,
 )
-from agent.core.sockets.cgroup_names import NAME_AT_MOST, name_cgroup, pod_of, with_pod_name
+from agent.core.sockets.cgroup_names import NAME_AT_MOST, Owner, name_cgroup, pod_of, with_pod_name
 
 Order = Literal["orphans", "bytes", "sockets"]
 # What holders are ranked by where a gauge is short.
@@ -37,22 +37,14 @@ _UNLISTED_LEAST = 10
 _UNLISTED_MOST = 500
 
 
-class _Name(NamedTuple):
-    """Whom sockets go to; ``process`` only where neither unit nor container is known."""
-
-    unit: str | None = None
-    container: str | None = None
-    process: str | None = None
-
-
 class _Guess(NamedTuple):
     """Orphans that were given to a name by their port alone."""
 
-    name: _Name
+    name: Owner
     port: int | None
 
 
-_NOBODY = _Name()
+_NOBODY = Owner()
 
 
 class _Share:
@@ -114,22 +106,22 @@ def holders(
         rest = _Share()
         for _, share in ranked[limit:]:
             rest.add(share.sockets, share.orphans, share.bytes)
-        named.append(_holder(_Name(unit=f"{count_text(len(ranked) - limit)} others"), rest, by, {}))
+        named.append(_holder(Owner(unit=f"{count_text(len(ranked) - limit)} others"), rest, by, {}))
     tcp = (sockstat or table.sockstat or Sockstat()).tcp
     remainder, gaps = _remainder(tcp, named, nobody, mem_unit_bytes)
     return (*named, remainder), (*table.gaps, *_gaps_of_sight(table, tcp), *_gaps_of_guesses(guesses), *gaps)
 
 
-def _with_pod(name: _Name, pods: dict[str, str]) -> _Name:
+def _with_pod(name: Owner, pods: dict[str, str]) -> Owner:
     return name._replace(container=with_pod_name(name.container, pods))
 
 
-def _shares(table: SocketTable) -> tuple[dict[_Name, _Share], Counter[_Guess]]:
+def _shares(table: SocketTable) -> tuple[dict[Owner, _Share], Counter[_Guess]]:
     """Add up the groups by name, and count the orphans that were given away by guess."""
     listeners: dict[tuple[int, int | None], Listener] = {}
     for listener in table.listeners:
         listeners.setdefault((listener.namespace, listener.port), listener)
-    shares: defaultdict[_Name, _Share] = defaultdict(_Share)
+    shares: defaultdict[Owner, _Share] = defaultdict(_Share)
     guesses: Counter[_Guess] = Counter()
     places = {each.number: _name_of_place(each) for each in table.namespaces}
     for group in table.groups:
@@ -156,7 +148,7 @@ def _shares(table: SocketTable) -> tuple[dict[_Name, _Share], Counter[_Guess]]:
 
 
 def _add_unlisted(
-    shares: dict[_Name, _Share], table: SocketTable, tcp: TcpSockstat, mem_unit_bytes: int | None
+    shares: dict[Owner, _Share], table: SocketTable, tcp: TcpSockstat, mem_unit_bytes: int | None
 ) -> None:
     """Give the sockets in no table to who has them open, with their part of the memory that no socket in sight has."""
     missing = count_unlisted(table, tcp)
@@ -170,7 +162,7 @@ def _add_unlisted(
         share.processes[_process_text(each.process)] += sockets
 
 
-def _names(group: SocketGroup, listener: Listener | None, paths: dict[int, str]) -> tuple[_Name, _Name]:
+def _names(group: SocketGroup, listener: Listener | None, paths: dict[int, str]) -> tuple[Owner, Owner]:
     """Name who has the open sockets of a group, and who gets those that nobody has open."""
     if group.cgroup is not None and has_cgroup(group.cgroup):
         name = _name_of_cgroup(group.cgroup, paths)
@@ -186,30 +178,28 @@ def _names(group: SocketGroup, listener: Listener | None, paths: dict[int, str])
     return _first(kept, left), _first(left, kept)
 
 
-def _first(name: _Name, other: _Name) -> _Name:
+def _first(name: Owner, other: Owner) -> Owner:
     return other if name == _NOBODY else name
 
 
-def _name_of_listener(listener: Listener, paths: dict[int, str]) -> _Name:
+def _name_of_listener(listener: Listener, paths: dict[int, str]) -> Owner:
     if listener.cgroup is not None and has_cgroup(listener.cgroup):
         return _name_of_cgroup(listener.cgroup, paths)
     return _name_of_process(listener.process)
 
 
-def _name_of_cgroup(cgroup: int, paths: dict[int, str]) -> _Name:
-    path = paths.get(cgroup)
-    if path is not None:
-        owner = name_cgroup(path)
-        return _Name(owner.unit, owner.container)
+def _name_of_cgroup(cgroup: int, paths: dict[int, str]) -> Owner:
+    if path := paths.get(cgroup):
+        return name_cgroup(path)
     # The root stands for a walk through all groups that came to its end.
-    return _Name(unit=f"cgroup {cgroup}" + (" (removed)" if ROOT_CGROUP in paths else ""))
+    return Owner(unit=f"cgroup {cgroup}" + (" (removed)" if ROOT_CGROUP in paths else ""))
 
 
-def _name_of_process(process: Process | None) -> _Name:
+def _name_of_process(process: Process | None) -> Owner:
     if process is None:
         return _NOBODY
     owner = name_cgroup(process.cgroup or "/")
-    return _Name(owner.unit, owner.container, None if owner != (None, None) else _process_text(process))
+    return Owner(process=_process_text(process)) if owner == Owner() else owner
 
 
 def _process_text(process: Process) -> str:
@@ -238,7 +228,7 @@ def _rank(share: _Share, by: Order) -> tuple[int, int, int]:
     return first, share.orphans if by != "orphans" else share.bytes, share.sockets
 
 
-def _holder(name: _Name, share: _Share, by: Order, pids: dict[int | None, int]) -> Holder:
+def _holder(name: Owner, share: _Share, by: Order, pids: dict[int | None, int]) -> Holder:
     processes = [text for text, _ in share.processes.most_common(NAMES_AT_MOST)]
     guess = share.is_guess(by)
     # The port that the guess rests on comes first, so that it can be told with it.
@@ -346,11 +336,7 @@ def _neighbours(namespace: Namespace) -> list[str]:
     """Name the others in a network namespace, but for the containers of the pod that it goes by."""
     place = _name_of_place(namespace)
     owners = [name_cgroup(path) for path in namespace.others]
-    names = (
-        " in ".join(filter(None, each))
-        for each in owners
-        if not place.container or place.container != pod_of(each.container)
-    )
+    names = (each.text for each in owners if not place.container or place.container != pod_of(each.container))
     return sorted({*names} - {"", place_text(namespace)})
 
 
@@ -364,13 +350,12 @@ def _places_text(spaces: list[Namespace]) -> str:
 
 def program_text(process: Process) -> str:
     """Name a process by its unit or container, and by itself."""
-    name = _name_of_process(process)
-    return " in ".join(filter(None, (*name[:2], _process_text(process))))
+    return _name_of_process(process)._replace(process=_process_text(process)).text
 
 
 def place_text(namespace: Namespace) -> str:
     """Name a network namespace by the unit, the container or the process that lives in it."""
-    return " in ".join(filter(None, _name_of_place(namespace)))
+    return _name_of_place(namespace).text
 
 
 def network_text(namespace: Namespace) -> str:
@@ -378,22 +363,19 @@ def network_text(namespace: Namespace) -> str:
     return pod_of(_name_of_place(namespace).container) or place_text(namespace)
 
 
-def _name_of_place(namespace: Namespace) -> _Name:
+def _name_of_place(namespace: Namespace) -> Owner:
     """Name who lives in a network namespace: where several containers of a pod do, the pod."""
     name = _name_of_process(namespace.process)
     pod = pod_of(name.container)
     is_shared = any(pod_of(name_cgroup(path).container) == pod for path in namespace.others)
-    return _Name(unit=name.unit, container=pod) if pod and is_shared else name
+    return Owner(unit=name.unit, container=pod) if pod and is_shared else name
 
 
 def _gaps_of_guesses(guesses: Counter[_Guess]) -> list[Gap]:
     if not guesses:
         return []
     largest = guesses.most_common(NAMES_AT_MOST)
-    names = "; ".join(
-        f"{count_text(n)} on port {guess.port or '?'} to {' in '.join(filter(None, guess.name))}"
-        for guess, n in largest
-    )
+    names = "; ".join(f"{count_text(n)} on port {guess.port or '?'} to {guess.name.text}" for guess, n in largest)
     why = (
         f"{counted(guesses.total(), 'orphan carries', 'orphans carry')} no cgroup (kernels before 5.8, hosts without "
         f"cgroup v2, connections that nobody accepted): given by guess to who has their port ({names})"
