@@ -24,8 +24,7 @@ from agent.core.model import LogRecord
 from agent.sources.localzone import LocalZone, is_second_pass
 from agent.sources.multiline import Entries
 from agent.sources.search import HOLDS
-from agent.sources.xz import open_xz
-from agent.sources.zstd import open_zstd
+from agent.sources.unpack import open_xz, open_zstd
 
 # Larger blocks leave the processor's second level cache, where the needles are searched for: 256 KiB took half as
 # long again as 64 KiB.

@@ -17,7 +17,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
-from agent.sources.xz import open_xz
+from agent.sources.unpack import open_xz
 
 MARKER_BYTES = 256
 # How much is unpacked between two reports of progress: seconds on the slowest host.

@@ -12,7 +12,7 @@ from harness import wanting_4_gib
 
 from agent.cli import group
 from agent.sources.file.content import Content
-from agent.sources.xz import open_xz
+from agent.sources.unpack import open_xz
 
 LINES = b"".join(b"Nov 22 15:05:39 web1 kernel: line %d\n" % number for number in range(20_000))
 SMALL = lzma.compress(LINES)

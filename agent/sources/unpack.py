@@ -1,0 +1,82 @@
+"""What an .xz, .lzma or .zst file holds, unpacked in bounded memory.
+
+lzma.LZMAFile cannot be given a limit: the dictionary may have up to 4 GiB, as the file itself says; ``xz -9`` needs
+65 MiB (xz(1), --memlimit-decompress). Zstandard's library is Python 3.14's compression.zstd, or zstandard.
+"""
+
+import errno
+import importlib
+import lzma
+from collections.abc import Callable
+from io import BufferedReader, RawIOBase
+from typing import IO, Any
+
+MEMORY_BYTES = 100 << 20
+# What 512 bytes unpack to is 16 MiB at most, and some kilobytes in a log: zstandard cannot be given a limit.
+_PIECE_BYTES = 512
+_XZ_MAGIC = b"\xfd7zXZ\0"
+_TOO_LARGE = f"needs more than {MEMORY_BYTES >> 20} MiB of memory to unpack: xzcat FILE | sockmem-agent scan -"
+
+
+def open_xz(raw: IO[bytes]) -> BufferedReader:
+    """Read a file unpacked, all its streams; LZMAError where it is damaged, EOFError where it ends too early.
+
+    OSError says that it needs more memory than it may have.
+    """
+    return BufferedReader(_Unpacked(raw, lambda: lzma.LZMADecompressor(memlimit=MEMORY_BYTES), _XZ_MAGIC))
+
+
+def open_zstd(raw: IO[bytes]) -> BufferedReader:
+    """Read a file unpacked, all its frames; EOFError where it ends too early, OSError where it is damaged.
+
+    OSError, too, where there is no library, with the command that helps.
+    """
+    try:
+        new = importlib.import_module("compression.zstd").ZstdDecompressor
+    except ImportError:
+        try:
+            new = importlib.import_module("zstandard").ZstdDecompressor().decompressobj
+        except ImportError:
+            raise OSError("is compressed by zstd: zstdcat FILE | sockmem-agent scan -") from None
+    return BufferedReader(_Unpacked(raw, new, b""))
+
+
+class _Unpacked(RawIOBase):
+    """One compressed stream after the other; each but the first begins with ``magic``, and what does not is left."""
+
+    def __init__(self, raw: IO[bytes], new: Callable[[], Any], magic: bytes) -> None:
+        self._raw, self._new, self._magic = raw, new, magic
+        self._stream = new()
+        self._packed = self._unpacked = b""
+        self._is_inside = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - a writable buffer has no name before Python 3.12
+        while not self._unpacked:
+            packed = self._packed or self._raw.read(_PIECE_BYTES)
+            if self._stream.eof:
+                self._packed = packed = (packed + self._raw.read(_PIECE_BYTES)).lstrip(b"\0")
+                if not packed.startswith(self._magic):
+                    return 0
+                self._stream = self._new()
+            if not packed and self._is_inside:
+                raise EOFError("it ends in the middle of its compressed data")
+            if not packed:
+                return 0
+            self._unpacked = self._unpack(packed)
+            self._is_inside, self._packed = not self._stream.eof, self._stream.unused_data
+        size = min(len(buffer), len(self._unpacked))
+        buffer[:size], self._unpacked = self._unpacked[:size], self._unpacked[size:]
+        return size
+
+    def _unpack(self, packed: bytes) -> bytes:
+        try:
+            return bytes(self._stream.decompress(packed))
+        except Exception as error:  # Each library of zstd has an error of its own.
+            if "Memory usage limit" in str(error):
+                raise OSError(errno.ENOMEM, _TOO_LARGE) from error
+            if isinstance(error, lzma.LZMAError):
+                raise
+            raise OSError(f"damaged compressed data ({error}); fetch the file again") from error
