@@ -10,7 +10,6 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from conftest import FakeClock
 from harness import wanting_4_gib
 
 from agent.core.cursor import Cursor
@@ -119,7 +118,7 @@ def stamped(moment: datetime) -> str:
 
 @pytest.mark.parametrize(("off", "ahead"), [(3600, 3600), (-3600, -3600), (1800, 1800), (400, 400), (-400, 0), (0, 0)])
 def test_a_line_that_comes_now_is_of_now_though_its_stamp_is_of_another_zone(
-    log: Path, clock: FakeClock, off: int, ahead: int
+    log: Path, clock, off: int, ahead: int
 ) -> None:
     log.write_text(NOISE)
     with closing(LogFileSource([str(log)], None, "now", clock, FakeWaker())) as source:
@@ -132,7 +131,7 @@ def test_a_line_that_comes_now_is_of_now_though_its_stamp_is_of_another_zone(
             clock.advance(2)
 
 
-def test_a_line_that_is_read_while_catching_up_stays_old(log: Path, clock: FakeClock) -> None:
+def test_a_line_that_is_read_while_catching_up_stays_old(log: Path, clock) -> None:
     log.write_text(NOISE)
     with closing(LogFileSource([str(log)], None, "now", clock, FakeWaker())) as source:
         assert [] == list(source.read())
@@ -145,7 +144,7 @@ def test_a_line_that_is_read_while_catching_up_stays_old(log: Path, clock: FakeC
     assert (clock.time, 3600) == (ahead.at, ahead.ahead_seconds)  # Nothing is from the future.
 
 
-def test_a_stamp_that_names_its_zone_is_of_no_other(log: Path, clock: FakeClock) -> None:
+def test_a_stamp_that_names_its_zone_is_of_no_other(log: Path, clock) -> None:
     log.write_text(NOISE)
     with closing(LogFileSource([str(log)], None, "now", clock, FakeWaker())) as source:
         late = clock.time - timedelta(hours=1)
@@ -155,7 +154,7 @@ def test_a_stamp_that_names_its_zone_is_of_no_other(log: Path, clock: FakeClock)
 
 
 def test_lines_behind_a_full_batch_came_as_lately_as_those_in_it(
-    log: Path, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    log: Path, clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logfile, "BATCH_LINES", 2)
     log.write_text(NOISE)
@@ -168,9 +167,7 @@ def test_lines_behind_a_full_batch_came_as_lately_as_those_in_it(
 
 
 @pytest.mark.parametrize("at", ["2027-01-01T00:00:05", "2026-12-31T23:59:58", "2028-02-29T00:00:00"])
-def test_a_stamp_without_a_year_is_of_another_zone_at_new_year_and_on_a_leap_day_too(
-    log: Path, clock: FakeClock, at: str
-) -> None:
+def test_a_stamp_without_a_year_is_of_another_zone_at_new_year_and_on_a_leap_day_too(log: Path, clock, at: str) -> None:
     clock.time = datetime.fromisoformat(f"{at}+00:00")
     log.write_text(NOISE)
     with closing(LogFileSource([str(log)], None, "now", clock, FakeWaker())) as source:
