@@ -39,10 +39,10 @@ class Budget(NamedTuple):
 
 
 class Price(NamedTuple):
-    """What one socket is charged in tcp_mem, ``measured_on`` so many sockets of this host; None: assumed."""
+    """What one socket is charged in tcp_mem, and ``how`` that is known."""
 
     charged_bytes: int
-    measured_on: int | None
+    how: str
 
     @property
     def ram_bytes(self) -> int:
@@ -52,8 +52,7 @@ class Price(NamedTuple):
     @property
     def words(self) -> str:
         """The price and where it comes from."""
-        how = f"measured here on {count_text(self.measured_on)}" if self.measured_on else "assumed"
-        return f"at {bytes_text(self.charged_bytes)} a socket, {how}"
+        return f"at {bytes_text(self.charged_bytes)} a socket, {self.how}"
 
     def of(self, sockets: int) -> str:
         """Return what so many sockets take."""
@@ -83,14 +82,28 @@ def find_budget(facts: Facts) -> Budget:
     return Budget(left, why, short=left < bound)
 
 
-def find_price(facts: Facts) -> Price:
-    """Return what a socket is charged on average, at least a page: at the orphans themselves where they are many."""
-    orphans = add_up(facts.sockets, only("orphaned"))
-    mem, alloc = facts.memory.now, facts.now.alloc or 0
-    for size, sockets in ((orphans.bytes, orphans.sockets), (mem, alloc)):
-        if size is not None and size >= 0 and sockets >= _ENOUGH_TO_MEASURE:
-            return Price(max(facts.page_bytes or 0, -(-size // sockets)), sockets)
-    return Price(max(facts.page_bytes or 0, _ASSUMED_BYTES), None)
+def price_of_sockets(facts: Facts) -> Price:
+    """Return what a socket is charged on average."""
+    return _price(facts, facts.memory.now, facts.now.alloc or 0)
+
+
+def price_of_orphans(facts: Facts) -> Price:
+    """Return what an orphan is charged: by the table, or as all sockets are where most of them are orphans."""
+    seen, orphans = add_up(facts.sockets, only("orphaned")), facts.orphans.now or 0
+    if seen.bytes is not None and seen.sockets >= _ENOUGH_TO_MEASURE:
+        return _price(facts, seen.bytes, seen.sockets)
+    if orphans >= _ENOUGH_TO_MEASURE and 2 * orphans >= (facts.now.alloc or 0):
+        return price_of_sockets(facts)
+    # They never took more than all that TCP held.
+    most, peak = facts.memory.value, facts.orphans.value or 0
+    bound = max(most, 0) // peak if most is not None and peak >= _ENOUGH_TO_MEASURE else _ASSUMED_BYTES
+    return Price(max(facts.page_bytes or 0, min(bound, _ASSUMED_BYTES)), "assumed")
+
+
+def room_for_orphans(facts: Facts, price: Price, high_bytes: int) -> int:
+    """Return how many orphans fit into a tcp_mem of that size beside the other sockets of today."""
+    others = max((facts.memory.now or 0) - (facts.orphans.now or 0) * price.charged_bytes, 0)
+    return max(high_bytes - others, 0) // price.charged_bytes
 
 
 def free_ram(budget: Budget) -> Advice:
@@ -107,6 +120,15 @@ def free_ram(budget: Budget) -> Advice:
             "grep -H . /proc/pressure/memory   # tasks that wait for memory",
         ),
     )
+
+
+def _price(facts: Facts, size: int | None, sockets: int) -> Price:
+    """Return the average, where it is one of enough sockets; each is charged at least a page."""
+    page = facts.page_bytes or 0
+    if size is None or size < 0 or sockets < _ENOUGH_TO_MEASURE:
+        return Price(max(page, _ASSUMED_BYTES), "assumed")
+    each = -(-size // sockets)
+    return Price(page, "one page") if each < page else Price(max(each, 1), f"measured here on {count_text(sockets)}")
 
 
 def _available(meminfo: dict[str, int]) -> tuple[int | None, str]:

@@ -4,7 +4,7 @@ tcp_mem is three numbers in pages (ip-sysctl): below the first all is well, abov
 the third it refuses. The memory cannot be swapped, so the third limit is raised within the budget of this host alone.
 """
 
-from agent.core.advice.budget import Budget, find_price, free_ram
+from agent.core.advice.budget import Budget, free_ram, price_of_sockets
 from agent.core.advice.namespaces import run_where
 from agent.core.advice.sysctl import change, value_text
 from agent.core.facts import Facts
@@ -73,7 +73,7 @@ def raise_tcp_mem(facts: Facts, budget: Budget) -> Advice:
     proposed = raised_to(facts, budget, 2 * max(high, (facts.memory.value or 0) // page))
     if proposed is None or proposed[2] * 100 < high * (100 + _GAIN_PERCENT):
         return free_ram(budget) if budget.short else _leave_limit(budget)
-    extra, price = (proposed[2] - high) * page, find_price(facts)
+    extra, price = (proposed[2] - high) * page, price_of_sockets(facts)
     return change(
         _KEY,
         limits,

@@ -9,7 +9,7 @@ from itertools import count
 
 from msgspec.structs import replace
 
-from agent.core.advice.budget import Budget, Price, find_price
+from agent.core.advice.budget import Budget, Price, price_of_orphans, room_for_orphans
 from agent.core.advice.memory import raised_to
 from agent.core.advice.namespaces import check_kills, run_where
 from agent.core.advice.sysctl import change, value_text
@@ -19,7 +19,7 @@ from agent.core.kernel.limits import limits_of
 from agent.core.model import Advice, Sysctl
 
 _INT_MAX = 2**31 - 1
-_ROUND = 1024
+_ROUND, _ROUND_FEW = 1024, 64
 _RETRIES_OF_ZERO = 8
 _GOOD_RETRIES = 5
 # The first timeout on a quick network: TCP_RTO_MIN and a little.
@@ -65,21 +65,23 @@ def fix_closing_programs() -> Advice:
 def raise_max_orphans(facts: Facts, budget: Budget, put_back: Sysctl | None) -> tuple[Advice, ...]:
     """Advise four times the peak, as far as tcp_mem holds it; else both limits in one step, within the budget.
 
-    Twice the peak is enough where tcp_mem holds no more: every stuck orphan counts double. Never below today's.
+    Twice the peak is enough where tcp_mem holds no more: every stuck orphan counts double. The limit caps the peak
+    where stuck ones count more than once, so it is never less than twice the limit that is wanted.
     ``put_back`` is what tcp_mem is set to before.
     """
-    current, page, price = facts.orphans.limit, facts.page_bytes, find_price(facts)
+    current, page, price = facts.orphans.limit, facts.page_bytes, price_of_orphans(facts)
     limits = limits_of(put_back.proposed) if put_back and isinstance(put_back.proposed, tuple) else facts.limits
     if current is None or limits is None or page is None or limits[2] <= 0:
         return (_raise_without_numbers(current),)
     wanted = _wanted(facts, current)
-    needed = wanted * price.charged_bytes + _other_bytes(facts, price)
+    others = (facts.memory.now or 0) - (facts.orphans.now or 0) * price.charged_bytes
+    needed = wanted * price.charged_bytes + max(others, 0)
     raised = None if put_back else raised_to(facts, budget, -(-needed // page))
     alone, together = (_most(facts, price, budget, each[2] * page) for each in (limits, raised or limits))
-    enough = min(wanted, 2 * (_peak(facts) or current))
+    enough = 2 * max(_peak(facts), current)
     new, memory = (together, raised) if alone < enough and together > alone else (alone, None)
-    proposed = min(wanted, new, _INT_MAX)
-    if proposed <= current or (proposed < wanted and proposed - current < max(_ROUND, current // 20)):
+    proposed = min(wanted, _rounded_down(new), _INT_MAX)
+    if proposed <= current or (proposed < wanted and proposed - current < max(_ROUND_FEW, current // 20)):
         return (_leave_limit(facts, price, budget),)
     step = _raise(facts, price, budget, proposed, wanted)
     if memory is None:
@@ -160,21 +162,21 @@ def _peak(facts: Facts) -> int:
 
 
 def _wanted(facts: Facts, current: int) -> int:
-    """Return four times the peak, or twice the limit where the peak was not seen."""
-    return -(-(4 * _peak(facts) or 2 * current) // _ROUND) * _ROUND
+    """Return four times the peak, and twice the limit at least: the peak was not seen, or penalties capped it."""
+    return -(-max(4 * _peak(facts), 2 * current) // _ROUND) * _ROUND
 
 
-def _other_bytes(facts: Facts, price: Price) -> int:
-    """Return what sockets hold in tcp_mem that are no orphans."""
-    return max((facts.memory.now or 0) - (facts.orphans.now or 0) * price.charged_bytes, 0)
+def _rounded_down(number: int) -> int:
+    step = _ROUND if number >= 10 * _ROUND else _ROUND_FEW
+    return number // step * step
 
 
 def _most(facts: Facts, price: Price, budget: Budget, high_bytes: int) -> int:
     """Return how many orphans fit into a tcp_mem of that size beside the other sockets, and into the budget."""
-    room = (high_bytes - _other_bytes(facts, price)) // price.charged_bytes
+    room = room_for_orphans(facts, price, high_bytes)
     if budget.bytes is not None:
         room = min(room, min(facts.orphans.now or 0, facts.orphans.limit or 0) + budget.bytes // price.ram_bytes)
-    return max(room, 0) // _ROUND * _ROUND
+    return max(room, 0)
 
 
 def _raise(facts: Facts, price: Price, budget: Budget, proposed: int, wanted: int) -> Advice:
@@ -207,7 +209,7 @@ def _raise_without_numbers(current: int | None) -> Advice:
 
 def _leave_limit(facts: Facts, price: Price, budget: Budget) -> Advice:
     current = facts.orphans.limit or 0
-    held = count_text(_most(facts, price, Budget(None, ""), (facts.limits_bytes or (0, 0, 0))[2]))
+    held = count_text(room_for_orphans(facts, price, (facts.limits_bytes or (0, 0, 0))[2]))
     return Advice(
         action=f"Leave tcp_max_orphans at {count_text(current)}: this host has no room for more.",
         why=f"{budget.sentence} Today's tcp_mem holds {held} orphans {price.words}.",

@@ -6,7 +6,7 @@ the budget or the other limit; the risk says what it may cost. A limit is lowere
 
 from collections.abc import Set as AbstractSet
 
-from agent.core.advice.budget import Budget, find_price
+from agent.core.advice.budget import Budget, price_of_orphans, room_for_orphans
 from agent.core.advice.namespaces import CHECK_GAUGE, check_kills, run_where
 from agent.core.advice.sysctl import change, find_setter, value_text
 from agent.core.facts import Facts
@@ -78,15 +78,19 @@ def restore_max_orphans(facts: Facts, claims: AbstractSet[str], budget: Budget) 
     proposed, known = (
         (default, "this kernel's default") if default else (_LEAST_ORPHANS, "at least the smallest default")
     )
-    bound = f", and tcp_mem keeps all TCP data below {bytes_text(facts.limits_bytes[2])}" if facts.limits_bytes else ""
+    price, bound = price_of_orphans(facts), ""
+    if facts.limits_bytes:
+        bound = f", and tcp_mem keeps all TCP data below {bytes_text(facts.limits_bytes[2])}"
+        if (held := room_for_orphans(facts, price, facts.limits_bytes[2])) < proposed:
+            bound += f": it holds about {count_text(held)} of them, and with more living connections stall"
     return change(
         _ORPHANS,
         limit,
         proposed,
         action=f"Set tcp_max_orphans back to {known}, {count_text(proposed)}: it is {count_text(limit)}.",
         why=_why_orphans(limit, pasted=pasted) + " Success: TCPAbortOnMemory stops rising.",
-        risk=f"{count_text(proposed)} orphans would take {find_price(facts).of(proposed)}{bound}. This is not held "
-        f"against tcp_mem or the RAM available now: {budget.why}.",
+        risk=f"{count_text(proposed)} orphans would take {price.of(proposed)}{bound}. This is not held against "
+        f"tcp_mem or the RAM available now: {budget.why}.",
         reason="the default of this host's RAM.",
         checks=(find_setter(_ORPHANS), check_kills(run_where(facts, "orphans"))),
     )

@@ -44,12 +44,13 @@ def hosts(draw: st.DrawFn) -> Snapshot:
     limit = int(orphans * draw(st.sampled_from([1, 1, 1, 2, 8, 0.5, 0.001, 0])))
     mem = draw(st.integers(0, 11 * min(limits[2], ram // page) // 10 + 10))
     full = draw(st.floats(0, 9))
+    orphan = draw(st.integers(0, 11 * limit // 10 + 10))
     return make_snapshot(
-        draw(st.integers(0, 11 * limit // 10 + 10)),
+        orphan,
         mem * (page // 4096 if parse_kernel(kernel) == parse_kernel("4.18.0-240.el8") else 1),
         max_orphans=limit,
         tcp_mem=limits,
-        alloc=draw(st.integers(1, 2**20)),
+        alloc=orphan + draw(st.integers(1, 2**20) | st.integers(1, 999)),
         kernel=kernel,
         page_size_bytes=page,
         meminfo=draw(st.sampled_from([meminfo, meminfo, meminfo, {}])),
@@ -113,7 +114,10 @@ def test_tcp_mem_holds_the_orphans_that_are_proposed(snapshot: Snapshot, text: s
     high = snapshot.sysctls[MEM][2]
     tcp = snapshot.sockstat.tcp if snapshot.sockstat else None
     assert tcp
-    each = -(-(tcp.mem or 0) * mem_unit(snapshot) // tcp.alloc) if tcp.alloc and tcp.alloc >= 300 else 16384
+    orphans, mem = tcp.orphan or 0, (tcp.mem or 0) * mem_unit(snapshot)
+    each = min(16384, mem // orphans) if orphans >= 300 else 16384
+    if orphans >= max(300, (tcp.alloc or 0) / 2):
+        each = -(-mem // (tcp.alloc or 1))
     for key, _, proposed, action, _ in changes(diagnosis):
         high = proposed[2] if key == MEM else high
         if key == ORPHANS and not PUT_BACK.match(action):
@@ -127,15 +131,46 @@ def test_every_number_of_orphans_has_the_price_that_was_measured_or_is_called_as
 ) -> None:
     tcp = snapshot.sockstat.tcp if snapshot.sockstat else None
     assert tcp
-    page, alloc = snapshot.page_size_bytes or 0, tcp.alloc or 0
-    each = max(page, -(-(tcp.mem or 0) * mem_unit(snapshot) // alloc))
-    price = (
-        f"at {bytes_text(each)} a socket, measured here on {count_text(alloc)}"
-        if alloc >= 300
-        else f"at {bytes_text(max(page, 16384))} a socket, assumed"
-    )
+    page, alloc, orphans, mem = snapshot.page_size_bytes or 0, tcp.alloc or 0, tcp.orphan or 0, tcp.mem or 0
+    mem *= mem_unit(snapshot)
     for key, _, _, action, said in changes(diagnose(snapshot, (make_event(text),), ())):
-        assert price in said or (key == MEM and PUT_BACK.match(action))
+        if key == MEM and PUT_BACK.match(action):
+            continue
+        is_measured = alloc >= 300 if key == MEM and "tcp_max_orphans" not in action else orphans >= max(300, alloc / 2)
+        price = max(page, min(16384, mem // orphans) if orphans >= 300 else 16384)
+        if is_measured and -(-mem // alloc) < page:
+            assert f"at {bytes_text(page)} a socket, one page" in said
+        elif is_measured:
+            assert f"at {bytes_text(-(-mem // alloc))} a socket, measured here on {count_text(alloc)}" in said
+        else:
+            assert re.search(f"at ({bytes_text(price)}|{bytes_text(max(page, 16384))}) a socket, assumed", said)
+
+
+@settings(max_examples=400, deadline=None)
+@given(hosts(), texts)
+def test_tcp_mem_is_never_said_to_hold_fewer_orphans_than_there_are(snapshot: Snapshot, text: str) -> None:
+    tcp = snapshot.sockstat.tcp if snapshot.sockstat else None
+    assert tcp
+    high = snapshot.sysctls[MEM][2] * (snapshot.page_size_bytes or 0)
+    # A page is the least that one takes, whatever the count of the moment says.
+    if max(tcp.mem or 0, tcp.orphan or 0) * (snapshot.page_size_bytes or 0) > high or not tcp.orphan:
+        return
+    for step in diagnose(snapshot, (make_event(text),), ()).advice:
+        for held in re.findall(
+            r"tcp_mem holds (?:only |about )?([\d,]+) (?:of them|orphans)", f"{step.why} {step.risk}"
+        ):
+            if tcp.orphan >= 300:
+                assert int(held.replace(",", "")) >= tcp.orphan
+
+
+@settings(max_examples=400, deadline=None)
+@given(hosts(), texts)
+def test_a_higher_orphan_limit_is_twice_the_limit_or_as_much_as_there_is_room_for(
+    snapshot: Snapshot, text: str
+) -> None:
+    for key, current, proposed, action, said in changes(diagnose(snapshot, (make_event(text),), ())):
+        if key == ORPHANS and not PUT_BACK.match(action):
+            assert proposed >= 2 * current or "There is no room here for" in said
 
 
 @settings(max_examples=300, deadline=None)
