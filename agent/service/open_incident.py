@@ -7,7 +7,6 @@ and notices first, incident.json last, with the position behind its last event i
 import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import replace
@@ -17,16 +16,13 @@ from agent.core.diagnosis.diagnose import diagnose
 from agent.core.facts import NEAR_SECONDS
 from agent.core.kernel.detector import Decided
 from agent.core.model import Diagnosis, Event, Incident, Notice, NoticeType, Peak, Pressure, Sample, Snapshot
-from agent.core.readings import SocketTable
+from agent.core.readings import Gap, SocketTable
 from agent.core.settings import IncidentSettings
 from agent.core.sockets.holder_names import ORPHANS_WORTH_NAMING
 from agent.core.sockets.second_look import look_twice
 from agent.service.position import Position
 from agent.service.troubles import Troubles
 from agent.store import Store, StoreError, keep_samples
-
-if TYPE_CHECKING:
-    from agent.core.readings import Gap
 
 log = logging.getLogger("sockmem-agent")
 
@@ -54,16 +50,9 @@ class OpenIncident:
     """
 
     def __init__(
-        self,
-        incident: Incident,
-        judged: tuple[str, Snapshot],
-        *,
-        store: Store,
-        position: Position,
-        troubles: Troubles,
-        now: datetime,
+        self, incident: Incident, named: tuple[str, Snapshot], now: datetime, position: Position, troubles: Troubles
     ) -> None:
-        """Hold an incident; ``judged`` is the snapshot that its diagnosis rests on, with its name.
+        """Hold an incident; ``named`` is the snapshot that its diagnosis rests on, with its name.
 
         Of another host's nothing is looked up here: no follow-ups, holders or samples.
         """
@@ -75,12 +64,12 @@ class OpenIncident:
         self.arrived_at = self.snapshot_at = now
         self.committed_at = now - COMMIT_SPACING
         self.follow_ups: tuple[datetime, ...] = ()
-        self._snapshot_name, self._snapshot = judged
+        self._snapshot_name, self._snapshot = named
         is_old = abs(now - incident.last_seen_at) > NEAR
         self._looked_at: datetime | None = None
         is_settled = bool(self._snapshot.sockets) or is_old or self.is_elsewhere
         self.attribute_at = None if is_settled else now + ATTRIBUTION_DELAY
-        self._store, self._position, self._troubles = store, position, troubles
+        self._store, self._position, self._troubles = position.store, position, troubles
         # What the diagnosis was made of, and whether the snapshot with who holds the sockets is on disk.
         self._diagnosed: tuple[Snapshot, tuple[Event, ...], Sample | None] | None = None
         self._is_unsaved = False
@@ -92,46 +81,38 @@ class OpenIncident:
         snapshot: Snapshot,
         events: tuple[Event, ...],
         samples: Sequence[Sample],
-        *,
-        store: Store,
         position: Position,
+        *,
         troubles: Troubles,
     ) -> "OpenIncident":
         """Open an incident under the first id that is free, with its first snapshot on disk."""
-        diagnosis, attempt = diagnose(snapshot, events, tuple(samples)), 0
+        store, diagnosis, attempt = position.store, diagnose(snapshot, events, tuple(samples)), 0
         while not store.new_directory((incident := make(diagnosis, attempt)).id):
             attempt += 1
         # What a crash left here was taken nearer to the event than ours.
         left = store.left_behind(incident.id)
         name = store.write_snapshot(incident.id, 1, snapshot)
         incident = replace(incident, snapshots=(*(n for n, _ in left), name))
-        judged, now = left[0] if left else (name, snapshot), snapshot.taken_at
-        opened = cls(incident, judged, store=store, position=position, troubles=troubles, now=now)
+        now = snapshot.taken_at
+        opened = cls(incident, left[0] if left else (name, snapshot), now, position, troubles)
         opened.follow_ups = () if opened.is_elsewhere else tuple(now + after for after in FOLLOW_UPS)
         opened._diagnosed = snapshot, events, samples[-1] if samples else None
         return opened
 
     @classmethod
     def resume(
-        cls,
-        incident: Incident,
-        samples: Sequence[Sample],
-        *,
-        store: Store,
-        position: Position,
-        troubles: Troubles,
-        now: datetime,
+        cls, incident: Incident, samples: Sequence[Sample], now: datetime, position: Position, troubles: Troubles
     ) -> "OpenIncident":
         """Go on with an incident that was open when the process before us ended; StoreError without any snapshot."""
-        unread: list[Gap] = []
+        store, unread = position.store, list[Gap]()
         notices = store.notices(incident.id, unread)
         named = store.snapshots(incident.id, unread)
         for gap in unread:
             log.warning("%s", gap.why)
         if not named:
             raise StoreError(f"{store.path(incident.id)}: no snapshot can be read")
-        judged = next((each for each in reversed(named) if each[1].trigger in {"event", "pressure"}), named[-1])
-        opened = cls(incident, judged, store=store, position=position, troubles=troubles, now=now)
+        newest = next((each for each in reversed(named) if each[1].trigger in {"event", "pressure"}), named[-1])
+        opened = cls(incident, newest, now, position, troubles)
         opened.snapshot_at = named[-1][1].taken_at
         opened.last_notice = notices[-1][1] if notices else None
         opened._diagnose(samples)
@@ -296,10 +277,8 @@ def peak_around(incident: Incident, samples: Sequence[Sample], quiet: timedelta)
 def keep_window(store: Store, incident: Incident, remembered: Sequence[Sample]) -> None:
     """Put the samples around an incident beside it: the history forgets them after two days."""
     # To where the last diagnosis looked: with a short quiet period that is behind the end.
-    start, end = (
-        incident.opened_at - KEPT_LEAD,
-        max(incident.closed_at or incident.last_seen_at, incident.last_seen_at + NEAR),
-    )
+    start, last = incident.opened_at - KEPT_LEAD, incident.last_seen_at
+    end = max(incident.closed_at or last, last + NEAR)
     try:
         # Those on disk are whole; those in memory have the gauges of the snapshots, too.
         samples = {sample.at: sample for sample in store.samples.read(start, end)}

@@ -27,7 +27,7 @@ class Position:
     def __init__(self, store: Store, resume: Resume, now: datetime) -> None:
         self.resume = resume
         self._waiting: dict[str, Incident] = {}
-        self._store = store
+        self.store = store
         self._saved_at = now
         self._is_saved = resume.generation > 0
 
@@ -49,7 +49,7 @@ class Position:
         """Write an incident and the position behind the last event of any in one rename."""
         others = tuple(other for identity, other in self._waiting.items() if identity != incident.id)
         incident = replace(incident, resume=self.resume)
-        self._store.commit(replace(incident, beside=others))
+        self.store.commit(replace(incident, beside=others))
         self._waiting.pop(incident.id, None)
         return incident
 
@@ -75,7 +75,7 @@ class Position:
         # incident of the same number would be held against it.
         self._advance(None)
         self._is_saved = False
-        self._store.save_cursor(replace(self.resume, cursor=cursor))
+        self.store.save_cursor(replace(self.resume, cursor=cursor))
         self.resume = replace(self.resume, cursor=cursor)
         self._is_saved = True
         return True

@@ -207,13 +207,7 @@ class Recorder:
         if len(others) >= OTHER_HOSTS_AT_MOST:
             self._close(min(others, key=lambda each: each.arrived_at), snapshot.taken_at)
         opened = OpenIncident.open(
-            make,
-            snapshot,
-            events,
-            self._sampler.history,
-            store=self._store,
-            position=self.position,
-            troubles=self._troubles,
+            make, snapshot, events, self._sampler.history, self.position, troubles=self._troubles
         )
         self._open.append(opened)
         if folding.is_hearsay(opened.incident, self.settings.claimed):
@@ -228,14 +222,8 @@ class Recorder:
         try:
             if self._find(incident.host if incident.read_on else None):
                 raise StoreError("a newer incident is open")  # noqa: TRY301 - one way to conclude
-            opened = OpenIncident.resume(
-                replace(incident, beside=()),
-                self._sampler.history,
-                store=self._store,
-                position=self.position,
-                troubles=self._troubles,
-                now=self._now(),
-            )
+            incident = replace(incident, beside=())
+            opened = OpenIncident.resume(incident, self._sampler.history, self._now(), self.position, self._troubles)
         except Exception as error:  # noqa: BLE001 - whatever damage comes up, the host is watched
             self._conclude(incident, error)
         else:
