@@ -17,7 +17,7 @@ import msgspec
 
 from agent.core.cursor import Cursor, Resume
 from agent.core.delivery import Receipt
-from agent.core.readings import Elsewhere, Gap, PressureStall, SocketTable, Sockstat, TcpProtocol
+from agent.core.readings import SMALL_PAGE_BYTES, Elsewhere, Gap, PressureStall, SocketTable, Sockstat, TcpProtocol
 from agent.core.stored import ChannelName, HeaderText, NoticeName, SnapshotName, Time, check_years
 
 Kind = Literal["out_of_socket_memory", "too_many_orphans", "tcp_mem", "suppressed"]
@@ -224,8 +224,7 @@ class Mechanism(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def unit_bytes(self) -> int | None:
         """What one of sockstat's ``mem`` stands for; incidents of 0.1 know it where a page is the smallest there is."""
-        smallest = 4096
-        return self.mem_unit_bytes or (smallest if self.page_size_bytes == smallest else None)
+        return self.mem_unit_bytes or (SMALL_PAGE_BYTES if self.page_size_bytes == SMALL_PAGE_BYTES else None)
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):

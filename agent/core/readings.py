@@ -25,6 +25,8 @@ State = Literal[
 ]
 STATES: tuple[State, ...] = get_args(State)
 ROOT_CGROUP = 1
+# The smallest page there is, and what 4.10 to 5.19 count memory in.
+SMALL_PAGE_BYTES = 4096
 # What a gap is about, where that is no file.
 PAGE_SIZE = "page size"
 

@@ -6,13 +6,12 @@ the third it refuses. The memory cannot be swapped, so the third limit is raised
 
 from agent.core.advice.budget import Budget, free_ram, price_of_sockets
 from agent.core.advice.namespaces import run_where
-from agent.core.advice.sysctl import change, value_text
+from agent.core.advice.sysctl import TCP_MEM, change, value_text
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text, percent_text
 from agent.core.model import Advice, Finding
 
 _GAIN_PERCENT = 10
-_KEY = "net.ipv4.tcp_mem"
 
 
 def look_at_memory(facts: Facts) -> Advice:
@@ -75,7 +74,7 @@ def raise_tcp_mem(facts: Facts, budget: Budget) -> Advice:
         return free_ram(budget) if budget.short else _leave_limit(budget)
     extra, price = (proposed[2] - high) * page, price_of_sockets(facts)
     return change(
-        _KEY,
+        TCP_MEM,
         limits,
         proposed,
         action=f"Raise tcp_mem, all three in proportion, to {value_text(proposed)} pages.",
@@ -114,7 +113,7 @@ def _raise_without_numbers(limits: tuple[int, int, int] | None, budget: Budget) 
         why=f"tcp_mem {known}, and {unknown}, so this cannot propose a value. The unit is pages, not bytes; keep the "
         "last value within what is available.",
         risk="The memory cannot be swapped. Against a leak a higher limit only buys time.",
-        commands=(f"sysctl {_KEY}", "grep -E 'MemTotal|MemAvailable' /proc/meminfo", "getconf PAGESIZE"),
+        commands=(f"sysctl {TCP_MEM}", "grep -E 'MemTotal|MemAvailable' /proc/meminfo", "getconf PAGESIZE"),
     )
 
 

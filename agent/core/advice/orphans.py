@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from agent.core.advice.budget import Budget, Price, price_of_orphans, room_for_orphans
 from agent.core.advice.memory import raised_to
 from agent.core.advice.namespaces import check_kills, run_where
-from agent.core.advice.sysctl import change, value_text
+from agent.core.advice.sysctl import MAX_ORPHANS, TCP_MEM, change, value_text
 from agent.core.facts import Facts
 from agent.core.format import count_text
 from agent.core.kernel.limits import limits_of
@@ -27,7 +27,7 @@ _FIRST_RTO_SECONDS = 0.21
 _RTO_MIN_SECONDS = 0.2
 _RTO_MAX_SECONDS = 120.0
 _ENDLESS_RETRIES = 100
-_KEY, _MEM, _RETRIES = "net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem", "net.ipv4.tcp_orphan_retries"
+_RETRIES = "net.ipv4.tcp_orphan_retries"
 
 
 def look_at_orphans(facts: Facts) -> Advice:
@@ -87,14 +87,14 @@ def raise_max_orphans(facts: Facts, budget: Budget, put_back: Sysctl | None) -> 
     if memory is None:
         return (step,)
     both = change(
-        _MEM,
+        TCP_MEM,
         limits,
         memory,
         action=f"Raise tcp_mem to {value_text(memory)} pages, and tcp_max_orphans with it to {count_text(proposed)}.",
         why=f"{step.why} Today's tcp_mem holds only {count_text(alone)} of them.",
         risk=f"{step.risk} Raised alone, tcp_max_orphans would let orphans fill tcp_mem, and living connections stall.",
         reason="room for orphaned TCP sockets, tcp_mem in pages.",
-        also={_KEY: proposed},
+        also={MAX_ORPHANS: proposed},
     )
     part = replace(step, action=f"{step.action[:-1]} together with tcp_mem, as in the step above.")
     return both, part
@@ -185,7 +185,7 @@ def _raise(facts: Facts, price: Price, budget: Budget, proposed: int, wanted: in
     less = "" if proposed >= wanted else f" There is no room here for the {count_text(wanted)} of that."
     extra = proposed - min(max(current, 0), facts.orphans.now or 0)
     return change(
-        _KEY,
+        MAX_ORPHANS,
         facts.orphans.limit,
         proposed,
         action=f"Raise tcp_max_orphans to {count_text(proposed)}.",
@@ -203,7 +203,7 @@ def _raise_without_numbers(current: int | None) -> Advice:
         why=f"Today {known}, and what tcp_mem holds is unknown, so this cannot propose a value. Four times the highest "
         "orphan count is safe where tcp_mem holds that many: the kernel counts a stuck orphan up to four times.",
         risk="A value below the current one resets connections at once. Each orphan holds unswappable memory.",
-        commands=(f"sysctl {_KEY} {_MEM}", "cat /proc/net/sockstat"),
+        commands=(f"sysctl {MAX_ORPHANS} {TCP_MEM}", "cat /proc/net/sockstat"),
     )
 
 

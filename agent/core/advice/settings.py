@@ -8,13 +8,12 @@ from collections.abc import Set as AbstractSet
 
 from agent.core.advice.budget import Budget, price_of_orphans, room_for_orphans
 from agent.core.advice.namespaces import CHECK_GAUGE, check_kills, run_where
-from agent.core.advice.sysctl import change, find_setter, value_text
+from agent.core.advice.sysctl import MAX_ORPHANS, TCP_MEM, change, find_setter, value_text
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text
 from agent.core.kernel.limits import are_buffer_sizes, limits_by
 from agent.core.model import Advice
 
-_MEM, _ORPHANS = "net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans"
 # Half a hash of 8,192 slots: what a host of 1 GiB gets, where nothing says what this one would.
 _LEAST_ORPHANS = 4096
 # Of RAM, for the second limit where the kernel is not known: the smallest part that there was.
@@ -54,7 +53,7 @@ def restore_tcp_mem(facts: Facts, claims: AbstractSet[str], budget: Budget) -> A
         f"itself here. The values are in pages of {page} bytes."
     )
     return change(
-        _MEM,
+        TCP_MEM,
         limits,
         default,
         action=f"Set tcp_mem {known}: {numbers} pages.",
@@ -62,7 +61,7 @@ def restore_tcp_mem(facts: Facts, claims: AbstractSet[str], budget: Budget) -> A
         risk=f"TCP may take {bytes_text(high)}, and holds {bytes_text(used)} now: unswappable. Above that connections "
         f"stall. Not held against the RAM available now: {budget.why}.",
         reason="the numbers are pages, and fit this host's RAM.",
-        checks=(find_setter(_MEM), CHECK_GAUGE["tcp_memory"]),
+        checks=(find_setter(TCP_MEM), CHECK_GAUGE["tcp_memory"]),
     )
 
 
@@ -84,7 +83,7 @@ def restore_max_orphans(facts: Facts, claims: AbstractSet[str], budget: Budget) 
         if (held := room_for_orphans(facts, price, facts.limits_bytes[2])) < proposed:
             bound += f": it holds about {count_text(held)} of them, and with more living connections stall"
     return change(
-        _ORPHANS,
+        MAX_ORPHANS,
         limit,
         proposed,
         action=f"Set tcp_max_orphans back to {known}, {count_text(proposed)}: it is {count_text(limit)}.",
@@ -92,7 +91,7 @@ def restore_max_orphans(facts: Facts, claims: AbstractSet[str], budget: Budget) 
         risk=f"{count_text(proposed)} orphans would take {price.of(proposed)}{bound}. This is not held against "
         f"tcp_mem or the RAM available now: {budget.why}.",
         reason="the default of this host's RAM.",
-        checks=(find_setter(_ORPHANS), check_kills(run_where(facts, "orphans"))),
+        checks=(find_setter(MAX_ORPHANS), check_kills(run_where(facts, "orphans"))),
     )
 
 
@@ -157,5 +156,5 @@ def _write_tcp_mem_without_numbers(why: str) -> Advice:
         action="Write tcp_mem in pages: its numbers were made for something else.",
         why=f"{why} Every boot works the default out anew: remove what sets it, and restart the host when you can.",
         risk="A limit below what TCP holds drops data and stalls connections at once: find the holders first.",
-        commands=(find_setter(_MEM), "cat /proc/net/sockstat", "getconf PAGESIZE", "grep MemTotal /proc/meminfo"),
+        commands=(find_setter(TCP_MEM), "cat /proc/net/sockstat", "getconf PAGESIZE", "grep MemTotal /proc/meminfo"),
     )

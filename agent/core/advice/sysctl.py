@@ -7,6 +7,7 @@ net.ipv4.tcp_max_orphans = 244736
 
 from agent.core.model import Advice, Sysctl
 
+TCP_MEM, MAX_ORPHANS = "net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans"
 Value = int | tuple[int, ...]
 # Where settings that outlast a restart are made: by sysctl.d, and by scripts that change one for a moment.
 _SETTERS = "/etc/sysctl.conf /etc/sysctl.d /run/sysctl.d /usr/lib/sysctl.d /usr/local /etc/init.d /etc/systemd/system"

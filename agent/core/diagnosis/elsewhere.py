@@ -3,10 +3,11 @@
 May  6 07:08:09 web-7 kernel: TCP: too many orphaned sockets        in the file of a log server, log1
 """
 
+from agent.core.diagnosis.evidence import build_finding
 from agent.core.diagnosis.gaps import gap_of_clock
 from agent.core.facts import Facts
 from agent.core.format import printable
-from agent.core.model import Advice, Cause, Confidence, Diagnosis, Evidence, Finding
+from agent.core.model import Advice, Cause, Confidence, Diagnosis, Evidence
 from agent.core.readings import Gap
 
 _SAID: dict[Cause, str] = {
@@ -23,29 +24,20 @@ def diagnose_elsewhere(facts: Facts, host: str) -> Diagnosis:
     cause: Cause = "both" if len(facts.named_causes) > 1 else next(iter(facts.named_causes), "undetermined")
     proven = bool(facts.named_causes) and any(event.provenance == "kernel" for event in facts.lines.values())
     sure: Confidence = "likely" if proven else "possible"
-    finding = Finding(claim="line_of_another_host", cause=cause, confidence=sure, evidence=_evidence(facts, host))
+    where = (
+        Evidence(name="host of the line", value=host, source="line"),
+        Evidence(name="read on", value=facts.snapshot.host or "", source="sys/kernel/hostname"),
+    )
     return Diagnosis(
         cause=cause,
         confidence=sure,
         summary=f"{there} {_SAID[cause]}, according to its line in a log on {here}. Nothing was measured on {there}.",
-        findings=(finding,),
+        findings=(build_finding(facts, "line_of_another_host", cause, sure, *where),),
         advice=(_run_there(there),),
         gaps=(
             Gap(what="host of the line", why=f"the line is from {there}: nothing was measured there"),
             *gap_of_clock(facts),
         ),
-    )
-
-
-def _evidence(facts: Facts, host: str) -> tuple[Evidence, ...]:
-    lines = (
-        Evidence(name=f"line ({event.provenance})", value=event.line, source=event.source)
-        for _, event in sorted(facts.lines.items())
-    )
-    return (
-        *lines,
-        Evidence(name="host of the line", value=host, source="line"),
-        Evidence(name="read on", value=facts.snapshot.host or "", source="sys/kernel/hostname"),
     )
 
 

@@ -2,13 +2,13 @@
 
 from math import inf
 
+from agent.core.diagnosis.evidence import SOCKSTAT
 from agent.core.diagnosis.rules_silence import udp_shortage
 from agent.core.facts import Facts
 from agent.core.format import count_text, counted, duration_text
 from agent.core.hosts import may_be_same, other_host
 from agent.core.readings import PAGE_SIZE, Gap
 
-_SOCKSTAT = "net/sockstat"
 _LIMITS = ("net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem")
 
 
@@ -30,7 +30,7 @@ def _gaps_of_reading(facts: Facts) -> list[Gap]:
     tcp = snapshot.sockstat.tcp if snapshot.sockstat else None
     if tcp is None or tcp.orphan is None or tcp.mem is None:
         why = "no orphan or mem in the snapshot: current use is unknown"
-        lacks.append((_SOCKSTAT, Gap(what=_SOCKSTAT, why=why)))
+        lacks.append((SOCKSTAT, Gap(what=SOCKSTAT, why=why)))
     if snapshot.page_size_bytes is None:
         lacks.append((PAGE_SIZE, Gap(what=PAGE_SIZE, why="not in the snapshot: no sizes in bytes")))
     return [gap for file, gap in lacks if not any(known.is_about(file) for known in snapshot.gaps)]

@@ -32,12 +32,11 @@ from itertools import pairwise
 from statistics import linear_regression, median
 from typing import NamedTuple
 
-from agent.core.kernel.limits import counter_deltas, refused_segments
+from agent.core.kernel.limits import AT_LIMIT_PERCENT, counter_deltas, refused_segments
 from agent.core.model import GaugeName, Pressure, Sample
 from agent.core.readings import FullGroup
 from agent.core.sockets.cgroup_names import text_of_cgroup
 
-AT_LIMIT = 0.95
 ORPHAN_LEAVE = 0.8
 GROWTH_WINDOW = timedelta(minutes=10)
 GROWTH_SAMPLES = 30
@@ -83,6 +82,16 @@ _ENTRIES = _Signal(2, "TCP keeps running into memory pressure", 5, "entries in 1
 _FLAG = _Signal(2, "the kernel's TCP memory-pressure flag stays up", 1, "")
 
 
+_CLAIMS: dict[tuple[GaugeName, int], str] = {
+    ("tcp_memory", 3): "TCP memory is at its limit",
+    ("tcp_memory", 2): "TCP memory is above its pressure threshold",
+    ("tcp_memory", 1): "TCP memory is growing and will reach its limit within an hour",
+    ("orphans", 3): "orphaned sockets are above half of their limit",
+    ("orphans", 2): "orphaned sockets are above a quarter of their limit",
+    ("orphans", 1): "orphaned sockets are growing and will reach their limit within an hour",
+}
+
+
 def assess(
     samples: Sequence[Sample],
     before: Pressure | None,
@@ -99,7 +108,9 @@ def assess(
         return None
     recent = [s for s in samples if s.boot_id == samples[-1].boot_id]
     found = [
-        Pressure(level=level, cause=gauge.name, claim=_claim(gauge, level), value=round(gauge.values[-1]), limit=limit)
+        Pressure(
+            level=level, cause=gauge.name, claim=_CLAIMS[gauge.name, level], value=round(gauge.values[-1]), limit=limit
+        )
         for gauge in _watched(recent, pages_per_unit)
         if (level := _level(gauge, recent, before))
         for limit in [round(gauge.enter.get(level, gauge.limit))]
@@ -181,7 +192,7 @@ def _watched(samples: Sequence[Sample], pages_per_unit: float | None) -> list[_W
     if mem and last.tcp_mem and last.tcp_mem[2] > 0:
         low, pressure, high = last.tcp_mem
         gauges.append(
-            _Watched("tcp_memory", mem, high, {3: AT_LIMIT * high, 2: pressure}, {3: pressure, 2: low}),
+            _Watched("tcp_memory", mem, high, {3: AT_LIMIT_PERCENT / 100 * high, 2: pressure}, {3: pressure, 2: low}),
         )
     orphan = [float(s.orphan) for s in samples if s.orphan is not None]
     if orphan and last.tcp_max_orphans and last.tcp_max_orphans > 0:
@@ -219,15 +230,3 @@ def _seconds_left(gauge: _Watched, samples: Sequence[Sample]) -> float:
     ages = [seconds * i / (len(values) - 1) for i in range(len(values))]
     rate = linear_regression(ages, values).slope
     return (gauge.limit - values[-1]) / rate if rate > 0 else float("inf")
-
-
-def _claim(gauge: _Watched, level: int) -> str:
-    words = {
-        ("tcp_memory", 3): "TCP memory is at its limit",
-        ("tcp_memory", 2): "TCP memory is above its pressure threshold",
-        ("tcp_memory", 1): "TCP memory is growing and will reach its limit within an hour",
-        ("orphans", 3): "orphaned sockets are above half of their limit",
-        ("orphans", 2): "orphaned sockets are above a quarter of their limit",
-        ("orphans", 1): "orphaned sockets are growing and will reach their limit within an hour",
-    }
-    return words[gauge.name, level]

@@ -7,6 +7,7 @@ from agent.core.gauge import Gauge
 from agent.core.history.trend import trends
 from agent.core.history.unit_growth import growth_of
 from agent.core.model import Evidence, Finding
+from agent.core.readings import SMALL_PAGE_BYTES
 from agent.core.times import in_zone_of
 
 _DAY = 86_400.0
@@ -14,7 +15,6 @@ _DAY = 86_400.0
 _TODAY_SECONDS = _DAY / 2
 _LEAST_DAYS = 3
 _ABOVE = 1.25
-_SMALL_PAGE_BYTES = 4096
 
 
 class Past(NamedTuple):
@@ -38,7 +38,7 @@ def look_back(facts: Facts) -> Past:
 def _record(gauge: Gauge, facts: Facts) -> tuple[Finding, str] | None:
     """Claim that there was nothing like it in the days before, and say when it was highest."""
     # Another boot may have had pages of another size, and counted the memory in them.
-    past = facts.past if gauge.name == "orphans" or facts.page_bytes == _SMALL_PAGE_BYTES else facts.samples
+    past = facts.past if gauge.name == "orphans" or facts.page_bytes == SMALL_PAGE_BYTES else facts.samples
     readings = gauge.over_time([*past, facts.last])
     before = [reading for reading in readings if reading.second < -_TODAY_SECONDS]
     now = max((reading.value for reading in readings if abs(reading.second) <= _TODAY_SECONDS), default=0)

@@ -58,7 +58,7 @@ REFUSALS: tuple[str, ...] = (
     "TCPRcvQDrop",
 )
 # The kernel resets sockets at the limit and refuses charges at it, so a reading just below is the limit at work.
-_AT_LIMIT_PERCENT = 95
+AT_LIMIT_PERCENT = 95
 _LIMITS = 3
 
 
@@ -225,7 +225,7 @@ def refused_segments(deltas: Mapping[str, int]) -> int:
 
 def is_just_below(value: int, limit: int) -> bool:
     """Return whether a reading stands where the kernel keeps what is at its limit, or above it: from 95 % on."""
-    return 100 * value >= _AT_LIMIT_PERCENT * limit
+    return 100 * value >= AT_LIMIT_PERCENT * limit
 
 
 def sample_of(snapshot: Snapshot) -> Sample:

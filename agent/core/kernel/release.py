@@ -8,7 +8,8 @@ Mirrors sk_prot_mem_limits and __sk_mem_raise_allocated (net/core/sock.c) and tc
 import re
 from typing import NamedTuple
 
-_SMALL_PAGE_BYTES = 4096
+from agent.core.readings import SMALL_PAGE_BYTES
+
 _DEFAULT_RESERVE_BYTES = 1 << 20
 _RELEASE = re.compile(r"(?:Linux version )?(\d{1,4})\.(\d{1,4})(?:\.(\d{1,5}))?")
 # Architectures and flavors that are built with other pages than 4 KiB: 8, 16 or 64 KiB.
@@ -80,9 +81,9 @@ def units_per_page(kernel: Kernel | None, page_size_bytes: int | None) -> int | 
     """How many units of sockstat's ``mem`` are a page, in which the limits of tcp_mem are; None where not known."""
     if kernel is not None and not kernel.counts_in_4096:
         return 1
-    if not page_size_bytes or (kernel is None and page_size_bytes != _SMALL_PAGE_BYTES):
+    if not page_size_bytes or (kernel is None and page_size_bytes != SMALL_PAGE_BYTES):
         return None
-    return page_size_bytes // _SMALL_PAGE_BYTES or None
+    return page_size_bytes // SMALL_PAGE_BYTES or None
 
 
 def inexact_pages(kernel: Kernel | None, cpus: int | None, page_size_bytes: int | None, reserve: int | None) -> int:

@@ -13,6 +13,7 @@ There is no memory in it, only what is queued: each socket is charged for at lea
 
 import sys
 
+from agent.core.readings import SMALL_PAGE_BYTES
 from agent.core.sockets.census import (
     LISTEN,
     NAMESPACE_SHIFT,
@@ -27,7 +28,6 @@ from agent.core.sockets.census import (
 
 _FIELDS = 10
 _IPV4_DIGITS = 8
-_PAGE = 4096
 _BASE = 16
 
 
@@ -64,7 +64,7 @@ class Lines:
         service = self._service(port, int(fields[2][-4:], _BASE))
         key = (both, service, _network(fields[2][:-5]), b"", not inode)
         row = self._census.rows.get(key) or self._census.admit(key, inode)
-        size = -(-(unread + unsent) // _PAGE) * _PAGE
+        size = -(-(unread + unsent) // SMALL_PAGE_BYTES) * SMALL_PAGE_BYTES
         for index, value in enumerate((1, size, unread, unsent, unread, unsent)):
             row[index] += value
         row[7] += int(fields[6], _BASE) >= OFTEN
