@@ -12,7 +12,8 @@ from pathlib import Path
 
 from agent.core.kernel import procfs
 from agent.core.readings import FullGroup, Gap
-from agent.probe.files import Unreadable, read_text, readable_name
+from agent.probe.files import readable_name
+from agent.probe.reading import Reading
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 GROUPS_AT_MOST = 256
@@ -25,10 +26,11 @@ UNLIMITED_BYTES = 2**60
 
 def socket_memory(root: Path, gaps: list[Gap]) -> tuple[dict[str, int], int | None]:
     """Read bytes of socket memory by group, and the sum of refusals (failcnt) of version 1 groups with a limit."""
-    if (root / "cgroup.controllers").exists():
-        return _read_unified(root, gaps), None
-    hierarchy = root / "memory"
-    return _read_version_1(hierarchy, gaps) if hierarchy.is_dir() else ({}, None)
+    is_unified = (root / "cgroup.controllers").exists()
+    reading = Reading(root if is_unified else root / "memory")
+    found = (_read_unified(reading), None) if is_unified else _read_version_1(reading)
+    gaps += reading.gaps
+    return found
 
 
 def full_groups(root: Path, paths: Iterable[str]) -> list[FullGroup]:
@@ -42,118 +44,81 @@ def full_groups(root: Path, paths: Iterable[str]) -> list[FullGroup]:
 
 
 def _full_group(root: Path, path: str) -> FullGroup | None:
-    group = root / path.lstrip("/")
-    current = _lenient(group / "memory.current")
-    limits = [limit for name in ("memory.max", "memory.high") if (limit := _lenient(group / name))]
+    reading = Reading(root / path.lstrip("/"))
+    current = _number(reading, "memory.current")
+    # "max" is no number, and no limit.
+    limits = [limit for name in ("memory.max", "memory.high") if (limit := _number(reading, name) or 0) > 0]
     if current is None or not limits or current < FULL * min(limits):
         return None
-    stat = read_text(group / "memory.stat")
-    events = read_text(group / "memory.events")
+    some = (reading.parse("memory.pressure", procfs.parse_pressure) or {}).get("some")
     return FullGroup(
         path=path,
         current_bytes=current,
         limit_bytes=min(limits),
-        sock_bytes=None if isinstance(stat, Unreadable) else procfs.parse_memory_stat(stat),
-        refused=None if isinstance(events, Unreadable) else _refusals(events),
-        stalled_percent=_stalled(read_text(group / "memory.pressure")),
+        sock_bytes=reading.parse("memory.stat", procfs.parse_memory_stat),
+        refused=reading.parse("memory.events", _refusals),
+        stalled_percent=some.avg10 if some else None,
     )
 
 
-def _lenient(path: Path) -> int | None:
-    """Read a number; None for "max" and for what cannot be read."""
-    text = read_text(path)
-    return int(text) if not isinstance(text, Unreadable) and text.strip().isdecimal() and text.isascii() else None
+def _number(reading: Reading, name: str) -> int | None:
+    found = reading.parse(name, procfs.parse_sysctl)
+    return found[0] if found else None
 
 
-def _refusals(events: str) -> int:
+def _refusals(events: str, file: str) -> int:
     """Sum how often the limits were hit, from lines like "high 3" and "max 12"."""
+    del file
     counts = dict(line.split(" ", 1) for line in events.splitlines() if " " in line)
     return sum(int(counts[name]) for name in ("max", "high") if counts.get(name, "").isdecimal())
 
 
-def _stalled(pressure: str | Unreadable) -> float | None:
-    try:
-        some = None if isinstance(pressure, Unreadable) else procfs.parse_pressure(pressure).get("some")
-    except procfs.ParseError:
-        return None
-    return some.avg10 if some else None
+def _read_unified(reading: Reading) -> dict[str, int]:
+    found = {each: reading.parse(f"{each}memory.stat", procfs.parse_memory_stat) for each in _groups(reading, depth=1)}
+    return {_name(each): sock for each, sock in found.items() if sock is not None}
 
 
-def _read_unified(root: Path, gaps: list[Gap]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for group in _groups(root, depth=1, gaps=gaps):
-        text = read_text(group / "memory.stat")
-        if isinstance(text, Unreadable):
-            _note(group / "memory.stat", text, gaps)
-            continue
-        try:
-            sock = procfs.parse_memory_stat(text)
-        except procfs.ParseError as error:
-            gaps.append(Gap(what=readable_name(group / "memory.stat"), why=error.why))
-            continue
-        if sock is not None:
-            found[_name(group, root)] = sock
-    return found
-
-
-def _read_version_1(root: Path, gaps: list[Gap]) -> tuple[dict[str, int], int | None]:
+def _read_version_1(reading: Reading) -> tuple[dict[str, int], int | None]:
     found: dict[str, int] = {}
     failures: list[int] = []
-    for group in _groups(root, depth=DEPTH_AT_MOST, gaps=gaps):
-        limit = _number(group / "memory.kmem.tcp.limit_in_bytes", gaps)
+    for group in _groups(reading, depth=DEPTH_AT_MOST):
+        limit = _number(reading, f"{group}memory.kmem.tcp.limit_in_bytes")
         if limit is None or limit >= UNLIMITED_BYTES:
             continue
-        usage = _number(group / "memory.kmem.tcp.usage_in_bytes", gaps)
+        usage = _number(reading, f"{group}memory.kmem.tcp.usage_in_bytes")
         if usage is not None:
-            found[_name(group, root)] = usage
-        failcnt = _number(group / "memory.kmem.tcp.failcnt", gaps)
+            found[_name(group)] = usage
+        failcnt = _number(reading, f"{group}memory.kmem.tcp.failcnt")
         if failcnt is not None:
             failures.append(failcnt)
     return found, sum(failures) if failures else None
 
 
-def _groups(root: Path, *, depth: int, gaps: list[Gap]) -> list[Path]:
-    """List the root and the groups below it, at most GROUPS_AT_MOST; leave a gap if there are more."""
-    groups = list(islice(_walk(root, depth), GROUPS_AT_MOST + 1))
+def _groups(reading: Reading, *, depth: int) -> list[str]:
+    """List the root, as "", and the groups below it, as "a/b/": GROUPS_AT_MOST, and a gap if there are more."""
+    groups = list(islice(_walk(reading.root, depth), GROUPS_AT_MOST + 1))
     if len(groups) > GROUPS_AT_MOST:
-        gaps.append(Gap(what=readable_name(root), why=f"more than {GROUPS_AT_MOST} groups: the others were not read"))
+        reading.miss("", f"more than {GROUPS_AT_MOST} groups: the others were not read")
     return groups[:GROUPS_AT_MOST]
 
 
-def _walk(root: Path, depth: int) -> Iterator[Path]:
+def _walk(root: Path, depth: int) -> Iterator[str]:
     """Walk the groups level by level, sorted by name."""
-    waiting = deque([(root, depth)])
+    waiting = deque([("", depth)])
     while waiting:
         group, left = waiting.popleft()
         yield group
         if left:
-            waiting.extend((child, left - 1) for child in _children(group))
+            waiting.extend((f"{group}{child}/", left - 1) for child in _children(f"{root}/{group}"))
 
 
-def _children(group: Path) -> list[Path]:
+def _children(group: str) -> list[str]:
     try:
         with os.scandir(group) as entries:
-            return sorted(Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False))
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
     except OSError:
         return []  # A group that was removed in the meantime holds nothing.
 
 
-def _number(path: Path, gaps: list[Gap]) -> int | None:
-    text = read_text(path)
-    if isinstance(text, Unreadable):
-        _note(path, text, gaps)
-        return None
-    try:
-        return procfs.parse_sysctl(text, path.name)[0]
-    except procfs.ParseError as error:
-        gaps.append(Gap(what=readable_name(path), why=error.why))
-        return None
-
-
-def _note(path: Path, reason: Unreadable, gaps: list[Gap]) -> None:
-    if not reason.absent:
-        gaps.append(Gap(what=readable_name(path), why=reason.why))
-
-
-def _name(group: Path, root: Path) -> str:
-    return "/" + ("" if group == root else readable_name(group.relative_to(root)))
+def _name(group: str) -> str:
+    return "/" + readable_name(group.removesuffix("/"))
