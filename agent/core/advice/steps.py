@@ -89,6 +89,9 @@ def _steps_for(known: _Known, cause: Cause) -> list[Advice | None]:
     short = [_orphan_steps(known)] if cause != "tcp_memory" else []
     if cause != "orphans" or claims & {"memory_at_limit", "memory_over_limit"}:
         short.append(_memory_steps(known))
+    if facts.is_alien and not facts.high:
+        # Another kernel ran short: nothing says that this one needs more room.
+        short = [steps._replace(capacity=[]) for steps in short]
     # With two causes their steps take turns, within each kind.
     return [step for kind in zip(*short, strict=True) for turn in zip_longest(*kind) for step in turn]
 

@@ -28,6 +28,9 @@ def confidence(facts: Facts, gauge: GaugeName, *, likely: bool = False, most: Co
     if event is None:
         # Another cause was named by the kernel itself: this one is only what else is true.
         return "possible" if facts.named_causes else by_numbers(facts, likely=likely)
+    if facts.is_alien:
+        # Another kernel wrote it: what it says is not of this moment, and the numbers stand alone.
+        return by_numbers(facts, likely=likely)
     agrees = _gauge_agrees(facts, gauge) or bool(facts.kills)
     if event.provenance == "kernel":
         return max("certain" if agrees else "likely", most, key=DOUBT.index)

@@ -99,8 +99,12 @@ def cgroup_limit(facts: Facts) -> Finding | None:
 
 
 def memory_receding(facts: Facts) -> Finding | None:
-    """Claim that TCP holds more than the pressure limit and less than the last: on its way down, or up."""
-    between = facts.zone == "pressure" or (facts.zone == "hysteresis" and facts.press is True)
+    """Claim that TCP holds more than the pressure limit and less than the last: on its way down, or up.
+
+    Where the text names tcp_mem, the flag that is still up shows the same, however little TCP holds by then.
+    """
+    flagged = ("hysteresis", "calm") if "tcp_memory" in facts.lines else ("hysteresis",)
+    between = facts.zone == "pressure" or (facts.press is True and facts.zone in flagged)
     # Below the pressure limit the flag can stand for a host short of RAM, and without an event nothing speaks for TCP.
     if not between or (not facts.lines and facts.zone == "hysteresis" and host.host_ram_short(facts)):
         return None
@@ -220,10 +224,14 @@ def apply_rules(facts: Facts) -> tuple[Finding, ...]:
     found = _claims(RULES, facts)
     fallback = [finding for finding in found if finding.cause in ("undetermined", "none")]
     causes = [finding for finding in found if finding not in fallback]
+    if causes:
+        # Findings about memory show the flag themselves.
+        alone = all(finding.cause == "orphans" for finding in causes)
+        fallback = [finding for finding in fallback if alone and finding.claim == "memory_pressure_flag"]
     if facts.named_causes:
         causes.sort(key=lambda finding: finding.cause != "both" and finding.cause not in facts.named_causes)
     behind = _claims(HOLDER_RULES, facts) if facts.sockets.groups else []
-    return (*(causes or fallback), *behind, *_claims(REMARKS, facts))
+    return (*causes, *fallback, *behind, *_claims(REMARKS, facts))
 
 
 def _claims(rules: tuple[Rule, ...], facts: Facts) -> list[Finding]:

@@ -21,6 +21,9 @@ from agent.core.times import second_of
 
 _SHORT: dict[GaugeName, str] = {"orphans": "orphaned sockets", "tcp_memory": "TCP memory"}
 
+_WHILE_PRESSED = "the kernel shrinks windows and refuses large sends"
+_FULL = frozenset({"memory_at_limit", "memory_over_limit", "both_limits_hit"})
+
 
 def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past, main: MainHolders) -> str:
     """Return the verdict in plain words, then the main holder, then what the history shows."""
@@ -40,6 +43,8 @@ def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past, main: Mai
         sentences.append("TCP memory has reached its limit, too.")
     if findings[0].cause == "tcp_memory" and "orphans_at_limit" in claims:
         sentences.append("Orphaned sockets have reached their limit, too.")
+    if facts.press is True and not claims & _FULL and claim not in ("memory_receding", "memory_pressure_flag"):
+        sentences.append(f"The kernel's press flag is up: {_WHILE_PRESSED}.")
     if facts.is_alien:
         sentences.append(f"But kernel {facts.snapshot.kernel} does not print this text: another kernel wrote the line.")
     sentences += [_earlier(facts, seconds, event) for seconds, event in facts.earlier]
@@ -198,6 +203,10 @@ def _memory_receding(facts: Facts) -> str:
         left = "was above the kernel's threshold (tcp_mem[1]) and has not fallen below tcp_mem[0] since"
         drops = " The kernel drops received data and has logged nothing." if facts.refused else ""
         return f"TCP is under memory pressure: its memory {since if facts.zone == 'pressure' else left}.{drops}"
+    if facts.zone == "calm":
+        return (
+            f"{_ran_out(facts)}; by the reading its use was low again, but the press flag still up: {_WHILE_PRESSED}."
+        )
     return f"{_ran_out(facts)}; at the reading it was still under memory pressure."
 
 
@@ -226,7 +235,7 @@ def _pressure_flag(facts: Facts) -> str:
     low = " although its use is below its limits" if facts.limits_known else ""
     return (
         f"TCP is under memory pressure{low}: the kernel's press flag is up, set by a failed allocation or left over. "
-        "Meanwhile the kernel shrinks windows and refuses large sends."
+        f"Meanwhile {_WHILE_PRESSED}."
     )
 
 
