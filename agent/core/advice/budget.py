@@ -25,7 +25,8 @@ _STRUCT_BYTES = 2560
 class Budget(NamedTuple):
     """The bytes that sockets may take beyond those that they hold; None: not known. ``why``: in a clause.
 
-    ``short``: RAM is what bounds it, and not the part of RAM that sockets may have at most.
+    ``short``: RAM is what bounds it, and not the part of RAM that sockets may have at most; or that part would be more
+    without huge pages that nobody uses.
     """
 
     bytes: int | None
@@ -76,7 +77,8 @@ def find_budget(facts: Facts) -> Budget:
         return Budget(0, f"only {bytes_text(available)} {of_ram} are {how}: RAM is what is short", short=True)
     bound = usable * _MOST_PERCENT // 100 - (facts.memory.now or 0)
     if bound <= 0:
-        return Budget(0, f"TCP holds {bytes_text(facts.memory.now or 0)} {of_ram} already, a quarter or more")
+        held = f"TCP holds {bytes_text(facts.memory.now or 0)} {of_ram} already, a quarter or more"
+        return Budget(0, held, short=bool(meminfo.get("HugePages_Free")))
     left = min(available - reserve, bound)
     why = f"{bytes_text(available)} {of_ram} are {how}, and {bytes_text(left)} of that may go to sockets"
     return Budget(left, why, short=left < bound)
@@ -106,13 +108,17 @@ def room_for_orphans(facts: Facts, price: Price, high_bytes: int) -> int:
     return max(high_bytes - others, 0) // price.charged_bytes
 
 
-def free_ram(budget: Budget) -> Advice:
-    """Advise what makes room where the host has none: a higher limit would bring the OOM killer."""
+def free_ram(facts: Facts, budget: Budget) -> Advice | None:
+    """Advise what makes room where RAM is short: a higher limit would bring the OOM killer. None where it is not."""
+    if not budget.short:
+        return None
+    huge = facts.snapshot.meminfo.get("HugePages_Free", 0)
+    unused = f"give back the {bytes_text(huge)} of huge pages that are free (vm.nr_hugepages), " if huge else ""
     return Advice(
-        action="Free RAM, and leave the limits as they are.",
-        why=f"{budget.sentence} Socket memory cannot be swapped: a higher limit would bring the OOM killer. Stop or "
-        "limit the largest processes, give back huge pages that are free, move work to another host; swap helps by "
-        "what it takes out of RAM.",
+        action="Free RAM before you raise a limit further.",
+        why=f"{budget.sentence} Socket memory cannot be swapped: a higher limit would bring the OOM killer. To free "
+        f"RAM, {unused}stop or limit the largest processes, or move work to another host; swap helps by what it takes "
+        "out of RAM.",
         risk="What is stopped is gone. TCP keeps dropping data until RAM is free.",
         commands=(
             "grep -E 'MemTotal|MemFree|MemAvailable|LowFree|Huge|Slab|Shmem:' /proc/meminfo",

@@ -71,7 +71,8 @@ def raise_tcp_mem(facts: Facts, budget: Budget) -> Advice:
     high = limits[2]
     proposed = raised_to(facts, budget, 2 * max(high, (facts.memory.value or 0) // page))
     if proposed is None or proposed[2] * 100 < high * (100 + _GAIN_PERCENT):
-        return free_ram(budget) if budget.short else _leave_limit(budget)
+        is_full = facts.memory.is_high or budget.bytes == 0
+        return (free_ram(facts, budget) if is_full else None) or _leave_limit(facts, budget)
     extra, price = (proposed[2] - high) * page, price_of_sockets(facts)
     return change(
         TCP_MEM,
@@ -117,9 +118,10 @@ def _raise_without_numbers(limits: tuple[int, int, int] | None, budget: Budget) 
     )
 
 
-def _leave_limit(budget: Budget) -> Advice:
+def _leave_limit(facts: Facts, budget: Budget) -> Advice:
+    more = "" if facts.memory.is_high else " tcp_mem already allows more than there is RAM for."
     return Advice(
         action="Leave tcp_mem as it is and fix what holds the memory.",
-        why=f"{budget.sentence} Socket memory cannot be swapped: more would starve everything else.",
+        why=f"{budget.sentence}{more} Socket memory cannot be swapped: more would starve everything else.",
         risk="None: it changes nothing. TCP keeps dropping data until its holders release memory.",
     )

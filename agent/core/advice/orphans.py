@@ -9,7 +9,7 @@ from itertools import count
 
 from msgspec.structs import replace
 
-from agent.core.advice.budget import Budget, Price, price_of_orphans, room_for_orphans
+from agent.core.advice.budget import Budget, Price, free_ram, price_of_orphans, room_for_orphans
 from agent.core.advice.memory import raised_to
 from agent.core.advice.namespaces import check_kills, run_where
 from agent.core.advice.sysctl import MAX_ORPHANS, TCP_MEM, change, value_text
@@ -82,7 +82,7 @@ def raise_max_orphans(facts: Facts, budget: Budget, put_back: Sysctl | None) -> 
     new, memory = (together, raised) if alone < enough and together > alone else (alone, None)
     proposed = min(wanted, _rounded_down(new), _INT_MAX)
     if proposed <= current or (proposed < wanted and proposed - current < max(_ROUND_FEW, current // 20)):
-        return (_leave_limit(facts, price, budget),)
+        return (free_ram(facts, budget) or _leave_limit(facts, price, budget),)
     step = _raise(facts, price, budget, proposed, wanted)
     if memory is None:
         return (step,)

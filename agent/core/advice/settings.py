@@ -77,11 +77,10 @@ def restore_max_orphans(facts: Facts, claims: AbstractSet[str], budget: Budget) 
     proposed, known = (
         (default, "this kernel's default") if default else (_LEAST_ORPHANS, "at least the smallest default")
     )
-    price, bound = price_of_orphans(facts), ""
-    if facts.limits_bytes:
-        bound = f", and tcp_mem keeps all TCP data below {bytes_text(facts.limits_bytes[2])}"
-        if (held := room_for_orphans(facts, price, facts.limits_bytes[2])) < proposed:
-            bound += f": it holds about {count_text(held)} of them, and with more living connections stall"
+    price, high = price_of_orphans(facts), facts.limits_bytes[2] if facts.limits_bytes else None
+    bound = "" if high is None else f", and tcp_mem keeps all TCP data below {bytes_text(high)}"
+    if high is not None and (held := room_for_orphans(facts, price, high)) < proposed:
+        bound = f", and tcp_mem holds about {count_text(held)} of them: with more, living connections stall"
     return change(
         MAX_ORPHANS,
         limit,

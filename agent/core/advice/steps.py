@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from itertools import zip_longest
 from typing import NamedTuple
 
-from agent.core.advice.budget import Budget, find_budget
+from agent.core.advice.budget import Budget, find_budget, free_ram, price_of_orphans
 from agent.core.advice.cgroup import raise_cgroup_limit, relieve_group
 from agent.core.advice.main_holder import MainHolders, fix_main_holder
 from agent.core.advice.memory import fix_holders, look_at_memory, look_at_unlisted, raise_tcp_mem
@@ -37,6 +37,8 @@ _LOWERED = {
     "tcp_mem_below_default": "net.ipv4.tcp_mem",
     "orphan_limit_below_default": "net.ipv4.tcp_max_orphans",
 }
+# As many are no few that a low limit alone made a trouble of.
+_THOUSANDS = 1000
 
 
 class _Known(NamedTuple):
@@ -107,12 +109,21 @@ def _orphan_steps(known: _Known) -> _Steps:
         limits, default = facts.limits, facts.defaults.tcp_mem
         if limits and default and is_far_below(limits[2], default[2]):
             put_back = restore_tcp_mem(facts, known.claims | {"tcp_mem_below_default"}, known.budget)
-        return _Steps([restored, put_back], holders if main else [], [shorter if main else None, closing])
+        if not main and not _are_many(facts):
+            return _Steps([restored, put_back], [], [closing])
+        return _Steps([restored, put_back], holders, [free_ram(facts, known.budget), shorter, closing])
     higher = raise_max_orphans(facts, known.budget, put_back.sysctl if put_back else None)
     # What waits in FIN-WAIT-2 waits for nothing else.
     waiting = add_up(facts.sockets, only("orphaned", state="fin_wait2")).sockets
     alone = 2 * waiting > add_up(facts.sockets, only("orphaned")).sockets
     return _Steps([put_back, closing if alone else None], holders, [*higher, shorter, closing])
+
+
+def _are_many(facts: Facts) -> bool:
+    """Return whether orphans are a problem of their own, however low their limit is: thousands, or much of tcp_mem."""
+    count, usual = facts.orphans.value or 0, facts.defaults.tcp_mem or facts.limits
+    held = count * price_of_orphans(facts).charged_bytes
+    return count >= _THOUSANDS or (usual is not None and 4 * held >= usual[2] * (facts.page_bytes or 0) > 0)
 
 
 def _shorter_lives(known: _Known) -> tuple[Advice | None, Advice | None]:

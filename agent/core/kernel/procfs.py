@@ -121,20 +121,24 @@ def parse_meminfo(text: str, file: str = "meminfo") -> dict[str, int]:
     """Read /proc/meminfo to bytes; lines that do not end in ``kB`` are no sizes and are left out.
 
     ``Hugetlb`` is the kernel's from 4.20 on; before that it is worked out of ``HugePages_Total: 512``.
+    ``HugePages_Free`` is in bytes, too, without those that are promised (``HugePages_Rsvd``).
     """
     sizes: dict[str, int] = {}
-    huge_pages = 0
+    huge_pages: dict[str, int] = {}
     for label, values, line in _labelled(text):
-        if label == "HugePages_Total" and len(values) == 1:
-            huge_pages = _integer(values[0], line, file)
+        if label.startswith("HugePages_") and len(values) == 1:
+            huge_pages[label] = _integer(values[0], line, file)
         if values[-1:] == ["kB"]:
             if len(values) != 2:  # noqa: PLR2004 - a number and its unit
                 raise ParseError(file, "not one number of kB", line)
             sizes[label] = _bounded(_integer(values[0], line, file) * _KIB, line, file)
     if not sizes:
         raise ParseError(file, "no line of the form 'MemTotal: 1024 kB'", text.strip().partition("\n")[0])
-    if huge_pages > 0 and "Hugetlb" not in sizes:
-        sizes["Hugetlb"] = huge_pages * sizes.get("Hugepagesize", 0)
+    size, total = sizes.get("Hugepagesize", 0), huge_pages.get("HugePages_Total", 0)
+    if total > 0:
+        sizes.setdefault("Hugetlb", total * size)
+        free = huge_pages.get("HugePages_Free", 0) - huge_pages.get("HugePages_Rsvd", 0)
+        sizes["HugePages_Free"] = max(free, 0) * size
     return sizes
 
 

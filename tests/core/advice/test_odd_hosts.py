@@ -110,3 +110,72 @@ def test_a_lowered_tcp_mem_is_put_back_before_more_orphans_have_to_fit_into_it()
     assert (196608, 262144, 393216) == proposed(diagnosis)[MEM]
     assert 263168 == proposed(diagnosis)[ORPHANS]
     assert diagnosis.advice[0].action.startswith("Set tcp_mem back")
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "orphans|65500 1000000 68000|65536|786432 1048576 1572864|5.15.0|MemTotal 65536 MemAvailable 30720|-|-",
+        "orphans|65500 1490000 68000|65536|786432 1048576 1572864|6.1.0|MemTotal 65536 MemAvailable 30720|-|-",
+        "orphans|21840 30000 23000|21844|196608 262144 393216|6.1.0|MemTotal 16384 MemAvailable 8192|-|-",
+        "orphans|720 110000 800|720|196608 262144 393216|6.1.0|MemTotal 16384 MemAvailable 8192|-|-",
+    ],
+)
+def test_many_orphans_are_looked_at_after_their_limit_is_put_back(row: str) -> None:
+    steps = judge(row.split("|"))[0].advice
+    assert steps[0].action.startswith("Set tcp_max_orphans back")
+    assert steps[1].action.startswith("List the orphaned sockets")
+
+
+def test_few_orphans_are_not_named_where_their_limit_was_lowered() -> None:
+    row = "orphans|66 9000 1200|64|762837 1017118 1525674|6.1.0|MemTotal 65536 MemAvailable 30720|-|-"
+    assert ["Set tcp_max_orphans back"] == [each.action[:24] for each in judge(row.split("|"))[0].advice]
+
+
+def test_a_default_that_tcp_mem_does_not_hold_says_how_many_it_holds() -> None:
+    row = "orphans|65500 1000000 68000|65536|786432 1048576 1572864|5.15.0|MemTotal 65536 MemAvailable 30720|-|-"
+    risk = judge(row.split("|"))[0].advice[0].risk
+    assert "tcp_mem holds about 104,454 of them" in risk
+    assert "living connections stall" in risk
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [("65536", "Free RAM before"), ("16384", "Free RAM before"), ("131072", "")]
+)
+def test_short_ram_is_what_to_free_where_orphans_are_at_their_limit(limit: str, expected: str) -> None:
+    available = "300" if expected else "9216"
+    orphans = int(limit) - 36
+    ram = f"MemTotal 16384 MemAvailable {available}"
+    row = f"orphans|{orphans} 200000 {orphans + 4500}|{limit}|196608 262144 393216|5.10.0|{ram}|-|-"
+    said = [each.action for each in judge(row.split("|"))[0].advice]
+    assert bool(expected) == any(action.startswith("Free RAM before") for action in said)
+    assert not any(action.startswith("Leave tcp_max_orphans") for action in said)
+
+
+def test_free_huge_pages_are_named_where_they_leave_no_room() -> None:
+    sizes = "MemTotal 65536 MemAvailable 3072 Hugetlb 58982 HugePages_Free 58982"
+    row = f"orphans|262100 500000 265000|262144|786432 1048576 1572864|5.14.0-503.el9|{sizes}|-|-"
+    said = next(each for each in judge(row.split("|"))[0].advice if each.action.startswith("Free RAM"))
+    assert "give back the 58 GiB of huge pages that are free" in said.why
+
+
+@pytest.mark.parametrize(
+    ("mem", "available", "expected"),
+    [
+        (9000, 2048, "Leave tcp_mem as it is"),
+        (9000, 300, "Free RAM before you raise"),
+        (1190000, 300, "Free RAM before you raise"),
+    ],
+)
+def test_ram_is_to_be_freed_only_where_it_is_short(mem: int, available: int, expected: str) -> None:
+    row = f"tcp_memory|3 {mem} 9000|65536|600000 800000 1200000|5.15.0|MemTotal 16384 MemAvailable {available}|-|-"
+    said = [each.action for each in judge(row.split("|"))[0].advice]
+    assert expected == said[-1][: len(expected)]
+    if expected.startswith("Leave"):
+        assert "already allows more than there is RAM for" in judge(row.split("|"))[0].advice[-1].why
+
+
+def test_a_line_of_another_kernel_makes_no_limit_higher_on_a_calm_host() -> None:
+    row = "tcp_memory|3 9000 700|262144|1500000 2000000 3000000|2.6.32-754.el6.x86_64|MemTotal 16384 MemFree 1638|-|-"
+    actions = [each.action for each in judge(row.split("|"))[0].advice]
+    assert [] == [action for action in actions if "RAM" in action or "tcp_mem" in action]

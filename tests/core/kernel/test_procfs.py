@@ -402,3 +402,8 @@ def test_zone_movable_is_added_up_over_the_nodes(text: str, expected: tuple[int,
 )
 def test_huge_pages_set_aside_are_known_on_every_kernel(lines: str, expected: int | None) -> None:
     assert expected == procfs.parse_meminfo(f"MemTotal: 16777216 kB\n{lines}").get("Hugetlb")
+
+
+def test_huge_pages_are_free_as_far_as_they_are_not_promised() -> None:
+    lines = "HugePages_Total: 512\nHugePages_Free: 500\nHugePages_Rsvd: 100\nHugepagesize: 2048 kB\n"
+    assert 400 << 21 == procfs.parse_meminfo(f"MemTotal: 16777216 kB\n{lines}")["HugePages_Free"]
