@@ -206,11 +206,11 @@ class Namespace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Elsewhere(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The TcpExt counters of the other network namespaces, and their sockets: ``inuse`` in so many ``namespaces``.
+    """The TcpExt counters of the other network namespaces, and how many those are.
 
-    ``counters`` are sums that no namespace's end lets fall: ``gone`` is the part of them that belongs to none of now.
-    ``moved`` tells by the name of a namespace what moved there since the reading before. ``is_whole``: each namespace
-    that has a process was read.
+    ``inuse`` is their sockets, which a snapshot counts and a sample does not. ``counters`` are sums that no namespace's
+    end lets fall: ``gone`` is the part of them that belongs to none of now. ``moved`` tells by the name of a namespace
+    what moved there since the reading before. ``is_whole``: each namespace that has a process was read.
     """
 
     namespaces: int = 0

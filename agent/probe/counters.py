@@ -50,8 +50,13 @@ class Counters:
         self._looks = 0
         self._is_whole = False
 
-    def read(self, deadline_seconds: float = DEADLINE_SECONDS, clock: Clock = time.monotonic) -> Elsewhere:
-        """Read every namespace that a process lives in, and how far each moved since the last reading."""
+    def read(
+        self, deadline_seconds: float = DEADLINE_SECONDS, clock: Clock = time.monotonic, *, sockets: bool = False
+    ) -> Elsewhere:
+        """Read every namespace that a process lives in, and how far each moved since the last reading.
+
+        Counting their ``sockets`` takes as long again.
+        """
         deadline, was_whole, is_first = clock() + deadline_seconds, self._is_whole, not self._looks
         spaces = self._find(deadline, clock)
         moved: dict[str, Counter[str]] = {}
@@ -63,7 +68,7 @@ class Counters:
             counters = self._counters(pid)
             if counters is None:
                 continue
-            inuse += count_sockets(self._proc_root, pid) or 0
+            inuse += (count_sockets(self._proc_root, pid) or 0) if sockets else 0
             known = self._known.get(space)
             name = known.name if known else self._name(pid)
             grown = self._grown(known, counters)
@@ -80,7 +85,9 @@ class Counters:
 
     def _find(self, deadline: float, clock: Clock) -> dict[int, int]:
         """Find a process of each namespace: of those known the same as before, else one among the new processes."""
-        spaces = {space: each.pid for space, each in self._known.items() if self._lives_in(each.pid) == space}
+        spaces = {
+            space: each.pid for space, each in self._known.items() if identity(self._proc_root, each.pid) == space
+        }
         is_full = self._looks % FULL_LOOKS == 0 or len(spaces) < len(self._known) or not self._is_whole
         self._looks += 1
         pids = process_ids(self._proc_root)
@@ -92,7 +99,7 @@ class Counters:
             if clock() > deadline:
                 self._is_whole = False
                 break
-            space = self._lives_in(pid)
+            space = identity(self._proc_root, pid)
             if space not in (None, home):
                 spaces.setdefault(space, pid)
         self._pids = frozenset(pids)
@@ -102,9 +109,6 @@ class Counters:
         process = read_process(self._proc_root, pid)
         name = network_text(Namespace(process=process))
         return with_pod_name(name, find_pods(process.cgroup or "")) or name
-
-    def _lives_in(self, pid: int) -> int | None:
-        return identity(self._proc_root, str(pid))
 
     def _counters(self, pid: int) -> dict[str, int] | None:
         reading = Reading(self._proc_root / str(pid))

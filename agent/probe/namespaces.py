@@ -45,7 +45,7 @@ def find_namespaces(proc_root: Path, deadline: float, clock: Clock = time.monoto
     for pid in process_ids(proc_root):
         if clock() > deadline:
             break
-        space = identity(proc_root, str(pid))
+        space = identity(proc_root, pid)
         if space is None or space == home or (space not in found and len(found) >= NAMESPACES_AT_MOST):
             continue
         members = found.setdefault(space, {})
@@ -122,7 +122,7 @@ def _refused(code: int | None) -> Gap:
 FORBIDDEN = (_refused(errno.EPERM), _refused(errno.EACCES))
 
 
-def identity(proc_root: Path, process: str) -> int | None:
+def identity(proc_root: Path, process: int | str) -> int | None:
     """Return what tells the network namespace of a process from others: ns/net is not for other users to read."""
     try:
         return os.stat(f"{proc_root}/{process}/net/tcp").st_ino  # noqa: PTH116 - of thousands, Path would cost most

@@ -84,7 +84,7 @@ def take_snapshot(
         pressure=_read_pressure(reading),
         cgroup_sock_bytes=sock_bytes,
         kmem_tcp_failcnt=failcnt,
-        elsewhere=counters.read() if counters and live else None,
+        elsewhere=counters.read(sockets=True) if counters and live else None,
         raw=reading.raw,
         gaps=tuple(reading.gaps),
     )

@@ -64,12 +64,13 @@ def test_counters_are_summed_over_the_other_namespaces_and_each_is_named_by_its_
     tree.start("51", beside="50")
     tree.start("60", pod, TCPAbortOnMemory=30, ListenDrops=2)
     counters = Counters(tree.root)
-    first = counters.read()
+    first = counters.read(sockets=True)
     tree.count("50", TCPAbortOnMemory=157)
     tree.count("60", TCPAbortOnMemory=31, ListenDrops=9, PruneCalled=4)
     second = counters.read()
 
     assert (2, 10, True) == (first.namespaces, first.inuse, first.is_whole)
+    assert (2, 0, True) == (second.namespaces, second.inuse, second.is_whole)
     assert ({KILLED: 37, "ListenDrops": 2}, {}) == (first.counters, first.moved)
     assert {KILLED: 188, "ListenDrops": 9, "PruneCalled": 4} == second.counters
     assert {
