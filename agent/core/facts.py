@@ -483,7 +483,9 @@ def _memory(now: Sample, readings: tuple[Timed, ...], units: int | None, page: i
     where = zone(mem, _times(limits, units)) if mem is not None and limits and units else None
     used, highest = (each * unit if each is not None and unit else None for each in (now.mem, mem))
     limit = limits[2] * page if limits and page else None
-    return Gauge("tcp_memory", highest, used, limit, unit, zone=where, mem=mem)
+    return Gauge(
+        "tcp_memory", highest, used, limit, unit, zone=where, pages=mem // units if mem is not None and units else None
+    )
 
 
 def _page_bytes(snapshot: Snapshot) -> int | None:

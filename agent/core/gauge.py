@@ -27,7 +27,7 @@ class Gauge(NamedTuple):
 
     ``value`` is the highest near the events, or that of now when there was no event; ``now`` is the snapshot's.
     ``sample_unit`` is what one of a sample's count stands for; None, as all values, where the host's page size is
-    unknown; ``mem`` is the value as sockstat counts it. ``shift`` is the penalty with which orphans reach their
+    unknown; ``pages`` is the value of memory in pages. ``shift`` is the penalty with which orphans reach their
     limit, ``zone`` where memory stands among the three of tcp_mem; None where that is nowhere near, or not known.
     """
 
@@ -38,7 +38,7 @@ class Gauge(NamedTuple):
     sample_unit: int | None
     shift: Literal[0, 1, 2] | None = None
     zone: Zone | None = None
-    mem: int | None = None
+    pages: int | None = None
 
     @property
     def is_high(self) -> bool:

@@ -34,8 +34,8 @@ def diagnose(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sampl
     return Diagnosis(
         cause=findings[0].cause,
         confidence=findings[0].confidence,
-        summary=summarise(facts, findings, past, main),
         mechanism=_mechanism(facts),
+        summary=summarise(facts, findings, past, main),
         findings=findings,
         holders=held_by,
         advice=advise(facts, findings, main),
@@ -50,7 +50,7 @@ def _mechanism(facts: Facts) -> Mechanism:
         orphan=facts.orphans.value,
         tcp_max_orphans=limit,
         limit_reached=limit >> shift if limit is not None and shift is not None else None,
-        mem_pages=facts.pages(facts.memory.mem),
+        mem_pages=facts.memory.pages,
         tcp_mem_pages=facts.limits,
         mem_bytes=facts.memory.value,
         mem_unit_bytes=facts.memory.sample_unit,

@@ -83,7 +83,7 @@ def orphan_evidence(facts: Facts) -> tuple[Evidence, ...]:
 
 def memory_evidence(facts: Facts) -> tuple[Evidence, ...]:
     """Show the pages against tcp_mem[2], the kernel's own flag, and how far the count may be off."""
-    peak, now = facts.pages(facts.memory.mem), facts.pages(facts.now.mem)
+    peak, now = facts.memory.pages, facts.pages(facts.now.mem)
     limit = facts.limits[2] if facts.limits else None
     if peak is None:
         return ()

@@ -12,7 +12,7 @@ from agent.core.diagnosis.evidence import count_evidence, counted, delta_evidenc
 from agent.core.facts import Facts
 from agent.core.model import Cause, Confidence, Evidence, Finding
 from agent.core.readings import PeerTally, SocketGroup, SocketTable
-from agent.core.sockets.shares import SOCK_DIAG, Share, largest, only
+from agent.core.sockets.shares import SOCK_DIAG, Pick, Share, largest, only
 
 # What the dump may miss by being late, before its sums are called incomplete.
 _SLACK_ORPHANS = 64
@@ -51,9 +51,8 @@ def one_owner_leaks_connections(facts: Facts) -> Finding | None:
 
 def one_owner_holds_very_many_connections(facts: Facts) -> Finding | None:
     """Claim that the number of one owner's open sockets is what most of the memory is: each holds next to nothing."""
-    table = facts.sockets
-    share = largest(table, only("held"), by="bytes")
-    if share is None or share.holder.sockets < _MANY_OPEN or not is_most(facts, share.holder.bytes):
+    share = _holder_of_most(facts, only("held"))
+    if share is None or share.holder.sockets < _MANY_OPEN:
         return None
     each = share.holder.bytes // share.holder.sockets
     if each > _SMALL_SOCKET_PAGES * (facts.page_bytes or 0):
@@ -67,11 +66,10 @@ def one_owner_holds_very_many_connections(facts: Facts) -> Finding | None:
 
 def one_owner_does_not_read(facts: Facts) -> Finding | None:
     """Claim that data which arrived and waits for one owner is what most of the memory is."""
-    table = facts.sockets
-    share = largest(table, counted("rmem_bytes", "held", by="bytes"), by="bytes")
-    if share is None or not is_most(facts, share.holder.bytes):
+    share = _holder_of_most(facts, counted("rmem_bytes", "held", by="bytes"))
+    if share is None:
         return None
-    unread = largest(table, counted("unread_bytes", "held", by="bytes"), by="bytes")
+    unread = largest(facts.sockets, counted("unread_bytes", "held", by="bytes"), by="bytes")
     proof = [size_evidence("received and not read", share.holder.bytes, facts.totals.bytes)]
     if unread is not None and unread.name == share.name:
         proof.append(size_evidence("unread", unread.holder.bytes, None))
@@ -100,12 +98,11 @@ def accept_queue_not_drained(facts: Facts) -> Finding | None:
 
 def peers_take_data_slowly(facts: Facts) -> Finding | None:
     """Claim that data which the peers of one owner do not take is what most of the memory is."""
-    table = facts.sockets
-    share = largest(table, counted("wmem_bytes", "held", by="bytes"), by="bytes")
-    if share is None or not is_most(facts, share.holder.bytes):
+    share = _holder_of_most(facts, counted("wmem_bytes", "held", by="bytes"))
+    if share is None:
         return None
     its = share.holder.sockets
-    probing, retransmitting = (_of_owner(table, share, what) for what in ("probing", "retransmitting"))
+    probing, retransmitting = (_of_owner(facts.sockets, share, what) for what in ("probing", "retransmitting"))
     proof = [
         size_evidence("queued to be sent", share.holder.bytes, facts.totals.bytes),
         count_evidence("peers with a zero window", probing, its, "of its open sockets"),
@@ -170,6 +167,12 @@ def memory_without_sockets(facts: Facts) -> Finding | None:
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _holder_of_most(facts: Facts, pick: Pick) -> Share | None:
+    """Find the owner of one kind of sockets whose bytes are most of the memory."""
+    share = largest(facts.sockets, pick, by="bytes")
+    return share if share and is_most(facts, share.holder.bytes) else None
 
 
 def _of_owner(table: SocketTable, owner: Share, what: str) -> int:

@@ -109,11 +109,14 @@ def assess(
     recent = [s for s in samples if s.boot_id == samples[-1].boot_id]
     found = [
         Pressure(
-            level=level, cause=gauge.name, claim=_CLAIMS[gauge.name, level], value=round(gauge.values[-1]), limit=limit
+            level=level,
+            cause=gauge.name,
+            claim=_CLAIMS[gauge.name, level],
+            value=round(gauge.values[-1]),
+            limit=round(gauge.enter.get(level, gauge.limit)),
         )
         for gauge in _watched(recent, pages_per_unit)
         if (level := _level(gauge, recent, before))
-        for limit in [round(gauge.enter.get(level, gauge.limit))]
     ]
     found += [*_starvation(recent, before), *_full_groups(groups)]
     return max(found, key=lambda pressure: pressure.level, default=None)
