@@ -58,8 +58,8 @@ def merge(old: Cursor, new: Cursor) -> Cursor:
     """Keep the positions of logs that are not followed today, but none of another kind of source.
 
     A log that is followed again goes on where it was left. Another kind has the same events under other names, and
-    what was told from one must not be told again from the other. A source without any position, because it cannot be
-    read, has told nothing: it takes nothing away, of whatever kind it is.
+    what was reported from one must not be reported again from the other. A source without any position, because it
+    cannot be read, has reported nothing: it takes nothing away, of whatever kind it is.
     """
     if new.files:
         return replace(new, files=old.files | new.files)

@@ -363,7 +363,7 @@ def _read_log(events: tuple[Event, ...], kernel: Kernel | None, snapshot: Snapsh
 def _newest_burst(said: list[_Said]) -> tuple[list[_Said], tuple[tuple[float, Event], ...]]:
     """Part the events whose text was seen in the newest burst from the newest of each other text.
 
-    Where it cannot be told how far apart two lines are, they belong together.
+    Two lines of unknown distance belong together.
     """
     if not said:
         return [], ()

@@ -46,7 +46,7 @@ WORSE_FACTOR = 10
 # Messages that were suppressed are of the lines before them, no further back than this.
 BURST = timedelta(seconds=BURST_SECONDS)
 UPDATE_SPACING = timedelta(minutes=15)
-# The opening of a burst says one line, and seconds later there are hundreds: no news by itself.
+# The opening of a burst says one line, and seconds later there are hundreds: that alone is no news.
 COUNT_SPACING = timedelta(minutes=1)
 
 
@@ -148,7 +148,7 @@ def _source_of_suppressed(incident: Incident, at: datetime, *, leading: bool) ->
 def together(decided: Iterable[tuple[LogRecord, Event]], span: timedelta) -> Iterator[tuple[LogRecord, Event]]:
     """Count neighbours that say the same in one event: the first stays alone, all others become the last of them.
 
-    Incidents come out as if each had been folded by itself: the first may open one, and by the log's clock, which
+    Incidents come out as if each had been folded alone: the first may open one, and by the log's clock, which
     does not go back among them, the others are within ``span`` of it.
     """
     first: Event | None = None

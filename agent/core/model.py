@@ -66,7 +66,7 @@ class LogRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     ``text`` is the message alone; ``line`` is what stood in the source; ``source`` is ``FILE:LINE`` (scan),
     ``FILE@OFFSET`` (following), ``journal:CURSOR`` or ``kmsg:BOOT_ID:SEQUENCE``. ``ordinal`` counts the lines or
-    records of a source, so that neighbours can be told; ``cursor`` is the position just behind this record.
+    records of a source, to find neighbors by; ``cursor`` is the position just behind this record.
     ``uptime`` is the kernel's own stamp in seconds since boot. ``ahead_seconds`` is how far the stamp in the log was
     ahead of this host's clock when the line came, negative behind it; ``at`` is put right by that.
     """
@@ -228,7 +228,7 @@ class Mechanism(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
-    """Who holds sockets; the last of a list is the remainder that nobody could be named for.
+    """Who holds sockets; the last of a list is the unattributed remainder.
 
     ``guess``: no cgroup says so, it was named by its port; the first of ``ports`` is that port. ``netns_pid``: a
     process in the network namespace of most of its sockets (``nsenter -t PID -n``); None where that is the host's own.

@@ -1,4 +1,4 @@
-"""The smallest words: what one kernel file said, and what could not be had.
+"""The smallest words: what one kernel file said, and what is missing.
 
 A module of its own because both the snapshot and the table of sockets in it are made of them.
 """
@@ -32,7 +32,7 @@ PAGE_SIZE = "page size"
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
-    """Evidence that could not be had, and the reason: ``what`` is a file's path, or one of the names above."""
+    """Missing evidence, and the reason: ``what`` is a file's path, or one of the names above."""
 
     what: str
     why: str
@@ -150,7 +150,7 @@ class SocketGroup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """Sockets of one cgroup and one service.
 
     ``port`` is the local port of connections that came in, ``to_port`` the peer's of those that went out; both None:
-    it cannot be told. ``held`` sockets are open in a process, ``queued`` ones wait for accept(), ``orphaned`` ones
+    unknown. ``held`` sockets are open in a process, ``queued`` ones wait for accept(), ``orphaned`` ones
     were closed and still belong to the kernel: each by state. ``drops`` are the received segments that the kernel
     dropped (sk_drops, without those of orphans) since each socket was made, or between two dumps. ``peers`` are the
     largest of ``peers_counted`` networks, with one entry for all others last. ``process`` has one of the sockets open.
@@ -254,7 +254,7 @@ class FullGroup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Unlisted(msgspec.Struct, frozen=True, kw_only=True):
-    """A process that has so many TCP sockets open which are in no table: reset or closed by the peer, and not read."""
+    """A process with ``sockets`` TCP sockets open that are in no table: reset or closed by the peer, and not read."""
 
     process: Process
     sockets: int

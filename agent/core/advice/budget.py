@@ -56,7 +56,7 @@ class Price(NamedTuple):
         return f"at {bytes_text(self.charged_bytes)} a socket, {self.how}"
 
     def of(self, sockets: int) -> str:
-        """Return what so many sockets take."""
+        """Return what this many sockets take, in words."""
         charged, beside = bytes_text(sockets * self.charged_bytes), bytes_text(sockets * _STRUCT_BYTES)
         return f"{charged} {self.words}, and {beside} for the sockets themselves"
 

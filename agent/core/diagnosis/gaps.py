@@ -103,7 +103,7 @@ def gap_of_clock(facts: Facts) -> list[Gap]:
 
 
 def _gap_of_host(facts: Facts) -> list[Gap]:
-    """Note that a line that was passed in names another host: whoever passed it may have mistaken the host."""
+    """Note that a line that was passed in names another host: the two may not belong together."""
     here, others = facts.snapshot.host, list[str]()
     for event in facts.lines.values():
         host = other_host(event.host, here)

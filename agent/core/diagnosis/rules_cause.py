@@ -59,7 +59,7 @@ def orphans_burst_passed(facts: Facts) -> Finding | None:
 
 
 def orphans_named_by_text(facts: Facts) -> Finding | None:
-    """Claim that the text names the orphan limit; count or limit at that moment could not be had."""
+    """Claim that the text names the orphan limit; the count or the limit at that moment is unknown."""
     if "orphans" not in facts.lines or None not in (facts.orphans.value, facts.orphans.limit):
         return None
     return build_finding(facts, "orphans_named_by_text", "orphans", confidence(facts, "orphans"))
@@ -124,7 +124,7 @@ def memory_burst_passed(facts: Facts) -> Finding | None:
 
 
 def memory_named_by_text(facts: Facts) -> Finding | None:
-    """Claim that the text names tcp_mem; use or limits at that moment could not be had."""
+    """Claim that the text names tcp_mem; the use or the limits at that moment are unknown."""
     if "tcp_memory" not in facts.lines or facts.zone is not None:
         return None
     return build_finding(facts, "memory_named_by_text", "tcp_memory", confidence(facts, "tcp_memory"))

@@ -76,7 +76,7 @@ def sockets_in_no_table(facts: Facts) -> Finding | None:
     """Claim that most sockets are in no table, where memory is short: reset or closed by the peer, and not read.
 
     Their program has them open still, and the data charged; tcp_done() takes them out of every table (net/ipv4/tcp.c).
-    Without a table of sockets, those of other network namespaces cannot be told from them.
+    Without a table of sockets, those of other network namespaces look the same.
     """
     if not facts.memory.is_high and "tcp_memory" not in facts.lines:
         return None

@@ -76,7 +76,7 @@ def hourly_extremes(hour: Iterable[Sample]) -> list[Sample]:
 
 
 def extremes(samples: Iterable[Sample], seconds: int) -> list[Sample]:
-    """Leave the extremes of each stretch of so many seconds, with all their counters; oldest first."""
+    """Leave the extremes of each stretch of ``seconds``, with all their counters; oldest first."""
     ordered = sorted(samples, key=lambda sample: second_of(sample.at))
     found: list[Sample] = []
     for _, group in groupby(ordered, key=lambda sample: second_of(sample.at) // seconds):

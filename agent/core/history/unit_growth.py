@@ -38,7 +38,7 @@ _GAUGE_LOW = 0.7
 
 
 class Growth(NamedTuple):
-    """One unit's way up: from ``start`` to ``now``, seen in so many looks."""
+    """One unit's way up: from ``start`` to ``now``, in ``looks`` readings of it."""
 
     unit: str
     measure: Order

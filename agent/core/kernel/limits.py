@@ -173,7 +173,7 @@ def penalty_shift(orphan: int, max_orphans: int, most: int = 0, *, exact: bool =
     of zero or less is always reached: the kernel takes it as it is. ``most`` is how many there can have been before
     the reading (``most_orphans``). Where that is beyond the limit, a kernel that counts anew every 100 ms may have
     killed far below it meanwhile, and no penalty is needed; one whose count is ``exact`` does not, and then others
-    came while some were killed. Where few are left, how many there were at once cannot be told.
+    came while some were killed. Where few are left, how many there were at once is unknown.
     """
     if 0 < max_orphans < most:
         most = 0 if exact or orphan << 2 <= max_orphans else most

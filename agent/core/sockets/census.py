@@ -1,4 +1,4 @@
-"""A census of sockets in constant memory: rows while they are counted, groups when they are told.
+"""A census of sockets in constant memory: rows while counting, groups in the report.
 
 The table may be asked about 200,000 sockets of 100,000 networks, and takes the same few megabytes. While there is room,
 every (state, service, network, cgroup) has a row of its own. Then a new network is counted under "other networks" of

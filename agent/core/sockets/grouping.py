@@ -78,7 +78,7 @@ def group(census: Census) -> Grouped:
 
 
 def _places(rows: dict[Key, Row]) -> dict[Place, Place]:
-    """Return for every (service, cgroup) where it is counted: by itself when it is one of the largest."""
+    """Return for every (service, cgroup) where it is counted: on its own when it is one of the largest."""
     totals: dict[Place, list[int]] = {}
     for key, row in rows.items():
         sums = totals.setdefault(_place(key), [0, 0, 0])

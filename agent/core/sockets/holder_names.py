@@ -16,8 +16,8 @@ from typing import NamedTuple
 from agent.core.format import printable
 from agent.core.model import Cause, Diagnosis, Finding, GaugeName, Holder
 
-# The least that anybody is named for: this part of the limit, and so many orphans where that is small. The kernel acts
-# from a quarter of the limit on, so that half of what it acts on is four times as much.
+# The least that anybody is named for: this part of the limit, and this many orphans where the limit is small. The
+# kernel acts from a quarter of the limit on, so that half of what it acts on is four times as much.
 _PART_WORTH_NAMING = 1 / 32
 ORPHANS_WORTH_NAMING = 16
 LOSES = "loses data"

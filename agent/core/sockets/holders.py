@@ -231,7 +231,7 @@ def _rank(share: _Share, by: Order) -> tuple[int, int, int]:
 def _holder(name: Owner, share: _Share, by: Order, pids: dict[int | None, int]) -> Holder:
     processes = [text for text, _ in share.processes.most_common(NAMES_AT_MOST)]
     guess = share.is_guess(by)
-    # The port that the guess rests on comes first, so that it can be told with it.
+    # The port that the guess rests on comes first: it is shown with the guess.
     first = [port for port, _ in share.guessed_ports.most_common(1)] if guess else []
     ports = dict.fromkeys([*first, *(port for port, _ in share.ports.most_common(PORTS_AT_MOST))])
     return Holder(
@@ -349,7 +349,7 @@ def _places_text(spaces: list[Namespace]) -> str:
 
 
 def program_text(process: Process) -> str:
-    """Name a process by its unit or container, and by itself."""
+    """Name a process by its unit or container, its own name and its PID."""
     return _name_of_process(process)._replace(process=_process_text(process)).text
 
 

@@ -24,7 +24,7 @@ SOCK_DIAG = "sock_diag"
 class Share(NamedTuple):
     """The largest holder of one kind of sockets, and what there is of the kind in sight.
 
-    ``name`` is None where the most belong to nobody that could be named. ``holder.guess`` says that no cgroup names it.
+    ``name`` is None where most of it is unattributed. ``holder.guess`` says that no cgroup names it.
     """
 
     name: str | None
