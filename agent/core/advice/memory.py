@@ -28,7 +28,6 @@ def look_at_memory(facts: Facts) -> Advice:
             f"{run('ss -tanp')} | sort -rnk2 | head -20   # largest Recv-Q",
             f"{run('ss -tanp')} | sort -rnk3 | head -20   # largest Send-Q",
             run("ss -tanp state close-wait"),
-            "lsns -t net -o NS,PID,COMMAND   # another namespace: nsenter -t PID -n ss -tanp",
         ),
     )
 
@@ -75,6 +74,7 @@ def raise_tcp_mem(facts: Facts, budget: Budget) -> Advice:
         return (free_ram(facts, budget) if is_full else None) or _leave_limit(facts, budget)
     extra, price = (proposed[2] - high) * page, price_of_sockets(facts)
     return change(
+        facts,
         TCP_MEM,
         limits,
         proposed,

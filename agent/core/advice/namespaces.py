@@ -2,12 +2,16 @@
 
 nsenter -t 4711 -n ss -tanoem state fin-wait-1          the holder's namespace, by a process in it
 for pid in $(lsns -t net -n -o PID); do ...; done       all of them, where it is not known which
+
+The tools are of the time of the kernel: util-linux has nsenter from 2013 on (2.23; Linux 3.10), lsns from 2015 (2.27;
+Linux 4.3). Ubuntu 14.04 has 3.13 without nsenter.
 """
 
 from collections import Counter
 from collections.abc import Callable
 
 from agent.core.facts import Facts
+from agent.core.kernel.release import Kernel
 from agent.core.model import GaugeName
 
 Run = Callable[[str], str]
@@ -32,8 +36,17 @@ def run_where(facts: Facts, gauge: GaugeName) -> Run:
     number = _busiest(facts, gauge)
     pids = {each.number: each.process.pid for each in facts.sockets.namespaces}
     if number is None or (number and number not in pids):
-        return lambda command: f"for pid in $(lsns -t net -n -o PID); do nsenter -t $pid -n {command}; done"
+        return _run_everywhere(facts.kernel)
     return run_in(pids.get(number))
+
+
+def _run_everywhere(kernel: Kernel | None) -> Run:
+    if kernel is None or kernel.version >= (4, 3):
+        return lambda command: f"for pid in $(lsns -t net -n -o PID); do nsenter -t $pid -n {command}; done"
+    if kernel.version < (3, 8):
+        return run_in(None)
+    names = "ls -l /proc/[0-9]*/ns/net 2>/dev/null | awk '/-> net:/ && !seen[$NF]++ {print $(NF-2)}'"
+    return lambda command: f"for ns in $({names}); do nsenter --net=$ns {command} || {{ {command}; break; }}; done"
 
 
 def is_our_own(facts: Facts, gauge: GaugeName) -> bool:

@@ -33,7 +33,8 @@ _RETRIES = "net.ipv4.tcp_orphan_retries"
 def look_at_orphans(facts: Facts) -> Advice:
     """Advise how to see whom the orphans belong to, in the network namespace that most of them are in."""
     run = run_where(facts, "orphans")
-    peers = "awk 'NR>1 {sub(/:[^:]*$/, \"\", $4); print $4}' | sort | uniq -c | sort -rn | head"
+    # Each namespace prints a line of names first.
+    peers = "awk '$1 ~ /^[0-9]/ {sub(/:[^:]*$/, \"\", $4); print $4}' | sort | uniq -c | sort -rn | head"
     return Advice(
         action="List the orphaned sockets and their peers while they exist.",
         why="Orphans belong to no program: only the local port and the peer's address show where they came from. "
@@ -87,6 +88,7 @@ def raise_max_orphans(facts: Facts, budget: Budget, put_back: Sysctl | None) -> 
     if memory is None:
         return (step,)
     both = change(
+        facts,
         TCP_MEM,
         limits,
         memory,
@@ -96,7 +98,8 @@ def raise_max_orphans(facts: Facts, budget: Budget, put_back: Sysctl | None) -> 
         reason="room for orphaned TCP sockets, tcp_mem in pages.",
         also={MAX_ORPHANS: proposed},
     )
-    part = replace(step, action=f"{step.action[:-1]} together with tcp_mem, as in the step above.")
+    action = f"{step.action[:-1]} together with tcp_mem, by the command of the step above."
+    part = replace(step, action=action, risk=both.risk, commands=(), persist=None)
     return both, part
 
 
@@ -111,6 +114,7 @@ def shorten_orphan_retries(facts: Facts) -> Advice | None:
         return None
     said = "0, which means 8," if current == 0 else str(current)
     return change(
+        facts,
         _RETRIES,
         current,
         _GOOD_RETRIES,
@@ -185,6 +189,7 @@ def _raise(facts: Facts, price: Price, budget: Budget, proposed: int, wanted: in
     less = "" if proposed >= wanted else f" There is no room here for the {count_text(wanted)} of that."
     extra = proposed - min(max(current, 0), facts.orphans.now or 0)
     return change(
+        facts,
         MAX_ORPHANS,
         facts.orphans.limit,
         proposed,

@@ -49,10 +49,11 @@ def restore_tcp_mem(facts: Facts, claims: AbstractSet[str], budget: Budget) -> A
         f"ends below {bytes_text(limits[0] * page)}, and nothing is refused below "
         f"{bytes_text(limits[2] * page)}."
         if mistake
-        else f"It allows {bytes_text(limits[2] * page)}, far below the {bytes_text(high)} that this kernel gives "
-        f"itself here. The values are in pages of {page} bytes."
+        else f"It allows {bytes_text(limits[2] * page)}, far below the {bytes_text(high)} that this kernel "
+        f"would give itself at this RAM. The values are in pages of {page} bytes."
     )
     return change(
+        facts,
         TCP_MEM,
         limits,
         default,
@@ -82,6 +83,7 @@ def restore_max_orphans(facts: Facts, claims: AbstractSet[str], budget: Budget) 
     if high is not None and (held := room_for_orphans(facts, price, high)) < proposed:
         bound = f", and tcp_mem holds about {count_text(held)} of them: with more, living connections stall"
     return change(
+        facts,
         MAX_ORPHANS,
         limit,
         proposed,
@@ -101,6 +103,7 @@ def restore_fin_timeout(facts: Facts) -> Advice | None:
     if current is None or current <= _FIN_SECONDS:
         return None
     return change(
+        facts,
         key,
         current,
         _FIN_SECONDS,
@@ -119,6 +122,7 @@ def warn_of_recycle(facts: Facts) -> Advice | None:
     if not current:
         return None
     return change(
+        facts,
         key,
         current,
         0,
@@ -145,8 +149,8 @@ def _why_orphans(limit: int, *, pasted: bool) -> str:
             "and programs are not the cause."
         )
     return (
-        "It is far below what this kernel gives itself here, so that ordinary closing connections reach it. A peak "
-        "that it cut off shows nothing of the real demand."
+        "It is far below what this kernel would give itself at this RAM, so that ordinary closing connections reach it. A "
+        "peak that it cut off shows nothing of the real demand."
     )
 
 

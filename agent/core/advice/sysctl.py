@@ -5,6 +5,7 @@
 net.ipv4.tcp_max_orphans = 244736
 """
 
+from agent.core.facts import Facts
 from agent.core.model import Advice, Sysctl
 
 TCP_MEM, MAX_ORPHANS = "net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans"
@@ -14,6 +15,7 @@ _SETTERS = "/etc/sysctl.conf /etc/sysctl.d /run/sysctl.d /usr/lib/sysctl.d /usr/
 
 
 def change(
+    facts: Facts,
     key: str,
     current: Value | None,
     proposed: Value,
@@ -31,10 +33,11 @@ def change(
     """
     values = {key: value_text(proposed)} | {other: value_text(value) for other, value in (also or {}).items()}
     before = "" if current is None else f" It was {value_text(current)}."
-    persist = (
-        f"# sockmem-agent: {reason}{before}\n"
-        f"# Put this into /etc/sysctl.d/90-sockmem-{_name(key)}.conf, then run: sysctl --system\n"
-    )
+    # procps before 3.3 has neither the folder nor the option.
+    is_old = facts.kernel is not None and facts.kernel.version < (3, 3)
+    file, load = f"/etc/sysctl.d/90-sockmem-{_name(key)}.conf", "--system"
+    file, load = ("/etc/sysctl.conf", "-p") if is_old else (file, load)
+    persist = f"# sockmem-agent: {reason}{before}\n# Put this into {file}, then run: sysctl {load}\n"
     return Advice(
         action=action,
         why=why,

@@ -82,7 +82,7 @@ def default_limits(kernel: Kernel | None, meminfo: Mapping[str, int], page: int 
     MemTotal stands for nr_free_buffer_pages() and nr_kernel_pages, which are a few percent off it; on 32 bit LowTotal.
     """
     ram = low_memory(meminfo)
-    if kernel is None or ram is None:
+    if kernel is None or kernel.version < (2, 6, 18) or ram is None:
         return Defaults()
     if page is None:
         # Only from 3.10 on the hash tables do not depend on it.

@@ -134,7 +134,9 @@ def test_few_orphans_are_not_named_where_their_limit_was_lowered() -> None:
 
 def test_a_default_that_tcp_mem_does_not_hold_says_how_many_it_holds() -> None:
     row = "orphans|65500 1000000 68000|65536|786432 1048576 1572864|5.15.0|MemTotal 65536 MemAvailable 30720|-|-"
-    risk = judge(row.split("|"))[0].advice[0].risk
+    step = judge(row.split("|"))[0].advice[0]
+    risk = step.risk
+    assert "far below what this kernel would give itself at this RAM" in step.why
     assert "tcp_mem holds about 104,454 of them" in risk
     assert "living connections stall" in risk
 

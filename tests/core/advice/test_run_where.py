@@ -1,6 +1,9 @@
 """Every command runs in the network namespace in which it shows something."""
 
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 from material import NGINX, SHOP, make_event, make_group, make_snapshot, make_table, tally
@@ -62,3 +65,53 @@ def test_a_container_has_its_programs_settings_in_files_of_its_own() -> None:
     path = "/system.slice/docker-" + 64 * "ab".replace("ab", "a") + ".scope"
     table = make_table(make_group(77, 443, fin_wait1=tally(60_000)), paths={1: "/", 77: path})
     assert [] == [each for each in commands(advice(table)) if "nginx -T" in each]
+
+
+def everywhere(kernel: str) -> list[str]:
+    snapshot = make_snapshot(65600, 90000, kernel=kernel, sysctls={"net.ipv4.tcp_orphan_retries": (0,)})
+    text = "close" if kernel < "3.3" else "orphans"
+    return commands(diagnose(snapshot, (make_event(text),), ()).advice)
+
+
+@pytest.mark.parametrize("kernel", ["2.6.18-419.el5", "2.6.32-754.el6.x86_64", "3.2.0-4-amd64"])
+def test_kernels_without_nsenter_get_plain_commands(kernel: str) -> None:
+    said = everywhere(kernel)
+    assert KILLS in said
+    assert "ss -tanoemi state last-ack" in said
+    assert [] == [each for each in said if "nsenter" in each or "lsns" in each]
+
+
+@pytest.mark.parametrize("kernel", ["3.10.0-1160.el7.x86_64", "3.13.0-170-generic", "4.1.6"])
+def test_kernels_before_lsns_get_a_loop_that_runs_without_it(kernel: str, tmp_path: Path) -> None:
+    said = everywhere(kernel)
+    assert [] == [each for each in said if "lsns" in each]
+    for program in ("ls", "awk"):
+        (tmp_path / program).symlink_to(shutil.which(program) or "")
+    command = next(each for each in said if "ss -tanoemi state closing" in each)
+    for tool, expected in (("ss", "ss -tanoemi state closing\n"), ("nsenter", "nsenter --net=/proc/")):
+        (tmp_path / tool).write_text(f'#!/bin/sh\necho {tool} "$@"\n')
+        (tmp_path / tool).chmod(0o755)
+        ran = subprocess.check_output(["/bin/sh", "-c", command], env={"PATH": str(tmp_path)}, text=True)
+        assert ran.startswith(expected)
+        assert tool == "nsenter" or ran == expected
+
+
+@pytest.mark.parametrize(
+    ("kernel", "expected"),
+    [
+        ("2.6.18-419.el5", "/etc/sysctl.conf, then run: sysctl -p\n"),
+        ("2.6.32-754.el6.x86_64", "/etc/sysctl.conf, then run: sysctl -p\n"),
+        ("3.10.0-1160.el7.x86_64", "/etc/sysctl.d/90-sockmem-tcp_orphan_retries.conf, then run: sysctl --system\n"),
+    ],
+)
+def test_a_setting_is_kept_where_its_time_keeps_settings(kernel: str, expected: str) -> None:
+    snapshot = make_snapshot(65600, 90000, kernel=kernel, sysctls={"net.ipv4.tcp_orphan_retries": (0,)})
+    steps = diagnose(snapshot, (make_event("close" if kernel < "3" else "orphans"),), ()).advice
+    kept = next(each.persist for each in steps if each.sysctl and each.sysctl.key == "net.ipv4.tcp_orphan_retries")
+    assert expected in (kept or "")
+
+
+def test_peers_are_counted_without_the_names_of_columns() -> None:
+    pipeline = next(each for each in everywhere("6.1.0") if "uniq -c" in each).partition("; done | ")[2]
+    one = "Recv-Q Send-Q Local Address:Port Peer Address:Port Process\n0 1 10.0.0.1:80 192.0.2.7:5555\n"
+    assert "2 192.0.2.7" == subprocess.check_output(["/bin/sh", "-c", pipeline], input=2 * one, text=True).strip()

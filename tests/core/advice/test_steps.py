@@ -130,6 +130,7 @@ def test_more_orphans_than_tcp_mem_holds_come_with_more_tcp_mem_in_one_step() ->
     assert (both,) == memory.commands
     assert "net.ipv4.tcp_max_orphans = 311296\n" in (memory.persist or "")
     assert "would let orphans fill tcp_mem, and living connections stall" in memory.risk
+    assert (memory.risk, (), None) == (orphans.risk, orphans.commands, orphans.persist)
 
 
 def test_a_host_without_room_gets_no_higher_limit_and_is_told_so() -> None:
