@@ -7,7 +7,7 @@ orphans and unaccepted connections to the listener on their port: a guess, and m
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from agent.core.format import count_text, counted, printable
 from agent.core.model import GaugeName, Holder
@@ -26,6 +26,7 @@ from agent.core.readings import (
 )
 from agent.core.sockets.cgroup_names import NAME_AT_MOST, Owner, name_cgroup, pod_of, with_pod_name
 
+T = TypeVar("T")
 Order = Literal["orphans", "bytes", "sockets"]
 # What holders are ranked by where a gauge is short.
 BY: dict[GaugeName, Order] = {"orphans": "orphans", "tcp_memory": "bytes"}
@@ -96,8 +97,9 @@ def holders(
     """
     if not table.groups and not table.complete:
         return (), table.gaps
+    tcp = (sockstat or table.sockstat or Sockstat()).tcp
     shares, guesses = _shares(table)
-    _add_unlisted(shares, table, (sockstat or table.sockstat or Sockstat()).tcp, mem_unit_bytes)
+    _add_unlisted(shares, table, tcp, mem_unit_bytes)
     nobody = shares.pop(_NOBODY, _Share())
     ranked = sorted(shares.items(), key=lambda item: _rank(item[1], by), reverse=True)
     pids = {each.number: each.process.pid for each in table.namespaces}
@@ -107,7 +109,6 @@ def holders(
         for _, share in ranked[limit:]:
             rest.add(share.sockets, share.orphans, share.bytes)
         named.append(_holder(Owner(unit=f"{count_text(len(ranked) - limit)} others"), rest, by, {}))
-    tcp = (sockstat or table.sockstat or Sockstat()).tcp
     remainder, gaps = _remainder(tcp, named, nobody, mem_unit_bytes)
     return (*named, remainder), (*table.gaps, *_gaps_of_sight(table, tcp), *_gaps_of_guesses(guesses), *gaps)
 
@@ -229,23 +230,26 @@ def _rank(share: _Share, by: Order) -> tuple[int, int, int]:
 
 
 def _holder(name: Owner, share: _Share, by: Order, pids: dict[int | None, int]) -> Holder:
-    processes = [text for text, _ in share.processes.most_common(NAMES_AT_MOST)]
     guess = share.is_guess(by)
     # The port that the guess rests on comes first: it is shown with the guess.
-    first = [port for port, _ in share.guessed_ports.most_common(1)] if guess else []
-    ports = dict.fromkeys([*first, *(port for port, _ in share.ports.most_common(PORTS_AT_MOST))])
+    first = _most(share.guessed_ports, 1) if guess else ()
+    ports = dict.fromkeys([*first, *_most(share.ports, PORTS_AT_MOST)])
     return Holder(
         unit=name.unit,
         container=name.container,
-        process=name.process or ", ".join(processes) or None,
+        process=name.process or ", ".join(_most(share.processes, NAMES_AT_MOST)) or None,
         sockets=share.sockets,
         orphans=share.orphans,
         bytes=share.bytes,
         ports=tuple(ports)[:PORTS_AT_MOST],
-        peers=tuple(peer for peer, _ in share.peers.most_common(PEERS_AT_MOST)),
+        peers=_most(share.peers, PEERS_AT_MOST),
         guess=guess,
-        netns_pid=next((pids.get(number) for number, _ in share.namespaces.most_common(1)), None),
+        netns_pid=next((pids.get(number) for number in _most(share.namespaces, 1)), None),
     )
+
+
+def _most(counts: Counter[T], most: int) -> tuple[T, ...]:
+    return tuple(each for each, _ in counts.most_common(most))
 
 
 def _remainder(
@@ -269,8 +273,8 @@ def _remainder(
         sockets=left("sockets", tcp.alloc, sum(each.sockets for each in named), nobody.sockets),
         orphans=left("orphans", tcp.orphan, sum(each.orphans for each in named), nobody.orphans),
         bytes=left("bytes", size, sum(each.bytes for each in named), nobody.bytes),
-        ports=tuple(port for port, _ in nobody.ports.most_common(PORTS_AT_MOST)),
-        peers=tuple(peer for peer, _ in nobody.peers.most_common(PEERS_AT_MOST)),
+        ports=_most(nobody.ports, PORTS_AT_MOST),
+        peers=_most(nobody.peers, PEERS_AT_MOST),
     )
     return remainder, gaps
 
