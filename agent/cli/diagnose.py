@@ -32,6 +32,7 @@ from agent.core.times import second_of
 from agent.probe import Counters, take_snapshot, take_sockets
 from agent.probe.files import read_head
 from agent.probe.pagesize import PROC, is_this_host
+from agent.sources.multiline import lines_of
 from agent.store import read_around
 
 HISTORY = timedelta(hours=1)
@@ -147,7 +148,7 @@ def _read_messages(messages: tuple[str, ...], now: datetime) -> tuple[tuple[Even
     """Turn the lines into events, and those about something else into gaps."""
     # An argument that is not UTF-8 contains surrogates, which neither JSON nor a terminal accepts.
     texts = [os.fsencode(message).decode(errors="replace") for message in messages]
-    lines = [line for text in texts for line in text.splitlines() if line.strip()]
+    lines = [line for text in texts for line in lines_of(text)]
     read = {number: _read_message(line, number, now) for number, line in enumerate(lines, 1)}
     found = {number: event for number, event in read.items() if isinstance(event, Event)}
     if all(event.kind == "suppressed" for event in found.values()):

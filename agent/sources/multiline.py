@@ -14,12 +14,12 @@ json-pretty, dmesg(1) --json and what clouds export; CSV below a line of names, 
 import csv
 import re
 from collections.abc import Iterator
-from io import BufferedIOBase
+from io import BufferedIOBase, BufferedReader, BytesIO
 
 import msgspec
 
-from agent.core.logs.prefilter import JSON_MARKERS, MAX_LINE_BYTES
-from agent.core.logs.records import HOSTS, TIMES
+from agent.core.logs.prefilter import JSON_MARKERS, MARKERS, MAX_LINE_BYTES, REPEAT
+from agent.core.logs.records import HOSTS, TIMES, spread
 
 PEEK_BYTES = 4096
 # A record has some thirty fields, and the kernel's are short; a core dump in one is not worth the memory.
@@ -27,8 +27,12 @@ FIELDS_AT_MOST = 200
 FIELD_AT_MOST_BYTES = 4096
 OBJECT_AT_MOST_BYTES = 256 * 1024
 DEPTH_AT_MOST = 1000
+# Makes an object that was cut no JSON.
+_CUT = b"\0"
 _BOM = b"\xef\xbb\xbf"
 _COMMENTS = re.compile(rb"(?:-- [^\n]*\n)*")
+# Excel wants to know what separates the cells.
+_BEFORE_NAMES = re.compile(rb"(?:\s*\n|sep=.\r?\n)*")
 _VERBOSE = re.compile(
     rb"[A-Z][a-z]{2} \d{4}-\d\d-\d\d [^\[\n]{8,40}\[s=[^\]\n]*;m=([0-9a-f]{1,16});t=([0-9a-f]{1,16});"
 )
@@ -40,6 +44,7 @@ _BINARY = re.compile(rb"[A-Z_][A-Z0-9_]*\r?\n")
 _JSON = re.compile(rb"\s*(?:\[\s*)+\{|\s*\{\s*(?:\n\s*\"|\"[^\n]*(?:[^}\s]\s*\n|\Z))")
 _BEGINS = re.compile(rb"[\s,]*[\[{]\s*(?:[\"{}\[\]]|\Z)")
 _STRING = rb"[^\"\\]*(?:\\.[^\"\\]*)*\""
+_ESCAPED = re.compile(rb"\\.", re.DOTALL)
 _STRING_REST = re.compile(_STRING, re.DOTALL)
 _NO_BRACKET = re.compile(rb"(?:[^\"{}\[\]]+|\"%b)*" % _STRING, re.DOTALL)
 _NAME = re.compile(r"[@_A-Za-z][][\w.@ -]*")
@@ -58,7 +63,10 @@ class Entries:
         start = stream.peek(PEEK_BYTES)  # type: ignore[attr-defined]
         self._has_bom = start.startswith(_BOM)
         start = _COMMENTS.sub(b"", start.removeprefix(_BOM), count=1)
-        self._delimiter = _delimiter(start)
+        before = _BEFORE_NAMES.match(start)
+        at = before.end() if before else 0
+        self._names_line = start.count(b"\n", 0, at) + 1
+        self._delimiter, self._names = _header(start[at:])
         self._is_json = _JSON.match(start) is not None
         is_fields = start.startswith(b"__CURSOR=") or _VERBOSE.match(start) is not None
         self.are_here = self._is_json or is_fields or self._delimiter != ""
@@ -87,47 +95,86 @@ class Entries:
                 yield from _whole(entry)
                 entry = []
             if _BINARY.fullmatch(line):
-                self._pass_over_value()
-            elif self._begins_line and len(text) <= FIELD_AT_MOST_BYTES and len(entry) < FIELDS_AT_MOST:
+                entry.append((self.read, text + b"=" + self._value()))
+            elif entry and text.startswith(b"     "):
+                number, field = entry[-1]
+                entry[-1] = number, (field + b"\n" + text)[:FIELD_AT_MOST_BYTES]
+            elif (
+                self._begins_line
+                and len(text) <= FIELD_AT_MOST_BYTES
+                and len(entry) < FIELDS_AT_MOST
+                and _is_field(text)
+            ):
                 entry.append((self.read, text))
+            elif _matters(text):
+                yield self.read, text
         yield from _whole(entry)
 
-    def _pass_over_value(self) -> None:
-        """Read to the end of a value that stands behind its size: 64 bits, the least first."""
+    def _value(self) -> bytes:
+        """Read a value that stands behind its size, 64 bits, the least first; return its start."""
         left = int.from_bytes(self._stream.read(8), "little") + 1
+        start = b""
         while left > 0 and (part := self._stream.read(min(left, PEEK_BYTES))):
             left -= len(part)
+            start = start or part
             self.read += part.count(b"\n")
+        return start.removesuffix(b"\n")
 
     def _rows(self) -> Iterator[tuple[int, bytes]]:
-        """Read CSV by the names in its first line; a row that is no CSV is passed over."""
-        lines = (piece.replace(b"\0", b"").decode(errors="replace") for piece in self._pieces())
+        """Read CSV by the names before it; a row that does not fit them is a line of another log."""
+        raw: list[bytes] = []
+
+        def keep() -> Iterator[str]:
+            for piece in self._pieces():
+                raw.append(piece)
+                yield piece.replace(b"\0", b"").decode(errors="replace")
+
+        lines = keep()
+        for _ in range(self._names_line):
+            next(lines)
         rows = csv.reader(lines, delimiter=self._delimiter)
-        names = next(rows)
         while True:
+            raw.clear()
             try:
                 row = next(rows)
             except StopIteration:
                 return
             except csv.Error:
-                continue
-            line = msgspec.json.encode(dict(zip(names, row, strict=False)))
-            if len(row) == len(names) and _find_marker(line) >= 0:
+                row = []
+            width = len(self._names)
+            fits = len(row) >= width and not any(row[width:])
+            line = (
+                msgspec.json.encode(dict(zip(self._names, row, strict=False)))
+                if fits
+                else b"".join(raw).rstrip(b"\r\n")
+            )
+            if _matters(line):
                 yield self.read, line
 
     def _objects(self) -> Iterator[tuple[int, bytes]]:
         """Read the objects of JSON; what stands between them is a log that begins with somebody's object."""
         objects = _Objects()
         for piece in self._pieces():
-            if self._begins_line and objects.in_string:
-                objects = _Objects()  # Damaged: no string of JSON goes over lines.
-            if not objects.around and not _BEGINS.match(piece):
-                yield self.read, piece.rstrip(b"\r\n")
+            is_text = self._begins_line and _has_text_outside_strings(piece)
+            if self._begins_line and (is_text or objects.in_string):
+                # Damaged: no string of JSON goes over lines, and no message stands outside of one.
+                yield from _numbered(objects.unfinished(), self.read - 1)
+                objects = _Objects()
+            if is_text or not (objects.around or _BEGINS.match(piece)):
+                if _matters(piece):
+                    yield self.read, piece.rstrip(b"\r\n")
                 continue
             for text in objects.cut(piece):
-                at = _find_marker(text)
-                if at >= 0:
-                    yield self.read - text.count(b"\n", at), b"".join(line.strip() for line in text.splitlines())
+                yield from _numbered(text, self.read)
+        yield from _numbered(objects.unfinished(), self.read)
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of a text that somebody hands over, each record in it as one."""
+    entries = Entries(BufferedReader(BytesIO(text.encode())))
+    found = [line for _, line in entries] if entries.are_here else []
+    lines = found or [line.encode() for line in text.splitlines() if line.strip()]
+    return [record.decode(errors="replace") for line in lines for record in spread(line)]
 
 
 class _Objects:
@@ -166,25 +213,60 @@ class _Objects:
                     self._keep(piece[start:at])
                     start = at
                     _, text = self._begun.pop()
-                    if len(text) <= OBJECT_AT_MOST_BYTES:
-                        yield bytes(text)
+                    yield bytes(text)
         self._keep(piece[start:])
         del self.around[DEPTH_AT_MOST:]
 
+    def unfinished(self) -> bytes:
+        """Return what there is of the objects that have not ended."""
+        return b"".join(text for _, text in self._begun)
+
     def _keep(self, text: bytes) -> None:
-        if self._begun and len(self._begun[-1][1]) <= OBJECT_AT_MOST_BYTES:
-            self._begun[-1][1].extend(text)
+        """Keep a part; of what is too much for an object only its messages, so that it is refused and not lost."""
+        if not self._begun:
+            return
+        kept = self._begun[-1][1]
+        if len(kept) + len(text) <= OBJECT_AT_MOST_BYTES:
+            kept.extend(text)
+        elif len(kept) <= OBJECT_AT_MOST_BYTES:
+            at = _find_marker(text)
+            kept.extend(_CUT + (text[at : at + 200] if at >= 0 else b""))
 
 
-def _delimiter(start: bytes) -> str:
-    """Return what separates the names in the first line of CSV, or "" where that line is none."""
+def _header(start: bytes) -> tuple[str, list[str]]:
+    """Return what separates the names in the first line of CSV, and these; "" where that line is none."""
     first = start.partition(b"\n")[0].decode(errors="replace").strip()
     for delimiter in ",;\t":
-        names = next(csv.reader([first], delimiter=delimiter), [])
+        try:
+            names = next(csv.reader([first], delimiter=delimiter), [])
+        except csv.Error:
+            return "", []
         known = {name.lower().lstrip("_") for name in names} & {*HOSTS, *TIMES}
         if len(names) > 1 and known and all(map(_NAME.fullmatch, names)):
-            return delimiter
-    return ""
+            return delimiter, names
+    return "", []
+
+
+def _matters(line: bytes) -> bool:
+    return _find_marker(line) >= 0 or REPEAT in line
+
+
+def _has_text_outside_strings(line: bytes) -> bool:
+    """Return whether a message stands where no string of JSON is open, as in a line of another log."""
+    at = min((at for marker in MARKERS if (at := line.find(marker)) >= 0), default=-1)
+    return at >= 0 and _ESCAPED.sub(b"", line[:at]).count(b'"') % 2 == 0
+
+
+def _is_field(line: bytes) -> bool:
+    return _VERBOSE.match(line) is not None or _FIELD.fullmatch(line) is not None
+
+
+def _numbered(text: bytes, last: int) -> Iterator[tuple[int, bytes]]:
+    """Give the records of an object that ends in a line, each on one line, if it holds a marker."""
+    at = _find_marker(text)
+    if at >= 0:
+        number = last - text.rstrip(b"\r\n").count(b"\n", at)
+        yield from ((number, record) for record in spread(b"".join(line.strip() for line in text.splitlines())))
 
 
 def _find_marker(text: bytes) -> int:

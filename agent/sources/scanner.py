@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from agent.core.logs.envelope import COLOUR
 from agent.core.logs.prefilter import MAX_LINE_BYTES, candidates
-from agent.core.logs.records import to_record
+from agent.core.logs.records import spread, to_record
 from agent.core.logs.timestamps import from_epoch
 from agent.core.model import LogRecord
 from agent.sources.localzone import LocalZone, is_second_pass
@@ -42,6 +42,8 @@ FOREIGN = {
     b"\xfe\xff": "is UTF-16: iconv -f UTF-16 -t UTF-8 FILE | sockmem-agent scan -",
     b"LPKSHHRH": "is a journal file: name its directory with --directory",
 }
+# Text without a mark of the order of its bytes.
+UTF_16 = re.compile(rb"(?:[^\0]\0){4}|(?:\0[^\0]){4}", re.DOTALL)
 _COLOURS = re.compile(COLOUR.pattern.encode())
 
 
@@ -87,8 +89,9 @@ class Scanner:
                 for number, line in lines:
                     ordinal = self._lines_before + number
                     source = f"{name}:{number}"
-                    record = self._record(line, newest, source, ordinal)
-                    yield Candidate(source, line.decode(errors="replace"), record)
+                    for part in spread(line):
+                        record = self._record(part, newest, source, ordinal)
+                        yield Candidate(source, part.decode(errors="replace"), record)
                 self._lines_before += lines.read
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
             raise UnreadableError(f"{name}: {_explain(error, name)}") from error
@@ -183,6 +186,9 @@ def _decompressed(raw: BufferedReader, name: str) -> BufferedIOBase:
     for start, fix in FOREIGN.items():
         if magic.startswith(start):
             raise OSError(fix)
+    if UTF_16.match(magic):
+        order = "BE" if magic.startswith(b"\0") else "LE"
+        raise OSError(f"is UTF-16: iconv -f UTF-16{order} -t UTF-8 FILE | sockmem-agent scan -")
     for start, ending, unpacked in UNPACKED:
         if magic.startswith(start) or name.endswith(ending):
             return unpacked(raw)

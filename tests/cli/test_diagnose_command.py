@@ -277,6 +277,49 @@ def test_a_line_copied_by_hand_is_evidence(
     assert not any("--message" in gap.what for gap in diagnosis.gaps)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"14,12,1234567,-;{ORPHANS}",
+        f"Mon May  6 07:08:09 2024 user.info kernel: {ORPHANS}",
+        f"<6>1 2024-05-06T07:08:09Z web-7 myapp 12 - - {ORPHANS}",
+        f"<6>1 2024-05-06T07:08:09Z web-7 kernel 4711 - - {ORPHANS}",
+        f"kernel[4711]: {ORPHANS}",
+        f"user  :info  : [  123.456789] {ORPHANS}",
+        f"> user  :info  : [  123.456789] {ORPHANS}",
+        f"[INFO] kernel: {ORPHANS}",
+        f"alice [  123.456789] {ORPHANS}",
+        f"logger -t kernel {ORPHANS}",
+    ],
+)
+def test_an_envelope_that_names_another_speaker_is_not_taken_off(
+    tree: Path, line: str, judged: list[tuple[Any, ...]]
+) -> None:
+    run("--proc-root", str(tree), "--json", "--message", line)
+
+    assert () == judged[0][1]
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ('[{"_TRANSPORT": "kernel", "MESSAGE": "%s"}, {"_TRANSPORT": "kernel", "MESSAGE": "%s"}]', 2),
+        ('{\n  "_TRANSPORT": "kernel",\n  "MESSAGE": "%s"\n}', 1),
+        ('{"hits": {"hits": [{"_source": {"_TRANSPORT": "kernel", "MESSAGE": "%s"}}]}}', 1),
+        ("__CURSOR=s=1\n_TRANSPORT=kernel\nMESSAGE=%s\n", 1),
+        ('time,host,facility,message\n2024-08-18T06:33:14Z,jp58,kern,"%s"\n2024-08-18T06:33:15Z,jp58,kern,x', 1),
+        ('{\n "dmesg": [\n  {"pri": 6, "time": 1.5, "msg": "%s"},\n  {"pri": 6, "time": 2.5, "msg": "x"}\n ]\n}', 1),
+    ],
+)
+def test_records_are_evidence_as_scan_reads_them(
+    tree: Path, text: str, count: int, judged: list[tuple[Any, ...]]
+) -> None:
+    result = run("--proc-root", str(tree), "--json", "--message", text.replace("%s", ORPHANS))
+
+    assert ["too_many_orphans"] * count == [event.kind for event in judged[0][1]]
+    assert "" == result.stderr
+
+
 def test_a_head_that_is_whole_is_read_before_a_garbled_text(judged: list[tuple[Any, ...]]) -> None:
     result = run("--message", "> Jan 22 15:05:39 jp58 kernel: TCP: out of memory \u2013 consider tuning tcp_mem.")
 

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.core.logs.explain import holds_text
 from agent.core.logs.prefilter import MAX_LINE_BYTES
 from agent.core.model import LogRecord
 from agent.sources.localzone import LocalZone
@@ -179,6 +180,60 @@ def test_what_is_no_line_of_names_begins_no_csv(log: Callable[..., str], names: 
     assert 1 == len(read(log(names.encode() + b"\n" + EVENT)))
 
 
+@pytest.mark.parametrize(
+    "names", ["a\rb", "time,host\rx", "GRUB\r, time", "10%\r100%", "Welcome\r to Linux; time", '"a\r']
+)
+def test_a_carriage_return_in_the_first_line_is_no_csv(log: Callable[..., str], names: str) -> None:
+    assert [2] == [each.ordinal for each in read(log(names.encode() + b"\n" + EVENT))]
+
+
+@pytest.mark.parametrize("before", ["sep=,\n", "\n", "\r\n\r\n", "\ufeffsep=,\r\n"])
+def test_a_hint_or_blank_lines_may_stand_before_the_names(log: Callable[..., str], before: str) -> None:
+    path = log(f'{before}time,host,line\n2024-08-18T06:33:14Z,jp58,"{LINE}"\n'.encode())
+
+    assert [before.count("\n") + 2] == [each.ordinal for each in read(path)]
+
+
+@pytest.mark.parametrize(
+    ("content", "numbers"),
+    [
+        ("time,host\n{line}\n{line}\nlast message repeated 2 times\n", [2, 3, 4]),
+        ("date\thost\tstate\n2024-05-06\tweb-7\tup\n{line}\n", [3]),
+        ('time,host,line\n2024-08-18T06:33:14Z,jp58,"{line}",\n', [2]),
+        ('{{"a": [\n{line}\n{line}\n', [2, 3]),
+        ("[{{ booting\n{line}\n[  12.345678] {text}\n", [2, 3]),
+        ('[{{"a":1}},\n{line}\n{{"b":2}}]\n{line}\n', [2, 4]),
+        ('{{"msg":"start\n{line}\n', [2]),
+        ("__CURSOR=s=1\n{line}\n{line}\n", [2, 3]),
+    ],
+)
+def test_lines_among_records_are_read_as_lines(log: Callable[..., str], content: str, numbers: list[int]) -> None:
+    path = log(content.format(line=LINE, text=TEXT).encode())
+
+    assert numbers == [each.ordinal for each in read(path)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'time,host,line\n2024-08-18T06:33:14Z,jp58,"{line}",extra\n',
+        'time,host,line\n2024-08-18T06:33:14Z,"{line}"\n',
+        'time,host,line\n2024-08-18T06:33:14Z,jp58,"{line}"\rx\n',
+        'time,host,line\n"{line}\n' + "x\n" * 200_000,
+        '[\n{{"a": 1}},\n{{"transport": "kernel", "message": "{text}"',
+        '[\n{{"a": 1, "b": "{text}\n"}}]\n',
+        '[{{"transport": "kernel", "message": "{text}", "core": "' + "x" * 300_000 + '"}}]',
+        "__CURSOR=s=1\n_TRANSPORT=kernel\nMESSAGE=" + "x" * 5000 + "{text}\n",
+        "__CURSOR=s=1\n_TRANSPORT=kernel\nMESSAGE\n@\0\0\0\0\0\0\0as seen\n{text}\n................ \nA=b\n",
+        "Sun 2024-08-18 06:33:14.2 UTC [s=5;m=13c;t=61f;x=8]\n    _TRANSPORT=kernel\n    MESSAGE=seen:\n     {line}\n",
+    ],
+)
+def test_a_record_that_is_not_whole_is_refused_and_not_lost(log: Callable[..., str], content: str) -> None:
+    found = list(Scanner().read(log(content.format(line=LINE, text=TEXT).encode()), NOW))
+
+    assert [(True, None)] == [(holds_text(each.line), each.record) for each in found if holds_text(each.line)]
+
+
 @pytest.mark.parametrize("word", [b"orphaned", b"TCP: too many orphaned sockets", b"kernel"])
 def test_the_colors_of_grep_hide_no_line(log: Callable[..., str], word: bytes) -> None:
     colored = EVENT.replace(word, b"\x1b[01;31m\x1b[K" + word + b"\x1b[m\x1b[K")
@@ -288,6 +343,8 @@ def test_ordinals_go_on_over_rotated_files(log: Callable[..., str]) -> None:
         (flipped(gzip.compress(ORDINARY * 999)), "bad.gz", "damaged"),
         (EVENT.decode().encode("utf-16"), "powershell.txt", "iconv -f UTF-16 -t UTF-8 FILE | sockmem-agent scan -"),
         (b"\xfe\xff" + EVENT.decode().encode("utf-16-be"), "big-endian.txt", "iconv -f UTF-16"),
+        (EVENT.decode().encode("utf-16-le"), "no-mark.txt", "iconv -f UTF-16LE -t UTF-8 FILE"),
+        (EVENT.decode().encode("utf-16-be"), "no-mark.txt", "iconv -f UTF-16BE -t UTF-8 FILE"),
         (b"LPKSHHRH" + b"\0" * 200, "system.journal", "--directory"),
     ],
 )

@@ -33,6 +33,8 @@ _TEXTS: tuple[tuple[Kind, str], ...] = (
 MESSAGES: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple((kind, re.compile(text + TAIL)) for kind, text in _TEXTS)
 # One of them anywhere in a line of any origin. MPTCP's memory is another limit.
 TEXT = re.compile(rf"(?<!MP)(?:{'|'.join(text for _, text in _TEXTS)})")
+# Web pages and mails make one dash of the two.
+OTHER_DASH = re.compile(r"(?<!MP)TCP: out of memory(?! -- ).{1,12}?consider tuning tcp_mem")
 REPEATED = re.compile(r"last message repeated (\d{1,9}) times?\s*|Last message '[^']*' repeated (\d{1,9}) times.*")
 
 # Other limits with the same symptoms, by era: the regex fully matches the text, the name is for people.

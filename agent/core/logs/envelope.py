@@ -51,7 +51,8 @@ _LETTERS = (
     # A priority, and the octet count that may stand before it (RFC 6587); the kernel's facility is 0.
     ("p", r"(?:\d{1,6} )?<[0-7]>"),
     ("P", r"(?:\d{1,6} )?<\d{1,3}>"),
-    ("V", r"1 (?=(?:\S+ ){2}kernel )"),
+    ("V", r"1 (?=(?:\S+ ){2}kernel [-0] )"),
+    ("W", r"1 (?=(?:\d{4}-\d\d-\S+|-) \S+ (?P<speaker>\S+ \S+) \S+ [\[-])"),
     # grep with several files, and with -n; a word alone may be a program's tag.
     (
         "f",
@@ -78,7 +79,7 @@ _LETTERS = (
     ("K", _FACILITY.format("kern") + rf"|kern (?:{_SEVERITY} )?(?=kernel:)"),
     ("F", _FACILITY.format(f"(?P<facility>{_OTHERS})")),
     ("N", r"(?:%\$ VDC-\d+ %\$ (?:[A-Z][a-z]{2} +\d+ [\d:.]+ )?)?%KERN-\d-SYSTEM_MSG:"),
-    ("a", r"kernel \S+ \S+ (?:-|(?:\[[^\s\]=\"]+(?: [^\s\]=\"]+=\"(?:[^\"\\\]]|\\.)*\")*\])+)(?=\s|\Z)"),
+    ("a", r"kernel [-0] \S+ (?:-|(?:\[[^\s\]=\"]+(?: [^\s\]=\"]+=\"(?:[^\"\\\]]|\\.)*\")*\])+)(?=\s|\Z)"),
     ("k", r"kernel(?:\[0?\])?:(?: :)?|kernel - -(?: -)?(?=\s|\Z)"),
     ("m", rf"\[kernel\]{_END}"),
     ("g", rf"kernel{_END}"),
@@ -99,7 +100,7 @@ _LETTERS = (
 )
 _PARTS = re.compile("(?:" + "|".join(f"(?P<{letter}>{pattern})" for letter, pattern in _LETTERS) + ")" + _GAP)
 # No grammar has them: facilities of others, their tags, levels in brackets, and any other word.
-REFUSED = frozenset("YPFLox")
+REFUSED = frozenset("YPWFLox")
 _PRINTK = re.compile(r"(?<=\s)\[ *\d{1,12}\.\d{6}\]\s*\Z")
 _BLANK, _BRACKET_END = re.compile(_GAP), re.compile(r"\]:?" + _GAP)
 # The look ahead is for speed: most words are no stamp.
@@ -162,12 +163,15 @@ def plain(line: str) -> str:
     return (COLOUR.sub("", line) if "\x1b" in line else line).strip("\r\n\0\ufeff\x1e").removeprefix("data: ")
 
 
-def parse(line: str, now: datetime, *, whole: bool = False, console: bool = False) -> Envelope | None:
+def parse(
+    line: str, now: datetime, *, whole: bool = False, dated: bool = False, console: bool = False
+) -> Envelope | None:
     """Take the envelope off one line; None when no message ends it, or another than the kernel speaks.
 
     ``now`` is the newest moment that the line can stem from (the file's mtime, or the clock), for stamps without a
     year; its tzinfo is the zone of stamps without one. A line without any envelope is bare kernel text, but not where
-    a ``whole`` head is asked for. ``console``: another writer's text may stand before printk's stamp.
+    a ``whole`` head is asked for; ``dated``: its date stands elsewhere. ``console``: another writer's text may stand
+    before printk's stamp.
     """
     line = plain(line)
     said = SENTENCE.search(line)
@@ -175,12 +179,12 @@ def parse(line: str, now: datetime, *, whole: bool = False, console: bool = Fals
         return None
     head = line[: said.start()]
     parts = split_head(_behind_console(head) if console else head)
-    letters = "".join([part.letter for part in parts])
+    letters = ("z" if dated else "") + "".join([part.letter for part in parts])
     match = (_GRAMMAR if said["repeat"] is None else _REPEAT_GRAMMAR).fullmatch(letters)
     is_quoted = not letters and line.startswith(CODE)
     if match is None or is_quoted or (whole and not _WHOLE.match(letters)) or not _ends_right(letters, said["behind"]):
         return None
-    host = match.start(match.lastindex) if match.lastindex else None
+    host = match.start(match.lastindex) - dated if match.lastindex else None
     return _read((said["text"] or said["repeat"]).strip(), parts, host, now)
 
 

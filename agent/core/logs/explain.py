@@ -3,14 +3,16 @@
 What the reader decided stands; here its reason is found. A refused line without a reason does not exist.
 """
 
+import re
 from typing import NamedTuple
 
-from agent.core.kernel.messages import TEXT, detect
+from agent.core.kernel.messages import OTHER_DASH, TEXT, detect
 from agent.core.logs.envelope import CODE, REFUSED, Part, plain, split_head
 from agent.core.logs.records import fields_of, why_refused
 from agent.core.model import Event, LogRecord
 
 NAMES = ("text", "envelope", "speaker", "message", "event")
+_COUNTS = ("suppressed", "suppressed.")
 NO_NEIGHBOR = "it counts only next to one of the other messages, or within 60 seconds of one"
 
 
@@ -30,6 +32,7 @@ class _Refusal(NamedTuple):
     envelope: str = ""
 
 
+_OTHER_DASH = _Refusal(0, "the dash is not the kernel's, which writes --")
 _ODD_ORDER = "its parts stand in no order that a log of the kernel's has"
 _NO_TAG = 'no "kernel:" stands behind the host'
 _NOT_SAID = 'no "kernel:" and no printk stamp says that the kernel wrote it'
@@ -37,6 +40,7 @@ _NOT_SAID = 'no "kernel:" and no printk stamp says that the kernel wrote it'
 _REASONS = {
     "P": "priority {} is another facility's; the kernel's are <0> to <7>",
     "Y": "the priority of its /dev/kmsg record is that of another facility than the kernel's",
+    "W": "the application and process are {speaker!r}; the kernel's are 'kernel -'",
     "F": "the facility is {facility}; the kernel's is kern",
     "o": "{!r} is the tag of another program; the kernel's is 'kernel:'",
     **dict.fromkeys("sSlL", "{!r} is a level as other programs' logs have it"),
@@ -47,14 +51,13 @@ _REASONS = {
 
 def holds_text(line: str) -> bool:
     """Return whether one of the kernel's messages is somewhere in a line."""
-    return TEXT.search(plain(line)) is not None
+    return _text_in(plain(line)) is not None
 
 
 def is_refused(line: str, record: LogRecord | None) -> bool:
     """Return whether a line holds one of the three messages of socket memory and yet makes no event."""
-    text = TEXT.search(plain(line))
-    is_count = text is not None and (text["messages"] or text["callbacks"]) is not None
-    return text is not None and not is_count and (record is None or detect(record) is None)
+    text = _text_in(plain(line))
+    return text is not None and not text[0].endswith(_COUNTS) and (record is None or detect(record) is None)
 
 
 def explain(line: str, record: LogRecord | None, event: Event | None) -> tuple[Step, ...]:
@@ -63,7 +66,7 @@ def explain(line: str, record: LogRecord | None, event: Event | None) -> tuple[S
     ``record`` is what the reader made of the line, ``event`` what the detector made of that.
     """
     line = plain(line)
-    text = TEXT.search(line)
+    text = _text_in(line)
     said = text[0] if text else record.text if record else ""
     envelope = "none"
     if record is not None:
@@ -74,10 +77,16 @@ def explain(line: str, record: LogRecord | None, event: Event | None) -> tuple[S
         return tuple(Step(name, detail) for name, detail in zip(NAMES, details, strict=True))
     waits = record is not None and detect(record) is not None
     refusal = _Refusal(4, NO_NEIGHBOR) if waits else _refusal(line)
+    if OTHER_DASH.search(line):
+        refusal = _OTHER_DASH
     details[1] = refusal.envelope or envelope
     passed = (Step(NAMES[number], details[number]) for number in range(refusal.step))
     steps = (*passed, Step(NAMES[refusal.step], refusal.reason, passed=False))
     return steps if waits else (*steps, Step("event", "none", passed=False))
+
+
+def _text_in(line: str) -> re.Match[str] | None:
+    return TEXT.search(line) or OTHER_DASH.search(line)
 
 
 def _refusal(line: str) -> _Refusal:

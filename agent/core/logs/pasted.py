@@ -7,6 +7,8 @@ Out of Socket Memory
 
 import re
 
+from agent.core.logs.envelope import split_head
+
 # Each message loosely, and as the kernel spells it. A word behind it makes another record of it, but for tcp_mem, where
 # nothing else begins like that.
 HANDED = tuple(
@@ -25,11 +27,13 @@ MAX_HEAD = 400
 ADORNMENT = re.compile(r"(?:[\s>*#|+\-–—•·.…:,\"'`“”„«»‘’]|&gt;|<\d{1,3}>)*")  # noqa: RUF001 - typographic ones are meant
 # What only the kernel's record has directly before its text: the tag, or printk's stamp, that may have lost its start.
 MARK = re.compile(
-    r"(?P<tag>(?<![\w.-])kern(?:el(?:\[\d*\])?[\]>]?[\s:]+|\.\w+:?\s+|el \S+ \S+ -\s+))?"
+    r"(?P<tag>(?<![\w.-])kern(?:el(?:\[0?\])?[\]>]?[\s:]+|\.\w+:?\s+|el [-0] \S+ -\s+))?"
     r"(?:<\d>\s*)?(?P<stamp>\[?\s*\d{1,12}\.\d{3,9}\]\s*)?(?:\[\s*[TC]\d+\]\s*)?[\W_]*$"
 )
 # Another program's tag or field, or the middle of its text.
 OTHERS = re.compile(r"[=;|$\"'`{}\\]|[^\W\d]\S*:(?!\S)")
+# The parts of an envelope that name another speaker than the kernel, or a level as applications write it.
+SPEAKERS = frozenset("YWFoL")
 CLOCK = re.compile(r"\d:\d\d")
 
 
@@ -49,7 +53,9 @@ def respellings(line: str) -> tuple[str, ...]:
     start = adorned.end() if adorned else 0
     before = head[start : marks[0] if marks else None]
     # Without a mark, only a date with a host is a head.
-    is_bare = not marks and (CLOCK.search(before) is None or set("[](){}<>?!") & set(before.strip("[] ")))
-    if any(map(str.isalpha, before)) and (OTHERS.search(before) or is_bare):
+    is_tagged = mark is not None and ":" in (mark["tag"] or "")
+    is_bare = not is_tagged and (CLOCK.search(before) is None or set("[](){}<>?!") & set(before.strip("[] ")))
+    is_others = any(part.letter in SPEAKERS for part in split_head(head[start:]))
+    if is_others or (any(map(str.isalpha, before)) and (OTHERS.search(before) or is_bare)):
         return (head + text,)
     return tuple(head[start:] + text for start in (0, start, *marks, len(head)))

@@ -17,7 +17,7 @@ MAX_LINE_BYTES = 64 * 1024
 MARKERS = (
     b"Out of socket memory",
     b"orphaned sockets",
-    b"out of memory -- consider tuning tcp_mem",
+    b"consider tuning tcp_mem",
     b"s suppressed",
 )
 # journald writes text that is not clean as an array of bytes, which holds no text to look for.

@@ -14,6 +14,7 @@ has a date and the kernel's tag of its own. agent.sources.multiline brings each 
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from itertools import chain
 from typing import TypeGuard
@@ -21,6 +22,7 @@ from typing import TypeGuard
 import msgspec
 
 from agent.core.cursor import Cursor
+from agent.core.kernel.messages import TEXT
 from agent.core.logs.envelope import SENTENCE, Envelope, parse, plain, split_head
 from agent.core.logs.timestamps import NAMED, NUMBERED, from_epoch, read_stamp
 from agent.core.model import LogRecord
@@ -30,18 +32,33 @@ TAG = re.compile(
     r"(?:log\.)?(?:syslog[._]?)?(?:identifier|app_?name|program|tag)|process\.?name|programname|application_name|ident"
     r"|(?:systemd_)?(?:user_)?unit|comm|exe|cmdline|process|app|logger(?:_name)?"
 )
+# What carries lines: a service, a container or a job of another name speaks itself.
+CARRIER = re.compile(r"(?:[\w.]*[._])?(?:container|pod)(?:[._]?name)?|service(?:[._]name)?|job")
+KERNEL_JOB = re.compile(r"(?i:.*(?:journal|kern|kmsg|dmesg|syslog|varlog).*)")
+# A process writes with its number; the kernel is none.
+PROCESS = re.compile(r"(?:syslog_|process\.)?pid|uid|gid|proc_?id|process_?id")
+NO_PROCESS = ("", "-", "0")
 FACILITY = re.compile(r"(?:log\.)?(?:syslog[._]?)?fac(?:ility)?(?:[._](?:code|name|label|text))*")
+SPEAKER = re.compile(f"{TAG.pattern}|{CARRIER.pattern}|{FACILITY.pattern}|{PROCESS.pattern}|transport")
 KERNEL = re.compile(r"\s*(?:0|kern|kernel(?:\[0\])?):?\s*", re.IGNORECASE)
 # Logstash's "logsource" and its grok's "syslog_hostname" are the speaker's, its "host" may be the collector's.
-HOSTS = ("hostname", "logsource", "syslog_hostname", "host.hostname", "host.name", "host", "fromhost", "computer")
+HOSTS = (
+    *("hostname", "logsource", "syslog_hostname", "host.hostname", "host.name", "host", "fromhost", "computer"),
+    *("resource.host.name", "resource.attributes.host.name", "sourcehost", "source"),
+)
 TIMES = (
     *("source_realtime_timestamp", "realtime_timestamp", "@timestamp", "timereported", "timestamp", "time", "isodate"),
-    *("date", "eventtime", "timegenerated", "talos_time"),
+    *("date", "eventtime", "timegenerated", "talos_time", "timeunixnano", "messagetime", "generated_at", "received_at"),
 )
 # What quotes a line: a monitor's rule or alert, a mail, a command.
 QUOTING = re.compile(
     r"(?:.*\.)?(?:rule|alert(?:name)?|annotations|match(?:ed)?|pattern|query|search|trigger|check|subject|title|comment"
     r"|user|author|sender|command|cmd|argv?s?|expr)(?:\..*)?"
+)
+# What people and their tools say, where no field names the kernel: mail, chat, a ticket, a command's output.
+SPOKEN = re.compile(
+    r"(?:.*\.)?(?:from|to|cc|bcc|recipients?|role|prompt|completion|question|answer|reply|q|url|href|html|snippet|summary"
+    r"|description|ts|thread_ts|channel|assignee|reporter|stdout|stderr|rc|(?:exit|return)_?code)(?:\..*)?"
 )
 # The labels of a Loki stream that name no speaker; a job has to be a journal's or the kernel's.
 LABEL = re.compile(
@@ -49,11 +66,14 @@ LABEL = re.compile(
     r"|transport|(?:syslog_)?(?:facility|identifier)"
 )
 LOKI = {"labels", "line", "timestamp"}
-KERNEL_JOB = re.compile(r"(?i:.*(?:journal|kernel|kmsg|dmesg|syslog))")
 # dmesg --json, and Fluent Bit's kmsg input: they read nothing but the kernel's ring, and other facilities into it.
 DMESG = {"pri", "time", "caller", "msg", "fac"}
 RINGS = (DMESG - {"fac"}, {"priority", "sequence", "sec", "usec", "msg", "date"})
 DEPTH = 4
+# What carries a record or says whose it is, and what only says of which type a value is.
+TRANSPARENT = {"jsonpayload", "source", "result", "labels", "attributes", "content", "message"}
+TYPES = {"stringvalue", "intvalue", "$date", "$numberlong"}
+PAIRS = ({"field", "value"}, {"key", "value"}, {"name", "value"})
 # Clouds count milliseconds, microseconds or nanoseconds.
 LATEST_SECONDS = 1e11
 _LABELLED = re.compile(r"(?P<time>\S+)\s+(?P<labels>\{(?:\w+=\"[^{}]*\")?\})\s+(?P<line>.*)", re.DOTALL)
@@ -116,6 +136,62 @@ def fields_of(line: str) -> dict[str, object] | None:
     return before | ({"facility": "kern"} if letters.endswith(("G", "K")) else {}) | fields
 
 
+def spread(line: bytes) -> Iterator[bytes]:
+    """Yield the records of a line of JSON that is a document of several, or else the line itself.
+
+    Search engines, clouds and Loki answer like that. What an object around a record says of host and speaker is the
+    record's, too.
+    """
+    records: list[dict[str, object]] = []
+    if b"[" in line and line.lstrip()[:1] in {b"{", b"["}:
+        with suppress(msgspec.DecodeError, RecursionError, ValueError):
+            document = _with_names(msgspec.json.decode(line))
+            records = [record for record in _records_in(document, {}) if record != document]
+    yield from [msgspec.json.encode(record) for record in records] or [line]
+
+
+def _with_names(value: object) -> object:
+    """Make fields of a list of names and values, as OpenTelemetry's attributes are."""
+    if isinstance(value, dict):
+        return {key: _with_names(inner) for key, inner in value.items()}
+    if not isinstance(value, list):
+        return value
+    if value and all(isinstance(inner, dict) and inner.keys() in PAIRS for inner in value):
+        return {
+            str(next(inner[key] for key in inner if key != "value")): _with_names(inner["value"]) for inner in value
+        }
+    return [_with_names(inner) for inner in value]
+
+
+def _records_in(value: object, around: dict[str, object]) -> Iterator[dict[str, object]]:
+    """Find the objects that hold a message in a field of their own, in however deep lists."""
+    if isinstance(value, list):
+        for inner in value:
+            yield from _records_in(inner, around)
+    if not isinstance(value, dict):
+        return
+    fields = _flatten(value)
+    stream, lines = value.get("stream"), value.get("values")
+    if isinstance(stream, dict) and isinstance(lines, list):  # Loki's
+        for at, text, *_ in (line for line in lines if isinstance(line, list) and len(line) > 1):
+            yield from _records_in({"labels": stream, "timestamp": at, "line": text}, {})
+        return
+    if any(_texts(fields)):
+        yield around | value
+    said = {name: inner for name, inner in fields.items() if name in HOSTS or SPEAKER.fullmatch(name)}
+    for inner in _lists_in(value):
+        yield from _records_in(inner, around | said)
+
+
+def _lists_in(value: dict[str, object]) -> Iterator[list[object]]:
+    """Yield the lists of objects or of lists, in whatever object they are."""
+    for inner in value.values():
+        if isinstance(inner, dict):
+            yield from _lists_in(inner)
+        elif isinstance(inner, list) and any(isinstance(each, dict | list) for each in inner):
+            yield inner
+
+
 def why_refused(fields: dict[str, object]) -> str:
     """Say why a record that holds one of the kernel's messages is not the kernel's."""
     other = _another_speaker(fields)
@@ -125,35 +201,66 @@ def why_refused(fields: dict[str, object]) -> str:
         return f"a record with the field {quoting} quotes lines"
     if _is_an_applications(fields):
         return f"the level {fields['level']!r} is that of another program's log"
-    bare = any(SENTENCE.match(text.strip()) for text in _texts(fields))
+    if spoken := next(filter(SPOKEN.fullmatch, fields), None):
+        return f"a record with the field {spoken} is no log's"
+    return _why_unread([plain(text).strip() for text in fields.values() if isinstance(text, str)])
+
+
+def _why_unread(texts: list[str]) -> str:
+    """Say why the line in a field is not the kernel's."""
+    texts = [text for text in texts if TEXT.search(text)]
+    if not texts:
+        return "the message in it is no field's value"
+    if any("\n" in text for text in texts):
+        return "the field with the message holds several lines"
+    if not any(map(SENTENCE.search, texts)):
+        return "more follows the message in its field"
+    bare = any(map(SENTENCE.match, texts))
     return "no field says that the kernel wrote it" if bare else "the line in it has no date and kernel tag of its own"
 
 
 def _parse_fields(fields: dict[str, object], now: datetime) -> Envelope | None:
     whole = not _is_kernels(fields)
-    if _another_speaker(fields) or any(map(QUOTING.fullmatch, fields)) or (whole and _is_an_applications(fields)):
+    if _another_speaker(fields) or any(map(QUOTING.fullmatch, fields)):
         return None
-    lines = (parse(text.strip(), now, whole=whole) for text in _texts(fields))
+    if whole and (_is_an_applications(fields) or any(map(SPOKEN.fullmatch, fields))):
+        return None
+    is_dated = whole and _says_one_of(TIMES, fields) and _says_one_of(HOSTS, fields)
+    lines = (
+        parse(text.strip(), now, whole=whole)
+        or (parse(text.strip(), now, whole=True, dated=True) if is_dated else None)
+        for text in _texts(fields)
+    )
     inner = next((line for line in lines if line), None)
     if inner is None:
         return None
-    host = inner.host or next((name for key in HOSTS if isinstance(name := fields.get(key), str) and name), None)
+    host = inner.host or next((name for key in HOSTS if (name := fields.get(key)) and _is_host(name)), None)
     uptime = _uptime(fields) if inner.uptime is None else inner.uptime
     return msgspec.structs.replace(inner, at=_at(fields, now) or inner.at, uptime=uptime, host=host)
+
+
+def _is_host(name: object) -> TypeGuard[str]:
+    """Return whether a value can name a host: a source may be a file."""
+    return isinstance(name, str) and "/" not in name
+
+
+def _says_one_of(names: tuple[str, ...], fields: dict[str, object]) -> bool:
+    return any(fields.get(name) not in (None, "") for name in names)
 
 
 def _flatten(value: dict[str, object], prefix: str = "", depth: int = DEPTH) -> dict[str, object]:
     """Bring every field to one level under a name in small letters: ``_SYSLOG-Facility`` is ``syslog_facility``.
 
-    What carries a record or says whose it is keeps its name to itself: jsonPayload (Google), _source (Elasticsearch),
-    result (Splunk), labels (Loki).
+    What carries a record or says whose it is keeps its name to itself, and a type that of its value: jsonPayload
+    (Google), _source (Elasticsearch), result (Splunk), labels (Loki), stringValue (OpenTelemetry).
     """
     fields: dict[str, object] = {}
     for key, inner in value.items():
-        name = prefix + key.lower().replace("-", "_").lstrip("_")
+        name = key.lower().replace("-", "_").lstrip("_")
+        name = prefix[:-1] if prefix and name in TYPES else prefix + name
         if isinstance(inner, dict) and depth:
-            is_record = name in {"jsonpayload", "source", "result", "labels"}
-            fields |= _flatten(inner, "" if is_record else f"{name}.", depth - 1) | ({name: None} if is_record else {})
+            is_record = name in TRANSPARENT
+            fields |= ({name: None} if is_record else {}) | _flatten(inner, "" if is_record else f"{name}.", depth - 1)
         else:
             fields[name] = inner[0] if isinstance(inner, list) and len(inner) == 1 else inner
     return fields
@@ -173,9 +280,18 @@ def _is_bytes(value: object) -> TypeGuard[list[int]]:
 
 def _another_speaker(fields: dict[str, object]) -> str | None:
     """Name the field that says another speaker than the kernel, or None."""
-    speakers = ((name, value) for name, value in fields.items() if TAG.fullmatch(name) or FACILITY.fullmatch(name))
-    other = (name for name, value in speakers if value not in (None, "") and not KERNEL.fullmatch(str(value)))
-    return "transport" if fields.get("transport") not in (None, "kernel") else next(other, None)
+    if fields.get("transport") not in (None, "kernel"):
+        return "transport"
+    return next((name for name, value in fields.items() if value not in (None, "") and _is_anothers(name, value)), None)
+
+
+def _is_anothers(name: str, value: object) -> bool:
+    text = str(value)
+    if TAG.fullmatch(name) or FACILITY.fullmatch(name):
+        return KERNEL.fullmatch(text) is None
+    if CARRIER.fullmatch(name):
+        return KERNEL_JOB.fullmatch(text) is None
+    return PROCESS.fullmatch(name) is not None and text not in NO_PROCESS
 
 
 def _is_an_applications(fields: dict[str, object]) -> bool:
@@ -188,16 +304,16 @@ def _is_kernels(fields: dict[str, object]) -> bool:
 
     A tag alone is what a monitor's own alert may carry too; a record has a host and a time besides.
     """
-    if fields.get("transport") is not None or any(map(FACILITY.fullmatch, fields)):
+    said = {name for name, value in fields.items() if KERNEL.fullmatch(str(value))}
+    if fields.get("transport") is not None or any(map(FACILITY.fullmatch, said)):
         return True
     names = fields.keys()
     if any(names <= ring for ring in RINGS):
         priority = fields.get("pri", fields.get("priority"))
         return isinstance(priority, int) and 0 <= priority < 8  # noqa: PLR2004 - eight levels a facility, the first is 0
     if names >= LOKI:
-        is_job = KERNEL_JOB.match(str(fields.get("job", "kernel"))) is not None
-        return names > LOKI and is_job and all(map(LABEL.fullmatch, names - LOKI))
-    return any(map(TAG.fullmatch, fields)) and not names.isdisjoint(HOSTS) and not names.isdisjoint(TIMES)
+        return names > LOKI and all(map(LABEL.fullmatch, names - LOKI))
+    return any(map(TAG.fullmatch, said)) and _says_one_of(HOSTS, fields) and _says_one_of(TIMES, fields)
 
 
 def _at(fields: dict[str, object], now: datetime) -> datetime | None:

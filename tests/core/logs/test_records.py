@@ -4,7 +4,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.core.logs.records import to_record
+from agent.core.logs.records import spread, to_record
 
 NOW = datetime(2024, 11, 22, 12, tzinfo=timezone.utc)
 AT = datetime(2024, 8, 18, 6, 33, 14, tzinfo=timezone.utc)
@@ -155,7 +155,12 @@ def test_what_stands_before_an_object_may_name_the_facility_for_it() -> None:
         ({"message": LINE}, None),
         ({"log": LINE, "stream": "stdout", "time": "2024-08-18T06:33:14Z"}, AT),
         ({"log": LINE, "date": 1723962794.0}, AT),
-        ({"log": LINE, "stream": "stdout", "logtag": "F", "kubernetes": {"pod_name": "logger"}}, None),
+        ({"log": LINE, "stream": "stdout", "logtag": "F", "kubernetes": {"container_name": "syslog-reader"}}, None),
+        ({"message": LINE, "host": "collector", "pid": 0, "procid": "-", "service": "syslog"}, None),
+        ({"timestamp": "2024-08-18T06:33:14Z", "source": "jp58", "message": f"kernel: {T}"}, AT),
+        ({"timestamp": "2024-08-18T06:33:14Z", "source": "graylog", "message": f"jp58 kernel: [1.5] {T}"}, AT),
+        ({"time": {"$date": "2024-08-18T06:33:14Z"}, "message": LINE}, AT),
+        ({"body": {"stringValue": LINE}, "timeUnixNano": "1723962794000000000"}, AT),
         ({"message": LINE, "timestamp": 1723962794000, "ingestionTime": 1723962795000, "eventId": "1"}, AT),
         ({"@message": LINE, "@timestamp": "2024-08-18 06:33:14.000", "@ptr": "x"}, AT),
         ({"textPayload": LINE, "timestamp": "2024-08-18T06:33:14Z", "logName": "projects/p/logs/syslog"}, AT),
@@ -164,7 +169,87 @@ def test_what_stands_before_an_object_may_name_the_facility_for_it() -> None:
     ],
 )
 def test_objects_that_carry_lines_leave_the_claim_to_the_line(fields: dict[str, Any], at: datetime | None) -> None:
-    assert (T, at or WRITTEN, None, "jp58") == read(fields)
+    found = read(fields)
+
+    assert (T, at or WRITTEN, "jp58") == (found and (found[0], found[1], found[3]))
+
+
+RECORD = {"timestamp": "2024-08-18T06:33:14Z", "host": "jp58", "facility": "kern", "message": T}
+
+
+@pytest.mark.parametrize(
+    ("document", "hosts"),
+    [
+        (
+            {"took": 1, "hits": {"total": {"value": 2}, "hits": [{"_source": RECORD}, {"_source": RECORD}]}},
+            ["jp58"] * 2,
+        ),
+        ({"events": [{"timestamp": 1723962794000, "message": LINE}, {"message": "other"}]}, ["jp58"]),
+        ({"results": [{"_raw": LINE, "_time": "2024-08-18T06:33:14Z"}]}, ["jp58"]),
+        ({"dmesg": [{"pri": 6, "time": 1.5, "msg": T}, {"pri": 6, "time": 2.5, "msg": T}]}, [None] * 2),
+        ({"data": {"result": [{"stream": {"host": "jp58", "transport": "kernel"}, "values": [["1", T]]}]}}, ["jp58"]),
+        ({"streams": [{"stream": {}, "values": [["1", LINE], ["2", "other"]]}]}, ["jp58"]),
+        ({"results": [[{"field": "@timestamp", "value": "1"}, {"field": "@message", "value": LINE}]]}, ["jp58"]),
+        ({"data": [{"id": "A", "attributes": RECORD}]}, ["jp58"]),
+        (
+            {
+                "resourceLogs": [
+                    {
+                        "resource": {"attributes": [{"key": "host.name", "value": {"stringValue": "jp58"}}]},
+                        "scopeLogs": [{"logRecords": [{"facility": "kern", "body": {"stringValue": T}}]}],
+                    }
+                ]
+            },
+            ["jp58"],
+        ),
+        ([[RECORD], RECORD], ["jp58"] * 2),
+        ({**RECORD, "tags": ["a"], "spans": [{"id": 1}]}, ["jp58"]),
+        ({"kubernetes": {"container_name": "shop"}, "logs": [{"log": LINE}]}, []),
+    ],
+)
+def test_every_record_of_a_document_is_read_however_deep(document: object, hosts: list[str | None]) -> None:
+    found = [read_line(line.decode()) for line in spread(msgspec.json.encode(document))]
+
+    assert hosts == [each[3] for each in found if each]
+
+
+@pytest.mark.parametrize("line", [b"[" * 5000, b'{"a": [', f'["{T}"]'.encode(), b"[  1.5] x", b'{"a": [{"b": 1}]}'])
+def test_what_is_no_document_stays_as_it_is(line: bytes) -> None:
+    assert [line] == list(spread(line))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kubernetes": {"container_name": "shop"}, "stream": "stdout"},
+        {"kubernetes": {"pod_name": "shop-1"}},
+        {"container": "shop"},
+        {"service": {"name": "shop"}, "@timestamp": "2024-08-18T06:33:14Z"},
+        {"from": "alice@example.com", "to": "ops@example.com"},
+        {"type": "message", "ts": "1723962794.0001"},
+        {"role": "user"},
+        {"id": 4711, "description": "as seen"},
+        {"stdout": LINE, "rc": 0},
+        {"q": LINE},
+        {"labels": {"job": "app", "host": "jp58"}},
+        {"pid": "4711", "uid": "1000"},
+    ],
+)
+def test_a_line_in_the_record_of_another_program_is_that_programs(fields: dict[str, Any]) -> None:
+    assert read({**fields, "message": LINE}) is None
+
+
+def test_a_process_of_the_journals_is_no_kernel() -> None:
+    entry = {
+        "SYSLOG_IDENTIFIER": "kernel",
+        "MESSAGE": T,
+        "_HOSTNAME": "jp58",
+        "__REALTIME_TIMESTAMP": "1723962794000000",
+    }
+
+    assert read(entry) is not None
+    assert read({**entry, "_PID": "4711"}) is None
+    assert read({**entry, "SYSLOG_IDENTIFIER": "", "_SYSTEMD_UNIT": ""}) is None
 
 
 @pytest.mark.parametrize("stamp", [1723962794, 1723962794e3, 1723962794_000_000, 1723962794_000_000_000])
