@@ -252,6 +252,12 @@ class Facts(NamedTuple):
         return max(0, sockstat.tcp.alloc - sockstat.tcp.inuse - (sockstat.tcp6_inuse or 0) - elsewhere.inuse)
 
     @property
+    def lacks_ipv6(self) -> bool:
+        """Whether a copy of /proc has no net/sockstat6: what is unlisted may be IPv6 sockets of this namespace."""
+        sockstat = self.snapshot.sockstat or Sockstat()
+        return sockstat.tcp6_inuse is None and self.snapshot.elsewhere is None
+
+    @property
     def sees_all_namespaces(self) -> bool:
         """Whether the counters are those of every network namespace: the sockets of all are in their tables."""
         elsewhere = self.snapshot.elsewhere

@@ -7,7 +7,7 @@ the budget or the other limit; the risk says what it may cost. A limit is lowere
 from collections.abc import Set as AbstractSet
 
 from agent.core.advice.budget import Budget, price_of_orphans, room_for_orphans
-from agent.core.advice.namespaces import CHECK_GAUGE, check_kills, run_where
+from agent.core.advice.namespaces import check_kills, run_where
 from agent.core.advice.sysctl import MAX_ORPHANS, TCP_MEM, change, find_setter, value_text
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text
@@ -62,7 +62,7 @@ def restore_tcp_mem(facts: Facts, claims: AbstractSet[str], budget: Budget) -> A
         risk=f"TCP may take {bytes_text(high)}, and holds {bytes_text(used)} now: unswappable. Above that connections "
         f"stall. Not held against the RAM available now: {budget.why}.",
         reason="the numbers are pages, and fit this host's RAM.",
-        checks=(find_setter(TCP_MEM), CHECK_GAUGE["tcp_memory"]),
+        checks=(find_setter(TCP_MEM), "grep TCP: /proc/net/sockstat   # mem stays below the last value"),
     )
 
 

@@ -83,10 +83,11 @@ def _unconfirmed_text(facts: Facts) -> str:
             "not write it"
         )
     hidden = "an unknown number of" if facts.unlisted is None else count_text(facts.unlisted)
+    ipv6 = "IPv6 sockets (net/sockstat6 is missing), or " if facts.lacks_ipv6 else ""
     late = "" if elsewhere is None or elsewhere.is_whole else ", and not every process could be looked at"
     return (
-        f"TCPAbortOnMemory did not rise in {read}, but {hidden} sockets are in the tables of none that was read{late}: "
-        "the kernel may have reset others there"
+        f"TCPAbortOnMemory did not rise in {read}, but {hidden} sockets are {ipv6}in the tables of none that was "
+        f"read{late}: the kernel may have reset others there"
     )
 
 

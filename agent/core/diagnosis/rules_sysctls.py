@@ -6,6 +6,7 @@ from agent.core.model import Cause, Evidence, Finding
 
 # MemTotal is a few percent off what the kernel computes its default from.
 _SLACK_PERCENT = 10
+_DEFAULT = "default here"
 
 
 def tcp_mem_holds_buffer_sizes(facts: Facts) -> Finding | None:
@@ -23,8 +24,7 @@ def tcp_mem_above_ram(facts: Facts) -> Finding | None:
     ram, limits = facts.ram_bytes, facts.limits_bytes
     if not ram or limits is None or limits[2] <= ram or _is_default(facts):
         return None
-    proof = Evidence(name="tcp_mem[2]", value=limits[2], limit=ram, unit="bytes", source="sys/net/ipv4/tcp_mem")
-    return Finding(claim="tcp_mem_above_ram", cause="none", confidence="likely", evidence=(proof,))
+    return _against("tcp_mem_above_ram", "none", ("tcp_mem[2]", limits[2]), ("RAM", ram), "bytes")
 
 
 def tcp_mem_out_of_order(facts: Facts) -> Finding | None:
@@ -41,8 +41,7 @@ def orphan_limit_holds_pages(facts: Facts) -> Finding | None:
     # A power of two is a round number, and may be in both by chance.
     if limit is None or limit not in (facts.limits or ()) or limit in (0, default) or limit & (limit - 1) == 0:
         return None
-    proof = Evidence(name="tcp_max_orphans", value=limit, limit=default, unit="sockets", source="sys/net/ipv4")
-    return Finding(claim="orphan_limit_holds_pages", cause="none", confidence="likely", evidence=(proof,))
+    return _against("orphan_limit_holds_pages", "none", ("tcp_max_orphans", limit), (_DEFAULT, default), "sockets")
 
 
 def tcp_mem_below_default(facts: Facts) -> Finding | None:
@@ -51,7 +50,8 @@ def tcp_mem_below_default(facts: Facts) -> Finding | None:
     touched = ("tcp_memory" in facts.lines and not facts.is_alien) or facts.memory.is_high
     if not touched or limits is None or default is None or not is_far_below(limits[2], default[2]):
         return None
-    return _below_default("tcp_mem_below_default", "tcp_memory", limits[2] * page, default[2] * page, "bytes")
+    now, usual = ("tcp_mem[2]", limits[2] * page), (_DEFAULT, default[2] * page)
+    return _against("tcp_mem_below_default", "tcp_memory", now, usual, "bytes")
 
 
 def orphan_limit_below_default(facts: Facts) -> Finding | None:
@@ -60,7 +60,8 @@ def orphan_limit_below_default(facts: Facts) -> Finding | None:
     touched = ("orphans" in facts.lines and not facts.is_alien) or facts.orphans.is_high
     if not touched or limit is None or not (limit <= 0 or is_far_below(limit, default)):
         return None
-    return _below_default("orphan_limit_below_default", "orphans", limit, default, "sockets")
+    now, usual = ("tcp_max_orphans", limit), (_DEFAULT, default)
+    return _against("orphan_limit_below_default", "orphans", now, usual, "sockets")
 
 
 def tcp_mem_above_half_of_ram(facts: Facts) -> Finding | None:
@@ -70,8 +71,7 @@ def tcp_mem_above_half_of_ram(facts: Facts) -> Finding | None:
     modern = facts.kernel is not None and facts.kernel.version >= (3, 0)
     if not ram or limits is None or not modern or not ram < 2 * limits[2] <= 2 * ram:
         return None
-    proof = Evidence(name="tcp_mem[2]", value=limits[2], limit=ram, unit="bytes of RAM", source="sys/net/ipv4/tcp_mem")
-    return Finding(claim="tcp_mem_above_half_of_ram", cause="none", confidence="likely", evidence=(proof,))
+    return _against("tcp_mem_above_half_of_ram", "none", ("tcp_mem[2]", limits[2]), ("RAM", ram), "bytes")
 
 
 def _is_default(facts: Facts) -> bool:
@@ -88,7 +88,10 @@ def _about_tcp_mem(facts: Facts, claim: str) -> Finding:
     return Finding(claim=claim, cause="none", confidence="likely", evidence=(proof,))
 
 
-def _below_default(claim: str, cause: Cause, value: int, default: int | None, unit: str) -> Finding:
-    name = "tcp_mem[2]" if cause == "tcp_memory" else "tcp_max_orphans"
-    proof = Evidence(name=name, value=value, limit=default, unit=f"{unit} (default here)", source="meminfo")
-    return Finding(claim=claim, cause=cause, confidence="likely", evidence=(proof,))
+def _against(claim: str, cause: Cause, setting: tuple[str, int], measure: tuple[str, int | None], unit: str) -> Finding:
+    """Put a claim together with the setting, which is a limit itself, and what it is measured by."""
+    key = setting[0].removesuffix("[2]")
+    proof = [Evidence(name=setting[0], value=setting[1], unit=unit, source=f"sys/net/ipv4/{key}")]
+    if measure[1] is not None:
+        proof.append(Evidence(name=measure[0], value=measure[1], unit=unit, source="meminfo"))
+    return Finding(claim=claim, cause=cause, confidence="likely", evidence=tuple(proof))

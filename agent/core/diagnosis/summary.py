@@ -24,6 +24,12 @@ _SHORT: dict[GaugeName, str] = {"orphans": "orphaned sockets", "tcp_memory": "TC
 _WHILE_PRESSED = "the kernel shrinks windows and refuses large sends"
 _FULL = frozenset({"memory_at_limit", "memory_over_limit", "both_limits_hit"})
 
+_MISTAKES = {
+    "tcp_mem_holds_buffer_sizes": "it has the bytes of one socket's buffer",
+    "tcp_mem_above_ram": "it allows more than this host's RAM",
+    "tcp_mem_out_of_order": "its numbers do not rise",
+}
+
 
 def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past, main: MainHolders) -> str:
     """Return the verdict in plain words, then the main holder, then what the history shows."""
@@ -70,7 +76,8 @@ def _unlisted(facts: Facts, finding: Finding) -> str:
     """Return how many sockets are in no table, and what such sockets are."""
     count, *_ = finding.evidence
     program = program_text(facts.sockets.unlisted[0].process) if facts.sockets.unlisted else "a program"
-    where = "" if facts.sockets.complete else " of this network namespace: they are in another one, or"
+    ipv6 = "IPv6 (net/sockstat6 is missing), " if facts.lacks_ipv6 else ""
+    where = "" if facts.sockets.complete else f" of this network namespace: they are {ipv6}in another one, or"
     return (
         f"{_number(count.value)} of {_number(count.limit)} TCP sockets are in no table{where or ':'} reset or closed "
         f"by the peer, but still open in {program}, with unread data (ss and netstat do not list them)."
@@ -89,10 +96,9 @@ def _settings(facts: Facts, claims: set[str]) -> list[str]:
     if "orphan_limit_below_default" in claims and limit and limit > 0 and default.tcp_max_orphans:
         usual = count_text(default.tcp_max_orphans)
         said.append(f"tcp_max_orphans is {count_text(limit)}, far below this kernel's default of {usual}.")
-    if claims & {"tcp_mem_holds_buffer_sizes", "tcp_mem_above_ram", "tcp_mem_out_of_order"}:
-        said.append(
-            f"tcp_mem is set wrongly ({' '.join(map(str, facts.limits or ()))}): it holds three rising page counts."
-        )
+    if mistake := next((text for claim, text in _MISTAKES.items() if claim in claims), None):
+        numbers = " ".join(map(str, facts.limits or ()))
+        said.append(f"tcp_mem is set wrongly ({numbers}): {mistake}. It must hold three rising page counts.")
     elif "tcp_mem_below_default" in claims and facts.limits_bytes and default.tcp_mem:
         allowed, usual = (
             bytes_text(size) for size in (facts.limits_bytes[2], default.tcp_mem[2] * (facts.page_bytes or 0))

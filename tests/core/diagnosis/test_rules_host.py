@@ -40,6 +40,32 @@ def test_limits_that_were_not_touched_are_not_called_small() -> None:
 
 
 @pytest.mark.parametrize(
+    ("host", "claim", "shown"),
+    [
+        (
+            make_snapshot(0, max_orphans=0),
+            "orphan_limit_below_default",
+            [("tcp_max_orphans", 0), ("default here", 65_536)],
+        ),
+        (
+            make_snapshot(mem=4090, tcp_mem=(2048, 3072, 4096)),
+            "tcp_mem_below_default",
+            [("tcp_mem[2]", 16 << 20), ("default here", 1536 << 20)],
+        ),
+        (
+            make_snapshot(tcp_mem=(4096, 87380, 16777216)),
+            "tcp_mem_above_ram",
+            [("tcp_mem[2]", 64 * GIB), ("RAM", 16 * GIB)],
+        ),
+    ],
+)
+def test_a_setting_stands_beside_its_measure_and_has_no_limit(host: Snapshot, claim: str, shown: object) -> None:
+    finding = found(host)[claim]
+    assert shown == [(each.name, each.value) for each in finding.evidence]
+    assert {None} == {each.limit for each in finding.evidence}
+
+
+@pytest.mark.parametrize(
     ("limit", "ram", "kernel", "expected"),
     [
         (65536, 16 * GIB, "6.1.0", False),
