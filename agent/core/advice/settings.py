@@ -149,8 +149,8 @@ def _why_orphans(limit: int, *, pasted: bool) -> str:
             "and programs are not the cause."
         )
     return (
-        "It is far below what this kernel would give itself at this RAM, so that ordinary closing connections reach it. A "
-        "peak that it cut off shows nothing of the real demand."
+        "It is far below what this kernel would give itself at this RAM, so that ordinary closing connections reach "
+        "it. A peak that it cut off shows nothing of the real demand."
     )
 
 
