@@ -10,6 +10,8 @@ from agent.core.model import LogRecord
 
 # Lines of one moment may stand in another order.
 _DISORDER = timedelta(seconds=5)
+# Log daemons write at once, or a few seconds later where they buffer.
+_WRITTEN_WITHIN = timedelta(seconds=10)
 
 
 class LocalZone(tzinfo):
@@ -43,13 +45,18 @@ class LocalZone(tzinfo):
         return local if local.utcoffset() == there.utcoffset() else local.replace(fold=1)
 
 
-def is_second_pass(first: datetime, second: datetime, uptime: float | None, before: LogRecord | None) -> bool:
+def is_second_pass(
+    first: datetime, second: datetime, uptime: float | None, before: LogRecord | None, written: datetime
+) -> bool:
     """Return whether a stamp in the hour that comes twice is of its second pass, by the line before it in the log.
 
     By printk's stamps where both lines have one; else the log has gone back, as it does when the hour begins anew.
+    Without a line before it, by when the log was last ``written``.
     """
-    if first == second or before is None or before.at is None:
+    if first == second:
         return False
+    if before is None or before.at is None:
+        return timedelta(0) <= written - second <= _WRITTEN_WITHIN
     if uptime is not None and before.uptime is not None and uptime >= before.uptime:
         expected = before.at + timedelta(seconds=uptime - before.uptime)
         return abs(second - expected) < abs(first - expected)

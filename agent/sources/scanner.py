@@ -104,7 +104,8 @@ class Scanner:
         if FIRST_PASS.utcoffset(record.at) != SECOND_PASS.utcoffset(record.at):
             again = newest.astimezone(SECOND_PASS)
             second = to_record(line, now=again, source=source, ordinal=ordinal, console=True)
-            if second and second.at and is_second_pass(record.at, second.at, record.uptime, self._record_before):
+            before = self._record_before
+            if second and second.at and is_second_pass(record.at, second.at, record.uptime, before, newest):
                 record = second
         self._record_before = record
         return record

@@ -456,6 +456,22 @@ def test_a_line_of_the_hour_that_comes_twice_is_not_dated_an_hour_early(
         time.tzset()
 
 
+@pytest.mark.parametrize(("written", "hour"), [(1, 1), (9, 1), (-1, 0), (60, 0), (-3599, 0)])
+def test_a_single_line_of_the_hour_that_comes_twice_is_dated_by_when_it_was_written(
+    monkeypatch: pytest.MonkeyPatch, log: Callable[..., str], written: int, hour: int
+) -> None:
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    try:
+        path = log(b"Oct 27 02:30:00 web1 kernel: TCP: too many orphaned sockets\n")
+        second = datetime(2024, 10, 27, 1, 30, tzinfo=timezone.utc).timestamp()
+        os.utime(path, (second + written,) * 2)
+        assert [(hour, 30)] == [(at.hour, at.minute) for each in read(path) if (at := each.at.astimezone(timezone.utc))]  # type: ignore[union-attr]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 # --- entries that are spread over lines -----------------------------------------------------------------------------
 
 # What systemd 252 wrote: the fields of an entry stand in the order of their first appearance in the journal file.

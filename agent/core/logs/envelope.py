@@ -19,7 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from agent.core.kernel.messages import REPEATED, TAIL, TEXT
-from agent.core.logs.timestamps import MONTH, NAMED, NUMBERED, ZONES, is_zoned, match_stamp, read_stamp
+from agent.core.logs.timestamps import EPOCH, MONTH, NAMED, NUMBERED, ZONES, is_zoned, match_stamp, read_stamp
 
 # rsyslog's "message repeated 3 times: [ ... ]" and NX-OS's "... - kernel" go on behind the message.
 SENTENCE = re.compile(
@@ -44,6 +44,7 @@ _WORD = r"[^\W\d_]{1,9}\.?"
 # Extended netconsole may put the release before a record of /dev/kmsg (Documentation/networking/netconsole).
 _RELEASE = r"(?:\d{1,3}\.\d{1,5}[\w.+~-]{0,64},)?"
 _DATE_BEHIND = r"(?=[A-Z][a-z]{2} [ \d]\d |\d{4}-\d\d-\d\d)"
+_SPEAKER_BEHIND = r"(?=\S.{5,40} (?P=prefix) kernel(?:\[0?\])?: )"
 _HEAD_BEHIND = r"(?=[A-Z][a-z]{2} [ \d]\d |\d{4}-\d\d-\d\d|\[(?: *\d|[A-Z][a-z]{2} )|<\d{1,3}>)"
 _LETTERS = (
     ("y", rf"{_RELEASE}[0-7],\d{{1,20}},(?P<microseconds>\d{{1,20}}),[^;]*;"),
@@ -58,7 +59,12 @@ _LETTERS = (
         "f",
         (
             rf"(?:(?:[\w./~+@-]{{1,255}}:)?\d{{1,9}}|(?=[^:\s]*[./])[\w./~+@-]{{1,255}}):{_HEAD_BEHIND}"
+            rf"|\(standard input\):{_HEAD_BEHIND}"
             rf"|[\w.-]{{1,255}}:{_DATE_BEHIND}"
+            # The context of a match; numbered and counted lines; pdsh, where the host speaks of itself.
+            rf"|(?:(?=[^:\s]*[./])[\w./~+@-]{{1,255}}?-)?(?:\d{{1,9}}-)?{_DATE_BEHIND}(?<=-)"
+            rf"|\d{{1,9}}[\t ]+(?:{_HEAD_BEHIND}|\Z)"
+            rf"|(?P<prefix>[\w.-]{{1,255}}): {_SPEAKER_BEHIND}"
         ),
     ),
     ("R", r"message repeated (?P<count>\d{1,9}) times?: \["),
@@ -80,7 +86,7 @@ _LETTERS = (
     ("F", _FACILITY.format(f"(?P<facility>{_OTHERS})")),
     ("N", r"(?:%\$ VDC-\d+ %\$ (?:[A-Z][a-z]{2} +\d+ [\d:.]+ )?)?%KERN-\d-SYSTEM_MSG:"),
     ("a", r"kernel [-0] \S+ (?:-|(?:\[[^\s\]=\"]+(?: [^\s\]=\"]+=\"(?:[^\"\\\]]|\\.)*\")*\])+)(?=\s|\Z)"),
-    ("k", r"kernel(?:\[0?\])?:(?: :)?|kernel - -(?: -)?(?=\s|\Z)"),
+    ("k", r"(?:init\.scope )?kernel(?:\[0?\])?:(?: :)?|kernel - -(?: -)?(?=\s|\Z)"),
     ("m", rf"\[kernel\]{_END}"),
     ("g", rf"kernel{_END}"),
     ("w", rf"std(?:out|err) F{_END}"),
@@ -90,7 +96,7 @@ _LETTERS = (
     ("L", rf"[\[<(]{_LEVEL}[\])>]:?{_END}"),
     ("Z", rf"[A-Z]{{2,5}}{_END}"),
     ("O", rf"[+-]\d\d:?\d\d{_END}"),
-    ("i", rf"(?:[\d.]+|[\da-f:]*[\da-f]|[\w.-]+(?=: +kern: )):{_END}"),
+    ("i", rf"(?:[\d.]+|[\da-f:]*[\da-f]|[\w.-]+(?=: +kern *:)):{_END}"),
     # No tag is a host: they end in a colon; UniFi's hosts do, too.
     ("h", rf"[\w.:@%/,~+*#$\ufffd-]+(?<![^:]:){_END}|[\w.-]+,[\w.,-]+:{_END}|\(\"[\w.,+-]+\"\)|\(none\)"),
     # People mask a host with brackets. A number is a process or a thread.
@@ -115,7 +121,7 @@ _GRAMMAR = re.compile(
     rf"""(?:f(?=[ndzetuvp]))?p?(?:
         | y                                                     # /dev/kmsg
         | V[zd]?([hgZ])?a                                       # RFC 5424
-        | K?[tuvr]+ (?:([hg])?k)?                               # dmesg, journalctl -o short-monotonic
+        | (?:(i)?K)?[tuvr]+ (?:([hg])?k)?                       # dmesg, journalctl -o short-monotonic
         | (i)?K?B                                               # talosctl dmesg
         | k
         | (?:z[wh]?(?=[nde]))? (?:                              # what a container or cloud puts before a line
@@ -223,7 +229,7 @@ def _stamp(head: str, at: int) -> Part | None:
     if stamp is None or gap is None or not (gap[0] or gap.end() == len(head)):
         return None
     zoned = is_zoned(stamp)
-    letter = "z" if zoned else "n" if stamp.re is NAMED else "d" if stamp.re is NUMBERED else "e"
+    letter = "z" if zoned else "d" if stamp.re is NUMBERED else "e" if stamp.re is EPOCH else "n"
     # Only dmesg --time-format iso writes a comma before exactly six digits.
     is_dmesg = zoned and "," in stamp[0] and len(stamp["fraction"]) == 6  # noqa: PLR2004
     return Part("t" if is_dmesg else letter, stamp[0], stamp, gap.end())

@@ -24,7 +24,7 @@ import msgspec
 from agent.core.cursor import Cursor
 from agent.core.kernel.messages import TEXT
 from agent.core.logs.envelope import SENTENCE, Envelope, parse, plain, split_head
-from agent.core.logs.timestamps import NAMED, NUMBERED, from_epoch, read_stamp
+from agent.core.logs.timestamps import from_epoch, match_stamp, read_stamp
 from agent.core.model import LogRecord
 
 # Who wrote a record. A tag of the kernel's is proof together with a host and a time.
@@ -317,16 +317,21 @@ def _is_kernels(fields: dict[str, object]) -> bool:
 
 
 def _at(fields: dict[str, object], now: datetime) -> datetime | None:
-    named = (fields[key] for key in TIMES if key in fields)
-    alike = (value for value in fields.values() if isinstance(value, str) and NUMBERED.fullmatch(value))
-    value = next(chain(named, alike), None)
-    stamp = (NUMBERED.match(value) or NAMED.match(value)) if isinstance(value, str) else None
+    named = ((key, fields[key]) for time in TIMES for key in (time, f"{time} [utc]") if key in fields)
+    alike = ((key, value) for key, value in fields.items() if isinstance(value, str) and _is_stamp(value))
+    key, value = next(chain(named, alike), ("", None))
+    stamp = match_stamp(value) if isinstance(value, str) else None
     if stamp is not None:
-        return read_stamp(stamp, now)
+        return read_stamp(stamp, now, "UTC" if key.endswith("[utc]") else None)
     number = None if fields.keys() <= DMESG else _number(value)
     if number is None:
         return None
     return from_epoch(next((number / scale for scale in (1, 1e3, 1e6, 1e9) if number / scale < LATEST_SECONDS), None))
+
+
+def _is_stamp(value: str) -> bool:
+    stamp = match_stamp(value)
+    return stamp is not None and stamp.end() == len(value)
 
 
 def _uptime(fields: dict[str, object]) -> float | None:

@@ -7,6 +7,7 @@ No man page rules them all: RFC 3164 and RFC 5424, ctime(3), dmesg(1), journalct
     1723962794.204518        [Mon Nov 16 14:55:04 2020]        2020-11-16T14:55:04,372320+00:00
     Aug 18, 2024 @ 08:33:14.204 (Kibana)
     août 14 15:39:19         11月 22 18:50:14
+    Sun, 18 Aug 2024 06:33:14 GMT (HTTP)               8/18/2024, 8:33:14.204 AM (Azure)      1723962794204
     2024:08:18-08:33:14 (Sophos)           2024-08-18_06:33:14.20451, @4000000066c195b40c30a9f8 (svlogd and multilog)
 """
 
@@ -67,7 +68,7 @@ SLACK = timedelta(days=1)
 _WEEKDAY = r"(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? +)"
 _CLOCK = r"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9}))?"
 _MONTH = rf"(?P<month>{MONTH})\.? +(?P<day>\d{{1,2}})"
-_OFFSET = r"Z|[+-]\d\d:?\d\d|[+-]\d\d"
+_OFFSET = r"[Zz]|[+-]\d\d:?\d\d|[+-]\d\d"
 
 NAMED = re.compile(
     rf"{_WEEKDAY}?(?:(?P<year>\d{{4}}) )?{_MONTH},? +(?:(?P<year2>\d{{4}}) +)?(?:@ )?{_CLOCK}"
@@ -75,10 +76,21 @@ NAMED = re.compile(
     re.IGNORECASE,
 )
 NUMBERED = re.compile(
-    rf"(?P<weekday>{_WEEKDAY})?(?P<year>\d{{4}})[-/:.](?P<month>\d\d)[-/:.](?P<day>\d\d)[T _-]{_CLOCK}"
-    rf"(?: ?(?P<zone>(?:{_OFFSET}|UTC|GMT)(?![\w.:-])|(?(weekday)[A-Z]{{2,5}}(?= )|(?!))))?"
+    rf"(?P<weekday>{_WEEKDAY})?(?P<year>\d{{4}})[-/:.](?P<month>\d\d)[-/:.](?P<day>\d\d)[Tt _-]{_CLOCK}"
+    rf"(?:(?: (?!z))?(?P<zone>(?:{_OFFSET}|UTC|GMT)(?![\w.:-])|(?(weekday)[A-Z]{{2,5}}(?= )|(?!))))?"
 )
-EPOCH = re.compile(r"(?:(?P<seconds>\d{9,10}(?:\.\d{1,9})?)|@(?P<tai>[0-9a-f]{16})[0-9a-f]{8})(?=\s)")
+DAY_FIRST = re.compile(
+    rf"{_WEEKDAY}?(?P<day>\d{{1,2}}) (?P<month>{MONTH}) (?P<year>\d{{4}}) {_CLOCK}"
+    rf"(?: (?P<zone>(?:{_OFFSET}|(?-i:[A-Z]{{2,5}}))(?![\w.:-])))?",
+    re.IGNORECASE,
+)
+AMERICAN = re.compile(
+    r"(?P<month>\d{1,2})/(?P<day>\d{1,2})/(?P<year>\d{4}),? (?P<hour>\d{1,2}):(?P<minute>\d\d):(?P<second>\d\d)"
+    r"(?:\.(?P<fraction>\d{1,9}))? (?P<half>[AP])M(?!\w)"
+)
+EPOCH = re.compile(
+    r"(?:(?P<seconds>\d{9,10}(?:\.\d{1,9})?)|(?P<milliseconds>\d{13})|@(?P<tai>[0-9a-f]{16})[0-9a-f]{8})(?=\s)"
+)
 # TAI64N counts from 2**62, and its writers take the TAI of 1970: 10 seconds before UTC, leap seconds left out.
 TAI_EPOCH = 2**62 + 10
 # No kernel said anything before or after: such a stamp is somebody's zero or infinity, and no moment to reckon with.
@@ -88,17 +100,18 @@ SVLOGD_DIGITS = 5
 
 
 def match_stamp(line: str, at: int = 0) -> re.Match[str] | None:
-    """Match the stamp at a place in a line, in any of the three ways, or None."""
-    return NAMED.match(line, at) or NUMBERED.match(line, at) or EPOCH.match(line, at)
+    """Match the stamp at a place in a line, in any of the ways, or None."""
+    match = NAMED.match(line, at) or NUMBERED.match(line, at) or EPOCH.match(line, at)
+    return match or DAY_FIRST.match(line, at) or AMERICAN.match(line, at)
 
 
 def is_zoned(stamp: re.Match[str]) -> bool:
     """Return whether a stamp is RFC 3339's to the letter: a ``T`` in its middle and a zone at its end."""
-    return stamp.re is NUMBERED and bool(stamp["zone"]) and "T" in stamp[0].removesuffix(stamp["zone"])
+    return stamp.re is NUMBERED and bool(stamp["zone"]) and "T" in stamp[0].removesuffix(stamp["zone"]).upper()
 
 
 def read_stamp(match: re.Match[str], now: datetime, zone: str | None = None) -> datetime | None:
-    """Return the moment of a match of NAMED, NUMBERED or EPOCH, with its zone, or None when there is no such moment.
+    """Return the moment of a match of match_stamp, with its zone, or None when there is no such moment.
 
     Without a year it is the newest that fits before ``now`` and its slack; without a zone it is ``now``'s. ``zone`` is
     one that stood further on in the line.
@@ -113,10 +126,12 @@ def _read(
 ) -> datetime | None:
     parts = {name: groups[number - 1] for name, number in pattern.groupindex.items()}
     if "seconds" in parts:
+        if parts["milliseconds"]:
+            return from_epoch(int(parts["milliseconds"]) / 1000)
         return from_epoch(parts["seconds"] or int(parts["tai"] or "", 16) - TAI_EPOCH)
     year = parts["year"] or parts.get("year2") or parts.get("year3")
     utc = "weekday" in parts and len(parts["fraction"] or "") == SVLOGD_DIGITS
-    zone = parts["zone"] or zone or ("UTC" if utc else None)
+    zone = parts.get("zone") or zone or ("UTC" if utc else None)
     if year is not None:
         return _moment(int(year), parts, zone, local)
     newest_year, newest = _newest(now, local)
@@ -148,7 +163,7 @@ def from_epoch(seconds: object) -> datetime | None:
 
 def _moment(year: int, parts: dict[str, str | None], zone: str | None, local: tzinfo | None) -> datetime | None:
     month = parts["month"] or ""
-    fraction = (parts["fraction"] or "")[:6].ljust(6, "0")
+    fraction, half = (parts["fraction"] or "")[:6].ljust(6, "0"), parts.get("half")
     if year not in YEARS:
         return None
     try:
@@ -156,7 +171,7 @@ def _moment(year: int, parts: dict[str, str | None], zone: str | None, local: tz
             year,
             MONTHS.get(month.lower()) or int(month.rstrip("月월")),
             int(parts["day"] or 0),
-            int(parts["hour"] or 0),
+            int(parts["hour"] or 0) % (12 if half else 24) + (12 if half == "P" else 0),
             int(parts["minute"] or 0),
             min(int(parts["second"] or 0), 59),
             int(fraction),

@@ -3,7 +3,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 
-from agent.core.logs.timestamps import EPOCH, NAMED, NUMBERED, from_epoch, is_zoned, match_stamp, read_stamp
+from agent.core.logs.timestamps import AMERICAN, EPOCH, NAMED, NUMBERED, from_epoch, is_zoned, match_stamp, read_stamp
 
 NOW = datetime(2024, 3, 1, 12, tzinfo=timezone(timedelta(hours=2)))
 
@@ -81,6 +81,15 @@ def test_any_other_word_is_no_month(text: str) -> None:
 def test_a_month_beyond_the_twelfth_makes_no_moment() -> None:
     assert moment(NAMED, "13月 12 08:33:14 jp58") is None
     assert moment(NAMED, "0월 12 08:33:14 jp58") is None
+
+
+@pytest.mark.parametrize(
+    ("clock", "hour"), [("12:00:00 AM", 0), ("1:00:00 AM", 1), ("12:00:00 PM", 12), ("11:00:00 PM", 23)]
+)
+def test_twelve_comes_before_one_on_an_american_clock(clock: str, hour: int) -> None:
+    at = moment(AMERICAN, f"8/18/2024, {clock}")
+
+    assert (8, 18, hour) == (at and (at.month, at.day, at.hour))
 
 
 def test_a_leap_day_waits_for_its_year() -> None:
