@@ -7,22 +7,28 @@ the budget or the other limit; the risk says what it may cost. A limit is lowere
 from collections.abc import Set as AbstractSet
 
 from agent.core.advice.budget import Budget, price_of_orphans, room_for_orphans
+from agent.core.advice.memory import look_at_memory
 from agent.core.advice.namespaces import check_kills, run_where
 from agent.core.advice.sysctl import MAX_ORPHANS, TCP_MEM, change, find_setter, value_text
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text
-from agent.core.kernel.limits import are_buffer_sizes, limits_by
+from agent.core.kernel.limits import limits_by
 from agent.core.model import Advice
 
 # Half a hash of 8,192 slots: what a host of 1 GiB gets, where nothing says what this one would.
 _LEAST_ORPHANS = 4096
 # Of RAM, for the second limit where the kernel is not known: the smallest part that there was.
 _SMALLEST_PART = 16
+_LITTLE = 10
 _FIN_SECONDS = 60
-_BUFFERS = "tcp_mem holds the bytes of a socket buffer, as tcp_rmem or tcp_wmem has them"
+_DEFAULT, _SMALLEST = "back to this kernel's default", "to a sixteenth of RAM and around"
+_ABOVE_RAM = (
+    "tcp_mem allows more than this host's RAM: its numbers are from another host, in another unit, or meant as "
+    "unlimited"
+)
 _MISTAKES = {
-    "tcp_mem_holds_buffer_sizes": _BUFFERS,
-    "tcp_mem_above_ram": "tcp_mem holds bytes or KiB",
+    "tcp_mem_holds_buffer_sizes": "tcp_mem holds the bytes of a socket buffer, as tcp_rmem or tcp_wmem has them",
+    "tcp_mem_above_ram": _ABOVE_RAM,
     "tcp_mem_out_of_order": "tcp_mem holds its numbers in the wrong order",
 }
 
@@ -31,21 +37,15 @@ def restore_tcp_mem(facts: Facts, claims: AbstractSet[str], budget: Budget) -> A
     """Advise tcp_mem's default where other numbers were pasted into it, or it allows only a small part of that."""
     mistake = next((text for claim, text in _MISTAKES.items() if claim in claims), None)
     limits, page = facts.limits, facts.page_bytes
-    if limits and mistake and are_buffer_sizes(limits, facts.snapshot.sysctls):
-        mistake = _BUFFERS
     if limits is None or (mistake is None and "tcp_mem_below_default" not in claims):
         return None
-    if page is None or (default := _tcp_mem_to_write(facts, page)) is None:
-        return _write_tcp_mem_without_numbers(f"{mistake}: it counts pages.") if mistake else None
-    high, used, numbers = default[2] * page, facts.memory.now or 0, value_text(default)
-    if mistake and 10 * used > 9 * high:
-        return _write_tcp_mem_without_numbers(
-            f"{mistake}: it counts pages. TCP holds {bytes_text(used)}, and the default of {numbers} pages would stall "
-            "connections at once."
-        )
-    known = "back to this kernel's default" if facts.defaults.tcp_mem == default else "to a sixteenth of RAM and around"
+    numbers, known = _tcp_mem_to_write(facts, budget, is_pasted=mistake is not None)
+    if numbers is None or page is None or (mistake == _ABOVE_RAM and _may_be_meant(facts)):
+        return _find_setter_of_tcp_mem(facts, mistake, budget) if mistake else None
+    high, used = numbers[2] * page, facts.memory.now or 0
+    bound = "" if known.startswith("above") else "Not held against the RAM available now: "
     was = (
-        f"{mistake}, and it counts pages of {page} bytes: pressure begins at {bytes_text(limits[1] * page)}, "
+        f"{mistake}; it counts pages of {page} bytes. Pressure begins at {bytes_text(limits[1] * page)}, "
         f"ends below {bytes_text(limits[0] * page)}, and nothing is refused below "
         f"{bytes_text(limits[2] * page)}."
         if mistake
@@ -56,11 +56,11 @@ def restore_tcp_mem(facts: Facts, claims: AbstractSet[str], budget: Budget) -> A
         facts,
         TCP_MEM,
         limits,
-        default,
-        action=f"Set tcp_mem {known}: {numbers} pages.",
+        numbers,
+        action=f"Set tcp_mem {known}: {value_text(numbers)} pages.",
         why=f"{was} Success: mem stays below the last value.",
         risk=f"TCP may take {bytes_text(high)}, and holds {bytes_text(used)} now: unswappable. Above that connections "
-        f"stall. Not held against the RAM available now: {budget.why}.",
+        f"stall. {bound}{budget.why}.",
         reason="the numbers are pages, and fit this host's RAM.",
         checks=(find_setter(TCP_MEM), "grep TCP: /proc/net/sockstat   # mem stays below the last value"),
     )
@@ -133,11 +133,32 @@ def warn_of_recycle(facts: Facts) -> Advice | None:
     )
 
 
-def _tcp_mem_to_write(facts: Facts, page: int) -> tuple[int, int, int] | None:
-    """Return the default; where the kernel is not known, the smallest there was for this RAM."""
-    if facts.defaults.tcp_mem or facts.ram_bytes is None:
-        return facts.defaults.tcp_mem
-    return limits_by(max(facts.ram_bytes // _SMALLEST_PART // page, 128))
+def _tcp_mem_to_write(facts: Facts, budget: Budget, *, is_pasted: bool) -> tuple[tuple[int, int, int] | None, str]:
+    """Return the default, or the smallest there was for this RAM where the kernel is not known, and which it is.
+
+    Where that would stall what TCP holds, three numbers above it: within the budget, or a little above it and not above
+    those of today. None where there is no room for that.
+    """
+    page, used, default, known = facts.page_bytes, facts.memory.now or 0, facts.defaults.tcp_mem, _DEFAULT
+    if default is None and page and facts.ram_bytes:
+        default, known = limits_by(max(facts.ram_bytes // _SMALLEST_PART // page, 128)), _SMALLEST
+    if default is None or page is None or not is_pasted or 10 * used <= 9 * default[2] * page:
+        return default, known
+    held, today = used // page, max(facts.limits or (0,))
+    room = max(min(held, (budget.bytes or 0) // page), min(held // _LITTLE, today - held))
+    above = held + room // 4, held + room // 2, held + room
+    return above if room >= held // _LITTLE else None, "above what TCP holds now, which the default would stall"
+
+
+def _may_be_meant(facts: Facts) -> bool:
+    """Return whether numbers above RAM may be no mistake: memory is calm, and they are no default in bytes or KiB."""
+    limits, default, page = facts.limits, facts.defaults.tcp_mem, facts.page_bytes
+    if facts.memory.is_high or "tcp_memory" in facts.lines or limits is None:
+        return False
+    if not limits[0] < limits[1] < limits[2]:
+        return True
+    sizes = [limits[1], limits[1] * 1024]
+    return not any(default and page and default[1] * page <= 3 * size <= 9 * default[1] * page for size in sizes)
 
 
 def _why_orphans(limit: int, *, pasted: bool) -> str:
@@ -154,10 +175,12 @@ def _why_orphans(limit: int, *, pasted: bool) -> str:
     )
 
 
-def _write_tcp_mem_without_numbers(why: str) -> Advice:
+def _find_setter_of_tcp_mem(facts: Facts, mistake: str, budget: Budget) -> Advice:
     return Advice(
-        action="Write tcp_mem in pages: its numbers were made for something else.",
-        why=f"{why} Every boot works the default out anew: remove what sets it, and restart the host when you can.",
-        risk="A limit below what TCP holds drops data and stalls connections at once: find the holders first.",
-        commands=(find_setter(TCP_MEM), "cat /proc/net/sockstat", "getconf PAGESIZE", "grep MemTotal /proc/meminfo"),
+        action="Find what set tcp_mem: its numbers are not for this host.",
+        why=f"{mistake}. TCP holds {bytes_text(facts.memory.now or 0)}. {budget.sentence} Every boot works the default "
+        "out anew: remove what sets it, and restart the host when you can.",
+        risk="None: read-only. A limit below what TCP holds drops data and stalls connections at once: find the "
+        "holders first.",
+        commands=(find_setter(TCP_MEM), *look_at_memory(facts).commands[:3], "grep MemTotal /proc/meminfo"),
     )

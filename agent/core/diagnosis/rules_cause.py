@@ -148,7 +148,8 @@ def nothing_near_a_limit(facts: Facts) -> Finding | None:
     """No event, and no gauge that could be read is near a limit."""
     if facts.lines or memory_pressure_flag(facts):
         return None
-    sure: Confidence = "certain" if facts.press is False else "likely"
+    # Below a limit that is above RAM is no proof.
+    sure: Confidence = "likely" if facts.press is not False or sysctls.tcp_mem_above_ram(facts) else "certain"
     return build_finding(facts, "nothing_near_a_limit", "none", sure if facts.limits_known else "possible")
 
 

@@ -10,17 +10,15 @@ _DEFAULT = "default here"
 
 
 def tcp_mem_holds_buffer_sizes(facts: Facts) -> Finding | None:
-    """Claim that tcp_mem has the three numbers of tcp_rmem or tcp_wmem, although the host has RAM for the last."""
+    """Claim that tcp_mem has the three numbers of tcp_rmem or tcp_wmem."""
     limits = facts.limits
-    if limits is None or _is_default(facts) or tcp_mem_above_ram(facts):
-        return None
-    if not are_buffer_sizes(limits, facts.snapshot.sysctls):
+    if limits is None or _is_default(facts) or not are_buffer_sizes(limits, facts.snapshot.sysctls):
         return None
     return _about_tcp_mem(facts, "tcp_mem_holds_buffer_sizes")
 
 
 def tcp_mem_above_ram(facts: Facts) -> Finding | None:
-    """Claim that the third limit of tcp_mem is more than the host has: it was written in bytes or KiB, and is pages."""
+    """Claim that the third limit of tcp_mem is above RAM: of another host, in another unit, or unlimited."""
     ram, limits = facts.ram_bytes, facts.limits_bytes
     if not ram or limits is None or limits[2] <= ram or _is_default(facts):
         return None

@@ -227,11 +227,35 @@ def test_a_default_that_is_put_back_has_its_price() -> None:
     assert "TCP may take 3 GiB, and holds 2.3 GiB now: unswappable" in found.risk
 
 
-def test_where_tcp_holds_more_than_the_default_no_number_is_put_back() -> None:
+def test_where_tcp_holds_more_than_the_default_pasted_numbers_give_way_to_some_above_that() -> None:
     advice = advise(make_snapshot(mem=380_000, tcp_mem=IN_BYTES), make_event("tcp_memory"))
-    assert None is proposed(advice, MEM)
-    assert "Write tcp_mem in pages" in advice[0].action
-    assert "would stall connections at once" in advice[0].why
+    assert (475000, 570000, 760000) == proposed(advice, MEM)
+    assert "above what TCP holds now, which the default would stall" in advice[0].action
+
+
+def test_where_ram_is_short_pasted_numbers_give_way_to_some_just_above_what_tcp_holds() -> None:
+    snapshot = make_snapshot(mem=380_000, tcp_mem=IN_BYTES, meminfo={"MemTotal": 16 * GIB, "MemAvailable": GIB // 4})
+    assert (389500, 399000, 418000) == proposed(advise(snapshot, make_event("tcp_memory")), MEM)
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ((3145728, 4194304, 6291456), None),
+        ((2147483647, 2147483647, 2147483647), None),
+        ((9223372036854775807, 9223372036854775807, 9223372036854775807), None),
+        ((805306368, 1073741824, 1610612736), (196608, 262144, 393216)),
+    ],
+)
+def test_numbers_above_ram_are_lowered_on_a_calm_host_only_where_they_are_its_default_in_another_unit(
+    limits: tuple[int, int, int], expected: tuple[int, ...] | None
+) -> None:
+    snapshot = make_snapshot(3, 9000, tcp_mem=limits, ram=16 * GIB)
+    diagnosis = diagnose(snapshot, (), ())
+    assert expected == proposed(diagnosis.advice, MEM)
+    assert "from another host, in another unit, or meant as unlimited" in diagnosis.advice[0].why
+    assert "sort -rnk2" in words(diagnosis.advice) or expected
+    assert "likely" == diagnosis.confidence
 
 
 def test_a_cgroups_limit_is_not_cured_by_tcp_mem() -> None:
