@@ -145,8 +145,9 @@ def spread(line: bytes) -> Iterator[bytes]:
     records: list[dict[str, object]] = []
     if b"[" in line and line.lstrip()[:1] in {b"{", b"["}:
         with suppress(msgspec.DecodeError, RecursionError, ValueError):
-            document = _with_names(msgspec.json.decode(line))
-            records = [record for record in _records_in(document, {}) if record != document]
+            document = msgspec.json.decode(line)
+            found = list(_records_in(_with_names(document), {}))
+            records = found if found != [document] else []
     yield from [msgspec.json.encode(record) for record in records] or [line]
 
 

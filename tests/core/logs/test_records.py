@@ -207,6 +207,8 @@ RECORD = {"timestamp": "2024-08-18T06:33:14Z", "host": "jp58", "facility": "kern
             ["jp58"],
         ),
         ([[RECORD], RECORD], ["jp58"] * 2),
+        ({**RECORD, "others": [RECORD, {**RECORD, "host": "web-7"}]}, ["jp58", "jp58", "web-7"]),
+        ({"facility": "kern", "message": T, "attributes": [{"key": "host.name", "value": "jp58"}]}, ["jp58"]),
         ({**RECORD, "tags": ["a"], "spans": [{"id": 1}]}, ["jp58"]),
         ({"kubernetes": {"container_name": "shop"}, "logs": [{"log": LINE}]}, []),
     ],
