@@ -70,8 +70,9 @@ def percent_text(value: int, limit: int) -> str | None:
     """Say ``value`` as a share of ``limit``; None where the limit is no measure."""
     if limit <= 0:
         return None
-    tenths = (2000 * value + limit) // (2 * limit)
-    return f"{tenths // 10}.{tenths % 10} %" if abs(tenths) < _TEN * 10 else f"{count_text((tenths + 5) // 10)} %"
+    tenths = (2000 * abs(value) + limit) // (2 * limit)
+    number = f"{tenths // 10}.{tenths % 10}" if tenths < _TEN * 10 else count_text((tenths + 5) // 10)
+    return f"-{number} %" if value < 0 and tenths else f"{number} %"
 
 
 def printable(text: str, most: int = 2000) -> str:

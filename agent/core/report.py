@@ -356,8 +356,8 @@ def _numbers(mechanism: Mechanism) -> list[tuple[str, str]]:
 
 def _of(value: int | None, limit: int | None, unit: str = "") -> str:
     share = None if value is None or limit is None else percent_text(value, limit)
-    used = "unknown" if value is None else f"{count_text(value)}{unit}"
-    most = "unknown" if limit is None else f"{count_text(limit)}{unit}"
+    used = "unknown" if value is None else f"{count_text(value)}{_unit_of(value, unit)}"
+    most = "unknown" if limit is None else f"{count_text(limit)}{_unit_of(limit, unit)}"
     return f"{used}, limit {most}" + (f" ({share})" if share else "")
 
 
@@ -372,8 +372,14 @@ def _finding(finding: Finding) -> list[str]:
 def _evidence(evidence: Evidence) -> str:
     value = _text(evidence.value) if isinstance(evidence.value, str) else _number(evidence.value)
     limit = f" (limit {_number(evidence.limit)})" if evidence.limit is not None else ""
-    unit = f" {printable(evidence.unit)}" if evidence.unit else ""
+    unit = f" {printable(_unit_of(evidence.value, evidence.unit))}" if evidence.unit else ""
     return f"{printable(evidence.name)}: {value}{unit}{limit}, from {printable(evidence.source)}"
+
+
+def _unit_of(value: float | str, unit: str) -> str:
+    """Return the unit in the singular where there is one: "byte of RAM"."""
+    noun, blank, rest = unit.partition(" of ")
+    return (noun.removesuffix("s") if value == 1 else noun) + blank + rest
 
 
 def _text(value: str) -> str:

@@ -40,6 +40,12 @@ SYSCTLS = {
     "net.core.message_burst": 1,
     "net.core.message_cost": 1,
 }
+# All others are int.
+_WITHIN = {
+    "net.ipv4.tcp_mem": procfs.UNSIGNED_LONG,
+    "net.ipv4.udp_mem": procfs.UNSIGNED_LONG,
+    "net.ipv4.tcp_notsent_lowat": procfs.ANY,
+}
 LIMITS = ("net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans")
 STALLS = ("memory", "cpu", "io")
 OTHER_NAMESPACE = (
@@ -103,7 +109,10 @@ def pages_per_unit(proc_root: Path) -> float | None:
 
 def read_sysctl(reading: Reading, key: str) -> tuple[int, ...] | None:
     """Read one setting by its sysctl(8) name."""
-    return reading.parse(f"sys/{key.replace('.', '/')}", partial(procfs.parse_sysctl, count=SYSCTLS[key]))
+    within = _WITHIN.get(key, procfs.INT)
+    return reading.parse(
+        f"sys/{key.replace('.', '/')}", partial(procfs.parse_sysctl, count=SYSCTLS[key], within=within)
+    )
 
 
 def _read_sysctls(reading: Reading) -> dict[str, tuple[int, ...]]:

@@ -51,7 +51,17 @@ def test_a_span_is_said_with_its_two_largest_units(seconds: float, expected: str
 
 @pytest.mark.parametrize(
     ("value", "limit", "expected"),
-    [(87916, 86514, "102 %"), (1, 3, "33 %"), (102910, 6961536, "1.5 %"), (5, 0, None), (5, -1, None), (0, 9, "0.0 %")],
+    [
+        (87916, 86514, "102 %"),
+        (1, 3, "33 %"),
+        (102910, 6961536, "1.5 %"),
+        (5, 0, None),
+        (5, -1, None),
+        (0, 9, "0.0 %"),
+        (-400, 393_216, "-0.1 %"),
+        (-100, 393_216, "0.0 %"),
+        (-1, 3, "-33 %"),
+    ],
 )
 def test_a_share_needs_a_limit_that_measures(value: int, limit: int, expected: str | None) -> None:
     assert expected == percent_text(value, limit)

@@ -310,3 +310,14 @@ def test_news_are_the_whole_notice_once_and_then_what_is_new() -> None:
     for shown_before in ("First step:\n", "«", "tcp_mem  "):
         assert shown_before not in update
     assert 1 == update.count(incident.id)
+
+
+def test_one_socket_and_one_page_are_no_plurals() -> None:
+    text = diagnosis_text(
+        diagnose(
+            make_snapshot(1, 1, max_orphans=0, tcp_mem=(2, 2, 2)), (make_event("orphans"), make_event("tcp_memory")), ()
+        )
+    )
+    assert "orphan: 1 socket (limit 0)" in text
+    assert "mem: 1 page (limit 2)" in text
+    assert [] == re.findall(r"\b1 (?:sockets|pages|bytes|seconds)\b", text)

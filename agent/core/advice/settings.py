@@ -164,7 +164,9 @@ def _may_be_meant(facts: Facts) -> bool:
 def _why_orphans(limit: int, *, pasted: bool) -> str:
     if pasted:
         return "It has a number of tcp_mem, which are pages; this one counts sockets."
-    if limit <= 0:
+    if limit < 0:
+        return "Any number of orphans exceeds it: it was written by mistake. Peers and programs are not the cause."
+    if limit == 0:
         return (
             "No orphan is allowed. A script may have set it to 0 to flush FIN-WAIT-1 and not set it back; peers "
             "and programs are not the cause."

@@ -5,7 +5,7 @@ from math import inf
 from agent.core.diagnosis.evidence import SOCKSTAT
 from agent.core.diagnosis.rules_silence import udp_shortage
 from agent.core.facts import Facts
-from agent.core.format import count_text, counted, duration_text
+from agent.core.format import counted, duration_text
 from agent.core.hosts import may_be_same, other_host
 from agent.core.readings import PAGE_SIZE, Gap
 
@@ -82,11 +82,12 @@ def _unconfirmed_text(facts: Facts) -> str:
             f"TCPAbortOnMemory did not rise in {where}: the line comes from another host or time, or this kernel did "
             "not write it"
         )
-    hidden = "an unknown number of" if facts.unlisted is None else count_text(facts.unlisted)
+    unlisted = facts.unlisted
+    hidden = "an unknown number of sockets are" if unlisted is None else counted(unlisted, "socket is", "sockets are")
     ipv6 = "IPv6 sockets (net/sockstat6 is missing), or " if facts.lacks_ipv6 else ""
     late = "" if elsewhere is None or elsewhere.is_whole else ", and not every process could be looked at"
     return (
-        f"TCPAbortOnMemory did not rise in {read}, but {hidden} sockets are {ipv6}in the tables of none that was "
+        f"TCPAbortOnMemory did not rise in {read}, but {hidden} {ipv6}in the tables of none that was "
         f"read{late}: the kernel may have reset others there"
     )
 

@@ -29,6 +29,8 @@ from agent.core.readings import PressureStall, Sockstat, TcpProtocol, TcpSocksta
 
 QUOTE_LIMIT = 120
 INTEGER_MIN, INTEGER_MAX = -(2**63), 2**64 - 1  # the kernel's long and unsigned long, and what JSON readers take
+INT, UNSIGNED_LONG = (-(2**31), 2**31 - 1), (0, INTEGER_MAX)  # what proc_dointvec and proc_doulongvec_minmax print
+ANY = (INTEGER_MIN, INTEGER_MAX)
 UDP_ERRORS = "UdpMemErrors"  # as nstat(8) calls it
 AT_NULL, AT_PAGESZ = 0, 6
 AUXV_KEY_LIMIT = 1024
@@ -170,12 +172,15 @@ def parse_pressure(text: str, file: str = "pressure") -> dict[str, PressureStall
     }
 
 
-def parse_sysctl(text: str, file: str, count: int = 1) -> tuple[int, ...]:
-    """Read a file of /proc/sys that must hold ``count`` integers separated by blanks or tabs."""
+def parse_sysctl(text: str, file: str, count: int = 1, within: tuple[int, int] = ANY) -> tuple[int, ...]:
+    """Read a file of /proc/sys that must hold ``count`` integers separated by blanks or tabs, each ``within`` two."""
     words = text.split()
     if len(words) != count:
         raise ParseError(file, f"{len(words)} values instead of {count}", text.strip())
-    return tuple(_integer(word, text.strip(), file) for word in words)
+    values = tuple(_integer(word, text.strip(), file) for word in words)
+    if not all(within[0] <= value <= within[1] for value in values):
+        raise ParseError(file, "not a number that this setting can have", text.strip())
+    return values
 
 
 def parse_uptime(text: str, file: str = "uptime") -> float:

@@ -239,6 +239,15 @@ def test_sysctl_gives_its_integers(text: str, count: int, expected: tuple[int, .
     assert expected == procfs.parse_sysctl(text, "sys/x", count)
 
 
+@pytest.mark.parametrize(
+    ("text", "within"),
+    [("99999999999\n", procfs.INT), ("-2147483649\n", procfs.INT), ("-1\n", procfs.UNSIGNED_LONG)],
+)
+def test_sysctl_refuses_what_its_c_type_cannot_hold(text: str, within: tuple[int, int]) -> None:
+    with pytest.raises(ParseError, match="sys/x: not a number that this setting can have"):
+        procfs.parse_sysctl(text, "sys/x", within=within)
+
+
 @pytest.mark.parametrize(("text", "count"), [("1 2\n", 3), ("1 2 3 4\n", 3), ("", 1), ("yes", 1), ("1,2,3", 3)])
 def test_sysctl_refuses_another_number_of_values(text: str, count: int) -> None:
     with pytest.raises(ParseError, match="sys/x: "):
