@@ -123,7 +123,7 @@ def free_ram(facts: Facts, budget: Budget) -> Advice | None:
         commands=(
             "grep -E 'MemTotal|MemFree|MemAvailable|LowFree|Huge|Slab|Shmem:' /proc/meminfo",
             "ps -eo rss,pid,comm --sort=-rss | head   # in KiB",
-            "grep -H . /proc/pressure/memory   # tasks that wait for memory",
+            *(["grep -H . /proc/pressure/memory   # tasks that wait for memory"] if facts.snapshot.pressure else []),
         ),
     )
 

@@ -184,8 +184,11 @@ def _most(facts: Facts, price: Price, budget: Budget, high_bytes: int) -> int:
 
 
 def _raise(facts: Facts, price: Price, budget: Budget, proposed: int, wanted: int) -> Advice:
-    current = facts.orphans.limit or 0
-    peak = f"Orphans peaked at {count_text(_peak(facts))}" if _peak(facts) else "The peak is unknown"
+    current, peak = facts.orphans.limit or 0, _peak(facts)
+    seen = f"Orphans peaked at {count_text(peak)}" if peak else "The peak is unknown"
+    safe = "so a safe limit is four times the peak."
+    if 2 * current > 4 * peak > 0:
+        safe = "and capped the peak by that: twice today's limit is the least that helps."
     less = "" if proposed >= wanted else f" There is no room here for the {count_text(wanted)} of that."
     extra = proposed - min(max(current, 0), facts.orphans.now or 0)
     return change(
@@ -194,7 +197,7 @@ def _raise(facts: Facts, price: Price, budget: Budget, proposed: int, wanted: in
         facts.orphans.limit,
         proposed,
         action=f"Raise tcp_max_orphans to {count_text(proposed)}.",
-        why=f"{peak}; the kernel counts a stuck orphan up to four times, so a safe limit is four times the peak.{less} "
+        why=f"{seen}; the kernel counts a stuck orphan up to four times, {safe}{less} "
         "Success: TCPAbortOnMemory stops rising.",
         risk=f"Unswappable memory: {count_text(extra)} more orphans than now take {price.of(extra)}. {budget.sentence}",
         reason="room for orphaned TCP sockets; the kernel counts a stuck one up to four times.",

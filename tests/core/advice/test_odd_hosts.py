@@ -159,6 +159,7 @@ def test_free_huge_pages_are_named_where_they_leave_no_room() -> None:
     row = f"orphans|262100 500000 265000|262144|786432 1048576 1572864|5.14.0-503.el9|{sizes}|-|-"
     said = next(each for each in judge(row.split("|"))[0].advice if each.action.startswith("Free RAM"))
     assert "give back the 58 GiB of huge pages that are free" in said.why
+    assert [] == [command for command in said.commands if "/proc/pressure" in command]
 
 
 @pytest.mark.parametrize(
@@ -181,3 +182,10 @@ def test_a_line_of_another_kernel_makes_no_limit_higher_on_a_calm_host() -> None
     row = "tcp_memory|3 9000 700|262144|1500000 2000000 3000000|2.6.32-754.el6.x86_64|MemTotal 16384 MemFree 1638|-|-"
     actions = [each.action for each in judge(row.split("|"))[0].advice]
     assert [] == [action for action in actions if "RAM" in action or "tcp_mem" in action]
+
+
+@pytest.mark.parametrize(("orphans", "expected"), [(16400, "twice today's limit"), (65500, "four times the peak")])
+def test_a_peak_that_penalties_capped_is_no_measure(orphans: int, expected: str) -> None:
+    row = f"orphans|{orphans} 20000 66000|65536|196608 262144 393216|6.1.0|MemTotal 16384 MemAvailable 9216|-|-"
+    step = next(each for each in judge(row.split("|"))[0].advice if "tcp_max_orphans" in each.action)
+    assert expected in step.why

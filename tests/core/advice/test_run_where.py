@@ -111,6 +111,14 @@ def test_a_setting_is_kept_where_its_time_keeps_settings(kernel: str, expected: 
     assert expected in (kept or "")
 
 
+@pytest.mark.parametrize(("kernel", "expected"), [("2.6.32-754.el6.x86_64", False), ("6.1.0", True)])
+def test_systemctl_is_named_only_where_there_may_be_systemd(kernel: str, *, expected: bool) -> None:
+    snapshot = make_snapshot(3, 9000, kernel=kernel, counters={"TCPAbortOnMemory": 9})
+    diagnosis = diagnose(snapshot, (make_event("timer"),), ())
+    assert "undetermined" == diagnosis.cause
+    assert expected == any("systemctl" in each for each in commands(diagnosis.advice))
+
+
 def test_peers_are_counted_without_the_names_of_columns() -> None:
     pipeline = next(each for each in everywhere("6.1.0") if "uniq -c" in each).partition("; done | ")[2]
     one = "Recv-Q Send-Q Local Address:Port Peer Address:Port Process\n0 1 10.0.0.1:80 192.0.2.7:5555\n"
