@@ -5,6 +5,8 @@ are recorded; nobody reads 4,000 messages. So claimed incidents have a budget, t
 lines cannot spend, and the rest is one message an hour:
 
     web1: 37 more incidents since 14:00 UTC
+
+Forged lines of other hosts are as many hosts as somebody likes; what they cost must not delay this host's own.
 """
 
 import hashlib
@@ -19,6 +21,9 @@ from agent.core.model import Digest, DigestNotice, Incident, Notice, Provenance
 
 HOUR_SECONDS = 3600.0
 MESSAGES_AN_HOUR: Mapping[Provenance, int] = {"claimed": 6, "kernel": 20}
+# A line may name any host: so many others have incidents within an hour, and one more counts the lines of the rest.
+OTHER_HOSTS_AN_HOUR = 20
+THE_REST = "other hosts"
 # A receiver takes some hundred kilobytes; the count is that of all.
 IDS_AT_MOST = 10_000
 

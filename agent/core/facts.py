@@ -43,6 +43,8 @@ Held = tuple[tuple[Holder, ...], tuple[Gap, ...]]
 Text = Literal["timer", "close", "orphans", "tcp_memory"]
 # A reading belongs to an event when it is no further from it than this: readings decay within seconds.
 NEAR_SECONDS = 60.0
+# A reading that is no later than this is one at sight: stamps have whole seconds, and a storm is read once a second.
+_LAG_SECONDS = 5.0
 # How old a baseline may be for a counter that moved since then to speak for this event.
 _BASELINE_SECONDS = 600.0
 # Two texts further apart than this are two bursts, each with a cause of its own.
@@ -154,6 +156,16 @@ class Facts(NamedTuple):
     def stale(self) -> bool:
         """Whether the numbers are of another time than the newest event."""
         return self.age_seconds is not None and abs(self.age_seconds) > NEAR_SECONDS
+
+    @property
+    def lag_seconds(self) -> float | None:
+        """How long after the newest line the first reading was, where that is longer than a stamp is exact."""
+        age = self.age_seconds
+        if age is None or not _LAG_SECONDS <= age <= NEAR_SECONDS:
+            return None
+        after = (second + age for second, _ in (*self.samples, (0.0, self.now)) if second + age >= 0)
+        first = min(after, default=0.0)
+        return first if first >= _LAG_SECONDS else None
 
     @property
     def page_bytes(self) -> int | None:

@@ -5,7 +5,7 @@ As long as an incident has uncommitted events, the position is dirty, and nobody
 
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -14,6 +14,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from agent.core import folding
+from agent.core.budget import HOUR_SECONDS, OTHER_HOSTS_AN_HOUR, THE_REST
 from agent.core.facts import unmeasured
 from agent.core.history.unit_growth import shares_of
 from agent.core.hosts import may_be_same, other_host
@@ -77,6 +78,7 @@ class Recorder:
         self.position = Position(store, resume, now())
         self._last = still_open[0] if still_open else store.newest()
         self._open: list[OpenIncident] = []
+        self._others_opened = deque[float](maxlen=OTHER_HOSTS_AN_HOUR)
         for incident in still_open:
             self._resume(incident)
         for opened in self._open if len(self._open) > 1 else ():
@@ -106,12 +108,11 @@ class Recorder:
         now = self._now()
         self._follow_the_clock(now)
         last = self._event_snapshot
-        is_elsewhere = bool(last and other_host(host, last.host))
-        self._is_seen = not is_elsewhere
-        if last and timedelta(0) <= now - last.taken_at < EVENT_SNAPSHOT_SPACING and (is_elsewhere or self._find(None)):
-            return last
-        last = self._event_snapshot = take_snapshot(self._proc_root, now, "event", counters=self._sampler.counters)
-        self._sampler.remember(sample_of(last))
+        is_recent = last is not None and timedelta(0) <= now - last.taken_at < EVENT_SNAPSHOT_SPACING
+        if last is None or not is_recent or not (other_host(host, last.host) or self._find(None)):
+            last = self._event_snapshot = take_snapshot(self._proc_root, now, "event", counters=self._sampler.counters)
+            self._sampler.remember(sample_of(last))
+        self._is_seen = not other_host(host, last.host)
         return last
 
     def handle(
@@ -131,17 +132,15 @@ class Recorder:
             stamp = event.at or snapshot.taken_at
             at = min(now, stamp).astimezone(timezone.utc)
             host = other_host(event.host, snapshot.host)
-            opened = self._find(host)
-            if opened and folding.is_another(opened.incident, at, quiet):
-                self._close(opened, snapshot.taken_at)
-                opened = None
+            host, opened = self._find_open(host, at, snapshot.taken_at)
             if opened:
                 opened.fold((record, event), at, snapshot, now)
             elif event.kind == "suppressed":
                 leading.append((record, event))
             else:
                 seen = unmeasured(snapshot) if host else snapshot
-                opened = self._open_incident(partial(folding.open_incident, event, at, seen), seen, (event,))
+                first = replace(event, host=host) if host == THE_REST else event
+                opened = self._open_incident(partial(folding.open_incident, first, at, seen), seen, (first,))
                 for held in leading:
                     opened.fold(held, at, snapshot, now, leading=True)
                 leading.clear()
@@ -153,10 +152,30 @@ class Recorder:
         self._commit_what_is_due(snapshot.taken_at)
         return True
 
+    def _find_open(self, host: str | None, at: datetime, now: datetime) -> tuple[str | None, OpenIncident | None]:
+        """Find the incident of a line by its host and stamp, and the name by which the host has one."""
+        opened = self._find(host)
+        is_over = opened is not None and folding.is_another(opened.incident, at, self.settings.quiet)
+        if host and (opened is None or is_over) and self._is_hour_spent():
+            # However they are dated: what is beyond the hour's number costs no more than a count.
+            return THE_REST, self._find(THE_REST)
+        if opened and is_over:
+            self._close(opened, now)
+            return host, None
+        return host, opened
+
+    def _is_hour_spent(self) -> bool:
+        """Return whether incidents of so many other hosts opened within the hour that the rest is counted in one."""
+        opened = self._others_opened
+        return len(opened) == OTHER_HOSTS_AN_HOUR and self._monotonic() - opened[0] < HOUR_SECONDS
+
     def _commit_what_is_due(self, now: datetime) -> None:
         for opened in self._open:
             if self.position.is_waiting(opened.incident) and now - opened.committed_at >= COMMIT_SPACING:
                 self._commit(opened, now)
+        others = sorted((each for each in self._open if each.is_elsewhere), key=lambda each: each.arrived_at)
+        for opened in others[:-OTHER_HOSTS_AT_MOST]:
+            self._close(opened, now)
 
     def tick(self) -> None:
         """Do what is due by the clock: samples, follow-ups, commits, the end of an incident."""
@@ -203,13 +222,12 @@ class Recorder:
     def _open_incident(
         self, make: Callable[[Diagnosis, int], Incident], snapshot: Snapshot, events: tuple[Event, ...]
     ) -> OpenIncident:
-        others = [opened for opened in self._open if opened.is_elsewhere]
-        if len(others) >= OTHER_HOSTS_AT_MOST:
-            self._close(min(others, key=lambda each: each.arrived_at), snapshot.taken_at)
         opened = OpenIncident.open(
             make, snapshot, events, self._sampler.history, self.position, troubles=self._troubles
         )
-        self._open.append(opened)
+        self._add(opened)
+        if opened.is_elsewhere and not self._is_hour_spent():
+            self._others_opened.append(self._monotonic())
         if folding.is_hearsay(opened.incident, self.settings.claimed):
             log.info(
                 "incident %s: recorded without notification: only a text log claims it ([incident] claimed)",
@@ -227,7 +245,11 @@ class Recorder:
         except Exception as error:  # noqa: BLE001 - whatever damage comes up, the host is watched
             self._conclude(incident, error)
         else:
-            self._open.append(opened)
+            self._add(opened)
+
+    def _add(self, opened: OpenIncident) -> None:
+        """Put this host's own before the others': it is committed and told first."""
+        self._open.insert(len(self._open) if opened.is_elsewhere else 0, opened)
 
     def _conclude(self, incident: Incident, why: Exception) -> None:
         """Close as it stands an incident that cannot be resumed, and say so where its opening was to be said."""

@@ -8,6 +8,7 @@ from harness import fill_disk, read_remains, schema_errors, write_proc
 from msgspec.structs import replace
 
 from agent.core import folding
+from agent.core.budget import OTHER_HOSTS_AN_HOUR, THE_REST
 from agent.core.model import Notice, Peak
 from agent.core.readings import SocketGroup, SocketTable, Tally
 from agent.core.report import diagnosis_text, messages_text, title
@@ -1043,6 +1044,9 @@ def test_a_storm_of_another_host_takes_a_snapshot_a_second_and_a_line_of_this_on
     assert (7_000, clock.time) == (own.sockstat.tcp.orphan, own.taken_at)
     assert own is recorder.take_event_snapshot("db7", own)
     assert own is recorder.take_event_snapshot("web1", own)
+    recorder = make_recorder()
+    other = recorder.take_event_snapshot("db7")
+    assert other is not recorder.take_event_snapshot("web1", other)
 
 
 def test_another_host_has_one_name_in_an_incident_however_its_lines_spell_it(store, make_recorder, make_decided, clock):
@@ -1103,6 +1107,37 @@ def test_no_line_of_any_host_is_lost_or_counted_twice_whenever_the_process_ends(
 
     assert wanted == {each.host: each.events["too_many_orphans"] for each in map(store.load, store.ids())}
     assert 3 == len(store.ids())
+
+
+def test_the_lines_of_six_hundred_hosts_do_not_delay_this_hosts_own(
+    store, make_recorder, make_decided, clock, monkeypatch
+):
+    committed: list[str | None] = []
+    real = store.commit
+    monkeypatch.setattr(store, "commit", lambda incident: (committed.append(incident.host), real(incident)))
+    recorder = make_recorder()
+    apart = timedelta(hours=1)  # By their stamps each begins an incident of its own, under any name.
+    lines = [
+        from_host(make_decided(offset=100 + n, at=clock.time - (600 - n) * apart, provenance="claimed"), f"x{n % 590}")
+        for n in range(600)
+    ]
+    own = make_decided(offset=900, provenance="claimed")
+    assert recorder.handle([*lines, own], recorder.take_event_snapshot())
+    incidents = {incident.host: incident for incident in map(store.load, store.ids())}
+
+    assert "web1" == committed[0]
+    assert {"web1", THE_REST, *(f"x{n}" for n in range(OTHER_HOSTS_AN_HOUR))} == set(incidents)
+    run_for(recorder, clock, 310)
+    assert 601 == sum(store.load(each).events["too_many_orphans"] for each in store.ids())
+    rest = store.load(incidents[THE_REST].id)
+    assert rest.summary.startswith("Besides the 20 hosts that have incidents of this hour, other hosts reset TCP")
+    assert ["hosts of the lines"] == [gap.what for gap in rest.diagnosis.gaps]
+    assert "scan --json /var/log/messages |" in rest.diagnosis.advice[0].commands[0]
+    assert "other hosts: log on web1 claims orphan limit reached" in title(store.notices(rest.id)[0][1])
+
+    clock.advance(3600)
+    recorder.handle([from_host(make_decided(offset=1000), "db7")], recorder.take_event_snapshot())
+    assert "db7" in {incident.host for incident in map(store.load, store.ids())}
 
 
 def test_the_lines_of_many_hosts_keep_a_bounded_number_of_incidents_open(store, make_recorder, make_decided, clock):

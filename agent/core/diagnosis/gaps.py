@@ -42,6 +42,9 @@ def _gaps_of_events(facts: Facts) -> list[Gap]:
     gaps = []
     if facts.stale:
         gaps.append(Gap(what="the moment of the event", why=_stale_text(facts)))
+    elif lag := facts.lag_seconds:
+        why = f"the first reading is {duration_text(lag)} later than the line: what ran out may have been freed by then"
+        gaps.append(Gap(what="the moment of the event", why=why))
     if any(event.provenance == "claimed" for event in facts.lines.values()):
         why = "any user can write to a text log or type a line; only /dev/kmsg and the journal prove it"
         gaps.append(Gap(what="proof that the kernel wrote the line", why=why))

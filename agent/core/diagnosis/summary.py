@@ -178,7 +178,12 @@ def _orphans_penalised(facts: Facts) -> str:
 
 
 def _orphans_burst_passed(facts: Facts) -> str:
-    return f"{_resets(facts)} because of too many orphaned sockets; the burst had passed by the reading."
+    return f"{_resets(facts)} because of too many orphaned sockets; {_passed(facts)}."
+
+
+def _passed(facts: Facts) -> str:
+    lag = f", {duration_text(facts.lag_seconds)} later" if facts.lag_seconds else ""
+    return f"the burst had passed by the reading{lag}"
 
 
 def _orphans_named_by_text(facts: Facts) -> str:
@@ -284,7 +289,7 @@ _SENTENCES: dict[str, str | Callable[[Facts], str]] = {
     "memory_over_limit": _memory_full,
     "memory_at_limit": _memory_full,
     "memory_receding": _memory_receding,
-    "memory_burst_passed": lambda facts: f"{_ran_out(facts)}; the burst had passed by the reading.",
+    "memory_burst_passed": lambda facts: f"{_ran_out(facts)}; {_passed(facts)}.",
     "memory_named_by_text": _memory_named_by_text,
     "memory_left_over": "Probably TCP memory: orphaned sockets are few.",
     "memory_pressed_meanwhile": "Possibly TCP memory: the kernel entered TCP memory pressure at the time; its use has "

@@ -377,3 +377,16 @@ def test_a_line_passed_in_is_known_by_its_type_and_not_by_its_words() -> None:
     line, gap = (diagnose(make_snapshot(gaps=(each(**words),)), (), ()) for each in (UnreadLine, Gap))
     assert ["not a kernel message" in each.summary for each in (line, gap)] == [True, False]
     assert msgspec.to_builtins(line.gaps) == msgspec.to_builtins(gap.gaps)
+
+
+def test_a_reading_that_came_late_is_told_with_its_lag() -> None:
+    event, snapshot = make_event(), make_snapshot(orphan=0)
+    for seconds, lag in ((2, None), (31, "31 s")):
+        late = msgspec.structs.replace(event, at=snapshot.taken_at - timedelta(seconds=seconds), uptime=None)
+        diagnosis = diagnose(snapshot, (late,), ())
+        assert ("the burst had passed by the reading, 31 s later." in diagnosis.summary) == bool(lag)
+        gaps = [gap.why for gap in diagnosis.gaps if gap.what == "the moment of the event"]
+        assert [f"the first reading is {lag} later than the line: what ran out may have been freed by then"] * bool(
+            lag
+        ) == gaps
+    assert "later" not in diagnose(snapshot, (late,), (make_sample(29, orphan=0),)).summary
