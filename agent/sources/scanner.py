@@ -17,7 +17,7 @@ from io import BufferedIOBase, BufferedReader
 from typing import NamedTuple
 
 from agent.core.logs.envelope import COLOUR
-from agent.core.logs.prefilter import MAX_LINE_BYTES, candidates
+from agent.core.logs.prefilter import MARKERS, MAX_LINE_BYTES, TOO_LONG, candidates
 from agent.core.logs.records import spread, to_record
 from agent.core.logs.timestamps import from_epoch
 from agent.core.model import LogRecord
@@ -155,7 +155,7 @@ class Lines:
 
 
 def blocks(stream: BufferedIOBase) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset, complete lines) until the end; of a line over MAX_LINE_BYTES only the newline is kept.
+    """Yield (offset, complete lines) until the end; of a line over MAX_LINE_BYTES only its messages and the newline.
 
     NUL bytes before a line are left out: a crash leaves a run of them where the file had grown.
     """
@@ -168,17 +168,31 @@ def blocks(stream: BufferedIOBase) -> Iterator[tuple[int, bytes]]:
             rest += chunk
             if len(rest) > MAX_LINE_BYTES:
                 overlong = overlong or bool(rest.strip(b"\0"))
+                yield from _messages(offset, rest)
                 offset += len(rest)
                 rest = b""
             continue
         block = b"".join((rest, memoryview(chunk)[:cut]))
         rest = chunk[cut:]
-        skipped = block.find(b"\n") if overlong else len(block) - len(block.lstrip(b"\0"))
+        skipped, end = len(block) - len(block.lstrip(b"\0")), block.find(b"\n")
+        if overlong or end - skipped > MAX_LINE_BYTES:
+            skipped = end
+            yield from _messages(offset, block[:end])
         overlong = False
         yield offset + skipped, block[skipped:]
         offset += len(block)
-    if rest and not overlong:
+    if overlong:
+        yield from _messages(offset, rest)
+    elif rest:
         yield offset, rest
+
+
+def _messages(offset: int, part: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the first message in a part of a line that is too long, with what shows that it is no whole line."""
+    at = min((at for marker in MARKERS if (at := part.find(marker)) >= 0), default=-1)
+    if at >= 0:
+        start = max(at - 200, 0)
+        yield offset + start - len(TOO_LONG), TOO_LONG + part[start : at + 60]
 
 
 def _decompressed(raw: BufferedReader, name: str) -> BufferedIOBase:

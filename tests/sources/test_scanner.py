@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.logs.explain import holds_text
+from agent.core.logs.explain import explain, holds_text
 from agent.core.logs.prefilter import MAX_LINE_BYTES
 from agent.core.model import LogRecord
 from agent.sources.localzone import LocalZone
@@ -294,6 +294,19 @@ def test_a_run_of_nul_bytes_before_a_line_is_stripped(log: Callable[..., str], s
 def test_a_line_of_megabytes_is_skipped_and_counted(log: Callable[..., str], size: int) -> None:
     path = log(EVENT + b"x" * size + EVENT + ORDINARY + EVENT)
     assert [f"{path}:1", f"{path}:4"] == [each.source for each in read(path)]
+
+
+@pytest.mark.parametrize("size", [MAX_LINE_BYTES + 1, 100_000, 3_000_000])
+@pytest.mark.parametrize("form", [b"%b%b\n", b"%b%b", b"%b[  12.345678] %b\n"])
+def test_a_message_in_a_line_that_is_too_long_is_refused_and_not_lost(
+    log: Callable[..., str], size: int, form: bytes
+) -> None:
+    path = log(EVENT + form % (b"x" * size, EVENT.rstrip()))
+    first, *refused = [each for each in Scanner().read(path, NOW) if holds_text(each.line)]
+
+    assert first.record
+    assert [(f"{path}:2", None)] == [(each.source, each.record) for each in refused]
+    assert "longer than 64 KiB" in explain(refused[0].line, None, None)[-2].detail
 
 
 def test_a_line_of_megabytes_at_the_end_is_nothing(log: Callable[..., str]) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from agent.core.kernel.messages import OTHER_DASH, TEXT, detect
 from agent.core.logs.envelope import CODE, REFUSED, Part, plain, split_head
+from agent.core.logs.prefilter import TOO_LONG
 from agent.core.logs.records import fields_of, why_refused
 from agent.core.model import Event, LogRecord
 
@@ -79,6 +80,8 @@ def explain(line: str, record: LogRecord | None, event: Event | None) -> tuple[S
     refusal = _Refusal(4, NO_NEIGHBOR) if waits else _refusal(line)
     if OTHER_DASH.search(line):
         refusal = _OTHER_DASH
+    if line.startswith(TOO_LONG.decode()):
+        refusal = _Refusal(1, "the line is longer than 64 KiB")
     details[1] = refusal.envelope or envelope
     passed = (Step(NAMES[number], details[number]) for number in range(refusal.step))
     steps = (*passed, Step(NAMES[refusal.step], refusal.reason, passed=False))

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 Holds = Callable[[bytes, bytes], bool]
 
 MAX_LINE_BYTES = 64 * 1024
+# Stands before what is shown of a line that is longer, and makes it no line of the kernel's.
+TOO_LONG = b'"... '
 
 # Few and long needles are the fast ones. "message repeated 3 times: [ ... ]" quotes its message, so it needs none.
 MARKERS = (
