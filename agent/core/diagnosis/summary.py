@@ -50,7 +50,7 @@ def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past, main: Mai
     if findings[0].cause == "tcp_memory" and "orphans_at_limit" in claims:
         sentences.append("Orphaned sockets have reached their limit, too.")
     if facts.press is True and not claims & _FULL and claim not in ("memory_receding", "memory_pressure_flag"):
-        sentences.append(f"The kernel's press flag is up: {_WHILE_PRESSED}.")
+        sentences.append(f"The press flag is up: {_WHILE_PRESSED}.")
     if facts.is_alien:
         sentences.append(f"But kernel {facts.snapshot.kernel} does not print this text: another kernel wrote the line.")
     sentences += [_earlier(facts, seconds, event) for seconds, event in facts.earlier]
