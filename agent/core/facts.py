@@ -158,6 +158,12 @@ class Facts(NamedTuple):
         return self.age_seconds is not None and abs(self.age_seconds) > NEAR_SECONDS
 
     @property
+    def is_past(self) -> bool:
+        """Whether nothing was measured near the line: it is of an earlier boot, or was read long after."""
+        read = self.orphans.value is not None or self.memory.value is not None or bool(self.kills)
+        return self.stale and not read and self.snapshot.trigger != "command"
+
+    @property
     def lag_seconds(self) -> float | None:
         """How long after the newest line the first reading was, where that is longer than a stamp is exact."""
         age = self.age_seconds

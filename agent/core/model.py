@@ -17,7 +17,16 @@ import msgspec
 
 from agent.core.cursor import Cursor, Resume
 from agent.core.delivery import Receipt
-from agent.core.readings import SMALL_PAGE_BYTES, Elsewhere, Gap, PressureStall, SocketTable, Sockstat, TcpProtocol
+from agent.core.readings import (
+    SMALL_PAGE_BYTES,
+    UNMEASURED,
+    Elsewhere,
+    Gap,
+    PressureStall,
+    SocketTable,
+    Sockstat,
+    TcpProtocol,
+)
 from agent.core.stored import ChannelName, HeaderText, NoticeName, SnapshotName, Time, check_years
 
 Kind = Literal["out_of_socket_memory", "too_many_orphans", "tcp_mem", "suppressed"]
@@ -344,6 +353,11 @@ class Incident(Dated, frozen=True, kw_only=True):
     notices: tuple[NoticeName, ...] = ()
     resume: Resume | None = None
     beside: "tuple[Incident, ...]" = ()
+
+    @property
+    def is_past(self) -> bool:
+        """Whether nothing was measured near its lines, and the gauges warned of nothing since."""
+        return self.pressure is None and any(gap.what == UNMEASURED for gap in self.diagnosis.gaps)
 
     @property
     def is_warning(self) -> bool:

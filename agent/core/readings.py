@@ -31,6 +31,10 @@ SMALL_PAGE_BYTES = 4096
 PAGE_SIZE = "page size"
 
 
+# What a gap says of an event near which nothing was measured.
+UNMEASURED = "any reading from the time of the event"
+
+
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
     """Missing evidence, and the reason: ``what`` is a file's path, or one of the names above."""
 

@@ -7,6 +7,7 @@ the kernel's lines stand in guillemets: our own output never looks like a kernel
 import re
 import textwrap
 from collections.abc import Callable, Iterable
+from datetime import timezone
 from typing import NamedTuple
 
 from agent.core.budget import MESSAGES_AN_HOUR
@@ -106,6 +107,10 @@ def headline(incident: Incident) -> str:
     reached = f"{group or consequence.limit} reached"
     does = consequence.did if over else consequence.does
     claims, do = ("claimed", "did") if over else ("claims", "do")
+    if incident.is_past:
+        when = f"on {incident.last_seen_at.astimezone(timezone.utc):%d %b %Y at %H:%M UTC}; nothing was measured then"
+        said = f"{host}: log claimed" if is_unconfirmed(incident) else f"{host} {consequence.did}:"
+        return f"{said} {reached} {when}"
     if incident.read_on:
         return f"{host}: log on {printable(incident.read_on, 64)} {claims} {reached}; nothing was measured on {host}"
     if is_unconfirmed(incident):

@@ -13,6 +13,7 @@ from agent.core.model import Notice, Peak
 from agent.core.readings import SocketGroup, SocketTable, Tally
 from agent.core.report import diagnosis_text, messages_text, title
 from agent.core.settings import IncidentSettings, StoreSettings
+from agent.notifiers import slack
 from agent.service import open_incident
 from agent.service import recorder as module
 from agent.service.open_incident import SNAPSHOTS_AT_MOST
@@ -1001,6 +1002,27 @@ def test_a_forged_line_neither_raises_nor_hides_the_end_of_a_warning(
 def from_host(decided, host):
     record, event = decided
     return replace(record, host=host), replace(event, host=host)
+
+
+@pytest.mark.parametrize("kind", ["too_many_orphans", "tcp_mem"])
+def test_a_claimed_line_of_before_the_last_boot_is_told_as_past(
+    store, make_recorder, make_decided, clock, *, proc_root, kind
+):
+    write_proc(proc_root, orphan=7_000)
+    recorder = make_recorder(pressure=False)
+    line = make_decided(kind, at=clock.time - timedelta(days=3), provenance="claimed")
+    recorder.handle([line], recorder.take_event_snapshot())
+    run_for(recorder, clock, 320)
+    incident = store.load(store.resolve("last"))
+    (_, opened, _), (_, resolved, _) = store.notices(incident.id)
+
+    assert "possible" == opened.data.confidence == resolved.data.confidence
+    assert "on 19 Nov 2026 at" in title(opened)
+    assert "web1: log claimed" in title(opened)
+    assert slack.message(opened)["text"].startswith(slack.UNCONFIRMED_SIGN)
+    assert opened.data.summary.startswith("A text log claims that")
+    assert [] == [advice.sysctl for advice in opened.data.diagnosis.advice if advice.sysctl]
+    assert [] == [advice.sysctl for advice in resolved.data.diagnosis.advice if advice.sysctl]
 
 
 def test_a_line_of_another_host_has_an_incident_without_any_number_of_this_one(

@@ -72,9 +72,9 @@ def advise(facts: Facts, findings: tuple[Finding, ...], main: MainHolders) -> tu
     container = _look_at_container() if cause != "none" and "openvz_container_limit" in claims else None
     steps = [container, *_steps_for(known, cause)]
     unconfirmed = facts.killed_in_sight == 0 and (facts.kills == 0 or (facts.lacks_ipv6 and facts.limits_known))
-    if facts.lines and not facts.high and (unconfirmed or facts.is_alien):
-        # Only the line speaks for a change, and no counter confirms it, or another kernel wrote it.
-        wrong = {key for claim, key in _LOWERED.items() if claim in claims}
+    if facts.is_past or (facts.lines and not facts.high and (unconfirmed or facts.is_alien)):
+        # Only the line speaks for a change, and no counter confirms it, it is long past, or another kernel wrote it.
+        wrong = {key for claim, key in _LOWERED.items() if claim in claims and not facts.is_past}
         steps = [step for step in steps if step is None or step.sysctl is None or step.sysctl.key in wrong]
     return _once([*pasted, *steps, warn_of_recycle(facts)])
 

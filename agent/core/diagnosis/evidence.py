@@ -34,7 +34,7 @@ def confidence(facts: Facts, gauge: GaugeName, *, likely: bool = False, most: Co
     agrees = _gauge_agrees(facts, gauge) or bool(facts.kills)
     if event.provenance == "kernel":
         return max("certain" if agrees else "likely", most, key=DOUBT.index)
-    return "possible" if facts.kills == 0 and not agrees else "likely"
+    return "possible" if (facts.kills == 0 or facts.is_past) and not agrees else "likely"
 
 
 def by_numbers(facts: Facts, *, likely: bool) -> Confidence:

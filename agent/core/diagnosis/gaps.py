@@ -7,7 +7,7 @@ from agent.core.diagnosis.rules_silence import udp_shortage
 from agent.core.facts import Facts
 from agent.core.format import counted, duration_text
 from agent.core.hosts import may_be_same, other_host
-from agent.core.readings import PAGE_SIZE, Gap
+from agent.core.readings import PAGE_SIZE, UNMEASURED, Gap
 
 _LIMITS = ("net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem")
 
@@ -42,6 +42,8 @@ def _gaps_of_events(facts: Facts) -> list[Gap]:
     gaps = []
     if facts.stale:
         gaps.append(Gap(what="the moment of the event", why=_stale_text(facts)))
+        if facts.is_past:
+            gaps.append(Gap(what=UNMEASURED, why="nothing was measured within a minute of the line"))
     elif lag := facts.lag_seconds:
         why = f"the first reading is {duration_text(lag)} later than the line: what ran out may have been freed by then"
         gaps.append(Gap(what="the moment of the event", why=why))

@@ -4,6 +4,7 @@ A message puts the numbers into its title and the steps below; neither stands he
 """
 
 from collections.abc import Callable
+from datetime import datetime
 from math import isfinite
 
 from agent.core.advice.main_holder import MainHolders
@@ -53,6 +54,8 @@ def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past, main: Mai
         sentences.append(f"The press flag is up: {_WHILE_PRESSED}.")
     if facts.is_alien:
         sentences.append(f"But kernel {facts.snapshot.kernel} does not print this text: another kernel wrote the line.")
+    if facts.is_past and (newest := _newest(facts)):
+        sentences.append(f"That was at {moment_text(newest, facts.snapshot.taken_at)}; nothing was measured then.")
     sentences += [_earlier(facts, seconds, event) for seconds, event in facts.earlier]
     losers = losers_named(findings)
     lost = f"Data is being lost by {losers}." if losers else ""
@@ -61,10 +64,13 @@ def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past, main: Mai
     return " ".join(filter(None, (*sentences, *_settings(facts, claims), *held, lost, past.text)))
 
 
+def _newest(facts: Facts) -> datetime | None:
+    return max((each.at for each in facts.lines.values() if each.at), key=second_of, default=None)
+
+
 def _earlier(facts: Facts, seconds: float, event: Event) -> str:
     """Return what the kernel reported in a burst before this one, and when both were."""
-    newest = max((each.at for each in facts.lines.values() if each.at), key=second_of, default=None)
-    both = ""
+    newest, both = _newest(facts), ""
     if event.at and newest:
         then, now = (moment_text(at, facts.snapshot.taken_at) for at in (event.at, newest))
         both = f" (at {then}; the newest message is from {now})"
@@ -142,7 +148,7 @@ def _ran_out(facts: Facts) -> str:
 
 def _is_claim(facts: Facts) -> bool:
     """Return whether only a text log says it, and no counter shows it."""
-    return facts.kills == 0 and all(event.provenance == "claimed" for event in facts.lines.values())
+    return (facts.kills == 0 or facts.is_past) and all(event.provenance == "claimed" for event in facts.lines.values())
 
 
 def _orphans_at_limit(facts: Facts) -> str:

@@ -31,4 +31,6 @@ def check(found):
     assert "shop.service" in gaps["memory of other network namespaces"]
     found.check_told(incident)
     found.check_advice_helped(closed=180)
-    assert found.notes["look"].startswith(f"nsenter -t {first['netns_pid']} -n ss ")
+    # A slow machine reads its first numbers when all orphans are reset: there is nothing left to look at.
+    if first["orphans"]:
+        assert found.notes["look"].startswith(f"nsenter -t {first['netns_pid']} -n ss ")
