@@ -55,8 +55,8 @@ class Found:
         return (incident["cause"], incident["confidence"], incident["provenance"])
 
     def first_named(self, incident: Json) -> Json:
-        """Return the holder that is named first."""
-        return incident["diagnosis"]["holders"][0]
+        """Return the holder that is named first; the agent's own POST may be the one orphan of that moment."""
+        return next(each for each in incident["diagnosis"]["holders"] if each["unit"] != "sockmem-agent.service")
 
     def told(self, incident: Json, status: int = 200) -> list[str]:
         """Return what the receiver took about an incident, in order, each webhook-id once."""

@@ -16,7 +16,8 @@ def check(found):
     found.check_orphans(incident)
     first = found.first_named(incident)
     assert f"docker {ID[:12]}" == first["container"]
-    assert first["orphans"] == max(holder["orphans"] for holder in incident["diagnosis"]["holders"])
+    others = [each for each in incident["diagnosis"]["holders"] if each["unit"] != "sockmem-agent.service"]
+    assert first["orphans"] == max(holder["orphans"] for holder in others)
     assert first["sockets"] > 0
     assert 8080 in first["ports"]
     found.check_told(incident)
