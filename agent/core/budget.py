@@ -21,7 +21,7 @@ from agent.core.model import Digest, DigestNotice, Incident, Notice, Provenance
 
 HOUR_SECONDS = 3600.0
 MESSAGES_AN_HOUR: Mapping[Provenance, int] = {"claimed": 6, "kernel": 20}
-# A line may name any host: so many others have incidents within an hour, and one more counts the lines of the rest.
+# A line may name any host: at most this many others get incidents of their own in an hour; one more counts the rest.
 OTHER_HOSTS_AN_HOUR = 20
 THE_REST = "other hosts"
 # A receiver takes some hundred kilobytes; the count is that of all.

@@ -1,6 +1,6 @@
 """The table of sockets behind the holders, in rows: groups as they were counted, states, networks and listeners.
 
-Mirrors core.readings.SocketTable. Rows are bounded; what is left out is said.
+Mirrors core.readings.SocketTable. Rows are bounded; omissions are shown.
 """
 
 from collections import Counter

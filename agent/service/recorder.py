@@ -165,7 +165,7 @@ class Recorder:
         return host, opened
 
     def _is_hour_spent(self) -> bool:
-        """Return whether incidents of so many other hosts opened within the hour that the rest is counted in one."""
+        """Return whether the hour's incidents of other hosts are used up, so that one incident counts the rest."""
         opened = self._others_opened
         return len(opened) == OTHER_HOSTS_AN_HOUR and self._monotonic() - opened[0] < HOUR_SECONDS
 

@@ -62,7 +62,7 @@ class Price(NamedTuple):
 
 
 def find_budget(facts: Facts) -> Budget:
-    """Work out what is left: available RAM less a reserve, a quarter of RAM at most; nothing where tasks wait."""
+    """Return available RAM less a reserve, at most a quarter of RAM, and nothing where tasks wait for memory."""
     meminfo, ram = facts.snapshot.meminfo, facts.ram_bytes
     available, how = _available(meminfo)
     if ram is None or available is None:

@@ -55,7 +55,7 @@ def is_our_own(facts: Facts, gauge: GaugeName) -> bool:
 
 
 def _busiest(facts: Facts, gauge: GaugeName) -> int | None:
-    """Return the number of the namespace that has most, 0 for the host's own; None where nobody was seen."""
+    """Return the number of the namespace that has most, 0 for the host's own; None where no holder was seen."""
     held: Counter[int] = Counter()
     for group in facts.sockets.groups:
         held[group.namespace] += group.orphans if gauge == "orphans" else group.bytes

@@ -32,7 +32,7 @@ from agent.core.sockets.shares import add_up, only
 _PASTED = frozenset(
     {"tcp_mem_holds_buffer_sizes", "tcp_mem_above_ram", "tcp_mem_out_of_order", "orphan_limit_holds_pages"}
 )
-# Wrong whoever wrote the line, and put back by what the verdict advises.
+# Wrong whether or not the line is genuine; the verdict's own steps put these back.
 _LOWERED = {
     "tcp_mem_below_default": "net.ipv4.tcp_mem",
     "orphan_limit_below_default": "net.ipv4.tcp_max_orphans",

@@ -69,8 +69,8 @@ def _list_hosts(facts: Facts) -> Advice:
     logs = " ".join(map(shlex.quote, sources)) or "--journal"
     return Advice(
         action="List the hosts whose lines are in the log.",
-        why=f"Of more than {OTHER_HOSTS_AN_HOUR} other hosts an hour the lines are only counted. If so many hosts do "
-        "not log here, somebody forges lines: any local user can write to a text log.",
+        why=f"Beyond {OTHER_HOSTS_AN_HOUR} other hosts an hour, lines are only counted. If fewer hosts log here, "
+        "some lines are forged: any local user can write to a text log.",
         risk="None: this command only reads.",
         commands=(f'sockmem-agent scan --json {logs} | grep -o \'"host":"[^"]*"\' | sort | uniq -c | sort -n',),
     )

@@ -15,7 +15,7 @@ _DEFAULT_TCP_MEM_PERCENT = 9
 
 
 def orphans_left_over(facts: Facts) -> Finding | None:
-    """Claim the orphans as what is left: old text, memory far from its limit, many orphans and an unknown limit."""
+    """Claim the orphans by elimination: old text, memory far from its limit, many orphans and an unknown limit."""
     if not _is_ambiguous(facts) or facts.orphans.limit is not None or facts.orphans.value is None:
         return None
     if facts.orphans.value < _MANY_ORPHANS or facts.zone not in CALM:
@@ -24,7 +24,7 @@ def orphans_left_over(facts: Facts) -> Finding | None:
 
 
 def memory_left_over(facts: Facts) -> Finding | None:
-    """Claim the memory as what is left: old text, few orphans, unknown tcp_mem, and pressure or much RAM in use."""
+    """Claim the memory by elimination: old text, few orphans, unknown tcp_mem, and pressure or much RAM in use."""
     if not _is_ambiguous(facts) or facts.zone is not None or facts.orphans.limit is None:
         return None
     if facts.orphans.value is None or facts.orphans.is_high:

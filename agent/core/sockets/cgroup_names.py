@@ -47,7 +47,7 @@ _ENGINES = {"docker": "docker", "libpod_parent": "libpod", "ecs": "ecs", "lxc": 
 class Owner(NamedTuple):
     """Whom a cgroup or a socket belongs to; ``process`` only where neither of the others is known.
 
-    All are None for the root group, and for nobody that has a name.
+    All are None for the root group and for a group without a known name.
     """
 
     unit: str | None = None
