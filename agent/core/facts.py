@@ -32,7 +32,7 @@ from agent.core.kernel.limits import (
     zone,
 )
 from agent.core.kernel.release import Kernel, inexact_pages, parse_kernel, units_per_page
-from agent.core.model import Event, Finding, GaugeName, Holder, Kind, Sample, Snapshot
+from agent.core.model import Event, Finding, GaugeName, Holder, Kind, Sample, Snapshot, Witness
 from agent.core.readings import Elsewhere, FullGroup, Gap, PressureStall, SocketTable, Sockstat
 from agent.core.sockets.holders import BY, holders, is_many_unlisted
 from agent.core.sockets.shares import Totals, totals
@@ -95,7 +95,8 @@ class Facts(NamedTuple):
     before it, with the seconds from each to the newest line. ``deltas`` is how far the counters moved over the events,
     since the sample ``before`` them; of events that go on for longer those of the last ten minutes count. ``samples``
     are those of this boot, ``past`` are all that there are, for what outlasts a reboot. ``totals`` is what the table of
-    sockets holds and what the host counts, ``holders`` who holds most of each gauge.
+    sockets holds and what the host counts, ``holders`` who holds most of each gauge, ``witness`` what the
+    kernel's trace showed.
     """
 
     snapshot: Snapshot
@@ -116,6 +117,7 @@ class Facts(NamedTuple):
     totals: Totals
     holders: dict[GaugeName, Held]
     units_per_page: int | None
+    witness: Witness | None = None
 
     @property
     def sockets(self) -> SocketTable:

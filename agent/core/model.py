@@ -315,6 +315,40 @@ class Pressure(msgspec.Struct, frozen=True, kw_only=True):
     unit: str | None = None
 
 
+class WitnessedBy(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose sockets the kernel reset or refused memory, as its trace showed; the last of a list may have no name.
+
+    ``ports`` are local ones, most first, ``peers`` addresses. ``guess``: named by its port or address alone.
+    ``pro_rata``: a part of its counts are lost events, given to each by its share.
+    """
+
+    unit: str | None = None
+    container: str | None = None
+    process: str | None = None
+    kills: int = 0
+    refusals: int = 0
+    ports: tuple[int, ...] = ()
+    peers: tuple[str, ...] = ()
+    guess: bool = False
+    pro_rata: bool = False
+
+
+class Witness(msgspec.Struct, frozen=True, kw_only=True):
+    """What the kernel's own trace showed over an incident, without a rate limit.
+
+    ``kills`` are sockets reset for lack of memory or too many orphans (tcp:tcp_send_reset; None: before 6.12 the trace
+    does not tell), ``refusals`` how often a living socket was refused memory (sock:sock_exceed_buf_limit). ``lost`` of
+    both together were overwritten unread and are in the counts. ``unseen`` is how much further TCPAbortOnMemory rose:
+    the timer may kill without a reset. ``by`` adds up to ``kills`` and ``refusals``.
+    """
+
+    kills: int | None = None
+    refusals: int = 0
+    lost: int = 0
+    unseen: int | None = None
+    by: tuple[WitnessedBy, ...] = ()
+
+
 class Incident(Dated, frozen=True, kw_only=True):
     """Events folded: the content of incident.json, and ``data`` of the webhook.
 
@@ -322,9 +356,9 @@ class Incident(Dated, frozen=True, kw_only=True):
     and under "suppressed" what may be of any network message; ``suppressed_at_least`` is the sum of the others.
     ``last_of_kind`` keeps the newest of each for the diagnosis. ``read_on`` is the host whose log had the lines, where
     ``host`` is another: nothing was measured there. ``pressure`` is the worst that the gauges warned of (None: they did
-    not). ``beside`` are incidents of other hosts with lines that are on disk here alone: the position in ``resume`` is
-    behind them. ``snapshots`` and ``notices`` name the files that this commit covers: a notice that is not listed here
-    does not exist yet.
+    not). ``witness`` is what the kernel's trace showed (None: nobody read it). ``beside`` are incidents of other hosts
+    with lines that are on disk here alone: the position in ``resume`` is behind them. ``snapshots`` and ``notices``
+    name the files that this commit covers: a notice that is not listed here does not exist yet.
     """
 
     schema: Literal["sockmem-agent/incident/1"] = "sockmem-agent/incident/1"
@@ -349,6 +383,7 @@ class Incident(Dated, frozen=True, kw_only=True):
     summary: str
     diagnosis: Diagnosis
     peak: Peak = Peak()
+    witness: Witness | None = None
     snapshots: tuple[SnapshotName, ...] = ()
     notices: tuple[NoticeName, ...] = ()
     resume: Resume | None = None

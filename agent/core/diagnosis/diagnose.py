@@ -12,19 +12,22 @@ from agent.core.diagnosis.rules_cause import apply_rules
 from agent.core.diagnosis.summary import summarise
 from agent.core.facts import Facts, gather_facts
 from agent.core.history.look_back import look_back
-from agent.core.model import Diagnosis, Event, Finding, Holder, Mechanism, Sample, Snapshot
+from agent.core.model import Diagnosis, Event, Finding, Holder, Mechanism, Sample, Snapshot, Witness
 from agent.core.readings import Gap
 from agent.core.sockets.holder_names import gauge_of
 
 
-def diagnose(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sample, ...]) -> Diagnosis:
+def diagnose(
+    snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sample, ...], witness: Witness | None = None
+) -> Diagnosis:
     """Work out why it happened, as far as the evidence goes.
 
     ``events`` may be empty. Of each kind the first in it is shown, best the newest; the gauges are those around the
     newest of each kind, the counters those from before the earliest, ten minutes at most. ``history`` is oldest first
-    and may reach past the snapshot; samples of another boot are left out. Never raises.
+    and may reach past the snapshot; samples of another boot are left out. ``witness`` is what the kernel's trace
+    showed of the incident. Never raises.
     """
-    facts = gather_facts(snapshot, events, history)
+    facts = gather_facts(snapshot, events, history)._replace(witness=witness)
     if facts.reported_by:
         return diagnose_elsewhere(facts, facts.reported_by)
     past = look_back(facts)
