@@ -10,7 +10,7 @@ The decoders of what is stored are made at the end, at import: msgspec builds a 
 the type, and crashes where two couriers do at once (tests/core/test_decoders.py).
 """
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 import msgspec
@@ -56,6 +56,9 @@ NoticeType = Literal[
     "sockmem.digest",
     "sockmem.test",
 ]
+LONGEST_SILENCE = timedelta(days=30)
+# By so much a clock is corrected after a silence has begun without ending it.
+CLOCK_SLACK = timedelta(minutes=5)
 Trigger = Literal["event", "follow_up", "command", "pressure"]
 
 
@@ -433,6 +436,25 @@ class DigestNotice(Notice, frozen=True, kw_only=True):
     digest: Digest
 
 
+class Silence(Dated, frozen=True, kw_only=True):
+    """No new notifications ``until`` then: the content of silence.json."""
+
+    schema: Literal["sockmem-agent/silence/1"] = "sockmem-agent/silence/1"
+    until: Time
+    reason: str
+    since: Time
+
+    def __post_init__(self) -> None:
+        """Refuse one that never ends: it would be a mistake, or damage."""
+        super().__post_init__()
+        if not timedelta(0) < self.until - self.since <= LONGEST_SILENCE:
+            raise ValueError("until: must be after since, by 30 days at most")
+
+    def is_on(self, now: datetime) -> bool:
+        """Return whether it is in effect; a clock set back to long before it does not make it last longer."""
+        return self.since - CLOCK_SLACK <= now < self.until
+
+
 class Addressed(msgspec.Struct, frozen=True):
     """The little of a notice that is needed to find who owes it."""
 
@@ -453,4 +475,5 @@ NOTICE = msgspec.json.Decoder(Notice)
 RECEIPT = msgspec.json.Decoder(Receipt)
 RESUME = msgspec.json.Decoder(Resume)
 SAMPLE = msgspec.json.Decoder(Sample)
+SILENCE = msgspec.json.Decoder(Silence)
 SNAPSHOT = msgspec.json.Decoder(Snapshot)

@@ -6,6 +6,7 @@ from agent.store.incident_samples import keep_samples, read_around
 from agent.store.incidents import NoSuchIncident, Store
 from agent.store.outbox import OWED_AT_MOST, Key, Outbox, Pending
 from agent.store.retention import prune
+from agent.store.silence import end_silence, read_silence, write_silence
 
 __all__ = [
     "OWED_AT_MOST",
@@ -16,12 +17,15 @@ __all__ = [
     "Store",
     "StoreError",
     "blocking",
+    "end_silence",
     "explain",
     "keep_samples",
     "owner",
     "prune",
     "read_around",
+    "read_silence",
     "refusal",
     "unusable",
     "user",
+    "write_silence",
 ]
