@@ -111,7 +111,8 @@ def _row(incident: Incident, notices: Notices) -> Row:
 def _sent(notices: Notices) -> str:
     """Summarize deliveries: "2/3, 1 pending", with failures in capitals."""
     counts = count_outcomes(notices)
-    words = {"pending": "pending", "digested": "digested", "skipped": "not sent", "gave_up": "GIVEN UP"}
+    words = {"pending": "pending", "digested": "digested"}
+    words |= {"superseded": "overtaken", "skipped": "not sent", "gave_up": "GIVEN UP"}
     others = [f"{counts[outcome]} {word}" for outcome, word in words.items() if counts[outcome]]
     return ", ".join([f"{counts['delivered']}/{sum(counts.values())}", *others]) if notices else "-"
 

@@ -6,13 +6,14 @@ import msgspec
 
 from agent.core.stored import Time, check_years
 
-# "digested": told as one of many, in the digest that the detail names. "skipped": the channel was not told that the
-# incident opened, and so not how it went on.
-Outcome = Literal["delivered", "gave_up", "digested", "skipped"]
+# "digested": told as one of many, in the digest that the detail names. "superseded": a later notice of the incident
+# says what this one would have said. "skipped": not for this channel, for the reason in the detail.
+Outcome = Literal["delivered", "gave_up", "digested", "superseded", "skipped"]
 OUTCOMES: dict[Outcome, str] = {
     "delivered": "delivered",
     "gave_up": "given up",
     "digested": "sent in a digest",
+    "superseded": "overtaken",
     "skipped": "not sent",
 }
 
@@ -27,6 +28,23 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     at: Time
     attempts: int
     detail: str
+
+    def __post_init__(self) -> None:
+        """Refuse an impossible year."""
+        check_years(self)
+
+
+class Trouble(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a channel's notices wait: ``<state>/channels/<name>.json``, which is there while something waits and fails.
+
+    ``since`` is when the trouble began, ``at`` when this reason was met first.
+    """
+
+    schema: Literal["sockmem-agent/trouble/1"] = "sockmem-agent/trouble/1"
+    channel: str
+    why: str
+    since: Time
+    at: Time
 
     def __post_init__(self) -> None:
         """Refuse an impossible year."""

@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from agent.core.cursor import Cursor, Resume
-from agent.core.delivery import Receipt
+from agent.core.delivery import Receipt, Trouble
 from agent.core.readings import (
     SMALL_PAGE_BYTES,
     UNMEASURED,
@@ -393,6 +393,11 @@ class Incident(Dated, frozen=True, kw_only=True):
     beside: "tuple[Incident, ...]" = ()
 
     @property
+    def severity(self) -> Literal["warning", "critical"]:
+        """A warning rests on the gauges alone; it never comes back to that."""
+        return "warning" if self.class_ == "pressure" else "critical"
+
+    @property
     def is_past(self) -> bool:
         """Whether nothing was measured near its lines, and the gauges warned of nothing since."""
         return self.pressure is None and any(gap.what == UNMEASURED for gap in self.diagnosis.gaps)
@@ -477,3 +482,4 @@ RESUME = msgspec.json.Decoder(Resume)
 SAMPLE = msgspec.json.Decoder(Sample)
 SILENCE = msgspec.json.Decoder(Silence)
 SNAPSHOT = msgspec.json.Decoder(Snapshot)
+TROUBLE = msgspec.json.Decoder(Trouble)

@@ -154,7 +154,14 @@ def test_list_json_is_one_list(run: Run, keep: Keep, tell: Tell, store: Store) -
     assert entry["id"] == incident_id
     assert entry["events"] == {"too_many_orphans": 12}
     assert entry["suppressed_at_least"] == 240
-    assert entry["notices"] == {"pending": 1, "delivered": 1, "gave_up": 0, "digested": 0, "skipped": 0}
+    assert entry["notices"] == {
+        "pending": 1,
+        "delivered": 1,
+        "gave_up": 0,
+        "digested": 0,
+        "superseded": 0,
+        "skipped": 0,
+    }
     assert entry["path"] == str(store.path(incident_id))
 
 
