@@ -1,0 +1,324 @@
+"""What the kernel's tracepoints say in text: which sockets it killed, and which it refused memory.
+
+Mirrors include/trace/events/tcp.h (tcp_send_reset) and sock.h (sock_exceed_buf_limit), and of kernel/trace:
+trace_output.c (trace_print_context, trace_print_lat_fmt), trace.c (print_trace_line), trace_events_hist.c (hist_show).
+Samples, the first of them one line::
+
+         python3-20257   [001] b..1.  5505.345442: tcp_send_reset: skbaddr=0000000000000000 skaddr=00000000fdcd7b81
+        src=127.0.0.1:42102 dest=127.0.0.1:8898 state=TCP_CLOSE reason=TCP_ABORT_ON_MEMORY
+    CPU:1 [LOST 12 EVENTS]
+
+    { common_pid: python3         [     20257] } hitcount:        178  allocated:     216626
+
+Any user chooses 15 bytes of such a text, the name of a process (PR_SET_NAME of prctl(2)), and the kernel escapes none
+of them, not even a line break. So a line is read from its end: behind the process there is nothing but what the kernel
+wrote, and 15 bytes are too few for a line, a mark of lost events or a row of their own.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from operator import itemgetter
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from agent.core.kernel.procfs import ParseError
+
+KILL_EVENT = "tcp/tcp_send_reset"
+KILL_REASON = "TCP_ABORT_ON_MEMORY"
+REFUSAL_EVENT = "sock/sock_exceed_buf_limit"
+# Of kills that differ in more ways than this, some of what differs is left out.
+ROWS_AT_MOST = 256
+
+RefusalKind = Literal["send", "receive"]
+REFUSAL_KINDS: dict[str, RefusalKind] = {"SK_MEM_SEND": "send", "SK_MEM_RECV": "receive"}
+
+
+class Kills(msgspec.Struct, frozen=True):
+    """``count`` sockets that the kernel killed, all alike.
+
+    ``name`` and ``pid`` (a thread's, as the host counts them) are None where the kernel acted in an interrupt, since
+    the process is then only the one that was interrupted. ``address`` and ``port`` are the socket's own. Of the two
+    ports the one that repeats is the service's, and the other is None if it does not. The rest is None where there were
+    too many to tell apart.
+    """
+
+    name: str | None
+    pid: int | None
+    address: str | None
+    port: int | None
+    peer: str | None
+    peer_port: int | None
+    count: int
+
+
+class Refusals(msgspec.Struct, frozen=True):
+    """``count`` times that living sockets were refused memory; ``kind`` None: not known.
+
+    ``name`` and ``pid`` are the writer's; None where the kernel acted in an interrupt, as it does for what is received.
+    ``allocated_pages`` is TCP's memory at that moment, on average, and counts as tcp_mem does. ``limits`` is tcp_mem,
+    None where it was only counted (a histogram).
+    """
+
+    kind: RefusalKind | None
+    name: str | None
+    pid: int | None
+    count: int
+    allocated_pages: int | None = None
+    limits: tuple[int, int, int] | None = None
+
+
+class Seen(NamedTuple):
+    """What happened since the reading before: ``since`` is the time of the first of the kills.
+
+    ``lost`` kills were overwritten before they were read; a refusal that was overwritten is one of no kind and no name.
+    """
+
+    kills: tuple[Kills, ...] = ()
+    refusals: tuple[Refusals, ...] = ()
+    lost: int = 0
+    since: datetime | None = None
+
+
+class Format(NamedTuple):
+    """A tracepoint's ``format`` file: its fields, the text that it prints, and by field the names of numbers."""
+
+    event: str
+    fields: frozenset[str]
+    template: str
+    symbols: dict[str, dict[str, int]]
+
+
+class KillText(NamedTuple):
+    """Text of trace_pipe, read: ``first_uptime`` is in seconds of the trace's clock."""
+
+    kills: tuple[Kills, ...]
+    lost: int
+    first_uptime: float | None
+
+
+HistKey = tuple[RefusalKind | None, str | None, int | None]
+# Refusals so far, and the sum of the pages that were allocated at each.
+Hist = dict[HistKey, tuple[int, int]]
+
+_NAME = re.compile(r"^name: (\w{1,64})$", re.MULTILINE | re.ASCII)
+_FIELD = re.compile(r"^\tfield:[^;\n]*?(\w+)(?:\[[^\]\n]*\])?;", re.MULTILINE | re.ASCII)
+_PRINT = re.compile(r'^print fmt: "([^"\n]*)"([^\n]*)', re.MULTILINE)
+_SYMBOLS = re.compile(r"__print_symbolic\(REC->(\w+), (\{[^()\n]*\})\)", re.ASCII)
+_SYMBOL = re.compile(r'\{ ?([^,"{}\s]{1,64}), ?"([^"{}]*)" ?\}')
+_NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,8}|\d{1,9}", re.ASCII)
+_WORD = re.compile(r"(\w+[=:])%")
+
+# trace_print_context: comm, pid, perhaps the process of the thread, CPU, flags of which the third is about interrupts.
+_HEAD = (
+    rb"^([^\n]{0,64})-(\d{1,10}) {1,12}(?:\([ \d-]{1,12}\) {1,4})?"
+    rb"\[\d{1,6}\] [^ \n]{2}([^ \n])[^ \n]{0,5} {1,12}(?P<uptime>\d{1,12}\.\d{1,9}): "
+)
+_IN_PROCESS = b"."
+_ENDPOINT = rb"(?:(?P<%s>\[?[0-9a-fA-F:.]{2,50}\]?):(?P<%s>\d{1,5})|[^ \n]*)"
+_KILL_KEYS = {"src": _ENDPOINT % (b"address", b"port"), "dest": _ENDPOINT % (b"peer", b"peer_port")}
+_REFUSAL_KEYS = {
+    "sysctl_mem": rb"(?P<limits>-?\d{1,19},-?\d{1,19},-?\d{1,19})",
+    "allocated": rb"(?P<allocated>-?\d{1,19})",
+}
+_KIND_KEY = {"kind": rb"(?P<kind>\w{1,32})"}
+_LOST = re.compile(rb"^CPU:\d{1,6} \[LOST (?:(\d{1,19}) )?EVENTS\]$", re.MULTILINE)
+_MAPPED = re.compile(rb"\[::ffff:(\d{1,3}(?:\.\d{1,3}){3})\]")
+_FORGOTTEN = "<...>"
+
+_BLOCK = b"# event histogram\n"
+_ROW = re.compile(
+    rb"^(?:\{ )?([^\n]{0,160})\} hitcount: {1,12}(\d{1,19}) {1,4}allocated: {1,12}(\d{1,19})$", re.MULTILINE
+)
+_ROW_PROCESS = re.compile(rb"(?:common_pid: )?([^\n]*?) *\[ *(\d{1,10})\] ")
+_ROW_KIND = re.compile(rb"kind: *(\d{1,10}) ")
+_TOTALS = re.compile(rb"^Totals:\n    Hits: (\d{1,19})\n    Entries: \d{1,19}\n    Dropped: (\d{1,19})$", re.MULTILINE)
+
+
+def parse_format(text: str, file: str = "format") -> Format:
+    """Read a tracepoint's ``format`` file (f_show of kernel/trace/trace_events.c).
+
+    A symbol that still has its enumerator's name for a number counts on from the one before, as in C.
+    """
+    name, printed = _NAME.search(text), _PRINT.search(text)
+    if name is None or printed is None:
+        raise ParseError(file, "not the format of a tracepoint", text.strip().partition("\n")[0])
+    symbols = {field: _numbered(table) for field, table in _SYMBOLS.findall(printed[2])}
+    return Format(name[1], frozenset(_FIELD.findall(text)), printed[1], symbols)
+
+
+def _numbered(table: str) -> dict[str, int]:
+    numbers, following = {}, 0
+    for number, symbol in _SYMBOL.findall(table):
+        value = int(number, 0) if _NUMBER.fullmatch(number) else following
+        numbers[symbol], following = value, value + 1
+    return numbers
+
+
+def kill_reason(form: Format, symbol: str = KILL_REASON) -> int | None:
+    """Return the number that this kernel gives the reason; None: its resets do not tell one (before 6.12)."""
+    return form.symbols.get("reason", {}).get(symbol) if "reason" in form.fields else None
+
+
+def kill_pattern(form: Format, symbol: str = KILL_REASON) -> re.Pattern[bytes]:
+    """Make the expression for the lines of tcp_send_reset with this reason; ParseError if it prints no addresses."""
+    return _pattern(form, {**_KILL_KEYS, "reason": re.escape(symbol.encode())})
+
+
+def refusal_pattern(form: Format) -> re.Pattern[bytes]:
+    """Make the expression for the lines of sock_exceed_buf_limit; ``kind`` is printed from 5.0 on."""
+    return _pattern(form, _REFUSAL_KEYS | (_KIND_KEY if "kind" in form.fields else {}))
+
+
+def _pattern(form: Format, keys: Mapping[str, bytes]) -> re.Pattern[bytes]:
+    missing, words = set(keys), []
+    for word in form.template.split(" "):
+        match = _WORD.match(word)
+        key = match[1] if match else word.partition("%")[0]
+        if key[:-1] in missing:
+            missing.remove(key[:-1])
+            words.append(re.escape(key.encode()) + keys[key[:-1]])
+        else:
+            words.append(re.escape(key.encode()) + (rb"[^ \n]*" if "%" in word else b""))
+    if missing:
+        raise ParseError(form.event, f"prints no {', '.join(sorted(missing))}", form.template)
+    head = _HEAD + re.escape(form.event.encode()) + b": "
+    return re.compile(head + b" ".join(words) + b"$", re.MULTILINE)
+
+
+def parse_kills(pattern: re.Pattern[bytes], text: bytes) -> KillText:
+    """Count the kills in whole lines of trace_pipe; other lines are ignored."""
+    first = pattern.search(text)
+    if first is None:
+        return KillText((), parse_lost(text), None)
+    numbers = pattern.groupindex
+    order = itemgetter(0, 1, 2, *(numbers[name] - 1 for name in ("address", "port", "peer", "peer_port")))
+    rows = list(map(order, pattern.findall(text)))
+    return KillText(_kills(rows), parse_lost(text), float(first["uptime"]))
+
+
+def parse_lost(text: bytes) -> int:
+    """Count the events that were overwritten before they could be read; a mark without a number is for one at least."""
+    return sum(int(number or 1) for number in _LOST.findall(text))
+
+
+_Row = tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes]
+
+
+def _kills(rows: list[_Row]) -> tuple[Kills, ...]:
+    near, far = Counter(map(itemgetter(3, 4), rows)), Counter(map(itemgetter(3, 6), rows))
+    alike: Counter[tuple[bytes | None, ...]] = Counter()
+    for name, pid, interrupt, address, port, peer, peer_port in rows:
+        who = (name, pid) if interrupt == _IN_PROCESS else (None, None)
+        ours, theirs = near[address, port], far[address, peer_port]
+        key = (*who, address, port if ours >= theirs else None, peer, peer_port if theirs >= ours else None)
+        alike[key] += 1
+    for hidden in (4, 1):  # The peer, then the process.
+        if len(alike) > ROWS_AT_MOST:
+            alike = _without(alike, hidden)
+    told = alike.most_common(ROWS_AT_MOST)
+    rest = len(rows) - sum(count for _, count in told)
+    kills = tuple(_kill(row, count) for row, count in told)
+    return (*kills, Kills(None, None, None, None, None, None, rest)) if rest else kills
+
+
+def _without(alike: Counter[tuple[bytes | None, ...]], hidden: int) -> Counter[tuple[bytes | None, ...]]:
+    fewer: Counter[tuple[bytes | None, ...]] = Counter()
+    for row, count in alike.items():
+        shown = (*row[:hidden], None, *row[hidden + 1 :])
+        fewer[shown] += count
+    return fewer
+
+
+def _kill(row: tuple[bytes | None, ...], count: int) -> Kills:
+    name, pid, address, port, peer, peer_port = row
+    return Kills(_name(name), _int(pid), _address(address), _int(port), _address(peer), _int(peer_port), count)
+
+
+def _name(comm: bytes | None) -> str | None:
+    name = comm.decode(errors="replace").strip() if comm else ""
+    return name if name not in {"", _FORGOTTEN} else None
+
+
+def _int(digits: bytes | None) -> int | None:
+    return int(digits) if digits else None
+
+
+def _address(text: bytes | None) -> str | None:
+    if not text:
+        return None
+    mapped = _MAPPED.fullmatch(text)
+    return (mapped[1] if mapped else text.strip(b"[]")).decode()
+
+
+def parse_refusals(pattern: re.Pattern[bytes], text: bytes) -> tuple[Refusals, ...]:
+    """Count the refusals in whole lines of trace_pipe, with those that were lost before they could be read."""
+    counts: Counter[HistKey] = Counter()
+    pages: Counter[HistKey] = Counter()
+    limits = None
+    for match in pattern.finditer(text):
+        kind = REFUSAL_KINDS.get(match["kind"].decode()) if "kind" in pattern.groupindex else None
+        key = (
+            (kind, _name(match[1]), _int(match[2]))
+            if match[3] == _IN_PROCESS and kind == "send"
+            else (kind, None, None)
+        )
+        counts[key] += 1
+        pages[key] += int(match["allocated"])
+        limits = _limits(match["limits"])
+    told = (Refusals(*key, count, pages[key] // count, limits) for key, count in counts.most_common())
+    lost = parse_lost(text)
+    return (*told, Refusals(None, None, None, lost)) if lost else tuple(told)
+
+
+def _limits(text: bytes) -> tuple[int, int, int]:
+    low, pressure, high = map(int, text.split(b","))
+    return low, pressure, high
+
+
+def parse_hist(form: Format, text: bytes) -> Hist:
+    """Read the histograms of refusals: by writer, and by kind. What had no room in a full map has no kind and name."""
+    hist: Hist = {}
+    for block in text.split(_BLOCK)[1:]:
+        rows = list(_rows(form, block))
+        for key, count, pages in rows:
+            before = hist.get(key, (0, 0))
+            hist[key] = (before[0] + count, before[1] + pages)
+        unnamed = _all_hits(block) - sum(count for _, count, _ in rows)
+        if unnamed > 0:
+            before = hist.get((None, None, None), (0, 0))
+            hist[None, None, None] = (before[0] + unnamed, before[1])
+    return hist
+
+
+def _rows(form: Format, block: bytes) -> Iterator[tuple[HistKey, int, int]]:
+    names = {number: REFUSAL_KINDS.get(symbol) for symbol, number in form.symbols.get("kind", {}).items()}
+    for keys, count, pages in _ROW.findall(block):
+        process, kind = _ROW_PROCESS.fullmatch(keys), _ROW_KIND.fullmatch(keys)
+        key: HistKey = (None, None, None)
+        if process:
+            key = ("send", _name(process[1]), int(process[2]))
+        elif kind:
+            key = (names.get(int(kind[1])), None, None)
+        yield key, int(count), int(pages)
+
+
+def _all_hits(block: bytes) -> int:
+    # The last one: a name of a process may hold a line break, and the beginning of such a line.
+    totals = _TOTALS.findall(block)
+    return sum(map(int, totals[-1])) if totals else 0
+
+
+def risen(before: Hist, now: Hist) -> tuple[Refusals, ...]:
+    """Return what a histogram counted between two readings; one that fell was made anew in between."""
+    refusals = []
+    for key, (count, pages) in now.items():
+        old_count, old_pages = before.get(key, (0, 0))
+        if count < old_count:
+            old_count, old_pages = 0, 0
+        if more := count - old_count:
+            allocated = (pages - old_pages) // more
+            refusals.append(Refusals(*key, more, allocated if allocated > 0 else None))
+    return tuple(sorted(refusals, key=lambda each: each.count, reverse=True))
