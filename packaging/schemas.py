@@ -14,12 +14,12 @@ import msgspec
 from example import EXAMPLE, Table, read_example
 
 from agent.core.model import Diagnosis, Incident, Kind
-from agent.core.settings import Settings
+from agent.core.settings import Headers, Labels, Settings
 
 SCHEMAS = Path(__file__).parent.parent / "docs" / "schemas"
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-# A channel has exactly one of the two; "" counts as absent.
-ONE_URL = {"oneOf": [{"required": [key], "properties": {key: {"minLength": 1}}} for key in ("url", "url_file")]}
+# A channel has exactly one of the two; "" and [] count as absent.
+ONE_OF = (("url", "url_file"), ("urls", "urls_file"))
 
 
 def schemas() -> dict[str, dict[str, Any]]:
@@ -60,10 +60,20 @@ def _explain(schema: dict[str, Any], tables: list[Table]) -> None:
         definition["description"] = table.text
         for name, key in definition["properties"].items():
             key["description"] = told[table.name, name]
-        if {"url", "url_file"} <= definition["properties"].keys():
-            definition |= ONE_URL
+        for names in ONE_OF:
+            if definition["properties"].keys() >= set(names):
+                definition["oneOf"] = [_set(name, definition["properties"][name]) for name in names]
+        # What msgspec leaves out before 0.23.
+        for name, kind in {"headers": Headers, "labels": Labels}.items():
+            if name in definition["properties"]:
+                pattern = get_args(get_args(kind)[0])[1].pattern
+                definition["properties"][name]["propertyNames"] = {"pattern": pattern}
         if table.before:
             sections[table.name]["description"] = " ".join(table.before)
+
+
+def _set(name: str, key: dict[str, Any]) -> dict[str, Any]:
+    return {"required": [name], "properties": {name: {"minItems" if key["type"] == "array" else "minLength": 1}}}
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import msgspec.toml
 import pytest
+import trustme
 from harness import SCHEMAS, validator
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +27,9 @@ CONFIG = validator("config")
 WHSEC = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 HOOK = {"name": "hook", "type": "webhook", "url": "https://h.example/"}
 
+MAIL = {"name": "mail", "type": "email", "to": ["root"], "from": "agent@h.example"}
+TLS = {"ca_file": "/HERE/cert", "cert_file": "/HERE/cert", "key_file": "/HERE/cert-key"}
+
 # What only `config check` finds: the rule as docs/configuration.md has it, a document against it, and what is said.
 UNEXPRESSED: dict[str, tuple[dict[str, Any], str]] = {
     "Every `name` is unique.": (
@@ -34,19 +38,51 @@ UNEXPRESSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "A URL has a host, a port from 1 to 65535 if it has one, and no unprintable characters.": (
         {"notify": [HOOK | {"url": "https://h.example:65536/"}]},
-        r"key `urls?`(, entry \d+,)? must hold http:// or https:// and a host",
+        r"key `(urls?|runbook_url)`(, entry \d+,)? must hold http:// or https:// and a host",
     ),
-    "A `url_file` or `secret_file` can be read and holds one line of text.": (
+    "A key that ends in `_file` names a file that can be read and holds text: one line, where it is a secret.": (
         {"notify": [HOOK | {"secret_file": "/does/not/exist"}]},
-        r"key `(url|secret)_file`: `.*` (cannot be read|is not text|must hold one line)",
+        r"key `\w+_file`: `.*` (cannot be read|is not text|must hold one line)",
     ),
-    "The line in a `url_file` is a URL.": (
+    "Each line in a `url_file` or `urls_file` is a URL.": (
         {"notify": [{"name": "hook", "type": "webhook", "url_file": "$CREDENTIALS_DIRECTORY/secret"}]},
-        r"key `url_file`: its file must hold http:// or https:// and a host",
+        r"key `urls?_file`: its file must hold http:// or https:// and a host",
     ),
     "The line in a `secret_file` is `whsec_` and base64.": (
         {"notify": [HOOK | {"secret_file": "${CREDENTIALS_DIRECTORY}/url"}]},
         r"key `secret_file`: its file must hold whsec_",
+    ),
+    "A token, a password or an integration key has no characters that it cannot have.": (
+        {"notify": [HOOK | {"token_file": "$CREDENTIALS_DIRECTORY/odd"}]},
+        r"key `(token|password|routing_key)_file`: its file must hold (a token|no control|an integration key)",
+    ),
+    "A `ca_file`, `cert_file` or `key_file` is PEM.": (
+        {"notify": [HOOK | {"ca_file": "$CREDENTIALS_DIRECTORY/odd"}]},
+        r"key `(ca|cert|key)_file`: its file must hold .* in PEM",
+    ),
+    "`user` and `password_file` need each other, and `key_file` needs `cert_file`.": (
+        {"notify": [HOOK | {"user": "u"}]},
+        r"keys `user` and `password_file` need each other|key `key_file` needs `cert_file`",
+    ),
+    "A channel has one login: `user`, `token_file`, credentials in its URL, or an `Authorization` in `headers`.": (
+        {"notify": [HOOK | {"token_file": "$CREDENTIALS_DIRECTORY/key", "headers": {"authorization": "x"}}]},
+        r"has more than one login: `token_file`, `headers`; keep one|has more than one login",
+    ),
+    "A password for a mail server on another host needs `tls`.": (
+        {"notify": [MAIL | {"smtp": "h.example:25", "user": "u", "password_file": "$CREDENTIALS_DIRECTORY/key"}]},
+        r"key `password_file` needs `tls`",
+    ),
+    "The agent sets some HTTP headers itself, such as `Content-Type`; `headers` cannot.": (
+        {"notify": [HOOK | {"headers": {"content-type": "text/plain"}}]},
+        r"key `headers`, name 1, must be the name of an HTTP header, other than",
+    ),
+    "The first entry of `command` is an absolute path.": (
+        {"notify": [{"name": "c", "type": "command", "command": ["sh", "-c", "true"]}]},
+        r"key `command` must be a list: the absolute path of a program",
+    ),
+    "The port in `smtp` is from 1 to 65535.": (
+        {"notify": [MAIL | {"smtp": "localhost:65536"}]},
+        r"key `smtp` must be a host and a port",
     ),
     "`$CREDENTIALS_DIRECTORY` is set where it is used.": (
         {"notify": [{"name": "unset", "type": "slack", "url_file": "${CREDENTIALS_DIRECTORY}/url"}]},
@@ -65,6 +101,11 @@ def directory(tmp_path_factory) -> Path:
     made = tmp_path_factory.mktemp("credentials")
     (made / "url").write_text("https://hooks.example/T0/B0/x\n")
     (made / "secret").write_text(f"{WHSEC}\n")
+    (made / "key").write_text("T0kenT0ken\n")
+    (made / "odd").write_text("T0ken\x07 T0ken\n")
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(made / "cert")
+    authority.issue_cert("h.example").private_key_pem.write_to_path(made / "cert-key")
     (made / "lines").write_text("https://a.example/\nhttps://b.example/\n")
     return made
 
@@ -111,11 +152,18 @@ URLS = st.builds(
     st.one_of(st.just(""), st.integers(1, 65535).map(":{}".format)),
     st.text(st.sampled_from("/?#&=%aé$^"), max_size=8).map(lambda text: f"/{text}" if text else ""),
 )
-COMMON = {"give_up_after": st.integers(60, 31_536_000)}
+COMMON = {"severity": st.sampled_from(["warning", "critical"]), "runbook_url": URLS}
+READ = {name: st.booleans() for name in ("updates", "resolved", "reminders")} | {
+    "give_up_after": st.integers(60, 31_536_000)
+}
 
 
 def files(name: str) -> st.SearchStrategy[str]:
     return st.sampled_from([f"$CREDENTIALS_DIRECTORY/{name}", f"${{CREDENTIALS_DIRECTORY}}/{name}", f"/HERE/{name}"])
+
+
+def on_a_line(text: str) -> str:
+    return re.sub(r"[\x00-\x1f\x7f]", " ", text)
 
 
 def channel(kind: str, required: dict[str, Any], optional: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -124,14 +172,43 @@ def channel(kind: str, required: dict[str, Any], optional: dict[str, Any]) -> st
 
 WITH_URL = {"url": URLS}, {"url_file": st.just("")}
 WITH_FILE = {"url_file": files("url")}, {"url": st.just("")}
+LABELS = {
+    "labels": st.dictionaries(
+        st.from_regex(r"x[0-9A-Za-z_]{0,47}", fullmatch=True),
+        st.text(CHARACTERS, min_size=1, max_size=9).map(on_a_line),
+    )
+}
+HTTP: dict[str, Any] = {
+    "ca_file": files("cert"),
+    "cert_file": files("cert"),
+    "token_file": st.just(""),
+    "headers": st.dictionaries(st.from_regex(r"[xX]-[0-9A-Za-z!#$%&'*+.^_`|~-]{0,9}", fullmatch=True), st.just("a b~")),
+}
+ADDRESSES = st.sampled_from(["root", "ops@example.org", "a.b+c_d@h", "x@mail-1.example.org"])
 SIGNED = {"secret_file": st.one_of(st.just(""), files("secret"))}
 CHANNELS = st.one_of(
-    channel("slack", *WITH_URL),
-    channel("slack", *WITH_FILE),
-    channel("webhook", WITH_URL[0], WITH_URL[1] | SIGNED),
-    channel("webhook", WITH_FILE[0], WITH_FILE[1] | SIGNED),
-    channel("alertmanager", {"urls": st.lists(URLS, min_size=1, max_size=3)}, {}),
-    channel("stdout", {}, {}),
+    channel(
+        "slack", WITH_URL[0], WITH_URL[1] | READ | {"mention": st.sampled_from(["", "<!here>", "<@U1> <!channel>"])}
+    ),
+    channel("slack", WITH_FILE[0], WITH_FILE[1] | READ | HTTP),
+    channel("webhook", WITH_URL[0], WITH_URL[1] | SIGNED | READ | LABELS),
+    channel("webhook", WITH_FILE[0], WITH_FILE[1] | SIGNED | READ | LABELS | HTTP),
+    channel("alertmanager", {"urls": st.lists(URLS, min_size=1, max_size=3)}, LABELS | {"urls_file": st.just("")}),
+    channel("alertmanager", {"urls_file": files("lines")}, LABELS | HTTP | {"urls": st.just([])}),
+    channel("pagerduty", {"routing_key_file": files("key")}, LABELS | HTTP | {"url": WITH_URL[0]["url"]}),
+    channel(
+        "command", {"command": st.lists(PATHS, min_size=1, max_size=3)}, READ | {"timeout_seconds": st.integers(1, 60)}
+    ),
+    channel(
+        "email",
+        {"to": st.lists(ADDRESSES, min_size=1, max_size=3), "from": ADDRESSES},
+        READ | {"smtp": st.sampled_from(["localhost:25", "[::1]:2525", "127.0.0.1:65535"]), "tls": st.just("starttls")},
+    ),
+    channel(
+        "email", {"to": st.just(["root"]), "from": ADDRESSES, "user": st.just("u"), "password_file": files("key")}, {}
+    ),
+    channel("journal", {}, READ | LABELS),
+    channel("stdout", {}, READ),
 )
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,31}", fullmatch=True)
 NOTIFY = st.lists(NAMES, unique=True, max_size=3).flatmap(
@@ -174,12 +251,34 @@ WHOLE: list[dict[str, Any]] = [
     {"notify": [{"type": "slack", "name": "s", "url": "https://h/", "url_file": "", "give_up_after": 60}]},
     {"notify": [{"type": "slack", "name": "s", "url_file": "/HERE/url"}]},
     {"notify": [HOOK | {"secret_file": "/HERE/secret", "url_file": "", "give_up_after": 60}]},
-    {"notify": [{"type": "alertmanager", "name": "a", "urls": ["http://h:9093"], "give_up_after": 60}]},
-    {"notify": [{"type": "stdout", "name": "o", "give_up_after": 60}]},
+    {
+        "notify": [
+            {"type": "alertmanager", "name": "a", "urls": ["http://h:9093"], "urls_file": "", "severity": "critical"}
+        ]
+    },
+    {"notify": [{"type": "alertmanager", "name": "a", "urls_file": "/HERE/lines", "labels": {"team": "net"}} | TLS]},
+    {"notify": [{"type": "pagerduty", "name": "p", "routing_key_file": "/HERE/key", "url": "https://h/"}]},
+    {"notify": [{"type": "command", "name": "c", "command": ["/x", "y"], "input": "text", "timeout_seconds": 1}]},
+    {
+        "notify": [
+            MAIL | {"smtp": "h:25", "tls": "tls", "user": "u", "password_file": "/HERE/key", "ca_file": "/HERE/cert"}
+        ]
+    },
+    {"notify": [{"type": "journal", "name": "j", "labels": {"a": "b"}, "updates": False, "reminders": True}]},
+    {
+        "notify": [
+            HOOK | TLS | {"user": "u", "password_file": "/HERE/key", "headers": {"x-a": "b"}, "runbook_url": "http://h"}
+        ]
+    },
+    {"notify": [{"type": "slack", "name": "s", "url": "https://h/", "mention": "<!here>", "token_file": "/HERE/key"}]},
+    {"notify": [{"type": "stdout", "name": "o", "give_up_after": 60, "resolved": False}]},
 ]
 KEYS = sorted({key for whole in WHOLE for table in tables(whole) for key in table} | {"", "x"})
 ODD: list[Any] = [
-    *("", "x", "A", "-", "a" * 33, "file", "slack", "webhook", "alertmanager", "stdout"),
+    *("", "x", "A", "-", "a" * 33, "file", "slack", "webhook", "alertmanager", "stdout", "critical", "starttls"),
+    *("<!here>", "<!everyone", "<@U1>  <@U2>", "a@b", "a@b, c@d", "h:0", "h:65536", "a:b"),
+    *({"host": "x"}, {"x": ""}, {"x": "a\nb"}, {"x": "é"}, {"X y": "z"}, {"te": "x"}, {"x": 1}, {"Authorization": "x"}),
+    *(["a@b", "c"], ["/x", ""], ["/x\0"], ["a\0b"], "/HERE/cert", "/HERE/key", "/HERE/odd", "/HERE/secret"),
     *("/", "/a\0", "~/a", "/HERE", "$CREDENTIALS_DIRECTORYx", "$CREDENTIALS_DIRECTORY/lines", "$OTHER/x"),
     *("http://", "http:///x", "http:h", "http://h:0", "http://h:65536", "http://[h", "http://h/ ", "http://h/\u202e"),
     *("ftp://h", "HTTPS://h", " http://h"),

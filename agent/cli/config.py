@@ -79,11 +79,17 @@ def show(config_path: Path | None, *, as_json: bool) -> None:
 
 
 def toml_lines(data: dict[str, Any]) -> list[str]:
-    """Format the tables as TOML; JSON strings, numbers and lists are valid TOML."""
+    """Format the tables as TOML; of JSON all but objects are valid TOML."""
     lines = []
     for name, content in data.items():
         alone = isinstance(content, dict)
         for table in [content] if alone else content:
             lines += ["", f"[{name}]" if alone else f"[[{name}]]"]
-            lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in table.items()]
+            lines += [f"{key} = {_value(value)}" for key, value in table.items()]
     return lines
+
+
+def _value(value: object) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{_value(key)} = {_value(entry)}' for key, entry in value.items())}}}"
+    return json.dumps(value, ensure_ascii=False)

@@ -11,9 +11,10 @@ A channel's URL is a secret: no error quotes it. A sample::
 
 import errno
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, NamedTuple, cast, get_args
+from urllib.parse import urlsplit
 
 from msgspec.inspect import Field, LiteralType
 from msgspec.structs import replace
@@ -25,7 +26,9 @@ from agent.core.settings import (
     URL_RULE,
     BaseChannel,
     ChannelSettings,
-    UrlChannel,
+    EmailSettings,
+    HttpChannel,
+    host_and_port,
     is_url,
     signing_key,
 )
@@ -34,6 +37,42 @@ TYPES: dict[str, type[BaseChannel]] = {struct.__struct_config__.tag: struct for 
 TYPE = Field("type", "type", LiteralType(tuple(TYPES)))
 CREDENTIALS = re.compile(r"\$\{CREDENTIALS_DIRECTORY\}|\$CREDENTIALS_DIRECTORY\b")
 LARGEST_FILE = 1024 * 1024
+# What only message channels have, and why a state channel cannot have it.
+FOR_MESSAGES = {
+    "updates": "it always shows what is true now",
+    "resolved": "an alert that is not resolved would stay up",
+    "reminders": "it repeats alerts by its own rules",
+    "give_up_after": "it is kept up to date for as long as the incident matters",
+}
+ONE_OF = (("url", "url_file"), ("urls", "urls_file"))
+
+
+class Content(NamedTuple):
+    """What the file of a key must hold; ``whole``: as a whole, not line by line. None: as many lines as there are."""
+
+    rule: str
+    test: Callable[[str], object]
+    lines: int | None = 1
+    whole: bool = False
+
+
+def _holds(pattern: str) -> Callable[[str], object]:
+    return re.compile(pattern).search
+
+
+FILES = {
+    "url_file": Content(URL_RULE, is_url),
+    "urls_file": Content(f"{URL_RULE} on every line", is_url, lines=None),
+    "secret_file": Content("must hold whsec_ and base64", signing_key),
+    "routing_key_file": Content("must hold an integration key: letters and digits", _holds(r"^[0-9A-Za-z]+$")),
+    "token_file": Content("must hold a token: printable ASCII without blanks", _holds(r"^[!-~]+$")),
+    "password_file": Content("must hold no control characters", str.isprintable),
+    "ca_file": Content("must hold certificates in PEM", _holds("-----BEGIN CERTIFICATE-----"), None, whole=True),
+    "cert_file": Content("must hold a certificate in PEM", _holds("-----BEGIN CERTIFICATE-----"), None, whole=True),
+    "key_file": Content(
+        "must hold a private key in PEM", _holds("-----BEGIN [A-Z ]*PRIVATE KEY-----"), None, whole=True
+    ),
+}
 
 
 def read_channels(tables: object, environ: Mapping[str, str], say: Say) -> tuple[ChannelSettings, ...]:
@@ -74,12 +113,44 @@ def _read_channel(table: dict[str, Any], environ: Mapping[str, str], say: Say) -
         _read_files(values, environ, say)
         return None
     keys = keys_of(struct)
-    values = read_keys(keys, {k: v for k, v in table.items() if k != "type"}, say, unknown=f"is not for type {kind}")
-    if issubclass(struct, UrlChannel) and bool(table.get("url")) == bool(table.get("url_file")):
-        say(f"type {kind} needs exactly one of `url` and `url_file`")
+    told = {key: f"is for message channels; type {kind} shows the state: {why}" for key, why in FOR_MESSAGES.items()}
+    values = read_keys(
+        keys,
+        {key: value for key, value in table.items() if key != "type"},
+        say,
+        unknown=f"is not for type {kind}",
+        unfit=told if keys.keys().isdisjoint(told) else {},
+    )
+    for one, other in ONE_OF:
+        if {one, other} <= keys.keys() and bool(table.get(one)) == bool(table.get(other)):
+            say(f"type {kind} needs exactly one of `{one}` and `{other}`")
     values |= _read_files(values, environ, say)
-    complete = all(key in values for key, field in keys.items() if field.required)
-    return cast("ChannelSettings", struct(**values)) if complete else None
+    if not all(key in values for key, field in keys.items() if field.required):
+        return None
+    channel = cast("ChannelSettings", struct(**{keys[key].name: value for key, value in values.items()}))
+    _check_together(channel, say)
+    return channel
+
+
+def _check_together(channel: ChannelSettings, say: Say) -> None:
+    """Report keys that need each other, or exclude each other."""
+    if isinstance(channel, HttpChannel | EmailSettings) and bool(channel.user) != bool(channel.password_file):
+        say("keys `user` and `password_file` need each other")
+    if isinstance(channel, HttpChannel):
+        if channel.key_file and not channel.cert_file:
+            say("key `key_file` needs `cert_file`")
+        ways = {
+            "`user`": bool(channel.user),
+            "`token_file`": bool(channel.token_file),
+            "the URL": any("@" in urlsplit(url).netloc for url in channel.addresses),
+            "`headers`": "authorization" in map(str.lower, channel.headers),
+        }
+        if sum(ways.values()) > 1:
+            say(f"has more than one login: {', '.join(way for way, is_used in ways.items() if is_used)}; keep one")
+    if isinstance(channel, EmailSettings) and channel.user and channel.tls == "none":
+        host, _ = host_and_port(channel.smtp)
+        if host not in {"localhost", "::1"} and not host.startswith("127."):
+            say('key `password_file` needs `tls`: with "none" anybody on the way could read the password')
 
 
 def _keys_of_any_type() -> dict[str, Field]:
@@ -89,46 +160,49 @@ def _keys_of_any_type() -> dict[str, Field]:
     return every | common
 
 
-def _read_files(values: Mapping[str, Any], environ: Mapping[str, str], say: Say) -> dict[str, str]:
-    """Read the secret files; the result replaces the values in the table."""
-    found = {}
-    if values.get("url_file"):
-        found["url_file"], found["url"] = _read_secret("url_file", values["url_file"], environ, say)
-        if found["url"] and not is_url(found["url"]):
-            say(f"key `url_file`: its file {URL_RULE} (not shown: it may be a secret)")
-    if values.get("secret_file"):
-        found["secret_file"], secret = _read_secret("secret_file", values["secret_file"], environ, say)
-        if secret and not signing_key(secret):
-            say("key `secret_file`: its file must hold whsec_ and base64 (not shown: it is a secret)")
+def _read_files(values: Mapping[str, Any], environ: Mapping[str, str], say: Say) -> dict[str, Any]:
+    """Read the files that keys name; the result replaces the values in the table, the paths resolved."""
+    found: dict[str, Any] = {}
+    for key, content in FILES.items():
+        path = _resolved(key, values.get(key) or "", environ, say)
+        found |= {key: path} if path else {}
+        lines = _read_lines(key, path, content, say) if path else []
+        if lines and not all(map(content.test, ["\n".join(lines)] if content.whole else lines)):
+            say(f"key `{key}`: its file {content.rule} (not shown: it may be a secret)")
+        elif lines and key == "url_file":
+            found["url"] = lines[0]
+        elif lines and key == "urls_file":
+            found["urls"] = tuple(lines)
     return found
 
 
-def _read_secret(key: str, value: str, environ: Mapping[str, str], say: Say) -> tuple[str, str]:
-    """Resolve the path of a secret's file and read its one line; return ("", "") or (path, "") after an error."""
+def _resolved(key: str, value: str, environ: Mapping[str, str], say: Say) -> str:
+    """Return the path of a file, with $CREDENTIALS_DIRECTORY expanded; "" after an error."""
     directory = environ.get("CREDENTIALS_DIRECTORY", "")
     if CREDENTIALS.search(value) and not directory:
         say(
             f"key `{key}` uses $CREDENTIALS_DIRECTORY, which is not set here: systemd sets it for the service "
             "(LoadCredential=); in a shell, put CREDENTIALS_DIRECTORY=DIR before the command"
         )
-        return "", ""
+        return ""
     path = CREDENTIALS.sub(lambda _: directory, value)
-    if not path.startswith("/"):
+    if path and not path.startswith("/"):
         say(f"key `{key}` {SECRET_PATH_RULE}")
-        return "", ""
-    return path, _read_line(key, path, say)
+        return ""
+    return path
 
 
-def _read_line(key: str, path: str, say: Say) -> str:
+def _read_lines(key: str, path: str, content: Content, say: Say) -> list[str]:
+    """Return the lines that are not blank, as many as there must be; [] after an error."""
     try:
         lines = [line.strip() for line in read_text(Path(path)).split("\n") if line.strip()]
     except OSError as error:
         say(f"key `{key}`: {shown(path)} cannot be read: {error.strerror}")
-        return ""
+        return []
     except UnicodeDecodeError:
         say(f"key `{key}`: {shown(path)} is not text")
-        return ""
-    if len(lines) != 1:
+        return []
+    if len(lines) != (content.lines or len(lines) or 1):
         say(f"key `{key}`: {shown(path)} must hold one line, not {len(lines)}")
-        return ""
-    return lines[0]
+        return []
+    return lines

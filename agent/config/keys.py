@@ -9,11 +9,13 @@ Sample errors::
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar, cast, get_args
 
 import msgspec
 from msgspec.inspect import (
     BoolType,
+    DictType,
     Field,
     IntType,
     LiteralType,
@@ -33,6 +35,12 @@ SECTIONS: dict[str, type[Table]] = {
 }
 TABLES = (*SECTIONS, "notify")
 LONGEST_QUOTE = 200
+RULES: Mapping[type[Type], str] = {
+    BoolType: "must be true or false",
+    StrType: "must be a string in quotes",
+    VarTupleType: 'must be a list of strings, such as ["…", "…"]',
+    DictType: 'must be a table of strings, such as {name = "…"}',
+}
 WORD = re.compile(r"[A-Za-z0-9_-]{0,20}")
 
 Say = Callable[[str], None]
@@ -65,8 +73,8 @@ def check_tables(document: Mapping[str, Any], say: Say) -> None:
 
 
 def keys_of(struct: type[Table]) -> dict[str, Field]:
-    """Return the keys that a table may have, in order."""
-    return {field.name: field for field in cast("StructType", type_info(struct)).fields}
+    """Return the keys that a table may have, in order, as the file spells them."""
+    return {field.encode_name: field for field in cast("StructType", type_info(struct)).fields}
 
 
 def read_section(struct: type[AnyTable], table: object, say: Say) -> AnyTable:
@@ -77,11 +85,21 @@ def read_section(struct: type[AnyTable], table: object, say: Say) -> AnyTable:
     return struct(**read_keys(keys_of(struct), table, say))
 
 
-def read_keys(keys: Keys, table: Mapping[str, Any], say: Say, unknown: str = "is unknown") -> dict[str, Any]:
-    """Check the keys of one table; the values returned have the right type, range and pattern."""
+def read_keys(
+    keys: Keys,
+    table: Mapping[str, Any],
+    say: Say,
+    unknown: str = "is unknown",
+    unfit: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Check the keys of one table; the values returned have the right type, range and pattern.
+
+    ``unfit`` says of known keys why they cannot be here.
+    """
     values = {}
     for key, value in table.items():
-        faults = list(_faults(value, keys[key].type)) if key in keys else [f" {unknown}; {_hint(key, keys, shown)}"]
+        why = unfit.get(key) or f"{unknown}; {_hint(key, keys, shown)}"
+        faults = list(_faults(value, keys[key].type)) if key in keys else [f" {why}"]
         for fault in faults:
             say(f"key {shown(key)}{fault}")
         if not faults:
@@ -107,6 +125,10 @@ def _faults(value: object, kind: Type, extra: Mapping[str, Any] | None = None) -
     elif isinstance(kind, VarTupleType) and isinstance(value, list):
         for number, entry in enumerate(value, start=1):
             yield from (f", entry {number},{fault}" for fault in _faults(entry, kind.item_type))
+    elif isinstance(kind, DictType) and isinstance(value, dict):
+        for number, (name, entry) in enumerate(value.items(), start=1):
+            yield from (f", name {number},{fault}" for fault in _faults(name, kind.key_type))
+            yield from (f", value {number},{fault}" for fault in _faults(entry, kind.value_type))
 
 
 def _fits(value: object, kind: Type, extra: Mapping[str, Any]) -> bool:
@@ -118,11 +140,13 @@ def _fits(value: object, kind: Type, extra: Mapping[str, Any]) -> bool:
     if isinstance(kind, IntType):
         low, high = kind.ge or 0, kind.le or 0
         return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    test = extra.get("test") or (lambda _: True)
     if isinstance(kind, StrType):
-        test = extra.get("test") or (lambda _: True)
         return isinstance(value, str) and bool(re.fullmatch(kind.pattern or "(?s:.*)", value)) and test(value)
-    shortest = kind.min_length or 0 if isinstance(kind, VarTupleType) else 0
-    return isinstance(value, list) and len(value) >= shortest and all(isinstance(entry, str) for entry in value)
+    if isinstance(kind, VarTupleType):
+        is_list = isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+        return is_list and len(cast("list[str]", value)) >= (kind.min_length or 0) and test(value)
+    return isinstance(value, dict)
 
 
 def _rule(kind: Type, extra: Mapping[str, Any]) -> str:
@@ -131,13 +155,9 @@ def _rule(kind: Type, extra: Mapping[str, Any]) -> str:
         return _rule(kind.type, kind.extra or {})
     if isinstance(kind, LiteralType):
         return "must be one of " + ", ".join(f'"{value}"' for value in kind.values)
-    if isinstance(kind, BoolType):
-        return "must be true or false"
     if isinstance(kind, IntType):
         return f"must be a whole number, {kind.ge} to {kind.le} {extra['unit']}"
-    if isinstance(kind, StrType):
-        return str(extra.get("rule", "must be a string in quotes"))
-    return 'must be a list of strings, such as ["…", "…"]'
+    return str(extra.get("rule") or RULES[type(kind)])
 
 
 def _instead(value: object, kind: Type, extra: Mapping[str, Any]) -> str:
@@ -149,14 +169,15 @@ def _instead(value: object, kind: Type, extra: Mapping[str, Any]) -> str:
     if isinstance(value, bool | int | float):
         return f", not {str(value).lower()[:40]}"
     if isinstance(value, list):
-        others = any(not isinstance(entry, str) for entry in value)
-        return ", not a list with other values" if others else ", not a list" if value else ", not an empty list"
+        if any(not isinstance(entry, str) for entry in value):
+            return ", not a list with other values"
+        return ", not an empty list" if not value else ", not this list" if "test" in extra else ", not a list"
     return ", not a table" if isinstance(value, dict) else ", not a date or time"
 
 
 def _every_key(name: str) -> tuple[str, ...]:
     structs = get_args(ChannelSettings) if name == "notify" else (SECTIONS[name],)
-    return tuple(key for struct in structs for key in struct.__struct_fields__)
+    return tuple(key for struct in structs for key in struct.__struct_encode_fields__)
 
 
 def _hint(key: str, known: Iterable[str], show: Callable[[str], str]) -> str:

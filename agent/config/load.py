@@ -79,13 +79,15 @@ def channels(settings: Settings) -> tuple[ChannelSettings, ...]:
 
 
 def masked(settings: Settings) -> dict[str, Any]:
-    """Turn the settings into plain data that is safe to show: of a URL only scheme and host."""
+    """Turn the settings into plain data that is safe to show: of a URL only scheme and host, of a header its name."""
     data: dict[str, Any] = msgspec.to_builtins(settings)
     for channel in data["notify"]:
         if "url" in channel:
             channel["url"] = mask_url(channel["url"])
         if "urls" in channel:
             channel["urls"] = [mask_url(url) for url in channel["urls"]]
+        if "headers" in channel:
+            channel["headers"] = dict.fromkeys(channel["headers"], "…")
     return data
 
 

@@ -7,6 +7,7 @@ told, whether it may be quoted then (``public``: it cannot be a secret), and a `
 """
 
 import base64
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated, Literal
@@ -17,11 +18,18 @@ from msgspec import Meta
 
 SourceKind = Literal["auto", "journal", "file", "kmsg"]
 Claimed = Literal["notify", "record"]
+Severity = Literal["warning", "critical"]
 
 NAME = r"^[a-z0-9][a-z0-9_-]{0,31}$"
 PATH_RULE = "needs an absolute path, one that begins with /"
 SECRET_PATH_RULE = "needs the absolute path of a file, one that begins with /"  # noqa: S105 - a rule, not a secret
 URL_RULE = "must hold http:// or https:// and a host"
+# Those that a POST needs as they are.
+OWN_HEADERS = re.compile(
+    r"(accept-encoding|connection|content-.*|expect|host|te|trailer|transfer-encoding|upgrade|webhook-.*)",
+    re.IGNORECASE,
+)
+PAGERDUTY_URL = "https://events.pagerduty.com/v2/enqueue"
 
 
 def is_url(text: str) -> bool:
@@ -43,6 +51,16 @@ def signing_key(text: str) -> bytes:
         return b""
 
 
+def host_and_port(text: str) -> tuple[str, int]:
+    """Split ``localhost:25`` or ``[::1]:25``; ("", 0) where there is no host or no possible port."""
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return "", 0
+    return (host, port) if host and port else ("", 0)
+
+
 def _number(low: int, high: int, unit: str) -> Meta:
     return Meta(ge=low, le=high, extra={"unit": unit})
 
@@ -58,11 +76,79 @@ SecretPathOrEmpty = Annotated[
     str,
     _text(r"^((/|\$CREDENTIALS_DIRECTORY\b|\$\{CREDENTIALS_DIRECTORY\})[^\u0000]*)?$", SECRET_PATH_RULE),
 ]
+SecretPath = Annotated[
+    str,
+    _text(r"^(/|\$CREDENTIALS_DIRECTORY\b|\$\{CREDENTIALS_DIRECTORY\})[^\u0000]*$", SECRET_PATH_RULE),
+]
 Url = Annotated[str, _text(r"^[Hh][Tt][Tt][Pp][Ss]?://[^ ]+$", URL_RULE, test=is_url)]
 UrlOrEmpty = Annotated[
     str, _text(r"^([Hh][Tt][Tt][Pp][Ss]?://[^ ]+)?$", URL_RULE, test=lambda url: not url or is_url(url))
 ]
 ChannelName = Annotated[str, _text(NAME, "must be 1 to 32 of a-z, 0-9, - and _, beginning with a letter or digit")]
+Patience = Annotated[int, _number(60, 31_536_000, "seconds")]
+# RFC 9110, section 5. A value may be a token.
+Headers = dict[
+    Annotated[
+        str,
+        _text(
+            r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$",
+            "must be the name of an HTTP header, other than those that the agent sets itself",
+            public=True,
+            test=lambda name: not OWN_HEADERS.fullmatch(name),
+        ),
+    ],
+    Annotated[str, _text(r"^[!-~]([ -~]*[!-~])?$", "must be printable ASCII, without blanks around it")],
+]
+# The names are Prometheus' own, without those that the agent sets; with a prefix they fit into a journal's field.
+Labels = dict[
+    Annotated[
+        str,
+        _text(
+            r"^(?!(alertname|severity|host|instance|cause|incident)$)[A-Za-z][0-9A-Za-z_]{0,47}$",
+            "must be 1 to 48 of a-z, A-Z, 0-9 and _, beginning with a letter, and none of the agent's own labels "
+            "(alertname, severity, host, instance, cause, incident)",
+            public=True,
+        ),
+    ],
+    Annotated[str, _text(r"^[^\u0000-\u001f\u007f]{1,200}$", "must be 1 to 200 characters on one line", public=True)],
+]
+# RFC 5321: an address, or the name of a local user. What else it allows, nobody has.
+MailAddress = Annotated[
+    str,
+    _text(
+        r"^[0-9A-Za-z!#$%&'*+/=?^_`{|}~.-]{1,64}(@[0-9A-Za-z]([0-9A-Za-z.-]{0,252}[0-9A-Za-z])?)?$",
+        'must be a mail address such as "ops@example.org", or a local user',
+        public=True,
+    ),
+]
+MailServer = Annotated[
+    str,
+    _text(
+        r"^([0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}$",
+        'must be a host and a port, such as "localhost:25"',
+        public=True,
+        test=lambda server: host_and_port(server) != ("", 0),
+    ),
+]
+Command = Annotated[
+    tuple[Annotated[str, _text(r"^[^\u0000]*$", "must be a string without a NUL byte")], ...],
+    Meta(
+        min_length=1,
+        extra={
+            "rule": 'must be a list: the absolute path of a program, then its arguments, such as ["/usr/bin/x", "-v"]',
+            "test": lambda words: words[0].startswith("/"),
+        },
+    ),
+]
+_MENTION = r"(<!(here|channel|everyone)>|<!subteam\^S[0-9A-Z]{1,30}>|<@[UW][0-9A-Z]{1,30}>)"
+Mention = Annotated[
+    str,
+    _text(
+        rf"^({_MENTION}( {_MENTION}){{0,9}})?$",
+        'must be "<!here>", "<!channel>", "<!subteam^S123>" or "<@U123>", or several with a blank between them',
+        public=True,
+    ),
+]
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,7 +200,8 @@ class BaseChannel(Table, frozen=True, kw_only=True, tag_field="type"):
     """What every ``[[notify]]`` table has."""
 
     name: ChannelName
-    give_up_after: Annotated[int, _number(60, 31_536_000, "seconds")] = 86_400
+    severity: Severity = "warning"
+    runbook_url: UrlOrEmpty = ""
 
     @property
     def type(self) -> str:
@@ -131,14 +218,40 @@ class BaseChannel(Table, frozen=True, kw_only=True, tag_field="type"):
         return f"{type(self).__name__}(name={self.name!r})"
 
 
-class UrlChannel(BaseChannel, frozen=True, kw_only=True):
-    """A channel with one address: the file has exactly one of the two keys.
+class MessageChannel(BaseChannel, frozen=True, kw_only=True):
+    """A message channel: people read what it says. What has none of these keys shows the state, whole and for ever."""
 
-    Once it is loaded ``url`` is set either way: what ``url_file`` names was read into it.
+    updates: bool = True
+    resolved: bool = True
+    reminders: bool = True
+    give_up_after: Patience = 86_400
+
+
+class HttpChannel(BaseChannel, frozen=True, kw_only=True):
+    """A channel that posts: whom it trusts, and who it says it is."""
+
+    ca_file: SecretPathOrEmpty = ""
+    cert_file: SecretPathOrEmpty = ""
+    key_file: SecretPathOrEmpty = ""
+    token_file: SecretPathOrEmpty = ""
+    user: Annotated[str, _text(r"^[^\u0000-\u001f\u007f:]*$", "must not hold a colon or control characters")] = ""
+    password_file: SecretPathOrEmpty = ""
+    headers: Headers = {}
+
+
+class UrlChannel(HttpChannel, frozen=True, kw_only=True):
+    """A message channel with one address: the file has exactly one of the two keys.
+
+    Once it is loaded ``url`` is set either way: what ``url_file`` names was read into it. The keys of MessageChannel
+    again, since a struct has one base with keys.
     """
 
     url: UrlOrEmpty = ""
     url_file: SecretPathOrEmpty = ""
+    updates: bool = True
+    resolved: bool = True
+    reminders: bool = True
+    give_up_after: Patience = 86_400
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -149,17 +262,22 @@ class UrlChannel(BaseChannel, frozen=True, kw_only=True):
 class SlackSettings(UrlChannel, frozen=True, kw_only=True, tag="slack"):
     """Slack, an incoming webhook."""
 
+    mention: Mention = ""
+
 
 class WebhookSettings(UrlChannel, frozen=True, kw_only=True, tag="webhook"):
     """Any HTTP receiver; with a secret the body is signed."""
 
     secret_file: SecretPathOrEmpty = ""
+    labels: Labels = {}
 
 
-class AlertmanagerSettings(BaseChannel, frozen=True, kw_only=True, tag="alertmanager"):
-    """Every instance of a Prometheus Alertmanager cluster."""
+class AlertmanagerSettings(HttpChannel, frozen=True, kw_only=True, tag="alertmanager"):
+    """Every instance of a Prometheus Alertmanager cluster; ``urls`` is set as ``url`` of a UrlChannel is."""
 
-    urls: Annotated[tuple[Url, ...], Meta(min_length=1)]
+    urls: tuple[Url, ...] = ()
+    urls_file: SecretPathOrEmpty = ""
+    labels: Labels = {}
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -167,11 +285,59 @@ class AlertmanagerSettings(BaseChannel, frozen=True, kw_only=True, tag="alertman
         return self.urls
 
 
-class StdoutSettings(BaseChannel, frozen=True, kw_only=True, tag="stdout"):
+class PagerDutySettings(HttpChannel, frozen=True, kw_only=True, tag="pagerduty"):
+    """PagerDuty, the Events API v2."""
+
+    routing_key_file: SecretPath
+    url: Url = PAGERDUTY_URL
+    labels: Labels = {}
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Return the one URL."""
+        return (self.url,)
+
+
+class CommandSettings(MessageChannel, frozen=True, kw_only=True, tag="command"):
+    """A program of the administrator's own."""
+
+    command: Command
+    input: Literal["json", "text"] = "json"
+    timeout_seconds: Annotated[int, _number(1, 60, "seconds")] = 20
+
+
+class EmailSettings(MessageChannel, frozen=True, kw_only=True, tag="email"):
+    """Mail, through an SMTP server."""
+
+    to: Annotated[tuple[MailAddress, ...], Meta(min_length=1)]
+    from_: MailAddress = msgspec.field(name="from")
+    smtp: MailServer = "localhost:25"
+    tls: Literal["none", "starttls", "tls"] = "none"
+    ca_file: SecretPathOrEmpty = ""
+    user: Annotated[str, _text(r"^[^\u0000-\u001f\u007f]*$", "must not hold control characters")] = ""
+    password_file: SecretPathOrEmpty = ""
+
+
+class JournalSettings(MessageChannel, frozen=True, kw_only=True, tag="journal"):
+    """The host's own journal, one structured record a notice."""
+
+    labels: Labels = {}
+
+
+class StdoutSettings(MessageChannel, frozen=True, kw_only=True, tag="stdout"):
     """Standard output."""
 
 
-ChannelSettings = SlackSettings | WebhookSettings | AlertmanagerSettings | StdoutSettings
+ChannelSettings = (
+    SlackSettings
+    | WebhookSettings
+    | AlertmanagerSettings
+    | PagerDutySettings
+    | CommandSettings
+    | EmailSettings
+    | JournalSettings
+    | StdoutSettings
+)
 
 
 class Settings(Table, frozen=True, kw_only=True):

@@ -60,3 +60,5 @@ def build(settings: ChannelSettings) -> Notifier:
             from agent.notifiers.stdout import StdoutNotifier
 
             return StdoutNotifier(settings.name)
+        case _:
+            raise ChannelError(f"{settings.name}: type {settings.type} comes with the next version")

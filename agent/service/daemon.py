@@ -193,7 +193,7 @@ class Daemon:
 
     def _make_couriers(self) -> list[Courier]:
         couriers = [
-            Courier(notifier, self._outbox, give_up_after=channel.give_up_after)
+            Courier(notifier, self._outbox, give_up_after=getattr(channel, "give_up_after", float("inf")))
             for notifier, channel in zip(self._notifiers, self._channels, strict=True)
         ]
         gone = self._outbox.owing() - {channel.name for channel in self._channels}

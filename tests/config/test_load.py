@@ -24,7 +24,8 @@ SECRET = "T0000/B0000/XXXXverysecretXXXX"
 SLACK_URL = f"https://hooks.slack.com/services/{SECRET}"
 NOT_QUOTED = " (not shown: it may be a secret)"
 NAME_RULE = "must be 1 to 32 of a-z, 0-9, - and _, beginning with a letter or digit"
-TYPE_RULE = 'must be one of "slack", "webhook", "alertmanager", "stdout"'
+TYPES = ("slack", "webhook", "alertmanager", "pagerduty", "command", "email", "journal", "stdout")
+TYPE_RULE = "must be one of " + ", ".join(f'"{kind}"' for kind in TYPES)
 
 Write = Callable[..., Path]
 
@@ -90,7 +91,7 @@ def test_a_whole_configuration_is_read(write: Write) -> None:
         name = "am"
         type = "alertmanager"
         urls = ["http://127.0.0.1:9093", "http://[::1]:9093/am"]
-        give_up_after = 3600
+        severity = "critical"
         [[notify]]
         name = "terminal"
         type = "stdout"
@@ -107,7 +108,7 @@ def test_a_whole_configuration_is_read(write: Write) -> None:
         AlertmanagerSettings(
             name="am",
             urls=("http://127.0.0.1:9093", "http://[::1]:9093/am"),
-            give_up_after=3600,
+            severity="critical",
         ),
         StdoutSettings(name="terminal"),
     )
@@ -286,7 +287,8 @@ def test_load_store_tells_what_is_wrong_in_its_own_table(write: Write) -> None:
         ),
         (
             "[[notify]]\nname = 'a'\ntype = 'stdout'\nurl = 'http://h/'",
-            "[[notify]] #1 (a): key `url` is not for type stdout; known: `name`, `give_up_after`",
+            """[[notify]] #1 (a): key `url` is not for type stdout; known: `name`, `severity`, `runbook_url`, \
+`updates`, `resolved`, `reminders`, `give_up_after`""",
         ),
         (
             "[[notify]]\nname = 'a'\ntype = 'slack'",
@@ -294,7 +296,69 @@ def test_load_store_tells_what_is_wrong_in_its_own_table(write: Write) -> None:
         ),
         (
             "[[notify]]\nname = 'a'\ntype = 'alertmanager'",
-            '[[notify]] #1 (a): key `urls` is missing; it must be a list of strings, such as ["…", "…"]',
+            "[[notify]] #1 (a): type alertmanager needs exactly one of `urls` and `urls_file`",
+        ),
+        (
+            "[[notify]]\nname = 'a'\ntype = 'alertmanager'\nurls = ['http://h']\nupdates = true\ngive_up_after = 60",
+            """[[notify]] #1 (a): key `updates` is for message channels; type alertmanager shows the state: \
+it always shows what is true now
+[[notify]] #1 (a): key `give_up_after` is for message channels; type alertmanager shows the state: \
+it is kept up to date for as long as the incident matters""",
+        ),
+        (
+            "[[notify]]\nname = 'a'\ntype = 'pagerduty'\nresolved = false\nreminders = false",
+            """[[notify]] #1 (a): key `resolved` is for message channels; type pagerduty shows the state: \
+an alert that is not resolved would stay up
+[[notify]] #1 (a): key `reminders` is for message channels; type pagerduty shows the state: \
+it repeats alerts by its own rules
+[[notify]] #1 (a): key `routing_key_file` is missing; it needs the absolute path of a file, one that begins with /""",
+        ),
+        (
+            "[[notify]]\nname = 'a'\ntype = 'stdout'\nseverity = 'page'\nreminders = 1",
+            """[[notify]] #1 (a): key `severity` must be one of "critical", "warning", not "page"
+[[notify]] #1 (a): key `reminders` must be true or false, not 1""",
+        ),
+        (
+            "[[notify]]\nname = 'a'\ntype = 'slack'\nurl = 'http://h/'\nmention = '@here'",
+            """[[notify]] #1 (a): key `mention` must be "<!here>", "<!channel>", "<!subteam^S123>" or "<@U123>", \
+or several with a blank between them, not `@here`""",
+        ),
+        (
+            "[[notify]]\nname = 'a'\ntype = 'webhook'\nurl = 'http://h'\nlabels = {cause = 'x', a = ''}\nheaders = ''",
+            """[[notify]] #1 (a): key `labels`, name 1, must be 1 to 48 of a-z, A-Z, 0-9 and _, \
+beginning with a letter, and none of the agent's own labels \
+(alertname, severity, host, instance, cause, incident), not `cause`
+[[notify]] #1 (a): key `labels`, value 2, must be 1 to 200 characters on one line, not ``
+[[notify]] #1 (a): key `headers` must be a table of strings, such as {name = "…"}, not a string""",
+        ),
+        (
+            f"[[notify]]\nname = 'a'\ntype = 'slack'\nurl = 'http://h/'\nheaders = {{Cookie = '{SECRET} '}}",
+            "[[notify]] #1 (a): key `headers`, value 1, must be printable ASCII, without blanks around it" + NOT_QUOTED,
+        ),
+        (
+            "[[notify]]\nname = 'a'\ntype = 'command'\ncommand = ['echo', 'x']",
+            """[[notify]] #1 (a): key `command` must be a list: the absolute path of a program, then its arguments, \
+such as ["/usr/bin/x", "-v"], not this list""",
+        ),
+        (
+            "[[notify]]\nname = 'a'\ntype = 'command'\ncommand = '/bin/echo x'\ntimeout_seconds = 0",
+            """[[notify]] #1 (a): key `command` must be a list: the absolute path of a program, then its arguments, \
+such as ["/usr/bin/x", "-v"], not a string
+[[notify]] #1 (a): key `timeout_seconds` must be a whole number, 1 to 60 seconds, not 0""",
+        ),
+        (
+            "[[notify]]\nname = 'a'\ntype = 'email'\nto = ['a@b, c@d']\nfrom = 'Ops <ops@h>'\nsmtp = 'h'",
+            """[[notify]] #1 (a): key `to`, entry 1, must be a mail address such as "ops@example.org", \
+or a local user, not `a@b, c@d`
+[[notify]] #1 (a): key `from` must be a mail address such as "ops@example.org", or a local user, not `Ops <ops@h>`
+[[notify]] #1 (a): key `smtp` must be a host and a port, such as "localhost:25", not `h`""",
+        ),
+        (
+            '[[notify]]\nname = "a"\ntype = "email"\nto = ["a@b\\r\\nBcc: x@y"]\nfrom = "a@b\\n"\nsmtp = "h:25\\n"',
+            """[[notify]] #1 (a): key `to`, entry 1, must be a mail address such as "ops@example.org", \
+or a local user, not `a@b\\x0d\\x0aBcc: x@y`
+[[notify]] #1 (a): key `from` must be a mail address such as "ops@example.org", or a local user, not `a@b\\x0a`
+[[notify]] #1 (a): key `smtp` must be a host and a port, such as "localhost:25", not `h:25\\x0a`""",
         ),
         (
             "[[notify]]\nname = 'a'\ntype = 'alertmanager'\nurls = ['http://a:1', 'b', 'http://h:0']",
@@ -459,6 +523,82 @@ def test_any_document_is_settings_or_lines_of_errors(document: dict[str, Any]) -
     assert not any(unicodedata.category(char) in {"Cc", "Cf", "Zl", "Zp"} for line in lines for char in line)
 
 
+@pytest.mark.parametrize(
+    ("key", "content", "expected"),
+    [
+        ("token_file", f"{SECRET} x\n", "must hold a token: printable ASCII without blanks"),
+        ("token_file", "tökenverysecret\n", "must hold a token: printable ASCII without blanks"),
+        ("password_file", f"{SECRET}\x1b\n", "must hold no control characters"),
+        ("ca_file", f"{SECRET}\n", "must hold certificates in PEM"),
+        ("cert_file", f"-----BEGIN PRIVATE KEY-----\n{SECRET}\n", "must hold a certificate in PEM"),
+        ("key_file", f"-----BEGIN CERTIFICATE-----\n{SECRET}\n", "must hold a private key in PEM"),
+    ],
+)
+def test_what_a_file_holds_is_checked_and_not_quoted(write: Write, key: str, content: str, expected: str) -> None:
+    file = write(content, "file")
+    path = write(f'[[notify]]\nname="h"\ntype="webhook"\nurl="https://h.example/x"\n{key} = "{file}"\n')
+
+    said = errors(path)
+
+    assert f"[[notify]] #1 (h): key `{key}`: its file {expected}{NOT_QUOTED}" in said
+    assert "verysecret" not in str(said)
+
+
+def test_an_integration_key_is_checked_and_not_quoted(write: Write) -> None:
+    file = write(f"key={SECRET}\n", "file")
+    (line,) = errors(write(f'[[notify]]\nname="p"\ntype="pagerduty"\nrouting_key_file = "{file}"\n'))
+
+    assert (
+        "[[notify]] #1 (p): key `routing_key_file`: its file must hold an integration key: letters and digits"
+        f"{NOT_QUOTED}" == line
+    )
+
+
+def test_urls_file_is_read_line_by_line(write: Write) -> None:
+    file = write("http://am-1.example:9093\n\n  http://am-2.example:9093  \n", "urls")
+    table = f'[[notify]]\nname="am"\ntype="alertmanager"\nurls_file = "{file}"\n'
+
+    assert ("http://am-1.example:9093", "http://am-2.example:9093") == load(write(table), {}).notify[0].urls
+    file.write_text(f"http://am-1.example:9093\nhttps:/{SECRET}\n")
+    rule = "must hold http:// or https:// and a host on every line"
+    assert [f"[[notify]] #1 (am): key `urls_file`: its file {rule}{NOT_QUOTED}"] == errors(write(table))
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ('user = "u"', "keys `user` and `password_file` need each other"),
+        ('password_file = "FILE"', "keys `user` and `password_file` need each other"),
+        ('key_file = "KEY"', "key `key_file` needs `cert_file`"),
+        (
+            'token_file = "FILE"\nuser = "u"\npassword_file = "FILE"',
+            "has more than one login: `user`, `token_file`; keep one",
+        ),
+        (
+            'token_file = "FILE"\nheaders = {authorization = "x"}',
+            "has more than one login: `token_file`, `headers`; keep one",
+        ),
+    ],
+)
+def test_keys_that_need_or_exclude_each_other_are_told(write: Write, keys: str, expected: str) -> None:
+    file, key = write("token\n", "file"), write("-----BEGIN EC PRIVATE KEY-----\n", "key")
+    table = '[[notify]]\nname="h"\ntype="webhook"\nurl="https://h.example/x"\n'
+    table += keys.replace("FILE", str(file)).replace("KEY", str(key))
+
+    assert [f"[[notify]] #1 (h): {expected}"] == errors(write(table))
+
+
+def test_a_password_crosses_no_network_in_the_clear(write: Write) -> None:
+    file = write("password\n", "file")
+    table = f'[[notify]]\nname="m"\ntype="email"\nto=["root"]\nfrom="a@h"\nuser="u"\npassword_file="{file}"\n'
+
+    assert "u" == load(write(table), {}).notify[0].user
+    assert "u" == load(write(table + 'smtp = "h.example:25"\ntls = "starttls"\n'), {}).notify[0].user
+    assert [
+        '[[notify]] #1 (m): key `password_file` needs `tls`: with "none" anybody on the way could read the password'
+    ] == errors(write(table + 'smtp = "h.example:25"\n'))
+
+
 # --- the state directory ----------------------------------------------------------------------------------------------
 
 
@@ -502,7 +642,13 @@ def test_masked_shows_no_more_than_the_host_of_a_url() -> None:
     assert ["http://am:9093/…"] == shown["notify"][1]["urls"]
     text = msgspec.json.encode(shown).decode()
     assert "verysecret" not in text
-    assert "user" not in text
+    assert "pw" not in text
+
+
+def test_masked_shows_the_names_of_headers_alone() -> None:
+    channel = WebhookSettings(name="a", url=SLACK_URL, headers={"Cookie": SECRET})
+
+    assert {"Cookie": "…"} == masked(Settings(notify=(channel,)))["notify"][0]["headers"]
 
 
 def test_no_channel_shows_its_address_where_it_is_printed() -> None:

@@ -99,7 +99,7 @@ def test_an_open_incident_stays_up_and_a_resolved_one_has_ended() -> None:
 def test_an_open_incident_stays_up_however_soon_its_notices_are_given_up(httpserver: HTTPServer) -> None:
     httpserver.expect_request("/api/v2/alerts", method="POST").respond_with_data("")
     urls = (httpserver.url_for("/"),)
-    settings = AlertmanagerSettings(name="am", urls=urls, give_up_after=300)
+    settings = AlertmanagerSettings(name="am", urls=urls)
 
     build(settings).notify(make_sent_notice())
 
