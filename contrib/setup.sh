@@ -75,6 +75,9 @@ missing_for_tests() {
     have man || echo man-db
     have shellcheck || echo shellcheck
     have lintian || echo lintian
+    have promtool || echo prometheus
+    have prometheus-node-exporter || echo prometheus-node-exporter
+    have nrpe && [ -x /usr/lib/nagios/plugins/check_nrpe ] || echo nagios-nrpe-server nagios-nrpe-plugin
 }
 
 missing_for_machines() {

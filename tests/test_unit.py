@@ -77,6 +77,9 @@ def test_the_service_is_watched_and_a_bad_configuration_not_tried_again() -> Non
         "RestartForceExitStatus": "SIGHUP",
         "StateDirectory": "sockmem-agent",
         "StateDirectoryMode": "0750",
+        "RuntimeDirectory": "sockmem-agent",
+        "RuntimeDirectoryMode": "0755",
+        "RuntimeDirectoryPreserve": "yes",
     }
 
     assert {key: settings().get(key) for key in expected} == expected
@@ -95,11 +98,17 @@ def test_the_fragments_make_the_user_its_groups_and_its_directory(tmp_path: Path
     )
 
 
-def test_the_state_directory_is_the_same_in_unit_and_fragment() -> None:
+def test_the_directories_are_the_same_in_unit_and_fragment() -> None:
     lines = [line for line in (SYSTEMD / "sockmem-agent.tmpfiles").read_text().splitlines() if not line.startswith("#")]
-    path, user, group = f"/var/lib/{settings()['StateDirectory']}", settings()["User"], settings()["Group"]
+    state, run = f"/var/lib/{settings()['StateDirectory']}", f"/run/{settings()['RuntimeDirectory']}"
+    owner = f"{settings()['User']} {settings()['Group']} -"
 
-    assert [f"d {path} {settings()['StateDirectoryMode']} {user} {group} -", f"Z {path} - {user} {group} -"] == lines
+    assert lines == [
+        f"d {state} {settings()['StateDirectoryMode']} {owner}",
+        f"d {run} {settings()['RuntimeDirectoryMode']} {owner}",
+        f"Z {state} - {owner}",
+    ]
+    assert {f"-{state}", f"-{run}"} == set(settings()["ReadWritePaths"].split())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

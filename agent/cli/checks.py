@@ -11,6 +11,7 @@ import ctypes
 import os
 import re
 import shutil
+import stat
 import sys
 import time
 from collections import deque
@@ -27,7 +28,7 @@ from msgspec.structs import replace
 
 from agent.cli.faults import directory_fault, kind_of, me, ownership_fault, read_fault, way_fault
 from agent.cli.unit import PATIENCE_SECONDS, Unit, ask
-from agent.config.load import mask_url
+from agent.config.load import SYSTEM_RUNTIME, mask_url
 from agent.core.cursor import NOTHING_YET, Cursor
 from agent.core.format import bytes_text
 from agent.core.readings import Gap
@@ -39,6 +40,7 @@ from agent.probe.owners import unified_root
 from agent.probe.pagesize import PROC
 from agent.probe.reading import Reading
 from agent.probe.snapshot import read_sysctl
+from agent.service.status import STATUS_FILE
 from agent.sources import Source, describe, local_now, open_source
 from agent.sources.choose import choose, has_bindings, runs_systemd
 from agent.store import owner, unusable
@@ -86,6 +88,7 @@ def check_host(settings: Settings, service: Unit | None, state: Check) -> list[C
         *check_bindings(settings.source),
         check_log_level(chosen),
         state,
+        *([check_status_file(service)] if service else []),
         *([check_textfile(Path(textfile), service)] if textfile else []),
         check_proc(),
         check_sock_diag(),
@@ -232,6 +235,8 @@ def check_textfile(path: Path, service: Unit | None = None) -> Check:
     name = "metrics file"
     folder = path.parent
     fault = way_fault(folder)
+    if service and folder == service.runtime_directory() and not folder.exists():
+        return Check(name, "ok", f"{folder} will be created by systemd")
     if fault is None and folder.is_dir() and not os.access(folder, os.W_OK | os.X_OK):
         # Another program's directory keeps its owner.
         detail = f"{me()} cannot write to {folder}, which belongs to {owner(folder)}"
@@ -241,7 +246,23 @@ def check_textfile(path: Path, service: Unit | None = None) -> Check:
         return Check(name, "fail", fault.what, fault.fix or f"install -d -o {me()} {folder}, or choose another")
     if service and not service.lets_write(folder):
         return _closed(name, folder)
+    closed = next(
+        (each for each in (*reversed(folder.parents), folder) if not each.stat().st_mode & stat.S_IXOTH), None
+    )
+    if closed:
+        detail = f"node_exporter cannot read {path}: other users cannot enter {closed}"
+        return Check(name, "warn", detail, f'set [metrics] textfile = "{SYSTEM_RUNTIME}/{path.name}"')
     return Check(name, "ok", f"{path} is writable")
+
+
+def check_status_file(service: Unit) -> Check:
+    """Check that systemd makes a directory for status.json that every user can read."""
+    name, folder = "status file", service.runtime_directory()
+    if folder:
+        return Check(name, "ok", f"{folder}/{STATUS_FILE}, for every user")
+    lines = ("[Service]", "RuntimeDirectory=sockmem-agent", "RuntimeDirectoryMode=0755", "RuntimeDirectoryPreserve=yes")
+    detail = f"the unit has no RuntimeDirectory=: {STATUS_FILE} is written to the state directory, for its group only"
+    return Check(name, "warn", detail, BELOW, drop_in=lines)
 
 
 def _closed(name: str, directory: Path) -> Check:

@@ -9,7 +9,7 @@ import click
 from msgspec.structs import replace
 
 from agent.cli import HANDLER, config_option, log
-from agent.config.load import ConfigError, load, state_directory
+from agent.config.load import ConfigError, load, runtime_directory, state_directory
 from agent.core.settings import Settings
 from agent.notifiers import ChannelError
 from agent.service import sdnotify
@@ -107,7 +107,7 @@ def build(settings: Settings, store: Store, proc_root: Path) -> Daemon:
             log.error("cannot start: %s", refusal(path, store.directory))
             sys.exit(1)
         store.open_for_writing()
-        return Daemon(settings, store, proc_root=proc_root)
+        return Daemon(settings, store, proc_root=proc_root, runtime=runtime_directory(os.environ, store.directory))
     except ChannelError as error:
         log.error("%s", error)
         sys.exit(os.EX_CONFIG)

@@ -84,15 +84,22 @@ class Unit(NamedTuple):
 
     def state_directory(self) -> Path | None:
         """Return the directory that systemd creates for the service."""
-        return next((Path("/var/lib") / word.partition(":")[0] for word in self.words("StateDirectory")), None)
+        return self._own("StateDirectory", "/var/lib")
+
+    def runtime_directory(self) -> Path | None:
+        """Return the directory in /run that systemd creates for the service."""
+        return self._own("RuntimeDirectory", "/run")
+
+    def _own(self, key: str, top: str) -> Path | None:
+        return next((Path(top) / word.partition(":")[0] for word in self.words(key)), None)
 
     def lets_write(self, directory: Path) -> bool:
         """Return whether the unit lets the service write there."""
         setting = self.last("ProtectSystem")
         if setting is None or setting.value != "strict":
             return True
-        own = self.state_directory()
-        writable = [Path(word.lstrip("-+")) for word in self.words("ReadWritePaths")] + ([own] if own else [])
+        own = [path for path in (self.state_directory(), self.runtime_directory()) if path]
+        writable = [Path(word.lstrip("-+")) for word in self.words("ReadWritePaths")] + own
         return any(directory.is_relative_to(top) for top in writable)
 
     def hiding(self, paths: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -8,6 +8,7 @@ A sample with a mistake, and its error::
     /etc/sockmem-agent/config.toml: [incident]: key `quiet_secnds` is unknown; did you mean `quiet_seconds`?
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +23,7 @@ from agent.core.settings import ChannelSettings, Settings, StdoutSettings, Store
 
 DEFAULT_PATH = Path("/etc/sockmem-agent/config.toml")
 SYSTEM_STATE = "/var/lib/sockmem-agent"
+SYSTEM_RUNTIME = Path("/run/sockmem-agent")
 DEFAULT_CHANNEL = StdoutSettings(name="stdout")
 
 
@@ -71,6 +73,18 @@ def state_directory(settings: Settings, environ: Mapping[str, str], euid: int) -
     # The XDG specification: a relative path is invalid and must be ignored.
     base = Path(home) if home.startswith("/") else Path(environ.get("HOME") or Path.home()) / ".local" / "state"
     return base / "sockmem-agent"
+
+
+def runtime_directory(environ: Mapping[str, str], state: Path) -> Path:
+    """Return the directory of status.json: systemd's, else /run/sockmem-agent if it is this user's, else ``state``."""
+    given = environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    if given:
+        return Path(given)
+    try:
+        is_own = SYSTEM_RUNTIME.stat().st_uid == os.geteuid()
+    except OSError:
+        is_own = False
+    return SYSTEM_RUNTIME if is_own else state
 
 
 def channels(settings: Settings) -> tuple[ChannelSettings, ...]:

@@ -96,12 +96,17 @@ def take_snapshot(
     )
 
 
+def page_bytes(proc_root: Path) -> int | None:
+    """Read how large a page is; None where that is not known."""
+    reading = Reading(proc_root)
+    meminfo = reading.parse("meminfo", procfs.parse_meminfo) or {}
+    return find_page_size(reading, meminfo, _read_kernel(reading), live=is_this_host(proc_root))
+
+
 def pages_per_unit(proc_root: Path) -> float | None:
     """Read how many pages one of ``mem`` is; None where that is not known."""
     reading = Reading(proc_root)
-    release = _read_kernel(reading)
-    meminfo = reading.parse("meminfo", procfs.parse_meminfo) or {}
-    page = find_page_size(reading, meminfo, release, live=is_this_host(proc_root))
+    release, page = _read_kernel(reading), page_bytes(proc_root)
     reserve = read_sysctl(reading, "net.core.mem_pcpu_rsv")
     units = units_per_page(parse_kernel(release, has_reserve_file=reserve is not None), page)
     return 1 / units if units else None

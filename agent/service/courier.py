@@ -30,6 +30,7 @@ from agent.core.budget import HOUR_SECONDS, MESSAGES_AN_HOUR, as_told, budget_of
 from agent.core.delivery import Delivered, Delivery, Outcome, Receipt, Rejected, Retry
 from agent.core.format import counted, duration_text
 from agent.core.model import Notice, Provenance
+from agent.core.status import Waiting
 from agent.notifiers import Notifier
 from agent.service.held import Held
 from agent.store import OWED_AT_MOST, Key, Outbox, Pending, StoreError
@@ -70,7 +71,8 @@ class Courier:
     ``give_up_after`` counts seconds since this process saw the notice. The clock ``now`` (aware) may be set at any
     time, as by NTP on a host that boots in 1970: it counts across a restart only, and not before an hour of trying.
     ``random`` yields [0, 1). ``trouble`` is why nothing can be delivered, if known before the first attempt. ``status``
-    says what is wrong ("ops: 3 waiting, HTTP 503 since 14:02"), or is None; the main thread reads it without a lock.
+    says what is wrong ("ops: 3 waiting, HTTP 503 since 14:02"), or is None; the main thread reads it and ``waiting``
+    without a lock.
     """
 
     def __init__(
@@ -102,6 +104,7 @@ class Courier:
         self._trouble_since: float | None = None
         self._logged: set[str] = set()
         self.status: str | None = None
+        self.waiting = Waiting(why=trouble)
         self._wake, self._stop = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -443,7 +446,11 @@ class Courier:
             self._unwritten.pop(key, None)
 
     def _show(self) -> None:
-        """Set the status, in one assignment."""
+        """Set the status and what waits, each in one assignment."""
+        waited = [self._monotonic() - (tries.seen - tries.waited) for tries in self._tries.values()]
+        waited += [self._monotonic() - self._held.oldest] if len(self._held) else []
+        oldest = (self._now() - timedelta(seconds=max(waited))).replace(microsecond=0) if waited else None
+        self.waiting = Waiting(len(self._tries) + len(self._held), oldest, self._trouble)
         if self._trouble is None or self._trouble_since is None:
             self.status = None
             return

@@ -13,13 +13,17 @@ from pathlib import Path
 from agent.config.load import channels
 from agent.core.format import counted, printable
 from agent.core.kernel.detector import Decided, Detector
-from agent.core.model import LogRecord, Notice, Snapshot
+from agent.core.model import LogRecord, Notice, Silence, Snapshot
 from agent.core.settings import Settings, SourceSettings
+from agent.core.status import silence_text
 from agent.notifiers import ChannelError, build
-from agent.service import sdnotify, threads
+from agent.service import metrics, sdnotify, threads
 from agent.service.courier import Courier, absent
+from agent.service.published import Published
 from agent.service.recorder import Recorder
 from agent.service.signals import Signals
+from agent.service.silence import Silencer
+from agent.service.status import StatusFile, channel_of
 from agent.service.troubles import Troubles
 from agent.sources import Source, describe, local_now, open_source
 from agent.store import Outbox, Store, prune
@@ -28,7 +32,7 @@ log = logging.getLogger("sockmem-agent")
 
 WAIT_SECONDS = 1.0
 PRUNE_SPACING = timedelta(minutes=10)
-METRICS_SPACING = timedelta(minutes=1)
+METRICS_SECONDS = 60.0
 STOP_SECONDS = 1.5
 STOPPING_SECONDS = 0.5  # for systemd to take STOPPING=1
 STATUS_CHARACTERS = 1000  # of four bytes each, within sdnotify.MOST_BYTES
@@ -48,8 +52,12 @@ class Daemon:
         *,
         now: Callable[[], datetime] = local_now,
         proc_root: Path = Path("/proc"),
+        runtime: Path | None = None,
     ) -> None:
-        """Open everything; what cannot be opened raises before READY=1."""
+        """Open everything; what cannot be opened raises before READY=1.
+
+        ``runtime`` is the directory of status.json: by default the state directory.
+        """
         self._settings = settings
         self._store = store
         self._outbox = Outbox(store)
@@ -61,21 +69,17 @@ class Daemon:
         # Before anything is written: this makes room if a full disk ended the previous process. Nothing goes by age
         # yet, since the clock of a booting host may be wrong.
         self._prune(None)
-        self._recorder = Recorder(
-            store,
-            settings=settings.incident,
-            channels=[c.name for c in self._channels],
-            now=now,
-            on_notice=self._on_notice,
-            troubles=self._troubles,
-            proc_root=proc_root,
-        )
+        self._recorder = self._make_recorder(proc_root)
         self._source = open_source(settings.source, self._recorder.position.resume.cursor, now, sdnotify.work_goes_on)
         self._detector = self._informed_detector()
         self._couriers: list[Courier] = []
         self._leaving: list[Courier] = []
         self._unserved = ""
-        self._pruned_at = self._measured_at = now()
+        self._pruned_at = now()
+        self._silencer = Silencer(store.directory)
+        self._silence: Silence | None = None
+        self._status_file = StatusFile(runtime or store.directory, store.directory)
+        self._metrics_file = self._open_metrics()
         self._ready = False
         self._asked = Signals()
 
@@ -97,6 +101,7 @@ class Daemon:
                 is_whole = self.turn()
                 self._serve()
                 self._feed()
+                self._measure()
                 if asked.reload:
                     asked.reload = False
                     self._take_over(reread())
@@ -108,6 +113,7 @@ class Daemon:
                 self._save_position()
         finally:
             self._end()
+        self._say_stopped()
 
     def _end(self) -> None:
         """Close everything; the couriers share one deadline."""
@@ -139,9 +145,6 @@ class Daemon:
         if abs(now - self._pruned_at) >= PRUNE_SPACING and not self._recorder.position.dirty:
             self._pruned_at = now
             self._prune(self._store.samples.believe(now))
-        if self._settings.metrics.textfile and abs(now - self._measured_at) >= METRICS_SPACING:
-            self._measured_at = now
-            self._measure(Path(self._settings.metrics.textfile))
         return True
 
     # --- inside -----------------------------------------------------------------------------------------------------
@@ -149,6 +152,7 @@ class Daemon:
     def _may_continue(self) -> bool:
         """Feed the watchdog in the middle of a batch, and look whether the service is to stop."""
         self._feed()
+        self._measure()
         return not self._asked.stop
 
     def _save_position(self) -> None:
@@ -166,12 +170,42 @@ class Daemon:
             for incident_id in prune(self._store, now):
                 log.info("incident %s removed: retention", incident_id)
 
-    def _measure(self, path: Path) -> None:
-        from agent.service.metrics import write_metrics  # noqa: PLC0415 - ten megabytes
+    def _open_metrics(self) -> Published | None:
+        path = self._settings.metrics.textfile
+        return Published(Path(path), METRICS_SECONDS) if path else None
 
+    def _measure(self, *, stopped: bool = False) -> None:
+        """Write the metrics if they changed; once ``stopped``, only what was counted: the rest is so no longer."""
+        if self._metrics_file is None:
+            return
+        recorder, couriers, now = self._recorder, self._couriers, self._now()
+        families = [*metrics.counters(recorder.counted, recorder.opened, couriers)]
+        families += metrics.still_open(() if stopped else recorder.still_open)
+        owed = () if stopped else [courier.waiting for courier in couriers]
+        families += () if stopped else metrics.host(recorder.gauges)
+        changing = [*metrics.waiting(() if stopped else couriers, now), *metrics.written(now)]
+        text = metrics.render(families)
         with self._troubles.survived("the metrics cannot be written"):
-            recorder = self._recorder
-            write_metrics(path, self._couriers, recorder.counted, recorder.last, recorder.sample)
+            self._metrics_file.update((text, owed), (text + metrics.render(changing)).encode)
+
+    def _publish(self, *, is_running: bool = True) -> None:
+        """Write status.json, if what it says has changed."""
+        types = {channel.name: channel.type for channel in self._channels}
+        with self._troubles.survived("status.json cannot be written"):
+            self._status_file.update(
+                describe(self._settings.source),
+                still_open=self._recorder.still_open,
+                last=self._recorder.last,
+                channels=[channel_of(each, types, hangs=self._hangs(each)) for each in self._couriers],
+                silence=self._silence,
+                troubles=self._troubles_now(),
+                is_running=is_running,
+            )
+
+    def _say_stopped(self) -> None:
+        """Leave files that say so."""
+        self._publish(is_running=False)
+        self._measure(stopped=True)
 
     def _informed_detector(self) -> Detector:
         """Make a detector that knows the newest events, so that lines after a restart are compared with them."""
@@ -190,6 +224,17 @@ class Daemon:
             )
             detector.remember(remembered, event)
         return detector
+
+    def _make_recorder(self, proc_root: Path) -> Recorder:
+        return Recorder(
+            self._store,
+            settings=self._settings.incident,
+            channels=[c.name for c in self._channels],
+            now=self._now,
+            on_notice=self._on_notice,
+            troubles=self._troubles,
+            proc_root=proc_root,
+        )
 
     def _make_couriers(self) -> list[Courier]:
         couriers = [
@@ -227,9 +272,11 @@ class Daemon:
             log.warning("incident %s %s: %s", notice.data.id, notice.type.rpartition(".")[2], notice.data.summary)
 
     def _feed(self) -> None:
-        """Feed systemd's watchdog, with the status in one line."""
+        """Feed systemd's watchdog, with the status in one line; say the same to everyone else."""
+        self._silence = self._silencer.current(self._now())
         self._ready = self._ready or sdnotify.notify("READY=1")
         sdnotify.notify(f"WATCHDOG=1\nSTATUS={self.status()}")
+        self._publish()
 
     def status(self) -> str:
         """Return the line that ``systemctl status`` shows."""
@@ -243,14 +290,19 @@ class Daemon:
                 f"; {still} incident {last.id}: {last.cause} ({last.confidence}), "
                 f"{counted(sum(last.events.values()), 'line')}"
             )
-        troubles = [trouble for courier in self._couriers if (trouble := courier.status)]
-        stuck_since = time.monotonic() - COURIER_PATIENCE_SECONDS
-        troubles += [
-            f"{each.name}: hangs in an attempt" for each in self._couriers if each.last_progress <= stuck_since
-        ]
-        unserved = [f"{NO_ROOM}: {self._unserved}"] if self._unserved else []
+        silence = [silence_text(self._silence, self._now())] if self._silence else []
+        channels = [trouble for courier in self._couriers if (trouble := courier.status)]
+        channels += [f"{each.name}: hangs in an attempt" for each in self._couriers if self._hangs(each)]
         # It holds foreign text: a line break would be another assignment to systemd.
-        return printable("; ".join([state, *self._troubles, *unserved, *troubles]), STATUS_CHARACTERS)
+        return printable("; ".join([state, *silence, *self._troubles_now(), *channels]), STATUS_CHARACTERS)
+
+    def _troubles_now(self) -> list[str]:
+        """List what fails, channels excepted."""
+        silence = [self._silencer.trouble] if self._silencer.trouble else []
+        return [*self._troubles, *silence, *([f"{NO_ROOM}: {self._unserved}"] if self._unserved else [])]
+
+    def _hangs(self, courier: Courier) -> bool:
+        return courier.last_progress <= time.monotonic() - COURIER_PATIENCE_SECONDS
 
     def _take_over(self, settings: Settings | None) -> None:
         """Apply a new configuration; None means that it was bad, and the old one stays."""
@@ -269,6 +321,9 @@ class Daemon:
             courier.stop(timeout=0.0)
         self._leaving += self._couriers
         self._notifiers = notifiers
+        if settings.metrics != self._settings.metrics:
+            self._settings = settings
+            self._metrics_file = self._open_metrics()
         self._settings = settings
         self._store.settings = settings.store
         self._channels = channels(settings)

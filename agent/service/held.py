@@ -30,7 +30,7 @@ class Held:
         self.sent_at = float("-inf")
         self._channel, self._outbox = channel, outbox
         self._next: dict[Key, Pending] = {}
-        self._oldest = float("inf")
+        self._oldest = self._members_since = float("inf")
         self._host: str | None = None
         self._members: dict[Key, Pending] = {}
         self._without_room: list[Key] = []
@@ -53,6 +53,11 @@ class Held:
         return len(self._members)
 
     @property
+    def oldest(self) -> float:
+        """The second at which the oldest fell due."""
+        return self._members_since if self._members else self._oldest
+
+    @property
     def is_first(self) -> bool:
         """Return whether the next one is the first of its digest."""
         return not self._next
@@ -68,7 +73,8 @@ class Held:
         if self._receipt:
             return self._write_receipts(self._receipt)
         if not self._members and self._next and second >= max(self._oldest, self.sent_at) + HOUR_SECONDS:
-            self._members, self._next, self._oldest = self._next, {}, float("inf")
+            self._members, self._next = self._next, {}
+            self._members_since, self._oldest = self._oldest, float("inf")
             self._without_room = list(self._members)
         if self._without_room:
             return self._make_room()

@@ -60,6 +60,8 @@ class OpenIncident:
         # Another host's lines opened it.
         self.is_elsewhere = incident.read_on is not None
         self.last_notice: Notice | None = None
+        # As which class it was counted in the metrics.
+        self.counted_as: str | None = None
         self.amended = False
         self.arrived_at = self.snapshot_at = now
         self.committed_at = now - COMMIT_SPACING
@@ -115,6 +117,7 @@ class OpenIncident:
         opened = cls(incident, newest, now, position, troubles)
         opened.snapshot_at = named[-1][1].taken_at
         opened.last_notice = notices[-1][1] if notices else None
+        opened.counted_as = incident.class_
         opened._diagnose(samples)
         # The next commit would do the same, and a surprise there would come back at every start.
         msgspec.json.encode(opened.incident)

@@ -23,6 +23,7 @@ from agent.core.kernel.limits import sample_of
 from agent.core.model import Diagnosis, Event, Incident, Notice, NoticeType, Sample, Snapshot
 from agent.core.settings import IncidentSettings
 from agent.probe import Names, take_sample, take_snapshot, take_sockets
+from agent.service.metrics import Gauges
 from agent.service.open_incident import COMMIT_SPACING, EVIDENCE, OpenIncident, write_notice
 from agent.service.position import Position
 from agent.service.sampler import Sampler
@@ -62,6 +63,7 @@ class Recorder:
         self.settings = settings
         self.channels = tuple(channels)
         self.counted: Counter[str] = Counter()
+        self.opened: Counter[tuple[str, str]] = Counter()
         self._store = store
         self._now = now
         self._on_notice = on_notice
@@ -91,9 +93,15 @@ class Recorder:
         return own.incident if own else self._open[-1].incident if self._open else self._last
 
     @property
-    def sample(self) -> Sample | None:
-        """The newest gauges."""
-        return self._sampler.newest
+    def still_open(self) -> tuple[Incident, ...]:
+        """The open incidents, this host's own first."""
+        return tuple(opened.incident for opened in self._open)
+
+    @property
+    def gauges(self) -> Gauges:
+        """The newest sample, and what it counts in."""
+        page, pages = self._sampler.page_bytes, self._sampler.pages_per_unit
+        return Gauges(self._sampler.newest, round(page * pages) if page and pages else None, page)
 
     # --- the main thread calls these --------------------------------------------------------------------------------
 
@@ -286,7 +294,10 @@ class Recorder:
 
     def _commit(self, opened: OpenIncident, now: datetime) -> None:
         notice = opened.commit(now, self._history(opened), self.settings, self.channels)
-        self._last = opened.incident
+        self._last = incident = opened.incident
+        if opened.counted_as != incident.class_:
+            opened.counted_as = incident.class_
+            self.opened[incident.class_, incident.cause] += 1
         if notice:
             self._on_notice(notice)
 

@@ -12,7 +12,7 @@ from agent.core.history.downsample import downsample
 from agent.core.history.early_warning import assess
 from agent.core.model import Pressure, Sample, UnitShare
 from agent.core.times import second_of
-from agent.probe import Counters, pages_per_unit, take_sample
+from agent.probe import Counters, page_bytes, pages_per_unit, take_sample
 from agent.service.survey import Survey
 from agent.service.troubles import Troubles
 from agent.store import Store, explain
@@ -44,7 +44,7 @@ class Sampler:
             store.samples.write_hourly_extremes(self.due)
         self._samples: list[Sample] = []
         self._read_again(self.due)
-        self._pages_per_unit = pages_per_unit(proc_root)
+        self.page_bytes, self.pages_per_unit = page_bytes(proc_root), pages_per_unit(proc_root)
         self.counters = Counters(proc_root, self._samples)
 
     @property
@@ -107,7 +107,7 @@ class Sampler:
             self._hour = _hour_of(now)
             with self._troubles.survived(UNWRITTEN):
                 self._store.samples.write_hourly_extremes(now, self.history)
-        self.pressure = assess(self._samples[-RECENT_SAMPLES:], self.pressure, self._pages_per_unit, self.survey.groups)
+        self.pressure = assess(self._samples[-RECENT_SAMPLES:], self.pressure, self.pages_per_unit, self.survey.groups)
         return True
 
     def _read_again(self, now: datetime) -> None:

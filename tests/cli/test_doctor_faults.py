@@ -300,6 +300,31 @@ def test_a_metrics_file_that_the_unit_or_the_owner_forbids_is_told(host: Host) -
     host.define(f"ReadWritePaths=-{folder}")
     assert "ok" == host.check("metrics file")["status"]
 
+    folder.chmod(0o770)
+    shutil.chown(folder, USER)
+    unread = host.check("metrics file")
+    assert ("warn", f"node_exporter cannot read {folder}/sockmem.prom: other users cannot enter {folder}") == (
+        unread["status"],
+        unread["detail"],
+    )
+
+
+def test_the_runtime_directory_is_where_metrics_and_status_belong(host: Host) -> None:
+    with host.config.open("a") as file:
+        file.write('[metrics]\ntextfile = "/run/sockmem-doctor-test/sockmem.prom"\n')
+    without = host.check("status file")
+    assert ("warn", "RuntimeDirectory=sockmem-agent") == (without["status"], without["drop_in"][1])
+
+    host.define("RuntimeDirectory=sockmem-doctor-test")
+    assert ("ok", "/run/sockmem-doctor-test/status.json, for every user") == (
+        host.check("status file")["status"],
+        host.check("status file")["detail"],
+    )
+    assert ("ok", "/run/sockmem-doctor-test will be created by systemd") == (
+        host.check("metrics file")["status"],
+        host.check("metrics file")["detail"],
+    )
+
 
 def test_a_secret_that_the_service_may_not_read_is_told(host: Host) -> None:
     secret = host.root / "url"

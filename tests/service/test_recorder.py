@@ -564,6 +564,22 @@ def test_an_incident_of_events_ends_by_its_events_and_a_warning_follows_where_th
     assert warned.closed_at is None
 
 
+def test_an_incident_is_counted_once_in_each_class_and_not_again_after_a_restart(
+    store, make_recorder, make_decided, clock, proc_root
+):
+    recorder = make_recorder()
+    write_proc(proc_root, orphan=2_100)
+    run_for(recorder, clock, 20)
+    assert {("pressure", "orphans"): 1} == recorder.opened
+    recorder.handle([make_decided(), make_decided(offset=200)], recorder.take_event_snapshot())
+    run_for(recorder, clock, 20)
+
+    assert {("pressure", "orphans"): 1, ("event", "orphans"): 1} == recorder.opened
+    again = make_recorder()
+    run_for(again, clock, 20)
+    assert {} == again.opened
+
+
 def test_who_holds_the_sockets_is_asked_after_a_restart_where_nobody_was_asked_before(
     store, make_recorder, make_decided, clock
 ):
