@@ -17,7 +17,7 @@ wrote, and 15 bytes are too few for a line, a mark of lost events or a row of th
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from operator import itemgetter
 from typing import Literal, NamedTuple
@@ -29,6 +29,12 @@ from agent.core.kernel.procfs import ParseError
 KILL_EVENT = "tcp/tcp_send_reset"
 KILL_REASON = "TCP_ABORT_ON_MEMORY"
 REFUSAL_EVENT = "sock/sock_exceed_buf_limit"
+# UDP's, and every other protocol's, are refused by the same function; TCPv6 is another name.
+REFUSAL_FILTER = 'name ~ "TCP*"'
+# TRACE_FLAG_HARDIRQ and TRACE_FLAG_SOFTIRQ (include/linux/trace_events.h).
+_IN_INTERRUPT = "common_flags & 24"
+# So many writers are told apart until the histogram is made anew; what the others are refused is still counted.
+_WRITERS, _KINDS = 512, 128
 # Of kills that differ in more ways than this, some of what differs is left out.
 ROWS_AT_MOST = 256
 
@@ -99,31 +105,36 @@ class KillText(NamedTuple):
     first_uptime: float | None
 
 
+# The process and its thread; and address, port, peer and its port in text, empty where there is none.
+_Who = tuple[str | None, int | None]
+_Ends = tuple[bytes, bytes, bytes, bytes]
+_Alike = tuple[_Who, _Ends]
+
 HistKey = tuple[RefusalKind | None, str | None, int | None]
 # Refusals so far, and the sum of the pages that were allocated at each.
 Hist = dict[HistKey, tuple[int, int]]
 
 _NAME = re.compile(r"^name: (\w{1,64})$", re.MULTILINE | re.ASCII)
-_FIELD = re.compile(r"^\tfield:[^;\n]*?(\w+)(?:\[[^\]\n]*\])?;", re.MULTILINE | re.ASCII)
+_FIELD = re.compile(r"^\tfield:([^;\n]*);", re.MULTILINE)
 _PRINT = re.compile(r'^print fmt: "([^"\n]*)"([^\n]*)', re.MULTILINE)
 _SYMBOLS = re.compile(r"__print_symbolic\(REC->(\w+), (\{[^()\n]*\})\)", re.ASCII)
 _SYMBOL = re.compile(r'\{ ?([^,"{}\s]{1,64}), ?"([^"{}]*)" ?\}')
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,8}|\d{1,9}", re.ASCII)
 _WORD = re.compile(r"(\w+[=:])%")
 
+# Whatever stands before the time of an event: read apart, so that an odd name of a process hides no kill.
+_HEAD = rb"^([^\n]{0,64}) ([0-9.]{1,32}): "
 # trace_print_context: comm, pid, perhaps the process of the thread, CPU, flags of which the third is about interrupts.
-_HEAD = (
-    rb"^([^\n]{0,64})-(\d{1,10}) {1,12}(?:\([ \d-]{1,12}\) {1,4})?"
-    rb"\[\d{1,6}\] [^ \n]{2}([^ \n])[^ \n]{0,5} {1,12}(?P<uptime>\d{1,12}\.\d{1,9}): "
-)
+_CONTEXT = re.compile(rb"(.*)-(\d{1,10}) +(?:\([ \d-]{1,12}\) +)?\[\d{1,6}\] \S\S(\S)\S* *", re.DOTALL)
 _IN_PROCESS = b"."
-_ENDPOINT = rb"(?:(?P<%s>\[?[0-9a-fA-F:.]{2,50}\]?):(?P<%s>\d{1,5})|[^ \n]*)"
+_ENDPOINT = rb"(?:(?P<%s>[^ \n]*):(?P<%s>\d{1,5})|[^ \n]*)"
 _KILL_KEYS = {"src": _ENDPOINT % (b"address", b"port"), "dest": _ENDPOINT % (b"peer", b"peer_port")}
 _REFUSAL_KEYS = {
     "sysctl_mem": rb"(?P<limits>-?\d{1,19},-?\d{1,19},-?\d{1,19})",
     "allocated": rb"(?P<allocated>-?\d{1,19})",
 }
 _KIND_KEY = {"kind": rb"(?P<kind>\w{1,32})"}
+_MARK = b" [LOST "
 _LOST = re.compile(rb"^CPU:\d{1,6} \[LOST (?:(\d{1,19}) )?EVENTS\]$", re.MULTILINE)
 _MAPPED = re.compile(rb"\[::ffff:(\d{1,3}(?:\.\d{1,3}){3})\]")
 _FORGOTTEN = "<...>"
@@ -146,7 +157,8 @@ def parse_format(text: str, file: str = "format") -> Format:
     if name is None or printed is None:
         raise ParseError(file, "not the format of a tracepoint", text.strip().partition("\n")[0])
     symbols = {field: _numbered(table) for field, table in _SYMBOLS.findall(printed[2])}
-    return Format(name[1], frozenset(_FIELD.findall(text)), printed[1], symbols)
+    fields = (declared.rpartition(" ")[2].partition("[")[0] for declared in _FIELD.findall(text))
+    return Format(name[1], frozenset(fields), printed[1], symbols)
 
 
 def _numbered(table: str) -> dict[str, int]:
@@ -157,12 +169,12 @@ def _numbered(table: str) -> dict[str, int]:
     return numbers
 
 
-def kill_reason(form: Format, symbol: str = KILL_REASON) -> int | None:
-    """Return the number that this kernel gives the reason; None: its resets do not tell one (before 6.12)."""
+def kill_reason(form: Format, symbol: str) -> int | None:
+    """Return the number that this kernel gives a reason; None: its resets have no such reason, or tell none at all."""
     return form.symbols.get("reason", {}).get(symbol) if "reason" in form.fields else None
 
 
-def kill_pattern(form: Format, symbol: str = KILL_REASON) -> re.Pattern[bytes]:
+def kill_pattern(form: Format, symbol: str) -> re.Pattern[bytes]:
     """Make the expression for the lines of tcp_send_reset with this reason; ParseError if it prints no addresses."""
     return _pattern(form, {**_KILL_KEYS, "reason": re.escape(symbol.encode())})
 
@@ -189,68 +201,73 @@ def _pattern(form: Format, keys: Mapping[str, bytes]) -> re.Pattern[bytes]:
 
 
 def parse_kills(pattern: re.Pattern[bytes], text: bytes) -> KillText:
-    """Count the kills in whole lines of trace_pipe; other lines are ignored."""
-    first = pattern.search(text)
-    if first is None:
-        return KillText((), parse_lost(text), None)
-    numbers = pattern.groupindex
-    order = itemgetter(0, 1, 2, *(numbers[name] - 1 for name in ("address", "port", "peer", "peer_port")))
-    rows = list(map(order, pattern.findall(text)))
-    return KillText(_kills(rows), parse_lost(text), float(first["uptime"]))
+    """Count the kills in whole lines of trace_pipe, which come in the order of time; other lines are ignored."""
+    fields = ("address", "port", "peer", "peer_port")
+    rows = list(map(itemgetter(0, 1, *(pattern.groupindex[name] - 1 for name in fields)), pattern.findall(text)))
+    return KillText(_alike(rows), parse_lost(text), _seconds(rows[0][1]) if rows else None)
 
 
 def parse_lost(text: bytes) -> int:
     """Count the events that were overwritten before they could be read; a mark without a number is for one at least."""
-    return sum(int(number or 1) for number in _LOST.findall(text))
+    return sum(int(number or 1) for number in _LOST.findall(text)) if _MARK in text else 0
 
 
-_Row = tuple[bytes, bytes, bytes, bytes, bytes, bytes, bytes]
+def _seconds(text: bytes) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
-def _kills(rows: list[_Row]) -> tuple[Kills, ...]:
-    near, far = Counter(map(itemgetter(3, 4), rows)), Counter(map(itemgetter(3, 6), rows))
-    alike: Counter[tuple[bytes | None, ...]] = Counter()
-    for name, pid, interrupt, address, port, peer, peer_port in rows:
-        who = (name, pid) if interrupt == _IN_PROCESS else (None, None)
-        ours, theirs = near[address, port], far[address, peer_port]
-        key = (*who, address, port if ours >= theirs else None, peer, peer_port if theirs >= ours else None)
-        alike[key] += 1
-    for hidden in (4, 1):  # The peer, then the process.
-        if len(alike) > ROWS_AT_MOST:
-            alike = _without(alike, hidden)
-    told = alike.most_common(ROWS_AT_MOST)
+def _alike(rows: list[tuple[bytes, ...]]) -> tuple[Kills, ...]:
+    by_port, by_peer_port = Counter(map(itemgetter(2, 3), rows)), Counter(map(itemgetter(2, 5), rows))
+    who = {head: _who(head) for head in {row[0] for row in rows}}
+    counts: Counter[_Alike] = Counter()
+    for head, _, address, port, peer, peer_port in rows:
+        ours, theirs = by_port[address, port], by_peer_port[address, peer_port]
+        shown = (address, port if ours >= theirs else b"", peer, peer_port if theirs >= ours else b"")
+        counts[who[head], shown] += 1
+    if len(counts) > ROWS_AT_MOST:
+        counts = _summed(counts, lambda who, ends: (who, (*ends[:2], b"", ends[3])))
+    if len(counts) > ROWS_AT_MOST:
+        counts = _summed(counts, lambda who, ends: ((who[0], None), ends))
+    told = counts.most_common(ROWS_AT_MOST)
     rest = len(rows) - sum(count for _, count in told)
-    kills = tuple(_kill(row, count) for row, count in told)
-    return (*kills, Kills(None, None, None, None, None, None, rest)) if rest else kills
+    return (
+        *(_kills(*key, count) for key, count in told),
+        *([Kills(None, None, None, None, None, None, rest)] if rest else []),
+    )
 
 
-def _without(alike: Counter[tuple[bytes | None, ...]], hidden: int) -> Counter[tuple[bytes | None, ...]]:
-    fewer: Counter[tuple[bytes | None, ...]] = Counter()
-    for row, count in alike.items():
-        shown = (*row[:hidden], None, *row[hidden + 1 :])
-        fewer[shown] += count
+def _summed(counts: Counter[_Alike], seen: Callable[[_Who, _Ends], _Alike]) -> Counter[_Alike]:
+    fewer: Counter[_Alike] = Counter()
+    for key, count in counts.items():
+        fewer[seen(*key)] += count
     return fewer
 
 
-def _kill(row: tuple[bytes | None, ...], count: int) -> Kills:
-    name, pid, address, port, peer, peer_port = row
-    return Kills(_name(name), _int(pid), _address(address), _int(port), _address(peer), _int(peer_port), count)
+def _kills(who: _Who, ends: _Ends, count: int) -> Kills:
+    address, port, peer, peer_port = ends
+    return Kills(*who, _address(address), _int(port), _address(peer), _int(peer_port), count)
 
 
-def _name(comm: bytes | None) -> str | None:
-    name = comm.decode(errors="replace").strip() if comm else ""
+def _who(head: bytes) -> _Who:
+    context = _CONTEXT.fullmatch(head)
+    return (_name(context[1]), int(context[2])) if context and context[3] == _IN_PROCESS else (None, None)
+
+
+def _name(comm: bytes) -> str | None:
+    name = comm.decode(errors="replace").strip()
     return name if name not in {"", _FORGOTTEN} else None
 
 
-def _int(digits: bytes | None) -> int | None:
+def _int(digits: bytes) -> int | None:
     return int(digits) if digits else None
 
 
-def _address(text: bytes | None) -> str | None:
-    if not text:
-        return None
+def _address(text: bytes) -> str | None:
     mapped = _MAPPED.fullmatch(text)
-    return (mapped[1] if mapped else text.strip(b"[]")).decode()
+    return (mapped[1] if mapped else text.strip(b"[]")).decode(errors="replace") or None
 
 
 def parse_refusals(pattern: re.Pattern[bytes], text: bytes) -> tuple[Refusals, ...]:
@@ -260,11 +277,7 @@ def parse_refusals(pattern: re.Pattern[bytes], text: bytes) -> tuple[Refusals, .
     limits = None
     for match in pattern.finditer(text):
         kind = REFUSAL_KINDS.get(match["kind"].decode()) if "kind" in pattern.groupindex else None
-        key = (
-            (kind, _name(match[1]), _int(match[2]))
-            if match[3] == _IN_PROCESS and kind == "send"
-            else (kind, None, None)
-        )
+        key = (kind, *(_who(match[1]) if kind == "send" else (None, None)))
         counts[key] += 1
         pages[key] += int(match["allocated"])
         limits = _limits(match["limits"])
@@ -276,6 +289,22 @@ def parse_refusals(pattern: re.Pattern[bytes], text: bytes) -> tuple[Refusals, .
 def _limits(text: bytes) -> tuple[int, int, int]:
     low, pressure, high = map(int, text.split(b","))
     return low, pressure, high
+
+
+def hist_triggers(form: Format) -> tuple[str, ...]:
+    """Return what makes the kernel count refusals by writer, and those of no writer by kind: parse_hist reads both.
+
+    Whatever is received is refused in an interrupt, whose processes would fill the first.
+    """
+    send = form.symbols.get("kind", {}).get("SK_MEM_SEND")
+    if send is None:
+        return (f"hist:keys=name:vals=allocated:size={_KINDS} if {REFUSAL_FILTER}",)
+    by_writer = f"hist:keys=common_pid.execname:vals=allocated:size={_WRITERS}"
+    by_kind = f"hist:keys=kind:vals=allocated:size={_KINDS}"
+    return (
+        f"{by_writer} if {REFUSAL_FILTER} && kind == {send} && !({_IN_INTERRUPT})",
+        f"{by_kind} if {REFUSAL_FILTER} && (kind != {send} || {_IN_INTERRUPT})",
+    )
 
 
 def parse_hist(form: Format, text: bytes) -> Hist:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from agent.core.kernel.tracing import (
+    KILL_REASON,
     Kills,
     KillText,
     Refusals,
@@ -55,20 +56,20 @@ Totals:
 
 
 def test_the_number_of_the_reason_is_this_kernels() -> None:
-    assert kill_reason(RESET) == 13
+    assert kill_reason(RESET, KILL_REASON) == 13
     assert kill_reason(RESET, "TCP_ABORT_ON_CLOSE") == 11
     assert kill_reason(RESET, "NEVER_HEARD_OF") is None
 
 
 def test_a_kill_has_the_program_that_closed_and_both_ends() -> None:
     expected = KillText((Kills("python3", 20257, "127.0.0.1", 42102, "127.0.0.1", 8898, 1),), 12, 5505.345442)
-    assert expected == parse_kills(kill_pattern(RESET), b"CPU:1 [LOST 12 EVENTS]\n" + KILL)
+    assert expected == parse_kills(kill_pattern(RESET, KILL_REASON), b"CPU:1 [LOST 12 EVENTS]\n" + KILL)
 
 
 def test_kills_are_alike_but_for_the_port_that_does_not_repeat() -> None:
     text = KILL + KILL.replace(b":42102", b":42103")
     expected = (Kills("python3", 20257, "127.0.0.1", None, "127.0.0.1", 8898, 2),)
-    assert expected == parse_kills(kill_pattern(RESET), text).kills
+    assert expected == parse_kills(kill_pattern(RESET, KILL_REASON), text).kills
 
 
 def test_a_refusal_in_an_interrupt_names_no_one() -> None:
