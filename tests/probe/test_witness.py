@@ -6,19 +6,15 @@ where this host has it not; the instances are the kernel's, so they have names o
 """
 
 import os
-import pwd
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
-from harness import as_nobody
 
 from agent.core.kernel.tracing import Kills
-from agent.core.readings import Gap
 from agent.probe import witness
 from agent.probe.witness import Instances, Reader, make, remove
 
@@ -46,7 +42,7 @@ def tracefs() -> Iterator[Path]:
     try:
         if not made.stdout.readline():
             pytest.skip("NOT TESTED: no tracefs can be mounted here")
-        yield Path(f"/proc/{made.pid}/root/sys/kernel/tracing")
+        yield Path(f"/proc/{made.pid}/root", "sys/kernel/tracing")
     finally:
         made.communicate()
 
