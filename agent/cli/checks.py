@@ -34,6 +34,7 @@ from agent.core.format import bytes_text
 from agent.core.readings import Gap
 from agent.core.settings import ChannelSettings, Settings, SourceSettings, StoreSettings
 from agent.core.sockets.census import Census
+from agent.notifiers import ChannelError, build
 from agent.probe import sockdiag, take_snapshot
 from agent.probe.namespaces import hides_processes
 from agent.probe.owners import unified_root
@@ -324,14 +325,25 @@ def check_clock(now: datetime | None = None) -> Check:
 
 
 def check_channel(channel: ChannelSettings) -> Check:
-    """Check that a channel, whose settings are valid, does not send a secret unencrypted."""
+    """Check that a channel can work as configured, and does not send a secret unencrypted."""
     name = f"channel {channel.name}"
     urls = channel.addresses
     shown = " ".join([channel.type, *map(mask_url, urls)])
+    if fault := channel_fault(channel):
+        return Check(name, "fail", fault, "correct the file, or the key that names it")
     clear = [url for url in urls if urlsplit(url).scheme == "http" and not _is_near(urlsplit(url).hostname or "")]
     if clear and channel.type != "alertmanager":
         return Check(name, "warn", f"{shown}: sent unencrypted", "use https://")
     return Check(name, "ok", shown)
+
+
+def channel_fault(channel: ChannelSettings) -> str | None:
+    """Return why a channel cannot work as configured, in one line without a secret; None if it can."""
+    try:
+        build(channel)
+    except ChannelError as error:
+        return str(error)
+    return None
 
 
 def _is_near(host: str) -> bool:

@@ -9,6 +9,7 @@ import click
 from msgspec.structs import replace
 
 from agent.cli import config_option, json_option
+from agent.cli.checks import channel_fault
 from agent.cli.common import (
     console,
     fail,
@@ -39,6 +40,9 @@ def check(file: Path | None, config_path: Path | None) -> None:
         raise click.UsageError("give one file: FILE or --config FILE")
     path = file or config_path
     settings = settings_or_exit(path)
+    faults = [fault for channel in channels(settings) if (fault := channel_fault(channel))]
+    if faults:
+        fail(os.EX_CONFIG, *(f"{path or DEFAULT_PATH}: {as_written(fault)}" for fault in faults))
     service = read_unit()
     if service:
         trouble = check_tasks(settings, service)

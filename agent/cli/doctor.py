@@ -72,7 +72,7 @@ def command(config_path: Path | None, *, as_json: bool) -> None:
         *look_as(identity, look),
         *check_reach(rights),
         check_clock(),
-        *map(check_channel, channels(settings)),
+        *look_as(identity, lambda: list(map(check_channel, channels(settings)))),
     ]
     good = all(check.status != "fail" for check in checks)
     if as_json:

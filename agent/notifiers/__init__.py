@@ -39,26 +39,35 @@ class Notifier(Protocol):
 def build(settings: ChannelSettings) -> Notifier:
     """Make the notifier of one ``[[notify]]`` table; a new channel is one file and one line here.
 
-    Raises ChannelError when the address or the signing secret cannot be used.
+    Raises ChannelError when an address, a secret or a certificate cannot be used.
     """
     # ruff: noqa: PLC0415 - lazy on purpose, see the top
     match settings:
         case SlackSettings():
             from agent.notifiers.slack import SlackNotifier
 
-            return SlackNotifier(settings.name, settings.url)
+            return SlackNotifier(settings)
         case WebhookSettings():
-            from agent.notifiers.webhook import WebhookNotifier, read_secret
+            from agent.notifiers.webhook import WebhookNotifier
 
-            secret = read_secret(settings.name, Path(settings.secret_file)) if settings.secret_file else None
-            return WebhookNotifier(settings.name, settings.url, secret)
+            return WebhookNotifier(settings)
         case AlertmanagerSettings():
             from agent.notifiers.alertmanager import AlertmanagerNotifier
 
-            return AlertmanagerNotifier(settings.name, settings.urls)
+            return AlertmanagerNotifier(settings)
         case StdoutSettings():
             from agent.notifiers.stdout import StdoutNotifier
 
-            return StdoutNotifier(settings.name)
+            return StdoutNotifier(settings)
         case _:
             raise ChannelError(f"{settings.name}: type {settings.type} comes with the next version")
+
+
+def read_secret(channel: str, key: str, file: str) -> str:
+    """Read the one line that a channel's file holds; ChannelError does not quote it."""
+    try:
+        return Path(file).read_text(encoding="utf-8-sig").strip()
+    except OSError as error:
+        raise ChannelError(f"{channel}: {key} {file}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ChannelError(f"{channel}: {key} {file}: not text") from None

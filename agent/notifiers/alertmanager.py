@@ -20,6 +20,7 @@ import msgspec
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.model import Incident, Notice
 from agent.core.report import notice_text, title
+from agent.core.settings import AlertmanagerSettings
 from agent.notifiers import ChannelError
 from agent.notifiers.answer import sort_answer
 from agent.notifiers.http import DEADLINE_SECONDS, Poster
@@ -39,18 +40,18 @@ class AlertmanagerNotifier:
 
     def __init__(
         self,
-        name: str,
-        urls: tuple[str, ...],
+        settings: AlertmanagerSettings,
         *,
         deadline_seconds: float = DEADLINE_SECONDS,
         now: Callable[[], datetime] = lambda: datetime.now(tz=timezone.utc),
     ) -> None:
-        if not urls:
-            raise ChannelError(f"{name}: urls is empty: name at least one Alertmanager")
-        self.name = name
+        if not settings.urls:
+            raise ChannelError(f"{settings.name}: urls is empty: name at least one Alertmanager")
+        self.name = settings.name
         # One notify() takes at most one deadline, however many instances hang.
-        share = deadline_seconds / len(urls)
-        self._posters = [Poster(name, _address(name, url), deadline_seconds=share) for url in urls]
+        share = deadline_seconds / len(settings.urls)
+        addresses = [_address(settings.name, url) for url in settings.urls]
+        self._posters = [Poster(settings, address, deadline_seconds=share) for address in addresses]
         self._now = now
 
     def notify(self, notice: Notice) -> Delivery:

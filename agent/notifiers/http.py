@@ -36,13 +36,15 @@ import urllib3.exceptions
 
 from agent import __version__
 from agent.core.delivery import Rejected, Retry
-from agent.notifiers import ChannelError
+from agent.core.settings import HttpChannel
+from agent.notifiers import ChannelError, read_secret
 from agent.notifiers.answer import Answer
 
 DEADLINE_SECONDS = 20.0
 GRACE_SECONDS = 1.0  # for the thread to notice that its socket was shut down
 BODY_BYTES = 64 * 1024
 ANSWER_BYTES = 2 * BODY_BYTES  # with status line, headers, chunk sizes and trailers
+Login = Callable[[requests.PreparedRequest], requests.PreparedRequest]
 
 # At DEBUG urllib3 logs the path of every request, at WARNING the whole address when headers are odd.
 for _name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "urllib3"]:
@@ -174,19 +176,25 @@ class _TlsConnection(urllib3.connection.HTTPSConnection):
 class _Adapter(requests.adapters.HTTPAdapter):
     """requests' own adapter, with connections that can be cut; through a proxy as well."""
 
+    def __init__(self, tls: ssl.SSLContext | None) -> None:
+        super().__init__()
+        self._tls = tls
+
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as they come
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
         pool.ConnectionCls = _TlsConnection if pool.scheme == "https" else _Connection
+        if pool.scheme == "https" and self._tls:
+            pool.conn_kw["ssl_context"] = self._tls  # to which urllib3 adds the system's certificates
         return pool
 
 
 class Poster:
     """Posts to one address for one courier; not shared between threads."""
 
-    def __init__(self, channel: str, url: str, *, deadline_seconds: float = DEADLINE_SECONDS) -> None:
-        self.place, self._url, auth = _take_apart(channel, url)
+    def __init__(self, settings: HttpChannel, url: str, *, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+        self.place, self._url, login = _take_apart(settings.name, url)
         self._deadline_seconds = deadline_seconds
-        self._session = _session(auth)
+        self._session = _session(_login(settings) or login, _tls(settings), settings.headers)
         self._attempt: _Attempt | None = None
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> Answer | Retry | Rejected:
@@ -227,8 +235,8 @@ class Poster:
             return Answer(response.raw.status, said.get("Retry-After"), whole, said.get("Date"))
 
 
-def _take_apart(channel: str, url: str) -> tuple[str, str, tuple[str, str] | None]:
-    """Split an address into the part that may be shown, the part to request, and the credentials."""
+def _take_apart(channel: str, url: str) -> tuple[str, str, Login | None]:
+    """Split an address into the part that may be shown, the part to request, and what proves who we are."""
     try:
         parts = urlsplit(url.strip())
         host, port = parts.hostname, parts.port
@@ -241,24 +249,58 @@ def _take_apart(channel: str, url: str) -> tuple[str, str, tuple[str, str] | Non
     bare = parts._replace(netloc=place).geturl()
     if parts.username is None and parts.password is None:
         return place, bare, None
-    return place, bare, (unquote(parts.username or ""), unquote(parts.password or ""))
+    return place, bare, _basic(unquote(parts.username or ""), unquote(parts.password or ""))
 
 
-def _session(auth: tuple[str, str] | None) -> requests.Session:
+def _login(settings: HttpChannel) -> Login | None:
+    if settings.token_file:
+        token = read_secret(settings.name, "token_file", settings.token_file)
+        return lambda request: _with_authorization(request, f"Bearer {token}")
+    if settings.user:
+        return _basic(settings.user, read_secret(settings.name, "password_file", settings.password_file))
+    return None
+
+
+def _basic(user: str, password: str) -> Login:
+    return requests.auth.HTTPBasicAuth(user.encode(), password.encode())
+
+
+def _with_authorization(request: requests.PreparedRequest, value: str) -> requests.PreparedRequest:
+    request.headers["Authorization"] = value
+    return request
+
+
+def _tls(settings: HttpChannel) -> ssl.SSLContext | None:
+    """Make a context with the channel's own certificates; None where it has none, since a context takes memory."""
+    if not settings.ca_file and not settings.cert_file:
+        return None
+    context = urllib3.util.ssl_.create_urllib3_context()
+    key = "ca_file"
+    try:
+        if settings.ca_file:
+            context.load_verify_locations(settings.ca_file)
+        key = "cert_file"
+        if settings.cert_file:
+            # Without a passphrase of our own OpenSSL would ask the terminal for that of an encrypted key.
+            context.load_cert_chain(settings.cert_file, settings.key_file or None, password="")
+    except OSError as error:
+        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        said = (reason or "not PEM, or encrypted").replace("_", " ").lower()
+        raise ChannelError(f"{settings.name}: {key} {getattr(settings, key)}: {said}") from None
+    return context
+
+
+def _session(login: Login | None, tls: ssl.SSLContext | None, headers: Mapping[str, str]) -> requests.Session:
     session = requests.Session()
-    session.mount("http://", _Adapter())
-    session.mount("https://", _Adapter())
+    session.mount("http://", _Adapter(None))
+    session.mount("https://", _Adapter(tls))
     # Without an auth of its own, requests would look one up in ~/.netrc.
-    session.auth = requests.auth.HTTPBasicAuth(*auth) if auth else _no_auth
+    session.auth = login or (lambda request: request)
     # A connection kept for hours is dead when needed, and takes a socket until then.
     session.headers.update(
-        {"User-Agent": f"sockmem-agent/{__version__}", "Accept-Encoding": "identity", "Connection": "close"}
+        {"User-Agent": f"sockmem-agent/{__version__}", "Accept-Encoding": "identity", "Connection": "close", **headers}
     )
     return session
-
-
-def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    return request
 
 
 def _read_body(raw: urllib3.BaseHTTPResponse) -> bytes | None:

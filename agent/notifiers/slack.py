@@ -28,6 +28,7 @@ from agent.core.report import (
     source_text,
     title,
 )
+from agent.core.settings import SlackSettings
 from agent.notifiers.answer import Answer, sort_answer
 from agent.notifiers.http import DEADLINE_SECONDS, Poster
 
@@ -82,14 +83,13 @@ class SlackNotifier:
 
     def __init__(
         self,
-        name: str,
-        url: str,
+        settings: SlackSettings,
         *,
         deadline_seconds: float = DEADLINE_SECONDS,
         now: Callable[[], datetime] = lambda: datetime.now(tz=timezone.utc),
     ) -> None:
-        self.name = name
-        self._poster = Poster(name, url, deadline_seconds=deadline_seconds)
+        self.name = settings.name
+        self._poster = Poster(settings, settings.url, deadline_seconds=deadline_seconds)
         self._now = now
 
     def notify(self, notice: Notice) -> Delivery:

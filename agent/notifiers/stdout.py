@@ -6,6 +6,7 @@ import sys
 from agent.core.delivery import Delivered, Delivery, Retry
 from agent.core.model import Notice
 from agent.core.report import news_text
+from agent.core.settings import StdoutSettings
 
 # The priority that journald reads at the start of a line, sd-daemon(3): here of the title.
 WARNING = "<4>"
@@ -16,8 +17,8 @@ class StdoutNotifier:
 
     is_state = False
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, settings: StdoutSettings) -> None:
+        self.name = settings.name
 
     def notify(self, notice: Notice) -> Delivery:
         """Print the notice; a pipe without a reader or a full disk is tried again."""

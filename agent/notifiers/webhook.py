@@ -13,14 +13,13 @@ import hmac
 import platform
 from collections.abc import Callable
 from datetime import datetime, timezone
-from pathlib import Path
 
 import msgspec
 
 from agent.core.delivery import Delivery
 from agent.core.model import DigestNotice, Notice
-from agent.core.settings import signing_key
-from agent.notifiers import ChannelError
+from agent.core.settings import WebhookSettings, signing_key
+from agent.notifiers import ChannelError, read_secret
 from agent.notifiers.answer import sort_answer
 from agent.notifiers.http import DEADLINE_SECONDS, Poster
 
@@ -32,16 +31,14 @@ class WebhookNotifier:
 
     def __init__(
         self,
-        name: str,
-        url: str,
-        secret: bytes | None,
+        settings: WebhookSettings,
         *,
         deadline_seconds: float = DEADLINE_SECONDS,
         now: Callable[[], datetime] = lambda: datetime.now(tz=timezone.utc),
     ) -> None:
-        self.name = name
-        self._poster = Poster(name, url, deadline_seconds=deadline_seconds)
-        self._secret = secret
+        self.name = settings.name
+        self._poster = Poster(settings, settings.url, deadline_seconds=deadline_seconds)
+        self._key = _read_key(settings) if settings.secret_file else None
         self._now = now
 
     def notify(self, notice: Notice) -> Delivery:
@@ -53,8 +50,8 @@ class WebhookNotifier:
             "webhook-id": notice.id,
             "webhook-timestamp": str(int(now.timestamp())),
         }
-        if self._secret is not None:
-            headers["webhook-signature"] = sign(self._secret, notice.id, int(now.timestamp()), body)
+        if self._key is not None:
+            headers["webhook-signature"] = sign(self._key, notice.id, int(now.timestamp()), body)
         return sort_answer(self._poster.post(body, headers), now)
 
 
@@ -73,18 +70,14 @@ def encode(notice: Notice) -> bytes:
     return msgspec.json.encode({"type": notice.type, "timestamp": notice.at, "data": data})
 
 
-def sign(secret: bytes, identifier: str, timestamp: int, body: bytes) -> str:
+def sign(key: bytes, identifier: str, timestamp: int, body: bytes) -> str:
     """Sign one attempt, in the format of the header."""
-    digest = hmac.digest(secret, f"{identifier}.{timestamp}.".encode() + body, hashlib.sha256)
+    digest = hmac.digest(key, f"{identifier}.{timestamp}.".encode() + body, hashlib.sha256)
     return "v1," + base64.b64encode(digest).decode()
 
 
-def read_secret(channel: str, file: Path) -> bytes:
-    """Read a signing secret; ChannelError does not quote what the file holds."""
-    try:
-        key = signing_key(file.read_text(encoding="ascii", errors="replace").strip())
-    except OSError as error:
-        raise ChannelError(f"{channel}: secret_file {file}: {error.strerror}") from None
+def _read_key(settings: WebhookSettings) -> bytes:
+    key = signing_key(read_secret(settings.name, "secret_file", settings.secret_file))
     if not key:
-        raise ChannelError(f"{channel}: secret_file {file}: expected whsec_ and base64, on one line")
+        raise ChannelError(f"{settings.name}: secret_file {settings.secret_file}: expected whsec_ and base64")
     return key

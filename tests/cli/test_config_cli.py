@@ -77,6 +77,24 @@ def test_check_says_every_mistake_on_standard_error(run: Run, tmp_path: Path) ->
     assert [True, True] == [line.startswith(f"{path}: [") for line in result.stderr.splitlines()]
 
 
+def test_check_names_every_file_that_a_channel_cannot_use_and_quotes_none(run: Run, tmp_path: Path) -> None:
+    pem = tmp_path / "pem"
+    pem.write_text("-----BEGIN CERTIFICATE-----\nT0ken\n-----BEGIN PRIVATE KEY-----\n")
+    table = '[[notify]]\nname = "{0}"\ntype = "webhook"\nurl = "https://h.example/"\n{1} = "{2}"\n'
+    path = tmp_path / "config.toml"
+    path.write_text(table.format("a", "ca_file", pem) + table.format("b", "cert_file", pem))
+
+    result = run("check", str(path))
+
+    lines = result.stderr.splitlines()
+    assert (78, "") == (result.exit_code, result.stdout)
+    assert [True] * 2 == [
+        line.startswith(f"{path}: {name}: {key} {pem}: ")
+        for line, name, key in zip(lines, "ab", ("ca_file", "cert_file"), strict=True)
+    ]
+    assert "T0ken" not in result.output
+
+
 def test_show_is_toml_of_what_is_in_effect(run: Run, file: Path) -> None:
     result = run("show", "--config", str(file), STATE_DIRECTORY="/srv/a:/srv/b")
 

@@ -122,6 +122,18 @@ def test_a_bad_configuration_fails_with_every_mistake_and_the_other_checks_go_on
     assert "clock" in [check["name"] for check in document["checks"]]
 
 
+def test_a_file_that_a_channel_cannot_use_fails_with_its_name(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "pem").write_text("-----BEGIN CERTIFICATE-----\nT0ken\n")
+    table = '[[notify]]\nname = "ops"\ntype = "webhook"\nurl = "https://h.example/"\n'
+
+    result = run("--json", config=f'{table}ca_file = "{tmp_path}/pem"\n')
+
+    (check,) = [check for check in json.loads(result.stdout)["checks"] if check["name"] == "channel ops"]
+    assert "fail" == check["status"]
+    assert check["detail"].startswith(f"ops: ca_file {tmp_path}/pem: ")
+    assert "T0ken" not in result.output
+
+
 def test_a_url_that_everybody_can_read_warns(run: Run, tmp_path: Path) -> None:
     config = '[[notify]]\nname = "ops"\ntype = "slack"\nurl = "https://hooks.slack.com/verysecret"\n'
     (tmp_path / "config.toml").touch(0o644)

@@ -132,8 +132,8 @@ def test_it_is_delivered_only_when_every_instance_took_it(httpserver: HTTPServer
     httpserver.expect_request("/b/api/v2/alerts", method="POST").respond_with_data("", status=503)
     both = (httpserver.url_for("/a"), httpserver.url_for("/b/"))
 
-    mixed = AlertmanagerNotifier("am", both).notify(make_sent_notice())
-    taken = AlertmanagerNotifier("am", both[:1]).notify(make_sent_notice())
+    mixed = AlertmanagerNotifier(AlertmanagerSettings(name="am", urls=both)).notify(make_sent_notice())
+    taken = AlertmanagerNotifier(AlertmanagerSettings(name="am", urls=both[:1])).notify(make_sent_notice())
 
     assert mixed == Retry(why=f"localhost:{httpserver.port}: HTTP 503")
     assert taken == Delivered(detail="taken by 1 of 1 instances")
@@ -146,7 +146,7 @@ def test_the_longest_retry_after_counts(httpserver: HTTPServer) -> None:
         )
     urls = (httpserver.url_for("/a"), httpserver.url_for("/b"))
 
-    delivery = AlertmanagerNotifier("am", urls).notify(make_sent_notice())
+    delivery = AlertmanagerNotifier(AlertmanagerSettings(name="am", urls=urls)).notify(make_sent_notice())
 
     assert isinstance(delivery, Retry)
     assert 50.0 == delivery.after_seconds
@@ -155,14 +155,16 @@ def test_the_longest_retry_after_counts(httpserver: HTTPServer) -> None:
 def test_it_is_rejected_when_no_instance_is_worth_another_try(httpserver: HTTPServer) -> None:
     httpserver.expect_request("/api/v2/alerts").respond_with_data("", status=400)
 
-    delivery = AlertmanagerNotifier("am", (httpserver.url_for("/"),)).notify(make_sent_notice())
+    delivery = AlertmanagerNotifier(AlertmanagerSettings(name="am", urls=(httpserver.url_for("/"),))).notify(
+        make_sent_notice()
+    )
 
     assert isinstance(delivery, Rejected)
 
 
 def test_instances_that_hang_share_one_deadline(serve: Callable[[Handler], str]) -> None:
     urls = tuple(f"http://{serve(hang)}" for _ in range(4))
-    notifier = AlertmanagerNotifier("am", urls, deadline_seconds=0.8)
+    notifier = AlertmanagerNotifier(AlertmanagerSettings(name="am", urls=urls), deadline_seconds=0.8)
 
     started = time.monotonic()
     delivery = notifier.notify(make_sent_notice())
@@ -184,7 +186,9 @@ def test_instances_that_hang_share_one_deadline(serve: Callable[[Handler], str])
 def test_an_address_is_completed(httpserver: HTTPServer, given: str, asked: str) -> None:
     httpserver.expect_request(asked, method="POST").respond_with_data("")
 
-    delivery = AlertmanagerNotifier("am", (f"http://localhost:{httpserver.port}{given}",)).notify(make_sent_notice())
+    delivery = AlertmanagerNotifier(
+        AlertmanagerSettings(name="am", urls=(f"http://localhost:{httpserver.port}{given}",))
+    ).notify(make_sent_notice())
 
     assert isinstance(delivery, Delivered)
 
@@ -192,7 +196,7 @@ def test_an_address_is_completed(httpserver: HTTPServer, given: str, asked: str)
 @pytest.mark.parametrize("urls", [(), ("am:9093",), ("http://[::1",), ("http://ok/", "")])
 def test_a_bad_list_is_a_configuration_error(urls: tuple[str, ...]) -> None:
     with pytest.raises(ChannelError, match=r"^am: "):
-        AlertmanagerNotifier("am", urls)
+        AlertmanagerNotifier(AlertmanagerSettings(name="am", urls=urls))
 
 
 # --- the real one ---------------------------------------------------------------------------------------------------
@@ -253,7 +257,7 @@ def shown_by(url: str, incident_id: str) -> list[Any]:
 
 
 def test_a_real_alertmanager_shows_the_alert_once_and_resolves_it(real: str) -> None:
-    notifier = AlertmanagerNotifier("am", (real,))
+    notifier = AlertmanagerNotifier(AlertmanagerSettings(name="am", urls=(real,)))
 
     opened = notifier.notify(current("sockmem.incident.opened", "one"))
     again = notifier.notify(current("sockmem.incident.updated", "one", cause="both"))
@@ -268,7 +272,7 @@ def test_a_real_alertmanager_shows_the_alert_once_and_resolves_it(real: str) -> 
 
 
 def test_a_real_alertmanager_shows_one_alert_when_a_warning_came_true_and_none_at_the_end(real: str) -> None:
-    notifier = AlertmanagerNotifier("am", (real,))
+    notifier = AlertmanagerNotifier(AlertmanagerSettings(name="am", urls=(real,)))
 
     def severities(notice: Notice) -> list[str]:
         assert isinstance(notifier.notify(notice), Delivered)
@@ -284,7 +288,7 @@ def test_a_real_alertmanager_shows_one_alert_when_a_warning_came_true_and_none_a
 
 
 def test_a_real_alertmanager_takes_every_kind_of_notice(real: str) -> None:
-    notifier = AlertmanagerNotifier("am", (real,))
+    notifier = AlertmanagerNotifier(AlertmanagerSettings(name="am", urls=(real,)))
     bare = current("sockmem.incident.opened", "two", host=None, kernel=None, events={})
 
     for notice in (make_sent_notice("sockmem.test"), make_sent_notice("sockmem.incident.resolved"), bare):

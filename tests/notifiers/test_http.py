@@ -1,13 +1,16 @@
+import base64
 import gc
 import gzip
 import logging
 import re
+import select
 import socket
 import ssl
 import subprocess
 import sys
 import threading
 import time
+import traceback
 import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
@@ -21,6 +24,7 @@ from harness import Handler, drip, hang, read_request
 from pytest_httpserver import HTTPServer
 
 from agent.core.delivery import Rejected, Retry
+from agent.core.settings import WebhookSettings
 from agent.notifiers import ChannelError
 from agent.notifiers import http as http_module
 from agent.notifiers.answer import Answer
@@ -37,10 +41,14 @@ def _no_proxy_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
 
 
+def poster_for(url: str, *, deadline_seconds: float = LONG, **keys: Any) -> Poster:
+    return Poster(WebhookSettings(name="ops", url=url, **keys), url, deadline_seconds=deadline_seconds)
+
+
 def post(url: str, *, deadline_seconds: float = LONG) -> Answer | Retry | Rejected:
     """Make one attempt, and see to it that it kept to its deadline."""
     started = time.monotonic()
-    result = Poster("ops", url, deadline_seconds=deadline_seconds).post(b"{}", {"Content-Type": "application/json"})
+    result = poster_for(url, deadline_seconds=deadline_seconds).post(b"{}", {"Content-Type": "application/json"})
 
     assert time.monotonic() - started < deadline_seconds + 2
     return result
@@ -86,7 +94,7 @@ def test_netrc_is_never_used(httpserver: HTTPServer, tmp_path: Path, monkeypatch
 
 def test_credentials_in_the_url_become_basic_auth_and_are_not_shown(httpserver: HTTPServer) -> None:
     httpserver.expect_request("/hook").respond_with_data("ok")
-    poster = Poster("ops", f"http://user:p%40ss@localhost:{httpserver.port}/hook")
+    poster = poster_for(f"http://user:p%40ss@localhost:{httpserver.port}/hook")
 
     poster.post(b"{}", {})
 
@@ -98,7 +106,7 @@ def test_credentials_in_the_url_become_basic_auth_and_are_not_shown(httpserver: 
 
 def test_one_poster_serves_many_attempts_and_keeps_no_connection(httpserver: HTTPServer) -> None:
     httpserver.expect_request("/hook").respond_with_data("ok")
-    poster = Poster("ops", httpserver.url_for("/hook"))
+    poster = poster_for(httpserver.url_for("/hook"))
 
     assert [(200, None, b"ok")] * 3 == [poster.post(b"{}", {})[:3] for _ in range(3)]
     assert {"close"} == {request.headers["Connection"] for request, _ in httpserver.log}
@@ -106,7 +114,7 @@ def test_one_poster_serves_many_attempts_and_keeps_no_connection(httpserver: HTT
 
 def test_cookies_are_not_sent_back(httpserver: HTTPServer) -> None:
     httpserver.expect_request("/hook").respond_with_data("ok", headers={"Set-Cookie": "seen=1"})
-    poster = Poster("ops", httpserver.url_for("/hook"))
+    poster = poster_for(httpserver.url_for("/hook"))
 
     poster.post(b"{}", {})
     poster.post(b"{}", {})
@@ -291,7 +299,7 @@ def test_a_server_that_does_not_read_is_cut(serve: Callable[[Handler], str]) -> 
         gone.wait(5)
 
     address = serve(ignore)
-    poster = Poster("ops", f"http://{address}/hook", deadline_seconds=SHORT)
+    poster = poster_for(f"http://{address}/hook", deadline_seconds=SHORT)
 
     started = time.monotonic()
     result = poster.post(b"x" * 30_000_000, {})
@@ -316,7 +324,7 @@ def test_a_name_lookup_that_hangs_is_left_behind_and_no_second_one_started(
     address = serve(lambda connection: requests_seen.append(read_request(connection)))
     monkeypatch.setattr(socket, "getaddrinfo", stuck)
     monkeypatch.setattr(http_module, "GRACE_SECONDS", 0.05)
-    poster = Poster("ops", f"http://{address}/hook", deadline_seconds=SHORT)
+    poster = poster_for(f"http://{address}/hook", deadline_seconds=SHORT)
 
     first, second = poster.post(b"{}", {}), poster.post(b"{}", {})
     release.set()
@@ -398,7 +406,7 @@ def test_a_host_that_starts_no_thread_is_told(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_surprise_is_loud_and_does_not_hold_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     address = "http://127.0.0.1:9/T0ken"
-    poster = Poster("ops", address, deadline_seconds=SHORT)
+    poster = poster_for(address, deadline_seconds=SHORT)
 
     def slip(*args: Any, **kwargs: Any) -> Any:
         raise KeyError(address)
@@ -414,7 +422,7 @@ def test_a_surprise_is_loud_and_does_not_hold_the_address(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("url", ["", "hook", "ftp://h/x", "http://", "http://[::1", "http://h:port/x", "//h/x"])
 def test_an_address_that_is_none_is_a_configuration_error_that_does_not_quote_it(url: str) -> None:
     with pytest.raises(ChannelError) as caught:
-        Poster("ops", url)
+        poster_for(url)
     assert "ops: the url is not well-formed: it must be http:// or https:// with a host" == str(caught.value)
     assert caught.value.__context__ is None
 
@@ -438,7 +446,7 @@ def test_an_address_with_odd_characters_is_rejected_without_quoting_it() -> None
 )
 def test_no_descriptor_is_left_open(text: bytes, serve: Callable[[Handler], str]) -> None:
     address = serve(answer_with(text))
-    posters = [Poster("ops", f"http://{address}/hook") for _ in range(6)]
+    posters = [poster_for(f"http://{address}/hook") for _ in range(6)]
     posters[0].post(b"{}", {})
     gc.collect()
     gc.disable()
@@ -590,6 +598,177 @@ def test_a_kind_of_proxy_that_needs_another_library_is_told(monkeypatch: pytest.
     monkeypatch.setenv("http_proxy", "socks5://127.0.0.1:9")
 
     assert Retry(why="the proxy setting in the environment cannot be used") == post("http://example.org/hook")
+
+
+# --- what a channel's own keys say ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def strict_server(authority: trustme.CA) -> Iterator[HTTPServer]:
+    """Start a server that talks to those alone who show a certificate of the authority."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.configure_trust(context)
+    context.verify_mode = ssl.CERT_REQUIRED
+    with HTTPServer(host="localhost", port=0, ssl_context=context) as server:
+        server.expect_request("/hook").respond_with_data("ok")
+        yield server
+
+
+def write_pem(directory: Path, name: str, *blobs: trustme.Blob) -> str:
+    file = directory / name
+    file.write_bytes(b"".join(blob.bytes() for blob in blobs))
+    return str(file)
+
+
+def test_a_ca_file_is_trusted_beside_what_the_system_trusts(
+    tls_server: HTTPServer, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = trustme.CA()
+    own = write_pem(tmp_path, "own.pem", other.cert_pem)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    other.issue_cert("localhost").configure_cert(context)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))  # the system's list is replaced by it, not ours
+    with HTTPServer(host="localhost", port=0, ssl_context=context) as server:
+        server.expect_request("/hook").respond_with_data("ok")
+        urls = [f"https://localhost:{each.port}/hook" for each in (server, tls_server)]
+
+        assert isinstance(post(urls[0]), Retry)
+        assert [200, 200] == [poster_for(url, ca_file=own).post(b"{}", {})[0] for url in urls]
+
+
+def test_a_client_certificate_is_shown_where_one_is_asked_for(
+    strict_server: HTTPServer, authority: trustme.CA, bundle: Path, tmp_path: Path
+) -> None:
+    url = f"https://localhost:{strict_server.port}/hook"
+    issued = authority.issue_cert("agent@web1.example")
+    cert, key = (
+        write_pem(tmp_path, "cert.pem", *issued.cert_chain_pems),
+        write_pem(tmp_path, "key.pem", issued.private_key_pem),
+    )
+    both = write_pem(tmp_path, "both.pem", issued.private_key_and_cert_chain_pem)
+
+    refused = poster_for(url, ca_file=str(bundle)).post(b"{}", {})
+
+    assert isinstance(refused, Retry)
+    for keys in ({"cert_file": cert, "key_file": key}, {"cert_file": both}):
+        assert (200, None, b"ok") == poster_for(url, ca_file=str(bundle), **keys).post(b"{}", {})[:3]
+
+
+def test_a_client_certificate_goes_through_a_proxy_to_the_receiver(
+    strict_server: HTTPServer,
+    authority: trustme.CA,
+    tmp_path: Path,
+    serve: Callable[[Handler], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bundle = write_pem(tmp_path, "ca.pem", authority.cert_pem)
+    both = write_pem(tmp_path, "both.pem", authority.issue_cert("agent@web1.example").private_key_and_cert_chain_pem)
+    monkeypatch.setenv("https_proxy", f"http://{serve(tunnel)}")
+    monkeypatch.delenv("no_proxy", raising=False)
+
+    poster = poster_for(f"https://localhost:{strict_server.port}/hook", ca_file=bundle, cert_file=both)
+
+    assert (200, None, b"ok") == poster.post(b"{}", {})[:3]
+
+
+def tunnel(connection: socket.socket) -> None:
+    """Be a proxy: connect to what is asked for, and carry bytes both ways until one side ends."""
+    host, _, port = read_request(connection).split(b" ")[1].decode().partition(":")
+    with socket.create_connection((host, int(port))) as far:
+        connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        pairs = {connection: far, far: connection}
+        while ready := select.select(list(pairs), [], [], LONG)[0]:
+            for one in ready:
+                if not (data := one.recv(65536)):
+                    return
+                pairs[one].sendall(data)
+
+
+def test_what_was_rotated_counts_from_the_next_reload_on(
+    strict_server: HTTPServer, authority: trustme.CA, bundle: Path, tmp_path: Path
+) -> None:
+    strange = trustme.CA().issue_cert("agent@web1.example")
+    both = write_pem(tmp_path, "both.pem", strange.private_key_and_cert_chain_pem)
+    keys: dict[str, Any] = {"ca_file": str(bundle), "cert_file": both}
+    url = f"https://localhost:{strict_server.port}/hook"
+    before = poster_for(url, **keys)
+
+    write_pem(tmp_path, "both.pem", authority.issue_cert("agent@web1.example").private_key_and_cert_chain_pem)
+
+    assert isinstance(before.post(b"{}", {}), Retry)
+    assert (200, None, b"ok") == poster_for(url, **keys).post(b"{}", {})[:3]
+
+
+def test_a_token_goes_out_as_bearer(httpserver: HTTPServer, tmp_path: Path) -> None:
+    httpserver.expect_request("/hook").respond_with_data("ok")
+    (tmp_path / "token").write_text("T0ken\n")
+
+    poster_for(httpserver.url_for("/hook"), token_file=str(tmp_path / "token")).post(b"{}", {})
+
+    assert "Bearer T0ken" == httpserver.log[0][0].headers["Authorization"]
+
+
+def test_user_and_password_go_out_as_basic_in_utf_8(httpserver: HTTPServer, tmp_path: Path) -> None:
+    httpserver.expect_request("/hook").respond_with_data("ok")
+    (tmp_path / "password").write_text("pä: s€\n")
+
+    poster_for(httpserver.url_for("/hook"), user="üser", password_file=str(tmp_path / "password")).post(b"{}", {})
+
+    sent = base64.b64decode(httpserver.log[0][0].headers["Authorization"].removeprefix("Basic ")).decode()
+    assert "üser:pä: s€" == sent
+
+
+def test_headers_are_sent_and_change_none_of_those_the_post_needs(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/hook").respond_with_data("ok")
+    own = {"X-Scope-OrgID": "net", "User-Agent": "mine", "content-type": "text/plain"}
+
+    poster_for(httpserver.url_for("/hook"), headers=own).post(b"{}", {"Content-Type": "application/json"})
+
+    sent = httpserver.log[0][0].headers
+    assert ("net", "mine", "application/json") == (sent["X-Scope-OrgID"], sent["User-Agent"], sent["Content-Type"])
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "expected"),
+    [
+        ("ca_file", "-----BEGIN CERTIFICATE-----\nT0ken\n", "ops: ca_file FILE: "),
+        ("ca_file", "", "ops: ca_file FILE: no certificate or crl found"),
+        ("ca_file", None, "ops: ca_file FILE: no such file or directory"),
+        ("cert_file", "T0ken", "ops: cert_file FILE: not pem, or encrypted"),
+        ("cert_file", None, "ops: cert_file FILE: no such file or directory"),
+        ("token_file", None, "ops: token_file FILE: No such file or directory"),
+    ],
+)
+def test_a_bad_file_is_one_line_that_quotes_nothing_of_it(
+    tmp_path: Path, key: str, text: str | None, expected: str
+) -> None:
+    file = tmp_path / "file"
+    if text is not None:
+        file.write_text(text)
+
+    with pytest.raises(ChannelError) as caught:
+        poster_for("https://127.0.0.1:9/", **{key: str(file)})
+    assert str(caught.value).startswith(expected.replace("FILE", str(file)))
+    assert "T0ken" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_key_of_another_certificate_is_told(authority: trustme.CA, tmp_path: Path) -> None:
+    cert = write_pem(tmp_path, "cert.pem", *authority.issue_cert("a@b").cert_chain_pems)
+    key = write_pem(tmp_path, "key.pem", authority.issue_cert("a@b").private_key_pem)
+
+    with pytest.raises(ChannelError, match=r"^ops: cert_file .*: key values mismatch$"):
+        poster_for("https://127.0.0.1:9/", cert_file=cert, key_file=key)
+
+
+def test_an_encrypted_key_is_told_and_asks_no_terminal(authority: trustme.CA, tmp_path: Path) -> None:
+    issued = authority.issue_cert("a@b")
+    cert = write_pem(tmp_path, "cert.pem", *issued.cert_chain_pems)
+    plain, key = write_pem(tmp_path, "plain.pem", issued.private_key_pem), tmp_path / "key.pem"
+    subprocess.run(["openssl", "pkey", "-in", plain, "-aes256", "-passout", "pass:T0ken", "-out", key], check=True)
+
+    with pytest.raises(ChannelError, match=r"^ops: cert_file .*cert\.pem: "):
+        poster_for("https://127.0.0.1:9/", cert_file=cert, key_file=str(key))
 
 
 # --- the house ------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from slack_sdk.models.blocks import Block
 
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.model import Advice, Diagnosis, Holder, Mechanism, Notice, NoticeType, Peak
+from agent.core.settings import SlackSettings
 from agent.notifiers.answer import Answer
 from agent.notifiers.slack import SlackNotifier, escape, message, sort_slack
 
@@ -299,7 +300,9 @@ def test_an_unknown_word_leaves_the_status_to_decide() -> None:
 def test_the_message_reaches_the_webhook(httpserver: HTTPServer) -> None:
     httpserver.expect_request("/services/T/B/X", method="POST").respond_with_data("ok")
 
-    delivery = SlackNotifier("ops", httpserver.url_for("/services/T/B/X")).notify(make_sent_notice())
+    delivery = SlackNotifier(SlackSettings(name="ops", url=httpserver.url_for("/services/T/B/X"))).notify(
+        make_sent_notice()
+    )
 
     assert delivery == Delivered(detail="HTTP 200")
     request = httpserver.log[0][0]

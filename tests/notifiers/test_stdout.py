@@ -8,11 +8,12 @@ from material import make_sent_notice
 
 from agent.core.delivery import Delivered, Retry
 from agent.core.report import notice_text
+from agent.core.settings import StdoutSettings
 from agent.notifiers.stdout import StdoutNotifier
 
 
 def test_a_notice_is_one_readable_block(capsys: pytest.CaptureFixture[str]) -> None:
-    delivery = StdoutNotifier("out").notify(make_sent_notice())
+    delivery = StdoutNotifier(StdoutSettings(name="out")).notify(make_sent_notice())
 
     assert delivery == Delivered(detail="printed")
     printed = capsys.readouterr().out
@@ -22,7 +23,7 @@ def test_a_notice_is_one_readable_block(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_digest_is_one_short_block(capsys: pytest.CaptureFixture[str]) -> None:
-    StdoutNotifier("out").notify(make_sent_notice("sockmem.digest"))
+    StdoutNotifier(StdoutSettings(name="out")).notify(make_sent_notice("sockmem.digest"))
 
     lines = capsys.readouterr().out.splitlines()
     assert "web1: 37 more incidents since 14:05 UTC" == lines[0]
@@ -37,7 +38,7 @@ def test_a_pipe_that_nobody_reads_is_worth_another_try(monkeypatch: pytest.Monke
     raw = io.FileIO(writing, "w")
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8"))
 
-    delivery = StdoutNotifier("out").notify(make_sent_notice())
+    delivery = StdoutNotifier(StdoutSettings(name="out")).notify(make_sent_notice())
 
     assert delivery == Retry(why="standard output: broken pipe")
     raw.close()
@@ -47,7 +48,7 @@ def test_a_full_device_is_worth_another_try(monkeypatch: pytest.MonkeyPatch) -> 
     raw = io.FileIO("/dev/full", "w")
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8"))
 
-    delivery = StdoutNotifier("out").notify(make_sent_notice())
+    delivery = StdoutNotifier(StdoutSettings(name="out")).notify(make_sent_notice())
 
     assert delivery == Retry(why="standard output: no space left on device")
     raw.close()
@@ -58,14 +59,18 @@ def test_a_closed_output_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     closed.close()
     monkeypatch.setattr(sys, "stdout", closed)
 
-    assert StdoutNotifier("out").notify(make_sent_notice()) == Retry(why="standard output is closed")
+    assert StdoutNotifier(StdoutSettings(name="out")).notify(make_sent_notice()) == Retry(
+        why="standard output is closed"
+    )
 
 
 def test_an_old_terminal_gets_question_marks_and_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
     monkeypatch.setattr(sys, "stdout", ascii_only)
 
-    assert StdoutNotifier("out").notify(make_sent_notice(summary="größer")) == Delivered(detail="printed")
+    assert StdoutNotifier(StdoutSettings(name="out")).notify(make_sent_notice(summary="größer")) == Delivered(
+        detail="printed"
+    )
     written = ascii_only.buffer
     assert isinstance(written, io.BytesIO)
     assert b"gr??er" in written.getvalue()
@@ -80,7 +85,7 @@ def test_the_journal_knows_the_first_line_for_a_warning(
         monkeypatch.setattr(sys, "stdout", file)
         there = path.stat()
         monkeypatch.setenv("JOURNAL_STREAM", f"{there.st_dev}:{there.st_ino if to_journal else 0}")
-        StdoutNotifier("out").notify(make_sent_notice())
+        StdoutNotifier(StdoutSettings(name="out")).notify(make_sent_notice())
 
     lines = path.read_text().splitlines()
     assert lines[0].startswith(f"{mark}web1 is resetting TCP connections: ")

@@ -11,18 +11,25 @@ from standardwebhooks import Webhook
 
 from agent.core.delivery import Delivered, Retry
 from agent.core.model import Incident
+from agent.core.settings import WebhookSettings
 from agent.notifiers import ChannelError
-from agent.notifiers.webhook import WebhookNotifier, encode, read_secret, sign
+from agent.notifiers.webhook import WebhookNotifier, encode, sign
 
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
 
 
-def test_the_standards_own_library_verifies_the_signature(httpserver: HTTPServer) -> None:
+def signed(url: str, directory: Path, secret: bytes = SECRET.encode()) -> WebhookSettings:
+    file = directory / "secret"
+    file.write_bytes(secret)
+    return WebhookSettings(name="ops", url=url, secret_file=str(file))
+
+
+def test_the_standards_own_library_verifies_the_signature(httpserver: HTTPServer, tmp_path: Path) -> None:
     httpserver.expect_request("/hook", method="POST").respond_with_data("", status=204)
     notice = make_sent_notice()
 
-    delivery = WebhookNotifier("ops", httpserver.url_for("/hook"), KEY).notify(notice)
+    delivery = WebhookNotifier(signed(httpserver.url_for("/hook"), tmp_path)).notify(notice)
 
     assert delivery == Delivered(detail="HTTP 204")
     request = httpserver.log[0][0]
@@ -32,12 +39,12 @@ def test_the_standards_own_library_verifies_the_signature(httpserver: HTTPServer
     assert "application/json" == request.headers["Content-Type"]
 
 
-def test_a_retry_has_the_same_id_and_body_and_a_fresh_timestamp(httpserver: HTTPServer) -> None:
+def test_a_retry_has_the_same_id_and_body_and_a_fresh_timestamp(httpserver: HTTPServer, tmp_path: Path) -> None:
     httpserver.expect_request("/hook").respond_with_data("", status=503, headers={"Retry-After": "9"})
     moments = iter(
         [datetime(2026, 11, 22, 15, 6, tzinfo=timezone.utc), datetime(2026, 11, 22, 15, 7, tzinfo=timezone.utc)]
     )
-    notifier = WebhookNotifier("ops", httpserver.url_for("/hook"), KEY, now=lambda: next(moments))
+    notifier = WebhookNotifier(signed(httpserver.url_for("/hook"), tmp_path), now=lambda: next(moments))
 
     deliveries = [notifier.notify(make_sent_notice()) for _ in range(2)]
 
@@ -52,7 +59,7 @@ def test_a_retry_has_the_same_id_and_body_and_a_fresh_timestamp(httpserver: HTTP
 def test_without_a_secret_nothing_is_signed(httpserver: HTTPServer) -> None:
     httpserver.expect_request("/hook").respond_with_data("")
 
-    WebhookNotifier("ops", httpserver.url_for("/hook"), None).notify(make_sent_notice())
+    WebhookNotifier(WebhookSettings(name="ops", url=httpserver.url_for("/hook"))).notify(make_sent_notice())
 
     assert "webhook-signature" not in httpserver.log[0][0].headers
 
@@ -94,24 +101,27 @@ def test_the_signature_is_that_of_the_specifications_example() -> None:
 
 
 @pytest.mark.parametrize("text", [SECRET, SECRET + "\n", SECRET + "\r\n", f"  {SECRET}\n\n"])
-def test_a_secret_is_read_whatever_the_editor_put_behind_it(tmp_path: Path, text: str) -> None:
-    file = tmp_path / "secret"
-    file.write_bytes(text.encode())
+def test_a_secret_is_read_whatever_the_editor_put_behind_it(tmp_path: Path, text: str, httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/hook").respond_with_data("")
 
-    assert KEY == read_secret("ops", file)
+    WebhookNotifier(signed(httpserver.url_for("/hook"), tmp_path, text.encode())).notify(make_sent_notice())
+
+    request = httpserver.log[0][0]
+    assert Webhook(SECRET).verify(request.get_data(), dict(request.headers))
 
 
 @pytest.mark.parametrize("text", [b"", b"whsec_", b"c2VjcmV0", b"whsec_s3cr3t!", b"whsec_c2VjcmV", b"\xff\xfes3cr3t"])
 def test_a_bad_secret_is_told_without_quoting_it(tmp_path: Path, text: bytes) -> None:
-    file = tmp_path / "secret"
-    file.write_bytes(text)
-
     with pytest.raises(ChannelError) as caught:
-        read_secret("ops", file)
-    assert str(caught.value) == f"ops: secret_file {file}: expected whsec_ and base64, on one line"
+        WebhookNotifier(signed("http://127.0.0.1:9/", tmp_path, text))
+    assert str(caught.value).startswith(f"ops: secret_file {tmp_path}/secret: ")
+    assert str(caught.value).endswith((": expected whsec_ and base64", ": not text"))
     assert "s3cr3t" not in str(caught.getrepr(style="short"))
 
 
 def test_a_secret_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    settings = signed("http://127.0.0.1:9/", tmp_path)
+    (tmp_path / "secret").unlink()
+
     with pytest.raises(ChannelError, match=r"ops: secret_file .*: No such file or directory"):
-        read_secret("ops", tmp_path / "none")
+        WebhookNotifier(settings)
