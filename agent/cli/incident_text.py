@@ -1,29 +1,23 @@
-"""Incidents as text for a terminal: the tables of ``incidents list`` and the page of ``incidents show``.
-
-The page shows what the HTML page shows, in the words of agent.page.rows and agent.core.report.
-"""
+"""Incidents on a terminal: the tables of ``incidents list``, and ``incidents show``, whose text is agent.page.text."""
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import msgspec
 from msgspec.structs import replace
 
-from agent.cli.common import Row, console, in_columns, print_table, stamp
+from agent.cli.common import Row, console, print_table
 from agent.core.delivery import OUTCOMES, Receipt
 from agent.core.folding import events_total
 from agent.core.format import count_text, counted, duration_text, printable
-from agent.core.model import Incident, Notice, Snapshot
-from agent.core.readings import Gap, TcpSockstat
-from agent.core.report import diagnosis_text, headline
-from agent.page import rows
+from agent.core.model import Incident, Notice
+from agent.core.readings import Gap
 from agent.page.incident_files import IncidentFiles
-from agent.page.series import BLOCKS, Tracks, build_tracks, sparkline, window
+from agent.page.series import window
+from agent.page.text import bearable, incident_text
 from agent.store import Store, StoreError, read_around
 
-MOST_COLUMNS, LEAST_COLUMNS, LABEL_COLUMNS = 72, 20, 10
-PLAIN = str.maketrans({"«": '"', "»": '"', "…": "...", "\u00a0": " "})
 HEADINGS = ("ID", "OPENED", "LASTED", "CAUSE", "EVENTS", "SUPPR.", "SENT", "HOST")
 COUNTS = {4, 5}
 OPEN = "OPEN"
@@ -156,73 +150,7 @@ def _minute(at: datetime) -> str:
 
 def print_page(files: IncidentFiles, directory: Path) -> None:
     """Print what is known about an incident, and the directory of its files."""
-    screen, incident, clock = console(), files.incident, rows.Clock(None, files.incident.opened_at)
-    tracks = build_tracks(incident, [snapshot for _, snapshot in files.snapshots], files.samples)
-    columns = max(LEAST_COLUMNS, min(MOST_COLUMNS, screen.width - LABEL_COLUMNS))
-    for title, lines in (
-        (f"Incident {incident.id}: {headline(incident)}", _facts(files, tracks, clock)),
-        ("Gauges", _drawn(tracks, columns, screen.encoding) or ["no readings: history goes back 48 hours"]),
-        ("Timeline", _timeline(files)),
-        ("Diagnosis", diagnosis_text(incident.diagnosis).splitlines()),
-        ("Notifications", in_columns(rows.notifications(files, clock)) or ["none"]),
-    ):
-        screen.print(bearable(title, screen.encoding), style="bold", soft_wrap=True)
-        for line in lines:
-            screen.print(f"  {bearable(printable(line), screen.encoding)}".rstrip(), soft_wrap=True)
-        screen.print()
-    screen.print(f"Files: {directory}", style="dim", soft_wrap=True)
-
-
-def _facts(files: IncidentFiles, tracks: Tracks, clock: rows.Clock) -> list[str]:
-    first = files.incident.first_event
-    line = [("Log", first.source), ("Line", f"«{printable(first.line, 400)}»")] if first else []
-    figures = [f"{number} {what} ({beside})" for number, what, beside in rows.figures(files, tracks)]
-    return [*in_columns([*rows.facts(files, clock), *line]), *figures]
-
-
-def _drawn(tracks: Tracks, columns: int, encoding: str) -> list[str]:
-    """Draw both gauges against their limits on one time axis."""
-    shown = [track for track in (tracks.orphans, tracks.memory) if track.peak]
-    if not shown:
-        return []
-    start, end = min(track.points[0].at for track in shown), max(track.points[-1].at for track in shown)
-    plain = bearable(BLOCKS, encoding) != BLOCKS
-    lines = [f"{track.field:<8}{sparkline(track, start, end, columns, ascii_only=plain)}" for track in shown]
-    full = "the limit" if any(track.limit for track in shown) else "the peak"
-    form = "%H:%M:%S" if end - start < timedelta(days=1) else "%Y-%m-%d %H:%M"
-    return [*lines, f"{'':<8}{start.astimezone():{form}} to {stamp(end)}; a full column is {full}"]
-
-
-def bearable(text: str, encoding: str) -> str:
-    """Replace characters that this encoding lacks by their numbers."""
-    try:
-        return text.encode(encoding).decode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        return text.translate(PLAIN).encode("ascii", "backslashreplace").decode("ascii")
-
-
-def _timeline(files: IncidentFiles) -> list[str]:
-    """List everything that has a time in order."""
-    incident, peak = files.incident, files.incident.peak
-    moments: list[tuple[datetime | None, str]] = [
-        (incident.opened_at, "first event"),
-        *([(incident.last_seen_at, "last event")] if incident.last_seen_at != incident.opened_at else []),
-        *((each.taken_at, f"{name} ({each.trigger}): {_gauges(each)}") for name, each in files.snapshots),
-        (peak.orphan_at, f"peak: orphan {count_text(peak.orphan or 0)}"),
-        (peak.mem_at, f"peak: mem {count_text(peak.mem or 0)}"),
-        *((n.at, f"{name}: {n.type.rpartition('.')[2]}, {n.reason}") for name, n, _ in files.notices),
-        (incident.closed_at, "closed"),
-    ]
-    known = sorted(((at, text) for at, text in moments if at), key=lambda moment: moment[0])
-    return [f"{stamp(at)}  {_since((at - incident.opened_at).total_seconds()):>12}  {text}" for at, text in known]
-
-
-def _since(seconds: float) -> str:
-    """Format the time since the first event; the first readings follow within milliseconds, which matters."""
-    return f"+{seconds:.3f} s" if abs(seconds) < 1 else f"+{duration_text(seconds)}"
-
-
-def _gauges(snapshot: Snapshot) -> str:
-    tcp = snapshot.sockstat.tcp if snapshot.sockstat else TcpSockstat()
-    values = {"orphan": tcp.orphan, "mem": tcp.mem, "alloc": tcp.alloc}
-    return ", ".join(f"{name} {count_text(n)}" for name, n in values.items() if n is not None) or "no numbers"
+    screen = console()
+    for line in incident_text(files, screen.encoding, screen.width):
+        screen.print(line.text, style="bold" if line.is_title else "", soft_wrap=True)
+    screen.print(f"Files: {bearable(printable(str(directory)), screen.encoding)}", style="dim", soft_wrap=True)

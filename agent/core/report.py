@@ -238,18 +238,23 @@ def news_text(notice: Notice) -> str:
 
 def diagnosis_text(diagnosis: Diagnosis) -> str:
     """Return a diagnosis for a terminal: verdict, numbers, findings with evidence, advice with commands, gaps."""
-    lines = [f"Cause: {CAUSES[diagnosis.cause]} ({diagnosis.confidence})", ""]
-    lines += _wrapped(_quoteless(printable(diagnosis.summary)), "")
-    lines += _section("Numbers", _table(_numbers(diagnosis.mechanism)))
-    lines += _section("Findings", [line for each in diagnosis.findings for line in _finding(each)])
-    lines += _section("Holders", _table([*holder_row(diagnosis), *(_holder(each) for each in diagnosis.holders)]))
-    lines += _section(
-        "Advice, in the order to try it",
-        [line for number, each in enumerate(diagnosis.advice, 1) for line in _advice(number, each)],
-    )
-    gaps = [line for gap in diagnosis.gaps for line in _bullet(f"{printable(gap.what)}: {printable(gap.why)}")]
-    lines += _section("Unknown", gaps)
-    return "\n".join(lines) + "\n"
+    summary, parts = diagnosis_parts(diagnosis)
+    lines = [f"Cause: {CAUSES[diagnosis.cause]} ({diagnosis.confidence})", "", *summary]
+    return "\n".join([*lines, *(line for name, part in parts.items() for line in ("", f"{name}:", *part))]) + "\n"
+
+
+def diagnosis_parts(diagnosis: Diagnosis) -> tuple[list[str], dict[str, list[str]]]:
+    """Return the lines of a diagnosis's summary, and of its other parts by name, each indented by two."""
+    parts = {
+        "Numbers": _table(_numbers(diagnosis.mechanism)),
+        "Findings": [line for each in diagnosis.findings for line in _finding(each)],
+        "Holders": _table([*holder_row(diagnosis), *(_holder(each) for each in diagnosis.holders)]),
+        "Advice, in the order to try it": [
+            line for number, each in enumerate(diagnosis.advice, 1) for line in _advice(number, each)
+        ],
+        "Unknown": [line for gap in diagnosis.gaps for line in _bullet(f"{printable(gap.what)}: {printable(gap.why)}")],
+    }
+    return _wrapped(_quoteless(printable(diagnosis.summary)), ""), {name: part for name, part in parts.items() if part}
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
@@ -422,14 +427,15 @@ def _holder(holder: Holder) -> tuple[str, str]:
 # --- layout ---------------------------------------------------------------------------------------------------------
 
 
-def _section(name: str, lines: list[str]) -> list[str]:
-    return ["", f"{name}:", *lines] if lines else []
-
-
 def _table(rows: Iterable[tuple[str, str]]) -> list[str]:
-    rows = list(rows)
-    width = max((len(name) for name, _ in rows), default=0) + 2
-    return [line for name, text in rows for line in _wrapped(f"{name:<{width}}{text}", "  ", " " * (width + 2))]
+    """Lay out two columns; beside a name of half a line's length there is no room, so its text stands below."""
+    rows, most = list(rows), _COLUMNS // 2
+    width = max((len(name) for name, _ in rows if len(name) < most), default=0) + 2
+    lines = []
+    for name, text in rows:
+        lines += [] if len(name) < most else [f"  {name}"]
+        lines += _wrapped(f"{name if len(name) < most else '':<{width}}{text}", "  ", " " * (width + 2))
+    return lines
 
 
 def _bullet(text: str) -> list[str]:
