@@ -1,5 +1,6 @@
 """What several tests share: a clock to turn by hand, and the kernel's words."""
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
@@ -39,7 +40,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--vm", action="store_true", help="boot kernels; without it these tests are left out")
     group.addoption("--kernel", default="", help="only this kernel: 5.10, 6.1, 6.12 or 7.3")
     group.addoption("--scenario", default="", help="only this scenario, a file of tests/vm/scenarios")
-    group.addoption("--all-scenarios-on", default="", help="every scenario on this kernel, the two main ones on others")
+    group.addoption("--all-scenarios-on", default="", help="every scenario on this kernel, the main ones on others")
     group.addoption(
         "--vm-minutes", type=float, default=600, help="after so long the scenarios that are left are skipped"
     )
@@ -124,6 +125,26 @@ def make_decided(clock: FakeClock) -> MakeDecided:
 @pytest.fixture
 def proc_root(tmp_path: Path) -> Path:
     return write_proc(tmp_path / "proc")
+
+
+@pytest.fixture(scope="session")
+def tracefs() -> Iterator[Path]:
+    """Where this kernel's tracefs is: mounted in a namespace of its own, where this host has it not."""
+    if os.geteuid() != 0:
+        pytest.skip("NOT TESTED: only root may trace")
+    if Path("/sys/kernel/tracing/instances").is_dir():
+        yield Path("/sys/kernel/tracing")
+        return
+    script = "mount -t tracefs tracefs /sys/kernel/tracing && echo mounted && exec cat"
+    command = ["unshare", "--mount", "sh", "-c", script]
+    made = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert made.stdout
+    try:
+        if not made.stdout.readline():
+            pytest.skip("NOT TESTED: no tracefs can be mounted here")
+        yield Path(f"/proc/{made.pid}/root", "sys/kernel/tracing")
+    finally:
+        made.communicate()
 
 
 @pytest.fixture

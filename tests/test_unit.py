@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from agent.cli.checks_witness import LINES
+
 SYSTEMD = Path(__file__).parents[1] / "systemd"
 UNIT = SYSTEMD / "sockmem-agent.service"
+WITNESS = SYSTEMD / "witness.conf"
 EXPOSURE_AT_MOST = "15"  # In tenths, as --threshold= takes it.
 
 pytestmark = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
@@ -20,9 +23,21 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def assignments(file: Path) -> list[tuple[str, str]]:
+    lines = [line for line in file.read_text().splitlines() if re.match(r"[A-Z]\w+=", line)]
+    return [(key, value) for key, _, value in (line.partition("=") for line in lines)]
+
+
 def settings() -> dict[str, str]:
-    lines = [line for line in UNIT.read_text().splitlines() if re.match(r"[A-Z]\w+=", line)]
-    return dict(line.split("=", 1) for line in lines)
+    return dict(assignments(UNIT))
+
+
+def installed(folder: Path, *drop_ins: Path) -> Path:
+    """Lay out the unit as on a host where its program is there, with these drop-ins; return its file."""
+    (folder / f"{UNIT.name}.d").mkdir()
+    for file, place in ((UNIT, folder), *((each, folder / f"{UNIT.name}.d") for each in drop_ins)):
+        (place / file.name).write_text(file.read_text().replace("/usr/bin/sockmem-agent", "/bin/true"))
+    return folder / UNIT.name
 
 
 def exposed() -> list[str]:
@@ -32,18 +47,28 @@ def exposed() -> list[str]:
 
 
 def test_every_key_is_one_that_systemd_knows(tmp_path: Path) -> None:
-    unit = tmp_path / UNIT.name
-    unit.write_text(UNIT.read_text().replace("ExecStart=/usr/bin/sockmem-agent", "ExecStart=/bin/true"))
-    verified = run("systemd-analyze", "verify", "--man=no", unit)
+    verified = run("systemd-analyze", "verify", "--man=no", installed(tmp_path, WITNESS))
 
     assert "" == verified.stderr
     assert 0 == verified.returncode
 
 
-def test_the_exposure_is_one_point_five_at_most() -> None:
-    judged = run("systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE_AT_MOST}", UNIT)
+@pytest.mark.parametrize("drop_ins", [(), (WITNESS,)], ids=["as shipped", "with the witness"])
+def test_the_exposure_is_one_point_five_at_most(tmp_path: Path, drop_ins: tuple[Path, ...]) -> None:
+    unit = installed(tmp_path, *drop_ins)
+    judged = run("systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE_AT_MOST}", unit)
 
     assert 0 == judged.returncode, judged.stdout.splitlines()[-1]
+
+
+def test_the_witness_grants_nothing_but_the_sight_of_two_instances_and_never_stops_the_service() -> None:
+    added = assignments(WITNESS)
+
+    assert {"ExecStartPre", "BindReadOnlyPaths", "ExecStopPost"} == {key for key, _ in added}
+    # "-" on every line: what fails, or is missing, must not keep the service from starting.
+    assert ["-"] * 4 == [value[0] for _, value in added]
+    # What the doctor looks for.
+    assert list(LINES) == [(key, value.lstrip("-+")) for key, value in added]
 
 
 def test_everything_the_unit_keeps_has_its_reason() -> None:

@@ -30,6 +30,7 @@ COMMANDS = {
     "notify": "send a test notification to the configured channels",
     "config": "check or show the configuration",
     "doctor": "check that the service will work on this host",
+    "witness": "make or remove what the service reads the kernel's trace from (root)",
 }
 
 

@@ -22,6 +22,7 @@ import msgspec
 from agent.cli import config_option, json_option
 from agent.cli.checks import BELOW, Check, check_channel, check_clock, check_host, check_state
 from agent.cli.checks_attribution import Rights, check_reach, read_rights
+from agent.cli.checks_witness import check_witness
 from agent.cli.common import EX_FAILED, console, print_json
 from agent.cli.credentials import NextStart
 from agent.cli.faults import group_name, read_fault
@@ -53,7 +54,8 @@ def command(config_path: Path | None, *, as_json: bool) -> None:
     """Check that the service will work on this host: one line per check, ok, warn or fail, with the fix.
 
     As root, where the service is installed, it checks files as the service user; otherwise as the caller. The lines
-    about attribution, just before the clock, show what the service can see. Exit status: 0 nothing failed, 1 otherwise.
+    about attribution and the witness, just before the clock, show what the service can see. Exit status: 0 nothing
+    failed, 1 otherwise.
     """
     start = NextStart()
     settings, mistakes = load_or_defaults(start, config_path)
@@ -71,6 +73,7 @@ def command(config_path: Path | None, *, as_json: bool) -> None:
     checks = [
         *look_as(identity, look),
         *check_reach(rights),
+        check_witness(start.service),
         check_clock(),
         *look_as(identity, lambda: list(map(check_channel, channels(settings)))),
     ]

@@ -29,6 +29,7 @@ NAMES = [
     "memory of groups",
     "processes",
     "other namespaces",
+    "witness",
     "clock",
     "channel term",
 ]

@@ -46,6 +46,7 @@ def test_what_the_repository_holds_is_shipped_as_it_is(packages) -> None:
         "usr/lib/systemd/system/sockmem-agent.service": "systemd/sockmem-agent.service",
         "usr/lib/sysusers.d/sockmem-agent.conf": "systemd/sockmem-agent.sysusers",
         "usr/lib/tmpfiles.d/sockmem-agent.conf": "systemd/sockmem-agent.tmpfiles",
+        "usr/lib/sockmem-agent/witness.conf": "systemd/witness.conf",
         "usr/share/doc/sockmem-agent/README.md": "README.md",
     }
     differing = {a for a, b in shipped.items() if (packages.files / a).read_bytes() != (ROOT / b).read_bytes()}

@@ -22,31 +22,6 @@ REASON = "TCP_ABORT_ON_CLOSE"
 SMALLEST_KIB = "1"
 
 
-@pytest.fixture(scope="module")
-def tracefs() -> Iterator[Path]:
-    """Where this kernel's tracefs is."""
-    if os.geteuid() != 0:
-        pytest.skip("NOT TESTED: only root may trace")
-    if Path("/sys/kernel/tracing/instances").is_dir():
-        yield Path("/sys/kernel/tracing")
-        return
-    script = "mount -t tracefs tracefs /sys/kernel/tracing && echo mounted && exec cat"
-    made = subprocess.Popen(
-        ["unshare", "--mount", "sh", "-c", script],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert made.stdin
-    assert made.stdout
-    try:
-        if not made.stdout.readline():
-            pytest.skip("NOT TESTED: no tracefs can be mounted here")
-        yield Path(f"/proc/{made.pid}/root", "sys/kernel/tracing")
-    finally:
-        made.communicate()
-
-
 @pytest.fixture
 def them(tracefs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Instances]:
     """Two instances that are not made yet, of kills for another reason."""
