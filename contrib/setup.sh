@@ -77,7 +77,7 @@ missing_for_tests() {
     have lintian || echo lintian
     have promtool || echo prometheus
     have prometheus-node-exporter || echo prometheus-node-exporter
-    have nrpe && [ -x /usr/lib/nagios/plugins/check_nrpe ] || echo nagios-nrpe-server nagios-nrpe-plugin
+    [ -x /usr/lib/nagios/plugins/negate ] || echo monitoring-plugins-common
 }
 
 missing_for_machines() {

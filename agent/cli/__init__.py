@@ -8,7 +8,9 @@ import importlib
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from agent.service.signals import asked, is_run
 
@@ -29,6 +31,8 @@ COMMANDS = {
     "incidents": "list and show recorded incidents; report, export and prune them",
     "notify": "send a test notification to the configured channels",
     "config": "check or show the configuration",
+    "status": "show whether the service runs, open incidents and what waits to be sent",
+    "silence": "hold back notifications for a while",
     "doctor": "check that the service will work on this host",
     "witness": "make or remove what the service reads the kernel's trace from (root)",
 }
@@ -80,8 +84,44 @@ config_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
 
 
+class UnknownError(click.UsageError):
+    """A usage error where a monitoring system asks: to it 2 would mean "critical"."""
+
+    exit_code = 3
+
+
+@contextlib.contextmanager
+def monitored(arguments: list[str]) -> Iterator[None]:
+    """Give usage errors their exit status under ``--nagios``."""
+    try:
+        yield
+    except click.UsageError as error:
+        if any(each.partition("=")[0] == "--nagios" for each in arguments):
+            raise UnknownError(error.format_message(), error.ctx) from None
+        raise
+
+
 class LazyGroup(click.Group):
     """A group whose commands live in ``agent.cli.<name>``, in an object named ``command``."""
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,  # noqa: ANN401 - click's own
+    ) -> click.Context:
+        """Parse the options before the command, and remember all arguments."""
+        arguments = list(args)
+        with monitored(arguments):
+            context = super().make_context(info_name, args, parent, **extra)
+        context.obj = arguments
+        return context
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as above
+        """Run the command, which parses its own arguments."""
+        with monitored(ctx.obj):
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the commands in the order in which people need them."""

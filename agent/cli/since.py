@@ -19,7 +19,7 @@ import click
 Command = TypeVar("Command", bound=Callable[..., object])
 EXAMPLES = "2h, 3d, 14:00, today, yesterday, 2026-11-22, '2026-11-22 14:00' or 2026-11-22T14:00:00Z"
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_AGO = re.compile(r"(?:\d{1,9}[smhdw])+", re.ASCII)
+_SPAN = re.compile(r"(?:\d{1,9}[smhdw])+", re.ASCII)
 _CLOCK = re.compile(r"(?P<hour>\d\d?):(?P<minute>\d\d)(?::(?P<second>\d\d))?", re.ASCII)
 _DATE = re.compile(
     rf"(?P<date>\d{{4}}-\d\d-\d\d)(?:[T ]{_CLOCK.pattern}(?:\.(?P<fraction>\d+))?)? ?(?P<zone>Z|UTC|[+-]\d\d:?\d\d)?",
@@ -48,10 +48,8 @@ def read_time(text: str, now: datetime) -> datetime | None:
     text = text.strip()
     today = now.astimezone().date()
     try:
-        if _AGO.fullmatch(text):
-            return now - timedelta(
-                seconds=sum(int(part[:-1]) * _UNITS[part[-1]] for part in re.findall(r"\d+\D", text))
-            )
+        if (span := read_span(text)) is not None:
+            return now - span
         if text in ("today", "yesterday"):
             return datetime.combine(today - timedelta(days=text == "yesterday"), time()).astimezone()
         if clock := _CLOCK.fullmatch(text):
@@ -65,6 +63,13 @@ def read_time(text: str, now: datetime) -> datetime | None:
         return (plain.replace(tzinfo=zone) if zone else plain.astimezone()) + fraction
     except (ValueError, OverflowError):
         return None
+
+
+def read_span(text: str) -> timedelta | None:
+    """Return the span of time that a text means, 30m or 1h30m; None if it is none. Raises OverflowError."""
+    if not _SPAN.fullmatch(text):
+        return None
+    return timedelta(seconds=sum(int(part[:-1]) * _UNITS[part[-1]] for part in re.findall(r"\d+\D", text)))
 
 
 def _time(match: re.Match[str]) -> time:

@@ -116,20 +116,22 @@ def check(status: Status, reader: Reader) -> tuple[Level, str]:
     if len(status.open) > 1:
         said.append(f"{len(status.open) - 1} more")
     said += ["silenced"] if status.silence else []
-    said += [f"{each.name}: {waiting_text(each, reader.now)}" for each in status.channels if each.waiting]
+    said += [f"{each.name}: {each.waiting} waiting" for each in status.channels if each.waiting]
     return level, one_line(level, "; ".join([*said, *status.troubles]))
 
 
 def one_line(level: Level, text: str) -> str:
-    """Join a level and a text, cut to 80 characters."""
-    return printable(f"{level}: {text}", ONE_LINE - 1) if len(level) + len(text) + 2 > ONE_LINE else f"{level}: {text}"
+    """Join a level and a text in 80 characters that every terminal and log can bear."""
+    line = printable(f"{level}: {text}").encode("ascii", "backslashreplace").decode()
+    return line if len(line) <= ONE_LINE else f"{line[: ONE_LINE - 3]}..."
 
 
 def open_text(incident: OpenIncident, now: datetime) -> str:
     """Say the cause of an open incident and since when it is open."""
+    warning = "early warning, " if incident.class_ == "pressure" else ""
     where = f" on {incident.host}" if incident.is_elsewhere else ""
     since = moment_text(incident.opened_at, now)
-    return f"{CAUSES[incident.cause]} ({incident.confidence}){where} since {since}"
+    return f"{warning}{CAUSES[incident.cause]} ({incident.confidence}){where} since {since}"
 
 
 def waiting_text(channel: Channel, now: datetime) -> str:
@@ -139,5 +141,5 @@ def waiting_text(channel: Channel, now: datetime) -> str:
 
 
 def silence_text(silence: Silence, now: datetime) -> str:
-    """Say until when nothing new is notified, and why: "silenced until 15:30 UTC: deploying"."""
-    return f"silenced until {moment_text(silence.until, now)}: {silence.reason}"
+    """Say until when nothing new is notified, and why: "until 15:30 UTC: deploying"."""
+    return f"until {moment_text(silence.until, now)}: {silence.reason}"

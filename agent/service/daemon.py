@@ -290,7 +290,7 @@ class Daemon:
                 f"; {still} incident {last.id}: {last.cause} ({last.confidence}), "
                 f"{counted(sum(last.events.values()), 'line')}"
             )
-        silence = [silence_text(self._silence, self._now())] if self._silence else []
+        silence = [f"silenced {silence_text(self._silence, self._now())}"] if self._silence else []
         channels = [trouble for courier in self._couriers if (trouble := courier.status)]
         channels += [f"{each.name}: hangs in an attempt" for each in self._couriers if self._hangs(each)]
         # It holds foreign text: a line break would be another assignment to systemd.

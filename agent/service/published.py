@@ -16,7 +16,7 @@ MODE = 0o644
 
 
 class Published:
-    """One such file; an attempt that fails with OSError is repeated at the next change, or when it is due anyway."""
+    """One such file; a failed attempt is repeated at the next change or when one is due, and counts until then."""
 
     def __init__(self, path: Path, every_seconds: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self.path = path
@@ -24,14 +24,19 @@ class Published:
         self._monotonic = monotonic
         self._content: object = None
         self._tried_at = float("-inf")
+        self._error: OSError | None = None
 
     def update(self, content: object, encode: Callable[[], bytes]) -> None:
-        """Write what ``encode`` returns if ``content`` is new, or the last attempt too long ago."""
+        """Write what ``encode`` returns if ``content`` is new, or the last attempt too long ago; raises OSError."""
         now = self._monotonic()
-        if content == self._content and now - self._tried_at < self._every_seconds:
-            return
-        self._content, self._tried_at = content, now
-        replace_public(self.path, encode())
+        if content != self._content or now - self._tried_at >= self._every_seconds:
+            self._content, self._tried_at, self._error = content, now, None
+            try:
+                replace_public(self.path, encode())
+            except OSError as error:
+                self._error = error
+        if self._error:
+            raise self._error.with_traceback(None)  # Else it grows with every turn.
 
 
 def replace_public(path: Path, data: bytes) -> None:

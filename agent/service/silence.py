@@ -4,7 +4,9 @@ import logging
 from datetime import datetime
 from pathlib import Path
 
+from agent.core.format import printable
 from agent.core.model import Silence
+from agent.core.status import silence_text
 from agent.store import StoreError, read_silence
 from agent.store.silence import SILENCE_FILE
 
@@ -18,6 +20,7 @@ class Silencer:
         self.trouble: str | None = None
         self._directory = directory
         self._silence: Silence | None = None
+        self._in_effect: Silence | None = None
         self._seen: tuple[int, int] | None = None
 
     def current(self, now: datetime) -> Silence | None:
@@ -30,7 +33,11 @@ class Silencer:
             except StoreError as error:
                 self.trouble = "nothing is silenced: silence.json cannot be read"
                 log.error("nothing is silenced: %s", error)  # noqa: TRY400 - the text is the whole story
-        return self._silence if self._silence and self._silence.is_on(now) else None
+        silence = self._silence if self._silence and self._silence.is_on(now) else None
+        if silence != self._in_effect:
+            self._in_effect = silence
+            log.info("silenced %s", printable(silence_text(silence, now)) if silence else "no longer")
+        return silence
 
     def _look(self) -> tuple[int, int] | None:
         try:
