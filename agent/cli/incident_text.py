@@ -11,14 +11,15 @@ from agent.cli.common import Row, console, print_table
 from agent.core.delivery import OUTCOMES, Receipt
 from agent.core.folding import events_total
 from agent.core.format import count_text, counted, duration_text, printable
-from agent.core.model import Incident, Notice
+from agent.core.model import Cause, Incident, Notice
 from agent.core.readings import Gap
+from agent.core.recurrence import Manner, is_news, kind_of, past_of, recurrence_text
 from agent.page.incident_files import IncidentFiles
 from agent.page.series import window
 from agent.page.text import bearable, incident_text
 from agent.store import Store, StoreError, read_around
 
-HEADINGS = ("ID", "OPENED", "LASTED", "CAUSE", "EVENTS", "SUPPR.", "SENT", "HOST")
+HEADINGS = ("ID", "OPENED", "LASTED", "CAUSE", "EVENTS", "SUPPR.", "SENT", "SEEN", "HOST")
 COUNTS = {4, 5}
 OPEN = "OPEN"
 
@@ -26,11 +27,14 @@ Notices = Sequence[tuple[str, Notice, dict[str, Receipt]]]
 
 
 class OfKind(msgspec.Struct, frozen=True, kw_only=True):
-    """Totals of one kind; an incident with two kinds of messages counts in both."""
+    """The incidents of one kind on one host: ``holder`` has * for what changes from start to start."""
 
-    kind: str
+    signature: str
+    cause: Cause
+    mechanism: Manner
+    holder: str | None
+    host: str | None
     incidents: int
-    events: int
     first_at: datetime
     last_at: datetime
 
@@ -80,7 +84,7 @@ def count_outcomes(notices: Notices) -> dict[str, int]:
 
 
 def print_incidents(found: Iterable[tuple[Incident, Notices]]) -> None:
-    """Print one incident per row; open ones in bold."""
+    """Print one incident per row: open ones in bold, the first of a kind or one that is back after weeks in color."""
     print_table(HEADINGS, [_row(incident, notices) for incident, notices in found], COUNTS)
 
 
@@ -92,13 +96,14 @@ def _row(incident: Incident, notices: Notices) -> Row:
     events = events_total(incident) - incident.suppressed_at_least
     # The kernel's count is a lower bound.
     suppressed = f"{count_text(incident.suppressed_at_least)}+" if incident.suppressed_at_least else "-"
-    sent, host = _sent(notices), printable(incident.host or "-", 40)
+    sent, seen, host = _sent(notices), recurrence_text(incident), printable(incident.host or "-", 40)
     span = lasted if is_open else f"lasted {lasted}"
+    again = f"{seen}, " if seen else ""
     also = "" if suppressed == "-" else f", {suppressed} suppressed"
     return Row(
-        (incident.id, opened, lasted, cause, count_text(events), suppressed, sent, host),
-        f"{cause}, opened {opened}, {span}, {counted(events, 'event')}{also}, sent {sent}, {host}",
-        "bold" if is_open else "",
+        (incident.id, opened, lasted, cause, count_text(events), suppressed, sent, seen or "-", host),
+        f"{cause}, opened {opened}, {span}, {counted(events, 'event')}{also}, sent {sent}, {again}{host}",
+        " ".join(["bold"] * is_open + ["yellow"] * is_news(incident)),
     )
 
 
@@ -112,33 +117,38 @@ def _sent(notices: Notices) -> str:
 
 
 def count_kinds(incidents: Iterable[Incident]) -> list[OfKind]:
-    """Count by kernel message, or ``pressure`` for warnings from the gauges; the most frequent first."""
-    found: dict[str, OfKind] = {}
-    for incident in incidents:
-        first, last = incident.opened_at, incident.last_seen_at
-        counts: dict[str, int] = {kind: n for kind, n in incident.events.items() if kind != "suppressed"}
-        if incident.suppressed_at_least:
-            counts["suppressed"] = incident.suppressed_at_least
-        for kind, count in (counts or {"pressure": 0}).items():
-            known = found.get(kind) or OfKind(kind=kind, incidents=0, events=0, first_at=first, last_at=last)
-            found[kind] = OfKind(
-                kind=kind,
-                incidents=known.incidents + 1,
-                events=known.events + count,
-                first_at=min(known.first_at, first),
-                last_at=max(known.last_at, last),
-            )
-    return sorted(found.values(), key=lambda each: (-each.events, each.kind))
+    """Group incidents, oldest first, by kind and host; the kind that was seen last comes last."""
+    found: dict[tuple[str, str], list[Incident]] = {}
+    for each in incidents:
+        past = past_of(each)
+        found.setdefault((past.host, past.signature), []).append(each)
+    kinds = [_of_kind(signature, of_kind) for (_, signature), of_kind in found.items()]
+    return sorted(kinds, key=lambda each: each.last_at)
+
+
+def _of_kind(signature: str, incidents: Sequence[Incident]) -> OfKind:
+    kind = kind_of(incidents[-1])
+    return OfKind(
+        signature=signature,
+        cause=kind.cause,
+        mechanism=kind.mechanism,
+        holder=kind.holder,
+        host=incidents[-1].host,
+        incidents=len(incidents),
+        first_at=min(each.opened_at for each in incidents),
+        last_at=max(each.last_seen_at for each in incidents),
+    )
 
 
 def print_kinds(kinds: Iterable[OfKind]) -> None:
     """Print one row per kind."""
     table = []
     for k in kinds:
+        cause, holder, host = f"{k.cause} ({k.mechanism})", k.holder or "-", printable(k.host or "-", 40)
         first, last = _minute(k.first_at), _minute(k.last_at)
-        below = f"{counted(k.incidents, 'incident')}, {counted(k.events, 'event')}, {first} to {last}"
-        table.append(Row((k.kind, count_text(k.incidents), count_text(k.events), first, last), below))
-    print_table(("KIND", "INCIDENTS", "EVENTS", "FIRST", "LAST"), table, {1, 2})
+        below = f"{cause}, held by {holder}, {counted(k.incidents, 'incident')}, {first} to {last}, {host}"
+        table.append(Row((k.signature, count_text(k.incidents), first, last, cause, holder, host), below))
+    print_table(("KIND", "INCIDENTS", "FIRST", "LAST", "CAUSE", "HELD BY", "HOST"), table, {1})
 
 
 def _minute(at: datetime) -> str:

@@ -38,6 +38,7 @@ from agent.cli.since import since_option
 from agent.core.format import counted
 from agent.core.model import Incident
 from agent.core.readings import Gap
+from agent.core.recurrence import numbered
 from agent.store import Store
 from agent.store import prune as prune_store
 from agent.store.disk import is_no_file, read_regular, reason, write_whole
@@ -61,7 +62,7 @@ def command() -> None:
 @since_option("incidents last seen")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Show only the newest N.")
 @click.option("--open", "only_open", is_flag=True, help="Show only open incidents.")
-@click.option("--by-kind", is_flag=True, help="Count incidents and events by kernel message instead.")
+@click.option("--by-kind", is_flag=True, help="Group by kind: cause, mechanism and main holder.")
 @config_option
 @json_option
 def list_(
@@ -73,24 +74,25 @@ def list_(
     config_path: Path | None,
     as_json: bool,
 ) -> None:
-    """List the incidents, oldest first.
+    """List the incidents, oldest first; by kind, the kind seen last comes last.
 
+    A kind is the cause, how the limit was hit, and who holds most of what ran out.
     JSON is a list of objects. Exit status: 0, 66 if an incident cannot be read: it is named on standard error, and the
     others are listed.
     """
     store, gaps = open_store(config_path), list[Gap]()
     with exits(os.EX_NOINPUT):
         found, unread = store.read_all()
-        wanted = [incident for incident in found if _is_wanted(incident, since, only_open=only_open)][-(limit or 0) :]
-        rows = [(incident, read_notices(store, incident, gaps)) for incident in wanted]
+        wanted = [each for each in numbered(found) if _is_wanted(each, since, only_open=only_open)]
     # What a crash interrupted was never an incident; skipping it is no failure.
     failed = any(why != INTERRUPTED for why in unread.values())
     if not wanted and not as_json:
         click.echo(_none(store, since, only_open=only_open, unread=failed))
     elif by_kind:
-        kinds = count_kinds(wanted)
+        kinds = count_kinds(wanted)[-(limit or 0) :]
         print_json(kinds) if as_json else print_kinds(kinds)
     else:
+        rows = [(incident, read_notices(store, incident, gaps)) for incident in wanted[-(limit or 0) :]]
         print_json([_summary(store, *row) for row in rows]) if as_json else print_incidents(rows)
     for line in (*(gap.why for gap in gaps), *(f"incident {name}: {why}" for name, why in unread.items())):
         warn(line)
@@ -223,6 +225,8 @@ def _none(store: Store, since: datetime | None, *, only_open: bool, unread: bool
 def _summary(store: Store, incident: Incident, notices: Notices) -> dict[str, object]:
     names = ("id", "host", "opened_at", "last_seen_at", "closed_at", "cause", "confidence", "summary", "events")
     return {name: getattr(incident, name) for name in names} | {
+        "signature": incident.signature,
+        "recurrence": incident.recurrence,
         "class": incident.class_,
         "suppressed_at_least": incident.suppressed_at_least,
         "provenance": incident.provenance,

@@ -25,7 +25,7 @@ def may_be_same(one: str | None, other: str | None) -> bool:
     """Return whether two names may be those of one host: short or with its domain, in any case, or unknown."""
     if one == other:
         return True
-    first, second = _plain(one), _plain(other)
+    first, second = plain_name(one), plain_name(other)
     if not first or not second or first == second:
         return True
     # With a domain on both sides they differ, and so do addresses.
@@ -33,6 +33,7 @@ def may_be_same(one: str | None, other: str | None) -> bool:
     return "." not in short and ":" not in short and long.startswith(f"{short}.")
 
 
-def _plain(name: str | None) -> str:
+def plain_name(name: str | None) -> str:
+    """Return the name that all spellings of one in a log share, without a domain that is nobody's; "" for no name."""
     plain = _NO_DOMAIN.sub("", (name or "").rstrip(".").casefold())
     return "" if _NAMELESS.fullmatch(plain) or plain == "(none)" else plain

@@ -352,6 +352,17 @@ class Witness(msgspec.Struct, frozen=True, kw_only=True):
     by: tuple[WitnessedBy, ...] = ()
 
 
+class Recurrence(Dated, frozen=True, kw_only=True):
+    """How many of its kind there are on record, this one included.
+
+    ``since`` is when the oldest of them that is kept was opened; ``previous_at`` is when the one before was last seen.
+    """
+
+    count: int
+    since: Time
+    previous_at: Time | None = None
+
+
 class Incident(Dated, frozen=True, kw_only=True):
     """Events folded: the content of incident.json, and ``data`` of the webhook.
 
@@ -359,9 +370,11 @@ class Incident(Dated, frozen=True, kw_only=True):
     and under "suppressed" what may be of any network message; ``suppressed_at_least`` is the sum of the others.
     ``last_of_kind`` keeps the newest of each for the diagnosis. ``read_on`` is the host whose log had the lines, where
     ``host`` is another: nothing was measured there. ``pressure`` is the worst that the gauges warned of (None: they did
-    not). ``witness`` is what the kernel's trace showed (None: nobody read it). ``beside`` are incidents of other hosts
-    with lines that are on disk here alone: the position in ``resume`` is behind them. ``snapshots`` and ``notices``
-    name the files that this commit covers: a notice that is not listed here does not exist yet.
+    not). ``witness`` is what the kernel's trace showed (None: nobody read it). ``signature`` is the hash of its kind
+    (core.recurrence; None before 0.3); ``recurrence`` is None until that is known, or where people were told of another
+    kind. ``beside`` are incidents of other hosts with lines that are on disk here alone: the position in ``resume`` is
+    behind them. ``snapshots`` and ``notices`` name the files that this commit covers: a notice that is not listed here
+    does not exist yet.
     """
 
     schema: Literal["sockmem-agent/incident/1"] = "sockmem-agent/incident/1"
@@ -385,6 +398,8 @@ class Incident(Dated, frozen=True, kw_only=True):
     confidence: Confidence
     summary: str
     diagnosis: Diagnosis
+    signature: str | None = None
+    recurrence: Recurrence | None = None
     peak: Peak = Peak()
     witness: Witness | None = None
     snapshots: tuple[SnapshotName, ...] = ()
@@ -409,6 +424,16 @@ class Incident(Dated, frozen=True, kw_only=True):
             return self.class_ == "pressure"
         confirmed = self.confidence != "possible" and self.cause in (self.pressure.cause, "both")
         return self.provenance == "claimed" and not confirmed
+
+    @property
+    def is_unconfirmed(self) -> bool:
+        """Whether it rests on a text log alone: no number of this host agrees with the line."""
+        return self.provenance == "claimed" and not self.is_warning and self.confidence == "possible"
+
+    @property
+    def cause_shown(self) -> Cause:
+        """The cause that every text names: of a warning, what the gauges warned of."""
+        return self.pressure.cause if self.is_warning and self.pressure else self.cause
 
 
 class Notice(Dated, frozen=True, kw_only=True):
@@ -473,6 +498,17 @@ class Commit(msgspec.Struct, frozen=True):
     resume: Resume | None = None
 
 
+class Signed(Dated, frozen=True):
+    """The little of incident.json that is needed to count its kind."""
+
+    id: str
+    host: str | None
+    opened_at: Time
+    last_seen_at: Time
+    read_on: str | None = None
+    signature: str | None = None
+
+
 ADDRESSED = msgspec.json.Decoder(Addressed)
 COMMIT = msgspec.json.Decoder(Commit)
 INCIDENT = msgspec.json.Decoder(Incident)
@@ -481,5 +517,6 @@ RECEIPT = msgspec.json.Decoder(Receipt)
 RESUME = msgspec.json.Decoder(Resume)
 SAMPLE = msgspec.json.Decoder(Sample)
 SILENCE = msgspec.json.Decoder(Silence)
+SIGNED = msgspec.json.Decoder(Signed)
 SNAPSHOT = msgspec.json.Decoder(Snapshot)
 TROUBLE = msgspec.json.Decoder(Trouble)

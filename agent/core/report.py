@@ -28,6 +28,7 @@ from agent.core.model import (
     Notice,
     Provenance,
 )
+from agent.core.recurrence import recurrence_text, recurrence_words
 from agent.core.sockets.holder_names import guess_text, largest_of, main_holder, marked, name_of
 from agent.core.sockets.shares import FULL_GROUP, ITS_MEMORY
 from agent.core.times import seconds_between
@@ -70,13 +71,14 @@ def title(notice: Notice) -> str:
     incident = notice.data
     if incident is None:
         return "sockmem-agent: test notification, nothing is wrong"
+    marks = [recurrence_words(incident)]
     if notice.type == "sockmem.incident.updated":
-        return f"{headline(incident)} (update)"
+        marks.insert(0, "update")
     if notice.type == "sockmem.incident.resolved":
         lasted = seconds_between(incident.opened_at, incident.last_seen_at)
-        after = f" after {duration_text(lasted)}" if lasted >= 1 else ""
-        return f"{headline(incident)} (resolved{after})"
-    return headline(incident)
+        marks.insert(0, f"resolved after {duration_text(lasted)}" if lasted >= 1 else "resolved")
+    shown = ", ".join(filter(None, marks))
+    return f"{headline(incident)} ({shown})" if shown else headline(incident)
 
 
 def digest_facts(notice: DigestNotice, most: int) -> tuple[str, str, str]:
@@ -109,11 +111,11 @@ def headline(incident: Incident) -> str:
     claims, do = ("claimed", "did") if over else ("claims", "do")
     if incident.is_past:
         when = f"on {incident.last_seen_at.astimezone(timezone.utc):%d %b %Y at %H:%M UTC}; nothing was measured then"
-        said = f"{host}: log claimed" if is_unconfirmed(incident) else f"{host} {consequence.did}:"
+        said = f"{host}: log claimed" if incident.is_unconfirmed else f"{host} {consequence.did}:"
         return f"{said} {reached} {when}"
     if incident.read_on:
         return f"{host}: log on {printable(incident.read_on, 64)} {claims} {reached}; nothing was measured on {host}"
-    if is_unconfirmed(incident):
+    if incident.is_unconfirmed:
         return f"{host}: log {claims} {reached}; this host's counters {do} not confirm it"
     # Of a group's own limit the host's readings say nothing, nor does who holds most of the host's memory.
     return f"{host} {does}: {reached}" + ("" if group else f"{_reading(incident, incident.cause)}{_held(incident)}")
@@ -128,12 +130,6 @@ def _limit_of_group(diagnosis: Diagnosis) -> str | None:
     if name is None or memory is None or not isinstance(memory.value, int) or not isinstance(memory.limit, int):
         return "a control group's TCP memory limit"
     return f"memory limit of {printable(str(name.value))} ({bytes_text(memory.value)} of {bytes_text(memory.limit)})"
-
-
-def is_unconfirmed(incident: Incident) -> bool:
-    """Return whether it rests on a text log alone: no number of this host agrees with the line."""
-    claimed = incident.provenance == "claimed" and not incident.is_warning
-    return claimed and incident.confidence == "possible"
 
 
 def source_text(incident: Incident) -> str:
@@ -187,7 +183,7 @@ def resets(incident: Incident) -> int | None:
 
 def gauge_rows(incident: Incident) -> list[tuple[str, str]]:
     """Return the peaks that the title does not have: of the gauge that is not the cause."""
-    shown = "none" if is_unconfirmed(incident) else _cause_shown(incident)
+    shown = "none" if incident.is_unconfirmed else incident.cause_shown
     rows = []
     if shown not in ("orphans", "both") and (orphans := _orphans(incident)):
         rows.append(("Orphans at peak", orphans))
@@ -281,6 +277,7 @@ def _facts(incident: Incident) -> list[tuple[str, str]]:
     return [
         ("cause", f"{CAUSES[incident.cause]} ({incident.confidence})"),
         ("time" if over else "since", f"{incident.opened_at.isoformat(timespec='seconds')}{over}"),
+        *([("recurrence", often)] if (often := recurrence_text(incident)) else []),
         ("messages", messages_text(incident) or "none"),
         *([("resets", counted(killed, "connection"))] if killed is not None else []),
         *(
@@ -295,12 +292,8 @@ def _holder_row(incident: Incident) -> list[tuple[str, str]]:
 
 
 def _held(incident: Incident) -> str:
-    main = main_holder(incident.diagnosis) if _cause_shown(incident) == incident.cause else None
+    main = main_holder(incident.diagnosis) if incident.cause_shown == incident.cause else None
     return f", most held by {marked(main.name, main.holder)}" if main else ""
-
-
-def _cause_shown(incident: Incident) -> Cause:
-    return incident.pressure.cause if incident.is_warning and incident.pressure else incident.cause
 
 
 def _reading(incident: Incident, cause: Cause) -> str:

@@ -17,12 +17,12 @@ from msgspec.structs import replace
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.format import counted, printable
 from agent.core.model import CAUSES, Advice, DigestNotice, Incident, Notice
+from agent.core.recurrence import is_news, recurrence_text
 from agent.core.report import (
     digest_facts,
     durable_fix,
     gauge_rows,
     held_by,
-    is_unconfirmed,
     messages_text,
     resets,
     source_text,
@@ -72,6 +72,7 @@ SIGNS = {
 }
 WARNING_SIGN = "🟡"
 UNCONFIRMED_SIGN = "⚪"
+NEWS_SIGN = "🆕"
 
 Block = dict[str, Any]
 
@@ -121,7 +122,8 @@ def sort_slack(answer: Answer | Retry | Rejected, now: datetime) -> Delivery:
 def message(notice: Notice) -> dict[str, Any]:
     """Make the message: a lock screen shows ``text``, the channel ``blocks``."""
     incident = notice.data
-    headline = f"{_sign(notice)} {title(notice)}"
+    new = f" {NEWS_SIGN}" if incident and is_news(incident) else ""
+    headline = f"{_sign(notice)}{new} {title(notice)}"
     blocks = [{"type": "header", "text": {"type": "plain_text", "text": _cut(headline, HEADER_LIMIT), "emoji": True}}]
     if isinstance(notice, DigestNotice):
         blocks += _digest_blocks(notice)
@@ -134,7 +136,7 @@ def _sign(notice: Notice) -> str:
     incident = notice.data
     if incident is None or incident.closed_at is not None:
         return SIGNS[notice.type]
-    if is_unconfirmed(incident):
+    if incident.is_unconfirmed:
         return UNCONFIRMED_SIGN
     return WARNING_SIGN if incident.is_warning else SIGNS[notice.type]
 
@@ -181,6 +183,8 @@ def _test_blocks(notice: Notice) -> list[Block]:
 
 def _facts(incident: Incident) -> list[tuple[str, str]]:
     facts = [("Cause", f"{CAUSES[incident.cause]} ({incident.confidence})"), _span(incident)]
+    if often := recurrence_text(incident):
+        facts.append(("Recurrence", often))
     facts.append(("Kernel messages", messages_text(incident, "\n") or "none"))
     if (killed := resets(incident)) is not None:
         facts.append(("Reset", counted(killed, "connection")))

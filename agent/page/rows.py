@@ -8,6 +8,7 @@ from typing import NamedTuple
 from agent.core.delivery import OUTCOMES
 from agent.core.format import bytes_text, count_text, counted, duration_text, percent_text
 from agent.core.model import CAUSES, Holder, Incident, Pressure, Snapshot
+from agent.core.recurrence import recurrence_text
 from agent.core.report import holder_row, messages_text, source_text
 from agent.core.sockets.holder_names import guess_text
 from agent.core.times import seconds_between
@@ -78,6 +79,7 @@ def facts(files: IncidentFiles, clock: Clock) -> list[tuple[str, str]]:
         ("First message" if said else "Opened", clock.stamp(incident.opened_at)),
         ("Last message" if said else "Last sign", clock.stamp(incident.last_seen_at)),
         ("Cause", f"{CAUSES[incident.cause]}, {incident.confidence}"),
+        *([("Recurrence", often)] if (often := recurrence_text(incident)) else []),
         ("Closed", clock.stamp(incident.closed_at) if incident.closed_at else "still open"),
         ("Source", source_text(incident)),
         ("Kernel messages", messages_text(incident) or "none"),

@@ -15,11 +15,24 @@ from agent.core import folding
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.facts import NEAR_SECONDS
 from agent.core.kernel.detector import Decided
-from agent.core.model import Diagnosis, Event, Incident, Notice, NoticeType, Peak, Pressure, Sample, Snapshot
+from agent.core.model import (
+    Diagnosis,
+    Event,
+    Incident,
+    Notice,
+    NoticeType,
+    Peak,
+    Pressure,
+    Recurrence,
+    Sample,
+    Snapshot,
+)
 from agent.core.readings import Gap, SocketTable
+from agent.core.recurrence import IncidentKind, kind_of
 from agent.core.settings import IncidentSettings
 from agent.core.sockets.holder_names import ORPHANS_WORTH_NAMING
 from agent.core.sockets.second_look import look_twice
+from agent.service.earlier import Earlier
 from agent.service.position import Position
 from agent.service.troubles import Troubles
 from agent.store import Store, StoreError, keep_samples
@@ -62,6 +75,8 @@ class OpenIncident:
         self.last_notice: Notice | None = None
         # As which class it was counted in the metrics.
         self.counted_as: str | None = None
+        self._kind: IncidentKind | None = None
+        self._kind_said: Incident | None = None
         self.amended = False
         self.arrived_at = self.snapshot_at = now
         self.committed_at = now - COMMIT_SPACING
@@ -116,8 +131,10 @@ class OpenIncident:
         newest = next((each for each in reversed(named) if each[1].trigger in {"event", "pressure"}), named[-1])
         opened = cls(incident, newest, now, position, troubles)
         opened.snapshot_at = named[-1][1].taken_at
-        opened.last_notice = notices[-1][1] if notices else None
         opened.counted_as = incident.class_
+        opened._kind = kind_of(incident)
+        for _, notice, _ in notices:
+            opened._remember(notice)
         opened._diagnose(samples)
         # The next commit would do the same, and a surprise there would come back at every start.
         msgspec.json.encode(opened.incident)
@@ -213,11 +230,17 @@ class OpenIncident:
     # --- onto the disk ----------------------------------------------------------------------------------------------
 
     def commit(
-        self, now: datetime, samples: Sequence[Sample], settings: IncidentSettings, channels: tuple[str, ...]
+        self,
+        now: datetime,
+        samples: Sequence[Sample],
+        settings: IncidentSettings,
+        channels: tuple[str, ...],
+        earlier: Earlier,
     ) -> Notice | None:
         """Diagnose what is known by now and commit it; return the notice that is on disk with it, if one is due."""
         self._save_snapshot()
         self._diagnose(samples)
+        self.recognize(earlier)
         self.incident = replace(self.incident, peak=peak_around(self.incident, samples, settings.quiet))
         incident, notice = self.incident, None
         reason = folding.notify_reason(incident, self.last_notice, now, settings.claimed)
@@ -225,8 +248,30 @@ class OpenIncident:
             incident, notice = write_notice(self._store, incident, reason, channels, now)
         self.incident = self._position.commit(incident)
         self.committed_at, self.amended = now, False
-        self.last_notice = notice or self.last_notice
+        self._remember(notice)
         return notice
+
+    def recognize(self, earlier: Earlier) -> bool:
+        """Name its kind, and number it once it is known who holds the sockets; return whether that is new."""
+        before, kind = self.incident, kind_of(self.incident)
+        is_known = self._snapshot.sockets is not None or self.attribute_at is None
+        if not is_known and self._kind and kind._replace(holder=None) == self._kind._replace(holder=None):
+            return False  # Judged anew: who holds them now is asked in a moment.
+        self._kind = kind
+        recurrence = before.recurrence if kind.signature == before.signature else None
+        self.incident = replace(before, signature=kind.signature, recurrence=recurrence)
+        if is_known and recurrence is None:
+            self.incident = replace(self.incident, recurrence=self._recurrence(earlier))
+        return self.incident != before
+
+    def _recurrence(self, earlier: Earlier) -> Recurrence | None:
+        """Return its number as people were told, or none where that was another kind and nothing told has changed."""
+        incident, said = self.incident, self._kind_said
+        if said and said.signature == incident.signature:
+            return said.recurrence
+        if said and _announced(said) == _announced(incident):
+            return None
+        return earlier.recurrence(incident)
 
     def close(self, now: datetime, samples: Sequence[Sample], quiet: timedelta) -> None:
         """End the incident, with the samples around it beside it; what is left is the commit that says so."""
@@ -236,6 +281,12 @@ class OpenIncident:
             keep_window(self._store, self.incident, samples)
 
     # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _remember(self, notice: Notice | None) -> None:
+        """Remember the last notice, and the last that said how many of its kind there were."""
+        self.last_notice = notice or self.last_notice
+        if notice and notice.data and notice.data.recurrence:
+            self._kind_said = notice.data
 
     def _diagnose(self, samples: Sequence[Sample]) -> None:
         """Diagnose, unless it would be of the same once more: an incident that was just opened is diagnosed once."""
@@ -266,6 +317,11 @@ def write_notice(
     notice = folding.notice(incident, reason, channels, now)
     name = store.write_notice(incident.id, len(incident.notices) + 1, notice)
     return replace(incident, notices=(*incident.notices, name)), notice
+
+
+def _announced(incident: Incident) -> tuple[str, ...]:
+    """Return what a notice says of its kind when that changes."""
+    return incident.class_, incident.provenance, incident.cause_shown
 
 
 def peak_around(incident: Incident, samples: Sequence[Sample], quiet: timedelta) -> Peak:

@@ -23,6 +23,7 @@ from agent.core.kernel.limits import sample_of
 from agent.core.model import Diagnosis, Event, Incident, Notice, NoticeType, Sample, Snapshot
 from agent.core.settings import IncidentSettings
 from agent.probe import Names, take_sample, take_snapshot, take_sockets
+from agent.service.earlier import Earlier
 from agent.service.metrics import Gauges
 from agent.service.open_incident import COMMIT_SPACING, EVIDENCE, OpenIncident, write_notice
 from agent.service.position import Position
@@ -38,6 +39,7 @@ CLOCK_STEP = timedelta(seconds=1)
 OTHER_HOSTS_AT_MOST = 8
 EVENT_SNAPSHOT_SPACING = timedelta(seconds=1)
 ATTRIBUTION_SECONDS = 3.0
+EARLIER = "earlier incidents cannot be listed"
 DAMAGED: tuple[NoticeType, str] = ("sockmem.incident.resolved", "closed at a restart: its files are damaged")
 
 
@@ -71,6 +73,7 @@ class Recorder:
         self._proc_root = proc_root
         self._sampler = Sampler(store, now, proc_root, troubles)
         self._names = Names()
+        self._earlier = Earlier(store, monotonic)
         self._monotonic = monotonic
         self._ticked_at, self._ticked_second = now(), monotonic()
         self._event_snapshot: Snapshot | None = None
@@ -195,6 +198,15 @@ class Recorder:
             self._sampler.survey.start(now)
         for opened in tuple(self._open):
             self._tend(opened, now)
+        self._recognize()
+
+    def _recognize(self) -> None:
+        """Find out how many of their kind the open incidents are, when all that is urgent is done."""
+        if not self._earlier.is_reading or self.position.dirty:
+            return
+        with self._troubles.survived(EARLIER):
+            for opened in self._open if self._earlier.read_on() else ():
+                opened.amended |= opened.recognize(self._earlier)
 
     def _tend(self, opened: OpenIncident, now: datetime) -> None:
         if opened.attribute_at and now >= opened.attribute_at and not self.position.dirty:
@@ -211,6 +223,8 @@ class Recorder:
     def next_due(self) -> float:
         """Return in how many seconds ``tick`` has something to do."""
         due: list[datetime] = [self._sampler.due, *(at for opened in self._open for at in opened.due())]
+        if self._earlier.is_reading and not self.position.dirty:
+            return 0.0
         return max(0.0, (min(due) - self._now()).total_seconds())
 
     def flush(self) -> None:
@@ -258,6 +272,7 @@ class Recorder:
     def _add(self, opened: OpenIncident) -> None:
         """Put this host's own before the others': it is committed and told first."""
         self._open.insert(len(self._open) if opened.is_elsewhere else 0, opened)
+        self._earlier.look()
 
     def _conclude(self, incident: Incident, why: Exception) -> None:
         """Close as it stands an incident that cannot be resumed, and say so where its opening was to be said."""
@@ -293,8 +308,9 @@ class Recorder:
                 self._commit(opened, now)
 
     def _commit(self, opened: OpenIncident, now: datetime) -> None:
-        notice = opened.commit(now, self._history(opened), self.settings, self.channels)
+        notice = opened.commit(now, self._history(opened), self.settings, self.channels, self._earlier)
         self._last = incident = opened.incident
+        self._earlier.note(incident)
         if opened.counted_as != incident.class_:
             opened.counted_as = incident.class_
             self.opened[incident.class_, incident.cause] += 1

@@ -21,6 +21,7 @@ from agent.core.cursor import Cursor, Resume
 from agent.core.delivery import Receipt
 from agent.core.model import Incident, Notice, Snapshot
 from agent.core.readings import Gap
+from agent.core.recurrence import Past, past_of
 from agent.core.settings import StoreSettings
 from agent.core.stored import YEARS
 from agent.store.access import explain
@@ -110,6 +111,13 @@ class Store:
         if incident.id != incident_id:
             raise UnreadableError(path, f"it is that of incident {incident.id!r}", is_damage=True)
         return incident
+
+    def past(self, incident_id: str) -> Past:
+        """Read the little of an incident that is kept to count its kind; before 0.3 that takes the whole of it."""
+        signed = read_json(self.path(incident_id) / INCIDENT_FILE, model.SIGNED)
+        if signed.signature is None or signed.id != incident_id:
+            return past_of(self.load(incident_id))
+        return past_of(signed)
 
     def snapshots(self, incident_id: str, unread: list[Gap] | None = None) -> list[tuple[str, Snapshot]]:
         """Read the snapshots an incident names, oldest first, each with its name; ``unread`` takes what cannot be."""

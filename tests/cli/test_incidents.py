@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -27,10 +28,13 @@ from agent.core.model import (
     Diagnosis,
     Event,
     Finding,
+    Holder,
     Incident,
     LogRecord,
     Mechanism,
     Notice,
+    Pressure,
+    Recurrence,
     Sample,
     Snapshot,
 )
@@ -282,39 +286,95 @@ def test_nothing_that_was_asked_for_is_said_with_what_was_asked_for(run: Run, ke
     assert "[]\n" == run("list", "--open", "--json").stdout
 
 
-def test_by_kind_counts_what_the_kernel_said_and_the_warnings(run: Run, keep: Keep, store: Store) -> None:
-    keep()
-    second = store.load(keep(3600))
-    both = replace(second, events={"too_many_orphans": 3, "tcp_mem": 1}, suppressed_at_least=0)
-    store.commit(both)
-    warned = store.load(keep(7200))
-    store.commit(replace(warned, class_="pressure", events={}, suppressed_at_least=0))
+@pytest.fixture
+def kinds(keep: Keep, store: Store) -> list[str]:
+    """Keep four incidents of three kinds: nginx twice, the second still open, haproxy, and a warning."""
 
-    kinds = json.loads(run("list", "--by-kind", "--json").stdout)
-    table = [line.split() for line in run("list", "--by-kind").stdout.splitlines()]
+    def put(seconds: float, unit: str, **changes: Any) -> str:
+        incident = store.load(keep(seconds, closed="class_" in changes or unit == "haproxy" or not seconds))
+        holder = Holder(unit=unit, sockets=9, orphans=900, bytes=1)
+        store.commit(replace(incident, diagnosis=replace(DIAGNOSIS, holders=(holder,)), **changes))
+        return incident.id
 
-    assert [("suppressed", 1, 240), ("too_many_orphans", 2, 15), ("tcp_mem", 1, 1), ("pressure", 1, 0)] == [
-        (kind["kind"], kind["incidents"], kind["events"]) for kind in kinds
+    pressure = Pressure(level=2, cause="tcp_memory", claim="TCP memory is high", value=2, limit=1)
+    warning = {"class_": "pressure", "events": {}, "suppressed_at_least": 0, "pressure": pressure}
+    return [
+        put(0, "nginx@1.service"),
+        put(3600, "haproxy"),
+        put(7200, "nginx@2.service"),
+        put(10800, "nginx@2.service", **warning),
     ]
-    assert ("2026-11-22T15:05:39Z", "2026-11-22T16:10:39Z") == (kinds[1]["first_at"], kinds[1]["last_at"])
-    assert ["KIND", "INCIDENTS", "EVENTS", "FIRST", "LAST"] == table[0]
-    assert ["suppressed", "1", "240"] == table[1][:3]
-    assert [["pressure"]] == [
-        [kind["kind"] for kind in json.loads(run("list", "--by-kind", "--json", "--limit", "1").stdout)]
-    ]
+
+
+@pytest.mark.usefixtures("kinds")
+def test_by_kind_groups_by_cause_mechanism_and_holder(run: Run) -> None:
+    found = json.loads(run("list", "--by-kind", "--json").stdout)
+    table = [re.split("  +", line) for line in run("list", "--by-kind").stdout.splitlines()]
+
+    assert [
+        ("orphans", "limit", "haproxy", 1),
+        ("orphans", "limit", "nginx@*.service", 2),
+        ("tcp_memory", "warning", None, 1),
+    ] == [(kind["cause"], kind["mechanism"], kind["holder"], kind["incidents"]) for kind in found]
+    assert ("2026-11-22T15:05:39Z", "2026-11-22T17:10:39Z") == (found[1]["first_at"], found[1]["last_at"])
+    assert 3 == len({kind["signature"] for kind in found})
+    assert ["KIND", "INCIDENTS", "FIRST", "LAST", "CAUSE", "HELD BY", "HOST"] == table[0]
+    assert [found[1]["signature"], "2"] == table[2][:2]
+    assert ["orphans (limit)", "nginx@*.service", "web1"] == table[2][4:]
+
+
+def test_by_kind_takes_since_open_and_limit(run: Run, kinds: list[str]) -> None:
+    def found(*options: str) -> list[tuple[str | None, int]]:
+        text = run("list", "--by-kind", "--json", *options).stdout
+        return [(kind["holder"], kind["incidents"]) for kind in json.loads(text)]
+
+    assert [("nginx@*.service", 2), (None, 1)] == found("--limit", "2")
+    assert [("nginx@*.service", 1)] == found("--open")
+    assert [("haproxy", 1), ("nginx@*.service", 1), (None, 1)] == found("--since", "2026-11-22T16:00:00Z")
+    assert [(None, 1)] == found("--since", "2026-11-22T16:00:00Z", "--limit", "1")
+    assert 4 == len(kinds)
+
+
+@pytest.mark.usefixtures("kinds")
+def test_by_kind_tells_hosts_apart(run: Run, keep: Keep, store: Store) -> None:
+    for seconds in (20_000, 24_000):
+        elsewhere = store.load(keep(seconds, host="web-7"))
+        store.commit(replace(elsewhere, read_on="log1"))
+
+    found = json.loads(run("list", "--by-kind", "--json", "--limit", "1").stdout)
+    assert [("web-7", 2)] == [(kind["host"], kind["incidents"]) for kind in found]
+
+
+def test_list_says_how_many_of_its_kind_an_incident_is(run: Run, kinds: list[str], store: Store) -> None:
+    ninth = Recurrence(
+        count=9, since=datetime.fromisoformat("2026-11-03T15:00:00+00:00"), previous_at=store.load(kinds[2]).opened_at
+    )
+    store.commit(replace(store.load(kinds[2]), recurrence=ninth))
+    table = [re.split("  +", line) for line in run("list").stdout.splitlines()]
+    found = json.loads(run("list", "--json").stdout)
+
+    seen = table[0].index("SEEN")
+    first = "first of its kind on record"
+    assert [first, first, "9th since 3 Nov, same unit", first] == [row[seen] for row in table[1:]]
+    assert [1, 1, 9, 1] == [each["recurrence"]["count"] for each in found]
+    assert found[0]["signature"] == found[2]["signature"]
+    assert "bold" == _row(store.load(kinds[2]), []).style
+    first_of_all = replace(store.load(kinds[0]), recurrence=Recurrence(count=1, since=ninth.since))
+    assert "yellow" == _row(first_of_all, []).style
+    assert "sent -, first of its kind on record, web1" in _row(first_of_all, []).below
 
 
 @pytest.mark.parametrize("width", [80, 40])
-def test_a_narrow_terminal_breaks_no_number_of_the_kinds(keep: Keep, store: Store, width: int) -> None:
-    keep()
+@pytest.mark.usefixtures("kinds")
+def test_a_narrow_terminal_breaks_no_word_of_the_kinds(store: Store, width: int) -> None:
     program = [sys.executable, "-m", "agent", "incidents", "list", "--by-kind", "--config", "/dev/null"]
 
     lines = plain(on_terminal(program, width, STATE_DIRECTORY=str(store.directory)))
 
     assert [] == [line for line in lines if len(line) > width]
     text = " ".join(line.strip() for line in lines)
-    for part in ("suppressed", "240", "too_many_orphans", "12", "2026-11-22"):
-        assert part in text.split() or f"{part} events," in text, part
+    for part in ("orphans (limit), held by nginx@*.service, ", "2 incidents, ", "2026-11-22"):
+        assert part in text, part
 
 
 @pytest.mark.parametrize("width", [80, 60, 40])

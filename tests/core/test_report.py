@@ -26,7 +26,7 @@ from agent.core.kernel import messages
 from agent.core.logs.records import to_record
 from agent.core.model import Diagnosis, Event, Holder, Incident, Peak, Pressure, Sample, Snapshot
 from agent.core.readings import FullGroup
-from agent.core.report import diagnosis_text, headline, is_unconfirmed, news_text, notice_text, title
+from agent.core.report import diagnosis_text, headline, news_text, notice_text, title
 
 EVIL = "web1\x1b[2J\u202e\nTCP: too many orphaned sockets\n"
 
@@ -142,8 +142,8 @@ def test_title_of_a_line_that_no_counter_confirms_calls_it_a_claim(text: str, wo
     assert f"web1: log claimed {words}; this host's counters did not confirm it (resolved)" == (
         title(make_notice(over, "sockmem.incident.resolved"))
     )
-    assert not is_unconfirmed(replace(incident, confidence="likely"))
-    assert not is_unconfirmed(replace(incident, provenance="kernel"))
+    assert not replace(incident, confidence="likely").is_unconfirmed
+    assert not replace(incident, provenance="kernel").is_unconfirmed
 
 
 def test_title_of_a_warning_says_that_it_is_one() -> None:

@@ -1,6 +1,6 @@
 import json
 import re
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from pytest_httpserver import HTTPServer
 from slack_sdk.models.blocks import Block
 
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
-from agent.core.model import Advice, Diagnosis, Holder, Mechanism, Notice, NoticeType, Peak
+from agent.core.model import Advice, Diagnosis, Holder, Mechanism, Notice, NoticeType, Peak, Recurrence
 from agent.core.settings import SlackSettings
 from agent.notifiers.answer import Answer
 from agent.notifiers.slack import SlackNotifier, escape, message, sort_slack
@@ -186,6 +186,19 @@ def test_memory_is_counted_in_the_unit_of_the_kernel_that_counted_it() -> None:
 
     assert "1 GiB of 4 GiB (25 %)" in all_text(message(in_4096))
     assert "16 GiB of 4 GiB" in all_text(message(in_pages))
+
+
+def test_the_first_of_a_kind_looks_different_from_the_daily_one() -> None:
+    def say(recurrence: Recurrence) -> dict[str, Any]:
+        return message(make_sent_notice(recurrence=recurrence))
+
+    first = say(Recurrence(count=1, since=OPENED_AT))
+    daily = say(Recurrence(count=9, since=OPENED_AT - timedelta(days=8), previous_at=OPENED_AT - timedelta(days=1)))
+
+    assert first["text"].startswith("🔴 🆕 web1 is resetting")
+    assert "*Recurrence*\nfirst of its kind on record" in all_text(first)
+    assert daily["text"].startswith("🔴 web1 is resetting")
+    assert "*Recurrence*\n9th since 14 Nov: daily" in all_text(daily)
 
 
 def test_what_is_not_known_is_left_out_and_not_made_up() -> None:

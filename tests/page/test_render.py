@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 from stories import HOSTILE, LIMIT, OPENED, make_hostile_story, make_samples, make_snapshot, make_story
 
-from agent.core.model import Diagnosis, Holder, Pressure
+from agent.core.model import Diagnosis, Holder, Pressure, Recurrence
 from agent.core.readings import Gap
 from agent.page.incident_files import IncidentFiles
 from agent.page.render import render
@@ -140,6 +140,16 @@ def test_an_open_incident_says_so() -> None:
 
     assert "still open" in Reader(render(story)).text
     assert ">over<" not in render(story)
+
+
+def test_how_often_it_was_before_is_told() -> None:
+    first = Recurrence(count=1, since=OPENED)
+
+    assert (
+        "Cause orphans, certain Recurrence first of its kind on record"
+        in Reader(render(make_story(recurrence=first))).text
+    )
+    assert "Recurrence" not in Reader(PAGE).text
 
 
 def test_without_holders_a_sentence_stands_in_their_place() -> None:

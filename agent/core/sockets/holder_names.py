@@ -7,6 +7,19 @@ Somebody is named as the main holder who has at least half of what the host coun
 What no dump could see counts against it, so that an incomplete attribution names no one. And no one is named for what
 is left when a burst is over: half of three orphans says nothing about the thousands before, and the three may be our
 own connections, closing behind a notification.
+
+What makes tomorrow's incident one of the same kind is the part of a name that outlasts its processes, with * for what
+changes from start to start::
+
+    nginx.service                                       nginx.service
+    user@1000.service, backup@nas-2.service             user@*.service, backup@*.service
+    run-r5c1f0a7e.scope, session-12.scope               run-*.scope, session-*.scope
+    containerd 3f2a9c1be07d (pod shop/web-6d4cf56db6-x7k2p), pod shop/web-0        pod shop/web-*
+    docker 3f2a9c1be07d, in which runs nginx (pid 812)  docker * (nginx)
+    nginx (pid 812), php-fpm (pid 90)                   nginx
+
+A scope exists only while its processes do, and so does a unit of systemd-run (systemd.scope(5), systemd-run(1)): any
+number in its name may be another next time. In a service's own name only long ones are: redis-6379.service stays.
 """
 
 import re
@@ -15,6 +28,7 @@ from typing import NamedTuple
 
 from agent.core.format import printable
 from agent.core.model import Cause, Diagnosis, Finding, GaugeName, Holder
+from agent.core.sockets.cgroup_names import pod_of
 
 # The least that anybody is named for: this part of the limit, and this many orphans where the limit is small. The
 # kernel acts from a quarter of the limit on, so that half of what it acts on is four times as much.
@@ -25,6 +39,22 @@ _NAME_AT_MOST = 120
 _KERNEL_TEXT = re.compile(
     r"out of socket memory|too many (of )?orphaned sockets|consider tuning tcp_mem|callbacks suppressed", re.IGNORECASE
 )
+
+
+_UUID = "(?:pod)?[0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}"
+_HEX = "(?=[a-f]*[0-9])[0-9a-f]{8,}"
+_WHOLE = r"(?:(?<=[-_:/.@#])|\A)(?:%s)(?=[-_:/.@#]|\Z)"
+_NUMBER = re.compile(_WHOLE % f"{_UUID}|[a-z]?[0-9]+|[a-z]?{_HEX}", re.ASCII)
+_LONG_NUMBER = re.compile(_WHOLE % f"{_UUID}|[0-9]{{6,}}|{_HEX}", re.ASCII)
+_STARS = re.compile(r"\*(?:[-_:/.]\*)+")
+# What is behind the workload's name: the hash of a ReplicaSet or the minute of a CronJob, then the pod's own five
+# letters, or a StatefulSet's ordinal (k8s.io/apimachinery util/rand: no vowels, no 0, 1 and 3).
+_RANDOM = "[bcdf-hj-np-tv-xz24-9]"
+_POD_SUFFIX = re.compile(rf"(?:-{_RANDOM}{{6,10}}|-[0-9]{{8,}})?-(?:{_RANDOM}{{5}}|[0-9]+)\Z")
+_USER = re.compile(r" \(user [0-9]+\)\Z")
+_BY_ID = re.compile(r"([a-z][a-z0-9-]*) [0-9a-f]{12}\Z|(cgroup) [0-9]+( \(removed\))?\Z")
+_LIBVIRT = re.compile(r"(?<=\Amachine qemu-)[0-9]+(?=-)")
+_PID = re.compile(r" \(pid [0-9]+\)")
 
 
 class LargestHolder(NamedTuple):
@@ -86,7 +116,11 @@ def name_of(holder: Holder) -> str | None:
     place = " in ".join(filter(None, (holder.unit, holder.container)))
     if place and holder.unit is None and holder.process:
         place += f" ({holder.process})"
-    name = place or holder.process
+    return _shown(place or holder.process)
+
+
+def _shown(name: str | None) -> str | None:
+    """Make a name safe in any text; None for an empty one."""
     return _KERNEL_TEXT.sub("…", printable(name, _NAME_AT_MOST)) if name else None
 
 
@@ -100,3 +134,41 @@ def guess_text(holder: Holder) -> str:
 def marked(name: str, holder: Holder) -> str:
     """Put the mark of a guess behind the name of a holder."""
     return f"{name} ({mark})" if (mark := guess_text(holder)) else name
+
+
+def lasting_name(holder: Holder) -> str | None:
+    """Return one name for a holder that outlasts its processes, safe in any text; None for the remainder."""
+    place = " in ".join(filter(None, map(lasting_place, (holder.unit, holder.container))))
+    program = _unnumbered(_PID.split(holder.process)[0], _NUMBER) if holder.process else None
+    if place.endswith(" *") and program:
+        place += f" ({program})"
+    return _shown(place or program)
+
+
+def lasting_place(name: str | None) -> str | None:
+    """Return the lasting part of the name of a unit or a container: one that is known by an id alone is "docker *"."""
+    if name is None:
+        return None
+    if pod := pod_of(name):
+        return _POD_SUFFIX.sub("-*", pod) if "/" in pod else "pod *"
+    user = match[0] if (match := _USER.search(name)) else ""
+    bare = name.removesuffix(user)
+    if match := _BY_ID.match(bare):
+        return f"{match[1] or match[2]} *"
+    if bare.startswith("cgroup "):
+        return _unnumbered(bare, _NUMBER) + user
+    return (_lasting_unit(bare) if "." in bare else _LIBVIRT.sub("*", bare)) + user
+
+
+def _lasting_unit(name: str) -> str:
+    stem, _, kind = name.rpartition(".")
+    template, at, _ = stem.partition("@")
+    own = kind == "service" and not stem.startswith(("run-", "dbus-"))
+    lasting = _unnumbered(template, _LONG_NUMBER if own else _NUMBER)
+    return f"{lasting}@*.{kind}" if at else f"{lasting}.{kind}"
+
+
+def _unnumbered(name: str, numbers: re.Pattern[str]) -> str:
+    """Put * for the numbers in a name; one that is a number as a whole was chosen, as Proxmox's 101.scope is."""
+    found = _STARS.sub("*", numbers.sub("*", name))
+    return found if any(char.isalpha() for char in found) else name

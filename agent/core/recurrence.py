@@ -1,0 +1,187 @@
+"""Which kind of incident one is, and how many of its kind are on record.
+
+A kind is the cause, how its limit was hit and who holds most of what ran out, without numbers and without what changes
+in a name from start to start; its hash is the signature. A warning is another kind than the event it warns of: twenty
+warnings do not make the first connections that are reset look like every day's. Nor do lines that no number confirms,
+since any local user can write those. Hosts are counted apart.
+"""
+
+import hashlib
+from collections.abc import Container, Iterable, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Literal, NamedTuple
+
+from msgspec.structs import replace
+
+from agent.core.hosts import plain_name
+from agent.core.model import Cause, Incident, Recurrence, Signed
+from agent.core.sockets.holder_names import lasting_name, lasting_place, main_holder
+from agent.core.sockets.shares import FULL_GROUP
+
+Manner = Literal["limit", "penalized", "group", "starvation", "warning", "claimed"]
+MANNERS: dict[Manner, str] = {
+    "limit": "at the limit",
+    "penalized": "stuck orphans counted more than once",
+    "group": "limit of a control group",
+    "starvation": "data refused without a message",
+    "warning": "early warning",
+    "claimed": "claimed by a text log",
+}
+# Who comes back after so long is no routine.
+BACK_AFTER = timedelta(weeks=2)
+_RHYTHMS = {"hourly": timedelta(hours=1), "daily": timedelta(days=1), "weekly": timedelta(weeks=1)}
+_RHYTHM_FROM = 3
+_STARVING = {"memory_short_between_readings", "data_dropped_without_message"}
+_SIGNATURE_DIGITS = 12
+
+
+class IncidentKind(NamedTuple):
+    """What makes two incidents the same: ``holder`` is the lasting part of its name, None where nobody has most."""
+
+    cause: Cause
+    mechanism: Manner
+    holder: str | None
+
+    @property
+    def signature(self) -> str:
+        """Its hash, as incident.json has it."""
+        return hashlib.sha256("\n".join((self.cause, self.mechanism, self.holder or "")).encode()).hexdigest()[
+            :_SIGNATURE_DIGITS
+        ]
+
+
+class Past(NamedTuple):
+    """The little of an incident that is kept to count it; ``host`` is "" for this host."""
+
+    opened_at: datetime
+    id: str
+    host: str
+    signature: str
+    last_seen_at: datetime
+
+
+def kind_of(incident: Incident) -> IncidentKind:
+    """Return the kind of an incident by its diagnosis, also of one that was stored before there were signatures."""
+    manner = _manner(incident)
+    return IncidentKind(incident.cause_shown, manner, _holder(incident, manner))
+
+
+def past_of(incident: Incident | Signed) -> Past:
+    """Return what is kept of an incident."""
+    host = plain_name(incident.host) if incident.read_on else ""
+    signature = incident.signature or (kind_of(incident).signature if isinstance(incident, Incident) else "")
+    return Past(incident.opened_at, incident.id, host, signature, incident.last_seen_at)
+
+
+def number(found: Iterable[Past], wanted: Container[str]) -> dict[str, Recurrence]:
+    """Return, by id, how many of their kind and host the ``wanted`` incidents are, in the order in which they began."""
+    counted: dict[tuple[str, str], tuple[int, datetime, datetime | None]] = {}
+    numbered = dict[str, Recurrence]()
+    for each in sorted(found):
+        key = each.host, each.signature
+        count, since, previous = counted.get(key, (0, each.opened_at, None))
+        counted[key] = count + 1, since, max(previous or each.last_seen_at, each.last_seen_at)
+        if each.id in wanted:
+            numbered[each.id] = Recurrence(count=count + 1, since=since, previous_at=previous)
+    return numbered
+
+
+def numbered(incidents: Sequence[Incident]) -> list[Incident]:
+    """Give those that have none their signature and number, by all that are on record."""
+    past = [past_of(each) for each in incidents]
+    numbers = number(past, {each.id for each in incidents if each.recurrence is None})
+    return [
+        replace(each, signature=known.signature, recurrence=each.recurrence or numbers[each.id])
+        for each, known in zip(incidents, past, strict=True)
+    ]
+
+
+def is_news(incident: Incident) -> bool:
+    """Return whether it is the first of its kind, or back after weeks."""
+    seen = incident.recurrence
+    return seen is not None and (seen.count == 1 or _gap(incident, seen) >= BACK_AFTER)
+
+
+def recurrence_words(incident: Incident) -> str | None:
+    """Return how often it was before, for a title: "first of its kind", "back after 5 weeks", "9th since 3 Nov"."""
+    seen = incident.recurrence
+    if seen is None:
+        return None
+    if seen.count == 1:
+        return "first of its kind"
+    if is_news(incident):
+        return f"back after {_gap(incident, seen).days // 7} weeks"
+    return _nth_since(incident, seen)
+
+
+def recurrence_text(incident: Incident) -> str | None:
+    """Return the whole of it: "first of its kind on record", "9th since 3 Nov, same unit: daily"; None if not known."""
+    seen = incident.recurrence
+    if seen is None:
+        return None
+    if seen.count == 1:
+        return "first of its kind on record"
+    if is_news(incident):
+        return f"{recurrence_words(incident)} ({_nth_since(incident, seen)}{_same(incident)})"
+    return f"{_nth_since(incident, seen)}{_same(incident)}{_rhythm(incident, seen)}"
+
+
+# --- parts ----------------------------------------------------------------------------------------------------------
+
+
+def _manner(incident: Incident) -> Manner:
+    claims = [finding.claim for finding in incident.diagnosis.findings]
+    if incident.is_unconfirmed:
+        return "claimed"
+    if claims[:1] == ["cgroup_limit"]:
+        return "group"
+    if incident.is_warning:
+        return "starvation" if _STARVING.intersection(claims) else "warning"
+    return "penalized" if claims[:1] == ["orphans_penalised"] else "limit"
+
+
+def _holder(incident: Incident, manner: Manner) -> str | None:
+    if manner == "group":
+        evidence = incident.diagnosis.findings[0].evidence
+        groups = [str(each.value).split(" in ") for each in evidence if each.name == FULL_GROUP]
+        return " in ".join(filter(None, map(lasting_place, groups[0]))) if groups else None
+    main = main_holder(incident.diagnosis) if incident.cause_shown == incident.cause else None
+    return lasting_name(main.holder) if main else None
+
+
+def _same(incident: Incident) -> str:
+    _, manner, name = kind_of(incident)
+    main = main_holder(incident.diagnosis)
+    if name is None:
+        return ""
+    if manner == "group" or main is None:
+        return ", same group"
+    if main.holder.unit:
+        return ", same unit"
+    return (
+        ", same pod" if name.startswith("pod ") else ", same container" if main.holder.container else ", same program"
+    )
+
+
+def _nth_since(incident: Incident, seen: Recurrence) -> str:
+    since, now = (at.astimezone(timezone.utc) for at in (seen.since, incident.opened_at))
+    year = "" if since.year == now.year else f" {since.year}"
+    return f"{_ordinal(seen.count)} since {since.day} {since:%b}{year}"
+
+
+def _ordinal(count: int) -> str:
+    teen = count % 100 // 10 == 1
+    return f"{count:,}{'th' if teen else {1: 'st', 2: 'nd', 3: 'rd'}.get(count % 10, 'th')}"
+
+
+def _gap(incident: Incident, seen: Recurrence) -> timedelta:
+    return incident.opened_at - (seen.previous_at or incident.opened_at)
+
+
+def _rhythm(incident: Incident, seen: Recurrence) -> str:
+    """Return how regular it is, where the mean and the last time between two agree on that."""
+    if seen.count < _RHYTHM_FROM:
+        return ""
+    mean, last = (incident.opened_at - seen.since) / (seen.count - 1), _gap(incident, seen)
+    fitting = (word for word, span in _RHYTHMS.items() if span / 2 <= mean <= 1.5 * span and last <= 2 * span)
+    return f": {word}" if (word := next(fitting, None)) else ""
