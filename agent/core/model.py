@@ -56,6 +56,7 @@ NoticeType = Literal[
     "sockmem.digest",
     "sockmem.test",
 ]
+TEST_ID = "test-"
 LONGEST_SILENCE = timedelta(days=30)
 # By so much a clock is corrected after a silence has begun without ending it.
 CLOCK_SLACK = timedelta(minutes=5)
@@ -411,6 +412,11 @@ class Incident(Dated, frozen=True, kw_only=True):
     def severity(self) -> Literal["warning", "critical"]:
         """A warning rests on the gauges alone; it never comes back to that."""
         return "warning" if self.class_ == "pressure" else "critical"
+
+    @property
+    def is_test(self) -> bool:
+        """Whether it never happened: ``notify test --incident`` plays it, and nothing stores it."""
+        return self.id.startswith(TEST_ID)
 
     @property
     def is_past(self) -> bool:

@@ -38,6 +38,8 @@ SOURCES: dict[Provenance, str] = {
     "kernel": "kernel",
     "claimed": "text log (unverified; any local user can write to it)",
 }
+# On everything that a test incident shows.
+TEST_MARK = "TEST, nothing is wrong: "
 _BUDGETS: dict[Provenance, str] = {
     "claimed": "incidents that only a text log claims",
     "kernel": "incidents that the kernel or the gauges prove",
@@ -97,6 +99,15 @@ def digest_facts(notice: DigestNotice, most: int) -> tuple[str, str, str]:
 
 def headline(incident: Incident) -> str:
     """Return consequence, number and holder in one line; in the past tense once the incident is closed."""
+    return f"{TEST_MARK}{_headline(incident)}" if incident.is_test else _headline(incident)
+
+
+def read_on(incident: Incident) -> str | None:
+    """Return the command that shows an incident; of a test there is nothing to show."""
+    return None if incident.is_test else f"sockmem-agent incidents show {incident.id}"
+
+
+def _headline(incident: Incident) -> str:
     host, over = printable(incident.host or "unknown host", 64), incident.closed_at is not None
     group = _limit_of_group(incident.diagnosis)
     if incident.is_warning and incident.pressure:
@@ -334,7 +345,8 @@ def _against(value: int, limit: int | None, words: Callable[[int], str], *, shar
 
 
 def _read_on(incident: Incident) -> str:
-    return f"read on: sockmem-agent incidents show {incident.id}"
+    command = read_on(incident)
+    return f"read on: {command}" if command else "This was a test of the channel; nothing is stored."
 
 
 def _numbers(mechanism: Mechanism) -> list[tuple[str, str]]:

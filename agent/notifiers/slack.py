@@ -24,6 +24,7 @@ from agent.core.report import (
     gauge_rows,
     held_by,
     messages_text,
+    read_on,
     resets,
     source_text,
     title,
@@ -156,7 +157,8 @@ def _incident_blocks(notice: Notice, incident: Incident) -> list[Block]:
     fields = [f"*{name}*\n{_cut_escaped(value, FIELD_LIMIT - 100)}" for name, value in _facts(incident)]
     blocks.append({"type": "section", "fields": [_mrkdwn(field) for field in fields]})
     blocks += [_section(_step(label, advice)) for label, advice in _steps(incident)]
-    context = f"source: {source_text(incident)} · `sockmem-agent incidents show {escape(incident.id)}`"
+    command = read_on(incident)
+    context = f"source: {source_text(incident)} · " + (f"`{escape(command)}`" if command else "a test, stored nowhere")
     blocks.append({"type": "context", "elements": [_mrkdwn(context)]})
     return blocks
 

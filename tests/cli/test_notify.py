@@ -1,10 +1,13 @@
 import json
+import platform
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from harness import schema_errors
 from pytest_httpserver import HTTPServer
 
 from agent.cli import group
@@ -141,3 +144,82 @@ def test_every_help_of_notify_has_an_example(args: list[str]) -> None:
 
     assert 0 == result.exit_code
     assert "Example: sockmem-agent notify test" in result.stdout
+
+
+# --- a whole incident -----------------------------------------------------------------------------------------------
+
+
+def bodies(httpserver: HTTPServer, path: str) -> list[Any]:
+    return [request.get_json() for request, _ in httpserver.log if request.path == path]
+
+
+def test_a_test_incident_opens_changes_and_ends_in_every_channel(run: Run, httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/hook").respond_with_data("")
+    httpserver.expect_request("/slack").respond_with_data("ok")
+    httpserver.expect_request("/api/v2/alerts").respond_with_data("")
+    result = run(
+        channel("hook", "webhook", url=httpserver.url_for("/hook"))
+        + channel("team", "slack", url=httpserver.url_for("/slack"))
+        + f'[[notify]]\nname = "alerts"\ntype = "alertmanager"\nurls = ["{httpserver.url_for("/")}"]\n'
+        + channel("term", "stdout"),
+        "--incident",
+    )
+    told = bodies(httpserver, "/hook")
+    alerts = [alert for alerts in bodies(httpserver, "/api/v2/alerts") for alert in alerts]
+    texts = [json.dumps(body) for body in (*told, *bodies(httpserver, "/slack"), *alerts)]
+
+    assert (0, "") == (result.exit_code, result.stderr)
+    assert ["opened", "updated", "resolved"] == [body["type"].rpartition(".")[2] for body in told]
+    assert 12 == sum(" delivered: " in line for line in result.stdout.splitlines())
+    assert 1 == len({body["data"]["id"] for body in told} | {alert["labels"]["incident"] for alert in alerts})
+    assert [] == [text for text in texts if "TEST, nothing is wrong" not in text]
+    assert alerts[-1]["endsAt"] <= told[-1]["data"]["closed_at"]
+    assert 3 == result.stdout.count("\nTEST, nothing is wrong: ") + result.stdout.startswith("TEST, nothing is wrong: ")
+
+
+def test_a_test_incident_is_an_incident_as_any_other_but_for_its_mark(run: Run, httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/hook").respond_with_data("")
+    run(channel("hook", "webhook", url=httpserver.url_for("/hook")), "--incident")
+    opened, updated, resolved = (body["data"] for body in bodies(httpserver, "/hook"))
+
+    assert [[], [], []] == [
+        schema_errors("incident", json.dumps(data).encode()) for data in (opened, updated, resolved)
+    ]
+    assert opened["id"].startswith("test-")
+    assert [1, 10, 10] == [sum(data["events"].values()) for data in (opened, updated, resolved)]
+    assert resolved["closed_at"] >= resolved["opened_at"]
+    assert platform.node() == opened["host"]
+
+
+def test_nothing_of_a_test_incident_is_stored(run: Run, tmp_path: Path) -> None:
+    run(f'[store]\ndirectory = "{tmp_path}/state"\n', "--incident")
+
+    assert not (tmp_path / "state").exists()
+
+
+def test_an_incident_that_one_channel_does_not_take_is_exit_status_1(run: Run, httpserver: HTTPServer) -> None:
+    httpserver.expect_ordered_request("/hook").respond_with_data("")
+    httpserver.expect_ordered_request("/hook").respond_with_data("", status=503)
+    httpserver.expect_ordered_request("/hook").respond_with_data("")
+    result = run(channel("hook", "webhook", url=httpserver.url_for("/hook")), "--incident", "--json")
+    outcomes = [(each["notice"], each["outcome"]) for each in json.loads(result.stdout)["channels"]]
+
+    assert 1 == result.exit_code
+    assert [("opened", "delivered"), ("updated", "retry"), ("resolved", "delivered")] == outcomes
+
+
+def test_a_test_incident_keeps_to_the_keys_of_a_channel(run: Run, httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/hook").respond_with_data("")
+    config = channel("hook", "webhook", url=httpserver.url_for("/hook")) + "updates = false\nresolved = false\n"
+
+    assert 0 == run(config, "--incident").exit_code
+    assert ["sockmem.incident.opened"] == [body["type"] for body in bodies(httpserver, "/hook")]
+
+
+def test_a_test_incident_can_be_held_open(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[int] = []
+    monkeypatch.setattr("agent.cli.notify.time.sleep", slept.append)
+
+    assert 0 == run("", "--incident", "--hold", "45").exit_code
+    assert [45] == slept
+    assert 2 == run("", "--hold", "45").exit_code
