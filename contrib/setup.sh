@@ -76,6 +76,7 @@ missing_for_tests() {
     have shellcheck || echo shellcheck
     have lintian || echo lintian
     have promtool || echo prometheus
+    have amtool || echo prometheus-alertmanager
     have prometheus-node-exporter || echo prometheus-node-exporter
     [ -x /usr/lib/nagios/plugins/negate ] || echo monitoring-plugins-common
 }

@@ -81,6 +81,9 @@ def write_completions(directory: Path) -> None:
 def write_documents(directory: Path, site_packages: Path, version: str) -> None:
     """Write the documents, Debian's changelog, and the copyright file."""
     shutil.copytree(ROOT / "docs", directory / "docs")
+    # Of contrib the directories are for users, the files for developers.
+    for kit in (path for path in sorted((ROOT / "contrib").iterdir()) if path.is_dir() and path.name != "__pycache__"):
+        shutil.copytree(kit, directory / "contrib" / kit.name, ignore=shutil.ignore_patterns("__pycache__"))
     for document in (ROOT / "README.md", ROOT / "CHANGELOG.md"):
         shutil.copyfile(document, directory / document.name)
     at = format_datetime(built_at())

@@ -49,6 +49,9 @@ def test_what_the_repository_holds_is_shipped_as_it_is(packages) -> None:
         "usr/lib/sockmem-agent/witness.conf": "systemd/witness.conf",
         "usr/share/doc/sockmem-agent/README.md": "README.md",
     }
+    kit = [path.relative_to(ROOT) for path in ROOT.glob("contrib/[a-z]*/**/*") if path.is_file()]
+    shipped |= {f"usr/share/doc/sockmem-agent/{path}": str(path) for path in kit}
+    assert Path("contrib/prometheus/rules.yml") in kit
     differing = {a for a, b in shipped.items() if (packages.files / a).read_bytes() != (ROOT / b).read_bytes()}
     assert set() == differing
 
