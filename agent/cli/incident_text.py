@@ -1,6 +1,7 @@
 """Incidents on a terminal: the tables of ``incidents list``, and ``incidents show``, whose text is agent.page.text."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from agent.core.format import count_text, counted, duration_text, printable
 from agent.core.model import Cause, Incident, Notice
 from agent.core.readings import Gap
 from agent.core.recurrence import Manner, is_news, kind_of, past_of, recurrence_text
+from agent.core.status import silence_text
 from agent.page.incident_files import IncidentFiles
 from agent.page.series import window
 from agent.page.text import bearable, incident_text
-from agent.store import Store, StoreError, read_around
+from agent.sources import local_now
+from agent.store import Outbox, Store, StoreError, read_around, read_silence
 
 HEADINGS = ("ID", "OPENED", "LASTED", "CAUSE", "EVENTS", "SUPPR.", "SENT", "SEEN", "HOST")
 COUNTS = {4, 5}
@@ -49,7 +52,18 @@ def read_files(store: Store, incident: Incident) -> IncidentFiles:
     notices = read_notices(store, incident, gaps)
     samples = () if incident.read_on else read_around(store, incident.id, *window(incident))
     unread = tuple(replace(gap, what="a file of this incident") for gap in gaps)
-    return IncidentFiles(incident, tuple(snapshots), samples, tuple(notices), unread)
+    channels = {channel for _, notice, _ in notices for channel in notice.channels}
+    return IncidentFiles(incident, tuple(snapshots), samples, tuple(notices), unread, read_holdups(store, channels))
+
+
+def read_holdups(store: Store, channels: Collection[str]) -> dict[str, str]:
+    """Read why notices wait for these channels: what fails, or a silence that is in effect."""
+    found = {}
+    with suppress(StoreError):  # The service says so.
+        silence, now = read_silence(store.directory), local_now()
+        if silence and silence.is_on(now):
+            found = dict.fromkeys(channels, f"silenced {silence_text(silence, now)}")
+    return found | {name: trouble.why for name, trouble in Outbox(store).troubles().items() if name in channels}
 
 
 def read_notices(store: Store, incident: Incident, unread: list[Gap]) -> Notices:
@@ -62,13 +76,20 @@ def read_notices(store: Store, incident: Incident, unread: list[Gap]) -> Notices
         return []
 
 
-def deliveries(notices: Notices) -> list[dict[str, object]]:
-    """List the notifications of an incident by channel, with what came of each; ``at`` is the time of the receipt."""
+def deliveries(notices: Notices, holdups: Mapping[str, str]) -> list[dict[str, object]]:
+    """List the notifications of an incident by channel, with what came of each; ``at`` is the time of the receipt.
+
+    The ``detail`` of a pending one is why it waits.
+    """
     came = ("outcome", "at", "attempts", "detail")
-    pending = {"outcome": "pending", "at": None, "attempts": None, "detail": None}
+    pending = {"outcome": "pending", "at": None, "attempts": None}
     return [
         {"notice": stem, "type": notice.type, "reason": notice.reason, "due_at": notice.at, "channel": channel}
-        | ({name: getattr(receipts[channel], name) for name in came} if channel in receipts else pending)
+        | (
+            {name: getattr(receipts[channel], name) for name in came}
+            if channel in receipts
+            else pending | {"detail": holdups.get(channel)}
+        )
         for stem, notice, receipts in notices
         for channel in notice.channels
     ]
@@ -76,7 +97,7 @@ def deliveries(notices: Notices) -> list[dict[str, object]]:
 
 def count_outcomes(notices: Notices) -> dict[str, int]:
     """Count the notifications of an incident by outcome."""
-    found = [row["outcome"] for row in deliveries(notices)]
+    found = [row["outcome"] for row in deliveries(notices, {})]
     return {word: found.count(word) for word in ("pending", *OUTCOMES)}
 
 

@@ -116,7 +116,7 @@ def show(incident_id: str, config_path: Path | None, *, as_json: bool) -> None:
         warn(gap.why)
     directory = store.path(files.incident.id)
     if as_json:
-        added = {"path": str(directory), "deliveries": deliveries(files.notices)}
+        added = {"path": str(directory), "deliveries": deliveries(files.notices, files.holdups)}
         print_json(msgspec.to_builtins(files.incident) | added)
     else:
         print_page(files, directory)

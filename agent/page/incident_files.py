@@ -1,5 +1,6 @@
 """Everything on disk about one incident, as it was read: what its page is made of."""
 
+from collections.abc import Mapping
 from datetime import tzinfo
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ class IncidentFiles(NamedTuple):
 
     ``snapshots`` and ``notices`` have their file names, notices their receipts by channel. ``samples`` reach from an
     hour before the incident to ten minutes after it, as far as history or the incident has them. ``unread`` says which
-    files could not be read. Times are shown in ``zone``; None is this host's.
+    files could not be read, ``holdups`` by channel why notices wait. Times are shown in ``zone``; None is this host's.
     """
 
     incident: Incident
@@ -21,4 +22,5 @@ class IncidentFiles(NamedTuple):
     samples: tuple[Sample, ...] = ()
     notices: tuple[tuple[str, Notice, dict[str, Receipt]], ...] = ()
     unread: tuple[Gap, ...] = ()
+    holdups: Mapping[str, str] = {}
     zone: tzinfo | None = None

@@ -173,12 +173,13 @@ def holder_rows(incident: Incident) -> list[HolderRow]:
 
 
 def notifications(files: IncidentFiles, clock: Clock) -> list[tuple[str, str, str, str]]:
-    """List the notifications: when due, channel, what, and the outcome."""
+    """List the notifications: when due, channel, what, and the outcome, or since when it waits and why."""
     rows = []
     for _, notice, receipts in files.notices:
         for channel in notice.channels:
             receipt = receipts.get(channel)
-            outcome = "pending"
+            why = files.holdups.get(channel)
+            outcome = f"waiting since {clock.moment(notice.at)}" + (f": {why}" if why else "")
             if receipt:
                 came = f"{OUTCOMES[receipt.outcome]} {clock.moment(receipt.at)}"
                 outcome = f"{came}, {counted(receipt.attempts, 'attempt')}: {receipt.detail}"

@@ -10,9 +10,18 @@ from datetime import datetime
 from typing import NamedTuple
 
 from agent.core import model
-from agent.core.delivery import Outcome, Receipt
+from agent.core.delivery import Outcome, Receipt, Trouble
 from agent.core.model import Notice
-from agent.store.disk import StoreError, encode_json, fill, read_json, sync_directory, write_aside
+from agent.store.disk import (
+    StoreError,
+    encode_json,
+    fill,
+    make_directory,
+    read_json,
+    sync_directory,
+    write_aside,
+    write_json,
+)
 from agent.store.incidents import INCIDENT_FILE, Store, notice_stems
 
 OWED_AT_MOST = 64
@@ -47,6 +56,7 @@ class Outbox:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._channels = store.directory / "channels"
 
     def pending(self, channel: str, later: Collection[Key] = ()) -> list[Pending]:
         """List the committed notices without a receipt of this channel, oldest first.
@@ -98,6 +108,15 @@ class Outbox:
                 found.update(channel for channel in channels if f"{stem}.{channel}.json" not in files)
         return found
 
+    def troubles(self) -> dict[str, Trouble]:
+        """Read why channels fail, by their names."""
+        found = {}
+        with suppress(OSError):
+            for path in self._channels.glob("*.json"):
+                with suppress(StoreError):
+                    found[path.stem] = read_json(path, model.TROUBLE)
+        return found
+
     def reserve_receipt(self, pending: Pending, channel: str, *, in_digest: bool = False) -> None:
         """Reserve room for a receipt before its notice is sent."""
         path = self._store.receipt_path(pending.incident_id, pending.file, channel)
@@ -110,6 +129,15 @@ class Outbox:
         room = in_digest if in_digest.with_name(f".{in_digest.name}.new").exists() else path
         fill(path, encode_json(receipt), room)
         sync_directory(self._store.path(pending.incident_id))
+
+    def write_trouble(self, channel: str, trouble: Trouble | None) -> None:
+        """Write why a channel fails, or remove that when it does not any more."""
+        path = self._channels / f"{channel}.json"
+        if trouble is None:
+            path.unlink(missing_ok=True)
+            return
+        make_directory(path.parent)
+        write_json(path, trouble)
 
     def _outcomes(self, incident_id: str, channel: str, stems: Iterable[str]) -> tuple[Outcome, ...]:
         """Read the outcomes of notices; one without a receipt has none yet, one with a broken receipt is done."""

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from agent.cli.incident_text import COUNTS, HEADINGS, _row
 from agent.cli.incidents import pack
 from agent.core import folding
 from agent.core.cursor import Resume
-from agent.core.delivery import Receipt
+from agent.core.delivery import Receipt, Trouble
 from agent.core.model import (
     Advice,
     Diagnosis,
@@ -36,11 +36,12 @@ from agent.core.model import (
     Pressure,
     Recurrence,
     Sample,
+    Silence,
     Snapshot,
 )
 from agent.core.readings import Sockstat, TcpSockstat
 from agent.core.settings import StoreSettings
-from agent.store import Outbox, Pending, Store, keep_samples
+from agent.store import Outbox, Pending, Store, keep_samples, write_silence
 
 Run = Callable[..., Result]
 Keep = Callable[..., str]
@@ -443,6 +444,36 @@ def test_show_tells_the_whole_story(run: Run, keep: Keep, tell: Tell) -> None:
         "3 attempts: HTTP 503",
     ):
         assert part in page, part
+
+
+def test_show_says_since_when_a_channel_waits_and_why(run: Run, keep: Keep, tell: Tell, store: Store, clock) -> None:
+    incident_id = keep()
+    tell(incident_id, "ops", "delivered")
+    page = run("show", incident_id).stdout
+    assert re.search(r"pager +opened: the kernel ran out +waiting since \d\d:\d\d:\d\d$", page, re.MULTILINE)
+
+    now = datetime.now(timezone.utc)
+    write_silence(store.directory, Silence(since=now, until=now + timedelta(hours=1), reason="deploying"))
+    page = " ".join(run("show", incident_id).stdout.split())
+    assert re.search(r"pager opened: the kernel ran out waiting since [\d:]+: silenced until .+: deploying", page)
+
+    Outbox(store).write_trouble("pager", Trouble(channel="pager", why="HTTP 503", since=clock.time, at=clock.time))
+    assert re.search(r"waiting since [\d:]+: HTTP 503$", run("show", incident_id).stdout, re.MULTILINE)
+    shown = json.loads(run("show", "last", "--json").stdout)["deliveries"]
+    assert [("ops", "HTTP 200"), ("pager", "HTTP 503")] == [(each["channel"], each["detail"]) for each in shown]
+    assert "HTTP 503" in (run("report", incident_id, "--output", "-").stdout)
+
+
+@pytest.mark.parametrize("damage", ["", "{", "null", '{"channel": "pager", "why": 7}'])
+def test_show_bears_damage_in_what_says_why(run: Run, keep: Keep, store: Store, damage: str) -> None:
+    incident_id = keep()
+    (store.directory / "channels").mkdir()
+    for name in ("channels/pager.json", "silence.json"):
+        (store.directory / name).write_text(damage)
+
+    shown = run("show", incident_id)
+    assert 0 == shown.exit_code
+    assert "waiting since" in shown.stdout
 
 
 def test_show_takes_a_beginning_and_last(run: Run, keep: Keep) -> None:
