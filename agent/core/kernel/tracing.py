@@ -113,6 +113,7 @@ _Alike = tuple[_Who, _Ends]
 HistKey = tuple[RefusalKind | None, str | None, int | None]
 # Refusals so far, and the sum of the pages that were allocated at each.
 Hist = dict[HistKey, tuple[int, int]]
+NO_ONE: HistKey = (None, None, None)
 
 _NAME = re.compile(r"^name: (\w{1,64})$", re.MULTILINE | re.ASCII)
 _FIELD = re.compile(r"^\tfield:([^;\n]*);", re.MULTILINE)
@@ -145,7 +146,7 @@ _ROW = re.compile(
 )
 _ROW_PROCESS = re.compile(rb"(?:common_pid: )?([^\n]*?) *\[ *(\d{1,10})\] ")
 _ROW_KIND = re.compile(rb"kind: *(\d{1,10}) ")
-_TOTALS = re.compile(rb"^Totals:\n    Hits: (\d{1,19})\n    Entries: \d{1,19}\n    Dropped: (\d{1,19})$", re.MULTILINE)
+_DROPPED = re.compile(rb"^    Dropped: (\d{1,19})$", re.MULTILINE)
 
 
 def parse_format(text: str, file: str = "format") -> Format:
@@ -297,7 +298,7 @@ def hist_triggers(form: Format) -> tuple[str, ...]:
     Whatever is received is refused in an interrupt, whose processes would fill the first.
     """
     send = form.symbols.get("kind", {}).get("SK_MEM_SEND")
-    if send is None:
+    if send is None or "kind" not in form.fields:
         return (f"hist:keys=name:vals=allocated:size={_KINDS} if {REFUSAL_FILTER}",)
     by_writer = f"hist:keys=common_pid.execname:vals=allocated:size={_WRITERS}"
     by_kind = f"hist:keys=kind:vals=allocated:size={_KINDS}"
@@ -308,17 +309,12 @@ def hist_triggers(form: Format) -> tuple[str, ...]:
 
 
 def parse_hist(form: Format, text: bytes) -> Hist:
-    """Read the histograms of refusals: by writer, and by kind. What had no room in a full map has no kind and name."""
+    """Read the histograms of refusals: by writer, and by kind. What a full one had no room for has no kind or name."""
     hist: Hist = {}
     for block in text.split(_BLOCK)[1:]:
-        rows = list(_rows(form, block))
-        for key, count, pages in rows:
-            before = hist.get(key, (0, 0))
-            hist[key] = (before[0] + count, before[1] + pages)
-        unnamed = _all_hits(block) - sum(count for _, count, _ in rows)
-        if unnamed > 0:
-            before = hist.get((None, None, None), (0, 0))
-            hist[None, None, None] = (before[0] + unnamed, before[1])
+        for key, count, pages in (*_rows(form, block), (NO_ONE, _dropped(block), 0)):
+            before_count, before_pages = hist.get(key, (0, 0))
+            hist[key] = (before_count + count, before_pages + pages)
     return hist
 
 
@@ -326,7 +322,7 @@ def _rows(form: Format, block: bytes) -> Iterator[tuple[HistKey, int, int]]:
     names = {number: REFUSAL_KINDS.get(symbol) for symbol, number in form.symbols.get("kind", {}).items()}
     for keys, count, pages in _ROW.findall(block):
         process, kind = _ROW_PROCESS.fullmatch(keys), _ROW_KIND.fullmatch(keys)
-        key: HistKey = (None, None, None)
+        key = NO_ONE
         if process:
             key = ("send", _name(process[1]), int(process[2]))
         elif kind:
@@ -334,10 +330,9 @@ def _rows(form: Format, block: bytes) -> Iterator[tuple[HistKey, int, int]]:
         yield key, int(count), int(pages)
 
 
-def _all_hits(block: bytes) -> int:
-    # The last one: a name of a process may hold a line break, and the beginning of such a line.
-    totals = _TOTALS.findall(block)
-    return sum(map(int, totals[-1])) if totals else 0
+def _dropped(block: bytes) -> int:
+    # Not "Hits" less the rows: it is read after them, and is ahead. The last, since a name may look like the line.
+    return int((_DROPPED.findall(block) or [0])[-1])
 
 
 def risen(before: Hist, now: Hist) -> tuple[Refusals, ...]:
