@@ -8,8 +8,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from harness import wait_for
+from material import make_sent_notice
 
 from agent.cli.checks_witness import LINES
+from agent.core.delivery import Delivered
+from agent.core.settings import CommandSettings
+from agent.notifiers.command import CommandNotifier
 
 SYSTEMD = Path(__file__).parents[1] / "systemd"
 UNIT = SYSTEMD / "sockmem-agent.service"
@@ -156,3 +161,68 @@ def test_the_fragment_gives_what_root_left_to_the_service_and_follows_no_link(tm
     assert {4711} == {path.lstat().st_uid for path in (state, *state.rglob("*"))}
     assert {0} == {path.lstat().st_uid for path in (outside, *outside.rglob("*"))}
     assert 0o640 == (state / "cursor.json").stat().st_mode & 0o777
+
+
+# --- what a command cannot do there ---------------------------------------------------------------------------------
+
+NOTIFICATIONS = (Path(__file__).parents[1] / "docs" / "notifications.md").read_text()
+
+
+def forbidden() -> list[tuple[str, str, str]]:
+    """Read the table: what it cannot, because of which line of the unit, which line allows it."""
+    table = NOTIFICATIONS.partition("| it cannot |")[2].partition("\n\n")[0]
+    return re.findall(r"^\| (.*) \| `(.*?)` \| (.*) \|$", table, re.MULTILINE)
+
+
+def test_every_line_that_keeps_a_command_from_something_is_the_units() -> None:
+    lines = UNIT.read_text().splitlines()
+
+    assert len(forbidden()) > 6
+    for _, line, _ in forbidden():
+        assert any(each.startswith(line.removesuffix(" …")) for each in lines), line
+
+
+def test_every_drop_in_for_a_command_is_one_that_systemd_takes(tmp_path: Path) -> None:
+    unit = tmp_path / UNIT.name
+    unit.write_text(UNIT.read_text().replace("ExecStart=/usr/bin/sockmem-agent", "ExecStart=/bin/true"))
+    (tmp_path / f"{UNIT.name}.d").mkdir()
+    added = [line for *_, drop_in in forbidden() for line in re.findall(r"`(.*)`", drop_in)]
+    (tmp_path / f"{UNIT.name}.d" / "command.conf").write_text("\n".join(["[Service]", *added, ""]))
+    verified = run("systemd-analyze", "verify", "--man=no", unit)
+
+    assert len(added) > 5
+    assert ("", 0) == (verified.stderr, verified.returncode)
+
+
+def test_a_program_that_is_killed_for_lack_of_memory_takes_nobody_along() -> None:
+    assert "continue" == settings()["OOMPolicy"]
+
+
+@pytest.mark.skipif(shutil.which("socat") is None, reason="no socat here: apt-get install socat")
+def test_the_units_to_hand_over_to_are_valid_and_get_the_notice(tmp_path: Path) -> None:
+    units = re.findall(r"^```ini\n# /etc/systemd/system/(\S+)\n(.*?)^```$", NOTIFICATIONS, re.DOTALL | re.MULTILINE)
+    program = tmp_path / "tell-ops"
+    program.write_text(f"#!/bin/sh\ncat > {tmp_path}/new && mv {tmp_path}/new {tmp_path}/got\n")
+    program.chmod(0o755)
+    here = {"/usr/local/bin/tell-ops": str(program), "User=ops": "User=daemon", "Group=sockmem-agent": "Group=daemon"}
+    for name, text in units:
+        (tmp_path / name).write_text(re.sub("|".join(here), lambda found: here[found[0]], text))
+    verified = run("systemd-analyze", "verify", "--man=no", *(tmp_path / name for name, _ in units))
+    assert ("", 0) == (verified.stderr, verified.returncode)
+
+    command = json.loads(re.search(r'`command = (\["/usr/bin/socat".*?\])`', NOTIFICATIONS)[1])
+    place = str(tmp_path / "sock")
+    listener = subprocess.Popen(
+        ["systemd-socket-activate", "--accept", "--inetd", f"--listen={place}", program], stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for("the socket", Path(place).exists)
+        settings = CommandSettings(
+            name="run", command=tuple(word.replace("/run/tell-ops.sock", place) for word in command)
+        )
+        assert isinstance(CommandNotifier(settings).notify(make_sent_notice()), Delivered)
+        wait_for("the notice to arrive", (tmp_path / "got").exists)
+    finally:
+        listener.kill()
+        listener.wait()
+    assert "sockmem.incident.opened" == json.loads((tmp_path / "got").read_text())["type"]

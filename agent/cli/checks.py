@@ -24,15 +24,16 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
-from agent.cli.faults import directory_fault, kind_of, me, ownership_fault, read_fault, way_fault
+from agent.cli.credentials import as_written
+from agent.cli.faults import Fault, directory_fault, kind_of, me, ownership_fault, read_fault, run_fault, way_fault
 from agent.cli.unit import PATIENCE_SECONDS, Unit, ask
 from agent.config.load import SYSTEM_RUNTIME, mask_url
 from agent.core.cursor import NOTHING_YET, Cursor
 from agent.core.format import bytes_text
 from agent.core.readings import Gap
-from agent.core.settings import ChannelSettings, Settings, SourceSettings, StoreSettings
+from agent.core.settings import ChannelSettings, CommandSettings, Settings, SourceSettings, StoreSettings, is_near
 from agent.core.sockets.census import Census
 from agent.notifiers import ChannelError, build
 from agent.probe import sockdiag, take_snapshot
@@ -324,27 +325,24 @@ def check_clock(now: datetime | None = None) -> Check:
     return Check("clock", "ok", f"{now:%Y-%m-%d %H:%M:%S} UTC")
 
 
-def check_channel(channel: ChannelSettings) -> Check:
+def check_channel(channel: ChannelSettings, service: Unit | None = None) -> Check:
     """Check that a channel can work as configured, and does not send a secret unencrypted."""
     name = f"channel {channel.name}"
-    urls = channel.addresses
-    shown = " ".join([channel.type, *map(mask_url, urls)])
-    if fault := channel_fault(channel):
-        return Check(name, "fail", fault, "correct the file, or the key that names it")
-    clear = [url for url in urls if urlsplit(url).scheme == "http" and not _is_near(urlsplit(url).hostname or "")]
-    if clear and channel.type != "alertmanager":
-        return Check(name, "warn", f"{shown}: sent unencrypted", "use https://")
-    return Check(name, "ok", shown)
-
-
-def channel_fault(channel: ChannelSettings) -> str | None:
-    """Return why a channel cannot work as configured, in one line without a secret; None if it can."""
+    program = [channel.command[0]] if isinstance(channel, CommandSettings) else []
+    used = [*program, *(value for key, value in asdict(channel).items() if key.endswith("_file") and value)]
+    for path in map(as_written, used):
+        for key, lines in service.hiding([path]).items() if service else ():
+            return Check(name, "fail", f"{key}= hides {path} from the service", BELOW, drop_in=lines)
+    fault = next((fault for path in program if (fault := run_fault(Path(path)))), None)
     try:
         build(channel)
     except ChannelError as error:
-        return str(error)
-    return None
-
-
-def _is_near(host: str) -> bool:
-    return host in {"localhost", "::1"} or host.startswith("127.")
+        fault = Fault(str(error).removeprefix(f"{channel.name}: "), "correct the file, or the key that names it")
+    if fault:
+        return Check(name, "fail", *fault)
+    urls = channel.addresses
+    shown = " ".join([channel.type, *program, *map(mask_url, urls)])
+    clear = [url for url in urls if urlsplit(url).scheme == "http" and not is_near(urlsplit(url).hostname or "")]
+    if clear and channel.type != "alertmanager":
+        return Check(name, "warn", f"{shown}: sent unencrypted", "use https://")
+    return Check(name, "ok", shown)

@@ -9,7 +9,7 @@ import click
 from msgspec.structs import replace
 
 from agent.cli import config_option, json_option
-from agent.cli.checks import channel_fault
+from agent.cli.checks import Check, check_channel
 from agent.cli.common import (
     console,
     fail,
@@ -18,7 +18,8 @@ from agent.cli.common import (
     warn,
 )
 from agent.cli.credentials import as_written
-from agent.cli.unit import check_tasks, read_unit
+from agent.cli.doctor import find_user, look_as
+from agent.cli.unit import check_tasks, drop_in, read_unit
 from agent.config.load import DEFAULT_PATH, channels, masked, state_directory
 
 
@@ -40,10 +41,13 @@ def check(file: Path | None, config_path: Path | None) -> None:
         raise click.UsageError("give one file: FILE or --config FILE")
     path = file or config_path
     settings = settings_or_exit(path)
-    faults = [fault for channel in channels(settings) if (fault := channel_fault(channel))]
-    if faults:
-        fail(os.EX_CONFIG, *(f"{path or DEFAULT_PATH}: {as_written(fault)}" for fault in faults))
     service = read_unit()
+    user, _ = find_user(service)
+    checks = look_as(user, lambda: [check_channel(channel, service) for channel in channels(settings)])
+    faults = [check for check in checks if check.status == "fail"]
+    if faults:
+        where = path or DEFAULT_PATH
+        fail(os.EX_CONFIG, *(f"{where}: {check.name}: {as_written(check.detail)}{_fix(check)}" for check in faults))
     if service:
         trouble = check_tasks(settings, service)
         if trouble:
@@ -54,6 +58,11 @@ def check(file: Path | None, config_path: Path | None) -> None:
         click.echo(f"{DEFAULT_PATH}: does not exist, the built-in defaults apply: ok")
     else:
         click.echo(f"{path or DEFAULT_PATH}: ok")
+
+
+def _fix(check: Check) -> str:
+    fix = drop_in(*check.drop_in[1:]) if check.drop_in else check.fix
+    return f"; {fix}" if fix else ""
 
 
 @command.command(epilog="Example: sockmem-agent config show --json")

@@ -155,7 +155,8 @@ def _decrypted(credential: Credential) -> bytes | None:
 
 def as_written(path: str) -> str:
     """Turn the path of a credential back into the one in the configuration."""
-    for directory in (NOWHERE, *[kept.name for kept in _kept]):
+    given = os.environ.get("CREDENTIALS_DIRECTORY", "")
+    for directory in filter(None, (given, NOWHERE, *[kept.name for kept in _kept])):
         path = path.replace(directory, "${CREDENTIALS_DIRECTORY}")
     return path
 

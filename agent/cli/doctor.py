@@ -75,7 +75,7 @@ def command(config_path: Path | None, *, as_json: bool) -> None:
         *check_reach(rights),
         check_witness(start.service),
         check_clock(),
-        *look_as(identity, lambda: list(map(check_channel, channels(settings)))),
+        *look_as(identity, lambda: [check_channel(channel, service) for channel in channels(settings)]),
     ]
     good = all(check.status != "fail" for check in checks)
     if as_json:

@@ -72,12 +72,21 @@ def _step_fault(step: Path, error: OSError) -> Fault:
 
 def read_fault(path: Path) -> Fault | None:
     """Return why this process cannot read a regular file."""
+    return _file_fault(path, os.R_OK, "r", "read")
+
+
+def run_fault(path: Path) -> Fault | None:
+    """Return why this process cannot execute a program."""
+    return _file_fault(path, os.X_OK, "x", "execute")
+
+
+def _file_fault(path: Path, mode: int, right: str, verb: str) -> Fault | None:
     fault = way_fault(path)
     if fault:
         return fault
     if not path.is_file():
         return Fault(f"{path} is a {kind_of(path)}, not a file", "")
-    return None if os.access(path, os.R_OK) else _access_fault(path, "r", f"{me()} cannot read {path}")
+    return None if os.access(path, mode) else _access_fault(path, right, f"{me()} cannot {verb} {path}")
 
 
 def directory_fault(path: Path) -> Fault | None:

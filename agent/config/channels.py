@@ -29,6 +29,7 @@ from agent.core.settings import (
     EmailSettings,
     HttpChannel,
     host_and_port,
+    is_near,
     is_url,
     signing_key,
 )
@@ -149,7 +150,7 @@ def _check_together(channel: ChannelSettings, say: Say) -> None:
             say(f"has more than one login: {', '.join(way for way, is_used in ways.items() if is_used)}; keep one")
     if isinstance(channel, EmailSettings) and channel.user and channel.tls == "none":
         host, _ = host_and_port(channel.smtp)
-        if host not in {"localhost", "::1"} and not host.startswith("127."):
+        if not is_near(host):
             say('key `password_file` needs `tls`: with "none" anybody on the way could read the password')
 
 

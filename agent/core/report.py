@@ -234,13 +234,19 @@ def notice_text(notice: Notice) -> str:
     return "\n".join([*lines, "", _read_on(incident)]) + "\n"
 
 
-def news_text(notice: Notice) -> str:
+def news_text(notice: Notice, runbook_url: str = "") -> str:
     """Return a notice for readers of the one before it: of an update, what is new."""
     incident = notice.data
-    if incident is None or notice.type != "sockmem.incident.updated":
-        return notice_text(notice)
-    lines = [*_opening(notice, incident), *_table([*_facts(incident), *_holder_row(incident)])]
-    return "\n".join([*lines, "", _read_on(incident)]) + "\n"
+    text = notice_text(notice)
+    if incident is not None and notice.type == "sockmem.incident.updated":
+        lines = [*_opening(notice, incident), *_table([*_facts(incident), *_holder_row(incident)])]
+        text = "\n".join([*lines, "", _read_on(incident)]) + "\n"
+    return f"{text}runbook: {printable(runbook_url)}\n" if runbook_url else text
+
+
+def body_text(notice: Notice, runbook_url: str = "") -> str:
+    """Return the same without its first line, for media that have a place for the title."""
+    return news_text(notice, runbook_url).partition("\n")[2].lstrip("\n")
 
 
 def diagnosis_text(diagnosis: Diagnosis) -> str:

@@ -61,6 +61,11 @@ def host_and_port(text: str) -> tuple[str, int]:
     return (host, port) if host and port else ("", 0)
 
 
+def is_near(host: str) -> bool:
+    """Return whether this is the host itself: nobody is on the way."""
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
 def _number(low: int, high: int, unit: str) -> Meta:
     return Meta(ge=low, le=high, extra={"unit": unit})
 

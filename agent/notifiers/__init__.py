@@ -11,6 +11,7 @@ from agent.core.model import Notice
 from agent.core.settings import (
     AlertmanagerSettings,
     ChannelSettings,
+    CommandSettings,
     SlackSettings,
     StdoutSettings,
     WebhookSettings,
@@ -55,6 +56,10 @@ def build(settings: ChannelSettings) -> Notifier:
             from agent.notifiers.alertmanager import AlertmanagerNotifier
 
             return AlertmanagerNotifier(settings)
+        case CommandSettings():
+            from agent.notifiers.command import CommandNotifier
+
+            return CommandNotifier(settings)
         case StdoutSettings():
             from agent.notifiers.stdout import StdoutNotifier
 

@@ -19,11 +19,12 @@ class StdoutNotifier:
 
     def __init__(self, settings: StdoutSettings) -> None:
         self.name = settings.name
+        self._runbook_url = settings.runbook_url
 
     def notify(self, notice: Notice) -> Delivery:
         """Print the notice; a pipe without a reader or a full disk is tried again."""
         encoding = sys.stdout.encoding or "utf-8"
-        text = news_text(notice).rstrip("\n") + "\n\n"
+        text = news_text(notice, self._runbook_url).rstrip("\n") + "\n\n"
         if notice.data and _is_journal():
             text = WARNING + text
         try:

@@ -3,24 +3,20 @@
 webhook-id: msg_20261122T150539Z-7f3a_001    the same over every retry: the receiver drops what it has seen
 webhook-timestamp: 1795359939                 unix seconds of this attempt
 webhook-signature: v1,K5oZfzN95Z9UVu1EsfQm... base64 of the HMAC-SHA256 over "id.timestamp.body"
-
-{"type": "sockmem.incident.opened", "timestamp": "2026-11-22T15:05:39Z", "data": {...incident.json...}}
 """
 
 import base64
 import hashlib
 import hmac
-import platform
 from collections.abc import Callable
 from datetime import datetime, timezone
 
-import msgspec
-
 from agent.core.delivery import Delivery
-from agent.core.model import DigestNotice, Notice
+from agent.core.model import Notice
 from agent.core.settings import WebhookSettings, signing_key
 from agent.notifiers import ChannelError, read_secret
 from agent.notifiers.answer import sort_answer
+from agent.notifiers.body import encode
 from agent.notifiers.http import DEADLINE_SECONDS, Poster
 
 
@@ -39,11 +35,12 @@ class WebhookNotifier:
         self.name = settings.name
         self._poster = Poster(settings, settings.url, deadline_seconds=deadline_seconds)
         self._key = _read_key(settings) if settings.secret_file else None
+        self._labels, self._runbook_url = settings.labels, settings.runbook_url
         self._now = now
 
     def notify(self, notice: Notice) -> Delivery:
         """Post the notice; any 2xx means delivered."""
-        body = encode(notice)
+        body = encode(notice, self._labels, self._runbook_url)
         now = self._now()
         headers = {
             "Content-Type": "application/json",
@@ -53,21 +50,6 @@ class WebhookNotifier:
         if self._key is not None:
             headers["webhook-signature"] = sign(self._key, notice.id, int(now.timestamp()), body)
         return sort_answer(self._poster.post(body, headers), now)
-
-
-def encode(notice: Notice) -> bytes:
-    """Encode the body: type, timestamp (when due) and the incident or digest; a test says that it is one."""
-    digest = notice.digest if isinstance(notice, DigestNotice) else None
-    data = (
-        notice.data
-        or digest
-        or {
-            "test": True,
-            "message": "This is a test of sockmem-agent. Nothing is wrong.",
-            "host": platform.node() or None,
-        }
-    )
-    return msgspec.json.encode({"type": notice.type, "timestamp": notice.at, "data": data})
 
 
 def sign(key: bytes, identifier: str, timestamp: int, body: bytes) -> str:

@@ -89,7 +89,7 @@ def test_check_names_every_file_that_a_channel_cannot_use_and_quotes_none(run: R
     lines = result.stderr.splitlines()
     assert (78, "") == (result.exit_code, result.stdout)
     assert [True] * 2 == [
-        line.startswith(f"{path}: {name}: {key} {pem}: ")
+        line.startswith(f"{path}: channel {name}: {key} {pem}: ")
         for line, name, key in zip(lines, "ab", ("ca_file", "cert_file"), strict=True)
     ]
     assert "T0ken" not in result.output

@@ -131,7 +131,7 @@ def test_a_file_that_a_channel_cannot_use_fails_with_its_name(run: Run, tmp_path
 
     (check,) = [check for check in json.loads(result.stdout)["checks"] if check["name"] == "channel ops"]
     assert "fail" == check["status"]
-    assert check["detail"].startswith(f"ops: ca_file {tmp_path}/pem: ")
+    assert check["detail"].startswith(f"ca_file {tmp_path}/pem: ")
     assert "T0ken" not in result.output
 
 

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from harness import as_nobody
 
+from agent.cli import config as config_command
 from agent.cli import doctor, group, unit
 from agent.config import load as config
 
@@ -69,12 +70,14 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     # Nobody may not read root's Python: what is imported late, is imported now.
     importlib.import_module("encodings.idna")
     importlib.import_module("agent.sources.file.source")
+    for channel in ("command", "slack", "stdout", "webhook"):
+        importlib.import_module(f"agent.notifiers.{channel}")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         root.chmod(0o755)
         host = Host(root)
         monkeypatch.setattr(unit, "ROOT", root)
-        for module in (config, doctor):
+        for module in (config, doctor, config_command):
             monkeypatch.setattr(module, "DEFAULT_PATH", host.config)
         yield host
 
@@ -283,6 +286,64 @@ def test_what_the_unit_hides_from_the_service_is_told_with_the_lines_to_add(host
 
     assert ("fail", f"PrivateTmp= hides {host.log} from the service") == (check["status"], check["detail"])
     assert ["[Service]", "PrivateTmp=no"] == check["drop_in"]
+
+
+@pytest.fixture
+def command(host: Host) -> Path:
+    """Make a program that any user may run, and a channel that runs it."""
+    program = host.root / "tell-ops"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    with host.config.open("a") as file:
+        file.write(f'[[notify]]\nname = "run"\ntype = "command"\ncommand = ["{program}"]\n')
+    return program
+
+
+def config_check() -> tuple[int, str]:
+    result = CliRunner().invoke(group, ["config", "check"], env={"CREDENTIALS_DIRECTORY": None})
+    return result.exit_code, result.stderr
+
+
+def test_a_command_that_the_services_user_can_run_is_fine(host: Host, command: Path) -> None:
+    check = host.check("channel run")
+
+    assert ("ok", f"command {command}") == (check["status"], check["detail"])
+    assert (0, "") == config_check()
+
+
+def test_a_command_that_is_not_there_or_no_program_fails_in_both_checks(host: Host, command: Path) -> None:
+    command.unlink()
+    assert ("fail", f"{command} does not exist") == tuple(
+        host.check("channel run")[key] for key in ("status", "detail")
+    )
+    assert (78, f"{host.config}: channel run: {command} does not exist\n") == config_check()
+
+    command.mkdir()
+    assert f"{command} is a directory, not a file" == host.check("channel run")["detail"]
+
+
+def test_a_command_that_root_alone_can_run_fails_in_both_checks(host: Host, command: Path) -> None:
+    command.chmod(0o700)
+
+    check = host.check("channel run")
+    why = f"nobody cannot execute {command} (root:root, mode 0700)"
+    fix = f"chmod o+x {command}, or setfacl -m u:nobody:x {command}"
+    assert ("fail", why, fix) == (check["status"], check["detail"], check["mend"])
+    assert (78, f"{host.config}: channel run: {why}; {fix}\n") == config_check()
+
+
+def test_a_command_that_the_unit_hides_fails_in_both_checks_with_the_lines_to_add(host: Host, command: Path) -> None:
+    host.define("PrivateTmp=yes")
+    if not command.is_relative_to("/tmp"):
+        pytest.skip("temporary files are not in /tmp here")
+
+    check = host.check("channel run")
+    assert ("fail", f"PrivateTmp= hides {command} from the service") == (check["status"], check["detail"])
+    assert ["[Service]", "PrivateTmp=no"] == check["drop_in"]
+    status, said = config_check()
+    assert 78 == status
+    assert f"PrivateTmp= hides {command} from the service; systemctl edit" in said
+    assert said.endswith("    [Service]\n    PrivateTmp=no\n")
 
 
 def test_a_metrics_file_that_the_unit_or_the_owner_forbids_is_told(host: Host) -> None:

@@ -15,7 +15,7 @@ from material import make_sent_notice
 
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.model import NoticeType
-from agent.core.settings import AlertmanagerSettings, SlackSettings, StdoutSettings, WebhookSettings
+from agent.core.settings import AlertmanagerSettings, CommandSettings, SlackSettings, StdoutSettings, WebhookSettings
 from agent.notifiers import ChannelError, Notifier, build
 from agent.notifiers import http as http_module
 from agent.service.courier import Courier
@@ -129,6 +129,8 @@ def make(kind: str, url: str, directory: Path) -> Notifier:
             return build(WebhookSettings(name="ops", url=url, secret_file=str(secret)))
         case "stdout":
             return build(StdoutSettings(name="ops"))
+        case "command":
+            return build(CommandSettings(name="ops", command=("/bin/sh", "-c", "cat")))
         case _:
             return build(AlertmanagerSettings(name="ops", urls=(url,)))
 
@@ -239,7 +241,7 @@ def test_a_bad_address_is_a_configuration_error_that_tells_no_secret(kind: str, 
     ("kind", "notice"),
     [
         (kind, notice)
-        for kind in [*HTTP_CHANNELS, "stdout"]
+        for kind in [*HTTP_CHANNELS, "stdout", "command"]
         for notice in get_args(NoticeType)
         if (kind, notice) != ("alertmanager", "sockmem.digest")  # It is kept up to what is so, and needs none.
     ],

@@ -13,7 +13,8 @@ from agent.core.delivery import Delivered, Retry
 from agent.core.model import Incident
 from agent.core.settings import WebhookSettings
 from agent.notifiers import ChannelError
-from agent.notifiers.webhook import WebhookNotifier, encode, sign
+from agent.notifiers.body import encode
+from agent.notifiers.webhook import WebhookNotifier, sign
 
 KEY = bytes(range(32))
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
@@ -72,6 +73,21 @@ def test_data_is_the_content_of_incident_json() -> None:
     assert "2026-11-22T15:22:39Z" == body["timestamp"]
     assert notice.data == msgspec.convert(body["data"], Incident)
     assert "event" == body["data"]["class"]
+
+
+def test_labels_and_the_runbook_stand_in_data_where_they_are_configured(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/hook").respond_with_data("")
+    settings = WebhookSettings(
+        name="ops", url=httpserver.url_for("/hook"), labels={"team": "net"}, runbook_url="https://wiki.example/sockmem"
+    )
+
+    for kind in ("sockmem.incident.opened", "sockmem.digest", "sockmem.test"):
+        WebhookNotifier(settings).notify(make_sent_notice(kind))
+
+    sent = [json.loads(request.get_data()) for request, _ in httpserver.log]
+    plain = [json.loads(encode(make_sent_notice(body["type"]))) for body in sent]
+    added = {"labels": {"team": "net"}, "runbook_url": "https://wiki.example/sockmem"}
+    assert [body | {"data": body["data"] | added} for body in plain] == sent
 
 
 def test_a_digest_has_since_count_and_ids() -> None:
