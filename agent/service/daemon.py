@@ -278,6 +278,11 @@ class Daemon:
         sdnotify.notify(f"WATCHDOG=1\nSTATUS={self.status()}")
         self._publish()
 
+    def _work_goes_on(self) -> None:
+        """Do so in the middle of what may take minutes."""
+        sdnotify.work_goes_on()
+        self._publish()
+
     def status(self) -> str:
         """Return the line that ``systemctl status`` shows."""
         last = self._recorder.last
@@ -338,4 +343,4 @@ class Daemon:
             return None
         self._recorder.flush()
         self._save_position()
-        return open_source(settings, self._recorder.position.resume.cursor, self._now, sdnotify.work_goes_on)
+        return open_source(settings, self._recorder.position.resume.cursor, self._now, self._work_goes_on)

@@ -1,11 +1,13 @@
 """The metrics, as promtool and node_exporter read them."""
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ from material import make_incident
 from agent.core.model import Kind, Sample
 from agent.core.status import Waiting
 from agent.service import metrics
-from agent.service.published import Published
+from agent.service.published import Published, replace_public
 
 AT = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 LINE = "Nov 22 15:05:39 web1 kernel: [  123.000001] TCP: too many orphaned sockets\n"
@@ -131,6 +133,28 @@ def test_a_file_is_written_when_it_changes_and_when_it_is_due(tmp_path: Path, cl
     assert [True, False, True] == [written("1"), written("1"), written("2")]
     clock.advance(61)
     assert [True, False] == [written("2"), written("2")]
+
+
+def test_who_reads_meanwhile_reads_a_whole_file(tmp_path: Path) -> None:
+    path, stop = tmp_path / "status.json", threading.Event()
+    replace_public(path, b"0" * 100_000)
+
+    def rewrite() -> None:
+        for digit in itertools.cycle(b"0123456789"):
+            if stop.is_set():
+                return
+            replace_public(path, bytes([digit]) * 100_000)
+
+    writer = threading.Thread(target=rewrite)
+    writer.start()
+    try:
+        seen = [path.read_bytes() for _ in range(300)]
+    finally:
+        stop.set()
+        writer.join()
+
+    assert {(100_000, 1)} == {(len(data), len(set(data))) for data in seen}
+    assert len({data[0] for data in seen}) > 1
 
 
 def test_a_file_that_cannot_be_written_is_an_error_that_names_it_and_leaves_nothing(tmp_path: Path) -> None:
