@@ -10,6 +10,7 @@ BENCHMARKS = (
     "benchmarks.scan",
     "benchmarks.sockdiag",
     "benchmarks.namespaces",
+    "benchmarks.witness",
 )
 
 

@@ -17,7 +17,7 @@ wrote, and 15 bytes are too few for a line, a mark of lost events or a row of th
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from operator import itemgetter
 from typing import Literal, NamedTuple
@@ -108,7 +108,6 @@ class KillText(NamedTuple):
 # The process and its thread; and address, port, peer and its port in text, empty where there is none.
 _Who = tuple[str | None, int | None]
 _Ends = tuple[bytes, bytes, bytes, bytes]
-_Alike = tuple[_Who, _Ends]
 
 HistKey = tuple[RefusalKind | None, str | None, int | None]
 # Refusals so far, and the sum of the pages that were allocated at each.
@@ -221,30 +220,30 @@ def _seconds(text: bytes) -> float | None:
 
 
 def _alike(rows: list[tuple[bytes, ...]]) -> tuple[Kills, ...]:
-    by_port, by_peer_port = Counter(map(itemgetter(2, 3), rows)), Counter(map(itemgetter(2, 5), rows))
     who = {head: _who(head) for head in {row[0] for row in rows}}
-    counts: Counter[_Alike] = Counter()
-    for head, _, address, port, peer, peer_port in rows:
-        ours, theirs = by_port[address, port], by_peer_port[address, peer_port]
-        shown = (address, port if ours >= theirs else b"", peer, peer_port if theirs >= ours else b"")
-        counts[who[head], shown] += 1
+    if len(set(who.values())) > ROWS_AT_MOST:
+        who = _without_pids(who)
+    counts = _counted(rows, who, peers=len({row[4] for row in rows}) <= ROWS_AT_MOST)
     if len(counts) > ROWS_AT_MOST:
-        counts = _summed(counts, lambda who, ends: (who, (*ends[:2], b"", ends[3])))
-    if len(counts) > ROWS_AT_MOST:
-        counts = _summed(counts, lambda who, ends: ((who[0], None), ends))
+        counts = _counted(rows, _without_pids(who), peers=False)
     told = counts.most_common(ROWS_AT_MOST)
     rest = len(rows) - sum(count for _, count in told)
-    return (
-        *(_kills(*key, count) for key, count in told),
-        *([Kills(None, None, None, None, None, None, rest)] if rest else []),
-    )
+    kills = tuple(_kills(*key, count) for key, count in told)
+    return (*kills, Kills(None, None, None, None, None, None, rest)) if rest else kills
 
 
-def _summed(counts: Counter[_Alike], seen: Callable[[_Who, _Ends], _Alike]) -> Counter[_Alike]:
-    fewer: Counter[_Alike] = Counter()
-    for key, count in counts.items():
-        fewer[seen(*key)] += count
-    return fewer
+def _without_pids(who: dict[bytes, _Who]) -> dict[bytes, _Who]:
+    return {head: (name, None) for head, (name, _) in who.items()}
+
+
+def _counted(rows: list[tuple[bytes, ...]], who: dict[bytes, _Who], *, peers: bool) -> Counter[tuple[_Who, _Ends]]:
+    by_port, by_peer_port = Counter(map(itemgetter(2, 3), rows)), Counter(map(itemgetter(2, 5), rows))
+    counts: Counter[tuple[_Who, _Ends]] = Counter()
+    for head, _, address, port, peer, peer_port in rows:
+        ours, theirs = by_port[address, port], by_peer_port[address, peer_port]
+        shown = port if ours >= theirs else b"", peer if peers else b"", peer_port if theirs >= ours else b""
+        counts[who[head], (address, *shown)] += 1
+    return counts
 
 
 def _kills(who: _Who, ends: _Ends, count: int) -> Kills:

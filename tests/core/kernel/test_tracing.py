@@ -67,6 +67,10 @@ def named(line: bytes, comm: bytes) -> bytes:
     return b"%16s" % comm + line[16:]
 
 
+def test_formats_are_of_kernels_of_each_kind() -> None:
+    assert {"5.10", "6.1", "6.12", "6.18", "7.3"} <= set(KERNELS)
+
+
 # --- formats ---------------------------------------------------------------------------------------------------------
 
 
