@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from agent import __version__
-from agent.core.model import Incident, Kind, Sample
+from agent.core.model import CAUSES, Incident, Kind, Sample
 
 if TYPE_CHECKING:
     from agent.service.courier import Courier
@@ -49,7 +49,7 @@ def counters(
     yield Family("sockmem_build_info", "gauge", "The version of the agent.", [({"version": __version__}, 1)])
     kinds = [({"kind": kind}, events.get(kind, 0)) for kind in get_args(Kind)]
     yield Family("sockmem_events_total", "counter", "Kernel messages since the agent started, by kind.", kinds)
-    by = [({"class": class_, "cause": cause}, count) for (class_, cause), count in opened.items()]
+    by = [({"class": each, "cause": cause}, opened.get((each, cause), 0)) for each in CLASSES for cause in CAUSES]
     yield Family(
         "sockmem_incidents_total",
         "counter",
