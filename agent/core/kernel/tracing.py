@@ -64,8 +64,9 @@ class Refusals(msgspec.Struct, frozen=True):
     """``count`` times that living sockets were refused memory; ``kind`` None: not known.
 
     ``name`` and ``pid`` are the writer's; None where the kernel acted in an interrupt, as it does for what is received.
-    ``allocated_pages`` is TCP's memory at that moment, on average, and counts as tcp_mem does. ``limits`` is tcp_mem,
-    None where it was only counted (a histogram).
+    In a histogram the name is the first that this pid had. ``allocated_pages`` is TCP's memory at that moment, on
+    average, and counts as tcp_mem does: below its first limit, a cgroup's own limit refused (mem_cgroup_sk_charge in
+    __sk_mem_raise_allocated). ``limits`` is tcp_mem, None where it was only counted (a histogram).
     """
 
     kind: RefusalKind | None
@@ -125,6 +126,7 @@ _WORD = re.compile(r"(\w+[=:])%")
 # Whatever stands before the time of an event: read apart, so that an odd name of a process hides no kill.
 _HEAD = rb"^([^\n]{0,64}) ([0-9.]{1,32}): "
 # trace_print_context: comm, pid, perhaps the process of the thread, CPU, flags of which the third is about interrupts.
+# On old kernels its "s" may mean only that softirqs were disabled: that names no one, rather than someone else.
 _CONTEXT = re.compile(rb"(.*)-(\d{1,10}) +(?:\([ \d-]{1,12}\) +)?\[\d{1,6}\] \S\S(\S)\S* *", re.DOTALL)
 _IN_PROCESS = b"."
 _ENDPOINT = rb"(?:(?P<%s>[^ \n]*):(?P<%s>\d{1,5})|[^ \n]*)"
@@ -164,7 +166,8 @@ def parse_format(text: str, file: str = "format") -> Format:
 def _numbered(table: str) -> dict[str, int]:
     numbers, following = {}, 0
     for number, symbol in _SYMBOL.findall(table):
-        value = int(number, 0) if _NUMBER.fullmatch(number) else following
+        base = 16 if number.lower().startswith("0x") else 10
+        value = int(number, base) if _NUMBER.fullmatch(number) else following
         numbers[symbol], following = value, value + 1
     return numbers
 

@@ -102,6 +102,7 @@ def test_refusals_are_read_on_every_kernel(kernel: str) -> None:
         ('{ 0, "NOT_SPECIFIED" }, { 0x2f, "TCP_ABORT_ON_MEMORY" }', 47),
         ('{ SK_RST_A, "A" }, { SK_RST_B, "B" }, { SK_RST_TCP_ABORT_ON_MEMORY, "TCP_ABORT_ON_MEMORY" }', 2),
         ('{ 7, "A" }, { SK_RST_REASON_TCP_ABORT_ON_MEMORY, "TCP_ABORT_ON_MEMORY" }', 8),
+        ('{ 013, "TCP_ABORT_ON_MEMORY" }', 13),
         ('{ 13, "TCP_ABORT_ON_DATA" }', None),
         ("", None),
     ],
