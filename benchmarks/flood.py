@@ -59,7 +59,7 @@ def flood(line: Callable[[int], str], lines: int) -> tuple[float, float]:
 
 def counted(state: Path) -> int:
     """Count the events in all incidents."""
-    incidents = [msgspec.json.decode(path.read_bytes()) for path in state.glob("incidents/*/incident.json")]
+    incidents = [msgspec.json.decode(path.read_bytes()) for path in state.glob("incidents/[0-9]*/incident.json")]
     return sum(sum(incident["events"].values()) for incident in incidents)
 
 

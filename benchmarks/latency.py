@@ -84,7 +84,7 @@ def measure_one_start(hits: int) -> Measured:
             wait_for(lambda: list(state.glob("history/*")), "first sample", said)
             for number in range(hits):
                 time.sleep(random.uniform(0.0, 1.0))  # any phase of the main loop
-                known = {path.parent.name for path in state.glob("incidents/*/incident.json")}
+                known = {path.parent.name for path in state.glob("incidents/[0-9]*/incident.json")}
                 written = time.perf_counter()
                 with log.open("a") as file:
                     file.write(kernel_line(number))
@@ -111,7 +111,7 @@ def kernel_line(number: int) -> str:
 
 def new_incident(state: Path, known: set[str]) -> bool:
     """Return whether there is an incident.json that was not there."""
-    directories = (state / "incidents").glob("*")
+    directories = (state / "incidents").glob("[0-9]*")
     return any(d.name not in known and (d / "incident.json").exists() for d in directories)
 
 

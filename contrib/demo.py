@@ -188,14 +188,14 @@ def play(work: Path) -> Played:
             written = time.perf_counter()
             with (work / "messages").open("a") as log:
                 log.write("\n".join(kernel_lines()) + "\n")
-            wait_for(lambda: list(state.glob("incidents/*/incident.json")), "incident", said)
+            wait_for(lambda: list(state.glob("incidents/[0-9]*/incident.json")), "incident", said)
             stored = time.perf_counter()
             posts = [next_post(receiver, "notification", said) for _ in CHANNELS]
             write_host(work / "proc", orphan=1204, tw=2391, mem=10377, killed=413)
             while not is_over(posts):
                 posts.append(next_post(receiver, "end of the incident", said))
             receipts = len(posts)
-            wait_for(lambda: len(list(state.glob("incidents/*/notice-*.*.json"))) >= receipts, "receipt", said)
+            wait_for(lambda: len(list(state.glob("incidents/[0-9]*/notice-*.*.json"))) >= receipts, "receipt", said)
             command = agent_command("incidents", "show", "last", "--config", str(config))
             shown = subprocess.run(command, capture_output=True, text=True, check=False, env=clean_environment())
     files = [path for path in sorted(state.rglob("*")) if path.is_file()]

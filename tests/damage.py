@@ -80,6 +80,7 @@ def _keep(store: Store, proc_root: Path, log: Path, at: datetime, *, generation:
     notice = folding.notice(incident, ("sockmem.incident.opened", "the kernel ran out"), (CHANNEL,), at)
     incident = replace(incident, notices=(store.write_notice(incident.id, 1, notice),))
     keep_samples(store.path(incident.id), [Sample(at=at, orphan=3, mem=150)])
+    store.write_summary(incident.id, f"an incident: {incident.id}\n")
     if closed:
         incident = folding.close(incident, at + timedelta(hours=1), timedelta(seconds=300))
         _tell(store, incident.id, notice, at)
@@ -251,7 +252,7 @@ def whole_files(state: State) -> Iterator[Case]:
     read = ["cursor.json", *(f"{opened}/{name}-001.json" for name in ("snapshot", "notice"))]
     read += [f"{opened}/incident.json", f"{closed}/incident.json", f"history/{state.hour}", f"history/{state.day}"]
     unread = [f"{closed}/{name}" for name in ("snapshot-001.json", "notice-001.json", "notice-001.ops.json")]
-    unread += [f"{closed}/samples.jsonl", "lock"]
+    unread += [f"{closed}/samples.jsonl", f"{closed}/summary.txt", f"{opened}/summary.txt", "lock"]
     for path in (*read, *unread):
         kinds = NO_FILES | CONTENTS
         for kind, make in kinds.items():
@@ -262,10 +263,11 @@ def whole_files(state: State) -> Iterator[Case]:
         yield Case(f"missing: {path}", path, clear)
         yield Case(f"cut: {path}", path, _cut)
     written = ["cursor.json", f"{opened}/incident.json", f"{opened}/snapshot-002.json", f"{opened}/notice-001.ops.json"]
+    written += [f"{opened}/summary.txt", "incidents/last"]
     for path, (kind, make) in itertools.product(written, (NO_FILES | {"left": CONTENTS["random bytes"]}).items()):
         folder, _, name = path.rpartition("/")
         # An incident's own position may be as new as the cursor would be: then that is not written.
-        told = kind != "left" and name != "cursor.json"
+        told = kind != "left" and name not in {"cursor.json", "last"}
         yield Case(f"{kind} aside: {path}", f"{folder}/.{name}.new", _instead(make), told)
     for name, (kind, make) in itertools.product(("snapshot-002.json", "notice-002.json"), NO_FILES.items()):
         yield Case(f"{kind} ahead: {name}", f"{opened}/{name}", _instead(make))
@@ -282,6 +284,8 @@ def names(state: State) -> Iterator[Case]:
     yield Case("left by a crash", "incidents/20261101T000000Z-0000", _directory)
     copied = state.directory / "incidents" / state.closed
     yield Case("a copy", "incidents/20261101T000000Z-0000", lambda path: shutil.copytree(copied, path), told=True)
+    for kind, make in (NO_FILES | CONTENTS).items():
+        yield Case(f"{kind}: last", "incidents/last", _instead(make), told="link" not in kind)
     for name in ("foo", "x" * 250, "20261101T000000Z-0000.broken", "-", "..."):
         yield Case(f"junk: {name[:30]}", f"incidents/{name}", _directory)
     for name in ("20261399T25.jsonl", "99999999T99.jsonl", "day-99999999.jsonl", "day-00000000.jsonl"):

@@ -76,7 +76,7 @@ class Bench:
     def damaged(self, case: Case) -> Path:
         """Make a state with this one damage, and a log with nothing in it."""
         shutil.rmtree(self.state.directory, ignore_errors=True)
-        shutil.copytree(self.healthy.directory, self.state.directory)
+        shutil.copytree(self.healthy.directory, self.state.directory, symlinks=True)
         self.log.write_text("")
         path = self.state.directory / case.path
         case.damage(path)

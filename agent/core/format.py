@@ -77,8 +77,28 @@ def percent_text(value: int, limit: int) -> str | None:
 
 def printable(text: str, most: int = 2000) -> str:
     """Escape whatever could steer a terminal or hide in a line, and cut what is too long."""
+    if len(text) <= most and text.isprintable():
+        return text  # Nearly always, and this knows the same categories, at a hundredth of the time.
     shown = "".join(_escape(char) if unicodedata.category(char) in _UNPRINTABLE else char for char in text[:most])
     return shown + "…" if len(text) > most else shown
+
+
+def wrap(text: str, columns: int, first: str = "", later: str | None = None) -> list[str]:
+    """Break prose at blanks behind ``first``, further lines behind ``later``; a word that is too long stays whole.
+
+    textwrap takes five times as long, and an incident's text is written while an event waits.
+    """
+    lines, line = list[str](), first
+    room, later = columns - len(first), first if later is None else later
+    for word in text.split():
+        if room < len(word) and line not in (first, later):
+            lines.append(line)
+            line, room = later, columns - len(later)
+        elif line not in (first, later):
+            line += " "
+        line += word
+        room = columns - len(line) - 1
+    return [*lines, line]
 
 
 def _escape(char: str) -> str:

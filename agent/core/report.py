@@ -5,13 +5,12 @@ the kernel's lines stand in guillemets: our own output never looks like a kernel
 """
 
 import re
-import textwrap
 from collections.abc import Callable, Iterable
 from datetime import timezone
 from typing import NamedTuple
 
 from agent.core.budget import MESSAGES_AN_HOUR
-from agent.core.format import bytes_text, count_text, counted, duration_text, moment_text, percent_text, printable
+from agent.core.format import bytes_text, count_text, counted, duration_text, moment_text, percent_text, printable, wrap
 from agent.core.kernel.limits import KILLED
 from agent.core.model import (
     CAUSES,
@@ -445,7 +444,7 @@ def _table(rows: Iterable[tuple[str, str]]) -> list[str]:
     lines = []
     for name, text in rows:
         lines += [] if len(name) < most else [f"  {name}"]
-        lines += _wrapped(f"{name if len(name) < most else '':<{width}}{text}", "  ", " " * (width + 2))
+        lines += _wrapped(text, f"  {name if len(name) < most else '':<{width}}", " " * (width + 2))
     return lines
 
 
@@ -457,15 +456,7 @@ def _wrapped(text: str, first: str, later: str | None = None) -> list[str]:
     # What is quoted stays in one piece: a break could leave the kernel's words alone on a line.
     if "«" in text:
         return [f"{first}{text}"]
-    rest = first if later is None else later
-    return textwrap.wrap(
-        text,
-        width=_COLUMNS,
-        initial_indent=first,
-        subsequent_indent=rest,
-        break_on_hyphens=False,
-        break_long_words=False,
-    )
+    return wrap(text, _COLUMNS, first, later)
 
 
 def _quoteless(text: str) -> str:

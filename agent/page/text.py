@@ -9,12 +9,11 @@ character. It shows what the HTML page shows, in the words of agent.page.rows an
 """
 
 import re
-import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from agent.core.format import count_text, duration_text, printable
+from agent.core.format import count_text, duration_text, printable, wrap
 from agent.core.model import Snapshot
 from agent.core.readings import TcpSockstat
 from agent.core.report import diagnosis_parts, headline
@@ -48,11 +47,13 @@ class Line(NamedTuple):
     is_title: bool = False
 
 
-def incident_text(files: IncidentFiles, encoding: str = "ascii", columns: int = COLUMNS) -> Iterator[Line]:
+def incident_text(
+    files: IncidentFiles, encoding: str = "ascii", columns: int = COLUMNS, *, is_drawn: bool = True
+) -> Iterator[Line]:
     """Yield an incident's text; only a command that has no place for a break is longer than ``columns``.
 
-    Without ``files.samples`` or ``files.notices`` it has no gauges or receipts. Its last line names the incident, so
-    that a file cut short shows. The default is ASCII, which less shows in every locale.
+    Without ``files.notices`` receipts are left to themselves, without ``is_drawn`` the gauges, which take as long as
+    all the rest. The last line names the incident, so that a file cut short shows. less shows ASCII in every locale.
     """
     incident, clock = files.incident, rows.Clock(files.zone, files.incident.opened_at)
     tracks = build_tracks(incident, [snapshot for _, snapshot in files.snapshots], files.samples)
@@ -63,7 +64,7 @@ def incident_text(files: IncidentFiles, encoding: str = "ascii", columns: int = 
         *parts.items(),
         *_raw(files, clock),
         *behind,
-        ("Gauges", _indented(_drawn(tracks, clock, encoding, columns) or ["no readings: history goes back 48 hours"])),
+        *([("Gauges", _indented(_drawn(tracks, clock, encoding, columns)))] if is_drawn else []),
         ("Timeline", _indented(_timeline(files, clock))),
         ("Notifications", _indented(_notifications(files, clock))),
     ):
@@ -104,7 +105,7 @@ def _drawn(tracks: Tracks, clock: rows.Clock, encoding: str, columns: int) -> li
     """Draw both gauges against their limits on one time axis."""
     shown = [track for track in (tracks.orphans, tracks.memory) if track.peak]
     if not shown:
-        return []
+        return ["no readings: history goes back 48 hours"]
     start, end = min(track.points[0].at for track in shown), max(track.points[-1].at for track in shown)
     plain, width = (
         bearable(BLOCKS, encoding) != BLOCKS,
@@ -156,6 +157,8 @@ def _notifications(files: IncidentFiles, clock: rows.Clock) -> list[str]:
 
 def _fit(line: str, encoding: str, columns: int) -> list[str]:
     """Break a line that is too long in the way of what it is: a command, a comment of a file, a quotation, prose."""
+    if len(line) <= columns and line.isascii() and line.isprintable():
+        return [line]  # Nearly all, while an event waits.
     line = printable(line, len(line))
     text = bearable(line, encoding)
     if len(text) <= columns:
@@ -211,7 +214,10 @@ def _indented(lines: Sequence[str]) -> list[str]:
 
 
 def _wrap(text: str, columns: int) -> list[str]:
-    return textwrap.wrap(text, max(columns, _LEAST_COLUMNS), break_on_hyphens=False) or [""]
+    """Break prose at blanks, and a word that is longer than a line anywhere."""
+    columns = max(columns, _LEAST_COLUMNS)
+    whole = [word[start : start + columns] for word in text.split(" ") for start in range(0, len(word) or 1, columns)]
+    return wrap(" ".join(whole), columns)
 
 
 def bearable(text: str, encoding: str) -> str:

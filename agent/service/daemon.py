@@ -19,6 +19,7 @@ from agent.core.status import silence_text
 from agent.notifiers import ChannelError, build
 from agent.service import metrics, sdnotify, threads
 from agent.service.courier import Courier, absent
+from agent.service.open_incident import write_missing_summaries
 from agent.service.published import Published
 from agent.service.recorder import Recorder
 from agent.service.signals import Signals
@@ -69,6 +70,7 @@ class Daemon:
         # Before anything is written: this makes room if a full disk ended the previous process. Nothing goes by age
         # yet, since the clock of a booting host may be wrong.
         self._prune(None)
+        write_missing_summaries(store, self._troubles)
         self._recorder = self._make_recorder(proc_root)
         self._source = open_source(settings.source, self._recorder.position.resume.cursor, now, sdnotify.work_goes_on)
         self._detector = self._informed_detector()

@@ -6,6 +6,7 @@ and notices first, incident.json last, with the position behind its last event i
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 
 import msgspec
@@ -32,6 +33,8 @@ from agent.core.recurrence import IncidentKind, kind_of
 from agent.core.settings import IncidentSettings
 from agent.core.sockets.holder_names import ORPHANS_WORTH_NAMING
 from agent.core.sockets.second_look import look_twice
+from agent.page.incident_files import IncidentFiles
+from agent.page.text import incident_text
 from agent.service.earlier import Earlier
 from agent.service.position import Position
 from agent.service.troubles import Troubles
@@ -53,6 +56,7 @@ NEAR = timedelta(seconds=NEAR_SECONDS)
 # The samples that are kept with an incident begin this long before it.
 KEPT_LEAD = timedelta(hours=1)
 EVIDENCE = "evidence cannot be written"
+SUMMARY = "summary.txt cannot be written"
 
 
 class OpenIncident:
@@ -81,7 +85,7 @@ class OpenIncident:
         self.arrived_at = self.snapshot_at = now
         self.committed_at = now - COMMIT_SPACING
         self.follow_ups: tuple[datetime, ...] = ()
-        self._snapshot_name, self._snapshot = named
+        self._snapshot_name, self._snapshot = self._newest = named
         is_old = abs(now - incident.last_seen_at) > NEAR
         self._looked_at: datetime | None = None
         is_settled = bool(self._snapshot.sockets) or is_old or self.is_elsewhere
@@ -108,7 +112,7 @@ class OpenIncident:
             attempt += 1
         # What a crash left here was taken nearer to the event than ours.
         left = store.left_behind(incident.id)
-        name = store.write_snapshot(incident.id, 1, snapshot)
+        name = store.write_snapshot(incident.id, 1, snapshot, at_commit=True)
         incident = replace(incident, snapshots=(*(n for n, _ in left), name))
         now = snapshot.taken_at
         opened = cls(incident, left[0] if left else (name, snapshot), now, position, troubles)
@@ -130,7 +134,7 @@ class OpenIncident:
             raise StoreError(f"{store.path(incident.id)}: no snapshot can be read")
         newest = next((each for each in reversed(named) if each[1].trigger in {"event", "pressure"}), named[-1])
         opened = cls(incident, newest, now, position, troubles)
-        opened.snapshot_at = named[-1][1].taken_at
+        opened.snapshot_at, opened._newest = named[-1][1].taken_at, named[-1]
         opened.counted_as = incident.class_
         opened._kind = kind_of(incident)
         for _, notice, _ in notices:
@@ -246,6 +250,7 @@ class OpenIncident:
         reason = folding.notify_reason(incident, self.last_notice, now, settings.claimed)
         if reason:
             incident, notice = write_notice(self._store, incident, reason, channels, now)
+        self._store.do_meanwhile(lambda: self._write_summary(incident))
         self.incident = self._position.commit(incident)
         self.committed_at, self.amended = now, False
         self._remember(notice)
@@ -300,14 +305,35 @@ class OpenIncident:
         if len(names) >= SNAPSHOTS_AT_MOST:
             # The newest gives way: evidence stays bounded, and what is judged is never older than the events.
             self._store.amend_snapshot(self.incident.id, names[-1], snapshot)
-            return
-        name = self._store.write_snapshot(self.incident.id, len(names) + 1, snapshot)
-        self.incident = replace(self.incident, snapshots=(*names, name))
+        else:
+            name = self._store.write_snapshot(self.incident.id, len(names) + 1, snapshot)
+            self.incident = replace(self.incident, snapshots=(*names, name))
+        self._newest = self.incident.snapshots[-1], snapshot
+
+    def _write_summary(self, incident: Incident) -> None:
+        with self._troubles.survived(SUMMARY, Exception):
+            self._store.write_summary(incident.id, summary_of(incident, self._newest))
 
     def _save_snapshot(self) -> None:
         if self._is_unsaved:
             self._store.amend_snapshot(self.incident.id, self._snapshot_name, self._snapshot)
             self._is_unsaved = False
+
+
+def summary_of(incident: Incident, *newest: tuple[str, Snapshot]) -> str:
+    """Return the text of summary.txt; it is written while an event waits, and so of what is at hand."""
+    lines = incident_text(IncidentFiles(incident, newest), is_drawn=False)
+    return "".join(f"{line.text}\n" for line in lines)
+
+
+def write_missing_summaries(store: Store, troubles: Troubles) -> None:
+    """Write, when the service starts, the summaries that a power cut took or that an earlier version did not write."""
+    with troubles.survived(SUMMARY, Exception):
+        for incident_id in store.one_by_one(store.ids()):
+            if not store.has_summary(incident_id):
+                with suppress(StoreError):  # Logged at every start.
+                    incident = store.load(incident_id)
+                    store.write_summary(incident_id, summary_of(incident, *store.newest_snapshot(incident)))
 
 
 def write_notice(

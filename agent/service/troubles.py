@@ -22,13 +22,14 @@ class Troubles:
         return iter(self._lasting)
 
     @contextlib.contextmanager
-    def survived(self, what: str) -> Iterator[None]:
-        """Go on after an OSError that loses no event."""
+    def survived(self, what: str, surprise: type[Exception] = OSError) -> Iterator[None]:
+        """Go on after an OSError that loses no event, or after any ``surprise`` in what is not needed to watch."""
         try:
             yield
-        except OSError as error:
+        except (OSError, surprise) as error:
             if what not in self._lasting:
-                log.error("%s; still watching: %s", what, explain(error))  # noqa: TRY400 - the text says it
+                why, is_slip = (explain(error), False) if isinstance(error, OSError) else (repr(error), True)
+                log.error("%s; still watching: %s", what, why, exc_info=is_slip)  # noqa: TRY400 - the text says it
             self._lasting[what] = None
         else:
             self._lasting.pop(what, None)

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
@@ -49,9 +49,26 @@ def make_directory(path: Path) -> None:
     """Make a directory of mode 0750, and those above it, so that their names survive a power cut."""
     missing = [p for p in (path, *path.parents) if not p.exists()]
     for directory in reversed(missing):
-        directory.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
-        directory.chmod(DIRECTORY_MODE)
+        make_unflushed_directory(directory)
         sync_directory(directory.parent)
+
+
+def make_unflushed_directory(path: Path) -> None:
+    """Make a directory of mode 0750; the caller flushes the directory above it."""
+    path.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+    path.chmod(DIRECTORY_MODE)
+
+
+def point(link: Path, target: str) -> None:
+    """Make a symbolic link in one step; what else has its name is set aside. It is derived, and so not flushed."""
+    aside = link.with_name(f".{link.name}.new")
+    if os.path.lexists(aside) and not aside.is_symlink():
+        set_aside(aside, "not a symbolic link")
+    aside.unlink(missing_ok=True)
+    aside.symlink_to(target)
+    if os.path.lexists(link) and not link.is_symlink():
+        set_aside(link, "not a symbolic link")
+    aside.rename(link)
 
 
 def sync_directory(path: Path) -> None:
@@ -62,32 +79,104 @@ def sync_directory(path: Path) -> None:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Put a file in place in one step, mode 0640; the caller flushes its directory."""
-    aside = write_aside(path, data)
+    put_in_place(path, write_aside(path, data))
+
+
+def write_together(files: Mapping[Path, bytes], new_names: Iterable[Path], meanwhile: Callable[[], None]) -> None:
+    """Put files in place, the last one when all others are on disk, with the ``new_names`` in other directories.
+
+    All are written aside, then all flushed, then renamed in their order: were each flushed alone, each would wait for
+    the file system's journal. ``meanwhile`` runs while the disk works. A failure leaves nothing aside, and may leave
+    all but the last in place.
+    """
+    asides, descriptors = dict[Path, Path](), list[int]()
+    try:
+        for path, data in files.items():
+            asides[path], descriptor = open_aside(path, data)
+            descriptors.append(descriptor)
+            start_flushing(descriptor)
+        meanwhile()
+        for path, descriptor in zip(files, descriptors, strict=True):
+            with naming(path):
+                os.fsync(descriptor)
+        *others, last = files
+        for path in others:
+            put_in_place(path, asides.pop(path))
+        for directory in dict.fromkeys((*new_names, *(path.parent for path in files))):
+            sync_directory(directory)
+        put_in_place(last, asides.pop(last))
+        sync_directory(last.parent)
+    except OSError:
+        for aside in asides.values():
+            with contextlib.suppress(OSError):
+                aside.unlink()
+        raise
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def write_unflushed(path: Path, data: bytes) -> None:
+    """Put a file in place whose end a power cut may take: whoever reads it has to see that."""
+    aside, descriptor = open_aside(path, data)
+    with closing_descriptor(descriptor):
+        start_flushing(descriptor)
+    try:
+        put_in_place(path, aside)
+    except OSError:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise
+
+
+def write_aside(path: Path, data: bytes) -> Path:
+    """Write and flush the data under the name aside, which is returned; a failure leaves nothing there."""
+    aside, descriptor = open_aside(path, data)
+    try:
+        with naming(path), closing_descriptor(descriptor):
+            os.fsync(descriptor)
+    except OSError:
+        with contextlib.suppress(OSError):
+            aside.unlink()
+        raise
+    return aside
+
+
+def open_aside(path: Path, data: bytes) -> tuple[Path, int]:
+    """Write the data under the name aside; return that and its descriptor. A failure leaves nothing there."""
+    aside = path.with_name(f".{path.name}.new")
+    clear_way(aside)
+    aside.unlink(missing_ok=True)  # What a crash left.
+    try:
+        with naming(path):
+            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+            try:
+                os.fchmod(descriptor, FILE_MODE)
+                write_all(descriptor, data)
+            except OSError:
+                os.close(descriptor)
+                raise
+    except OSError:
+        with contextlib.suppress(OSError):
+            aside.unlink()  # A full disk must not stay full because of us.
+        raise
+    return aside, descriptor
+
+
+def start_flushing(descriptor: int) -> None:
+    """Have the kernel write a file's data without waiting for it (__filemap_fdatawrite_range in mm/fadvise.c)."""
+    with contextlib.suppress(OSError):  # A hint: what fails shows when it is waited for.
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def put_in_place(path: Path, aside: Path) -> None:
+    """Rename a file to its name; a directory there is set aside."""
     with naming(path):
         try:
             aside.rename(path)
         except IsADirectoryError:
             set_aside(path, "a directory, not a regular file")
             aside.rename(path)
-
-
-def write_aside(path: Path, data: bytes) -> Path:
-    """Write and flush the data under the name aside, which is returned; a failure leaves nothing there."""
-    aside = path.with_name(f".{path.name}.new")
-    clear_way(aside)
-    aside.unlink(missing_ok=True)  # What a crash left.
-    try:
-        with naming(path):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            with closing_descriptor(os.open(aside, flags, FILE_MODE)) as descriptor:
-                os.fchmod(descriptor, FILE_MODE)
-                write_all(descriptor, data)
-                os.fsync(descriptor)
-    except OSError:
-        with contextlib.suppress(OSError):
-            aside.unlink()  # A full disk must not stay full because of us.
-        raise
-    return aside
 
 
 def fill(path: Path, data: bytes, room: Path) -> None:

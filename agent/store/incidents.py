@@ -4,6 +4,7 @@
 yet. A crash may leave a directory without it: its evidence is kept, and the replay of the same record finds it by id.
 """
 
+import errno
 import logging
 import os
 import re
@@ -28,12 +29,19 @@ from agent.store.access import explain
 from agent.store.disk import (
     StoreError,
     UnreadableError,
+    encode_json,
     hold_lock,
     make_directory,
+    make_unflushed_directory,
+    point,
     read_json,
+    read_regular,
     set_aside,
     sync_directory,
     write_json,
+    write_together,
+    write_unflushed,
+    write_whole,
 )
 from agent.store.history import History
 
@@ -42,6 +50,9 @@ log = logging.getLogger("sockmem-agent")
 T = TypeVar("T")
 
 INCIDENT_FILE = "incident.json"
+SUMMARY_FILE = "summary.txt"
+LAST = "last"
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 # Incidents that even the slowest disk reads within seconds.
 PROGRESS_SPACING = 100
 INTERRUPTED = "interrupted before it was committed; the evidence in it is kept"
@@ -71,6 +82,10 @@ class Store:
         self._on_progress = on_progress
         self._incidents = directory / "incidents"
         self.samples = History(directory / "history")
+        # What the next commit puts in place before its incident, and the directories with names that it flushes.
+        self._staged: dict[Path, bytes] = {}
+        self._unflushed: set[Path] = set()
+        self._meanwhile = _nothing
 
     def open_for_writing(self) -> int:
         """Make the directories and take the lock (the returned descriptor); StoreError says why that fails."""
@@ -123,6 +138,10 @@ class Store:
         """Read the snapshots an incident names, oldest first, each with its name; ``unread`` takes what cannot be."""
         return list(self._readable(incident_id, self.load(incident_id).snapshots, model.SNAPSHOT, unread))
 
+    def newest_snapshot(self, incident: Incident) -> list[tuple[str, Snapshot]]:
+        """Read the newest snapshot that an incident names, with its name; none where it cannot be read."""
+        return list(self._readable(incident.id, incident.snapshots[-1:], model.SNAPSHOT, None))
+
     def notices(
         self, incident_id: str, unread: list[Gap] | None = None
     ) -> list[tuple[str, Notice, dict[str, Receipt]]]:
@@ -162,7 +181,8 @@ class Store:
         path = self.path(incident_id)
         if (path / INCIDENT_FILE).exists():
             return False
-        make_directory(path)
+        make_unflushed_directory(path)
+        self._unflushed.add(self._incidents)
         return True
 
     def left_behind(self, incident_id: str) -> list[tuple[str, Snapshot]]:
@@ -174,32 +194,65 @@ class Store:
             log.warning("%s", gap.why)
         return found
 
-    def write_snapshot(self, incident_id: str, number: int, snapshot: Snapshot) -> str:
+    def write_snapshot(self, incident_id: str, number: int, snapshot: Snapshot, *, at_commit: bool = False) -> str:
         """Write a snapshot under the next free number from ``number`` on, and return its name.
 
-        One that a crash left under this number is nearer to the event, and stays.
+        One that a crash left under this number is nearer to the event, and stays. ``at_commit``: the next commit, of
+        whatever incident, writes it.
         """
         while os.path.lexists(path := self.path(incident_id) / f"snapshot-{number:03}.json"):
             number += 1
-        write_json(path, snapshot)
+        self._staged[path] = encode_json(snapshot)
+        if not at_commit:
+            write_whole(path, self._staged.pop(path))
         return path.name
 
     def amend_snapshot(self, incident_id: str, name: str, snapshot: Snapshot) -> None:
         """Rewrite a snapshot with what was found since."""
-        write_json(self.path(incident_id) / name, snapshot)
+        path = self.path(incident_id) / name
+        if path in self._staged:
+            self._staged[path] = encode_json(snapshot)
+        else:
+            write_json(path, snapshot)
 
     def write_notice(self, incident_id: str, number: int, notice: Notice) -> str:
-        """Write a notice and return its name."""
+        """Have the next commit, of whatever incident, write a notice; return its name."""
         path = self.path(incident_id) / f"notice-{number:03}.json"
-        write_json(path, notice)
+        self._staged[path] = encode_json(notice)
         return path.name
 
+    def do_meanwhile(self, work: Callable[[], None]) -> None:
+        """Have the next commit do this while the disk works; it must not raise."""
+        self._meanwhile = work
+
     def commit(self, incident: Incident) -> None:
-        """Write incident.json: from now on all it names exists."""
-        directory = self.path(incident.id)
-        sync_directory(directory)
-        write_json(directory / INCIDENT_FILE, incident)
-        sync_directory(directory)
+        """Write what waits for a commit, and then incident.json: from now on all it names exists.
+
+        Where there is no room, summary.txt makes some.
+        """
+        path = self.path(incident.id) / INCIDENT_FILE
+        files = {**self._staged, path: encode_json(incident)}
+        meanwhile, self._meanwhile = self._meanwhile, _nothing
+        try:
+            write_together(files, self._unflushed, meanwhile)
+        except OSError as error:
+            if error.errno not in _NO_ROOM or not self._give_up_summary(incident.id):
+                raise
+            write_together(files, self._unflushed, _nothing)
+        self._staged.clear()
+        self._unflushed.clear()
+        self._point_last(incident.id)
+
+    def write_summary(self, incident_id: str, text: str) -> None:
+        """Write summary.txt, which is made of the other files: what a power cut takes of it, a start writes again."""
+        write_unflushed(self.path(incident_id) / SUMMARY_FILE, text.encode("ascii"))
+
+    def has_summary(self, incident_id: str) -> bool:
+        """Return whether summary.txt is there to its last line, which ends with the incident's id."""
+        try:
+            return read_regular(self.path(incident_id) / SUMMARY_FILE).endswith(f"{incident_id}\n".encode())
+        except OSError:
+            return False
 
     def save_cursor(self, resume: Resume) -> None:
         """Write cursor.json."""
@@ -296,7 +349,32 @@ class Store:
             found.append(read_json(self.path(self.ids()[-1]) / INCIDENT_FILE, model.COMMIT).resume)
         return max((resume.generation for resume in found if resume), default=0)
 
+    def point_to_newest(self) -> None:
+        """Make the link ``last`` lead to the newest incident, as ``resolve`` does; without one there is none."""
+        link, newest = self._incidents / LAST, max(self.ids(), default=None)
+        if newest and not (link.is_symlink() and newest == os.readlink(link)):  # noqa: PTH115 - Path's makes a Path
+            point(link, newest)
+        elif not newest and link.is_symlink():
+            link.unlink()
+
     # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _point_last(self, incident_id: str) -> None:
+        """Have ``last`` follow a commit; it is a convenience, and a failure is repaired by the next start."""
+        link = self._incidents / LAST
+        with suppress(OSError):
+            at = os.readlink(link) if link.is_symlink() else ""  # noqa: PTH115 - as above
+            if not at or not os.path.lexists(self.path(at) / INCIDENT_FILE):
+                self.point_to_newest()
+            elif at < incident_id:
+                point(link, incident_id)
+
+    def _give_up_summary(self, incident_id: str) -> bool:
+        try:
+            (self.path(incident_id) / SUMMARY_FILE).unlink()
+        except OSError:
+            return False
+        return True
 
     def one_by_one(self, incidents: Iterable[T]) -> Iterator[T]:
         """Iterate, and report progress meanwhile: there may be thousands."""
@@ -333,6 +411,10 @@ class Store:
     def receipt_path(self, incident_id: str, stem: str, channel: str) -> Path:
         """Return the path of a channel's receipt for a notice."""
         return self.path(incident_id) / f"{stem}.{channel}.json"
+
+
+def _nothing() -> None:
+    """Do nothing meanwhile."""
 
 
 @lru_cache(maxsize=4096)

@@ -44,6 +44,7 @@ def prune(store: Store, now: datetime | None, *, dry_run: bool = False) -> list[
             log.error("claimed incidents removed unsent, to stay within [store]: %d", flood)
         interrupted = [name for name in set(store.names()) - set(ids) if _opened_at(name) < oldest]
         _remove(store.path(name) for name in (*removed, *interrupted))
+        store.point_to_newest()
     return sorted(removed)
 
 

@@ -28,7 +28,7 @@ def store(tmp_path):
     store = Store(tmp_path / "state", StoreSettings(min_free_bytes=0))
     store.open_for_writing()
     yield store
-    for path in tmp_path.glob("state/incidents/*/incident.json"):
+    for path in tmp_path.glob("state/incidents/[0-9]*/incident.json"):
         assert [] == schema_errors("incident", path.read_bytes())
 
 

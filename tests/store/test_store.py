@@ -3,6 +3,7 @@ import fcntl
 import os
 import stat
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -12,7 +13,7 @@ from agent.core.cursor import Cursor, Resume
 from agent.core.delivery import Receipt
 from agent.core.model import Diagnosis, Incident, Notice, Provenance, Sample, Snapshot
 from agent.core.settings import StoreSettings
-from agent.store import NoSuchIncident, Outbox, Store, StoreError, prune
+from agent.store import NoSuchIncident, Outbox, Store, StoreError, prune, unusable
 from agent.store.disk import hold_lock, set_aside, size_of
 from agent.store.history import read_lines
 from agent.store.incidents import PROGRESS_SPACING
@@ -474,3 +475,143 @@ def test_limits_without_a_bound_can_be_read_again(store, keep):
     path.write_text(path.read_text().replace('"tcp_mem_bytes": null', f'"tcp_mem_bytes": [1, 2, {2**63 * 4096}]'))
 
     assert 2**63 * 4096 == store.load(path.parent.name).diagnosis.mechanism.tcp_mem_bytes[2]
+
+
+def last_of(store: Store) -> str:
+    return str(store.path("last").readlink())
+
+
+def test_last_leads_to_the_newest_incident_as_the_commands_name_it(store, keep):
+    first, second = keep(), keep(3600)
+
+    assert second == last_of(store) == store.resolve("last")
+    assert store.path("last").is_symlink()
+    keep()  # The clock was set back: of two names the later one is the newest, for the commands, too.
+    assert second == last_of(store) == store.resolve("last")
+    assert first < second
+
+
+def test_a_commit_of_an_older_incident_leaves_last_where_it_is(store, keep):
+    first, second = keep(closed=False), keep(3600)
+    store.commit(store.load(first))
+
+    assert second == last_of(store)
+
+
+def test_last_follows_retention_and_is_gone_with_the_last_incident(store, keep, clock):
+    first, second = keep(), keep(3600)
+    (store.path(second) / "incident.json").unlink()  # By hand: retention itself keeps the newest.
+    prune(store, clock.time)
+    assert first == last_of(store)
+    (store.path(first) / "incident.json").unlink()
+    prune(store, clock.time)
+
+    assert not os.path.lexists(store.path("last"))
+
+
+def test_a_dry_run_of_prune_leaves_last_alone(store, keep, clock):
+    second = (keep(), keep(3600))[1]
+    (store.path(second) / "incident.json").unlink()
+    prune(store, clock.time, dry_run=True)
+
+    assert second == last_of(store)
+
+
+def test_last_is_no_incident_to_whatever_lists_them(store, keep, clock):
+    incident_id = keep(channels=("ops",))
+
+    assert [incident_id] == store.ids() == store.names()
+    assert 1 == len(store.read_all()[0])
+    assert 1 == len(Outbox(store).pending("ops"))
+    assert [incident_id] == [each.id for each in [store.newest()] if each]
+    assert [] == list(unusable(store.directory))
+
+
+@pytest.mark.parametrize("link", ["gone", "20991122T150539Z-7f3a", "../../etc", "last", "/dev/zero"])
+def test_a_link_that_leads_nowhere_is_put_right_by_the_next_commit(store, keep, link):
+    first = keep(closed=False)
+    store.path("last").unlink()
+    store.path("last").symlink_to(link)
+    store.commit(store.load(first))
+
+    assert first == last_of(store)
+
+
+def test_what_else_is_called_last_is_set_aside(store, keep):
+    store.path("last").mkdir()
+    (store.path("last") / "mine").touch()
+    incident_id = keep()
+
+    assert incident_id == last_of(store)
+    assert store.path("last.broken/mine").exists()
+
+
+def test_a_commit_writes_all_that_waits_for_it_and_nothing_before(store, keep, make_decided, clock):
+    first = keep(closed=False)
+    _, event = make_decided(at=clock.time + timedelta(hours=1))
+    snapshot = Snapshot(taken_at=clock.time, trigger="event", host="web1")
+    second = folding.open_incident(event, event.at, snapshot, DIAGNOSIS)
+    store.new_directory(second.id)
+    name = store.write_snapshot(second.id, 1, snapshot, at_commit=True)
+    store.amend_snapshot(second.id, name, replace(snapshot, host="web2"))
+    before = store.files(second.id)
+    store.commit(store.load(first))
+
+    assert set() == before
+    assert {name} == store.files(second.id)
+    assert '"web2"' in (store.path(second.id) / name).read_text()
+
+
+def test_the_incident_is_renamed_when_all_it_names_is_flushed_with_the_names_of_its_directory(store, keep, monkeypatch):
+    calls = []
+
+    def noted(name):
+        real = getattr(os, name)
+
+        def call(what, *rest, **others):
+            path = Path(f"/proc/self/fd/{what}").readlink() if isinstance(what, int) else rest[0]
+            calls.append((name, Path(path).relative_to(store.directory).as_posix()))
+            return real(what, *rest, **others)
+
+        monkeypatch.setattr(os, name, call)
+
+    noted("fsync")
+    noted("rename")
+    incident_id = keep(channels=("ops",))
+    monkeypatch.undo()
+
+    folder = f"incidents/{incident_id}"
+    point = calls.index(("rename", f"{folder}/incident.json"))
+    assert {
+        ("fsync", f"{folder}/.snapshot-001.json.new"),
+        ("fsync", f"{folder}/.notice-001.json.new"),
+        ("fsync", f"{folder}/.incident.json.new"),
+        ("rename", f"{folder}/notice-001.json"),
+        ("fsync", "incidents"),
+        ("fsync", folder),
+    } <= set(calls[:point])
+    assert calls.index(("fsync", f"{folder}/.notice-001.json.new")) < calls.index(
+        ("rename", f"{folder}/notice-001.json")
+    )
+    assert calls.index(("rename", f"{folder}/notice-001.json")) < calls.index(("fsync", folder))
+    assert ("fsync", folder) in calls[point:]
+
+
+def test_what_a_commit_that_failed_had_to_write_is_written_by_the_next(store, keep, clock, monkeypatch):
+    incident_id = keep(closed=False)
+    notice = Notice(id="x", type="sockmem.incident.updated", at=clock.time, reason="r", channels=("ops",), data=None)
+    incident = store.load(incident_id)
+    incident = replace(incident, notices=(store.write_notice(incident_id, 1, notice),))
+
+    def full(_) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="Input/output error"):
+            store.commit(incident)
+    left = {path.name for path in store.path(incident_id).iterdir()}
+    store.commit(incident)
+
+    assert {"incident.json", "snapshot-001.json"} == left
+    assert ["notice-001"] == [each.file for each in Outbox(store).pending("ops")]

@@ -106,7 +106,7 @@ def check_posts(found: Found, *, again: bool) -> None:
     ``again``: a delivery was cut off, so something was taken twice.
     """
     incidents = found.folder / "sockmem-agent" / "incidents"
-    notices = {notice["id"]: notice for notice in map(_load, incidents.glob("*/notice-???.json"))}
+    notices = {notice["id"]: notice for notice in map(_load, incidents.glob("[0-9]*/notice-???.json"))}
     owed: set[str] = set()
     for incident in found.incidents:
         if incident["closed_at"] is None:  # A warning that outlasts the scenario is not told to its end.
@@ -139,7 +139,7 @@ def check_other_channels(found: Found, *, again: bool, read_late: bool) -> None:
     """
     incidents = found.folder / "sockmem-agent" / "incidents"
     for channel in ("team", "pager"):
-        receipts = [_load(file) for file in incidents.glob(f"*/notice-*.{channel}.json")]
+        receipts = [_load(file) for file in incidents.glob(f"[0-9]*/notice-*.{channel}.json")]
         assert {"delivered"} >= {receipt["outcome"] for receipt in receipts}
         taken = len(found.posts_of(channel))
         assert len(receipts) <= taken

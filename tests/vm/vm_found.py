@@ -43,7 +43,8 @@ class Found:
     def incidents_of(self, state: str) -> list[Json]:
         """Return every incident.json of one state directory, the oldest first."""
         return [
-            json.loads(file.read_bytes()) for file in sorted((self.folder / state).glob("incidents/*/incident.json"))
+            json.loads(file.read_bytes())
+            for file in sorted((self.folder / state).glob("incidents/[0-9]*/incident.json"))
         ]
 
     def the_incident(self, kind: str = "event", state: str = "sockmem-agent") -> Json:

@@ -159,7 +159,7 @@ class Rig:
 
     def incidents(self, state: Path = STATE) -> list[dict[str, object]]:
         """Return every incident.json, the oldest first."""
-        return [json.loads(file.read_bytes()) for file in sorted(state.glob("incidents/*/incident.json"))]
+        return [json.loads(file.read_bytes()) for file in sorted(state.glob("incidents/[0-9]*/incident.json"))]
 
     def look_as_advised(self) -> None:
         """Run the first command of the newest incident's advice that lists sockets; note it, and what it prints."""
