@@ -33,9 +33,18 @@ from agent.config.load import SYSTEM_RUNTIME, mask_url
 from agent.core.cursor import NOTHING_YET, Cursor
 from agent.core.format import bytes_text
 from agent.core.readings import Gap
-from agent.core.settings import ChannelSettings, CommandSettings, Settings, SourceSettings, StoreSettings, is_near
+from agent.core.settings import (
+    ChannelSettings,
+    CommandSettings,
+    JournalSettings,
+    Settings,
+    SourceSettings,
+    StoreSettings,
+    is_near,
+)
 from agent.core.sockets.census import Census
 from agent.notifiers import ChannelError, build
+from agent.notifiers.journal import SOCKET as JOURNALD
 from agent.probe import sockdiag, take_snapshot
 from agent.probe.namespaces import hides_processes
 from agent.probe.owners import unified_root
@@ -333,6 +342,8 @@ def check_channel(channel: ChannelSettings, service: Unit | None = None) -> Chec
     for path in map(as_written, used):
         for key, lines in service.hiding([path]).items() if service else ():
             return Check(name, "fail", f"{key}= hides {path} from the service", BELOW, drop_in=lines)
+    if isinstance(channel, JournalSettings) and not Path(JOURNALD).exists():
+        return Check(name, "fail", f"{JOURNALD} does not exist: no journald runs here", "use another type of channel")
     fault = next((fault for path in program if (fault := run_fault(Path(path)))), None)
     try:
         build(channel)

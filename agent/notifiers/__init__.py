@@ -12,6 +12,7 @@ from agent.core.settings import (
     AlertmanagerSettings,
     ChannelSettings,
     CommandSettings,
+    JournalSettings,
     SlackSettings,
     StdoutSettings,
     WebhookSettings,
@@ -60,6 +61,10 @@ def build(settings: ChannelSettings) -> Notifier:
             from agent.notifiers.command import CommandNotifier
 
             return CommandNotifier(settings)
+        case JournalSettings():
+            from agent.notifiers.journal import JournalNotifier
+
+            return JournalNotifier(settings)
         case StdoutSettings():
             from agent.notifiers.stdout import StdoutNotifier
 

@@ -26,6 +26,7 @@ from agent.cli.run import build
 from agent.core.settings import (
     AlertmanagerSettings,
     ChannelSettings,
+    JournalSettings,
     Settings,
     SlackSettings,
     SourceSettings,
@@ -434,6 +435,17 @@ def test_a_secret_that_would_travel_in_the_clear_warns_and_is_not_shown(
 
     assert check.status == expected
     assert "verysecret" not in check.detail + check.fix
+
+
+def test_a_journal_channel_needs_a_journald(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "JOURNALD", str(tmp_path / "socket"))
+    missing = check_channel(JournalSettings(name="j"))
+    assert ("fail", f"{tmp_path}/socket does not exist: no journald runs here") == (missing.status, missing.detail)
+
+    (tmp_path / "socket").touch()
+    assert ("ok", "journal") == tuple(
+        getattr(check_channel(JournalSettings(name="j")), key) for key in ("status", "detail")
+    )
 
 
 def test_a_journal_that_this_python_cannot_read_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,15 @@ from material import make_sent_notice
 
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.model import NoticeType
-from agent.core.settings import AlertmanagerSettings, CommandSettings, SlackSettings, StdoutSettings, WebhookSettings
-from agent.notifiers import ChannelError, Notifier, build
+from agent.core.settings import (
+    AlertmanagerSettings,
+    CommandSettings,
+    JournalSettings,
+    SlackSettings,
+    StdoutSettings,
+    WebhookSettings,
+)
+from agent.notifiers import ChannelError, Notifier, build, journal
 from agent.notifiers import http as http_module
 from agent.service.courier import Courier
 
@@ -129,6 +136,8 @@ def make(kind: str, url: str, directory: Path) -> Notifier:
             return build(WebhookSettings(name="ops", url=url, secret_file=str(secret)))
         case "stdout":
             return build(StdoutSettings(name="ops"))
+        case "journal":
+            return build(JournalSettings(name="ops"))
         case "command":
             return build(CommandSettings(name="ops", command=("/bin/sh", "-c", "cat")))
         case _:
@@ -241,14 +250,18 @@ def test_a_bad_address_is_a_configuration_error_that_tells_no_secret(kind: str, 
     ("kind", "notice"),
     [
         (kind, notice)
-        for kind in [*HTTP_CHANNELS, "stdout", "command"]
+        for kind in [*HTTP_CHANNELS, "stdout", "command", "journal"]
         for notice in get_args(NoticeType)
         if (kind, notice) != ("alertmanager", "sockmem.digest")  # It is kept up to what is so, and needs none.
     ],
 )
 def test_every_channel_delivers_every_kind_of_notice(
-    kind: str, notice: NoticeType, serve: Serve, tmp_path: Path
+    kind: str, notice: NoticeType, serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    journald = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    journald.bind(str(tmp_path / "journald"))
+    monkeypatch.setattr(journal, "SOCKET", str(tmp_path / "journald"))
+
     def take(connection: socket.socket) -> None:
         read_request(connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
@@ -257,3 +270,4 @@ def test_every_channel_delivers_every_kind_of_notice(
 
     assert "ops" == notifier.name
     assert isinstance(notifier.notify(make_sent_notice(notice)), Delivered)
+    journald.close()

@@ -44,6 +44,7 @@ def test_what_the_repository_holds_is_shipped_as_it_is(packages) -> None:
     shipped = {
         "etc/sockmem-agent/config.toml": "config.example.toml",
         "usr/lib/systemd/system/sockmem-agent.service": "systemd/sockmem-agent.service",
+        "usr/lib/systemd/catalog/sockmem-agent.catalog": "systemd/sockmem-agent.catalog",
         "usr/lib/sysusers.d/sockmem-agent.conf": "systemd/sockmem-agent.sysusers",
         "usr/lib/tmpfiles.d/sockmem-agent.conf": "systemd/sockmem-agent.tmpfiles",
         "usr/lib/sockmem-agent/witness.conf": "systemd/witness.conf",
