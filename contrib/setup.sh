@@ -78,6 +78,7 @@ missing_for_tests() {
     have promtool || echo prometheus
     have amtool || echo prometheus-alertmanager
     have prometheus-node-exporter || echo prometheus-node-exporter
+    have ansible-lint || echo ansible-lint
     [ -x /usr/lib/nagios/plugins/negate ] || echo monitoring-plugins-common
 }
 

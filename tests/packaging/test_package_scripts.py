@@ -4,11 +4,10 @@ import json
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-from package_tools import ROOT, Packages, build, run
+from package_tools import ROOT, Packages, build, live, run
 
 SCRIPTS = sorted(path for path in (ROOT / "packaging").glob("*/p*") if path.is_file())
 HERE = Path(__file__).parent
@@ -42,20 +41,6 @@ def next_rpm(directory: Path) -> Path:
     build("rpm", "--directory", directory, root=tree)
     (made,) = directory.glob("*.rpm")
     return made
-
-
-def live(directory: Path, script: str, *packages: Path) -> dict[str, str]:
-    """Run a script in a copy of this host; give what was seen at each step, by the step's name."""
-    copy = directory / "copy"
-    copy.mkdir()
-    unshare = ("unshare", "--mount", "--propagation", "private", "sh")
-    probe = f"mount -t tmpfs none {copy} && mkdir {copy}/u {copy}/w {copy}/r && "
-    probe += f"mount -t overlay none -o lowerdir=/,upperdir={copy}/u,workdir={copy}/w {copy}/r"
-    if subprocess.run([*unshare, "-c", probe], capture_output=True, check=False).returncode:
-        pytest.skip("no overlay over / can be mounted here (a container?): the package was not installed anywhere")
-    told = run(*unshare, HERE / "copy_of_host.sh", copy, HERE / script, *packages)
-    steps = re.split(r"(?m)^== (\w+)\n", told)[1:]
-    return dict(zip(steps[::2], steps[1::2], strict=True))
 
 
 @pytest.fixture(scope="module")
