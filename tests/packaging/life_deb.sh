@@ -30,7 +30,7 @@ touch /var/lib/sockmem-agent/cursor.json
 sockmem-agent --version
 sockmem-agent config check
 find /var/lib/sockmem-agent ! -user sockmem-agent
-stat -c '%U:%G %a %n' /var/lib/sockmem-agent /etc/sockmem-agent/config.toml
+stat -c '%U:%G %a %n' /var/lib/sockmem-agent /run/sockmem-agent /etc/sockmem-agent/config.toml
 echo $(id -nG sockmem-agent | tr ' ' '\n' | sort)
 find $library -name '*.pyc' -not -perm -004
 
@@ -61,7 +61,7 @@ echo "$(compiled) then"
 
 echo "== remove"
 package --remove sockmem-agent
-ls -d /usr/lib/sockmem-agent /usr/bin/sockmem-agent 2>/dev/null || true
+ls -d /usr/lib/sockmem-agent /usr/bin/sockmem-agent /run/sockmem-agent 2>/dev/null || true
 cat /var/lib/sockmem-agent/state
 tail -n 1 /etc/sockmem-agent/config.toml
 

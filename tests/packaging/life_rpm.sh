@@ -18,7 +18,7 @@ touch /var/lib/sockmem-agent/cursor.json
 sockmem-agent --version
 sockmem-agent config check
 find /var/lib/sockmem-agent ! -user sockmem-agent
-stat -c '%U:%G %a %n' /var/lib/sockmem-agent /etc/sockmem-agent/config.toml
+stat -c '%U:%G %a %n' /var/lib/sockmem-agent /run/sockmem-agent /etc/sockmem-agent/config.toml
 find $library -name '*.pyc' -not -perm -004
 
 echo "== upgrade"
@@ -33,7 +33,7 @@ find $library -path '*cli*doctor*' -o -name '*.pyc' -not -perm -004
 
 echo "== remove"
 package --erase sockmem-agent
-ls -d /usr/lib/sockmem-agent /usr/bin/sockmem-agent /usr/lib/systemd/system/sockmem-agent.service 2>/dev/null || true
+ls -d /usr/lib/sockmem-agent /usr/bin/sockmem-agent /run/sockmem-agent /usr/lib/systemd/system/sockmem-agent.service 2>/dev/null || true
 cat /var/lib/sockmem-agent/state
 find /etc/sockmem-agent -type f | sort
 tail -n 1 /etc/sockmem-agent/config.toml.rpmsave

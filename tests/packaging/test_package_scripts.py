@@ -83,6 +83,7 @@ def test_installed_without_a_running_systemd_it_works_and_belongs_to_its_user(pa
         f"sockmem-agent, version {version}",
         "/etc/sockmem-agent/config.toml: ok",
         "sockmem-agent:sockmem-agent 750 /var/lib/sockmem-agent",
+        "sockmem-agent:sockmem-agent 755 /run/sockmem-agent",
         "root:root 644 /etc/sockmem-agent/config.toml",
         "adm sockmem-agent systemd-journal",
     ] == deb_life["install"].splitlines()
@@ -122,6 +123,7 @@ def test_the_rpm_works_and_belongs_to_its_user(packages, rpm_life) -> None:
         f"sockmem-agent, version {version}",
         "/etc/sockmem-agent/config.toml: ok",
         "sockmem-agent:sockmem-agent 750 /var/lib/sockmem-agent",
+        "sockmem-agent:sockmem-agent 755 /run/sockmem-agent",
         "root:root 644 /etc/sockmem-agent/config.toml",
     ] == rpm_life["install"].splitlines()
 
