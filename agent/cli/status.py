@@ -80,7 +80,7 @@ def find_status(config_path: Path | None) -> Status:
         return read_json(directory / STATUS_FILE, STATUS)
     if os.path.lexists(runtime):
         status = read_json(runtime, STATUS)
-        if status.directory == str(directory):
+        if status.directory == printable(str(directory)):
             return status
     raise LookupError(f"not running: no {STATUS_FILE} in {runtime.parent} or {directory}")
 

@@ -1,4 +1,4 @@
-"""status.json: what the service says of itself, for anyone on this host to read.
+"""status.json: what the service says of itself, for anyone on this host to read, foreign text made printable.
 
 Mirrors pid_namespaces(7): a pid means something to those in the same namespace alone. Samples of what is read::
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from agent import __version__
+from agent.core.format import printable
 from agent.core.model import Incident, Silence
 from agent.core.status import HEARTBEAT_SECONDS, Channel, OpenIncident, Status
 from agent.service.published import Published
@@ -60,7 +61,7 @@ class StatusFile:
             pid_namespace=pid_namespace(),
             started_at=now,
             following="",
-            directory=str(state),
+            directory=printable(str(state)),
             open=(),
             last=None,
             channels=(),
@@ -83,12 +84,12 @@ class StatusFile:
         status = replace(
             self._blank,
             is_running=is_running,
-            following=following,
+            following=printable(following),
             open=tuple(map(_open, still_open)),
             last=last.id if last else None,
             channels=tuple(channels),
             silence=silence,
-            troubles=tuple(troubles),
+            troubles=tuple(map(printable, troubles)),
         )
         self._file.update(
             status, lambda: encode_json(replace(status, written_at=_now(), monotonic_seconds=time.monotonic()))
@@ -98,17 +99,15 @@ class StatusFile:
 def channel_of(courier: "Courier", types: Mapping[str, str], *, hangs: bool) -> Channel:
     """Say what waits for a channel; one that is no longer configured has no type."""
     notices, since, why = courier.waiting
-    kind = types.get(courier.name, "")
-    return Channel(
-        name=courier.name, type=kind, waiting=notices, since=since, why="hangs in an attempt" if hangs else why
-    )
+    why = "hangs in an attempt" if hangs else printable(why) if why else None
+    return Channel(name=courier.name, type=types.get(courier.name, ""), waiting=notices, since=since, why=why)
 
 
 def _open(incident: Incident) -> OpenIncident:
     return OpenIncident(
         id=incident.id,
         class_=incident.class_,
-        host=incident.host,
+        host=printable(incident.host) if incident.host else None,
         is_elsewhere=incident.read_on is not None,
         cause=incident.cause,
         confidence=incident.confidence,

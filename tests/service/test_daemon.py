@@ -12,6 +12,7 @@ from pytest_httpserver import HTTPServer
 from agent.core.delivery import Delivery
 from agent.core.model import Incident, Notice
 from agent.core.settings import IncidentSettings, Settings, SourceSettings, WebhookSettings
+from agent.core.status import STATUS
 from agent.notifiers import Notifier, build
 from agent.service import daemon as daemon_module
 from agent.service import sdnotify
@@ -134,6 +135,11 @@ def test_a_status_of_foreign_words_is_one_line_that_systemd_reads(
     assert status.isprintable()
     assert "HTTP 503\\x0aMAINPID=1" in status
     assert len(f"WATCHDOG=1\nSTATUS={status}".encode()) <= sdnotify.MOST_BYTES
+    daemon._troubles._lasting["\udce9 cannot be written"] = None
+    daemon._publish()
+    written = STATUS.decode((store.directory / "status.json").read_bytes())
+    assert "HTTP 503\\x0aMAINPID=1" in str(written.channels[0].why)
+    assert ("\\udce9 cannot be written",) == written.troubles
 
 
 @pytest.fixture
