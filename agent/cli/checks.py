@@ -43,6 +43,7 @@ from agent.core.settings import (
     is_near,
 )
 from agent.core.sockets.census import Census
+from agent.core.status import silence_text
 from agent.notifiers import ChannelError, build
 from agent.notifiers.journal import SOCKET as JOURNALD
 from agent.probe import sockdiag, take_snapshot
@@ -54,7 +55,7 @@ from agent.probe.snapshot import read_sysctl
 from agent.service.status import STATUS_FILE
 from agent.sources import Source, describe, local_now, open_source
 from agent.sources.choose import choose, has_bindings, runs_systemd
-from agent.store import owner, unusable
+from agent.store import StoreError, owner, read_silence, unusable
 
 Status = Literal["ok", "warn", "fail"]
 Opener = Callable[[SourceSettings, Cursor, Callable[[], datetime]], Source]
@@ -239,6 +240,18 @@ def _check_contents(name: str, directory: Path, home: Path, settings: StoreSetti
         return Check(name, "warn", detail, "free space on that file system, or lower [store] min_free_bytes")
     state = "is writable" if home == directory else "will be created"
     return Check(name, "ok", f"{directory} {state}, {bytes_text(free)} free")
+
+
+def check_silence(directory: Path) -> list[Check]:
+    """Warn of a silence in effect, or of a file that cannot be read and silences nothing."""
+    fix = "sudo sockmem-agent silence --end"
+    try:
+        silence, now = read_silence(directory), local_now()
+    except StoreError as error:
+        return [Check("silence", "warn", f"nothing is silenced: {error}", fix)]
+    if silence is None or not silence.is_on(now):
+        return []
+    return [Check("silence", "warn", f"notifications are held back {silence_text(silence, now)}", fix)]
 
 
 def check_textfile(path: Path, service: Unit | None = None) -> Check:

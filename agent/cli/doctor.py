@@ -20,7 +20,7 @@ import click
 import msgspec
 
 from agent.cli import config_option, json_option
-from agent.cli.checks import BELOW, Check, check_channel, check_clock, check_host, check_state
+from agent.cli.checks import BELOW, Check, check_channel, check_clock, check_host, check_silence, check_state
 from agent.cli.checks_attribution import Rights, check_reach, read_rights
 from agent.cli.checks_witness import check_witness
 from agent.cli.common import EX_FAILED, console, print_json
@@ -68,7 +68,8 @@ def command(config_path: Path | None, *, as_json: bool) -> None:
 
     def look() -> list[Check]:
         first = mistakes or check_configuration(start, settings, config_path)
-        return [*first, user, *check_host(settings, start.service, check_state(state, settings.store, service))]
+        place = check_state(state, settings.store, service)
+        return [*first, user, *check_host(settings, start.service, place), *check_silence(state)]
 
     checks = [
         *look_as(identity, look),

@@ -3,10 +3,12 @@
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ from harness import as_nobody
 from agent.cli import config as config_command
 from agent.cli import doctor, group, unit
 from agent.config import load as config
+from agent.core.model import Silence
+from agent.store import write_silence
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can leave another user's files behind")
 
@@ -385,6 +389,20 @@ def test_the_runtime_directory_is_where_metrics_and_status_belong(host: Host) ->
         host.check("metrics file")["status"],
         host.check("metrics file")["detail"],
     )
+
+
+def test_a_silence_is_told_and_how_to_end_it(host: Host) -> None:
+    path, now = host.state / "silence.json", datetime.now(timezone.utc)
+    write_silence(host.state, Silence(since=now, until=now + timedelta(hours=1), reason="deploying"))
+    shutil.chown(path, USER)
+    silenced = host.check("silence")
+    assert ("warn", "sudo sockmem-agent silence --end") == (silenced["status"], silenced["mend"])
+    assert re.fullmatch(r"notifications are held back until .+: deploying", silenced["detail"])
+
+    path.write_text("{")
+    assert host.check("silence")["detail"].startswith(f"nothing is silenced: {path}: cannot be read")
+    path.unlink()
+    assert "silence" not in {check["name"] for check in host.checks()}
 
 
 def test_a_secret_that_the_service_may_not_read_is_told(host: Host) -> None:
