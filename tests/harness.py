@@ -23,7 +23,9 @@ from pathlib import Path
 from jsonschema import Draft202012Validator
 
 from agent.core.delivery import Receipt
+from agent.core.kernel.tracing import KILL_EVENT, REFUSAL_EVENT
 from agent.core.model import Notice, Sample
+from agent.probe.witness import Instances
 from agent.store import Pending, Store
 from agent.store.history import read_lines
 
@@ -101,6 +103,59 @@ def write_proc(root: Path, *, orphan: int = 3, mem: int = 150, aborts: int = 0, 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return root
+
+
+TRACE_FORMATS = Path(__file__).parent / "core/kernel/tracing"
+
+
+class Trace:
+    """The two tracing instances as text files: what the kernel would write is appended, the real Reader reads it."""
+
+    def __init__(self, folder: Path, release: str = "6.18") -> None:
+        self.instances = Instances(folder / "kills", folder / "refusals")
+        for path, event in zip(self.instances, (KILL_EVENT, REFUSAL_EVENT), strict=True):
+            (path / "events" / event).mkdir(parents=True)
+            (path / "events" / event / "format").write_text((TRACE_FORMATS / release / Path(event).name).read_text())
+            (path / "trace_pipe").touch()
+
+    def kill(self, count: int = 1, *, comm: str = "nginx", pid: int = 4711, flags: str = "b..1.", **ends: str) -> None:
+        """Let the kernel kill so many sockets; with "s" among the ``flags`` in an interrupt."""
+        src, dest = ends.get("src", "10.0.0.5:443"), ends.get("dest", "192.0.2.7:40001")
+        line = (
+            f"  {comm}-{pid}   [001] {flags}  5505.345442: tcp_send_reset: skbaddr=0000000000000000 "
+            f"skaddr=00000000fdcd7b81 src={src} dest={dest} state=TCP_CLOSE reason=TCP_ABORT_ON_MEMORY\n"
+        )
+        self._append(self.instances.kills, line * count)
+
+    def lose(self, count: int) -> None:
+        """Let so many kills be overwritten."""
+        self._append(self.instances.kills, f"CPU:1 [LOST {count} EVENTS]\n")
+
+    def refuse(
+        self, count: int, *, comm: str = "rsync", pid: int = 4712, kind: str = "SK_MEM_SEND", allocated: int = 381_400
+    ) -> None:
+        """Let the kernel refuse memory to living sockets, of a writer or (in an interrupt) of a receiver."""
+        flags = "b..1." if kind == "SK_MEM_SEND" else "..s2."
+        line = (
+            f"  {comm}-{pid}   [000] {flags}  5611.000123: sock_exceed_buf_limit: proto:TCP "
+            f"sysctl_mem=190686,254251,381372 allocated={allocated} sysctl_rmem=4096 rmem_alloc=0 sysctl_wmem=4096 "
+            f"wmem_alloc=1 wmem_queued=0 kind={kind}\n"
+        )
+        self._append(self.instances.refusals, line * count)
+
+    def _append(self, instance: Path, text: str) -> None:
+        with (instance / "trace_pipe").open("a") as pipe:
+            pipe.write(text)
+
+
+def write_process(root: Path, pid: int, name: str, cgroup: str, started_seconds: float = 100.0) -> None:
+    """Add a process to a tree shaped like /proc, which started so long after boot."""
+    folder = root / str(pid)
+    folder.mkdir(exist_ok=True)
+    ticks = round(started_seconds * os.sysconf("SC_CLK_TCK"))
+    (folder / "comm").write_text(f"{name}\n")
+    (folder / "cgroup").write_text(f"0::{cgroup}\n")
+    (folder / "stat").write_text(f"{pid} ({name}) S {'0 ' * 18}{ticks} 0\n")
 
 
 def fill_disk(place: Path) -> Path:

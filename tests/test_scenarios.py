@@ -1,8 +1,8 @@
 """Every file of scenarios/ through the real probe, the real detector and the diagnosis.
 
 A scenario is a tree shaped like /proc (``proc/``), the lines that were logged (``line``), what to expect
-(``expected.json``) and, where it matters, samples from around it (``history.json``), cgroups (``cgroup/``) and what a
-dump of the sockets came down to (``sockets.json``).
+(``expected.json``) and, where it matters, samples from around it (``history.json``), cgroups (``cgroup/``), what a
+dump of the sockets came down to (``sockets.json``) and what the kernel's trace showed (``witness.json``).
 """
 
 import json
@@ -25,7 +25,7 @@ from agent.core.diagnosis.diagnose import diagnose
 from agent.core.diagnosis.rules_cause import HOLDER_RULES, REMARKS, RULES
 from agent.core.kernel import messages
 from agent.core.logs.records import to_record
-from agent.core.model import Diagnosis, Event, Provenance, Sample
+from agent.core.model import Diagnosis, Event, Provenance, Sample, Witness
 from agent.core.readings import PAGE_SIZE, SocketTable
 from agent.core.report import diagnosis_text
 from agent.probe import take_snapshot
@@ -52,7 +52,9 @@ def run(scenario: Path, expected: dict[str, Any]) -> Diagnosis:
     if sockets.exists():
         snapshot = replace(snapshot, sockets=msgspec.json.decode(sockets.read_bytes(), type=SocketTable))
     samples = msgspec.json.decode(history.read_bytes(), type=tuple[Sample, ...]) if history.exists() else ()
-    return diagnose(snapshot, events_of((scenario / "line").read_text(), expected["provenance"]), samples)
+    traced = scenario / "witness.json"
+    witness = msgspec.json.decode(traced.read_bytes(), type=Witness) if traced.exists() else None
+    return diagnose(snapshot, events_of((scenario / "line").read_text(), expected["provenance"]), samples, witness)
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda path: path.name)

@@ -259,9 +259,32 @@ class Facts(NamedTuple):
 
     @property
     def kills(self) -> int | None:
-        """How many sockets were killed over the events, in every network namespace; None when that is not known."""
-        killed = self.killed_in_sight
-        return killed if killed or self.sees_all_namespaces else None
+        """How many sockets were killed over the events, in every network namespace; None when that is not known.
+
+        The trace sees those of all namespaces, but not every one of them; the counters see every one in sight.
+        """
+        killed, traced = self.killed_in_sight, self.witness.kills if self.witness else None
+        if killed or traced:
+            return max(killed or 0, traced or 0)
+        return killed if self.sees_all_namespaces or self.is_denied else None
+
+    @property
+    def killed_silently(self) -> int:
+        """How many sockets the trace saw killed, where no line tells of any."""
+        return (self.witness.kills or 0) if self.witness and not self.lines else 0
+
+    @property
+    def has_happened(self) -> bool:
+        """Whether the kernel ran out for certain or by a claim: a line says so, or its trace shows it."""
+        return bool(self.lines or self.killed_silently)
+
+    @property
+    def is_denied(self) -> bool:
+        """Whether a text log claims kills and the kernel reports none at all: neither its trace nor its counters do."""
+        if not self.lines or self.stale or any(event.provenance == "kernel" for event in self.lines.values()):
+            return False
+        seen = self.witness
+        return seen is not None and seen.kills == 0 and seen.lost == 0 and self.killed_in_sight == 0
 
     @property
     def unlisted(self) -> int | None:

@@ -8,6 +8,8 @@ further apart than the quiet period are two incidents, also when both are read i
 *agent's* clock says when the last event arrived: only that one may close an incident that is still being fed, since
 a log written in another time zone, or stamped with no year, would otherwise close everything at once.
 
+The kernel's own trace may see sockets killed of which no line tells: they open an incident, too, and keep it open.
+
 A ``suppressed`` line never opens an incident; it says how many messages the kernel swallowed before it: of the kind of
 the lines before it in the same burst, else of some network message.
 
@@ -25,8 +27,10 @@ from msgspec.structs import replace
 from agent.core.facts import BURST_SECONDS
 from agent.core.format import count_text
 from agent.core.hosts import may_be_same, other_host
+from agent.core.kernel.tracing import KILL_EVENT
 from agent.core.model import (
     CAUSES,
+    KINDS,
     Diagnosis,
     Event,
     Incident,
@@ -80,6 +84,12 @@ def open_pressure(
     return replace(opened, class_="pressure", pressure=pressure)
 
 
+def open_killed(at: datetime, snapshot: Snapshot, diagnosis: Diagnosis, attempt: int = 0) -> Incident:
+    """Open an incident because the kernel's trace saw sockets killed from ``at`` on, and no line says so."""
+    opened = _opened(KILL_EVENT, at.astimezone(timezone.utc), snapshot, diagnosis, attempt)
+    return replace(opened, events=dict.fromkeys(KINDS, 0))
+
+
 def _opened(claim: str, at: datetime, snapshot: Snapshot, diagnosis: Diagnosis, attempt: int) -> Incident:
     return Incident(
         id=incident_id(at, claim, attempt),
@@ -103,6 +113,17 @@ def note_pressure(incident: Incident, pressure: Pressure, at: datetime) -> Incid
     if worst is None or pressure.level > worst.level:
         worst = pressure
     return replace(incident, last_seen_at=max(incident.last_seen_at, at.astimezone(timezone.utc)), pressure=worst)
+
+
+def note_kills(incident: Incident, at: datetime) -> Incident:
+    """Note that the kernel's trace saw sockets killed ``at``: that proves an incident, whatever opened it."""
+    return replace(
+        incident,
+        class_="event",
+        provenance="kernel",
+        events=incident.events or dict.fromkeys(KINDS, 0),
+        last_seen_at=max(incident.last_seen_at, at.astimezone(timezone.utc)),
+    )
 
 
 def fold(incident: Incident, event: Event, at: datetime, *, leading: bool = False) -> Incident:
@@ -279,7 +300,9 @@ def _confirmed(incident: Incident, before: Incident) -> str | None:
         return "a text log claims what the gauges warned of"
     if incident.class_ != before.class_:
         return "the kernel has confirmed the warning"
-    return "confirmed by the kernel's own message" if incident.provenance == "kernel" != before.provenance else None
+    if incident.provenance == "kernel" != before.provenance:
+        return f"confirmed by the kernel's own {'message' if incident.is_logged_by_kernel else 'trace'}"
+    return None
 
 
 def _worse(incident: Incident, before: Incident, *, spaced: bool, counted: bool) -> str | None:
@@ -298,7 +321,18 @@ def _worse(incident: Incident, before: Incident, *, spaced: bool, counted: bool)
         return claim
     if spaced and (main := main_holder(incident.diagnosis)) and not main_holder(before.diagnosis):
         return f"largest holder identified: {main.name}"
-    if counted and events_total(incident) >= WORSE_FACTOR * max(1, events_total(before)):
-        now, then = count_text(events_total(incident)), count_text(events_total(before))
-        return f"{now} kernel messages so far, {then} at the last notification"
-    return None
+    return _many_more(incident, before) if counted else None
+
+
+def _many_more(incident: Incident, before: Incident) -> str | None:
+    """Return that there are ten times as many messages, or kills where no message tells of them."""
+    what, amounts = "kernel messages", (events_total(incident), events_total(before))
+    if not amounts[0]:
+        what, amounts = "resets", (_kills(incident), _kills(before))
+    if not amounts[0] or amounts[0] < WORSE_FACTOR * max(1, amounts[1]):
+        return None
+    return f"{count_text(amounts[0])} {what} so far, {count_text(amounts[1])} at the last notification"
+
+
+def _kills(incident: Incident) -> int:
+    return (incident.witness.kills if incident.witness else None) or 0

@@ -341,9 +341,10 @@ class Witness(msgspec.Struct, frozen=True, kw_only=True):
     """What the kernel's own trace showed over an incident, without a rate limit.
 
     ``kills`` are sockets reset for lack of memory or too many orphans (tcp:tcp_send_reset; None: before 6.12 the trace
-    does not tell), ``refusals`` how often a living socket was refused memory (sock:sock_exceed_buf_limit). ``lost`` of
-    both together were overwritten unread and are in the counts. ``unseen`` is how much further TCPAbortOnMemory rose:
-    the timer may kill without a reset. ``by`` adds up to ``kills`` and ``refusals``.
+    does not tell), ``refusals`` how often a living socket was refused memory (sock:sock_exceed_buf_limit). ``lost``
+    kills were overwritten unread: they are in the counts, given to each name by its share. ``unseen`` is how much
+    further TCPAbortOnMemory rose, since the kernel's timer may kill without a reset; None where that is not known.
+    ``by`` adds up to ``kills`` and ``refusals``.
     """
 
     kills: int | None = None
@@ -422,6 +423,11 @@ class Incident(Dated, frozen=True, kw_only=True):
     def is_past(self) -> bool:
         """Whether nothing was measured near its lines, and the gauges warned of nothing since."""
         return self.pressure is None and any(gap.what == UNMEASURED for gap in self.diagnosis.gaps)
+
+    @property
+    def is_logged_by_kernel(self) -> bool:
+        """Whether one of its lines is proven to be the kernel's: its trace may prove it where no line does."""
+        return any(each.provenance == "kernel" for each in self.last_of_kind)
 
     @property
     def is_warning(self) -> bool:

@@ -26,9 +26,10 @@ from agent.core.model import (
     Mechanism,
     Notice,
     Provenance,
+    WitnessedBy,
 )
 from agent.core.recurrence import recurrence_text, recurrence_words
-from agent.core.sockets.holder_names import guess_text, largest_of, main_holder, marked, name_of
+from agent.core.sockets.holder_names import guess_text, largest_of, main_holder, main_victim, marked, name_of
 from agent.core.sockets.shares import FULL_GROUP, ITS_MEMORY
 from agent.core.times import seconds_between
 
@@ -125,6 +126,8 @@ def _headline(incident: Incident) -> str:
         return f"{said} {reached} {when}"
     if incident.read_on:
         return f"{host}: log on {printable(incident.read_on, 64)} {claims} {reached}; nothing was measured on {host}"
+    if incident.is_unconfirmed and any(each.claim == "trace_contradicts" for each in incident.diagnosis.findings):
+        return f"{host}: log {claims} kills; the kernel {'reported' if over else 'reports'} none"
     if incident.is_unconfirmed:
         return f"{host}: log {claims} {reached}; this host's counters {do} not confirm it"
     # Of a group's own limit the host's readings say nothing, nor does who holds most of the host's memory.
@@ -145,7 +148,12 @@ def _limit_of_group(diagnosis: Diagnosis) -> str | None:
 def source_text(incident: Incident) -> str:
     """Return what an incident rests on."""
     where = f", on {printable(incident.read_on, 64)}" if incident.read_on else ""
-    return "gauges (no kernel message)" if incident.is_warning else SOURCES[incident.provenance] + where
+    if incident.is_warning:
+        return "gauges (no kernel message)"
+    if incident.witness and incident.witness.kills and not incident.is_logged_by_kernel:
+        messages = SOURCES["claimed"] if incident.first_event else "none"
+        return f"kernel, by its trace; messages: {messages}"
+    return SOURCES[incident.provenance] + where
 
 
 def held_by(diagnosis: Diagnosis) -> str | None:
@@ -170,7 +178,7 @@ def holder_row(diagnosis: Diagnosis) -> list[tuple[str, str]]:
 
 def messages_text(incident: Incident, separator: str = ", ") -> str | None:
     """Return what the kernel logged, by kind, with what it suppressed; None where it logged nothing."""
-    said = sorted(kind for kind in incident.events if kind != "suppressed")
+    said = sorted(kind for kind, count in incident.events.items() if count and kind != "suppressed")
     kinds = [f"{count_text(incident.events[kind])} x {KINDS[kind]}" for kind in said]
     suppressed = dict(incident.suppressed)
     unattributed = suppressed.pop("suppressed", 0)
@@ -185,10 +193,35 @@ def messages_text(incident: Incident, separator: str = ", ") -> str | None:
 
 
 def resets(incident: Incident) -> int | None:
-    """Return how many connections the kernel reset, as its counter showed; None where that is not known."""
+    """Return how many connections the kernel reset, as its counter or trace showed; None where that is not known."""
     evidence = (each for finding in incident.diagnosis.findings for each in finding.evidence)
     counts = [each.value for each in evidence if each.name.startswith(KILLED) and isinstance(each.value, int)]
-    return max(counts, default=None)
+    witness = incident.witness
+    traced = witness.kills + (witness.unseen or 0) if witness and witness.kills else None
+    return max((each for each in (*counts, traced) if each is not None), default=None)
+
+
+def witness_rows(incident: Incident) -> list[tuple[str, str]]:
+    """Return who was reset and refused, as the kernel's trace showed; nothing where it showed none."""
+    witness = incident.witness
+    if witness is None:
+        return []
+    counts = {
+        "killed, by name": [(each, each.kills) for each in witness.by if each.kills],
+        "refused memory": [(each, each.refusals) for each in witness.by if each.refusals],
+    }
+    rows = [
+        (what, ", ".join(f"{count_text(count)} {_name(each)}" for each, count in by))
+        for what, by in counts.items()
+        if by
+    ]
+    unseen = [("only counted", counted(witness.unseen, "kill"))] if witness.unseen else []
+    return [*rows, *unseen]
+
+
+def _name(each: WitnessedBy) -> str:
+    name = name_of(each)
+    return f"{marked(name, each)}{' (in part by share)' if each.pro_rata else ''}" if name else "unattributed"
 
 
 def gauge_rows(incident: Incident) -> list[tuple[str, str]]:
@@ -296,6 +329,7 @@ def _facts(incident: Incident) -> list[tuple[str, str]]:
         *([("recurrence", often)] if (often := recurrence_text(incident)) else []),
         ("messages", messages_text(incident) or "none"),
         *([("resets", counted(killed, "connection"))] if killed is not None else []),
+        *witness_rows(incident),
         *(
             (name.partition(" at ")[0].removeprefix("TCP ").lower(), f"{text} at peak")
             for name, text in gauge_rows(incident)
@@ -309,7 +343,10 @@ def _holder_row(incident: Incident) -> list[tuple[str, str]]:
 
 def _held(incident: Incident) -> str:
     main = main_holder(incident.diagnosis) if incident.cause_shown == incident.cause else None
-    return f", most held by {marked(main.name, main.holder)}" if main else ""
+    if main:
+        return f", most held by {marked(main.name, main.holder)}"
+    victim = main_victim(incident.witness)
+    return f", most resets hit {marked(*victim)}" if victim else ""
 
 
 def _reading(incident: Incident, cause: Cause) -> str:

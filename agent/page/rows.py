@@ -9,7 +9,7 @@ from agent.core.delivery import OUTCOMES
 from agent.core.format import bytes_text, count_text, counted, duration_text, percent_text
 from agent.core.model import CAUSES, Holder, Incident, Pressure, Snapshot
 from agent.core.recurrence import recurrence_text
-from agent.core.report import holder_row, messages_text, source_text
+from agent.core.report import holder_row, messages_text, source_text, witness_rows
 from agent.core.sockets.holder_names import guess_text
 from agent.core.times import seconds_between
 from agent.page.incident_files import IncidentFiles
@@ -83,7 +83,7 @@ def facts(files: IncidentFiles, clock: Clock) -> list[tuple[str, str]]:
         ("Closed", clock.stamp(incident.closed_at) if incident.closed_at else "still open"),
         ("Source", source_text(incident)),
         ("Kernel messages", messages_text(incident) or "none"),
-        *((label.capitalize(), text) for label, text in holder_row(incident.diagnosis)),
+        *((label.capitalize(), text) for label, text in (*witness_rows(incident), *holder_row(incident.diagnosis))),
     ]
     warning = incident.pressure
     if warning:

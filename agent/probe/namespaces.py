@@ -11,7 +11,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
+from ipaddress import ip_address
 from pathlib import Path
 
 from agent.core.format import counted
@@ -19,6 +20,7 @@ from agent.core.kernel import procfs
 from agent.core.readings import Gap, Namespace, Process
 from agent.core.sockets.nettcp import Lines
 from agent.probe import sockdiag
+from agent.probe.files import read_head
 from agent.probe.owners import process_ids, read_process, table
 from agent.probe.reading import Reading
 
@@ -60,6 +62,20 @@ def _namespace(proc_root: Path, members: list[Process]) -> Namespace:
     busy = [each for each in members if each.name != _PAUSE] or members
     others = tuple(each.cgroup for each in busy[1:] if each.cgroup)
     return Namespace(process=busy[0], inuse=count_sockets(proc_root, busy[0].pid), others=others)
+
+
+def find_by_address(proc_root: Path, spaces: Iterable[Namespace], wanted: Collection[str]) -> dict[str, Namespace]:
+    """Find the other namespace whose own an address is; what several have is nobody's, as every loopback address is."""
+    left = {each for each in wanted if not ip_address(each).is_loopback} - _addresses(proc_root, "self")
+    known = [(space, _addresses(proc_root, space.process.pid)) for space in spaces] if left else []
+    owners = {each: [space for space, own in known if each in own] for each in left}
+    return {address: having[0] for address, having in owners.items() if len(having) == 1}
+
+
+def _addresses(proc_root: Path, process: int | str) -> set[str]:
+    """Read the addresses of a process's network namespace, which any user may."""
+    trie, inet6 = (read_head(proc_root / str(process) / "net" / name) or "" for name in ("fib_trie", "if_inet6"))
+    return procfs.parse_fib_trie(trie) | procfs.parse_if_inet6(inet6)
 
 
 def hides_processes(proc_root: Path) -> bool:

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from agent.core.format import printable
+from agent.core.kernel import procfs
 from agent.core.readings import ROOT_CGROUP, Process, Unlisted
 from agent.core.sockets.cgroup_names import PATH_AT_MOST, parse_proc_cgroup
 from agent.core.sockets.nettcp import inode_of
 from agent.probe.files import Unreadable, read_bytes, readable_name
+from agent.probe.reading import Reading
 
 GROUPS_AT_MOST = 50_000
 FILES_A_LOOK = 256
@@ -31,6 +33,7 @@ SOCKETS_AT_MOST = 131_072
 UNLISTED_AT_MOST, UNLISTED_SHARE = 3, 10
 NAME_AT_MOST = 32
 
+_UNNAMED = "?"
 _ESCAPED = re.compile(r"\\([0-7]{3})", re.ASCII)
 _SOCKET_LINK = "socket:["
 
@@ -197,9 +200,27 @@ def read_process(proc_root: Path, pid: int) -> Process:
     cgroup = read_bytes(f"{proc_root}/{pid}/cgroup")
     return Process(
         pid=pid,
-        name="?" if isinstance(comm, Unreadable) else printable(_text(comm).rstrip("\n"), NAME_AT_MOST),
+        name=_UNNAMED if isinstance(comm, Unreadable) else printable(_text(comm).rstrip("\n"), NAME_AT_MOST),
         cgroup=None if isinstance(cgroup, Unreadable) else parse_proc_cgroup(_text(cgroup)),
     )
+
+
+def read_actor(proc_root: Path, pid: int, name: str, seconds_ago: float) -> Process | None:
+    """Read the process of a thread that acted ``seconds_ago`` as ``name``; None where it has ended.
+
+    Its number may be another's by now: one that started later and has another name did not do it. A name alone proves
+    nothing, since a program that is executed changes it.
+    """
+    process = read_process(proc_root, pid)
+    if process.name == _UNNAMED:
+        return None
+    reading = Reading(proc_root)
+    uptime = reading.parse("uptime", procfs.parse_uptime)
+    started = reading.parse(f"{pid}/stat", procfs.parse_start_ticks)
+    if uptime is None or started is None:
+        return None
+    age = uptime - started / os.sysconf("SC_CLK_TCK")
+    return process if age >= seconds_ago or process.name == printable(name, NAME_AT_MOST) else None
 
 
 def process_ids(proc_root: Path) -> list[int]:

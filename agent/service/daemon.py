@@ -138,6 +138,7 @@ class Daemon:
                 decided += found
         for gap in self._source.gaps():
             log.warning("%s: %s", gap.what, gap.why)
+        self._recorder.watch()
         if snapshot and not self._recorder.handle(decided, snapshot, self._may_continue):
             return False
         self._recorder.tick()

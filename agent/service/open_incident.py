@@ -27,17 +27,20 @@ from agent.core.model import (
     Recurrence,
     Sample,
     Snapshot,
+    Witness,
 )
 from agent.core.readings import Gap, SocketTable
 from agent.core.recurrence import IncidentKind, kind_of
 from agent.core.settings import IncidentSettings
 from agent.core.sockets.holder_names import ORPHANS_WORTH_NAMING
 from agent.core.sockets.second_look import look_twice
+from agent.core.witness import Account
 from agent.page.incident_files import IncidentFiles
 from agent.page.text import incident_text
 from agent.service.earlier import Earlier
 from agent.service.position import Position
 from agent.service.troubles import Troubles
+from agent.service.witness import Traced
 from agent.store import Store, StoreError, keep_samples
 
 log = logging.getLogger("sockmem-agent")
@@ -67,13 +70,21 @@ class OpenIncident:
     """
 
     def __init__(
-        self, incident: Incident, named: tuple[str, Snapshot], now: datetime, position: Position, troubles: Troubles
+        self,
+        incident: Incident,
+        named: tuple[str, Snapshot],
+        now: datetime,
+        position: Position,
+        *,
+        troubles: Troubles,
+        traced: Traced,
     ) -> None:
         """Hold an incident; ``named`` is the snapshot that its diagnosis rests on, with its name.
 
-        Of another host's nothing is looked up here: no follow-ups, holders or samples.
+        Of another host's nothing is looked up here: no follow-ups, holders, samples or trace.
         """
         self.incident = incident
+        self.traced = traced
         # Another host's lines opened it.
         self.is_elsewhere = incident.read_on is not None
         self.last_notice: Notice | None = None
@@ -92,7 +103,7 @@ class OpenIncident:
         self.attribute_at = None if is_settled else now + ATTRIBUTION_DELAY
         self._store, self._position, self._troubles = position.store, position, troubles
         # What the diagnosis was made of, and whether the snapshot with who holds the sockets is on disk.
-        self._diagnosed: tuple[Snapshot, tuple[Event, ...], Sample | None] | None = None
+        self._diagnosed: tuple[Snapshot, tuple[Event, ...], Sample | None, Witness | None] | None = None
         self._is_unsaved = False
 
     @classmethod
@@ -105,24 +116,34 @@ class OpenIncident:
         position: Position,
         *,
         troubles: Troubles,
+        traced: Traced,
     ) -> "OpenIncident":
         """Open an incident under the first id that is free, with its first snapshot on disk."""
-        store, diagnosis, attempt = position.store, diagnose(snapshot, events, tuple(samples)), 0
+        store, witness, attempt = position.store, traced.witness(), 0
+        diagnosis = diagnose(snapshot, events, tuple(samples), witness, traced.gaps)
         while not store.new_directory((incident := make(diagnosis, attempt)).id):
             attempt += 1
         # What a crash left here was taken nearer to the event than ours.
         left = store.left_behind(incident.id)
         name = store.write_snapshot(incident.id, 1, snapshot, at_commit=True)
-        incident = replace(incident, snapshots=(*(n for n, _ in left), name))
+        incident = replace(incident, snapshots=(*(n for n, _ in left), name), witness=witness)
         now = snapshot.taken_at
-        opened = cls(incident, left[0] if left else (name, snapshot), now, position, troubles)
+        incident = folding.note_kills(incident, now) if witness and witness.kills else incident
+        opened = cls(incident, left[0] if left else (name, snapshot), now, position, troubles=troubles, traced=traced)
         opened.follow_ups = () if opened.is_elsewhere else tuple(now + after for after in FOLLOW_UPS)
-        opened._diagnosed = snapshot, events, samples[-1] if samples else None
+        opened._diagnosed = snapshot, events, samples[-1] if samples else None, witness
         return opened
 
     @classmethod
     def resume(
-        cls, incident: Incident, samples: Sequence[Sample], now: datetime, position: Position, troubles: Troubles
+        cls,
+        incident: Incident,
+        samples: Sequence[Sample],
+        now: datetime,
+        position: Position,
+        *,
+        troubles: Troubles,
+        traced: Traced,
     ) -> "OpenIncident":
         """Go on with an incident that was open when the process before us ended; StoreError without any snapshot."""
         store, unread = position.store, list[Gap]()
@@ -133,7 +154,7 @@ class OpenIncident:
         if not named:
             raise StoreError(f"{store.path(incident.id)}: no snapshot can be read")
         newest = next((each for each in reversed(named) if each[1].trigger in {"event", "pressure"}), named[-1])
-        opened = cls(incident, newest, now, position, troubles)
+        opened = cls(incident, newest, now, position, troubles=troubles, traced=traced)
         opened.snapshot_at, opened._newest = named[-1][1].taken_at, named[-1]
         opened.counted_as = incident.class_
         opened._kind = kind_of(incident)
@@ -174,6 +195,25 @@ class OpenIncident:
         self.incident = folding.note_pressure(self.incident, pressure, now)
         self.arrived_at = now
         self.amended = self.amended or self.incident.pressure != before
+
+    def witness(self, account: Account, now: datetime) -> None:
+        """Take in what the kernel's trace showed lately; the next commit diagnoses it."""
+        if account.kills:
+            self.incident = folding.note_kills(self.incident, now)
+            self.arrived_at = now
+        self.traced.take(account)
+        self.amended = True
+
+    @property
+    def table(self) -> SocketTable | None:
+        """Who holds the sockets, as the diagnosis has it."""
+        return self._snapshot.sockets
+
+    def count(self, sample: Sample | None) -> None:
+        """Hold TCPAbortOnMemory, as it stood before the trace was read, against what was seen by now."""
+        if sample is not self.traced.counted:
+            self.traced.counted = sample
+            self.amended = self.amended or self.traced.witness() != self.incident.witness
 
     def attribute(self, table: SocketTable, now: datetime) -> bool:
         """Add to the newest snapshot who holds the sockets, unless an earlier dump saw more of them.
@@ -295,9 +335,11 @@ class OpenIncident:
 
     def _diagnose(self, samples: Sequence[Sample]) -> None:
         """Diagnose, unless it would be of the same once more: an incident that was just opened is diagnosed once."""
-        asked = self._snapshot, folding.events_to_diagnose(self.incident), samples[-1] if samples else None
+        snapshot, events, witness = self._snapshot, folding.events_to_diagnose(self.incident), self.traced.witness()
+        asked = snapshot, events, samples[-1] if samples else None, witness
         if asked != self._diagnosed:
-            self.incident = folding.with_diagnosis(self.incident, diagnose(asked[0], asked[1], tuple(samples)))
+            diagnosis = diagnose(snapshot, events, tuple(samples), witness, self.traced.gaps)
+            self.incident = replace(folding.with_diagnosis(self.incident, diagnosis), witness=witness)
             self._diagnosed = asked
 
     def _keep(self, snapshot: Snapshot) -> None:

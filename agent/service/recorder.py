@@ -23,12 +23,14 @@ from agent.core.kernel.limits import sample_of
 from agent.core.model import Diagnosis, Event, Incident, Notice, NoticeType, Sample, Snapshot
 from agent.core.settings import IncidentSettings
 from agent.probe import Names, take_sample, take_snapshot, take_sockets
+from agent.probe.witness import SERVICE, Instances, Reader
 from agent.service.earlier import Earlier
 from agent.service.metrics import Gauges
 from agent.service.open_incident import COMMIT_SPACING, EVIDENCE, OpenIncident, write_notice
 from agent.service.position import Position
 from agent.service.sampler import Sampler
 from agent.service.troubles import Troubles
+from agent.service.witness import Traced, Watch
 from agent.store import Store, StoreError
 
 log = logging.getLogger("sockmem-agent")
@@ -40,6 +42,8 @@ OTHER_HOSTS_AT_MOST = 8
 EVENT_SNAPSHOT_SPACING = timedelta(seconds=1)
 ATTRIBUTION_SECONDS = 3.0
 EARLIER = "earlier incidents cannot be listed"
+# A kill's line takes as long to come through the log: people are told once, with the line.
+LINE_PATIENCE = timedelta(seconds=2)
 DAMAGED: tuple[NoticeType, str] = ("sockmem.incident.resolved", "closed at a restart: its files are damaged")
 
 
@@ -59,6 +63,7 @@ class Recorder:
         on_notice: Callable[[Notice], None],
         troubles: Troubles,
         proc_root: Path = Path("/proc"),
+        trace: Instances = SERVICE,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """Resume from the newest commit of the store; ``on_notice`` is called with a notice that has been committed."""
@@ -74,6 +79,7 @@ class Recorder:
         self._sampler = Sampler(store, now, proc_root, troubles)
         self._names = Names()
         self._earlier = Earlier(store, monotonic)
+        self._watch = Watch(proc_root, Reader(trace))
         self._monotonic = monotonic
         self._ticked_at, self._ticked_second = now(), monotonic()
         self._event_snapshot: Snapshot | None = None
@@ -84,10 +90,7 @@ class Recorder:
         self._last = still_open[0] if still_open else store.newest()
         self._open: list[OpenIncident] = []
         self._others_opened = deque[float](maxlen=OTHER_HOSTS_AN_HOUR)
-        for incident in still_open:
-            self._resume(incident)
-        for opened in self._open if len(self._open) > 1 else ():
-            self.position.cover(None, opened.incident)  # What one commit held of another is written to its own file.
+        self._resume_all(still_open)
 
     @property
     def last(self) -> Incident | None:
@@ -111,8 +114,11 @@ class Recorder:
     def take_event_snapshot(self, host: str | None = None, batch: Snapshot | None = None) -> Snapshot:
         """Take the snapshot of an event, before any thinking; in a storm one a second is enough.
 
-        ``batch`` is the one that its batch has so far. Of another ``host`` it shows nothing: any will do.
+        ``batch`` is the one that its batch has so far. Of another ``host`` it shows nothing: any will do. A line whose
+        kills were seen before it has theirs.
         """
+        if self._watch.at_sight and not other_host(host, self._watch.at_sight.host):
+            return self._watch.at_sight
         if batch and (self._is_seen or other_host(host, batch.host)):
             return batch
         self._sampler.survey.cancel()
@@ -125,6 +131,25 @@ class Recorder:
             self._sampler.remember(sample_of(last))
         self._is_seen = not other_host(host, last.host)
         return last
+
+    def watch(self) -> None:
+        """Read the kernel's trace: after the snapshot of a line, and before its incident is written."""
+        now, counted = self._now(), self._sampler.newest
+        seen, opened = self._watch.look(now), self._find(None)
+        if seen.refusals:
+            self._sampler.note_refusals(self._watch.refused, now)
+        if opened and self._watch.since and folding.is_another(opened.incident, now, self.settings.quiet):
+            self._close(opened, now)
+            opened = None
+        if opened:
+            if self._watch.has_news:
+                opened.witness(self._watch.take(), now)
+                self._name(opened)
+            if not seen.kills and not seen.lost:
+                opened.count(counted)
+        elif self._watch.since and self._watch.at_sight is None and not self._is_seen:
+            self._watch.at_sight = self.take_event_snapshot()
+            self._is_seen = False
 
     def handle(
         self, decided: Sequence[Decided], snapshot: Snapshot, may_continue: Callable[[], bool] = lambda: True
@@ -151,7 +176,8 @@ class Recorder:
             else:
                 seen = unmeasured(snapshot) if host else snapshot
                 first = replace(event, host=host) if host == THE_REST else event
-                opened = self._open_incident(partial(folding.open_incident, first, at, seen), seen, (first,))
+                traced = Traced() if host else self._watch.open(at, self._sampler.history)
+                opened = self._open_incident(partial(folding.open_incident, first, at, seen), seen, (first,), traced)
                 for held in leading:
                     opened.fold(held, at, snapshot, now, leading=True)
                 leading.clear()
@@ -192,6 +218,8 @@ class Recorder:
         """Do what is due by the clock: samples, follow-ups, commits, the end of an incident."""
         now = self._now()
         self._follow_the_clock(now)
+        if self._watch.at_sight and abs(now - self._watch.at_sight.taken_at) >= LINE_PATIENCE:
+            self._open_killed(self._watch.at_sight, now)
         if self._sampler.tick(now):
             self._note_pressure(now)
         if not self.position.dirty and not any(opened.attribute_at for opened in self._open):
@@ -222,13 +250,16 @@ class Recorder:
 
     def next_due(self) -> float:
         """Return in how many seconds ``tick`` has something to do."""
-        due: list[datetime] = [self._sampler.due, *(at for opened in self._open for at in opened.due())]
+        due = [self._sampler.due, *(at for opened in self._open for at in opened.due())]
+        due += [self._watch.at_sight.taken_at + LINE_PATIENCE] if self._watch.at_sight else []
         if self._earlier.is_reading and not self.position.dirty:
             return 0.0
         return max(0.0, (min(due) - self._now()).total_seconds())
 
     def flush(self) -> None:
         """Commit what waits: the service stops."""
+        if self._watch.at_sight:
+            self._open_killed(self._watch.at_sight, self._now())
         for opened in self._open:
             self._commit_what_waits(opened, self._now())
 
@@ -242,10 +273,10 @@ class Recorder:
         return None
 
     def _open_incident(
-        self, make: Callable[[Diagnosis, int], Incident], snapshot: Snapshot, events: tuple[Event, ...]
+        self, make: Callable[[Diagnosis, int], Incident], snapshot: Snapshot, events: tuple[Event, ...], traced: Traced
     ) -> OpenIncident:
         opened = OpenIncident.open(
-            make, snapshot, events, self._sampler.history, self.position, troubles=self._troubles
+            make, snapshot, events, self._sampler.history, self.position, troubles=self._troubles, traced=traced
         )
         self._add(opened)
         if opened.is_elsewhere and not self._is_hour_spent():
@@ -257,13 +288,30 @@ class Recorder:
             )
         return opened
 
+    def _open_killed(self, snapshot: Snapshot, now: datetime) -> None:
+        """Open an incident for kills without a line: the rate limit took it, or nobody keeps the kernel's log."""
+        at = min(snapshot.taken_at, self._watch.since or snapshot.taken_at)
+        traced = self._watch.open(at, self._sampler.history)
+        make = partial(folding.open_killed, at, snapshot)
+        self._commit(self._open_incident(make, snapshot, (), traced), now)
+
+    def _resume_all(self, still_open: Sequence[Incident]) -> None:
+        for incident in still_open:
+            self._resume(incident)
+        for opened in self._open if len(self._open) > 1 else ():
+            self.position.cover(None, opened.incident)  # What one commit held of another is written to its own file.
+
     def _resume(self, incident: Incident) -> None:
         """Go on with an incident that was open when the process before us ended."""
         try:
             if self._find(incident.host if incident.read_on else None):
                 raise StoreError("a newer incident is open")  # noqa: TRY301 - one way to conclude
             incident = replace(incident, beside=())
-            opened = OpenIncident.resume(incident, self._sampler.history, self._now(), self.position, self._troubles)
+            history = self._sampler.history
+            traced = Traced() if incident.read_on else self._watch.resume(incident, history)
+            opened = OpenIncident.resume(
+                incident, history, self._now(), self.position, troubles=self._troubles, traced=traced
+            )
         except Exception as error:  # noqa: BLE001 - whatever damage comes up, the host is watched
             self._conclude(incident, error)
         else:
@@ -271,6 +319,7 @@ class Recorder:
 
     def _add(self, opened: OpenIncident) -> None:
         """Put this host's own before the others': it is committed and told first."""
+        self._watch.at_sight = self._watch.at_sight if opened.is_elsewhere else None
         self._open.insert(len(self._open) if opened.is_elsewhere else 0, opened)
         self._earlier.look()
 
@@ -348,7 +397,8 @@ class Recorder:
         else:
             snapshot = take_snapshot(self._proc_root, now, "pressure", counters=self._sampler.counters)
             make = partial(folding.open_pressure, pressure, now, snapshot)
-            self._commit(self._open_incident(make, snapshot, ()), now)
+            traced = self._watch.open(now, self._sampler.history)
+            self._commit(self._open_incident(make, snapshot, (), traced), now)
         return True
 
     def _attribute(self, opened: OpenIncident) -> None:
@@ -359,6 +409,14 @@ class Recorder:
         table = take_sockets(self._proc_root, ATTRIBUTION_SECONDS, names=self._names)
         if opened.attribute(table, self._now()):
             self._sampler.name_units(shares_of(table))
+            self._watch.forget_homes()
+            self._name(opened)
+
+    def _name(self, opened: OpenIncident) -> None:
+        """Name by the dump whom the trace could not name."""
+        account, table = opened.traced.account, opened.table
+        if account and table and self._watch.name(account, table):
+            opened.amended = True
 
     def _follow_up(self, opened: OpenIncident, now: datetime) -> None:
         snapshot = take_snapshot(self._proc_root, now, "follow_up", counters=self._sampler.counters)

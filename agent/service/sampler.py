@@ -2,14 +2,14 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from agent.core.history.downsample import downsample
-from agent.core.history.early_warning import assess
+from agent.core.history.early_warning import Refused, assess, find_refusals
 from agent.core.model import Pressure, Sample, UnitShare
 from agent.core.times import second_of
 from agent.probe import Counters, page_bytes, pages_per_unit, take_sample
@@ -46,6 +46,7 @@ class Sampler:
         self._read_again(self.due)
         self.page_bytes, self.pages_per_unit = page_bytes(proc_root), pages_per_unit(proc_root)
         self.counters = Counters(proc_root, self._samples)
+        self._refused: Sequence[Refused] = ()
 
     @property
     def history(self) -> tuple[Sample, ...]:
@@ -83,6 +84,13 @@ class Sampler:
         if self._samples and units:
             self._samples[-1] = replace(self._samples[-1], units=units)
 
+    def note_refusals(self, refused: Sequence[Refused], now: datetime) -> None:
+        """Note what the kernel's trace told of refusals; where it is news, the next sample is due now."""
+        self._refused = refused
+        tcp_mem, level = self.newest.tcp_mem if self.newest else None, self.pressure.level if self.pressure else 0
+        if any(each.level > level for each in find_refusals(refused, now, tcp_mem, self.pages_per_unit)):
+            self.due = now
+
     def clock_set_back(self, now: datetime) -> None:
         """Follow a clock that was set back; what a clock far ahead has thinned away is read again."""
         self.due = now
@@ -107,7 +115,8 @@ class Sampler:
             self._hour = _hour_of(now)
             with self._troubles.survived(UNWRITTEN):
                 self._store.samples.write_hourly_extremes(now, self.history)
-        self.pressure = assess(self._samples[-RECENT_SAMPLES:], self.pressure, self.pages_per_unit, self.survey.groups)
+        recent = self._samples[-RECENT_SAMPLES:]
+        self.pressure = assess(recent, self.pressure, self.pages_per_unit, self.survey.groups, self._refused)
         return True
 
     def _read_again(self, now: datetime) -> None:

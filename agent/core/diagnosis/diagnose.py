@@ -18,14 +18,18 @@ from agent.core.sockets.holder_names import gauge_of
 
 
 def diagnose(
-    snapshot: Snapshot, events: tuple[Event, ...], history: tuple[Sample, ...], witness: Witness | None = None
+    snapshot: Snapshot,
+    events: tuple[Event, ...],
+    history: tuple[Sample, ...],
+    witness: Witness | None = None,
+    untraced: tuple[Gap, ...] = (),
 ) -> Diagnosis:
     """Work out why it happened, as far as the evidence goes.
 
     ``events`` may be empty. Of each kind the first in it is shown, best the newest; the gauges are those around the
     newest of each kind, the counters those from before the earliest, ten minutes at most. ``history`` is oldest first
     and may reach past the snapshot; samples of another boot are left out. ``witness`` is what the kernel's trace
-    showed of the incident. Never raises.
+    showed of the incident, ``untraced`` is what it could not. Never raises.
     """
     facts = gather_facts(snapshot, events, history)._replace(witness=witness)
     if facts.reported_by:
@@ -42,7 +46,7 @@ def diagnose(
         findings=findings,
         holders=held_by,
         advice=advise(facts, findings, main),
-        gaps=all_gaps(facts, unseen),
+        gaps=all_gaps(facts, unseen, () if main else untraced),
     )
 
 

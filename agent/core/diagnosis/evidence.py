@@ -18,6 +18,7 @@ from agent.core.sockets.shares import HELD_BY, SOCK_DIAG, Pick, Share, Where
 WEIGHT = 8
 _WEIGHT_WITHOUT_LIMIT_BYTES = 64 << 20
 SOCKSTAT, ELSEWHERE = "net/sockstat", "/proc/PID/net/netstat"
+TRACE, TRACED_KILLS = "tcp:tcp_send_reset", "kills in the trace"
 _PLACES_AT_MOST = 3
 DOUBT: tuple[Confidence, ...] = ("certain", "likely", "possible")
 
@@ -31,6 +32,8 @@ def confidence(facts: Facts, gauge: GaugeName, *, likely: bool = False, most: Co
     if facts.is_alien:
         # Another kernel wrote it: what it says is not of this moment, and the numbers stand alone.
         return by_numbers(facts, likely=likely)
+    if facts.is_denied:
+        return "possible"
     agrees = _gauge_agrees(facts, gauge) or bool(facts.kills)
     if event.provenance == "kernel":
         return max("certain" if agrees else "likely", most, key=DOUBT.index)
@@ -52,7 +55,8 @@ def build_finding(facts: Facts, claim: str, cause: Cause, sure: Confidence, *mor
     """Put a claim together with the kernel's lines and the numbers that its cause is about."""
     orphans = orphan_evidence(facts) if cause != "tcp_memory" else ()
     memory = memory_evidence(facts) if cause != "orphans" else ()
-    kills = (kill_evidence(facts), *where_moved(facts, KILLED)) if facts.lines and facts.kills is not None else ()
+    counted = (kill_evidence(facts), *where_moved(facts, KILLED)) if facts.killed_in_sight is not None else ()
+    kills = (*counted, *trace_evidence(facts)) if facts.has_happened and facts.kills is not None else ()
     evidence = (*_lines(facts, cause), *more, *orphans, *memory, *kills)
     return Finding(claim=claim, cause=cause, confidence=sure, evidence=evidence)
 
@@ -103,9 +107,15 @@ def memory_evidence(facts: Facts) -> tuple[Evidence, ...]:
 
 def kill_evidence(facts: Facts) -> Evidence:
     """Show how many sockets the kernel killed, for either cause."""
-    kills = facts.kills if facts.kills is not None else 0
+    kills = facts.killed_in_sight or 0
     name = "TCPAbortOnMemory over the event" if facts.before else "TCPAbortOnMemory since boot"
     return Evidence(name=name, value=kills, unit="sockets", source="net/netstat")
+
+
+def trace_evidence(facts: Facts) -> tuple[Evidence, ...]:
+    """Show how many kills the kernel's trace saw; nothing where it is not read, or does not tell them."""
+    seen = facts.witness.kills if facts.witness else None
+    return () if seen is None else (Evidence(name=TRACED_KILLS, value=seen, unit="sockets", source=TRACE),)
 
 
 def delta_evidence(facts: Facts, name: str) -> Evidence:

@@ -9,13 +9,20 @@ from agent.core.format import counted, duration_text
 from agent.core.hosts import may_be_same, other_host
 from agent.core.readings import PAGE_SIZE, UNMEASURED, Gap
 
+_TRACE = "the kernel's trace"
+# SK_RST_REASON_TCP_ABORT_ON_MEMORY in tcp:tcp_send_reset (include/net/rstreason.h).
+_TELLS_REASONS = (6, 12, 0)
 _LIMITS = ("net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem")
 
 
-def all_gaps(facts: Facts, unseen: tuple[Gap, ...]) -> tuple[Gap, ...]:
-    """Return the gaps of the snapshot, its numbers, its events and its holders (``unseen``), each once."""
+def all_gaps(facts: Facts, unseen: tuple[Gap, ...], untraced: tuple[Gap, ...] = ()) -> tuple[Gap, ...]:
+    """Return the gaps of the snapshot, its numbers, its events, its holders (``unseen``) and the trace, each once.
+
+    ``untraced`` is what the kernel's trace did not show; where nobody was reset or refused, nothing is missed.
+    """
     udp = (Gap(what="UDP", why=why),) if (why := udp_shortage(facts)) else ()
     found = (*facts.snapshot.gaps, *_gaps_of_reading(facts), *_gaps_of_events(facts), *udp, *unseen)
+    found = (*found, *_gaps_of_trace(facts), *_gaps_beside_trace(facts, untraced))
     return tuple(dict.fromkeys(found))
 
 
@@ -75,6 +82,34 @@ def _gaps_of_events(facts: Facts) -> list[Gap]:
         )
         gaps.append(Gap(what="cgroup limits", why=why))
     return gaps
+
+
+def _gaps_of_trace(facts: Facts) -> list[Gap]:
+    """Return how far the kernel's trace fell short of what happened."""
+    witness, gaps = facts.witness, list[Gap]()
+    if witness and witness.lost:
+        resets = counted(witness.lost, "reset was", "resets were")
+        why = f"{resets} overwritten before they were read: attributed to the others' owners, by their share"
+        gaps.append(Gap(what=_TRACE, why=why))
+    if witness and witness.unseen:
+        resets = counted(witness.unseen, "socket was", "sockets were")
+        why = f"{resets} killed without a reset, as the kernel's timer may do: TCPAbortOnMemory counts them, no name"
+        gaps.append(Gap(what="owners of killed sockets", why=why))
+    return gaps
+
+
+def _gaps_beside_trace(facts: Facts, untraced: tuple[Gap, ...]) -> list[Gap]:
+    """Return why the trace tells nothing, or no kills, of what it might have named."""
+    if not untraced or not (facts.refused or (facts.has_happened and facts.killed_in_sight != 0)):
+        return []
+    if facts.witness is None:
+        why = f"{untraced[0].why}: whose connections were reset is not known by name; sockmem-agent doctor tells more"
+        return [Gap(what=_TRACE, why=f"not read, {why}")]
+    if facts.witness.kills is None:
+        is_older = facts.kernel is not None and facts.kernel.version < _TELLS_REASONS
+        why = "it tells why a connection is reset from Linux 6.12 on" if is_older else untraced[0].why
+        return [Gap(what=_TRACE, why=f"only refusals are seen, no resets: {why}")]
+    return []
 
 
 def _unconfirmed_text(facts: Facts) -> str:

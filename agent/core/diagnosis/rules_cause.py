@@ -46,16 +46,24 @@ def orphans_penalised(facts: Facts) -> Finding | None:
     """Claim that the orphans are over a half or a quarter of the limit, where stuck ones count two- or fourfold."""
     if not facts.shift:
         return None
-    likely = bool(facts.lines) and "close" not in facts.lines
+    likely = facts.has_happened and "close" not in facts.lines
     return build_finding(facts, "orphans_penalised", "orphans", confidence(facts, "orphans", likely=likely))
 
 
 def orphans_burst_passed(facts: Facts) -> Finding | None:
-    """Claim that the text names the orphan limit and the count is low again: the burst was over before the reading."""
+    """Claim that the text names the orphan limit and the count is low again: the burst was over before the reading.
+
+    Without a text the trace shows kills, and memory that was never pressed cannot have been their reason: on its way to
+    the last limit the kernel counts an entry into pressure (sk_enter_memory_pressure, net/core/sock.c).
+    """
     gauge = facts.orphans
-    if "orphans" not in facts.lines or None in (gauge.value, gauge.limit) or gauge.is_high:
+    if None in (gauge.value, gauge.limit) or gauge.is_high:
         return None
-    return build_finding(facts, "orphans_burst_passed", "orphans", confidence(facts, "orphans"))
+    never_pressed = facts.zone == "calm" and facts.press is False and facts.deltas.get("TCPMemoryPressures") == 0
+    left_over = bool(facts.killed_silently) and never_pressed
+    if "orphans" not in facts.lines and not left_over:
+        return None
+    return build_finding(facts, "orphans_burst_passed", "orphans", confidence(facts, "orphans", likely=left_over))
 
 
 def orphans_named_by_text(facts: Facts) -> Finding | None:
@@ -106,9 +114,9 @@ def memory_receding(facts: Facts) -> Finding | None:
     flagged = ("hysteresis", "calm") if "tcp_memory" in facts.lines else ("hysteresis",)
     between = facts.zone == "pressure" or (facts.press is True and facts.zone in flagged)
     # Below the pressure limit the flag can stand for a host short of RAM, and without an event nothing speaks for TCP.
-    if not between or (not facts.lines and facts.zone == "hysteresis" and host.host_ram_short(facts)):
+    if not between or (not facts.has_happened and facts.zone == "hysteresis" and host.host_ram_short(facts)):
         return None
-    likely = bool(facts.lines) and facts.zone == "pressure" and facts.press is True
+    likely = facts.has_happened and facts.zone == "pressure" and facts.press is True
     return build_finding(facts, "memory_receding", "tcp_memory", confidence(facts, "tcp_memory", likely=likely))
 
 
@@ -146,7 +154,7 @@ def memory_pressure_flag(facts: Facts) -> Finding | None:
 
 def nothing_near_a_limit(facts: Facts) -> Finding | None:
     """No event, and no gauge that could be read is near a limit."""
-    if facts.lines or memory_pressure_flag(facts):
+    if facts.has_happened or memory_pressure_flag(facts):
         return None
     # Below a limit that is above RAM is no proof.
     sure: Confidence = "likely" if facts.press is not False or sysctls.tcp_mem_above_ram(facts) else "certain"
@@ -197,6 +205,8 @@ REMARKS: tuple[Rule, ...] = (
     counters.text_of_another_kernel,
     counters.orphans_fill_memory,
     counters.counters_contradict,
+    counters.trace_contradicts,
+    counters.living_sockets_refused,
     counters.sockets_in_no_table,
     sysctls.tcp_mem_holds_buffer_sizes,
     sysctls.tcp_mem_above_ram,

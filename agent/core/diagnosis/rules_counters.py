@@ -3,14 +3,19 @@
 A remark never decides the cause. Counters are TcpExt of /proc/net/netstat, read by name.
 """
 
+from itertools import islice
 from math import isfinite
 
-from agent.core.diagnosis.evidence import SOCKSTAT, count_evidence, kill_evidence, memory_evidence
+from agent.core.diagnosis.evidence import SOCKSTAT, count_evidence, kill_evidence, memory_evidence, trace_evidence
 from agent.core.facts import Facts
 from agent.core.model import Cause, Confidence, Evidence, Finding
 from agent.core.readings import Sockstat
+from agent.core.sockets.holder_names import name_of
 from agent.core.sockets.holders import are_most_unlisted, count_unlisted, program_text
 from agent.core.sockets.shares import SOCK_DIAG, add_up, only
+
+REFUSED_TRACE = "sock:sock_exceed_buf_limit"
+_WRITERS_AT_MOST = 3
 
 
 def orphans_fill_memory(facts: Facts) -> Finding | None:
@@ -50,6 +55,29 @@ def counters_contradict(facts: Facts) -> Finding | None:
     if not facts.lines or facts.kills != 0:
         return None
     return Finding(claim="counters_contradict", cause="none", confidence="possible", evidence=(kill_evidence(facts),))
+
+
+def trace_contradicts(facts: Facts) -> Finding | None:
+    """Remark that a text log claims kills and the kernel reports none: its trace, nothing of it lost, is empty."""
+    if not facts.is_denied:
+        return None
+    evidence = (*trace_evidence(facts), kill_evidence(facts))
+    return Finding(claim="trace_contradicts", cause="none", confidence="likely", evidence=evidence)
+
+
+def living_sockets_refused(facts: Facts) -> Finding | None:
+    """Claim that living sockets were refused memory, and who wrote: the trace has no name for what is received."""
+    witness = facts.witness
+    if witness is None or not witness.refusals:
+        return None
+    proof = [Evidence(name="refusals in the trace", value=witness.refusals, unit="times", source=REFUSED_TRACE)]
+    writers = ((name_of(each), each.refusals) for each in witness.by if each.refusals)
+    proof += [
+        Evidence(name=f"of {name}", value=count, limit=witness.refusals, unit="times", source=REFUSED_TRACE)
+        for name, count in islice(((name, count) for name, count in writers if name), _WRITERS_AT_MOST)
+    ]
+    cause: Cause = "tcp_memory" if facts.memory.is_high or facts.press else "none"
+    return Finding(claim="living_sockets_refused", cause=cause, confidence="certain", evidence=tuple(proof))
 
 
 def earlier_burst(facts: Facts) -> Finding | None:

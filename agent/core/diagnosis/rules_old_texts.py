@@ -1,5 +1,7 @@
 """What an old text can mean that no number at a limit explains: kernels up to 3.2 print each text for both causes.
 
+A kill that only the trace shows is the same: TCP_ABORT_ON_MEMORY stands for both (tcp_check_oom, net/ipv4/tcp.c).
+
 Rules like those of rules_cause, which rank behind them: causes that are left over, and no cause at all.
 """
 
@@ -58,9 +60,9 @@ def memory_pressed_meanwhile(facts: Facts) -> Finding | None:
 
 def cause_undecided(facts: Facts) -> Finding | None:
     """Claim that the kernel said it in words that stand for two causes, and no number tells which."""
-    return build_finding(facts, "cause_undecided", "undetermined", "possible") if facts.lines else None
+    return build_finding(facts, "cause_undecided", "undetermined", "possible") if facts.has_happened else None
 
 
 def _is_ambiguous(facts: Facts) -> bool:
-    """Return whether the kernel said it in words that stand for both causes."""
-    return bool(facts.lines) and not facts.named_causes
+    """Return whether the kernel said it in words that stand for both causes, or its trace did, which knows one word."""
+    return facts.has_happened and not facts.named_causes

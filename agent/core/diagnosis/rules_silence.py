@@ -39,7 +39,7 @@ def memory_short_between_readings(facts: Facts) -> Finding | None:
 def cgroup_starves_alone(facts: Facts) -> Finding | None:
     """Claim that one control group of version 2 is at its limit and starves alone: no message tells of that."""
     group = facts.starving_group
-    if facts.lines or group is None:
+    if facts.has_happened or group is None:
         return None
     proof = (*evidence_of_group(group), *_moved(facts))
     return build_finding(facts, "cgroup_limit", "tcp_memory", by_numbers(facts, likely=True), *proof)

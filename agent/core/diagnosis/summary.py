@@ -13,15 +13,16 @@ from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text, counted, duration_text, moment_text, percent_text
 from agent.core.history.look_back import Past
 from agent.core.kernel.limits import KILLED, is_just_below
-from agent.core.model import KINDS, Event, Finding, GaugeName
+from agent.core.model import KINDS, Event, Finding, GaugeName, Witness, WitnessedBy
 from agent.core.readings import UnreadLine
 from agent.core.sockets.cgroup_names import text_of_cgroup
-from agent.core.sockets.holder_names import losers_named, marked
+from agent.core.sockets.holder_names import losers_named, marked, name_of
 from agent.core.sockets.holders import program_text
 from agent.core.times import second_of
 
 _SHORT: dict[GaugeName, str] = {"orphans": "orphaned sockets", "tcp_memory": "TCP memory"}
 
+_VICTIMS_AT_MOST, _PORTS_SHOWN = 2, 3
 _WHILE_PRESSED = "the kernel shrinks windows and refuses large sends"
 _FULL = frozenset({"memory_at_limit", "memory_over_limit", "both_limits_hit"})
 
@@ -44,8 +45,7 @@ def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past, main: Mai
         sentences.append("Most of that memory is unsent data of orphaned sockets.")
     if "host_ram_short" in claims:
         sentences.append("The host itself is short of RAM, so TCP saves memory below its own limits.")
-    if "counters_contradict" in claims and findings[0].confidence == "possible":
-        sentences.append("This host's counters do not confirm it.")
+    sentences += _proof(facts, findings, claims)
     if findings[0].cause == "orphans" and claims & {"memory_over_limit", "memory_at_limit"}:
         sentences.append("TCP memory has reached its limit, too.")
     if findings[0].cause == "tcp_memory" and "orphans_at_limit" in claims:
@@ -59,9 +59,19 @@ def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past, main: Mai
     sentences += [_earlier(facts, seconds, event) for seconds, event in facts.earlier]
     losers = losers_named(findings)
     lost = f"Data is being lost by {losers}." if losers else ""
-    held = _holders(findings, main) or _where_killed(facts)
+    held = [*_killed(facts.witness), *_holders(findings, main)] or _where_killed(facts)
+    held += _refused(facts.witness)
     sentences += [_unlisted(facts, each) for each in findings if each.claim == "sockets_in_no_table"]
     return " ".join(filter(None, (*sentences, *_settings(facts, claims), *held, lost, past.text)))
+
+
+def _proof(facts: Facts, findings: tuple[Finding, ...], claims: set[str]) -> list[str]:
+    """Tell that the kernel's own numbers deny what a log says, or that they alone tell of it."""
+    if facts.is_denied:
+        return ["The kernel reports no reset: neither its trace nor its counters show one."]
+    if "counters_contradict" in claims and findings[0].confidence == "possible":
+        return ["This host's counters do not confirm it."]
+    return ["The kernel logged no message."] if facts.killed_silently else []
 
 
 def _newest(facts: Facts) -> datetime | None:
@@ -130,6 +140,36 @@ def _holders(findings: tuple[Finding, ...], main: MainHolders) -> list[str]:
     ]
 
 
+def _killed(witness: Witness | None) -> list[str]:
+    """Name whose connections were reset, as the kernel's trace shows, and how many it does not show."""
+    if witness is None or not witness.kills:
+        return []
+    named = [(name, each) for each in witness.by if each.kills and (name := name_of(each))][:_VICTIMS_AT_MOST]
+    resets = counted(witness.kills, "connection")
+    if [each.kills for _, each in named] == [witness.kills]:
+        whose = f" of {_victim(*named[0])}"
+    else:
+        whose = "".join(f", {count_text(each.kills)} of {_victim(name, each)}" for name, each in named)
+    more = f"; {count_text(witness.unseen)} more are only counted" if witness.unseen else ""
+    return [f"The kernel reset {resets}{whose}, seen by the trace{more}."]
+
+
+def _victim(name: str, each: WitnessedBy) -> str:
+    ports = " ".join(map(str, each.ports[:_PORTS_SHOWN]))
+    shown = f" ({'port' if len(each.ports) == 1 else 'ports'} {ports})" if ports and not each.guess else ""
+    return f"{marked(name, each)}{shown}"
+
+
+def _refused(witness: Witness | None) -> list[str]:
+    """Tell how often living connections were refused memory, and who wrote to them."""
+    if witness is None or not witness.refusals:
+        return []
+    writers = [(name, each) for each in witness.by if each.refusals and (name := name_of(each))][:_VICTIMS_AT_MOST]
+    of_them = ", ".join(f"{count_text(each.refusals)} to {name}" for name, each in writers)
+    times = "once" if witness.refusals == 1 else f"{count_text(witness.refusals)} times"
+    return [f"It refused memory to open connections {times}{f' ({of_them})' if of_them else ''}."]
+
+
 def _where_killed(facts: Facts) -> list[str]:
     """Name the other network namespace in which at least half of the connections were reset."""
     place, kills = next(iter(facts.moved(KILLED).items()), ("", 0))
@@ -148,14 +188,18 @@ def _ran_out(facts: Facts) -> str:
 
 def _is_claim(facts: Facts) -> bool:
     """Return whether only a text log says it, and no counter shows it."""
-    return (facts.kills == 0 or facts.is_past) and all(event.provenance == "claimed" for event in facts.lines.values())
+    return (
+        (facts.kills == 0 or facts.is_past)
+        and bool(facts.lines)
+        and all(event.provenance == "claimed" for event in facts.lines.values())
+    )
 
 
 def _orphans_at_limit(facts: Facts) -> str:
     if facts.orphans.limit is not None and facts.orphans.limit <= 0:
         closing = f"tcp_max_orphans is {facts.orphans.limit}, so {_what_zero_does(facts)}."
-        return f"{_resets(facts)}: {closing}" if facts.lines else closing
-    if not facts.lines:
+        return f"{_resets(facts)}: {closing}" if facts.has_happened else closing
+    if not facts.has_happened:
         return "Orphaned sockets have reached their limit, although the kernel has logged nothing."
     orphan, limit = facts.orphans.value, facts.orphans.limit
     if orphan is not None and limit is not None and not is_just_below(orphan, limit):
@@ -175,12 +219,12 @@ def _what_zero_does(facts: Facts) -> str:
 
 def _orphans_penalised(facts: Facts) -> str:
     part, times = ("half", "double") if facts.shift == 1 else ("a quarter", "fourfold")
-    start = _resets(facts) if facts.lines else "The kernel may start to reset connections"
+    start = _resets(facts) if facts.has_happened else "The kernel may start to reset connections"
     text = f"{start}: it counts stuck orphans {times}, so it may act at {part} of tcp_max_orphans"
     # Killing is quick: the limit itself may have been reached, unless it was like that before, too.
     before = facts.before[1].orphan if facts.before else None
     lasts = before is not None and (before << 2) > (facts.orphans.limit or 0)
-    return text + ("; or the limit itself was reached a moment earlier." if facts.lines and not lasts else ".")
+    return text + ("; or the limit itself was reached a moment earlier." if facts.has_happened and not lasts else ".")
 
 
 def _orphans_burst_passed(facts: Facts) -> str:
@@ -210,7 +254,7 @@ def _unread(amount: str, used: object, limit: object) -> str:
 
 
 def _memory_full(facts: Facts) -> str:
-    silent = "" if facts.lines else "; the kernel has logged nothing"
+    silent = "" if facts.has_happened else "; the kernel has logged nothing"
     return f"TCP has used all the memory it may use (tcp_mem). The kernel drops data and connections stall{silent}."
 
 
@@ -240,6 +284,8 @@ def _cgroup_limit(facts: Facts) -> str:
 
 def _undecided(facts: Facts) -> str:
     calm = "both readings are back to normal" if facts.calm else "the readings do not tell which"
+    if facts.killed_silently:
+        return f"The kernel reset connections; its trace does not tell which limit was reached, and {calm}."
     can = "on this kernel the message can mean orphaned sockets or memory, and " if facts.is_old else ""
     can = "up to kernel 3.2 the message can mean orphaned sockets or memory, and " if facts.is_alien else can
     return (

@@ -24,14 +24,26 @@ the counters and the kernel's own flag tell, over ten seconds each:
 
 The first three are entered when two intervals in a row show it, or one shows ten times as much, and left after a quiet
 minute.
+
+Where the kernel's trace is read, it tells each time that a living socket is refused memory (sock_exceed_buf_limit), and
+what TCP had allocated then. Three of the ways to suppress_allocation (__sk_mem_raise_allocated, net/core/sock.c) tell
+them apart; a full receive buffer is none of them:
+
+    3      10 refusals, allocated above tcp_mem[2]: every socket is refused
+    2      10 refusals, allocated above tcp_mem[0]: under pressure, sockets above the average are
+    2      100 refusals, allocated below it: a control group is at a limit of its own
+
+One interval is enough, since these are refusals and not signs of them; they, too, are left after a quiet minute.
 """
 
+from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from statistics import linear_regression, median
 from typing import NamedTuple
 
+from agent.core.format import count_text
 from agent.core.kernel.limits import AT_LIMIT_PERCENT, counter_deltas, refused_segments
 from agent.core.model import GaugeName, Pressure, Sample
 from agent.core.readings import FullGroup
@@ -48,7 +60,7 @@ HOUR = 3600.0
 INTERVAL_SECONDS = 10.0
 _SHORTEST = timedelta(seconds=0.9 * INTERVAL_SECONDS)
 QUIET_INTERVALS = 6
-AT_ONCE = 10
+REFUSALS_LOOK_BACK = timedelta(seconds=(QUIET_INTERVALS + 1) * INTERVAL_SECONDS)
 
 
 class _Watched(NamedTuple):
@@ -68,19 +80,41 @@ class _Signal(NamedTuple):
     claim: str
     threshold: int
     unit: str
+    at_once: int
+
+
+class Refused(NamedTuple):
+    """How often living sockets were refused memory, as read ``at`` once.
+
+    ``allocated`` counts as tcp_mem does; None where not known.
+    """
+
+    at: datetime
+    times: int
+    allocated: int | None = None
+    limits: tuple[int, int, int] | None = None
 
 
 # A refused segment comes again after 200 ms at the soonest: of ten a second, two connections stand still at any moment.
 # A healthy host refuses none; what slow readers cause is not counted.
-_REFUSED = _Signal(
-    3, "the kernel is dropping received TCP data for lack of socket memory", 100, "refused segments in 10 s"
+_DROPPED = _Signal(
+    3, "the kernel is dropping received TCP data for lack of socket memory", 100, "refused segments in 10 s", 1000
 )
 # Each entry means that memory rose past tcp_mem[1], or an allocation failed, and fell below tcp_mem[0] since the last
 # one. A load that its limits suit does neither; a single burst does it once or twice.
-_ENTRIES = _Signal(2, "TCP keeps running into memory pressure", 5, "entries in 10 s")
+_ENTRIES = _Signal(2, "TCP keeps running into memory pressure", 5, "entries in 10 s", 50)
 # One sample may meet a pressure of milliseconds. While it lasts, windows are clamped, whatever mem says.
-_FLAG = _Signal(2, "the kernel's TCP memory-pressure flag stays up", 1, "")
+_FLAG = _Signal(2, "the kernel's TCP memory-pressure flag stays up", 1, "", 10)
 
+
+# A writer that is refused tries again ten times a second (sk_stream_wait_memory), what was sent to a refused receiver
+# comes five times in ten seconds: fewer refusals are a stall that nobody notices.
+_AT_LIMIT = _Signal(3, "the kernel refuses memory to open TCP connections", 10, "refusals in 10 s", 10)
+_ABOVE_AVERAGE = _Signal(
+    2, "under memory pressure the kernel refuses memory to open TCP connections", 10, "refusals in 10 s", 10
+)
+# What TCP as a whole has is no trouble then, and a group that lives at its limit is often meant to.
+_OF_A_GROUP = _Signal(2, "a control group's memory limit stalls its TCP connections", 100, "refusals in 10 s", 100)
 
 _CLAIMS: dict[tuple[GaugeName, int], str] = {
     ("tcp_memory", 3): "TCP memory is at its limit",
@@ -97,12 +131,14 @@ def assess(
     before: Pressure | None,
     pages_per_unit: float | None = 1.0,
     groups: Sequence[FullGroup] = (),
+    refused: Sequence[Refused] = (),
 ) -> Pressure | None:
     """Return the worst warning that the samples (oldest first, of one boot) call for, None when all is well.
 
     ``before`` is what the last call said. ``pages_per_unit`` is how many pages one unit of ``mem`` is: less than 1 on
     4.10 to 5.19 with pages larger than 4096 bytes, None where that is not known: then memory warns of nothing.
-    ``groups`` are the cgroups at their own limits, most of it socket memory, as the last survey saw them.
+    ``groups`` are the cgroups at their own limits, most of it socket memory, as the last survey saw them; ``refused``
+    is what the kernel's trace told.
     """
     if not samples:
         return None
@@ -119,6 +155,7 @@ def assess(
         if (level := _level(gauge, recent, before))
     ]
     found += [*_starvation(recent, before), *_full_groups(groups)]
+    found += find_refusals(refused, samples[-1].at, samples[-1].tcp_mem, pages_per_unit, before)
     return max(found, key=lambda pressure: pressure.level, default=None)
 
 
@@ -127,7 +164,7 @@ def _starvation(samples: Sequence[Sample], before: Pressure | None) -> list[Pres
     points = _spaced(samples)
     moved = [_moved(older, newer) for newer, older in pairwise(points)]
     shown = (
-        (_REFUSED, [refused_segments(each) for each in moved]),
+        (_DROPPED, [refused_segments(each) for each in moved]),
         (_ENTRIES, [each.get("TCPMemoryPressures", 0) for each in moved]),
         (_FLAG, [int(each.press is True) for each in points]),
     )
@@ -143,6 +180,43 @@ def _starvation(samples: Sequence[Sample], before: Pressure | None) -> list[Pres
         for signal, values in shown
         if _is_on(signal, values, held=before is not None and before.claim == signal.claim)
     ]
+
+
+def find_refusals(
+    refused: Sequence[Refused],
+    now: datetime,
+    tcp_mem: tuple[int, int, int] | None,
+    pages_per_unit: float | None = 1.0,
+    before: Pressure | None = None,
+) -> list[Pressure]:
+    """Find what the refusals in the kernel's trace call for; ``tcp_mem`` is that of now."""
+    counts: dict[_Signal, Counter[int]] = {signal: Counter() for signal in (_AT_LIMIT, _ABOVE_AVERAGE, _OF_A_GROUP)}
+    sizes: dict[_Signal, str] = {}
+    for each in refused:
+        limits, age = each.limits or tcp_mem, (now - each.at).total_seconds()
+        if limits is None or each.allocated is None or pages_per_unit is None or age < 0:
+            continue
+        pages = round(each.allocated * pages_per_unit)
+        signal = _AT_LIMIT if pages > limits[2] else _ABOVE_AVERAGE if pages > limits[0] else _OF_A_GROUP
+        counts[signal][int(age / INTERVAL_SECONDS)] += each.times
+        sizes[signal] = f"{count_text(pages)} pages allocated of {count_text(limits[2])}"
+    found = []
+    for signal, by_interval in counts.items():
+        newest_first = [by_interval[interval] for interval in range(QUIET_INTERVALS)]
+        if _is_on(signal, newest_first, held=before is not None and before.claim.startswith(signal.claim)):
+            most = max(newest_first)
+            claim = f"{signal.claim}: {count_text(most)} times in 10 s; {sizes[signal]}"
+            found.append(
+                Pressure(
+                    level=signal.level,
+                    cause="tcp_memory",
+                    claim=claim,
+                    value=most,
+                    limit=signal.threshold,
+                    unit=signal.unit,
+                )
+            )
+    return found
 
 
 def _full_groups(groups: Sequence[FullGroup]) -> list[Pressure]:
@@ -162,7 +236,7 @@ def _full_groups(groups: Sequence[FullGroup]) -> list[Pressure]:
 def _is_on(signal: _Signal, newest_first: list[int], *, held: bool) -> bool:
     if held:
         return max(newest_first, default=0) >= signal.threshold
-    at_once = max(newest_first[:1], default=0) >= AT_ONCE * signal.threshold
+    at_once = max(newest_first[:1], default=0) >= signal.at_once
     return at_once or (len(newest_first) > 1 and min(newest_first[:2]) >= signal.threshold)
 
 

@@ -14,6 +14,8 @@ Samples::
     TCP       2304      1     255   no     192   yes  kernel      y  y  y  y ...
 
     MemTotal:       24570628 kB
+    |-- 10.88.0.7
+       /32 host LOCAL
     some avg10=0.87 avg60=0.23 avg300=0.10 total=5798710
 
 Absent is None, never zero; unknown keys and lines are ignored; what is there and cannot be right is a ParseError.
@@ -23,6 +25,7 @@ import re
 import struct
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from ipaddress import IPv6Address
 from itertools import zip_longest
 
 from agent.core.readings import PressureStall, Sockstat, TcpProtocol, TcpSockstat
@@ -41,6 +44,9 @@ _INTEGER = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
 _INTEGERS = re.compile(r"(?:[+-]?[0-9]{1,20} )*[+-]?[0-9]{1,20}", re.ASCII)
 _DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?", re.ASCII)
 _BTIME = re.compile(r"^btime ([0-9]{1,12})$", re.MULTILINE | re.ASCII)
+_OWN_ADDRESS = re.compile(r"\|-- ([0-9.]{7,15})\n +/32 host LOCAL\n", re.ASCII)
+_IF_INET6 = re.compile(r"[0-9a-f]{32} ", re.ASCII)
+_START_TIME = 19  # of the fields behind the name, the first of which is the state
 _CACHE = ("active", "inactive")
 _ZONE = re.compile(r"^ +(pages free|managed|present|nr_(?:zone_)?(?:in)?active_file) +([0-9]{1,16})$", re.MULTILINE)
 _KIB = 1024
@@ -223,6 +229,24 @@ def parse_version(text: str, file: str = "version") -> str:
     if words[:2] != ["Linux", "version"] or not words[2:]:
         raise ParseError(file, "does not begin with 'Linux version RELEASE'", text.partition("\n")[0])
     return parse_word(words[2], file)
+
+
+def parse_fib_trie(text: str) -> set[str]:
+    """Read the addresses of a network namespace itself, from the local table of net/fib_trie (net/ipv4/fib_trie.c)."""
+    return set(_OWN_ADDRESS.findall(text))
+
+
+def parse_if_inet6(text: str) -> set[str]:
+    """Read the IPv6 addresses of a network namespace (net/if_inet6: if6_seq_show, net/ipv6/addrconf.c)."""
+    return {str(IPv6Address(int(line[:32], 16))) for line in text.splitlines() if _IF_INET6.match(line)}
+
+
+def parse_start_ticks(text: str, file: str = "stat") -> int:
+    """Read when a process started, in clock ticks since boot: the 22nd field, behind a name that may hold anything."""
+    fields = text.rpartition(")")[2].split()
+    if len(fields) <= _START_TIME or not fields[_START_TIME].isdecimal():
+        raise ParseError(file, "no start time", text)
+    return int(fields[_START_TIME])
 
 
 def parse_auxv(data: bytes) -> int | None:

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from agent.core.format import printable
-from agent.core.model import Cause, Diagnosis, Finding, GaugeName, Holder
+from agent.core.model import Cause, Diagnosis, Finding, GaugeName, Holder, Witness, WitnessedBy
 from agent.core.sockets.cgroup_names import pod_of
 
 # The least that anybody is named for: this part of the limit, and this many orphans where the limit is small. The
@@ -35,6 +35,8 @@ from agent.core.sockets.cgroup_names import pod_of
 _PART_WORTH_NAMING = 1 / 32
 ORPHANS_WORTH_NAMING = 16
 LOSES = "loses data"
+# All those of a list that have a name and no place of their own.
+OTHERS = "others"
 _NAME_AT_MOST = 120
 _KERNEL_TEXT = re.compile(
     r"out of socket memory|too many (of )?orphaned sockets|consider tuning tcp_mem|callbacks suppressed", re.IGNORECASE
@@ -103,6 +105,15 @@ def main_holder(diagnosis: Diagnosis) -> LargestHolder | None:
     return found if found and found.is_main else None
 
 
+def main_victim(witness: Witness | None) -> tuple[str, WitnessedBy] | None:
+    """Find whose sockets were at least half of those that the kernel killed, those unseen included."""
+    first = witness.by[0] if witness and witness.kills and witness.by else None
+    name = name_of(first) if first else None
+    if witness is None or first is None or name is None or first.unit == OTHERS:
+        return None
+    return (name, first) if 2 * first.kills >= (witness.kills or 0) + (witness.unseen or 0) > 0 else None
+
+
 def losers_named(findings: Sequence[Finding]) -> str:
     """Name the two whose sockets lose most data; "" where that is not known."""
     known = [finding.evidence for finding in findings if finding.claim == "sockets_lose_data"]
@@ -111,7 +122,7 @@ def losers_named(findings: Sequence[Finding]) -> str:
     return " and ".join([*names][:2])
 
 
-def name_of(holder: Holder) -> str | None:
+def name_of(holder: Holder | WitnessedBy) -> str | None:
     """Return one name for a holder that is safe in any text; None for the remainder."""
     place = " in ".join(filter(None, (holder.unit, holder.container)))
     if place and holder.unit is None and holder.process:
@@ -124,14 +135,14 @@ def _shown(name: str | None) -> str | None:
     return _KERNEL_TEXT.sub("…", printable(name, _NAME_AT_MOST)) if name else None
 
 
-def guess_text(holder: Holder) -> str:
+def guess_text(holder: Holder | WitnessedBy) -> str:
     """Return that a holder is a guess, and from what; nothing where a cgroup or an open socket names it."""
     if not holder.guess:
         return ""
     return f"a guess: it serves port {holder.ports[0]}" if holder.ports else "a guess: no cgroup says so"
 
 
-def marked(name: str, holder: Holder) -> str:
+def marked(name: str, holder: Holder | WitnessedBy) -> str:
     """Put the mark of a guess behind the name of a holder."""
     return f"{name} ({mark})" if (mark := guess_text(holder)) else name
 

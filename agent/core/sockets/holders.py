@@ -6,7 +6,7 @@ orphans and unaccepted connections to the listener on their port: a guess, and m
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
 from agent.core.format import count_text, counted, printable
@@ -113,7 +113,7 @@ def holders(
     return (*named, remainder), (*table.gaps, *_gaps_of_sight(table, tcp), *_gaps_of_guesses(guesses), *gaps)
 
 
-def _with_pod(name: Owner, pods: dict[str, str]) -> Owner:
+def _with_pod(name: Owner, pods: Mapping[str, str]) -> Owner:
     return name._replace(container=with_pod_name(name.container, pods))
 
 
@@ -146,6 +146,38 @@ def _shares(table: SocketTable) -> tuple[dict[Owner, _Share], Counter[_Guess]]:
         share.namespaces[listener.namespace] += listener.sockets
         share.ports[listener.port] += listener.sockets
     return {name: share for name, share in shares.items() if share.sockets}, guesses
+
+
+def name_by_port(table: SocketTable, port: int | None, to_port: int | None, namespace: int | None = None) -> Owner:
+    """Name who has most sockets of a service's own port, else of the port it connects to; nobody where none has.
+
+    A guess, unless only one name serves that port. ``namespace``: the number of the only one to look at.
+    """
+    listeners: dict[tuple[int, int | None], Listener] = {}
+    for listener in table.listeners:
+        listeners.setdefault((listener.namespace, listener.port), listener)
+    places = {each.number: _name_of_place(each) for each in table.namespaces}
+    served, called = Counter[Owner](), Counter[Owner]()
+    for group in table.groups if port or to_port else ():
+        kept, left = _names(group, listeners.get((group.namespace, group.port)), table.paths)
+        place = places.get(group.namespace, _NOBODY)
+        if namespace not in (None, group.namespace):
+            continue
+        if port and group.port == port:
+            served[_first(left, place)] += group.sockets
+        elif to_port and group.to_port == to_port:
+            called[_first(kept, place)] += group.sockets
+    for listener in table.listeners:
+        if listener.port == port and namespace in (None, listener.namespace):
+            name = _name_of_listener(listener, table.paths)
+            served[_first(name, places.get(listener.namespace, _NOBODY))] += listener.sockets
+    named = [each for each in (*_most(served, len(served)), *_most(called, len(called))) if each != _NOBODY]
+    return _with_pod(named[0], table.pods) if named else _NOBODY
+
+
+def name_place(namespace: Namespace, pods: Mapping[str, str]) -> Owner:
+    """Name who lives in a network namespace: where several containers of a pod do, the pod."""
+    return _with_pod(_name_of_place(namespace), pods)
 
 
 def _add_unlisted(
