@@ -174,7 +174,7 @@ def _numbered(table: str) -> dict[str, int]:
 
 def kill_reason(form: Format, symbol: str) -> int | None:
     """Return the number that this kernel gives a reason; None: its resets have no such reason, or tell none at all."""
-    return form.symbols.get("reason", {}).get(symbol) if "reason" in form.fields else None
+    return form.symbols.get("reason", {}).get(symbol)
 
 
 def kill_pattern(form: Format, symbol: str) -> re.Pattern[bytes]:
@@ -333,8 +333,9 @@ def _rows(form: Format, block: bytes) -> Iterator[tuple[HistKey, int, int]]:
 
 
 def _dropped(block: bytes) -> int:
-    # Not "Hits" less the rows: it is read after them, and is ahead. The last, since a name may look like the line.
-    return int((_DROPPED.findall(block) or [0])[-1])
+    # Not "Hits" less the rows: it is read after them, and is ahead.
+    dropped = _DROPPED.search(block)
+    return int(dropped[1]) if dropped else 0
 
 
 def risen(before: Hist, now: Hist) -> tuple[Refusals, ...]:

@@ -265,12 +265,14 @@ def test_of_kills_that_differ_the_port_that_repeats_is_kept() -> None:
     ) == parse_kills(KILLED, text).kills
 
 
-def crowd(kills: int, *, pids: int = 1, ports: int = 1) -> bytes:
-    """Kills of as many peers, each of its own network, and of so many processes and ports."""
+def crowd(kills: int, *, pids: int = 1, ports: int = 1, peers: int = 62500) -> bytes:
+    """Kills of so many processes, ports and peers, each of its own network and with a port of its own."""
     lines = (
         KILL.replace(b"20257", b"%05d" % (10000 + number % pids))
         .replace(b":42102", b":%d" % (443 + number % ports))
-        .replace(b"dest=127.0.0.1:8898", b"dest=10.%d.%d.1:%d" % (number // 250, number % 250, 1024 + number))
+        .replace(
+            b"dest=127.0.0.1:8898", b"dest=10.%d.%d.1:%d" % (number % peers // 250, number % peers % 250, 1024 + number)
+        )
         for number in range(kills)
     )
     return b"".join(lines)
@@ -282,6 +284,19 @@ def test_crowd_of_peers_is_told_without_them() -> None:
 
 def test_crowd_of_processes_is_told_by_name_and_port() -> None:
     text = crowd(5000, pids=1000)
+
+    assert (Kills("python3", None, "127.0.0.1", 443, None, None, 5000),) == parse_kills(KILLED, text).kills
+
+
+def test_crowd_of_processes_keeps_its_few_peers() -> None:
+    kills = parse_kills(KILLED, crowd(5000, pids=1000, peers=10)).kills
+
+    assert [("python3", None, 443, 500)] * 10 == [(each.name, each.pid, each.port, each.count) for each in kills]
+    assert {f"10.0.{number}.1" for number in range(10)} == {each.peer for each in kills}
+
+
+def test_crowd_of_pairs_is_told_by_name_and_port() -> None:
+    text = crowd(5000, pids=71, peers=73)
 
     assert (Kills("python3", None, "127.0.0.1", 443, None, None, 5000),) == parse_kills(KILLED, text).kills
 
