@@ -179,6 +179,36 @@ def wanting_4_gib(data: bytes, form: int = lzma.FORMAT_XZ) -> bytes:
     return bytes(packed)
 
 
+class Subject:
+    """A program that closes its connections with data unread, each of which resets it."""
+
+    def __init__(self) -> None:
+        script = Path(__file__).parent / "probe/subject.py"
+        self._process = subprocess.Popen(
+            [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        self.pid = self._process.pid
+        self.port = int(self.ask("listen 200"))
+
+    def ask(self, command: str) -> str:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.stdin.write(f"{command}\n")
+        return self._process.stdout.readline().strip()
+
+    def is_reset(self, times: int) -> None:
+        """Have so many of its connections reset, from its own side."""
+        for begun in range(0, times, 100):
+            count = min(100, times - begun)
+            self.ask(f"connect {self.port} {count}")
+            self.ask(f"accept {count}")
+            self.ask("say 1")
+            self.ask("close")
+
+    def end(self) -> None:
+        self._process.communicate()
+
+
 def as_nobody(work: Callable[[], str]) -> str:
     """Do something as the user nobody, in a process of its own; return what it says, an exception included."""
     read_end, write_end = os.pipe()

@@ -16,7 +16,7 @@ from agent.core.format import printable
 from agent.core.readings import Gap
 from agent.probe.owners import process_ids, read_process
 from agent.probe.pagesize import PROC
-from agent.probe.witness import HOST, NO_REASON, SERVICE, Instances, Reader, instances, make, remove
+from agent.probe.witness import HOST, NO_REASON, SERVICE, Instances, Reader, own_instances
 
 NAME = "witness"
 SHIPPED = "/usr/lib/sockmem-agent/witness.conf"
@@ -40,7 +40,7 @@ def check_witness(service: Unit | None) -> Check:
         return Check(NAME, "warn", f"the unit lacks lines of {SHIPPED}: {', '.join(dict.fromkeys(missing))}", ENABLE)
     if os.geteuid() != 0:
         return Check(NAME, "ok", "on; only root can check what the service sees", "sudo sockmem-agent doctor")
-    gaps = try_out()
+    gaps = _try_out()
     cannot = next((gap.why for gap in gaps if gap.why != NO_REASON), None)
     if cannot:
         return Check(NAME, "warn", f"this host shows no trace: {cannot}", "see docs/witness.md: where it does not work")
@@ -61,15 +61,10 @@ def ask_main_pid() -> int | None:
     return int(said) or None if said.isdigit() else None
 
 
-def try_out(them: Instances | None = None) -> tuple[Gap, ...]:
-    """Make two instances, open them as the service does, and remove them; return what cannot be witnessed here."""
-    them = them or instances(f"sockmem-agent-{os.getpid()}")
-    try:
-        gaps = make(them)
-        with closing(Reader(them)) as reader:
-            return gaps or reader.gaps()
-    finally:
-        remove(them)
+def _try_out() -> tuple[Gap, ...]:
+    """Return what cannot be witnessed on this host, made and opened as for the service."""
+    with own_instances() as (them, gaps), closing(Reader(them)) as reader:
+        return gaps or reader.gaps()
 
 
 def check_running(pid: int, seen: str, *, sees_kills: bool, root: Path | None = None) -> Check:

@@ -36,6 +36,7 @@ from agent.sources.multiline import lines_of
 from agent.store import read_around
 
 HISTORY = timedelta(hours=1)
+WATCH_AT_MOST = 86400
 ATTRIBUTION_SECONDS = 5.0
 _ONLY_COUNTS = "a count of suppressed messages does not say which ones: pass the line next to it as well"
 _OPTION = "--message"
@@ -61,6 +62,14 @@ _ELISION = re.compile(r"\[\s*(?:…|\.\.+)\s*\]\s*")
     shell_complete=complete_id,
     help="Diagnose a stored incident again: its ID, the beginning of one, or last.",
 )
+@click.option(
+    "--watch",
+    "seconds",
+    type=click.IntRange(1, WATCH_AT_MOST),
+    metavar="SECONDS",
+    help="Show whose connections the kernel kills, and whose sockets it refuses memory, for so long and as it happens "
+    "(root; kills: Linux 6.12 and newer).",
+)
 @config_option
 @json_option
 def command(
@@ -68,13 +77,21 @@ def command(
     proc_root: str | None,
     messages: tuple[str, ...],
     incident: str | None,
+    seconds: int | None,
     config_path: Path | None,
     as_json: bool,
 ) -> None:
     """Diagnose why this host runs out of TCP socket memory, or how close it is.
 
-    Exit status: 0 whatever the diagnosis, 2 usage error, 66 no such directory or incident, or not readable.
+    Exit status: 0 whatever the diagnosis, 2 usage error, 66 no such directory, incident or trace, or not readable.
     """
+    if seconds is not None:
+        from agent.cli.watch import watch  # noqa: PLC0415 - other diagnoses need nothing of the service
+
+        if incident or proc_root or messages:
+            raise click.UsageError("--watch cannot be combined with other evidence: it looks at this host from now on")
+        watch(seconds, as_json=as_json)
+        return
     if incident is None:
         found = _diagnose_tree(_find_tree(proc_root), messages, config_path)
     elif proc_root is None and not messages:

@@ -8,14 +8,12 @@ have (histograms), or does not do when asked (EIO), is laid out in files.
 
 import os
 import pwd
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from harness import as_nobody
+from harness import Subject, as_nobody
 
 from agent.core.kernel.tracing import KILL_EVENT, REFUSAL_EVENT, Kills, Refusals, Seen
 from agent.core.readings import Gap
@@ -39,36 +37,6 @@ def them(tracefs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Instances]:
     instances = Instances(place / f"sockmem-test-{os.getpid()}-kills", place / f"sockmem-test-{os.getpid()}-refusals")
     yield instances
     remove(instances)
-
-
-class Subject:
-    """A program that closes its connections with data unread, each of which resets it."""
-
-    def __init__(self) -> None:
-        script = Path(__file__).with_name("subject.py")
-        self._process = subprocess.Popen(
-            [sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-        self.pid = self._process.pid
-        self.port = int(self.ask("listen 200"))
-
-    def ask(self, command: str) -> str:
-        assert self._process.stdin
-        assert self._process.stdout
-        self._process.stdin.write(f"{command}\n")
-        return self._process.stdout.readline().strip()
-
-    def is_reset(self, times: int) -> None:
-        """Have so many of its connections reset, from its own side."""
-        for begun in range(0, times, 100):
-            count = min(100, times - begun)
-            self.ask(f"connect {self.port} {count}")
-            self.ask(f"accept {count}")
-            self.ask("say 1")
-            self.ask("close")
-
-    def end(self) -> None:
-        self._process.communicate()
 
 
 @pytest.fixture
