@@ -70,6 +70,8 @@ missing_for_tests() {
     have logrotate || echo logrotate
     have journalctl && have systemd-analyze || echo systemd
     have systemd-journal-remote || echo systemd-journal-remote
+    have exim4 || echo exim4-daemon-light
+    have socat || echo socat
     have chromium || echo chromium
     have rpm || echo rpm
     have man || echo man-db

@@ -182,6 +182,7 @@ def rooms(folder: Path) -> list[str]:
 def test_every_documented_configuration_is_valid(document: Path, tmp_path: Path) -> None:
     (tmp_path / "slack-url").write_text("https://hooks.example/T0/B0/x\n")
     (tmp_path / "ops-secret").write_text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n")
+    (tmp_path / "mail-password").write_text("password\n")
     for number, block in enumerate(blocks(document, "toml")):
         config = tmp_path / f"{number}.toml"
         config.write_text(block)

@@ -36,10 +36,12 @@ from agent.core.readings import Gap
 from agent.core.settings import (
     ChannelSettings,
     CommandSettings,
+    EmailSettings,
     JournalSettings,
     Settings,
     SourceSettings,
     StoreSettings,
+    host_and_port,
     is_near,
 )
 from agent.core.sockets.census import Census
@@ -366,6 +368,10 @@ def check_channel(channel: ChannelSettings, service: Unit | None = None) -> Chec
         return Check(name, "fail", *fault)
     urls = channel.addresses
     shown = " ".join([channel.type, *program, *map(mask_url, urls)])
+    if isinstance(channel, EmailSettings):
+        shown += f" {channel.smtp}, tls {channel.tls}"
+        if channel.tls == "none" and not is_near(host_and_port(channel.smtp)[0]):
+            return Check(name, "warn", f"{shown}: sent unencrypted", 'set tls = "starttls" or "tls"')
     clear = [url for url in urls if urlsplit(url).scheme == "http" and not is_near(urlsplit(url).hostname or "")]
     if clear and channel.type != "alertmanager":
         return Check(name, "warn", f"{shown}: sent unencrypted", "use https://")

@@ -3,20 +3,13 @@
 A channel is imported only when configured: `stdout` alone must not take the memory of requests.
 """
 
+from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from agent.core.delivery import Delivery
 from agent.core.model import Notice
-from agent.core.settings import (
-    AlertmanagerSettings,
-    ChannelSettings,
-    CommandSettings,
-    JournalSettings,
-    SlackSettings,
-    StdoutSettings,
-    WebhookSettings,
-)
+from agent.core.settings import ChannelSettings
 
 
 class ChannelError(Exception):
@@ -39,38 +32,13 @@ class Notifier(Protocol):
 
 
 def build(settings: ChannelSettings) -> Notifier:
-    """Make the notifier of one ``[[notify]]`` table; a new channel is one file and one line here.
+    """Make the notifier of one ``[[notify]]`` table: for SlackSettings, of type slack, slack.SlackNotifier.
 
     Raises ChannelError when an address, a secret or a certificate cannot be used.
     """
-    # ruff: noqa: PLC0415 - lazy on purpose, see the top
-    match settings:
-        case SlackSettings():
-            from agent.notifiers.slack import SlackNotifier
-
-            return SlackNotifier(settings)
-        case WebhookSettings():
-            from agent.notifiers.webhook import WebhookNotifier
-
-            return WebhookNotifier(settings)
-        case AlertmanagerSettings():
-            from agent.notifiers.alertmanager import AlertmanagerNotifier
-
-            return AlertmanagerNotifier(settings)
-        case CommandSettings():
-            from agent.notifiers.command import CommandNotifier
-
-            return CommandNotifier(settings)
-        case JournalSettings():
-            from agent.notifiers.journal import JournalNotifier
-
-            return JournalNotifier(settings)
-        case StdoutSettings():
-            from agent.notifiers.stdout import StdoutNotifier
-
-            return StdoutNotifier(settings)
-        case _:
-            raise ChannelError(f"{settings.name}: type {settings.type} comes with the next version")
+    module = import_module(f"agent.notifiers.{settings.type}")
+    notifier = getattr(module, type(settings).__name__.replace("Settings", "Notifier"))
+    return cast("Notifier", notifier(settings))
 
 
 def read_secret(channel: str, key: str, file: str) -> str:

@@ -12,16 +12,15 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
 from io import FileIO
 from pathlib import Path
 
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.format import printable
-from agent.core.model import DigestNotice, Notice
+from agent.core.model import Notice
 from agent.core.report import body_text, title
 from agent.core.settings import CommandSettings
-from agent.notifiers.body import encode
+from agent.notifiers.body import encode, in_short
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 TICK_SECONDS = 0.02
@@ -84,7 +83,7 @@ class CommandNotifier:
                 stdin=given,
                 stdout=output,
                 stderr=output,
-                env=environment(notice),
+                env={"PATH": PATH, "LANG": "C.UTF-8", **in_short(notice)},  # and nothing of ours
                 cwd="/",
                 start_new_session=True,
             )
@@ -116,23 +115,6 @@ class CommandNotifier:
         if status < 0:
             return Retry(why=f"the command was ended by signal {-status}")
         return Rejected(why=f"exit status {status}") if status in REFUSALS else Retry(why=f"exit status {status}")
-
-
-def environment(notice: Notice) -> Mapping[str, str]:
-    """Return the environment of the program: what the notice says in short, and nothing of ours."""
-    incident = notice.data
-    host = notice.host if isinstance(notice, DigestNotice) else incident.host if incident else os.uname().nodename
-    return {
-        "PATH": PATH,
-        "LANG": "C.UTF-8",
-        "SOCKMEM_TYPE": notice.type,
-        "SOCKMEM_SEVERITY": incident.severity if incident else "info",
-        "SOCKMEM_HOST": printable(host or "", 64),
-        "SOCKMEM_CAUSE": incident.cause if incident else "",
-        "SOCKMEM_TITLE": title(notice),
-        "SOCKMEM_INCIDENT": incident.id if incident else "",
-        "SOCKMEM_NOTICE": notice.id,
-    }
 
 
 def _watch(pid: int, pipe: FileIO, deadline: float) -> bytes:

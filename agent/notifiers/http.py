@@ -1,10 +1,4 @@
-"""POST to a secret address within a total deadline; the only module that uses requests.
-
-requests' timeout is per read: a server that drips a byte a second holds it forever (psf/requests, "Timeouts"). So every
-attempt runs in a short-lived thread. The courier waits until the deadline, then shuts down the thread's sockets, which
-ends a connect through a proxy, a TLS handshake, headers and a body alike; it holds a dup of each descriptor, since ssl
-takes the original. A name lookup cannot be cut: its thread is left to the resolver's timeouts, and no other attempt
-starts before it has ended, so at most one is left behind.
+"""POST to a secret address within a total deadline (agent.notifiers.network); the only module that uses requests.
 
 An answer may be anything. The request goes through requests' adapter, not its Session, which would compute where a
 redirect leads and unpack the whole body for it; nothing is decoded, no cookie kept; at most ANSWER_BYTES are read,
@@ -18,11 +12,9 @@ import contextlib
 import http.client
 import io
 import logging
-import os
 import re
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
@@ -39,9 +31,9 @@ from agent.core.delivery import Rejected, Retry
 from agent.core.settings import HttpChannel
 from agent.notifiers import ChannelError, read_secret
 from agent.notifiers.answer import Answer
+from agent.notifiers.network import Attempt, Attempts, load_certificates, network_words, no_answer, this_attempt
 
 DEADLINE_SECONDS = 20.0
-GRACE_SECONDS = 1.0  # for the thread to notice that its socket was shut down
 BODY_BYTES = 64 * 1024
 ANSWER_BYTES = 2 * BODY_BYTES  # with status line, headers, chunk sizes and trailers
 Login = Callable[[requests.PreparedRequest], requests.PreparedRequest]
@@ -49,54 +41,6 @@ Login = Callable[[requests.PreparedRequest], requests.PreparedRequest]
 # At DEBUG urllib3 logs the path of every request, at WARNING the whole address when headers are odd.
 for _name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "urllib3"]:
     logging.getLogger(_name).disabled = True
-
-
-class _Attempt(threading.Thread):
-    """One request in its own thread, so that its sockets can be shut down from outside."""
-
-    def __init__(self, send: "Callable[[_Attempt], Answer]") -> None:
-        super().__init__(name="post", daemon=True)
-        self.answer: Answer | None = None
-        self.failure: BaseException | None = None
-        self.expired = False
-        self._send = send
-        self._lock = threading.Lock()
-        self._sockets: list[socket.socket] = []
-        self.responses: list[http.client.HTTPResponse] = []
-
-    def run(self) -> None:
-        try:
-            self.answer = self._send(self)
-        except BaseException as error:  # noqa: BLE001 - for the courier's thread, which knows the expected ones
-            self.failure = error
-        finally:
-            with self._lock:
-                for held in self._sockets:
-                    held.close()
-                self._sockets.clear()
-            for response in self.responses:
-                response.close()  # urllib3 leaves it open when it does not like a header
-
-    def adopt(self, connected: socket.socket) -> socket.socket:
-        """Keep a handle on a new connection; after the deadline nothing may be sent."""
-        with self._lock:
-            if self.expired:
-                connected.close()
-                raise TimeoutError
-            self._sockets.append(connected.dup())
-        return connected
-
-    def cut(self) -> None:
-        """End the attempt, whatever it is waiting for."""
-        with self._lock:
-            self.expired = True
-            for held in self._sockets:
-                with contextlib.suppress(OSError):
-                    held.shutdown(socket.SHUT_RDWR)
-
-
-def _attempt() -> _Attempt:
-    return cast("_Attempt", threading.current_thread())
 
 
 class _Wire(io.RawIOBase):
@@ -143,7 +87,7 @@ class _Response(http.client.HTTPResponse):
         super().__init__(*args, **kwargs)
         self._wire = _Wire(self.fp.detach())
         self.fp = _Lines(self._wire)
-        _attempt().responses.append(self)
+        this_attempt().on_end = self.close  # urllib3 leaves it open when it does not like a header
 
     def begin(self) -> None:
         try:
@@ -163,14 +107,14 @@ class _Connection(urllib3.connection.HTTPConnection):
     response_class = _Response
 
     def _new_conn(self) -> socket.socket:
-        return _attempt().adopt(super()._new_conn())
+        return this_attempt().adopt(super()._new_conn())
 
 
 class _TlsConnection(urllib3.connection.HTTPSConnection):
     response_class = _Response
 
     def _new_conn(self) -> socket.socket:
-        return _attempt().adopt(super()._new_conn())
+        return this_attempt().adopt(super()._new_conn())
 
 
 class _Adapter(requests.adapters.HTTPAdapter):
@@ -193,31 +137,17 @@ class Poster:
 
     def __init__(self, settings: HttpChannel, url: str, *, deadline_seconds: float = DEADLINE_SECONDS) -> None:
         self.place, self._url, login = _take_apart(settings.name, url)
-        self._deadline_seconds = deadline_seconds
+        self._attempts: Attempts[Answer] = Attempts(deadline_seconds)
         self._session = _session(_login(settings) or login, _tls(settings), settings.headers)
-        self._attempt: _Attempt | None = None
 
     def post(self, body: bytes, headers: Mapping[str, str]) -> Answer | Retry | Rejected:
         """Make one attempt within the deadline; return the answer, or why there is none."""
-        if self._attempt is not None and self._attempt.is_alive():
-            return Retry(why="an earlier attempt still hangs in the name lookup or in connecting")
-        attempt = self._attempt = _Attempt(lambda attempt: self._send(attempt, body, headers))
         try:
-            attempt.start()
-        except RuntimeError:
-            self._attempt = None
-            return Retry(why="no thread could be started")
-        attempt.join(self._deadline_seconds)
-        if attempt.is_alive():
-            attempt.cut()
-            attempt.join(GRACE_SECONDS)
-        if attempt.answer is not None:
-            return attempt.answer
-        if attempt.expired or attempt.failure is None:
-            return Retry(why=f"no answer within {self._deadline_seconds:g} s")
-        return _explain(attempt.failure, self._deadline_seconds)
+            return self._attempts.make(lambda attempt: self._send(attempt, body, headers))
+        except BaseException as failure:  # noqa: BLE001 - what is not expected is raised again
+            return _explain(failure, self._attempts.deadline_seconds)
 
-    def _send(self, attempt: _Attempt, body: bytes, headers: Mapping[str, str]) -> Answer:
+    def _send(self, attempt: Attempt[Answer], body: bytes, headers: Mapping[str, str]) -> Answer:
         request = requests.Request("POST", self._url, headers=dict(headers), data=body)
         prepared = self._session.prepare_request(request)
         address = str(prepared.url)
@@ -227,7 +157,7 @@ class Poster:
         # Closed: a server that ignores "Connection: close" would keep the connection.
         with (
             contextlib.closing(self._session.get_adapter(address)) as adapter,
-            adapter.send(prepared, timeout=self._deadline_seconds, **settings) as response,
+            adapter.send(prepared, timeout=self._attempts.deadline_seconds, **settings) as response,
         ):
             content = _read_body(response.raw)
             whole = None if attempt.expired else content
@@ -274,20 +204,7 @@ def _tls(settings: HttpChannel) -> ssl.SSLContext | None:
     """Make a context with the channel's own certificates; None where it has none, since a context takes memory."""
     if not settings.ca_file and not settings.cert_file:
         return None
-    context = urllib3.util.ssl_.create_urllib3_context()
-    key = "ca_file"
-    try:
-        if settings.ca_file:
-            context.load_verify_locations(settings.ca_file)
-        key = "cert_file"
-        if settings.cert_file:
-            # Without a passphrase of our own OpenSSL would ask the terminal for that of an encrypted key.
-            context.load_cert_chain(settings.cert_file, settings.key_file or None, password="")
-    except OSError as error:
-        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
-        said = (reason or "not PEM, or encrypted").replace("_", " ").lower()
-        raise ChannelError(f"{settings.name}: {key} {getattr(settings, key)}: {said}") from None
-    return context
+    return load_certificates(urllib3.util.ssl_.create_urllib3_context(), settings)
 
 
 def _session(login: Login | None, tls: ssl.SSLContext | None, headers: Mapping[str, str]) -> requests.Session:
@@ -340,24 +257,22 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 def _words(error: BaseException, deadline_seconds: float) -> str | None:
     if isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError):
-        return f"no answer within {deadline_seconds:g} s"
+        return no_answer(deadline_seconds)
     return next((say(error) for kind, say in _WORDS if isinstance(error, kind)), None)
 
 
 def _operating_system(error: Any) -> str | None:  # noqa: ANN401 - an OSError
     """Describe an OSError; of a library's, which have no number, only known ones."""
-    if isinstance(error.errno, int):
-        return os.strerror(error.errno).lower()
+    if words := network_words(error):
+        return words
     if refused := re.search(r"Tunnel connection failed: (\d{3})\b", str(error)):
         return f"HTTP {refused[1]}"
     return "the file named by REQUESTS_CA_BUNDLE is not there" if "TLS CA certificate bundle" in str(error) else None
 
 
 # The first match counts.
-_WORDS: tuple[tuple[type[BaseException], Callable[[Any], str | None]], ...] = (
-    (ssl.SSLCertVerificationError, lambda error: f"certificate not trusted: {error.verify_message}"),
-    (socket.gaierror, lambda error: f"name lookup failed: {error.strerror}"),
-    (ssl.SSLError, lambda error: f"TLS failed: {error.reason or 'connection closed'}"),
+_WORDS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], Callable[[Any], str | None]], ...] = (
+    ((ssl.SSLError, socket.gaierror), network_words),
     (http.client.RemoteDisconnected, lambda _: "connection closed without an answer"),
     (http.client.IncompleteRead, lambda _: "the answer broke off"),
     (urllib3.exceptions.InvalidHeader, lambda _: "the answer is not HTTP"),

@@ -16,11 +16,10 @@ from io import FileIO
 
 from agent.core.delivery import Delivered, Delivery, Retry
 from agent.core.format import printable
-from agent.core.model import DigestNotice, Notice, NoticeType
-from agent.core.report import title
+from agent.core.model import Notice, NoticeType
 from agent.core.settings import JournalSettings
 from agent.core.sockets.holder_names import main_holder
-from agent.notifiers.body import encode
+from agent.notifiers.body import encode, in_short
 
 SOCKET = "/run/systemd/journal/socket"
 ONGOING, OVER = "0d9095ec438347f8996ffb69e3aa2471", "3867666f6ea64e779ad96b5c57cb3d84"
@@ -67,20 +66,15 @@ def fields(notice: Notice, settings: JournalSettings) -> dict[str, str]:
     """Return the fields of a record; those that are empty are left out."""
     incident = notice.data
     holder = main_holder(incident.diagnosis) if incident else None
-    severity = incident.severity if incident else "info"
-    host = notice.host if isinstance(notice, DigestNotice) else incident.host if incident else None
+    short = in_short(notice)
+    is_over = notice.type == "sockmem.incident.resolved"
     return {
         "MESSAGE_ID": MESSAGE_IDS[notice.type],
-        "MESSAGE": title(notice),
-        "PRIORITY": PRIORITIES["resolved" if notice.type == "sockmem.incident.resolved" else severity],
+        "MESSAGE": short.pop("SOCKMEM_TITLE"),
+        "PRIORITY": PRIORITIES["resolved" if is_over else short["SOCKMEM_SEVERITY"]],
         "SYSLOG_IDENTIFIER": "sockmem-agent",
-        "SOCKMEM_TYPE": notice.type,
-        "SOCKMEM_NOTICE": notice.id,
-        "SOCKMEM_HOST": printable(host or "", 64),
-        "SOCKMEM_INCIDENT": incident.id if incident else "",
-        "SOCKMEM_CAUSE": incident.cause if incident else "",
+        **short,
         "SOCKMEM_CONFIDENCE": incident.confidence if incident else "",
-        "SOCKMEM_SEVERITY": severity,
         "SOCKMEM_HOLDER": printable(holder.name) if holder else "",
         "SOCKMEM_RUNBOOK_URL": settings.runbook_url,
         **{f"SOCKMEM_LABEL_{name.upper()}": value for name, value in settings.labels.items()},

@@ -38,30 +38,11 @@ TEXT_LIMIT = 3000
 FIELD_LIMIT = 2000
 SENTENCE_LIMIT = 600  # with the commands well under TEXT_LIMIT
 COMMANDS_LIMIT = 1500
-BUSY_WORDS = frozenset({"rollup_error", "fatal_error", "internal_error", "service_unavailable", "rate_limited"})
-DEAD_WORDS = frozenset(
-    {
-        "account_inactive",
-        "action_prohibited",
-        "channel_is_archived",
-        "channel_not_found",
-        "invalid_auth",
-        "invalid_blocks",
-        "invalid_blocks_format",
-        "invalid_payload",
-        "invalid_token",
-        "missing_text_or_fallback_or_attachments",
-        "no_active_hooks",
-        "no_service",
-        "no_service_id",
-        "no_team",
-        "no_text",
-        "posting_to_general_channel_denied",
-        "team_disabled",
-        "token_revoked",
-        "too_many_attachments",
-        "user_not_found",
-    }
+BUSY_WORDS = re.compile("rollup_error|fatal_error|internal_error|service_unavailable|rate_limited")
+DEAD_WORDS = re.compile(
+    "account_inactive|action_prohibited|channel_is_archived|channel_not_found|invalid_(auth|blocks|blocks_format|payload"
+    "|token)|missing_text_or_fallback_or_attachments|no_(active_hooks|service|service_id|team|text)|posting_to_general_"
+    "channel_denied|team_disabled|token_revoked|too_many_attachments|user_not_found"
 )
 HEADERS = {"Content-Type": "application/json; charset=utf-8"}
 SIGNS = {
@@ -109,9 +90,9 @@ def sort_slack(answer: Answer | Retry | Rejected, now: datetime) -> Delivery:
     if not isinstance(answer, Answer):
         return delivery
     body = (answer.body or b"").decode("utf-8", "replace").strip()
-    if body in DEAD_WORDS:
+    if DEAD_WORDS.fullmatch(body):
         return Rejected(why=f"HTTP {answer.status} {body}")
-    if body in BUSY_WORDS:
+    if BUSY_WORDS.fullmatch(body):
         return Retry(why=f"HTTP {answer.status} {body}", after_seconds=getattr(delivery, "after_seconds", None))
     if not isinstance(delivery, Delivered) or answer.body == b"ok":
         return delivery

@@ -26,6 +26,7 @@ from agent.cli.run import build
 from agent.core.settings import (
     AlertmanagerSettings,
     ChannelSettings,
+    EmailSettings,
     JournalSettings,
     Settings,
     SlackSettings,
@@ -426,6 +427,9 @@ def test_a_clock_that_was_never_set_fails() -> None:
         (WebhookSettings(name="a", url="http://127.0.0.1:80/verysecret"), "ok"),
         (AlertmanagerSettings(name="a", urls=("http://am:9093/verysecret",)), "ok"),
         (StdoutSettings(name="a"), "ok"),
+        (EmailSettings(name="a", to=("root",), from_="a@b"), "ok"),
+        (EmailSettings(name="a", to=("root",), from_="a@b", smtp="mx.example:25"), "warn"),
+        (EmailSettings(name="a", to=("root",), from_="a@b", smtp="mx.example:25", tls="starttls"), "ok"),
     ],
 )
 def test_a_secret_that_would_travel_in_the_clear_warns_and_is_not_shown(

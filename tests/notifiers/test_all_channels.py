@@ -17,7 +17,9 @@ from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.model import NoticeType
 from agent.core.settings import (
     AlertmanagerSettings,
+    ChannelSettings,
     CommandSettings,
+    EmailSettings,
     JournalSettings,
     SlackSettings,
     StdoutSettings,
@@ -129,19 +131,17 @@ def set_deadline(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 def make(kind: str, url: str, directory: Path) -> Notifier:
     secret = directory / "secret"
     secret.write_text(f"whsec_{SIGNING}\n")
-    match kind:
-        case "slack":
-            return build(SlackSettings(name="ops", url=url))
-        case "webhook":
-            return build(WebhookSettings(name="ops", url=url, secret_file=str(secret)))
-        case "stdout":
-            return build(StdoutSettings(name="ops"))
-        case "journal":
-            return build(JournalSettings(name="ops"))
-        case "command":
-            return build(CommandSettings(name="ops", command=("/bin/sh", "-c", "cat")))
-        case _:
-            return build(AlertmanagerSettings(name="ops", urls=(url,)))
+    address = url.partition("//")[2].rstrip("/")
+    settings: dict[str, Callable[[], ChannelSettings]] = {
+        "slack": lambda: SlackSettings(name="ops", url=url),
+        "webhook": lambda: WebhookSettings(name="ops", url=url, secret_file=str(secret)),
+        "alertmanager": lambda: AlertmanagerSettings(name="ops", urls=(url,)),
+        "email": lambda: EmailSettings(name="ops", to=("root",), from_="agent@h", smtp=address),
+        "command": lambda: CommandSettings(name="ops", command=("/bin/sh", "-c", "cat")),
+        "journal": lambda: JournalSettings(name="ops"),
+        "stdout": lambda: StdoutSettings(name="ops"),
+    }
+    return build(settings[kind]())
 
 
 def secret_url(scheme: str, address: str) -> str:
@@ -250,7 +250,7 @@ def test_a_bad_address_is_a_configuration_error_that_tells_no_secret(kind: str, 
     ("kind", "notice"),
     [
         (kind, notice)
-        for kind in [*HTTP_CHANNELS, "stdout", "command", "journal"]
+        for kind in [*HTTP_CHANNELS, "stdout", "command", "journal", "email"]
         for notice in get_args(NoticeType)
         if (kind, notice) != ("alertmanager", "sockmem.digest")  # It is kept up to what is so, and needs none.
     ],
@@ -266,7 +266,16 @@ def test_every_channel_delivers_every_kind_of_notice(
         read_request(connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
-    notifier = make(kind, f"http://{serve(take)}/", tmp_path)
+    def take_mail(connection: socket.socket) -> None:
+        lines = connection.makefile("rb")
+        for reply in (b"220", b"250", b"250", b"250", b"354"):
+            connection.sendall(reply + b" go on\r\n")
+            lines.readline()
+        while lines.readline() != b".\r\n":
+            pass
+        connection.sendall(b"250 taken\r\n")
+
+    notifier = make(kind, f"http://{serve(take_mail if kind == 'email' else take)}/", tmp_path)
 
     assert "ops" == notifier.name
     assert isinstance(notifier.notify(make_sent_notice(notice)), Delivered)

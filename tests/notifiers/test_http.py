@@ -25,8 +25,7 @@ from pytest_httpserver import HTTPServer
 
 from agent.core.delivery import Rejected, Retry
 from agent.core.settings import WebhookSettings
-from agent.notifiers import ChannelError
-from agent.notifiers import http as http_module
+from agent.notifiers import ChannelError, network
 from agent.notifiers.answer import Answer
 from agent.notifiers.http import Poster
 
@@ -323,13 +322,13 @@ def test_a_name_lookup_that_hangs_is_left_behind_and_no_second_one_started(
     requests_seen = []
     address = serve(lambda connection: requests_seen.append(read_request(connection)))
     monkeypatch.setattr(socket, "getaddrinfo", stuck)
-    monkeypatch.setattr(http_module, "GRACE_SECONDS", 0.05)
+    monkeypatch.setattr(network, "GRACE_SECONDS", 0.05)
     poster = poster_for(f"http://{address}/hook", deadline_seconds=SHORT)
 
     first, second = poster.post(b"{}", {}), poster.post(b"{}", {})
     release.set()
-    assert poster._attempt is not None
-    poster._attempt.join(5)
+    assert poster._attempts.last is not None
+    poster._attempts.last.join(5)
 
     assert Retry(why="no answer within 0.4 s") == first
     assert Retry(why="an earlier attempt still hangs in the name lookup or in connecting") == second
@@ -399,7 +398,7 @@ def test_a_host_that_starts_no_thread_is_told(monkeypatch: pytest.MonkeyPatch) -
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(http_module._Attempt, "start", refuse)
+    monkeypatch.setattr(network.Attempt, "start", refuse)
 
     assert Retry(why="no thread could be started") == post("http://127.0.0.1:9/hook")
 
