@@ -53,7 +53,9 @@ def command(config_path: Path | None, *, only_check: bool, nagios: bool, as_json
     """
     try:
         status, error = find_status(config_path), None
-    except (ConfigError, StoreError, LookupError) as problem:
+    except ConfigError as mistakes:
+        status, error = None, printable("; ".join(mistakes.errors))
+    except (StoreError, LookupError) as problem:
         status, error = None, printable(str(problem))
     reader = make_reader(status.pid if status else 0)
     level, line = check(status, reader) if status else ("UNKNOWN", one_line("UNKNOWN", str(error)))

@@ -197,6 +197,15 @@ def test_every_usage_error_is_unknown_to_nagios(arguments: list[str]) -> None:
     assert 2 == CliRunner().invoke(group, ["status", "--check", "--bogus"]).exit_code
 
 
+def test_mistakes_in_the_configuration_are_one_line(tmp_path: Path) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text("[store]\none = 1\ntwo = 2\n")
+    (line,) = CliRunner().invoke(group, ["status", "--config", str(config)]).stdout.splitlines()
+
+    assert "key `one` is unknown" in line
+    assert f"; {config}: [store]: key `two` is unknown" in line
+
+
 @pytest.mark.parametrize("text", ["[store]\nnonsense = 1\n", "[store", None])
 def test_a_bad_configuration_is_unknown_to_nagios(tmp_path: Path, text: str | None) -> None:
     config = tmp_path / "config.toml"
