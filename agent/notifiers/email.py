@@ -80,7 +80,7 @@ class EmailNotifier:
 
     def _send(self, attempt: "Attempt[Delivery]", notice: Notice) -> Delivery:
         settings = self._settings
-        smtp = _Connection(attempt, self._tls if settings.tls == "tls" else None, self._attempts.deadline_seconds)
+        smtp = _Connection(attempt, self._tls if settings.tls == "tls" else None)
         attempt.on_end = smtp.close
         smtp.open(*host_and_port(settings.smtp))
         smtp.ehlo_or_helo_if_needed()
@@ -117,8 +117,10 @@ class EmailNotifier:
 class _Connection(smtplib.SMTP):
     """smtplib's, whose socket can be cut, and which reads no more than a bounded answer."""
 
-    def __init__(self, attempt: "Attempt[Delivery]", tls: ssl.SSLContext | None, timeout: float) -> None:
-        super().__init__(timeout=timeout)
+    def __init__(self, attempt: "Attempt[Delivery]", tls: ssl.SSLContext | None) -> None:
+        super().__init__(
+            timeout=2 * DEADLINE_SECONDS
+        )  # The deadline comes first, and is told from a closed connection.
         self._attempt, self._tls = attempt, tls
 
     def open(self, host: str, port: int) -> None:

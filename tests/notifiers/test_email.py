@@ -520,7 +520,7 @@ all:
 begin transports
 files:
   driver = appendfile
-  file = {here}/mail/${{local_part}}
+  file = {here}/mail/ops
   create_file = anywhere
   user = Debian-exim
   group = Debian-exim
