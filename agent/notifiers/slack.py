@@ -3,6 +3,7 @@
     POST {"text": "the line on the lock screen", "blocks": [...]}  ->  200, body "ok"; else a word such as no_service
 
 Slack's limits: 50 blocks, 150 characters a header, 3000 a text, 10 fields of 2000. ``& < >`` are markup: escaped.
+"Formatting text for app surfaces" has mentions and ``<!date^UNIX^FORMAT|FALLBACK>``.
 """
 
 import platform
@@ -10,10 +11,12 @@ import re
 from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from msgspec.structs import replace
 
+from agent.core.budget import proof_of
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.format import counted, printable
 from agent.core.model import CAUSES, Advice, DigestNotice, Incident, Notice
@@ -38,6 +41,7 @@ TEXT_LIMIT = 3000
 FIELD_LIMIT = 2000
 SENTENCE_LIMIT = 600  # with the commands well under TEXT_LIMIT
 COMMANDS_LIMIT = 1500
+IN_LINKS = ":/?#[]@!$'()*+,;=%~"  # of a URL, as it is: not what is markup to Slack
 BUSY_WORDS = re.compile("rollup_error|fatal_error|internal_error|service_unavailable|rate_limited")
 DEAD_WORDS = re.compile(
     "account_inactive|action_prohibited|channel_is_archived|channel_not_found|invalid_(auth|blocks|blocks_format|payload"
@@ -72,12 +76,14 @@ class SlackNotifier:
         now: Callable[[], datetime] = lambda: datetime.now(tz=timezone.utc),
     ) -> None:
         self.name = settings.name
+        self._settings = settings
         self._poster = Poster(settings, settings.url, deadline_seconds=deadline_seconds)
         self._now = now
 
     def notify(self, notice: Notice) -> Delivery:
         """Post the message; only 2xx with the body ``ok`` means delivered."""
-        answer = self._poster.post(msgspec.json.encode(message(notice)), HEADERS)
+        made = message(notice, self._settings.mention, self._settings.runbook_url)
+        answer = self._poster.post(msgspec.json.encode(made), HEADERS)
         return sort_slack(answer, self._now())
 
 
@@ -101,16 +107,25 @@ def sort_slack(answer: Answer | Retry | Rejected, now: datetime) -> Delivery:
     return Rejected(why=f"HTTP {answer.status}, but not Slack's `ok`: is the url that of an incoming webhook?")
 
 
-def message(notice: Notice) -> dict[str, Any]:
-    """Make the message: a lock screen shows ``text``, the channel ``blocks``."""
+def message(notice: Notice, mention: str = "", runbook_url: str = "") -> dict[str, Any]:
+    """Make the message: a lock screen shows ``text``, the channel ``blocks``.
+
+    Only an incident that opens mentions anybody, and none that a text log alone claims, since anybody can forge that.
+    """
     incident = notice.data
     new = f" {NEWS_SIGN}" if incident and is_news(incident) else ""
     headline = f"{_sign(notice)}{new} {title(notice)}"
-    blocks = [{"type": "header", "text": {"type": "plain_text", "text": _cut(headline, HEADER_LIMIT), "emoji": True}}]
+    header = {"type": "plain_text", "text": _cut(headline, HEADER_LIMIT), "emoji": True}
+    blocks: list[Block] = [{"type": "header", "text": header}]
     if isinstance(notice, DigestNotice):
         blocks += _digest_blocks(notice)
     else:
         blocks += _test_blocks(notice) if incident is None else _incident_blocks(notice, incident)
+    if runbook_url:
+        blocks[-1]["elements"].append(_mrkdwn(f"<{quote(runbook_url, safe=IN_LINKS)}|runbook>"))
+    is_opening = notice.type == "sockmem.incident.opened" and incident is not None and incident.closed_at is None
+    if mention and incident and is_opening and proof_of(incident) == "kernel":
+        blocks.append(_section(mention))
     return {"text": _cut_escaped(headline, TEXT_LIMIT), "blocks": blocks}
 
 
@@ -135,8 +150,8 @@ def _incident_blocks(notice: Notice, incident: Incident) -> list[Block]:
         blocks.append(_section(f"*What changed:* {_cut_escaped(notice.reason, FIELD_LIMIT)}"))
     if incident.closed_at is None:
         blocks.append(_section(_cut_escaped(incident.summary, TEXT_LIMIT)))
-    fields = [f"*{name}*\n{_cut_escaped(value, FIELD_LIMIT - 100)}" for name, value in _facts(incident)]
-    blocks.append({"type": "section", "fields": [_mrkdwn(field) for field in fields]})
+    cause, *rest = [f"*{name}*\n{_cut_escaped(value, FIELD_LIMIT - 100)}" for name, value in _facts(incident)]
+    blocks.append({"type": "section", "fields": [_mrkdwn(field) for field in (cause, _span(incident), *rest)]})
     blocks += [_section(_step(label, advice)) for label, advice in _steps(incident)]
     command = read_on(incident)
     context = f"source: {source_text(incident)} · " + (f"`{escape(command)}`" if command else "a test, stored nowhere")
@@ -149,7 +164,7 @@ def _digest_blocks(notice: DigestNotice) -> list[Block]:
     return [
         _section(escape(why)),
         _section(_cut_escaped(which, TEXT_LIMIT)),
-        {"type": "context", "elements": [_mrkdwn(f"`{escape(command)}`")]},
+        {"type": "context", "elements": [_mrkdwn(f"since {_clock(notice.digest.since)} · `{escape(command)}`")]},
     ]
 
 
@@ -165,7 +180,7 @@ def _test_blocks(notice: Notice) -> list[Block]:
 
 
 def _facts(incident: Incident) -> list[tuple[str, str]]:
-    facts = [("Cause", f"{CAUSES[incident.cause]} ({incident.confidence})"), _span(incident)]
+    facts = [("Cause", f"{CAUSES[incident.cause]} ({incident.confidence})")]
     if often := recurrence_text(incident):
         facts.append(("Recurrence", often))
     facts.append(("Kernel messages", messages_text(incident, "\n") or "none"))
@@ -178,10 +193,10 @@ def _facts(incident: Incident) -> list[tuple[str, str]]:
     return facts
 
 
-def _span(incident: Incident) -> tuple[str, str]:
+def _span(incident: Incident) -> str:
     if incident.closed_at is not None:
-        return "Time", f"{_clock(incident.opened_at)} to {_clock(incident.last_seen_at)}"
-    return "Since", _clock(incident.opened_at)
+        return f"*Time*\n{_clock(incident.opened_at)} to {_clock(incident.last_seen_at)}"
+    return f"*Since*\n{_clock(incident.opened_at)}"
 
 
 def _steps(incident: Incident) -> list[tuple[str, Advice]]:
@@ -211,7 +226,9 @@ def _mrkdwn(text: str) -> Block:
 
 
 def _clock(moment: datetime) -> str:
-    return moment.astimezone(timezone.utc).strftime("%d %b %H:%M:%S UTC")
+    """Let Slack show a moment in the zone of whoever reads it; where it cannot, it shows the text behind the bar."""
+    text = moment.astimezone(timezone.utc).strftime("%d %b %H:%M:%S UTC")
+    return f"<!date^{int(moment.timestamp())}^{{date_short}} {{time_secs}}|{text}>"
 
 
 def _cut(text: str, limit: int) -> str:

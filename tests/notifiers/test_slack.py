@@ -12,7 +12,7 @@ from pytest_httpserver import HTTPServer
 from slack_sdk.models.blocks import Block
 
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
-from agent.core.model import Advice, Diagnosis, Holder, Mechanism, Notice, NoticeType, Peak, Recurrence
+from agent.core.model import Advice, Diagnosis, Holder, Mechanism, Notice, NoticeType, Peak, Pressure, Recurrence
 from agent.core.settings import SlackSettings
 from agent.notifiers.answer import Answer
 from agent.notifiers.slack import SlackNotifier, escape, message, sort_slack
@@ -67,6 +67,12 @@ def test_the_lock_screen_says_where_and_what() -> None:
     assert len(text) < 120
 
 
+def slack_time(minutes: int) -> str:
+    """Give a moment after OPENED_AT as Slack is to show it, in the reader's zone, and as it falls back."""
+    moment = OPENED_AT + timedelta(minutes=minutes)
+    return f"<!date^{int(moment.timestamp())}^{{date_short}} {{time_secs}}|{moment:%d %b %H:%M:%S} UTC>"
+
+
 def test_an_opened_incident_says_all_that_is_needed_at_night() -> None:
     said = all_text(message(make_sent_notice()))
 
@@ -74,7 +80,7 @@ def test_an_opened_incident_says_all_that_is_needed_at_night() -> None:
         "web1 is resetting TCP connections: orphan limit reached (131,080 of 131,072)",
         "343 MiB of 2.2 GiB (15 %)",
         "orphans (certain)",
-        "22 Nov 15:05:39 UTC",
+        f"*Since*\n{slack_time(0)}",
         "3 x too many orphans",
         "at least 273 suppressed",
         "*First step:* Raise the limit of orphans to 524,288",
@@ -140,7 +146,7 @@ def test_an_update_says_what_changed() -> None:
 def test_a_resolved_incident_says_how_long_and_the_peak() -> None:
     said = all_text(message(make_sent_notice("sockmem.incident.resolved")))
 
-    assert "*Time*\n22 Nov 15:05:39 UTC to 22 Nov 15:17:39 UTC" in said
+    assert f"*Time*\n{slack_time(0)} to {slack_time(12)}" in said
     assert "(resolved after 12 min)" in said
     assert "131,080" in said
 
@@ -220,7 +226,7 @@ def test_hostile_names_and_texts_stay_text() -> None:
     judge(sent)
     header, *marked_up = sent["blocks"]
     assert "plain_text" == header["text"]["type"]
-    for text in [sent["text"], *texts(marked_up)]:
+    for text in [sent["text"], *(text.replace(slack_time(0), "") for text in texts(marked_up))]:
         assert "<" not in text
         assert ">" not in text
         assert text.count("```") in (0, 2)
@@ -345,3 +351,58 @@ def test_who_holds_most_is_named_and_cannot_break_out() -> None:
     assert "*Held by*\n&lt;!channel&gt;'" in said
     assert "7,000 orphans, 9,000 sockets" in said
     assert "\x1b" not in said
+
+
+# --- mentions and links ---------------------------------------------------------------------------------------------
+
+
+WARNING = Pressure(level=2, cause="tcp_memory", claim="TCP memory is high", value=2, limit=1)
+
+
+def mentioned(notice: Notice) -> bool:
+    """Return whether a message mentions whom the configuration names; check that it stays a valid one."""
+    sent = message(notice, "<!here> <@U123>")
+    judge(sent)
+    assert "<!here>" not in sent["text"]
+    return {"type": "section", "text": {"type": "mrkdwn", "text": "<!here> <@U123>", "verbatim": True}} in sent[
+        "blocks"
+    ]
+
+
+def test_only_an_incident_that_opens_mentions_anybody() -> None:
+    assert mentioned(make_sent_notice())
+    assert mentioned(make_sent_notice(class_="pressure", provenance="claimed", pressure=WARNING))
+    assert not any(mentioned(make_sent_notice(kind)) for kind in TYPES if kind != "sockmem.incident.opened")
+    assert "<!here>" not in all_text(message(make_sent_notice()))
+
+
+def test_what_a_text_log_alone_claims_or_is_over_mentions_nobody() -> None:
+    assert not mentioned(make_sent_notice(provenance="claimed"))
+    assert not mentioned(make_sent_notice(provenance="claimed", confidence="certain"))
+    assert not mentioned(make_sent_notice(closed_at=OPENED_AT + timedelta(minutes=17)))
+
+
+def test_foreign_text_mentions_nobody_and_makes_no_time() -> None:
+    _, *blocks = message(make_sent_notice(host="<!here>", summary="<!here> <!date^1^{date}|x> <@U1>"))["blocks"]
+    said = all_text({"blocks": blocks})
+
+    assert "<!here>" not in said
+    assert "<@U1>" not in said
+    assert 1 == said.count("<!date")
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_the_runbook_is_a_link_in_every_message(kind: NoticeType) -> None:
+    sent = message(make_sent_notice(kind), "", "https://wiki.example/a|b>c?x=1&y=%20#z")
+    judge(sent)
+
+    assert "<https://wiki.example/a%7Cb%3Ec?x=1%26y=%20#z|runbook>" in all_text(sent)
+
+
+def test_mention_and_runbook_come_from_the_configuration(httpserver: HTTPServer) -> None:
+    httpserver.expect_request("/x", method="POST").respond_with_data("ok")
+    keys = {"mention": "<!here>", "runbook_url": "https://wiki.example/x"}
+
+    SlackNotifier(SlackSettings(name="ops", url=httpserver.url_for("/x"), **keys)).notify(make_sent_notice())
+
+    assert message(make_sent_notice(), "<!here>", "https://wiki.example/x") == httpserver.log[0][0].json

@@ -1,7 +1,7 @@
 """Photograph what the program sends today, for README.md and docs/incident.md: `make pictures`
 
 One made-up incident on a web server of 4 GiB becomes docs/slack.png and docs/incident-page.png, in headless Chromium.
-What Slack does to mrkdwn is done as far as our messages use it: *bold*, `code`, blocks of code.
+What Slack does to mrkdwn is done as far as our messages use it: *bold*, `code`, blocks of code, times, links.
 """
 
 import json
@@ -44,6 +44,8 @@ hr { border: 0; border-top: 1px solid #ddd; margin: 10px 0; }
 def markup(text: str) -> str:
     """Render mrkdwn, whose &, < and > are escaped already; the sign is drawn, for want of a font."""
     text = text.replace("🔴", "<i class=sign></i>")
+    text = re.sub(r"<!date\^[^|]*\|([^>]*)>", r"\1", text)  # as for a reader in UTC
+    text = re.sub(r"<([^|>]*)\|([^>]*)>", r'<a href="\1">\2</a>', text)
     parts = re.split(r"```(.*?)```\n?", text, flags=re.DOTALL)
     for number, part in enumerate(parts):
         if number % 2:
