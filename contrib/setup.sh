@@ -81,6 +81,9 @@ missing_for_tests() {
     have amtool || echo prometheus-alertmanager
     have prometheus-node-exporter || echo prometheus-node-exporter
     have ansible-lint || echo ansible-lint
+    have buildah || echo buildah
+    have runc || echo runc
+    have debootstrap || echo debootstrap
     [ -x /usr/lib/nagios/plugins/negate ] || echo monitoring-plugins-common
 }
 
