@@ -72,6 +72,8 @@ missing_for_tests() {
     have systemd-journal-remote || echo systemd-journal-remote
     have exim4 || echo exim4-daemon-light
     have socat || echo socat
+    have jq || echo jq
+    have curl || echo curl
     have chromium || echo chromium
     have rpm || echo rpm
     have man || echo man-db
