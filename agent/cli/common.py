@@ -9,7 +9,6 @@ import pwd
 import shutil
 import stat
 import sys
-import textwrap
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
@@ -24,7 +23,7 @@ from agent.cli.credentials import NextStart
 from agent.cli.faults import is_missing
 from agent.config import load as config
 from agent.config.load import ConfigError, load_store, state_directory
-from agent.core.format import printable
+from agent.core.format import columns_of, in_columns, printable, wrap
 from agent.core.settings import Settings, StoreSettings
 from agent.store import NoSuchIncident, Store, StoreError
 
@@ -173,24 +172,11 @@ def lay_out(
 ) -> Iterator[tuple[str, str]]:
     """Yield the lines of a table with their styles; a narrow terminal breaks no word and no number of it."""
     heading, *lines = in_columns([headings, *(row.cells for row in rows)], right)
-    if max(map(len, (heading, *lines))) <= width:
+    if max(map(columns_of, (heading, *lines))) <= width:
         yield heading, "bold"
         yield from zip(lines, (row.style for row in rows), strict=True)
         return
-    wrapper = textwrap.TextWrapper(width, "  ", "  ", break_long_words=False, break_on_hyphens=False)
     for row in rows:
         yield row.cells[0], row.style
-        for line in wrapper.wrap(row.below):
+        for line in wrap(row.below, width, "  "):
             yield line, row.style
-
-
-def in_columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
-    """Align the cells of each column, those of the columns ``right`` to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if number in right else cell.ljust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

@@ -4,6 +4,7 @@ r"""Numbers, spans of time and foreign text in a form that people can read and t
 """
 
 import unicodedata
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from agent.core.times import in_zone_of
@@ -83,21 +84,50 @@ def printable(text: str, most: int = 2000) -> str:
     return shown + "…" if len(text) > most else shown
 
 
+def columns_of(text: str) -> int:
+    """Return how many columns a terminal gives a printable text: two for a wide character, none for one that combines.
+
+    Widths are those of Unicode Standard Annex 11.
+    """
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(char) in "FW" for char in text)
+    return len(text) + wide - sum(unicodedata.combining(char) > 0 for char in text)
+
+
+def pad(text: str, columns: int) -> str:
+    """Fill a text up to so many columns."""
+    return text + " " * (columns - columns_of(text))
+
+
+def in_columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
+    """Align the cells of each column, those of the columns ``right`` to the right."""
+    widths = [max(map(columns_of, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            pad("", columns - columns_of(cell)) + cell if number in right else pad(cell, columns)
+            for number, (cell, columns) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+
+
 def wrap(text: str, columns: int, first: str = "", later: str | None = None) -> list[str]:
     """Break prose at blanks behind ``first``, further lines behind ``later``; a word that is too long stays whole.
 
     textwrap takes five times as long, and an incident's text is written while an event waits.
     """
     lines, line = list[str](), first
-    room, later = columns - len(first), first if later is None else later
-    for word in text.split():
-        if room < len(word) and line not in (first, later):
+    room, later = columns - columns_of(first), first if later is None else later
+    # A no-break space is none to break at.
+    for word in filter(None, text.split(" ")):
+        if room < columns_of(word) and line not in (first, later):
             lines.append(line)
-            line, room = later, columns - len(later)
+            line, room = later, columns - columns_of(later)
         elif line not in (first, later):
             line += " "
         line += word
-        room = columns - len(line) - 1
+        room = columns - columns_of(line) - 1
     return [*lines, line]
 
 

@@ -10,7 +10,18 @@ from datetime import timezone
 from typing import NamedTuple
 
 from agent.core.budget import MESSAGES_AN_HOUR
-from agent.core.format import bytes_text, count_text, counted, duration_text, moment_text, percent_text, printable, wrap
+from agent.core.format import (
+    bytes_text,
+    columns_of,
+    count_text,
+    counted,
+    duration_text,
+    moment_text,
+    pad,
+    percent_text,
+    printable,
+    wrap,
+)
 from agent.core.kernel.limits import KILLED
 from agent.core.model import (
     CAUSES,
@@ -476,12 +487,12 @@ def _holder(holder: Holder) -> tuple[str, str]:
 
 def _table(rows: Iterable[tuple[str, str]]) -> list[str]:
     """Lay out two columns; beside a name of half a line's length there is no room, so its text stands below."""
-    rows, most = list(rows), _COLUMNS // 2
-    width = max((len(name) for name, _ in rows if len(name) < most), default=0) + 2
+    sized, most = [(columns_of(name), name, text) for name, text in rows], _COLUMNS // 2
+    width = max((size for size, _, _ in sized if size < most), default=0) + 2
     lines = []
-    for name, text in rows:
-        lines += [] if len(name) < most else [f"  {name}"]
-        lines += _wrapped(text, f"  {name if len(name) < most else '':<{width}}", " " * (width + 2))
+    for size, name, text in sized:
+        lines += [] if size < most else [f"  {name}"]
+        lines += _wrapped(text, f"  {pad(name if size < most else '', width)}", " " * (width + 2))
     return lines
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from agent.core.format import count_text, duration_text, printable, wrap
+from agent.core.format import columns_of, count_text, duration_text, in_columns, printable, wrap
 from agent.core.model import Snapshot
 from agent.core.readings import TcpSockstat
 from agent.core.report import diagnosis_parts, headline
@@ -33,7 +33,9 @@ _COMMAND = re.compile(r"( *\$ )(.*)")
 _WORDS = re.compile(r"""(?:'[^']*'|"(?:\\.|[^"])*"|\\.|[^\s'"\\])+|['"\\]\S*""")
 _COMMENT = re.compile(r" *\| # ")
 # For grep it stays on one line.
-_KERNEL_TEXT = re.compile(r"(?:TCP: )?(?:too many (?:of )?orphaned sockets|[Oo]ut of (?:socket )?memory)")
+_KERNEL_TEXT = re.compile(
+    r"(?:TCP: )?(?:too many (?:of )?orphaned sockets|[Oo]ut of (?:socket )?memory)(?: -- consider tuning tcp_mem)?"
+)
 # Where the text of a line begins: behind its bullet or number, or in the second column of a table.
 _HANG = re.compile(r" *(?:(?:-|\d+\.) |(?:\S+ )*\S* {2,}(?=\S))?")
 # What the verdict rests on can wait; the steps cannot.
@@ -72,12 +74,6 @@ def incident_text(
         yield from (Line(text) for line in lines for text in _fit(line, encoding, columns))
         yield Line("")
     yield Line(f"One HTML page with charts: sockmem-agent incidents report {incident.id}")
-
-
-def in_columns(table: Sequence[Sequence[str]]) -> list[str]:
-    """Align the cells of each column."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
 # --- what it says ---------------------------------------------------------------------------------------------------
@@ -161,7 +157,7 @@ def _fit(line: str, encoding: str, columns: int) -> list[str]:
         return [line]  # Nearly all, while an event waits.
     line = printable(line, len(line))
     text = bearable(line, encoding)
-    if len(text) <= columns:
+    if columns_of(text) <= columns:
         return [text]
     if match := _COMMAND.fullmatch(text):
         return fold_command(match[1], match[2], columns)

@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.format import bytes_text, count_text, counted, duration_text, percent_text, printable
+from agent.core.format import (
+    bytes_text,
+    columns_of,
+    count_text,
+    counted,
+    duration_text,
+    in_columns,
+    percent_text,
+    printable,
+    wrap,
+)
 
 MIB = 1 << 20
 
@@ -88,3 +98,18 @@ def test_what_is_not_printable_is_shown_as_an_escape() -> None:
 
 def test_what_is_too_long_is_cut_visibly() -> None:
     assert "abc…" == printable("abcdef", 3)
+
+
+def test_a_text_takes_as_many_columns_as_a_terminal_gives_it() -> None:
+    assert [3, 6, 4, 1] == [columns_of(text) for text in ("web", "数据库", "\uff57b1", "e\u0301")]
+
+
+def test_columns_stay_aligned_below_wide_characters() -> None:
+    table = in_columns([("数据库.service", "9", "web1"), ("nginx.service", "10", "db7"), ("é", "1", "")], {1})
+
+    assert ["数据库.service   9  web1", "nginx.service   10  db7", "é                1"] == table
+
+
+def test_lines_are_broken_at_blanks_by_their_width_and_what_has_to_stay_together_stays() -> None:
+    assert ["数据 数据", "数据"] == wrap("数据 数据 数据", 9)
+    assert ["one two", "three\u00a0four five"] == wrap("one  two three\u00a0four five", 15)
