@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from agent.core.model import Incident, Recurrence
-from agent.core.recurrence import Past, number, past_of
+from agent.core.recurrence import Past, past_of
 from agent.store import Store, StoreError
 
 # Of each turn of the main loop.
@@ -57,12 +57,20 @@ class Earlier:
         return not self._unread
 
     def recurrence(self, incident: Incident) -> Recurrence | None:
-        """Return how many of its kind there are, this one included; None while not all are read."""
+        """Return how many of its kind there are, this one included; None while not all are read.
+
+        What is on record was before it, whatever a clock that was set since says.
+        """
         if self.is_reading:
             return None
         own = past_of(incident)
-        same = (each for each in self._known.values() if each.signature == own.signature and each.host == own.host)
-        return number([*(each for each in same if each < own and each.id != own.id), own], {own.id})[own.id]
+        kind = own.signature, own.host
+        before = [each for each in self._known.values() if (each.signature, each.host) == kind and each.id != own.id]
+        return Recurrence(
+            count=len(before) + 1,
+            since=min(each.opened_at for each in (*before, own)),
+            previous_at=max((each.last_seen_at for each in before), default=None),
+        )
 
 
 def _small(past: Past) -> Past:

@@ -7,7 +7,7 @@ from harness import write_proc
 from msgspec.structs import replace
 
 from agent.core.readings import SocketGroup, SocketTable, Tally
-from agent.core.recurrence import kind_of
+from agent.core.recurrence import kind_of, recurrence_text
 from agent.core.report import title
 from agent.core.settings import IncidentSettings, StoreSettings
 from agent.service import recorder as module
@@ -186,6 +186,20 @@ def test_what_retention_removed_is_not_counted_and_since_is_the_oldest_kept(stor
 
     assert [3, 2] == numbers(store)
     assert store.load(store.ids()[0]).opened_at == store.load(store.ids()[1]).recurrence.since
+
+
+def test_one_that_a_clock_set_back_dates_before_the_others_is_no_first_of_its_kind(store, make_recorder, happen, clock):
+    recorder = make_recorder()
+    for _ in range(3):
+        happen(recorder)
+    clock.set(-30 * DAY)
+    happen(recorder)
+    fourth = store.load(store.ids()[0])
+    happen(recorder)
+
+    assert [4, 5, 1, 2, 3] == numbers(store)
+    assert "4th since 26 Oct, same unit" == recurrence_text(fourth)
+    assert fourth.opened_at == store.load(store.ids()[1]).recurrence.since
 
 
 def test_a_restart_and_retention_change_no_number_that_was_said(store, make_recorder, happen, make_decided, clock):
