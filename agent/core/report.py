@@ -217,17 +217,12 @@ def witness_rows(incident: Incident) -> list[tuple[str, str]]:
     witness = incident.witness
     if witness is None:
         return []
-    counts = {
-        "killed, by name": [(each, each.kills) for each in witness.by if each.kills],
-        "refused memory": [(each, each.refusals) for each in witness.by if each.refusals],
-    }
+    more = f"; {count_text(witness.unseen)} more only counted" if witness.unseen else ""
     rows = [
-        (what, ", ".join(f"{count_text(count)} {_name(each)}" for each, count in by))
-        for what, by in counts.items()
-        if by
+        ("resets of", [(each, each.kills) for each in witness.by if each.kills], more),
+        ("memory refused", [(each, each.refusals) for each in witness.by if each.refusals], ""),
     ]
-    unseen = [("only counted", counted(witness.unseen, "kill"))] if witness.unseen else []
-    return [*rows, *unseen]
+    return [(what, ", ".join(f"{count_text(n)} {_name(each)}" for each, n in by) + end) for what, by, end in rows if by]
 
 
 def _name(each: WitnessedBy) -> str:

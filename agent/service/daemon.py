@@ -294,9 +294,11 @@ class Daemon:
             state += "; no incident yet"
         else:
             still = "OPEN" if last.closed_at is None else "last"
+            resets = last.witness.kills if last.witness else None
+            traced = f", {counted(resets, 'reset')} traced" if resets else ""
             state += (
                 f"; {still} incident {last.id}: {last.cause} ({last.confidence}), "
-                f"{counted(sum(last.events.values()), 'line')}"
+                f"{counted(sum(last.events.values()), 'line')}{traced}"
             )
         silence = [f"silenced {silence_text(self._silence, self._now())}"] if self._silence else []
         channels = [trouble for courier in self._couriers if (trouble := courier.status)]

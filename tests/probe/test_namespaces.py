@@ -11,7 +11,7 @@ from harness import wait_for
 
 from agent.core.readings import Gap, Namespace, Process
 from agent.probe import namespaces, take_sockets
-from agent.probe.namespaces import find_namespaces, open_in
+from agent.probe.namespaces import find_by_address, find_namespaces, open_in
 
 PROC = Path("/proc")
 
@@ -129,3 +129,12 @@ def test_namespace_without_sockets_is_not_entered(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(namespaces, "open_in", lambda *_: pytest.fail("it was entered"))
 
     assert (empty,) == take_sockets(PROC, 10).namespaces
+
+
+def test_an_address_belongs_to_the_namespace_that_has_it_alone(stranger: int) -> None:
+    for words in ("link set lo up", "address add 10.231.7.9/32 dev lo", "address add fd31::7/128 dev lo"):
+        subprocess.run(["nsenter", "-t", str(stranger), "-n", "ip", *words.split()], check=True)
+    space = Namespace(process=Process(pid=stranger, name="cat"))
+    wanted = {"10.231.7.9", "fd31::7", "127.0.0.1", "192.0.2.1"}
+    assert {"10.231.7.9": space, "fd31::7": space} == find_by_address(PROC, [space], wanted)
+    assert {} == find_by_address(PROC, [space, space], wanted)

@@ -3,11 +3,13 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from harness import write_proc, write_process
 
 from agent.core.readings import ROOT_CGROUP, Process
 from agent.probe import owners
@@ -210,3 +212,33 @@ def test_pods_in_sight_are_named_by_the_directories_of_their_logs(tmp_path: Path
     assert {UID: "shop/web-0"} == find_pods(f"/system.slice {driver}", tmp_path)
     assert {} == find_pods("/system.slice/nginx.service", tmp_path)
     assert {} == find_pods(driver, tmp_path / "nowhere")
+
+
+def test_who_acted_is_asked_while_it_lives_whatever_it_is_called_by_now(tmp_path: Path) -> None:
+    root = write_proc(tmp_path)
+    write_process(root, 7, "worker", "/system.slice/app.service", started_seconds=86_000)
+    expected = Process(pid=7, name="worker", cgroup="/system.slice/app.service")
+    assert expected == owners.read_actor(root, 7, "python3", 300.0)
+    assert owners.read_actor(root, 8, "python3", 300.0) is None
+
+
+def test_who_started_after_the_act_and_has_another_name_did_not_do_it(tmp_path: Path) -> None:
+    root = write_proc(tmp_path)
+    write_process(root, 7, "cron job) S 1", "/system.slice/cron.service", started_seconds=86_399)
+    assert owners.read_actor(root, 7, "python3", 300.0) is None
+    assert owners.read_actor(root, 7, "cron job) S 1", 300.0) is not None
+
+
+def test_a_thread_is_asked_by_its_own_number() -> None:
+    ready, done = threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: (ready.set(), done.wait()))
+    thread.start()
+    try:
+        ready.wait()
+        assert thread.native_id is not None
+        found = owners.read_actor(Path("/proc"), thread.native_id, "whoever", 0.0)
+        assert found is not None
+        assert owners.read_process(Path("/proc"), os.getpid()).cgroup == found.cgroup
+    finally:
+        done.set()
+        thread.join()

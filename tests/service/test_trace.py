@@ -8,7 +8,7 @@ from harness import Trace, schema_errors, write_proc, write_process
 from msgspec.structs import replace
 
 from agent.core.readings import Namespace, Process, SocketGroup, SocketTable, Tally
-from agent.core.report import title
+from agent.core.report import notice_text, source_text, title
 from agent.core.settings import IncidentSettings, StoreSettings
 from agent.service import recorder as module
 from agent.service.recorder import Recorder
@@ -136,6 +136,16 @@ def test_a_line_that_comes_later_is_folded_into_the_incident(service, make_decid
         kind,
         updated.reason,
     )
+
+
+def test_the_snapshot_of_a_line_that_comes_later_is_what_is_judged(service, make_decided):
+    service.start()
+    service.trace.kill(5)
+    service.turn(times=5)
+    write_proc(service.proc_root, orphan=8192)
+    service.turn(make_decided())
+    service.turn()
+    assert "orphans_at_limit" == service.incident().diagnosis.findings[0].claim
 
 
 def test_kills_that_wait_for_their_line_are_written_when_the_service_stops(service):
@@ -361,3 +371,20 @@ def test_incident_json_has_the_witness_of_the_contract(service, make_decided):
     service.turn(make_decided())
     data = json.loads((service.store.path(service.store.ids()[0]) / "incident.json").read_bytes())
     assert {"kills", "refusals", "lost", "unseen", "by"} == data["witness"].keys()
+
+
+def test_texts_say_what_an_incident_rests_on(service, make_decided):
+    service.start()
+    service.trace.kill(40)
+    service.turn(times=4)
+    text = " ".join(notice_text(service.told()[0][1]).split())
+    assert "source kernel, by its trace; messages: none" in text
+    assert "messages none" in text
+    assert "40 nginx.service" in text
+    assert "most resets hit nginx.service" in title(service.told()[0][1])
+    service.turn(make_decided(provenance="claimed"))
+    service.turn()
+    assert "messages: text log (unverified" in source_text(service.incident())
+    service.turn(make_decided())
+    service.turn()
+    assert "kernel" == source_text(service.incident())

@@ -8,8 +8,8 @@ from agent.core.advice.namespaces import CHECK_GAUGE, Run, check_kills, run_in
 from agent.core.advice.programs import find_program
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text, counted
-from agent.core.model import Advice, Finding, GaugeName
-from agent.core.sockets.holder_names import LargestHolder, largest_holder, marked
+from agent.core.model import Advice, Finding, GaugeName, Holder, Witness, WitnessedBy
+from agent.core.sockets.holder_names import LargestHolder, largest_holder, main_victim, marked
 from agent.core.sockets.shares import HELD_BY, largest, only
 
 # Who holds most of what is short; a gauge without such a one is missing.
@@ -39,6 +39,10 @@ _CAME = {
 }
 # Closing a socket with unread data resets it (tcp_close): its memory is free at once.
 _FREED_BY_CLOSING = frozenset({"one_owner_leaks_connections", "one_owner_does_not_read", "accept_queue_not_drained"})
+_SUCCESS: dict[GaugeName, str] = {
+    "orphans": "orphan falls in /proc/net/sockstat and TCPAbortOnMemory stops rising.",
+    "tcp_memory": "mem falls in /proc/net/sockstat and TCPAbortOnMemory stops rising.",
+}
 _GENERIC = (
     "Bound unsent data (TCP_NOTSENT_LOWAT, SO_SNDBUF), read and close promptly, give up on dead peers "
     "(TCP_USER_TIMEOUT, keepalive), abort with SO_LINGER(1, 0) where the remaining data does not matter."
@@ -79,8 +83,7 @@ def fix_main_holder(main: LargestHolder, findings: tuple[Finding, ...], kept: st
     came = [_CAME[each.claim] for each in findings if each.claim in _CAME and each.cause == main.gauge]
     settings = _GENERIC if program is None else program.orphans if orphans else program.memory
     guess = "The name is a guess from the port: no cgroup identifies the owner." if main.holder.guess else ""
-    gauge = "orphan falls" if orphans else "mem falls"
-    success = f"Success: {gauge} in /proc/net/sockstat and TCPAbortOnMemory stops rising."
+    success = f"Success: {_SUCCESS[main.gauge]}"
     return Advice(
         action=f"Fix {marked(main.name, main.holder)}: it holds {_held_text(main)}.",
         why=" ".join(filter(None, (*(_SEEN[claim] for claim in seen), *came, guess, settings, success))),
@@ -91,6 +94,32 @@ def fix_main_holder(main: LargestHolder, findings: tuple[Finding, ...], kept: st
             *(program.commands if program and not main.holder.container else ()),
             CHECK_GAUGE[main.gauge],
             check_kills(run),
+        ),
+    )
+
+
+def fix_main_victim(witness: Witness | None) -> Advice | None:
+    """Advise what stops it in the service whose connections were reset, where no dump names who holds most.
+
+    Only what has been closed is killed, so whoever was killed most had most orphans.
+    """
+    victim = main_victim(witness)
+    if witness is None or victim is None:
+        return None
+    name, by = victim
+    program = find_program(by.unit, by.process)
+    killed = f"{count_text(by.kills)} of {count_text((witness.kills or 0) + (witness.unseen or 0))}"
+    whose = f"connections that the kernel reset were its own{_ports_text(by.ports)}"
+    return Advice(
+        action=f"Fix {marked(name, by)}: {killed} {whose}.",
+        why="The kernel's trace shows whose they were. It resets only what its program has closed: orphans. "
+        f"{program.orphans if program else _GENERIC} Success: {_SUCCESS['orphans']}",
+        risk=program.price if program else "Requires changing and testing the program.",
+        commands=(
+            *_status(by),
+            *(program.commands if program and not by.container else ()),
+            CHECK_GAUGE["orphans"],
+            check_kills(run_in(None)),
         ),
     )
 
@@ -127,11 +156,15 @@ def _ports_text(ports: tuple[int, ...]) -> str:
     return f" on {'port' if len(ports) == 1 else 'ports'} {shown}{more}" if ports else ""
 
 
+def _status(holder: Holder | WitnessedBy) -> list[str]:
+    if holder.unit and holder.container is None and _UNIT.fullmatch(holder.unit):
+        return [f"systemctl status --no-pager -- {shlex.quote(holder.unit)}"]
+    return []
+
+
 def _looks(main: LargestHolder, run: Run) -> tuple[str, ...]:
     """Commands that show it: nothing of a foreign name gets into a shell that systemd would not take as a unit."""
-    holder, commands = main.holder, []
-    if holder.unit and holder.container is None and _UNIT.fullmatch(holder.unit):
-        commands.append(f"systemctl status --no-pager -- {shlex.quote(holder.unit)}")
+    holder, commands = main.holder, _status(main.holder)
     if holder.ports:
         state = "state fin-wait-1 " if main.gauge == "orphans" else ""
         found = f"ss -tanoem {state}'( sport = :{holder.ports[0]} )'"

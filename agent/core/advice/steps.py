@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from agent.core.advice.budget import Budget, find_budget, free_ram, price_of_orphans
 from agent.core.advice.cgroup import raise_cgroup_limit, relieve_group
-from agent.core.advice.main_holder import MainHolders, fix_main_holder
+from agent.core.advice.main_holder import MainHolders, fix_main_holder, fix_main_victim
 from agent.core.advice.memory import fix_holders, look_at_memory, look_at_unlisted, raise_tcp_mem
 from agent.core.advice.namespaces import is_our_own
 from agent.core.advice.orphans import (
@@ -103,7 +103,8 @@ def _orphan_steps(known: _Known) -> _Steps:
     facts, put_back = known.facts, restore_tcp_mem(known.facts, known.claims, known.budget)
     restored = restore_max_orphans(facts, known.claims, known.budget)
     main = known.fix_main("orphans")
-    holders = [main, look_at_orphans(facts), None if main else fix_closing_programs()]
+    culprit = main or fix_main_victim(facts.witness)
+    holders = [culprit, look_at_orphans(facts), None if culprit else fix_closing_programs()]
     shorter, closing = _shorter_lives(known)
     if restored:
         # What it allows again has to find a tcp_mem that was not lowered either.
@@ -140,6 +141,7 @@ def _memory_steps(known: _Known) -> _Steps:
     facts, claims = known.facts, known.claims
     restored = restore_tcp_mem(facts, claims, known.budget)
     main = known.fix_main("tcp_memory")
+    culprit = main or fix_main_victim(facts.witness)
     refused = [finding.evidence for finding in known.findings if finding.claim == "cgroup_limit"]
     failed = [each for evidence in refused for each in evidence if each.name == "memory.kmem.tcp.failcnt"]
     limit = raise_cgroup_limit(failed[0]) if failed else None if restored else raise_tcp_mem(facts, known.budget)
@@ -148,9 +150,9 @@ def _memory_steps(known: _Known) -> _Steps:
     is_listed = not is_unlisted or not facts.sockets.complete
     holders = [
         look_at_unlisted(facts) if is_unlisted else None,
-        main,
+        culprit,
         look_at_memory(facts) if is_listed else None,
-        None if main else fix_holders(known.findings, life_text(facts)),
+        None if culprit else fix_holders(known.findings, life_text(facts)),
     ]
     alone = restored is not None and "tcp_mem_below_default" in claims and main is None
     return _Steps([restored], [] if alone else holders, [limit])
@@ -161,7 +163,8 @@ def _steps_for_one_root(known: _Known) -> list[Advice | None]:
 
     More room for orphans would only fill the memory faster, and is left out.
     """
-    facts, memory, main = known.facts, _memory_steps(known), known.fix_main("orphans")
+    facts, memory = known.facts, _memory_steps(known)
+    main = known.fix_main("orphans") or fix_main_victim(facts.witness)
     return [
         *memory.settings,
         main,

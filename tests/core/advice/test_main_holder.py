@@ -6,7 +6,7 @@ from material import NGINX, PATHS, SHOP, make_event, make_group, make_sample, ma
 from agent.core.advice import main_holder
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.diagnosis.rules_cause import HOLDER_RULES
-from agent.core.model import Advice, Diagnosis, Sample
+from agent.core.model import Advice, Diagnosis, Sample, Witness, WitnessedBy
 from agent.core.readings import Listener, Process, SocketTable
 
 MB = 1 << 20
@@ -138,3 +138,32 @@ def test_the_price_of_an_orphan_is_measured_at_orphans() -> None:
 
 def test_what_is_said_of_a_main_holder_is_what_a_rule_can_claim() -> None:
     assert set() == set(main_holder._SEEN) - {rule.__name__ for rule in HOLDER_RULES}
+
+
+def traced(kills: int, total: int, **by: object) -> Witness:
+    mine = WitnessedBy(**({"unit": "nginx.service", "process": "nginx", "kills": kills, "ports": (443,)} | by))
+    return Witness(kills=total, by=(mine, *([WitnessedBy(kills=total - kills)] if total > kills else [])))
+
+
+def advised(witness: Witness, table: SocketTable) -> Advice:
+    return diagnose(make_snapshot(orphan=65600, sockets=table), (make_event(),), (), witness).advice[0]
+
+
+def test_who_was_reset_is_named_where_the_dump_came_too_late() -> None:
+    step = advised(traced(86, 90), make_table())
+    assert "Fix nginx.service: 86 of 90 connections that the kernel reset were its own on port 443." == step.action
+    assert "reset_timedout_connection" in step.why
+    assert "systemctl status --no-pager -- nginx.service" in step.commands
+
+
+def test_who_was_reset_a_few_times_or_less_than_half_is_not_advised_to_be_fixed() -> None:
+    for witness in (traced(15, 15), traced(44, 90)):
+        assert not advised(witness, make_table()).action.startswith("Fix nginx")
+
+
+def test_who_holds_comes_before_who_was_reset_and_both_are_told() -> None:
+    table = make_table(make_group(SHOP, 80, last_ack=tally(60_000)))
+    found = diagnose(make_snapshot(orphan=65600, sockets=table), (make_event(),), (), traced(86, 90))
+    assert found.advice[0].action.startswith("Fix shop.service")
+    assert "shop.service holds" in found.summary
+    assert "86 of nginx.service (port 443), seen by the trace" in found.summary

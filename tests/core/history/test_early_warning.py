@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from agent.core.history.early_warning import assess
+from agent.core.history.early_warning import Refused, assess, find_refusals
 from agent.core.kernel.limits import COUNTERS
 from agent.core.model import Pressure, Sample
 from agent.core.readings import FullGroup
@@ -277,3 +277,61 @@ def test_any_history_gives_an_answer(history):
     found = assess(sorted(history, key=lambda s: s.at), None)
 
     assert found is None or 1 <= found.level <= 3
+
+
+# --- refusals in the kernel's trace ---------------------------------------------------------------------------------
+
+
+def refused(*looks: tuple[float, int, int]) -> list[Refused]:
+    """Make looks of so many seconds ago, refusals, and pages that TCP had."""
+    return [Refused(AT - timedelta(seconds=ago), times, pages) for ago, times, pages in looks]
+
+
+def refusals(*looks: tuple[float, int, int], before: Pressure | None = None) -> list[tuple[int, int]]:
+    found = find_refusals(refused(*looks), AT, TCP_MEM, before=before)
+    return [(each.level, each.value) for each in found]
+
+
+def test_refusals_warn_by_what_tcp_had_allocated():
+    assert [(3, 10)] == refusals((1, 10, 12_001))
+    assert [(2, 10)] == refusals((1, 10, 12_000))
+    assert [(2, 10)] == refusals((1, 10, 6_001))
+    assert [] == refusals((1, 99, 6_000))
+    assert [(2, 100)] == refusals((1, 100, 6_000))
+
+
+def test_refusals_that_nobody_notices_warn_of_nothing():
+    assert [] == refusals(*((second, 1, 13_000) for second in range(0, 60, 2)))
+    assert [(3, 10)] == refusals(*((second, 1, 13_000) for second in range(10)))
+
+
+def test_refusals_are_left_after_a_quiet_minute():
+    [before] = find_refusals(refused((1, 178, 13_000)), AT, TCP_MEM)
+    assert [(3, 178)] == refusals((59, 178, 13_000), before=before)
+    assert [] == refusals((61, 178, 13_000), before=before)
+    assert [] == refusals((30, 178, 13_000))
+
+
+def test_refusals_are_told_with_their_number_and_sizes():
+    [found] = find_refusals(refused((1, 178, 13_000)), AT, TCP_MEM)
+    assert "the kernel refuses memory to open TCP connections: 178 times in 10 s; 13,000 pages allocated of 12,000" == (
+        found.claim
+    )
+
+
+def test_refusals_go_by_the_limits_of_their_own_moment():
+    looks = [Refused(AT, 10, 700, (500, 600, 650))]
+    assert [3] == [each.level for each in find_refusals(looks, AT, TCP_MEM)]
+
+
+def test_refusals_of_unknown_size_or_unit_warn_of_nothing():
+    assert [] == find_refusals([Refused(AT, 1000, None)], AT, TCP_MEM)
+    assert [] == find_refusals(refused((1, 1000, 13_000)), AT, None)
+    assert [] == find_refusals(refused((1, 1000, 13_000)), AT, TCP_MEM, None)
+
+
+def test_refusals_open_a_warning_where_the_gauges_are_calm():
+    calm = samples(mem=[150, 150])
+    looks = [Refused(calm[-1].at, 20, 12_001)]
+    found = assess(calm, None, refused=looks)
+    assert 3 == (found and found.level)

@@ -416,3 +416,17 @@ def test_huge_pages_set_aside_are_known_on_every_kernel(lines: str, expected: in
 def test_huge_pages_are_free_as_far_as_they_are_not_promised() -> None:
     lines = "HugePages_Total: 512\nHugePages_Free: 500\nHugePages_Rsvd: 100\nHugepagesize: 2048 kB\n"
     assert 400 << 21 == procfs.parse_meminfo(f"MemTotal: 16777216 kB\n{lines}")["HugePages_Free"]
+
+
+def test_addresses_of_a_namespace_itself_are_read_and_no_others() -> None:
+    routes = "Main:\n  +-- 0.0.0.0/0 3 0 5\n     |-- 10.0.0.0\n        /24 link UNICAST\n"
+    text = f"{routes}     |-- 10.0.0.5\n        /32 host LOCAL\n"
+    assert {"10.0.0.5"} == procfs.parse_fib_trie(text)
+    inet6 = "fd310000000000000000000000000007 01 80 00 80       lo\nnonsense\n"
+    assert {"fd31::7"} == procfs.parse_if_inet6(inet6)
+
+
+def test_start_of_a_process_is_read_behind_a_name_that_looks_like_fields() -> None:
+    assert 4711 == procfs.parse_start_ticks(f"7 (a b) S 1) S {'0 ' * 18}4711 0 0\n")
+    with pytest.raises(procfs.ParseError):
+        procfs.parse_start_ticks("7 (cat) S 1\n")

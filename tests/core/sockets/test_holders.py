@@ -18,7 +18,8 @@ from agent.core.readings import (
     TcpSockstat,
     Unlisted,
 )
-from agent.core.sockets.holders import Order, holders
+from agent.core.sockets.cgroup_names import Owner
+from agent.core.sockets.holders import Order, holders, name_by_port
 
 NGINX, DOCKER = 4242, 4300
 PATHS = {
@@ -392,3 +393,30 @@ def test_holders_and_remainder_add_up_to_the_host_or_to_what_was_seen(
     assert max(mem * 4096, sum(g.bytes for g in groups)) == sum(each.bytes for each in found)
     assert (None, None, None) == names(found)[-1]
     assert len(found) <= limit + 2
+
+
+def test_a_port_is_named_by_who_has_most_of_its_sockets_orphans_included() -> None:
+    both = table(SocketGroup(cgroup=NGINX, port=443, orphaned=orphans(60)), SocketGroup(cgroup=DOCKER, port=443))
+    assert Owner(unit="nginx.service") == name_by_port(both, 443, None)
+    assert Owner() == name_by_port(both, 80, 443)
+    assert Owner() == name_by_port(both, None, None)
+
+
+def test_a_port_is_named_by_its_listener_where_no_connection_is_left() -> None:
+    listening = table(listeners=(Listener(port=8080, cgroup=DOCKER),))
+    assert Owner(container="docker 3f2a9c1be07d") == name_by_port(listening, 8080, 40001)
+
+
+def test_connections_that_went_out_are_named_by_the_port_they_went_to() -> None:
+    gone = table(SocketGroup(cgroup=NGINX, to_port=5432, held={"established": Tally(sockets=4)}))
+    assert Owner(unit="nginx.service") == name_by_port(gone, None, 5432)
+    assert Owner(unit="nginx.service") == name_by_port(gone, 40123, 5432)
+
+
+def test_a_port_is_named_in_its_own_network_namespace_alone() -> None:
+    home = SocketGroup(cgroup=NGINX, port=443, orphaned=orphans(60))
+    there = SocketGroup(port=443, orphaned=orphans(2), namespace=1)
+    space = Namespace(process=Process(pid=9, name="app", cgroup=PATHS[DOCKER]), number=1)
+    both = table(home, there, namespaces=(space,))
+    assert Owner(container="docker 3f2a9c1be07d") == name_by_port(both, 443, None, 1)
+    assert Owner(unit="nginx.service") == name_by_port(both, 443, None)
