@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from material import make_incident
 from pytest_httpserver import HTTPServer
 
 from agent.core.delivery import Delivery
-from agent.core.model import Incident, Notice
+from agent.core.model import KINDS, Incident, Notice, Witness
 from agent.core.settings import IncidentSettings, Settings, SourceSettings, WebhookSettings
 from agent.core.status import STATUS
 from agent.notifiers import Notifier, build
@@ -246,3 +247,12 @@ def test_a_stop_in_the_middle_of_a_batch_leaves_the_rest_to_the_next_start(
     monkeypatch.setattr(store, "commit", commit)
     run_until(Daemon(settings, store, proc_root=proc_root), [(lambda: len(store.ids()) == 24, lambda: None)])
     assert [2] * 24 == [sum(store.load(incident_id).events.values()) for incident_id in store.ids()]
+
+
+def test_the_status_counts_resets_that_only_the_trace_shows(
+    make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]],
+) -> None:
+    daemon, _ = make_daemon(ValueError)
+    zeros = dict.fromkeys(KINDS, 0)
+    daemon._recorder._last = make_incident(events=zeros, first_event=None, witness=Witness(kills=86))
+    assert "0 lines, 86 resets traced" in daemon.status()
