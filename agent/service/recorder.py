@@ -156,13 +156,16 @@ class Recorder:
     ) -> bool:
         """Fold the events of one batch; ``snapshot`` was taken when the first of them was seen.
 
-        ``may_continue`` is asked behind every incident that opens, since each costs several fsyncs; after its no the
-        position is behind the last event that was folded, and False is returned.
+        ``may_continue`` is asked between an incident that opens and the next event, since each costs several fsyncs;
+        after its no the position is behind the last event that was folded, and False is returned.
         """
-        self._is_seen = False
+        self._is_seen = has_opened = False
         leading: list[Decided] = []
         now, quiet = self._now(), self.settings.quiet
         for record, event in folding.together(decided, quiet):
+            if has_opened and not may_continue():
+                return False
+            has_opened = False
             log.debug("%s at %s, %d times", event.kind, event.source, event.count)
             self.counted[event.kind] += event.count
             stamp = event.at or snapshot.taken_at
@@ -183,8 +186,7 @@ class Recorder:
                 leading.clear()
                 # Last: those before it in the log have older positions.
                 self.position.cover(record.cursor, opened.incident)
-                if not may_continue():
-                    return False
+                has_opened = True
         self._amend_last(leading, snapshot.host)
         self._commit_what_is_due(snapshot.taken_at)
         return True
@@ -365,6 +367,7 @@ class Recorder:
             self.opened[incident.class_, incident.cause] += 1
         if notice:
             self._on_notice(notice)
+        self._store.point_last(incident.id)
 
     def _close(self, opened: OpenIncident, now: datetime) -> None:
         if opened.last_notice is None:

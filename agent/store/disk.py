@@ -145,11 +145,15 @@ def write_aside(path: Path, data: bytes) -> Path:
 def open_aside(path: Path, data: bytes) -> tuple[Path, int]:
     """Write the data under the name aside; return that and its descriptor. A failure leaves nothing there."""
     aside = path.with_name(f".{path.name}.new")
-    clear_way(aside)
-    aside.unlink(missing_ok=True)  # What a crash left.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         with naming(path):
-            descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+            try:
+                descriptor = os.open(aside, flags, FILE_MODE)
+            except FileExistsError:
+                clear_way(aside)
+                aside.unlink(missing_ok=True)  # What a crash left.
+                descriptor = os.open(aside, flags, FILE_MODE)
             try:
                 os.fchmod(descriptor, FILE_MODE)
                 write_all(descriptor, data)

@@ -241,7 +241,19 @@ class Store:
             write_together(files, self._unflushed, _nothing)
         self._staged.clear()
         self._unflushed.clear()
-        self._point_last(incident.id)
+
+    def point_last(self, incident_id: str) -> None:
+        """Make the link ``last`` lead to an incident that was committed, unless a newer one is there.
+
+        It is a convenience, for which nothing waits or ends: the next start and retention put it right, too.
+        """
+        link = self._incidents / LAST
+        with suppress(OSError):
+            at = os.readlink(link) if link.is_symlink() else ""  # noqa: PTH115 - as below
+            if not at or not os.path.lexists(self.path(at) / INCIDENT_FILE):
+                self.point_to_newest()
+            elif at < incident_id:
+                point(link, incident_id)
 
     def write_summary(self, incident_id: str, text: str) -> None:
         """Write summary.txt, which is made of the other files: what a power cut takes of it, a start writes again."""
@@ -358,16 +370,6 @@ class Store:
             link.unlink()
 
     # --- inside -----------------------------------------------------------------------------------------------------
-
-    def _point_last(self, incident_id: str) -> None:
-        """Have ``last`` follow a commit; it is a convenience, and a failure is repaired by the next start."""
-        link = self._incidents / LAST
-        with suppress(OSError):
-            at = os.readlink(link) if link.is_symlink() else ""  # noqa: PTH115 - as above
-            if not at or not os.path.lexists(self.path(at) / INCIDENT_FILE):
-                self.point_to_newest()
-            elif at < incident_id:
-                point(link, incident_id)
 
     def _give_up_summary(self, incident_id: str) -> bool:
         try:
