@@ -9,7 +9,7 @@ character. It shows what the HTML page shows, in the words of agent.page.rows an
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -51,13 +51,13 @@ class Line(NamedTuple):
 
 def incident_text(
     files: IncidentFiles, encoding: str = "ascii", columns: int = COLUMNS, *, is_drawn: bool = True
-) -> Iterator[Line]:
-    """Yield an incident's text; only a command that has no place for a break is longer than ``columns``.
+) -> list[Line]:
+    """Return an incident's text; only a command that has no place for a break is longer than ``columns``.
 
     Without ``files.notices`` receipts are left to themselves, without ``is_drawn`` the gauges, which take as long as
     all the rest. The last line names the incident, so that a file cut short shows. less shows ASCII in every locale.
     """
-    incident, clock = files.incident, rows.Clock(files.zone, files.incident.opened_at)
+    incident, clock, found = files.incident, rows.Clock(files.zone, files.incident.opened_at), list[Line]()
     tracks = build_tracks(incident, [snapshot for _, snapshot in files.snapshots], files.samples)
     summary, parts = diagnosis_parts(incident.diagnosis)
     behind = [(name, parts.pop(name)) for name in _BEHIND if name in parts]
@@ -70,10 +70,10 @@ def incident_text(
         ("Timeline", _indented(_timeline(files, clock))),
         ("Notifications", _indented(_notifications(files, clock))),
     ):
-        yield from (Line(text, is_title=True) for text in _fit(title, encoding, columns))
-        yield from (Line(text) for line in lines for text in _fit(line, encoding, columns))
-        yield Line("")
-    yield Line(f"One HTML page with charts: sockmem-agent incidents report {incident.id}")
+        found += [Line(text, is_title=True) for text in _fit([title], encoding, columns)]
+        found += [Line(text) for text in _fit(lines, encoding, columns)]
+        found.append(Line(""))
+    return [*found, Line(f"One HTML page with charts: sockmem-agent incidents report {incident.id}")]
 
 
 # --- what it says ---------------------------------------------------------------------------------------------------
@@ -151,10 +151,19 @@ def _notifications(files: IncidentFiles, clock: rows.Clock) -> list[str]:
 # --- how it fits ----------------------------------------------------------------------------------------------------
 
 
-def _fit(line: str, encoding: str, columns: int) -> list[str]:
-    """Break a line that is too long in the way of what it is: a command, a comment of a file, a quotation, prose."""
-    if len(line) <= columns and line.isascii() and line.isprintable():
-        return [line]  # Nearly all, while an event waits.
+def _fit(lines: Sequence[str], encoding: str, columns: int) -> list[str]:
+    """Break lines that are too long, and make all of them bearable; an event waits, so those that are so are let by."""
+    return [
+        text
+        for line in lines
+        for text in (
+            [line] if len(line) <= columns and line.isascii() and line.isprintable() else _fold(line, encoding, columns)
+        )
+    ]
+
+
+def _fold(line: str, encoding: str, columns: int) -> list[str]:
+    """Break a line in the way of what it is: a command, a comment of a file, a quotation, prose."""
     line = printable(line, len(line))
     text = bearable(line, encoding)
     if columns_of(text) <= columns:

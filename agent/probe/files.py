@@ -40,7 +40,7 @@ def read_text(path: Path | str) -> str | Unreadable:
         return data
     if len(data) > CAP_BYTES:
         return Unreadable(f"larger than {CAP_BYTES // 1024} KiB: the kernel writes no such file")
-    if not data.strip():
+    if not data or data.isspace():
         return Unreadable("empty")
     try:
         return data.decode()
