@@ -50,12 +50,12 @@ class Line(NamedTuple):
 
 
 def incident_text(
-    files: IncidentFiles, encoding: str = "ascii", columns: int = COLUMNS, *, is_drawn: bool = True
+    files: IncidentFiles, encoding: str = "ascii", columns: int = COLUMNS, *, is_whole: bool = True
 ) -> list[Line]:
     """Return an incident's text; only a command that has no place for a break is longer than ``columns``.
 
-    Without ``files.notices`` receipts are left to themselves, without ``is_drawn`` the gauges, which take as long as
-    all the rest. The last line names the incident, so that a file cut short shows. less shows ASCII in every locale.
+    Not ``is_whole``, it leaves out what takes all files, and most time: gauges, timeline and notifications. The last
+    line names the incident, so that a file cut short shows. less shows ASCII in every locale.
     """
     incident, clock, found = files.incident, rows.Clock(files.zone, files.incident.opened_at), list[Line]()
     tracks = build_tracks(incident, [snapshot for _, snapshot in files.snapshots], files.samples)
@@ -66,9 +66,7 @@ def incident_text(
         *parts.items(),
         *_raw(files, clock),
         *behind,
-        *([("Gauges", _indented(_drawn(tracks, clock, encoding, columns)))] if is_drawn else []),
-        ("Timeline", _indented(_timeline(files, clock))),
-        ("Notifications", _indented(_notifications(files, clock))),
+        *(_course(files, tracks, clock, encoding, columns) if is_whole else []),
     ):
         found += [Line(text, is_title=True) for text in _fit([title], encoding, columns)]
         found += [Line(text) for text in _fit(lines, encoding, columns)]
@@ -95,6 +93,16 @@ def _raw(files: IncidentFiles, clock: rows.Clock) -> list[tuple[str, list[str]]]
     limits = [(each, " ".join(snapshot.raw.get(each, "does not exist").split())) for each in _LIMITS]
     title = f"Raw, below /proc at {clock.stamp(snapshot.taken_at)} ({name})"
     return [(title, _indented(["net/sockstat", *sockstat, *in_columns(limits)]))]
+
+
+def _course(
+    files: IncidentFiles, tracks: Tracks, clock: rows.Clock, encoding: str, columns: int
+) -> list[tuple[str, list[str]]]:
+    return [
+        ("Gauges", _indented(_drawn(tracks, clock, encoding, columns))),
+        ("Timeline", _indented(_timeline(files, clock))),
+        ("Notifications", _indented(in_columns(rows.notifications(files, clock)) or ["none"])),
+    ]
 
 
 def _drawn(tracks: Tracks, clock: rows.Clock, encoding: str, columns: int) -> list[str]:
@@ -138,14 +146,6 @@ def _gauges(snapshot: Snapshot) -> str:
     tcp = snapshot.sockstat.tcp if snapshot.sockstat else TcpSockstat()
     values = {"orphan": tcp.orphan, "mem": tcp.mem, "alloc": tcp.alloc}
     return ", ".join(f"{name} {count_text(n)}" for name, n in values.items() if n is not None) or "no numbers"
-
-
-def _notifications(files: IncidentFiles, clock: rows.Clock) -> list[str]:
-    if not files.incident.notices:
-        return ["none"]
-    return in_columns(rows.notifications(files, clock)) or [
-        "what each channel made of notice-NNN.json: notice-NNN.CHANNEL.json"
-    ]
 
 
 # --- how it fits ----------------------------------------------------------------------------------------------------

@@ -364,7 +364,7 @@ class OpenIncident:
 
 def summary_of(incident: Incident, *newest: tuple[str, Snapshot]) -> str:
     """Return the text of summary.txt; it is written while an event waits, and so of what is at hand."""
-    lines = incident_text(IncidentFiles(incident, newest), is_drawn=False)
+    lines = incident_text(IncidentFiles(incident, newest), is_whole=False)
     return "".join(f"{line.text}\n" for line in lines)
 
 

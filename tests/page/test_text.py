@@ -169,12 +169,14 @@ def test_it_ends_with_the_id_so_that_what_was_cut_shows() -> None:
     assert text_of(story)[-1].endswith(story.incident.id)
 
 
-def test_what_came_of_a_notice_is_left_to_its_receipt_where_none_was_read() -> None:
+def test_what_takes_all_files_is_left_out_of_the_summary() -> None:
     story = stories.make_story()
+    whole, part = text_of(story), [line.text for line in incident_text(story, is_whole=False)]
 
-    assert "  none" in text_of(story._replace(incident=replace(story.incident, notices=()), notices=()))
-    lines = text_of(story._replace(notices=()))
-    assert ["  what each channel made of notice-NNN.json: notice-NNN.CHANNEL.json"] == lines[-3:-2]
+    assert ["Gauges", "Timeline", "Notifications"] == [
+        line for line in whole if line[:1].isupper() and line not in part
+    ]
+    assert [line for line in whole if line and line in part] == [line for line in part if line]
 
 
 def test_of_another_host_nothing_raw_is_shown() -> None:
