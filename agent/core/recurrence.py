@@ -1,9 +1,9 @@
 """Which kind of incident one is, and how many of its kind are on record.
 
-A kind is the cause, how its limit was hit and who holds most of what ran out, without numbers and without what changes
-in a name from start to start; its hash is the signature. A warning is another kind than the event it warns of: twenty
-warnings do not make the first connections that are reset look like every day's. Nor do lines that no number confirms,
-since any local user can write those. Hosts are counted apart.
+A kind is the cause, how its limit was hit and who holds most of what ran out (else whose sockets were killed), without
+numbers and without what changes in a name from start to start; its hash is the signature. A warning is another kind
+than the event it warns of: twenty warnings do not make the first connections that are reset look like every day's. Nor
+do lines that no number confirms, since any local user can write those. Hosts are counted apart.
 """
 
 import hashlib
@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 from msgspec.structs import replace
 
 from agent.core.hosts import plain_name
-from agent.core.model import Cause, Incident, Recurrence, Signed
-from agent.core.sockets.holder_names import lasting_name, lasting_place, main_holder
+from agent.core.model import Cause, Holder, Incident, Recurrence, Signed, WitnessedBy
+from agent.core.sockets.holder_names import lasting_name, lasting_place, main_holder, main_victim
 from agent.core.sockets.shares import FULL_GROUP
 
 Manner = Literal["limit", "penalized", "group", "starvation", "warning", "claimed"]
@@ -31,7 +31,7 @@ MANNERS: dict[Manner, str] = {
 BACK_AFTER = timedelta(weeks=2)
 _RHYTHMS = {"hourly": timedelta(hours=1), "daily": timedelta(days=1), "weekly": timedelta(weeks=1)}
 _RHYTHM_FROM = 3
-_STARVING = {"memory_short_between_readings", "data_dropped_without_message"}
+_STARVING = {"memory_short_between_readings", "data_dropped_without_message", "living_sockets_refused"}
 _SIGNATURE_DIGITS = 12
 
 
@@ -145,22 +145,27 @@ def _holder(incident: Incident, manner: Manner) -> str | None:
         evidence = incident.diagnosis.findings[0].evidence
         groups = [str(each.value).split(" in ") for each in evidence if each.name == FULL_GROUP]
         return " in ".join(filter(None, map(lasting_place, groups[0]))) if groups else None
+    main = _main(incident)
+    return lasting_name(main) if main else None
+
+
+def _main(incident: Incident) -> Holder | WitnessedBy | None:
+    """Find who is to blame as a title does: the main holder, else whose sockets the kernel killed."""
     main = main_holder(incident.diagnosis) if incident.cause_shown == incident.cause else None
-    return lasting_name(main.holder) if main else None
+    victim = main_victim(incident.witness)
+    return main.holder if main else victim[1] if victim else None
 
 
 def _same(incident: Incident) -> str:
     _, manner, name = kind_of(incident)
-    main = main_holder(incident.diagnosis)
+    main = _main(incident)
     if name is None:
         return ""
     if manner == "group" or main is None:
         return ", same group"
-    if main.holder.unit:
+    if main.unit:
         return ", same unit"
-    return (
-        ", same pod" if name.startswith("pod ") else ", same container" if main.holder.container else ", same program"
-    )
+    return ", same pod" if name.startswith("pod ") else ", same container" if main.container else ", same program"
 
 
 def _nth_since(incident: Incident, seen: Recurrence) -> str:

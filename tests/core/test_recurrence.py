@@ -9,7 +9,18 @@ from msgspec.structs import replace
 from agent.core import model
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.folding import open_pressure
-from agent.core.model import Diagnosis, Evidence, Finding, Holder, Incident, Mechanism, Pressure, Recurrence
+from agent.core.model import (
+    Diagnosis,
+    Evidence,
+    Finding,
+    Holder,
+    Incident,
+    Mechanism,
+    Pressure,
+    Recurrence,
+    Witness,
+    WitnessedBy,
+)
 from agent.core.recurrence import is_news, kind_of, number, numbered, past_of, recurrence_text
 from agent.core.report import notice_text, title
 
@@ -83,6 +94,7 @@ def test_cause_mechanism_and_holder_each_make_another_kind() -> None:
             make_kind(class_="pressure", pressure=pressure),
             make_kind(class_="pressure", pressure=replace(pressure, cause="tcp_memory")),
             make_kind(class_="pressure", pressure=pressure, claim="memory_short_between_readings"),
+            make_kind(class_="pressure", pressure=pressure, claim="living_sockets_refused", days=1),
         )
     ]
 
@@ -97,9 +109,18 @@ def test_cause_mechanism_and_holder_each_make_another_kind() -> None:
         ("orphans", "claimed", "nginx.service"),
         ("orphans", "warning", "nginx.service"),
         ("tcp_memory", "warning", None),
-        ("orphans", "starvation", "nginx.service"),
+        *[("orphans", "starvation", "nginx.service")] * 2,
     ] == kinds
-    assert len(kinds) == len({kind.signature for kind in kinds})
+    assert len(kinds) - 1 == len({kind.signature for kind in kinds})
+
+
+def test_where_nobody_holds_most_it_is_whose_sockets_were_killed() -> None:
+    killed = Witness(kills=100, unseen=0, by=(WitnessedBy(unit="nginx@1.service", kills=90), WitnessedBy(kills=10)))
+    seen = {"since_days": 3, "gap_days": 3, "witness": killed}
+
+    assert "nginx@*.service" == kind_of(make_kind(None, witness=killed)).holder
+    assert "haproxy.service" == kind_of(make_kind("haproxy.service", witness=killed)).holder
+    assert "2nd since 19 Nov, same unit" == recurrence_text(make_numbered(2, unit=None, **seen))
 
 
 @pytest.mark.parametrize("claim", ["orphans_at_limit", "orphans_burst_passed", "orphans_named_by_text"])

@@ -148,7 +148,7 @@ def marked(name: str, holder: Holder | WitnessedBy) -> str:
     return f"{name} ({mark})" if (mark := guess_text(holder)) else name
 
 
-def lasting_name(holder: Holder) -> str | None:
+def lasting_name(holder: Holder | WitnessedBy) -> str | None:
     """Return one name for a holder that outlasts its processes, safe in any text; None for the remainder."""
     place = " in ".join(filter(None, map(lasting_place, (holder.unit, holder.container))))
     program = _unnumbered(_PID.split(holder.process)[0], _NUMBER) if holder.process else None
