@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
+from functools import lru_cache
 from itertools import chain
 from typing import TypeGuard
 
@@ -60,6 +61,15 @@ SPOKEN = re.compile(
     r"(?:.*\.)?(?:from|to|cc|bcc|recipients?|role|prompt|completion|question|answer|reply|q|url|href|html|snippet|summary"
     r"|description|ts|thread_ts|channel|assignee|reporter|stdout|stderr|rc|(?:exit|return)_?code)(?:\..*)?"
 )
+_ROLES = {
+    "tag": TAG,
+    "facility": FACILITY,
+    "carrier": CARRIER,
+    "process": PROCESS,
+    "quoting": QUOTING,
+    "spoken": SPOKEN,
+}
+_LONGEST_KNOWN = 64
 # The labels of a Loki stream that name no speaker; a job has to be a journal's or the kernel's.
 LABEL = re.compile(
     r"(?:host|node)(?:name)?|instance|(?:boot|machine)_id|cluster|region|env|(?:detected_)?level|severity|priority|job"
@@ -222,9 +232,10 @@ def _why_unread(texts: list[str]) -> str:
 
 def _parse_fields(fields: dict[str, object], now: datetime) -> Envelope | None:
     whole = not _is_kernels(fields)
-    if _another_speaker(fields) or any(map(QUOTING.fullmatch, fields)):
+    roles = frozenset[str]().union(*map(_roles_of, fields))
+    if _another_speaker(fields) or "quoting" in roles or (whole and "spoken" in roles):
         return None
-    if whole and (_is_an_applications(fields) or any(map(SPOKEN.fullmatch, fields))):
+    if whole and _is_an_applications(fields):
         return None
     is_dated = whole and _says_one_of(TIMES, fields) and _says_one_of(HOSTS, fields)
     lines = (
@@ -287,12 +298,25 @@ def _another_speaker(fields: dict[str, object]) -> str | None:
 
 
 def _is_anothers(name: str, value: object) -> bool:
+    roles = _roles_of(name)
+    if not roles:
+        return False
     text = str(value)
-    if TAG.fullmatch(name) or FACILITY.fullmatch(name):
+    if "tag" in roles or "facility" in roles:
         return KERNEL.fullmatch(text) is None
-    if CARRIER.fullmatch(name):
+    if "carrier" in roles:
         return KERNEL_JOB.fullmatch(text) is None
-    return PROCESS.fullmatch(name) is not None and text not in NO_PROCESS
+    return "process" in roles and text not in NO_PROCESS
+
+
+def _roles_of(name: str) -> frozenset[str]:
+    """Return what the name of a field says of its value; the names of a log are few, and a forged one may be long."""
+    return _known_roles_of(name) if len(name) <= _LONGEST_KNOWN else _known_roles_of.__wrapped__(name)
+
+
+@lru_cache(maxsize=512)
+def _known_roles_of(name: str) -> frozenset[str]:
+    return frozenset(role for role, pattern in _ROLES.items() if pattern.fullmatch(name))
 
 
 def _is_an_applications(fields: dict[str, object]) -> bool:

@@ -4,6 +4,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from agent.core.logs import records
 from agent.core.logs.records import spread, to_record
 
 NOW = datetime(2024, 11, 22, 12, tzinfo=timezone.utc)
@@ -273,3 +274,14 @@ def test_what_is_not_an_object_is_nothing(line: str) -> None:
 )
 def test_a_time_that_is_none_leaves_the_record(stamp: object) -> None:
     assert (T, None, None, None) == read({"facility": "kern", "message": T, "timestamp": stamp})
+
+
+def test_what_is_remembered_of_field_names_is_bounded_whatever_a_forger_calls_them() -> None:
+    records._known_roles_of.cache_clear()
+    for number in range(2000):
+        fields = {"x" * 5000 + str(number): "a", f"name{number}": "b", "message": "TCP: too many orphaned sockets"}
+        to_record(msgspec.json.encode(fields), now=NOW, source="x", ordinal=0)
+    found = records._known_roles_of.cache_info()
+
+    assert (512, 512) == (found.currsize, found.maxsize)
+    assert found.hits > 1900
