@@ -223,7 +223,8 @@ def _diagnose_incident(text: str, config_path: Path | None) -> Diagnosis:
     if not snapshots:
         fail(os.EX_NOINPUT, f"incident {incident_id} has no readable snapshot to diagnose")
     taken = [snapshot for snapshot in snapshots if snapshot.trigger in {"event", "pressure"}] or snapshots
-    found = diagnose(taken[-1], events_to_diagnose(incident), tuple(history[at] for at in sorted(history)))
+    samples = tuple(history[at] for at in sorted(history))
+    found = diagnose(taken[-1], events_to_diagnose(incident), samples, incident.witness)
     return replace(found, gaps=(*found.gaps, *gaps))
 
 

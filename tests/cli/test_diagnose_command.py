@@ -12,7 +12,7 @@ from material import make_event
 
 from agent.cli import diagnose as module
 from agent.cli import group
-from agent.core.model import Diagnosis, Incident, Mechanism, Sample, Snapshot
+from agent.core.model import Diagnosis, Incident, Mechanism, Sample, Snapshot, Witness
 from agent.probe import take_snapshot
 from agent.store import Store
 
@@ -481,6 +481,7 @@ def store_incident(state: Path, tree: Path, *, snapshots: bool = True) -> Incide
         summary=old.summary,
         diagnosis=old,
         snapshots=tuple(names) if snapshots else (),
+        witness=Witness(kills=5),
     )
     store.commit(incident)
     store.samples.append(Sample(at=NOW - timedelta(seconds=10), orphan=9))
@@ -494,10 +495,11 @@ def test_a_stored_incident_is_judged_again_from_its_evidence(
     incident = store_incident(state, tree)
     diagnosis = decode(run("--incident", text, "--json"))
 
-    snapshot, events, history = judged[0]
+    snapshot, events, history, witness = judged[0]
     assert isinstance(snapshot, Snapshot)
     assert (NOW, "event") == (snapshot.taken_at, snapshot.trigger)
     assert (incident.first_event,) == events
+    assert Witness(kills=5) == witness
     assert [9] == [sample.orphan for sample in history]
     assert "orphans" == diagnosis.cause
 

@@ -7,6 +7,8 @@ import pytest
 from harness import Trace, schema_errors, write_proc, write_process
 from msgspec.structs import replace
 
+from agent.core.budget import proof_of
+from agent.core.kernel.tracing import REFUSAL_EVENT
 from agent.core.readings import Namespace, Process, SocketGroup, SocketTable, Tally
 from agent.core.report import notice_text, source_text, title
 from agent.core.settings import IncidentSettings, StoreSettings
@@ -187,7 +189,9 @@ def test_a_line_has_no_witness_where_nobody_reads_the_trace(service, make_decide
     service.turn(make_decided())
     incident = service.incident()
     assert incident.witness is None
-    assert ["the kernel's trace"] == [gap.what for gap in incident.diagnosis.gaps if "trace" in gap.what]
+    [why] = [gap.why for gap in incident.diagnosis.gaps if gap.what == "the kernel's trace"]
+    assert "not read (does not exist)" in why
+    assert "sockmem-agent doctor has the commands" in why
 
 
 def test_a_line_from_before_the_trace_was_read_has_no_witness(service, make_decided):
@@ -388,3 +392,85 @@ def test_texts_say_what_an_incident_rests_on(service, make_decided):
     service.turn(make_decided())
     service.turn()
     assert "kernel" == source_text(service.incident())
+
+
+def test_an_incident_of_the_trace_alone_goes_on_after_a_restart_and_ends(service):
+    service.start()
+    service.trace.kill(40)
+    service.turn(times=4)
+    assert "kernel" == proof_of(service.incident())
+    service.start()
+    service.trace.kill(2)
+    service.turn(times=2)
+    assert 42 == service.incident().witness.kills
+    service.turn(seconds=300)
+    assert service.incident().closed_at is not None
+    assert ["opened", "resolved"] == service.told_types()
+
+
+def test_ten_times_the_resets_are_news_where_no_message_tells_of_any(service):
+    service.start()
+    service.trace.kill(40)
+    service.turn(times=4)
+    service.turn(times=60)
+    service.trace.kill(399 - 40)
+    service.turn(times=2)
+    assert ["opened"] == service.told_types()
+    service.trace.kill(1)
+    service.turn(times=2)
+    assert "400 resets so far, 40 at the last notification" == service.told()[-1][1].reason
+
+
+def test_an_old_line_gets_no_kills_of_now(service, make_decided):
+    service.start()
+    service.trace.kill(3)
+    service.turn(make_decided(at=service.clock.time - timedelta(hours=1)))
+    service.turn(times=4)
+    assert [None, 3] == [each.witness and each.witness.kills for each in map(service.store.load, service.store.ids())]
+
+
+def test_a_clock_that_is_set_delays_no_kill_for_long(service):
+    service.start()
+    service.trace.kill(3)
+    service.turn()
+    service.clock.set(-3600)
+    service.turn(times=3)
+    assert 3 == service.incident().witness.kills
+
+
+HISTOGRAM = """# event histogram
+#
+# trigger info: hist:keys=common_pid.execname:vals=hitcount,allocated:sort=hitcount:size=512 if kind == 0 [active]
+#
+
+{{ common_pid: rsync           [      4712] }} hitcount: {hits:>10}  allocated: {allocated:>10}
+
+Totals:
+    Hits: {hits}
+    Entries: 1
+    Dropped: 0
+"""
+
+
+def test_refusals_that_a_histogram_counts_are_held_against_the_limits_of_now(service):
+    hist = service.trace.instances.refusals / "events" / REFUSAL_EVENT / "hist"
+    hist.write_text(HISTOGRAM.format(hits=7, allocated=7 * 400_000))
+    service.start()
+    hist.write_text(HISTOGRAM.format(hits=27, allocated=27 * 400_000))
+    service.turn()
+    incident = service.incident()
+    assert ("pressure", 3, 20) == (incident.class_, incident.pressure.level, incident.witness.refusals)
+    assert "20 times in 10 s; 400,000 pages allocated of 381,372" in incident.pressure.claim
+    assert ["backup.service"] == [by.unit for by in incident.witness.by]
+
+
+def test_refusals_at_the_limit_sharpen_a_warning_that_is_open(service):
+    write_proc(service.proc_root, mem=260_000)
+    service.start()
+    service.turn(times=11)
+    assert 2 == service.incident().pressure.level
+    service.trace.refuse(30)
+    service.turn(times=2)
+    assert 3 == service.incident().pressure.level
+    assert ["opened", "updated"] == service.told_types()
+    assert "30 times in 10 s" in service.told()[1][1].reason

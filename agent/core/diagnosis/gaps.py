@@ -103,8 +103,11 @@ def _gaps_beside_trace(facts: Facts, untraced: tuple[Gap, ...]) -> list[Gap]:
     if not untraced or not (facts.refused or (facts.has_happened and facts.killed_in_sight != 0)):
         return []
     if facts.witness is None:
-        why = f"{untraced[0].why}: whose connections were reset is not known by name; sockmem-agent doctor tells more"
-        return [Gap(what=_TRACE, why=f"not read, {why}")]
+        why = (
+            f"not read ({untraced[0].why}): with it, whose connections were reset is known by name; "
+            "sockmem-agent doctor has the commands"
+        )
+        return [Gap(what=_TRACE, why=why)]
     if facts.witness.kills is None:
         is_older = facts.kernel is not None and facts.kernel.version < _TELLS_REASONS
         why = "it tells why a connection is reset from Linux 6.12 on" if is_older else untraced[0].why
