@@ -116,6 +116,11 @@ class Account:
         for place, share in other.unnamed.items():
             self._add_unnamed(place, share)
 
+    def owner_of(self, port: int | None) -> Owner:
+        """Return who alone acted on a local port by the trace itself: the rest of its sockets die in interrupts."""
+        owners = [owner for owner, share in self.named.items() if port in share.ports and not share.guessed]
+        return owners[0] if len(owners) == 1 else _NOBODY
+
     def find_names(self, find: Callable[[Place], tuple[Owner, bool]]) -> bool:
         """Name what ``find`` has an owner for, a guess or not; return whether there was any."""
         found = {place: named for place in self.unnamed if (named := find(place))[0] != _NOBODY}

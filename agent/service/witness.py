@@ -159,7 +159,9 @@ class Watch:
         def find(place: Place) -> tuple[Owner, bool]:
             home = self._homes.get(place.address or "")
             if home is None:
-                return name_by_port(table, place.port, place.peer_port), True
+                # A unit that has ended since has no name in the dump.
+                acted = account.owner_of(place.port)
+                return (name_by_port(table, place.port, place.peer_port) if acted == Owner() else acted), True
             resident = name_place(home, table.pods)
             owner = name_by_port(table, place.port, place.peer_port, home.number) if home.number else Owner()
             return (resident, False) if owner in (Owner(), resident) else (owner, True)

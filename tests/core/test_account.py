@@ -70,6 +70,19 @@ def test_a_name_of_which_most_is_known_is_no_guess() -> None:
     assert (13, False) == (by.kills, by.guess)
 
 
+def test_a_port_is_of_who_alone_acted_on_it() -> None:
+    account, others = Account(), {("nginx", 1): NGINX, ("caddy", 2): Owner(unit="caddy.service")}
+    account.take([kills(9, port=80), kills(3, port=443), kills(2, "caddy", 2, port=443)], 0, others)
+    assert [NGINX, Owner(), Owner()] == [account.owner_of(port) for port in (80, 443, None)]
+
+
+def test_a_guess_proves_no_port() -> None:
+    account = Account()
+    account.take([kills(4, None, None, port=80)], 0, {})
+    account.find_names(lambda _: (NGINX, True))
+    assert Owner() == account.owner_of(80)
+
+
 def test_lost_kills_that_nothing_was_read_with_are_unattributed() -> None:
     account = Account()
     account.take([], 12, {})

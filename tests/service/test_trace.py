@@ -332,6 +332,21 @@ def test_a_program_that_has_ended_is_named_by_its_port(service, make_decided, mo
     assert ("shop.service", "python3", 60, True) == (by.unit, by.process, by.kills, by.guess)
 
 
+def test_kills_in_an_interrupt_are_of_who_acted_on_that_port_though_its_group_is_gone(
+    service, make_decided, monkeypatch
+):
+    write_process(service.proc_root, 77, "python3", "/system.slice/shop.service")
+    group = SocketGroup(cgroup=7, port=8080, orphaned={"fin_wait1": Tally(sockets=40, bytes=4096)})
+    service.start()
+    monkeypatch.setattr(module, "take_sockets", lambda *_, **__: SocketTable(groups=(group,), complete=True))
+    service.trace.kill(60, comm="python3", pid=77, src="10.0.0.5:8080")
+    service.trace.kill(30, flags="..s1.", src="10.0.0.5:8080")
+    service.turn(make_decided())
+    service.turn(times=5)
+    [by] = service.incident().witness.by
+    assert ("shop.service", 90) == (by.unit, by.kills)
+
+
 def test_kills_in_an_interrupt_are_named_by_the_namespace_that_has_the_address(service, make_decided, monkeypatch):
     write_process(service.proc_root, 77, "app", "/system.slice/docker-" + "3f" * 32 + ".scope")
     net = service.proc_root / "77/net"
