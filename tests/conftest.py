@@ -38,7 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add what chooses among the tests in booted kernels; `make vm-test` sets it (KERNEL=, SCENARIO=)."""
     group = parser.getgroup("vm", "real kernels under QEMU")
     group.addoption("--vm", action="store_true", help="boot kernels; without it these tests are left out")
-    group.addoption("--kernel", default="", help="only this kernel: 5.10, 6.1, 6.12 or 7.3")
+    group.addoption("--kernel", default="", help="only these kernels of 5.10, 6.1, 6.12 and 7.3: 6.12,6.1")
     group.addoption("--scenario", default="", help="only this scenario, a file of tests/vm/scenarios")
     group.addoption("--all-scenarios-on", default="", help="every scenario on this kernel, the main ones on others")
     group.addoption(
@@ -133,7 +133,7 @@ def tracefs() -> Iterator[Path]:
     if os.geteuid() != 0:
         pytest.skip("NOT TESTED: only root may trace")
     if Path("/sys/kernel/tracing/instances").is_dir():
-        yield Path("/sys/kernel/tracing")
+        yield _telling(Path("/sys/kernel/tracing"))
         return
     script = "mount -t tracefs tracefs /sys/kernel/tracing && echo mounted && exec cat"
     command = ["unshare", "--mount", "sh", "-c", script]
@@ -142,9 +142,15 @@ def tracefs() -> Iterator[Path]:
     try:
         if not made.stdout.readline():
             pytest.skip("NOT TESTED: no tracefs can be mounted here")
-        yield Path(f"/proc/{made.pid}/root", "sys/kernel/tracing")
+        yield _telling(Path(f"/proc/{made.pid}/root", "sys/kernel/tracing"))
     finally:
         made.communicate()
+
+
+def _telling(tracefs: Path) -> Path:
+    if "TCP_ABORT_ON_" not in (tracefs / "events/tcp/tcp_send_reset/format").read_text():
+        pytest.skip("NOT TESTED: this kernel does not say why it resets a connection")
+    return tracefs
 
 
 @pytest.fixture
