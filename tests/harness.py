@@ -16,18 +16,21 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
 from jsonschema import Draft202012Validator
 
-from agent.core.delivery import Receipt
+from agent.core.budget import proof_of
+from agent.core.delivery import Receipt, Trouble
+from agent.core.dispatch import Said, Story
 from agent.core.kernel.tracing import KILL_EVENT, REFUSAL_EVENT
-from agent.core.model import Notice, Sample
+from agent.core.model import Incident, Notice, Sample, Silence
 from agent.probe.witness import Instances
-from agent.store import Pending, Store
+from agent.store import Commit, Outbox, Store
 from agent.store.history import read_lines
+from agent.store.outbox import Settled
 
 PATIENCE_SECONDS = 30.0
 Handler = Callable[[socket.socket], None]
@@ -323,28 +326,96 @@ def read_remains(store: Store, start: datetime, end: datetime) -> tuple[Sample, 
     return tuple(sorted((s for s in read_lines(lines) if start <= s.at <= end), key=lambda sample: sample.at))
 
 
+def owed(store: Store, channel: str) -> list[tuple[str, str]]:
+    """List what a channel still owes, oldest first: the incident and the notice's file."""
+    outbox = Outbox(store)
+    stories = [story for each in sorted(outbox.names()) if (story := outbox.story(channel, each))]
+    return [(story.incident_id, said.file) for story in stories for said in story.owed]
+
+
 # --- receivers with bad manners -------------------------------------------------------------------------------------
 
 
 class Tray:
-    """An outbox in memory: one notice that waits until there is a receipt for it."""
+    """An outbox in memory: notices that wait until there is a receipt for them. It can be made to fail."""
 
-    def __init__(self, notice: Notice) -> None:
-        self.waiting = [Pending("20261122T150539Z-7f3a", "notice-001", notice)]
+    def __init__(self, *notices: Notice) -> None:
+        self.notices: dict[tuple[str, str], Notice] = {}
+        self.closed: dict[str, datetime] = {}
         self.receipts: list[Receipt] = []
+        self.settled: dict[tuple[str, str], Receipt] = {}
+        self.rooms: set[tuple[str, str]] = set()
+        self.silenced: Silence | None = None
+        self.trouble: Trouble | None = None
+        self.reserve_error: OSError | None = None
+        self.write_error: Exception | None = None
+        self.read_error: OSError | None = None
+        for notice in notices:
+            self.put("20261122T150539Z-7f3a", notice)
 
-    def pending(self, channel: str, later: Collection[tuple[str, str]]) -> list[Pending]:
-        return [pending for pending in self.waiting if (pending.incident_id, pending.file) not in later]
+    def put(self, incident_id: str, notice: Notice) -> None:
+        number = 1 + sum(owner == incident_id for owner, _ in self.notices)
+        self.notices[incident_id, f"notice-{number:03}"] = notice
 
-    def receipts_since(self, channel: str, since: datetime) -> Iterator[tuple[Notice, Receipt]]:
+    @property
+    def waiting(self) -> list[str]:
+        return [notice.id for key, notice in self.notices.items() if key not in self.settled]
+
+    def names(self) -> set[str]:
+        if self.read_error:
+            raise self.read_error
+        return {incident_id for incident_id, _ in self.notices}
+
+    def changed(self, known: Mapping[str, Commit | None]) -> Iterator[tuple[str, Commit]]:
+        for incident_id in sorted(self.names()):
+            commit = (1, sum(owner == incident_id for owner, _ in self.notices))
+            if known.get(incident_id, (0, 0)) not in (commit, None):
+                yield incident_id, commit
+
+    def story(self, channel: str, incident_id: str) -> Story | None:
+        said = []
+        for key, notice in self.notices.items():
+            if key[0] == incident_id:
+                receipt = self.settled.get(key)
+                is_addressed = channel in notice.channels
+                each = Said(
+                    key[1], notice.id, notice.type, notice.at, self.incident(incident_id).severity, is_addressed
+                )
+                came = (receipt.outcome, receipt.at) if receipt else (None, None)
+                said.append(each._replace(outcome=came[0], settled_at=came[1], has_room=key in self.rooms))
+        incident = self.incident(incident_id)
+        is_over = incident.closed_at is not None
+        return Story(incident_id, tuple(said), proof_of(incident), incident.host, incident.cause, is_over)
+
+    def notice(self, incident_id: str, file: str) -> Notice:
+        return self.notices[incident_id, file]
+
+    def incident(self, incident_id: str) -> Incident:
+        *_, newest = (notice for (owner, _), notice in self.notices.items() if owner == incident_id)
+        assert newest.data is not None
+        return newest.data
+
+    def silence(self) -> Silence | None:
+        return self.silenced
+
+    def settled_since(self, channel: str, since: datetime) -> Iterator[Settled]:
         yield from ()
 
-    def reserve_receipt(self, pending: Pending, channel: str, *, in_digest: bool = False) -> None:
-        pass
+    def reserve_receipt(self, incident_id: str, file: str, channel: str, *, in_digest: bool = False) -> None:
+        assert (incident_id, file) in self.notices
+        if self.reserve_error:
+            raise self.reserve_error
+        self.rooms.add((incident_id, file))
 
-    def write_receipt(self, pending: Pending, receipt: Receipt) -> None:
-        self.waiting.remove(pending)
+    def write_receipt(self, incident_id: str, file: str, receipt: Receipt) -> None:
+        if self.write_error:
+            raise self.write_error
+        assert (incident_id, file) not in self.settled
+        self.settled[incident_id, file] = receipt
         self.receipts.append(receipt)
+
+    def write_trouble(self, channel: str, trouble: Trouble | None) -> None:
+        self.trouble = trouble
 
 
 def read_request(connection: socket.socket) -> bytes:

@@ -92,7 +92,7 @@ def test_2000_hits_through_50_rotations_and_10_kills_are_all_counted_once(way, t
         wait_for("every hit to be counted", lambda: agent.events() >= HITS)
         agent.kill()
         agent.start()
-        wait_for("everybody to be told", lambda: not Outbox(agent.store).pending("ops"))
+        wait_for("everybody to be told", lambda: "ops" not in Outbox(agent.store).owing())
         assert 0 == agent.stop()
     finally:
         agent.stop()

@@ -17,14 +17,14 @@ import damage
 import pytest
 from click.testing import CliRunner
 from damage import CHANNEL, Case, State
-from harness import AgentProcess, wait_for, write_proc
+from harness import AgentProcess, owed, wait_for, write_proc
 from pytest_httpserver import HTTPServer
 
 from agent.cli import group
 from agent.core.settings import IncidentSettings, Settings, SourceSettings, StoreSettings, WebhookSettings
 from agent.service.daemon import Daemon
 from agent.service.signals import Signals
-from agent.store import Outbox, Store, StoreError
+from agent.store import Store, StoreError
 
 DEADLINE_SECONDS = 60
 MARK = "4711.000001"
@@ -93,7 +93,7 @@ class Bench:
             if next(turns) == 0:
                 with self.log.open("a") as log:
                     log.write(line())
-            asked.stop = is_recorded(store) and not Outbox(store).pending(CHANNEL)
+            asked.stop = is_recorded(store) and not owed(store, CHANNEL)
             pause.wait(min(timeout, 0.01))
 
         daemon._source.wait = wait  # type: ignore[method-assign]

@@ -183,6 +183,7 @@ def test_every_documented_configuration_is_valid(document: Path, tmp_path: Path)
     (tmp_path / "slack-url").write_text("https://hooks.example/T0/B0/x\n")
     (tmp_path / "ops-secret").write_text("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\n")
     (tmp_path / "mail-password").write_text("password\n")
+    (tmp_path / "pagerduty-key").write_text("0123456789abcdef0123456789abcdef\n")
     for number, block in enumerate(blocks(document, "toml")):
         config = tmp_path / f"{number}.toml"
         config.write_text(block)

@@ -7,8 +7,9 @@ import shutil
 from datetime import datetime, timedelta, timezone
 
 import pytest
-from harness import fill_disk
+from harness import fill_disk, owed
 
+from agent.core.dispatch import Rules
 from agent.core.settings import IncidentSettings, Settings, SourceSettings, StdoutSettings, StoreSettings
 from agent.notifiers.stdout import StdoutNotifier
 from agent.service.courier import Courier
@@ -119,8 +120,8 @@ def test_a_position_that_could_not_be_saved_is_saved_later_though_the_log_is_qui
 def test_a_start_on_a_small_disk_makes_room_by_retention_and_records_what_was_said(make_daemon, small_disk, tmp_path):
     run(make_daemon())
     store = Store(small_disk)
-    courier = Courier(StdoutNotifier(StdoutSettings(name="stdout")), Outbox(store), give_up_after=60)
-    while Outbox(store).pending("stdout"):
+    courier = Courier(StdoutNotifier(StdoutSettings(name="stdout")), Outbox(store), Rules())
+    while owed(store, "stdout"):
         courier.step()
     before = store.ids()
     with (tmp_path / "messages").open("a") as log:

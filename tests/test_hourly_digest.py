@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import owed
 
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
-from agent.core.model import DigestNotice, Notice, Provenance
+from agent.core.dispatch import Rules
+from agent.core.model import DigestNotice, Notice, Provenance, Remark
 from agent.core.settings import IncidentSettings, StoreSettings
 from agent.service.courier import Courier, absent
+from agent.service.held import AT_ONCE
 from agent.service.recorder import Recorder
 from agent.service.troubles import Troubles
-from agent.store import OWED_AT_MOST, Outbox, Store
+from agent.store import Outbox, Store
 
 TEN_MINUTES = timedelta(minutes=10)
 
@@ -27,8 +30,7 @@ class Receiver:
 
     name = "ops"
 
-    def __init__(self, clock: Any, *, is_state: bool = False) -> None:
-        self.is_state = is_state
+    def __init__(self, clock: Any) -> None:
         self.took: list[tuple[datetime, Notice]] = []
         self.posts = 0
         self.answer: Delivery = Delivered()
@@ -73,7 +75,7 @@ class Host:
         self.courier = Courier(
             self.receiver,
             Outbox(self.store),
-            give_up_after=86_400,
+            Rules(reminders=False),
             monotonic=self.clock.monotonic,
             now=self.clock,
             random=lambda: 1.0,
@@ -117,9 +119,7 @@ def host(tmp_path: Path, proc_root: Path, clock: Any, make_decided: Any) -> Host
 
 def most_within_an_hour(took: list[tuple[datetime, Notice]], provenance: Provenance) -> int:
     times = [
-        at
-        for at, notice in took
-        if notice.data and notice.data.provenance == provenance and not notice.type.endswith("resolved")
+        at for at, notice in took if notice.data and notice.data.provenance == provenance and isinstance(notice, Remark)
     ]
     return max((sum(at <= other < at + timedelta(hours=1) for other in times) for at in times), default=0)
 
@@ -131,7 +131,7 @@ def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick_disk")
-def test_2000_old_lines_are_six_messages_their_ends_and_one_digest(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_2000_old_lines_are_six_late_messages_and_one_digest(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.read(2000)
     opened: list[int] = [0]
     plain_open, plain_step = os.open, host.courier.step
@@ -150,12 +150,12 @@ def test_2000_old_lines_are_six_messages_their_ends_and_one_digest(host: Host, m
     monkeypatch.undo()
 
     assert 2000 == len(host.store.ids())
-    assert {"opened": 6, "resolved": 6, "digest": 1} == host.receiver.types()
+    assert {"resolved": 6, "digest": 1} == host.receiver.types()
     (digest,) = host.receiver.digests()
     assert (1994, tuple(host.store.ids()[6:])) == (digest.digest.count, digest.digest.ids)
-    assert {"delivered": 12, "digested": 3988} == host.outcomes()
-    assert (13, 3988) == (host.courier.delivered, host.courier.digested)
-    assert max(opened) <= 4 * OWED_AT_MOST, max(opened)
+    assert {"delivered": 6, "superseded": 6, "digested": 3988} == host.outcomes()
+    assert (7, 3988) == (host.courier.delivered, host.courier.digested)
+    assert max(opened) <= 4 * AT_ONCE, max(opened)
 
 
 def test_lines_that_keep_coming_are_six_messages_and_one_digest_an_hour(host: Host) -> None:
@@ -166,7 +166,7 @@ def test_lines_that_keep_coming_are_six_messages_and_one_digest_an_hour(host: Ho
     at = [at for at, notice in host.receiver.took if isinstance(notice, DigestNotice)]
 
     assert 6 == most_within_an_hour(host.receiver.took, "claimed")
-    assert 4 == len(at)
+    assert 5 == len(at)
     assert all(later - earlier >= timedelta(hours=1) for earlier, later in pairwise(at))
     told = [set(notice.digest.ids) for notice in host.receiver.digests()]
     assert set(host.store.ids()) == {n.data.id for _, n in host.receiver.took if n.data}.union(*told)
@@ -180,7 +180,7 @@ def test_forged_lines_never_spend_the_budget_of_the_kernels(host: Host) -> None:
     host.run(60)
 
     opened = Counter(
-        notice.data.provenance for _, notice in host.receiver.took if notice.data and notice.type.endswith("opened")
+        notice.data.provenance for _, notice in host.receiver.took if notice.data and isinstance(notice, Remark)
     )
     assert {"claimed": 6, "kernel": 20} == opened
     host.run(2 * 3600)
@@ -209,12 +209,12 @@ def test_the_end_of_what_was_told_is_told_though_nothing_is_left_of_the_budget(h
     host.read(5)
     host.recorder.handle([host.make_decided(offset=77_000, provenance="claimed")], host.recorder.take_event_snapshot())
     host.run(60)
-    assert {"opened": 6, "resolved": 5} == host.receiver.types()
+    assert {"opened": 1, "resolved": 5} == host.receiver.types()
     host.clock.advance(300)
     host.recorder.tick()
     host.run(60)
 
-    assert {"opened": 6, "resolved": 6} == host.receiver.types()
+    assert {"opened": 1, "resolved": 6} == host.receiver.types()
 
 
 def test_a_restart_knows_what_the_hour_has_seen(host: Host) -> None:
@@ -224,7 +224,7 @@ def test_a_restart_knows_what_the_hour_has_seen(host: Host) -> None:
         host.restart()
         host.run(1200)
 
-    assert {"opened": 6, "resolved": 6, "digest": 1} == host.receiver.types()
+    assert {"resolved": 6, "digest": 1} == host.receiver.types()
     (at,) = [at for at, notice in host.receiver.took if isinstance(notice, DigestNotice)]
     assert 3600 - 300 <= (at - start).total_seconds() <= 3600 + 60
 
@@ -260,8 +260,8 @@ def test_a_crash_after_the_digest_repeats_that_one_at_most(host: Host, steps: in
     first, *others = host.receiver.digests()
     assert [[first.id], [], []][steps] == [other.id for other in others if other.digest == first.digest]
     assert [1, 1, 0][steps] == len(others)
-    assert {"opened": 6, "resolved": 6, "digest": 1 + len(others)} == host.receiver.types()
-    assert {"delivered": 12, "digested": 128} == host.outcomes()
+    assert {"resolved": 6, "digest": 1 + len(others)} == host.receiver.types()
+    assert {"delivered": 6, "superseded": 6, "digested": 128} == host.outcomes()
     assert [] == [*(host.store.directory / "incidents").rglob(".*.new")]
 
 
@@ -299,11 +299,11 @@ def test_a_refused_digest_holds_up_nothing_and_is_given_up_in_the_end(
     host.run(3 * 3600)
     host.read(1, "kernel", days_ago=1)
     host.run(3600)
-    assert {"opened": 7, "resolved": 7} == host.receiver.types()
+    assert {"resolved": 7} == host.receiver.types()
     assert 8 == host.outcomes()["pending"]
     host.run(86_400)
 
-    assert {"delivered": 14, "gave_up": 8} == host.outcomes()
+    assert {"delivered": 7, "superseded": 7, "gave_up": 8} == host.outcomes()
     assert 1 == caplog.text.count("gave up sockmem.digest of 8 notices: HTTP 400")
     assert 8 == host.courier.gave_up
 
@@ -330,7 +330,7 @@ def test_what_was_not_told_is_not_told_how_it_went_on(host: Host) -> None:
     host.run(60)
 
     assert [] == host.receiver.took
-    assert {"delivered": 12, "digested": 1, "skipped": 2} == host.outcomes()
+    assert {"delivered": 6, "superseded": 6, "digested": 1, "skipped": 2} == host.outcomes()
     last = host.store.notices(host.store.resolve("last"))[-1][2]["ops"]
     assert ("skipped", 0, "its opening was not sent to this channel") == (
         last.outcome,
@@ -365,23 +365,15 @@ def test_what_the_kernel_confirms_is_told_at_once_though_its_opening_is_held_bac
     assert ["opened"] == [notice.type.rpartition(".")[2] for _, notice in host.receiver.took]
 
 
-def test_a_channel_of_state_is_told_everything(host: Host) -> None:
-    host.receiver.is_state = True
-    host.read(30)
-    host.run(3600)
-
-    assert {"opened": 30, "resolved": 30} == host.receiver.types()
-
-
 def test_a_channel_that_is_gone_gives_up_what_it_held_back(host: Host) -> None:
     host.read(10)
     host.run(60)
     assert {"ops"} == Outbox(host.store).owing()
     courier = absent("ops", Outbox(host.store))
-    while Outbox(host.store).pending("ops"):
+    while owed(host.store, "ops"):
         courier.step()
 
-    assert {"delivered": 12, "gave_up": 8} == host.outcomes()
+    assert {"delivered": 6, "superseded": 6, "gave_up": 8} == host.outcomes()
 
 
 def test_without_room_for_its_receipts_no_digest_is_sent_and_that_is_told_once(
@@ -401,7 +393,7 @@ def test_without_room_for_its_receipts_no_digest_is_sent_and_that_is_told_once(
     host.run(600)
 
     assert 1 == len(host.receiver.digests())
-    assert {"delivered": 12, "digested": 8} == host.outcomes()
+    assert {"delivered": 6, "superseded": 6, "digested": 8} == host.outcomes()
     assert host.courier.status is None
     assert 1 == caplog.text.count("No space left on device")
 

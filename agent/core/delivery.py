@@ -58,10 +58,14 @@ class Delivered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
-    """Busy or out of reach: try again, no sooner than ``after_seconds`` when the receiver said so."""
+    """Busy or out of reach: try again, no sooner than ``after_seconds`` when the receiver said so.
+
+    ``may_be_the_notice``: the receiver may be well and choke on this one, so that others are tried before it.
+    """
 
     why: str
     after_seconds: float | None = None
+    may_be_the_notice: bool = False
 
 
 class Rejected(msgspec.Struct, frozen=True, kw_only=True):

@@ -478,6 +478,19 @@ class DigestNotice(Notice, frozen=True, kw_only=True):
     digest: Digest
 
 
+class Remark(Notice, frozen=True, kw_only=True):
+    """A notice with a word on how it comes: late, or once more. It is made when it is sent, and never stored."""
+
+    remark: str
+
+
+class Standing(Notice, frozen=True, kw_only=True):
+    """What is so now, for a state channel: ``severities`` are shown, the first from the opening on; never stored."""
+
+    severities: tuple[Literal["warning", "critical"], ...]
+    opening_cause: Cause
+
+
 class Silence(Dated, frozen=True, kw_only=True):
     """No new notifications ``until`` then: the content of silence.json."""
 
@@ -503,6 +516,28 @@ class Addressed(msgspec.Struct, frozen=True):
     channels: tuple[ChannelName, ...]
 
 
+class Brief(msgspec.Struct, frozen=True):
+    """The little of an incident that tells how severe it was when a notice fell due, and of what cause."""
+
+    class_: Literal["event", "pressure"] = msgspec.field(default="event", name="class")
+    cause: Cause = "none"
+
+    @property
+    def severity(self) -> Literal["warning", "critical"]:
+        """As that of the incident."""
+        return "warning" if self.class_ == "pressure" else "critical"
+
+
+class BriefNotice(msgspec.Struct, frozen=True):
+    """The little of a notice that is needed to decide whether it is sent."""
+
+    id: HeaderText
+    type: NoticeType
+    at: Time
+    channels: tuple[ChannelName, ...]
+    data: Brief
+
+
 class Commit(msgspec.Struct, frozen=True):
     """The little of incident.json that is needed to find the newest commit."""
 
@@ -522,6 +557,7 @@ class Signed(Dated, frozen=True):
 
 
 ADDRESSED = msgspec.json.Decoder(Addressed)
+BRIEF_NOTICE = msgspec.json.Decoder(BriefNotice)
 COMMIT = msgspec.json.Decoder(Commit)
 INCIDENT = msgspec.json.Decoder(Incident)
 NOTICE = msgspec.json.Decoder(Notice)

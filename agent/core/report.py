@@ -6,7 +6,7 @@ the kernel's lines stand in guillemets: our own output never looks like a kernel
 
 import re
 from collections.abc import Callable, Iterable
-from datetime import timezone
+from datetime import datetime, timezone
 from typing import NamedTuple
 
 from agent.core.budget import MESSAGES_AN_HOUR
@@ -37,6 +37,7 @@ from agent.core.model import (
     Mechanism,
     Notice,
     Provenance,
+    Remark,
     WitnessedBy,
 )
 from agent.core.recurrence import recurrence_text, recurrence_words
@@ -84,6 +85,8 @@ def title(notice: Notice) -> str:
     incident = notice.data
     if incident is None:
         return "sockmem-agent: test notification, nothing is wrong"
+    if isinstance(notice, Remark):
+        return f"{headline(incident)}{_span(incident, notice.at)} ({notice.remark})"
     marks = [recurrence_words(incident)]
     if notice.type == "sockmem.incident.updated":
         marks.insert(0, "update")
@@ -92,6 +95,30 @@ def title(notice: Notice) -> str:
         marks.insert(0, f"resolved after {duration_text(lasted)}" if lasted >= 1 else "resolved")
     shown = ", ".join(filter(None, marks))
     return f"{headline(incident)} ({shown})" if shown else headline(incident)
+
+
+def _span(incident: Incident, now: datetime) -> str:
+    """Return from when to when what is over lasted, where the headline does not say it."""
+    if incident.closed_at is None or (incident.is_past and not incident.is_warning):
+        return ""
+    start, end = (moment_text(at, now) for at in (incident.opened_at, incident.last_seen_at))
+    if start == end:
+        return f" at {start}"
+    return f" from {start.removesuffix(' UTC') if end.endswith(' UTC') else start} to {end}"
+
+
+def brief_text(incident: Incident, most: int) -> str:
+    """Return what, who and the first command in at most so many bytes; of these the first is cut first."""
+    commands = [command for advice in incident.diagnosis.advice for command in advice.commands]
+    held = held_by(incident.diagnosis)
+    parts = [printable(incident.summary)]
+    parts += [f"Held by {held}."] if held else []
+    parts += [f"First: {printable(commands[0], most // 2)}"] if commands else []
+    room = most - len(_quoteless(" ".join(parts[1:])).encode()) - 1
+    what = _quoteless(parts[0]).encode()
+    if len(what) > room:
+        parts[0] = what[: max(0, room - 3)].decode(errors="ignore") + "…"
+    return _quoteless(" ".join(parts)).encode()[:most].decode(errors="ignore")
 
 
 def digest_facts(notice: DigestNotice, most: int) -> tuple[str, str, str]:

@@ -3,9 +3,10 @@
 A channel is imported only when configured: `stdout` alone must not take the memory of requests.
 """
 
+import platform
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 from agent.core.delivery import Delivery
 from agent.core.model import Notice
@@ -19,26 +20,38 @@ class ChannelError(Exception):
 class Notifier(Protocol):
     """A receiver of notices. ``notify`` makes one attempt in bounded time; no expected failure is an exception.
 
-    ``is_state``: it shows the current state. Otherwise people read each message, an hourly budget limits them, and what
-    exceeds it becomes a digest.
+    People read each message: an hourly budget limits them, and what exceeds it becomes a digest.
     """
 
     name: str
-    is_state: bool
 
     def notify(self, notice: Notice) -> Delivery:
         """Try once to deliver the notice."""
         ...
 
 
-def build(settings: ChannelSettings) -> Notifier:
+@runtime_checkable
+class StateNotifier(Notifier, Protocol):
+    """A receiver that shows the current state, in one or several instances; ``notify`` is for tests alone."""
+
+    def show(self, notice: Notice, instance: int) -> Delivery:
+        """Try once to show one instance what is so now: a ``Standing``."""
+        ...
+
+
+def this_host() -> str:
+    """Return the name of this host, for what is about no incident."""
+    return platform.node() or "unknown"
+
+
+def build(settings: ChannelSettings) -> Notifier | StateNotifier:
     """Make the notifier of one ``[[notify]]`` table: for SlackSettings, of type slack, slack.SlackNotifier.
 
     Raises ChannelError when an address, a secret or a certificate cannot be used.
     """
     module = import_module(f"agent.notifiers.{settings.type}")
     notifier = getattr(module, type(settings).__name__.replace("Settings", "Notifier"))
-    return cast("Notifier", notifier(settings))
+    return cast("Notifier | StateNotifier", notifier(settings))
 
 
 def read_secret(channel: str, key: str, file: str) -> str:

@@ -4,39 +4,41 @@
     [{"labels": {"alertname": "SockmemIncident", "incident": "...", ...}, "annotations": {"summary": "...", ...},
       "startsAt": "2026-11-22T15:05:39Z", "endsAt": "..."}]
 
-The labels identify an alert: they stay the same from opened to resolved, so what may change (the cause) is an
-annotation. Only the severity, used for routing, changes when the kernel confirms a warning: to Alertmanager that is
-another alert, so every POST from then on ends the warning's.
+The labels identify an alert: they stay the same from opened to resolved, so what may change is an annotation. Only a
+warning that becomes critical is a second alert beside the first; an inhibit rule mutes the warning.
+
+An Alertmanager keeps alerts in memory: each is sent again and again, with an end soon after the next time, so that an
+instance that restarts knows it again, and a host that is gone ends it. A time that lies ahead of the receiver's clock
+would keep it from ending: ours may be wrong, so the receiver's Date counts, and an instance is asked for it first.
 """
 
-import platform
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
-from agent.core.model import Incident, Notice
-from agent.core.report import notice_text, title
+from agent.core.model import Incident, Notice, Standing
+from agent.core.report import brief_text, title
 from agent.core.settings import AlertmanagerSettings
-from agent.notifiers import ChannelError
-from agent.notifiers.answer import sort_answer
+from agent.notifiers import ChannelError, this_host
+from agent.notifiers.answer import Answer, sort_answer
 from agent.notifiers.http import DEADLINE_SECONDS, Poster
 
 PATH = "/api/v2/alerts"
 TEST_LASTS = timedelta(minutes=5)
-# Nothing is sent while an incident neither gets worse nor ends, which may take days, as may a receiver's outage.
-# Without an end Alertmanager would drop the alert after its resolve_timeout, five minutes; a dead agent's has to end.
-STAYS_UP = timedelta(days=7)
+# Four times as long as until it is sent again.
+STAYS_UP = timedelta(minutes=4)
+DESCRIPTION_BYTES = 400
 HEADERS = {"Content-Type": "application/json"}
 
 
 class AlertmanagerNotifier:
-    """Posts to every listed instance, and again to all until all took it: Alertmanager drops duplicates."""
-
-    is_state = True
+    """Posts to the instances of one Alertmanager, which share their deadline: a test goes to all in one attempt."""
 
     def __init__(
         self,
@@ -44,73 +46,81 @@ class AlertmanagerNotifier:
         *,
         deadline_seconds: float = DEADLINE_SECONDS,
         now: Callable[[], datetime] = lambda: datetime.now(tz=timezone.utc),
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        if not settings.urls:
-            raise ChannelError(f"{settings.name}: urls is empty: name at least one Alertmanager")
         self.name = settings.name
-        # One notify() takes at most one deadline, however many instances hang.
-        share = deadline_seconds / len(settings.urls)
-        addresses = [_address(settings.name, url) for url in settings.urls]
-        self._posters = [Poster(settings, address, deadline_seconds=share) for address in addresses]
-        self._now = now
+        self._settings = settings
+        share = deadline_seconds / max(1, len(settings.urls))
+        self._posters = [Poster(settings, _address(self.name, url), deadline_seconds=share) for url in settings.urls]
+        self._now, self._monotonic = now, monotonic
+        # What the receiver's clock said, and when by ours that stands still for nobody.
+        self._clocks: dict[int, tuple[datetime, float]] = {}
 
     def notify(self, notice: Notice) -> Delivery:
         """Post to every instance; delivered when all took it."""
-        body = msgspec.json.encode(alerts(notice, self._now()))
-        answers = [(poster.place, sort_answer(poster.post(body, HEADERS), self._now())) for poster in self._posters]
-        failed = [(place, answer) for place, answer in answers if not isinstance(answer, Delivered)]
+        answers = [self.show(notice, number) for number in range(len(self._posters))]
+        failed = [answer for answer in answers if not isinstance(answer, Delivered)]
         if not failed:
             return Delivered(detail=f"taken by {len(answers)} of {len(answers)} instances")
-        why = "; ".join(f"{place}: {answer.why}" for place, answer in failed)
-        busy = [answer for _, answer in failed if isinstance(answer, Retry)]
-        if not busy:
-            return Rejected(why=why)
-        return Retry(why=why, after_seconds=max((a.after_seconds for a in busy if a.after_seconds), default=None))
+        why = "; ".join(answer.why for answer in failed)
+        return Retry(why=why) if any(isinstance(answer, Retry) for answer in failed) else Rejected(why=why)
+
+    def show(self, notice: Notice, instance: int) -> Delivery:
+        """Post the alerts to one instance."""
+        answer: Answer | Retry | Rejected = Answer(200, None, b"")
+        if instance not in self._clocks:
+            answer = self._post(b"[]", instance)
+        if isinstance(answer, Answer):
+            body = msgspec.json.encode(alerts(notice, self._settings, self._their_now(instance)))
+            answer = self._post(body, instance)
+        place = self._posters[instance].place
+        match sort_answer(answer, self._now()):
+            case Delivered():
+                return Delivered(detail=f"taken by {place}")
+            case Retry() as busy:
+                return msgspec.structs.replace(busy, why=f"{place}: {busy.why}")
+            case refused:
+                return Rejected(why=f"{place}: {refused.why}")
+
+    def _post(self, body: bytes, instance: int) -> Answer | Retry | Rejected:
+        answer = self._posters[instance].post(body, HEADERS)
+        if isinstance(answer, Answer):
+            try:
+                there = parsedate_to_datetime(answer.date or "")
+            except Exception:  # noqa: BLE001 - foreign text: a year of 20 digits is an OverflowError
+                there = self._now()
+            self._clocks[instance] = there.replace(tzinfo=there.tzinfo or timezone.utc), self._monotonic()
+        return answer
+
+    def _their_now(self, instance: int) -> datetime:
+        there, at = self._clocks[instance]
+        return there + timedelta(seconds=self._monotonic() - at)
 
 
-def alerts(notice: Notice, now: datetime) -> list[dict[str, Any]]:
-    """Make the alert of a notice, and end the warning it started as, if any.
-
-    ``now`` is the time of this attempt: a late one, after an outage of the receiver, must not send an ended alert.
-    """
-    incident = notice.data
+def alerts(notice: Notice, settings: AlertmanagerSettings, now: datetime) -> list[dict[str, Any]]:
+    """Make the alerts of a notice, one for each severity that it shows; ``now`` is the receiver's."""
+    incident, annotations = notice.data, {"summary": title(notice)}
+    annotations |= {"runbook_url": settings.runbook_url} if settings.runbook_url else {}
     if incident is None:
-        host = platform.node() or "unknown"
-        labels = {"alertname": "SockmemTest", "severity": "info", "host": host, "instance": host}
-        return [_alert(notice, labels, notice.at, notice.at + TEST_LASTS)]
-    starts = incident.opened_at
-    if notice.type == "sockmem.incident.resolved":
-        ends = max(starts, incident.closed_at or notice.at)
-    else:
-        ends = max(notice.at, now) + STAYS_UP
-    if incident.class_ == "pressure":
-        return [_alert(notice, _labels(incident, "warning"), starts, ends)]
-    made = [_alert(notice, _labels(incident, "critical"), starts, ends)]
-    if incident.pressure is not None:
-        made.append(_alert(notice, _labels(incident, "warning"), starts, max(starts, notice.at)))
-    return made
+        labels = {"alertname": "SockmemTest", "severity": "info", "host": this_host(), "instance": this_host()}
+        return [_alert(labels | settings.labels, annotations, now, now + TEST_LASTS)]
+    annotations["description"] = brief_text(incident, DESCRIPTION_BYTES)
+    is_over = notice.type == "sockmem.incident.resolved"
+    ends = min(incident.closed_at or notice.at, now) if is_over else now + STAYS_UP
+    shown = notice.severities if isinstance(notice, Standing) else (incident.severity,)
+    cause = notice.opening_cause if isinstance(notice, Standing) else incident.cause
+    labels = _labels(incident) | {"cause": cause} | settings.labels
+    starts = min(incident.opened_at, ends, now)
+    return [_alert(labels | {"severity": severity}, annotations, starts, ends) for severity in shown]
 
 
-def _alert(notice: Notice, labels: dict[str, str], starts: datetime, ends: datetime) -> dict[str, Any]:
-    return {"labels": labels, "annotations": _annotations(notice), "startsAt": starts, "endsAt": ends}
+def _alert(labels: dict[str, str], annotations: dict[str, str], starts: datetime, ends: datetime) -> dict[str, Any]:
+    return {"labels": labels, "annotations": annotations, "startsAt": starts, "endsAt": ends}
 
 
-def _labels(incident: Incident, severity: str) -> dict[str, str]:
+def _labels(incident: Incident) -> dict[str, str]:
     host = incident.host or "unknown"
-    return {
-        "alertname": "SockmemIncident",
-        "severity": severity,
-        "host": host,
-        "instance": host,
-        "incident": incident.id,
-    }
-
-
-def _annotations(notice: Notice) -> dict[str, str]:
-    annotations = {"summary": title(notice), "description": notice_text(notice)}
-    if notice.data is not None:
-        annotations |= {"cause": notice.data.cause, "confidence": notice.data.confidence}
-    return annotations
+    return {"alertname": "SockmemIncident", "host": host, "instance": host, "incident": incident.id}
 
 
 def _address(name: str, url: str) -> str:

@@ -43,8 +43,6 @@ log = logging.getLogger("sockmem-agent")
 class CommandNotifier:
     """Runs one program for one courier."""
 
-    is_state = False
-
     def __init__(self, settings: CommandSettings) -> None:
         self.name = settings.name
         self._settings = settings

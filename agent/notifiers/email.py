@@ -50,8 +50,6 @@ log = logging.getLogger("sockmem-agent")
 class EmailNotifier:
     """Sends each notice to all recipients; those who have it are not sent it again when others are still owed."""
 
-    is_state = False
-
     def __init__(self, settings: EmailSettings, *, deadline_seconds: float = DEADLINE_SECONDS) -> None:
         self.name = settings.name
         self._settings = settings

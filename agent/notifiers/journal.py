@@ -38,8 +38,6 @@ PRIORITIES = {"critical": "2", "warning": "4", "resolved": "5", "info": "6"}
 class JournalNotifier:
     """Writes one record a notice."""
 
-    is_state = False
-
     def __init__(self, settings: JournalSettings) -> None:
         self.name = settings.name
         self._settings = settings

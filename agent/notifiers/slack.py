@@ -66,8 +66,6 @@ Block = dict[str, Any]
 class SlackNotifier:
     """Posts notices to one incoming webhook."""
 
-    is_state = False
-
     def __init__(
         self,
         settings: SlackSettings,

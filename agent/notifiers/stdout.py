@@ -15,8 +15,6 @@ WARNING = "<4>"
 class StdoutNotifier:
     """Writes each notice to standard output as a block of text."""
 
-    is_state = False
-
     def __init__(self, settings: StdoutSettings) -> None:
         self.name = settings.name
         self._runbook_url = settings.runbook_url

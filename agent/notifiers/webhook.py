@@ -23,8 +23,6 @@ from agent.notifiers.http import DEADLINE_SECONDS, Poster
 class WebhookNotifier:
     """Posts a notice as JSON, signed when there is a secret."""
 
-    is_state = False
-
     def __init__(
         self,
         settings: WebhookSettings,

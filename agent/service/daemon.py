@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from agent.config.load import channels
+from agent.core.dispatch import rules_of
 from agent.core.format import counted, printable
 from agent.core.kernel.detector import Decided, Detector
 from agent.core.model import LogRecord, Notice, Silence, Snapshot
@@ -241,7 +242,7 @@ class Daemon:
 
     def _make_couriers(self) -> list[Courier]:
         couriers = [
-            Courier(notifier, self._outbox, give_up_after=getattr(channel, "give_up_after", float("inf")))
+            Courier(notifier, self._outbox, rules_of(channel))
             for notifier, channel in zip(self._notifiers, self._channels, strict=True)
         ]
         gone = self._outbox.owing() - {channel.name for channel in self._channels}
@@ -269,14 +270,19 @@ class Daemon:
 
     def _on_notice(self, notice: Notice) -> None:
         """Wake the couriers, and log the notice unless standard output has it anyway."""
-        for courier in self._couriers:
-            courier.wake()
+        self._wake_couriers()
         if notice.data and all(channel.type != "stdout" for channel in self._channels):
             log.warning("incident %s %s: %s", notice.data.id, notice.type.rpartition(".")[2], notice.data.summary)
 
+    def _wake_couriers(self) -> None:
+        for courier in self._couriers:
+            courier.wake()
+
     def _feed(self) -> None:
         """Feed systemd's watchdog, with the status in one line; say the same to everyone else."""
-        self._silence = self._silencer.current(self._now())
+        before, self._silence = self._silence, self._silencer.current(self._now())
+        if self._silence != before:
+            self._wake_couriers()
         self._ready = self._ready or sdnotify.notify("READY=1")
         sdnotify.notify(f"WATCHDOG=1\nSTATUS={self.status()}")
         self._publish()

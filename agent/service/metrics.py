@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from agent.service.courier import Courier
 
 CLASSES = ("event", "pressure")
-OUTCOMES = ("delivered", "failed", "gave_up", "digested", "skipped")
+OUTCOMES = ("delivered", "failed", "gave_up", "digested", "superseded", "skipped")
 
 Labels = Mapping[str, str]
 

@@ -1,17 +1,20 @@
 """Pending notices and their receipts: all a courier needs of the state directory.
 
-The disk is the queue: a notice that its incident names is pending for a channel until there is a receipt.
+The disk is the queue: a notice that its incident names is pending for a channel until there is a receipt. Why a channel
+fails is beside it: <state>/channels/<name>.json, there as long as something waits for it and fails.
 """
 
 import os
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
 
 from agent.core import model
-from agent.core.delivery import Outcome, Receipt, Trouble
-from agent.core.model import Notice
+from agent.core.budget import proof_of
+from agent.core.delivery import Receipt, Trouble
+from agent.core.dispatch import Said, Story
+from agent.core.model import Brief, Incident, Notice, Provenance, Silence
 from agent.store.disk import (
     StoreError,
     encode_json,
@@ -23,32 +26,22 @@ from agent.store.disk import (
     write_json,
 )
 from agent.store.incidents import INCIDENT_FILE, Store, notice_stems
+from agent.store.silence import read_silence
 
-OWED_AT_MOST = 64
 # A block of most file systems; a receipt is smaller, since the courier cuts its detail.
 RECEIPT_BYTES = 4096
 DIGEST_ROOM = "digest"
 
-Key = tuple[str, str]
+# Which commit of an incident was read: each is a new file.
+Commit = tuple[int, int]
 
 
-class Pending(NamedTuple):
-    """A notice that a channel has not settled; ``file`` is its name without the ending.
+class Settled(NamedTuple):
+    """A receipt of a channel, what its notice rests on, and whether the incident's end was told of before."""
 
-    ``earlier``: the outcomes, on this channel, of the incident's earlier notices. ``in_digest``: a digest with it was
-    about to be sent when the previous process ended.
-    """
-
-    incident_id: str
-    file: str
-    notice: Notice
-    earlier: tuple[Outcome, ...] = ()
-    in_digest: bool = False
-
-    @property
-    def key(self) -> Key:
-        """The incident's id and the notice's file."""
-        return self.incident_id, self.file
+    receipt: Receipt
+    proof: Provenance
+    is_end_of_told: bool
 
 
 class Outbox:
@@ -58,42 +51,69 @@ class Outbox:
         self._store = store
         self._channels = store.directory / "channels"
 
-    def pending(self, channel: str, later: Collection[Key] = ()) -> list[Pending]:
-        """List the committed notices without a receipt of this channel, oldest first.
+    # --- reading ----------------------------------------------------------------------------------------------------
 
-        Names alone settle an incident that was sent: only the others are opened, and of a long backlog only the start,
-        since a channel sends one by one. Those in ``later`` are skipped: neither opened nor counted.
-        """
-        found: list[Pending] = []
+    def changed(self, known: Mapping[str, Commit | None]) -> Iterator[tuple[str, Commit]]:
+        """List the incidents with another commit than the known one, oldest first; None is that of one done with."""
         for incident_id in sorted(self._store.names()):
-            if len(found) >= OWED_AT_MOST:
-                break
-            names = self._store.files(incident_id)
-            open_stems = [
-                s for s in notice_stems(names) if f"{s}.{channel}.json" not in names and (incident_id, s) not in later
-            ]
-            if INCIDENT_FILE not in names or not open_stems:
+            seen = known.get(incident_id, (0, 0))
+            if seen is None:
                 continue
-            with suppress(StoreError):  # Logged at every start; one bad file must not stop the others.
-                committed = self._store.load(incident_id).notices
-                for stem in (s for s in open_stems if f"{s}.json" in committed):
-                    with suppress(StoreError):
-                        notice = read_json(self._store.path(incident_id) / f"{stem}.json", model.NOTICE)
-                        if channel in notice.channels:
-                            earlier = self._outcomes(incident_id, channel, [s for s in notice_stems(names) if s < stem])
-                            in_digest = f".{stem}.{channel}.{DIGEST_ROOM}.new" in names
-                            found.append(Pending(incident_id, stem, notice, earlier, in_digest))
-        return sorted(found, key=lambda p: p.notice.at)
+            with suppress(OSError):  # Not committed yet, or removed since.
+                there = os.stat(self._store.path(incident_id) / INCIDENT_FILE)  # noqa: PTH116 - half the time of Path's
+                if (commit := (there.st_ino, there.st_mtime_ns)) != seen:
+                    yield incident_id, commit
 
-    def receipts_since(self, channel: str, since: datetime) -> Iterator[tuple[Notice, Receipt]]:
-        """Read a channel's receipts since then, each with its notice; those that cannot be read are skipped."""
+    def names(self) -> set[str]:
+        """Return the ids of all incidents that there are, committed or not."""
+        return set(self._store.names())
+
+    def story(self, channel: str, incident_id: str) -> Story | None:
+        """Read an incident as a channel stands to it; None if it cannot be read, which is logged at every start."""
+        try:
+            incident = self._store.load(incident_id)
+        except StoreError:
+            return None
+        files = self._store.files(incident_id)
+        found = [self._said(channel, incident_id, stem, files) for stem in notice_stems(files)]
+        said = tuple(each for each in found if each and f"{each[0].file}.json" in incident.notices)
+        return Story(
+            incident_id,
+            tuple(each for each, _ in said),
+            proof_of(incident),
+            incident.host,
+            cause=said[0][1].cause if said else incident.cause,
+            is_over=incident.closed_at is not None,
+            is_past=incident.is_past,
+            in_digest=any(f".{each.file}.{channel}.{DIGEST_ROOM}.new" in files for each, _ in said),
+        )
+
+    def notice(self, incident_id: str, file: str) -> Notice:
+        """Read a notice; StoreError says why that fails."""
+        return read_json(self._store.path(incident_id) / f"{file}.json", model.NOTICE)
+
+    def incident(self, incident_id: str) -> Incident:
+        """Read an incident; StoreError says why that fails."""
+        return self._store.load(incident_id)
+
+    def silence(self) -> Silence | None:
+        """Read the silence; one that cannot be read holds back nothing."""
+        with suppress(StoreError):
+            return read_silence(self._store.directory)
+        return None
+
+    def settled_since(self, channel: str, since: datetime) -> Iterator[Settled]:
+        """Read a channel's receipts since then; those that cannot be read are skipped."""
         for incident_id in self._store.names():
-            names = self._store.files(incident_id)
-            for stem in (s for s in notice_stems(names) if f"{s}.{channel}.json" in names):
+            files, is_told = self._store.files(incident_id), False
+            for stem in (each for each in notice_stems(files) if f"{each}.{channel}.json" in files):
                 with suppress(StoreError):
                     receipt = read_json(self._store.receipt_path(incident_id, stem, channel), model.RECEIPT)
                     if receipt.at >= since:
-                        yield read_json(self._store.path(incident_id) / f"{stem}.json", model.NOTICE), receipt
+                        notice = self.notice(incident_id, stem)
+                        proof = proof_of(notice.data) if notice.data else "claimed"
+                        yield Settled(receipt, proof, is_told and notice.type.endswith("resolved"))
+                    is_told = is_told or receipt.outcome == "delivered"
 
     def owing(self) -> set[str]:
         """Return the channels, configured or not, that lack a receipt for one of their notices."""
@@ -117,18 +137,20 @@ class Outbox:
                     found[path.stem] = read_json(path, model.TROUBLE)
         return found
 
-    def reserve_receipt(self, pending: Pending, channel: str, *, in_digest: bool = False) -> None:
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    def reserve_receipt(self, incident_id: str, file: str, channel: str, *, in_digest: bool = False) -> None:
         """Reserve room for a receipt before its notice is sent."""
-        path = self._store.receipt_path(pending.incident_id, pending.file, channel)
+        path = self._store.receipt_path(incident_id, file, channel)
         write_aside(path.with_suffix(f".{DIGEST_ROOM}") if in_digest else path, b" " * RECEIPT_BYTES)
 
-    def write_receipt(self, pending: Pending, receipt: Receipt) -> None:
+    def write_receipt(self, incident_id: str, file: str, receipt: Receipt) -> None:
         """Write the receipt of a notice."""
-        path = self._store.receipt_path(pending.incident_id, pending.file, receipt.channel)
+        path = self._store.receipt_path(incident_id, file, receipt.channel)
         in_digest = path.with_suffix(f".{DIGEST_ROOM}")
         room = in_digest if in_digest.with_name(f".{in_digest.name}.new").exists() else path
         fill(path, encode_json(receipt), room)
-        sync_directory(self._store.path(pending.incident_id))
+        sync_directory(self._store.path(incident_id))
 
     def write_trouble(self, channel: str, trouble: Trouble | None) -> None:
         """Write why a channel fails, or remove that when it does not any more."""
@@ -139,13 +161,21 @@ class Outbox:
         make_directory(path.parent)
         write_json(path, trouble)
 
-    def _outcomes(self, incident_id: str, channel: str, stems: Iterable[str]) -> tuple[Outcome, ...]:
-        """Read the outcomes of notices; one without a receipt has none yet, one with a broken receipt is done."""
-        found: list[Outcome] = []
-        for stem in stems:
-            path = self._store.receipt_path(incident_id, stem, channel)
-            try:
-                found.append(read_json(path, model.RECEIPT).outcome)
-            except StoreError:
-                found += ["delivered"] if os.path.lexists(path) else []
-        return tuple(found)
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _said(self, channel: str, incident_id: str, stem: str, files: set[str]) -> tuple[Said, Brief] | None:
+        """Read a notice and what became of it; one with a receipt that cannot be read is done."""
+        try:
+            notice = read_json(self._store.path(incident_id) / f"{stem}.json", model.BRIEF_NOTICE)
+        except StoreError:
+            return None
+        severity = notice.data.severity
+        has_room = f".{stem}.{channel}.json.new" in files
+        said = Said(stem, notice.id, notice.type, notice.at, severity, channel in notice.channels, has_room=has_room)
+        if f"{stem}.{channel}.json" not in files:
+            return said, notice.data
+        try:
+            receipt = read_json(self._store.receipt_path(incident_id, stem, channel), model.RECEIPT)
+        except StoreError:
+            return said._replace(outcome="delivered"), notice.data
+        return said._replace(outcome=receipt.outcome, settled_at=receipt.at), notice.data

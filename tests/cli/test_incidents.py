@@ -41,7 +41,7 @@ from agent.core.model import (
 )
 from agent.core.readings import Sockstat, TcpSockstat
 from agent.core.settings import StoreSettings
-from agent.store import Outbox, Pending, Store, keep_samples, write_silence
+from agent.store import Outbox, Store, keep_samples, write_silence
 
 Run = Callable[..., Result]
 Keep = Callable[..., str]
@@ -109,7 +109,7 @@ def tell(store: Store, clock: Callable[[], datetime]) -> Tell:
     def write(incident_id: str, channel: str, outcome: str, detail: str = "HTTP 200") -> None:
         stem, notice, _ = store.notices(incident_id)[0]
         receipt = Receipt(notice=notice.id, channel=channel, outcome=outcome, at=clock.time, attempts=3, detail=detail)
-        Outbox(store).write_receipt(Pending(incident_id, stem, notice), receipt)
+        Outbox(store).write_receipt(incident_id, stem, receipt)
 
     return write
 

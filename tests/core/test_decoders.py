@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from agent.core.cursor import Cursor, Resume
 from agent.core.delivery import Receipt
-from agent.store import Outbox, Pending, Store
+from agent.store import Outbox, Store
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -34,7 +34,7 @@ def read():
     [[incident_id, incident]] = [(name, store.load(name)) for name in store.ids()]
     assert [("notice-001", "ops")] == [(stem, *receipts) for stem, _, receipts in store.notices(incident_id)]
     assert len(store.snapshots(incident_id)) == 1
-    assert Outbox(store).pending("ops") == []
+    assert Outbox(store).story("ops", incident_id).owed == ()
     assert store.newest_commit()[0].generation == 7
     assert len(store.samples.read_thinned(incident.opened_at)) == 1
 
@@ -88,6 +88,6 @@ def keep_one_of_each(store: Store) -> None:
     incident = replace(incident, notices=(store.write_notice(incident.id, 1, notice),))
     store.commit(replace(incident, resume=Resume(generation=6, cursor=Cursor())))
     receipt = Receipt(notice=notice.id, channel="ops", outcome="delivered", at=NOW, attempts=1, detail="HTTP 200")
-    Outbox(store).write_receipt(Pending(incident.id, "notice-001", notice), receipt)
+    Outbox(store).write_receipt(incident.id, "notice-001", receipt)
     store.samples.append(make_sample(0.0))
     store.save_cursor(Resume(generation=7, cursor=Cursor()))

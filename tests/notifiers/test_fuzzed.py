@@ -20,6 +20,7 @@ from material import make_sent_notice
 from odd_answers import odd_answer
 
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
+from agent.core.dispatch import Rules
 from agent.core.model import Notice
 from agent.core.settings import AlertmanagerSettings, SlackSettings, WebhookSettings
 from agent.notifiers import Notifier, build
@@ -62,9 +63,7 @@ class Receiver:
 
 
 class Witness:
-    """A channel that remembers what its attempts ended in; it has no budget, for it is told the same thing for ever."""
-
-    is_state = True
+    """A channel that remembers what its attempts ended in."""
 
     def __init__(self, notifier: Notifier) -> None:
         self.name = notifier.name
@@ -83,12 +82,11 @@ class Mail:
     def __init__(self, notifier: Notifier) -> None:
         self.witness = Witness(notifier)
         self.tray = Tray(make_sent_notice())
-        self.waiting = list(self.tray.waiting)
         self.seconds = 0.0
         self.courier = Courier(
             self.witness,
             self.tray,
-            give_up_after=float("inf"),
+            Rules(give_up_after=float("inf"), reminders=False),
             monotonic=lambda: self.seconds,
             now=lambda: START + timedelta(seconds=self.seconds),
         )
@@ -98,7 +96,8 @@ class Mail:
         self.seconds += 7200.0
         self.courier.step()
         if not self.tray.waiting:
-            self.tray.waiting[:] = self.waiting
+            self.tray.settled.clear()
+            self.courier._known.clear()
         return self.witness.delivery
 
 

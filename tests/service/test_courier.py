@@ -1,22 +1,23 @@
 import logging
 import os
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta, timezone
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import fill_disk
-from material import make_event
+from harness import Tray, fill_disk
+from material import make_event, make_sent_notice
 from msgspec.structs import replace
 
 from agent.core.delivery import Delivered, Delivery, Receipt, Rejected, Retry
+from agent.core.dispatch import Rules
 from agent.core.folding import open_incident
-from agent.core.model import Diagnosis, Notice, Snapshot
+from agent.core.model import Diagnosis, Notice, NoticeType, Snapshot
 from agent.service.courier import Courier, absent
-from agent.store import Outbox, Pending, Store, StoreError
+from agent.store import Outbox, Store, StoreError
 
 START = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 LOG = logging.getLogger("test-courier")
@@ -36,53 +37,10 @@ class Clock:
         return START + self.set + timedelta(seconds=self.seconds - 1000.0)
 
 
-class Box:
-    """An outbox in memory, which can be made to fail."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.waiting: list[Pending] = []
-        self.receipts: list[Receipt] = []
-        self.at_most = 64
-        self.most_opened = 0
-        self.reserve_error: OSError | None = None
-        self.write_error: Exception | None = None
-        self.read_error: OSError | None = None
-
-    def put(self, incident_id: str, file: str = "notice-001", *, age: float = 0.0) -> None:
-        at = self.clock.now() - timedelta(seconds=age)
-        notice = Notice(id=f"{incident_id}/{file}", type="sockmem.test", at=at, reason="", channels=("ops",), data=None)
-        self.waiting.append(Pending(incident_id, file, notice))
-
-    def pending(self, channel: str, later: Collection[tuple[str, str]]) -> list[Pending]:
-        assert "ops" == channel
-        if self.read_error:
-            raise self.read_error
-        waiting = [pending for pending in self.waiting if (pending.incident_id, pending.file) not in later]
-        self.most_opened = max(self.most_opened, len(waiting))
-        return waiting[: self.at_most]
-
-    def receipts_since(self, channel: str, since: datetime) -> Iterator[tuple[Notice, Receipt]]:
-        assert "ops" == channel
-        yield from ()
-
-    def reserve_receipt(self, pending: Pending, channel: str, *, in_digest: bool = False) -> None:
-        assert pending in self.waiting
-        if self.reserve_error:
-            raise self.reserve_error
-
-    def write_receipt(self, pending: Pending, receipt: Receipt) -> None:
-        if self.write_error:
-            raise self.write_error
-        self.waiting.remove(pending)
-        self.receipts.append(receipt)
-
-
 class Script:
     """A receiver that answers as it is told, by notice, and Delivered when nothing was said."""
 
     name = "ops"
-    is_state = False
 
     def __init__(self, clock: Clock, took: float = 0.0) -> None:
         self.clock = clock
@@ -106,17 +64,25 @@ class World:
 
     def __init__(self, *, give_up_after: float = 86_400, dice: float = 1.0) -> None:
         self.clock = Clock()
-        self.box = Box(self.clock)
+        self.box = Tray()
         self.receiver = Script(self.clock)
         self.courier = Courier(
             self.receiver,
             self.box,
-            give_up_after=give_up_after,
+            Rules(give_up_after=give_up_after, reminders=False),
             monotonic=self.clock.monotonic,
             now=self.clock.now,
             random=lambda: dice,
             log=LOG,
         )
+
+    def put(self, incident_id: str, *, age: float = 0.0) -> None:
+        """Let the recorder write the next notice of an incident."""
+        number = 1 + sum(owner == incident_id for owner, _ in self.box.notices)
+        kind: NoticeType = "sockmem.incident.opened" if number == 1 else "sockmem.incident.updated"
+        at = self.clock.now() - timedelta(seconds=age)
+        notice = replace(make_sent_notice(kind), id=f"{incident_id}/notice-{number:03}", at=at)
+        self.box.put(incident_id, notice)
 
     def run(self, seconds: float) -> None:
         """Turn the courier as its thread would, for so long of the fake clock."""
@@ -140,7 +106,7 @@ def _hear(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_a_notice_that_was_taken_gets_a_receipt_and_is_not_sent_again() -> None:
     world = World()
-    world.box.put("a")
+    world.put("a")
 
     world.run(600)
 
@@ -158,8 +124,8 @@ def test_nothing_to_do_means_a_minute_of_rest() -> None:
 
 def test_a_step_makes_one_attempt_at_most_and_asks_to_be_called_again() -> None:
     world = World()
-    world.box.put("a")
-    world.box.put("b")
+    world.put("a")
+    world.put("b")
 
     assert 0.0 == world.courier.step()
     assert ["a/notice-001"] == world.receiver.calls
@@ -167,7 +133,7 @@ def test_a_step_makes_one_attempt_at_most_and_asks_to_be_called_again() -> None:
 
 def test_the_receipt_is_written_after_the_receiver_took_it_and_not_before() -> None:
     world = World()
-    world.box.put("a")
+    world.put("a")
     seen: list[int] = []
 
     def look(notice: Notice) -> Delivery:
@@ -198,56 +164,10 @@ def attempts_at(world: World, seconds: float) -> list[float]:
     return times
 
 
-def test_pauses_double_up_to_five_minutes() -> None:
-    world = World(dice=1.0)
-    world.receiver.otherwise = Retry(why="HTTP 503")
-    world.box.put("a")
-
-    times = attempts_at(world, 2000)
-
-    assert [2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300, 300] == [round(b - a) for a, b in pairwise(times)]
-
-
-def test_jitter_is_full_and_never_below_a_second() -> None:
-    world = World(dice=0.0)
-    world.receiver.otherwise = Retry(why="HTTP 503")
-    world.box.put("a")
-
-    assert [0.0, 1.0, 2.0, 3.0, 4.0, 5.0] == attempts_at(world, 5)
-
-
-def test_retry_after_is_waited_for_even_when_it_is_longer_than_our_own_pause() -> None:
-    world = World()
-    world.receiver.say("a/notice-001", [Retry(why="HTTP 429", after_seconds=3600.0)])
-    world.box.put("a")
-
-    assert [0.0, 3600.0] == attempts_at(world, 4000)
-    assert [2] == [receipt.attempts for receipt in world.box.receipts]
-
-
-def test_a_short_retry_after_does_not_shorten_our_own_pause() -> None:
-    world = World(dice=1.0)
-    world.receiver.otherwise = Retry(why="HTTP 429", after_seconds=0.0)
-    world.box.put("a")
-
-    assert [0.0, 2.0, 6.0] == attempts_at(world, 7)
-
-
-def test_a_receiver_that_is_there_again_and_names_a_time_is_not_waited_for_as_if_it_were_away() -> None:
-    world = World(dice=1.0)
-    away, busy = Retry(why="connection refused"), Retry(why="HTTP 503", after_seconds=1.0)
-    world.receiver.say("a/notice-001", [away] * 5 + [busy] * 2)
-    world.box.put("a")
-
-    times = attempts_at(world, 200)
-
-    assert [2, 4, 8, 16, 32, 2, 4] == [round(b - a) for a, b in pairwise(times)]
-
-
 def test_a_wake_up_does_not_end_a_pause() -> None:
-    world = World()
+    world = World(dice=0.0)
     world.receiver.otherwise = Retry(why="HTTP 429", after_seconds=30.0)
-    world.box.put("a")
+    world.put("a")
     world.courier.step()
 
     world.courier.wake()
@@ -256,37 +176,14 @@ def test_a_wake_up_does_not_end_a_pause() -> None:
     assert 1 == len(world.receiver.calls)
 
 
-def test_while_a_receiver_is_busy_resolved_never_comes_before_opened() -> None:
-    world = World()
-    world.receiver.say("a/notice-001", [Retry(why="HTTP 503")] * 5)
-    world.box.put("a", "notice-001")
-    world.box.put("a", "notice-002")
-
-    world.run(600)
-
-    assert ["a/notice-001", "a/notice-002"] == [receipt.notice for receipt in world.box.receipts]
-    assert ["a/notice-001"] * 6 + ["a/notice-002"] == world.receiver.calls
-
-
-def test_a_notice_on_which_the_receiver_chokes_holds_up_no_other_incident() -> None:
-    world = World()
-    world.receiver.say("a/notice-001", [Retry(why="HTTP 500")] * 1000)
-    world.box.put("a")
-    world.box.put("b")
-
-    world.run(5)
-
-    assert ["b/notice-001"] == [receipt.notice for receipt in world.box.receipts]
-
-
 def test_a_success_ends_the_pauses() -> None:
     world = World(dice=1.0)
     world.receiver.say("a/notice-001", [Retry(why="HTTP 503")] * 3)
-    world.box.put("a")
+    world.put("a")
     world.run(100)
     world.receiver.calls.clear()
     world.receiver.say("b/notice-001", [Retry(why="HTTP 503")])
-    world.box.put("b")
+    world.put("b")
 
     times = attempts_at(world, 3)
 
@@ -296,119 +193,21 @@ def test_a_success_ends_the_pauses() -> None:
 # --- refused --------------------------------------------------------------------------------------------------------
 
 
-def test_a_refused_notice_is_tried_again_after_five_minutes_doubling_to_an_hour() -> None:
-    world = World()
-    world.receiver.otherwise = Rejected(why="HTTP 404")
-    world.box.put("a")
-
-    times = attempts_at(world, 17_000)
-
-    assert [300, 600, 1200, 2400, 3600, 3600, 3600] == [round(b - a) for a, b in pairwise(times)]
-
-
-def test_a_refused_notice_holds_up_nobody_for_long() -> None:
-    world = World()
-    world.receiver.say("a/notice-001", [Rejected(why="HTTP 400")] * 100)
-    world.box.put("a", "notice-001")
-    world.box.put("a", "notice-002")
-    world.box.put("b", "notice-001")
-
-    world.run(10)
-
-    assert {"a/notice-002", "b/notice-001"} == {receipt.notice for receipt in world.box.receipts}
-
-
-def test_a_dead_endpoint_is_not_hammered_with_everything_that_waits() -> None:
-    world = World(dice=1.0)
-    world.receiver.otherwise = Rejected(why="HTTP 404")
-    for number in range(50):
-        world.box.put(f"i{number:02}")
-
-    world.run(300)
-
-    assert len(world.receiver.calls) < 10
-
-
-def test_before_resolved_goes_out_a_refused_opened_gets_another_chance() -> None:
-    world = World()
-    world.receiver.say("a/notice-001", [Rejected(why="HTTP 404")] * 2)
-    world.box.put("a", "notice-001")
-    world.run(400)  # Refused twice; the next attempt would be due 600 s later.
-
-    world.box.put("a", "notice-002")
-    world.run(10)
-
-    assert ["a/notice-001", "a/notice-002"] == [receipt.notice for receipt in world.box.receipts]
-
-
-def test_the_other_chance_outlasts_a_pause_of_the_channel() -> None:
-    world = World()
-    world.receiver.say("a/notice-001", [Rejected(why="HTTP 404")])
-    world.box.put("a", "notice-001")
-    world.courier.step()
-    world.clock.seconds += 0.5
-    world.box.put("a", "notice-002")
-    assert world.courier.step() > 0.0
-    world.run(10)
-
-    assert ["a/notice-001", "a/notice-002"] == [receipt.notice for receipt in world.box.receipts]
-
-
-def test_that_other_chance_is_one_only() -> None:
-    world = World()
-    world.receiver.say("a/notice-001", [Rejected(why="HTTP 400")] * 100)
-    world.box.put("a", "notice-001")
-    world.run(400)
-    world.receiver.calls.clear()
-
-    world.box.put("a", "notice-002")
-    world.run(10)
-
-    assert ["a/notice-001", "a/notice-002"] == world.receiver.calls
-
-
-def test_refused_notices_hide_no_newer_one_however_many_they_are() -> None:
-    world = World()
-    for number in range(100):
-        world.box.put(f"i{number:03}")
-        world.receiver.say(f"i{number:03}/notice-001", [Rejected(why="HTTP 400")] * 1000)
-    world.run(40_000)  # Their turns come faster than they can be tried: 64 of them are due at any time.
-    refused = set(world.receiver.calls)
-    world.box.put("new")
-    world.run(300)
-
-    assert 100 == len(refused)
-    assert ["new/notice-001"] == [receipt.notice for receipt in world.box.receipts]
-
-
 def test_all_refused_notices_are_given_up_when_their_time_has_passed() -> None:
     world = World(give_up_after=20_000)
     world.receiver.otherwise = Rejected(why="HTTP 400")
     for number in range(70):
-        world.box.put(f"i{number:03}")
+        world.put(f"i{number:03}")
     world.run(21_000)  # The last ones are first seen when those before them were tried.
 
     assert ["gave_up"] * 70 == [receipt.outcome for receipt in world.box.receipts]
     assert [] == world.box.waiting
 
 
-def test_refused_notices_that_wait_are_not_opened() -> None:
-    world = World()
-    world.receiver.otherwise = Rejected(why="HTTP 404")
-    for number in range(5):
-        world.box.put(f"i{number}")
-    world.run(200)
-    world.box.most_opened = 0
-    world.run(60)
-
-    assert 0 == world.box.most_opened
-    assert "ops: 5 waiting" in (world.courier.status or "")
-
-
 def test_a_channel_that_is_no_longer_configured_gives_up_what_it_owes() -> None:
     world = World()
-    world.box.put("a")
-    world.box.put("b")
+    world.put("a")
+    world.put("b")
     courier = absent("ops", world.box)
     courier.step()
 
@@ -424,7 +223,7 @@ def test_a_channel_that_is_no_longer_configured_gives_up_what_it_owes() -> None:
 def test_a_notice_is_given_up_in_the_end_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
     world = World(give_up_after=3600)
     world.receiver.otherwise = Retry(why="HTTP 503")
-    world.box.put("a")
+    world.put("a")
 
     world.run(4000)
 
@@ -433,25 +232,16 @@ def test_a_notice_is_given_up_in_the_end_and_that_is_said(caplog: pytest.LogCapt
     assert len(world.receiver.calls) == receipt.attempts
     assert 3600 <= (receipt.at - START).total_seconds() <= 3660
     assert 1 == world.courier.gave_up
-    assert ["ops: gave up sockmem.test of incident a: HTTP 503"] == [
+    assert ["ops: gave up sockmem.incident.opened of incident a: HTTP 503"] == [
         record.getMessage() for record in caplog.records if record.levelno == logging.ERROR
     ]
-
-
-def test_after_a_long_night_every_notice_is_tried_before_it_is_given_up() -> None:
-    world = World(give_up_after=3600)
-    world.box.put("a", age=100_000)
-
-    world.run(10)
-
-    assert ["delivered"] == [receipt.outcome for receipt in world.box.receipts]
 
 
 def test_what_was_old_at_the_start_is_given_up_after_an_hour_of_trying() -> None:
     world = World(give_up_after=86_400)
     world.receiver.otherwise = Retry(why="connection refused")
     for number in range(20):
-        world.box.put(f"i{number:02}", age=100_000)
+        world.put(f"i{number:02}", age=100_000)
 
     world.run(3590)
     assert [] == world.box.receipts
@@ -464,7 +254,7 @@ def test_what_was_old_at_the_start_is_given_up_after_an_hour_of_trying() -> None
 def test_what_waited_before_the_start_counts() -> None:
     world = World(give_up_after=86_400)
     world.receiver.otherwise = Retry(why="connection refused")
-    world.box.put("a", age=80_000)
+    world.put("a", age=80_000)
 
     world.run(6000)
     assert [] == world.box.receipts
@@ -476,10 +266,10 @@ def test_what_waited_before_the_start_counts() -> None:
 def test_a_clock_that_is_set_forward_by_years_gives_nothing_up() -> None:
     world = World(give_up_after=86_400)
     world.receiver.otherwise = Retry(why="Network is unreachable")
-    world.box.put("a")
+    world.put("a")
     world.run(100)
     world.clock.set = timedelta(days=365 * 24)
-    world.box.put("b")
+    world.put("b")
     world.run(80_000)
     assert [] == world.box.receipts
     world.receiver.otherwise = Delivered()
@@ -491,7 +281,7 @@ def test_a_clock_that_is_set_forward_by_years_gives_nothing_up() -> None:
 def test_a_clock_that_is_set_forward_before_a_notice_is_seen_gives_nothing_up() -> None:
     world = World(give_up_after=86_400)
     world.receiver.otherwise = Retry(why="Network is unreachable")
-    world.box.put("a")
+    world.put("a")
     world.clock.set = timedelta(days=365 * 24)
     world.run(80_000)
 
@@ -501,7 +291,7 @@ def test_a_clock_that_is_set_forward_before_a_notice_is_seen_gives_nothing_up() 
 def test_by_a_clock_that_was_set_forward_a_notice_is_given_up_when_its_time_has_passed() -> None:
     world = World(give_up_after=86_400)
     world.receiver.otherwise = Retry(why="Network is unreachable")
-    world.box.put("a")
+    world.put("a")
     world.run(100)
     world.clock.set = timedelta(days=365 * 24)
     world.run(86_700)
@@ -512,7 +302,7 @@ def test_by_a_clock_that_was_set_forward_a_notice_is_given_up_when_its_time_has_
 def test_a_refused_notice_outlasts_a_clock_that_is_set_forward() -> None:
     world = World(give_up_after=86_400)
     world.receiver.say("a/notice-001", [Rejected(why="HTTP 403")] * 3)
-    world.box.put("a")
+    world.put("a")
     world.run(10)
     world.clock.set = timedelta(days=365 * 24)
     world.run(10_000)
@@ -521,9 +311,9 @@ def test_a_refused_notice_outlasts_a_clock_that_is_set_forward() -> None:
 
 
 def test_the_times_of_a_trouble_are_right_though_the_clock_was_set(caplog: pytest.LogCaptureFixture) -> None:
-    world = World()
+    world = World(dice=0.0)
     world.receiver.say("a/notice-001", [Retry(why="HTTP 503", after_seconds=60.0)])
-    world.box.put("a")
+    world.put("a")
     world.run(10)
     world.clock.set = timedelta(days=365, hours=5)
     world.run(40)
@@ -537,7 +327,7 @@ def test_the_times_of_a_trouble_are_right_though_the_clock_was_set(caplog: pytes
 def test_a_clock_that_was_set_back_gives_nothing_up() -> None:
     world = World(give_up_after=3600)
     world.receiver.say("a/notice-001", [Retry(why="HTTP 503")])
-    world.box.put("a", age=-1_000_000)
+    world.put("a", age=-1_000_000)
 
     world.run(100)
 
@@ -549,8 +339,8 @@ def test_a_clock_that_was_set_back_gives_nothing_up() -> None:
 
 def test_without_room_for_the_receipt_nothing_is_sent_and_that_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
-    world.box.put("a")
-    world.box.put("b")
+    world.put("a")
+    world.put("b")
     world.box.reserve_error = OSError(28, "No space left on device")
     world.run(3000)
     assert [] == world.receiver.calls
@@ -569,7 +359,7 @@ def test_without_room_for_the_receipt_nothing_is_sent_and_that_is_told_once(capl
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), StoreError("the disk is full")])
 def test_on_a_full_disk_nobody_is_told_the_same_thing_twice(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     world = World()
-    world.box.put("a")
+    world.put("a")
     world.box.write_error = error
     world.run(600)
 
@@ -583,11 +373,11 @@ def test_on_a_full_disk_nobody_is_told_the_same_thing_twice(error: Exception, ca
 
 def test_a_receipt_of_an_incident_that_was_pruned_is_forgotten() -> None:
     world = World()
-    world.box.put("a")
+    world.put("a")
     world.box.write_error = FileNotFoundError(2, "No such file or directory")
     world.run(30)
 
-    world.box.waiting.clear()
+    world.box.notices.clear()
     world.run(30)
 
     assert {} == world.courier._unwritten
@@ -595,7 +385,7 @@ def test_a_receipt_of_an_incident_that_was_pruned_is_forgotten() -> None:
 
 def test_a_state_directory_that_cannot_be_read_is_told_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
-    world.box.put("a")
+    world.put("a")
     world.box.read_error = OSError(24, "Too many open files")
     world.run(100)
     assert "Too many open files" in (world.courier.status or "")
@@ -621,7 +411,7 @@ def raising(surprise: BaseException) -> Callable[..., Any]:
 @pytest.mark.parametrize("kind", [AttributeError, ValueError, MemoryError, RecursionError, SystemExit])
 def test_a_surprise_in_a_channel_is_a_failed_attempt_with_growing_pauses(kind: type[BaseException]) -> None:
     world = World(dice=1.0)
-    world.box.put("a")
+    world.put("a")
     plain, at = world.receiver.notify, []
 
     def slip(notice: Notice) -> Delivery:
@@ -644,7 +434,7 @@ def test_a_surprise_in_a_channel_is_a_failed_attempt_with_growing_pauses(kind: t
 
 def test_a_surprise_is_logged_once_with_its_traceback_and_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
     world = World(give_up_after=3600)
-    world.box.put("a")
+    world.put("a")
     world.courier._notifier.notify = raising(ValueError(ADDRESS))  # type: ignore[method-assign]
 
     world.run(4000)
@@ -658,7 +448,7 @@ def test_a_surprise_is_logged_once_with_its_traceback_and_without_its_text(caplo
 
 def test_each_distinct_surprise_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     world = World(dice=0.0)
-    world.box.put("a")
+    world.put("a")
     for surprise in (ValueError(), TypeError(), ValueError()):
         world.courier._notifier.notify = raising(surprise)  # type: ignore[method-assign]
         world.run(5)
@@ -668,7 +458,7 @@ def test_each_distinct_surprise_is_logged(caplog: pytest.LogCaptureFixture) -> N
 
 def test_of_an_endless_recursion_the_innermost_frames_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     world = World()
-    world.box.put("a")
+    world.put("a")
 
     def recurse(notice: Notice) -> Delivery:
         return recurse(notice)
@@ -682,12 +472,12 @@ def test_of_an_endless_recursion_the_innermost_frames_are_logged(caplog: pytest.
 
 def test_a_surprise_around_an_attempt_sets_the_channel_back_too(caplog: pytest.LogCaptureFixture) -> None:
     world = World(dice=1.0)
-    world.box.put("a")
-    plain = world.box.pending
-    world.box.pending = raising(KeyError(ADDRESS))  # type: ignore[method-assign]
+    world.put("a")
+    plain = world.box.names
+    world.box.names = raising(KeyError(ADDRESS))  # type: ignore[method-assign]
     assert [2.0, 4.0, 8.0] == [world.courier.step() for _ in range(3)]
     assert "unexpected KeyError" in (world.courier.status or "")
-    world.box.pending = plain  # type: ignore[method-assign]
+    world.box.names = plain  # type: ignore[method-assign]
     world.run(60)
 
     assert ["delivered"] == [receipt.outcome for receipt in world.box.receipts]
@@ -699,7 +489,7 @@ def test_after_a_surprise_in_writing_the_receipt_nobody_is_told_the_same_thing_t
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     world = World()
-    world.box.put("a")
+    world.put("a")
     world.box.write_error = TypeError(ADDRESS)
     world.run(600)
     world.box.write_error = None
@@ -718,7 +508,7 @@ def test_one_line_on_failure_one_on_another_reason_one_on_recovery(caplog: pytes
     reasons = ["HTTP 503"] * 5 + ["connection refused"] * 5 + ["HTTP 503"]
     busy = [Retry(why=why) for why in reasons]
     world.receiver.say("a/notice-001", busy)
-    world.box.put("a")
+    world.put("a")
 
     world.run(60)
 
@@ -732,8 +522,8 @@ def test_one_line_on_failure_one_on_another_reason_one_on_recovery(caplog: pytes
 def test_recovery_is_told_when_nothing_that_failed_is_left(caplog: pytest.LogCaptureFixture) -> None:
     world = World(dice=0.0)
     world.receiver.say("a/notice-001", [Rejected(why="HTTP 400")])
-    world.box.put("a")
-    world.box.put("b")
+    world.put("a")
+    world.put("b")
 
     world.run(200)
     assert world.courier.status is not None
@@ -750,7 +540,7 @@ def test_a_second_trouble_is_told_again(caplog: pytest.LogCaptureFixture) -> Non
     world = World(dice=0.0)
     for incident in ("a", "b"):
         world.receiver.say(f"{incident}/notice-001", [Retry(why="HTTP 503")])
-        world.box.put(incident)
+        world.put(incident)
         world.run(60)
 
     assert ["WARNING", "INFO", "WARNING", "INFO"] == [record.levelname for record in caplog.records]
@@ -760,7 +550,7 @@ def test_status_says_how_many_wait_why_and_since_when() -> None:
     world = World()
     world.receiver.otherwise = Retry(why="HTTP 503")
     for incident in ("a", "b", "c"):
-        world.box.put(incident)
+        world.put(incident)
     assert world.courier.status is None
 
     world.run(1000)
@@ -771,7 +561,7 @@ def test_status_says_how_many_wait_why_and_since_when() -> None:
 def test_counters_count_attempts_that_failed() -> None:
     world = World(dice=0.0)
     world.receiver.say("a/notice-001", [Retry(why="HTTP 503"), Rejected(why="HTTP 404")])
-    world.box.put("a")
+    world.put("a")
 
     world.run(600)
 
@@ -783,6 +573,7 @@ def test_counters_count_attempts_that_failed() -> None:
 
 def store_with_a_notice(directory: Path) -> Store:
     store = Store(directory)
+    os.close(store.open_for_writing())
     event = make_event("tcp_memory", at=START)
     snapshot = Snapshot(taken_at=START, trigger="event")
     incident = open_incident(event, START, snapshot, Diagnosis(cause="none", confidence="possible", summary=""))
@@ -804,7 +595,7 @@ def test_a_real_store_hands_out_notices_and_keeps_the_receipts(tmp_path: Path) -
     world.run(10)
 
     assert ["n1"] == world.receiver.calls
-    assert [] == Outbox(store).pending("ops")
+    assert set() == Outbox(store).owing()
     assert "delivered" == receipts(store)["ops"].outcome
 
 
@@ -854,8 +645,8 @@ def test_a_disk_that_fills_up_during_the_post_has_room_for_the_receipt(small_dis
 
 def test_the_room_for_a_receipt_is_kept_until_it_is_written(small_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = store_with_a_notice(small_disk)
-    (pending,) = Outbox(store).pending("ops")
-    Outbox(store).reserve_receipt(pending, "ops")
+    incident_id = store.resolve("last")
+    Outbox(store).reserve_receipt(incident_id, "notice-001", "ops")
     plain = os.write
 
     def write(descriptor: int, data: bytes) -> int:
@@ -864,16 +655,16 @@ def test_the_room_for_a_receipt_is_kept_until_it_is_written(small_disk: Path, mo
 
     monkeypatch.setattr(os, "write", write)
     receipt = Receipt(notice="n1", channel="ops", outcome="delivered", at=START, attempts=1, detail="HTTP 200")
-    Outbox(store).write_receipt(pending, receipt)
+    Outbox(store).write_receipt(incident_id, "notice-001", receipt)
 
     assert receipt == receipts(store)["ops"]
 
 
 def test_the_room_that_a_crash_left_is_no_receipt_and_is_used_again(tmp_path: Path) -> None:
     store = store_with_a_notice(tmp_path)
-    (pending,) = Outbox(store).pending("ops")
-    Outbox(store).reserve_receipt(pending, "ops")
-    assert [".notice-001.ops.json.new"] == [path.name for path in store.path(pending.incident_id).glob(".*")]
+    incident_id = store.resolve("last")
+    Outbox(store).reserve_receipt(incident_id, "notice-001", "ops")
+    assert [".notice-001.ops.json.new"] == [path.name for path in store.path(incident_id).glob(".*")]
     assert {} == receipts(store)
     world = World()
     world.courier._outbox = Outbox(store)
@@ -881,7 +672,7 @@ def test_the_room_that_a_crash_left_is_no_receipt_and_is_used_again(tmp_path: Pa
 
     assert ["n1"] == world.receiver.calls
     assert "delivered" == receipts(store)["ops"].outcome
-    assert [] == list(store.path(pending.incident_id).glob(".*"))
+    assert [] == list(store.path(incident_id).glob(".*"))
 
 
 # --- the thread -----------------------------------------------------------------------------------------------------
@@ -898,7 +689,7 @@ def test_the_thread_delivers_when_woken_and_ends_when_told() -> None:
     world.courier.start()
     assert until(world.courier.is_alive)
 
-    world.box.put("a")
+    world.put("a")
     world.courier.wake()
 
     assert until(lambda: len(world.box.receipts) == 1)
@@ -908,7 +699,7 @@ def test_the_thread_delivers_when_woken_and_ends_when_told() -> None:
 
 def test_a_thread_that_died_is_started_again_and_delivers(capfd: pytest.CaptureFixture[str]) -> None:
     world = World()
-    world.box.put("a")
+    world.put("a")
     plain, steps = world.courier.step, []
 
     def die_once() -> float:
@@ -931,7 +722,7 @@ def test_a_thread_that_cannot_be_started_is_told_and_tried_again_after_a_pause(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = World(dice=1.0)
-    world.box.put("a")
+    world.put("a")
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", raising(RuntimeError("can't start new thread")))
         for _ in range(200):
@@ -949,8 +740,8 @@ def test_a_thread_that_cannot_be_started_is_told_and_tried_again_after_a_pause(
 
 def test_a_surprise_in_one_channel_keeps_its_thread_and_another_channel_delivers() -> None:
     bad, good = World(), World()
-    bad.box.put("a")
-    good.box.put("a")
+    bad.put("a")
+    good.put("a")
     bad.courier._notifier.notify = raising(SystemExit(1))  # type: ignore[method-assign]
     for world in (bad, good):
         world.courier.start()
@@ -964,7 +755,7 @@ def test_a_surprise_in_one_channel_keeps_its_thread_and_another_channel_delivers
 
 def test_progress_stands_still_while_an_attempt_hangs_and_goes_on_after_it() -> None:
     world = World()
-    world.box.put("a")
+    world.put("a")
     inside, leave = threading.Event(), threading.Event()
 
     def hang(notice: Notice) -> Delivery:

@@ -4,6 +4,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from material import make_incident
 from pytest_httpserver import HTTPServer
 
 from agent.core.delivery import Delivery
+from agent.core.dispatch import Rules
 from agent.core.model import KINDS, Incident, Notice, Witness
 from agent.core.settings import IncidentSettings, Settings, SourceSettings, WebhookSettings
 from agent.core.status import STATUS
@@ -27,8 +29,6 @@ TOKEN = "T0kenT0ken"
 
 class Broken:
     """A channel with a slip in it; the text of what it raises holds an address, as that of requests does."""
-
-    is_state = False
 
     def __init__(self, surprise: type[BaseException]) -> None:
         self.name = "broken"
@@ -99,7 +99,7 @@ def test_a_surprise_in_one_channel_ends_neither_the_watching_nor_another_channel
 
     def say(text: str) -> None:
         with log_file.open("a") as file:
-            file.write(f"Nov 22 15:05:39 web1 kernel: [  123.000001] {text}\n")
+            file.write(f"{datetime.now():%b %d %H:%M:%S} web1 kernel: [  123.000001] {text}\n")  # noqa: DTZ005 - a log's
 
     broken = "unexpected " + surprise.__name__
     run_until(
@@ -125,7 +125,7 @@ def test_a_status_of_foreign_words_is_one_line_that_systemd_reads(
     make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]],
 ) -> None:
     daemon, store = make_daemon(ValueError)
-    foreign = [Courier(Broken(ValueError), Outbox(store), give_up_after=1.0) for _ in range(50)]
+    foreign = [Courier(Broken(ValueError), Outbox(store), Rules()) for _ in range(50)]
     for courier in foreign:
         courier._set_back("HTTP 503\nMAINPID=1\x1b[2J \U0001f534\udce9" * 20)
         courier._show()
@@ -154,8 +154,8 @@ def full(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start_if_there_is_room)
-    monkeypatch.setattr("agent.service.courier.SHORTEST_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr("agent.service.courier.LONGEST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("agent.core.dispatch.SHORTEST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("agent.core.dispatch.EARLY_PAUSE_SECONDS", 0.0)
     return full
 
 
@@ -175,7 +175,8 @@ def test_without_room_for_a_thread_the_watching_goes_on_and_channels_deliver_onc
 
     def say() -> None:
         with log_file.open("a") as file:
-            file.write("Nov 22 15:05:39 web1 kernel: [  123.000001] TCP: too many orphaned sockets\n")
+            stamp = datetime.now().strftime("%b %d %H:%M:%S")  # noqa: DTZ005 - a log's
+            file.write(f"{stamp} web1 kernel: [  123.000001] TCP: too many orphaned sockets\n")
 
     run_until(
         daemon,

@@ -33,6 +33,7 @@ OPS = SimpleNamespace(
     failed=2,
     gave_up=1,
     digested=5,
+    superseded=6,
     skipped=4,
     waiting=Waiting(2, AT - timedelta(minutes=2), "HTTP 503"),
 )

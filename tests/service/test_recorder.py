@@ -4,12 +4,12 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
-from harness import fill_disk, read_remains, schema_errors, write_proc
+from harness import fill_disk, owed, read_remains, schema_errors, write_proc
 from msgspec.structs import replace
 
 from agent.core import folding
 from agent.core.budget import OTHER_HOSTS_AN_HOUR, THE_REST
-from agent.core.model import Notice, Peak
+from agent.core.model import Peak
 from agent.core.readings import SocketGroup, SocketTable, Tally
 from agent.core.report import diagnosis_text, messages_text, title
 from agent.core.settings import IncidentSettings, StoreSettings
@@ -78,15 +78,15 @@ def told(store: Store) -> list[str]:
 
 def test_the_first_event_is_on_disk_and_told_when_handle_returns(store, make_recorder, make_decided):
     calls = []
-    recorder = make_recorder(on_notice=lambda _: calls.append(Outbox(store).pending("ops")))
+    recorder = make_recorder(on_notice=lambda _: calls.append(owed(store, "ops")))
     recorder.handle([make_decided()], recorder.take_event_snapshot())
     incident = store.load(store.resolve("last"))
 
     assert {"too_many_orphans": 1} == incident.events
     assert "orphans" == incident.cause
     assert ("snapshot-001.json",) == incident.snapshots
-    assert ["sockmem.incident.opened"] == [p.notice.type for p in calls[0]]
-    assert calls[0][0].notice.data.id == incident.id
+    assert [[(incident.id, "notice-001")]] == calls
+    assert "sockmem.incident.opened" == Outbox(store).notice(incident.id, "notice-001").type
     assert not recorder.position.dirty
 
 
@@ -483,11 +483,11 @@ def test_counters_from_before_the_event_become_rates(store, make_recorder, make_
 def test_the_webhook_data_holds_no_position(store, make_recorder, make_decided):
     recorder = make_recorder()
     recorder.handle([make_decided()], recorder.take_event_snapshot())
-    (pending,) = Outbox(store).pending("ops")
+    [key] = owed(store, "ops")
+    notice = Outbox(store).notice(*key)
 
-    assert isinstance(pending.notice, Notice)
-    assert pending.notice.data.resume is None
-    assert ("notice-001.json",) == pending.notice.data.notices
+    assert notice.data.resume is None
+    assert ("notice-001.json",) == notice.data.notices
 
 
 def test_gauges_above_a_quarter_open_a_warning_without_a_line(store, make_recorder, clock, proc_root):

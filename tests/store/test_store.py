@@ -6,18 +6,18 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from harness import owed
 from msgspec.structs import replace
 
 from agent.core import folding
 from agent.core.cursor import Cursor, Resume
-from agent.core.delivery import Receipt
+from agent.core.delivery import Receipt, Trouble
 from agent.core.model import Diagnosis, Incident, Notice, Provenance, Sample, Snapshot
 from agent.core.settings import StoreSettings
 from agent.store import NoSuchIncident, Outbox, Store, StoreError, prune, unusable
 from agent.store.disk import hold_lock, set_aside, size_of
 from agent.store.history import read_lines
 from agent.store.incidents import PROGRESS_SPACING
-from agent.store.outbox import OWED_AT_MOST
 from agent.store.retention import CLAIMED_KEPT
 
 DIAGNOSIS = Diagnosis(cause="orphans", confidence="likely", summary="s")
@@ -98,31 +98,30 @@ def test_a_notice_is_owed_only_once_its_incident_is_committed(store, keep, clock
     late = Notice(id="x", type="sockmem.incident.updated", at=clock.time, reason="r", channels=("ops",), data=None)
     store.write_notice(incident_id, 2, late)
 
-    assert ["notice-001"] == [p.file for p in Outbox(store).pending("ops")]
+    assert [(incident_id, "notice-001")] == owed(store, "ops")
 
 
 def test_a_receipt_ends_what_is_owed_to_that_channel_alone(store, keep, clock):
     incident_id = keep(channels=("ops", "dev"))
-    (pending,) = Outbox(store).pending("ops")
     receipt = Receipt(notice="msg", channel="ops", outcome="delivered", at=clock.time, attempts=1, detail="taken")
-    Outbox(store).write_receipt(pending, receipt)
+    Outbox(store).write_receipt(incident_id, "notice-001", receipt)
 
-    assert [] == Outbox(store).pending("ops")
-    assert 1 == len(Outbox(store).pending("dev"))
+    assert [] == owed(store, "ops")
+    assert [(incident_id, "notice-001")] == owed(store, "dev")
     assert store.notices(incident_id)[0][2] == {"ops": receipt}
 
 
 def test_a_channel_that_was_configured_later_owes_nothing(store, keep):
     keep(channels=("ops",))
 
-    assert [] == Outbox(store).pending("new")
+    assert [] == owed(store, "new")
 
 
 def test_one_broken_incident_is_told_and_hides_nothing_else(store, keep):
     broken, good = keep(channels=("ops",)), keep(3600, channels=("ops",))
     (store.path(broken) / "incident.json").write_bytes(b'{"id": ')
 
-    assert [p.incident_id for p in Outbox(store).pending("ops")] == [good]
+    assert owed(store, "ops") == [(good, "notice-001")]
     assert list(store.read_all()[1]) == [broken]
     assert 1 == store.newest_commit()[0].generation
     with pytest.raises(StoreError, match=r"incident\.json: cannot be read .*; move it away"):
@@ -289,9 +288,9 @@ def test_claimed_incidents_sent_or_not_push_none_out_that_the_kernel_proves(stor
 
 
 def give_receipt(store: Store, incident_id: str, outcome) -> None:
-    pending = next(each for each in Outbox(store).pending("ops") if each.incident_id == incident_id)
-    receipt = Receipt(notice="msg", channel="ops", outcome=outcome, at=pending.notice.at, attempts=1, detail="")
-    Outbox(store).write_receipt(pending, receipt)
+    at = Outbox(store).notice(incident_id, "notice-001").at
+    receipt = Receipt(notice="msg", channel="ops", outcome=outcome, at=at, attempts=1, detail="")
+    Outbox(store).write_receipt(incident_id, "notice-001", receipt)
 
 
 def test_progress_is_reported_while_many_incidents_are_read(store, keep, clock):
@@ -316,21 +315,48 @@ def test_retention_spares_the_incident_that_alone_holds_the_newest_position(stor
     assert 10 == store.newest_commit()[0].generation
 
 
-def test_notices_that_are_passed_over_hide_no_newer_ones(store, keep):
-    ids = [keep(n * 1000, channels=("ops",)) for n in range(OWED_AT_MOST + 2)]
-    later = {(incident_id, "notice-001") for incident_id in ids[:OWED_AT_MOST]}
+def test_an_incident_is_read_again_when_it_was_committed_again(store, keep):
+    ids, outbox = [keep(n * 1000, channels=("ops",)) for n in range(3)], Outbox(store)
+    known = dict(outbox.changed({}))
+    assert ids == list(known)
+    assert [] == list(outbox.changed(known))
+    store.commit(store.load(ids[1]))
+    store.commit(store.load(ids[2]))
 
-    assert ids[:OWED_AT_MOST] == [p.incident_id for p in Outbox(store).pending("ops")]
-    assert ids[OWED_AT_MOST:] == [p.incident_id for p in Outbox(store).pending("ops", later)]
+    assert [ids[1]] == [incident_id for incident_id, _ in outbox.changed(known | {ids[2]: None})]
+
+
+def test_a_story_says_what_became_of_each_notice_on_a_channel(store, keep, clock):
+    incident_id = keep(channels=("ops", "dev"))
+    outbox = Outbox(store)
+    assert (None, False) == (outbox.story("ops", incident_id).last.outcome, outbox.story("ops", incident_id).in_digest)
+    outbox.reserve_receipt(incident_id, "notice-001", "ops")
+    assert outbox.story("ops", incident_id).last.has_room
+    assert not outbox.story("dev", incident_id).last.has_room
+    outbox.reserve_receipt(incident_id, "notice-001", "dev", in_digest=True)
+    assert outbox.story("dev", incident_id).in_digest
+    give_receipt(store, incident_id, "superseded")
+
+    told = outbox.story("ops", incident_id)
+    assert ("superseded", ()) == (told.last.outcome, told.owed)
+
+
+def test_why_a_channel_fails_is_kept_until_it_does_not(store, clock):
+    outbox = Outbox(store)
+    trouble = Trouble(channel="ops", why="HTTP 503", since=clock.time, at=clock.time)
+    outbox.write_trouble("ops", trouble)
+    assert {"ops": trouble} == Outbox(store).troubles()
+    assert 0o640 == (store.directory / "channels/ops.json").stat().st_mode & 0o777
+    outbox.write_trouble("ops", None)
+    outbox.write_trouble("ops", None)
+
+    assert {} == Outbox(store).troubles()
 
 
 def test_every_channel_that_owes_a_notice_is_named_whoever_is_configured(store, keep, clock):
-    keep(channels=("ops", "dev"))
-    (pending,) = Outbox(store).pending("ops")
+    incident_id = keep(channels=("ops", "dev"))
     assert {"ops", "dev"} == Outbox(store).owing()
-    Outbox(store).write_receipt(
-        pending, Receipt(notice="msg", channel="ops", outcome="delivered", at=clock.time, attempts=1, detail="taken")
-    )
+    give_receipt(store, incident_id, "delivered")
 
     assert {"dev"} == Outbox(store).owing()
 
@@ -418,7 +444,7 @@ def test_names_that_lead_out_of_the_directory_are_not_followed(store, keep, tmp_
 
     with pytest.raises(StoreError, match=r"incident\.json: cannot be read"):
         store.load(path.parent.name)
-    assert [] == Outbox(store).pending("ops")
+    assert [] == owed(store, "ops")
 
 
 def test_a_link_in_the_place_of_a_file_is_not_followed(store, keep, tmp_path):
@@ -523,7 +549,7 @@ def test_last_is_no_incident_to_whatever_lists_them(store, keep, clock):
 
     assert [incident_id] == store.ids() == store.names()
     assert 1 == len(store.read_all()[0])
-    assert 1 == len(Outbox(store).pending("ops"))
+    assert 1 == len(owed(store, "ops"))
     assert [incident_id] == [each.id for each in [store.newest()] if each]
     assert [] == list(unusable(store.directory))
 
@@ -615,4 +641,4 @@ def test_what_a_commit_that_failed_had_to_write_is_written_by_the_next(store, ke
     store.commit(incident)
 
     assert {"incident.json", "snapshot-001.json"} == left
-    assert ["notice-001"] == [each.file for each in Outbox(store).pending("ops")]
+    assert ["notice-001"] == [file for _, file in owed(store, "ops")]

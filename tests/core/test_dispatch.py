@@ -1,0 +1,953 @@
+"""What is sent when, by a virtual clock: outages of a day, without a thread, a disk or a socket."""
+
+import heapq
+import random
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta, timezone
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from material import make_incident, make_notice, make_sent_incident
+
+from agent.core import dispatch
+from agent.core.delivery import Delivered, Delivery, Rejected, Retry
+from agent.core.dispatch import Ledger, Now, Rules, Said, Step, Story, compose, plan, rules_of
+from agent.core.model import Notice, NoticeType, Provenance, Remark, Silence, Standing
+from agent.core.settings import AlertmanagerSettings, PagerDutySettings, Severity, SlackSettings
+
+START = datetime(2026, 11, 22, 0, tzinfo=timezone.utc)
+HOUR, DAY = 3600.0, 86_400.0
+ALERTMANAGER = Rules(senders=2, repeat_seconds=60.0, after_end_seconds=900.0)
+PAGERDUTY = Rules(senders=1)
+PLAIN = Rules()
+BUSY = Retry(why="HTTP 503")
+AWAY = Retry(why="connection refused")
+# What people read: at which second, of which incident, and how it was told.
+Told = tuple[float, str, str]
+
+
+def moment(second: float) -> datetime:
+    return START + timedelta(seconds=second)
+
+
+class Channel:
+    """One channel on a virtual clock, with the receipts on a disk that is not there."""
+
+    def __init__(self, rules: Rules = PLAIN, dice: Callable[[], float] = lambda: 1.0) -> None:
+        self.rules, self.dice = rules, dice
+        self.second = 0.0
+        self.stories: dict[str, Story] = {}
+        self.receiver: Callable[[float, Step], Delivery] = lambda *_: Delivered()
+        self.silence: Silence | None = None
+        self.told: list[Told] = []
+        self.tried: list[tuple[float, Step]] = []
+        self.digests: list[tuple[float, tuple[str, ...]]] = []
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what only the process knew."""
+        self.ledger = Ledger(self.now, self.rules.senders)
+        self.held: set[tuple[str, str]] = set()
+
+    @property
+    def now(self) -> Now:
+        return Now(self.second, moment(self.second))
+
+    def say(
+        self,
+        incident: str,
+        kind: str = "opened",
+        *,
+        severity: Severity = "critical",
+        proof: Provenance = "kernel",
+        to: bool = True,
+        past: bool = False,
+        at: float | None = None,
+    ) -> None:
+        """Let the recorder write a notice."""
+        before = self.stories.get(incident, Story(incident, (), proof))
+        number, type_ = len(before.notices) + 1, f"sockmem.incident.{kind}"
+        due = moment(self.second if at is None else at)
+        said = Said(f"notice-{number:03}", f"{incident}-{number}", type_, due, severity, to)  # type: ignore[arg-type]
+        is_over = kind == "resolved"
+        self.stories[incident] = before._replace(
+            notices=(*before.notices, said), proof=proof, is_over=is_over, is_past=past
+        )
+
+    def settle(self, incident: str, outcome: str, files: Iterable[str], detail: str = "") -> None:
+        story = self.stories[incident]
+        at = self.now.time
+        self.stories[incident] = story._replace(
+            notices=tuple(
+                said._replace(outcome=outcome, settled_at=at) if said.file in files else said for said in story.notices
+            )
+        )
+
+    def turn(self) -> float:
+        """Do one step, and return the second of the next."""
+        self.ledger.note(self.stories, self.now)
+        todo = plan(self.stories, self.ledger, self.rules, self.silence, self.now, held=self.held)
+        if self.silence and self.silence.is_on(self.now.time):
+            self.ledger.rest(self.stories.values(), self.now)
+        for incident, outcome, detail in todo.closing:
+            self.settle(incident, outcome, {said.file for said in self.stories[incident].owed}, detail)
+        for incident in todo.holding:
+            self.held |= {(incident, said.file) for said in self.stories[incident].owed}
+        for incident in todo.done:
+            del self.stories[incident]
+        if todo.closing:
+            return self.second
+        if todo.step is None:
+            return todo.at
+        self.attempt(todo.step)
+        return self.second
+
+    def attempt(self, step: Step) -> None:
+        story = self.stories[step.incident_id]
+        self.tried.append((self.second, step))
+        if step.how != "again" and step.is_whole and story.last.outcome is None:
+            last = story.last._replace(has_room=True)
+            self.stories[step.incident_id] = story._replace(notices=(*story.notices[:-1], last))
+        delivery = self.receiver(self.second, step)
+        self.ledger.enter(step, delivery, self.now, self.dice())
+        if isinstance(delivery, Delivered):
+            how = (
+                f"again {step.remark}" if step.how == "again" else story.last.type if step.how == "plain" else step.how
+            )
+            how = "+".join(step.severities) + (" ended" if story.is_over else "") if step.how == "state" else how
+            self.told.append((self.second, step.incident_id, how.removeprefix("sockmem.incident.")))
+            if step.how != "again" and step.is_whole and story.last.outcome is None:
+                self.settle(step.incident_id, "superseded", {said.file for said in story.owed})
+                self.settle(step.incident_id, "delivered", {story.last.file})
+
+    def run(self, until: float) -> None:
+        """Turn until that second."""
+        while self.second < until:
+            self.second = min(until, max(self.turn(), self.second))
+
+    def read(self) -> list[tuple[str, str]]:
+        """Return what people read, in order."""
+        return [(incident, how) for _, incident, how in self.told]
+
+    def outcomes(self, incident: str) -> list[str | None]:
+        return [said.outcome for said in self.stories[incident].notices]
+
+
+def down(first: float, last: float, answer: Delivery = AWAY) -> Callable[[float, Step], Delivery]:
+    """Make a receiver that is out of reach for some time."""
+    return lambda second, _: answer if first <= second < last else Delivered()
+
+
+# --- message channels: an ordinary day ------------------------------------------------------------------------------
+
+
+def test_what_opens_gets_worse_and_ends_is_told_as_it_is() -> None:
+    channel = Channel()
+    for second, kind in ((0, "opened"), (1000, "updated"), (2000, "resolved")):
+        channel.run(second)
+        channel.say("a", kind)
+    channel.run(3000)
+
+    assert [(0.0, "a", "opened"), (1000.0, "a", "updated"), (2000.0, "a", "resolved")] == channel.told
+    assert {} == channel.stories
+
+
+def test_nothing_to_do_means_a_look_in_a_minute() -> None:
+    assert 60.0 == Channel().turn()
+
+
+# --- message channels: after an outage ------------------------------------------------------------------------------
+
+
+def test_after_a_night_each_incident_that_is_over_is_one_late_message_oldest_first() -> None:
+    channel = Channel()
+    channel.receiver = down(0, 8 * HOUR)
+    for number in range(5):
+        channel.run(number * HOUR)
+        channel.say(f"i{number}", "opened")
+        channel.run(channel.second + 600)
+        channel.say(f"i{number}", "updated")
+        channel.run(channel.second + 600)
+        channel.say(f"i{number}", "resolved")
+    channel.run(9 * HOUR)
+
+    assert [(f"i{number}", "late") for number in range(5)] == channel.read()
+    assert 8 * HOUR <= channel.told[0][0] <= 8 * HOUR + 300
+
+
+def test_what_is_still_open_after_an_outage_is_opened_once_and_its_updates_are_overtaken() -> None:
+    channel = Channel()
+    channel.receiver = down(0, HOUR)
+    channel.say("a", "opened")
+    for _ in range(3):
+        channel.run(channel.second + 900)
+        channel.say("a", "updated")
+    channel.run(HOUR + 300)
+
+    assert [("a", "opened")] == channel.read()
+    assert ["superseded"] * 3 + ["delivered"] == channel.outcomes("a")
+
+
+def test_an_outage_between_opened_and_resolved_overtakes_the_updates() -> None:
+    channel = Channel()
+    channel.receiver = down(10, 3 * HOUR)
+    channel.say("a", "opened")
+    channel.run(100)
+    channel.say("a", "updated")
+    channel.run(HOUR)
+    channel.say("a", "resolved")
+    channel.run(3 * HOUR + 300)
+
+    assert [("a", "opened"), ("a", "resolved")] == channel.read()
+
+
+def test_the_late_message_says_why_it_is_late() -> None:
+    channel = Channel()
+    channel.receiver = down(0, 100)
+    channel.say("a", "opened")
+    channel.run(50)
+    channel.say("a", "resolved")
+    channel.run(200)
+
+    assert "the channel was down" == channel.tried[-1][1].remark
+
+
+def test_a_line_from_before_the_last_boot_is_told_once_when_it_is_over() -> None:
+    channel = Channel()
+    channel.say("a", "opened", past=True)
+    channel.run(300)
+    assert [] == channel.told
+    channel.say("a", "resolved", past=True)
+    channel.run(400)
+
+    assert [("a", "late")] == channel.read()
+    assert "the log was read afterwards" == channel.tried[-1][1].remark
+
+
+def test_an_old_line_that_the_gauges_confirm_is_told_at_once() -> None:
+    channel = Channel()
+    channel.say("a", "opened", past=True)
+    channel.run(60)
+    channel.say("a", "updated")
+    channel.run(61)
+
+    assert [("a", "opened")] == channel.read()
+
+
+def test_pauses_are_30_seconds_at_most_for_ten_minutes_and_then_5_minutes() -> None:
+    channel = Channel()
+    channel.receiver = lambda *_: AWAY
+    channel.say("a")
+    channel.run(2000)
+    pauses = [round(later - earlier) for (earlier, _), (later, _) in pairwise(channel.tried)]
+
+    assert [2, 4, 8, 16] + [30] * 19 + [300] * 4 == pauses
+
+
+def test_jitter_is_full_and_never_below_a_second() -> None:
+    channel = Channel(dice=lambda: 0.0)
+    channel.receiver = lambda *_: BUSY
+    channel.say("a")
+    channel.run(5)
+
+    assert [0.0, 1.0, 2.0, 3.0, 4.0] == [second for second, _ in channel.tried]
+
+
+def test_a_retry_after_is_kept_to_and_lengthens_nothing_else() -> None:
+    channel = Channel()
+    answers = iter(
+        [Retry(why="HTTP 429", after_seconds=3600.0)] + [Retry(why="HTTP 429", after_seconds=2.0)] * 9 + [AWAY] * 2
+    )
+    channel.receiver = lambda *_: next(answers, Delivered())
+    channel.say("a")
+    channel.run(4000)
+    pauses = [later - earlier for (earlier, _), (later, _) in pairwise(channel.tried)]
+
+    assert [3601.0] + [3.0] * 9 + [2.0, 4.0] == pauses
+
+
+def test_40_agents_at_one_webhook_with_a_message_a_second_are_all_heard_within_a_minute() -> None:
+    for seed in range(20):
+        chance = random.Random(seed)
+        taken: list[float] = []
+
+        def receive(second: float, step: Step, taken: list[float] = taken) -> Delivery:
+            if taken and second - taken[-1] < 1.0:
+                return Retry(why="HTTP 429", after_seconds=1.0)
+            taken.append(second)
+            return Delivered()
+
+        channels = [Channel(dice=chance.random) for _ in range(40)]
+        turns = []
+        for number, channel in enumerate(channels):
+            channel.receiver = receive
+            channel.say("a")
+            heapq.heappush(turns, (chance.random(), number))
+        while len(taken) < 40:
+            second, number = heapq.heappop(turns)
+            channels[number].second = second
+            heapq.heappush(turns, (max(channels[number].turn(), second + 0.001), number))
+
+        assert taken[-1] < 60.0, seed
+
+
+@pytest.mark.parametrize("answer", [BUSY, Retry(why="HTTP 500", may_be_the_notice=True), Rejected(why="HTTP 400")])
+def test_64_notices_that_are_never_taken_hide_no_other(answer: Delivery) -> None:
+    channel = Channel(Rules(give_up_after=30 * DAY))
+    channel.receiver = lambda _, step: Delivered() if step.incident_id.startswith("new") else answer
+    for number in range(64):
+        channel.say(f"bad{number}")
+    channel.run(2 * HOUR)
+    channel.say("new1")
+    channel.run(2.5 * HOUR)
+    channel.say("new2")
+    channel.run(3 * HOUR)
+
+    assert [("new1", "opened"), ("new2", "opened")] == channel.read()
+
+
+def test_one_on_which_the_receiver_chokes_comes_behind_the_others_at_once() -> None:
+    channel = Channel()
+    channel.receiver = lambda _, step: (
+        Retry(why="HTTP 500", may_be_the_notice=True) if step.incident_id == "a" else Delivered()
+    )
+    channel.say("a")
+    channel.say("b")
+    channel.run(3)
+
+    assert [("b", "opened")] == channel.read()
+
+
+def test_during_an_outage_the_oldest_is_tried_so_that_it_is_read_first() -> None:
+    for length in range(30, 600, 30):
+        channel = Channel()
+        channel.receiver = down(0, length)
+        for incident in ("a", "b", "c"):
+            channel.say(incident, at=float(channel.second))
+            channel.run(channel.second + 5)
+        channel.run(length + 60)
+
+        assert [("a", "opened"), ("b", "opened"), ("c", "opened")] == channel.read()
+
+
+# --- refused, given up ----------------------------------------------------------------------------------------------
+
+
+def test_a_refused_notice_is_tried_again_after_5_minutes_doubling_to_an_hour() -> None:
+    channel = Channel()
+    channel.receiver = lambda *_: Rejected(why="HTTP 404")
+    channel.say("a")
+    channel.run(17_000)
+
+    pauses = [round(later - earlier) for (earlier, _), (later, _) in pairwise(channel.tried)]
+    assert [300, 600, 1200, 2400, 3600, 3600, 3600] == pauses
+
+
+def test_a_dead_endpoint_is_not_hammered_with_everything_that_waits() -> None:
+    channel = Channel()
+    channel.receiver = lambda *_: Rejected(why="HTTP 404")
+    for number in range(50):
+        channel.say(f"i{number:02}")
+    channel.run(299)
+
+    assert len(channel.tried) <= 14
+
+
+def test_a_newer_notice_of_a_refused_incident_is_tried_at_once() -> None:
+    channel = Channel()
+    channel.receiver = lambda second, _: Rejected(why="HTTP 404") if second < 350 else Delivered()
+    channel.say("a")
+    channel.run(400)
+    channel.say("a", "updated")
+    channel.run(401)
+
+    assert [("a", "opened")] == channel.read()
+
+
+def test_a_notice_is_given_up_when_its_time_has_passed_and_the_next_is_not_told() -> None:
+    channel = Channel(Rules(give_up_after=HOUR))
+    channel.receiver = down(0, 2 * HOUR)
+    channel.say("a")
+    channel.run(HOUR + 60)
+    assert ["gave_up"] == channel.outcomes("a")
+    channel.say("a", "resolved")
+    channel.run(3 * HOUR)
+
+    assert [] == channel.told
+
+
+def test_what_is_old_at_the_start_is_tried_for_an_hour() -> None:
+    channel = Channel(Rules(give_up_after=HOUR))
+    channel.say("a", at=-10 * HOUR)
+    channel.receiver = down(0, 0.9 * HOUR)
+    channel.run(HOUR)
+
+    assert [("a", "opened")] == channel.read()
+
+
+def test_a_channel_that_is_gone_gives_up_at_once() -> None:
+    channel = Channel(Rules(is_absent=True))
+    channel.say("a")
+    channel.turn()
+
+    assert ["gave_up"] == channel.outcomes("a")
+    assert [] == channel.tried
+
+
+# --- what the table of a channel says -------------------------------------------------------------------------------
+
+
+def test_the_tables_of_all_channels_make_rules() -> None:
+    slack = SlackSettings(name="s", url="https://s", updates=False, resolved=False, reminders=False, give_up_after=60)
+    am = AlertmanagerSettings(name="a", urls=("http://a", "http://b"), severity="critical")
+
+    assert Rules("warning", False, False, False, 60) == rules_of(slack)  # noqa: FBT003 - as they stand in the table
+    assert Rules("critical", senders=2, repeat_seconds=60.0, after_end_seconds=900.0) == rules_of(am)
+    assert Rules(senders=1) == rules_of(PagerDutySettings(name="p", routing_key_file="/k"))
+
+
+def test_a_channel_for_what_is_critical_is_told_of_a_warning_when_it_becomes_that_as_opened() -> None:
+    channel = Channel(Rules(severity="critical"))
+    channel.say("a", severity="warning")
+    channel.run(100)
+    assert ["skipped"] == channel.outcomes("a")
+    channel.say("a", "updated", severity="warning")
+    channel.run(200)
+    channel.say("a", "updated")
+    channel.run(300)
+    channel.say("a", "resolved")
+    channel.run(400)
+
+    assert [("a", "opened"), ("a", "resolved")] == channel.read()
+
+
+def test_a_warning_that_never_becomes_critical_is_none_of_its_business() -> None:
+    channel = Channel(Rules(severity="critical"))
+    channel.say("a", severity="warning")
+    channel.run(100)
+    channel.say("a", "resolved", severity="warning")
+    channel.run(200)
+
+    assert [] == channel.told
+    assert {} == channel.stories
+
+
+def test_without_updates_an_update_opens_what_was_not_told_and_else_is_not_sent() -> None:
+    channel = Channel(Rules(updates=False))
+    channel.say("a")
+    channel.run(10)
+    channel.say("a", "updated")
+    channel.receiver = down(10, 100)
+    channel.run(11)
+    channel.say("b")
+    channel.run(50)
+    channel.say("b", "updated")
+    channel.run(200)
+
+    assert [("a", "opened"), ("b", "opened")] == channel.read()
+    assert ["delivered", "skipped"] == channel.outcomes("a")
+
+
+def test_without_resolved_the_end_is_not_told_but_what_is_told_late_is() -> None:
+    channel = Channel(Rules(resolved=False))
+    channel.say("a")
+    channel.run(10)
+    channel.say("a", "resolved")
+    channel.receiver = down(10, 100)
+    channel.say("b")
+    channel.run(50)
+    channel.say("b", "resolved")
+    channel.run(200)
+
+    assert [("a", "opened"), ("b", "late")] == channel.read()
+
+
+def test_a_channel_added_while_an_incident_is_open_is_not_told_the_rest_of_it() -> None:
+    channel = Channel()
+    channel.say("a", to=False)
+    channel.run(10)
+    channel.say("a", "updated")
+    channel.run(20)
+    assert [None, "skipped"] == channel.outcomes("a")
+    channel.say("a", "resolved")
+    channel.run(30)
+
+    assert [] == channel.told
+    assert {} == channel.stories
+
+
+# --- reminders ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_still_open_is_told_again_after_1_2_4_8_16_hours_and_then_each_day() -> None:
+    channel = Channel()
+    channel.say("a")
+    channel.run(100 * HOUR)
+    hours = [round(second / HOUR) for second, _, how in channel.told if how.startswith("again")]
+
+    assert [1, 2, 4, 8, 16, 40, 64, 88] == hours
+    assert "again still open after 2 h" == channel.told[2][2]
+
+
+def test_an_update_is_as_good_as_a_reminder_within_the_hour() -> None:
+    channel = Channel()
+    channel.say("a")
+    channel.run(0.9 * HOUR)
+    channel.say("a", "updated")
+    channel.run(2.1 * HOUR)
+
+    assert ["opened", "updated", "again still open after 2 h"] == [how for _, _, how in channel.told]
+
+
+def test_a_restart_repeats_no_reminder_and_the_next_one_comes() -> None:
+    channel = Channel()
+    channel.say("a")
+    channel.run(1.5 * HOUR)
+    channel.restart()
+    channel.run(2.5 * HOUR)
+
+    assert ["opened", "again still open after 1 h", "again still open after 2 h"] == [how for _, _, how in channel.told]
+
+
+@pytest.mark.parametrize("rules", [Rules(reminders=False), ALERTMANAGER, PAGERDUTY])
+def test_there_are_no_reminders_without_the_key_or_of_a_state(rules: Rules) -> None:
+    channel = Channel(rules)
+    channel.say("a")
+    channel.run(5 * HOUR)
+
+    assert not any(how.startswith("again") for _, _, how in channel.told)
+
+
+def test_after_an_outage_there_is_one_reminder_and_not_all_that_fell_due() -> None:
+    channel = Channel()
+    channel.say("a")
+    channel.run(10)
+    channel.receiver = down(10, 9 * HOUR)
+    channel.run(10 * HOUR)
+
+    assert [("a", "opened"), ("a", "again still open after 8 h")] == channel.read()
+
+
+# --- a silence ------------------------------------------------------------------------------------------------------
+
+
+def hush(channel: Channel, seconds: float) -> None:
+    channel.silence = Silence(since=moment(channel.second), until=moment(channel.second + seconds), reason="upgrade")
+
+
+@pytest.mark.parametrize("rules", [Rules(), PAGERDUTY, ALERTMANAGER])
+def test_what_is_still_open_when_a_silence_ends_is_told_then_and_what_is_over_never(rules: Rules) -> None:
+    channel = Channel(rules)
+    hush(channel, HOUR)
+    channel.say("over")
+    channel.say("open")
+    channel.run(600)
+    channel.say("over", "resolved")
+    channel.run(HOUR - 1)
+    assert [] == channel.tried
+    channel.run(HOUR + 10)
+
+    assert ["open"] * len(channel.told) == [incident for _, incident, _ in channel.told]
+    assert (HOUR, "open") == channel.told[0][:2]
+
+
+def test_the_end_of_what_was_told_waits_for_the_end_of_the_silence() -> None:
+    channel = Channel()
+    channel.say("a")
+    channel.run(10)
+    hush(channel, HOUR)
+    channel.run(20)
+    channel.say("a", "resolved")
+    channel.run(2 * HOUR)
+
+    assert [(0.0, "a", "opened"), (HOUR + 10, "a", "resolved")] == channel.told
+
+
+def test_a_silence_gives_nothing_up_and_reminds_nobody() -> None:
+    channel = Channel(Rules(give_up_after=HOUR))
+    channel.receiver = down(0, 100)
+    channel.say("told")
+    channel.run(300)
+    channel.receiver = down(300, 5.5 * HOUR)
+    channel.say("new")
+    channel.run(310)
+    hush(channel, 5 * HOUR)
+    channel.run(5.2 * HOUR)
+    assert [("told", "opened")] == channel.read()
+    channel.run(6 * HOUR)
+
+    assert {("told", "opened"), ("new", "opened"), ("told", "again still open after 4 h")} == set(channel.read())
+
+
+def test_what_a_state_channel_fires_is_kept_firing_through_a_silence_and_its_end_is_sent() -> None:
+    channel = Channel(Rules(senders=1, repeat_seconds=60.0, after_end_seconds=900.0))
+    channel.say("a", severity="warning")
+    channel.run(30)
+    hush(channel, HOUR)
+    channel.say("a", "updated")
+    channel.run(600)
+    assert {"warning"} == {how for _, _, how in channel.told}
+    assert 10 == len(channel.told[1:])
+    channel.say("a", "resolved")
+    channel.run(601)
+
+    assert "warning ended" == channel.told[-1][2]
+
+
+def test_a_warning_that_becomes_critical_during_a_silence_is_that_after_it() -> None:
+    for rules, expected in ((PAGERDUTY, "warning+critical"), (ALERTMANAGER, "warning+critical")):
+        channel = Channel(rules)
+        channel.say("a", severity="warning")
+        channel.run(30)
+        hush(channel, HOUR)
+        channel.say("a", "updated")
+        channel.run(HOUR)
+        assert {"warning"} == {how for _, _, how in channel.told}
+        channel.run(HOUR + 60)
+
+        assert expected == channel.told[-1][2]
+
+
+# --- state channels -------------------------------------------------------------------------------------------------
+
+
+def by_sender(channel: Channel, number: int) -> list[float]:
+    return [second for second, step in channel.tried if step.sender == number]
+
+
+def test_each_instance_is_sent_what_is_open_every_minute_and_its_end_for_a_quarter_of_an_hour() -> None:
+    channel = Channel(ALERTMANAGER)
+    channel.say("a")
+    channel.run(600)
+    channel.say("a", "resolved")
+    channel.run(3600)
+
+    expected = [60.0 * minute for minute in range(25)]
+    assert [expected, expected] == [by_sender(channel, 0), by_sender(channel, 1)]
+    assert ["critical"] * 20 + ["critical ended"] * 30 == [how for _, _, how in channel.told]
+    assert {} == channel.stories
+
+
+def test_a_dead_instance_keeps_the_healthy_one_from_nothing() -> None:
+    channel = Channel(ALERTMANAGER)
+    channel.receiver = lambda _, step: AWAY if step.sender == 0 else Delivered()
+    channel.say("a")
+    channel.run(600)
+    assert ["delivered"] == channel.outcomes("a")
+    channel.say("a", "resolved")
+    channel.run(3600)
+
+    assert [60.0 * minute for minute in range(25)] == by_sender(channel, 1)
+    assert 25 <= len(by_sender(channel, 0)) <= 60
+    assert {} == channel.stories
+
+
+def test_an_instance_that_is_back_is_sent_what_is_so_now() -> None:
+    channel = Channel(ALERTMANAGER)
+    channel.receiver = lambda second, step: AWAY if step.sender == 0 and second < 500 else Delivered()
+    channel.say("a", severity="warning")
+    channel.run(100)
+    channel.say("a", "updated")
+    channel.run(600)
+    heard = [step.severities for second, step in channel.tried if step.sender == 0 and second >= 500]
+
+    assert [("warning", "critical")] * len(heard) == heard
+    assert heard
+
+
+@pytest.mark.parametrize("rules", [ALERTMANAGER, PAGERDUTY])
+def test_nobody_is_paged_for_what_is_over(rules: Rules) -> None:
+    channel = Channel(rules)
+    channel.say("a")
+    channel.say("a", "resolved")
+    channel.say("past", past=True)
+    channel.run(300)
+    channel.say("past", "resolved", past=True)
+    channel.run(3600)
+
+    assert [] == channel.tried
+    assert {} == channel.stories
+
+
+def test_the_end_of_what_may_have_been_taken_is_sent_though_no_answer_came() -> None:
+    channel = Channel(PAGERDUTY)
+    channel.receiver = down(0, 100, Retry(why="no answer within 20 s"))
+    channel.say("a")
+    channel.run(50)
+    channel.restart()
+    channel.say("a", "resolved")
+    channel.run(300)
+
+    assert [("a", "critical ended")] == channel.read()
+
+
+def test_pagerduty_gets_changes_only_also_after_a_restart() -> None:
+    channel = Channel(PAGERDUTY)
+    channel.say("a", severity="warning")
+    channel.run(HOUR)
+    channel.restart()
+    channel.run(2 * HOUR)
+    channel.say("a", "updated")
+    channel.run(3 * HOUR)
+    channel.say("a", "resolved")
+    channel.run(4 * HOUR)
+
+    assert [("a", "warning"), ("a", "warning+critical"), ("a", "warning+critical ended")] == channel.read()
+
+
+def test_of_an_incident_pagerduty_could_not_be_told_only_the_newest_is_sent() -> None:
+    channel = Channel(PAGERDUTY)
+    channel.receiver = down(0, 3 * HOUR)
+    channel.say("a", severity="warning")
+    channel.run(HOUR)
+    channel.say("a", "updated")
+    channel.run(4 * HOUR)
+
+    assert [("a", "warning+critical")] == channel.read()
+    assert ["superseded", "delivered"] == channel.outcomes("a")
+
+
+def test_an_alertmanager_hears_at_once_what_is_open_when_the_agent_restarts() -> None:
+    channel = Channel(ALERTMANAGER)
+    channel.say("a")
+    channel.run(90)
+    channel.restart()
+    channel.run(91)
+    assert 90.0 in by_sender(channel, 0)
+    channel.say("a", "resolved")
+    channel.run(200)
+    channel.restart()
+    channel.run(201)
+
+    assert (200.0, "a", "critical ended") == channel.told[-1]
+
+
+@pytest.mark.parametrize("rules", [ALERTMANAGER, PAGERDUTY])
+def test_a_state_channel_added_while_an_incident_is_open_is_told_what_is_so_now(rules: Rules) -> None:
+    channel = Channel(rules)
+    channel.say("a", to=False)
+    channel.run(100)
+
+    assert ("a", "critical") == channel.read()[0]
+
+
+def test_an_open_incident_is_never_given_up_on_a_state_channel() -> None:
+    channel = Channel(PAGERDUTY)
+    channel.receiver = down(0, 3 * DAY, Rejected(why="HTTP 400"))
+    channel.say("a")
+    channel.run(3 * DAY + 2 * HOUR)
+
+    assert [("a", "critical")] == channel.read()
+
+
+def test_an_end_that_no_instance_takes_is_given_up_when_the_alert_has_ended_anyway() -> None:
+    channel = Channel(ALERTMANAGER)
+    channel.say("a")
+    channel.run(60)
+    channel.receiver = lambda *_: AWAY
+    channel.say("a", "resolved")
+    channel.run(59 + 900)
+    assert ["delivered", None] == channel.outcomes("a")
+    channel.run(62 + 900)
+    channel.turn()
+
+    assert {} == channel.stories
+
+
+def test_a_state_channel_for_what_is_critical_shows_that_alone() -> None:
+    channel = Channel(ALERTMANAGER._replace(severity="critical"))
+    channel.say("a", severity="warning")
+    channel.run(100)
+    assert [] == channel.tried
+    channel.say("a", "updated")
+    channel.run(101)
+
+    assert [("a", "critical")] * 2 == channel.read()
+
+
+# --- the budget of an hour ------------------------------------------------------------------------------------------
+
+
+def test_beyond_the_hours_messages_all_is_held_and_reminders_wait() -> None:
+    channel = Channel()
+    for number in range(30):
+        channel.say(f"i{number:02}")
+    channel.run(10)
+
+    assert [(f"i{number:02}", "opened") for number in range(20)] == channel.read()
+    assert {f"i{number:02}" for number in range(20, 30)} == {incident for incident, _ in channel.held}
+
+
+def test_claimed_and_proven_incidents_have_budgets_of_their_own_and_the_proven_are_first() -> None:
+    channel = Channel()
+    for number in range(10):
+        channel.say(f"c{number}", proof="claimed")
+    channel.say("k")
+    channel.run(10)
+
+    assert [("k", "opened")] + [(f"c{number}", "opened") for number in range(6)] == channel.read()
+
+
+@pytest.mark.parametrize("proof", ["kernel", "claimed"])
+@pytest.mark.parametrize(
+    ("expected", "kind", "earlier", "spent"),
+    [
+        ("opened", "opened", (), False),
+        ("held", "opened", (), True),
+        ("updated", "updated", ("delivered",), False),
+        ("held", "updated", ("delivered",), True),
+        ("resolved", "resolved", ("delivered",), True),
+        ("resolved", "resolved", ("delivered", "digested"), True),
+        ("skipped", "resolved", ("digested",), False),
+        ("skipped", "resolved", ("gave_up",), False),
+        ("late", "resolved", (None,), False),
+        ("held", "resolved", (None,), True),
+        ("late", "resolved", ("superseded",), False),
+    ],
+)
+def test_what_becomes_of_a_notice_by_what_became_of_those_before_it(
+    proof: Provenance, expected: str, kind: str, earlier: tuple[str | None, ...], *, spent: bool
+) -> None:
+    channel = Channel()
+    channel.ledger.sent[proof].extend([0.0] * 20 if spent else [])
+    for number, outcome in enumerate(earlier):
+        channel.say("a", "updated" if number else "opened", proof=proof)
+        if outcome:
+            channel.settle("a", outcome, {f"notice-{number + 1:03}"})
+    channel.say("a", kind, proof=proof)
+    channel.turn()
+
+    came = channel.told[0][2] if channel.told else "held" if channel.held else channel.outcomes("a")[-1]
+    assert expected == came
+
+
+def test_of_what_was_in_a_digest_only_the_kernels_word_is_told_and_as_an_opening() -> None:
+    for proof, expected in (("claimed", []), ("kernel", [("a", "opened")])):
+        channel = Channel()
+        channel.say("a", proof="claimed")
+        channel.settle("a", "digested", {"notice-001"})
+        channel.say("a", "updated", proof=proof)  # type: ignore[arg-type]
+        channel.turn()
+
+        assert expected == channel.read()
+
+
+def test_the_end_of_what_was_told_costs_nothing() -> None:
+    channel = Channel()
+    for number in range(6):
+        channel.say(f"c{number}", proof="claimed")
+    channel.run(10)
+    for number in range(6):
+        channel.say(f"c{number}", "resolved", proof="claimed")
+    channel.run(20)
+
+    assert 12 == len(channel.told)
+
+
+def test_what_the_kernel_confirms_is_told_as_opened_though_its_opening_is_held() -> None:
+    channel = Channel()
+    for number in range(7):
+        channel.say(f"c{number}", proof="claimed")
+    channel.run(10)
+    channel.say("c6", "updated", proof="kernel")
+    channel.run(20)
+
+    assert ("c6", "opened") == channel.read()[-1]
+
+
+# --- properties -----------------------------------------------------------------------------------------------------
+
+EVENTS = st.lists(
+    st.tuples(
+        st.floats(1, 4000),
+        st.sampled_from(["say", "down", "up", "restart", "choke", "refuse"]),
+        st.integers(0, 3),
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(EVENTS, st.sampled_from([Rules(), Rules(updates=False), PAGERDUTY, ALERTMANAGER]))
+def test_whatever_happens_nothing_is_lost_and_nothing_is_told_twice(
+    events: list[tuple[float, str, int]], rules: Rules
+) -> None:
+    channel = Channel(rules, random.Random(1).random)
+    kinds: dict[str, list[str]] = {}
+    ended: dict[str, float] = {}
+    modes = {"down": AWAY, "choke": Retry(why="HTTP 500", may_be_the_notice=True), "refuse": Rejected(why="HTTP 404")}
+    for pause, what, number in events:
+        channel.run(channel.second + pause)
+        incident = f"i{number}"
+        if what == "say":
+            said = kinds.setdefault(incident, [])
+            if not said or said[-1] != "resolved":
+                said.append(["opened", "updated", "resolved"][min(len(said), 2)])
+                channel.say(incident, said[-1])
+                ended |= {incident: channel.second} if said[-1] == "resolved" else {}
+        elif what == "restart":
+            channel.restart()
+        else:
+            answer = modes.get(what)
+            channel.receiver = lambda *_, answer=answer: answer or Delivered()
+    channel.receiver = lambda *_: Delivered()
+    channel.run(channel.second + 2 * HOUR)
+
+    for incident, said in kinds.items():
+        heard = [how for _, each, how in channel.told if each == incident and not how.startswith("again")]
+        if rules.senders:
+            if said[-1] != "resolved":
+                assert "critical" == heard[-1]
+            elif "critical" in heard and rules.repeat_seconds is None:
+                assert "critical ended" == heard[-1]
+                assert len(heard) <= len(said)
+            late = [how for second, each, how in channel.told if each == incident and second > ended.get(each, 1e9)]
+            assert "critical" not in late
+        else:
+            assert len(heard) == len(set(heard))
+            assert heard in (
+                ["opened"],
+                ["opened", "updated"],
+                ["opened", "resolved"],
+                ["late"],
+                ["opened", "updated", "resolved"],
+            )
+            assert (said[-1] == "resolved") == (heard[-1] in ("late", "resolved"))
+
+
+# --- what is sent ---------------------------------------------------------------------------------------------------
+
+
+def composed(how: str, kind: NoticeType = "sockmem.incident.opened", **changes: Any) -> Notice:
+    incident = make_sent_incident(**changes)
+    said = Said("notice-001", "n-1", kind, START, "critical")
+    story = Story(incident.id, (said,), "kernel", cause="orphans", is_over=incident.closed_at is not None)
+    file = "still_open_2h" if how == "again" else "notice-001"
+    step = Step(incident.id, file, how, remark="why", severities=("critical",))  # type: ignore[arg-type]
+    return compose(step, story, make_notice(make_incident(), kind), incident)
+
+
+def test_what_is_sent_has_the_id_of_the_newest_notice_and_a_reminder_one_of_its_own() -> None:
+    assert ("n-1", "sockmem.incident.opened") == (
+        (sent := composed("opened", "sockmem.incident.updated")).id,
+        sent.type,
+    )
+    late = composed("late", closed_at=START)
+    assert isinstance(late, Remark)
+    assert ("n-1", "sockmem.incident.resolved", "reported late: why") == (late.id, late.type, late.remark)
+    again = composed("again")
+    assert ("msg_20261122T150539Z-7f3a_still_open_2h", "sockmem.incident.updated") == (again.id, again.type)
+    shown = composed("state", closed_at=START)
+    assert isinstance(shown, Standing)
+    assert ("sockmem.incident.resolved", ("critical",)) == (shown.type, shown.severities)
+
+
+def test_the_constants_are_those_of_the_contract() -> None:
+    assert (30.0, 300.0, 600.0) == (
+        dispatch.EARLY_PAUSE_SECONDS,
+        dispatch.LONGEST_PAUSE_SECONDS,
+        dispatch.EARLY_SECONDS,
+    )
