@@ -535,7 +535,7 @@ class BriefNotice(msgspec.Struct, frozen=True):
     type: NoticeType
     at: Time
     channels: tuple[ChannelName, ...]
-    data: Brief
+    data: Brief | None
 
 
 class Commit(msgspec.Struct, frozen=True):

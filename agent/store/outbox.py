@@ -169,13 +169,15 @@ class Outbox:
             notice = read_json(self._store.path(incident_id) / f"{stem}.json", model.BRIEF_NOTICE)
         except StoreError:
             return None
-        severity = notice.data.severity
+        brief = notice.data or Brief()
         has_room = f".{stem}.{channel}.json.new" in files
-        said = Said(stem, notice.id, notice.type, notice.at, severity, channel in notice.channels, has_room=has_room)
+        said = Said(
+            stem, notice.id, notice.type, notice.at, brief.severity, channel in notice.channels, has_room=has_room
+        )
         if f"{stem}.{channel}.json" not in files:
-            return said, notice.data
+            return said, brief
         try:
             receipt = read_json(self._store.receipt_path(incident_id, stem, channel), model.RECEIPT)
         except StoreError:
-            return said._replace(outcome="delivered"), notice.data
-        return said._replace(outcome=receipt.outcome, settled_at=receipt.at), notice.data
+            return said._replace(outcome="delivered"), brief
+        return said._replace(outcome=receipt.outcome, settled_at=receipt.at), brief

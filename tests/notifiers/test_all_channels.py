@@ -22,6 +22,7 @@ from agent.core.settings import (
     CommandSettings,
     EmailSettings,
     JournalSettings,
+    PagerDutySettings,
     SlackSettings,
     StdoutSettings,
     WebhookSettings,
@@ -32,7 +33,8 @@ from agent.service.courier import Courier
 
 TOKEN = "T0kenT0ken"
 SIGNING = base64.b64encode(TOKEN.encode()).decode()
-HTTP_CHANNELS = ["slack", "webhook", "alertmanager"]
+STATE_CHANNELS = ["alertmanager", "pagerduty"]
+HTTP_CHANNELS = ["slack", "webhook", *STATE_CHANNELS]
 SHORT, LONG = 0.4, 10.0  # seconds: for servers that hang, and for those that answer
 BEYOND = b"Retry-After: Mon, 01 Jan 99999999999999 00:00:00 GMT\r\n"
 HANGING = {"hang", "drip headers", "drip body"}
@@ -137,6 +139,7 @@ def make(kind: str, url: str, directory: Path) -> Notifier:
         "slack": lambda: SlackSettings(name="ops", url=url),
         "webhook": lambda: WebhookSettings(name="ops", url=url, secret_file=str(secret)),
         "alertmanager": lambda: AlertmanagerSettings(name="ops", urls=(url,)),
+        "pagerduty": lambda: PagerDutySettings(name="ops", url=url, routing_key_file=str(secret)),
         "email": lambda: EmailSettings(name="ops", to=("root",), from_="agent@h", smtp=address),
         "command": lambda: CommandSettings(name="ops", command=("/bin/sh", "-c", "cat")),
         "journal": lambda: JournalSettings(name="ops"),
@@ -222,7 +225,7 @@ def test_a_surprise_in_a_library_leaves_no_secret_in_its_traceback(
 def test_a_surprise_is_logged_with_its_traceback_by_the_courier_and_tells_no_secret(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heard: Callable[[], str]
 ) -> None:
-    rules = Rules(senders=kind == "alertmanager")
+    rules = Rules(senders=int(kind in STATE_CHANNELS))
     courier = Courier(make(kind, secret_url("http", "127.0.0.1:9"), tmp_path), Tray(make_sent_notice()), rules)
 
     def slip(*args: object, **kwargs: object) -> None:
@@ -252,7 +255,7 @@ def test_a_bad_address_is_a_configuration_error_that_tells_no_secret(kind: str, 
         (kind, notice)
         for kind in [*HTTP_CHANNELS, "stdout", "command", "journal", "email"]
         for notice in get_args(NoticeType)
-        if (kind, notice) != ("alertmanager", "sockmem.digest")  # It is kept up to what is so, and needs none.
+        if kind not in STATE_CHANNELS or notice != "sockmem.digest"  # They are kept up to what is so, and need none.
     ],
 )
 def test_every_channel_delivers_every_kind_of_notice(

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from harness import Tray, is_whole
 from material import make_sent_notice
+from msgspec.structs import replace
 from odd_answers import odd_answer
 
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
@@ -81,7 +82,7 @@ class Mail:
 
     def __init__(self, notifier: Notifier) -> None:
         self.witness = Witness(notifier)
-        self.tray = Tray(make_sent_notice())
+        self.tray = Tray(replace(make_sent_notice(), channels=(notifier.name,)))
         self.seconds = 0.0
         self.courier = Courier(
             self.witness,
