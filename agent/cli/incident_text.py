@@ -117,7 +117,7 @@ def _row(incident: Incident, notices: Notices) -> Row:
     events = events_total(incident) - incident.suppressed_at_least
     # The kernel's count is a lower bound.
     suppressed = f"{count_text(incident.suppressed_at_least)}+" if incident.suppressed_at_least else "-"
-    sent, seen, host = _sent(notices), recurrence_text(incident), printable(incident.host or "-", 40)
+    sent, seen, host = _sent(notices), recurrence_text(incident, None), printable(incident.host or "-", 40)
     span = lasted if is_open else f"lasted {lasted}"
     again = f"{seen}, " if seen else ""
     also = "" if suppressed == "-" else f", {suppressed} suppressed"

@@ -8,7 +8,7 @@ do lines that no number confirms, since any local user can write those. Hosts ar
 
 import hashlib
 from collections.abc import Container, Iterable, Sequence
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Literal, NamedTuple
 
 from msgspec.structs import replace
@@ -19,14 +19,6 @@ from agent.core.sockets.holder_names import lasting_name, lasting_place, main_ho
 from agent.core.sockets.shares import FULL_GROUP
 
 Manner = Literal["limit", "penalized", "group", "starvation", "warning", "claimed"]
-MANNERS: dict[Manner, str] = {
-    "limit": "at the limit",
-    "penalized": "stuck orphans counted more than once",
-    "group": "limit of a control group",
-    "starvation": "data refused without a message",
-    "warning": "early warning",
-    "claimed": "claimed by a text log",
-}
 # Who comes back after so long is no routine.
 BACK_AFTER = timedelta(weeks=2)
 _RHYTHMS = {"hourly": timedelta(hours=1), "daily": timedelta(days=1), "weekly": timedelta(weeks=1)}
@@ -111,19 +103,21 @@ def recurrence_words(incident: Incident) -> str | None:
         return "first of its kind"
     if is_news(incident):
         return f"back after {_gap(incident, seen).days // 7} weeks"
-    return _nth_since(incident, seen)
+    return _nth_since(incident, seen, timezone.utc)
 
 
-def recurrence_text(incident: Incident) -> str | None:
-    """Return the whole of it: "first of its kind on record", "9th since 3 Nov, same unit: daily"; None if not known."""
+def recurrence_text(incident: Incident, zone: tzinfo | None = timezone.utc) -> str | None:
+    """Return the whole of it: "first of its kind on record", "9th since 3 Nov, same unit: daily"; None if not known.
+
+    The date is that of the ``zone`` in which the times beside it are shown; None is this host's.
+    """
     seen = incident.recurrence
     if seen is None:
         return None
     if seen.count == 1:
         return "first of its kind on record"
-    if is_news(incident):
-        return f"{recurrence_words(incident)} ({_nth_since(incident, seen)}{_same(incident)})"
-    return f"{_nth_since(incident, seen)}{_same(incident)}{_rhythm(incident, seen)}"
+    nth = f"{_nth_since(incident, seen, zone)}{_same(incident)}"
+    return f"{recurrence_words(incident)} ({nth})" if is_news(incident) else f"{nth}{_rhythm(incident, seen)}"
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
@@ -157,10 +151,11 @@ def _main(incident: Incident) -> Holder | WitnessedBy | None:
 
 
 def _same(incident: Incident) -> str:
+    """Return what is the same: the name itself where it has * for a part that may be another each time."""
     _, manner, name = kind_of(incident)
     main = _main(incident)
-    if name is None:
-        return ""
+    if name is None or "*" in name:
+        return f", {name}" if name else ""
     if manner == "group" or main is None:
         return ", same group"
     if main.unit:
@@ -168,8 +163,8 @@ def _same(incident: Incident) -> str:
     return ", same pod" if name.startswith("pod ") else ", same container" if main.container else ", same program"
 
 
-def _nth_since(incident: Incident, seen: Recurrence) -> str:
-    since, now = (at.astimezone(timezone.utc) for at in (seen.since, incident.opened_at))
+def _nth_since(incident: Incident, seen: Recurrence, zone: tzinfo | None) -> str:
+    since, now = (at.astimezone(zone) for at in (seen.since, incident.opened_at))
     year = "" if since.year == now.year else f" {since.year}"
     return f"{_ordinal(seen.count)} since {since.day} {since:%b}{year}"
 

@@ -79,7 +79,7 @@ def facts(files: IncidentFiles, clock: Clock) -> list[tuple[str, str]]:
         ("First message" if said else "Opened", clock.stamp(incident.opened_at)),
         ("Last message" if said else "Last sign", clock.stamp(incident.last_seen_at)),
         ("Cause", f"{CAUSES[incident.cause]}, {incident.confidence}"),
-        *([("Recurrence", often)] if (often := recurrence_text(incident)) else []),
+        *([("Recurrence", often)] if (often := recurrence_text(incident, clock.zone)) else []),
         ("Closed", clock.stamp(incident.closed_at) if incident.closed_at else "still open"),
         ("Source", source_text(incident)),
         ("Kernel messages", messages_text(incident) or "none"),

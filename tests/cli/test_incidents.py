@@ -2,6 +2,7 @@ import io
 import json
 import os
 import re
+import time
 import shutil
 import subprocess
 import sys
@@ -356,13 +357,28 @@ def test_list_says_how_many_of_its_kind_an_incident_is(run: Run, kinds: list[str
 
     seen = table[0].index("SEEN")
     first = "first of its kind on record"
-    assert [first, first, "9th since 3 Nov, same unit", first] == [row[seen] for row in table[1:]]
+    assert [first, first, "9th since 3 Nov, nginx@*.service", first] == [row[seen] for row in table[1:]]
     assert [1, 1, 9, 1] == [each["recurrence"]["count"] for each in found]
     assert found[0]["signature"] == found[2]["signature"]
     assert "bold" == _row(store.load(kinds[2]), []).style
     first_of_all = replace(store.load(kinds[0]), recurrence=Recurrence(count=1, since=ninth.since))
     assert "yellow" == _row(first_of_all, []).style
     assert "sent -, first of its kind on record, web1" in _row(first_of_all, []).below
+
+
+def test_the_date_in_the_list_is_of_the_same_zone_as_its_times(
+    run: Run, kinds: list[str], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = datetime.fromisoformat("2026-11-03T23:30:00+00:00")
+    store.commit(replace(store.load(kinds[0]), opened_at=first, recurrence=Recurrence(count=2, since=first)))
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        row = run("list").stdout.splitlines()[1]
+    time.tzset()
+
+    assert "2026-11-04 08:30" in row
+    assert "2nd since 4 Nov" in row
 
 
 @pytest.mark.parametrize("width", [80, 40])

@@ -120,7 +120,7 @@ def test_where_nobody_holds_most_it_is_whose_sockets_were_killed() -> None:
 
     assert "nginx@*.service" == kind_of(make_kind(None, witness=killed)).holder
     assert "haproxy.service" == kind_of(make_kind("haproxy.service", witness=killed)).holder
-    assert "2nd since 19 Nov, same unit" == recurrence_text(make_numbered(2, unit=None, **seen))
+    assert "2nd since 19 Nov, nginx@*.service" == recurrence_text(make_numbered(2, unit=None, **seen))
 
 
 @pytest.mark.parametrize("claim", ["orphans_at_limit", "orphans_burst_passed", "orphans_named_by_text"])
@@ -209,14 +209,32 @@ def test_recurrence_in_words(count: int, since_days: float, gap_days: float, wor
     ("holder", "words"),
     [
         ({"unit": "nginx.service"}, ", same unit"),
-        ({"container": "pod shop/web-0"}, ", same pod"),
-        ({"container": "docker 3f2a9c1be07d"}, ", same container"),
+        ({"unit": "backup@nas-2.service"}, ", backup@*.service"),
+        ({"unit": "run-12.scope"}, ", run-*.scope"),
+        ({"unit": "cgroup 4711 (removed)"}, ", cgroup *"),
+        ({"container": "pod kube-system/kube-proxy"}, ", same pod"),
+        ({"container": "pod shop/web-6d4cf56db6-x7k2p"}, ", pod shop/web-*"),
+        ({"container": "lxc web-2"}, ", same container"),
+        ({"container": "docker 3f2a9c1be07d", "process": "nginx (pid 12)"}, ", docker * (nginx)"),
         ({"process": "nginx (pid 12)"}, ", same program"),
     ],
 )
 def test_what_is_the_same_goes_by_what_is_known_of_the_holder(holder: dict[str, str], words: str) -> None:
     assert f"2nd since 19 Nov{words}" == recurrence_text(make_numbered(2, since_days=3, gap_days=3, holder=holder))
     assert "2nd since 19 Nov" == recurrence_text(make_numbered(2, since_days=3, gap_days=3, unit=None))
+
+
+def test_the_date_is_that_of_the_zone_in_which_times_are_shown() -> None:
+    incident = make_numbered(9, since_days=8, gap_days=8)
+    year_ago = make_numbered(9, since_days=325.5, gap_days=1)
+
+    east = timezone(timedelta(hours=9))
+    assert ["9th since 14 Nov, same unit", "9th since 15 Nov, same unit"] == [
+        recurrence_text(incident, zone) for zone in (timezone.utc, east)
+    ]
+    assert ["9th since 31 Dec 2025, same unit", "9th since 1 Jan, same unit"] == [
+        recurrence_text(year_ago, zone) for zone in (timezone(timedelta(hours=-4)), east)
+    ]
 
 
 def test_a_group_at_its_own_limit_is_the_same_group() -> None:

@@ -45,9 +45,7 @@ def echo_mail(connection: socket.socket) -> None:
     connection.sendall(b"220 hi\r\n")
     while line := lines.readline():
         is_hello = line[:4].upper() in {b"EHLO", b"HELO"}
-        connection.sendall(
-            b"250-hi\r\n250 AUTH PLAIN\r\n" if is_hello else b"535 5.7.8 " + line.strip() + b"\r\n"
-        )
+        connection.sendall(b"250-hi\r\n250 AUTH PLAIN\r\n" if is_hello else b"535 5.7.8 " + line.strip() + b"\r\n")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,7 @@ from agent.core import folding
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.kernel import messages
 from agent.core.logs.records import to_record
-from agent.core.model import Advice, Event, Pressure, Sample
+from agent.core.model import Advice, Event, Pressure, Recurrence, Sample
 from agent.core.readings import SocketTable
 from agent.page.incident_files import IncidentFiles
 from agent.page.text import COLUMNS, fold_command, incident_text
@@ -141,6 +142,14 @@ def test_the_first_screen_has_verdict_time_holder_and_numbers() -> None:
         "16,391 orphaned sockets at the peak (100 % of the limit, 16,384)",
     ):
         assert part in screen
+
+
+def test_since_when_it_recurs_is_dated_in_the_zone_of_its_times() -> None:
+    story, since = stories.make_story(), datetime(2026, 11, 3, 23, 30, tzinfo=timezone.utc)
+    incident = replace(story.incident, recurrence=Recurrence(count=9, since=since, previous_at=since))
+    tokyo = story._replace(incident=incident, zone=timezone(timedelta(hours=9), "JST"))
+
+    assert any("9th since 4 Nov" in line for line in text_of(tokyo))
 
 
 def test_the_steps_come_before_what_they_rest_on() -> None:
