@@ -118,7 +118,9 @@ class Account:
 
     def owner_of(self, port: int | None) -> Owner:
         """Return who alone acted on a local port by the trace itself: the rest of its sockets die in interrupts."""
-        owners = [owner for owner, share in self.named.items() if port in share.ports and not share.guessed]
+        owners = [
+            owner for owner, share in self.named.items() if port in share.ports and 2 * share.guessed < share.kills
+        ]
         return owners[0] if len(owners) == 1 else _NOBODY
 
     def find_names(self, find: Callable[[Place], tuple[Owner, bool]]) -> bool:

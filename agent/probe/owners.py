@@ -34,6 +34,7 @@ UNLISTED_AT_MOST, UNLISTED_SHARE = 3, 10
 NAME_AT_MOST = 32
 
 _UNNAMED = "?"
+_ENDED = frozenset("ZX")
 _ESCAPED = re.compile(r"\\([0-7]{3})", re.ASCII)
 _SOCKET_LINK = "socket:["
 
@@ -209,18 +210,17 @@ def read_actor(proc_root: Path, pid: int, name: str, seconds_ago: float) -> Proc
     """Read the process of a thread that acted ``seconds_ago`` as ``name``; None where it has ended.
 
     Its number may be another's by now: one that started later and has another name did not do it. A name alone proves
-    nothing, since a program that is executed changes it.
+    nothing, since a program that is executed changes it. A zombie may have left its cgroup.
     """
-    process = read_process(proc_root, pid)
-    if process.name == _UNNAMED:
-        return None
-    reading = Reading(proc_root)
+    process, reading = read_process(proc_root, pid), Reading(proc_root)
     uptime = reading.parse("uptime", procfs.parse_uptime)
-    started = reading.parse(f"{pid}/stat", procfs.parse_start_ticks)
-    if uptime is None or started is None:
+    stat = reading.parse(f"{pid}/stat", procfs.parse_process_stat)
+    if uptime is None or stat is None or process.name == _UNNAMED:
         return None
-    age = uptime - started / os.sysconf("SC_CLK_TCK")
-    return process if age >= seconds_ago or process.name == printable(name, NAME_AT_MOST) else None
+    state, ticks = stat
+    is_left = state in _ENDED and process.cgroup is None
+    is_older = uptime - ticks / os.sysconf("SC_CLK_TCK") >= seconds_ago
+    return process if not is_left and (is_older or process.name == printable(name, NAME_AT_MOST)) else None
 
 
 def process_ids(proc_root: Path) -> list[int]:

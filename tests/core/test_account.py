@@ -76,6 +76,13 @@ def test_a_port_is_of_who_alone_acted_on_it() -> None:
     assert [NGINX, Owner(), Owner()] == [account.owner_of(port) for port in (80, 443, None)]
 
 
+def test_a_port_stays_of_who_acted_on_it_when_interrupts_were_added() -> None:
+    account = Account()
+    account.take([kills(9, port=80), kills(4, None, None, port=80)], 0, OWNERS)
+    account.find_names(lambda place: (account.owner_of(place.port), True))
+    assert NGINX == account.owner_of(80)
+
+
 def test_a_guess_proves_no_port() -> None:
     account = Account()
     account.take([kills(4, None, None, port=80)], 0, {})

@@ -229,6 +229,16 @@ def test_who_started_after_the_act_and_has_another_name_did_not_do_it(tmp_path: 
     assert owners.read_actor(root, 7, "cron job) S 1", 300.0) is not None
 
 
+def test_a_zombie_that_left_its_cgroup_has_ended(tmp_path: Path) -> None:
+    root = write_proc(tmp_path)
+    for pid, cgroup in ((7, "/"), (8, "/system.slice/app.service")):
+        write_process(root, pid, "worker", cgroup)
+        stat = root / f"{pid}/stat"
+        stat.write_text(stat.read_text().replace(") S ", ") Z "))
+    assert owners.read_actor(root, 7, "worker", 1.0) is None
+    assert owners.read_actor(root, 8, "worker", 1.0) is not None
+
+
 def test_a_thread_is_asked_by_its_own_number() -> None:
     ready, done = threading.Event(), threading.Event()
     thread = threading.Thread(target=lambda: (ready.set(), done.wait()))

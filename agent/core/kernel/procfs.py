@@ -241,12 +241,12 @@ def parse_if_inet6(text: str) -> set[str]:
     return {str(IPv6Address(int(line[:32], 16))) for line in text.splitlines() if _IF_INET6.match(line)}
 
 
-def parse_start_ticks(text: str, file: str = "stat") -> int:
-    """Read when a process started, in clock ticks since boot: the 22nd field, behind a name that may hold anything."""
+def parse_process_stat(text: str, file: str = "stat") -> tuple[str, int]:
+    """Read a process's state and its start in clock ticks since boot, behind a name that may hold anything."""
     fields = text.rpartition(")")[2].split()
     if len(fields) <= _START_TIME or not fields[_START_TIME].isdecimal():
         raise ParseError(file, "no start time", text)
-    return int(fields[_START_TIME])
+    return fields[0], int(fields[_START_TIME])
 
 
 def parse_auxv(data: bytes) -> int | None:

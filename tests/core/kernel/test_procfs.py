@@ -427,6 +427,6 @@ def test_addresses_of_a_namespace_itself_are_read_and_no_others() -> None:
 
 
 def test_start_of_a_process_is_read_behind_a_name_that_looks_like_fields() -> None:
-    assert 4711 == procfs.parse_start_ticks(f"7 (a b) S 1) S {'0 ' * 18}4711 0 0\n")
+    assert ("Z", 4711) == procfs.parse_process_stat(f"7 (a b) S 1) Z {'0 ' * 18}4711 0 0\n")
     with pytest.raises(procfs.ParseError):
-        procfs.parse_start_ticks("7 (cat) S 1\n")
+        procfs.parse_process_stat("7 (cat) S 1\n")
