@@ -2,11 +2,11 @@ import io
 import json
 import os
 import re
-import time
 import shutil
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
