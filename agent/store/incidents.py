@@ -250,7 +250,7 @@ class Store:
         link = self._incidents / LAST
         with suppress(OSError):
             at = os.readlink(link) if link.is_symlink() else ""  # noqa: PTH115 - as below
-            if not at or not os.path.lexists(self.path(at) / INCIDENT_FILE):
+            if not is_id(at) or not os.path.lexists(self.path(at) / INCIDENT_FILE):
                 self.point_to_newest()
             elif at < incident_id:
                 point(link, incident_id)

@@ -1,6 +1,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import stat
 from datetime import timedelta
 from pathlib import Path
@@ -554,9 +555,10 @@ def test_last_is_no_incident_to_whatever_lists_them(store, keep, clock):
     assert [] == list(unusable(store.directory))
 
 
-@pytest.mark.parametrize("link", ["gone", "20991122T150539Z-7f3a", "../../etc", "last", "/dev/zero"])
-def test_a_link_that_leads_nowhere_is_put_right_by_the_next_commit(store, keep, link):
+@pytest.mark.parametrize("link", ["gone", "20991122T150539Z-7f3a", "../../etc", "last", "/dev/zero", "restored"])
+def test_a_link_that_leads_to_no_incident_is_put_right_by_the_next_commit(store, keep, link):
     first = keep(closed=False)
+    shutil.copytree(store.path(first), store.path("restored"))
     store.path("last").unlink()
     store.path("last").symlink_to(link)
     store.point_last(first)
