@@ -1,5 +1,7 @@
 import os
+import platform
 import pwd
+import re
 import shutil
 import stat
 import tempfile
@@ -159,6 +161,22 @@ def test_a_running_service_shows_it_at_once_and_when_it_is_over(agent: AgentProc
     run("--end")
     wait_for("its end", lambda: "silenced" not in status(agent, "--check"))
     assert "silenced no longer" in agent.said()
+
+
+def test_what_is_still_open_at_the_end_is_told_then_and_show_says_why_it_waits(agent: AgentProcess, run: Run) -> None:
+    agent.start()
+    run("30m", "--reason", "deploying")
+    wait_for("the silence", lambda: "silenced" in status(agent, "--check"))
+    with (agent.folder / "messages").open("a") as log:
+        log.write(f"{datetime.now():%b %d %H:%M:%S} {platform.node()} kernel: TCP: too many orphaned sockets\n")  # noqa: DTZ005 - as syslog writes it
+    wait_for("the incident", agent.events)
+    environ = {"STATE_DIRECTORY": str(agent.state)}
+    shown = CliRunner().invoke(group, ["incidents", "show", "last"], env=environ).stdout
+
+    assert re.search(r"waiting since [0-9:]+: silenced until .*: deploying", shown)
+    assert "read on: " not in agent.said()
+    run("--end")
+    wait_for("the notification", lambda: "read on: " in agent.said())
 
 
 def test_a_damaged_file_silences_nothing_and_is_said(agent: AgentProcess) -> None:
