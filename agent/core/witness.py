@@ -121,6 +121,8 @@ class Account:
         owners = [
             owner for owner, share in self.named.items() if port in share.ports and 2 * share.guessed < share.kills
         ]
+        programs = {place.program for place in self.unnamed if place.program is not None and place.port == port}
+        owners = owners or [Owner(process=each) for each in programs if port is not None]
         return owners[0] if len(owners) == 1 else _NOBODY
 
     def find_names(self, find: Callable[[Place], tuple[Owner, bool]]) -> bool:

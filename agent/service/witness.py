@@ -161,7 +161,8 @@ class Watch:
             if home is None:
                 # A unit that has ended since has no name in the dump.
                 acted = account.owner_of(place.port)
-                return (name_by_port(table, place.port, place.peer_port) if acted == Owner() else acted), True
+                found = acted if acted.unit or acted.container else name_by_port(table, place.port, place.peer_port)
+                return (acted if found == Owner() and acted.process != place.program else found), True
             resident = name_place(home, table.pods)
             owner = name_by_port(table, place.port, place.peer_port, home.number) if home.number else Owner()
             return (resident, False) if owner in (Owner(), resident) else (owner, True)

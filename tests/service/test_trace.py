@@ -489,3 +489,13 @@ def test_refusals_at_the_limit_sharpen_a_warning_that_is_open(service):
     assert 3 == service.incident().pressure.level
     assert ["opened", "updated"] == service.told_types()
     assert "30 times in 10 s" in service.told()[1][1].reason
+
+
+def test_interrupts_on_the_port_of_a_program_that_has_ended_go_by_its_name(service, make_decided):
+    service.start()
+    service.trace.kill(30, comm="python3", pid=99, src="10.0.0.5:8080")
+    service.trace.kill(8, flags="..s1.", src="10.0.0.5:8080")
+    service.turn(make_decided())
+    service.turn(times=5)
+    [by] = service.incident().witness.by
+    assert (None, "python3", 38, False) == (by.unit, by.process, by.kills, by.guess)
