@@ -6,7 +6,6 @@ Sample errors::
     [incident]: key `quiet_seconds` must be a whole number, 1 to 86400 seconds, not 0
 """
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
@@ -181,6 +180,8 @@ def _every_key(name: str) -> tuple[str, ...]:
 
 
 def _hint(key: str, known: Iterable[str], show: Callable[[str], str]) -> str:
+    import difflib  # noqa: PLC0415 - memory that the service keeps, for a mistake that it may never see
+
     names = list(known)
     close = difflib.get_close_matches(key, names, n=1)
     return f"did you mean {show(close[0])}?" if close else f"known: {', '.join(map(show, names))}"

@@ -783,17 +783,34 @@ def test_urllib3_logs_nothing_even_at_debug(httpserver: HTTPServer, caplog: pyte
     assert [] == [record for record in caplog.records if record.name != "werkzeug"]
 
 
-def test_a_configuration_without_http_channels_does_not_import_requests() -> None:
-    program = """
+HEAVY = {"requests", "smtplib", "email.message", "subprocess"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "needed"),
+    [
+        ('StdoutSettings(name="out")', set()),
+        ('JournalSettings(name="out")', set()),
+        ('CommandSettings(name="out", command=("/x",))', {"subprocess"}),
+        ('EmailSettings(name="out", to=("a@b",), from_="a@b")', {"smtplib", "email.message"}),
+        ('WebhookSettings(name="out", url="http://127.0.0.1:9/")', {"requests", "email.message", "subprocess"}),
+    ],
+)
+def test_a_channel_loads_what_it_needs_and_nothing_for_others(settings: str, needed: set[str]) -> None:
+    program = f"""
 import sys
-from agent.core.settings import StdoutSettings, WebhookSettings
+from agent.core.settings import *
 from agent.notifiers import build
 import agent.service.courier
-build(StdoutSettings(name="out"))
-print(sorted({"requests", "urllib3"} & set(sys.modules)))
-build(WebhookSettings(name="hook", url="http://127.0.0.1:9/"))
-print("requests" in sys.modules)
+before = set(sys.modules)
+build({settings})
+print(*sorted({HEAVY} & (set(sys.modules) - before)))
+print(*sorted(name for name in sys.modules if name.startswith("agent.notifiers.")))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
-    assert "[]\nTrue\n" == done.stdout
+    loaded, ours = done.stdout.splitlines()
+    assert set(loaded.split()) <= needed
+    assert "requests" not in needed or "requests" in loaded
+    others = {"slack", "webhook", "alertmanager", "pagerduty", "command", "email", "journal", "stdout"}
+    assert 1 == len({f"agent.notifiers.{name}" for name in others} & set(ours.split()))
