@@ -107,12 +107,16 @@ class CommandNotifier:
         except subprocess.TimeoutExpired:
             return Retry(why="the command hangs in the kernel and cannot be killed")
         if is_late:
-            return Retry(why=f"killed: not done within {self._settings.timeout_seconds} s")
+            return _again(f"killed: not done within {self._settings.timeout_seconds} s")
         if status == 0:
             return Delivered(detail="exit status 0")
         if status < 0:
-            return Retry(why=f"the command was ended by signal {-status}")
-        return Rejected(why=f"exit status {status}") if status in REFUSALS else Retry(why=f"exit status {status}")
+            return _again(f"the command was ended by signal {-status}")
+        return Rejected(why=f"exit status {status}") if status in REFUSALS else _again(f"exit status {status}")
+
+
+def _again(why: str) -> Retry:
+    return Retry(why=why, may_be_the_notice=True)  # The next notice may get through.
 
 
 def _watch(pid: int, pipe: FileIO, deadline: float) -> bytes:

@@ -270,6 +270,7 @@ def test_every_channel_delivers_every_kind_of_notice(
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
     def take_mail(connection: socket.socket) -> None:
+        connection.settimeout(LONG)
         lines = connection.makefile("rb")
         for reply in (b"220", b"250", b"250", b"250", b"354"):
             connection.sendall(reply + b" go on\r\n")
