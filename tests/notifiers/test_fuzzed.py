@@ -23,7 +23,7 @@ from odd_answers import odd_answer
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.dispatch import Rules
 from agent.core.model import Notice
-from agent.core.settings import AlertmanagerSettings, SlackSettings, WebhookSettings
+from agent.core.settings import AlertmanagerSettings, PagerDutySettings, SlackSettings, WebhookSettings
 from agent.notifiers import Notifier, build
 from agent.service.courier import Courier
 
@@ -121,14 +121,16 @@ def mails(receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("https_proxy", f"http://{receiver.address}")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     (tmp_path / "secret").write_text("whsec_VDBrZW5UMGtlbg==\n")
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
     path = f"services/{TOKEN}?token={TOKEN}"
     url = f"http://user:{TOKEN}@{receiver.address}/{path}"
     settings = [
         SlackSettings(name="slack", url=url),
         WebhookSettings(name="webhook", url=url, secret_file=str(tmp_path / "secret")),
         AlertmanagerSettings(name="alertmanager", urls=(url, url)),
+        PagerDutySettings(name="pagerduty", url=url, routing_key_file=str(tmp_path / "token")),
         WebhookSettings(name="proxy", url=f"https://hook.example/{path}"),
-        WebhookSettings(name="tls", url=f"https://{receiver.address}/{path}"),
+        WebhookSettings(name="tls", url=f"https://{receiver.address}/{path}", token_file=str(tmp_path / "token")),
     ]
     turns = {"slack": 6, "webhook": 6, "alertmanager": 2}
     made = {setting.name: Mail(build(setting)) for setting in settings}

@@ -2,11 +2,13 @@ import io
 import os
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from material import make_sent_notice
 
 from agent.core.delivery import Delivered, Retry
+from agent.core.model import NoticeType
 from agent.core.report import notice_text
 from agent.core.settings import StdoutSettings
 from agent.notifiers.stdout import StdoutNotifier
@@ -20,6 +22,15 @@ def test_a_notice_is_one_readable_block(capsys: pytest.CaptureFixture[str]) -> N
     assert notice_text(make_sent_notice()).strip() == printed.strip()
     assert printed.endswith("\n\n")
     assert "20261122T150539Z-7f3a" in printed
+
+
+@pytest.mark.parametrize("kind", get_args(NoticeType))
+def test_the_runbook_is_the_last_line(capsys: pytest.CaptureFixture[str], kind: NoticeType) -> None:
+    settings = StdoutSettings(name="out", runbook_url="https://wiki.example/x")
+
+    StdoutNotifier(settings).notify(make_sent_notice(kind))
+
+    assert capsys.readouterr().out.endswith("\nrunbook: https://wiki.example/x\n\n")
 
 
 def test_a_digest_is_one_short_block(capsys: pytest.CaptureFixture[str]) -> None:
