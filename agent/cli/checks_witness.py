@@ -54,11 +54,12 @@ def _has(service: Unit, key: str, value: str) -> bool:
 
 
 def ask_main_pid() -> int | None:
-    """Ask systemd for the process of the running service."""
-    said = b""
+    """Ask systemd for the process of the running service; one that is just starting has not opened its trace."""
+    said = ""
     with suppress(OSError):
-        said = ask("systemctl", "show", UNIT, "--property=MainPID").strip().removeprefix(b"MainPID=")
-    return int(said) or None if said.isdigit() else None
+        said = ask("systemctl", "show", UNIT, "--property=ActiveState,MainPID").decode()
+    facts = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+    return int(facts["MainPID"]) if facts.get("ActiveState") == "active" else None
 
 
 def _try_out() -> tuple[Gap, ...]:

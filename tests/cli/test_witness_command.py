@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from harness import as_nobody
 
 from agent.cli import checks_witness, group, unit
-from agent.cli.checks_witness import ENABLE, check_running, check_witness
+from agent.cli.checks_witness import ENABLE, ask_main_pid, check_running, check_witness
 from agent.cli.unit import Unit, read_unit
 from agent.probe import witness
 from agent.probe.witness import NO_REASON, SERVICE, Instances, Reader, make, remove
@@ -186,6 +186,21 @@ def test_a_host_that_cannot_trace_is_told_why(service: Unit, tmp_path: Path, mon
 
     assert "warn" == check.status
     assert "tracefs is not mounted" in check.detail
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (b"MainPID=4711\nActiveState=active\n", 4711),
+        (b"MainPID=4711\nActiveState=activating\n", None),
+        (b"MainPID=0\nActiveState=inactive\n", None),
+        (b"", None),
+    ],
+)
+def test_a_service_runs_when_it_is_ready(said: bytes, expected: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks_witness, "ask", lambda *_: said)
+
+    assert expected == ask_main_pid()
 
 
 @pytest.fixture
