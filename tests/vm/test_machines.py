@@ -10,8 +10,7 @@ pytestmark = pytest.mark.vm
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test a kernel, of those that were asked for."""
-    chosen = metafunc.config.getoption("--kernel")
-    metafunc.parametrize("kernel", [chosen] if chosen else list(vm_apt.KERNELS))
+    metafunc.parametrize("kernel", vm_apt.kernels(metafunc.config.getoption("--kernel")))
 
 
 def test_the_service_runs_after_the_boot(kernel, machine_of):

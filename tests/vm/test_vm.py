@@ -19,7 +19,7 @@ pytestmark = pytest.mark.vm
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test a kernel and scenario, of those that were asked for; one kernel's stand together."""
     option = metafunc.config.getoption
-    kernels = [option("--kernel")] if option("--kernel") else list(vm_apt.KERNELS)
+    kernels = vm_apt.kernels(option("--kernel"))
     chosen = [option("--scenario")] if option("--scenario") else SCENARIOS
     everywhere = option("--all-scenarios-on")
     pairs = [

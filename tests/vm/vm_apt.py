@@ -19,6 +19,11 @@ ROOT_RELEASE = "bookworm"
 SECONDS = 1200  # for any one program; debootstrap needs minutes
 
 
+def kernels(chosen: str) -> list[str]:
+    """List the kernels to boot: those that are named, "6.12,6.1", else all."""
+    return chosen.split(",") if chosen else list(KERNELS)
+
+
 class CannotBuildError(Exception):
     """Machines cannot be made here: no tool, no root, no mirror. The message says which, and what would fix it."""
 

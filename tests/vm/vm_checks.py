@@ -170,7 +170,9 @@ def wrong_modes(found: Found) -> list[str]:
             status = path.stat()
             mode = stat.S_IMODE(status.st_mode)
             theirs = state == service and (status.st_uid, status.st_gid) != (owner.st_uid, owner.st_gid)
-            if theirs or mode != (0o750 if path.is_dir() else 0o640):
+            # status.json is for every user; an agent without a runtime directory keeps it here.
+            file_mode = 0o644 if path.name == "status.json" else 0o640
+            if theirs or mode != (0o750 if path.is_dir() else file_mode):
                 wrong.append(f"{path.relative_to(found.folder)}: {mode:o}, {status.st_uid}:{status.st_gid}")
     return wrong
 

@@ -45,6 +45,11 @@ def kernel_lines() -> list[str]:
     return found
 
 
+def instances() -> list[str]:
+    """Name the tracing instances that there are."""
+    return sorted(path.name for path in Path("/sys/kernel/tracing/instances").iterdir())
+
+
 def orphans_in_inet_diag(most: int = 5) -> list[str]:
     """Return what ss (inet_diag) says of some orphans: full sockets without an inode that are closing."""
     said = sh("ss", "-tanmoeH", "--cgroup", "-O", "state", "fin-wait-1", "state", "last-ack", "state", "closing")

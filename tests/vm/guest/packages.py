@@ -11,10 +11,12 @@ PLACES = (
     "/usr/lib/tmpfiles.d/sockmem-agent.conf", "/usr/share/doc/sockmem-agent",
     "/usr/share/man/man1/sockmem-agent.1.gz", "/usr/share/bash-completion/completions/sockmem-agent",
     "/etc/systemd/system/multi-user.target.wants/sockmem-agent.service",
+    "/etc/systemd/system/sockmem-agent.service.d/witness.conf",
 )  # fmt: skip
 # What stays of them when the package is removed, and not purged.
 KEPT = [
-    "/etc/sockmem-agent", "/etc/systemd/system/multi-user.target.wants/sockmem-agent.service", "/var/lib/sockmem-agent",
+    "/etc/sockmem-agent", "/etc/systemd/system/multi-user.target.wants/sockmem-agent.service",
+    "/etc/systemd/system/sockmem-agent.service.d/witness.conf", "/var/lib/sockmem-agent",
 ]  # fmt: skip
 
 

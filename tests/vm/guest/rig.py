@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import host
-from install import CHANNELS, CONFIG, sh
+from install import CHANNELS, CONFIG, do_without_witness, sh, take_witness
 from receiver import Receiver
 
 RUN = Path("/run/vm")
@@ -189,6 +189,10 @@ class Rig:
         """Put another configuration in place and start the service anew, as an administrator does."""
         Path("/etc/sockmem-agent/config.toml").write_text(text)
         sh("systemctl", "restart", UNIT)
+
+    take_witness = staticmethod(take_witness)
+    do_without_witness = staticmethod(do_without_witness)
+    instances = staticmethod(host.instances)
 
     def second_agent(self, name: str, config: str) -> Path:
         """Run another agent beside the service, with a source and a state of its own; return its state directory."""

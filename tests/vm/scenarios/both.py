@@ -1,10 +1,14 @@
-"""Both in one burst: orphans of an earlier moment stay, then both limits are passed by the same closes."""
+"""Both in one burst: orphans of an earlier moment stay, then both limits are passed by the same closes.
+
+The service runs as the package installs it, without the witness.
+"""
 
 CONNECTIONS = 120
 LIMIT = 16
 
 
 def act(rig):
+    rig.do_without_witness()
     rig.listen()
     rig.connect(CONNECTIONS, size=400_000, pause=0.005)
     rig.tell("shop", "send", then="full")
@@ -24,6 +28,7 @@ def act(rig):
 def check(found):
     incident = found.the_incident()
     assert ("both", "certain", "kernel") == found.verdict(incident)
+    assert incident["witness"] is None
     assert incident["events"]["too_many_orphans"] >= 1
     assert incident["events"]["tcp_mem"] >= 1
     assert found.lines("too many orphaned") == incident["events"]["too_many_orphans"]

@@ -20,5 +20,6 @@ def check(found):
     assert first["orphans"] == max(holder["orphans"] for holder in others)
     assert first["sockets"] > 0
     assert 8080 in first["ports"]
+    found.check_witnessed(incident, f"docker {ID[:12]}", key="container")
     found.check_told(incident)
     assert ID[:12] in str(found.posts[-1]["body"]["data"]["diagnosis"]["holders"])

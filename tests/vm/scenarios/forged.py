@@ -1,9 +1,14 @@
-"""Forged lines: by logger, by a write to /dev/kmsg, in a text file. Journal and kmsg know the kernel; a file cannot."""
+"""Forged lines: by logger, by a write to /dev/kmsg, in a text file. Journal and kmsg know the kernel; a file cannot.
+
+The service reads the file, and the kernel's trace contradicts it: where that tells of kills, people are told so in the
+first line, and real kills, which are never in this file, open an incident all the same.
+"""
 
 import time
 from datetime import datetime
 from pathlib import Path
 
+WARNS = True  # Where the trace tells of no kills, the gauges warn of the real ones.
 LINE = "TCP: too many orphaned sockets"
 
 
@@ -11,8 +16,11 @@ def act(rig):
     rig.listen()
     log = Path("/var/log/messages")
     log.write_text("")
-    kmsg = rig.second_agent("kmsg", '[source]\nkind = "kmsg"\n[incident]\nquiet_seconds = 6\n')
-    claimed = rig.second_agent("file", '[source]\nkind = "file"\n[incident]\nquiet_seconds = 6\n')
+    rig.configure(f'[source]\nkind = "file"\n{rig.CONFIG}')
+    kmsg, journal = (
+        rig.second_agent(kind, f'[source]\nkind = "{kind}"\n[incident]\nquiet_seconds = 6\n')
+        for kind in ("kmsg", "journal")
+    )
     rig.run("logger", "-t", "kernel", "-p", "kern.info", LINE)
     rig.run(
         "logger",
@@ -21,29 +29,41 @@ def act(rig):
     )
     Path("/dev/kmsg").write_text(f"<6>{LINE}\n")
     with log.open("a") as file:
-        file.write(f"Nov 22 12:00:00 vm kernel: [  100.000001] {LINE}\n")
-    rig.wait("the file's incident", lambda: rig.incidents(claimed))
+        file.write(f"{time.strftime('%b %e %H:%M:%S')} vm kernel: [{time.monotonic():12.6f}] {LINE}\n")
+    rig.wait_for_posts("opened", "resolved")
     # A reader of the journal or kmsg has read the forged lines when the true ones come behind them.
     rig.note("forged_at", time.time())
     rig.burst(200, limit=64)
-    rig.wait_until_named(kmsg)
-    rig.wait_until_named()
+    for state in (kmsg, journal):
+        rig.wait_until_named(state)
+    rig.wait("the service names it, or cannot know of it", lambda: names(rig))
     rig.stop("phones", "shop")
-    rig.wait_for_posts("opened", "resolved")
-    rig.wait("the file's is closed", lambda: rig.incidents(claimed)[0]["closed_at"])
+    for state in (kmsg, journal):
+        rig.wait(f"{state.name}: it is over", lambda state=state: rig.incidents(state)[0]["closed_at"])
+    rig.wait_until_all_is_told()
+
+
+def names(rig):
+    return "shop.service" in str(rig.incidents()) or "sockmem-agent-kills" not in rig.instances()
 
 
 def check(found):
-    for state in ("sockmem-agent", "agent-kmsg"):
+    for state in ("agent-journal", "agent-kmsg"):
         true = found.the_incident(state=state)
         found.check_orphans(true, unit="shop.service")
         assert datetime.fromisoformat(true["opened_at"].replace("Z", "+00:00")).timestamp() > found.notes["forged_at"]
-    found.check_told(found.the_incident())
-    [incident] = found.incidents_of("agent-file")
-    assert "orphans" == incident["cause"]
-    assert {"too_many_orphans": 1} == incident["events"]
-    assert "claimed" == incident["provenance"]
-    assert incident["confidence"] != "certain"
+    claimed, *silent = [incident for incident in found.incidents if incident["class"] == "event"]
+    assert ("orphans", "possible", "claimed") == found.verdict(claimed)
+    assert {"too_many_orphans": 1} == claimed["events"]
+    found.check_told(claimed)
+    if found.sees_kills(claimed):
+        assert (0, 0) == (claimed["witness"]["kills"], claimed["witness"]["lost"])
+        # On the lock screen.
+        assert found.posts_of("team")[0]["body"]["text"].endswith("vm: log claims kills; the kernel reports none")
+        [killed] = silent
+        assert ("kernel", None, {0}) == (killed["provenance"], killed["first_event"], set(killed["events"].values()))
+        found.check_witnessed(killed, "shop.service")
+        found.check_told(killed)
     # All three were really there to be seen, beside the kernel's; what agents say of theirs is none of them.
     said = [line for line in found.journal() if LINE in line and "agent" not in line]
     assert 3 == len(said) - found.lines("too many orphaned")

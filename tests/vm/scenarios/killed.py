@@ -26,11 +26,15 @@ def act(rig):
     rig.wait("a delivery was cut off", lambda: killed, seconds=60)
     rig.wait_for_posts("opened", "resolved", seconds=90)
     rig.note("killed_pids", [first, *killed])
+    rig.note("instances", rig.instances())
 
 
 def check(found):
     incident = found.the_incident()
     assert 2 == len(set(found.notes["killed_pids"]))
+    # One of each.
+    made = ["sockmem-agent-kills"] * found.sees_kills(incident) + ["sockmem-agent-refusals"]
+    assert made == found.notes["instances"]
     # Where it was killed before it had asked who holds what, it asked when it was back.
     found.check_orphans(incident, unit="shop.service")
     # The notice whose POST was cut off came again, under the same id.

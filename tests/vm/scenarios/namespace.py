@@ -29,6 +29,7 @@ def check(found):
     # Its memory is what is queued: the gap tells that there is more.
     gaps = {gap["what"]: gap["why"] for gap in incident["diagnosis"]["gaps"]}
     assert "shop.service" in gaps["memory of other network namespaces"]
+    found.check_witnessed(incident, "shop.service")
     found.check_told(incident)
     found.check_advice_helped(closed=180)
     # A slow machine reads its first numbers when all orphans are reset: there is nothing left to look at.

@@ -30,5 +30,6 @@ def check(found):
     assert incident["events"].get("tcp_mem", 0) == 0
     assert LIMIT == incident["diagnosis"]["mechanism"]["tcp_max_orphans"]
     assert found.notes["killed"] > 0
+    found.check_witnessed(incident, "shop.service")
     found.check_told(incident)
     found.check_advice_helped(closed=220)

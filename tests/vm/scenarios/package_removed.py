@@ -10,6 +10,7 @@ def act(rig):
     files = set(packages.contents(rig.STATE))
     rig.run("apt-get", "remove", "-y", "sockmem-agent")
     rig.note("after_remove", packages.leftovers())
+    rig.note("instances_after_remove", rig.instances())
     rig.note("state_kept", files <= set(packages.contents(rig.STATE)))
     rig.note("active_after_remove", rig.run("systemctl", "is-active", "sockmem-agent", check=False).strip())
     rig.run("apt-get", "install", "-y", str(packages.installed()))
@@ -19,6 +20,7 @@ def act(rig):
 def check(found):
     notes = found.notes
     assert packages.KEPT == notes["after_remove"]
+    assert [] == notes["instances_after_remove"]
     assert notes["state_kept"]
     assert notes["active_after_remove"] in ("inactive", "unknown", "failed")
     # As Debian does it: what is installed again is enabled as before.

@@ -33,6 +33,7 @@ def check(found):
     found.check_killed(incident)
     assert found.suppressed() == incident["suppressed_at_least"]
     assert found.suppressed() > 1500
+    found.check_witnessed(incident, "shop.service")
     found.check_told(incident)
     assert found.notes["memory_after"] - found.notes["memory_before"] < 6 << 20
     assert found.notes["memory_after"] < 64 << 20

@@ -22,7 +22,7 @@ def act(rig):
     look(rig, "stopped")
 
     rig.run("sockmem-agent", "witness", "start")
-    with Path(TRACING, "instances", PAIR[0], "trace_pipe").open():
+    with Path(TRACING, "instances", rig.instances()[0], "trace_pipe").open():
         rig.run("systemctl", "start", "sockmem-agent")
         look(rig, "taken")
     rig.run("systemctl", "stop", "sockmem-agent")
@@ -38,8 +38,12 @@ def act(rig):
     rig.take_witness()
     before = rig.agent_pid()
     os.kill(before, signal.SIGKILL)
-    rig.wait("systemd started it again", lambda: rig.agent_pid() not in (0, before), seconds=60)
+    rig.wait("systemd started it again", lambda: rig.agent_pid() not in (0, before) and is_active(rig), seconds=60)
     look(rig, "killed")
+
+
+def is_active(rig):
+    return rig.run("systemctl", "is-active", "sockmem-agent", check=False).strip() == "active"
 
 
 def look(rig, when):
@@ -54,8 +58,9 @@ def watch(rig):
     watching = subprocess.Popen(
         ["sockmem-agent", "diagnose", "--watch", "60", "--json"], stdout=subprocess.PIPE, text=True
     )
-    rig.wait("its instances are there", lambda: len(rig.instances()) == 4)
+    rig.wait("it has its own", lambda: any(str(watching.pid) in name for name in rig.instances()))
     rig.burst(200, limit=64)
+    rig.pause(3)  # The kernel's timers kill more.
     watching.send_signal(signal.SIGINT)
     rig.note("watched", json.loads(watching.communicate(timeout=30)[0]))
     rig.note("after_watching", rig.instances())
@@ -65,13 +70,23 @@ def watch(rig):
 def check(found):
     incident = found.the_incident()
     found.check_witnessed(incident, "shop.service")
-    notes = found.notes
-    assert [PAIR, "ok"] == notes["running"][:2]
+    notes, sees_kills = found.notes, found.sees_kills(incident)
+    made = PAIR if sees_kills else PAIR[1:]
+    for when in ("running", "killed"):
+        assert [made, "ok"] == notes[when][:2]
+        assert ("in use by the service itself" if sees_kills else "refusals, no kills: ") in notes[when][2]
     assert [[], "ok"] == notes["stopped"][:2]
-    assert [PAIR, "warn"] == notes["taken"][:2]
-    assert "python3" in notes["taken"][2]
+    if sees_kills:
+        assert [made, "warn"] == notes["taken"][:2]
+        assert notes["taken"][2].startswith("in use by python3 (PID ")
     assert [[], "warn"] == notes["hidden"][:2]
+    assert "tracefs is not mounted" in notes["hidden"][2]
     assert [[], "ok"] == notes["off"][:2]
-    assert notes["off"][2].startswith("off")
-    assert [PAIR, "ok"] == notes["killed"][:2]
-    assert PAIR == notes["after_watching"]
+    assert notes["off"][2].startswith("off; ")
+    watched = notes["watched"]["witness"]
+    assert made == notes["after_watching"]
+    if sees_kills:
+        assert "shop.service" == watched["by"][0]["unit"]
+        assert watched["kills"] > 0.9 * found.killed(incident)
+    else:
+        assert watched["kills"] is None
