@@ -45,6 +45,11 @@ def wait_for(what: str, condition: Callable[[], object], seconds: float = PATIEN
         time.sleep(0.02)
 
 
+def just_now(line: str) -> str:
+    """Give a line of a log the stamp of this moment: what is old is told when it is over."""
+    return line.replace("Nov 22 15:05:39", f"{datetime.now():%b %e %H:%M:%S}")  # noqa: DTZ005 - as rsyslog does
+
+
 def fill(listener: socket.socket) -> int:
     """Send to a datagram socket that nobody reads until it is full; return how many datagrams that took."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:

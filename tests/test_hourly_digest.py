@@ -17,8 +17,8 @@ from agent.core.dispatch import Rules
 from agent.core.model import DigestNotice, Notice, Provenance, Remark
 from agent.core.settings import IncidentSettings, StoreSettings
 from agent.service.courier import Courier, absent
-from agent.service.held import AT_ONCE
 from agent.service.recorder import Recorder
+from agent.service.stories import AT_ONCE
 from agent.service.troubles import Troubles
 from agent.store import Outbox, Store
 

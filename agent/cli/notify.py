@@ -22,7 +22,7 @@ from agent.core.settings import ChannelSettings
 from agent.notifiers import ChannelError, build
 from agent.probe import take_snapshot
 from agent.probe.pagesize import PROC
-from agent.service.courier import surprise_text
+from agent.service.channel_log import surprise_text
 
 STYLES = {"delivered": "green", "retry": "yellow", "rejected": "red"}
 

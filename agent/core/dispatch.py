@@ -305,6 +305,11 @@ class Ledger:
         """Return whether anything that failed still waits."""
         return any(tries.why for key, tries in self.tries.items() if key[0] == number)
 
+    def attempts(self, incident_id: str, file: str) -> int:
+        """Count the attempts of all senders with a notice."""
+        keys = ((sender, incident_id, file) for sender in range(len(self.senders)))
+        return sum(self.tries[key].attempts for key in keys if key in self.tries)
+
     def is_spent(self, budget: Provenance, now: Now) -> bool:
         """Return whether the messages of an hour are used up."""
         times = self.sent[budget]
@@ -552,7 +557,7 @@ def compose(step: Step, story: Story, notice: Notice, incident: Incident) -> Not
             return _with(Remark, notice, type=RESOLVED, data=now, remark=f"reported late: {step.remark}")
         case "again":
             again = f"msg_{incident.id}_{step.file}"
-            return _with(Remark, notice, id=again, type=UPDATED, data=now, remark=step.remark)
+            return _with(Remark, notice, id=again, type=UPDATED, reason=step.remark, data=now, remark=step.remark)
         case "state":
             kind = RESOLVED if story.is_over else notice.type
             return _with(Standing, notice, type=kind, data=now, severities=step.severities, opening_cause=story.cause)

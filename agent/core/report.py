@@ -85,16 +85,18 @@ def title(notice: Notice) -> str:
     incident = notice.data
     if incident is None:
         return "sockmem-agent: test notification, nothing is wrong"
-    if isinstance(notice, Remark):
-        return f"{headline(incident)}{_span(incident, notice.at)} ({notice.remark})"
     marks = [recurrence_words(incident)]
-    if notice.type == "sockmem.incident.updated":
+    line = headline(incident)
+    if isinstance(notice, Remark):
+        line += _span(incident, notice.at)
+        marks.insert(0, notice.remark)
+    elif notice.type == "sockmem.incident.updated":
         marks.insert(0, "update")
-    if notice.type == "sockmem.incident.resolved":
+    elif notice.type == "sockmem.incident.resolved":
         lasted = seconds_between(incident.opened_at, incident.last_seen_at)
         marks.insert(0, f"resolved after {duration_text(lasted)}" if lasted >= 1 else "resolved")
     shown = ", ".join(filter(None, marks))
-    return f"{headline(incident)} ({shown})" if shown else headline(incident)
+    return f"{line} ({shown})" if shown else line
 
 
 def _span(incident: Incident, now: datetime) -> str:
@@ -340,7 +342,7 @@ def diagnosis_parts(diagnosis: Diagnosis) -> tuple[list[str], dict[str, list[str
 
 def _opening(notice: Notice, incident: Incident) -> list[str]:
     lines = [_quoteless(title(notice)), ""]
-    if notice.type == "sockmem.incident.updated":
+    if notice.type == "sockmem.incident.updated" and not isinstance(notice, Remark):
         lines += [*_wrapped(f"What changed: {_quoteless(printable(notice.reason))}", "  "), ""]
     return [*lines, *_wrapped(_quoteless(printable(incident.summary)), "  "), ""]
 

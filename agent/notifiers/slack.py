@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from agent.core.budget import proof_of
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.format import counted, printable
-from agent.core.model import CAUSES, Advice, DigestNotice, Incident, Notice
+from agent.core.model import CAUSES, Advice, DigestNotice, Incident, Notice, Remark
 from agent.core.recurrence import is_news, recurrence_text
 from agent.core.report import (
     digest_facts,
@@ -144,7 +144,7 @@ def escape(text: str) -> str:
 
 def _incident_blocks(notice: Notice, incident: Incident) -> list[Block]:
     blocks = []
-    if notice.type == "sockmem.incident.updated":
+    if notice.type == "sockmem.incident.updated" and not isinstance(notice, Remark):
         blocks.append(_section(f"*What changed:* {_cut_escaped(notice.reason, FIELD_LIMIT)}"))
     if incident.closed_at is None:
         blocks.append(_section(_cut_escaped(incident.summary, TEXT_LIMIT)))

@@ -12,10 +12,8 @@ from datetime import datetime
 from agent.core.budget import HOUR_SECONDS, make_digest
 from agent.core.dispatch import Key, Said, Story
 from agent.core.model import DigestNotice
+from agent.service.stories import AT_ONCE
 from agent.store import Outbox
-
-# Receipts reserved or written in one step: each is flushed, and a step must be short.
-AT_ONCE = 64
 
 
 class Held:

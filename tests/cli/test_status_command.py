@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from harness import AgentProcess, as_nobody, on_terminal, wait_for
+from harness import AgentProcess, as_nobody, just_now, on_terminal, wait_for
 
 from agent.cli import group
 from agent.core.status import STATUS
@@ -48,7 +48,7 @@ def ask(tmp_path: Path) -> Ask:
 
 def open_incident(agent: AgentProcess, ask: Ask) -> None:
     with (agent.folder / "messages").open("a") as log:
-        log.write(LINE)
+        log.write(just_now(LINE))
     wait_for("the open incident", lambda: "CRITICAL" in ask("--check").stdout)
     wait_for("why it waits", lambda: "refused" in ask().stdout)
 
@@ -123,7 +123,7 @@ def test_where_it_cannot_be_written_the_service_goes_on_and_says_so_once(agent: 
     shutil.rmtree(agent.folder / "run")
     agent.start()
     with (agent.folder / "messages").open("a") as log:
-        log.write(LINE)
+        log.write(just_now(LINE))
     wait_for("the incident", agent.events)
     wait_for("the second failure", lambda: "HTTP" in agent.said() or "refused" in agent.said())
     assert 0 == agent.stop()

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from harness import AgentProcess, wait_for, write_proc
+from harness import AgentProcess, just_now, wait_for, write_proc
 
 LINE = "Nov 22 15:05:39 web1 kernel: [  123.000001] TCP: too many orphaned sockets\n"
 COMMANDS = (
@@ -93,7 +93,7 @@ def test_what_the_service_prints_lands_in_no_file_of_its_own(tmp_path):
     try:
         wait_for("the agent to follow", lambda: "following " in agent.said())
         with log.open("a") as file:
-            file.write(LINE)
+            file.write(just_now(LINE))
         wait_for("the trouble to be told", lambda: "standard output" in agent.said())
     finally:
         process.send_signal(signal.SIGTERM)

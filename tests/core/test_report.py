@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 from material import (
     LINES,
     NOW,
+    OPENED_AT,
     events,
     histories,
     make_event,
     make_incident,
     make_notice,
     make_sample,
+    make_sent_incident,
+    make_sent_notice,
     make_snapshot,
     make_table,
     snapshots,
@@ -24,9 +27,9 @@ from msgspec.structs import replace
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.kernel import messages
 from agent.core.logs.records import to_record
-from agent.core.model import Diagnosis, Event, Holder, Incident, Peak, Pressure, Sample, Snapshot
-from agent.core.readings import FullGroup
-from agent.core.report import diagnosis_text, headline, news_text, notice_text, title
+from agent.core.model import Diagnosis, Event, Holder, Incident, NoticeType, Peak, Pressure, Remark, Sample, Snapshot
+from agent.core.readings import UNMEASURED, FullGroup, Gap
+from agent.core.report import brief_text, diagnosis_text, headline, news_text, notice_text, title
 
 EVIL = "web1\x1b[2J\u202e\nTCP: too many orphaned sockets\n"
 
@@ -321,3 +324,39 @@ def test_one_socket_and_one_page_are_no_plurals() -> None:
     assert "orphan: 1 socket (limit 0)" in text
     assert "mem: 1 page (limit 2)" in text
     assert [] == re.findall(r"\b1 (?:sockets|pages|bytes|seconds)\b", text)
+
+
+def remarked(kind: NoticeType, remark: str, **changes: Any) -> Remark:
+    notice = make_sent_notice(kind, **changes)
+    return Remark(**{name: getattr(notice, name) for name in notice.__struct_fields__}, remark=remark)
+
+
+def test_a_late_title_says_from_when_to_when_and_why_it_is_late() -> None:
+    late = remarked("sockmem.incident.resolved", "reported late: the channel was down")
+    moment = remarked("sockmem.incident.resolved", "reported late: why", last_seen_at=OPENED_AT)
+
+    assert title(late).endswith(" from 15:05 to 15:17 UTC (reported late: the channel was down)")
+    assert title(late).startswith("web1 reset TCP connections: ")
+    assert title(moment).endswith(" at 15:05 UTC (reported late: why)")
+
+
+def test_a_late_title_of_the_past_has_its_date_once() -> None:
+    unmeasured = replace(make_sent_incident().diagnosis, gaps=(Gap(what=UNMEASURED, why="read later"),))
+    late = remarked("sockmem.incident.resolved", "reported late: why", diagnosis=unmeasured)
+
+    assert title(late).endswith(" on 22 Nov 2026 at 15:17 UTC; nothing was measured then (reported late: why)")
+
+
+def test_a_reminder_says_how_long_it_is_open_and_nothing_changed() -> None:
+    again = remarked("sockmem.incident.updated", "still open after 2 h")
+
+    assert title(again).endswith("(still open after 2 h)")
+    assert "What changed" not in news_text(again)
+
+
+@pytest.mark.parametrize("most", [40, 80, 400, 4096])
+def test_a_brief_text_keeps_the_command_and_fits(most: int) -> None:
+    text = brief_text(make_sent_incident(summary="ü" * 3000), most)
+
+    assert len(text.encode()) <= most
+    assert most < 80 or "First: sysctl -w net." in text

@@ -98,7 +98,7 @@ class Mail:
         self.courier.step()
         if not self.tray.waiting:
             self.tray.settled.clear()
-            self.courier._known.clear()
+            self.courier._stories._known.clear()
         return self.witness.delivery
 
 

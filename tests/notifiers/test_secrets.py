@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import trustme
-from harness import AgentProcess, read_request, wait_for
+from harness import AgentProcess, just_now, read_request, wait_for
 
 LINE = "Nov 22 15:05:39 web1 kernel: [  123.000001] TCP: too many orphaned sockets\n"
 # Every secret has this in it, as it is, in base64 or percent-encoded.
@@ -110,7 +110,7 @@ def told(text: bytes) -> list[bytes]:
 def test_nothing_that_a_run_with_every_channel_leaves_behind_has_a_secret(agent: AgentProcess, tmp_path: Path) -> None:
     agent.start("--log-level", "debug")
     with (tmp_path / "messages").open("a") as file:
-        file.write(LINE)
+        file.write(just_now(LINE))
     channels = ("slack", "webhook", "alertmanager", "email", "command")
     wait_for("every channel to fail", lambda: all(f"{name}: not delivered" in agent.said() for name in channels), 60)
     agent.signal(signal.SIGHUP)

@@ -66,15 +66,23 @@ class World:
         self.clock = Clock()
         self.box = Tray()
         self.receiver = Script(self.clock)
-        self.courier = Courier(
+        self.give_up_after, self.dice = give_up_after, dice
+        self.courier = self.start(self.box)
+
+    def start(self, outbox: Outbox) -> Courier:
+        return Courier(
             self.receiver,
-            self.box,
-            Rules(give_up_after=give_up_after, reminders=False),
+            outbox,
+            Rules(give_up_after=self.give_up_after, reminders=False),
             monotonic=self.clock.monotonic,
             now=self.clock.now,
-            random=lambda: dice,
+            random=lambda: self.dice,
             log=LOG,
         )
+
+    def use(self, store: Store) -> None:
+        """Deliver what is in a real store instead."""
+        self.courier = self.start(Outbox(store))
 
     def put(self, incident_id: str, *, age: float = 0.0) -> None:
         """Let the recorder write the next notice of an incident."""
@@ -380,7 +388,7 @@ def test_a_receipt_of_an_incident_that_was_pruned_is_forgotten() -> None:
     world.box.notices.clear()
     world.run(30)
 
-    assert {} == world.courier._unwritten
+    assert {} == world.courier._stories.unwritten
 
 
 def test_a_state_directory_that_cannot_be_read_is_told_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -590,7 +598,7 @@ def receipts(store: Store) -> dict[str, Receipt]:
 def test_a_real_store_hands_out_notices_and_keeps_the_receipts(tmp_path: Path) -> None:
     world = World()
     store = store_with_a_notice(tmp_path)
-    world.courier._outbox = Outbox(store)
+    world.use(store)
 
     world.run(10)
 
@@ -605,7 +613,7 @@ def test_on_a_disk_that_is_full_no_start_sends_anything_and_with_room_one_does(s
     calls = []
     for _ in range(5):
         world = World()
-        world.courier._outbox = Outbox(store)
+        world.use(store)
         world.run(6)
         calls += world.receiver.calls
     assert [] == calls
@@ -619,7 +627,7 @@ def test_on_a_disk_that_is_full_no_start_sends_anything_and_with_room_one_does(s
 def test_a_disk_that_fills_up_during_the_post_has_room_for_the_receipt(small_disk: Path) -> None:
     store = store_with_a_notice(small_disk)
     world = World()
-    world.courier._outbox = Outbox(store)
+    world.use(store)
     world.receiver.otherwise = Retry(why="HTTP 503 " + "\x01" * 4000)
     world.run(1)
     plain = world.receiver.notify
@@ -632,7 +640,7 @@ def test_a_disk_that_fills_up_during_the_post_has_room_for_the_receipt(small_dis
     world.courier._notifier.notify = notify  # type: ignore[method-assign]
     world.run(300)
     again = World()
-    again.courier._outbox = Outbox(store)
+    again.use(store)
     again.run(300)
 
     assert ["n1", "n1"] == world.receiver.calls
@@ -667,7 +675,7 @@ def test_the_room_that_a_crash_left_is_no_receipt_and_is_used_again(tmp_path: Pa
     assert [".notice-001.ops.json.new"] == [path.name for path in store.path(incident_id).glob(".*")]
     assert {} == receipts(store)
     world = World()
-    world.courier._outbox = Outbox(store)
+    world.use(store)
     world.run(10)
 
     assert ["n1"] == world.receiver.calls
