@@ -13,6 +13,7 @@ from pathlib import Path
 from agent.cli.checks import Check
 from agent.cli.unit import UNIT, Unit, ask
 from agent.core.format import printable
+from agent.core.kernel.tracing import REFUSAL_EVENT
 from agent.core.readings import Gap
 from agent.probe.owners import process_ids, read_process
 from agent.probe.pagesize import PROC
@@ -74,12 +75,14 @@ def check_running(pid: int, seen: str, *, sees_kills: bool, root: Path | None = 
     pipes = [_identity(path / "trace_pipe") for path in (view if sees_kills else (view.refusals,))]
     if None in pipes:
         return Check(NAME, "warn", "the service runs without its trace", f"{RESTART}; see journalctl -u sockmem-agent")
+    if (view.refusals / "events" / REFUSAL_EVENT / "hist").exists():
+        pipes.pop()  # The kernel counts refusals, for any number of readers.
     by = dict(_readers(set(pipes)))
     others = ", ".join(f"{name} (PID {other})" for other, name in by.items() if other != pid)
     if others:
         detail = f"in use by {others}: only one program can read it, and the service gets nothing"
         return Check(NAME, "warn", detail, "end that program; the service then goes on by itself")
-    if sees_kills and pid not in by:
+    if pipes and pid not in by:
         return Check(
             NAME, "warn", "the service has not opened its trace", f"{RESTART}; see journalctl -u sockmem-agent"
         )

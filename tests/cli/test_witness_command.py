@@ -235,6 +235,19 @@ def test_another_reader_is_named(root: Path, them: Instances) -> None:
     assert check.detail.startswith(f"in use by sleep (PID {other.pid}): ")
 
 
+def test_who_reads_refusals_that_the_kernel_counts_takes_nothing_away(tmp_path: Path) -> None:
+    place = tmp_path / SERVICE.refusals.relative_to("/")
+    put(place, "events/sock/sock_exceed_buf_limit/hist", "# event histogram\n")
+    put(place, "trace_pipe", "")
+    with (place / "trace_pipe").open("rb"):
+        counted = check_running(os.getppid(), "on: refusals", sees_kills=False, root=tmp_path)
+        (place / "events/sock/sock_exceed_buf_limit/hist").unlink()
+        uncounted = check_running(os.getppid(), "on: refusals", sees_kills=False, root=tmp_path)
+
+    assert ("ok", "on: refusals") == (counted.status, counted.detail)
+    assert "warn" == uncounted.status
+
+
 def test_a_service_that_was_started_before_the_drop_in_has_to_be_restarted(root: Path, them: Instances) -> None:
     before = check_running(os.getpid(), "on", sees_kills=True, root=root)
     make(them)
