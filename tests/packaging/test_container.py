@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,8 +95,7 @@ class Node:
 
     def bundle(self, container: dict[str, Any], *command: str) -> Path:
         """Write a container of the pod as an OCI bundle."""
-        made = self.directory / container["name"]
-        made.mkdir()
+        made = Path(tempfile.mkdtemp(prefix=container["name"], dir=self.directory))
         run("runc", "spec", "--bundle", made)
         spec = json.loads((made / "config.json").read_text())
         rights = POD["securityContext"] | container["securityContext"]
@@ -135,7 +135,7 @@ class Node:
 
     def run(self, container: dict[str, Any], *command: str) -> subprocess.CompletedProcess[str]:
         bundle = self.bundle(container, *command)
-        started = (*self.runc, "run", "--bundle", bundle, container["name"])
+        started = (*self.runc, "run", "--bundle", bundle, bundle.name)
         return subprocess.run(started, capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -167,28 +167,31 @@ def node(image: Image, tmp_path: Path) -> Node:
 
 @pytest.fixture
 def agent(node: Node) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """Run the pod as the kubelet does; give what runs a command in the agent's container."""
+    """Run the pod as the kubelet does; give what runs a command in another container like the agent's."""
     first, container = POD["initContainers"][0], POD["containers"][0]
     done = node.run(first)
     assert 0 == done.returncode, done.stderr
     started = [*node.runc, "run", "--bundle", node.bundle(container), "agent"]
     with (node.directory / "log").open("w") as log:
         process = subprocess.Popen(started, stdout=log, stderr=log)
-
-    def execute(*command: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*node.runc, "exec", "agent", *command], capture_output=True, text=True, check=False)
-
     try:
         wait_for(
             "an incident",
             lambda: process.poll() is not None or [*node.host.glob("var/lib/sockmem-agent/incidents/2*/incident.json")],
         )
         assert process.poll() is None, (node.directory / "log").read_text()
-        yield execute
+        yield lambda *command: node.run(container, *command)
     finally:
         subprocess.run([*node.runc, "kill", "agent", "KILL"], capture_output=True, check=False)
         process.wait(timeout=20)
         subprocess.run([*node.runc, "delete", "--force", "agent"], capture_output=True, check=False)
+
+
+def test_the_image_has_the_agents_directories_for_volumes_to_take_after(image: Image) -> None:
+    owners = {path: (image.root / path).stat() for path in ("var/lib/sockmem-agent", "run/sockmem-agent")}
+
+    assert {(64731, 64731)} == {(each.st_uid, each.st_gid) for each in owners.values()}
+    assert "64731:64731" == image.config["User"]
 
 
 needs_journal = pytest.mark.skipif(not REMOTE.exists(), reason="systemd-journal-remote is not installed")
@@ -206,7 +209,8 @@ def test_the_daemonset_has_the_rights_it_needs(node: Node, agent: Any) -> None:
     told = agent("sockmem-agent", "diagnose", "--json")
     seen = json.loads(told.stdout)
     assert seen["mechanism"]["tcp_max_orphans"] == int(Path("/proc/sys/net/ipv4/tcp_max_orphans").read_text())
-    assert 0 == agent(*POD["containers"][0]["livenessProbe"]["exec"]["command"]).returncode
+    alive = agent(*POD["containers"][0]["livenessProbe"]["exec"]["command"])
+    assert (0, "CRITICAL") == (alive.returncode, alive.stdout.partition(":")[0].partition(" ")[0]), alive.stdout
 
 
 @needs_journal
