@@ -7,8 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from harness import wait_for
+from material import OPENED_AT, make_incident, make_notice
 from servers import KIT, ask, free_address, serving
+
+from agent.core.settings import AlertmanagerSettings
+from agent.notifiers.alertmanager import alerts
 
 FILES = KIT / "prometheus"
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="prometheus is not installed")
@@ -54,6 +59,17 @@ def test_critical_alerts_page_and_the_rest_is_chat(receiver: str, labels: list[s
 @needs_amtool
 def test_amtool_finds_nothing_wrong_with_the_configuration() -> None:
     assert "SUCCESS" in tell("amtool", "check-config", "alertmanager.yml")
+
+
+def test_what_is_grouped_and_compared_by_are_labels_of_the_agents_alerts() -> None:
+    routing = yaml.safe_load((FILES / "alertmanager.yml").read_text())
+    settings = AlertmanagerSettings(name="am", urls=("http://127.0.0.1:9093",))
+    (alert,) = alerts(make_notice(make_incident()), settings, OPENED_AT)
+    compared = {label for rule in routing["inhibit_rules"] for label in rule.get("equal", [])}
+
+    assert {"cause", "host", "incident"} == compared
+    assert compared | {*routing["route"]["group_by"]} <= alert["labels"].keys()
+    assert ("SockmemIncident", "critical") == (alert["labels"]["alertname"], alert["labels"]["severity"])
 
 
 @needs_amtool
