@@ -46,7 +46,8 @@ def diagnose(
         findings=findings,
         holders=held_by,
         advice=advise(facts, findings, main),
-        gaps=all_gaps(facts, unseen, () if main else untraced),
+        # Where the trace is not on, who holds most is an answer, and no drop-in is missed.
+        gaps=all_gaps(facts, unseen, () if main and witness is None else untraced),
     )
 
 

@@ -23,7 +23,7 @@ from material import (
 
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.kernel.release import parse_kernel
-from agent.core.model import Diagnosis, Event, Mechanism, Provenance, Sample, Snapshot
+from agent.core.model import Diagnosis, Event, Mechanism, Provenance, Sample, Snapshot, Witness
 from agent.core.readings import Gap, SocketTable, UnreadLine
 from agent.core.report import diagnosis_text
 
@@ -283,6 +283,16 @@ def test_holders_come_by_what_is_short() -> None:
     by_orphans = diagnose(make_snapshot(orphan=65600, sockets=table), (make_event(),), ()).holders
     by_bytes = diagnose(make_snapshot(mem=390000, sockets=table), (make_event("tcp_memory"),), ()).holders
     assert ("nginx.service", "shop.service") == (by_orphans[0].unit, by_bytes[0].unit)
+
+
+def test_a_witness_without_kills_says_why_though_a_holder_is_named() -> None:
+    table = make_table(make_group(NGINX, 443, fin_wait1=tally(65600)))
+    snapshot, untraced = make_snapshot(orphan=65600, sockets=table), (Gap(what="/run/kills", why="no such file"),)
+    old, off = (diagnose(snapshot, (make_event(),), (), witness, untraced) for witness in (Witness(), None))
+    assert "nginx.service holds" in old.summary
+    [gap] = [gap.why for gap in old.gaps if gap.what == "the kernel's trace"]
+    assert "from Linux 6.12 on" in gap
+    assert "the kernel's trace" not in {gap.what for gap in off.gaps}
 
 
 def test_a_snapshot_without_a_table_says_that_it_was_not_read() -> None:
