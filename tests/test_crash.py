@@ -59,13 +59,13 @@ class Writer:
 
 @pytest.mark.parametrize("way", ["rename", "copytruncate", "delete"])
 def test_2000_hits_through_50_rotations_and_10_kills_are_all_counted_once(way, tmp_path, httpserver):
-    httpserver.expect_request("/api/v2/alerts").respond_with_data("ok")
+    httpserver.expect_request("/hook").respond_with_data("ok")
     log = tmp_path / "messages"
     writer = Writer(log)
     agent = AgentProcess(
         tmp_path,
-        f'[source]\nkind = "file"\npaths = ["{log}"]\n'
-        f'[[notify]]\nname = "ops"\ntype = "alertmanager"\nurls = ["{httpserver.url_for("/")}"]\n',  # It has no budget.
+        f'[source]\nkind = "file"\npaths = ["{log}"]\n[incident]\npressure = false\n'
+        f'[[notify]]\nname = "ops"\ntype = "webhook"\nurl = "{httpserver.url_for("/hook")}"\n',
     )
     chance = random.Random(way)
     kills = sorted(chance.sample(range(ROTATIONS), KILLS))
@@ -91,7 +91,10 @@ def test_2000_hits_through_50_rotations_and_10_kills_are_all_counted_once(way, t
         writer.write(HITS - writer.written)
         wait_for("every hit to be counted", lambda: agent.events() >= HITS)
         agent.kill()
+        config = agent.config.read_text().replace("pressure = false", "pressure = false\nquiet_seconds = 1")
+        agent.config.write_text(config)  # The last is over, too.
         agent.start()
+        wait_for("the end of the last", lambda: all(agent.store.load(i).closed_at for i in agent.store.ids()))
         wait_for("everybody to be told", lambda: "ops" not in Outbox(agent.store).owing())
         assert 0 == agent.stop()
     finally:
@@ -99,7 +102,8 @@ def test_2000_hits_through_50_rotations_and_10_kills_are_all_counted_once(way, t
         writer.file.close()
 
     counts = [agent.store.load(i).events["too_many_orphans"] for i in agent.store.ids()]
-    told = {alert["labels"]["incident"] for request, _ in httpserver.log for alert in json.loads(request.data)}
+    told = {json.loads(request.data)["data"]["id"] for request, _ in httpserver.log}
     assert [HITS // INCIDENTS] * INCIDENTS == counts
     assert set(agent.store.ids()) == told
+    assert len(httpserver.log) <= 2 * INCIDENTS + KILLS
     assert "Traceback" not in agent.said()

@@ -10,7 +10,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from harness import AgentProcess, fill, just_now, wait_for
+from harness import AgentProcess, fill, just_now, owed, wait_for
+from pytest_httpserver import HTTPServer
 
 from agent.core.format import duration_text
 from agent.store.incidents import PROGRESS_SPACING
@@ -248,6 +249,39 @@ def test_a_dead_receiver_delays_nothing_and_is_told_later(agent, log_file, https
     assert f"WARNING incident {agent.store.resolve('last')} opened: " in agent.said()
     assert "sockmem.incident.opened" == json.loads(httpserver.log[0][0].data)["type"]
     assert "secret-token" not in agent.said()
+
+
+def test_what_began_and_ended_during_an_outage_is_one_late_message(agent, log_file, unused_port):
+    agent.config.write_text(
+        agent.config.read_text() + "[incident]\nquiet_seconds = 1\npressure = false\n"
+        f'[[notify]]\nname = "ops"\ntype = "command"\ncommand = ["{agent.folder}/tell"]\ninput = "text"\n'
+        f'[[notify]]\nname = "hook"\ntype = "webhook"\nurl = "http://127.0.0.1:{unused_port}/hook"\n'
+    )
+    tell, heard = agent.folder / "tell", agent.folder / "heard"
+    tell.write_text(f'#!/bin/sh\necho "$SOCKMEM_TYPE" >> {heard}\ncat >> {heard}\n[ -e {heard}.up ]\n')
+    tell.chmod(0o755)
+    agent.start()
+    append(log_file)
+    wait_for("the end", lambda: agent.events() and agent.store.load(agent.store.resolve("last")).closed_at)
+    wait_for("both to fail", lambda: all(f"{name}: not delivered" in agent.said() for name in ("ops", "hook")))
+    assert {"hook", "ops"} == {path.stem for path in (agent.state / "channels").iterdir()}
+    agent.kill()
+    Path(f"{heard}.up").touch()
+    heard.unlink()
+    with HTTPServer(port=unused_port) as server:
+        server.expect_request("/hook").respond_with_data("ok")
+        agent.start()
+        wait_for("the POST", lambda: server.log)
+        wait_for("both to be told", lambda: not owed(agent.store, "ops") + owed(agent.store, "hook"))
+        assert ["sockmem.incident.resolved"] == [json.loads(request.data)["type"] for request, _ in server.log]
+    assert 0 == agent.stop()
+
+    told = heard.read_text()
+    assert 1 == told.count("sockmem.incident.")
+    assert "UTC (reported late: the channel was down" in told
+    receipts = [receipts["ops"].outcome for _, _, receipts in agent.store.notices(agent.store.resolve("last"))]
+    assert ["superseded"] * (len(receipts) - 1) + ["delivered"] == receipts
+    assert [] == list((agent.state / "channels").iterdir())
 
 
 def test_what_a_channel_owes_that_is_no_longer_configured_is_given_up_and_said(agent, log_file, unused_port):

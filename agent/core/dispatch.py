@@ -399,7 +399,7 @@ def _message_steps(
         yield Close(story.incident_id, *closed)
     elif owed and (story.in_digest or (is_held and not _is_news_of_the_kernel(story))):
         yield Step(story.incident_id, story.last.file, "digest", budget=story.proof)
-    elif is_silent or (owed and _is_unfinished(story, rules, now)):
+    elif is_silent or (owed and not _is_told(story, rules) and _is_unfinished(story, now)):
         return
     elif owed:
         step = _telling(story, ledger, rules)
@@ -453,10 +453,9 @@ def _telling(story: Story, ledger: Ledger, rules: Rules) -> Step:
     return step._replace(how="late", remark=READ_LATE if is_read_late else DOWN if has_failed else DELAYED)
 
 
-def _is_unfinished(story: Story, rules: Rules, now: Now) -> bool:
+def _is_unfinished(story: Story, now: Now) -> bool:
     """Return whether a log tells of the past and may go on: it is told when that is known to be all, or takes long."""
-    is_early = now.time - story.notices[0].at < LONGEST_PAST
-    return story.is_past and not story.is_over and is_early and not _is_told(story, rules)
+    return story.is_past and not story.is_over and now.time - story.notices[0].at < LONGEST_PAST
 
 
 def _is_told(story: Story, rules: Rules) -> bool:
@@ -518,7 +517,7 @@ def _state_steps(
     whole = tuple(each for each in SEVERITIES if each in shown and _is_for(each, rules))
     is_held_back = not story.is_over and silence is not None and silence.is_on(now.time)
     wanted = tuple(each for each in whole if each in fired) if is_held_back else whole
-    if not wanted or (is_held_back and rules.repeat_seconds is None) or (story.is_past and not story.is_over):
+    if not wanted or (is_held_back and rules.repeat_seconds is None) or (not fired and _is_unfinished(story, now)):
         return
     for number in range(rules.senders):
         step = Step(story.incident_id, story.last.file, "state", number, severities=wanted, is_whole=wanted == whole)

@@ -13,6 +13,7 @@ from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
 BUSY = frozenset({408, 425, 429})
+CHOKED = 500  # An overloaded receiver says 503.
 HINTS = {
     400: "the receiver does not understand the message",
     401: "the credentials are missing or wrong",
@@ -45,7 +46,8 @@ def sort_answer(answer: Answer | Retry | Rejected, now: datetime) -> Delivery:
     if 200 <= answer.status < 300:  # noqa: PLR2004 - the classes of RFC 9110, section 15
         return Delivered(detail=text)
     if answer.status in BUSY or answer.status >= 500:  # noqa: PLR2004 - as above
-        return Retry(why=text, after_seconds=retry_after_seconds(answer.retry_after, _moment(answer.date) or now))
+        after = retry_after_seconds(answer.retry_after, _moment(answer.date) or now)
+        return Retry(why=text, after_seconds=after, may_be_the_notice=answer.status == CHOKED)
     if 300 <= answer.status < 400:  # noqa: PLR2004 - as above
         return Rejected(why=f"{text}: redirects are not followed: configure the address it leads to")
     hint = HINTS.get(answer.status)

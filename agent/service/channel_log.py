@@ -50,7 +50,6 @@ class ChannelLog:
     def recovered(self, seconds: float) -> None:
         """Log that nothing that failed is left."""
         self._log.info("%s: delivered again after %s", self._channel, duration_text(seconds))
-        self._said.clear()
 
     def show(self, owed: Iterable[datetime], senders: Sequence[Sender], now: Now) -> None:
         """Set the status and what waits, each in one assignment; write why it waits to disk when that changes."""
@@ -61,6 +60,8 @@ class ChannelLog:
         # By the clock of now: it may have been corrected since.
         since = now.time - timedelta(seconds=now.second - min((second for second, _ in failing), default=now.second))
         self.status = f"{self._channel}: {len(due)} waiting, {why} since {since.astimezone():%H:%M}" if why else None
+        if why is None:
+            self._said.clear()
         if why != self._shown:
             self._shown = why
             with contextlib.suppress(OSError):  # It is in the log and the status, too.

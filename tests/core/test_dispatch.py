@@ -227,6 +227,17 @@ def test_a_line_from_before_the_last_boot_is_told_once_when_it_is_over() -> None
     assert "the log was read afterwards" == channel.tried[-1][1].remark
 
 
+@pytest.mark.parametrize("rules", [PLAIN, PAGERDUTY])
+def test_a_storm_that_a_log_stamps_with_another_year_is_told_as_going_on_after_an_hour(rules: Rules) -> None:
+    channel = Channel(rules)
+    channel.say("a", "opened", past=True)
+    channel.run(HOUR - 1)
+    assert [] == channel.told
+    channel.run(HOUR + 61)
+
+    assert [("a", "critical" if rules.senders else "opened")] == channel.read()
+
+
 def test_an_old_line_that_the_gauges_confirm_is_told_at_once() -> None:
     channel = Channel()
     channel.say("a", "opened", past=True)

@@ -4,6 +4,7 @@ Only the courier's pauses run on a clock of their own, so that its minutes take 
 what it was sent, it does by its own clock.
 """
 
+import contextlib
 import json
 import shutil
 import signal
@@ -11,6 +12,7 @@ import socket
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ from harness import Handler, Tray, read_request, wait_for
 from material import make_sent_incident
 from msgspec.structs import replace
 
-from agent.core.dispatch import rules_of
+from agent.core.delivery import Delivered
+from agent.core.dispatch import OPENED, rules_of
 from agent.core.model import Incident, Notice
 from agent.core.settings import AlertmanagerSettings
 from agent.notifiers.alertmanager import AlertmanagerNotifier
@@ -38,6 +41,11 @@ inhibit_rules:
   target_matchers: [severity="warning"]
   equal: [alertname, host, incident]
 """
+FLEET = """
+route: {{receiver: page, group_by: [alertname, cause], group_wait: 12s, group_interval: 5m, repeat_interval: 4h}}
+receivers: [{{name: page, pagerduty_configs: [{{routing_key: key, url: "http://{people}/", send_resolved: true}}]}}]
+"""
+HOSTS = 400
 
 
 def free_port() -> int:
@@ -60,16 +68,29 @@ class People:
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
 
+class OnCall:
+    """PagerDuty behind the Alertmanagers: the details of each event."""
+
+    def __init__(self, serve: Callable[[Handler], str]) -> None:
+        self.events: list[bytes] = []
+        self.place = serve(self.take)
+
+    def take(self, connection: socket.socket) -> None:
+        self.events.append(read_request(connection).partition(b"\r\n\r\n")[2])
+        answer = b'{"status": "success", "message": "Event processed", "dedup_key": "key"}'
+        connection.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: %d\r\n\r\n%b" % (len(answer), answer))
+
+
 class Instance:
     """One Alertmanager as a process, with its data."""
 
-    def __init__(self, folder: Path, people: People) -> None:
+    def __init__(self, folder: Path, people: "People | OnCall", rules: str = RULES) -> None:
         self.folder, self.port, self.gossip = folder, free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.peers: list[Instance] = []
         self.process: subprocess.Popen[bytes] | None = None
         folder.mkdir()
-        (folder / "config.yml").write_text(RULES.format(people=people.place))
+        (folder / "config.yml").write_text(rules.format(people=people.place))
 
     def start(self) -> None:
         options = [
@@ -162,7 +183,12 @@ def people(serve: Callable[[Handler], str]) -> People:
 
 @pytest.fixture
 def two(people: People, tmp_path: Path) -> Iterator[tuple[Instance, Instance]]:
-    first, second = Instance(tmp_path / "1", people), Instance(tmp_path / "2", people)
+    with running(Instance(tmp_path / "1", people), Instance(tmp_path / "2", people)) as both:
+        yield both
+
+
+@contextlib.contextmanager
+def running(first: Instance, second: Instance) -> Iterator[tuple[Instance, Instance]]:
     first.peers, second.peers = [second], [first]
     try:
         first.start()
@@ -305,3 +331,31 @@ def test_a_host_whose_clock_is_wrong_by_two_hours_fires_and_resolves(
     wait_for("the end", lambda: people.read == ["critical firing", "critical resolved"])
 
     assert [[], []] == [each.shows() for each in two]
+
+
+def test_400_hosts_with_one_cause_are_two_pages_at_most_that_name_them_all(
+    serve: Callable[[Handler], str], tmp_path: Path
+) -> None:
+    on_call = OnCall(serve)
+    with running(Instance(tmp_path / "1", on_call, FLEET), Instance(tmp_path / "2", on_call, FLEET)) as both:
+
+        def fire(number: int) -> None:
+            incident = make_sent_incident(
+                id=f"20261129T150000Z-{number:04x}", host=f"web{number:03}", opened_at=datetime.now(timezone.utc)
+            )
+            notice = Notice(id="n", type=OPENED, at=incident.opened_at, reason="", channels=("am",), data=incident)
+            notifier = AlertmanagerNotifier(AlertmanagerSettings(name="am", urls=(both[0].url, both[1].url)))
+            assert isinstance(notifier.notify(notice), Delivered)
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(fire, range(HOSTS)))
+        wait_for("the page", lambda: named(on_call) == HOSTS, 60)
+
+        assert 1 <= len(on_call.events) <= 2
+        assert all(len(event) < 512 * 1024 for event in on_call.events)
+
+
+def named(on_call: OnCall) -> int:
+    """Count the hosts that the pages name in their details."""
+    text = b"".join(on_call.events).decode()
+    return len({host for host in (f"web{number:03}" for number in range(HOSTS)) if f"instance = {host}" in text})

@@ -313,7 +313,7 @@ def test_any_other_body_than_ok_is_no_delivery_and_is_not_repeated(body: bytes) 
 
 
 def test_an_unknown_word_leaves_the_status_to_decide() -> None:
-    assert sort_slack(Answer(500, None, b"T0ken"), NOW) == Retry(why="HTTP 500")
+    assert sort_slack(Answer(500, None, b"T0ken"), NOW) == Retry(why="HTTP 500", may_be_the_notice=True)
 
 
 def test_the_message_reaches_the_webhook(httpserver: HTTPServer) -> None:

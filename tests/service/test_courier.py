@@ -12,7 +12,7 @@ from harness import Tray, fill_disk
 from material import make_event, make_sent_notice
 from msgspec.structs import replace
 
-from agent.core.delivery import Delivered, Delivery, Receipt, Rejected, Retry
+from agent.core.delivery import Delivered, Delivery, Receipt, Rejected, Retry, Trouble
 from agent.core.dispatch import Rules
 from agent.core.folding import open_incident
 from agent.core.model import Diagnosis, Notice, NoticeType, Snapshot
@@ -552,6 +552,30 @@ def test_a_second_trouble_is_told_again(caplog: pytest.LogCaptureFixture) -> Non
         world.run(60)
 
     assert ["WARNING", "INFO", "WARNING", "INFO"] == [record.levelname for record in caplog.records]
+
+
+def test_why_it_waits_is_on_disk_as_long_as_it_fails_and_written_when_that_changes() -> None:
+    world = World(dice=0.0)
+    reasons = ["HTTP 503"] * 5 + ["connection refused"] * 5
+    world.receiver.say("a/notice-001", [Retry(why=why) for why in reasons])
+    written: list[Trouble | None] = []
+    world.box.write_trouble = lambda _, trouble: written.append(trouble)  # type: ignore[method-assign]
+    world.put("a")
+    world.run(60)
+
+    assert [("HTTP 503", 0), ("connection refused", 5)] == [
+        (each.why, (each.at - START).total_seconds()) for each in written if each
+    ]
+    assert [START] * 2 == [each.since for each in written if each]
+    assert written[-1] is None
+
+
+def test_what_a_process_before_left_of_its_trouble_is_removed() -> None:
+    world = World()
+    world.box.trouble = Trouble(channel="ops", why="HTTP 503", since=START, at=START)
+    world.courier.step()
+
+    assert world.box.trouble is None
 
 
 def test_status_says_how_many_wait_why_and_since_when() -> None:
