@@ -24,7 +24,7 @@ from agent.core.delivery import Receipt
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.model import Notice, Sample
 from agent.probe import take_snapshot
-from agent.store import Outbox, Pending, Store, keep_samples
+from agent.store import Outbox, Store, keep_samples
 
 CHANNEL = "ops"
 SPARSE_BYTES = 3 * 1024**3
@@ -90,7 +90,7 @@ def _keep(store: Store, proc_root: Path, log: Path, at: datetime, *, generation:
 
 def _tell(store: Store, incident_id: str, notice: Notice, at: datetime) -> None:
     receipt = Receipt(notice=notice.id, channel=CHANNEL, outcome="delivered", at=at, attempts=1, detail="taken")
-    Outbox(store).write_receipt(Pending(incident_id, "notice-001", notice), receipt)
+    Outbox(store).write_receipt(incident_id, "notice-001", receipt)
 
 
 # --- what can stand in the place of a file --------------------------------------------------------------------------

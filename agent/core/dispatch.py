@@ -355,7 +355,7 @@ def plan(
             elif step.budget and (step.how == "digest" or ledger.is_spent(step.budget, now)):
                 holding += [] if step.how == "again" else [story.incident_id]
             else:
-                ready.append(((story.proof == "claimed", story.last.at), step))
+                ready.append(((story.proof == "claimed", story.notices[0].at), step))
     is_silent = silence is not None and silence.is_on(now.time)
     if digest is not None and not is_silent:
         why = _given_up(ledger, (0, *DIGEST), rules, now)

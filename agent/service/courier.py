@@ -8,10 +8,8 @@ send the notice again. What a courier remembers (attempts, pauses) may be lost.
 An unexpected exception, of the channel or here, is a failed attempt: logged with its traceback, it pauses this channel.
 """
 
-import contextlib
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -24,6 +22,7 @@ from agent.core.model import Notice, Standing
 from agent.core.status import Waiting
 from agent.notifiers import Notifier, StateNotifier
 from agent.service.channel_log import ChannelLog
+from agent.service.channel_thread import ChannelThread
 from agent.service.held import Held
 from agent.service.stories import AT_ONCE, Stories
 from agent.store import Outbox, StoreError
@@ -51,7 +50,6 @@ class Courier:
     ) -> None:
         self.name = notifier.name
         self.delivered = self.failed = self.gave_up = self.digested = self.superseded = self.skipped = 0
-        self.last_progress = monotonic()
         self._notifier, self._outbox, self._rules = notifier, outbox, rules
         self._monotonic, self._clock, self._random, self._log = monotonic, now, random, log
         self._voice = ChannelLog(self.name, outbox, log)
@@ -59,10 +57,7 @@ class Courier:
         self._held = Held(self.name, outbox)
         self._ledger = Ledger(self._now(), rules.senders)
         self._has_recalled = bool(rules.senders)
-        self._wake, self._stop = threading.Event(), threading.Event()
-        self._thread: threading.Thread | None = None
-
-    # --- seen from the main thread ----------------------------------------------------------------------------------
+        self.thread = ChannelThread(self.name, self.step, self._cannot_start, monotonic)
 
     @property
     def status(self) -> str | None:
@@ -74,47 +69,7 @@ class Courier:
         """What is not delivered yet, since when and why."""
         return self._voice.waiting
 
-    def start(self) -> None:
-        """Start the thread unless it runs; one that died or could not start is started again after the pause."""
-        if self.is_alive():
-            return
-        self.last_progress = self._monotonic()
-        if self.last_progress < self._ledger.senders[0].resume_at:
-            return
-        self._thread = threading.Thread(target=self._run, name=f"courier-{self.name}", daemon=True)
-        try:
-            self._thread.start()
-        except RuntimeError:
-            self._set_back("no thread could be started; see sockmem-agent config check")
-            self._show()
-
-    def wake(self) -> None:
-        """Hint that there is something new; it ends no pause."""
-        self._wake.set()
-
-    def stop(self, timeout: float) -> None:
-        """Ask the thread to end, and wait for it and its current attempt up to ``timeout`` seconds."""
-        self._stop.set()
-        self._wake.set()
-        if self._thread and self._thread.is_alive():
-            self._thread.join(timeout)
-
-    def is_alive(self) -> bool:
-        """Return whether the thread runs."""
-        return self._thread is not None and self._thread.is_alive()
-
     # --- the thread -------------------------------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        # What gets here was raised while another exception was handled. The daemon restarts the thread; Python would
-        # print the exception's text, which may quote the address.
-        with contextlib.suppress(BaseException):
-            while not self._stop.is_set():
-                self._wake.clear()
-                delay = self.step()
-                self.last_progress = self._monotonic()
-                self._wake.wait(delay)
-                self.last_progress = self._monotonic()
 
     def step(self) -> float:
         """Make at most one attempt; return the seconds until there is more to do, 60 at most."""
@@ -154,6 +109,11 @@ class Courier:
 
     def _now(self) -> Now:
         return Now(self._monotonic(), self._clock())
+
+    def _cannot_start(self) -> float:
+        delay = self._set_back("no thread could be started; see sockmem-agent config check")
+        self._show()
+        return delay
 
     def _set_back(self, why: str) -> float:
         """Pause all senders for what is no receiver's fault, and return the seconds."""

@@ -122,11 +122,11 @@ class Daemon:
         """Close everything; the couriers share one deadline."""
         couriers = [*self._couriers, *self._leaving]
         for courier in couriers:
-            courier.stop(timeout=0.0)
+            courier.thread.stop(timeout=0.0)
         self._source.close()
         deadline = time.monotonic() + STOP_SECONDS
         for courier in couriers:
-            courier.stop(timeout=max(0.0, deadline - time.monotonic()))
+            courier.thread.stop(timeout=max(0.0, deadline - time.monotonic()))
 
     def turn(self) -> bool:
         """Read and record one batch, then do what is due by the clock; False if a stop cut the batch off."""
@@ -255,11 +255,11 @@ class Daemon:
 
     def _serve(self) -> None:
         """Start the couriers, each after its predecessor has ended: two must not send one notice."""
-        self._leaving = [courier for courier in self._leaving if courier.is_alive()]
+        self._leaving = [courier for courier in self._leaving if courier.thread.is_alive()]
         leaving = {courier.name for courier in self._leaving}
         for courier in self._couriers:
             if courier.name not in leaving:
-                courier.start()
+                courier.thread.start()
 
     def _room(self) -> int | None:
         """Return how many channels have threads: were all started, none would have one for its POST."""
@@ -276,7 +276,7 @@ class Daemon:
 
     def _wake_couriers(self) -> None:
         for courier in self._couriers:
-            courier.wake()
+            courier.thread.wake()
 
     def _feed(self) -> None:
         """Feed systemd's watchdog, with the status in one line; say the same to everyone else."""
@@ -318,7 +318,7 @@ class Daemon:
         return [*self._troubles, *silence, *([f"{NO_ROOM}: {self._unserved}"] if self._unserved else [])]
 
     def _hangs(self, courier: Courier) -> bool:
-        return courier.last_progress <= time.monotonic() - COURIER_PATIENCE_SECONDS
+        return courier.thread.last_progress <= time.monotonic() - COURIER_PATIENCE_SECONDS
 
     def _take_over(self, settings: Settings | None) -> None:
         """Apply a new configuration; None means that it was bad, and the old one stays."""
@@ -334,7 +334,7 @@ class Daemon:
             self._source.close()
             self._source, self._detector = source, self._informed_detector()
         for courier in self._couriers:
-            courier.stop(timeout=0.0)
+            courier.thread.stop(timeout=0.0)
         self._leaving += self._couriers
         self._notifiers = notifiers
         if settings.metrics != self._settings.metrics:

@@ -178,6 +178,22 @@ def test_after_a_night_each_incident_that_is_over_is_one_late_message_oldest_fir
     assert 8 * HOUR <= channel.told[0][0] <= 8 * HOUR + 300
 
 
+def test_the_oldest_is_what_began_first_though_it_ended_last() -> None:
+    channel = Channel()
+    channel.receiver = down(0, HOUR)
+    for second, incident, kind in (
+        (0, "a", "opened"),
+        (9, "b", "opened"),
+        (20, "b", "resolved"),
+        (99, "a", "resolved"),
+    ):
+        channel.run(second)
+        channel.say(incident, kind)
+    channel.run(2 * HOUR)
+
+    assert [("a", "late"), ("b", "late")] == channel.read()
+
+
 def test_what_is_still_open_after_an_outage_is_opened_once_and_its_updates_are_overtaken() -> None:
     channel = Channel()
     channel.receiver = down(0, HOUR)

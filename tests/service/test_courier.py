@@ -178,7 +178,7 @@ def test_a_wake_up_does_not_end_a_pause() -> None:
     world.put("a")
     world.courier.step()
 
-    world.courier.wake()
+    world.courier.thread.wake()
 
     assert 30.0 == world.courier.step()
     assert 1 == len(world.receiver.calls)
@@ -718,15 +718,15 @@ def until(condition: Callable[[], bool]) -> bool:
 
 def test_the_thread_delivers_when_woken_and_ends_when_told() -> None:
     world = World()
-    world.courier.start()
-    assert until(world.courier.is_alive)
+    world.courier.thread.start()
+    assert until(world.courier.thread.is_alive)
 
     world.put("a")
-    world.courier.wake()
+    world.courier.thread.wake()
 
     assert until(lambda: len(world.box.receipts) == 1)
-    world.courier.stop(5)
-    assert not world.courier.is_alive()
+    world.courier.thread.stop(5)
+    assert not world.courier.thread.is_alive()
 
 
 def test_a_thread_that_died_is_started_again_and_delivers(capfd: pytest.CaptureFixture[str]) -> None:
@@ -740,13 +740,13 @@ def test_a_thread_that_died_is_started_again_and_delivers(capfd: pytest.CaptureF
             raise MemoryError(ADDRESS)
         return plain()
 
-    world.courier.step = die_once  # type: ignore[method-assign]
-    world.courier.start()
-    assert until(lambda: bool(steps) and not world.courier.is_alive())
-    world.courier.start()
+    world.courier.thread._step = die_once
+    world.courier.thread.start()
+    assert until(lambda: bool(steps) and not world.courier.thread.is_alive())
+    world.courier.thread.start()
 
     assert until(lambda: len(world.box.receipts) == 1)
-    world.courier.stop(5)
+    world.courier.thread.stop(5)
     assert ("", "") == capfd.readouterr()
 
 
@@ -758,15 +758,15 @@ def test_a_thread_that_cannot_be_started_is_told_and_tried_again_after_a_pause(
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", raising(RuntimeError("can't start new thread")))
         for _ in range(200):
-            world.courier.start()
+            world.courier.thread.start()
             world.clock.seconds += 1
         assert "no thread could be started" in (world.courier.status or "")
-        assert 0 <= world.clock.seconds - world.courier.last_progress <= 1  # The watchdog is fed all the while.
+        assert 0 <= world.clock.seconds - world.courier.thread.last_progress <= 1  # The watchdog is fed all the while.
     world.clock.seconds += 300
-    world.courier.start()
+    world.courier.thread.start()
 
     assert until(lambda: len(world.box.receipts) == 1)
-    world.courier.stop(5)
+    world.courier.thread.stop(5)
     assert 1 == caplog.text.count("no thread could be started")
 
 
@@ -776,13 +776,13 @@ def test_a_surprise_in_one_channel_keeps_its_thread_and_another_channel_delivers
     good.put("a")
     bad.courier._notifier.notify = raising(SystemExit(1))  # type: ignore[method-assign]
     for world in (bad, good):
-        world.courier.start()
+        world.courier.thread.start()
 
     assert until(lambda: bad.courier.failed == 1)
     assert until(lambda: len(good.box.receipts) == 1)
-    assert bad.courier.is_alive()
+    assert bad.courier.thread.is_alive()
     for world in (bad, good):
-        world.courier.stop(5)
+        world.courier.thread.stop(5)
 
 
 def test_progress_stands_still_while_an_attempt_hangs_and_goes_on_after_it() -> None:
@@ -796,15 +796,15 @@ def test_progress_stands_still_while_an_attempt_hangs_and_goes_on_after_it() -> 
         return Delivered()
 
     world.courier._notifier.notify = hang  # type: ignore[method-assign]
-    world.courier.start()
+    world.courier.thread.start()
     assert inside.wait(5)
     world.clock.seconds += 100
 
-    assert 1000.0 == world.courier.last_progress
+    assert 1000.0 == world.courier.thread.last_progress
     leave.set()
-    assert until(lambda: world.courier.last_progress == 1100.0)
-    world.courier.stop(5)
+    assert until(lambda: world.courier.thread.last_progress == 1100.0)
+    world.courier.thread.stop(5)
 
 
 def test_a_courier_that_was_never_started_can_be_stopped() -> None:
-    World().courier.stop(1)
+    World().courier.thread.stop(1)

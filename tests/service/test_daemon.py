@@ -195,7 +195,7 @@ def test_a_channel_that_hangs_is_named_and_does_not_end_the_watching(
     sent: list[str] = []
     monkeypatch.setattr(daemon_module.sdnotify, "notify", lambda state, **_: bool(sent.append(state)) or True)
     daemon._couriers = daemon._make_couriers()
-    daemon._couriers[0].last_progress -= daemon_module.COURIER_PATIENCE_SECONDS
+    daemon._couriers[0].thread.last_progress -= daemon_module.COURIER_PATIENCE_SECONDS
     daemon._feed()
     assert "WATCHDOG=1\n" in sent[-1]
     assert "broken: hangs in an attempt" in sent[-1]
@@ -208,17 +208,17 @@ def test_after_a_reload_a_channel_that_hangs_holds_up_no_other(
     daemon._couriers = daemon._make_couriers()
     broken, good = daemon._couriers
     hang = threading.Event()
-    broken.step = lambda: float(hang.wait())  # type: ignore[method-assign]
+    broken.thread._step = lambda: float(hang.wait())
     daemon._serve()
 
     daemon._take_over(daemon._settings)
-    good.stop(timeout=10)
+    good.thread.stop(timeout=10)
     daemon._serve()
-    assert [False, True] == [courier.is_alive() for courier in daemon._couriers]
+    assert [False, True] == [courier.thread.is_alive() for courier in daemon._couriers]
     hang.set()
-    broken.stop(timeout=10)
+    broken.thread.stop(timeout=10)
     daemon._serve()
-    assert [True, True] == [courier.is_alive() for courier in daemon._couriers]
+    assert [True, True] == [courier.thread.is_alive() for courier in daemon._couriers]
     daemon._end()
 
 
