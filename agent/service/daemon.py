@@ -149,6 +149,7 @@ class Daemon:
         if abs(now - self._pruned_at) >= PRUNE_SPACING and not self._recorder.position.dirty:
             self._pruned_at = now
             self._prune(self._store.samples.believe(now))
+            self._recorder.forget_removed()
         return True
 
     # --- inside -----------------------------------------------------------------------------------------------------

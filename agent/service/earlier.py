@@ -1,68 +1,40 @@
-"""The incidents before the open one, in memory by their kind: read from disk a little at a time, once each.
-
-What an incident needs to be told, diagnosed and stored never waits for this. A look takes up what came and forgets
-what retention removed, so that every number can be found again in `incidents list`.
-"""
+"""The incidents on record, in memory by their kind: read when the service starts, and noted as they are committed."""
 
 import sys
-import time
-from collections.abc import Callable
 from contextlib import suppress
 
 from agent.core.model import Incident, Recurrence
 from agent.core.recurrence import Past, past_of
+from agent.service.troubles import Troubles
 from agent.store import Store, StoreError
 
-# Of each turn of the main loop.
-READ_SECONDS = 0.05
+EARLIER = "earlier incidents cannot be counted"
 
 
 class Earlier:
     """The kinds of the incidents in the store."""
 
-    def __init__(self, store: Store, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, store: Store, troubles: Troubles) -> None:
         self._store = store
-        self._monotonic = monotonic
         self._known: dict[str, Past] = {}
-        self._unread: list[str] = []
-        self._is_due = False
-
-    @property
-    def is_reading(self) -> bool:
-        """Whether there is more to read."""
-        return self._is_due or bool(self._unread)
-
-    def look(self) -> None:
-        """Have the directories listed again."""
-        self._is_due = True
+        for name in store.one_by_one(store.names()):
+            with troubles.survived(EARLIER, Exception), suppress(StoreError):  # Logged at every start.
+                self._known[name] = _small(store.past(name))
 
     def note(self, incident: Incident) -> None:
         """Remember an incident as it was just committed."""
         self._known[incident.id] = _small(past_of(incident))
 
-    def read_on(self) -> bool:
-        """Read for a moment; return whether that was the last of it."""
-        if self._is_due:
-            self._is_due = False
-            names = set(self._store.names())
-            self._known = {name: past for name, past in self._known.items() if name in names}
-            self._unread = [*(names - self._known.keys())]
-        until = self._monotonic() + READ_SECONDS
-        while self._unread:
-            with suppress(StoreError):  # Logged at every start.
-                past = self._store.past(self._unread.pop())
-                self._known[past.id] = _small(past)
-            if self._monotonic() >= until:
-                break
-        return not self._unread
+    def forget_removed(self) -> None:
+        """Forget what is on record no longer, so that every number can be found again in `incidents list`."""
+        names = set(self._store.names())
+        self._known = {name: past for name, past in self._known.items() if name in names}
 
-    def recurrence(self, incident: Incident) -> Recurrence | None:
-        """Return how many of its kind there are, this one included; None while not all are read.
+    def recurrence(self, incident: Incident) -> Recurrence:
+        """Return how many of its kind there are, this one included.
 
         What is on record was before it, whatever a clock that was set since says.
         """
-        if self.is_reading:
-            return None
         own = past_of(incident)
         kind = own.signature, own.host
         before = [each for each in self._known.values() if (each.signature, each.host) == kind and each.id != own.id]

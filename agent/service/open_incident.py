@@ -284,7 +284,7 @@ class OpenIncident:
         """Diagnose what is known by now and commit it; return the notice that is on disk with it, if one is due."""
         self._save_snapshot()
         self._diagnose(samples)
-        self.recognize(earlier)
+        self._recognize(earlier)
         self.incident = replace(self.incident, peak=peak_around(self.incident, samples, settings.quiet))
         incident, notice = self.incident, None
         reason = folding.notify_reason(incident, self.last_notice, now, settings.claimed)
@@ -296,18 +296,17 @@ class OpenIncident:
         self._remember(notice)
         return notice
 
-    def recognize(self, earlier: Earlier) -> bool:
-        """Name its kind, and number it once it is known who holds the sockets; return whether that is new."""
+    def _recognize(self, earlier: Earlier) -> None:
+        """Name its kind, and number it once it is known who holds the sockets."""
         before, kind = self.incident, kind_of(self.incident)
         is_known = self._snapshot.sockets is not None or self.attribute_at is None
         if not is_known and self._kind and kind._replace(holder=None) == self._kind._replace(holder=None):
-            return False  # Judged anew: who holds them now is asked in a moment.
+            return  # Judged anew: who holds them now is asked in a moment.
         self._kind = kind
         recurrence = before.recurrence if kind.signature == before.signature else None
         self.incident = replace(before, signature=kind.signature, recurrence=recurrence)
         if is_known and recurrence is None:
             self.incident = replace(self.incident, recurrence=self._recurrence(earlier))
-        return self.incident != before
 
     def _recurrence(self, earlier: Earlier) -> Recurrence | None:
         """Return its number as people were told, or none where that was another kind and nothing told has changed."""

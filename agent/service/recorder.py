@@ -24,7 +24,7 @@ from agent.core.model import Diagnosis, Event, Incident, Notice, NoticeType, Sam
 from agent.core.settings import IncidentSettings
 from agent.probe import Names, take_sample, take_snapshot, take_sockets
 from agent.probe.witness import SERVICE, Instances, Reader
-from agent.service.earlier import Earlier
+from agent.service.earlier import EARLIER, Earlier
 from agent.service.metrics import Gauges
 from agent.service.open_incident import COMMIT_SPACING, EVIDENCE, OpenIncident, write_notice
 from agent.service.position import Position
@@ -41,7 +41,6 @@ CLOCK_STEP = timedelta(seconds=1)
 OTHER_HOSTS_AT_MOST = 8
 EVENT_SNAPSHOT_SPACING = timedelta(seconds=1)
 ATTRIBUTION_SECONDS = 3.0
-EARLIER = "earlier incidents cannot be listed"
 # A kill's line takes as long to come through the log: people are told once, with the line.
 LINE_PATIENCE = timedelta(seconds=2)
 DAMAGED: tuple[NoticeType, str] = ("sockmem.incident.resolved", "closed at a restart: its files are damaged")
@@ -78,7 +77,7 @@ class Recorder:
         self._proc_root = proc_root
         self._sampler = Sampler(store, now, proc_root, troubles)
         self._names = Names()
-        self._earlier = Earlier(store, monotonic)
+        self._earlier = Earlier(store, troubles)
         self._watch = Watch(proc_root, Reader(trace))
         self._monotonic = monotonic
         self._ticked_at, self._ticked_second = now(), monotonic()
@@ -228,15 +227,6 @@ class Recorder:
             self._sampler.survey.start(now)
         for opened in tuple(self._open):
             self._tend(opened, now)
-        self._recognize()
-
-    def _recognize(self) -> None:
-        """Find out how many of their kind the open incidents are, when all that is urgent is done."""
-        if not self._earlier.is_reading or self.position.dirty:
-            return
-        with self._troubles.survived(EARLIER):
-            for opened in self._open if self._earlier.read_on() else ():
-                opened.amended |= opened.recognize(self._earlier)
 
     def _tend(self, opened: OpenIncident, now: datetime) -> None:
         if opened.attribute_at and now >= opened.attribute_at and not self.position.dirty:
@@ -254,9 +244,12 @@ class Recorder:
         """Return in how many seconds ``tick`` has something to do."""
         due = [self._sampler.due, *(at for opened in self._open for at in opened.due())]
         due += [self._watch.at_sight.taken_at + LINE_PATIENCE] if self._watch.at_sight else []
-        if self._earlier.is_reading and not self.position.dirty:
-            return 0.0
         return max(0.0, (min(due) - self._now()).total_seconds())
+
+    def forget_removed(self) -> None:
+        """Count no incident any longer that retention, or somebody else, has removed."""
+        with self._troubles.survived(EARLIER):
+            self._earlier.forget_removed()
 
     def flush(self) -> None:
         """Commit what waits: the service stops."""
@@ -323,7 +316,6 @@ class Recorder:
         """Put this host's own before the others': it is committed and told first."""
         self._watch.at_sight = self._watch.at_sight if opened.is_elsewhere else None
         self._open.insert(len(self._open) if opened.is_elsewhere else 0, opened)
-        self._earlier.look()
 
     def _conclude(self, incident: Incident, why: Exception) -> None:
         """Close as it stands an incident that cannot be resumed, and say so where its opening was to be said."""

@@ -9,8 +9,9 @@ from msgspec.structs import replace
 from agent.core.readings import SocketGroup, SocketTable, Tally
 from agent.core.recurrence import kind_of, recurrence_text
 from agent.core.report import title
-from agent.core.settings import IncidentSettings, StoreSettings
+from agent.core.settings import IncidentSettings, Settings, SourceSettings, StoreSettings
 from agent.service import recorder as module
+from agent.service.daemon import Daemon
 from agent.service.earlier import Earlier
 from agent.service.recorder import Recorder
 from agent.service.troubles import Troubles
@@ -118,52 +119,49 @@ def test_another_holder_is_another_kind(store, make_recorder, happen, holder):
     assert [1, 1, 2] == numbers(store)
 
 
-def test_earlier_incidents_are_read_once_and_after_the_first_commit(
-    store, make_recorder, happen, make_decided, *, clock, monkeypatch
-):
+def test_earlier_incidents_are_read_once_when_the_service_starts(store, make_recorder, happen, monkeypatch):
     happen(make_recorder())
     happen(make_recorder())
     read = []
     monkeypatch.setattr(store, "past", lambda name, past=store.past: read.append(name) or past(name))
     recorder = make_recorder()
-    recorder.handle([make_decided()], recorder.take_event_snapshot())
 
-    assert [] == read
-    assert 3 == len(store.ids())
-    run_for(recorder, clock, 310)
-    assert store.ids()[:2] == sorted(read)
+    assert store.ids() == sorted(read)
+    happen(recorder)
     happen(recorder)
     assert 2 == len(read)
     assert [1, 2, 3, 4] == numbers(store)
 
 
-def test_ten_thousand_incidents_are_read_a_moment_a_turn(store, make_recorder, happen, clock, monkeypatch):
+def test_while_thousands_are_read_progress_is_reported(store, make_recorder, happen, monkeypatch):
     happen(make_recorder())
-    name = store.ids()[0]
-    past = store.past(name)
-    monkeypatch.setattr(store, "names", lambda: [name, *(f"x{number}" for number in range(9_999))])
-    monkeypatch.setattr(store, "past", lambda name: clock.advance(0.0002) and past._replace(id=name))
-    earlier = Earlier(store, clock.monotonic)
-    earlier.look()
-    turns = []
-    while earlier.is_reading:
-        started = clock.monotonic()
-        earlier.read_on()
-        turns.append(clock.monotonic() - started)
+    past, told = store.past(store.ids()[0]), []
+    monkeypatch.setattr(store, "names", lambda: [f"x{number}" for number in range(1000)])
+    monkeypatch.setattr(store, "past", lambda name: past._replace(id=name))
+    monkeypatch.setattr(store, "_on_progress", lambda: told.append(1))
+    earlier = Earlier(store, Troubles())
 
-    assert 40 <= len(turns) <= 41
-    assert 0.051 > max(turns)
-    assert 10_000 == earlier.recurrence(replace(store.load(name), opened_at=past.opened_at + timedelta(1))).count
+    assert 10 == len(told)
+    assert 1001 == earlier.recurrence(store.load(past.id)).count
 
 
-def test_while_there_is_more_to_read_the_next_turn_comes_at_once(store, make_recorder, make_decided, clock):
+def test_one_whose_kind_cannot_be_told_stops_no_start(store, make_recorder, happen, monkeypatch):
+    happen(make_recorder())
+    monkeypatch.setattr(store, "past", lambda _: {}["slip"])
     recorder = make_recorder()
-    recorder.tick()
-    assert recorder.next_due() > 0
-    recorder.handle([make_decided()], recorder.take_event_snapshot())
-    assert 0 == recorder.next_due()
-    recorder.tick()
-    assert recorder.next_due() > 0
+    monkeypatch.undo()
+    happen(recorder)
+
+    assert [1, 1] == numbers(store)
+
+
+def test_the_first_notice_says_it_where_no_holder_is_looked_for(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    old = [make_decided(at=clock.time + timedelta(days=days), offset=200 - days) for days in (-3, -2, -1)]
+    recorder.handle(old, recorder.take_event_snapshot())
+
+    assert [1, 2, 3] == numbers(store)
+    assert ["3rd since 19 Nov)"] == titles(store)[:1]
 
 
 def test_incidents_of_versions_without_signatures_count(store, make_recorder, happen):
@@ -182,10 +180,28 @@ def test_what_retention_removed_is_not_counted_and_since_is_the_oldest_kept(stor
     for _ in range(3):
         happen(recorder)
     remove_oldest(store, 2)
+    recorder.forget_removed()
     happen(recorder)
 
     assert [3, 2] == numbers(store)
     assert store.load(store.ids()[0]).opened_at == store.load(store.ids()[1]).recurrence.since
+
+
+def test_what_somebody_removes_while_the_service_runs_is_forgotten_with_the_hourly_retention(
+    store, make_recorder, happen, clock, proc_root, *, tmp_path
+):
+    for _ in range(3):
+        happen(make_recorder())
+    (tmp_path / "messages").touch()
+    source = SourceSettings(kind="file", paths=(str(tmp_path / "messages"),))
+    daemon = Daemon(Settings(source=source, store=store.settings), store, now=clock, proc_root=proc_root)
+    remove_oldest(store, 2)
+    clock.advance(3601)
+    daemon.turn()
+    daemon._source.close()
+
+    incident = store.load(store.ids()[0])
+    assert 2 == daemon._recorder._earlier.recurrence(replace(incident, id=f"{incident.id[:-4]}ffff")).count
 
 
 def test_one_that_a_clock_set_back_dates_before_the_others_is_no_first_of_its_kind(store, make_recorder, happen, clock):
