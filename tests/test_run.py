@@ -3,6 +3,7 @@
 import gzip
 import json
 import platform
+import re
 import shutil
 import signal
 import socket
@@ -282,6 +283,28 @@ def test_what_began_and_ended_during_an_outage_is_one_late_message(agent, log_fi
     receipts = [receipts["ops"].outcome for _, _, receipts in agent.store.notices(agent.store.resolve("last"))]
     assert ["superseded"] * (len(receipts) - 1) + ["delivered"] == receipts
     assert [] == list((agent.state / "channels").iterdir())
+
+
+def test_a_line_from_before_the_last_boot_is_one_late_message_in_the_past_tense_without_a_sysctl(agent, log_file):
+    tell, heard = agent.folder / "tell", agent.folder / "heard"
+    tell.write_text(f'#!/bin/sh\necho "$SOCKMEM_TYPE" >> {heard}\ncat >> {heard}\n')
+    tell.chmod(0o755)
+    agent.config.write_text(
+        agent.config.read_text() + "[incident]\nquiet_seconds = 2\npressure = false\n"
+        f'[[notify]]\nname = "ops"\ntype = "command"\ncommand = ["{tell}"]\ninput = "text"\n'
+    )
+    agent.start()
+    old = datetime.now(timezone.utc) - timedelta(days=300)
+    append(log_file, LINE.replace("Nov 22 15:05:39", old.isoformat()).replace("web1", platform.node()))
+    wait_for("the message", lambda: heard.exists() and not owed(agent.store, "ops"))
+    assert 0 == agent.stop()
+
+    told = heard.read_text()
+    assert ["sockmem.incident.resolved"] == re.findall(r"^sockmem\.incident\..*", told, re.MULTILINE)
+    assert "(reported late: the log was read afterwards" in told
+    assert f"on {old:%d %b %Y at %H:%M} UTC; nothing was measured then" in told
+    assert "sysctl" not in told
+    assert " is " not in told.splitlines()[1]
 
 
 def test_what_a_channel_owes_that_is_no_longer_configured_is_given_up_and_said(agent, log_file, unused_port):

@@ -15,9 +15,9 @@ from msgspec.structs import replace
 from agent.core.delivery import Delivered, Delivery, Receipt, Rejected, Retry, Trouble
 from agent.core.dispatch import Rules
 from agent.core.folding import open_incident
-from agent.core.model import Diagnosis, Notice, NoticeType, Snapshot
+from agent.core.model import Diagnosis, Notice, NoticeType, Silence, Snapshot
 from agent.service.courier import Courier, absent
-from agent.store import Outbox, Store, StoreError
+from agent.store import Outbox, Store, StoreError, end_silence, write_silence
 
 START = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 LOG = logging.getLogger("test-courier")
@@ -629,6 +629,19 @@ def test_a_real_store_hands_out_notices_and_keeps_the_receipts(tmp_path: Path) -
     assert ["n1"] == world.receiver.calls
     assert set() == Outbox(store).owing()
     assert "delivered" == receipts(store)["ops"].outcome
+
+
+def test_a_silence_in_the_store_holds_back_what_is_new_until_it_ends(tmp_path: Path) -> None:
+    world = World()
+    store = store_with_a_notice(tmp_path)
+    world.use(store)
+    write_silence(tmp_path, Silence(since=START, until=START + timedelta(hours=1), reason="upgrade"))
+    world.run(600)
+    assert [] == world.receiver.calls
+    end_silence(tmp_path)
+    world.run(60)
+
+    assert ["n1"] == world.receiver.calls
 
 
 def test_on_a_disk_that_is_full_no_start_sends_anything_and_with_room_one_does(small_disk: Path) -> None:

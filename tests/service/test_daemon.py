@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from pytest_httpserver import HTTPServer
 
 from agent.core.delivery import Delivery
 from agent.core.dispatch import Rules
-from agent.core.model import KINDS, Incident, Notice, Witness
+from agent.core.model import KINDS, Incident, Notice, Silence, Witness
 from agent.core.settings import IncidentSettings, Settings, SourceSettings, WebhookSettings
 from agent.core.status import STATUS
 from agent.notifiers import Notifier, build
@@ -22,7 +22,7 @@ from agent.service import sdnotify
 from agent.service.courier import Courier
 from agent.service.daemon import Daemon
 from agent.service.signals import Signals
-from agent.store import Outbox, Store
+from agent.store import Outbox, Store, end_silence, write_silence
 
 TOKEN = "T0kenT0ken"
 
@@ -257,3 +257,23 @@ def test_the_status_counts_resets_that_only_the_trace_shows(
     zeros = dict.fromkeys(KINDS, 0)
     daemon._recorder._last = make_incident(events=zeros, first_event=None, witness=Witness(kills=86))
     assert "0 lines, 86 resets traced" in daemon.status()
+
+
+def test_the_couriers_hear_of_a_silence_at_once(
+    make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon, store = make_daemon(ValueError)
+    daemon._couriers = daemon._make_couriers()
+    woken: list[str] = []
+    for courier in daemon._couriers:
+        monkeypatch.setattr(courier.thread, "wake", lambda name=courier.name: woken.append(name))
+    now = datetime.now(timezone.utc)
+    for change in (
+        lambda: write_silence(store.directory, Silence(since=now, until=now + timedelta(hours=1), reason="upgrade")),
+        lambda: None,
+        lambda: end_silence(store.directory),
+    ):
+        change()
+        daemon._feed()
+
+    assert ["broken", "good"] * 2 == woken
