@@ -83,7 +83,7 @@ missing_for_tests() {
     have amtool || echo prometheus-alertmanager
     have prometheus-node-exporter || echo prometheus-node-exporter
     have ansible-lint || echo ansible-lint
-    have buildah || echo buildah
+    have buildah && [ -x /usr/lib/podman/netavark ] || echo buildah netavark
     have runc || echo runc
     have debootstrap || echo debootstrap
     [ -x /usr/lib/nagios/plugins/negate ] || echo monitoring-plugins-common
