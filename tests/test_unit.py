@@ -69,8 +69,9 @@ def test_the_exposure_is_one_point_five_at_most(tmp_path: Path, drop_ins: tuple[
 def test_the_witness_grants_nothing_but_the_sight_of_two_instances_and_never_stops_the_service() -> None:
     added = assignments(WITNESS)
 
+    assert ("TimeoutStopSec", "60") == added.pop()
     assert {"ExecStartPre", "BindReadOnlyPaths", "ExecStopPost"} == {key for key, _ in added}
-    # "-" on every line: what fails, or is missing, must not keep the service from starting.
+    # "-" on each: what fails, or is missing, must not keep the service from starting.
     assert ["-"] * 4 == [value[0] for _, value in added]
     # What the doctor looks for.
     assert list(LINES) == [(key, value.lstrip("-+")) for key, value in added]
