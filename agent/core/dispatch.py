@@ -233,6 +233,7 @@ class Ledger:
 
     def __init__(self, now: Now, senders: int = 0) -> None:
         self.started = now.time
+        self._is_state = senders > 0
         self.senders = [Sender()] * max(1, senders)
         self.tries: dict[tuple[int, str, str], Tries] = {}
         self.sent: dict[Provenance, deque[float]] = {
@@ -256,8 +257,8 @@ class Ledger:
                 self.senders[number] = each._replace(why=None, since=None)
 
     def rest(self, stories: Iterable[Story], now: Now) -> None:
-        """Let no time pass for what a silence holds back: it is not given up for that."""
-        for story in stories:
+        """Let no time pass for what a silence holds back from people: it is not given up for that."""
+        for story in () if self._is_state else stories:
             key = (0, story.incident_id, story.last.file)
             self.tries[key] = self.tries[key]._replace(seen=now.second, waited=0.0)
 
@@ -473,13 +474,15 @@ def _is_for(severity: Severity, rules: Rules) -> bool:
 def _given_up(ledger: Ledger, key: tuple[int, str, str], rules: Rules, now: Now) -> str | None:
     """Return why a notice whose time has passed was never taken; it was tried since the start, for an hour at least."""
     tries = ledger.tries.get(key)
-    if tries is None:
+    if tries is None or not _has_passed(rules.give_up_after, tries, now):
         return None
+    return tries.why or ledger.senders[key[0]].why
+
+
+def _has_passed(seconds: float, tries: Tries, now: Now, at_least: float = TRIED_AT_LEAST_SECONDS) -> bool:
+    """Return whether so much time has passed since a notice fell due, of which it was tried ``at_least`` so long."""
     here = now.second - tries.seen
-    is_old = here >= rules.give_up_after or (
-        here >= TRIED_AT_LEAST_SECONDS and here + tries.waited >= rules.give_up_after
-    )
-    return tries.why or ledger.senders[key[0]].why if is_old else None
+    return here >= min(seconds, at_least) and here + tries.waited >= seconds
 
 
 def _reminder_hours(story: Story, ledger: Ledger, rules: Rules, now: Now) -> int | None:
@@ -508,6 +511,8 @@ def _state_steps(
     """Say what a state channel is sent of an incident by each of its senders, and when."""
     sent = [said for said in story.notices if said.outcome == "delivered" or said.has_room]
     fired = {said.severity for said in sent if said.type != RESOLVED} or {said.severity for said in sent}
+    # Whatever was sent showed the severity of the opening, too, which a later notice may have overtaken.
+    fired |= {story.notices[0].severity} if sent else set()
     closed = _why_no_state(story, ledger, rules, fired, now)
     if closed:
         if story.owed:
@@ -538,7 +543,8 @@ def _why_no_state(
     if not fired:
         return "skipped", NOT_FIRED
     tries = [ledger.tries[number, story.incident_id, story.last.file] for number in range(rules.senders)]
-    if now.second - tries[0].seen + tries[0].waited < rules.after_end_seconds:
+    at_least = TRIED_AT_LEAST_SECONDS if story.owed else 0.0
+    if not _has_passed(rules.after_end_seconds, tries[0], now, at_least):
         return None
     return "gave_up", next((each.why for each in tries if each.why), DELAYED)
 

@@ -15,7 +15,6 @@ would keep it from ending: ours may be wrong, so the receiver's Date counts, and
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,8 +24,9 @@ from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.model import Incident, Notice, Standing
 from agent.core.report import brief_text, title
 from agent.core.settings import AlertmanagerSettings
+from agent.core.stored import YEARS
 from agent.notifiers import ChannelError, this_host
-from agent.notifiers.answer import Answer, sort_answer
+from agent.notifiers.answer import Answer, moment_of, sort_answer
 from agent.notifiers.http import DEADLINE_SECONDS, Poster
 
 PATH = "/api/v2/alerts"
@@ -85,11 +85,9 @@ class AlertmanagerNotifier:
     def _post(self, body: bytes, instance: int) -> Answer | Retry | Rejected:
         answer = self._posters[instance].post(body, HEADERS)
         if isinstance(answer, Answer):
-            try:
-                there = parsedate_to_datetime(answer.date or "")
-            except Exception:  # noqa: BLE001 - foreign text: a year of 20 digits is an OverflowError
-                there = self._now()
-            self._clocks[instance] = there.replace(tzinfo=there.tzinfo or timezone.utc), self._monotonic()
+            there = moment_of(answer.date) or self._now()
+            # At an end of the calendar nothing can be added to a clock.
+            self._clocks[instance] = there if there.year in YEARS else self._now(), self._monotonic()
         return answer
 
     def _their_now(self, instance: int) -> datetime:

@@ -46,7 +46,7 @@ def sort_answer(answer: Answer | Retry | Rejected, now: datetime) -> Delivery:
     if 200 <= answer.status < 300:  # noqa: PLR2004 - the classes of RFC 9110, section 15
         return Delivered(detail=text)
     if answer.status in BUSY or answer.status >= 500:  # noqa: PLR2004 - as above
-        after = retry_after_seconds(answer.retry_after, _moment(answer.date) or now)
+        after = retry_after_seconds(answer.retry_after, moment_of(answer.date) or now)
         return Retry(why=text, after_seconds=after, may_be_the_notice=answer.status == CHOKED)
     if 300 <= answer.status < 400:  # noqa: PLR2004 - as above
         return Rejected(why=f"{text}: redirects are not followed: configure the address it leads to")
@@ -55,20 +55,21 @@ def sort_answer(answer: Answer | Retry | Rejected, now: datetime) -> Delivery:
 
 
 def retry_after_seconds(value: str | None, now: datetime) -> float | None:
-    """Read a Retry-After header: seconds or an HTTP date, capped at an hour; None when absent or unreadable."""
+    """Read a Retry-After header: seconds or an HTTP date, capped at an hour; None when absent, unreadable or past."""
     if value is None:
         return None
     text = value.strip()
     if re.fullmatch(r"[0-9]{1,18}", text):
         seconds = float(text)
-    elif moment := _moment(text):
+    elif moment := moment_of(text):
         seconds = (moment - now).total_seconds()
     else:
         return None
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER_SECONDS)
+    return min(seconds, LONGEST_RETRY_AFTER_SECONDS) if seconds > 0 else None
 
 
-def _moment(text: str | None) -> datetime | None:
+def moment_of(text: str | None) -> datetime | None:
+    """Read an HTTP date, as aware; None when absent or unreadable."""
     try:
         moment = parsedate_to_datetime(text or "")
     except Exception:  # noqa: BLE001 - foreign text: a year of 20 digits is an OverflowError

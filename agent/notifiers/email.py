@@ -116,9 +116,8 @@ class _Connection(smtplib.SMTP):
     """smtplib's, whose socket can be cut, and which reads no more than a bounded answer."""
 
     def __init__(self, attempt: "Attempt[Delivery]", tls: ssl.SSLContext | None) -> None:
-        super().__init__(
-            timeout=2 * DEADLINE_SECONDS
-        )  # The deadline comes first, and is told from a closed connection.
+        # The deadline comes first, and is told from a closed connection.
+        super().__init__(timeout=2 * DEADLINE_SECONDS)
         self._attempt, self._tls = attempt, tls
 
     def open(self, host: str, port: int) -> None:

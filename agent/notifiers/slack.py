@@ -6,7 +6,6 @@ Slack's limits: 50 blocks, 150 characters a header, 3000 a text, 10 fields of 20
 "Formatting text for app surfaces" has mentions and ``<!date^UNIX^FORMAT|FALLBACK>``.
 """
 
-import platform
 import re
 from collections.abc import Callable
 from datetime import datetime, timezone
@@ -33,6 +32,7 @@ from agent.core.report import (
     title,
 )
 from agent.core.settings import SlackSettings
+from agent.notifiers import this_host
 from agent.notifiers.answer import Answer, sort_answer
 from agent.notifiers.http import DEADLINE_SECONDS, Poster
 
@@ -167,7 +167,7 @@ def _digest_blocks(notice: DigestNotice) -> list[Block]:
 
 
 def _test_blocks(notice: Notice) -> list[Block]:
-    host = _cut_escaped(platform.node() or "unknown", FIELD_LIMIT)
+    host = _cut_escaped(this_host(), FIELD_LIMIT)
     return [
         _section(f"This is a test of sockmem-agent on *{host}*. Nothing is wrong."),
         {

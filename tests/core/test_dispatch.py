@@ -624,6 +624,17 @@ def test_what_a_state_channel_fires_is_kept_firing_through_a_silence_and_its_end
     assert "warning ended" == channel.told[-1][2]
 
 
+def test_an_end_during_a_silence_is_sent_for_a_quarter_of_an_hour_all_the_same() -> None:
+    channel = Channel(ALERTMANAGER)
+    channel.say("a")
+    channel.run(30)
+    hush(channel, 2 * HOUR)
+    channel.say("a", "resolved")
+    channel.run(3 * HOUR)
+
+    assert 2 * 15 == len([how for _, _, how in channel.told if how == "critical ended"])
+
+
 def test_a_warning_that_becomes_critical_during_a_silence_is_that_after_it() -> None:
     for rules, expected in ((PAGERDUTY, "warning+critical"), (ALERTMANAGER, "warning+critical")):
         channel = Channel(rules)
@@ -782,6 +793,37 @@ def test_an_end_that_no_instance_takes_is_given_up_when_the_alert_has_ended_anyw
     channel.turn()
 
     assert {} == channel.stories
+
+
+def test_the_end_of_a_warning_is_sent_though_only_the_notice_after_it_was_taken() -> None:
+    channel = Channel(ALERTMANAGER)
+    channel.receiver = down(0, 100)
+    channel.say("a", severity="warning")
+    channel.run(60)
+    channel.say("a", "updated")
+    channel.run(300)
+    assert ["superseded", "delivered"] == channel.outcomes("a")
+    story = channel.stories["a"]  # As the commit of the end is read: what has a receipt has no room.
+    notices = tuple(said._replace(has_room=False) for said in story.notices)
+    channel.stories["a"] = story._replace(notices=notices)
+    channel.say("a", "resolved")
+    channel.run(301)
+
+    assert [("a", "warning+critical ended")] * 2 == channel.read()[-2:]
+
+
+def test_an_end_that_was_owed_when_the_agent_went_down_for_days_is_sent_when_it_is_back() -> None:
+    channel = Channel(PAGERDUTY)
+    channel.say("a")
+    channel.run(60)
+    channel.receiver = down(0, 2 * DAY + 600)
+    channel.say("a", "resolved")
+    channel.run(70)
+    channel.second = 2 * DAY
+    channel.restart()
+    channel.run(2 * DAY + HOUR)
+
+    assert [("a", "critical"), ("a", "critical ended")] == channel.read()
 
 
 def test_a_state_channel_for_what_is_critical_shows_that_alone() -> None:

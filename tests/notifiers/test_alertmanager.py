@@ -109,11 +109,11 @@ def test_a_test_is_another_alert_that_goes_away_by_itself() -> None:
 
 
 class Instance:
-    """An Alertmanager whose clock is another; it keeps what it was sent."""
+    """An Alertmanager whose clock is another, or which says so; it keeps what it was sent."""
 
-    def __init__(self, serve: Callable[[Handler], str], ahead: timedelta) -> None:
+    def __init__(self, serve: Callable[[Handler], str], ahead: timedelta, date: str = "") -> None:
         self.alerts: list[dict[str, Any]] = []
-        self.ahead = ahead
+        self.ahead, self.date = ahead, date
         self.url = f"http://{serve(self.take)}/"
 
     def now(self) -> datetime:
@@ -121,7 +121,7 @@ class Instance:
 
     def take(self, connection: socket.socket) -> None:
         self.alerts += json.loads(read_request(connection).partition(b"\r\n\r\n")[2])
-        date = format_datetime(self.now(), usegmt=True).encode()
+        date = (self.date or format_datetime(self.now(), usegmt=True)).encode()
         connection.sendall(b"HTTP/1.1 200 OK\r\nDate: %b\r\nContent-Length: 0\r\n\r\n" % date)
 
     def times(self, name: str) -> list[datetime]:
@@ -152,6 +152,15 @@ def test_a_clock_that_is_set_between_two_posts_ends_no_alert(serve: Callable[[Ha
     notifier.show(standing(), 0)
 
     assert all(end > instance.now() + timedelta(minutes=3) for end in instance.times("endsAt"))
+
+
+@pytest.mark.parametrize("date", ["Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 01 Jan 99999999999999 00:00:00 GMT", "soon"])
+def test_a_date_that_no_clock_shows_is_none_and_ours_has_to_do(serve: Callable[[Handler], str], date: str) -> None:
+    instance = Instance(serve, timedelta(0), date)
+    notifier = AlertmanagerNotifier(table(instance.url))
+
+    assert [Delivered(detail=f"taken by {instance.url[7:-1]}")] * 2 == [notifier.show(standing(), 0) for _ in range(2)]
+    assert all(timedelta(minutes=3) < end - instance.now() < timedelta(minutes=5) for end in instance.times("endsAt"))
 
 
 # --- several instances ----------------------------------------------------------------------------------------------
