@@ -44,7 +44,7 @@ from agent.core.model import (
     Snapshot,
 )
 from agent.core.settings import Claimed
-from agent.core.sockets.holder_names import losers_named, main_holder
+from agent.core.sockets.holder_names import losers_named, main_holder, main_victim
 
 WORSE_FACTOR = 10
 # Messages that were suppressed are of the lines before them, no further back than this.
@@ -278,7 +278,7 @@ def notify_reason(
             return ("sockmem.incident.opened", incident.pressure.claim) if incident.pressure else None
         return "sockmem.incident.opened", "the kernel hit a TCP limit"
     if incident.closed_at is not None:
-        return None if told.data.closed_at is not None else ("sockmem.incident.resolved", "no further messages")
+        return None if told.data.closed_at is not None else ("sockmem.incident.resolved", _over(incident))
     # By its size: a clock that was set back would keep the next word waiting for as long.
     since = abs(now - told.at)
     spaced = told.type.endswith("opened") or since >= UPDATE_SPACING
@@ -286,6 +286,10 @@ def notify_reason(
     worse = _worse(incident, told.data, spaced=spaced, counted=counted)
     worse = _gauges_worse(incident, told.data) if hearsay else worse
     return ("sockmem.incident.updated", worse) if worse else None
+
+
+def _over(incident: Incident) -> str:
+    return "no further resets" if _kills(incident) and not events_total(incident) else "no further messages"
 
 
 def _gauges_worse(incident: Incident, before: Incident) -> str | None:
@@ -319,9 +323,17 @@ def _worse(incident: Incident, before: Incident, *, spaced: bool, counted: bool)
     is_news = before.pressure or replace(before, pressure=incident.pressure).is_warning
     if is_news and (claim := _gauges_worse(incident, before)):
         return claim
-    if spaced and (main := main_holder(incident.diagnosis)) and not main_holder(before.diagnosis):
-        return f"largest holder identified: {main.name}"
+    if spaced and (identified := _identified(incident)) and not _identified(before):
+        return identified
     return _many_more(incident, before) if counted else None
+
+
+def _identified(incident: Incident) -> str | None:
+    """Return who is to blame, as the title names it."""
+    if main := main_holder(incident.diagnosis):
+        return f"largest holder identified: {main.name}"
+    victim = main_victim(incident.witness)
+    return f"most resets hit {victim[0]}" if victim else None
 
 
 def _many_more(incident: Incident, before: Incident) -> str | None:

@@ -4,11 +4,11 @@ import re
 import shlex
 from collections.abc import Mapping
 
-from agent.core.advice.namespaces import CHECK_GAUGE, Run, check_kills, run_in
+from agent.core.advice.namespaces import CHECK_GAUGE, Run, check_kills, run_in, run_where
 from agent.core.advice.programs import find_program
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text, counted
-from agent.core.model import Advice, Finding, GaugeName, Holder, Witness, WitnessedBy
+from agent.core.model import Advice, Finding, GaugeName, Holder, WitnessedBy
 from agent.core.sockets.holder_names import LargestHolder, largest_holder, main_victim, marked
 from agent.core.sockets.shares import HELD_BY, largest, only
 
@@ -98,11 +98,12 @@ def fix_main_holder(main: LargestHolder, findings: tuple[Finding, ...], kept: st
     )
 
 
-def fix_main_victim(witness: Witness | None) -> Advice | None:
+def fix_main_victim(facts: Facts) -> Advice | None:
     """Advise what stops it in the service whose connections were reset, where no dump names who holds most.
 
     Only what has been closed is killed, so whoever was killed most had most orphans.
     """
+    witness = facts.witness
     victim = main_victim(witness)
     if witness is None or victim is None:
         return None
@@ -119,7 +120,7 @@ def fix_main_victim(witness: Witness | None) -> Advice | None:
             *_status(by),
             *(program.commands if program and not by.container else ()),
             CHECK_GAUGE["orphans"],
-            check_kills(run_in(None)),
+            check_kills(run_where(facts, "orphans")),
         ),
     )
 

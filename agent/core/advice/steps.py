@@ -103,7 +103,7 @@ def _orphan_steps(known: _Known) -> _Steps:
     facts, put_back = known.facts, restore_tcp_mem(known.facts, known.claims, known.budget)
     restored = restore_max_orphans(facts, known.claims, known.budget)
     main = known.fix_main("orphans")
-    culprit = main or fix_main_victim(facts.witness)
+    culprit = main or fix_main_victim(facts)
     holders = [culprit, look_at_orphans(facts), None if culprit else fix_closing_programs()]
     shorter, closing = _shorter_lives(known)
     if restored:
@@ -141,7 +141,7 @@ def _memory_steps(known: _Known) -> _Steps:
     facts, claims = known.facts, known.claims
     restored = restore_tcp_mem(facts, claims, known.budget)
     main = known.fix_main("tcp_memory")
-    culprit = main or fix_main_victim(facts.witness)
+    culprit = main or fix_main_victim(facts)
     refused = [finding.evidence for finding in known.findings if finding.claim == "cgroup_limit"]
     failed = [each for evidence in refused for each in evidence if each.name == "memory.kmem.tcp.failcnt"]
     limit = raise_cgroup_limit(failed[0]) if failed else None if restored else raise_tcp_mem(facts, known.budget)
@@ -164,7 +164,7 @@ def _steps_for_one_root(known: _Known) -> list[Advice | None]:
     More room for orphans would only fill the memory faster, and is left out.
     """
     facts, memory = known.facts, _memory_steps(known)
-    main = known.fix_main("orphans") or fix_main_victim(facts.witness)
+    main = known.fix_main("orphans") or fix_main_victim(facts)
     return [
         *memory.settings,
         main,

@@ -106,13 +106,13 @@ def main_holder(diagnosis: Diagnosis) -> LargestHolder | None:
 
 
 def main_victim(witness: Witness | None) -> tuple[str, WitnessedBy] | None:
-    """Find whose sockets were at least half of those that the kernel killed, those unseen included, and many."""
+    """Find whose sockets were most of those that the kernel killed, those unseen included, and many."""
     first = witness.by[0] if witness and witness.kills and witness.by else None
     name = name_of(first) if first else None
     if witness is None or first is None or name is None or first.unit == OTHERS:
         return None
-    half = ((witness.kills or 0) + (witness.unseen or 0) + 1) // 2
-    return (name, first) if first.kills >= max(half, ORPHANS_WORTH_NAMING) else None
+    killed = (witness.kills or 0) + (witness.unseen or 0)
+    return (name, first) if 2 * first.kills > killed and first.kills >= ORPHANS_WORTH_NAMING else None
 
 
 def losers_named(findings: Sequence[Finding]) -> str:

@@ -156,8 +156,13 @@ def test_who_was_reset_is_named_where_the_dump_came_too_late() -> None:
     assert "systemctl status --no-pager -- nginx.service" in step.commands
 
 
-def test_who_was_reset_a_few_times_or_less_than_half_is_not_advised_to_be_fixed() -> None:
-    for witness in (traced(15, 15), traced(44, 90)):
+def test_resets_are_counted_where_the_dump_shows_none_in_every_namespace() -> None:
+    commands = advised(traced(86, 90), make_table()).commands
+    assert [True] == ["lsns -t net" in each for each in commands if "TCPAbortOnMemory" in each]
+
+
+def test_who_was_reset_a_few_times_or_half_of_all_is_not_advised_to_be_fixed() -> None:
+    for witness in (traced(15, 15), traced(45, 90)):
         assert not advised(witness, make_table()).action.startswith("Fix nginx")
 
 
