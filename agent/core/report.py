@@ -157,7 +157,9 @@ def _headline(incident: Incident) -> str:
             about = f" ({bytes_text(incident.pressure.value)} of {bytes_text(incident.pressure.limit)})"
         return f"{host} early warning: {claim}{about}"
     consequence = _CONSEQUENCES[incident.cause]
-    reached = f"{group or consequence.limit} reached"
+    # What the trace alone tells is that sockets were killed, not which limit it was.
+    likely = "" if incident.first_event or incident.cause == "undetermined" else "probably "
+    reached = f"{likely}{group or consequence.limit} reached"
     does = consequence.did if over else consequence.does
     claims, do = ("claimed", "did") if over else ("claims", "do")
     if incident.is_past:
@@ -189,7 +191,9 @@ def source_text(incident: Incident) -> str:
     """Return what an incident rests on."""
     where = f", on {printable(incident.read_on, 64)}" if incident.read_on else ""
     if incident.is_warning:
-        return "gauges (no kernel message)"
+        is_traced = incident.witness is not None and incident.witness.refusals > 0
+        trace = " and the kernel's trace" if is_traced else ""
+        return f"gauges{trace} (no kernel message)"
     if incident.witness and incident.witness.kills and not incident.is_logged_by_kernel:
         messages = SOURCES["claimed"] if incident.first_event else "none"
         return f"kernel, by its trace; messages: {messages}"

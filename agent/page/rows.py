@@ -72,7 +72,7 @@ def figures(files: IncidentFiles, tracks: Tracks) -> list[Figure]:
 def facts(files: IncidentFiles, clock: Clock) -> list[tuple[str, str]]:
     """List host, times, cause and source."""
     incident = files.incident
-    said = incident.first_event is not None
+    said = _is_dated_by_messages(incident)
     rows = [
         ("Host", incident.host or "unknown"),
         ("Kernel", f"Linux {incident.kernel}" if incident.kernel else "unknown"),
@@ -94,6 +94,8 @@ def facts(files: IncidentFiles, clock: Clock) -> list[tuple[str, str]]:
 
 def _measured(warning: Pressure) -> str:
     value, limit = count_text(warning.value), count_text(warning.limit)
+    if value in warning.claim:
+        return ""
     if warning.unit is None:
         return f"{value} of {limit} {'sockets' if warning.cause == 'orphans' else 'pages'}"
     return f"{value} {warning.unit} (threshold {limit})" if warning.unit else ""
@@ -214,10 +216,16 @@ def _share(value: int, track: Track) -> str:
     return f"{share} of the limit, {track.text(track.limit)}" if share else f"limit {track.text(track.limit)}"
 
 
+def _is_dated_by_messages(incident: Incident) -> bool:
+    """Return whether its times are those of messages: kills in the trace and gauges date it, too."""
+    traced = incident.witness is not None and incident.witness.kills
+    return incident.first_event is not None and not traced and incident.pressure is None
+
+
 def _lasted(incident: Incident) -> tuple[str, str, str]:
     seconds = seconds_between(incident.opened_at, incident.last_seen_at)
     said = duration_text(seconds) if seconds > 0 else "under a second"
-    what = "message" if incident.first_event else "sign"
+    what = "message" if _is_dated_by_messages(incident) else "sign"
     return said, f"from the first to the last {what}", "resolved" if incident.closed_at else "still open"
 
 

@@ -65,7 +65,7 @@ def _gaps_of_events(facts: Facts) -> list[Gap]:
         gaps.append(Gap(what="kernel of the line", why=why))
     gaps += gap_of_clock(facts)
     gaps += _gap_of_host(facts)
-    if facts.killed_in_sight == 0:
+    if facts.killed_in_sight == 0 and not facts.kills:
         gaps.append(Gap(what="confirmation by counters", why=_unconfirmed_text(facts)))
     elif facts.kills is None:
         why = "no reading of TCPAbortOnMemory shortly before the event: its count may be older"
@@ -92,8 +92,10 @@ def _gaps_of_trace(facts: Facts) -> list[Gap]:
         why = f"{resets} overwritten before they were read: attributed to the others' owners, by their share"
         gaps.append(Gap(what=_TRACE, why=why))
     if witness and witness.unseen:
-        resets = counted(witness.unseen, "socket was", "sockets were")
-        why = f"{resets} killed without a reset, as the kernel's timer may do: TCPAbortOnMemory counts them, no name"
+        why = (
+            f"TCPAbortOnMemory counts {counted(witness.unseen, 'socket')} more than the trace shows: the kernel's "
+            "timer may kill without a reset, or the trace was not read all the time"
+        )
         gaps.append(Gap(what="owners of killed sockets", why=why))
     return gaps
 

@@ -167,7 +167,7 @@ def _refused(witness: Witness | None) -> list[str]:
     writers = [(name, each) for each in witness.by if each.refusals and (name := name_of(each))][:_VICTIMS_AT_MOST]
     of_them = ", ".join(f"{count_text(each.refusals)} to {name}" for name, each in writers)
     times = "once" if witness.refusals == 1 else f"{count_text(witness.refusals)} times"
-    return [f"It refused memory to open connections {times}{f' ({of_them})' if of_them else ''}."]
+    return [f"The kernel refused memory to open connections {times}{f' ({of_them})' if of_them else ''}."]
 
 
 def _where_killed(facts: Facts) -> list[str]:
@@ -228,6 +228,11 @@ def _orphans_penalised(facts: Facts) -> str:
 
 
 def _orphans_burst_passed(facts: Facts) -> str:
+    if facts.killed_silently:
+        return (
+            f"{_resets(facts)}, probably because of too many orphaned sockets: TCP memory was not under pressure; "
+            f"{_passed(facts)}."
+        )
     return f"{_resets(facts)} because of too many orphaned sockets; {_passed(facts)}."
 
 

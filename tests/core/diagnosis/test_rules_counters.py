@@ -7,20 +7,22 @@ from material import make_event, make_sample, make_snapshot
 from msgspec.structs import replace
 
 from agent.core.diagnosis.diagnose import diagnose
-from agent.core.model import Diagnosis, Sample
+from agent.core.model import Diagnosis, Sample, Witness
 from agent.core.readings import Elsewhere, Process, SocketTable, Sockstat, TcpSockstat, Unlisted
 
 KILLED = "TCPAbortOnMemory"
 DOCKER = "docker 3f2a9c1be07d"
 
 
-def judge(elsewhere: Elsewhere | None, *between: Sample, inuse: int = 400, **others: Any) -> Diagnosis:
+def judge(
+    elsewhere: Elsewhere | None, *between: Sample, inuse: int = 400, witness: Witness | None = None, **others: Any
+) -> Diagnosis:
     """Diagnose a line of a host of 900 sockets: so many of its own namespace, in which no socket was killed."""
     sockstat = Sockstat(tcp=TcpSockstat(inuse=inuse, orphan=12, tw=20, alloc=900, mem=1200))
     counters = {KILLED: 7}
     snapshot = make_snapshot(counters=counters, sockstat=sockstat, elsewhere=elsewhere, **others)
     before = make_sample(20, **{KILLED: 7})
-    return diagnose(snapshot, (make_event("orphans", seconds_ago=15),), (before, *between))
+    return diagnose(snapshot, (make_event("orphans", seconds_ago=15),), (before, *between), witness)
 
 
 def killed(place: str, count: int, **others: Any) -> Elsewhere:
@@ -54,6 +56,15 @@ def test_counters_contradict_only_where_all_namespaces_were_read() -> None:
     assert "counters_contradict" in [each.claim for each in found.findings]
     [why] = [gap.why for gap in found.gaps if gap.what == "confirmation by counters"]
     assert "did not rise in any network namespace" in why
+
+
+def test_counters_contradict_no_kill_that_the_trace_saw() -> None:
+    found = judge(Elsewhere(namespaces=3, inuse=500, is_whole=True), witness=Witness(kills=5, unseen=2))
+
+    assert "counters_contradict" not in [each.claim for each in found.findings]
+    gaps = {gap.what: gap.why for gap in found.gaps}
+    assert "confirmation by counters" not in gaps
+    assert "or the trace was not read all the time" in gaps["owners of killed sockets"]
 
 
 @pytest.mark.parametrize(
