@@ -71,8 +71,8 @@ class Account:
     """What was seen over an incident so far; an incident that goes on after a restart goes on from its file."""
 
     def __init__(self, before: Witness | None = None, *, sees_kills: bool = True) -> None:
-        """Begin with nothing seen; ``sees_kills``: this kernel's trace tells why it resets a connection."""
-        self._sees_kills = sees_kills or (before is not None and before.kills is not None)
+        """Begin with nothing seen; not ``sees_kills``: that there are none would prove nothing."""
+        self._sees_kills = sees_kills if before is None else before.kills is not None
         self.named: dict[Owner, _Share] = {}
         self.unnamed: dict[Place, _Share] = {}
         self.lost = before.lost if before else 0
@@ -137,13 +137,14 @@ class Account:
     def witness(self, risen: int | None) -> Witness:
         """Return it as it is stored; ``risen`` is how far TCPAbortOnMemory rose meanwhile, None where not known."""
         kills = self.kills
+        is_seen = self._sees_kills or kills > 0
         if risen is not None:
             self._unseen = max(0, risen - kills)
         return Witness(
-            kills=kills if self._sees_kills else None,
+            kills=kills if is_seen else None,
             refusals=sum(share.refusals for share in self._shares()),
             lost=self.lost,
-            unseen=self._unseen if self._sees_kills else None,
+            unseen=self._unseen if is_seen else None,
             by=self._by(),
         )
 

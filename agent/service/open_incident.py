@@ -196,6 +196,11 @@ class OpenIncident:
         self.arrived_at = now
         self.amended = self.amended or self.incident.pressure != before
 
+    def needs_sight(self, now: datetime) -> bool:
+        """Return whether kills need a snapshot of their own: those before are of no kills, or old."""
+        account = self.traced.account
+        return account is None or not account.kills or now - self.snapshot_at >= SNAPSHOT_SPACING
+
     def witness(self, account: Account, now: datetime) -> None:
         """Take in what the kernel's trace showed lately; the next commit diagnoses it."""
         if account.kills:

@@ -22,6 +22,7 @@ from agent.core.kernel.detector import Decided
 from agent.core.kernel.limits import sample_of
 from agent.core.model import Diagnosis, Event, Incident, Notice, NoticeType, Sample, Snapshot
 from agent.core.settings import IncidentSettings
+from agent.core.witness import Account
 from agent.probe import Names, take_sample, take_snapshot, take_sockets
 from agent.probe.witness import SERVICE, Instances, Reader
 from agent.service.earlier import EARLIER, Earlier
@@ -142,13 +143,25 @@ class Recorder:
             opened = None
         if opened:
             if self._watch.has_news:
-                opened.witness(self._watch.take(), now)
-                self._name(opened)
+                self._witness(opened, self._watch.take(), now)
             if not seen.kills and not seen.lost:
                 opened.count(counted)
         elif self._watch.since and self._watch.at_sight is None and not self._is_seen:
-            self._watch.at_sight = self.take_event_snapshot()
-            self._is_seen = False
+            self._watch.at_sight = self._take_kill_snapshot()
+
+    def _witness(self, opened: OpenIncident, account: Account, now: datetime) -> None:
+        if account.kills and opened.needs_sight(now):
+            with self._troubles.survived(EVIDENCE):
+                opened.judge(self._take_kill_snapshot())
+        opened.witness(account, now)
+        self._name(opened)
+
+    def _take_kill_snapshot(self) -> Snapshot:
+        """Take the snapshot of kills; whether a line of the batch has one is as before."""
+        is_seen = self._is_seen
+        snapshot = self.take_event_snapshot()
+        self._is_seen = is_seen
+        return snapshot
 
     def handle(
         self, decided: Sequence[Decided], snapshot: Snapshot, may_continue: Callable[[], bool] = lambda: True

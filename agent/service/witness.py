@@ -56,10 +56,9 @@ class Traced:
 
     def take(self, account: Account) -> None:
         """Take in what was seen lately."""
-        if self.account:
-            self.account.merge(account)
-        else:
-            self.account = account
+        # The trace was not read when the incident began: of what happened until now it shows nothing.
+        self.account = self.account or Account(sees_kills=False)
+        self.account.merge(account)
 
     def witness(self) -> Witness | None:
         """Return it as an incident stores it."""
@@ -107,7 +106,8 @@ class Watch:
     def look(self, now: datetime) -> Seen:
         """Read what happened since the last look. Never waits."""
         seen = self._reader.read()
-        self._on_since = (self._on_since or now) if self.is_on else None
+        # A clock that was set back would leave it in the future.
+        self._on_since = min(self._on_since or now, now) if self.is_on else None
         self._refusals = [each for each in self._refusals if timedelta(0) <= now - each.at <= INTERVAL]
         while self.refused and not timedelta(0) <= now - self.refused[0].at <= REFUSALS_LOOK_BACK:
             self.refused.popleft()
@@ -133,7 +133,7 @@ class Watch:
 
     def resume(self, incident: Incident, samples: Sequence[Sample]) -> Traced:
         """Go on with what is shown of an incident that was open when the process before us ended."""
-        account = Account(incident.witness, sees_kills=self._reader.sees_kills) if incident.witness else None
+        account = Account(incident.witness) if incident.witness else None
         before = next((each for each in reversed(samples) if each.at < incident.opened_at), None)
         return Traced(account, before, self.gaps)
 

@@ -1,7 +1,7 @@
 """What the kernel's trace adds to the service: files as trace_pipe gives them, read by the real Reader."""
 
 import json
-from datetime import timedelta
+from datetime import timedelta, timezone
 
 import pytest
 from harness import Trace, schema_errors, write_proc, write_process
@@ -12,6 +12,8 @@ from agent.core.kernel.tracing import REFUSAL_EVENT
 from agent.core.readings import Namespace, Process, SocketGroup, SocketTable, Tally
 from agent.core.report import notice_text, source_text, title
 from agent.core.settings import IncidentSettings, StoreSettings
+from agent.page.incident_files import IncidentFiles
+from agent.page.rows import Clock, facts
 from agent.service import recorder as module
 from agent.service.recorder import Recorder
 from agent.service.troubles import Troubles
@@ -499,3 +501,114 @@ def test_interrupts_on_the_port_of_a_program_that_has_ended_go_by_its_name(servi
     service.turn(times=5)
     [by] = service.incident().witness.by
     assert (None, "python3", 38, False) == (by.unit, by.process, by.kills, by.guess)
+
+
+def test_a_limit_that_no_line_names_is_called_probable(service):
+    write_proc(service.proc_root, orphan=8192)
+    service.start()
+    service.trace.kill(40)
+    service.turn(times=4)
+    incident, [(_, opened)] = service.incident(), service.told()
+    assert ("orphans", "likely") == (incident.cause, incident.confidence)
+    assert "is resetting TCP connections: probably orphan limit reached" in title(opened)
+
+
+def test_whose_resets_they_are_is_told_once_it_is_known(service, monkeypatch):
+    group = SocketGroup(cgroup=7, port=8080, orphaned={"fin_wait1": Tally(sockets=40, bytes=4096)})
+    table = SocketTable(groups=(group,), paths={1: "/", 7: "/system.slice/shop.service"}, complete=True)
+    service.start()
+    monkeypatch.setattr(module, "take_sockets", lambda *_, **__: table)
+    service.trace.kill(60, flags="..s1.", src="10.0.0.5:8080")
+    service.turn(times=6)
+    assert ["opened", "updated"] == service.told_types()
+    assert "most resets hit shop.service" == service.told()[1][1].reason
+    service.turn(times=30)
+    assert ["opened", "updated"] == service.told_types()
+
+
+def test_what_ends_after_resets_without_a_line_has_no_further_resets(service):
+    service.start()
+    service.trace.kill(2)
+    service.turn(times=5)
+    service.turn(seconds=301)
+    assert "no further resets" == service.told()[-1][1].reason
+
+
+def test_kills_an_hour_into_an_incident_have_a_snapshot_of_their_own(service):
+    service.start()
+    service.trace.kill(5)
+    service.turn(times=4)
+    for _ in range(15):
+        service.trace.kill(1)
+        service.turn(seconds=240)
+    service.turn(seconds=61)
+    write_proc(service.proc_root, orphan=8192)
+    service.trace.kill(9)
+    service.turn(times=2)
+    assert "orphans_at_limit" == service.incident().diagnosis.findings[0].claim
+
+
+def test_kills_behind_a_claim_are_judged_by_what_the_host_looks_like_then(service, make_decided):
+    service.count(0)
+    service.start()
+    service.turn(make_decided(provenance="claimed"))
+    service.turn(times=10)
+    service.count(30)
+    service.trace.kill(30)
+    service.turn(times=3)
+    incident = service.incident()
+    assert 30 == incident.witness.kills
+    assert "confirmation by counters" not in [gap.what for gap in incident.diagnosis.gaps]
+
+
+def test_a_trace_that_begins_within_an_incident_denies_nothing_that_was_before(service, make_decided):
+    pipe = service.trace.instances.kills / "trace_pipe"
+    refusals = service.trace.instances.refusals / "trace_pipe"
+    pipe.unlink()
+    refusals.unlink()
+    service.count(0)
+    service.start()
+    service.turn(make_decided(provenance="claimed"))
+    pipe.touch()
+    refusals.touch()
+    service.turn(times=2)
+    service.trace.refuse(1)
+    service.turn(times=2)
+    assert (None, 1) == (service.incident().witness.kills, service.incident().witness.refusals)
+    assert "trace_contradicts" not in [each.claim for each in service.incident().diagnosis.findings]
+    service.trace.kill(4)
+    service.turn(times=2)
+    assert 4 == service.incident().witness.kills
+
+
+def test_a_clock_that_is_set_back_leaves_the_trace_in_sight(service, make_decided):
+    service.start()
+    service.clock.set(-3600)
+    service.turn(times=11)
+    service.turn(make_decided(provenance="claimed"))
+    assert service.incident().witness is not None
+
+
+def rows_of(incident):
+    return dict(facts(IncidentFiles(incident), Clock(timezone.utc, incident.opened_at)))
+
+
+def test_a_warning_of_the_trace_says_what_it_rests_on_and_its_number_once(service):
+    service.start()
+    service.trace.refuse(120)
+    service.turn(times=2)
+    incident = service.incident()
+    assert "gauges and the kernel's trace (no kernel message)" == source_text(incident)
+    rows = rows_of(incident)
+    assert 1 == rows["Early warning"].count("120")
+
+
+def test_times_of_kills_are_not_called_those_of_messages(service, make_decided):
+    service.start()
+    service.trace.kill(5)
+    service.turn(times=10)
+    service.turn(make_decided())
+    service.turn(times=2)
+    rows = rows_of(service.incident())
+    assert "First message" not in rows
+    assert "Opened" in rows
