@@ -555,7 +555,7 @@ def test_a_message_that_is_no_utf_8_is_no_traceback(tree: Path, head: bytes) -> 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can step down to another user")
 def test_this_host_is_diagnosed_without_root(tmp_path: Path) -> None:
     # Imported before stepping down: the interpreter of the tests may live in root's own home.
-    imports = "import os, msgspec, agent.cli.diagnose as d; msgspec.toml.decode('')"
+    imports = "import heapq, os, msgspec, agent.cli.diagnose as d; msgspec.toml.decode('')"
     steps = f"{imports}; os.setgroups([]); os.setuid(65534); d.command()"
     program = [sys.executable, "-c", steps, "--json", "--config", "/dev/null"]
     done = subprocess.run(program, capture_output=True, check=False, timeout=60)

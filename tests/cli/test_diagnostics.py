@@ -88,7 +88,7 @@ def test_the_service_says_as_much_as_was_asked_for(tmp_path: Path, level: str, w
 
     assert 0 == agent.stop()
     assert words == {word for word in ("DEBUG", "INFO") if f" {word} " in agent.said()}
-    assert (level == "debug") == ("DEBUG stdout: attempt 1 of msg_" in agent.said())
+    assert (level == "debug") == ("DEBUG stdout: an attempt of msg_" in agent.said())
 
 
 def test_standard_error_that_is_closed_ends_no_command(damaged: list[str]) -> None:

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become 
 ALICE, SERVICE = 54_321, 54_320
 # Everything is imported before stepping down: the interpreter of the tests may live in root's own home.
 AS_ALICE = f"""
-import _strptime, encodings.unicode_escape, encodings.utf_8_sig, grp, os, pathlib, pwd, sys
+import _strptime, difflib, encodings.unicode_escape, encodings.utf_8_sig, grp, heapq, os, pathlib, pwd, sys
 import msgspec, rich.console
 import agent.config, agent.cli.diagnose, agent.cli.incidents, agent.page.render
 from agent.cli import group
