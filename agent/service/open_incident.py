@@ -295,7 +295,7 @@ class OpenIncident:
         reason = folding.notify_reason(incident, self.last_notice, now, settings.claimed)
         if reason:
             incident, notice = write_notice(self._store, incident, reason, channels, now)
-        self._store.do_meanwhile(lambda: self._write_summary(incident))
+        self._store.do_meanwhile(lambda: write_summary(self._store, incident, self._troubles, self._newest))
         self.incident = self._position.commit(incident)
         self.committed_at, self.amended = now, False
         self._remember(notice)
@@ -356,10 +356,6 @@ class OpenIncident:
             self.incident = replace(self.incident, snapshots=(*names, name))
         self._newest = self.incident.snapshots[-1], snapshot
 
-    def _write_summary(self, incident: Incident) -> None:
-        with self._troubles.survived(SUMMARY, Exception):
-            self._store.write_summary(incident.id, summary_of(incident, self._newest))
-
     def _save_snapshot(self) -> None:
         if self._is_unsaved:
             self._store.amend_snapshot(self.incident.id, self._snapshot_name, self._snapshot)
@@ -372,14 +368,21 @@ def summary_of(incident: Incident, *newest: tuple[str, Snapshot]) -> str:
     return "".join(f"{line.text}\n" for line in lines)
 
 
+def write_summary(
+    store: Store, incident: Incident, troubles: Troubles, newest: tuple[str, Snapshot] | None = None
+) -> None:
+    """Write the summary of an incident; its ``newest`` snapshot is read where it is not at hand."""
+    with troubles.survived(SUMMARY, Exception):
+        named = [newest] if newest else store.newest_snapshot(incident)
+        store.write_summary(incident.id, summary_of(incident, *named))
+
+
 def write_missing_summaries(store: Store, troubles: Troubles) -> None:
     """Write, when the service starts, the summaries that a power cut took or that an earlier version did not write."""
-    with troubles.survived(SUMMARY, Exception):
-        for incident_id in store.one_by_one(store.ids()):
-            if not store.has_summary(incident_id):
-                with suppress(StoreError):  # Logged at every start.
-                    incident = store.load(incident_id)
-                    store.write_summary(incident_id, summary_of(incident, *store.newest_snapshot(incident)))
+    for incident_id in store.one_by_one(store.ids()):
+        if not store.has_summary(incident_id):
+            with suppress(StoreError):  # Logged at every start.
+                write_summary(store, store.load(incident_id), troubles)
 
 
 def write_notice(

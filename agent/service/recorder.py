@@ -27,7 +27,7 @@ from agent.probe import Names, take_sample, take_snapshot, take_sockets
 from agent.probe.witness import SERVICE, Instances, Reader
 from agent.service.earlier import EARLIER, Earlier
 from agent.service.metrics import Gauges
-from agent.service.open_incident import COMMIT_SPACING, EVIDENCE, OpenIncident, write_notice
+from agent.service.open_incident import COMMIT_SPACING, EVIDENCE, OpenIncident, write_notice, write_summary
 from agent.service.position import Position
 from agent.service.sampler import Sampler
 from agent.service.troubles import Troubles
@@ -338,7 +338,7 @@ class Recorder:
         if incident.notices:
             incident, _ = write_notice(self._store, incident, DAMAGED, self.channels, now)
         self.position.close()
-        self._last = self.position.commit(incident)
+        self._commit_closed(incident)
 
     def _amend_last(self, leading: Sequence[Decided], here: str | None) -> None:
         """Count suppressed messages whose incident is closed already: they open none of their own."""
@@ -352,6 +352,10 @@ class Recorder:
         for record, event in leading:
             incident = folding.fold(incident, event, incident.last_seen_at)
             self.position.cover(record.cursor, incident)
+        self._commit_closed(incident)
+
+    def _commit_closed(self, incident: Incident) -> None:
+        self._store.do_meanwhile(lambda: write_summary(self._store, incident, self._troubles))
         self._last = self.position.commit(incident)
 
     def _commit_what_waits(self, opened: OpenIncident, now: datetime) -> None:

@@ -114,6 +114,36 @@ def test_a_closed_one_is_told_in_the_past(store, record, clock):
     assert "web1 reset TCP connections" in text
 
 
+def test_what_is_counted_to_a_closed_one_is_in_it(store, record, clock):
+    recorder = record()
+    clock.advance(301)
+    recorder.tick()
+    record(1, kind="suppressed", suppressed=273)
+
+    assert 273 == store.load(store.resolve("last")).suppressed_at_least
+    assert "at least 273 suppressed by its rate limit" in " ".join(summary(store).read_text().split())
+
+
+def test_one_that_is_closed_as_it_stands_is_told_in_the_past(store, record, clock, proc_root, troubles):
+    record()
+    for path in store.path("last").glob("snapshot-*"):
+        path.unlink()
+    Recorder(
+        store,
+        settings=IncidentSettings(),
+        channels=["ops"],
+        now=clock,
+        on_notice=lambda _: None,
+        troubles=troubles,
+        proc_root=proc_root,
+        monotonic=clock.monotonic,
+    )
+
+    assert store.load(store.resolve("last")).closed_at
+    assert "web1 reset TCP connections" in summary(store).read_text()
+    assert "still open" not in summary(store).read_text()
+
+
 def test_another_hosts_has_no_readings_of_this_one(store, record):
     record(host="db7", provenance="claimed")
 
