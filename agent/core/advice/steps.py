@@ -82,7 +82,7 @@ def advise(facts: Facts, findings: tuple[Finding, ...], main: MainHolders) -> tu
 def _steps_for(known: _Known, cause: Cause) -> list[Advice | None]:
     facts, claims = known.facts, known.claims
     if cause == "undetermined":
-        return [_watch(facts), look_at_orphans(facts), look_at_memory(facts)]
+        return [fix_main_victim(facts), _watch(facts), look_at_orphans(facts), look_at_memory(facts)]
     if cause == "none":
         return []
     if known.findings[0].claim == "cgroup_limit" and facts.starving_group:
@@ -188,7 +188,8 @@ def _look_at_container() -> Advice:
 
 def _watch(facts: Facts) -> Advice:
     old = facts.kernel is not None and facts.kernel.ambiguous_text
-    newer = " Kernels from 3.3 on name the cause in the message." if old or not facts.named_causes else ""
+    is_unnamed = bool(facts.lines) and not facts.named_causes
+    newer = " Kernels from 3.3 on name the cause in the message." if old or is_unnamed else ""
     return Advice(
         action="Watch the gauges to catch the next occurrence.",
         why="This reading does not show which limit was reached: the moment had passed or was not recorded. The "

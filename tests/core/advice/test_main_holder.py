@@ -156,6 +156,13 @@ def test_who_was_reset_is_named_where_the_dump_came_too_late() -> None:
     assert "systemctl status --no-pager -- nginx.service" in step.commands
 
 
+def test_who_was_reset_is_advised_to_be_fixed_whichever_limit_it_was() -> None:
+    found = diagnose(make_snapshot(), (), (), traced(86, 90))
+    assert "undetermined" == found.cause
+    assert found.advice[0].action.startswith("Fix nginx.service: 86 of 90")
+    assert "in the message" not in found.advice[1].why
+
+
 def test_resets_are_counted_where_the_dump_shows_none_in_every_namespace() -> None:
     commands = advised(traced(86, 90), make_table()).commands
     assert [True] == ["lsns -t net" in each for each in commands if "TCPAbortOnMemory" in each]
