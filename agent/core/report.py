@@ -22,6 +22,7 @@ from agent.core.format import (
     printable,
     wrap,
 )
+from agent.core.history.early_warning import REFUSALS_UNIT
 from agent.core.kernel.limits import KILLED
 from agent.core.model import (
     CAUSES,
@@ -153,6 +154,8 @@ def _headline(incident: Incident) -> str:
     if incident.is_warning and incident.pressure:
         claim = "over" if over else incident.pressure.claim
         about = f": {group} reached" if group else f"{_reading(incident, incident.pressure.cause)}{_held(incident)}"
+        if incident.pressure.unit == REFUSALS_UNIT and not (over or group):  # The claim has the sizes of then.
+            about = _held(incident)
         if incident.pressure.unit == "bytes" and not over:  # The claim names a group, and this is the group's memory.
             about = f" ({bytes_text(incident.pressure.value)} of {bytes_text(incident.pressure.limit)})"
         return f"{host} early warning: {claim}{about}"
@@ -191,9 +194,9 @@ def source_text(incident: Incident) -> str:
     """Return what an incident rests on."""
     where = f", on {printable(incident.read_on, 64)}" if incident.read_on else ""
     if incident.is_warning:
-        is_traced = incident.witness is not None and incident.witness.refusals > 0
-        trace = " and the kernel's trace" if is_traced else ""
-        return f"gauges{trace} (no kernel message)"
+        is_traced = incident.pressure is not None and incident.pressure.unit == REFUSALS_UNIT
+        source = "the kernel's trace" if is_traced else "gauges"
+        return f"{source} (no kernel message)"
     if incident.witness and incident.witness.kills and not incident.is_logged_by_kernel:
         messages = SOURCES["claimed"] if incident.first_event else "none"
         return f"kernel, by its trace; messages: {messages}"

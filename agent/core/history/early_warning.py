@@ -60,6 +60,7 @@ HOUR = 3600.0
 INTERVAL_SECONDS = 10.0
 _SHORTEST = timedelta(seconds=0.9 * INTERVAL_SECONDS)
 QUIET_INTERVALS = 6
+REFUSALS_UNIT = "refusals in 10 s"
 REFUSALS_LOOK_BACK = timedelta(seconds=(QUIET_INTERVALS + 1) * INTERVAL_SECONDS)
 
 
@@ -109,12 +110,12 @@ _FLAG = _Signal(2, "the kernel's TCP memory-pressure flag stays up", 1, "", 10)
 
 # A writer that is refused tries again ten times a second (sk_stream_wait_memory), what was sent to a refused receiver
 # comes five times in ten seconds: fewer refusals are a stall that nobody notices.
-_AT_LIMIT = _Signal(3, "the kernel refuses memory to open TCP connections", 10, "refusals in 10 s", 10)
+_AT_LIMIT = _Signal(3, "the kernel refuses memory to open TCP connections", 10, REFUSALS_UNIT, 10)
 _ABOVE_AVERAGE = _Signal(
-    2, "under memory pressure the kernel refuses memory to open TCP connections", 10, "refusals in 10 s", 10
+    2, "under memory pressure the kernel refuses memory to open TCP connections", 10, REFUSALS_UNIT, 10
 )
 # What TCP as a whole has is no trouble then, and a group that lives at its limit is often meant to.
-_OF_A_GROUP = _Signal(2, "a control group's memory limit stalls its TCP connections", 100, "refusals in 10 s", 100)
+_OF_A_GROUP = _Signal(2, "a control group's memory limit stalls its TCP connections", 100, REFUSALS_UNIT, 100)
 
 _CLAIMS: dict[tuple[GaugeName, int], str] = {
     ("tcp_memory", 3): "TCP memory is at its limit",
