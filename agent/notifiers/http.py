@@ -15,13 +15,12 @@ import logging
 import re
 import socket
 import ssl
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
-import requests
-import requests.adapters
-import requests.auth
 import urllib3
 import urllib3.connection
 import urllib3.exceptions
@@ -32,6 +31,15 @@ from agent.core.settings import HttpChannel
 from agent.notifiers import ChannelError, read_secret
 from agent.notifiers.answer import Answer
 from agent.notifiers.network import Attempt, Attempts, load_certificates, network_words, no_answer, this_attempt
+
+with warnings.catch_warnings():
+    # requests guesses encodings with one of these where it finds one: a megabyte, and nothing here is decoded.
+    warnings.simplefilter("ignore")
+    for _guesser in ("chardet", "charset_normalizer"):
+        sys.modules.setdefault(_guesser, None)  # type: ignore[arg-type]
+    import requests
+    import requests.adapters
+    import requests.auth
 
 DEADLINE_SECONDS = 20.0
 BODY_BYTES = 64 * 1024
