@@ -33,6 +33,8 @@ from agent.store import Outbox, Store, prune
 log = logging.getLogger("sockmem-agent")
 
 WAIT_SECONDS = 1.0
+# A notice goes before all that the clock asks for, which would take turns with its courier at the interpreter.
+HEAD_START_SECONDS = 0.02
 PRUNE_SPACING = timedelta(minutes=10)
 METRICS_SECONDS = 60.0
 STOP_SECONDS = 1.5
@@ -84,6 +86,7 @@ class Daemon:
         self._status_file = StatusFile(runtime or store.directory, store.directory)
         self._metrics_file = self._open_metrics()
         self._ready = False
+        self._has_told = False
         self._asked = Signals()
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -108,7 +111,8 @@ class Daemon:
                 if asked.reload:
                     asked.reload = False
                     self._take_over(reread())
-                self._source.wait(min(WAIT_SECONDS, self._recorder.next_due()))
+                # The head start may have used up a hint.
+                self._source.wait(0.0 if self._has_told else min(WAIT_SECONDS, self._recorder.next_due()))
             sdnotify.notify("STOPPING=1", patience_seconds=STOPPING_SECONDS)
             # Not after an unexpected exception: what it interrupted was read but not stored.
             self._recorder.flush()
@@ -132,6 +136,7 @@ class Daemon:
         """Read and record one batch, then do what is due by the clock; False if a stop cut the batch off."""
         snapshot: Snapshot | None = None
         decided: list[Decided] = []
+        self._has_told = False
         for record in self._source.read():
             found = self._detector.feed(record)
             if found:
@@ -142,6 +147,8 @@ class Daemon:
         self._recorder.watch()
         if snapshot and not self._recorder.handle(decided, snapshot, self._may_continue):
             return False
+        if self._has_told and self._couriers:
+            self._source.wait(HEAD_START_SECONDS)
         self._recorder.tick()
         now = self._now()
         if self._recorder.position.is_due(now):
@@ -271,6 +278,7 @@ class Daemon:
 
     def _on_notice(self, notice: Notice) -> None:
         """Wake the couriers, and log the notice unless standard output has it anyway."""
+        self._has_told = True
         self._wake_couriers()
         if notice.data and all(channel.type != "stdout" for channel in self._channels):
             log.warning("incident %s %s: %s", notice.data.id, notice.type.rpartition(".")[2], notice.data.summary)

@@ -88,6 +88,8 @@ class Recorder:
         resume, still_open = store.newest_commit()
         self.position = Position(store, resume, now())
         self._last = still_open[0] if still_open else store.newest()
+        # Which incident was committed, until the link ``last`` is looked at.
+        self._to_point_at: str | None = None
         self._open: list[OpenIncident] = []
         self._others_opened = deque[float](maxlen=OTHER_HOSTS_AN_HOUR)
         self._resume_all(still_open)
@@ -240,6 +242,12 @@ class Recorder:
             self._sampler.survey.start(now)
         for opened in tuple(self._open):
             self._tend(opened, now)
+        self._point_last()
+
+    def _point_last(self) -> None:
+        if self._to_point_at:
+            self._store.point_last(self._to_point_at)
+            self._to_point_at = None
 
     def _tend(self, opened: OpenIncident, now: datetime) -> None:
         if opened.attribute_at and now >= opened.attribute_at and not self.position.dirty:
@@ -270,6 +278,7 @@ class Recorder:
             self._open_killed(self._watch.at_sight, self._now())
         for opened in self._open:
             self._commit_what_waits(opened, self._now())
+        self._point_last()
 
     # --- one incident a host ----------------------------------------------------------------------------------------
 
@@ -376,7 +385,7 @@ class Recorder:
             self.opened[incident.class_, incident.cause] += 1
         if notice:
             self._on_notice(notice)
-        self._store.point_last(incident.id)
+        self._to_point_at = incident.id
 
     def _close(self, opened: OpenIncident, now: datetime) -> None:
         if opened.last_notice is None:
