@@ -7,6 +7,7 @@ the kernel's lines stand in guillemets: our own output never looks like a kernel
 import re
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
+from functools import lru_cache
 from typing import NamedTuple
 
 from agent.core.budget import MESSAGES_AN_HOUR
@@ -341,7 +342,9 @@ def diagnosis_parts(diagnosis: Diagnosis) -> tuple[list[str], dict[str, list[str
         ],
         "Unknown": [line for gap in diagnosis.gaps for line in _bullet(f"{printable(gap.what)}: {printable(gap.why)}")],
     }
-    return _wrapped(_quoteless(printable(diagnosis.summary)), ""), {name: part for name, part in parts.items() if part}
+    return [*_wrapped(_quoteless(printable(diagnosis.summary)), "")], {
+        name: part for name, part in parts.items() if part
+    }
 
 
 # --- parts ----------------------------------------------------------------------------------------------------------
@@ -462,7 +465,7 @@ def _of(value: int | None, limit: int | None, unit: str = "") -> str:
 
 def _finding(finding: Finding) -> list[str]:
     about = "" if finding.cause == "none" else f", {CAUSES[finding.cause]}"
-    lines = _bullet(f"{finding.claim.replace('_', ' ')} ({finding.confidence}{about})")
+    lines = [*_bullet(f"{finding.claim.replace('_', ' ')} ({finding.confidence}{about})")]
     for evidence in finding.evidence:
         lines += _wrapped(_evidence(evidence), "    ", "      ")
     return lines
@@ -491,7 +494,7 @@ def _number(value: float) -> str:
 
 
 def _advice(number: int | None, advice: Advice) -> list[str]:
-    lines = _wrapped(f"{number}. {printable(advice.action)}" if number else printable(advice.action), "  ", "     ")
+    lines = [*_wrapped(f"{number}. {printable(advice.action)}" if number else printable(advice.action), "  ", "     ")]
     lines += _wrapped(printable(advice.why), "     ")
     lines += _wrapped(f"Risk: {printable(advice.risk)}", "     ", "           ")
     # A command is copied from the terminal, and so is never broken.
@@ -527,15 +530,17 @@ def _table(rows: Iterable[tuple[str, str]]) -> list[str]:
     return lines
 
 
-def _bullet(text: str) -> list[str]:
+def _bullet(text: str) -> tuple[str, ...]:
     return _wrapped(text, "  - ", "    ")
 
 
-def _wrapped(text: str, first: str, later: str | None = None) -> list[str]:
+# An incident's text is written while an event waits, and much of it is the same every time.
+@lru_cache(maxsize=256)
+def _wrapped(text: str, first: str, later: str | None = None) -> tuple[str, ...]:
     # What is quoted stays in one piece: a break could leave the kernel's words alone on a line.
     if "«" in text:
-        return [f"{first}{text}"]
-    return wrap(text, _COLUMNS, first, later)
+        return (f"{first}{text}",)
+    return tuple(wrap(text, _COLUMNS, first, later))
 
 
 def _quoteless(text: str) -> str:

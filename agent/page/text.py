@@ -11,6 +11,7 @@ character. It shows what the HTML page shows, in the words of agent.page.rows an
 import re
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import NamedTuple
 
 from agent.core.format import columns_of, count_text, duration_text, in_columns, printable, wrap
@@ -162,21 +163,25 @@ def _fit(lines: Sequence[str], encoding: str, columns: int) -> list[str]:
     ]
 
 
-def _fold(line: str, encoding: str, columns: int) -> list[str]:
-    """Break a line in the way of what it is: a command, a comment of a file, a quotation, prose."""
+@lru_cache(maxsize=256)
+def _fold(line: str, encoding: str, columns: int) -> tuple[str, ...]:
+    """Break a line in the way of what it is: a command, a comment of a file, a quotation, prose.
+
+    Most of them are the same in every incident.
+    """
     line = printable(line, len(line))
     text = bearable(line, encoding)
     if columns_of(text) <= columns:
-        return [text]
+        return (text,)
     if match := _COMMAND.fullmatch(text):
-        return fold_command(match[1], match[2], columns)
+        return tuple(fold_command(match[1], match[2], columns))
     if match := _QUOTED.fullmatch(line):
         before, quote, behind = (bearable(part, encoding) for part in match.groups())
-        return _fold_quote(before, quote, behind, bearable("«»", encoding), columns)
+        return tuple(_fold_quote(before, quote, behind, bearable("«»", encoding), columns))
     hang = match.end() if (match := _COMMENT.match(text) or _HANG.match(text)) else 0
     repeated = text[:hang] if _COMMENT.match(text) else " " * hang
     first, *others = _wrap(text[hang:], columns - hang)
-    return [text[:hang] + first, *(repeated + piece for piece in others)]
+    return (text[:hang] + first, *(repeated + piece for piece in others))
 
 
 def fold_command(prompt: str, command: str, columns: int = COLUMNS) -> list[str]:

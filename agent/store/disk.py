@@ -119,8 +119,7 @@ def write_together(files: Mapping[Path, bytes], new_names: Iterable[Path], meanw
 def write_unflushed(path: Path, data: bytes) -> None:
     """Put a file in place whose end a power cut may take: whoever reads it has to see that."""
     aside, descriptor = open_aside(path, data)
-    with closing_descriptor(descriptor):
-        start_flushing(descriptor)
+    os.close(descriptor)
     try:
         put_in_place(path, aside)
     except OSError:
