@@ -86,7 +86,7 @@ class Daemon:
         self._status_file = StatusFile(runtime or store.directory, store.directory)
         self._metrics_file = self._open_metrics()
         self._ready = False
-        self._has_told = False
+        self._has_told = self._is_warm = False
         self._asked = Signals()
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -108,6 +108,9 @@ class Daemon:
                 self._serve()
                 self._feed()
                 self._measure()
+                if not self._is_warm and not self._has_told:
+                    self._is_warm = True
+                    self._recorder.warm_up()
                 if asked.reload:
                     asked.reload = False
                     self._take_over(reread())

@@ -31,6 +31,7 @@ from agent.service.open_incident import COMMIT_SPACING, EVIDENCE, OpenIncident, 
 from agent.service.position import Position
 from agent.service.sampler import Sampler
 from agent.service.troubles import Troubles
+from agent.service.warm_up import warm_up
 from agent.service.witness import Traced, Watch
 from agent.store import Store, StoreError
 
@@ -42,6 +43,7 @@ CLOCK_STEP = timedelta(seconds=1)
 OTHER_HOSTS_AT_MOST = 8
 EVENT_SNAPSHOT_SPACING = timedelta(seconds=1)
 ATTRIBUTION_SECONDS = 3.0
+UNREHEARSED = "what an event needs failed without one"
 # A kill's line takes as long to come through the log: people are told once, with the line.
 LINE_PATIENCE = timedelta(seconds=2)
 DAMAGED: tuple[NoticeType, str] = ("sockmem.incident.resolved", "closed at a restart: its files are damaged")
@@ -271,6 +273,11 @@ class Recorder:
         """Count no incident any longer that retention, or somebody else, has removed."""
         with self._troubles.survived(EARLIER):
             self._earlier.forget_removed()
+
+    def warm_up(self) -> None:
+        """Do in memory what the first event will need."""
+        with self._troubles.survived(UNREHEARSED, Exception):
+            warm_up(take_snapshot(self._proc_root, self._now(), "event"), self._sampler.history)
 
     def flush(self) -> None:
         """Commit what waits: the service stops."""

@@ -86,6 +86,27 @@ def make_daemon(
     return make
 
 
+def test_a_notice_goes_before_what_the_clock_asks_for(
+    make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]], log_file: Path
+) -> None:
+    daemon, store = make_daemon(AttributeError)
+    waits: list[tuple[float, bool]] = []
+    asked = Signals()
+
+    def wait(timeout: float) -> None:
+        waits.append((timeout, (store.directory / "incidents/last").is_symlink()))
+        if len(waits) == 1:
+            with log_file.open("a") as file:
+                file.write(f"{datetime.now():%b %d %H:%M:%S} web1 kernel: TCP: too many orphaned sockets\n")  # noqa: DTZ005 - a log's
+        asked.stop = len(waits) == 3
+
+    daemon._source.wait = wait  # type: ignore[method-assign]
+    daemon.run(lambda: None, asked)
+
+    # A line that comes meanwhile ends the head start, and is read at once.
+    assert [(daemon_module.HEAD_START_SECONDS, False), (0.0, True)] == waits[1:]
+
+
 @pytest.mark.parametrize("surprise", [AttributeError, MemoryError, SystemExit])
 def test_a_surprise_in_one_channel_ends_neither_the_watching_nor_another_channel(
     surprise: type[BaseException],
