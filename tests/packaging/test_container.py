@@ -58,7 +58,8 @@ def image(packages: Any, tmp_path_factory: pytest.TempPathFactory) -> Image:
     buildah("commit", "--quiet", scratch, "localhost/base")
     recipe = ROOT / "contrib/container/Containerfile"
     options = ("--quiet", "--layers=false", "--build-arg=BASE=localhost/base", f"--file={recipe}")
-    buildah("build", *options, "--tag=sockmem-agent", packages.deb.parent)
+    # Of its own accord a newer buildah raises this limit, beyond what this machine may.
+    buildah("build", *options, "--ulimit=nofile=1024:1024", "--tag=sockmem-agent", packages.deb.parent)
     container = buildah("from", "localhost/sockmem-agent")
     config = json.loads(buildah("inspect", "--type=image", "localhost/sockmem-agent"))["OCIv1"]["config"]
     return Image(Path(buildah("mount", container)), config)
