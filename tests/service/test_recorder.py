@@ -1062,7 +1062,8 @@ def test_a_line_of_another_host_has_an_incident_without_any_number_of_this_one(
     assert [None] == [snapshot.sockstat for _, snapshot in store.snapshots(incident_id)]
     assert not (store.path(incident_id) / "samples.jsonl").exists()
     titles = [title(notice) for _, notice, _ in store.notices(incident_id)]
-    assert "db7: log on web1 claims orphan limit reached; nothing was measured on db7" == titles[0]
+    reached = "db7: log on web1 claims orphan limit reached; nothing was measured on db7"
+    assert f"{reached} (first of its kind)" == titles[0]
     files = [each for each in store.path(incident_id).iterdir() if each.is_file()]
     assert [] == [file.name for file in files if "7000" in file.read_text() or "8192" in file.read_text()]
 
