@@ -91,7 +91,7 @@ def deliveries(notices: Notices, holdups: Mapping[str, str]) -> list[dict[str, o
             else pending | {"detail": holdups.get(channel)}
         )
         for stem, notice, receipts in notices
-        for channel in notice.channels
+        for channel in dict.fromkeys((*notice.channels, *receipts))
     ]
 
 

@@ -5,7 +5,7 @@ moment on the monotonic clock, which nobody can set and which stands still while
 """
 
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
@@ -62,7 +62,7 @@ class Status(Dated, frozen=True, kw_only=True):
     written_at: Time
     monotonic_seconds: float
     boot_id: str | None
-    pid: int
+    pid: Annotated[int, msgspec.Meta(gt=0)]
     pid_namespace: int | None
     started_at: Time
     following: str

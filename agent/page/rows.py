@@ -178,7 +178,7 @@ def notifications(files: IncidentFiles, clock: Clock) -> list[tuple[str, str, st
     """List the notifications: when due, channel, what, and the outcome, or since when it waits and why."""
     rows = []
     for _, notice, receipts in files.notices:
-        for channel in notice.channels:
+        for channel in dict.fromkeys((*notice.channels, *receipts)):
             receipt = receipts.get(channel)
             why = files.holdups.get(channel)
             outcome = f"waiting since {clock.moment(notice.at)}" + (f": {why}" if why else "")

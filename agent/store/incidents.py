@@ -147,18 +147,20 @@ class Store:
     ) -> list[tuple[str, Notice, dict[str, Receipt]]]:
         """Read an incident's notices, each with its name and the receipts by channel; ``unread`` takes what cannot be.
 
-        A receipt counts by its name: one that cannot be read is shown as given up, and its notice is not sent again.
+        A receipt counts by its name: one that cannot be read is shown as given up, and its notice is not sent again. A
+        state channel that was added later has one of a notice that does not name it.
         """
-        found = []
-        files = self.files(incident_id)
+        notices = []
+        files = sorted(self.files(incident_id))
         for name, notice in self._readable(incident_id, self.load(incident_id).notices, model.NOTICE, unread):
             stem = name.removesuffix(".json")
-            names = {each: f"{stem}.{each}.json" for each in notice.channels if f"{stem}.{each}.json" in files}
+            receipt = re.compile(rf"{stem}\.([^.]+)\.json")
+            names = {found[1]: file for file in files if (found := receipt.fullmatch(file))}
             readable = dict(self._readable(incident_id, names.values(), model.RECEIPT, unread))
-            found.append(
+            notices.append(
                 (stem, notice, {each: readable.get(file) or _lost(notice, each) for each, file in names.items()})
             )
-        return found
+        return notices
 
     def read_all(self) -> tuple[list[Incident], dict[str, str]]:
         """Read every incident, oldest first, and why others cannot be read; one pruned meanwhile is neither."""

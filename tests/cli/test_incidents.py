@@ -514,6 +514,17 @@ def test_show_json_is_the_incident_with_its_deliveries(run: Run, keep: Keep, tel
     ]
 
 
+def test_show_has_what_a_channel_was_sent_that_was_added_while_the_incident_was_open(
+    run: Run, keep: Keep, tell: Tell
+) -> None:
+    incident_id = keep(closed=False)
+    tell(incident_id, "later", "delivered", "taken by am:9093")
+    deliveries = json.loads(run("show", "last", "--json").stdout)["deliveries"]
+
+    assert ["ops", "pager", "later"] == [each["channel"] for each in deliveries]
+    assert "later" in run("show", "last").stdout.partition("Notifications")[2]
+
+
 @pytest.mark.parametrize("command", ["show", "export", "report"])
 @pytest.mark.parametrize("text", ["last", "2026", "../../etc", ""])
 def test_no_such_incident_is_66_and_one_line(run: Run, command: str, text: str) -> None:

@@ -1,10 +1,12 @@
 from datetime import datetime, timedelta, timezone
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from agent.core import status
 from agent.core.model import Silence
 from agent.core.status import STALE_SECONDS, Channel, OpenIncident, Reader, Status, check, one_line, why_not_running
 
@@ -94,3 +96,9 @@ def test_the_check_is_one_line_of_80_plain_characters_at_most(text: str) -> None
     assert line.isascii()
     assert line.isprintable()
     assert len(line) <= 80
+
+
+@pytest.mark.parametrize("pid", [-1, 0])
+def test_a_number_that_stands_for_all_processes_is_no_pid(pid: int) -> None:
+    with pytest.raises(msgspec.ValidationError, match="pid"):
+        status.STATUS.decode(msgspec.json.encode(replace(STATUS, pid=pid)))
