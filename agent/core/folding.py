@@ -330,7 +330,7 @@ def _worse(incident: Incident, before: Incident, *, spaced: bool, counted: bool)
 
 def _identified(incident: Incident) -> str | None:
     """Return who is to blame, as the title names it."""
-    if main := main_holder(incident.diagnosis):
+    if main := main_holder(incident.diagnosis, incident.witness):
         return f"largest holder identified: {main.name}"
     victim = main_victim(incident.witness)
     return f"most resets hit {victim[0]}" if victim else None

@@ -145,7 +145,7 @@ def _holder(incident: Incident, manner: Manner) -> str | None:
 
 def _main(incident: Incident) -> Holder | WitnessedBy | None:
     """Find who is to blame as a title does: the main holder, else whose sockets the kernel killed."""
-    main = main_holder(incident.diagnosis) if incident.cause_shown == incident.cause else None
+    main = main_holder(incident.diagnosis, incident.witness) if incident.cause_shown == incident.cause else None
     victim = main_victim(incident.witness)
     return main.holder if main else victim[1] if victim else None
 

@@ -40,6 +40,7 @@ from agent.core.model import (
     Notice,
     Provenance,
     Remark,
+    Witness,
     WitnessedBy,
 )
 from agent.core.recurrence import recurrence_text, recurrence_words
@@ -114,7 +115,7 @@ def _span(incident: Incident, now: datetime) -> str:
 def brief_text(incident: Incident, most: int) -> str:
     """Return what, who and the first command in at most so many bytes; of these the first is cut first."""
     commands = [command for advice in incident.diagnosis.advice for command in advice.commands]
-    held = held_by(incident.diagnosis)
+    held = held_by(incident.diagnosis, incident.witness)
     parts = [printable(incident.summary)]
     parts += [f"Held by {held}."] if held else []
     parts += [f"First: {printable(commands[0], most // 2)}"] if commands else []
@@ -204,9 +205,9 @@ def source_text(incident: Incident) -> str:
     return SOURCES[incident.provenance] + where
 
 
-def held_by(diagnosis: Diagnosis) -> str | None:
+def held_by(diagnosis: Diagnosis, witness: Witness | None = None) -> str | None:
     """Return the main holder with what it holds; None where there is none."""
-    main = main_holder(diagnosis)
+    main = main_holder(diagnosis, witness)
     if main is None:
         return None
     held = counted(main.held, "orphan") if main.gauge == "orphans" else f"{bytes_text(main.held)} of TCP memory"
@@ -214,9 +215,9 @@ def held_by(diagnosis: Diagnosis) -> str | None:
     return f"{marked(main.name, main.holder)}: {held}, {sockets}"
 
 
-def holder_row(diagnosis: Diagnosis) -> list[tuple[str, str]]:
+def holder_row(diagnosis: Diagnosis, witness: Witness | None = None) -> list[tuple[str, str]]:
     """Return the largest holder as a row of the details: the main holder, or the largest known one."""
-    found = largest_of(diagnosis)
+    found = largest_of(diagnosis, witness)
     if found is None:
         return []
     words, what = (count_text, "orphans") if found.gauge == "orphans" else (bytes_text, "TCP memory")
@@ -331,12 +332,12 @@ def diagnosis_text(diagnosis: Diagnosis) -> str:
     return "\n".join([*lines, *(line for name, part in parts.items() for line in ("", f"{name}:", *part))]) + "\n"
 
 
-def diagnosis_parts(diagnosis: Diagnosis) -> tuple[list[str], dict[str, list[str]]]:
+def diagnosis_parts(diagnosis: Diagnosis, witness: Witness | None = None) -> tuple[list[str], dict[str, list[str]]]:
     """Return the lines of a diagnosis's summary, and of its other parts by name, each indented by two."""
     parts = {
         "Numbers": _table(_numbers(diagnosis.mechanism)),
         "Findings": [line for each in diagnosis.findings for line in _finding(each)],
-        "Holders": _table([*holder_row(diagnosis), *(_holder(each) for each in diagnosis.holders)]),
+        "Holders": _table([*holder_row(diagnosis, witness), *(_holder(each) for each in diagnosis.holders)]),
         "Advice, in the order to try it": [
             line for number, each in enumerate(diagnosis.advice, 1) for line in _advice(number, each)
         ],
@@ -383,11 +384,11 @@ def _facts(incident: Incident) -> list[tuple[str, str]]:
 
 
 def _holder_row(incident: Incident) -> list[tuple[str, str]]:
-    return [("held by", holder)] if (holder := held_by(incident.diagnosis)) else []
+    return [("held by", holder)] if (holder := held_by(incident.diagnosis, incident.witness)) else []
 
 
 def _held(incident: Incident) -> str:
-    main = main_holder(incident.diagnosis) if incident.cause_shown == incident.cause else None
+    main = main_holder(incident.diagnosis, incident.witness) if incident.cause_shown == incident.cause else None
     if main:
         return f", most held by {marked(main.name, main.holder)}"
     victim = main_victim(incident.witness)

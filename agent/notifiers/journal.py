@@ -63,7 +63,7 @@ class JournalNotifier:
 def fields(notice: Notice, settings: JournalSettings) -> dict[str, str]:
     """Return the fields of a record; those that are empty are left out."""
     incident = notice.data
-    holder = main_holder(incident.diagnosis) if incident else None
+    holder = main_holder(incident.diagnosis, incident.witness) if incident else None
     short = in_short(notice)
     is_over = notice.type == "sockmem.incident.resolved"
     return {

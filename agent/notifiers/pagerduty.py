@@ -88,7 +88,7 @@ def event(notice: Notice, settings: PagerDutySettings) -> dict[str, Any]:
 
 
 def _details(incident: Incident) -> dict[str, str]:
-    held = held_by(incident.diagnosis)
+    held = held_by(incident.diagnosis, incident.witness)
     return {
         "incident": incident.id,
         "cause": f"{CAUSES[incident.cause]} ({incident.confidence})",

@@ -186,7 +186,9 @@ def _facts(incident: Incident) -> list[tuple[str, str]]:
         facts.append(("Reset", counted(killed, "connection")))
     facts += gauge_rows(incident)
     # While it is open the first step is about the main holder, with its numbers.
-    if (incident.closed_at or not incident.diagnosis.advice) and (holder := held_by(incident.diagnosis)):
+    if (incident.closed_at or not incident.diagnosis.advice) and (
+        holder := held_by(incident.diagnosis, incident.witness)
+    ):
         facts.append(("Held by", holder))
     return facts
 

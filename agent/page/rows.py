@@ -83,7 +83,10 @@ def facts(files: IncidentFiles, clock: Clock) -> list[tuple[str, str]]:
         ("Closed", clock.stamp(incident.closed_at) if incident.closed_at else "still open"),
         ("Source", source_text(incident)),
         ("Kernel messages", messages_text(incident) or "none"),
-        *((label.capitalize(), text) for label, text in (*witness_rows(incident), *holder_row(incident.diagnosis))),
+        *(
+            (label.capitalize(), text)
+            for label, text in (*witness_rows(incident), *holder_row(incident.diagnosis, incident.witness))
+        ),
     ]
     warning = incident.pressure
     if warning:

@@ -60,7 +60,7 @@ def incident_text(
     """
     incident, clock, found = files.incident, rows.Clock(files.zone, files.incident.opened_at), list[Line]()
     tracks = build_tracks(incident, [snapshot for _, snapshot in files.snapshots], files.samples)
-    summary, parts = diagnosis_parts(incident.diagnosis)
+    summary, parts = diagnosis_parts(incident.diagnosis, incident.witness)
     behind = [(name, parts.pop(name)) for name in _BEHIND if name in parts]
     for title, lines in (
         (headline(incident), _indented([*summary, "", *_facts(files, tracks, clock)])),

@@ -63,7 +63,7 @@ def find_main_holders(facts: Facts, findings: tuple[Finding, ...]) -> MainHolder
 
 def _main_holder(facts: Facts, gauge: GaugeName, limit: int | None) -> LargestHolder | None:
     """Find the main holder of one gauge; a limit of 0 runs out no matter who holds what."""
-    main = largest_holder(facts.holders[gauge][0], gauge, limit)
+    main = largest_holder(facts.holders[gauge][0], gauge, limit, facts.witness)
     if main is None or not main.is_main or (limit is not None and limit <= 0):
         return None
     pick = only("orphaned") if gauge == "orphans" else only("held", "queued", "orphaned")

@@ -70,10 +70,13 @@ class LargestHolder(NamedTuple):
     is_main: bool
 
 
-def largest_holder(holders: Sequence[Holder], gauge: GaugeName, limit: int | None) -> LargestHolder | None:
+def largest_holder(
+    holders: Sequence[Holder], gauge: GaugeName, limit: int | None, witness: Witness | None = None
+) -> LargestHolder | None:
     """Find who holds most of one gauge: the first of the ``holders``, which add up to what the host counts.
 
-    ``limit`` is in sockets or bytes.
+    ``limit`` is in sockets or bytes. Of orphans the dump shows what is left: with those that the trace saw killed, it
+    has to be most of all.
     """
     amounts = [each.orphans if gauge == "orphans" else each.bytes for each in holders]
     name = name_of(holders[0]) if holders and amounts[0] else None
@@ -81,7 +84,16 @@ def largest_holder(holders: Sequence[Holder], gauge: GaugeName, limit: int | Non
         return None
     held, total = amounts[0], sum(amounts)
     least = max(ORPHANS_WORTH_NAMING if gauge == "orphans" else 0, _PART_WORTH_NAMING * (limit or 0))
-    return LargestHolder(gauge, name, holders[0], held, total, is_main=2 * held >= total and held >= least)
+    own, killed = _kills(witness, holders[0]) if gauge == "orphans" else (0, 0)
+    is_most = 2 * held >= total and 2 * (held + own) >= total + killed
+    return LargestHolder(gauge, name, holders[0], held, total, is_main=is_most and held >= least)
+
+
+def _kills(witness: Witness | None, holder: Holder) -> tuple[int, int]:
+    """Return how many sockets of a holder the trace saw killed, and of all those that it can name."""
+    named = [each for each in (witness.by if witness else ()) if name_of(each)]
+    place = lasting_name(holder)
+    return sum(each.kills for each in named if lasting_name(each) == place), sum(each.kills for each in named)
 
 
 def gauge_of(cause: Cause) -> GaugeName:
@@ -89,19 +101,19 @@ def gauge_of(cause: Cause) -> GaugeName:
     return "orphans" if cause in ("orphans", "both", "undetermined") else "tcp_memory"
 
 
-def largest_of(diagnosis: Diagnosis) -> LargestHolder | None:
+def largest_of(diagnosis: Diagnosis, witness: Witness | None = None) -> LargestHolder | None:
     """Find who holds most of what a diagnosis says was short; the main holder only where it knows what was."""
     gauge, mechanism = gauge_of(diagnosis.cause), diagnosis.mechanism
     limits = mechanism.tcp_mem_bytes
     limit = mechanism.tcp_max_orphans if gauge == "orphans" else limits[2] if limits else None
-    found = largest_holder(diagnosis.holders, gauge, limit)
+    found = largest_holder(diagnosis.holders, gauge, limit, witness)
     known = diagnosis.cause not in ("undetermined", "none")
     return found and found._replace(is_main=found.is_main and known)
 
 
-def main_holder(diagnosis: Diagnosis) -> LargestHolder | None:
+def main_holder(diagnosis: Diagnosis, witness: Witness | None = None) -> LargestHolder | None:
     """Find who holds what ran out: None where no one has half of it, or too little is left of it to say."""
-    found = largest_of(diagnosis)
+    found = largest_of(diagnosis, witness)
     return found if found and found.is_main else None
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from agent.core.model import Cause, Diagnosis, Holder, Mechanism
+from agent.core.model import Cause, Diagnosis, Holder, Mechanism, Witness, WitnessedBy
 from agent.core.report import diagnosis_text, held_by
 from agent.core.sockets.holder_names import largest_of, main_holder
 
@@ -40,6 +40,18 @@ def test_a_main_holder_has_half_of_what_is_short_and_enough_of_its_limit(found: 
     assert expected == (main_holder(found) is not None)
     assert expected == (held_by(found) is not None)
     assert expected == ("held by" in diagnosis_text(found))
+
+
+def test_of_orphans_those_that_were_killed_count_for_who_had_most() -> None:
+    def traced(own: int, others: int) -> Witness:
+        by = (WitnessedBy(unit="nginx.service", kills=own), WitnessedBy(unit="shop.service", kills=others))
+        return Witness(kills=own + others + 400, by=(*by, WitnessedBy(kills=400)))
+
+    left = diagnosis(holder(22), limit=64)
+    assert main_holder(left, traced(78, 150)) is None
+    assert held_by(left, traced(78, 150)) is None
+    assert main_holder(left, traced(128, 150)) is not None
+    assert main_holder(diagnosis(holder(0, 2 * MIB), cause="tcp_memory"), traced(0, 150)) is not None
 
 
 def test_who_is_no_main_holder_is_the_largest_known_one_in_the_details_alone() -> None:
