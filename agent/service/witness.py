@@ -1,7 +1,7 @@
 """The kernel's trace in the main loop: read in every turn, its actors asked for while they live, kept for an incident.
 
 What is seen while no incident is open waits here: kills until one opens, which is moments later, and refusals for as
-long as a warning looks back. Without the trace a turn costs nothing.
+long as a warning looks back. Without the trace a turn costs next to nothing.
 """
 
 from collections import Counter, deque
@@ -192,7 +192,7 @@ class Watch:
 
 def _sum_up(at: datetime, rows: tuple[Refusals, ...]) -> Refused:
     """Make one of a look's refusals: the mean of what was allocated, weighted by their number."""
-    measured = [(each.count, each.allocated_pages) for each in rows if each.allocated_pages is not None]
+    measured = [(each.count, each.allocated) for each in rows if each.allocated is not None]
     counted = sum(count for count, _ in measured)
     mean = sum(count * pages for count, pages in measured) // counted if counted else None
     limits = next((each.limits for each in rows if each.limits), None)

@@ -87,7 +87,7 @@ class _Signal(NamedTuple):
 class Refused(NamedTuple):
     """How often living sockets were refused memory, as read ``at`` once.
 
-    ``allocated`` counts as tcp_mem does; None where not known.
+    ``allocated`` counts as sockstat's mem does; None where not known.
     """
 
     at: datetime

@@ -64,16 +64,17 @@ class Refusals(msgspec.Struct, frozen=True):
     """``count`` times that living sockets were refused memory; ``kind`` None: not known.
 
     ``name`` and ``pid`` are the writer's; None where the kernel acted in an interrupt, as it does for what is received.
-    In a histogram the name is the first that this pid had. ``allocated_pages`` is TCP's memory at that moment, on
-    average, and counts as tcp_mem does: below its first limit, a cgroup's own limit refused (mem_cgroup_sk_charge in
-    __sk_mem_raise_allocated). ``limits`` is tcp_mem, None where it was only counted (a histogram).
+    In a histogram the name is the first that this pid had. ``allocated`` is TCP's memory at that moment, on
+    average, in the units of sockstat's mem: below the first limit of tcp_mem, a cgroup's own limit refused
+    (mem_cgroup_sk_charge in __sk_mem_raise_allocated). ``limits`` is tcp_mem in pages, None where it was only counted
+    (a histogram).
     """
 
     kind: RefusalKind | None
     name: str | None
     pid: int | None
     count: int
-    allocated_pages: int | None = None
+    allocated: int | None = None
     limits: tuple[int, int, int] | None = None
 
 

@@ -344,14 +344,14 @@ def test_no_name_of_a_process_forges_a_kill_a_loss_or_another_process() -> None:
 def test_no_name_of_a_process_forges_a_refusal() -> None:
     for comm in forgeries(REFUSAL + MARK):
         [refusals] = parse_refusals(STARVED, named(REFUSAL, comm))
-        assert ("send", 20257, 1, 1217) == (refusals.kind, refusals.pid, refusals.count, refusals.allocated_pages), comm
+        assert ("send", 20257, 1, 1217) == (refusals.kind, refusals.pid, refusals.count, refusals.allocated), comm
 
 
 def test_no_name_of_a_process_forges_a_row_of_a_histogram() -> None:
     for comm in forgeries(HIST):
         row = b"{ common_pid: %-16s[     20257] } hitcount:        178  allocated:     216626\n" % comm
         counted = {
-            (each.kind, each.pid, each.count, each.allocated_pages)
+            (each.kind, each.pid, each.count, each.allocated)
             for each in risen({}, parse_hist(REFUSED, HIST.replace(ROW, row)))
         }
         assert {("send", 20257, 178, 1217), ("receive", None, 10, 1217), (None, None, 3, None)} == counted, comm
