@@ -323,16 +323,19 @@ def _worse(incident: Incident, before: Incident, *, spaced: bool, counted: bool)
     is_news = before.pressure or replace(before, pressure=incident.pressure).is_warning
     if is_news and (claim := _gauges_worse(incident, before)):
         return claim
-    if spaced and (identified := _identified(incident)) and not _identified(before):
+    if spaced and (identified := _identified(incident, before)):
         return identified
     return _many_more(incident, before) if counted else None
 
 
-def _identified(incident: Incident) -> str | None:
-    """Return who is to blame, as the title names it."""
+def _identified(incident: Incident, before: Incident) -> str | None:
+    """Return who is to blame, where nobody was: who holds most may be another than whom most resets hit."""
+    if main_holder(before.diagnosis, before.witness):
+        return None
+    told = main_victim(before.witness)
     if main := main_holder(incident.diagnosis, incident.witness):
-        return f"largest holder identified: {main.name}"
-    victim = main_victim(incident.witness)
+        return f"largest holder identified: {main.name}" if told is None or told[0] != main.name else None
+    victim = None if told else main_victim(incident.witness)
     return f"most resets hit {victim[0]}" if victim else None
 
 

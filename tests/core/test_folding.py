@@ -17,6 +17,8 @@ from agent.core.model import (
     Pressure,
     Sample,
     Snapshot,
+    Witness,
+    WitnessedBy,
 )
 
 AT = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
@@ -140,6 +142,21 @@ def test_a_mere_count_does_not_ping_again_within_a_minute(make_decided):
         "sockmem.incident.updated",
         "293 kernel messages so far, 1 at the last notification",
     )
+
+
+def test_who_holds_most_is_news_behind_whom_most_resets_hit_only_where_it_is_another(make_decided):
+    incident = opened(make_decided)
+    nginx = Holder(unit="nginx.service", sockets=90, orphans=60, bytes=10)
+    known = folding.with_diagnosis(incident, replace(incident.diagnosis, holders=(nginx,)))
+
+    def hit(unit):
+        return Witness(kills=20, by=(WitnessedBy(unit=unit, kills=20),))
+
+    same, other = (replace(known, witness=hit(unit)) for unit in ("nginx.service", "shop.service"))
+    told_same, told_other = (told(replace(each, diagnosis=incident.diagnosis)) for each in (same, other))
+    assert folding.notify_reason(same, told_same, AT) is None
+    assert "largest holder identified: nginx.service" == folding.notify_reason(other, told_other, AT)[1]
+    assert "most resets hit shop.service" == folding.notify_reason(told_other.data, told(incident), AT)[1]
 
 
 def test_people_are_told_once_who_holds_most(make_decided):

@@ -149,7 +149,10 @@ def _killed(witness: Witness | None) -> list[str]:
     if [each.kills for _, each in named] == [witness.kills]:
         whose = f" of {_victim(*named[0])}"
     else:
-        whose = "".join(f", {count_text(each.kills)} of {_victim(name, each)}" for name, each in named)
+        whose = "".join(
+            f", {'about ' if each.pro_rata else ''}{count_text(each.kills)} of {_victim(name, each)}"
+            for name, each in named
+        )
     more = f"; {count_text(witness.unseen)} more are only counted" if witness.unseen else ""
     return [f"The kernel reset {resets}{whose}, seen by the trace{more}."]
 

@@ -7,7 +7,7 @@ from material import make_event, make_sample, make_snapshot
 from msgspec.structs import replace
 
 from agent.core.diagnosis.diagnose import diagnose
-from agent.core.model import Diagnosis, Sample, Witness
+from agent.core.model import Diagnosis, Sample, Witness, WitnessedBy
 from agent.core.readings import Elsewhere, Process, SocketTable, Sockstat, TcpSockstat, Unlisted
 
 KILLED = "TCPAbortOnMemory"
@@ -65,6 +65,12 @@ def test_counters_contradict_no_kill_that_the_trace_saw() -> None:
     gaps = {gap.what: gap.why for gap in found.gaps}
     assert "confirmation by counters" not in gaps
     assert "or the trace was not read all the time" in gaps["owners of killed sockets"]
+
+
+def test_a_share_of_lost_kills_is_no_exact_number() -> None:
+    by = (WitnessedBy(unit="nginx.service", kills=4824, pro_rata=True), WitnessedBy(unit="shop.service", kills=176))
+    found = judge(None, witness=Witness(kills=5000, lost=900, by=by))
+    assert "5,000 connections, about 4,824 of nginx.service, 176 of shop.service, seen by the trace" in found.summary
 
 
 @pytest.mark.parametrize(
