@@ -117,10 +117,15 @@ def test_a_position_that_could_not_be_saved_is_saved_later_though_the_log_is_qui
     assert [(tmp_path / "messages").stat().st_size] == [each.offset for each in saved.values()]
 
 
+def two_hours_later() -> datetime:
+    return datetime.now(timezone.utc) + timedelta(hours=2)
+
+
 def test_a_start_on_a_small_disk_makes_room_by_retention_and_records_what_was_said(make_daemon, small_disk, tmp_path):
     run(make_daemon())
     store = Store(small_disk)
-    courier = Courier(StdoutNotifier(StdoutSettings(name="stdout")), Outbox(store), Rules())
+    # Lines of the past are told when they are over, or an hour later.
+    courier = Courier(StdoutNotifier(StdoutSettings(name="stdout")), Outbox(store), Rules(), now=two_hours_later)
     while owed(store, "stdout"):
         courier.step()
     before = store.ids()
