@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
-from agent.core.model import Incident, Notice, Standing
+from agent.core.model import Notice, Standing
 from agent.core.report import brief_text, title
 from agent.core.settings import AlertmanagerSettings
 from agent.core.stored import YEARS
@@ -107,18 +107,14 @@ def alerts(notice: Notice, settings: AlertmanagerSettings, now: datetime) -> lis
     ends = min(incident.closed_at or notice.at, now) if is_over else now + STAYS_UP
     shown = notice.severities if isinstance(notice, Standing) else (incident.severity,)
     cause = notice.opening_cause if isinstance(notice, Standing) else incident.cause
-    labels = _labels(incident) | {"cause": cause} | settings.labels
+    host = incident.host or "unknown"
+    labels = {"alertname": "SockmemIncident", "host": host, "instance": host, "incident": incident.id, "cause": cause}
     starts = min(incident.opened_at, ends, now)
-    return [_alert(labels | {"severity": severity}, annotations, starts, ends) for severity in shown]
+    return [_alert(labels | {"severity": severity} | settings.labels, annotations, starts, ends) for severity in shown]
 
 
 def _alert(labels: dict[str, str], annotations: dict[str, str], starts: datetime, ends: datetime) -> dict[str, Any]:
     return {"labels": labels, "annotations": annotations, "startsAt": starts, "endsAt": ends}
-
-
-def _labels(incident: Incident) -> dict[str, str]:
-    host = incident.host or "unknown"
-    return {"alertname": "SockmemIncident", "host": host, "instance": host, "incident": incident.id}
 
 
 def _address(name: str, url: str) -> str:

@@ -78,13 +78,7 @@ def event(notice: Notice, settings: PagerDutySettings) -> dict[str, Any]:
         "custom_details": settings.labels | (_details(incident) if incident else {}),
     }
     links = [{"href": settings.runbook_url, "text": "Runbook"}] if settings.runbook_url else []
-    return {
-        "event_action": "trigger",
-        "dedup_key": key,
-        "client": "sockmem-agent",
-        "payload": payload,
-        "links": links,
-    }
+    return {"event_action": "trigger", "dedup_key": key, "client": "sockmem-agent", "payload": payload, "links": links}
 
 
 def _details(incident: Incident) -> dict[str, str]:
