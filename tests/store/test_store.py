@@ -497,6 +497,16 @@ def test_a_number_that_no_float_holds_is_damage_but_not_a_text_of_digits(store, 
             store.load(path.parent.name)
 
 
+def test_a_number_of_40_digits_is_damage_wherever_it_stands(store, keep):
+    path = store.path(keep()) / "incident.json"
+    text = path.read_text()
+
+    for shift in range(8):
+        path.write_text(text.replace('"too_many_orphans": 1', f'"too_many_orphans": {" " * shift}{"9" * 40}'))
+        with pytest.raises(StoreError, match="a number of 40 digits or more"):
+            store.load(path.parent.name)
+
+
 def test_limits_without_a_bound_can_be_read_again(store, keep):
     """Some administrators write 2**63 - 1 pages: in bytes that has more than 64 bits."""
     path = store.path(keep()) / "incident.json"
