@@ -341,10 +341,11 @@ class Witness(msgspec.Struct, frozen=True, kw_only=True):
     """What the kernel's own trace showed over an incident, without a rate limit.
 
     ``kills`` are sockets reset for lack of memory or too many orphans (tcp:tcp_send_reset; None: before 6.12 the trace
-    does not tell), ``refusals`` how often a living socket was refused memory (sock:sock_exceed_buf_limit). ``lost``
-    kills were overwritten unread: they are in the counts, given to each name by its share. ``unseen`` is how much
-    further TCPAbortOnMemory rose, since the kernel's timer may kill without a reset; None where that is not known.
-    ``by`` adds up to ``kills`` and ``refusals``.
+    does not tell, or nobody read it when the incident began), ``refusals`` how often a living socket was refused
+    memory (sock:sock_exceed_buf_limit). ``lost`` kills were overwritten unread: they are in the counts, given to each
+    name by its share. ``unseen`` is how much further TCPAbortOnMemory rose, since the kernel's timer may kill without a
+    reset and the trace is not read all the time; None where that is not known. ``by`` adds up to ``kills`` and
+    ``refusals``.
     """
 
     kills: int | None = None
