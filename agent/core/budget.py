@@ -34,10 +34,10 @@ def make_digest(
 ) -> DigestNotice:
     """Make one message of held notices: their incidents and files, with when each fell due.
 
-    The same ones always give the same id.
+    Its id is that of the first of them, whose receipt is written last: what a crash leaves of it has the same id.
     """
     ids = tuple(sorted({incident_id for incident_id, _ in held}))
-    digest = hashlib.sha256("\n".join(sorted("/".join(key) for key in held)).encode()).hexdigest()
+    digest = hashlib.sha256("/".join(min(held)).encode()).hexdigest()
     return DigestNotice(
         id=f"msg_digest_{digest[:16]}",
         type="sockmem.digest",

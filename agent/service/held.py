@@ -2,8 +2,8 @@
 
 Held notices stay pending on disk, where a restart finds them; only their names are kept in memory. When the oldest has
 waited an hour they become the members of one digest, the same however often it is tried: their receipts get room, the
-courier sends the digest, each member gets its receipt. A crash in between leaves that room, which marks them as members
-again: at most that one digest is repeated.
+courier sends the digest, each member gets its receipt, the first one's last. A crash in between leaves that room, which
+marks them as members again, without any others: at most that one digest is repeated, with the same id.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,6 +28,7 @@ class Held:
         self._oldest = self._members_since = float("inf")
         self._host: str | None = None
         self._members: dict[Key, Said] = {}
+        self._again: set[str] = set()
         self._without_room: list[Key] = []
         self._write: Callable[[Key, Said], None] | None = None
 
@@ -58,6 +59,8 @@ class Held:
     def hold(self, story: Story, since: float) -> None:
         """Hold back what is owed of an incident and is not held yet; the oldest fell due at the second ``since``."""
         self._host = story.host
+        if story.in_digest and not self._members:
+            self._again.add(story.incident_id)
         for said in story.owed:
             if (key := (story.incident_id, said.file)) not in self:
                 self._next[key] = said
@@ -74,9 +77,10 @@ class Held:
         if self._write:
             return self._write_receipts(self._write)
         if not self._members and self._next and second >= max(self._oldest, self.sent_at) + HOUR_SECONDS:
-            self._members, self._next = self._next, {}
-            self._members_since, self._oldest = self._oldest, float("inf")
-            self._without_room = list(self._members)
+            chosen = {key for key in self._next if key[0] in self._again} or set(self._next)
+            self._members = {key: self._next.pop(key) for key in sorted(chosen, reverse=True)}
+            self._members_since, self._oldest = self._oldest, self._oldest if self._next else float("inf")
+            self._without_room, self._again = list(self._members), set()
         if self._without_room:
             return self._make_room()
         if self._members and self.digest is None:

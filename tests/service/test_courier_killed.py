@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -13,14 +13,16 @@ from harness import owed
 from material import make_sent_incident
 from msgspec.structs import replace
 
+from agent.core.budget import HOUR_SECONDS, MESSAGES_AN_HOUR
 from agent.core.delivery import Delivered, Delivery
-from agent.core.dispatch import Rules
-from agent.core.model import Notice
+from agent.core.dispatch import OPENED, Rules
+from agent.core.model import DigestNotice, Notice
 from agent.service.courier import Courier
 from agent.store import Outbox, Store
 
 NOW = datetime(2026, 11, 22, 16, tzinfo=timezone.utc)
 CALLS = ("open", "write", "ftruncate", "fsync", "rename", "unlink")
+CLAIMED = MESSAGES_AN_HOUR["claimed"]
 MESSAGES, STATE = Rules(reminders=False), Rules(senders=1)
 
 
@@ -72,6 +74,7 @@ class Receiver:
 
     def __init__(self) -> None:
         self.taken: list[tuple[str, str]] = []
+        self.heard = defaultdict[str, set[str]](set)  # of each incident, in which messages
 
 
 class Line:
@@ -85,6 +88,9 @@ class Line:
     def notify(self, notice: Notice) -> Delivery:
         self.process.step()
         self.receiver.taken.append((notice.id, notice.type.rpartition(".")[2]))
+        told = notice.digest.ids if isinstance(notice, DigestNotice) else (notice.data.id,) if notice.data else ()
+        for incident_id in told:
+            self.receiver.heard[incident_id].add(notice.id)
         self.process.step()
         return Delivered()
 
@@ -133,3 +139,39 @@ def test_wherever_it_is_killed_nothing_is_lost_and_one_thing_at_most_comes_twice
         assert [] == owed(store, "ops"), dies_at
         assert [] == [*(tmp_path / str(dies_at) / "incidents").rglob(".*.new")]
     assert dies_at > 40
+
+
+def flood(folder: Path, *, dies_at: int) -> tuple[Receiver, Store, Process]:
+    """Claim three incidents more than an hour's messages to a process that dies once; a fourth opens meanwhile."""
+    store, receiver = Store(folder), Receiver()
+    os.close(store.open_for_writing())
+
+    def claim(number: int) -> None:
+        incident = make_sent_incident(id=f"20261122T15{number:02}00Z-0000", provenance="claimed")
+        store.new_directory(incident.id)
+        notice = Notice(id=f"n-{number}", type=OPENED, at=NOW, reason="", channels=("ops",), data=incident)
+        name = store.write_notice(incident.id, 1, notice)
+        store.commit(replace(incident, notices=(name,)))
+
+    for number in range(CLAIMED + 3):
+        claim(number)
+    first = Process(store, MESSAGES, receiver, dies_at=dies_at)
+    first.run(HOUR_SECONDS + 120)
+    if first.is_dead:
+        claim(CLAIMED + 3)
+        second = Process(store, MESSAGES, receiver, dies_at=10**9)
+        second.second = first.second
+        second.run(3 * HOUR_SECONDS)
+    return receiver, store, first
+
+
+def test_wherever_it_is_killed_a_digest_comes_twice_at_most_with_the_same_id(tmp_path: Path) -> None:
+    _, _, whole = flood(tmp_path / "whole", dies_at=10**9)
+    for dies_at in range(whole.steps, whole.steps - 30, -1):
+        receiver, store, first = flood(tmp_path / str(dies_at), dies_at=dies_at)
+        counts = Counter(receiver.taken)
+
+        assert first.is_dead
+        assert [1] * (CLAIMED + 4) == [len(ids) for ids in receiver.heard.values()], (dies_at, receiver.taken)
+        assert sum(counts.values()) <= len(counts) + 1, (dies_at, receiver.taken)
+        assert [] == owed(store, "ops"), dies_at
