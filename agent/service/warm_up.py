@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from agent.core import folding
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.kernel.detector import Detector
-from agent.core.logs.records import to_record
-from agent.core.model import INCIDENT, NOTICE, Sample, Snapshot
+from agent.core.model import INCIDENT, NOTICE, LogRecord, Sample, Snapshot
 from agent.core.recurrence import kind_of
 from agent.service.open_incident import summary_of
 from agent.store.disk import encode_json
@@ -22,9 +21,17 @@ def warm_up(snapshot: Snapshot, samples: Sequence[Sample]) -> None:
     """Go the way of one line of each kind, up to what would be written; nothing is written, counted or told."""
     now = snapshot.taken_at
     for number, text in enumerate(_TEXTS):
-        line = f"{now.isoformat()} localhost kernel: [{number}.000000] {text}".encode()
-        record = to_record(line, now=now, source="", ordinal=number)
-        for _, event in Detector().feed(record) if record else ():
+        record = LogRecord(
+            text=text,
+            line=text,
+            source="",
+            provenance="kernel",
+            ordinal=number,
+            at=now,
+            uptime=None,
+            host=snapshot.host,
+        )
+        for _, event in Detector().feed(record):
             diagnosis = diagnose(snapshot, (event,), tuple(samples))
             incident = folding.open_incident(event, now, snapshot, diagnosis, 0)
             notice = folding.notice(incident, ("sockmem.incident.opened", ""), (), now)

@@ -1,6 +1,8 @@
 """What is done once before any event, so that the first is not the slowest."""
 
 import os
+import subprocess
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -76,3 +78,9 @@ def test_a_surprise_in_the_warm_up_is_told_and_the_service_goes_on(
     daemon, _ = run(tmp_path, 3)
 
     assert ["what an event needs failed without one"] == [*daemon._troubles]
+
+
+def test_what_only_a_text_log_needs_is_not_loaded_for_the_journal() -> None:
+    code = "import agent.service.daemon, sys; print('agent.core.logs.envelope' in sys.modules)"
+
+    assert "False\n" == subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
