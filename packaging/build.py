@@ -37,7 +37,7 @@ def built_at() -> int:
 
 
 def version() -> str:
-    """Return the version of this commit: the project's, or after the commit that set it ``0.2.0+7.g1a2b3c4``."""
+    """Return the version of this commit: the project's, or after the commit that set it ``0.3.0+7.g1a2b3c4``."""
     named: str = msgspec.toml.decode((ROOT / "pyproject.toml").read_text())["project"]["version"]
     if git("rev-parse", "--is-shallow-repository") != "false":  # A shallow clone cannot count.
         return named
