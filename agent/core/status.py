@@ -21,7 +21,10 @@ ONE_LINE = 80
 
 
 class Waiting(NamedTuple):
-    """What a channel has not delivered: how many notices, since when the oldest has been due, and why."""
+    """What a channel has not delivered: how many notices, since when the oldest has been due, and why.
+
+    What a silence or the hourly limit holds back is not due yet.
+    """
 
     notices: int = 0
     since: datetime | None = None
@@ -136,7 +139,7 @@ def open_text(incident: OpenIncident, now: datetime) -> str:
 
 def waiting_text(channel: Channel, now: datetime) -> str:
     """Say what waits for a channel: "2 waiting since 14:02 UTC: HTTP 503"."""
-    since = f" since {moment_text(channel.since, now)}" if channel.since else ""
+    since = f" since {moment_text(channel.since, now)}" if channel.since else ", held back by a silence or hourly limit"
     return f"{channel.waiting} waiting{since}" + (f": {channel.why}" if channel.why else "")
 
 

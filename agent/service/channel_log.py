@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -51,15 +51,14 @@ class ChannelLog:
         """Log that nothing that failed is left."""
         self._log.info("%s: delivered again after %s", self._channel, duration_text(seconds))
 
-    def show(self, owed: Iterable[datetime], senders: Sequence[Sender], now: Now) -> None:
+    def show(self, owed: int, due_since: datetime | None, senders: Sequence[Sender], now: Now) -> None:
         """Set the status and what waits, each in one assignment; write why it waits to disk when that changes."""
-        due = sorted(owed)
         failing = [(sender.since, sender.why) for sender in senders if sender.since is not None and sender.why]
         why = printable("; ".join(sorted({why for _, why in failing})), LONGEST_WHY) or None
-        self.waiting = Waiting(len(due), due[0] if due else None, why)
+        self.waiting = Waiting(owed, due_since, why)
         # By the clock of now: it may have been corrected since.
         since = now.time - timedelta(seconds=now.second - min((second for second, _ in failing), default=now.second))
-        self.status = f"{self._channel}: {len(due)} waiting, {why} since {since.astimezone():%H:%M}" if why else None
+        self.status = f"{self._channel}: {owed} waiting, {why} since {since.astimezone():%H:%M}" if why else None
         if why is None:
             self._said.clear()
         if why != self._shown:

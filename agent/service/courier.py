@@ -57,6 +57,7 @@ class Courier:
         self._held = Held(self.name, outbox)
         self._ledger = Ledger(self._now(), rules.senders)
         self._has_recalled = bool(rules.senders)
+        self._is_silent = False
         self.thread = ChannelThread(self.name, self.step, self._cannot_start, monotonic)
 
     @property
@@ -91,7 +92,8 @@ class Courier:
         now, silence = self._now(), self._outbox.silence()
         self._ledger.note(self._stories, now)
         todo = plan(self._stories, self._ledger, self._rules, silence, now, held=self._held, digest=self._held.digest)
-        if silence and silence.is_on(now.time):
+        self._is_silent = silence is not None and silence.is_on(now.time)
+        if self._is_silent:
             self._ledger.rest(self._stories.values(), now)
         for close in todo.closing[:AT_ONCE]:
             self._close(close)
@@ -123,8 +125,15 @@ class Courier:
         return min(sender.resume_at for sender in self._ledger.senders) - self._monotonic()
 
     def _show(self) -> None:
-        owed = (said.at for story in self._stories.values() for said in story.owed)
-        self._voice.show(owed, self._ledger.senders, self._now())
+        owed = [(story, said) for story in self._stories.values() for said in story.owed]
+        due = [said.at for story, said in owed if not self._is_held_back(story, said)]
+        self._voice.show(len(owed), min(due, default=None), self._ledger.senders, self._now())
+
+    def _is_held_back(self, story: Story, said: Said) -> bool:
+        """Return whether a notice waits because it is to: for the digest, or the end of a silence."""
+        is_sent_anyway = bool(self._rules.senders) and story.is_over
+        is_in_no_digest_yet = (story.incident_id, said.file) in self._held and self._held.digest is None
+        return is_in_no_digest_yet or (self._is_silent and not is_sent_anyway)
 
     # --- the budget of an hour --------------------------------------------------------------------------------------
 

@@ -85,12 +85,12 @@ def host(gauges: Gauges) -> Iterator[Family]:
 
 
 def waiting(channels: Iterable["Courier"], now: datetime) -> Iterator[Family]:
-    """Count what each channel has not delivered yet, and say how long the oldest has waited."""
+    """Count what each channel has not delivered yet, and say how long the oldest has been due."""
     found = [({"channel": each.name}, each.waiting) for each in channels]
     counts = [(labels, owed.notices) for labels, owed in found]
     yield Family("sockmem_notices_pending", "gauge", "Notifications not delivered yet, by channel.", counts)
     ages = [(labels, (now - owed.since).total_seconds() if owed.since else 0) for labels, owed in found]
-    text = "How long the oldest of them has waited."
+    text = "How long the oldest of them has been due; 0 where a silence or the hourly limit holds them back."
     yield Family("sockmem_notice_oldest_pending_seconds", "gauge", text, [(each, max(0, age)) for each, age in ages])
 
 

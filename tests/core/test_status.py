@@ -102,3 +102,11 @@ def test_the_check_is_one_line_of_80_plain_characters_at_most(text: str) -> None
 def test_a_number_that_stands_for_all_processes_is_no_pid(pid: int) -> None:
     with pytest.raises(msgspec.ValidationError, match="pid"):
         status.STATUS.decode(msgspec.json.encode(replace(STATUS, pid=pid)))
+
+
+def test_what_waits_is_said_with_since_when_and_why_or_that_it_is_held_back() -> None:
+    channel = Channel(name="ops", type="slack", waiting=2, since=NOW - timedelta(minutes=28), why="HTTP 503")
+
+    assert "2 waiting since 14:02 UTC: HTTP 503" == status.waiting_text(channel, NOW)
+    held = replace(channel, since=None, why=None)
+    assert "2 waiting, held back by a silence or hourly limit" == status.waiting_text(held, NOW)

@@ -12,10 +12,12 @@ from harness import Tray, fill_disk
 from material import make_event, make_sent_notice
 from msgspec.structs import replace
 
+from agent.core.budget import MESSAGES_AN_HOUR
 from agent.core.delivery import Delivered, Delivery, Receipt, Rejected, Retry, Trouble
 from agent.core.dispatch import Rules
 from agent.core.folding import open_incident
 from agent.core.model import Diagnosis, Notice, NoticeType, Silence, Snapshot
+from agent.core.status import Waiting
 from agent.service.courier import Courier, absent
 from agent.store import Outbox, Store, StoreError, end_silence, write_silence
 
@@ -588,6 +590,20 @@ def test_status_says_how_many_wait_why_and_since_when() -> None:
     world.run(1000)
 
     assert f"ops: 3 waiting, HTTP 503 since {START.astimezone():%H:%M}" == world.courier.status
+
+
+def test_what_a_silence_or_the_hourly_limit_holds_back_waits_but_is_not_overdue() -> None:
+    world = World()
+    world.box.silenced = Silence(since=START, until=START + timedelta(hours=1), reason="upgrade")
+    world.put("a")
+    world.run(1200)
+    assert Waiting(1, None, None) == world.courier.waiting
+    world.box.silenced = None
+    for number in range(MESSAGES_AN_HOUR["kernel"]):
+        world.put(f"b{number}")
+    world.run(1200)
+
+    assert Waiting(1, None, None) == world.courier.waiting
 
 
 def test_counters_count_attempts_that_failed() -> None:
