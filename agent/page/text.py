@@ -140,7 +140,7 @@ def _timeline(files: IncidentFiles, clock: rows.Clock) -> list[str]:
 
 def _since(seconds: float) -> str:
     """Format the time since the first event; the first readings follow within milliseconds, which matters."""
-    return f"+{seconds:.3f} s" if abs(seconds) < 1 else f"+{duration_text(seconds)}"
+    return f"{seconds:+.3f} s" if abs(seconds) < 1 else f"{'-' if seconds < 0 else '+'}{duration_text(abs(seconds))}"
 
 
 def _gauges(snapshot: Snapshot) -> str:

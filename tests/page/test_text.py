@@ -172,6 +172,20 @@ def test_it_has_sockstat_and_the_limits_of_the_newest_snapshot_as_the_kernel_wro
     ]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(-65, "-1 min 5 s"), (-3.5, "-3.5 s"), (-0.25, "-0.250 s"), (0.5, "+0.500 s"), (20, "+20 s")]
+)
+def test_a_peak_is_as_long_before_or_after_the_first_event_as_the_timeline_says(seconds: float, shown: str) -> None:
+    story = stories.make_story()
+    opened_at = story.incident.opened_at
+    peak = replace(story.incident.peak, orphan_at=opened_at + timedelta(seconds=seconds))
+
+    lines = text_of(story._replace(incident=replace(story.incident, peak=peak)))
+
+    [line] = [line for line in lines if "peak: orphan" in line]
+    assert shown == line.partition("UTC")[2].partition("peak")[0].strip()
+
+
 def test_it_ends_with_the_id_so_that_what_was_cut_shows() -> None:
     story = stories.make_story()
 
