@@ -233,13 +233,16 @@ class Rig:
         receipts = [f / n.replace(".json", f".{c}.json") for f in folders for n in _notices(f) for c in CHANNELS]
         return [str(receipt) for receipt in receipts if not receipt.exists()]
 
-    def wait_until_named(self, state: Path = STATE, seconds: float = 30) -> None:
-        """Wait until somebody is named who holds something; the load may go then."""
+    def wait_until_named(self, state: Path = STATE, unit: str = "", seconds: float = 30) -> None:
+        """Wait until somebody, or this unit, is named who holds something; the load may go then.
+
+        The trace names a unit before its sockets are looked at, so no other text will do.
+        """
 
         def named() -> bool:
             holders = [holder for incident in self.incidents(state) for holder in incident["diagnosis"]["holders"]]
             held = [holder for holder in holders if holder["orphans"] or holder["bytes"]]
-            return any(holder["unit"] or holder["container"] for holder in held)
+            return any(unit in ("", holder["unit"]) and (holder["unit"] or holder["container"]) for holder in held)
 
         self.wait(f"{state.name}: the holders are known", named, seconds)
 

@@ -37,7 +37,7 @@ def act(rig):
 def check(found):
     assert found.notes["memory_is_back_at"] < min(post["at"] for post in found.posts)
     assert found.notes["pages_when_it_failed"] > LIMIT
-    assert "pending" in found.notes["shown"]
+    assert "waiting since" in found.notes["shown"]
     # When its services end, the kernel says it again: that may be an incident of its own.
     events = [incident for incident in found.incidents if incident["class"] == "event"]
     for incident in events:

@@ -19,7 +19,7 @@ def after_reboot(rig):
     )
     rig.wait_for_posts("resolved", seconds=60)
     rig.burst(200, limit=64, service="later", port=8090)
-    rig.wait("it is known who holds them", lambda: "later.service" in str(rig.incidents()))
+    rig.wait_until_named(unit="later.service")
     # Orphans that outlast the incident would be warned of.
     rig.stop("phones", "later")
     rig.wait("the second incident is closed", lambda: [i for i in rig.incidents() if i["closed_at"]][1:], seconds=60)

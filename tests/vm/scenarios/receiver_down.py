@@ -16,7 +16,7 @@ def act(rig):
 def check(found):
     incident = found.the_incident()
     found.check_orphans(incident, unit="shop.service")
-    assert "pending" in found.notes["shown"]
+    assert "waiting since" in found.notes["shown"]
     assert [503, 429, 200] == [post["answered"] for post in found.posts][:3]
     at = [post["at"] for post in found.posts[:3]]
     assert all(later - earlier >= 1 for earlier, later in itertools.pairwise(at))  # Retry-After, of 503 and 429
