@@ -42,8 +42,10 @@ def check(found):
     events = [incident for incident in found.incidents if incident["class"] == "event"]
     for incident in events:
         assert ("tcp_memory", "certain", "kernel") == found.verdict(incident)
-        assert {"tcp_mem"} == incident["events"].keys() - {"suppressed"}
-        found.check_told(incident)
+        assert {"tcp_mem"} == found.said(incident)
+        # What began and ended before it could be told is one late message.
+        if found.told(incident) != ["resolved"]:
+            found.check_told(incident)
     first = found.first_named(events[0])
     assert ("exporter.service", [8080]) == (first["unit"], first["ports"])
     assert sum(incident["events"]["tcp_mem"] for incident in events) == found.lines("consider tuning")
