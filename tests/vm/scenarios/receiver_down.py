@@ -1,4 +1,4 @@
-"""The receiver is down for the whole incident; then it answers 503, then 429, then it takes what is owed: one message."""
+"""The receiver is down for the whole incident; then it answers 503, then 429, then it takes one message of all."""
 
 import itertools
 
