@@ -86,6 +86,7 @@ class Held:
         if self._members and self.digest is None:
             held = {key: said.at for key, said in self._members.items()}
             self.digest = make_digest(held, self._channel, self._host, now)
+            return True
         return False
 
     def end(self, write: Callable[[Key, Said], None]) -> None:

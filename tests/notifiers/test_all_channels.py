@@ -13,6 +13,7 @@ import pytest
 from harness import Handler, Tray, drip, hang, read_request
 from material import make_sent_notice
 
+from agent import notifiers
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.dispatch import Rules
 from agent.core.model import NoticeType
@@ -284,3 +285,9 @@ def test_every_channel_delivers_every_kind_of_notice(
     assert "ops" == notifier.name
     assert isinstance(notifier.notify(make_sent_notice(notice)), Delivered)
     journald.close()
+
+
+def test_the_code_of_all_channels_together_stays_below_1600_lines() -> None:
+    files = Path(notifiers.__file__).parent.glob("*.py")
+
+    assert sum(len(file.read_text().splitlines()) for file in files) < 1600
