@@ -3,6 +3,8 @@
     plan(stories, ledger, rules, silence, now) -> receipts to write now, the one next attempt, and its second
 
 Of an incident only the newest notice counts: it says what the earlier ones would have said, and they are superseded.
+One may have been taken, though: an opening that was in flight when the process before this one was killed. Then people
+would read of two openings, so this one is sent again first, with its id.
 
 A message channel is read by people. What it was not told is opened with the newest notice; what began and ended unsaid
 is one late message; what was not told that it opened is not told how it went on, unless the kernel itself speaks. It
@@ -240,10 +242,14 @@ class Ledger:
             budget: deque(maxlen=most) for budget, most in MESSAGES_AN_HOUR.items()
         }
         self.reminded: dict[str, datetime] = {}
+        # By incident: the opening that was in flight, if any, when the process before this one ended.
+        self.doubts: dict[str, str | None] = {}
 
     def note(self, stories: Mapping[str, Story], now: Now) -> None:
         """Note what there is to tell, and forget what was told or is gone."""
-        kept = {key: tries for key, tries in self.tries.items() if key[1:] == DIGEST or _is_news(key, stories)}
+        doubts = self.doubts
+        self.doubts = {each: doubts[each] if each in doubts else _in_flight(story) for each, story in stories.items()}
+        kept = {key: tries for key, tries in self.tries.items() if key[1:] == DIGEST or self._is_news(key, stories)}
         for story in stories.values():
             said = story.last
             for sender in range(len(self.senders)):
@@ -262,10 +268,17 @@ class Ledger:
             key = (0, story.incident_id, story.last.file)
             self.tries[key] = self.tries[key]._replace(seen=now.second, waited=0.0)
 
+    def foremost(self, story: Story) -> Said:
+        """Return the notice of an incident that a message channel is to be told: the newest, but for one in doubt."""
+        doubt = None if story.is_over else self.doubts.get(story.incident_id)
+        return next((said for said in story.owed if said.file == doubt), story.last)
+
     def enter(self, step: Step, delivery: Delivery, now: Now, dice: float) -> None:
         """Enter the outcome of an attempt; ``dice`` is in [0, 1)."""
         tries = self.tries.get(step.key) or Tries(now.second)
         tries = tries._replace(attempts=tries.attempts + 1, tried=now.second)
+        if not isinstance(delivery, Retry) or delivery.may_be_the_notice:
+            self.doubts[step.incident_id] = None  # Taken; or read and not taken, and the newest may fare better.
         match delivery:
             case Delivered():
                 self.tries[step.key] = Tries(
@@ -306,6 +319,12 @@ class Ledger:
         """Return whether anything that failed still waits."""
         return any(tries.why for key, tries in self.tries.items() if key[0] == number)
 
+    def _is_news(self, key: tuple[int, str, str], stories: Mapping[str, Story]) -> bool:
+        story = stories.get(key[1])
+        return story is not None and (
+            key[2] in (story.last.file, self.foremost(story).file) or key[2].startswith(REMINDER)
+        )
+
     def attempts(self, incident_id: str, file: str) -> int:
         """Count the attempts of all senders with a notice."""
         keys = ((sender, incident_id, file) for sender in range(len(self.senders)))
@@ -317,9 +336,11 @@ class Ledger:
         return len(times) == times.maxlen and now.second - times[0] < HOUR_SECONDS
 
 
-def _is_news(key: tuple[int, str, str], stories: Mapping[str, Story]) -> bool:
-    story = stories.get(key[1])
-    return story is not None and (key[2] == story.last.file or key[2].startswith(REMINDER))
+def _in_flight(story: Story) -> str | None:
+    """Return the notice that may have opened an incident, in an attempt of which the outcome is not known."""
+    if any(said.outcome == "delivered" for said in story.notices):
+        return None
+    return next((said.file for said in reversed(story.owed) if said.has_room), None)
 
 
 # --- what is to be done ---------------------------------------------------------------------------------------------
@@ -404,7 +425,7 @@ def _message_steps(
         return
     elif owed:
         step = _telling(story, ledger, rules)
-        why = _given_up(ledger, step.key, rules, now)
+        why = _given_up(ledger, (0, story.incident_id, story.last.file), rules, now)
         yield Close(story.incident_id, "gave_up", why) if why else step
     elif rules.reminders and not story.is_over and (hours := _reminder_hours(story, ledger, rules, now)):
         remark = f"still open after {duration_text(hours * HOUR_SECONDS)}"
@@ -443,8 +464,8 @@ def _why_unheard(story: Story, relevant: list[Said], silence: Silence | None, *,
 
 
 def _telling(story: Story, ledger: Ledger, rules: Rules) -> Step:
-    """Say how the newest notice is told, and which budget pays: none for the end of what was told."""
-    step = Step(story.incident_id, story.last.file, "plain", budget=story.proof)
+    """Say which notice is told, how, and which budget pays: none for the end of what was told."""
+    step = Step(story.incident_id, ledger.foremost(story).file, "plain", budget=story.proof)
     if _is_told(story, rules):
         return step._replace(budget=None) if story.is_over else step
     if not story.is_over:

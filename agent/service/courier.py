@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
+from itertools import takewhile
 
 from agent.core.budget import MESSAGES_AN_HOUR
 from agent.core.delivery import Delivered, Delivery, Outcome, Rejected, Retry
@@ -161,7 +162,7 @@ class Courier:
     def _attempt(self, step: Step) -> None:
         notice = self._compose(step)
         if step.how not in ("again", "digest") and step.is_whole:
-            self._stories.reserve(step.incident_id)
+            self._stories.reserve(step.incident_id, step.file)
         delivery = self._notify(notice, step)
         now, since = self._now(), self._ledger.senders[step.sender].since
         self._log.debug("%s: an attempt of %s: %s", self.name, notice.id, delivery)
@@ -179,7 +180,7 @@ class Courier:
         if step.how == "digest" and self._held.digest:
             return self._held.digest
         story = self._stories[step.incident_id]
-        notice = self._outbox.notice(step.incident_id, story.last.file)
+        notice = self._outbox.notice(step.incident_id, story.last.file if step.how == "again" else step.file)
         return compose(step, story, notice, self._outbox.incident(step.incident_id))
 
     def _notify(self, notice: Notice, step: Step) -> Delivery:
@@ -193,18 +194,19 @@ class Courier:
     # --- its receipts -----------------------------------------------------------------------------------------------
 
     def _settle(self, step: Step, detail: str) -> None:
-        """Write the receipts that a delivery brings: the newest notice's last, since it stands for those before it."""
+        """Write the receipts that a delivery brings: that of the notice last, since it stands for those before it."""
         if step.how == "digest":
             self._end_digest("digested", detail)
             return
         story = self._stories[step.incident_id]
-        if step.how == "again" or not step.is_whole or story.last.outcome is not None:
+        told = next((said for said in story.notices if said.file == step.file and said.outcome is None), None)
+        if told is None or not step.is_whole:  # A reminder, or what a state channel was told before.
             return
-        apart = {story.last.file, *self._held.in_digest(step.incident_id)}
-        for said in story.owed:
-            if said.file not in apart:
-                self._record(step.incident_id, said, "superseded", story.last.file)
-        self._record(step.incident_id, story.last, "delivered", detail)
+        apart = self._held.in_digest(step.incident_id)
+        for said in takewhile(lambda each: each is not told, story.notices):
+            if said in story.owed and said.file not in apart:
+                self._record(step.incident_id, said, "superseded", told.file)
+        self._record(step.incident_id, told, "delivered", detail)
         self._held.release(step.incident_id)
 
     def _close(self, close: Close) -> None:

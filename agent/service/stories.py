@@ -52,12 +52,14 @@ class Stories(dict[str, Story]):
         del self[incident_id]
         self._known[incident_id] = None
 
-    def reserve(self, incident_id: str) -> None:
-        """Reserve room for the receipt of the newest notice; OSError when there is none."""
+    def reserve(self, incident_id: str, file: str) -> None:
+        """Reserve room for the receipt of a notice, unless there is one or the other; OSError when there is none."""
         story = self[incident_id]
-        if story.last.outcome is None and not story.last.has_room:
-            self._outbox.reserve_receipt(incident_id, story.last.file, self._channel)
-            self[incident_id] = story._replace(notices=(*story.notices[:-1], story.last._replace(has_room=True)))
+        said = next(each for each in story.notices if each.file == file)
+        if said.outcome is None and not said.has_room:
+            self._outbox.reserve_receipt(incident_id, file, self._channel)
+            notices = (each._replace(has_room=each is said or each.has_room) for each in story.notices)
+            self[incident_id] = story._replace(notices=tuple(notices))
 
     def receipt(self, said: Said, outcome: Outcome, at: datetime, attempts: int, detail: str) -> Receipt:
         """Make a receipt that fits into its room."""

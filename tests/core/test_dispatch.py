@@ -25,6 +25,7 @@ PAGERDUTY = Rules(senders=1)
 PLAIN = Rules()
 BUSY = Retry(why="HTTP 503")
 AWAY = Retry(why="connection refused")
+TAKEN = Delivered()
 # What people read: at which second, of which incident, and how it was told.
 Told = tuple[float, str, str]
 
@@ -43,8 +44,10 @@ class Channel:
         self.receiver: Callable[[float, Step], Delivery] = lambda *_: Delivered()
         self.silence: Silence | None = None
         self.told: list[Told] = []
+        self.taken: list[tuple[str, str]] = []
         self.tried: list[tuple[float, Step]] = []
         self.digests: list[tuple[float, tuple[str, ...]]] = []
+        self.is_killed = False
         self.restart()
 
     def restart(self) -> None:
@@ -108,20 +111,27 @@ class Channel:
     def attempt(self, step: Step) -> None:
         story = self.stories[step.incident_id]
         self.tried.append((self.second, step))
-        if step.how != "again" and step.is_whole and story.last.outcome is None:
-            last = story.last._replace(has_room=True)
-            self.stories[step.incident_id] = story._replace(notices=(*story.notices[:-1], last))
+        files = [said.file for said in story.notices]
+        said = next((said for said in story.notices if said.file == step.file), story.last)
+        is_first = step.how != "again" and step.is_whole and said.outcome is None
+        if is_first:
+            notices = tuple(each._replace(has_room=each is said or each.has_room) for each in story.notices)
+            self.stories[step.incident_id] = story._replace(notices=notices)
         delivery = self.receiver(self.second, step)
-        self.ledger.enter(step, delivery, self.now, self.dice())
         if isinstance(delivery, Delivered):
-            how = (
-                f"again {step.remark}" if step.how == "again" else story.last.type if step.how == "plain" else step.how
-            )
+            how = f"again {step.remark}" if step.how == "again" else said.type if step.how == "plain" else step.how
             how = "+".join(step.severities) + (" ended" if story.is_over else "") if step.how == "state" else how
             self.told.append((self.second, step.incident_id, how.removeprefix("sockmem.incident.")))
-            if step.how != "again" and step.is_whole and story.last.outcome is None:
-                self.settle(step.incident_id, "superseded", {said.file for said in story.owed})
-                self.settle(step.incident_id, "delivered", {story.last.file})
+            self.taken.append((step.incident_id, step.file))
+        if self.is_killed:
+            self.is_killed = False
+            self.restart()
+            return
+        self.ledger.enter(step, delivery, self.now, self.dice())
+        if isinstance(delivery, Delivered) and is_first:
+            earlier = {each.file for each in story.owed} & {*files[: files.index(said.file)]}
+            self.settle(step.incident_id, "superseded", earlier)
+            self.settle(step.incident_id, "delivered", {said.file})
 
     def run(self, until: float) -> None:
         """Turn until that second."""
@@ -205,6 +215,82 @@ def test_what_is_still_open_after_an_outage_is_opened_once_and_its_updates_are_o
 
     assert [("a", "opened")] == channel.read()
     assert ["superseded"] * 3 + ["delivered"] == channel.outcomes("a")
+
+
+def killed_in_flight(answer: Delivery = TAKEN) -> Channel:
+    """Open an incident, and kill the process before it knows what the receiver answered; then there is an update."""
+    channel = Channel()
+    channel.say("a")
+    channel.is_killed = True
+    channel.receiver = lambda *_: answer
+    channel.turn()
+    channel.receiver = lambda *_: Delivered()
+    channel.second = 30.0
+    channel.say("a", "updated")
+    return channel
+
+
+def test_an_opening_in_flight_when_the_agent_was_killed_comes_again_under_its_id_before_the_update() -> None:
+    channel = killed_in_flight()
+
+    channel.run(60)
+
+    assert [("a", "notice-001"), ("a", "notice-001"), ("a", "notice-002")] == channel.taken
+    assert [("a", "opened"), ("a", "opened"), ("a", "updated")] == channel.read()
+    assert ["delivered", "delivered"] == channel.outcomes("a")
+
+
+def test_an_opening_in_flight_comes_again_under_its_id_though_the_receiver_is_away_at_first() -> None:
+    channel = killed_in_flight()
+    channel.receiver = down(30, 100, BUSY)
+
+    channel.run(200)
+
+    assert [("a", "notice-001"), ("a", "notice-001"), ("a", "notice-002")] == channel.taken
+
+
+@pytest.mark.parametrize("answer", [Rejected(why="HTTP 400"), Retry(why="HTTP 500", may_be_the_notice=True)])
+def test_an_opening_in_flight_that_the_receiver_does_not_want_gives_way_to_the_newest(answer: Delivery) -> None:
+    channel = killed_in_flight(answer)
+    channel.receiver = lambda _, step: answer if step.file == "notice-001" else Delivered()
+
+    channel.run(200)
+
+    assert [("a", "opened")] == channel.read()
+    assert [("a", "notice-002")] == channel.taken
+
+
+def test_what_is_over_when_the_agent_is_back_does_not_come_again_as_opened() -> None:
+    channel = killed_in_flight()
+    channel.say("a", "resolved")
+
+    channel.run(60)
+
+    assert [("a", "opened"), ("a", "late")] == channel.read()
+
+
+def test_an_update_in_flight_when_the_agent_was_killed_is_overtaken() -> None:
+    channel = Channel()
+    channel.say("a")
+    channel.run(10)
+    channel.say("a", "updated")
+    channel.is_killed = True
+    channel.turn()
+    channel.say("a", "updated")
+
+    channel.run(60)
+
+    assert [("a", "notice-001"), ("a", "notice-002"), ("a", "notice-003")] == channel.taken
+
+
+def test_an_opening_in_flight_is_given_up_with_the_newest() -> None:
+    channel = killed_in_flight(AWAY)
+    channel.receiver = lambda *_: AWAY
+
+    channel.run(DAY + 29)
+    assert [None, None] == channel.outcomes("a")
+    channel.run(DAY + 400)
+    assert ["gave_up", "gave_up"] == channel.outcomes("a")
 
 
 def test_an_outage_between_opened_and_resolved_overtakes_the_updates() -> None:
@@ -929,26 +1015,25 @@ def test_what_the_kernel_confirms_is_told_as_opened_though_its_opening_is_held()
 
 # --- properties -----------------------------------------------------------------------------------------------------
 
-EVENTS = st.lists(
-    st.tuples(
-        st.floats(1, 4000),
-        st.sampled_from(["say", "down", "up", "restart", "choke", "refuse"]),
-        st.integers(0, 3),
-    ),
-    max_size=40,
-)
+
+def events(*kinds: str) -> st.SearchStrategy[list[tuple[float, str, int]]]:
+    both = st.sampled_from(["say", "down", "up", *kinds])
+    return st.lists(st.tuples(st.floats(1, 4000), both, st.integers(0, 3)), max_size=40)
 
 
 @settings(max_examples=300, deadline=None)
-@given(EVENTS, st.sampled_from([Rules(), Rules(updates=False), PAGERDUTY, ALERTMANAGER]))
+@given(
+    events("restart", "choke", "refuse") | events("kill"),
+    st.sampled_from([Rules(), Rules(updates=False), PAGERDUTY, ALERTMANAGER]),
+)
 def test_whatever_happens_nothing_is_lost_and_nothing_is_told_twice(
-    events: list[tuple[float, str, int]], rules: Rules
+    happened: list[tuple[float, str, int]], rules: Rules
 ) -> None:
     channel = Channel(rules, random.Random(1).random)
     kinds: dict[str, list[str]] = {}
     ended: dict[str, float] = {}
     modes = {"down": AWAY, "choke": Retry(why="HTTP 500", may_be_the_notice=True), "refuse": Rejected(why="HTTP 404")}
-    for pause, what, number in events:
+    for pause, what, number in happened:
         channel.run(channel.second + pause)
         incident = f"i{number}"
         if what == "say":
@@ -959,12 +1044,18 @@ def test_whatever_happens_nothing_is_lost_and_nothing_is_told_twice(
                 ended |= {incident: channel.second} if said[-1] == "resolved" else {}
         elif what == "restart":
             channel.restart()
+        elif what == "kill":
+            channel.is_killed = True
         else:
             answer = modes.get(what)
             channel.receiver = lambda *_, answer=answer: answer or Delivered()
     channel.receiver = lambda *_: Delivered()
     channel.run(channel.second + 2 * HOUR)
 
+    # Each as often as it was killed in flight, and with the same id.
+    taken = list(dict.fromkeys(zip(channel.taken, (how for _, _, how in channel.told), strict=True)))
+    kills = [what for _, what, _ in happened].count("kill")
+    assert rules.senders or len(channel.taken) - len(taken) <= kills
     for incident, said in kinds.items():
         heard = [how for _, each, how in channel.told if each == incident and not how.startswith("again")]
         if rules.senders:
@@ -972,13 +1063,15 @@ def test_whatever_happens_nothing_is_lost_and_nothing_is_told_twice(
                 assert "critical" == heard[-1]
             elif "critical" in heard and rules.repeat_seconds is None:
                 assert "critical ended" == heard[-1]
-                assert len(heard) <= len(said)
+                assert len(heard) <= len(said) + kills
             late = [how for second, each, how in channel.told if each == incident and second > ended.get(each, 1e9)]
             assert "critical" not in late
         else:
+            heard = [how for (each, _), how in taken if each == incident and not how.startswith("again")]
             assert len(heard) == len(set(heard))
             assert heard in (
                 ["opened"],
+                ["opened", "late"],  # In flight when it was killed, and over when it was back.
                 ["opened", "updated"],
                 ["opened", "resolved"],
                 ["late"],
