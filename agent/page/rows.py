@@ -187,7 +187,9 @@ def notifications(files: IncidentFiles, clock: Clock) -> list[tuple[str, str, st
             outcome = f"waiting since {clock.moment(notice.at)}" + (f": {why}" if why else "")
             if receipt:
                 came = f"{OUTCOMES[receipt.outcome]} {clock.moment(receipt.at)}"
-                outcome = f"{came}, {counted(receipt.attempts, 'attempt')}: {receipt.detail}"
+                # How often a notice was tried that a later one overtook is not kept.
+                tried = f", {counted(receipt.attempts, 'attempt')}" if receipt.attempts else ""
+                outcome = f"{came}{tried}: {receipt.detail}"
             what = f"{notice.type.rpartition('.')[2]}: {notice.reason}"
             rows.append((clock.moment(notice.at), channel, what, outcome))
     return rows

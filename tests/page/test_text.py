@@ -186,6 +186,17 @@ def test_a_peak_is_as_long_before_or_after_the_first_event_as_the_timeline_says(
     assert shown == line.partition("UTC")[2].partition("peak")[0].strip()
 
 
+def test_of_a_notice_that_was_overtaken_no_count_of_attempts_is_claimed() -> None:
+    story = stories.make_story()
+    name, notice, receipts = story.notices[0]
+    overtaken = replace(receipts["ops"], outcome="superseded", attempts=0, detail="notice-002")
+    notices = ((name, notice, receipts | {"ops": overtaken}), *story.notices[1:])
+
+    said = " ".join(" ".join(text_of(story._replace(notices=notices))).split())
+
+    assert re.search(r"overtaken [0-9:]+: notice-002", said)
+
+
 def test_it_ends_with_the_id_so_that_what_was_cut_shows() -> None:
     story = stories.make_story()
 
