@@ -11,7 +11,7 @@ PLACES = (
     "/usr/lib/tmpfiles.d/sockmem-agent.conf", "/usr/share/doc/sockmem-agent",
     "/usr/share/man/man1/sockmem-agent.1.gz", "/usr/share/bash-completion/completions/sockmem-agent",
     "/etc/systemd/system/multi-user.target.wants/sockmem-agent.service",
-    "/etc/systemd/system/sockmem-agent.service.d/witness.conf",
+    "/etc/systemd/system/sockmem-agent.service.d/witness.conf", "/run/sockmem-agent",
 )  # fmt: skip
 # What stays of them when the package is removed, and not purged.
 KEPT = [
