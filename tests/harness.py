@@ -46,7 +46,7 @@ def wait_for(what: str, condition: Callable[[], object], seconds: float = PATIEN
 
 
 def just_now(line: str) -> str:
-    """Give a line of a log the stamp of this moment: what is old is told when it is over."""
+    """Give a line of a log the stamp of this moment: what is old is reported when it is over."""
     return line.replace("Nov 22 15:05:39", f"{datetime.now():%b %e %H:%M:%S}")  # noqa: DTZ005 - as rsyslog does
 
 
@@ -127,7 +127,7 @@ class Trace:
             (path / "trace_pipe").touch()
 
     def kill(self, count: int = 1, *, comm: str = "nginx", pid: int = 4711, flags: str = "b..1.", **ends: str) -> None:
-        """Let the kernel kill so many sockets; with "s" among the ``flags`` in an interrupt."""
+        """Let the kernel kill ``count`` sockets; with "s" among the ``flags`` in an interrupt."""
         src, dest = ends.get("src", "10.0.0.5:443"), ends.get("dest", "192.0.2.7:40001")
         line = (
             f"  {comm}-{pid}   [001] {flags}  5505.345442: tcp_send_reset: skbaddr=0000000000000000 "
@@ -136,7 +136,7 @@ class Trace:
         self._append(self.instances.kills, line * count)
 
     def lose(self, count: int) -> None:
-        """Let so many kills be overwritten."""
+        """Let the ring overwrite this many kills."""
         self._append(self.instances.kills, f"CPU:1 [LOST {count} EVENTS]\n")
 
     def refuse(
@@ -205,7 +205,7 @@ class Subject:
         return self._process.stdout.readline().strip()
 
     def is_reset(self, times: int) -> None:
-        """Have so many of its connections reset, from its own side."""
+        """Reset this many of its connections, from its own side."""
         for begun in range(0, times, 100):
             count = min(100, times - begun)
             self.ask(f"connect {self.port} {count}")

@@ -124,7 +124,7 @@ def two_hours_later() -> datetime:
 def test_a_start_on_a_small_disk_makes_room_by_retention_and_records_what_was_said(make_daemon, small_disk, tmp_path):
     run(make_daemon())
     store = Store(small_disk)
-    # Lines of the past are told when they are over, or an hour later.
+    # Lines of the past are reported when they are over, or an hour later.
     courier = Courier(StdoutNotifier(StdoutSettings(name="stdout")), Outbox(store), Rules(), now=two_hours_later)
     while owed(store, "stdout"):
         courier.step()

@@ -81,7 +81,7 @@ def check_running(pid: int, seen: str, *, sees_kills: bool, root: Path | None = 
     others = ", ".join(f"{name} (PID {other})" for other, name in by.items() if other != pid)
     if others:
         detail = f"in use by {others}: only one program can read it, and the service gets nothing"
-        return Check(NAME, "warn", detail, "end that program; the service then goes on by itself")
+        return Check(NAME, "warn", detail, "end that program; the service then resumes")
     if pipes and pid not in by:
         return Check(
             NAME, "warn", "the service has not opened its trace", f"{RESTART}; see journalctl -u sockmem-agent"

@@ -8,7 +8,7 @@ would read of two openings, so this one is sent again first, with its id.
 
 A message channel is read by people. What it was not told is opened with the newest notice; what began and ended unsaid
 is one late message; what was not told that it opened is not told how it went on, unless the kernel itself speaks. It
-has an hourly budget (core.budget), and what is still open is told again after 1, 2, 4 ... hours.
+has an hourly budget (core.budget), and what is still open is repeated after 1, 2, 4 ... hours.
 
 A state channel shows what is so now. Each of its instances is a sender of its own, is sent an open incident again and
 again, and its end for some time; what is over and was never sent is not sent at all.
@@ -41,12 +41,12 @@ IDLE_SECONDS = 60.0
 ROTATION = 4
 REMINDER_HOURS, DAY_HOURS = (1, 2, 4, 8, 16), 24
 REMINDER = "still_open_"
-# A storm that a log stamps with another year is told as one that goes on after this.
+# After this long, a storm that a log stamps with another year is sent as opened.
 LONGEST_PAST = timedelta(hours=1)
 # Two notices of one batch of lines: the log was read afterwards.
 AT_ONCE = timedelta(seconds=1)
 SEVERITIES: tuple[Severity, ...] = ("warning", "critical")
-# A channel whose notice ended like this was not told, and is not going to be.
+# A channel whose notice ended like this did not get it, and will not.
 UNHEARD: tuple[Outcome, ...] = ("gave_up", "digested", "skipped")
 
 NOT_OPENED = "its opening was not sent to this channel"
@@ -102,7 +102,7 @@ def rules_of(channel: ChannelSettings) -> Rules:
     return Rules(channel.severity, channel.updates, channel.resolved, channel.reminders, channel.give_up_after)
 
 
-# --- what there is to tell ------------------------------------------------------------------------------------------
+# --- what there is to send ------------------------------------------------------------------------------------------
 
 
 class Said(NamedTuple):
@@ -246,7 +246,7 @@ class Ledger:
         self.doubts: dict[str, str | None] = {}
 
     def note(self, stories: Mapping[str, Story], now: Now) -> None:
-        """Note what there is to tell, and forget what was told or is gone."""
+        """Note what there is to send, and forget what was sent or is gone."""
         doubts = self.doubts
         self.doubts = {each: doubts[each] if each in doubts else _in_flight(story) for each, story in stories.items()}
         kept = {key: tries for key, tries in self.tries.items() if key[1:] == DIGEST or self._is_news(key, stories)}
@@ -269,7 +269,7 @@ class Ledger:
             self.tries[key] = self.tries[key]._replace(seen=now.second, waited=0.0)
 
     def foremost(self, story: Story) -> Said:
-        """Return the notice of an incident that a message channel is to be told: the newest, but for one in doubt."""
+        """Return the notice to send of an incident on a message channel: the newest, but for one in doubt."""
         doubt = None if story.is_over else self.doubts.get(story.incident_id)
         return next((said for said in story.owed if said.file == doubt), story.last)
 
@@ -452,7 +452,7 @@ def _why_closed(story: Story, rules: Rules, silence: Silence | None, *, is_held:
 
 
 def _why_unheard(story: Story, relevant: list[Said], silence: Silence | None, *, is_held: bool) -> str | None:
-    """Return why a channel that was not told of an incident is not going to be."""
+    """Return why a channel that got nothing of an incident will get nothing."""
     if not relevant[0].is_addressed:
         return NOT_ADDRESSED
     is_missed = any(said.outcome in UNHEARD for said in relevant)
@@ -464,7 +464,7 @@ def _why_unheard(story: Story, relevant: list[Said], silence: Silence | None, *,
 
 
 def _telling(story: Story, ledger: Ledger, rules: Rules) -> Step:
-    """Say which notice is told, how, and which budget pays: none for the end of what was told."""
+    """Choose the notice, how it is sent, and the budget it counts in: none for the end of what was sent."""
     step = Step(story.incident_id, ledger.foremost(story).file, "plain", budget=story.proof)
     if _is_told(story, rules):
         return step._replace(budget=None) if story.is_over else step
@@ -476,7 +476,7 @@ def _telling(story: Story, ledger: Ledger, rules: Rules) -> Step:
 
 
 def _is_unfinished(story: Story, now: Now) -> bool:
-    """Return whether a log tells of the past and may go on: it is told when that is known to be all, or takes long."""
+    """Return whether a log of the past may go on: it is sent once that is known to be all, or takes long."""
     return story.is_past and not story.is_over and now.time - story.notices[0].at < LONGEST_PAST
 
 
@@ -507,7 +507,7 @@ def _has_passed(seconds: float, tries: Tries, now: Now, at_least: float = TRIED_
 
 
 def _reminder_hours(story: Story, ledger: Ledger, rules: Rules, now: Now) -> int | None:
-    """Return the hours after which what is still open is to be told again now: 1, 2, 4, 8, 16, and each day's."""
+    """Return the hours after which what is still open is to be repeated now: 1, 2, 4, 8, 16, and each day's."""
     told = [said.settled_at for said in story.notices if said.outcome == "delivered" and _is_for(said.severity, rules)]
     times = [at for at in told if at is not None]
     if not times:
@@ -519,7 +519,7 @@ def _reminder_hours(story: Story, ledger: Ledger, rules: Rules, now: Now) -> int
     if passed < last:
         hours = max((each for each in REMINDER_HOURS if each <= passed), default=0)
     due = first + timedelta(hours=hours)
-    # What fell due before the start was told then, if anybody could.
+    # What fell due before the start was sent then, if it could be.
     return hours if hours and due >= newest + timedelta(hours=1) and due > ledger.started else None
 
 

@@ -329,7 +329,7 @@ def _worse(incident: Incident, before: Incident, *, spaced: bool, counted: bool)
 
 
 def _identified(incident: Incident, before: Incident) -> str | None:
-    """Return who is to blame, where nobody was: who holds most may be another than whom most resets hit."""
+    """Name the culprit if none is named yet: the largest holder may not be the one with most resets."""
     if main_holder(before.diagnosis, before.witness):
         return None
     told = main_victim(before.witness)

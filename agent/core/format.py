@@ -96,7 +96,7 @@ def columns_of(text: str) -> int:
 
 
 def pad(text: str, columns: int) -> str:
-    """Fill a text up to so many columns."""
+    """Pad a text to a width in columns."""
     return text + " " * (columns - columns_of(text))
 
 
@@ -130,7 +130,7 @@ def wrap(text: str, columns: int, first: str = "", later: str | None = None) -> 
 
 
 def _fitting(text: str, columns: int) -> int:
-    """Count the characters of a text that fit into so many columns."""
+    """Count the characters of a text that fit into a width in columns."""
     if text.isascii():
         return max(0, columns)
     for number, char in enumerate(text):

@@ -113,7 +113,7 @@ def _span(incident: Incident, now: datetime) -> str:
 
 
 def brief_text(incident: Incident, most: int) -> str:
-    """Return what, who and the first command in at most so many bytes; of these the first is cut first."""
+    """Return what, who and the first command within a limit in bytes; the first of these is cut first."""
     commands = [command for advice in incident.diagnosis.advice for command in advice.commands]
     held = held_by(incident.diagnosis, incident.witness)
     parts = [printable(incident.summary)]

@@ -62,7 +62,7 @@ def host_and_port(text: str) -> tuple[str, int]:
 
 
 def is_near(host: str) -> bool:
-    """Return whether this is the host itself: nobody is on the way."""
+    """Return whether this is the host itself: no network is in between."""
     return host in {"localhost", "::1"} or host.startswith("127.")
 
 

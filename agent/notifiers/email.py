@@ -99,7 +99,7 @@ class EmailNotifier:
         return self._sort(refused)
 
     def _sort(self, refused: Mapping[str, tuple[int, bytes]]) -> Delivery:
-        """Sort what became of the recipients; whoever has the mail is not sent it again."""
+        """Sort the recipients by outcome; those who have the mail do not get it again."""
         replies = {address: _sort_reply(*reply) for address, reply in refused.items()}
         why = "; ".join(f"{printable(address)}: {reply.why}" for address, reply in replies.items())
         if any(isinstance(reply, Retry) for reply in replies.values()):
@@ -116,7 +116,7 @@ class _Connection(smtplib.SMTP):
     """smtplib's, whose socket can be cut, and which reads no more than a bounded answer."""
 
     def __init__(self, attempt: "Attempt[Delivery]", tls: ssl.SSLContext | None) -> None:
-        # The deadline comes first, and is told from a closed connection.
+        # Longer than the deadline, which then comes first and is not taken for a closed connection.
         super().__init__(timeout=2 * DEADLINE_SECONDS)
         self._attempt, self._tls = attempt, tls
 

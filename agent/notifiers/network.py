@@ -38,7 +38,7 @@ class Attempt(threading.Thread, Generic[T]):
         self._sockets: list[socket.socket] = []
 
     def run(self) -> None:
-        """Send, and close what is left open."""
+        """Send, and close what is still open."""
         try:
             self.result = self._send(self)
         except BaseException as error:  # noqa: BLE001 - for the courier's thread, which knows the expected ones

@@ -226,7 +226,7 @@ def _mrkdwn(text: str) -> Block:
 
 
 def _clock(moment: datetime) -> str:
-    """Let Slack show a moment in the zone of whoever reads it; where it cannot, it shows the text behind the bar."""
+    """Let Slack show a moment in the reader's zone; where it cannot, it shows the text behind the bar."""
     text = moment.astimezone(timezone.utc).strftime("%d %b %H:%M:%S UTC")
     return f"<!date^{int(moment.timestamp())}^{{date_short}} {{time_secs}}|{text}>"
 

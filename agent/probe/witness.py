@@ -86,7 +86,7 @@ SERVICE = Instances(Path("/run/sockmem-agent/witness/kills"), Path("/run/sockmem
 
 
 def make(them: Instances = HOST, gid: int | None = None) -> tuple[Gap, ...]:
-    """Make the two instances, or set right what is left of them; return what they do not witness, and why.
+    """Make the two instances, or repair those that exist; return what they do not witness, and why.
 
     The group ``gid`` may read them. Takes root. An instance that cannot be made whole is removed again.
     """

@@ -44,7 +44,7 @@ OTHER_HOSTS_AT_MOST = 8
 EVENT_SNAPSHOT_SPACING = timedelta(seconds=1)
 ATTRIBUTION_SECONDS = 3.0
 UNREHEARSED = "what an event needs failed without one"
-# A kill's line takes as long to come through the log: people are told once, with the line.
+# A kill's line takes as long to come through the log: people get one message, with the line.
 LINE_PATIENCE = timedelta(seconds=2)
 DAMAGED: tuple[NoticeType, str] = ("sockmem.incident.resolved", "closed at a restart: its files are damaged")
 

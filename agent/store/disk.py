@@ -119,7 +119,7 @@ def write_together(files: Mapping[Path, bytes], new_names: Iterable[Path], meanw
 
 
 def write_unflushed(path: Path, data: bytes) -> None:
-    """Put a file in place whose end a power cut may take: whoever reads it has to see that."""
+    """Put a file in place whose end a power cut may take: its reader has to notice."""
     aside, descriptor = open_aside(path, data)
     os.close(descriptor)
     try:

@@ -133,7 +133,7 @@ class Instance:
 
 
 class Host:
-    """The agent's side: incidents in memory, and a courier whose minutes pass when they are told to."""
+    """The agent's side: incidents in memory, and a courier whose minutes pass on demand."""
 
     def __init__(self, *urls: str, ahead: timedelta = timedelta(0)) -> None:
         self.tray, self.ahead, self.second = Tray(), ahead, 0.0

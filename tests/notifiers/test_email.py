@@ -35,7 +35,7 @@ SHORT = 0.5
 
 
 class Inbox:
-    """Keeps the mails that a server took, and refuses recipients as it is told."""
+    """Keeps the mails that a server took, and refuses the recipients that a test names."""
 
     def __init__(self) -> None:
         self.mails: list[bytes] = []

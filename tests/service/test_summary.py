@@ -30,7 +30,7 @@ def troubles():
 
 @pytest.fixture
 def record(store, clock, proc_root, make_decided, troubles):
-    """Record a line of so many seconds later, with the recorder of a process that goes on."""
+    """Record a line some seconds later, with the recorder of a running process."""
     recorder = Recorder(
         store,
         settings=IncidentSettings(quiet_seconds=300),

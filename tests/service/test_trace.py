@@ -50,7 +50,7 @@ class Service:
         self.turn()
 
     def turn(self, *decided, seconds=1, times=1):
-        """Do what the main loop does in a turn, so many seconds later."""
+        """Do what the main loop does in a turn, some seconds later."""
         for _ in range(times):
             self.clock.advance(seconds)
             snapshot = self.recorder.take_event_snapshot(decided[0][1].host) if decided else None
@@ -60,7 +60,7 @@ class Service:
             self.recorder.tick()
 
     def count(self, aborts):
-        """Let TCPAbortOnMemory stand at so many."""
+        """Set TCPAbortOnMemory."""
         write_proc(self.proc_root, aborts=aborts)
 
     def incident(self):

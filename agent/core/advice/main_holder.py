@@ -101,7 +101,7 @@ def fix_main_holder(main: LargestHolder, findings: tuple[Finding, ...], kept: st
 def fix_main_victim(facts: Facts) -> Advice | None:
     """Advise what stops it in the service whose connections were reset, where no dump names who holds most.
 
-    Only what has been closed is killed, so whoever was killed most had most orphans.
+    Only closed sockets are killed, so the program with most kills had most orphans.
     """
     witness = facts.witness
     victim = main_victim(witness)

@@ -18,7 +18,7 @@ _LIMITS = ("net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem")
 def all_gaps(facts: Facts, unseen: tuple[Gap, ...], untraced: tuple[Gap, ...] = ()) -> tuple[Gap, ...]:
     """Return the gaps of the snapshot, its numbers, its events, its holders (``unseen``) and the trace, each once.
 
-    ``untraced`` is what the kernel's trace did not show; where nobody was reset or refused, nothing is missed.
+    ``untraced`` is what the kernel's trace did not show; without a reset or a refusal nothing is missed.
     """
     udp = (Gap(what="UDP", why=why),) if (why := udp_shortage(facts)) else ()
     found = (*facts.snapshot.gaps, *_gaps_of_reading(facts), *_gaps_of_events(facts), *udp, *unseen)

@@ -33,7 +33,7 @@ REFUSAL_EVENT = "sock/sock_exceed_buf_limit"
 REFUSAL_FILTER = 'name ~ "TCP*"'
 # TRACE_FLAG_HARDIRQ and TRACE_FLAG_SOFTIRQ (include/linux/trace_events.h).
 _IN_INTERRUPT = "common_flags & 24"
-# So many writers are told apart until the histogram is made anew; what the others are refused is still counted.
+# Writers a histogram tells apart before it is made anew; refusals of any others are still counted.
 _WRITERS, _KINDS = 512, 128
 # Of kills that differ in more ways than this, some of what differs is left out.
 ROWS_AT_MOST = 256

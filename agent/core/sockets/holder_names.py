@@ -75,7 +75,7 @@ def largest_holder(
 ) -> LargestHolder | None:
     """Find who holds most of one gauge: the first of the ``holders``, which add up to what the host counts.
 
-    ``limit`` is in sockets or bytes. Of orphans the dump shows what is left: with those that the trace saw killed, it
+    ``limit`` is in sockets or bytes. Of orphans the dump shows the survivors: with those that the trace saw killed, it
     has to be most of all.
     """
     amounts = [each.orphans if gauge == "orphans" else each.bytes for each in holders]

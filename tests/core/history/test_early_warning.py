@@ -283,7 +283,7 @@ def test_any_history_gives_an_answer(history):
 
 
 def refused(*looks: tuple[float, int, int]) -> list[Refused]:
-    """Make looks of so many seconds ago, refusals, and pages that TCP had."""
+    """Make looks from their age in seconds, refusals, and pages that TCP had."""
     return [Refused(AT - timedelta(seconds=ago), times, pages) for ago, times, pages in looks]
 
 

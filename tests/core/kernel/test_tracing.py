@@ -266,7 +266,7 @@ def test_of_kills_that_differ_the_port_that_repeats_is_kept() -> None:
 
 
 def crowd(kills: int, *, pids: int = 1, ports: int = 1, peers: int = 62500) -> bytes:
-    """Kills of so many processes, ports and peers, each of its own network and with a port of its own."""
+    """Kills of this many processes, ports and peers, each of its own network and with a port of its own."""
     lines = (
         KILL.replace(b"20257", b"%05d" % (10000 + number % pids))
         .replace(b":42102", b":%d" % (443 + number % ports))

@@ -1,6 +1,6 @@
 """Forged lines: by logger, by a write to /dev/kmsg, in a text file. Journal and kmsg know the kernel; a file cannot.
 
-The service reads the file, and the kernel's trace contradicts it: where that tells of kills, people are told so in the
+The service reads the file, and the kernel's trace contradicts it: where that shows kills, the messages say so in the
 first line, and real kills, which are never in this file, open an incident all the same.
 """
 

@@ -5,7 +5,7 @@ import time
 
 TCP_MEM = "3000 4500 6000"
 WARNS = True
-# Seconds from the first refusal until people are warned, and until they are told who holds the memory.
+# Seconds from the first refusal until people are warned, and until a message names who holds the memory.
 IN_TIME, NAMED_IN_TIME = 10, 30
 
 
