@@ -270,7 +270,7 @@ class Facts(NamedTuple):
 
     @property
     def killed_silently(self) -> int:
-        """How many sockets the trace saw killed, where no line tells of any."""
+        """How many sockets the trace saw killed, where no line reports any."""
         return (self.witness.kills or 0) if self.witness and not self.lines else 0
 
     @property

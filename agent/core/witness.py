@@ -68,7 +68,7 @@ class _Share:
 
 
 class Account:
-    """What was seen over an incident so far; an incident that goes on after a restart goes on from its file."""
+    """What was seen over an incident so far; after a restart an open incident resumes from its file."""
 
     def __init__(self, before: Witness | None = None, *, sees_kills: bool = True) -> None:
         """Begin with nothing seen; not ``sees_kills``: that there are none would prove nothing."""

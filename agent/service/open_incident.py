@@ -314,7 +314,7 @@ class OpenIncident:
             self.incident = replace(self.incident, recurrence=self._recurrence(earlier))
 
     def _recurrence(self, earlier: Earlier) -> Recurrence | None:
-        """Return its number as people were told, or none where that was another kind and nothing told has changed."""
+        """Return its number as last sent, or none where that was for another kind and nothing sent has changed."""
         incident, said = self.incident, self._kind_said
         if said and said.signature == incident.signature:
             return said.recurrence

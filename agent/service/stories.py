@@ -1,6 +1,6 @@
-"""What there is to tell on one channel, as the state directory says, and the receipts that go there.
+"""What there is to send on one channel, by the state directory, and the receipts that go there.
 
-Each incident is read again only when it was committed again, and never again once nothing is left to tell of it.
+Each incident is read again only when it was committed again, and never again once nothing more is to be sent of it.
 """
 
 from collections.abc import Callable

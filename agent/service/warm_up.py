@@ -18,7 +18,7 @@ _TEXTS = ("TCP: too many orphaned sockets", "TCP: out of memory -- consider tuni
 
 
 def warm_up(snapshot: Snapshot, samples: Sequence[Sample]) -> None:
-    """Go the way of one line of each kind, up to what would be written; nothing is written, counted or told."""
+    """Go the way of one line of each kind, up to what would be written; nothing is written, counted or sent."""
     now = snapshot.taken_at
     for number, text in enumerate(_TEXTS):
         record = LogRecord(

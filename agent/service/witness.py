@@ -27,7 +27,7 @@ from agent.probe.witness import Reader
 ACTORS_AT_MOST = 64
 ADDRESSES_AT_MOST = 1024
 INTERVAL = timedelta(seconds=INTERVAL_SECONDS)
-# Kills that were seen so long after a line are not what it tells of.
+# Kills that were seen this long after a line are not the ones it reports.
 NEAR = timedelta(seconds=NEAR_SECONDS)
 # A line's stamp has whole seconds.
 STAMP = timedelta(seconds=1)

@@ -391,7 +391,7 @@ def test_the_runtime_directory_is_where_metrics_and_status_belong(host: Host) ->
     )
 
 
-def test_a_silence_is_told_and_how_to_end_it(host: Host) -> None:
+def test_a_silence_is_reported_with_the_command_that_ends_it(host: Host) -> None:
     path, now = host.state / "silence.json", datetime.now(timezone.utc)
     write_silence(host.state, Silence(since=now, until=now + timedelta(hours=1), reason="deploying"))
     shutil.chown(path, USER)

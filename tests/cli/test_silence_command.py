@@ -163,7 +163,7 @@ def test_a_running_service_shows_it_at_once_and_when_it_is_over(agent: AgentProc
     assert "silenced no longer" in agent.said()
 
 
-def test_what_is_still_open_at_the_end_is_told_then_and_show_says_why_it_waits(agent: AgentProcess, run: Run) -> None:
+def test_what_is_still_open_at_the_end_is_sent_then_and_show_says_why_it_waits(agent: AgentProcess, run: Run) -> None:
     agent.start()
     run("30m", "--reason", "deploying")
     wait_for("the silence", lambda: "silenced" in status(agent, "--check"))

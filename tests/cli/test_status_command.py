@@ -66,7 +66,7 @@ def test_the_service_is_ok_then_critical_then_gone(agent: AgentProcess, ask: Ask
     assert stopped.stdout.startswith("UNKNOWN: not running: stopped ")
 
 
-def test_a_killed_service_is_told_from_one_that_runs(agent: AgentProcess, ask: Ask) -> None:
+def test_a_killed_service_is_not_taken_for_a_running_one(agent: AgentProcess, ask: Ask) -> None:
     agent.start()
     wait_for("the status", (agent.folder / "run/status.json").exists)
     agent.kill()

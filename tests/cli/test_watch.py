@@ -73,7 +73,7 @@ def subject() -> Iterator[Subject]:
     made.end()
 
 
-def test_who_is_killed_is_told_at_once_and_in_a_table_at_the_end(
+def test_who_is_killed_is_printed_at_once_and_in_a_table_at_the_end(
     watch: Callable[..., Watching], subject: Subject
 ) -> None:
     watching = watch("60")

@@ -180,7 +180,9 @@ def test_before_6_12_refusals_are_all_there_is_and_that_is_fine(service: Unit, m
     assert ("ok", f"on: refusals, no kills: {NO_REASON}") == (check.status, check.detail)
 
 
-def test_a_host_that_cannot_trace_is_told_why(service: Unit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_host_that_cannot_trace_gets_the_reason(
+    service: Unit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(witness, "TRACEFS", tmp_path / "tracing")
     check = check_witness(service)
 

@@ -580,7 +580,7 @@ def test_urls_file_is_read_line_by_line(write: Write) -> None:
         ),
     ],
 )
-def test_keys_that_need_or_exclude_each_other_are_told(write: Write, keys: str, expected: str) -> None:
+def test_keys_that_need_or_exclude_each_other_are_reported(write: Write, keys: str, expected: str) -> None:
     file, key = write("token\n", "file"), write("-----BEGIN EC PRIVATE KEY-----\n", "key")
     table = '[[notify]]\nname="h"\ntype="webhook"\nurl="https://h.example/x"\n'
     table += keys.replace("FILE", str(file)).replace("KEY", str(key))

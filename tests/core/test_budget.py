@@ -10,7 +10,7 @@ from agent.core.model import NoticeType, Pressure
 AT = datetime(2026, 11, 22, 14, tzinfo=timezone.utc)
 
 
-def test_six_claimed_and_twenty_proven_ones_are_told_in_an_hour() -> None:
+def test_six_claimed_and_twenty_proven_ones_are_sent_in_an_hour() -> None:
     assert {"claimed": 6, "kernel": 20} == MESSAGES_AN_HOUR
 
 

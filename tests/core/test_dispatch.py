@@ -154,7 +154,7 @@ def down(first: float, last: float, answer: Delivery = AWAY) -> Callable[[float,
 # --- message channels: an ordinary day ------------------------------------------------------------------------------
 
 
-def test_what_opens_gets_worse_and_ends_is_told_as_it_is() -> None:
+def test_what_opens_gets_worse_and_ends_is_sent_as_it_is() -> None:
     channel = Channel()
     for second, kind in ((0, "opened"), (1000, "updated"), (2000, "resolved")):
         channel.run(second)
@@ -317,7 +317,7 @@ def test_the_late_message_says_why_it_is_late() -> None:
     assert "the channel was down" == channel.tried[-1][1].remark
 
 
-def test_a_line_from_before_the_last_boot_is_told_once_when_it_is_over() -> None:
+def test_a_line_from_before_the_last_boot_is_sent_once_when_it_is_over() -> None:
     channel = Channel()
     channel.say("a", "opened", past=True)
     channel.run(300)
@@ -330,7 +330,7 @@ def test_a_line_from_before_the_last_boot_is_told_once_when_it_is_over() -> None
 
 
 @pytest.mark.parametrize("rules", [PLAIN, PAGERDUTY])
-def test_a_storm_that_a_log_stamps_with_another_year_is_told_as_going_on_after_an_hour(rules: Rules) -> None:
+def test_a_storm_that_a_log_stamps_with_another_year_is_sent_as_open_after_an_hour(rules: Rules) -> None:
     channel = Channel(rules)
     channel.say("a", "opened", past=True)
     channel.run(HOUR - 1)
@@ -340,7 +340,7 @@ def test_a_storm_that_a_log_stamps_with_another_year_is_told_as_going_on_after_a
     assert [("a", "critical" if rules.senders else "opened")] == channel.read()
 
 
-def test_an_old_line_that_the_gauges_confirm_is_told_at_once() -> None:
+def test_an_old_line_that_the_gauges_confirm_is_sent_at_once() -> None:
     channel = Channel()
     channel.say("a", "opened", past=True)
     channel.run(60)
@@ -480,7 +480,7 @@ def test_a_newer_notice_of_a_refused_incident_is_tried_at_once() -> None:
     assert [("a", "opened")] == channel.read()
 
 
-def test_a_notice_is_given_up_when_its_time_has_passed_and_the_next_is_not_told() -> None:
+def test_a_notice_is_given_up_when_its_time_has_passed_and_the_next_is_not_sent() -> None:
     channel = Channel(Rules(give_up_after=HOUR))
     channel.receiver = down(0, 2 * HOUR)
     channel.say("a")
@@ -522,7 +522,7 @@ def test_the_tables_of_all_channels_make_rules() -> None:
     assert Rules(senders=1) == rules_of(PagerDutySettings(name="p", routing_key_file="/k"))
 
 
-def test_a_channel_for_what_is_critical_is_told_of_a_warning_when_it_becomes_that_as_opened() -> None:
+def test_a_channel_for_critical_incidents_gets_a_warning_as_opened_once_it_is_critical() -> None:
     channel = Channel(Rules(severity="critical"))
     channel.say("a", severity="warning")
     channel.run(100)
@@ -548,7 +548,7 @@ def test_a_warning_that_never_becomes_critical_is_none_of_its_business() -> None
     assert {} == channel.stories
 
 
-def test_without_updates_an_update_opens_what_was_not_told_and_else_is_not_sent() -> None:
+def test_without_updates_an_update_only_opens_what_was_not_sent_before() -> None:
     channel = Channel(Rules(updates=False))
     channel.say("a")
     channel.run(10)
@@ -564,7 +564,7 @@ def test_without_updates_an_update_opens_what_was_not_told_and_else_is_not_sent(
     assert ["delivered", "skipped"] == channel.outcomes("a")
 
 
-def test_without_resolved_the_end_is_not_told_but_what_is_told_late_is() -> None:
+def test_without_resolved_the_end_is_not_sent_but_a_late_message_is() -> None:
     channel = Channel(Rules(resolved=False))
     channel.say("a")
     channel.run(10)
@@ -578,7 +578,7 @@ def test_without_resolved_the_end_is_not_told_but_what_is_told_late_is() -> None
     assert [("a", "opened"), ("b", "late")] == channel.read()
 
 
-def test_a_channel_added_while_an_incident_is_open_is_not_told_the_rest_of_it() -> None:
+def test_a_channel_added_while_an_incident_is_open_gets_nothing_more_of_it() -> None:
     channel = Channel()
     channel.say("a", to=False)
     channel.run(10)
@@ -595,7 +595,7 @@ def test_a_channel_added_while_an_incident_is_open_is_not_told_the_rest_of_it() 
 # --- reminders ------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_still_open_is_told_again_after_1_2_4_8_16_hours_and_then_each_day() -> None:
+def test_what_is_still_open_is_repeated_after_1_2_4_8_16_hours_and_then_each_day() -> None:
     channel = Channel()
     channel.say("a")
     channel.run(100 * HOUR)
@@ -652,7 +652,7 @@ def hush(channel: Channel, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("rules", [Rules(), PAGERDUTY, ALERTMANAGER])
-def test_what_is_still_open_when_a_silence_ends_is_told_then_and_what_is_over_never(rules: Rules) -> None:
+def test_what_is_still_open_when_a_silence_ends_is_sent_then_and_what_is_over_never(rules: Rules) -> None:
     channel = Channel(rules)
     hush(channel, HOUR)
     channel.say("over")
@@ -667,7 +667,7 @@ def test_what_is_still_open_when_a_silence_ends_is_told_then_and_what_is_over_ne
     assert (HOUR, "open") == channel.told[0][:2]
 
 
-def test_the_end_of_what_was_told_waits_for_the_end_of_the_silence() -> None:
+def test_the_end_of_what_was_sent_waits_for_the_end_of_the_silence() -> None:
     channel = Channel()
     channel.say("a")
     channel.run(10)
@@ -679,7 +679,7 @@ def test_the_end_of_what_was_told_waits_for_the_end_of_the_silence() -> None:
     assert [(0.0, "a", "opened"), (HOUR + 10, "a", "resolved")] == channel.told
 
 
-def test_a_silence_gives_nothing_up_and_reminds_nobody() -> None:
+def test_a_silence_gives_nothing_up_and_sends_no_reminder() -> None:
     channel = Channel(Rules(give_up_after=HOUR))
     channel.receiver = down(0, 100)
     channel.say("told")
@@ -783,7 +783,7 @@ def test_an_instance_that_is_back_is_sent_what_is_so_now() -> None:
 
 
 @pytest.mark.parametrize("rules", [ALERTMANAGER, PAGERDUTY])
-def test_nobody_is_paged_for_what_is_over(rules: Rules) -> None:
+def test_what_is_over_pages_no_one(rules: Rules) -> None:
     channel = Channel(rules)
     channel.say("a")
     channel.say("a", "resolved")
@@ -822,7 +822,7 @@ def test_pagerduty_gets_changes_only_also_after_a_restart() -> None:
     assert [("a", "warning"), ("a", "warning+critical"), ("a", "warning+critical ended")] == channel.read()
 
 
-def test_of_an_incident_pagerduty_could_not_be_told_only_the_newest_is_sent() -> None:
+def test_of_an_incident_that_did_not_reach_pagerduty_only_the_newest_is_sent() -> None:
     channel = Channel(PAGERDUTY)
     channel.receiver = down(0, 3 * HOUR)
     channel.say("a", severity="warning")
@@ -850,7 +850,7 @@ def test_an_alertmanager_hears_at_once_what_is_open_when_the_agent_restarts() ->
 
 
 @pytest.mark.parametrize("rules", [ALERTMANAGER, PAGERDUTY])
-def test_a_state_channel_added_while_an_incident_is_open_is_told_what_is_so_now(rules: Rules) -> None:
+def test_a_state_channel_added_while_an_incident_is_open_gets_the_current_state(rules: Rules) -> None:
     channel = Channel(rules)
     channel.say("a", to=False)
     channel.run(100)
@@ -979,7 +979,7 @@ def test_what_becomes_of_a_notice_by_what_became_of_those_before_it(
     assert expected == came
 
 
-def test_of_what_was_in_a_digest_only_the_kernels_word_is_told_and_as_an_opening() -> None:
+def test_of_what_was_in_a_digest_only_the_kernels_word_is_sent_and_as_an_opening() -> None:
     for proof, expected in (("claimed", []), ("kernel", [("a", "opened")])):
         channel = Channel()
         channel.say("a", proof="claimed")
@@ -990,7 +990,7 @@ def test_of_what_was_in_a_digest_only_the_kernels_word_is_told_and_as_an_opening
         assert expected == channel.read()
 
 
-def test_the_end_of_what_was_told_costs_nothing() -> None:
+def test_the_end_of_what_was_sent_costs_nothing() -> None:
     channel = Channel()
     for number in range(6):
         channel.say(f"c{number}", proof="claimed")
@@ -1002,7 +1002,7 @@ def test_the_end_of_what_was_told_costs_nothing() -> None:
     assert 12 == len(channel.told)
 
 
-def test_what_the_kernel_confirms_is_told_as_opened_though_its_opening_is_held() -> None:
+def test_what_the_kernel_confirms_is_sent_as_opened_though_its_opening_is_held() -> None:
     channel = Channel()
     for number in range(7):
         channel.say(f"c{number}", proof="claimed")
@@ -1026,7 +1026,7 @@ def events(*kinds: str) -> st.SearchStrategy[list[tuple[float, str, int]]]:
     events("restart", "choke", "refuse") | events("kill"),
     st.sampled_from([Rules(), Rules(updates=False), PAGERDUTY, ALERTMANAGER]),
 )
-def test_whatever_happens_nothing_is_lost_and_nothing_is_told_twice(
+def test_whatever_happens_nothing_is_lost_and_nothing_is_sent_twice(
     happened: list[tuple[float, str, int]], rules: Rules
 ) -> None:
     channel = Channel(rules, random.Random(1).random)

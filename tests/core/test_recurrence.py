@@ -114,7 +114,7 @@ def test_cause_mechanism_and_holder_each_make_another_kind() -> None:
     assert len(kinds) - 1 == len({kind.signature for kind in kinds})
 
 
-def test_where_nobody_holds_most_it_is_whose_sockets_were_killed() -> None:
+def test_without_a_main_holder_it_is_whose_sockets_were_killed() -> None:
     killed = Witness(kills=100, unseen=0, by=(WitnessedBy(unit="nginx@1.service", kills=90), WitnessedBy(kills=10)))
     seen = {"since_days": 3, "gap_days": 3, "witness": killed}
 

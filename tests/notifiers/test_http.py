@@ -752,7 +752,7 @@ def test_a_bad_file_is_one_line_that_quotes_nothing_of_it(
     assert "T0ken" not in "".join(traceback.format_exception(caught.value))
 
 
-def test_a_key_of_another_certificate_is_told(authority: trustme.CA, tmp_path: Path) -> None:
+def test_a_key_of_another_certificate_is_reported(authority: trustme.CA, tmp_path: Path) -> None:
     cert = write_pem(tmp_path, "cert.pem", *authority.issue_cert("a@b").cert_chain_pems)
     key = write_pem(tmp_path, "key.pem", authority.issue_cert("a@b").private_key_pem)
 
@@ -760,7 +760,7 @@ def test_a_key_of_another_certificate_is_told(authority: trustme.CA, tmp_path: P
         poster_for("https://127.0.0.1:9/", cert_file=cert, key_file=key)
 
 
-def test_an_encrypted_key_is_told_and_asks_no_terminal(authority: trustme.CA, tmp_path: Path) -> None:
+def test_an_encrypted_key_is_reported_and_asks_no_terminal(authority: trustme.CA, tmp_path: Path) -> None:
     issued = authority.issue_cert("a@b")
     cert = write_pem(tmp_path, "cert.pem", *issued.cert_chain_pems)
     plain, key = write_pem(tmp_path, "plain.pem", issued.private_key_pem), tmp_path / "key.pem"

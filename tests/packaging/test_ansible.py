@@ -57,7 +57,7 @@ def test_the_drop_in_of_the_witness_is_one_variable(life: dict[str, str]) -> Non
 
 
 @needs_ansible
-def test_a_mistake_in_the_configuration_is_told_and_not_put_in_place(life: dict[str, str]) -> None:
+def test_a_mistake_in_the_configuration_is_reported_and_not_put_in_place(life: dict[str, str]) -> None:
     assert "exit status 2" in life["mistake"]
     assert "key `kind` must be one of" in life["mistake"]
     assert life["mistake"].endswith("\n1\n")

@@ -142,7 +142,7 @@ def test_an_open_incident_says_so() -> None:
     assert ">over<" not in render(story)
 
 
-def test_how_often_it_was_before_is_told() -> None:
+def test_how_often_it_was_before_is_said() -> None:
     first = Recurrence(count=1, since=OPENED)
 
     assert (

@@ -126,7 +126,7 @@ def total(stats: list[str], name: str) -> int:
     return sum(int(line[1]) for line in lines if line[0] == name)
 
 
-def test_second_reader_is_told_that_there_is_one_and_reads_when_that_is_gone(
+def test_second_reader_learns_of_the_first_and_reads_when_that_has_ended(
     them: Instances, reader: Reader, subject: Subject
 ) -> None:
     second = Reader(them)
@@ -154,7 +154,7 @@ def test_reader_that_came_first_reads_as_soon_as_there_is_something(them: Instan
     reader.close()
 
 
-def test_what_happened_before_the_instances_were_made_is_not_told(them: Instances, subject: Subject) -> None:
+def test_what_happened_before_the_instances_were_made_is_not_counted(them: Instances, subject: Subject) -> None:
     make(them)
     subject.is_reset(2)
     make(them)

@@ -187,7 +187,7 @@ def test_wherever_it_is_killed_a_digest_comes_twice_at_most_with_the_same_id(tmp
         assert [] == owed(store, "ops"), dies_at
 
 
-def test_a_notice_that_comes_while_it_is_away_tells_nobody_twice_under_two_ids(tmp_path: Path) -> None:
+def test_a_notice_that_comes_while_it_is_away_is_not_sent_twice_under_two_ids(tmp_path: Path) -> None:
     kinds, dies_at, has_died = ["opened", "updated", "updated", "resolved"], 0, True
     while has_died:
         dies_at += 1

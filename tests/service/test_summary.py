@@ -104,7 +104,7 @@ def test_it_has_the_readings_of_the_newest_snapshot(store, record, clock, proc_r
     assert "(snapshot-002.json)" in text
 
 
-def test_a_closed_one_is_told_in_the_past(store, record, clock):
+def test_a_closed_one_is_described_in_the_past_tense(store, record, clock):
     recorder = record()
     clock.advance(301)
     recorder.tick()
@@ -124,7 +124,7 @@ def test_what_is_counted_to_a_closed_one_is_in_it(store, record, clock):
     assert "at least 273 suppressed by its rate limit" in " ".join(summary(store).read_text().split())
 
 
-def test_one_that_is_closed_as_it_stands_is_told_in_the_past(store, record, clock, proc_root, troubles):
+def test_one_that_is_closed_as_it_stands_is_described_in_the_past_tense(store, record, clock, proc_root, troubles):
     record()
     for path in store.path("last").glob("snapshot-*"):
         path.unlink()
@@ -152,7 +152,7 @@ def test_another_hosts_has_no_readings_of_this_one(store, record):
     assert "Raw, below /proc" not in text
 
 
-def test_one_that_cannot_be_written_costs_no_commit_and_is_told_once(store, record, troubles, monkeypatch, caplog):
+def test_one_that_cannot_be_written_costs_no_commit_and_is_logged_once(store, record, troubles, monkeypatch, caplog):
     def full(*_) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "summary.txt")
 

@@ -108,7 +108,7 @@ def test_kills_without_a_line_open_an_incident_after_two_seconds(service):
     assert seen_at == service.store.snapshots(incident.id)[0][1].taken_at
 
 
-def test_the_line_that_follows_a_kill_is_told_in_the_same_message(service, make_decided):
+def test_the_line_that_follows_a_kill_is_in_the_same_message(service, make_decided):
     service.start()
     service.trace.kill(5)
     service.turn()
@@ -183,7 +183,7 @@ def test_a_quiet_period_after_the_last_kill_begins_another_incident(service):
     assert [2, 3] == [service.store.load(each).witness.kills for each in service.store.ids()]
 
 
-def test_a_line_has_no_witness_where_nobody_reads_the_trace(service, make_decided):
+def test_a_line_has_no_witness_unless_the_trace_is_read(service, make_decided):
     for path in service.trace.instances:
         (path / "trace_pipe").unlink()
     service.count(5)
@@ -217,7 +217,7 @@ def test_a_restart_goes_on_adding(service, make_decided):
     assert 12 == incident.witness.kills
 
 
-def test_what_the_counter_rose_beyond_the_trace_is_told(service, make_decided):
+def test_what_the_counter_rose_beyond_the_trace_is_reported(service, make_decided):
     service.count(10)
     service.start()
     service.trace.kill(5)
@@ -513,7 +513,7 @@ def test_a_limit_that_no_line_names_is_called_probable(service):
     assert "is resetting TCP connections: probably orphan limit reached" in title(opened)
 
 
-def test_whose_resets_they_are_is_told_once_it_is_known(service, monkeypatch):
+def test_whose_resets_they_are_is_reported_once_it_is_known(service, monkeypatch):
     group = SocketGroup(cgroup=7, port=8080, orphaned={"fin_wait1": Tally(sockets=40, bytes=4096)})
     table = SocketTable(groups=(group,), paths={1: "/", 7: "/system.slice/shop.service"}, complete=True)
     service.start()

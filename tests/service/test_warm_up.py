@@ -67,7 +67,7 @@ def test_the_warm_up_leaves_nothing_behind(tmp_path: Path) -> None:
     assert ({}, "") == (dict(daemon._recorder.counted), "".join(daemon._troubles))
 
 
-def test_a_surprise_in_the_warm_up_is_told_and_the_service_goes_on(
+def test_a_surprise_in_the_warm_up_is_logged_and_the_service_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:

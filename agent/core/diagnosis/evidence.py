@@ -113,7 +113,7 @@ def kill_evidence(facts: Facts) -> Evidence:
 
 
 def trace_evidence(facts: Facts) -> tuple[Evidence, ...]:
-    """Show how many kills the kernel's trace saw; nothing where it is not read, or does not tell them."""
+    """Show how many kills the kernel's trace saw; nothing where it is not read, or shows none."""
     seen = facts.witness.kills if facts.witness else None
     return () if seen is None else (Evidence(name=TRACED_KILLS, value=seen, unit="sockets", source=TRACE),)
 

@@ -101,7 +101,7 @@ def _gaps_of_trace(facts: Facts) -> list[Gap]:
 
 
 def _gaps_beside_trace(facts: Facts, untraced: tuple[Gap, ...]) -> list[Gap]:
-    """Return why the trace tells nothing, or no kills, of what it might have named."""
+    """Return why the trace shows nothing, or no kills, of what it might have named."""
     if not untraced or not (facts.refused or (facts.has_happened and facts.killed_in_sight != 0)):
         return []
     if facts.witness is None:

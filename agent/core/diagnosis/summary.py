@@ -66,7 +66,7 @@ def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past, main: Mai
 
 
 def _proof(facts: Facts, findings: tuple[Finding, ...], claims: set[str]) -> list[str]:
-    """Tell that the kernel's own numbers deny what a log says, or that they alone tell of it."""
+    """Say that the kernel's own numbers deny a log, or that they alone show it."""
     if facts.is_denied:
         return ["The kernel reports no reset: neither its trace nor its counters show one."]
     if "counters_contradict" in claims and findings[0].confidence == "possible":
@@ -164,7 +164,7 @@ def _victim(name: str, each: WitnessedBy) -> str:
 
 
 def _refused(witness: Witness | None) -> list[str]:
-    """Tell how often living connections were refused memory, and who wrote to them."""
+    """Say how often living connections were refused memory, and who wrote to them."""
     if witness is None or not witness.refusals:
         return []
     writers = [(name, each) for each in witness.by if each.refusals and (name := name_of(each))][:_VICTIMS_AT_MOST]

@@ -124,7 +124,7 @@ _SYMBOL = re.compile(r'\{ ?([^,"{}\s]{1,64}), ?"([^"{}]*)" ?\}')
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]{1,8}|\d{1,9}", re.ASCII)
 _WORD = re.compile(r"(\w+[=:])%")
 
-# Whatever stands before the time of an event: read apart, so that an odd name of a process hides no kill.
+# What precedes the time of an event: read apart, so that an odd name of a process hides no kill.
 _HEAD = rb"^([^\n]{0,64}) ([0-9.]{1,32}): "
 # trace_print_context: comm, pid, perhaps the process of the thread, CPU, flags of which the third is about interrupts.
 # On old kernels its "s" may mean only that softirqs were disabled: that names no one, rather than someone else.
@@ -174,7 +174,7 @@ def _numbered(table: str) -> dict[str, int]:
 
 
 def kill_reason(form: Format, symbol: str) -> int | None:
-    """Return the number that this kernel gives a reason; None: its resets have no such reason, or tell none at all."""
+    """Return the number that this kernel gives a reason; None: its resets have no such reason, or none at all."""
     return form.symbols.get("reason", {}).get(symbol)
 
 

@@ -173,7 +173,7 @@ def test_who_was_reset_a_few_times_or_half_of_all_is_not_advised_to_be_fixed() -
         assert not advised(witness, make_table()).action.startswith("Fix nginx")
 
 
-def test_who_holds_comes_before_who_was_reset_and_both_are_told() -> None:
+def test_who_holds_comes_before_who_was_reset_and_both_are_named() -> None:
     table = make_table(make_group(SHOP, 80, last_ack=tally(60_000)))
     found = diagnose(make_snapshot(orphan=65600, sockets=table), (make_event(),), (), traced(86, 90))
     assert found.advice[0].action.startswith("Fix shop.service")

@@ -300,7 +300,7 @@ def test_refusals_warn_by_what_tcp_had_allocated():
     assert [(2, 100)] == refusals((1, 100, 6_000))
 
 
-def test_refusals_that_nobody_notices_warn_of_nothing():
+def test_refusals_too_few_to_notice_warn_of_nothing():
     assert [] == refusals(*((second, 1, 13_000) for second in range(0, 60, 2)))
     assert [(3, 10)] == refusals(*((second, 1, 13_000) for second in range(10)))
 
@@ -312,7 +312,7 @@ def test_refusals_are_left_after_a_quiet_minute():
     assert [] == refusals((30, 178, 13_000))
 
 
-def test_refusals_are_told_with_their_number_and_sizes():
+def test_refusals_are_reported_with_their_number_and_sizes():
     [found] = find_refusals(refused((1, 178, 13_000)), AT, TCP_MEM)
     assert "the kernel refuses memory to open TCP connections: 178 times in 10 s; 13,000 pages allocated of 12,000" == (
         found.claim

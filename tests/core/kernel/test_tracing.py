@@ -213,7 +213,7 @@ def test_kill_in_a_program_names_it_with_interrupts_off_or_not(flags: bytes) -> 
     assert (EXPECTED,) == parse_kills(KILLED, KILL.replace(b"b..1.", flags)).kills
 
 
-def test_process_of_a_thread_may_be_told() -> None:
+def test_process_of_a_thread_may_be_printed() -> None:
     for tgid in (b"(  20257)", b"(-------)"):
         assert (EXPECTED,) == parse_kills(KILLED, KILL.replace(b" [001]", tgid + b" [001]")).kills
 
@@ -278,11 +278,11 @@ def crowd(kills: int, *, pids: int = 1, ports: int = 1, peers: int = 62500) -> b
     return b"".join(lines)
 
 
-def test_crowd_of_peers_is_told_without_them() -> None:
+def test_crowd_of_peers_is_counted_without_them() -> None:
     assert (Kills("python3", 10000, "127.0.0.1", 443, None, None, 5000),) == parse_kills(KILLED, crowd(5000)).kills
 
 
-def test_crowd_of_processes_is_told_by_name_and_port() -> None:
+def test_crowd_of_processes_is_counted_by_name_and_port() -> None:
     text = crowd(5000, pids=1000)
 
     assert (Kills("python3", None, "127.0.0.1", 443, None, None, 5000),) == parse_kills(KILLED, text).kills
@@ -295,7 +295,7 @@ def test_crowd_of_processes_keeps_its_few_peers() -> None:
     assert {f"10.0.{number}.1" for number in range(10)} == {each.peer for each in kills}
 
 
-def test_crowd_of_pairs_is_told_by_name_and_port() -> None:
+def test_crowd_of_pairs_is_counted_by_name_and_port() -> None:
     text = crowd(5000, pids=71, peers=73)
 
     assert (Kills("python3", None, "127.0.0.1", 443, None, None, 5000),) == parse_kills(KILLED, text).kills
@@ -433,7 +433,7 @@ def test_histograms_count_by_writer_by_kind_and_what_there_was_no_room_for() -> 
     ) == risen({}, parse_hist(REFUSED, HIST))
 
 
-def test_of_a_histogram_only_what_is_new_is_told() -> None:
+def test_of_a_histogram_only_what_is_new_is_counted() -> None:
     before = parse_hist(REFUSED, HIST)
     now = parse_hist(REFUSED, HIST.replace(b"178  allocated:     216626", b"180  allocated:     219026"))
 
@@ -441,7 +441,7 @@ def test_of_a_histogram_only_what_is_new_is_told() -> None:
     assert (Refusals("send", "python3", 20257, 2, 1200),) == risen(before, now)
 
 
-def test_hits_that_came_while_the_rows_were_printed_are_told_with_their_rows() -> None:
+def test_hits_that_came_while_the_rows_were_printed_are_counted_with_their_rows() -> None:
     assert 191 == sum(each.count for each in risen({}, parse_hist(REFUSED, HIST.replace(b"Hits: 178", b"Hits: 190"))))
 
 

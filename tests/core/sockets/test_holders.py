@@ -402,7 +402,7 @@ def test_a_port_is_named_by_who_has_most_of_its_sockets_orphans_included() -> No
     assert Owner() == name_by_port(both, None, None)
 
 
-def test_a_port_is_named_by_its_listener_where_no_connection_is_left() -> None:
+def test_a_port_is_named_by_its_listener_when_its_connections_have_gone() -> None:
     listening = table(listeners=(Listener(port=8080, cgroup=DOCKER),))
     assert Owner(container="docker 3f2a9c1be07d") == name_by_port(listening, 8080, 40001)
 
