@@ -67,7 +67,7 @@ _ELISION = re.compile(r"\[\s*(?:…|\.\.+)\s*\]\s*")
     "seconds",
     type=click.IntRange(1, WATCH_AT_MOST),
     metavar="SECONDS",
-    help="Show whose connections the kernel kills, and whose sockets it refuses memory, for so long and as it happens "
+    help="Show for this long, as it happens, whose connections the kernel kills and whose sockets it refuses memory "
     "(root; kills: Linux 6.12 and newer).",
 )
 @config_option

@@ -40,7 +40,7 @@ def command() -> None:
     type=click.IntRange(0, 3600),
     default=0,
     metavar="SECONDS",
-    help="Leave the test incident open for so long: an Alertmanager notifies after its group_wait.",
+    help="Leave the test incident open for this long: an Alertmanager notifies after its group_wait.",
 )
 @config_option
 @json_option
