@@ -185,7 +185,7 @@ from harness import wait_for
 from pathlib import Path
 from agent.core.delivery import Delivered
 from agent.notifiers import journal
-import test_journal as test
+import test_journal_channel as test
 journal.SOCKET = "/run/systemd/journal.sockmemtest/socket"
 wait_for("journald", Path(journal.SOCKET).exists)
 for notice in test.REAL:

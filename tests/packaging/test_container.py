@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import resource
 import shutil
 import subprocess
 import sys
@@ -25,6 +26,7 @@ CONFIG = MANIFESTS[1]["data"]["config.toml"]
 POD = MANIFESTS[2]["spec"]["template"]["spec"]
 REMOTE = Path("/lib/systemd/systemd-journal-remote")
 SECCOMP = Path("/usr/share/containers/seccomp.json")
+LIMITS = {"nofile": resource.getrlimit(resource.RLIMIT_NOFILE), "nproc": resource.getrlimit(resource.RLIMIT_NPROC)}
 KERNEL_SAYS = {
     "__REALTIME_TIMESTAMP": "1790000000000000",
     "_BOOT_ID": "0123456789abcdef0123456789abcdef",
@@ -58,8 +60,9 @@ def image(packages: Any, tmp_path_factory: pytest.TempPathFactory) -> Image:
     buildah("commit", "--quiet", scratch, "localhost/base")
     recipe = ROOT / "contrib/container/Containerfile"
     options = ("--quiet", "--layers=false", "--build-arg=BASE=localhost/base", f"--file={recipe}")
-    # Of its own accord a newer buildah raises this limit, beyond what this machine may.
-    buildah("build", *options, "--ulimit=nofile=1024:1024", "--tag=sockmem-agent", packages.deb.parent)
+    # A newer buildah raises these to what a login on a server has, and this machine may forbid that.
+    limits = [f"--ulimit={name}={soft}:{hard}" for name, (soft, hard) in LIMITS.items()]
+    buildah("build", *options, *limits, "--tag=sockmem-agent", packages.deb.parent)
     container = buildah("from", "localhost/sockmem-agent")
     config = json.loads(buildah("inspect", "--type=image", "localhost/sockmem-agent"))["OCIv1"]["config"]
     return Image(Path(buildah("mount", container)), config)

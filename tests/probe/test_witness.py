@@ -37,8 +37,14 @@ def them(tracefs: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Instances]:
     remove(instances)
 
 
+# PROC_PID_INIT_INO of include/linux/proc_ns.h.
+FIRST_PID_NAMESPACE = f"pid:[{0xEFFFFFFC}]"
+
+
 @pytest.fixture
 def subject() -> Iterator[Subject]:
+    if os.readlink("/proc/self/ns/pid") != FIRST_PID_NAMESPACE:
+        pytest.skip("the trace has process ids as the host counts them, and this is a container")
     made = Subject()
     yield made
     made.end()
