@@ -43,7 +43,7 @@ FIRST_PID_NAMESPACE = f"pid:[{0xEFFFFFFC}]"
 
 @pytest.fixture
 def subject() -> Iterator[Subject]:
-    if os.readlink("/proc/self/ns/pid") != FIRST_PID_NAMESPACE:
+    if str(Path("/proc/self/ns/pid").readlink()) != FIRST_PID_NAMESPACE:
         pytest.skip("the trace has process ids as the host counts them, and this is a container")
     made = Subject()
     yield made
