@@ -45,6 +45,8 @@ Text = Literal["timer", "close", "orphans", "tcp_memory"]
 NEAR_SECONDS = 60.0
 # A reading that is no later than this is one at sight: stamps have whole seconds, and a storm is read once a second.
 _LAG_SECONDS = 5.0
+# /proc/uptime counts hundredths, and printk's clock strays from it: the reading at sight may look older than its line.
+_STAMP_SECONDS = 0.1
 # How old a baseline may be for a counter that moved since then to speak for this event.
 _BASELINE_SECONDS = 600.0
 # Two texts further apart than this are two bursts, each with a cause of its own.
@@ -492,7 +494,7 @@ def _baseline(samples: tuple[Timed, ...], since: float | None) -> Timed | None:
     """Find the last sample before the first event; without an event the first one of the last ten minutes."""
     if since is None:
         return next((pair for pair in samples if 0 < -pair[0] <= _BASELINE_SECONDS), None)
-    return max((pair for pair in samples if -pair[0] > since), key=itemgetter(0), default=None)
+    return max((pair for pair in samples if -pair[0] > since + _STAMP_SECONDS), key=itemgetter(0), default=None)
 
 
 def _lead(

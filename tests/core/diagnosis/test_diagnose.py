@@ -226,6 +226,14 @@ def test_kills_seen_by_a_follow_up_count() -> None:
     assert "certain" == diagnose(snapshot, (make_event(),), history).confidence
 
 
+def test_a_reading_at_sight_is_none_from_before_though_the_kernels_stamp_is_milliseconds_later() -> None:
+    snapshot = make_snapshot(counters={"TCPAbortOnMemory": 4085})
+    history = (make_sample(10, TCPAbortOnMemory=0), make_sample(0.209, TCPAbortOnMemory=100))
+    findings = diagnose(snapshot, (make_event(seconds_ago=0.2),), history).findings
+    killed = [each.value for each in findings[0].evidence if each.name == "TCPAbortOnMemory over the event"]
+    assert [4085] == killed
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
