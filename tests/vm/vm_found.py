@@ -107,10 +107,14 @@ class Found:
         assert first["sockets"] > 0
         assert port in first["ports"]
         assert first["orphans"] == max(holder["orphans"] for holder in holders)
-        if first["orphans"] >= ORPHANS_WORTH_NAMING:
+        if self.is_to_blame(first):
             assert unit in diagnosis["summary"]
             # The limit of these machines is far below their kernel's default, and that comes before who holds what.
             assert any(unit in step["action"] for step in diagnosis["advice"])
+
+    def is_to_blame(self, holder: Json) -> bool:
+        """Return whether so many of a holder's orphans outlived the burst that the advice names it."""
+        return holder["orphans"] >= ORPHANS_WORTH_NAMING
 
     def check_killed(self, incident: Json) -> None:
         """Check that the diagnosis counts all that were killed since the boot, until the last reading of the incident.
