@@ -87,6 +87,8 @@ class Daemon:
         self._metrics_file = self._open_metrics()
         self._ready = False
         self._has_told = self._is_warm = False
+        # Notices that our own log does not have yet.
+        self._unlogged: list[Notice] = []
         self._asked = Signals()
 
     # --- life -------------------------------------------------------------------------------------------------------
@@ -127,6 +129,7 @@ class Daemon:
 
     def _end(self) -> None:
         """Close everything; the couriers share one deadline."""
+        self._log_notices()
         couriers = [*self._couriers, *self._leaving]
         for courier in couriers:
             courier.thread.stop(timeout=0.0)
@@ -280,11 +283,18 @@ class Daemon:
         return max(0, allowed - threads.needed(self._settings.source, 0)) // threads.EACH_CHANNEL
 
     def _on_notice(self, notice: Notice) -> None:
-        """Wake the couriers, and log the notice unless standard output has it anyway."""
+        """Wake the couriers; what else is to be done about a notice waits until it is out."""
         self._has_told = True
         self._wake_couriers()
-        if notice.data and all(channel.type != "stdout" for channel in self._channels):
-            log.warning("incident %s %s: %s", notice.data.id, notice.type.rpartition(".")[2], notice.data.summary)
+        self._unlogged.append(notice)
+
+    def _log_notices(self) -> None:
+        """Log what was told, unless standard output has it anyway."""
+        is_shown = any(channel.type == "stdout" for channel in self._channels)
+        for notice in self._unlogged:
+            if notice.data and not is_shown:
+                log.warning("incident %s %s: %s", notice.data.id, notice.type.rpartition(".")[2], notice.data.summary)
+        self._unlogged.clear()
 
     def _wake_couriers(self) -> None:
         for courier in self._couriers:
@@ -292,6 +302,7 @@ class Daemon:
 
     def _feed(self) -> None:
         """Feed systemd's watchdog, with the status in one line; say the same to everyone else."""
+        self._log_notices()
         before, self._silence = self._silence, self._silencer.current(self._now())
         if self._silence != before:
             self._wake_couriers()

@@ -86,15 +86,17 @@ def make_daemon(
     return make
 
 
-def test_a_notice_goes_before_what_the_clock_asks_for(
-    make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]], log_file: Path
+def test_a_notice_goes_before_what_the_clock_asks_for_and_our_own_log(
+    make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]],
+    log_file: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     daemon, store = make_daemon(AttributeError)
-    waits: list[tuple[float, bool]] = []
+    waits: list[tuple[float, bool, bool]] = []
     asked = Signals()
 
     def wait(timeout: float) -> None:
-        waits.append((timeout, (store.directory / "incidents/last").is_symlink()))
+        waits.append((timeout, (store.directory / "incidents/last").is_symlink(), " opened: " in caplog.text))
         if len(waits) == 1:
             with log_file.open("a") as file:
                 file.write(f"{datetime.now():%b %d %H:%M:%S} web1 kernel: TCP: too many orphaned sockets\n")  # noqa: DTZ005 - a log's
@@ -104,7 +106,7 @@ def test_a_notice_goes_before_what_the_clock_asks_for(
     daemon.run(lambda: None, asked)
 
     # A line that comes meanwhile ends the head start, and is read at once.
-    assert [(daemon_module.HEAD_START_SECONDS, False), (0.0, True)] == waits[1:]
+    assert [(daemon_module.HEAD_START_SECONDS, False, False), (0.0, True, True)] == waits[1:]
 
 
 @pytest.mark.parametrize("surprise", [AttributeError, MemoryError, SystemExit])
