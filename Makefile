@@ -11,7 +11,7 @@ ifneq ($(PYTHON),)
 $(shell [ "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V 2>&1)" ] || rm -f $(VENV)/*.ready)
 endif
 
-.PHONY: vm-test vm-check vm-machines docs/kernels.md docs/schemas pictures help run test check style coverage demo bench deb rpm clean
+.PHONY: soak vm-test vm-check vm-machines docs/kernels.md docs/schemas pictures help run test check style coverage demo bench deb rpm clean
 .DELETE_ON_ERROR:
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo 'make demo   play a made-up incident and show the notifications, in under a minute'
 	@echo 'make test   run the tests, or some of them: TESTS=tests/cli'
 	@echo 'make check  check formatting, lint, types and imports, run the demo and the tests with coverage; CI runs this and vm-check'
+	@echo 'make soak   run the agent for an hour through everything that happens to it (MINUTES=60)'
 	@echo 'make bench  measure latency, idle cost and scan speed against their targets'
 	@echo 'make deb    build the package for Debian and Ubuntu in dist/; make rpm builds the one for Fedora and derivatives'
 	@echo 'make vm-test  boot real kernels under QEMU and test the package on them (KERNEL=6.1 SCENARIO=orphans; root, Debian)'
@@ -52,6 +53,9 @@ coverage: $(VENV)/test.ready
 	$(COVERAGE_ENV) $(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+soak: $(VENV)/test.ready
+	$(BIN)/python -m pytest -s -p no:cacheprovider tests/soak --soak-minutes $(or $(MINUTES),60)
 
 bench: $(VENV)/test.ready
 	$(BIN)/python -m benchmarks.all

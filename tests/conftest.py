@@ -40,10 +40,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--vm", action="store_true", help="boot kernels; without it these tests are left out")
     group.addoption("--kernel", default="", help="only these kernels of 5.10, 6.1, 6.12 and 7.3: 6.12,6.1")
     group.addoption("--scenario", default="", help="only this scenario, a file of tests/vm/scenarios")
+    group.addoption("--on-demand", action="store_true", help="the scenarios that take long, and no others")
     group.addoption("--all-scenarios-on", default="", help="every scenario on this kernel, the main ones on others")
     group.addoption(
         "--vm-minutes", type=float, default=600, help="after so long the scenarios that are left are skipped"
     )
+    soak = parser.getgroup("soak", "the agent for an hour")
+    soak.addoption("--soak-minutes", type=float, default=0, help="how long; without it, two rounds")
+    soak.addoption("--soak-seed", default="1", help="the order of what happens")
     fuzz = parser.getgroup("fuzz", "receivers that answer at random")
     fuzz.addoption("--fuzz-answers", type=int, default=2000, help="how many answers")
     fuzz.addoption("--fuzz-seed", default="", help="the seed of a run that failed; else another every time")

@@ -8,6 +8,7 @@ import os
 import pty
 import pwd
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from jsonschema import Draft202012Validator
@@ -250,6 +251,7 @@ class AgentProcess:
         self.log = folder / "agent.log"
         self.store = Store(self.state)
         self.environ: dict[str, str] = {}
+        self.program = [sys.executable, "-m", "agent"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, *options: str, ready: str = "following ") -> None:
@@ -264,7 +266,7 @@ class AgentProcess:
         environ = {**os.environ, "STATE_DIRECTORY": str(self.state), "PYTHONDONTWRITEBYTECODE": "1", **self.environ}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "agent", "run", "--config", str(self.config), *options],
+                [*self.program, "run", "--config", str(self.config), *options],
                 stdout=log,
                 stderr=log,
                 env=environ,
@@ -336,6 +338,81 @@ def owed(store: Store, channel: str) -> list[tuple[str, str]]:
     outbox = Outbox(store)
     stories = [story for each in sorted(outbox.names()) if (story := outbox.story(channel, each))]
     return [(story.incident_id, said.file) for story in stories for said in story.owed]
+
+
+# --- a syslog daemon and its rotation -------------------------------------------------------------------------------
+
+RSYSLOGD = shutil.which("rsyslogd", path="/usr/sbin:/usr/bin:/sbin")
+LOGROTATE = shutil.which("logrotate", path="/usr/sbin:/usr/bin:/sbin")
+RSYSLOG_CONF = """\
+global(workDirectory="{directory}")
+module(load="imuxsock" SysSock.Use="off")
+input(type="imuxsock" Socket="{directory}/socket" UseSpecialParser="on" UseSysTimeStamp="off"
+      IgnoreTimestamp="off" ParseHostname="off")
+*.* action(type="omfile" file="{log}" template="RSYSLOG_TraditionalFileFormat")
+"""
+
+LOGROTATE_CONF = """\
+{log} {{
+    rotate 20
+    missingok
+    nocreate
+    {options}
+    {script}
+}}
+"""
+HUP = """postrotate
+        kill -HUP $(cat {directory}/pid)
+    endscript"""
+
+ROTATIONS = {
+    "create": "create 0640",
+    "create, dateext, compress": "create 0640\n    dateext\n    dateformat -%Y%m%d-%s\n    compress",
+    "create, start 0": "create 0640\n    start 0",
+    "create, start 5, compress": "create 0640\n    start 5\n    compress",
+    "create, delaycompress": "create 0640\n    compress\n    delaycompress",
+    "nocreate": "",
+    "copytruncate": "copytruncate",
+    "copytruncate, compress": "copytruncate\n    compress",
+}
+
+
+class Rsyslog:
+    """A syslog daemon of our own, in a directory of our own, fed through its socket; its clock is ``ahead``."""
+
+    ahead = timedelta()
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.log = directory, directory / "messages"
+        conf = directory / "rsyslog.conf"
+        conf.write_text(RSYSLOG_CONF.format(directory=directory, log=self.log))
+        command = [str(RSYSLOGD), "-n", "-f", str(conf), "-i", str(directory / "pid")]
+        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        wait_for("rsyslogd", lambda: (directory / "socket").exists() and (directory / "pid").exists())
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.connect(str(directory / "socket"))
+        self.sent = 0
+
+    def say(self, count: int) -> None:
+        for _ in range(count):
+            stamp = (datetime.now(timezone.utc) + self.ahead).strftime("%b %d %H:%M:%S")
+            text = f"<6>{stamp} kernel: [{self.sent:5}.000001] TCP: too many orphaned sockets"
+            self.socket.send(text.encode())
+            self.socket.send(f"<38>{stamp} sshd[812]: Accepted publickey for root".encode())
+            self.sent += 1
+
+    def rotate(self, options: str) -> None:
+        script = "" if "copytruncate" in options else HUP.format(directory=self.directory)
+        conf = self.directory / "logrotate.conf"
+        conf.write_text(LOGROTATE_CONF.format(log=self.log, options=options, script=script))
+        conf.chmod(0o644)
+        command = [str(LOGROTATE), "-f", "-s", str(self.directory / "state"), str(conf)]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def stop(self) -> None:
+        self.socket.close()
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(PATIENCE_SECONDS)
 
 
 # --- receivers with bad manners -------------------------------------------------------------------------------------

@@ -1,9 +1,6 @@
 """A real rsyslogd writes, the real logrotate rotates, and the log is followed."""
 
 import os
-import shutil
-import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,82 +9,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from harness import LOGROTATE, ROTATIONS, RSYSLOGD, Rsyslog
 
 from agent.core.cursor import Cursor
 from agent.sources.file.source import LogFileSource
 
-RSYSLOGD = shutil.which("rsyslogd", path="/usr/sbin:/usr/bin:/sbin")
-LOGROTATE = shutil.which("logrotate", path="/usr/sbin:/usr/bin:/sbin")
 PATIENCE_SECONDS = 20.0
 
 pytestmark = pytest.mark.skipif(not (RSYSLOGD and LOGROTATE), reason="rsyslog or logrotate is not installed")
-
-RSYSLOG_CONF = """\
-global(workDirectory="{directory}")
-module(load="imuxsock" SysSock.Use="off")
-input(type="imuxsock" Socket="{directory}/socket" UseSpecialParser="on" ParseHostname="off")
-*.* action(type="omfile" file="{log}" template="RSYSLOG_TraditionalFileFormat")
-"""
-
-LOGROTATE_CONF = """\
-{log} {{
-    rotate 20
-    missingok
-    nocreate
-    {options}
-    {script}
-}}
-"""
-HUP = """postrotate
-        kill -HUP $(cat {directory}/pid)
-    endscript"""
-
-OPTIONS = {
-    "create": "create 0640",
-    "create, dateext, compress": "create 0640\n    dateext\n    dateformat -%Y%m%d-%s\n    compress",
-    "create, start 0": "create 0640\n    start 0",
-    "create, start 5, compress": "create 0640\n    start 5\n    compress",
-    "create, delaycompress": "create 0640\n    compress\n    delaycompress",
-    "nocreate": "",
-    "copytruncate": "copytruncate",
-    "copytruncate, compress": "copytruncate\n    compress",
-}
-
-
-class Rsyslog:
-    """A syslog daemon of our own, in a directory of our own, fed through its socket."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory, self.log = directory, directory / "messages"
-        conf = directory / "rsyslog.conf"
-        conf.write_text(RSYSLOG_CONF.format(directory=directory, log=self.log))
-        command = [str(RSYSLOGD), "-n", "-f", str(conf), "-i", str(directory / "pid")]
-        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        wait_until(lambda: (directory / "socket").exists() and (directory / "pid").exists())
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.connect(str(directory / "socket"))
-        self.sent = 0
-
-    def say(self, count: int) -> None:
-        for _ in range(count):
-            stamp = datetime.now(timezone.utc).strftime("%b %d %H:%M:%S")
-            text = f"<6>{stamp} kernel: [{self.sent:5}.000001] TCP: too many orphaned sockets"
-            self.socket.send(text.encode())
-            self.socket.send(f"<38>{stamp} sshd[812]: Accepted publickey for root".encode())
-            self.sent += 1
-
-    def rotate(self, options: str) -> None:
-        script = "" if "copytruncate" in options else HUP.format(directory=self.directory)
-        conf = self.directory / "logrotate.conf"
-        conf.write_text(LOGROTATE_CONF.format(log=self.log, options=options, script=script))
-        conf.chmod(0o644)
-        command = [str(LOGROTATE), "-f", "-s", str(self.directory / "state"), str(conf)]
-        subprocess.run(command, check=True, capture_output=True)
-
-    def stop(self) -> None:
-        self.socket.close()
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(PATIENCE_SECONDS)
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
@@ -124,7 +53,7 @@ def wait_for_another_second(options: str) -> None:
     wait_until(lambda: "%s" not in options or int(time.time()) > second)
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("options", ROTATIONS.values(), ids=ROTATIONS)
 def test_nothing_is_lost_or_read_twice_while_logrotate_rotates(options: str, rsyslog: Rsyslog) -> None:
     found: list[int] = []
     with closing(open_source(rsyslog.log)) as source:
@@ -141,7 +70,7 @@ def test_nothing_is_lost_or_read_twice_while_logrotate_rotates(options: str, rsy
         assert ["no such file yet; following starts when it appears"] == [gap.why for gap in source.gaps()]
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("options", ROTATIONS.values(), ids=ROTATIONS)
 def test_what_was_rotated_while_we_were_away_is_caught_up_with(options: str, rsyslog: Rsyslog) -> None:
     found: list[int] = []
     with closing(open_source(rsyslog.log)) as source:
@@ -160,7 +89,7 @@ def test_what_was_rotated_while_we_were_away_is_caught_up_with(options: str, rsy
         assert [] == [gap.why for gap in source.gaps() if "there" not in gap.why]
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("options", ROTATIONS.values(), ids=ROTATIONS)
 @pytest.mark.parametrize("name", ["messages.0", "messages.1", "messages.5", "messages-20261101"])
 def test_what_was_there_before_the_start_is_no_news_after_a_rotation(options: str, name: str, rsyslog: Rsyslog) -> None:
     old = rsyslog.log.with_name(name)
