@@ -23,6 +23,7 @@ from pytest_httpserver import HTTPServer
 from agent.cli import group
 from agent.core.settings import IncidentSettings, Settings, SourceSettings, StoreSettings, WebhookSettings
 from agent.service.daemon import Daemon
+from agent.service.outside import Outside
 from agent.service.signals import Signals
 from agent.store import Store, StoreError
 
@@ -86,7 +87,8 @@ class Bench:
         """Start the service, say a line, and stop it when that is recorded and everybody was told."""
         store = Store(self.state.directory, self.settings.store)
         lock = store.open_for_writing()
-        daemon, asked, pause = Daemon(self.settings, store, proc_root=self.proc_root), Signals(), threading.Event()
+        asked, pause = Signals(), threading.Event()
+        daemon = Daemon(self.settings, store, asked, Outside(self.proc_root))
         turns = iter(range(10_000))
 
         def wait(timeout: float) -> None:
@@ -98,7 +100,7 @@ class Bench:
 
         daemon._source.wait = wait  # type: ignore[method-assign]
         try:
-            daemon.run(lambda: None, asked)
+            daemon.run(lambda: None)
         finally:
             os.close(lock)
         return store

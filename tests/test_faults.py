@@ -14,6 +14,7 @@ from agent.core.settings import IncidentSettings, Settings, SourceSettings, Stdo
 from agent.notifiers.stdout import StdoutNotifier
 from agent.service.courier import Courier
 from agent.service.daemon import Daemon
+from agent.service.outside import Outside
 from agent.service.signals import Signals
 from agent.store import Outbox, Store, StoreError
 
@@ -32,7 +33,7 @@ def make_daemon(tmp_path, proc_root):
                 stamp = (FIRST + timedelta(minutes=20 * incident, seconds=number)).isoformat()
                 file.write(f"{stamp} web1 kernel: [{number:5}.000001] {text}\n{stamp} web1 cron[1]: ordinary\n")
 
-    def make(min_free_bytes: int = 0) -> Daemon:
+    def make(min_free_bytes: int = 0) -> tuple[Daemon, Signals]:
         settings = Settings(
             source=SourceSettings(kind="file", paths=(str(log),), start="beginning"),
             store=StoreSettings(min_free_bytes=min_free_bytes),
@@ -40,20 +41,20 @@ def make_daemon(tmp_path, proc_root):
         )
         store = Store(tmp_path / "state", settings.store)
         os.close(store.open_for_writing())
-        return Daemon(settings, store, proc_root=proc_root)
+        return Daemon(settings, store, asked := Signals(), Outside(proc_root)), asked
 
     return make
 
 
-def run(daemon: Daemon) -> None:
+def run(made: tuple[Daemon, Signals]) -> None:
     """Turn twice and stop as SIGTERM would."""
-    turns, asked = iter((False, True)), Signals()
+    (daemon, asked), turns = made, iter((False, True))
 
     def wait(timeout: float) -> None:
         asked.stop = next(turns)
 
     daemon._source.wait = wait
-    daemon.run(lambda: None, asked)
+    daemon.run(lambda: None)
 
 
 class FailingDisk:
@@ -104,7 +105,7 @@ def test_nothing_is_lost_or_counted_twice_wherever_the_disk_fails(make_daemon, t
 
 
 def test_a_position_that_could_not_be_saved_is_saved_later_though_the_log_is_quiet(make_daemon, tmp_path, monkeypatch):
-    daemon = make_daemon()
+    daemon, _ = make_daemon()
     daemon.turn()
     with monkeypatch.context() as patch:
         patch.setattr(daemon._store, "save_cursor", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full", "c")))

@@ -16,6 +16,8 @@ from msgspec.structs import replace
 
 from agent.core.settings import Settings, SourceSettings
 from agent.service.daemon import Daemon
+from agent.service.outside import Outside
+from agent.service.signals import Signals
 from agent.store import Store
 
 MILLION = 1_000_000
@@ -124,7 +126,7 @@ def test_the_work_for_a_line_is_bounded(line: Callable[[int], str], calls: int, 
     store = Store(tmp_path / "state")
     store.open_for_writing()
     settings = replace(Settings(), source=SourceSettings(kind="file", paths=(str(log),)))
-    daemon = Daemon(settings, store, proc_root=write_proc(tmp_path / "proc"))
+    daemon = Daemon(settings, store, Signals(), Outside(write_proc(tmp_path / "proc")))
     write(log, line, 1000)
     daemon.turn()
     made = 0

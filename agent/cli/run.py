@@ -14,6 +14,7 @@ from agent.core.settings import Settings
 from agent.notifiers import ChannelError
 from agent.service import sdnotify
 from agent.service.daemon import Daemon
+from agent.service.outside import Outside
 from agent.service.signals import asked
 from agent.sources.choose import choose
 from agent.store import Store, StoreError, blocking, explain, refusal
@@ -91,7 +92,7 @@ def command(config_path: Path | None, proc_root: Path) -> None:
     store = Store(directory, settings.store, on_progress=sdnotify.work_goes_on)
     daemon = build(settings, store, proc_root)
     try:
-        daemon.run(lambda: read_again(config_path, store), asked)
+        daemon.run(lambda: read_again(config_path, store))
     except OSError as error:
         log.critical("stopping: %s; events not stored yet are read again at the next start", explain(error))
         sys.exit(1)
@@ -107,7 +108,8 @@ def build(settings: Settings, store: Store, proc_root: Path) -> Daemon:
             log.error("cannot start: %s", refusal(path, store.directory))
             sys.exit(1)
         store.open_for_writing()
-        return Daemon(settings, store, proc_root=proc_root, runtime=runtime_directory(os.environ, store.directory))
+        outside = Outside(proc_root, runtime=runtime_directory(os.environ, store.directory))
+        return Daemon(settings, store, asked, outside)
     except ChannelError as error:
         log.error("%s", error)
         sys.exit(os.EX_CONFIG)

@@ -47,6 +47,7 @@ class Courier:
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(tz=timezone.utc),
         random: Callable[[], float] = random.random,
+        make_thread: type[ChannelThread] = ChannelThread,
         log: logging.Logger = logging.getLogger("sockmem-agent"),  # noqa: B008 - the same object every time
     ) -> None:
         self.name = notifier.name
@@ -59,7 +60,7 @@ class Courier:
         self._ledger = Ledger(self._now(), rules.senders)
         self._has_recalled = bool(rules.senders)
         self._is_silent = False
-        self.thread = ChannelThread(self.name, self.step, self._cannot_start, monotonic)
+        self.thread = make_thread(self.name, self.step, self._cannot_start, monotonic)
 
     @property
     def status(self) -> str | None:
@@ -256,6 +257,6 @@ class _Absent:
         return Rejected(why=ABSENT)
 
 
-def absent(name: str, outbox: Outbox) -> Courier:
+def absent(name: str, outbox: Outbox, make: Callable[[Notifier, Outbox, Rules], Courier] = Courier) -> Courier:
     """Make the courier that gives up, without an attempt, what a channel no longer configured owes."""
-    return Courier(_Absent(name), outbox, Rules(is_absent=True))
+    return make(_Absent(name), outbox, Rules(is_absent=True))

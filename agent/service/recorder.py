@@ -30,6 +30,7 @@ from agent.service.metrics import Gauges
 from agent.service.open_incident import COMMIT_SPACING, EVIDENCE, OpenIncident, write_notice, write_summary
 from agent.service.position import Position
 from agent.service.sampler import Sampler
+from agent.service.survey import Survey
 from agent.service.troubles import Troubles
 from agent.service.warm_up import warm_up
 from agent.service.witness import Traced, Watch
@@ -67,6 +68,7 @@ class Recorder:
         proc_root: Path = Path("/proc"),
         trace: Instances = SERVICE,
         monotonic: Callable[[], float] = time.monotonic,
+        make_survey: Callable[[Path, datetime], Survey] = Survey,
     ) -> None:
         """Resume from the newest commit of the store; ``on_notice`` is called with a notice that has been committed."""
         self.settings = settings
@@ -74,15 +76,14 @@ class Recorder:
         self.counted: Counter[str] = Counter()
         self.opened: Counter[tuple[str, str]] = Counter()
         self._store = store
-        self._now = now
+        self._now, self._monotonic = now, monotonic
         self._on_notice = on_notice
         self._troubles = troubles
         self._proc_root = proc_root
-        self._sampler = Sampler(store, now, proc_root, troubles)
+        self._sampler = Sampler(store, now, proc_root, troubles, make_survey)
         self._names = Names()
         self._earlier = Earlier(store, troubles)
         self._watch = Watch(proc_root, Reader(trace))
-        self._monotonic = monotonic
         self._ticked_at, self._ticked_second = now(), monotonic()
         self._event_snapshot: Snapshot | None = None
         # Whether the batch that is being read has a snapshot for a line of this host.

@@ -30,10 +30,17 @@ UNWRITTEN = "the history cannot be written"
 class Sampler:
     """Holds the samples of thirty days, ever fewer as they grow old, and what they warn of."""
 
-    def __init__(self, store: Store, now: Callable[[], datetime], proc_root: Path, troubles: Troubles) -> None:
+    def __init__(
+        self,
+        store: Store,
+        now: Callable[[], datetime],
+        proc_root: Path,
+        troubles: Troubles,
+        make_survey: Callable[[Path, datetime], Survey] = Survey,
+    ) -> None:
         self.pressure: Pressure | None = None
         self.due = self._thinned_at = now()
-        self.survey = Survey(proc_root, self.due)
+        self.survey = make_survey(proc_root, self.due)
         self._is_of_a_snapshot = False
         self._troubles = troubles
         self._store = store

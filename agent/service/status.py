@@ -8,7 +8,7 @@ Mirrors pid_namespaces(7): a pid means something to those in the same namespace 
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,18 +48,24 @@ def pid_namespace() -> int | None:
 class StatusFile:
     """Writes the file at every change, and every half minute."""
 
-    def __init__(self, runtime: Path, state: Path) -> None:
-        self._file = Published(runtime / STATUS_FILE, HEARTBEAT_SECONDS)
-        now = _now()
+    def __init__(
+        self,
+        runtime: Path,
+        state: Path,
+        now: Callable[[], datetime] = lambda: datetime.now(timezone.utc),
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._file = Published(runtime / STATUS_FILE, HEARTBEAT_SECONDS, monotonic)
+        self._now, self._monotonic = now, monotonic
         self._blank = Status(
             version=__version__,
             is_running=True,
-            written_at=now,
+            written_at=_in_utc(now()),
             monotonic_seconds=0.0,
             boot_id=boot_id(),
             pid=os.getpid(),
             pid_namespace=pid_namespace(),
-            started_at=now,
+            started_at=_in_utc(now()),
             following="",
             directory=printable(str(state)),
             open=(),
@@ -91,9 +97,10 @@ class StatusFile:
             silence=silence,
             troubles=tuple(map(printable, troubles)),
         )
-        self._file.update(
-            status, lambda: encode_json(replace(status, written_at=_now(), monotonic_seconds=time.monotonic()))
-        )
+        self._file.update(status, lambda: encode_json(self._dated(status)))
+
+    def _dated(self, status: Status) -> Status:
+        return replace(status, written_at=_in_utc(self._now()), monotonic_seconds=self._monotonic())
 
 
 def channel_of(courier: "Courier", types: Mapping[str, str], *, hangs: bool) -> Channel:
@@ -115,5 +122,5 @@ def _open(incident: Incident) -> OpenIncident:
     )
 
 
-def _now() -> datetime:
-    return datetime.now(timezone.utc)
+def _in_utc(at: datetime) -> datetime:
+    return at.astimezone(timezone.utc)

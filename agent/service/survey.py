@@ -33,10 +33,12 @@ log = logging.getLogger("sockmem-agent")
 class Survey:
     """One dump at a time, and what the last one found."""
 
-    def __init__(self, proc_root: Path, now: datetime, take: Take = take_sockets) -> None:
+    def __init__(
+        self, proc_root: Path, now: datetime, take: Take = take_sockets, make_thread: type[Thread] = Thread
+    ) -> None:
         self.due = now + FIRST_AFTER
         self._proc_root = proc_root
-        self._take = take
+        self._take, self._make_thread = take, make_thread
         self._names = Names()
         self._stop = Event()
         self._thread: Thread | None = None
@@ -54,7 +56,7 @@ class Survey:
             return
         self._stop.clear()
         self._found = ()
-        thread = Thread(target=self._run, name="survey", daemon=True)
+        thread = self._make_thread(target=self.step, name="survey", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:  # TasksMax= of the unit is reached, or the host's own limit.
@@ -84,7 +86,8 @@ class Survey:
         """Follow a clock that was set back."""
         self.due = min(self.due, now + SPACING)
 
-    def _run(self) -> None:
+    def step(self) -> None:
+        """Take one dump, as its thread does."""
         began = time.thread_time()
         try:
             table = self._take(self._proc_root, DEADLINE_SECONDS, names=self._names, clock=self._clock)

@@ -17,10 +17,11 @@ from agent.core.model import KINDS, Incident, Notice, Silence, Witness
 from agent.core.settings import IncidentSettings, Settings, SourceSettings, WebhookSettings
 from agent.core.status import STATUS
 from agent.notifiers import Notifier, build
+from agent.service import couriers, sdnotify
 from agent.service import daemon as daemon_module
-from agent.service import sdnotify
 from agent.service.courier import Courier
 from agent.service.daemon import Daemon
+from agent.service.outside import Outside
 from agent.service.signals import Signals
 from agent.store import Outbox, Store, end_silence, write_silence
 
@@ -48,9 +49,9 @@ def run_until(daemon: Daemon, steps: list[tuple[Callable[[], object], Callable[[
         asked.stop = not waiting or next(turns) > 1000
         pause.wait(min(timeout, 0.02))
 
-    turns, asked = iter(range(2000)), Signals()
+    turns, asked = iter(range(2000)), daemon._asked
     daemon._source.wait = wait  # type: ignore[method-assign]
-    daemon.run(lambda: None, asked)
+    daemon.run(lambda: None)
     assert [] == waiting
 
 
@@ -63,7 +64,7 @@ def log_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_daemon(
-    tmp_path: Path, log_file: Path, proc_root: Path, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, log_file: Path, proc_root: Path, httpserver: HTTPServer
 ) -> Callable[[type[BaseException]], tuple[Daemon, Store]]:
     """Build the service with two webhooks: of the channel ``broken`` every attempt raises ``surprise``."""
     httpserver.expect_request("/hook").respond_with_data("ok")
@@ -78,10 +79,9 @@ def make_daemon(
         def make_notifier(channel: WebhookSettings) -> Notifier:
             return Broken(surprise) if channel.name == "broken" else build(channel)
 
-        monkeypatch.setattr(daemon_module, "build", make_notifier)
         store = Store(tmp_path / "state")
         os.close(store.open_for_writing())
-        return Daemon(settings, store, proc_root=proc_root), store
+        return Daemon(settings, store, Signals(), Outside(proc_root, build=make_notifier)), store
 
     return make
 
@@ -93,7 +93,7 @@ def test_a_notice_goes_before_what_the_clock_asks_for_and_our_own_log(
 ) -> None:
     daemon, store = make_daemon(AttributeError)
     waits: list[tuple[float, bool, bool]] = []
-    asked = Signals()
+    asked = daemon._asked
 
     def wait(timeout: float) -> None:
         waits.append((timeout, (store.directory / "incidents/last").is_symlink(), " opened: " in caplog.text))
@@ -103,7 +103,7 @@ def test_a_notice_goes_before_what_the_clock_asks_for_and_our_own_log(
         asked.stop = len(waits) == 3
 
     daemon._source.wait = wait  # type: ignore[method-assign]
-    daemon.run(lambda: None, asked)
+    daemon.run(lambda: None)
 
     # A line that comes meanwhile ends the head start, and is read at once.
     assert [(daemon_module.HEAD_START_SECONDS, False, False), (0.0, True, True)] == waits[1:]
@@ -152,7 +152,7 @@ def test_a_status_of_foreign_words_is_one_line_that_systemd_reads(
     for courier in foreign:
         courier._set_back("HTTP 503\nMAINPID=1\x1b[2J \U0001f534\udce9" * 20)
         courier._show()
-    daemon._couriers = foreign
+    daemon._couriers._served = foreign
 
     status = daemon.status()
 
@@ -194,7 +194,7 @@ def test_without_room_for_a_thread_the_watching_goes_on_and_channels_deliver_onc
     )
     store = Store(tmp_path / "state")
     os.close(store.open_for_writing())
-    daemon = Daemon(settings, store, proc_root=proc_root)
+    daemon = Daemon(settings, store, Signals(), Outside(proc_root))
 
     def say() -> None:
         with log_file.open("a") as file:
@@ -205,7 +205,7 @@ def test_without_room_for_a_thread_the_watching_goes_on_and_channels_deliver_onc
         daemon,
         [
             (lambda: True, say),
-            (lambda: store.ids() and daemon._couriers[39].status, full.clear),
+            (lambda: store.ids() and daemon._couriers._served[39].status, full.clear),
             (lambda: len(httpserver.log) == 40, lambda: None),
         ],
     )
@@ -217,8 +217,8 @@ def test_a_channel_that_hangs_is_named_and_does_not_end_the_watching(
     daemon, _ = make_daemon(ValueError)
     sent: list[str] = []
     monkeypatch.setattr(daemon_module.sdnotify, "notify", lambda state, **_: bool(sent.append(state)) or True)
-    daemon._couriers = daemon._make_couriers()
-    daemon._couriers[0].thread.last_progress -= daemon_module.COURIER_PATIENCE_SECONDS
+    daemon._couriers.take_over()
+    next(iter(daemon._couriers)).thread.last_progress -= couriers.PATIENCE_SECONDS
     daemon._feed()
     assert "WATCHDOG=1\n" in sent[-1]
     assert "broken: hangs in an attempt" in sent[-1]
@@ -228,21 +228,21 @@ def test_after_a_reload_a_channel_that_hangs_holds_up_no_other(
     make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]],
 ) -> None:
     daemon, _ = make_daemon(ValueError)
-    daemon._couriers = daemon._make_couriers()
+    daemon._couriers.take_over()
     broken, good = daemon._couriers
     hang = threading.Event()
     broken.thread._step = lambda: float(hang.wait())
-    daemon._serve()
+    daemon._couriers.serve()
 
-    daemon._take_over(daemon._settings)
+    daemon.take_over(daemon._settings)
     good.thread.stop(timeout=10)
-    daemon._serve()
+    daemon._couriers.serve()
     assert [False, True] == [courier.thread.is_alive() for courier in daemon._couriers]
     hang.set()
     broken.thread.stop(timeout=10)
-    daemon._serve()
+    daemon._couriers.serve()
     assert [True, True] == [courier.thread.is_alive() for courier in daemon._couriers]
-    daemon._end()
+    daemon.end()
 
 
 def test_a_stop_in_the_middle_of_a_batch_leaves_the_rest_to_the_next_start(
@@ -265,11 +265,11 @@ def test_a_stop_in_the_middle_of_a_batch_leaves_the_rest_to_the_next_start(
         asked.stop = len(store.ids()) >= 3
 
     monkeypatch.setattr(store, "commit", commit_and_stop)
-    Daemon(settings, store, proc_root=proc_root).run(lambda: None, asked)
+    Daemon(settings, store, asked, Outside(proc_root)).run(lambda: None)
     assert 4 == len(store.ids())
 
     monkeypatch.setattr(store, "commit", commit)
-    run_until(Daemon(settings, store, proc_root=proc_root), [(lambda: len(store.ids()) == 24, lambda: None)])
+    run_until(Daemon(settings, store, Signals(), Outside(proc_root)), [(lambda: len(store.ids()) == 24, lambda: None)])
     assert [2] * 24 == [sum(store.load(incident_id).events.values()) for incident_id in store.ids()]
 
 
@@ -286,7 +286,7 @@ def test_the_couriers_hear_of_a_silence_at_once(
     make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     daemon, store = make_daemon(ValueError)
-    daemon._couriers = daemon._make_couriers()
+    daemon._couriers.take_over()
     woken: list[str] = []
     for courier in daemon._couriers:
         monkeypatch.setattr(courier.thread, "wake", lambda name=courier.name: woken.append(name))

@@ -13,7 +13,9 @@ from agent.core.settings import IncidentSettings, Settings, SourceSettings, Stor
 from agent.service import recorder as module
 from agent.service.daemon import Daemon
 from agent.service.earlier import Earlier
+from agent.service.outside import Outside
 from agent.service.recorder import Recorder
+from agent.service.signals import Signals
 from agent.service.troubles import Troubles
 from agent.store import Store
 
@@ -194,7 +196,7 @@ def test_what_somebody_removes_while_the_service_runs_is_forgotten_with_the_hour
         happen(make_recorder())
     (tmp_path / "messages").touch()
     source = SourceSettings(kind="file", paths=(str(tmp_path / "messages"),))
-    daemon = Daemon(Settings(source=source, store=store.settings), store, now=clock, proc_root=proc_root)
+    daemon = Daemon(Settings(source=source, store=store.settings), store, Signals(), Outside(proc_root, now=clock))
     remove_oldest(store, 2)
     clock.advance(3601)
     daemon.turn()

@@ -11,7 +11,9 @@ from agent.core.model import Sample
 from agent.core.settings import Settings, SourceSettings, StoreSettings
 from agent.probe import take_snapshot
 from agent.service.daemon import Daemon
+from agent.service.outside import Outside
 from agent.service.sampler import Sampler
+from agent.service.signals import Signals
 from agent.service.troubles import Troubles
 from agent.store import Store
 
@@ -72,7 +74,7 @@ def test_a_service_whose_clock_is_set_a_year_ahead_keeps_its_history(store, cloc
     store.samples.write_hourly_extremes(clock.time)
     source = SourceSettings(kind="file", paths=(str(tmp_path / "messages"),))
     (tmp_path / "messages").touch()
-    daemon = Daemon(Settings(source=source, store=store.settings), store, now=clock, proc_root=proc_root)
+    daemon = Daemon(Settings(source=source, store=store.settings), store, Signals(), Outside(proc_root, now=clock))
     before = {path.name for path in store.samples.directory.iterdir()}
     clock.advance(700)
     daemon.turn()

@@ -15,6 +15,7 @@ from harness import PATIENCE_SECONDS, AgentProcess
 
 from agent.core.settings import Settings, SourceSettings
 from agent.service.daemon import Daemon
+from agent.service.outside import Outside
 from agent.service.signals import Signals, is_run
 from agent.store import Store
 
@@ -120,14 +121,14 @@ def test_a_reload_that_was_asked_for_during_the_start_is_done(tmp_path: Path, pr
     settings = Settings(source=SourceSettings(kind="file", paths=(str(tmp_path / "messages"),)))
     store = Store(tmp_path / "state")
     os.close(store.open_for_writing())
-    daemon = Daemon(settings, store, proc_root=proc_root)
+    daemon = Daemon(settings, store, asked, Outside(proc_root))
     asked._on_reload(signal.SIGHUP, None)
 
     def reread() -> None:
         read.append("again")
         asked.stop = True
 
-    daemon.run(reread, asked)
+    daemon.run(reread)
 
     assert ["again"] == read
 

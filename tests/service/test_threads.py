@@ -8,6 +8,8 @@ import pytest
 from agent.core.settings import Settings, SourceSettings, StdoutSettings
 from agent.service import threads
 from agent.service.daemon import Daemon
+from agent.service.outside import Outside
+from agent.service.signals import Signals
 from agent.store import Store
 
 
@@ -48,12 +50,12 @@ def test_channels_beyond_the_limit_are_named_and_every_other_has_a_thread_for_it
     )
     store = Store(tmp_path / "state")
     os.close(store.open_for_writing())
-    daemon = Daemon(settings, store, proc_root=proc_root)
+    daemon = Daemon(settings, store, Signals(), Outside(proc_root))
     monkeypatch.setattr(threads, "allowed", lambda: 64)
 
-    daemon._couriers = daemon._make_couriers()
-    daemon._serve()
-    daemon._end()
+    daemon._couriers.take_over()
+    daemon._couriers.serve()
+    daemon.end()
 
     assert [f"c{number}" for number in range(29)] == [courier.name for courier in daemon._couriers]
     unserved = ", ".join(f"c{number}" for number in range(29, 40))

@@ -17,6 +17,7 @@ from agent.page import text
 from agent.probe import take_snapshot
 from agent.service.daemon import Daemon
 from agent.service.open_incident import summary_of
+from agent.service.outside import Outside
 from agent.service.signals import Signals
 from agent.store import Store
 
@@ -29,7 +30,8 @@ def run(tmp_path: Path, turns: int) -> tuple[Daemon, Store]:
     os.close(store.open_for_writing())
     source = SourceSettings(kind="file", paths=(str(log),))
     settings = Settings(source=source, incident=IncidentSettings(pressure=False))
-    daemon, asked = Daemon(settings, store, proc_root=tmp_path / "proc"), Signals()
+    asked = Signals()
+    daemon = Daemon(settings, store, asked, Outside(tmp_path / "proc"))
     left = iter(range(turns - 1))
 
     def wait(timeout: float) -> None:
@@ -37,7 +39,7 @@ def run(tmp_path: Path, turns: int) -> tuple[Daemon, Store]:
         asked.stop = next(left, None) is None
 
     daemon._source.wait = wait  # type: ignore[method-assign]
-    daemon.run(lambda: None, asked)
+    daemon.run(lambda: None)
     return daemon, store
 
 
