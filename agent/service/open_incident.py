@@ -99,6 +99,7 @@ class OpenIncident:
         self._snapshot_name, self._snapshot = self._newest = named
         is_old = abs(now - incident.last_seen_at) > NEAR
         self._looked_at: datetime | None = None
+        self._earlier_table: SocketTable | None = None
         is_settled = bool(self._snapshot.sockets) or is_old or self.is_elsewhere
         self.attribute_at = None if is_settled else now + ATTRIBUTION_DELAY
         self._store, self._position, self._troubles = position.store, position, troubles
@@ -156,6 +157,7 @@ class OpenIncident:
         newest = next((each for each in reversed(named) if each[1].trigger in {"event", "pressure"}), named[-1])
         opened = cls(incident, newest, now, position, troubles=troubles, traced=traced)
         opened.snapshot_at, opened._newest = named[-1][1].taken_at, named[-1]
+        opened._earlier_table = next((each.sockets for _, each in reversed(named) if each.sockets), None)
         opened.counted_as = incident.class_
         opened._kind = kind_of(incident)
         for _, notice, _ in notices:
@@ -184,6 +186,7 @@ class OpenIncident:
     def judge(self, snapshot: Snapshot) -> None:
         """Keep a snapshot that the diagnosis rests on from now on."""
         self._keep(snapshot)
+        self._earlier_table = self._snapshot.sockets or self._earlier_table
         self._snapshot_name, self._snapshot = self.incident.snapshots[-1], snapshot
         self._is_unsaved = False
         self.snapshot_at = snapshot.taken_at
@@ -223,6 +226,7 @@ class OpenIncident:
     def attribute(self, table: SocketTable, now: datetime) -> bool:
         """Add to the newest snapshot who holds the sockets, unless an earlier dump saw more of them.
 
+        A dump may come when the kernel has killed them all: who held them is what the one before it saw.
         Where it is not about orphans, a second dump shows who loses data meanwhile.
         """
         seen, looked_at = self._snapshot.sockets, self._looked_at
@@ -230,6 +234,9 @@ class OpenIncident:
         if self.incident.cause == "orphans":
             if seen and table.orphans <= seen.orphans:
                 return False
+            earlier = self._earlier_table
+            if earlier and table.orphans < min(ORPHANS_WORTH_NAMING, earlier.orphans):
+                table = earlier
         elif seen is None:
             self._looked_at, self.attribute_at = now, now + SECOND_LOOK
         elif looked_at is None:

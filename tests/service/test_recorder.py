@@ -658,6 +658,34 @@ def test_a_dump_that_saw_fewer_orphans_does_not_replace_one_that_saw_more(
     assert 300 == store.load(store.resolve("last")).diagnosis.holders[0].orphans
 
 
+def test_a_later_dump_that_came_when_all_were_killed_makes_nobody_forget_who_held_them(
+    store, make_recorder, make_decided, clock, dumps
+):
+    dumps += [orphans_of("shop", 4_000), orphans_of("receiver", 0)]
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
+    run_for(recorder, clock, 61)
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
+    run_for(recorder, clock, 2)
+    [holder, *_] = store.load(store.resolve("last")).diagnosis.holders
+
+    assert [] == dumps
+    assert ("shop.service", 4_000) == (holder.unit, holder.orphans)
+
+
+def test_a_later_dump_that_shows_others_with_many_orphans_is_the_one_that_counts(
+    store, make_recorder, make_decided, clock, dumps
+):
+    dumps += [orphans_of("shop", 4_000), orphans_of("mail", 3_000)]
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
+    run_for(recorder, clock, 61)
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
+    run_for(recorder, clock, 2)
+
+    assert "mail.service" == store.load(store.resolve("last")).diagnosis.holders[0].unit
+
+
 def test_the_orphans_are_counted_again_when_it_is_asked_who_holds_them(
     store, make_recorder, make_decided, clock, proc_root
 ):
