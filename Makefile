@@ -11,7 +11,7 @@ ifneq ($(PYTHON),)
 $(shell [ "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V 2>&1)" ] || rm -f $(VENV)/*.ready)
 endif
 
-.PHONY: soak vm-test vm-check vm-machines docs/kernels.md docs/schemas pictures help run test check style coverage demo bench deb rpm clean
+.PHONY: mutants soak vm-test vm-check vm-machines docs/kernels.md docs/schemas pictures help run test check style coverage demo bench deb rpm clean
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo 'make check  check formatting, lint, types and imports, run the demo and the tests with coverage; CI runs this and vm-check'
 	@echo 'make soak   run the agent for an hour through everything that happens to it (MINUTES=60)'
 	@echo 'make bench  measure latency, idle cost and scan speed against their targets'
+	@echo 'make mutants  change each module that differs from main in one place at a time; print what no test notices'
 	@echo 'make deb    build the package for Debian and Ubuntu in dist/; make rpm builds the one for Fedora and derivatives'
 	@echo 'make vm-test  boot real kernels under QEMU and test the package on them (KERNEL=6.1 SCENARIO=orphans; root, Debian)'
 	@echo 'make vm-check   the part that CI runs: all scenarios on 6.12, the main ones on 6.1'
@@ -59,6 +60,10 @@ soak: $(VENV)/test.ready
 
 bench: $(VENV)/test.ready
 	$(BIN)/python -m benchmarks.all
+
+# FILES="agent/core/dispatch.py ..." names other modules, MUTANTS="--tests tests/core" other tests; see contrib/mutants.
+mutants: $(VENV)/test.ready
+	$(BIN)/python -m contrib.mutants $(FILES) $(MUTANTS)
 
 deb: $(VENV)/package.ready
 	$(BIN)/python packaging/build.py deb $(PACKAGE_OPTIONS)
