@@ -21,6 +21,7 @@ from agent.store.disk import (
     fill,
     make_directory,
     read_json,
+    reserve,
     sync_directory,
     write_aside,
     write_json,
@@ -140,9 +141,12 @@ class Outbox:
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def reserve_receipt(self, incident_id: str, file: str, channel: str, *, in_digest: bool = False) -> None:
-        """Reserve room for a receipt before its notice is sent."""
+        """Reserve room for a receipt before its notice is sent; that of a digest's member outlasts a power cut, too."""
         path = self._store.receipt_path(incident_id, file, channel)
-        write_aside(path.with_suffix(f".{DIGEST_ROOM}") if in_digest else path, b" " * RECEIPT_BYTES)
+        if in_digest:
+            write_aside(path.with_suffix(f".{DIGEST_ROOM}"), b" " * RECEIPT_BYTES)
+        else:
+            reserve(path, RECEIPT_BYTES)
 
     def write_receipt(self, incident_id: str, file: str, receipt: Receipt) -> None:
         """Write the receipt of a notice."""
