@@ -93,6 +93,9 @@ def command(config_path: Path | None, proc_root: Path) -> None:
     daemon = build(settings, store, proc_root)
     try:
         daemon.run(lambda: read_again(config_path, store))
+    except ImportError as error:
+        log.critical("stopping: %s; see sockmem-agent doctor", error)
+        sys.exit(1)
     except OSError as error:
         log.critical("stopping: %s; events not stored yet are read again at the next start", explain(error))
         sys.exit(1)

@@ -34,7 +34,6 @@ TEST_LASTS = timedelta(minutes=5)
 # Four times as long as until it is sent again.
 STAYS_UP = timedelta(minutes=4)
 DESCRIPTION_BYTES = 400
-HEADERS = {"Content-Type": "application/json"}
 
 
 class AlertmanagerNotifier:
@@ -83,7 +82,7 @@ class AlertmanagerNotifier:
                 return Rejected(why=f"{place}: {refused.why}")
 
     def _post(self, body: bytes, instance: int) -> Answer | Retry | Rejected:
-        answer = self._posters[instance].post(body, HEADERS)
+        answer = self._posters[instance].post(body)
         if isinstance(answer, Answer):
             there = moment_of(answer.date) or self._now()
             # At an end of the calendar nothing can be added to a clock.

@@ -9,7 +9,6 @@ All events with one ``dedup_key`` are one incident there: a trigger opens or upd
 nothing where nothing was triggered. A summary has 1024 characters at most, a key 255, an event 512 KB.
 """
 
-from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -24,24 +23,16 @@ from agent.notifiers.answer import sort_answer
 from agent.notifiers.http import DEADLINE_SECONDS, Poster
 
 SUMMARY_CHARACTERS, KEY_CHARACTERS, DETAIL_BYTES = 1024, 255, 4096
-HEADERS = {"Content-Type": "application/json"}
 
 
 class PagerDutyNotifier:
     """Triggers, updates and resolves one incident there for each of ours."""
 
-    def __init__(
-        self,
-        settings: PagerDutySettings,
-        *,
-        deadline_seconds: float = DEADLINE_SECONDS,
-        now: Callable[[], datetime] = lambda: datetime.now(tz=timezone.utc),
-    ) -> None:
+    def __init__(self, settings: PagerDutySettings, *, deadline_seconds: float = DEADLINE_SECONDS) -> None:
         self.name = settings.name
         self._settings = settings
         self._key = read_secret(settings.name, "routing_key_file", settings.routing_key_file)
         self._poster = Poster(settings, settings.url, deadline_seconds=deadline_seconds)
-        self._now = now
 
     def notify(self, notice: Notice) -> Delivery:
         """Send what the notice says; a test is triggered and resolved."""
@@ -58,7 +49,7 @@ class PagerDutyNotifier:
 
     def _send(self, event: dict[str, Any]) -> Delivery:
         body = msgspec.json.encode({"routing_key": self._key} | event)
-        return sort_answer(self._poster.post(body, HEADERS), self._now())
+        return sort_answer(self._poster.post(body), datetime.now(timezone.utc))
 
 
 def event(notice: Notice, settings: PagerDutySettings) -> dict[str, Any]:

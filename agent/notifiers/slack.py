@@ -7,7 +7,6 @@ Slack's limits: 50 blocks, 150 characters a header, 3000 a text, 10 fields of 20
 """
 
 import re
-from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 from urllib.parse import quote
@@ -66,23 +65,15 @@ Block = dict[str, Any]
 class SlackNotifier:
     """Posts notices to one incoming webhook."""
 
-    def __init__(
-        self,
-        settings: SlackSettings,
-        *,
-        deadline_seconds: float = DEADLINE_SECONDS,
-        now: Callable[[], datetime] = lambda: datetime.now(tz=timezone.utc),
-    ) -> None:
+    def __init__(self, settings: SlackSettings, *, deadline_seconds: float = DEADLINE_SECONDS) -> None:
         self.name = settings.name
         self._settings = settings
         self._poster = Poster(settings, settings.url, deadline_seconds=deadline_seconds)
-        self._now = now
 
     def notify(self, notice: Notice) -> Delivery:
         """Post the message; only 2xx with the body ``ok`` means delivered."""
-        made = message(notice, self._settings.mention, self._settings.runbook_url)
-        answer = self._poster.post(msgspec.json.encode(made), HEADERS)
-        return sort_slack(answer, self._now())
+        body = msgspec.json.encode(message(notice, self._settings.mention, self._settings.runbook_url))
+        return sort_slack(self._poster.post(body, HEADERS), datetime.now(timezone.utc))
 
 
 def sort_slack(answer: Answer | Retry | Rejected, now: datetime) -> Delivery:

@@ -40,11 +40,7 @@ class WebhookNotifier:
         """Post the notice; any 2xx means delivered."""
         body = encode(notice, self._labels, self._runbook_url)
         now = self._now()
-        headers = {
-            "Content-Type": "application/json",
-            "webhook-id": notice.id,
-            "webhook-timestamp": str(int(now.timestamp())),
-        }
+        headers = {"webhook-id": notice.id, "webhook-timestamp": str(int(now.timestamp()))}
         if self._key is not None:
             headers["webhook-signature"] = sign(self._key, notice.id, int(now.timestamp()), body)
         return sort_answer(self._poster.post(body, headers), now)

@@ -14,7 +14,7 @@ from agent.core.kernel.detector import Decided, Detector
 from agent.core.model import LogRecord, Notice, Silence, Snapshot
 from agent.core.settings import Settings, SourceSettings
 from agent.core.status import silence_text
-from agent.notifiers import ChannelError
+from agent.notifiers import ChannelError, import_late
 from agent.service import metrics, sdnotify
 from agent.service.couriers import Couriers
 from agent.service.open_incident import write_missing_summaries
@@ -96,6 +96,7 @@ class Daemon:
         # "now" is the time of the first start: a crash a second later must not move it.
         self._save_position()
         self._feed()
+        import_late()
         log.info("following %s; incidents in %s", describe(self._settings.source), self._store.directory)
 
     def turn(self) -> float:
@@ -304,6 +305,7 @@ class Daemon:
             return
         try:
             couriers = Couriers(settings, self._outbox, self._outside)
+            import_late()
             source = self._open_again(settings.source)
         except (ChannelError, ImportError, OSError) as error:
             log.error("%s; the old configuration stays in effect", error)  # noqa: TRY400 - the text is the whole story

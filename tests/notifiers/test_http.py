@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import trustme
 from harness import Handler, drip, hang, read_request
 from pytest_httpserver import HTTPServer
@@ -327,8 +328,9 @@ def test_a_name_lookup_that_hangs_is_left_behind_and_no_second_one_started(
 
     first, second = poster.post(b"{}", {}), poster.post(b"{}", {})
     release.set()
-    assert poster._attempts.last is not None
-    poster._attempts.last.join(5)
+    assert poster._sender
+    assert poster._sender._attempts.last
+    poster._sender._attempts.last.join(5)
 
     assert Retry(why="no answer within 0.4 s") == first
     assert Retry(why="an earlier attempt still hangs in the name lookup or in connecting") == second
@@ -410,12 +412,21 @@ def test_a_surprise_is_loud_and_does_not_hold_the_address(monkeypatch: pytest.Mo
     def slip(*args: Any, **kwargs: Any) -> Any:
         raise KeyError(address)
 
-    monkeypatch.setattr(poster._session, "prepare_request", slip)
+    monkeypatch.setattr(requests.Session, "prepare_request", slip)
 
     with pytest.raises(KeyError) as caught:
         poster.post(b"{}", {})
     assert address not in str(caught.getrepr(chain=True, style="short"))
     assert "slip" == caught.traceback[-1].name  # Where it happened, in the thread of the attempt.
+
+
+def test_a_token_that_no_header_can_carry_is_told_without_it(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("T0ken\nof two lines\n")
+
+    said = poster_for("http://127.0.0.1:9/", token_file=str(token)).post(b"{}", {})
+
+    assert Retry(why="the token or one of the headers has a character that HTTP forbids") == said
 
 
 @pytest.mark.parametrize("url", ["", "hook", "ftp://h/x", "http://", "http://[::1", "http://h:port/x", "//h/x"])
@@ -800,16 +811,19 @@ def test_a_channel_loads_what_it_needs_and_nothing_for_others(settings: str, nee
     program = f"""
 import sys
 from agent.core.settings import *
-from agent.notifiers import build
+from agent.notifiers import build, import_late
 import agent.service.courier
 before = set(sys.modules)
 build({settings})
+print("requests" in sys.modules)
+import_late()
 print(*sorted(name for name in {HEAVY} - before if sys.modules.get(name)))
 print(*sorted(name for name in sys.modules if name.startswith("agent.notifiers.")))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
 
-    loaded, ours = done.stdout.splitlines()
+    early, loaded, ours = done.stdout.splitlines()
+    assert "False" == early  # READY=1 does not wait for it.
     assert set(loaded.split()) <= needed
     assert "requests" not in needed or "requests" in loaded
     others = {"slack", "webhook", "alertmanager", "pagerduty", "command", "email", "journal", "stdout"}
