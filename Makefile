@@ -11,7 +11,7 @@ ifneq ($(PYTHON),)
 $(shell [ "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V 2>&1)" ] || rm -f $(VENV)/*.ready)
 endif
 
-.PHONY: mutants soak vm-test vm-check vm-machines docs/kernels.md docs/schemas pictures help run test check style coverage demo bench deb rpm clean
+.PHONY: mutants soak vm-test vm-check vm-machines docs/kernels.md docs/performance.md docs/schemas pictures help run test check style coverage demo bench deb rpm clean
 .DELETE_ON_ERROR:
 
 help:
@@ -20,7 +20,7 @@ help:
 	@echo 'make test   run the tests, or some of them: TESTS=tests/cli'
 	@echo 'make check  check formatting, lint, types and imports, run the demo and the tests with coverage; CI runs this and vm-check'
 	@echo 'make soak   run the agent for an hour through everything that happens to it (MINUTES=60)'
-	@echo 'make bench  measure latency, idle cost and scan speed against their targets'
+	@echo 'make bench  measure the cost beside SEC, fail2ban, mtail, swatchdog, grep and ss; ROWS="latency scan" only that'
 	@echo 'make mutants  change each module that differs from main in one place at a time; print what no test notices'
 	@echo 'make deb    build the package for Debian and Ubuntu in dist/; make rpm builds the one for Fedora and derivatives'
 	@echo 'make vm-test  boot real kernels under QEMU and test the package on them (KERNEL=6.1 SCENARIO=orphans; root, Debian)'
@@ -58,8 +58,13 @@ coverage: $(VENV)/test.ready
 soak: $(VENV)/test.ready
 	$(BIN)/python -m pytest -s -p no:cacheprovider tests/soak --soak-minutes $(or $(MINUTES),60)
 
+# Some of it: make bench ROWS="latency idle"
 bench: $(VENV)/test.ready
-	$(BIN)/python -m benchmarks.all
+	$(BIN)/python -m benchmarks.all $(ROWS)
+
+# contrib/setup.sh bench installs what it is compared with.
+docs/performance.md: $(VENV)/test.ready
+	$(BIN)/python -m benchmarks.all --page $@
 
 # FILES="agent/core/dispatch.py ..." names other modules, MUTANTS="--tests tests/core" other tests; see contrib/mutants.
 mutants: $(VENV)/test.ready

@@ -1,28 +1,31 @@
-"""Measure the processor time and memory that the real agent needs for a million kernel lines in one write.
+"""A million of the kernel's lines at once, which any local user can write into a text log; beside other programs.
 
-Any local user can write them into a text log. Three floods: one line repeated, lines that differ only in printk's
-timestamp, and the expensive one, in which no line can be combined with the one before.
+Three floods: one line repeated, lines that differ only in printk's timestamp, and the expensive one, in which no line
+can be combined with the one before. The other programs read the second through.
 
     python -m benchmarks.flood [LINES]
 """
 
-import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from benchmarks.idle import cpu_seconds, status_fields
 from benchmarks.latency import CONFIG
-from benchmarks.table import Row, print_table
+from benchmarks.peers import Peer, count, readers
+from benchmarks.processes import children_seconds, cpu_seconds, status_fields
+from benchmarks.table import Row, run
 from contrib.stage import Receiver, running_agent, wait_for
 
 LINES = 1_000_000
-CPU_TARGET_SECONDS = 5
-MEMORY_TARGET_MB = 100
-PATIENCE_SECONDS = 600
+# What takes longer reads a part, and what that takes is multiplied.
+PART = {"fail2ban": 10}
+CPU_REACH_SECONDS, MESSAGES_REACH, MEMORY_REACH_MB = 5, 3, 64
+PATIENCE_SECONDS = 300
 BEGUN = datetime(2026, 11, 22, tzinfo=timezone.utc)
 
 
@@ -39,42 +42,64 @@ def each_another(number: int) -> str:
     return f"{BEGUN + timedelta(milliseconds=number):%b %d %H:%M:%S} web{number % 2} kernel: Out of socket memory\n"
 
 
-def flood(line: Callable[[int], str], lines: int) -> tuple[float, float]:
-    """Let the agent read the lines; return its processor time in seconds and its peak memory in megabytes."""
+def flood(line: Callable[[int], str], lines: int) -> tuple[float, int, float]:
+    """Let the agent read the lines; return its processor seconds, its messages, and its memory at most in megabytes."""
     with tempfile.TemporaryDirectory(prefix="sockmem-bench-") as directory, Receiver() as receiver:
         work = Path(directory)
         log, said, state = work / "messages", work / "agent.log", work / "state"
         log.touch()
         config = work / "config.toml"
-        config.write_text(CONFIG.format(work=work, url=receiver.url).replace("quiet_seconds = 1\n", ""))
+        config.write_text(CONFIG.format(work=work, url=receiver.url, quiet_seconds=3))
         with running_agent(config, said) as agent:
             wait_for(lambda: list(state.glob("history/*")), "first sample", said)
-            before = cpu_seconds(agent.pid)
+            before = cpu_seconds([agent.pid])
             with log.open("a") as file:
-                file.write("".join(map(line, range(lines))))
+                file.writelines(map(line, range(lines)))
             wait_for(lambda: counted(state) == lines, "end of the flood", said, PATIENCE_SECONDS)
-            status = status_fields(Path(f"/proc/{agent.pid}/status"))
-            return cpu_seconds(agent.pid) - before, status["VmHWM"] * 1024 / 1e6
+            used, status = cpu_seconds([agent.pid]) - before, status_fields(Path(f"/proc/{agent.pid}/status"))
+            wait_for(lambda: all_over(state), "end of the incidents", said, PATIENCE_SECONDS)
+            time.sleep(1)  # and its messages
+        return used, receiver.posts.qsize(), status["VmHWM"] * 1024 / 1e6
+
+
+def incidents(state: Path) -> list[dict[str, Any]]:
+    return [msgspec.json.decode(path.read_bytes()) for path in state.glob("incidents/[0-9]*/incident.json")]
 
 
 def counted(state: Path) -> int:
     """Count the events in all incidents."""
-    incidents = [msgspec.json.decode(path.read_bytes()) for path in state.glob("incidents/[0-9]*/incident.json")]
-    return sum(sum(incident["events"].values()) for incident in incidents)
+    return sum(sum(incident["events"].values()) for incident in incidents(state))
 
 
-def main() -> None:
-    """Print each flood beside its targets."""
-    lines = int(sys.argv[1]) if len(sys.argv) > 1 else LINES
-    for line, what in ((same, "all the same"), (restamped, "but for printk's stamp"), (each_another, "each another")):
-        seconds, megabytes = flood(line, lines)
-        target = CPU_TARGET_SECONDS if line is not each_another else None
-        rows = [
-            Row(f"{lines:,} lines, {what}: processor", seconds, "s", target),
-            Row(f"{lines:,} lines, {what}: memory at most", megabytes, "MB", MEMORY_TARGET_MB),
-        ]
-        print_table(rows)
+def all_over(state: Path) -> bool:
+    """Return whether each incident has ended."""
+    return all(incident["closed_at"] for incident in incidents(state))
+
+
+def peer_seconds(peer: Peer, lines: int) -> float:
+    """Let another program read the lines through; return its processor time in seconds."""
+    lines_read = lines // PART.get(peer.name, 1)
+    with tempfile.TemporaryDirectory(prefix="sockmem-bench-") as directory:
+        work, log = Path(directory), Path(directory, "messages")
+        with log.open("w") as file:
+            file.writelines(map(restamped, range(lines_read)))
+        before = children_seconds()
+        found = count(peer, log, work)
+        used = children_seconds() - before
+    assert found == lines_read, f"{peer.name} found {found} of {lines_read} lines"
+    return used * PART.get(peer.name, 1)
+
+
+def rows(lines: int = LINES) -> Iterator[Row]:
+    """Compare with the peers."""
+    peers = {peer.name: (peer_seconds(peer, lines),) for peer in readers()}
+    for line, what in ((same, "alike"), (restamped, "but for printk's stamp alike"), (each_another, "each another")):
+        used, messages, megabytes = flood(line, lines)
+        beside = peers if line is restamped else {}
+        yield Row(f"{lines:,} matching lines, {what}: processor", (used,), "s", (CPU_REACH_SECONDS,), beside)
+        yield Row(f"{lines:,} matching lines, {what}: messages", (messages,), "", (MESSAGES_REACH,))
+        yield Row(f"{lines:,} matching lines, {what}: memory at most", (megabytes,), "MB", (MEMORY_REACH_MB,))
 
 
 if __name__ == "__main__":
-    main()
+    run(rows)

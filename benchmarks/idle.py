@@ -1,69 +1,98 @@
-"""Measure the real agent at idle: resident memory, and wake-ups a second of all its threads.
+"""A service at idle: resident memory, processor time and wake-ups a second; beside other programs.
 
-It follows an empty log with one webhook configured, so that the HTTP library is in memory as on most hosts. A wake-up
-is a context switch, voluntary or not, as /proc/PID/task/*/status counts them.
+It follows an empty log with one webhook configured, as on most hosts. A wake-up is a context switch, voluntary or not,
+of any thread, as /proc/PID/task/*/status counts them.
 
     python -m benchmarks.idle [SECONDS]
 """
 
-import os
-import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from benchmarks.latency import CONFIG
-from benchmarks.table import Row, print_table
+from benchmarks.peers import Peer, followers, following, free_url
+from benchmarks.processes import cpu_seconds, group, status_fields, switches
+from benchmarks.table import Row, run
 from contrib.stage import Receiver, running_agent, wait_for
 
-SETTLE_SECONDS = 15
-SECONDS = 30
-RSS_TARGET_MB = 45
-WAKEUPS_TARGET = 2
+SETTLE_SECONDS, SECONDS = 12, 30
+SETTLE_PEER_SECONDS, PEER_SECONDS = 3, 8
+MEMORY_REACH_MB, CPU_REACH_PERCENT, WAKEUPS_REACH = 30, 0.03, 1.2
 
 
-def status_fields(path: Path) -> dict[str, int]:
-    """Read the numbers of a status file: ``VmRSS:   38212 kB`` (proc(5))."""
-    fields = (line.split()[:2] for line in path.read_text().splitlines())
-    return {field[0].rstrip(":"): int(field[1]) for field in fields if len(field) > 1 and field[1].isdigit()}
+class Idle(NamedTuple):
+    """What processes at idle cost."""
+
+    megabytes: float
+    cpu_percent: float
+    wakeups: float
 
 
-def switches(pid: int) -> int:
-    """Count the context switches of all threads until now."""
-    tasks = [status_fields(task / "status") for task in Path(f"/proc/{pid}/task").iterdir()]
-    return sum(task["voluntary_ctxt_switches"] + task["nonvoluntary_ctxt_switches"] for task in tasks)
+def watch(pids: list[int], seconds: float) -> Idle:
+    """Look at processes for a while."""
+    woken, used, began = switches(pids), cpu_seconds(pids), time.monotonic()
+    time.sleep(seconds)
+    passed = time.monotonic() - began
+    woken, used = switches(pids) - woken, cpu_seconds(pids) - used
+    resident = sum(status_fields(Path(f"/proc/{pid}/status"))["VmRSS"] for pid in pids)
+    return Idle(resident * 1024 / 1e6, 100 * used / passed, woken / passed)
 
 
-def cpu_seconds(pid: int) -> float:
-    """Read the processor time used until now: fields 14 and 15 of /proc/PID/stat."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def main() -> None:
-    """Print the results beside their targets."""
-    seconds = int(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
+@contextmanager
+def idle_agent() -> Iterator[int]:
+    """Run the service until the block ends; give its process."""
     with tempfile.TemporaryDirectory(prefix="sockmem-bench-") as directory, Receiver() as receiver:
         work = Path(directory)
         (work / "messages").touch()
         config = work / "config.toml"
-        config.write_text(CONFIG.format(work=work, url=receiver.url))
+        config.write_text(CONFIG.format(work=work, url=receiver.url, quiet_seconds=300))
         with running_agent(config, work / "agent.log") as agent:
             wait_for(lambda: list(work.glob("state/history/*")), "first sample", work / "agent.log")
-            time.sleep(SETTLE_SECONDS)
-            woken, used, began = switches(agent.pid), cpu_seconds(agent.pid), time.monotonic()
-            time.sleep(seconds)
-            passed = time.monotonic() - began
-            woken, used = switches(agent.pid) - woken, cpu_seconds(agent.pid) - used
-            rss = status_fields(Path(f"/proc/{agent.pid}/status"))["VmRSS"]
-    print_table(
-        [
-            Row("resident memory at idle, one webhook", rss * 1024 / 1e6, "MB", RSS_TARGET_MB),
-            Row(f"wake-ups a second over {seconds} s, all threads", woken / passed, "1/s", WAKEUPS_TARGET),
-            Row("processor time at idle", 100 * used / passed, "% of one"),
-        ]
+            yield agent.pid
+
+
+def idle_peer(peer: Peer) -> Idle:
+    """Let another program follow an empty log."""
+    with tempfile.TemporaryDirectory(prefix="sockmem-bench-") as directory:
+        work, log = Path(directory), Path(directory, "messages")
+        log.touch()
+        with following(peer, work, log, free_url()) as leader:
+            time.sleep(SETTLE_PEER_SECONDS)
+            return watch(group(leader), PEER_SECONDS)
+
+
+def rows(seconds: int = SECONDS) -> Iterator[Row]:
+    """Compare with the peers."""
+    with idle_agent() as pid:
+        time.sleep(SETTLE_SECONDS)
+        ours = watch([pid], seconds)
+    peers = {peer.name: idle_peer(peer) for peer in followers()}
+    yield Row(
+        "idle, one webhook: resident memory",
+        (ours.megabytes,),
+        "MB",
+        (MEMORY_REACH_MB,),
+        {name: (each.megabytes,) for name, each in peers.items()},
+    )
+    yield Row(
+        "idle: processor",
+        (ours.cpu_percent,),
+        "% of one",
+        (CPU_REACH_PERCENT,),
+        {name: (each.cpu_percent,) for name, each in peers.items()},
+    )
+    yield Row(
+        "idle: wake-ups",
+        (ours.wakeups,),
+        "a second",
+        (WAKEUPS_REACH,),
+        {name: (each.wakeups,) for name, each in peers.items()},
     )
 
 
 if __name__ == "__main__":
-    main()
+    run(rows)

@@ -1,38 +1,39 @@
-"""Measure the time from a line in a log to the incident on disk, and to the POST received.
+"""The time from a line in a log to the POST received, every hit an incident of its own; beside other programs.
 
-Every hit is an incident of its own: a line is appended, the incident, its POST and its end are awaited. The pause
-before the next hit is random, so that no phase of the agent's main loop is favored.
+Agents with a log each are hit in turn, since an incident has to end before the next one opens; only the one that is hit
+has something to do at that moment. The pauses are random, so that no phase of a main loop is favored.
 
-Then the same beside many established sockets, which the agent counts after each notice: the notice must not be slower.
-
-    python -m benchmarks.latency [HITS [SOCKETS...]]
+    python -m benchmarks.latency [HITS [SOCKETS]]
 """
 
-import json
 import platform
 import random
-import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
-from statistics import median, quantiles
-from typing import Any, NamedTuple
+from statistics import median
+from typing import NamedTuple
 
+import msgspec
+
+from benchmarks.peers import Peer, await_count, followers, following, free_url
 from benchmarks.sockdiag import held
-from benchmarks.table import Row, print_table
+from benchmarks.table import Row, p50_p99, run
 from contrib.stage import Receiver, next_post, running_agent, wait_for
 
-HITS = 50
-SOCKETS = (80_000, 200_000)
-# How much two medians of the same thing differ on a busy machine.
-RATIO_TARGET = 1.25
-TURNS = 3
-HITS_BESIDE_AT_MOST = 24
-# A channel gets six messages an hour for incidents that a text log claims, and each of ours is opened and updated.
-HITS_A_START = 3
-STORED_TARGET_MS = 20
-POSTED_TARGET_MS = 50
+HITS, HITS_BESIDE, SOCKETS = 96, 24, 200_000
+AGENTS = 8
+# A channel gets six messages an hour for incidents that a text log claims.
+HITS_A_START = 6
+POSTED_REACH_MS, STORED_REACH_MS = (5, 12), (10, 20)
+# The notice is not to wait for the count of the sockets; two medians of the same thing differ by this much.
+RATIO_REACH = 1.25
+# The agent counts the sockets a quarter of a second after its notice; that is not to meet the next hit.
+PAUSE_SECONDS, PAUSE_BESIDE_SECONDS = 0.4, 1.6
+WARM_UP_SECONDS = 30.0
 CONFIG = """\
 [source]
 kind = "file"
@@ -42,13 +43,39 @@ paths = ["{work}/messages"]
 directory = "{work}/state"
 
 [incident]
-quiet_seconds = 1
+quiet_seconds = {quiet_seconds}
 
 [[notify]]
 name = "hook"
 type = "webhook"
 url = "{url}/hook"
 """
+ONLY_OPENED = "updates = false\nresolved = false\n"
+
+
+class Agent(NamedTuple):
+    """An agent that follows its own log and posts to its own receiver."""
+
+    work: Path
+    receiver: Receiver
+
+    @property
+    def log(self) -> Path:
+        """Return the log it follows."""
+        return self.work / "messages"
+
+    @property
+    def said(self) -> Path:
+        """Return what it printed."""
+        return self.work / "agent.log"
+
+    def incidents(self) -> set[Path]:
+        """List its committed incidents."""
+        return set(self.work.glob("state/incidents/[0-9]*/incident.json"))
+
+    def is_at_rest(self) -> bool:
+        """Return whether all its incidents are over."""
+        return all(msgspec.json.decode(path.read_bytes())["closed_at"] for path in self.incidents())
 
 
 class Measured(NamedTuple):
@@ -63,100 +90,123 @@ class Measured(NamedTuple):
         return Measured(self.stored + more.stored, self.posted + more.posted, self.attributed + more.attributed)
 
 
-def measure(hits: int) -> Measured:
-    """Hit the agent ``hits`` times, a few in each run of it."""
+@contextmanager
+def agents(count: int) -> Iterator[list[Agent]]:
+    """Run some until the block ends."""
+    with ExitStack() as stack:
+        them = []
+        for _ in range(count):
+            work = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sockmem-bench-")))
+            agent = Agent(work, stack.enter_context(Receiver()))
+            agent.log.touch()
+            config = work / "config.toml"
+            config.write_text(CONFIG.format(work=work, url=agent.receiver.url, quiet_seconds=1) + ONLY_OPENED)
+            stack.enter_context(running_agent(config, agent.said))
+            them.append(agent)
+        for agent in them:
+            wait_for(lambda agent=agent: list(agent.work.glob("state/history/*")), "first sample", agent.said)  # type: ignore[misc]
+        yield them
+
+
+def measure(hits: int, pause_seconds: float = PAUSE_SECONDS) -> Measured:
+    """Hit agents ``hits`` times, each a few times in each run of it."""
     measured = Measured([], [], 0)
-    for done in range(0, hits, HITS_A_START):
-        measured = measured.and_also(measure_one_start(min(HITS_A_START, hits - done)))
+    while len(measured.posted) < hits:
+        with agents(AGENTS) as them:
+            for _ in range(min(HITS_A_START, -(-(hits - len(measured.posted)) // AGENTS))):
+                for agent in them:
+                    time.sleep(random.uniform(pause_seconds, 1.5 * pause_seconds))
+                    measured = measured.and_also(hit(agent))
+                for agent in them:
+                    wait_for(agent.is_at_rest, "end of the incidents", agent.said)
+            named = sum(
+                bool(msgspec.json.decode(path.read_bytes())["diagnosis"]["holders"])
+                for a in them
+                for path in a.incidents()
+            )
+            measured = measured._replace(attributed=measured.attributed + named)
     return measured
 
 
-def measure_one_start(hits: int) -> Measured:
-    """Start the agent and hit it ``hits`` times."""
-    stored, posted, attributed = [], [], 0
+def hit(agent: Agent) -> Measured:
+    """Write a line, and wait for what comes of it."""
+    known = agent.incidents()
+    line = kernel_line()
+    written = time.perf_counter()
+    append(agent.log, line)
+    wait_for(lambda: agent.incidents() - known, "incident", agent.said)
+    stored = time.perf_counter()
+    posted = next_post(agent.receiver, "notification", agent.said).at
+    return Measured([1000 * (stored - written)], [1000 * (posted - written)], 0)
+
+
+def measure_peer(peer: Peer, hits: int) -> list[float]:
+    """Let another program follow a log; return the milliseconds to its POST, or to what mtail counts."""
     with tempfile.TemporaryDirectory(prefix="sockmem-bench-") as directory, Receiver() as receiver:
-        work = Path(directory)
-        log, said, state = work / "messages", work / "agent.log", work / "state"
+        work, log = Path(directory), Path(directory, "messages")
         log.touch()
-        config = work / "config.toml"
-        config.write_text(CONFIG.format(work=work, url=receiver.url))
-        with running_agent(config, said):
-            wait_for(lambda: list(state.glob("history/*")), "first sample", said)
+        url = free_url() if peer.name == "mtail" else receiver.url
+        with following(peer, work, log, url):
+            begun = warm_up(peer, log, url, receiver)
+            took = []
             for number in range(hits):
-                time.sleep(random.uniform(0.0, 1.0))  # any phase of the main loop
-                known = {path.parent.name for path in state.glob("incidents/[0-9]*/incident.json")}
+                time.sleep(random.uniform(PAUSE_SECONDS / 2, PAUSE_SECONDS))
+                line = kernel_line()
                 written = time.perf_counter()
-                with log.open("a") as file:
-                    file.write(kernel_line(number))
-                wait_for(lambda known=known: new_incident(state, known), "incident", said)  # type: ignore[misc]
-                stored.append(1000 * (time.perf_counter() - written))
-                posted.append(1000 * (next_post(receiver, "notification", said).at - written))
-                attributed += bool(await_end(receiver, said)["diagnosis"]["holders"])
-    return Measured(stored, posted, attributed)
+                append(log, line)
+                if peer.name == "mtail":
+                    seen = await_count(url, begun + number + 1)
+                else:
+                    seen = next_post(receiver, f"POST of {peer.name}", work / "peer.log").at
+                took.append(1000 * (seen - written))
+    return took
 
 
-def await_end(receiver: Receiver, said: Path) -> dict[str, Any]:
-    """Take the POSTs of an incident up to its last, and return the data of that."""
-    while (told := json.loads(next_post(receiver, "end", said).body))["type"] != "sockmem.incident.resolved":
-        pass
-    data: dict[str, Any] = told["data"]
-    return data
+def warm_up(peer: Peer, log: Path, url: str, receiver: Receiver) -> int:
+    """Write lines until one arrives, and wait for what is still on its way; return what mtail has counted."""
+    deadline = time.monotonic() + WARM_UP_SECONDS
+    time.sleep(1)
+    if peer.name == "mtail":
+        append(log, kernel_line())
+        await_count(url, 1)
+        return 1
+    while receiver.posts.empty():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"{peer.name} does not POST:\n{(log.parent / 'peer.log').read_text()[-2000:]}")
+        append(log, kernel_line())
+        time.sleep(1)
+    time.sleep(1)
+    while not receiver.posts.empty():
+        receiver.posts.get()
+    return 0
 
 
-def kernel_line(number: int) -> str:
+def append(log: Path, line: str) -> None:
+    with log.open("a") as file:
+        file.write(line)
+
+
+def kernel_line() -> str:
     """Write a line as rsyslog does with its high-precision stamps; each is another, as in a real log."""
-    stamp = datetime.now(timezone.utc).isoformat()
-    return f"{stamp} {platform.node()} kernel: [{1000 + number}.500000] TCP: too many orphaned sockets\n"
+    now = datetime.now(timezone.utc)
+    stamp = f"{time.monotonic():.6f}"
+    return f"{now.isoformat()} {platform.node()} kernel: [{stamp}] TCP: too many orphaned sockets\n"
 
 
-def new_incident(state: Path, known: set[str]) -> bool:
-    """Return whether there is an incident.json that was not there."""
-    directories = (state / "incidents").glob("[0-9]*")
-    return any(d.name not in known and (d / "incident.json").exists() for d in directories)
-
-
-def main() -> None:
-    """Print the medians beside their targets, the 95th percentiles, and the slowdown beside many sockets."""
-    hits, *counts = [int(each) for each in sys.argv[1:]] or [HITS]
-    stored, posted, _ = measure(hits)
-    rows = [
-        Row(f"line to incident.json, median of {hits}", median(stored), "ms", STORED_TARGET_MS),
-        Row(f"line to POST received, median of {hits}", median(posted), "ms", POSTED_TARGET_MS),
-        Row("line to incident.json, 95th percentile", quantiles(stored, n=20)[-1], "ms"),
-        Row("line to POST received, 95th percentile", quantiles(posted, n=20)[-1], "ms"),
-    ]
-    print_table(rows)
-    for count in counts or SOCKETS:
-        print_table(rows_beside(count, *take_turns(min(hits, HITS_BESIDE_AT_MOST), count)))
-
-
-def take_turns(hits: int, count: int) -> tuple[Measured, Measured]:
-    """Measure with ``count`` sockets and without, in turns, so that other work on the machine affects both alike."""
-    many, few = Measured([], [], 0), Measured([], [], 0)
-    for _ in range(TURNS):
-        with held(count):
-            many = many.and_also(measure(-(-hits // TURNS)))
-        few = few.and_also(measure(-(-hits // TURNS)))
-    return many, few
-
-
-def rows_beside(count: int, many: Measured, few: Measured) -> list[Row]:
-    """Compare the results beside many sockets with those without."""
-    what = f"{count:,} sockets: "
-    rows = [
-        Row(f"{what}to incident.json, median", median(many.stored), "ms", STORED_TARGET_MS),
-        Row(f"{what}to POST, median", median(many.posted), "ms", POSTED_TARGET_MS),
-        Row(f"{what}hits with holders", many.attributed, "hits", len(many.posted), at_least=True),
-    ]
-    pairs = {"to incident.json": (many.stored, few.stored), "to POST": (many.posted, few.posted)}
-    for name, (beside, without) in pairs.items():
-        quarter = quantiles(beside, n=4)[0] / quantiles(without, n=4)[0]
-        rows += [
-            Row(f"{what}{name}, ratio of medians", median(beside) / median(without), "times", RATIO_TARGET),
-            Row(f"{what}{name}, of lower quartiles", quarter, "times", RATIO_TARGET),
-        ]
-    return rows
+def rows(hits: int = HITS, sockets: int = SOCKETS) -> Iterator[Row]:
+    """Compare with the peers, and with the same beside many sockets."""
+    ours = measure(hits)
+    peers = {peer.name: p50_p99(measure_peer(peer, hits // 2)) for peer in followers()}
+    yield Row(f"line to POST, {hits} hits: p50 / p99", p50_p99(ours.posted), "ms", POSTED_REACH_MS, peers)
+    yield Row("line to incident on disk: p50 / p99", p50_p99(ours.stored), "ms", STORED_REACH_MS)
+    with held(sockets):
+        beside = measure(HITS_BESIDE, PAUSE_BESIDE_SECONDS)
+    assert beside.attributed == len(beside.posted), (
+        f"only {beside.attributed} of {len(beside.posted)} incidents have holders"
+    )
+    reach = (RATIO_REACH * median(ours.posted),)
+    yield Row(f"line to POST beside {sockets:,} sockets: p50", (median(beside.posted),), "ms", reach)
 
 
 if __name__ == "__main__":
-    main()
+    run(rows)

@@ -1,7 +1,7 @@
-"""What a node with 200 network namespaces (pods) costs the agent: 20,000 sockets in them, and no privilege.
+"""What a node with 200 network namespaces (pods) costs the agent at idle: 20,000 sockets in them.
 
-Each namespace is real, and holds connections between its own programs. The agent's own code runs beside them as
-nobody: the counters of every namespace, as every ten seconds, and the count of all sockets, as every five minutes.
+Each namespace is real, and holds connections between its own programs. The service reads the counters of all of them
+every ten seconds; the count of all sockets, every five minutes, is made here once more and its share added.
 
     python -m benchmarks.namespaces [NAMESPACES]
 """
@@ -9,24 +9,20 @@ nobody: the counters of every namespace, as every ten seconds, and the count of 
 import ctypes
 import fcntl
 import os
-import resource
 import socket
 import struct
-import sys
 import time
-from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from agent.probe.attribution import take_sockets
-from agent.probe.counters import Counters
-from agent.service.sampler import SAMPLE_SECONDS
 from agent.service.survey import CPU_SHARE, DEADLINE_SECONDS, SPACING
-from benchmarks.table import Row, print_table
+from benchmarks.idle import CPU_REACH_PERCENT, WAKEUPS_REACH, idle_agent, watch
+from benchmarks.table import Row, run
 
 NAMESPACES, SOCKETS_EACH = 200, 100
-CPU_TARGET_PERCENT, MEMORY_TARGET_MB = 1, 10
-READINGS, WARM = 20, 3
-NOBODY = 65534
+SETTLE_SECONDS, SECONDS = 12, 30
 CLONE_NEWNET = 0x40000000
 SIOCSIFFLAGS, IFF_UP = 0x8914, 1
 PROC = Path("/proc")
@@ -46,48 +42,18 @@ def live_apart(ready: int, stop: int) -> None:
     os._exit(0)
 
 
-def peak_bytes() -> int:
-    """Read the most memory that this process had so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def measure() -> None:
-    """Print the costs, as nobody."""
-    # It imports something when it is first called, which nobody may not be allowed to read.
-    Counter("x").most_common(1)
-    os.setgroups([])
-    os.setgid(NOBODY)
-    os.setuid(NOBODY)
-    before = peak_bytes()
-    counters = Counters(PROC)
-    for _ in range(WARM):
-        counters.read()
-    began = time.process_time()
-    for _ in range(READINGS):
-        told = counters.read()
-    each = (time.process_time() - began) / READINGS
+def survey() -> tuple[float, int]:
+    """Count all sockets, as every five minutes; return the percentage of a processor, and the namespaces left out."""
     began = time.process_time()
     table = take_sockets(PROC, DEADLINE_SECONDS)
-    survey = time.process_time() - began
-    spacing = max(SPACING.total_seconds(), survey / CPU_SHARE)
-    seen = sum(space.inuse or 0 for space in table.namespaces if space.number)
-    print_table(
-        [
-            Row(f"counters of {told.namespaces} namespaces", 1000 * each, "ms"),
-            Row(f"count of {seen} sockets in them", 1000 * survey, "ms"),
-            Row("namespaces left out", sum(space.number is None for space in table.namespaces), ""),
-            Row("processor time", 100 * (each / SAMPLE_SECONDS + survey / spacing), "% of one", CPU_TARGET_PERCENT),
-            Row("memory on top", (peak_bytes() - before) / 1e6, "MB", MEMORY_TARGET_MB),
-        ]
-    )
+    used = time.process_time() - began
+    share = 100 * used / max(SPACING.total_seconds(), used / CPU_SHARE)
+    return share, sum(space.number is None for space in table.namespaces)
 
 
-def main() -> None:
-    """Make the namespaces, measure, and let them go; without root, say that it was left out."""
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else NAMESPACES
-    if os.geteuid() != 0:
-        print("SKIPPED: network namespaces take root")
-        return
+@contextmanager
+def namespaces(count: int) -> Iterator[int]:
+    """Keep network namespaces with sockets in them while the block runs; give how many could be made."""
     ready, stop = os.pipe(), os.pipe()
     for _ in range(count):
         if os.fork() == 0:
@@ -97,18 +63,31 @@ def main() -> None:
     up = 0
     while up < count and (said := os.read(ready[0], count)):
         up += len(said)
-    if up < count:
-        print(f"SKIPPED: only {up} of {count} network namespaces could be made")
-    elif os.fork() == 0:
-        measure()
-        sys.stdout.flush()
-        os._exit(0)
-    else:
-        os.wait()
-    os.close(stop[1])
-    for _ in range(count):
-        os.wait()
+    try:
+        yield up
+    finally:
+        os.close(stop[1])
+        for _ in range(count):
+            os.wait()
+
+
+def rows(count: int = NAMESPACES) -> Iterator[Row]:
+    """Look at the idle service beside them."""
+    with namespaces(count) as up:
+        if up < count:
+            print(f"left out: {up} of {count} network namespaces could be made (that takes root)")
+            return
+        with idle_agent() as pid:
+            time.sleep(SETTLE_SECONDS)
+            idle = watch([pid], SECONDS)
+        counting, left_out = survey()
+    beside = f"idle beside {count} network namespaces"
+    yield Row(f"{beside}: processor", (idle.cpu_percent,), "% of one", (CPU_REACH_PERCENT,))
+    yield Row(f"{beside}: processor for counting all sockets", (counting,), "% of one", (100 * CPU_SHARE,))
+    yield Row(f"{beside}: left out of that count", (left_out,), "namespaces", (0,))
+    yield Row(f"{beside}: wake-ups", (idle.wakeups,), "a second", (WAKEUPS_REACH,))
+    yield Row(f"{beside}: resident memory", (idle.megabytes,), "MB")
 
 
 if __name__ == "__main__":
-    main()
+    run(rows)

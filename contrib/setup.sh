@@ -6,12 +6,13 @@
 #   contrib/setup.sh package also what `make deb` and `make rpm` need
 #   contrib/setup.sh test    also the development tools and the real programs that the tests start
 #   contrib/setup.sh vm      only the programs that boot kernels for `make vm-test`
+#   contrib/setup.sh bench   only the programs that `make bench` measures beside the agent
 #
 # Missing packages are installed with apt-get, as root or with sudo; without those, one line says what to install. PYTHON
 # sets the interpreter; the default is the first of python3, python3.14 ... python3.10 that is new enough.
 set -eu
 cd "$(dirname "$0")/.."
-purpose=${1:?make, run, package, test or vm}
+purpose=${1:?make, run, package, test, vm or bench}
 venv=.venv
 
 die() {
@@ -99,6 +100,18 @@ missing_for_machines() {
     [ -e /usr/share/keyrings/debian-archive-keyring.gpg ] || echo debian-archive-keyring
 }
 
+missing_for_bench() {
+    have sec || echo sec
+    have fail2ban-server || echo fail2ban python3-pyinotify
+    have mtail || echo mtail
+    have swatchdog || echo swatch
+    have rg || echo ripgrep
+    have ss || echo iproute2
+    have curl || echo curl
+    have bzip2 || echo bzip2
+    have xz || echo xz-utils
+}
+
 if [ "$purpose" = make ]; then
     have make || install make || die "make is missing and cannot be installed with apt-get, as root or with sudo: install make"
     exit
@@ -107,6 +120,12 @@ if [ "$purpose" = vm ]; then
     packages=$(missing_for_machines | tr '\n' ' ')
     # shellcheck disable=SC2086
     [ -z "$packages" ] || install $packages || echo "setup: not installed: $packages- required to boot kernels" >&2
+    exit
+fi
+if [ "$purpose" = bench ]; then
+    packages=$(missing_for_bench | tr '\n' ' ')
+    # shellcheck disable=SC2086
+    [ -z "$packages" ] || install $packages || echo "setup: not installed: $packages- left out of the comparison" >&2
     exit
 fi
 

@@ -16,7 +16,11 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 T = TypeVar("T")
-NOT_INHERITED = ("STATE_DIRECTORY", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")
+# The last would have every start compile anew what the packages carry as byte-code.
+NOT_INHERITED = (
+    *("STATE_DIRECTORY", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"),
+    "PYTHONDONTWRITEBYTECODE",
+)
 
 
 class Post(NamedTuple):
@@ -48,9 +52,14 @@ class Receiver:
             def log_message(self, *_: object) -> None:
                 """Keep the terminal for the story."""
 
+        class Server(http.server.ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, *_: object) -> None:
+                """Keep it: a sender that ends resets its connection."""
+
         self.posts = posts
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
     def __enter__(self) -> "Receiver":  # noqa: PYI034 - typing.Self is of Python 3.11
