@@ -6,6 +6,7 @@ import difflib
 import gc
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import NamedTuple
@@ -38,6 +39,7 @@ SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Continue: ast.Break,
 }
 NAMES = {"min": "max", "max": "min", "any": "all", "all": "any"}
+LINE_WIDTH, SHOWN_AROUND = 120, 40
 # What runs at import, or never.
 UNCHANGED = {"annotation", "returns", "args", "decorator_list", "type_params"}
 Definition = ast.FunctionDef | ast.AsyncFunctionDef
@@ -93,10 +95,10 @@ def make_mutants(root: Path, file: str) -> Iterator[Mutant]:
             for new in changes(old):
                 place.put(ast.fix_missing_locations(ast.copy_location(new, old)))
                 code = find_code(compile(tree, path, "exec"), function.name, line)
-                diff = [*difflib.unified_diff(before, ast.unparse(function).splitlines(), n=0, lineterm="")][3:]
+                diff = find_difference(before, ast.unparse(function).splitlines())
                 place.put(old)
                 if code and diff:
-                    yield Mutant(file, name, lines, tuple(live[function.name, line]), code, "\n".join(diff))
+                    yield Mutant(file, name, lines, tuple(live[function.name, line]), code, diff)
 
 
 def functions(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, Definition]]:
@@ -176,6 +178,22 @@ def _statements(node: ast.AST) -> Iterator[ast.AST]:
             yield ast.Pass()
         case ast.Assign(targets=[ast.Attribute() | ast.Subscript()]):
             yield ast.Pass()
+
+
+def find_difference(before: list[str], after: list[str]) -> str:
+    """Show which lines differ; of a long line, which has become one of many, what is around the change."""
+    removed, *added = [*difflib.unified_diff(before, after, n=0, lineterm="")][3:] or [""]
+    if len(added) != 1 or len(removed) <= LINE_WIDTH:
+        return "\n".join([removed, *added])
+    start = _alike(removed[1:], added[0][1:]) - SHOWN_AROUND
+    end = _alike(removed[::-1], added[0][::-1]) - SHOWN_AROUND
+    shown = (f"{line[0]} ... {line[1:][max(start, 0) : len(line) - 1 - max(end, 0)]} ..." for line in (removed, *added))
+    return "\n".join(shown)
+
+
+def _alike(one: str, other: str) -> int:
+    """Count the characters that both begin with."""
+    return len([*takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False))])
 
 
 def find_code(code: CodeType, name: str, line: int) -> CodeType | None:

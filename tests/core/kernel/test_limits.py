@@ -11,12 +11,16 @@ from agent.core.kernel.limits import (
     are_buffer_sizes,
     counter_deltas,
     default_limits,
+    is_far_below,
+    is_just_below,
     limits_of,
     most_orphans,
     penalty_shift,
+    refused_segments,
     sample_of,
     zone,
 )
+from agent.core.kernel.procfs import UDP_ERRORS
 from agent.core.kernel.release import (
     Kernel,
     has_small_pages,
@@ -26,6 +30,7 @@ from agent.core.kernel.release import (
     units_per_page,
 )
 from agent.core.model import Sample, Snapshot
+from agent.core.readings import Elsewhere
 
 MIB = 1 << 20
 
@@ -199,6 +204,14 @@ def test_a_kernel_that_counts_anew_every_100_ms_kills_far_below_its_limit_withou
     assert 1 == penalty_shift(84, 128, most=190)
     # What a storm killed in a minute was not there at once.
     assert penalty_shift(3, 128, most=5000, exact=False) is None
+    assert penalty_shift(20, 128, most=190, exact=False) is None
+    assert penalty_shift(32, 128, most=190, exact=False) is None
+
+
+def test_orphans_that_reached_the_limit_and_not_more_needed_no_penalty() -> None:
+    assert 0 == penalty_shift(84, 128, most=128)
+    assert penalty_shift(0, 1, most=5) is None
+    assert penalty_shift(0, 3, most=5) is None
 
 
 @pytest.mark.parametrize(
@@ -234,6 +247,15 @@ def test_what_is_killed_while_the_orphans_hover_was_not_there_at_once() -> None:
     assert 295 == most_orphans([read(-10, 12, 900), read(-9, 195, 1000), *hovering[1:]], 400)
 
 
+def test_orphans_came_up_where_they_grew_by_a_tenth_or_from_a_quarter_of_the_limit() -> None:
+    quiet = [read(0, 100, 0), read(1, 100, 0)]
+    assert 115 == most_orphans([*quiet, read(2, 110, 5)], 128)
+    assert 0 == most_orphans([*quiet, read(2, 109, 5)], 128)
+    assert 185 == most_orphans([read(0, 20, 5), read(5, 84, 106)], 128)
+    assert 185 == most_orphans([read(0, 32, 5), read(5, 84, 106)], 128)
+    assert 0 == most_orphans([read(0, 33, 5), read(5, 84, 106)], 128)
+
+
 @given(st.integers(0, 2**31), st.integers(1, 2**31))
 def test_penalty_shift_is_none_exactly_where_four_times_the_count_fits(orphan: int, limit: int) -> None:
     assert (4 * orphan <= limit) == (penalty_shift(orphan, limit) is None)
@@ -245,9 +267,35 @@ def test_orphans_are_counted_inexactly_on_el6_alone() -> None:
     assert 0 == orphan_error(parse_kernel("3.10.0-1160.el7.x86_64"), 48)
 
 
-def test_counters_that_ran_backwards_or_are_missing_are_left_out() -> None:
-    before = {"TCPAbortOnMemory": 5, "PruneCalled": 7, "RcvPruned": 1}
-    assert {"TCPAbortOnMemory": 4} == counter_deltas(before, {"TCPAbortOnMemory": 9, "PruneCalled": 0, "New": 3})
+def test_counters_that_ran_backwards_or_are_missing_are_left_out_and_one_that_stood_still_is_not() -> None:
+    before = {"TCPAbortOnMemory": 5, "PruneCalled": 7, "RcvPruned": 1, "TCPOFODrop": 2}
+    after = {"TCPAbortOnMemory": 9, "PruneCalled": 0, "New": 3, "TCPOFODrop": 2}
+    assert {"TCPAbortOnMemory": 4, "TCPOFODrop": 0} == counter_deltas(before, after)
+
+
+@pytest.mark.parametrize(
+    ("deltas", "expected"),
+    [
+        ({}, 0),
+        ({"TCPRcvQDrop": 9}, 9),
+        ({"TCPOFODrop": 5}, 5),
+        ({"TCPRcvQDrop": 9, "TCPOFODrop": 5, "RcvPruned": 4}, 10),
+        ({"PruneCalled": 10}, 10),
+        ({"PruneCalled": 10, "RcvPruned": 1, "OfoPruned": 3, "TCPRcvCollapsed": 2}, 4),
+        ({"PruneCalled": 3, "TCPRcvCollapsed": 700}, 0),
+    ],
+)
+def test_what_a_full_buffer_of_one_socket_explains_is_no_refusal(deltas: dict[str, int], expected: int) -> None:
+    assert expected == refused_segments(deltas)
+
+
+def test_a_reading_from_95_percent_of_the_limit_on_is_the_limit_at_work() -> None:
+    assert [False, True, True] == [is_just_below(value, 1000) for value in (949, 950, 1001)]
+
+
+def test_a_limit_below_a_third_of_the_default_was_lowered_by_somebody() -> None:
+    assert [True, False] == [is_far_below(limit, 300) for limit in (99, 100)]
+    assert not is_far_below(1, None)
 
 
 @pytest.mark.parametrize("values", [None, (), (1,), (1, 2), (1, 2, 3, 4)])
@@ -264,6 +312,35 @@ def test_sample_keeps_absent_apart_from_zero() -> None:
 def test_sample_of_an_empty_snapshot_is_empty() -> None:
     sample = sample_of(Snapshot(taken_at=make_snapshot().taken_at, trigger="event"))
     assert (None, None, {}) == (sample.orphan, sample.mem, sample.counters)
+
+
+def test_a_sample_has_every_gauge_and_the_counters_of_all_namespaces() -> None:
+    moved = {"pod": {"TCPAbortOnMemory": 4}}
+    snapshot = make_snapshot(
+        orphan=7,
+        mem=1200,
+        alloc=900,
+        press=True,
+        counters={"TCPAbortOnMemory": 3, "PruneCalled": 1},
+        elsewhere=Elsewhere(counters={"TCPAbortOnMemory": 4}, gone={"TCPAbortOnMemory": 1}, moved=moved),
+        snmp={UDP_ERRORS: 2},
+    )
+    expected = Sample(
+        at=snapshot.taken_at,
+        boot_id=snapshot.boot_id,
+        orphan=7,
+        mem=1200,
+        tw=20,
+        alloc=900,
+        inuse=900,
+        tcp_mem=(190455, 253940, 380910),
+        tcp_max_orphans=65536,
+        press=True,
+        counters={"TCPAbortOnMemory": 7, "PruneCalled": 1, UDP_ERRORS: 2},
+        gone={"TCPAbortOnMemory": 1},
+        moved=moved,
+    )
+    assert expected == sample_of(snapshot)
 
 
 def test_counters_are_named_once() -> None:
@@ -283,11 +360,32 @@ GIB = 1 << 30
         ("2.6.18-419.el5", {"MemTotal": 64 * GIB}, 4096, (196608, 262144, 393216), 65536),
         ("2.6.18-419.el5", {"MemTotal": 1 * GIB}, 4096, (196608, 262144, 393216), 65536),
         ("2.6.18-419.el5PAE", {"MemTotal": 8 * GIB, "HighTotal": 7 * GIB}, 4096, (98304, 131072, 196608), 32768),
+        ("2.6.18-419.el5", {"MemTotal": 128 * MIB}, 4096, (12288, 16384, 24576), 4096),
+        ("2.6.18-419.el5", {"MemTotal": 64 * MIB}, 4096, (6144, 8192, 12288), 8192),
+        ("2.6.18-419.el5", {"MemTotal": 32 * MIB}, 4096, (3072, 4096, 6144), 4096),
+        ("2.6.18-419.el5.ppc64", {"MemTotal": 256 * MIB}, 65536, (1536, 2048, 3072), 2048),
+        ("2.6.19", {"MemTotal": 4 * GIB}, 4096, None, 65536),
         ("2.6.20", {"MemTotal": 4 * GIB}, 4096, None, 65536),
+        ("2.6.21", {"MemTotal": 4 * GIB}, 4096, (393216, 524288, 786432), 65536),
+        ("2.6.24", {"MemTotal": 256 * MIB}, 4096, (24576, 32768, 49152), 8192),
+        ("2.6.24", {"MemTotal": 512 * MIB}, 4096, (49152, 65536, 98304), 65536),
+        (
+            "2.6.24-i686",
+            {"MemTotal": 4 * GIB, "LowTotal": 256 * MIB, "HighTotal": 3840 * MIB},
+            4096,
+            (24576, 32768, 49152),
+            16384,
+        ),
         ("2.6.24", {"MemTotal": 4 * GIB}, 4096, (393216, 524288, 786432), 65536),
         ("2.6.32-754.el6.x86_64", {"MemTotal": 16 * GIB}, 4096, (1572864, 2097152, 3145728), 262144),
         ("2.6.32", {"MemTotal": 128 << 20}, 4096, (6144, 8192, 12288), None),
+        ("2.6.32", {"MemTotal": 4 * MIB}, 4096, (96, 128, 192), None),
+        ("2.6.35", {"MemTotal": 4 * GIB}, 4096, (393216, 524288, 786432), None),
+        ("2.6.36", {"MemTotal": 4 * GIB}, 4096, (393216, 524288, 786432), 262144),
         ("3.0.27", {"MemTotal": GIB}, 4096, (24576, 32768, 49152), 65536),
+        ("3.4.0", {"MemTotal": GIB}, 4096, (24576, 32768, 49152), 65536),
+        ("3.5.0", {"MemTotal": GIB}, 4096, (24576, 32768, 49152), None),
+        ("3.10.0-1160.el7.ppc64", {"MemTotal": 16 * GIB}, None, None, 65536),
         ("3.10.0-1160.el7.x86_64", {"MemTotal": 16 * GIB}, 4096, (393216, 524288, 786432), 65536),
         ("4.1.6", {"MemTotal": 16 * GIB}, 4096, (393216, 524288, 786432), 65536),
         ("4.2.0", {"MemTotal": 16 * GIB}, 4096, (196608, 262144, 393216), 65536),
@@ -298,6 +396,9 @@ GIB = 1 << 30
         ("2.6.32-754.el6.ppc64", {"MemTotal": 16 * GIB}, None, None, None),
         ("6.12.0", {"MemTotal": 16 * GIB, "MovableTotal": 8 * GIB}, 4096, (98304, 131072, 196608), 65536),
         ("6.12.0", {"MemTotal": 1024 * GIB}, 4096, (12582912, 16777216, 25165824), 262144),
+        # The number of slots is rounded up to a power of two.
+        ("6.12.0", {"MemTotal": 8 * GIB + 128 * 1024}, 4096, (98304, 131074, 196608), 65536),
+        ("6.12.0", {"MemTotal": 4 * MIB}, 4096, (96, 128, 192), 16),
         ("6.12.0", {}, 4096, None, None),
         (None, {"MemTotal": 16 * GIB}, 4096, None, None),
     ],
@@ -330,7 +431,10 @@ def test_a_default_is_worked_out_for_any_host(total: int, low: int, page: int | 
         ((2048, 3072, 4096), False),
         ((0, 0, 0), False),
         ((4, 5, 6), True),
+        ((7, 8, 9), True),
+        ((65536, 65536, 1048576), True),
+        ((131072, 262144, 16777216), False),
     ],
 )
 def test_sizes_of_a_buffer_are_no_pages(numbers: tuple[int, int, int], *, expected: bool) -> None:
-    assert expected == are_buffer_sizes(numbers, {"net.ipv4.tcp_rmem": (4, 5, 6)})
+    assert expected == are_buffer_sizes(numbers, {"net.ipv4.tcp_rmem": (4, 5, 6), "net.ipv4.tcp_wmem": (7, 8, 9)})
