@@ -281,6 +281,7 @@ class Ledger:
             self.doubts[step.incident_id] = None  # Taken; or read and not taken, and the newest may fare better.
         match delivery:
             case Delivered():
+                self._forget_reminders(step.incident_id)
                 self.tries[step.key] = Tries(
                     tries.seen, tries.waited, tries.attempts, now.second, taken=step.severities
                 )
@@ -310,6 +311,12 @@ class Ledger:
         if after_seconds is not None:
             pause = after_seconds + dice * RETRY_SPREAD_SECONDS
         self.senders[number] = Sender(sender.failures + 1, growth, now.second + pause, why, since)
+
+    def _forget_reminders(self, incident_id: str) -> None:
+        """Forget the reminders that were not taken: what was taken now says more."""
+        self.tries = {
+            key: tries for key, tries in self.tries.items() if key[1] != incident_id or not key[2].startswith(REMINDER)
+        }
 
     def _recover(self, number: int) -> None:
         sender = self.senders[number]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from material import make_incident, make_notice, make_sent_incident
+from material import make_digest_notice, make_incident, make_notice, make_sent_incident
 
 from agent.core import dispatch
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
@@ -592,6 +592,133 @@ def test_a_channel_added_while_an_incident_is_open_gets_nothing_more_of_it() -> 
     assert {} == channel.stories
 
 
+# --- trouble: since when a channel fails, and until when --------------------------------------------------------------
+
+
+def test_the_trouble_is_over_when_the_newest_notice_is_taken_though_an_older_one_had_failed() -> None:
+    channel = Channel()
+    channel.receiver = down(0, 100)
+    channel.say("a")
+    channel.run(100)
+    channel.say("a", "updated")
+    channel.run(200)
+
+    assert [("a", "opened")] == channel.read()
+    assert [dispatch.Sender()] == channel.ledger.senders
+
+
+def test_the_trouble_is_over_when_a_reminder_is_taken_though_the_one_before_it_was_refused() -> None:
+    channel = Channel()
+    channel.say("a")
+    channel.run(10)
+    channel.receiver = lambda _, step: Rejected(why="HTTP 400") if step.file == "still_open_1h" else Delivered()
+    channel.run(1.9 * HOUR)
+    assert "HTTP 400" == channel.ledger.senders[0].why
+    channel.run(2.1 * HOUR)
+
+    assert ("a", "again still open after 2 h") == channel.read()[-1]
+    assert [dispatch.Sender()] == channel.ledger.senders
+
+
+def test_the_trouble_is_over_when_an_update_is_taken_after_a_reminder_that_was_refused() -> None:
+    channel = Channel()
+    channel.say("a")
+    channel.run(10)
+    channel.receiver = lambda _, step: Rejected(why="HTTP 400") if step.how == "again" else Delivered()
+    channel.run(1.1 * HOUR)
+    channel.say("a", "updated")
+    channel.run(1.2 * HOUR)
+
+    assert ("a", "updated") == channel.read()[-1]
+    assert [dispatch.Sender()] == channel.ledger.senders
+
+
+def test_the_trouble_lasts_as_long_as_anything_that_failed_waits() -> None:
+    channel = Channel()
+    choking = Retry(why="HTTP 500", may_be_the_notice=True)
+    channel.receiver = lambda _, step: choking if step.incident_id == "a" else Delivered()
+    channel.say("a")
+    channel.run(10)
+    channel.say("b")
+    channel.run(100)
+
+    assert [("b", "opened")] == channel.read()
+    assert ("HTTP 500", 0.0) == (channel.ledger.senders[0].why, channel.ledger.senders[0].since)
+
+
+def test_the_trouble_is_over_when_nothing_waits_any_more() -> None:
+    channel = Channel()
+    channel.receiver = down(0, HOUR)
+    channel.say("a")
+    channel.run(100)
+    channel.stories.clear()
+    channel.ledger.note({}, channel.now)
+
+    assert [(None, None)] == [(sender.why, sender.since) for sender in channel.ledger.senders]
+
+
+def test_an_outage_is_one_outage_though_a_newer_notice_takes_the_place_of_the_one_that_failed() -> None:
+    channel = Channel()
+    channel.say("told")
+    channel.run(10)
+    channel.receiver = down(10, HOUR)
+    channel.say("a")
+    channel.run(700)
+    channel.say("a", "updated")
+    channel.ledger.note(channel.stories, channel.now)
+
+    assert ("connection refused", 10.0) == (channel.ledger.senders[0].why, channel.ledger.senders[0].since)
+
+
+def test_one_instance_in_trouble_is_not_the_others() -> None:
+    channel = Channel(ALERTMANAGER)
+    channel.receiver = lambda _, step: AWAY if step.sender == 0 else Delivered()
+    channel.say("a")
+    channel.run(70)
+
+    assert ["connection refused", None] == [sender.why for sender in channel.ledger.senders]
+
+
+@pytest.mark.parametrize("rules", [PLAIN, ALERTMANAGER, PAGERDUTY])
+def test_an_incident_that_is_over_leaves_nothing_in_memory(rules: Rules) -> None:
+    channel = Channel(rules)
+    channel.say("a")
+    channel.run(3 * HOUR)
+    channel.say("a", "resolved")
+    channel.run(5 * HOUR)
+    channel.turn()
+
+    assert ({}, {}, {}) == (channel.ledger.tries, channel.ledger.reminded, channel.ledger.doubts)
+
+
+def test_how_often_a_digest_was_tried_is_not_forgotten_from_turn_to_turn() -> None:
+    ledger = Ledger(Now(0, START))
+    ledger.enter(Step(*dispatch.DIGEST, "digest"), AWAY, Now(0, START), 0.5)
+    ledger.note({}, Now(1, moment(1)))
+
+    assert 1 == ledger.attempts(*dispatch.DIGEST)
+    assert "connection refused" == ledger.senders[0].why
+    assert 0 == ledger.attempts("a", "notice-001")
+
+
+def test_what_was_due_before_the_start_has_waited_since_then_and_nothing_has_by_a_clock_set_back() -> None:
+    for due, time, expected in ((40, 105, 65.0), (100, 105, 0.0), (50, 10, 0.0)):
+        channel = Channel()
+        channel.say("a", at=due)
+        ledger = Ledger(Now(0, moment(100)))
+        ledger.note(channel.stories, Now(5, moment(time)))
+
+        assert [(5, expected)] == [(tries.seen, tries.waited) for tries in ledger.tries.values()]
+
+
+def test_after_an_outage_a_refused_notice_waits_five_minutes_again() -> None:
+    ledger, step = Ledger(Now(0, START)), Step("a", "notice-001", "opened")
+    for answer in (Rejected(why="HTTP 400"), Rejected(why="HTTP 400"), BUSY, Rejected(why="HTTP 400")):
+        ledger.enter(step, answer, Now(100, moment(100)), 0.5)
+
+    assert 400 == ledger.tries[step.key].due
+
+
 # --- reminders ------------------------------------------------------------------------------------------------------
 
 
@@ -693,6 +820,28 @@ def test_a_silence_gives_nothing_up_and_sends_no_reminder() -> None:
     channel.run(6 * HOUR)
 
     assert {("told", "opened"), ("new", "opened"), ("told", "again still open after 4 h")} == set(channel.read())
+
+
+def test_what_was_old_at_the_start_is_not_given_up_for_the_time_of_a_silence() -> None:
+    channel = Channel()
+    channel.say("a", at=-23 * HOUR)
+    hush(channel, 2 * HOUR)
+    channel.receiver = down(0, 5 * HOUR)
+    channel.run(6 * HOUR)
+
+    assert [("a", "opened")] == channel.read()
+
+
+def test_an_end_that_pagerduty_does_not_take_is_given_up_after_a_day_though_people_are_spared() -> None:
+    channel = Channel(PAGERDUTY)
+    channel.say("a")
+    channel.run(10)
+    channel.receiver = down(10, 10 * DAY)
+    channel.say("a", "resolved")
+    hush(channel, 5 * DAY)
+    channel.run(2 * DAY)
+
+    assert {} == channel.stories
 
 
 def test_what_a_state_channel_fires_is_kept_firing_through_a_silence_and_its_end_is_sent() -> None:
@@ -934,6 +1083,67 @@ def test_beyond_the_hours_messages_all_is_held_and_reminders_wait() -> None:
 
     assert [(f"i{number:02}", "opened") for number in range(20)] == channel.read()
     assert {f"i{number:02}" for number in range(20, 30)} == {incident for incident, _ in channel.held}
+
+
+def test_a_reminder_beyond_the_hours_messages_is_in_no_digest() -> None:
+    channel = Channel()
+    channel.say("a")
+    channel.run(HOUR - 10)
+    channel.ledger.sent["kernel"].extend([HOUR - 10] * 20)
+    channel.run(1.5 * HOUR)
+
+    assert set() == channel.held
+    assert [("a", "opened")] == channel.read()
+
+
+def test_the_budget_of_an_hour_is_free_again_an_hour_after_the_first_message() -> None:
+    ledger = Ledger(Now(0, START))
+    ledger.sent["claimed"].extend([0.0, 10.0, 10.0, 10.0, 10.0])
+    assert not ledger.is_spent("claimed", Now(20, moment(20)))
+    ledger.sent["claimed"].append(20.0)
+
+    assert [True, False] == [ledger.is_spent("claimed", Now(second, moment(second))) for second in (3599, 3600)]
+
+
+def test_what_waits_for_the_digest_waits_on_when_the_hour_is_over_and_holds_up_nothing_else() -> None:
+    channel = Channel()
+    channel.say("held")
+    channel.held = {("held", "notice-001")}
+    channel.say("free")
+    channel.run(10)
+
+    assert [("free", "opened")] == channel.read()
+
+
+def test_what_a_digest_was_to_have_when_the_agent_ended_is_in_it_again_though_there_is_room() -> None:
+    channel = Channel()
+    channel.say("a")
+    channel.stories["a"] = channel.stories["a"]._replace(in_digest=True)
+    channel.turn()
+
+    assert [] == channel.tried
+    assert {("a", "notice-001")} == channel.held
+
+
+def test_a_digest_is_sent_behind_what_the_kernel_says_and_not_in_a_silence_and_is_given_up_in_time() -> None:
+    channel, digest = Channel(), make_digest_notice()
+
+    def planned() -> dispatch.Plan:
+        channel.ledger.note(channel.stories, channel.now)
+        return plan(channel.stories, channel.ledger, PLAIN, channel.silence, channel.now, digest=digest)
+
+    assert Step(*dispatch.DIGEST, "digest") == planned().step
+    channel.say("a", at=digest.at.timestamp() - START.timestamp() + 60)
+    assert "a" == planned().step.incident_id
+    channel.stories.clear()
+    hush(channel, HOUR)
+    assert None is planned().step
+    channel.silence = None
+    channel.ledger.enter(Step(*dispatch.DIGEST, "digest"), AWAY, channel.now, 0.5)
+    channel.second = DAY - 1
+    assert "digest" == planned().step.how
+    channel.second = DAY
+    assert ((dispatch.Close("", "gave_up", "connection refused"),), None) == (planned().closing, planned().step)
 
 
 def test_claimed_and_proven_incidents_have_budgets_of_their_own_and_the_proven_are_first() -> None:
