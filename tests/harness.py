@@ -17,7 +17,7 @@ import tempfile
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -448,8 +448,8 @@ class Tray:
             raise self.read_error
         return {incident_id for incident_id, _ in self.notices}
 
-    def changed(self, known: Mapping[str, Commit | None]) -> Iterator[tuple[str, Commit]]:
-        for incident_id in sorted(self.names()):
+    def changed(self, names: Collection[str], known: Mapping[str, Commit | None]) -> Iterator[tuple[str, Commit]]:
+        for incident_id in sorted(names):
             commit = (1, sum(owner == incident_id for owner, _ in self.notices))
             if known.get(incident_id, (0, 0)) not in (commit, None):
                 yield incident_id, commit

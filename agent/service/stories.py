@@ -29,12 +29,12 @@ class Stories(dict[str, Story]):
     def look(self, forget: Callable[[str], None]) -> bool:
         """Read what is new, a few incidents at a time, and return whether there are more; ``forget`` what is gone."""
         there = self._outbox.names()
-        for incident_id in [each for each in self._known if each not in there]:
+        for incident_id in self._known.keys() - there:
             del self._known[incident_id]
             self.pop(incident_id, None)
             self.unwritten = {key: kept for key, kept in self.unwritten.items() if key[0] != incident_id}
             forget(incident_id)
-        for number, (incident_id, commit) in enumerate(self._outbox.changed(self._known)):
+        for number, (incident_id, commit) in enumerate(self._outbox.changed(there, self._known)):
             if number == AT_ONCE:
                 return True
             self._known[incident_id] = commit

@@ -394,6 +394,18 @@ class Store:
         except FileNotFoundError:
             return []
 
+    def unchecked_names(self) -> set[str]:
+        """List what is in the directory of the incidents, an incident or not."""
+        try:
+            return set(os.listdir(self._incidents))  # noqa: PTH208 - of thousands, Path would cost most
+        except FileNotFoundError:
+            return set()
+
+    def is_incident(self, name: str) -> bool:
+        """Return whether this is the directory of an incident, committed or not."""
+        path = self.path(name)
+        return is_id(name) and path.is_dir() and not path.is_symlink()
+
     def files(self, incident_id: str) -> set[str]:
         """Return the names of the files of an incident."""
         try:

@@ -5,7 +5,7 @@ fails is beside it: <state>/channels/<name>.json, there as long as something wai
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import NamedTuple
@@ -35,6 +35,7 @@ DIGEST_ROOM = "digest"
 
 # Which commit of an incident was read: each is a new file.
 Commit = tuple[int, int]
+UNSEEN: Commit = (0, 0)
 
 
 class Settled(NamedTuple):
@@ -54,20 +55,19 @@ class Outbox:
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    def changed(self, known: Mapping[str, Commit | None]) -> Iterator[tuple[str, Commit]]:
-        """List the incidents with another commit than the known one, oldest first; None is that of one done with."""
-        for incident_id in sorted(self._store.names()):
-            seen = known.get(incident_id, (0, 0))
-            if seen is None:
+    def names(self) -> set[str]:
+        """Return the names beside which an incident's would be: a notice waits, and there may be thousands to check."""
+        return self._store.unchecked_names()
+
+    def changed(self, names: Collection[str], known: Mapping[str, Commit | None]) -> Iterator[tuple[str, Commit]]:
+        """List those with another commit than the known one, oldest first; None is that of one done with."""
+        for name in sorted(name for name in names if known.get(name, UNSEEN) is not None):
+            if name not in known and not self._store.is_incident(name):
                 continue
             with suppress(OSError):  # Not committed yet, or removed since.
-                there = os.stat(self._store.path(incident_id) / INCIDENT_FILE)  # noqa: PTH116 - half the time of Path's
-                if (commit := (there.st_ino, there.st_mtime_ns)) != seen:
-                    yield incident_id, commit
-
-    def names(self) -> set[str]:
-        """Return the ids of all incidents that there are, committed or not."""
-        return set(self._store.names())
+                there = os.stat(self._store.path(name) / INCIDENT_FILE)  # noqa: PTH116 - half the time of Path's
+                if (commit := (there.st_ino, there.st_mtime_ns)) != known.get(name):
+                    yield name, commit
 
     def story(self, channel: str, incident_id: str) -> Story | None:
         """Read an incident as a channel stands to it; None if it cannot be read, which is logged at every start."""

@@ -318,13 +318,28 @@ def test_retention_spares_the_incident_that_alone_holds_the_newest_position(stor
 
 def test_an_incident_is_read_again_when_it_was_committed_again(store, keep):
     ids, outbox = [keep(n * 1000, channels=("ops",)) for n in range(3)], Outbox(store)
-    known = dict(outbox.changed({}))
+    known = dict(outbox.changed(outbox.names(), {}))
     assert ids == list(known)
-    assert [] == list(outbox.changed(known))
+    assert [] == list(outbox.changed(outbox.names(), known))
     store.commit(store.load(ids[1]))
     store.commit(store.load(ids[2]))
 
-    assert [ids[1]] == [incident_id for incident_id, _ in outbox.changed(known | {ids[2]: None})]
+    assert [ids[1]] == [incident_id for incident_id, _ in outbox.changed(outbox.names(), known | {ids[2]: None})]
+
+
+def test_what_only_looks_like_an_incident_is_none_to_a_courier_and_what_is_known_is_not_checked_again(
+    store, keep, monkeypatch
+):
+    incident_id, outbox = keep(channels=("ops",)), Outbox(store)
+    store.point_last(incident_id)
+    store.path("20261122T150539Z-0001").symlink_to(incident_id)
+    store.path("20261122T150539Z-0002").write_text("")
+    shutil.copytree(store.path(incident_id), store.path("20261399T150539Z-7f3a"))
+    known = dict(outbox.changed(outbox.names(), {}))
+    assert [incident_id] == list(known)
+    monkeypatch.setattr(Store, "is_incident", lambda _, name: pytest.fail(name) if name in known else False)
+
+    assert [] == list(outbox.changed(outbox.names(), known))
 
 
 def test_a_story_says_what_became_of_each_notice_on_a_channel(store, keep, clock):
