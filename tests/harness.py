@@ -396,7 +396,8 @@ class Rsyslog:
     def say(self, count: int) -> None:
         for _ in range(count):
             stamp = (datetime.now(timezone.utc) + self.ahead).strftime("%b %d %H:%M:%S")
-            text = f"<6>{stamp} kernel: [{self.sent:5}.000001] TCP: too many orphaned sockets"
+            # OpenVZ's count tells each from the others, which would be counted at once.
+            text = f"<6>{stamp} kernel: [{self.sent:5}.000001] TCP: too many of orphaned sockets ({self.sent} in CT7)"
             self.socket.send(text.encode())
             self.socket.send(f"<38>{stamp} sshd[812]: Accepted publickey for root".encode())
             self.sent += 1

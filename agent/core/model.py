@@ -79,7 +79,8 @@ class LogRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     ``text`` is the message alone; ``line`` is what stood in the source; ``source`` is ``FILE:LINE`` (scan),
     ``FILE@OFFSET`` (following), ``journal:CURSOR`` or ``kmsg:BOOT_ID:SEQUENCE``. ``ordinal`` counts the lines or
-    records of a source, to find neighbors by; ``cursor`` is the position just behind this record.
+    records of a source, to find neighbors by; ``cursor`` is the position just behind this record, and behind those
+    before it that have none: where lines are counted among others, no position lies between.
     ``uptime`` is the kernel's own stamp in seconds since boot. ``ahead_seconds`` is how far the stamp in the log was
     ahead of this host's clock when the line came, negative behind it; ``at`` is put right by that.
     """

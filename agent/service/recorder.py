@@ -177,18 +177,19 @@ class Recorder:
         after its no the position is behind the last event that was folded, and False is returned.
         """
         self._is_seen = has_opened = False
-        leading: list[Decided] = []
+        # Whether a position lies between the event before and this one; where none does, nothing is committed.
+        is_between, leading = True, list[Decided]()
         now, quiet = self._now(), self.settings.quiet
         for record, event in folding.together(decided, quiet):
-            if has_opened and not may_continue():
+            if has_opened and is_between and not may_continue():
                 return False
-            has_opened = False
+            has_opened = has_opened and not is_between
             log.debug("%s at %s, %d times", event.kind, event.source, event.count)
             self.counted[event.kind] += event.count
-            stamp = event.at or snapshot.taken_at
-            at = min(now, stamp).astimezone(timezone.utc)
+            at = min(now, event.at or snapshot.taken_at).astimezone(timezone.utc)
             host = other_host(event.host, snapshot.host)
-            host, opened = self._find_open(host, at, snapshot.taken_at)
+            host, opened = self._find_open(host, at, snapshot.taken_at, may_close=is_between)
+            is_between = record.cursor is not None
             if opened:
                 opened.fold((record, event), at, snapshot, now)
             elif event.kind == "suppressed":
@@ -208,10 +209,12 @@ class Recorder:
         self._commit_what_is_due(snapshot.taken_at)
         return True
 
-    def _find_open(self, host: str | None, at: datetime, now: datetime) -> tuple[str | None, OpenIncident | None]:
+    def _find_open(
+        self, host: str | None, at: datetime, now: datetime, *, may_close: bool
+    ) -> tuple[str | None, OpenIncident | None]:
         """Find the incident of a line by its host and stamp, and the name by which the host has one."""
         opened = self._find(host)
-        is_over = opened is not None and folding.is_another(opened.incident, at, self.settings.quiet)
+        is_over = opened is not None and may_close and folding.is_another(opened.incident, at, self.settings.quiet)
         if host and (opened is None or is_over) and self._is_hour_spent():
             # However they are dated: what is beyond the hour's number costs no more than a count.
             return THE_REST, self._find(THE_REST)

@@ -117,6 +117,32 @@ def test_a_restart_before_the_commit_reads_the_uncommitted_events_again(store, m
     assert ["opened"] == told(store)
 
 
+def uncovered(decided):
+    """Take away the position: the line was counted among others, and the last of them has it."""
+    return replace(decided[0], cursor=None), decided[1]
+
+
+def test_nothing_is_committed_between_lines_that_were_counted_together(store, make_recorder, make_decided, clock):
+    recorder = make_recorder(quiet_seconds=5)
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
+    clock.advance(60)
+    late = [uncovered(make_decided("tcp_mem", at=clock.time - timedelta(seconds=58))), make_decided(offset=300)]
+    recorder.handle(late, recorder.take_event_snapshot())
+    recorder.flush()
+
+    assert [{"too_many_orphans": 2, "tcp_mem": 1}] == [store.load(each).events for each in store.ids()]
+
+
+def test_a_stop_waits_for_the_last_of_the_lines_that_were_counted_together(store, make_recorder, make_decided):
+    recorder = make_recorder()
+    decided = [uncovered(make_decided()), make_decided("tcp_mem", offset=200), make_decided(offset=300)]
+
+    assert not recorder.handle(decided, recorder.take_event_snapshot(), lambda: False)
+    recorder.flush()
+    assert {"too_many_orphans": 1, "tcp_mem": 1} == store.load(store.resolve("last")).events
+    assert 200 == store.newest_commit()[0].cursor.files["/var/log/messages"].offset
+
+
 def test_follow_ups_come_at_1_5_and_30_seconds(store, make_recorder, make_decided, clock):
     recorder = make_recorder()
     start = clock.time

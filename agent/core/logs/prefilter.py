@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 
 # Whether a block holds a marker.
 Holds = Callable[[bytes, bytes], bool]
+# A candidate's offset, itself, and how many that say the same it stands for.
+Run = tuple[int, bytes, int]
 
 MAX_LINE_BYTES = 64 * 1024
 # Stands before what is shown of a line that is longer, and makes it no line of the kernel's.
@@ -26,8 +28,14 @@ MARKERS = (
 JSON_MARKERS = (*MARKERS, b'"MESSAGE":[', b'"MESSAGE" : [', b'"MESSAGE": [')
 # "last message repeated 3 times" means something only directly behind a line that holds a marker.
 REPEAT = b"ast message "
-# Printk's stamp, and the microseconds of another.
-_FINE_STAMPS = re.compile(rb"\[ *\d{1,12}\.\d{6}\]|(?<=:\d\d[.,])\d{6}(?!\d)")
+# Printk's stamp, the fraction of a second of another, and RFC 5424's number of a message (7.3.1).
+_FINE_STAMPS = re.compile(
+    rb"[\[.,=](?:(?<=\[) *\d{1,12}\.\d{6}\]|(?<=\d\d:\d\d:\d\d.)\d{3,9}(?![\d.])|(?<=sequenceId=)\"\d+\")"
+)
+# The same in journalctl -o json, where times are microseconds.
+_JOURNAL_NUMBERS = re.compile(
+    rb"_(?:CURSOR\":\"[\w=;]+|SEQNUM\":\"\d+|MONOTONIC_TIMESTAMP\":\"\d+|(REALTIME_TIMESTAMP\":\"\d{10})\d{6})(?=\")"
+)
 
 
 def candidates(block: bytes, holds: Holds) -> Iterator[tuple[int, bytes]]:
@@ -61,29 +69,36 @@ def _find(block: bytes, what: bytes, start: int) -> int:
     return at if at >= 0 else len(block)
 
 
-def runs(block: bytes, holds: Holds) -> Iterator[tuple[int, bytes, int]]:
-    """Yield (offset, line, count) of the candidates, where what is said again within the same second is counted.
+def runs(block: bytes, holds: Holds) -> Iterator[list[Run]]:
+    """Yield the candidates, where what is said again within the same second is counted, whatever stands between.
 
-    Of lines in a row that differ in nothing but microseconds and printk's stamp, the first comes alone, so that what
-    stood before has its neighbour, and all others as the last of them. A flood costs little more than finding it.
+    Of lines that differ in nothing but their fine stamps and own numbers, the first comes alone, so that what stood
+    before has its neighbor, and all others as the last of them, before anything new is said. The lines of one list
+    stand among each other: a position lies behind them all. A flood costs little more than finding it.
     """
-    start, line, alike, count = 0, b"", b"", 0
-    for following, text in candidates(block, holds):
-        is_next = following == start + len(line) + 1
-        unstamped = alike if text == line else _unstamped(text)
-        if is_next and alike and unstamped == alike:
-            count += 1
+    known: set[bytes] = set()
+    again: dict[bytes, Run] = {}
+    for start, line in candidates(block, holds):
+        said = _unstamped(line)
+        if said in known:
+            before = again.pop(said, None)
+            again[said] = start, line, before[2] + 1 if before else 1
+            continue
+        if again:
+            yield [*again.values()]
+            again = {}
+        yield [(start, line, 1)]
+        if said:
+            known.add(said)
         else:
-            if count:
-                yield start, line, count
-            yield following, text, 1
-            count = 0
-        start, line, alike = following, text, unstamped
-    if count:
-        yield start, line, count
+            known.clear()
+    if again:
+        yield [*again.values()]
 
 
 def _unstamped(line: bytes) -> bytes:
     """Take off what tells a message of one second from its like; b"" where it matters what stands around the line."""
-    said = MARKERS[0] in line or MARKERS[1] in line or MARKERS[2] in line
-    return _FINE_STAMPS.sub(b"", line) if said else b""
+    if REPEAT in line or not (MARKERS[0] in line or MARKERS[1] in line or MARKERS[2] in line):
+        return b""
+    said = _FINE_STAMPS.sub(b"", line)
+    return _JOURNAL_NUMBERS.sub(rb"\1", said) if b"__CURSOR" in said else said

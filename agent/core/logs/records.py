@@ -13,7 +13,7 @@ has a date and the kernel's tag of its own. agent.sources.multiline brings each 
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
@@ -22,7 +22,6 @@ from typing import TypeGuard
 
 import msgspec
 
-from agent.core.cursor import Cursor
 from agent.core.kernel.messages import TEXT
 from agent.core.logs.envelope import SENTENCE, Envelope, parse, plain, split_head
 from agent.core.logs.timestamps import from_epoch, match_stamp, read_stamp
@@ -100,13 +99,11 @@ def to_record(
     source: str,
     ordinal: int,
     times: int = 1,
-    position: Callable[[], Cursor] | None = None,
     console: bool = False,
 ) -> LogRecord | None:
     """Make a record of one line of a log, or None when it is not the kernel's; bad UTF-8 is replaced.
 
-    ``now`` and ``console`` are as for agent.core.logs.envelope.parse. ``times`` is for how many lines it stands;
-    ``position`` returns the place behind it.
+    ``now`` and ``console`` are as for agent.core.logs.envelope.parse. ``times`` is for how many lines it stands.
     """
     line = raw.decode(errors="replace").lstrip("\0").rstrip("\r\n")
     fields = fields_of(line) if "{" in line else None
@@ -123,7 +120,6 @@ def to_record(
         uptime=envelope.uptime,
         host=envelope.host,
         count=envelope.count * times,
-        cursor=position() if position else None,
     )
 
 

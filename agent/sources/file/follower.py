@@ -82,8 +82,8 @@ class Follower:
         except OSError as error:
             gaps.state(path, say(error))
 
-    def read(self, budget: int) -> Generator[Found, None, None]:
-        """Yield the lines in about ``budget`` bytes; closed early, the position is behind the last line yielded."""
+    def read(self, budget: int) -> Generator[list[Found], None, None]:
+        """Yield the lines in about ``budget`` bytes; closed early, the position is behind the last list yielded."""
         self.more, began = True, self._now().astimezone(timezone.utc)
         try:
             yield from self._read(budget)
@@ -122,7 +122,7 @@ class Follower:
 
     # --- what to read -----------------------------------------------------------------------------------------------
 
-    def _read(self, budget: int) -> Iterator[Found]:
+    def _read(self, budget: int) -> Iterator[list[Found]]:
         while (reader := self._reader or self._open()) is not None:
             if budget <= 0:
                 return
@@ -146,7 +146,7 @@ class Follower:
                     break
         self.more = False
 
-    def _leave(self, reader: Reader) -> Iterator[Found]:
+    def _leave(self, reader: Reader) -> Iterator[list[Found]]:
         """Hand out the remainder of a file that is left for good: late lines, and a last one without a newline."""
         while reader.grew() and (block := self._take(reader)) is not None:
             yield from self._hand_out(reader, reader.lines(block))
@@ -287,7 +287,7 @@ class Follower:
             "lines written since the last read may be lost: it was truncated or rewritten, and no copy has them",
         )
 
-    def _switch(self, reader: Reader, other: Reader, block: bytes) -> tuple[Reader, Iterator[Found]]:
+    def _switch(self, reader: Reader, other: Reader, block: bytes) -> tuple[Reader, Iterator[list[Found]]]:
         self._last = reader.place()
         self._left = dict([*self._left.items(), (reader.content.identity, self._last)][-REMEMBERED_FILES:])
         self._is_home = self._was_home = False
@@ -300,7 +300,7 @@ class Follower:
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
-    def _hand_out(self, reader: Reader, found: Iterator[Found]) -> Iterator[Found]:
+    def _hand_out(self, reader: Reader, found: Iterator[list[Found]]) -> Iterator[list[Found]]:
         now = self._now()
         written = None if self._is_home else from_epoch(reader.written_ns / 1e9)
         self.newest = min(now, written.astimezone(now.tzinfo)) if written else now

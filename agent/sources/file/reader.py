@@ -93,17 +93,20 @@ class Reader:
             self._skipping, self._searched = "line", self._end
         return data[:size]
 
-    def lines(self, block: bytes) -> Iterator[Found]:
-        """Yield the lines of what take() gave that hold a marker, moving on behind each."""
+    def lines(self, block: bytes) -> Iterator[list[Found]]:
+        """Yield the lines of what take() gave that hold a marker, moving on behind those of each list."""
         base, marker, passed = self.offset, self._marker, 0
-        for start, line, count in runs(block, HOLDS):
-            end = start + len(line) + 1
-            self._pass(base, marker, block, passed, end)
-            passed = end
-            yield Found(base + start, self.ordinal, line, count)
+        for together in runs(block, HOLDS):
+            found = []
+            for start, line, count in together:
+                end = start + len(line) + 1
+                self._pass(base, marker, block, passed, end)
+                passed = end
+                found.append(Found(base + start, self.ordinal, line, count))
+            yield found
         self._pass(base, marker, block, passed, len(block))
 
-    def last_lines(self) -> Iterator[Found]:
+    def last_lines(self) -> Iterator[list[Found]]:
         """Yield the last line of a file that is left for good, though it has no newline."""
         if self._skipping:
             self.skipped += self._skipping == "line"
@@ -113,7 +116,7 @@ class Reader:
         self.move_to(start + len(rest))
         self.ordinal += bool(rest)
         for _, line in candidates(rest + b"\n", HOLDS):
-            yield Found(start, self.ordinal, line, 1)
+            yield [Found(start, self.ordinal, line, 1)]
 
     def grew(self) -> bool:
         """Return whether the file has more than at the last take()."""

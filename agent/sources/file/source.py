@@ -72,9 +72,8 @@ class LogFileSource:
         for follower in self._followers:
             if not self._is_duplicate(follower):
                 with contextlib.closing(follower.read(most_bytes)) as lines:
-                    for found in itertools.islice(lines, most_lines):
-                        if record := self._record(follower, found):
-                            yield record
+                    for together in itertools.islice(lines, most_lines):
+                        yield from self._records(follower, together)
 
     def wait(self, timeout: float) -> None:
         """Return at a hint, or after ``timeout`` seconds, one at most; at once when a batch was cut off."""
@@ -103,6 +102,13 @@ class LogFileSource:
         for follower in self._followers:
             follower.close()
 
+    def _records(self, follower: Follower, together: Sequence[Found]) -> Iterator[LogRecord]:
+        """Yield the records of lines among which there is no position: the last has the one behind them all."""
+        records = [record for found in together if (record := self._record(follower, found))]
+        yield from records[:-1]
+        if records:
+            yield replace(records[-1], cursor=self.position())
+
     def _record(self, follower: Follower, found: Found) -> LogRecord | None:
         record = self._parse(follower, found, follower.newest)
         if record is None or record.at is None:
@@ -128,7 +134,6 @@ class LogFileSource:
             source=f"{follower.path}@{found.offset}",
             ordinal=found.ordinal,
             times=found.times,
-            position=self.position,
         )
 
     def _is_duplicate(self, follower: Follower) -> bool:
