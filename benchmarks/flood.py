@@ -1,14 +1,7 @@
-<<<<<<< HEAD
 """A million of the kernel's lines at once, which any local user can write into a text log; beside other programs.
 
-Three floods: one line repeated, lines that differ only in printk's timestamp, and the expensive one, in which no line
-can be combined with the one before. The other programs read the second through.
-=======
-"""Measure what a million kernel lines in one write cost the real agent: processor time, memory, messages.
-
-Any local user can write them into a text log. The expensive floods are those in which nothing is said twice in a
-second: a line for every second of eleven days, and lines that are no kernel's.
->>>>>>> 3c1ec68 (Count what is said again, whatever stands between)
+The expensive flood is that in which nothing is said twice in a second: a line for each of eleven days' seconds. The
+other programs read the second one through.
 
     python -m benchmarks.flood [LINES]
 """
@@ -29,19 +22,11 @@ from benchmarks.table import Row, run
 from contrib.stage import Receiver, running_agent, wait_for
 
 LINES = 1_000_000
-<<<<<<< HEAD
 # What takes longer reads a part, and what that takes is multiplied.
 PART = {"fail2ban": 10}
 CPU_REACH_SECONDS, MESSAGES_REACH, MEMORY_REACH_MB = 5, 3, 64
 PATIENCE_SECONDS = 300
-BEGUN = datetime(2026, 11, 22, tzinfo=timezone.utc)
-=======
-CPU_TARGET_SECONDS = 5
-MEMORY_TARGET_MB = 64
-MESSAGES_TARGET = 3
-PATIENCE_SECONDS = 600
 BEGUN = datetime(2026, 11, 1, tzinfo=timezone.utc)
->>>>>>> 3c1ec68 (Count what is said again, whatever stands between)
 
 
 def same(number: int) -> str:
@@ -58,10 +43,6 @@ def of_two_kinds(number: int) -> str:
     return f"{BEGUN + timedelta(milliseconds=number):%b %d %H:%M:%S} web1 kernel: [{number}.000001] {text}\n"
 
 
-<<<<<<< HEAD
-def flood(line: Callable[[int], str], lines: int) -> tuple[float, int, float]:
-    """Let the agent read the lines; return its processor seconds, its messages, and its memory at most in megabytes."""
-=======
 def rfc5424(number: int) -> str:
     at = BEGUN + timedelta(milliseconds=number)
     return f'<6>1 {at:%Y-%m-%dT%H:%M:%S}.{at:%f}Z web1 kernel - - [meta sequenceId="{number}"] Out of socket memory\n'
@@ -80,18 +61,17 @@ def a_second_each(number: int) -> str:
 
 
 FLOODS = {
-    same: "all the same",
-    restamped: "but for printk's stamp",
-    of_two_kinds: "two kinds in turn, 1,000 a second",
-    rfc5424: "RFC 5424, 1,000 a second",
-    json_lines: "journalctl -o json, 1,000 a second",
+    same: "alike",
+    restamped: "but for printk's stamp alike",
+    of_two_kinds: "two kinds in turn",
+    rfc5424: "RFC 5424",
+    json_lines: "journalctl -o json",
     a_second_each: "each of another second",
 }
 
 
-def flood(line: Callable[[int], str], lines: int) -> tuple[float, float, int]:
-    """Let the agent read the lines; return seconds of processor time, its peak memory in megabytes, and messages."""
->>>>>>> 3c1ec68 (Count what is said again, whatever stands between)
+def flood(line: Callable[[int], str], lines: int) -> tuple[float, int, float]:
+    """Let the agent read the lines; return its processor seconds, its messages, and its memory at most in megabytes."""
     with tempfile.TemporaryDirectory(prefix="sockmem-bench-") as directory, Receiver() as receiver:
         work = Path(directory)
         log, said, state = work / "messages", work / "agent.log", work / "state"
@@ -104,7 +84,6 @@ def flood(line: Callable[[int], str], lines: int) -> tuple[float, float, int]:
             with log.open("a") as file:
                 file.writelines(map(line, range(lines)))
             wait_for(lambda: counted(state) == lines, "end of the flood", said, PATIENCE_SECONDS)
-<<<<<<< HEAD
             used, status = cpu_seconds([agent.pid]) - before, status_fields(Path(f"/proc/{agent.pid}/status"))
             wait_for(lambda: all_over(state), "end of the incidents", said, PATIENCE_SECONDS)
             time.sleep(1)  # and its messages
@@ -113,10 +92,6 @@ def flood(line: Callable[[int], str], lines: int) -> tuple[float, float, int]:
 
 def incidents(state: Path) -> list[dict[str, Any]]:
     return [msgspec.json.decode(path.read_bytes()) for path in state.glob("incidents/[0-9]*/incident.json")]
-=======
-            status = status_fields(Path(f"/proc/{agent.pid}/status"))
-            return cpu_seconds(agent.pid) - before, status["VmHWM"] * 1024 / 1e6, receiver.posts.qsize()
->>>>>>> 3c1ec68 (Count what is said again, whatever stands between)
 
 
 def counted(state: Path) -> int:
@@ -124,7 +99,6 @@ def counted(state: Path) -> int:
     return sum(sum(incident["events"].values()) for incident in incidents(state))
 
 
-<<<<<<< HEAD
 def all_over(state: Path) -> bool:
     """Return whether each incident has ended."""
     return all(incident["closed_at"] for incident in incidents(state))
@@ -147,25 +121,12 @@ def peer_seconds(peer: Peer, lines: int) -> float:
 def rows(lines: int = LINES) -> Iterator[Row]:
     """Compare with the peers."""
     peers = {peer.name: (peer_seconds(peer, lines),) for peer in readers()}
-    for line, what in ((same, "alike"), (restamped, "but for printk's stamp alike"), (each_another, "each another")):
+    for line, what in FLOODS.items():
         used, messages, megabytes = flood(line, lines)
         beside = peers if line is restamped else {}
         yield Row(f"{lines:,} matching lines, {what}: processor", (used,), "s", (CPU_REACH_SECONDS,), beside)
         yield Row(f"{lines:,} matching lines, {what}: messages", (messages,), "", (MESSAGES_REACH,))
         yield Row(f"{lines:,} matching lines, {what}: memory at most", (megabytes,), "MB", (MEMORY_REACH_MB,))
-=======
-def main() -> None:
-    """Print each flood beside its targets."""
-    lines = int(sys.argv[1]) if len(sys.argv) > 1 else LINES
-    for line, what in FLOODS.items():
-        seconds, megabytes, messages = flood(line, lines)
-        rows = [
-            Row(f"{lines:,} lines, {what}: processor", seconds, "s", CPU_TARGET_SECONDS),
-            Row(f"{lines:,} lines, {what}: memory at most", megabytes, "MB", MEMORY_TARGET_MB),
-            Row(f"{lines:,} lines, {what}: messages", messages, "", MESSAGES_TARGET),
-        ]
-        print_table(rows)
->>>>>>> 3c1ec68 (Count what is said again, whatever stands between)
 
 
 if __name__ == "__main__":
