@@ -342,6 +342,8 @@ class Store:
         beside = dict[str, Incident]()
         with suppress(StoreError):
             beside = {each.id: each for each in self.load(holder).beside} if holder else beside
+        # Of one generation an incident's own file is the newer: it has the notices.
+        beside = {each: found for each, found in beside.items() if still_open.get(each, -1) < newest.generation}
         in_order = sorted(still_open.keys() | beside.keys(), key=lambda each: (still_open.get(each, -1), each))
         return newest, [beside.get(each) or self.load(each) for each in reversed(in_order)]
 

@@ -1202,6 +1202,19 @@ def test_no_line_of_any_host_is_lost_or_counted_twice_whenever_the_process_ends(
     assert 3 == len(store.ids())
 
 
+def test_a_killed_process_forgets_no_notice_of_an_incident_that_was_committed_beside_another(
+    store, make_recorder, make_decided
+):
+    recorder = make_recorder()
+    lines = [from_host(make_decided(offset=100 + n), host) for n, host in enumerate(("db7", "db8"))]
+    recorder.handle(lines, recorder.take_event_snapshot())
+    make_recorder().flush()
+
+    assert [["opened"], ["opened"]] == [
+        [notice.type.rpartition(".")[2] for _, notice, _ in store.notices(each)] for each in store.ids()
+    ]
+
+
 def test_the_lines_of_six_hundred_hosts_do_not_delay_this_hosts_own(
     store, make_recorder, make_decided, clock, monkeypatch
 ):
