@@ -24,7 +24,7 @@ SAMPLE_SECONDS = 10
 RECENT_SAMPLES = 360
 THIN_SPACING = timedelta(minutes=5)
 # Samples are not worth the service: they are in memory still.
-UNWRITTEN = "the history cannot be written"
+UNWRITTEN, NOT_SUMMED_UP = "the history cannot be written", "the history of past days cannot be written"
 
 
 class Sampler:
@@ -47,7 +47,7 @@ class Sampler:
         self._proc_root = proc_root
         self._hour = _hour_of(self.due)
         # The hour in which the process before us ended is over by now, it may be.
-        with troubles.survived(UNWRITTEN):
+        with troubles.survived(NOT_SUMMED_UP):
             store.samples.write_hourly_extremes(self.due)
         self._samples: list[Sample] = []
         self._read_again(self.due)
@@ -120,7 +120,7 @@ class Sampler:
             self._samples = list(downsample(self._samples, now))
         if _hour_of(now) != self._hour:
             self._hour = _hour_of(now)
-            with self._troubles.survived(UNWRITTEN):
+            with self._troubles.survived(NOT_SUMMED_UP):
                 self._store.samples.write_hourly_extremes(now, self.history)
         recent = self._samples[-RECENT_SAMPLES:]
         self.pressure = assess(recent, self.pressure, self.pages_per_unit, self.survey.groups, self._refused)

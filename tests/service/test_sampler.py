@@ -69,6 +69,18 @@ def test_one_file_that_cannot_be_read_stops_no_start(store, clock, proc_root):
     assert {12, 13, 15} == {sample.at.hour for sample in history}
 
 
+def test_samples_that_cannot_be_written_stay_a_trouble_though_an_hour_was_summed_up(
+    store, clock, proc_root, monkeypatch
+):
+    troubles = Troubles()
+    sampler = Sampler(store, clock, proc_root, troubles)
+    sampler.tick(clock.time)
+    monkeypatch.setattr(store.samples, "append", lambda _: (_ for _ in ()).throw(OSError(28, "full", "history")))
+    sampler.tick(clock.advance(3600))
+
+    assert ["the history cannot be written"] == list(troubles)
+
+
 def test_a_service_whose_clock_is_set_a_year_ahead_keeps_its_history(store, clock, proc_root, tmp_path):
     fill(store, clock, 60)
     store.samples.write_hourly_extremes(clock.time)
