@@ -10,12 +10,14 @@ class Gaps:
         self._lasting: set[Gap] = set()
         self._pending: dict[Gap, None] = {}
 
-    def state(self, what: str, why: str) -> None:
-        """Report what lasts: once, and again only after ``fixed``."""
+    def state(self, what: str, why: str) -> bool:
+        """Report what lasts: once, and again only after ``fixed``; return whether it is news."""
         gap = Gap(what=what, why=why)
-        if gap not in self._lasting:
+        is_news = gap not in self._lasting
+        if is_news:
             self._lasting.add(gap)
             self._pending[gap] = None
+        return is_news
 
     def occurrence(self, what: str, why: str) -> None:
         """Report what happened, once per drain."""

@@ -150,7 +150,7 @@ class JournalSource:
         # Taken before the search for kernel records: if there are none, none precedes this end.
         end = end_of(reader)
         before = self._position
-        self._seek(reader, end)
+        has_met_damage = self._seek(reader, end)
         left = BATCH
         while left and reader._next():
             if left == BATCH and before is not None and reader.test_cursor(before):
@@ -163,27 +163,34 @@ class JournalSource:
                 yield record
         self._more = left == 0
         if self._position == before:
-            self._position = end or before
+            if end and not (before and goes_back(before, end)):
+                self._position = end
             self._check_files(reader)
+        if has_met_damage:
+            # libsystemd 252 remembers where it was in a file's arrays, and aborts the process when it comes back to one
+            # that was overwritten: Assertion 'last_index <= right' failed, generic_array_bisect().
+            self.close()
 
-    def _seek(self, reader: Reader, end: str | None) -> None:
-        """Go to the first kernel record behind the position; report if records there may be lost."""
+    def _seek(self, reader: Reader, end: str | None) -> bool:
+        """Go to the first kernel record behind the position; report if records there may be lost, and return if so."""
         if self._position is None:
             add_matches(reader)
             reader.seek_head()
-            return
+            return False
         reader.seek_cursor(self._position)
         found = reader._get_cursor() if reader._next() else None
         # If nothing follows a place that is gone, nothing is known to be lost: the next entry will show.
         kept = found is None and end is None
+        is_news = False
         if not kept and not (found and (reader.test_cursor(self._position) or is_next(self._position, found))):
-            self._gaps.state(
+            is_news = self._gaps.state(
                 JOURNAL,
                 "records may be lost: the entry read last is no longer in it (vacuumed, damaged, or another machine's "
                 f"cursor); reading resumes at the nearest later entry [{self._position}]",
             )
         add_matches(reader)
         reader.seek_cursor(self._position)
+        return is_news
 
     def _record(self, reader: Reader, cursor: str) -> LogRecord | None:
         try:
@@ -241,6 +248,12 @@ def is_next(before: str, after: str) -> bool:
     """
     old, new = _SEQUENCE.match(before), _SEQUENCE.match(after)
     return bool(old and new and old[1] == new[1] and int(old[2], 16) + 1 == int(new[2], 16))
+
+
+def goes_back(before: str, after: str) -> bool:
+    """Return whether an entry was written before another of the same sequence: the newer ones cannot be read."""
+    old, new = _SEQUENCE.match(before), _SEQUENCE.match(after)
+    return bool(old and new and old[1] == new[1] and int(new[2], 16) < int(old[2], 16))
 
 
 def add_matches(reader: Reader) -> None:

@@ -380,6 +380,15 @@ def test_a_place_that_went_is_no_gap_when_the_very_next_entry_is_there() -> None
     assert not journal_module.is_next("elsewhere", "elsewhere")
 
 
+def test_an_entry_is_older_by_its_number_in_one_sequence_and_not_by_another() -> None:
+    place = "s=aa;i=%x;b=bb;m=1;t=2;x=3".replace("aa", "a" * 32)
+
+    assert journal_module.goes_back(place % 0x15C, place % 0x9)
+    assert not journal_module.goes_back(place % 0x15C, place % 0x15C)
+    assert not journal_module.goes_back(place % 0x15C, place % 0x15D)
+    assert not journal_module.goes_back(place % 0x15C, (place % 0x9).replace("aa;", "ab;"))
+
+
 def test_a_cursor_of_another_machine_goes_on_at_its_time(directory: Path) -> None:
     write(directory / "system.journal", kernel(1, "before"), kernel(20, "after"))
     foreign = f"s={'9' * 32};i=5;b={'8' * 32};m=1;t={START + 10_000_000:x};x=1"
@@ -501,6 +510,64 @@ def test_a_damaged_file_is_a_gap_and_the_others_are_read(directory: Path, damage
     assert "good" == seen[-1]
     assert str(bad) in [gap.what for gap in source.gaps()]
     source.close()
+
+
+def of_300(directory: Path) -> tuple[Path, bytes]:
+    """Write 300 entries, and 100 more aside: return the file that is there, and all of what it will be."""
+    file = directory / "system.journal"
+    write(file, *(kernel(n, str(n)) if n % 3 else ordinary(n) for n in range(300)))
+    (directory / "more").mkdir()
+    more = directory / "more" / "system.journal"
+    shutil.copy(file, more)
+    write(more, *(kernel(n, str(n)) if n % 3 else ordinary(n) for n in range(300, 400)))
+    return file, more.read_bytes()
+
+
+def end_of_content(journal: bytes) -> int:
+    """Return where the newest object of a journal file begins: struct Header, systemd's journal-def.h."""
+    return int.from_bytes(journal[136:144], "little")
+
+
+def overwrite(file: Path, journal: bytes) -> None:
+    """Put other bytes into the file that a reader has open."""
+    with file.open("r+b") as opened:
+        opened.write(journal)
+
+
+def test_an_end_that_is_damaged_makes_nothing_that_was_read_new_again(directory: Path) -> None:
+    file, whole = of_300(directory)
+    overwrite(file, whole)
+    source = JournalSource(str(directory), "beginning")
+    seen = texts(source)
+    end = end_of_content(whole)
+    overwrite(file, whole[: end - 37_000] + bytes(37_000) + whole[end:])
+    for _ in range(3):
+        seen += texts(source)
+    place = source.position()
+    source.close()
+    overwrite(file, whole)  # The disk has had a bad moment.
+    again, _ = restarted(directory, place)
+
+    assert 266 == len(seen) == len(set(seen))
+    assert [] == again
+
+
+@pytest.mark.parametrize("before_the_end", [36_632, 53_639, 63_686])
+def test_damage_to_what_is_being_read_ends_no_process(directory: Path, before_the_end: int) -> None:
+    file, whole = of_300(directory)
+    place = end_of_content(whole) - before_the_end
+    damaged = whole[:place] + bytes(65_536) + whole[place + 65_536 :]
+    child = os.fork()
+    if child == 0:  # libsystemd's assertions abort.
+        source = JournalSource(str(directory), "beginning")
+        texts(source)
+        overwrite(file, damaged)
+        for _ in range(5):
+            texts(source)
+            source.wait(0.0)
+        os._exit(0)
+
+    assert 0 == os.waitpid(child, 0)[1]
 
 
 def test_intact_files_are_no_gap(directory: Path, reading: JournalSource) -> None:
