@@ -1,5 +1,6 @@
 """What is done once before any event, so that the first is not the slowest."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -67,6 +68,14 @@ def test_the_warm_up_leaves_nothing_behind(tmp_path: Path) -> None:
 
     assert [] == store.names()
     assert ({}, "") == (dict(daemon._recorder.counted), "".join(daemon._troubles))
+
+
+def test_no_event_waits_while_what_was_imported_is_looked_through_for_garbage(tmp_path: Path) -> None:
+    write_proc(tmp_path / "proc")
+    before = gc.get_freeze_count()
+    run(tmp_path, 1)
+
+    assert gc.get_freeze_count() > max(before, 10_000)
 
 
 def test_a_surprise_in_the_warm_up_is_logged_and_the_service_goes_on(
