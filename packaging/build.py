@@ -13,10 +13,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import generated
 import msgspec.toml
 import wheels
+from sbom import write_sbom
 
 ROOT = Path(__file__).parent.parent
 HERE = ROOT / "packaging"
@@ -30,6 +32,12 @@ def git(*arguments: str) -> str:
     return asked.stdout.strip() if asked.returncode == 0 else ""
 
 
+def project() -> dict[str, Any]:
+    """Read what pyproject.toml says of the project."""
+    told: dict[str, Any] = msgspec.toml.decode((ROOT / "pyproject.toml").read_text())["project"]
+    return told
+
+
 def built_at() -> int:
     """Return the time of the sources in seconds since 1970: SOURCE_DATE_EPOCH, else the commit's."""
     committed = os.environ.get("SOURCE_DATE_EPOCH") or git("log", "-1", "--format=%ct")
@@ -38,7 +46,7 @@ def built_at() -> int:
 
 def version() -> str:
     """Return the version of this commit: the project's, or after the commit that set it ``0.3.0+7.g1a2b3c4``."""
-    named: str = msgspec.toml.decode((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    named: str = project()["version"]
     if git("rev-parse", "--is-shallow-repository") != "false":  # A shallow clone cannot count.
         return named
     set_by = git("log", "-1", "--format=%H", "-G^version = ", "--", "pyproject.toml")
@@ -50,13 +58,15 @@ def stage(directory: Path, version: str, machine: str, scratch: Path) -> None:
     """Make all files that are shipped but not in the repository."""
     site_packages = directory / "site-packages"
     scratch.mkdir()
-    wheels.install(HERE / "requirements.txt", site_packages, machine, scratch)
+    installed = wheels.install(HERE / "requirements.txt", site_packages, machine, scratch)
     shutil.copytree(ROOT / "agent", site_packages / "agent", ignore=shutil.ignore_patterns("__pycache__"))
     program = site_packages / "agent" / "__init__.py"
     program.write_text(re.sub(r'(?m)^__version__ = ".*"$', f'__version__ = "{version}"', program.read_text()))
     generated.write_man_pages(directory / "man", version)
     generated.write_completions(directory / "completions")
     generated.write_documents(directory / "doc", site_packages, version)
+    bill = directory / "doc" / "sockmem-agent.cdx.json"
+    write_sbom(bill, site_packages, installed, project() | {"version": version}, generated.built_at())
 
 
 def even_out(directory: Path, at: int) -> None:

@@ -5,11 +5,13 @@ all of them lie side by side. All else of such a library is the same for every v
 """
 
 import filecmp
+import json
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 # nfpm.yaml has the same range.
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
@@ -38,24 +40,32 @@ def for_target(python: str, machine: str) -> list[str]:
     return [f"--python-version={python}", "--only-binary=:all:", *platforms]
 
 
-def install(requirements: Path, target: Path, machine: str, scratch: Path) -> None:
-    """Install the locked libraries into ``target`` for all of PYTHONS; any other wheel is an error."""
-    pip_install(["--requirement", str(requirements)], target, for_target(PYTHONS[0], machine))
+def install(requirements: Path, target: Path, machine: str, scratch: Path) -> list[dict[str, Any]]:
+    """Install the locked libraries into ``target`` for all of PYTHONS; any other wheel is an error.
+
+    Returns what pip reports of each wheel (packaging/sbom.py).
+    """
+    installed = pip_install(["--requirement", str(requirements)], target, for_target(PYTHONS[0], machine))
     strip(target)
     blocks = re.findall(r"(?m)^[^ #](?:.*\\\n)*.*\n", requirements.read_text())
     compiled = scratch / "compiled.txt"
     compiled.write_text("".join(block for block in blocks if block.partition("==")[0] in COMPILED))
     for python in PYTHONS[1:]:
         one = scratch / python
-        pip_install(["--requirement", str(compiled)], one, for_target(python, machine))
+        installed += pip_install(["--requirement", str(compiled)], one, for_target(python, machine))
         strip(one)
         merge(one, target)
+    return installed
 
 
-def pip_install(requirements: list[str], target: Path, options: list[str]) -> None:
-    """Install into ``target``, for any interpreter."""
+def pip_install(requirements: list[str], target: Path, options: list[str]) -> list[dict[str, Any]]:
+    """Install into ``target``, for any interpreter; return what pip reports of each wheel."""
     asked = ("--no-deps", "--no-compile", "--require-hashes", f"--target={target}", *requirements, *options)
-    subprocess.run([sys.executable, "-m", "pip", "install", "-qq", *asked], check=True)
+    command = [sys.executable, "-m", "pip", "install", "-qq", "--report=-", *asked]
+    report: dict[str, list[dict[str, Any]]] = json.loads(
+        subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout
+    )
+    return report["install"]
 
 
 def strip(site_packages: Path) -> None:
