@@ -150,8 +150,13 @@ def count(peer: Peer, log: Path, work: Path) -> int:
     """Let it read a log through; return how many lines it found."""
     assert peer.read is not None
     run = subprocess.run(peer.read(work, log), capture_output=True, text=True, check=True, env=clean_environment())
-    told = re.search(r"^lines\{.*\} (\d+)$|^Lines: .* (\d+) matched", run.stdout, re.MULTILINE)
-    return int(told[1] or told[2]) if told else run.stdout.count("\n")
+    return told(run.stdout) or run.stdout.count("\n")
+
+
+def told(text: str) -> int | None:
+    """Return the count of lines that mtail (``lines{prog="sockets.mtail"} 1e+06``) or fail2ban has printed."""
+    found = re.search(r"^lines\{.*\} (\S+)$|^Lines: .* (\d+) matched", text, re.MULTILINE)
+    return int(float(found[1] or found[2])) if found else None
 
 
 @contextmanager
@@ -183,8 +188,7 @@ def await_count(url: str, count: int) -> float:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         with suppress(OSError), urllib.request.urlopen(f"{url}/metrics", timeout=1) as answer:
-            told = re.search(rb"^lines\{.*\} (\d+)$", answer.read(), re.MULTILINE)
-            if told and int(told[1]) >= count:
+            if (told(answer.read().decode()) or 0) >= count:
                 return time.perf_counter()
         time.sleep(0.001)
     raise SystemExit(f"mtail has not counted {count} lines within {PATIENCE_SECONDS:.0f} s")

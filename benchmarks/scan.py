@@ -20,9 +20,9 @@ from benchmarks.processes import measure_command
 from benchmarks.table import Row, run
 from contrib.stage import agent_command, clean_environment
 
-MEGABYTES, MEGABYTES_PACKED = 300, 60
+MEGABYTES, MEGABYTES_PACKED = 300, 40
 PLAIN_REACH_SECONDS = 0.25
-ROUNDS, LONG_SECONDS = 7, 5
+ROUNDS, LONG_SECONDS = 5, 5
 HIT_EVERY = 50_000
 HITS = ("Out of socket memory", "TCP: too many orphaned sockets", "TCP: out of memory -- consider tuning tcp_mem")
 # Ending, what packs, what unpacks, and how many times as fast the scan is to be.

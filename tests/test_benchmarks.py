@@ -8,7 +8,7 @@ import pytest
 from benchmarks import all as everything
 from benchmarks import flood, latency, listing, scan, start
 from benchmarks.machine import Ticks, Watch
-from benchmarks.peers import PEERS, Peer, count
+from benchmarks.peers import PEERS, Peer, count, told
 from benchmarks.table import Row, p50_p99
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +34,10 @@ def test_each_program_that_reads_a_log_finds_all_lines_of_the_kernels(peer: Peer
     needs(peer)
     log = tmp_path / "messages"
     assert scan.write_log(log, 12) == count(peer, log, tmp_path)
+
+
+def test_a_million_is_a_million_as_mtail_prints_it() -> None:
+    assert 1_000_000 == told('# TYPE lines counter\nlines{prog="sockets.mtail"} 1e+06\n')
 
 
 @pytest.mark.parametrize(
