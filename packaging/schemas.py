@@ -31,8 +31,9 @@ def schemas() -> dict[str, dict[str, Any]]:
     }
     _explain(made["config.json"], read_example(EXAMPLE.read_text()))
     # What msgspec leaves out before 0.23: the keys are the kinds of message.
-    events = made["incident.json"]["$defs"]["Incident"]["properties"]["events"]
-    events["propertyNames"] = {"enum": sorted(get_args(Kind))}
+    incident = made["incident.json"]["$defs"]["Incident"]["properties"]
+    for counts in ("events", "suppressed"):
+        incident[counts]["propertyNames"] = {"enum": sorted(get_args(Kind))}
     return made
 
 

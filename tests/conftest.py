@@ -1,11 +1,14 @@
 """What several tests share: a clock to turn by hand, and the kernel's words."""
 
+import functools
+import inspect
 import os
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import click.testing
 import pytest
 from harness import write_proc
 from hypothesis import settings
@@ -17,6 +20,10 @@ from agent.core.model import Event, Kind, LogRecord, Provenance
 # No test is timed: these machines are busy with something else, too.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# Before click 8.2 the runner mixes standard error into the output, unless told otherwise.
+if "mix_stderr" in inspect.signature(click.testing.CliRunner).parameters:
+    click.testing.CliRunner = functools.partial(click.testing.CliRunner, mix_stderr=False)
 
 TEXT: dict[Kind, str] = {
     "out_of_socket_memory": "Out of socket memory",
