@@ -123,6 +123,12 @@ def test_the_hosts_certificates_are_trusted_unless_others_are_named(host: Host, 
     assert trusted.replace("BUNDLE", str(bundle)) == host.start(**environment).stdout.strip()
 
 
+@pytest.mark.parametrize(("environment", "heaps"), [({}, "1"), ({"MALLOC_ARENA_MAX": "4"}, "4")])
+def test_all_threads_share_one_heap_unless_the_administrator_wants_more(host: Host, environment, heaps) -> None:
+    host.program("import os\n\n\ndef main():\n    print(os.environ['MALLOC_ARENA_MAX'])\n")
+    assert f"{heaps}\n" == host.start(**environment).stdout
+
+
 def test_the_service_survives_a_reload_before_python_is_there(host: Host) -> None:
     host.python("3.14", '[ "$1" = -V ] || { kill -HUP $$; echo "alive $3"; }')
     assert "alive run\n" == host.start("run").stdout
