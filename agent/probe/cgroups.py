@@ -58,7 +58,7 @@ def _full_group(root: Path, path: str) -> FullGroup | None:
         current_bytes=current,
         limit_bytes=min(limits),
         sock_bytes=reading.parse("memory.stat", procfs.parse_memory_stat),
-        refused=reading.parse("memory.events", _refusals),
+        refused=reading.parse("memory.events", procfs.parse_memory_events),
         stalled_percent=some.avg10 if some else None,
     )
 
@@ -66,13 +66,6 @@ def _full_group(root: Path, path: str) -> FullGroup | None:
 def _number(reading: Reading, name: str) -> int | None:
     found = reading.parse(name, procfs.parse_sysctl)
     return found[0] if found else None
-
-
-def _refusals(events: str, file: str) -> int:
-    """Sum how often the limits were hit, from lines like "high 3" and "max 12"."""
-    del file
-    counts = dict(line.split(" ", 1) for line in events.splitlines() if " " in line)
-    return sum(int(counts[name]) for name in ("max", "high") if counts.get(name, "").isdecimal())
 
 
 def _read_unified(reading: Reading) -> dict[str, int]:

@@ -13,7 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from pathlib import Path
 from re import Pattern
 from typing import NamedTuple
@@ -39,6 +39,7 @@ from agent.core.kernel.tracing import (
     refusal_pattern,
     risen,
 )
+from agent.core.logs.timestamps import from_epoch
 from agent.core.readings import Gap
 from agent.probe.files import REASONS, Unreadable, read_bytes, read_text
 
@@ -343,6 +344,4 @@ class _Counts:
 
 
 def _moment(uptime: float | None) -> datetime | None:
-    if uptime is None:
-        return None
-    return datetime.now(timezone.utc) - timedelta(seconds=time.clock_gettime(time.CLOCK_BOOTTIME) - uptime)
+    return None if uptime is None else from_epoch(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + uptime)

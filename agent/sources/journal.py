@@ -269,11 +269,12 @@ def first(fields: dict[str, Any], name: str) -> bytes:
 
 
 def field_or(fields: dict[str, Any], name: str, otherwise: Callable[[], int]) -> int | None:
-    """Return a field of microseconds as a number, else the entry's own time."""
+    """Return a field of microseconds as a number, else the entry's own time; None for what no kernel counts."""
     try:
-        return int(first(fields, name)) if name in fields else int(otherwise())
+        micros = int(first(fields, name)) if name in fields else int(otherwise())
     except (ValueError, OSError):
         return None
+    return micros if 0 <= micros < 2**64 else None
 
 
 def time_of(micros: int | None) -> datetime | None:

@@ -20,6 +20,7 @@ from agent.core.cursor import Cursor, KmsgCursor
 from agent.core.format import counted
 from agent.core.kernel.devkmsg import DevKmsg, parse_devkmsg
 from agent.core.kernel.procfs import parse_stat_boot
+from agent.core.logs.timestamps import from_epoch
 from agent.core.model import LogRecord
 from agent.core.readings import Gap
 from agent.sources.gaps import Gaps
@@ -34,7 +35,6 @@ KERNEL_FACILITY = 0
 BEFORE_THE_FIRST = -1
 # The error from whole seconds of boot time and lag, and from early boot, which CLOCK_MONOTONIC_RAW misses.
 SLACK = timedelta(seconds=2)
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 class KmsgSource:
@@ -174,26 +174,27 @@ class KmsgSource:
         self._last = sequence
         return True
 
-    def _record(self, raw: str, parsed: DevKmsg, booted_at: datetime | None) -> LogRecord | None:
+    def _record(self, raw: str, parsed: DevKmsg, booted_at: int | None) -> LogRecord | None:
         if parsed.facility != KERNEL_FACILITY:
             return None
         self._ordinal += 1
+        at = None if booted_at is None else from_epoch(booted_at + parsed.timestamp)
         return LogRecord(
             text=parsed.text,
             line=raw.partition("\n")[0],
             source=f"kmsg:{self._boot_id}:{parsed.sequence}",
             provenance="kernel",
             ordinal=self._ordinal,
-            at=self._moment(booted_at + timedelta(seconds=parsed.timestamp)) if booted_at else None,
+            at=self._moment(at) if at else None,
             uptime=parsed.timestamp,
             host=self._host,
             cursor=self.position(),
         )
 
-    def _booted_at(self) -> datetime | None:
-        """Return when printk's clock started; for every batch, since the host's clock may have been set."""
+    def _booted_at(self) -> int | None:
+        """Return the second that printk's clock started in; for every batch, since the host's clock may have been set."""
         booted = parse_stat_boot(self._host_text("stat"))
-        return None if booted is None else _EPOCH + timedelta(seconds=booted + lag_seconds())
+        return None if booted is None else booted + lag_seconds()
 
     def _moment(self, at: datetime) -> datetime:
         """Return the computed time of a record, or now if it is before the last look, which did not see the record.

@@ -58,6 +58,7 @@ def is_second_pass(
     if before is None or before.at is None:
         return timedelta(0) <= written - second <= _WRITTEN_WITHIN
     if uptime is not None and before.uptime is not None and uptime >= before.uptime:
-        expected = before.at + timedelta(seconds=uptime - before.uptime)
-        return abs(second - expected) < abs(first - expected)
+        passed = uptime - before.uptime
+        as_second, as_first = ((at - before.at).total_seconds() for at in (second, first))
+        return abs(as_second - passed) < abs(as_first - passed)
     return first < before.at - _DISORDER <= second

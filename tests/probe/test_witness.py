@@ -13,7 +13,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from harness import Subject, as_nobody
+from harness import Subject, Trace, as_nobody
 
 from agent.core.kernel.tracing import KILL_EVENT, REFUSAL_EVENT, Kills, Refusals, Seen
 from agent.core.readings import Gap
@@ -79,6 +79,18 @@ def test_resets_are_witnessed_with_the_program_both_ends_and_the_time(reader: Re
     assert {Path(f"/proc/{subject.pid}/comm").read_text().strip()} == {each.name for each in kills}
     assert seen.since is not None
     assert timedelta(seconds=-0.1) < seen.since - before < timedelta(seconds=60)
+
+
+def test_a_reset_of_no_moment_that_there_is_is_witnessed_without_one(tmp_path: Path) -> None:
+    trace = Trace(tmp_path)
+    pipe = trace.instances.kills / "trace_pipe"
+    trace.kill(2)
+    pipe.write_text(pipe.read_text().replace("5505.345442", "9" * 30))
+    reader = Reader(trace.instances)
+    seen = reader.read()
+    reader.close()
+
+    assert ([2], None) == ([each.count for each in seen.kills], seen.since)
 
 
 def test_where_nothing_happened_nothing_is_seen(reader: Reader, subject: Subject) -> None:

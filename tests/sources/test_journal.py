@@ -198,15 +198,17 @@ def test_a_batch_of_the_largest_fields_fits_into_a_small_part_of_the_units_memor
 
 def test_stamps_that_are_no_numbers_leave_the_entrys_own(directory: Path, reading: JournalSource) -> None:
     stamps = {"_SOURCE_REALTIME_TIMESTAMP": str(10**30), "_SOURCE_MONOTONIC_TIMESTAMP": "soon"}
+    huge = {"_SOURCE_REALTIME_TIMESTAMP": "9" * 4000, "_SOURCE_MONOTONIC_TIMESTAMP": "9" * 4000}
     write(
         directory / "system.journal",
         kernel(1, **stamps),
         entry(2, {"_TRANSPORT": "kernel", "SYSLOG_FACILITY": "0", "MESSAGE": "bare"}),
+        kernel(3, **huge),
     )
 
-    absurd, bare = reading.read()
+    absurd, bare, larger = reading.read()
 
-    assert (None, None) == (absurd.at, absurd.uptime)
+    assert [(None, None)] * 2 == [(each.at, each.uptime) for each in (absurd, larger)]
     assert (bare.at, bare.uptime, bare.host) == (datetime(2026, 9, 21, 14, 13, 22, tzinfo=timezone.utc), 11.0, None)
 
 

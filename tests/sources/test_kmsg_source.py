@@ -306,6 +306,16 @@ def test_the_same_record_has_the_same_time_after_a_restart(ring: Ring, opened: O
     assert [r.at for r in opened().read()] == [r.at for r in opened().read()]
 
 
+@pytest.mark.parametrize(("booted", "sequence"), [(1_790_000_000, 10**11), (10**12 - 1, 7)])
+def test_a_record_of_no_moment_that_there_is_is_handed_over_without_one(
+    ring: Ring, opened: Open, proc_root: Path, booted: int, sequence: int
+) -> None:
+    (proc_root / "stat").write_text(f"btime {booted}\n")
+    ring.say(sequence)
+
+    assert [None] == [record.at for record in opened().read()]
+
+
 def test_what_stamps_are_behind_by_suspend_and_steering_is_added(ring: Ring, opened: Open) -> None:
     ring.say(7)
     ring.lag_seconds = 400

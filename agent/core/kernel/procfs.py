@@ -42,7 +42,7 @@ PAGE_SIZES = tuple(2**power for power in range(12, 21))
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
 _INTEGERS = re.compile(r"(?:[+-]?[0-9]{1,20} )*[+-]?[0-9]{1,20}", re.ASCII)
-_DECIMAL = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?", re.ASCII)
+_DECIMAL = re.compile(r"[0-9]{1,10}(\.[0-9]{1,9})?", re.ASCII)
 _BTIME = re.compile(r"^btime ([0-9]{1,12})$", re.MULTILINE | re.ASCII)
 _OWN_ADDRESS = re.compile(r"\|-- ([0-9.]{7,15})\n +/32 host LOCAL\n", re.ASCII)
 _IF_INET6 = re.compile(r"[0-9a-f]{32} ", re.ASCII)
@@ -215,6 +215,12 @@ def parse_memory_stat(text: str, file: str = "memory.stat") -> int | None:
     return None
 
 
+def parse_memory_events(text: str, file: str = "memory.events") -> int:
+    """Sum how often the limits of a version 2 cgroup were hit, from lines like ``high 3`` and ``max 12``."""
+    words = (line.partition(" ") for line in text.split("\n"))
+    return sum(_integer(count.strip(), f"{name} {count}", file) for name, _, count in words if name in {"max", "high"})
+
+
 def parse_word(text: str, file: str) -> str:
     """Read a file that holds one printable line: host name, kernel release, boot id."""
     line = text.removesuffix("\n")
@@ -244,9 +250,9 @@ def parse_if_inet6(text: str) -> set[str]:
 def parse_process_stat(text: str, file: str = "stat") -> tuple[str, int]:
     """Read a process's state and its start in clock ticks since boot, behind a name that may hold anything."""
     fields = text.rpartition(")")[2].split()
-    if len(fields) <= _START_TIME or not fields[_START_TIME].isdecimal():
+    if len(fields) <= _START_TIME:
         raise ParseError(file, "no start time", text)
-    return fields[0], int(fields[_START_TIME])
+    return fields[0], _integer(fields[_START_TIME], text, file)
 
 
 def parse_auxv(data: bytes) -> int | None:

@@ -357,9 +357,9 @@ def _is_stamp(value: str) -> bool:
 
 def _uptime(fields: dict[str, object]) -> float | None:
     micros = _number(fields.get("source_monotonic_timestamp") or fields.get("monotonic_timestamp"))
-    if micros is None and fields.keys() <= DMESG:
-        return _number(fields.get("time"))
-    return micros if micros is None else micros / 1e6
+    time = fields.get("time") if fields.keys() <= DMESG else None
+    seconds = _number(time) if micros is None else micros / 1e6
+    return seconds if seconds is not None and 0 <= seconds < LATEST_SECONDS else None
 
 
 def _number(value: object) -> float | None:

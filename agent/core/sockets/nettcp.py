@@ -46,7 +46,7 @@ class Lines:
         """Count the socket of one line; garbage is counted, not raised."""
         try:
             self._count(line.split(None, _FIELDS))
-        except (ValueError, IndexError):
+        except (ValueError, IndexError, OverflowError):
             self.malformed += 1
 
     def _count(self, fields: list[bytes]) -> None:
@@ -81,8 +81,10 @@ class Lines:
 
 def inode_of(line: bytes) -> int:
     """Take the inode out of a line; 0 where there is none."""
-    fields = line.split(None, _FIELDS)
-    return int(fields[9]) if len(fields) >= _FIELDS and fields[9].isdigit() else 0
+    try:
+        return int(line.split(None, _FIELDS)[9])
+    except (ValueError, IndexError):
+        return 0
 
 
 def _network(address: bytes) -> int:

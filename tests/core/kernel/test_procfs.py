@@ -256,6 +256,8 @@ def test_sysctl_refuses_another_number_of_values(text: str, count: int) -> None:
 
 def test_uptime_is_the_first_number() -> None:
     assert procfs.parse_uptime("12624150.31 98765.43\n") == pytest.approx(12624150.31)
+    with pytest.raises(procfs.ParseError):  # No moment is so far from any other.
+        procfs.parse_uptime("100000000000000 0\n")
 
 
 def test_stat_gives_the_cpus_online() -> None:
@@ -337,6 +339,8 @@ PARSERS: list[Callable[[str], Any]] = [
     procfs.parse_stat_cpus,
     procfs.parse_stat_boot,
     procfs.parse_memory_stat,
+    procfs.parse_memory_events,
+    procfs.parse_process_stat,
     partial(procfs.parse_word, file="x"),
     procfs.parse_version,
     procfs.parse_smaps,
@@ -430,3 +434,12 @@ def test_start_of_a_process_is_read_behind_a_name_that_looks_like_fields() -> No
     assert ("Z", 4711) == procfs.parse_process_stat(f"7 (a b) S 1) Z {'0 ' * 18}4711 0 0\n")
     with pytest.raises(procfs.ParseError):
         procfs.parse_process_stat("7 (cat) S 1\n")
+    with pytest.raises(procfs.ParseError):
+        procfs.parse_process_stat(f"7 (cat) S {'0 ' * 18}{'9' * 5000} 0\n")
+
+
+def test_hits_of_a_cgroups_limits_are_summed() -> None:
+    assert 15 == procfs.parse_memory_events("low 0\nhigh 3\nmax 12\noom 0\n")
+    assert 0 == procfs.parse_memory_events("oom_kill 7\n")
+    with pytest.raises(procfs.ParseError):
+        procfs.parse_memory_events(f"max {'9' * 5000}\n")

@@ -276,6 +276,11 @@ def test_a_time_that_is_none_leaves_the_record(stamp: object) -> None:
     assert (T, None, None, None) == read({"facility": "kern", "message": T, "timestamp": stamp})
 
 
+@pytest.mark.parametrize("micros", [-1e300, "-1e300", "inf", "nan", -1, 10**300])
+def test_a_time_since_boot_that_is_none_leaves_the_record(micros: object) -> None:
+    assert (T, None, None, None) == read({"facility": "kern", "message": T, "monotonic_timestamp": micros})
+
+
 def test_what_is_remembered_of_field_names_is_bounded_whatever_a_forger_calls_them() -> None:
     records._known_roles_of.cache_clear()
     for number in range(2000):

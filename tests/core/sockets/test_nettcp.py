@@ -86,8 +86,13 @@ def test_port_that_somebody_listens_on_is_a_service_although_ephemeral() -> None
     assert 40001 == each.port
 
 
+NEGATIVE = ORPHAN.replace(b"{}", b"-0000001" * 4 + b":D4A2")
+ENDLESS = OPEN.replace(b"7001", b"9" * 5000)
+
+
 @pytest.mark.parametrize(
-    "line", [b"", b"\n", b"x", b"0: a b c d e f g h i j", OPEN[:40], b"0: \xff:1 0:1 01 0:0 00:0 0 0 0 x 1"]
+    "line",
+    [b"", b"\n", b"x", b"0: a b c d e f g h i j", OPEN[:40], b"0: \xff:1 0:1 01 0:0 00:0 0 0 0 x 1", NEGATIVE, ENDLESS],
 )
 def test_garbage_is_counted_and_not_raised(line: bytes) -> None:
     census = Census()
