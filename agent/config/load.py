@@ -130,4 +130,6 @@ def _read_document(path: Path | None) -> dict[str, Any]:
         reason = f"is not valid TOML: {error}; strings need quotes, lists need brackets, a key may appear only once"
     except RecursionError:
         reason = "is nested too deeply"
+    except ValueError:  # Of int(), which takes no more than 4300 digits.
+        reason = "has a number that is too long"
     raise ConfigError([f"{where}: {reason}"])

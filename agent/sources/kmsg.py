@@ -192,7 +192,7 @@ class KmsgSource:
         )
 
     def _booted_at(self) -> int | None:
-        """Return the second that printk's clock started in; for every batch, since the host's clock may have been set."""
+        """Return the second in which printk's clock started; for every batch: the host's clock may have been set."""
         booted = parse_stat_boot(self._host_text("stat"))
         return None if booted is None else booted + lag_seconds()
 

@@ -80,8 +80,8 @@ class Entries:
         ended = True
         self._stream.read(len(_BOM) if self._has_bom else 0)
         while piece := self._stream.readline(MAX_LINE_BYTES):
-            while piece.endswith(b"\\") and (more := self._stream.read(1)):
-                piece += more
+            if (len(piece) - len(piece.rstrip(b"\\"))) % 2:
+                piece += self._stream.read(1)
             self._begins_line, ended = ended, piece.endswith(b"\n")
             self.read += self._begins_line
             yield piece

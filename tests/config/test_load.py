@@ -410,6 +410,7 @@ def test_all_mistakes_are_told_at_once(write: Write) -> None:
         ("[source]\nkind = file\n", "is not valid TOML: Invalid value (at line 2, column 8)"),
         ("[source\n", "is not valid TOML: Expected ']' at the end of a table declaration (at line 1, column 8)"),
         ("a = " + "[" * 5000, "is nested too deeply"),
+        ("a = " + "9" * 5000, "has a number that is too long"),
         (b"[source]\n# \xff", "is not UTF-8 text (byte 12)"),
         (b"#" * (1024 * 1024 + 1), "cannot be read: larger than 1048576 bytes"),
     ],

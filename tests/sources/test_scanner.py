@@ -19,7 +19,7 @@ from agent.core.logs.explain import explain, holds_text
 from agent.core.logs.prefilter import MAX_LINE_BYTES
 from agent.core.model import LogRecord
 from agent.sources.localzone import LocalZone
-from agent.sources.multiline import PEEK_BYTES
+from agent.sources.multiline import PEEK_BYTES, Entries
 from agent.sources.scanner import BLOCK_BYTES, Scanner, UnreadableError, blocks
 
 NOW = datetime(2024, 11, 22, 12, tzinfo=timezone.utc)
@@ -523,6 +523,26 @@ def pretty(*entries: str) -> str:
         for each in entries
     ]
     return "".join("{\n" + ",\n".join(f"\t{line}" for line in [*each, *times]) + "\n}\n" for each in fields)
+
+
+class CountedReads(io.BufferedReader):
+    """Counts how often something else than a line is read of it."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.reads += 1
+        return super().read(size)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_backslashes_without_end_are_read_in_pieces_like_any_text(more: int) -> None:
+    stream = CountedReads(io.BytesIO(b'{"MESSAGE":"%b' % TEXT.encode() + b"\\" * (4 * MAX_LINE_BYTES + more)))
+    entries = Entries(stream)
+    list(entries)
+
+    assert entries.are_here
+    assert stream.reads <= 4 + 2
 
 
 @pytest.mark.parametrize("form", [exported, verbose, pretty])

@@ -37,16 +37,17 @@ TEXT = re.compile(rf"(?<!MP)(?:{'|'.join(text for _, text in _TEXTS)})")
 OTHER_DASH = re.compile(r"(?<!MP)TCP: out of memory(?! -- ).{1,12}?consider tuning tcp_mem")
 REPEATED = re.compile(r"last message repeated (\d{1,9}) times?\s*|Last message '[^']*' repeated (\d{1,9}) times.*")
 
-# Other limits with the same symptoms, by era: the regex fully matches the text, the name is for people.
+# Other limits with the same symptoms, by era: the regex fully matches a text from one of its words on, the name is for
+# people. None goes over what another word may begin: a line of n words would take n times n steps.
 OTHER_LIMITS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?:TCP|DCCP): time wait bucket table overflow" + TAIL), "the TIME_WAIT table (tcp_max_tw_buckets)"),
-    (re.compile(r"(?:\w+: )*[Pp]ossible SYN flooding on port .*"), "the SYN backlog of a listener"),
-    (re.compile(r"(?:nf_conntrack: |ip_conntrack: )+table full.*dropping packet\.?"), "the connection tracking table"),
+    (re.compile(r"[Pp]ossible SYN flooding on port .*"), "the SYN backlog of a listener"),
+    (re.compile(r"(?:nf|ip)_conntrack: table full.{0,80}dropping packet\.?"), "the connection tracking table"),
     (re.compile(r"nf_conntrack: expectation table full"), "the connection tracking expectations"),
-    (re.compile(r"(?:\w+: )*[Nn]eighbou?r table overflow[.!]?"), "the neighbour (ARP or NDP) table"),
+    (re.compile(r"[Nn]eighbou?r table overflow[.!]?"), "the neighbour (ARP or NDP) table"),
     (re.compile(r"MPTCP: out of memory.*"), "memory of out-of-tree MPTCP"),
     (re.compile(r"SCTP: out of memory.*"), "SCTP memory"),
-    (re.compile(r".*: page allocation failure[.:].*"), "the host's RAM (page allocation)"),
+    (re.compile(r"\S*: page allocation failure[.:].*"), "the host's RAM (page allocation)"),
     (re.compile(r"SLUB: Unable to allocate memory on .*"), "the host's RAM (slab allocation)"),
     (re.compile(r"Out of memory: Kill(?:ed)? process .*"), "the host's RAM (OOM killer)"),
 )
