@@ -11,7 +11,7 @@ ifneq ($(PYTHON),)
 $(shell [ "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V 2>&1)" ] || rm -f $(VENV)/*.ready)
 endif
 
-.PHONY: mutants soak vm-test vm-check vm-machines docs/kernels.md docs/performance.md docs/schemas pictures help run test check style coverage demo bench deb rpm clean
+.PHONY: fuzz mutants soak vm-test vm-check vm-machines docs/kernels.md docs/performance.md docs/schemas pictures help run test check style coverage demo bench deb rpm clean
 .DELETE_ON_ERROR:
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo 'make check  check formatting, lint, types and imports, run the demo and the tests with coverage; CI runs this and vm-check'
 	@echo 'make soak   run the agent for an hour through everything that happens to it (MINUTES=60)'
 	@echo 'make bench  measure the cost beside SEC, fail2ban, mtail, swatchdog, grep and ss; ROWS="latency scan" only that'
+	@echo 'make fuzz   feed every reader of foreign bytes random input for a minute (TARGET=log SECONDS=600, or RUNS=10000000)'
 	@echo 'make mutants  change each module that differs from main in one place at a time; print what no test notices'
 	@echo 'make deb    build the package for Debian and Ubuntu in dist/; make rpm builds the one for Fedora and derivatives'
 	@echo 'make vm-test  boot real kernels under QEMU and test the package on them (KERNEL=6.1 SCENARIO=orphans; root, Debian)'
@@ -69,6 +70,10 @@ docs/performance.md: $(VENV)/test.ready
 # FILES="agent/core/dispatch.py ..." names other modules, MUTANTS="--tests tests/core" other tests; see contrib/mutants.
 mutants: $(VENV)/test.ready
 	$(BIN)/python -m contrib.mutants $(FILES) $(MUTANTS)
+
+# For SECONDS in all, or RUNS inputs of each target; TARGET="log kmsg" are some of those in tests/fuzz/targets.py.
+fuzz: $(VENV)/fuzz.ready
+	$(BIN)/python tests/fuzz/fuzz.py $(if $(RUNS),--runs $(RUNS),--seconds $(or $(SECONDS),60)) $(TARGET)
 
 deb: $(VENV)/package.ready
 	$(BIN)/python packaging/build.py deb $(PACKAGE_OPTIONS)
@@ -123,6 +128,10 @@ $(VENV)/test.ready: pyproject.toml contrib/setup.sh
 	contrib/setup.sh test
 	@touch $@ $(VENV)/run.ready $(VENV)/package.ready
 
+$(VENV)/fuzz.ready: $(VENV)/test.ready
+	contrib/setup.sh fuzz
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .state build dist *.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .state .fuzz build dist *.egg-info .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +

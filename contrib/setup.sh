@@ -5,6 +5,7 @@
 #   contrib/setup.sh run     what `make run` needs: Python 3.10 or newer with venv, the headers for systemd-python, the agent
 #   contrib/setup.sh package also what `make deb` and `make rpm` need
 #   contrib/setup.sh test    also the development tools and the real programs that the tests start
+#   contrib/setup.sh fuzz    also what `make fuzz` needs; fails where there is none for this Python and machine
 #   contrib/setup.sh vm      only the programs that boot kernels for `make vm-test`
 #   contrib/setup.sh bench   only the programs that `make bench` measures beside the agent
 #
@@ -12,7 +13,7 @@
 # sets the interpreter; the default is the first of python3, python3.14 ... python3.10 that is new enough.
 set -eu
 cd "$(dirname "$0")/.."
-purpose=${1:?make, run, package, test, vm or bench}
+purpose=${1:?make, run, package, test, fuzz, vm or bench}
 venv=.venv
 
 die() {
@@ -159,6 +160,7 @@ pip() {
 pip --upgrade 'pip>=25.1'
 case $purpose in
 test) pip --editable . --group dev ;;
+fuzz) pip --only-binary atheris --group fuzz || die "NOT FUZZED: no atheris for this Python and machine; try make PYTHON=python3.11 fuzz" ;;
 package) pip --editable . --group package ;;
 *) pip --editable . ;;
 esac

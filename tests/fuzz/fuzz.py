@@ -43,13 +43,11 @@ def run(name: str, runs: int, seconds: int) -> int:
     command = [sys.executable, __file__, "--inside", f"--runs={runs}", f"--seconds={seconds}", name]
     ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, errors="replace")
     told = re.search(r"number_of_executed_units: (\d+)", ended.stdout)
-    if ended.returncode:
-        print(ended.stdout)
-    print(
-        f"{name:8} {int(told[1]) if told else 0:>12,} inputs{'' if ended.returncode == 0 else '  BROKEN, see above'}",
-        flush=True,
-    )
-    return int(ended.returncode != 0)
+    broken = ended.returncode != 0
+    sys.stdout.write(ended.stdout if broken else "")
+    sys.stdout.write(f"{name:8} {int(told[1]) if told else 0:>12,} inputs{'  BROKEN, see above' if broken else ''}\n")
+    sys.stdout.flush()
+    return int(broken)
 
 
 def fuzz(name: str, runs: int, seconds: int) -> int:

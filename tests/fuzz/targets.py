@@ -1,4 +1,4 @@
-"""Each reader of foreign bytes as a function of bytes, called as the program calls it, and what is done with its result.
+"""Each reader of foreign bytes, called as the program calls it, and what is then done with its result.
 
 ``make fuzz`` feeds them at random; test_targets.py what once broke one, and ever longer repetitions.
 """
@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -55,8 +56,8 @@ from agent.notifiers import ChannelError, build
 from agent.notifiers.answer import Answer, sort_answer
 from agent.notifiers.body import encode
 from agent.notifiers.email import EmailNotifier
-from agent.notifiers.http import ANSWER_BYTES
 from agent.notifiers.slack import SlackNotifier
+from agent.notifiers.transport import ANSWER_BYTES
 from agent.page.incident_files import IncidentFiles
 from agent.page.text import incident_text
 from agent.probe.files import CAP_BYTES
@@ -121,7 +122,7 @@ def _forgeries() -> list[bytes]:
 def read_log(data: bytes) -> None:
     """As the file source reads a log, and ``scan --explain`` after it."""
     detector = Detector()
-    for offset, line, count in runs(data, HOLDS):
+    for offset, line, count in chain.from_iterable(runs(data, HOLDS)):
         for part in spread(line):
             record = to_record(part, now=NOW, source="log", ordinal=offset, times=count, console=True)
             decided = detector.feed(record) if record else []
@@ -382,8 +383,8 @@ def read_net_tcp(data: bytes) -> None:
 NET_TCP = (
     b"   0: 0100007F:1F90 00000000:0000 0A 00000000:00000003 00:00000000 00000000     0        0 5150 1 0000000\n"
     b"   1: 0100007F:1F90 0100007F:D4A2 04 0000C350:00000000 01:00000014 00000002     0        0 0 4 0000000\n"
-    b"   2: 0000000000000000FFFF00000100007F:1F90 B80D0120000000000000000001000000:D4A2 01 00000001:00000002 01:00000014"
-    b" 00000005     0        0 77 4 0000000\n"
+    b"   2: 0000000000000000FFFF00000100007F:1F90 B80D0120000000000000000001000000:D4A2 01 00000001:00000002 "
+    b"01:00000014 00000005     0        0 77 4 0000000\n"
 )
 
 
@@ -480,7 +481,7 @@ def read_config(data: bytes) -> None:
 def _config() -> list[bytes]:
     example = (TESTS.parent / "config.example.toml").read_text()
     return [
-        b'[source]\nkind = "file"\npaths = ["/var/log/messages"]\n[incident]\nquiet_seconds = 300\nclaimed = "record"\n',
+        b'[source]\nkind = "file"\npaths = ["/var/log/messages"]\n[incident]\nquiet_seconds = 300\n',
         b'[[notify]]\nname = "ops"\ntype = "webhook"\nurl = "https://u:p@[::1]:8443/x?y#z"\nheaders = {a = "b"}\n',
         b'[[notify]]\nname = "m"\ntype = "email"\nto = ["a@b"]\nfrom = "c@d"\nsmtp = "localhost:25"\n',
         b'[[notify]]\nname = "a"\ntype = "alertmanager"\nurls = ["http://h:1"]\nlabels = {team = "net"}\n',
@@ -558,7 +559,14 @@ TARGETS = {
     "log": Target(read_log, _corpus, MAX_LINE_BYTES, frames=LOG_FRAMES),
     "pasted": Target(read_pasted, _corpus, MAX_LINE_BYTES // 2, frames=LOG_FRAMES),
     "entries": Target(
-        read_entries, _entries, 4 * MAX_LINE_BYTES, frames=(*LOG_FRAMES, (b"__CURSOR=s=5ad8;i=1\n", ORPHANS))
+        read_entries,
+        _entries,
+        2 * MAX_LINE_BYTES,
+        frames=(
+            (b'{"MESSAGE":"' + ORPHANS, b""),
+            (b'[{"MESSAGE":"' + ORPHANS + b'"},', b"]"),
+            (b"__CURSOR=s=5ad8;i=1\n", b""),
+        ),
     ),
     "packed": Target(read_packed, _packed, 4 * MAX_LINE_BYTES, (UnreadableError,)),
     "kmsg": Target(
@@ -589,7 +597,7 @@ TARGETS = {
     "proc": Target(
         read_proc,
         _proc,
-        CAP_BYTES // 8,
+        CAP_BYTES // 16,
         frames=tuple(
             (before, b"\n")
             for before in (

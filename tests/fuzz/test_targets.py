@@ -1,4 +1,4 @@
-"""Readers of foreign bytes: what broke one once is read now, and none takes more time than the length of its input says.
+"""Readers of foreign bytes: what broke one once is read now, and none takes longer than its input is long.
 
 `make fuzz` looks for more (fuzz.py); this needs no atheris.
 """
