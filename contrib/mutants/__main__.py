@@ -36,6 +36,8 @@ EQUIVALENT = Path(__file__).with_name("equivalent.txt")
 # is printed.
 SECONDS_A_MUTANT = 5.0
 MEMORY_BYTES = 4 << 30
+HANGS_AFTER_SECONDS = 600.0
+OTHER_RESULTS = {"known": "known to change nothing", "hung": "hung"}
 CACHED = type(functools.cache(len))
 
 
@@ -107,7 +109,8 @@ class Mutation:
         with suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)  # What its tests have started.
         is_known = (mutant.file, mutant.function, mutant.diff) in self.known
-        result = "killed" if status else "known" if is_known else "survived"
+        is_hung = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
+        result = "hung" if is_hung else "killed" if status else "known" if is_known else "survived"
         self.count[mutant.file][result] += 1
         if result == "survived":
             print(f"{mutant.file}:{mutant.lines[0]} {mutant.function}\n{mutant.diff}", file=self.out)
@@ -138,7 +141,7 @@ def fails(item: pytest.Item, seconds: float) -> bool:
     """Run a test once more; a signal ends the process where it takes far longer than it did."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_PROF, 2 + 10 * seconds)
-    signal.setitimer(signal.ITIMER_REAL, 120)
+    signal.setitimer(signal.ITIMER_REAL, HANGS_AFTER_SECONDS)
     item._initrequest()  # type: ignore[attr-defined]  # noqa: SLF001 - pytest-rerunfailures does the same
     return any(report.failed for report in runtestprotocol(item, log=False, nextitem=None))
 
@@ -193,8 +196,8 @@ def main() -> int:
     if pytest.main(["-q", "-p", "no:cacheprovider", "--no-header", *tests], plugins=[mutation]):
         return 2
     for file, count in mutation.count.items():
-        known = f", {count['known']} known to change nothing" if count["known"] else ""
-        print(f"{file}: {count.total()} mutants, {count['killed']} killed, {count['survived']} survived{known}")
+        others = "".join(f", {count[each]} {text}" for each, text in OTHER_RESULTS.items() if count[each])
+        print(f"{file}: {count.total()} mutants, {count['killed']} killed, {count['survived']} survived{others}")
     return int(any(count["survived"] for count in mutation.count.values()))
 
 

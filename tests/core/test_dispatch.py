@@ -592,6 +592,16 @@ def test_a_channel_added_while_an_incident_is_open_gets_nothing_more_of_it() -> 
     assert {} == channel.stories
 
 
+def test_a_receipt_settles_the_notice_it_names_and_no_other() -> None:
+    channel = Channel()
+    channel.say("a")
+    channel.say("a", "updated")
+    story = channel.stories["a"].with_outcome("notice-002", "delivered", moment(7))
+
+    assert [None, "delivered"] == [said.outcome for said in story.notices]
+    assert [None, moment(7)] == [said.settled_at for said in story.notices]
+
+
 # --- trouble: since when a channel fails, and until when --------------------------------------------------------------
 
 
