@@ -286,6 +286,10 @@ def test_the_id_sorts_by_time_and_can_be_typed_and_comes_from_the_first_record()
     assert first != folding.incident_id(AT, "line", attempt=1)
 
 
+def test_an_upgrade_changes_no_id_or_the_replay_of_a_record_would_open_it_again():
+    assert "20261122T150539Z-b134" == folding.incident_id(AT, "line")
+
+
 def test_folding_counts_by_kind_and_keeps_the_last_of_each(make_decided):
     incident = opened(make_decided)
     later = AT + timedelta(seconds=9)
@@ -329,6 +333,7 @@ def test_one_kernel_record_makes_the_incident_the_kernels(make_decided):
 
     assert "claimed" == incident.provenance
     assert "kernel" == folding.fold(incident, event, AT).provenance
+    assert "kernel" == folding.fold(opened(make_decided), make_decided(provenance="claimed")[1], AT).provenance
 
 
 def test_peaks_rise_and_never_fall():

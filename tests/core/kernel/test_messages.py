@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.kernel.detector import MAX_UNDECIDED, Detector
+from agent.core.kernel.detector import MAX_RECENT, MAX_UNDECIDED, Detector
 from agent.core.kernel.devkmsg import DevKmsg, parse_devkmsg
 from agent.core.kernel.messages import OTHER_LIMITS, detect, other_limit
 from agent.core.model import LogRecord
@@ -197,8 +197,41 @@ def test_no_log_makes_the_state_grow_or_tells_a_record_twice(log: list[tuple[str
     assert sorted(seen) == seen
 
 
+def test_a_storm_of_events_is_remembered_in_bounded_space() -> None:
+    detector = Detector()
+    for ordinal in range(1000):
+        detector.feed(record(ORPHANS, ordinal, at=ordinal))
+    assert MAX_RECENT == len(detector._recent)
+
+
+def test_a_suppressed_line_that_the_log_has_left_behind_holds_the_position_back_no_longer() -> None:
+    detector = Detector()
+    detector.feed(record(SUPPRESSED, 1, at=0))
+    detector.feed(record("eth0: link up", 3, at=60))
+    assert detector.waiting(START)
+    detector.feed(record("eth0: link up", 4, at=61))
+    assert not detector.waiting(START)
+
+
+def test_what_was_decided_before_a_restart_decides_what_follows_it() -> None:
+    def resumed(text: str) -> Detector:
+        detector = Detector()
+        before = record(text, 1, at=0)
+        event = detect(before)
+        assert event is not None
+        detector.remember(before, event)
+        return detector
+
+    again = resumed(ORPHANS).feed(record("last message repeated 7 times", 2, at=5))
+    assert [("too_many_orphans", 7)] == [(event.kind, event.count) for _, event in again]
+    assert 1 == len(resumed(ORPHANS).feed(record(SUPPRESSED, 9, at=50)))
+    assert 0 == len(resumed(SUPPRESSED).feed(record(SUPPRESSED, 9, at=50)))
+
+
 def test_a_flood_of_suppressed_lines_is_held_in_bounded_space() -> None:
     detector = Detector()
+    detector.feed(record(SUPPRESSED, -5, at=-1000))
+    assert 2 == len(detector.feed(record(MEMORY, -3, at=-1000)))
     for ordinal in range(1000):
         detector.feed(record(SUPPRESSED, ordinal * 2, at=0))
     assert MAX_UNDECIDED + 1 == len(detector.feed(record(MEMORY, 5000, at=0)))
