@@ -148,8 +148,8 @@ class OpenIncident:
     ) -> "OpenIncident":
         """Go on with an incident that was open when the process before us ended; StoreError without any snapshot."""
         store, unread = position.store, list[Gap]()
-        notices = store.notices(incident.id, unread)
-        named = store.snapshots(incident.id, unread)
+        notices = list(store.notices_of(incident, unread))
+        named = store.snapshots_of(incident, unread)
         for gap in unread:
             log.warning("%s", gap.why)
         if not named:
@@ -160,7 +160,7 @@ class OpenIncident:
         opened._earlier_table = next((each.sockets for _, each in reversed(named) if each.sockets), None)
         opened.counted_as = incident.class_
         opened._kind = kind_of(incident)
-        for _, notice, _ in notices:
+        for _, notice in notices:
             opened._remember(notice)
         opened._diagnose(samples)
         # The next commit would do the same, and a surprise there would come back at every start.

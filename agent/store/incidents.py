@@ -136,7 +136,11 @@ class Store:
 
     def snapshots(self, incident_id: str, unread: list[Gap] | None = None) -> list[tuple[str, Snapshot]]:
         """Read the snapshots an incident names, oldest first, each with its name; ``unread`` takes what cannot be."""
-        return list(self._readable(incident_id, self.load(incident_id).snapshots, model.SNAPSHOT, unread))
+        return self.snapshots_of(self.load(incident_id), unread)
+
+    def snapshots_of(self, incident: Incident, unread: list[Gap] | None = None) -> list[tuple[str, Snapshot]]:
+        """Read the snapshots that an incident names, also of one that only another's commit holds."""
+        return list(self._readable(incident.id, incident.snapshots, model.SNAPSHOT, unread))
 
     def newest_snapshot(self, incident: Incident) -> list[tuple[str, Snapshot]]:
         """Read the newest snapshot that an incident names, with its name; none where it cannot be read."""
@@ -152,7 +156,7 @@ class Store:
         """
         notices = []
         files = sorted(self.files(incident_id))
-        for name, notice in self._readable(incident_id, self.load(incident_id).notices, model.NOTICE, unread):
+        for name, notice in self.notices_of(self.load(incident_id), unread):
             stem = name.removesuffix(".json")
             receipt = re.compile(rf"{stem}\.([^.]+)\.json")
             names = {found[1]: file for file in files if (found := receipt.fullmatch(file))}
@@ -161,6 +165,10 @@ class Store:
                 (stem, notice, {each: readable.get(file) or _lost(notice, each) for each, file in names.items()})
             )
         return notices
+
+    def notices_of(self, incident: Incident, unread: list[Gap] | None = None) -> Iterator[tuple[str, Notice]]:
+        """Read the notices that an incident names, also of one that only another's commit holds."""
+        return self._readable(incident.id, incident.notices, model.NOTICE, unread)
 
     def read_all(self) -> tuple[list[Incident], dict[str, str]]:
         """Read every incident, oldest first, and why others cannot be read; one pruned meanwhile is neither."""

@@ -1215,6 +1215,29 @@ def test_a_killed_process_forgets_no_notice_of_an_incident_that_was_committed_be
     ]
 
 
+def test_an_incident_that_only_the_commit_of_another_holds_when_the_process_ends_is_resumed_and_told(
+    store, make_recorder, make_decided, monkeypatch
+):
+    lines = [from_host(make_decided(offset=100 + n), host) for n, host in enumerate(("db7", "db8"))]
+    recorder, real = make_recorder(), store.commit
+
+    def commit_the_first(incident) -> None:
+        if store.ids():
+            raise KeyboardInterrupt
+        real(incident)
+
+    monkeypatch.setattr(store, "commit", commit_the_first)
+    with pytest.raises(KeyboardInterrupt):
+        recorder.handle(lines, recorder.take_event_snapshot())
+    monkeypatch.setattr(store, "commit", real)
+    make_recorder().flush()
+
+    assert [["opened"], ["opened"]] == [
+        [notice.type.rpartition(".")[2] for _, notice, _ in store.notices(each)] for each in store.ids()
+    ]
+    assert [None, None] == [store.load(each).closed_at for each in store.ids()]
+
+
 def test_the_lines_of_six_hundred_hosts_do_not_delay_this_hosts_own(
     store, make_recorder, make_decided, clock, monkeypatch
 ):
