@@ -78,9 +78,9 @@ class LogRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that the kernel said, or that a log claims it said, with the envelope taken off.
 
     ``text`` is the message alone; ``line`` is what stood in the source; ``source`` is ``FILE:LINE`` (scan),
-    ``FILE@OFFSET`` (following), ``journal:CURSOR`` or ``kmsg:BOOT_ID:SEQUENCE``. ``ordinal`` counts the lines or
-    records of a source, to find neighbors by; ``cursor`` is the position just behind this record, and behind those
-    before it that have none: where lines are counted among others, no position lies between.
+    ``FILE@OFFSET`` (following), ``journal:CURSOR`` or ``kmsg:BOOT_ID:SEQUENCE``. ``ordinal`` numbers the lines or
+    records of a source: those of neighbors, and of no others, follow each other. ``cursor`` is the position just behind
+    this record, and behind those before it that have none: where lines are counted among others, none lies between.
     ``uptime`` is the kernel's own stamp in seconds since boot. ``ahead_seconds`` is how far the stamp in the log was
     ahead of this host's clock when the line came, negative behind it; ``at`` is put right by that.
     """
