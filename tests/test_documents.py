@@ -94,6 +94,20 @@ def test_every_documented_make_target_exists(document: Path) -> None:
     assert used <= targets
 
 
+def test_every_row_of_the_security_page_names_tests_that_exist() -> None:
+    rows = re.findall(r"^\| (?!Who |--|Setting )(.*)$", (ROOT / "docs/security.md").read_text(), re.MULTILINE)
+    tests = {
+        name
+        for path in ROOT.glob("tests/**/*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    named = {row: set(re.findall(r"`(test_\w+)`", row.split("|")[-2])) for row in rows}
+
+    assert len(rows) > 20
+    assert [] == [row for row, found in named.items() if not found]
+    assert set() == set().union(*named.values()) - tests
+
+
 def test_readme_opens_with_a_picture_and_the_two_commands() -> None:
     opening = (ROOT / "README.md").read_text().partition("\n## ")[0]
     assert "](docs/slack.png)" in opening

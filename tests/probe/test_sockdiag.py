@@ -1,10 +1,12 @@
 import errno
+import os
 import socket
 from collections.abc import Iterator
 from math import inf
 
 import material as wire
 import pytest
+from harness import as_nobody
 from material import done, error, tcp, usual
 
 from agent.core.readings import Gap
@@ -164,3 +166,23 @@ def test_overrun_while_receiving_is_a_part(kernel: Kernel) -> None:
 
     (gap,) = dump(Overrun(), kernel.census, 10, lambda: 0.0)
     assert "ENOBUFS" in gap.why
+
+
+def netlink_address() -> tuple[socket.socket, int]:
+    ours = open_socket()
+    assert isinstance(ours, socket.socket)
+    ours.bind((0, 0))
+    return ours, ours.getsockname()[0]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="NOT TESTED: only root can become another user")
+def test_nobody_else_can_answer_in_the_kernels_place() -> None:
+    ours, number = netlink_address()
+
+    def forge() -> str:
+        with netlink_address()[0] as theirs:
+            theirs.sendto(done(), (number, 0))
+        return "sent"
+
+    with ours:
+        assert "PermissionError" in as_nobody(forge)
