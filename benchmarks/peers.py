@@ -25,7 +25,7 @@ STRINGS = ("Out of socket memory", "too many orphaned sockets", "out of memory -
 LINES = f"(?:{'|'.join(STRINGS)})"
 SAID = f"kernel: .*{LINES}"
 GREP = [argument for text in STRINGS for argument in ("-e", text)]
-PATIENCE_SECONDS = 20.0
+PATIENCE_SECONDS = 60.0
 
 
 class Peer(NamedTuple):

@@ -29,12 +29,16 @@ class Row(NamedTuple):
 
     def __str__(self) -> str:
         """Write it as a line of the table; behind another program's figure, how often ours goes into its first."""
-        reach = f"{numbers(self.reach)} {self.unit}{'' if self.met else ': **missed**'}" if self.reach else ""
+        reach = f"{self.figures(self.reach)}{'' if self.met else ': **missed**'}" if self.reach else ""
         beside = [
             f"{name} {numbers(theirs)} ({figure(theirs[0] / self.measured[0])} x)"
             for name, theirs in self.beside.items()
         ]
-        return f"| {self.measure} | {numbers(self.measured)} {self.unit} | {reach} | {', '.join(beside)} |"
+        return f"| {self.measure} | {self.figures(self.measured)} | {reach} | {', '.join(beside)} |"
+
+    def figures(self, values: tuple[float, ...]) -> str:
+        """Write values with their unit."""
+        return f"{numbers(values)} {self.unit}".rstrip()
 
 
 def numbers(values: tuple[float, ...]) -> str:

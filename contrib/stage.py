@@ -99,7 +99,7 @@ def running_agent(config: Path, log: Path, *options: str) -> Iterator[subprocess
             process.wait()
 
 
-def wait_for(look: Callable[[], T | None], what: str, log: Path, seconds: float = 20.0) -> T:
+def wait_for(look: Callable[[], T | None], what: str, log: Path, seconds: float = 60.0) -> T:
     """Look every half millisecond until there is something; end the program with the agent's last words if not."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
@@ -111,7 +111,7 @@ def wait_for(look: Callable[[], T | None], what: str, log: Path, seconds: float 
     return found
 
 
-def next_post(receiver: Receiver, what: str, log: Path, seconds: float = 20.0) -> Post:
+def next_post(receiver: Receiver, what: str, log: Path, seconds: float = 60.0) -> Post:
     """Take the next POST, or end the program with the agent's last words."""
     try:
         return receiver.posts.get(timeout=seconds)

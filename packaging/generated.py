@@ -23,6 +23,8 @@ from agent.cli import group
 
 ROOT = Path(__file__).parent.parent
 PROGRAM = "sockmem-agent"
+# Of contrib the directories are for users, the files for developers; but for these.
+DEVELOPERS = {"__pycache__", "mutants"}
 TERMS = re.compile(r"(?i)(licen[cs]e|copying|notice|authors)(\.|$)")  # names of files
 OTHERS = """What is in {libraries} besides agent/ is the work of others, under their own terms,
 whose texts are in this directory. Debian has the Apache License and the MPL in /usr/share/common-licenses too.
@@ -81,8 +83,7 @@ def write_completions(directory: Path) -> None:
 def write_documents(directory: Path, site_packages: Path, version: str) -> None:
     """Write the documents, Debian's changelog, and the copyright file."""
     shutil.copytree(ROOT / "docs", directory / "docs")
-    # Of contrib the directories are for users, the files for developers.
-    for kit in (path for path in sorted((ROOT / "contrib").iterdir()) if path.is_dir() and path.name != "__pycache__"):
+    for kit in sorted(path for path in (ROOT / "contrib").iterdir() if path.is_dir() and path.name not in DEVELOPERS):
         shutil.copytree(kit, directory / "contrib" / kit.name, ignore=shutil.ignore_patterns("__pycache__"))
     for document in (ROOT / "README.md", ROOT / "CHANGELOG.md"):
         shutil.copyfile(document, directory / document.name)

@@ -17,6 +17,8 @@ from agent.cli import group
 
 PROJECT = msgspec.toml.decode((ROOT / "pyproject.toml").read_text())["project"]
 PREFIX = "usr/lib/sockmem-agent/site-packages"
+# What of contrib is for administrators.
+KITS = ("ansible", "container", "grafana", "kubernetes", "prometheus")
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 
 
@@ -50,11 +52,12 @@ def test_what_the_repository_holds_is_shipped_as_it_is(packages) -> None:
         "usr/lib/sockmem-agent/witness.conf": "systemd/witness.conf",
         "usr/share/doc/sockmem-agent/README.md": "README.md",
     }
-    kit = [path.relative_to(ROOT) for path in ROOT.glob("contrib/[a-z]*/**/*") if path.is_file()]
+    kit = [path.relative_to(ROOT) for name in KITS for path in ROOT.glob(f"contrib/{name}/**/*") if path.is_file()]
     shipped |= {f"usr/share/doc/sockmem-agent/{path}": str(path) for path in kit}
     assert Path("contrib/prometheus/rules.yml") in kit
     differing = {a for a, b in shipped.items() if (packages.files / a).read_bytes() != (ROOT / b).read_bytes()}
     assert set() == differing
+    assert set(KITS) == {path.name for path in (packages.files / "usr/share/doc/sockmem-agent/contrib").iterdir()}
 
 
 def test_the_configuration_is_the_administrators(packages) -> None:
