@@ -77,7 +77,7 @@ def flood(line: Callable[[int], str], lines: int) -> tuple[float, int, float]:
         log, said, state = work / "messages", work / "agent.log", work / "state"
         log.touch()
         config = work / "config.toml"
-        config.write_text(CONFIG.format(work=work, url=receiver.url, quiet_seconds=3))
+        config.write_text(CONFIG.format(work=work, url=receiver.url, quiet_seconds=1))
         with running_agent(config, said) as agent:
             wait_for(lambda: list(state.glob("history/*")), "first sample", said)
             text = "".join(map(line, range(lines)))

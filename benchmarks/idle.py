@@ -20,7 +20,7 @@ from benchmarks.table import Row, run
 from contrib.stage import Receiver, running_agent, wait_for
 
 SETTLE_SECONDS, SECONDS = 12, 30
-SETTLE_PEER_SECONDS, PEER_SECONDS = 3, 6
+SETTLE_PEER_SECONDS, PEER_SECONDS = 3, 5
 MEMORY_REACH_MB, CPU_REACH_PERCENT, WAKEUPS_REACH = 30, 0.03, 1.2
 
 

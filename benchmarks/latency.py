@@ -24,8 +24,8 @@ from benchmarks.sockdiag import held
 from benchmarks.table import Row, p50_p99, run
 from contrib.stage import Receiver, next_post, running_agent, wait_for
 
-HITS, HITS_BESIDE, SOCKETS = 96, 16, 200_000
-PEERS_SHARE = 3
+HITS, HITS_BESIDE, SOCKETS = 96, 8, 200_000
+PEERS_SHARE = 4
 AGENTS = 8
 # A channel gets six messages an hour for incidents that a text log claims.
 HITS_A_START = 6
