@@ -11,7 +11,7 @@ ifneq ($(PYTHON),)
 $(shell [ "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V 2>&1)" ] || rm -f $(VENV)/*.ready)
 endif
 
-.PHONY: fuzz mutants soak vm-test vm-check vm-machines docs/kernels.md docs/performance.md docs/schemas pictures help run test check style coverage demo bench deb rpm clean
+.PHONY: world world-bugs fuzz mutants soak vm-test vm-check vm-machines docs/kernels.md docs/performance.md docs/schemas pictures help run test check style coverage demo bench deb rpm clean
 .DELETE_ON_ERROR:
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo 'make test   run the tests, or some of them: TESTS=tests/cli'
 	@echo 'make check  check formatting, lint, types and imports, run the demo and the tests with coverage; CI runs this and vm-check'
 	@echo 'make soak   run the agent for an hour through everything that happens to it (MINUTES=60)'
+	@echo 'make world  play a thousand simulated hours with faults; make world SEED=17 MINUTES=10 plays one again'
 	@echo 'make bench  measure the cost beside SEC, fail2ban, mtail, swatchdog, grep and ss; ROWS="latency scan" only that'
 	@echo 'make fuzz   feed every reader of foreign bytes random input for a minute (TARGET=log SECONDS=600, or RUNS=10000000)'
 	@echo 'make mutants  change each module that differs from main in one place at a time; print what no test notices'
@@ -74,6 +75,13 @@ mutants: $(VENV)/test.ready
 # For SECONDS in all, or RUNS inputs of each target; TARGET="log kmsg" are some of those in tests/fuzz/targets.py.
 fuzz: $(VENV)/fuzz.ready
 	$(BIN)/python tests/fuzz/fuzz.py $(if $(RUNS),--runs $(RUNS),--seconds $(or $(SECONDS),60)) $(TARGET)
+# Simulated hours under one seed each: tests/world/world.py.
+world: $(VENV)/test.ready
+	$(BIN)/python tests/world/play.py $(if $(SEED),--first=$(SEED) --seeds=1) $(if $(MINUTES),--minutes=$(MINUTES))
+
+# Bugs put back, and how many seeds find each: the table in docs/testing.md.
+world-bugs: $(VENV)/test.ready
+	$(BIN)/python tests/world/world_bugs.py $(BUGS)
 
 deb: $(VENV)/package.ready
 	$(BIN)/python packaging/build.py deb $(PACKAGE_OPTIONS)

@@ -1,0 +1,105 @@
+"""The log and who writes it: numbered lines of the kernel, ordinary ones, half lines, and every kind of rotation.
+
+Only what nobody could find again is left out (sources.file.follower says what that is): a log is deleted, or cut after
+a copy of it was made, only when all of it is on record, and not rotated while the clock is behind what was written.
+"""
+
+import gzip
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from random import Random
+
+TEXTS = {
+    "too_many_orphans": "TCP: too many orphaned sockets",
+    "tcp_mem": "TCP: out of memory -- consider tuning tcp_mem",
+}
+NOISE = ("sshd[7]: session opened", "systemd[1]: Started.", "app[9]: it said TCP: too many orphaned sockets, twice")
+KEPT = 6
+
+
+class Writer:
+    """Writes for hosts by their names; ``written`` counts the kernel's lines by host and kind."""
+
+    def __init__(self, path: Path, chance: Random, now: Callable[[], datetime], uptime: Callable[[], float]) -> None:
+        self.path, self._chance, self._now, self._uptime = path, chance, now, uptime
+        self.written: Counter[tuple[str, str]] = Counter()
+        self.hosts, self.is_stamp_off = ("web1",), False
+        self._newest = now()
+        self._half = b""
+        path.parent.mkdir()
+        path.touch()
+
+    def hit(self) -> None:
+        """Write some of the kernel's lines, with others between them."""
+        for _ in range(self._chance.choice((1, 1, 2, 3, 8))):
+            host, kind = self._chance.choice(self.hosts), self._chance.choice(list(TEXTS))
+            self.written[host, kind] += 1
+            self._line(host, f"kernel: [{self._uptime():12.6f}] {TEXTS[kind]}")
+            if self._chance.random() < 0.3:
+                self.noise()
+
+    def noise(self) -> None:
+        self._line("web1", self._chance.choice(NOISE))
+
+    def rest(self) -> None:
+        """Write the other half of a line that was begun."""
+        self._append(b"")
+
+    def rotate(self, *, is_all_recorded: bool) -> str:
+        """Rotate the log in one of the ways of logrotate; return which."""
+        if self._now() < self._newest or not self.path.stat().st_size:
+            return "not now"
+        self._append(b"")
+        ways = ["rename", "rename", "compress", *(["cut", "delete"] if is_all_recorded else [])]
+        way = self._chance.choice(ways)
+        if way == "delete":
+            self.path.unlink()
+            self._append(b"")
+            return way
+        self._shift()
+        if way == "cut":
+            shutil.copy2(self.path, self._numbered(1))
+            os.truncate(self.path, 0)
+            return way
+        self.path.rename(self._numbered(1))
+        if way == "compress" and (old := self._numbered(2)).exists():
+            status = old.stat()
+            packed = old.with_name(f"{old.name}.gz")
+            packed.write_bytes(gzip.compress(old.read_bytes(), mtime=0))
+            os.utime(packed, ns=(status.st_mtime_ns, status.st_mtime_ns))
+            old.unlink()
+        self._append(b"")
+        return way
+
+    def _shift(self) -> None:
+        for number in range(KEPT, 0, -1):
+            for ending in ("", ".gz"):
+                old = self._numbered(number)
+                old = old.with_name(old.name + ending)
+                if old.exists():
+                    new = self._numbered(number + 1)
+                    old.rename(new.with_name(new.name + ending))
+
+    def _numbered(self, number: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.{number}")
+
+    def _line(self, host: str, text: str) -> None:
+        at = self._now()
+        if self.is_stamp_off and self._chance.random() < 0.3:
+            at = at.astimezone(timezone(timedelta(hours=self._chance.randrange(-9, 10))))
+        self._append(f"{at.isoformat()} {host} {text}\n".encode())
+
+    def _append(self, line: bytes) -> None:
+        data, self._half = self._half + line, b""
+        if line and self._chance.random() < 0.1:
+            cut = self._chance.randrange(len(data))
+            data, self._half = data[:cut], data[cut:]
+        with self.path.open("ab") as log:
+            log.write(data)
+        self._newest = max(self._newest, self._now())
+        written = int(self._now().timestamp()) * 10**9
+        os.utime(self.path, ns=(written, written))
