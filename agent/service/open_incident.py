@@ -149,7 +149,9 @@ class OpenIncident:
         """Go on with an incident that was open when the process before us ended; StoreError without any snapshot."""
         store, unread = position.store, list[Gap]()
         notices = list(store.notices_of(incident, unread))
-        named = store.snapshots_of(incident, unread)
+        left = store.left_behind(incident.id, incident.snapshots)
+        named = [*store.snapshots_of(incident, unread), *left]
+        incident = replace(incident, snapshots=(*incident.snapshots, *(name for name, _ in left)))
         for gap in unread:
             log.warning("%s", gap.why)
         if not named:

@@ -195,10 +195,10 @@ class Store:
         self._unflushed.add(self._incidents)
         return True
 
-    def left_behind(self, incident_id: str) -> list[tuple[str, Snapshot]]:
-        """Read the snapshots that a crash left in the directory of an incident that is not committed yet."""
+    def left_behind(self, incident_id: str, named: tuple[str, ...] = ()) -> list[tuple[str, Snapshot]]:
+        """Read the snapshots that a crash left in the directory of an incident whose commit names these only."""
         unread: list[Gap] = []
-        names = sorted(filter(_SNAPSHOT_FILE.fullmatch, self.files(incident_id)))
+        names = sorted({*filter(_SNAPSHOT_FILE.fullmatch, self.files(incident_id))} - {*named})
         found = list(self._readable(incident_id, names, model.SNAPSHOT, unread))
         for gap in unread:
             log.warning("%s", gap.why)

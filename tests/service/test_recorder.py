@@ -14,6 +14,7 @@ from agent.core.readings import SocketGroup, SocketTable, Tally
 from agent.core.report import diagnosis_text, messages_text, title
 from agent.core.settings import IncidentSettings, StoreSettings
 from agent.notifiers import slack
+from agent.probe.snapshot import take_snapshot
 from agent.service import open_incident
 from agent.service import recorder as module
 from agent.service.open_incident import SNAPSHOTS_AT_MOST
@@ -616,6 +617,22 @@ def test_who_holds_the_sockets_is_asked_after_a_restart_where_nobody_was_asked_b
     run_for(again, clock, 3)
 
     assert store.snapshots(store.resolve("last"))[0][1].sockets is not None
+
+
+def test_a_snapshot_that_a_kill_left_before_its_commit_is_named_after_the_restart(
+    store, make_recorder, make_decided, clock, proc_root
+):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
+    incident_id = store.resolve("last")
+    write_proc(proc_root, orphan=4_200)
+    store.write_snapshot(incident_id, 2, take_snapshot(proc_root, clock(), "follow_up"))
+    run_for(make_recorder(), clock, 2)
+
+    assert ["event", "follow_up"] == [each.trigger for _, each in store.snapshots(incident_id)][:2]
+    assert [name for name, _ in store.snapshots(incident_id)] == [
+        file for file in sorted(store.files(incident_id)) if file.startswith("snapshot")
+    ]
 
 
 def test_who_holds_the_orphans_is_asked_again_where_the_first_dump_came_between_two_waves(
