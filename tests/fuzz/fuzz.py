@@ -6,6 +6,7 @@ tests/fuzz/found/, where test_targets.py finds it.
 
 import argparse
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -41,7 +42,11 @@ def main() -> int:
 def run(name: str, runs: int, seconds: int) -> int:
     """Run one target; say how many inputs it took, or show what broke it."""
     command = [sys.executable, __file__, "--inside", f"--runs={runs}", f"--seconds={seconds}", name]
-    ended = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, errors="replace")
+    with tempfile.TemporaryDirectory() as folder:  # libFuzzer ends the process before it can clear up.
+        environ = {**os.environ, "TMPDIR": folder}
+        ended = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environ, check=False, errors="replace"
+        )
     told = re.search(r"number_of_executed_units: (\d+)", ended.stdout)
     broken = ended.returncode != 0
     sys.stdout.write(ended.stdout if broken else "")

@@ -90,14 +90,13 @@ class Target(NamedTuple):
 
 
 @cache
-def _folder() -> Path:
-    """Make a folder in memory for readers of files."""
-    memory = Path("/dev/shm")
-    return Path(tempfile.mkdtemp(prefix="sockmem-fuzz-", dir=memory if os.access(memory, os.W_OK) else None))
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Make a folder for readers of files, which lasts as long as this process."""
+    return tempfile.TemporaryDirectory(prefix="sockmem-fuzz-")
 
 
 def _file(name: str, data: bytes) -> Path:
-    path = _folder() / name
+    path = Path(_folder().name, name)
     path.write_bytes(data)
     return path
 
@@ -212,7 +211,7 @@ def read_kmsg(data: bytes) -> None:
             raise BlockingIOError from None
 
     with mock.patch.object(kmsg, "read_record", read_record):
-        source = kmsg.KmsgSource(os.devnull, _folder(), start="beginning", now=lambda: NOW)
+        source = kmsg.KmsgSource(os.devnull, Path(_folder().name), start="beginning", now=lambda: NOW)
         detector = Detector()
         for record in source.read():
             _keep(detector.feed(record))
@@ -222,7 +221,7 @@ def read_kmsg(data: bytes) -> None:
 
 @cache
 def _journal_source() -> JournalSource:
-    return JournalSource(str(_folder() / "none"))
+    return JournalSource(f"{_folder().name}/none")
 
 
 def read_journal(data: bytes) -> None:
