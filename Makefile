@@ -11,7 +11,7 @@ ifneq ($(PYTHON),)
 $(shell [ "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V 2>&1)" ] || rm -f $(VENV)/*.ready)
 endif
 
-.PHONY: world world-bugs fuzz mutants soak vm-test vm-check vm-machines docs/kernels.md docs/performance.md docs/schemas pictures help run test check style coverage demo bench deb rpm clean
+.PHONY: world world-bugs fuzz mutants soak vm-test vm-check vm-long vm-machines docs/kernels.md docs/performance.md docs/schemas pictures help run test check style coverage demo bench deb rpm clean
 .DELETE_ON_ERROR:
 
 help:
@@ -27,6 +27,7 @@ help:
 	@echo 'make deb    build the package for Debian and Ubuntu in dist/; make rpm builds the one for Fedora and derivatives'
 	@echo 'make vm-test  boot real kernels under QEMU and test the package on them (KERNEL=6.1 SCENARIO=orphans; root, Debian)'
 	@echo 'make vm-check   the part that CI runs: all scenarios on 6.12, the main ones on 6.1'
+	@echo 'make vm-long    the scenarios that take long: floods, damage, a million lines, twenty power cuts (KERNEL=6.12)'
 	@echo 'make pictures  photograph what the program sends today, for README.md (needs chromium)'
 	@echo 'make clean  remove everything the other targets created here'
 
@@ -106,6 +107,11 @@ vm-test: $(VENV)/test.ready deb
 # are skipped by name.
 vm-check: VM_OPTIONS = $(VM_CHECK)
 vm-check: vm-test
+
+# The scenarios that take long, which no other target runs.
+vm-long: VM_OPTIONS = --on-demand
+vm-long: KERNEL ?= 6.12
+vm-long: vm-test
 
 # Only the machines the scenarios start from: CI builds them in parallel with `make check`.
 vm-machines: $(VENV)/test.ready deb

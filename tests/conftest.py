@@ -54,7 +54,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     soak = parser.getgroup("soak", "the agent for an hour")
     soak.addoption("--soak-minutes", type=float, default=0, help="how long; without it, two rounds")
-    soak.addoption("--soak-seed", default="1", help="the order of what happens")
     fuzz = parser.getgroup("fuzz", "receivers that answer at random")
     fuzz.addoption("--fuzz-answers", type=int, default=2000, help="how many answers")
     fuzz.addoption("--fuzz-seed", default="", help="the seed of a run that failed; else another every time")

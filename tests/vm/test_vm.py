@@ -11,7 +11,7 @@ from vm_found import Found, scenario_named
 
 HERE = Path(__file__).parent
 SCENARIOS = sorted(file.stem for file in (HERE / "scenarios").glob("*.py"))
-SECONDS = 240  # for each boot of a scenario, on a machine that is busy with something else
+SECONDS = 240  # for each boot of a scenario, on a machine that is busy with something else; its own SECONDS come on top
 
 pytestmark = pytest.mark.vm
 
@@ -20,7 +20,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test a kernel and scenario, of those that were asked for; one kernel's stand together."""
     option = metafunc.config.getoption
     kernels = vm_apt.kernels(option("--kernel"))
-    chosen = [option("--scenario")] if option("--scenario") else SCENARIOS
+    if option("--scenario") not in ("", "power_cut", *SCENARIOS):
+        raise pytest.UsageError(f"no such scenario: {option('--scenario')}")
+    chosen = [name for name in SCENARIOS if is_chosen(name, option("--scenario"), on_demand=option("--on-demand"))]
     everywhere = option("--all-scenarios-on")
     pairs = [
         (kernel, name)
@@ -33,16 +35,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("kernel", "scenario"), pairs, ids=[f"{kernel}-{name}" for kernel, name in pairs])
 
 
+def is_chosen(name: str, asked: str, *, on_demand: bool) -> bool:
+    """Return whether a scenario runs; the long ones, ``ON_DEMAND``, do where they are asked for."""
+    return name == asked if asked else on_demand == getattr(scenario_named(name), "ON_DEMAND", False)
+
+
 def test_scenario_in_a_booted_machine(kernel, scenario, results, machine_of, tmp_path):
     module = scenario_named(scenario)
     if reason := getattr(module, "CANNOT", {}).get(kernel):
         pytest.skip(f"kernel {kernel} cannot: {reason}")
     machine = machine_of(kernel, scenario)
     folder = results / kernel / scenario
-    lay_out(scenario, tmp_path)
+    lay_out(HERE / "scenarios" / f"{scenario}.py", tmp_path)
     boots = 2 if hasattr(module, "after_reboot") else 1
 
-    vm_machine.run_job(machine.parts, machine.disk, tmp_path, folder, boots * SECONDS)
+    vm_machine.run_job(machine.parts, machine.disk, tmp_path, folder, boots * SECONDS + getattr(module, "SECONDS", 0))
 
     error = folder / "error.txt"
     assert not error.exists(), f"in the machine: {error.read_text()}\neverything is in {folder}"
@@ -51,9 +58,9 @@ def test_scenario_in_a_booted_machine(kernel, scenario, results, machine_of, tmp
     check_whole(found, module)
 
 
-def lay_out(scenario: str, folder: Path) -> None:
+def lay_out(scenario: Path, folder: Path) -> None:
     """Put together what goes into the machine for one scenario."""
-    shutil.copy(HERE / "scenarios" / f"{scenario}.py", folder / "scenario.py")
+    shutil.copy(scenario, folder / "scenario.py")
     for file in (HERE / "guest").glob("*.py"):
         shutil.copy(file, folder)
     (folder / "job.py").write_text(

@@ -45,14 +45,18 @@ class Machine:
 
     def job(self, folder: Path, deadline: float) -> bytes:
         """Send a folder with its job.py, wait for it to be done, and return the archive of its results."""
+        self.send(folder)
+        header = self.wait_for(b"DONE ", deadline)
+        return self._read(int(header.split()[1]), deadline)
+
+    def send(self, folder: Path) -> None:
+        """Send a folder with its job.py, which the guest begins."""
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as archive:
             archive.add(folder, arcname=".", filter=_owned_by_root)
         body = buffer.getvalue()
         self.link.sendall(b"JOB %d %.3f\n" % (len(body), time.time()))
         self.link.sendall(body)
-        header = self.wait_for(b"DONE ", deadline)
-        return self._read(int(header.split()[1]), deadline)
 
     def wait_for(self, word: bytes, deadline: float) -> bytes:
         """Return the first line from the guest that begins with ``word``; lines before it are skipped."""
@@ -107,8 +111,11 @@ def _owned_by_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 @contextlib.contextmanager
-def running(parts: Parts, disk: Path, console: Path, *, resume: bool) -> Iterator[Machine]:
-    """Run a machine on a disk, from its saved moment or from power-on; QEMU is ended at the end of the block."""
+def running(parts: Parts, disk: Path, console: Path, *, resume: bool, cache: str = "unsafe") -> Iterator[Machine]:
+    """Run a machine on a disk, from its saved moment or from power-on; QEMU is killed at the end of the block.
+
+    ``cache`` is QEMU's: "unsafe" is quick and does not flush.
+    """
     folder = Path(tempfile.mkdtemp(prefix="vm-", dir="/tmp"))
     command = [
         # QEMU ends with these tests, however they end.
@@ -116,7 +123,7 @@ def running(parts: Parts, disk: Path, console: Path, *, resume: bool) -> Iterato
         "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", CPU, "-smp", str(CPUS), "-m", str(MEMORY_MIB),
         "-nodefaults", "-display", "none", "-rtc", "base=utc",
         "-kernel", parts.kernel, "-initrd", parts.initramfs, "-append", APPEND,
-        "-drive", f"file={disk},format=qcow2,if=virtio,cache=unsafe",
+        "-drive", f"file={disk},format=qcow2,if=virtio,cache={cache}",
         "-serial", f"file:{console}",
         "-serial", f"unix:{folder}/link,server=on,wait=on",
         "-monitor", f"unix:{folder}/monitor,server=on,wait=off",

@@ -1,9 +1,13 @@
-"""TCP memory: a service queues more for peers that do not read than tcp_mem allows, and then closes some of them."""
+"""TCP memory: a service queues more for peers that do not read than tcp_mem allows, and then closes some of them.
+
+What the advice says is done: its first look shows them, and the setting it proposes takes that much without a word.
+"""
 
 MAIN = True
 PAGES = (3000, 4500, 6000)
 CONNECTIONS = 150
 UNLIMITED = 1 << 30  # what the kernel takes
+AGAIN = 300_000  # bytes a connection: more than PAGES allow, and far less than what the kernel takes
 
 
 def act(rig):
@@ -16,8 +20,11 @@ def act(rig):
         rig.wait_for_lines()
         rig.note("inet_diag", rig.orphans_in_inet_diag())
     rig.wait_until_named()
+    rig.look_as_advised()
     rig.stop("phones", "exporter")
     rig.wait_for_posts("opened", "resolved", seconds=60)
+    rig.set_as_advised()
+    rig.again(CONNECTIONS, size=AGAIN)
 
 
 def check(found):
@@ -34,3 +41,6 @@ def check(found):
     assert found.notes["killed"] > 0
     assert found.notes["pressures"] > 0
     found.check_told(incident, updated=True)
+    assert ":8080" in found.notes["shown"]
+    assert [] == found.notes["lines_again"]
+    assert found.notes["mem_again"] > PAGES[-1]

@@ -12,11 +12,7 @@ def after_reboot(rig):
     said = rig.run("journalctl", "-k", "-b", "-1", "-o", "cat").splitlines()
     rig.note("lines_of_first_boot", sum("too many orphaned" in line for line in said))
     rig.listen()
-    rig.wait(
-        "the service is up",
-        lambda: rig.run("systemctl", "is-active", "sockmem-agent", check=False).strip() == "active",
-        seconds=90,
-    )
+    rig.wait("the service is up", rig.has_started, seconds=90)
     rig.wait_for_posts("resolved", seconds=60)
     rig.burst(200, limit=64, service="later", port=8090)
     rig.wait_until_named(unit="later.service")

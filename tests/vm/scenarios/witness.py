@@ -38,12 +38,8 @@ def act(rig):
     rig.take_witness()
     before = rig.agent_pid()
     os.kill(before, signal.SIGKILL)
-    rig.wait("systemd started it again", lambda: rig.agent_pid() not in (0, before) and is_active(rig), seconds=60)
+    rig.wait("systemd started it again", lambda: rig.agent_pid() not in (0, before) and rig.has_started(), seconds=60)
     look(rig, "killed")
-
-
-def is_active(rig):
-    return rig.run("systemctl", "is-active", "sockmem-agent", check=False).strip() == "active"
 
 
 def look(rig, when):
