@@ -322,6 +322,8 @@ class World:
         if draw < 0.6:
             self.writer.hit()
             self.note(f"hits {sum(self.writer.written.values())}")
+            if self.faults & {"kill", "power"} and self.chance.random() < 0.2:
+                self._kill_at = self._calls + self.chance.randrange(1, 40)
         elif draw < 0.8 and "rotate" in self.faults:
             self.note(f"rotate {self.writer.rotate(is_all_recorded=self.model.is_all_recorded())}")
         else:
