@@ -67,8 +67,8 @@ BUGS = (
         "held_by_another",
         "an incident that only another's commit holds yet is closed by a start, and nobody is told",
         "service/open_incident.py",
-        "named = store.snapshots_of(incident, unread)",
-        "named = store.snapshots(incident.id, unread)",
+        "*store.snapshots_of(incident, unread)",
+        "*store.snapshots(incident.id, unread)",
     ),
     Bug(
         "others_left_out",
