@@ -77,11 +77,23 @@ class Mutation:
             self.run_all({item.nodeid: item for item in session.items})
 
     def run_all(self, items: dict[str, pytest.Item]) -> None:
-        """Run each mutant with the tests that reach it."""
-        reached = {file: self.coverage.get_data().contexts_by_lineno(str(ROOT / file)) for file in self.files}
+        """Make the mutants, and run them until the last, or Ctrl-C."""
         mutants = [each for file in self.files for each in make_mutants(ROOT, file)]
         if self.sample:
             mutants = random.Random(self.seed).sample(mutants, min(self.sample, len(mutants)))
+        for each in gc.get_objects():
+            if isinstance(each, CACHED) and each.__module__.startswith("agent."):
+                each.cache_clear()
+        gc.freeze()  # Or each child's first collection would copy every page.
+        try:
+            self.run_each(mutants, items)
+        finally:
+            for pid in self.running:
+                os.killpg(pid, signal.SIGKILL)
+
+    def run_each(self, mutants: list[Mutant], items: dict[str, pytest.Item]) -> None:
+        """Run each mutant with the fastest of the tests that reach its lines."""
+        reached = {file: self.coverage.get_data().contexts_by_lineno(str(ROOT / file)) for file in self.files}
         for mutant in mutants:
             tests = {test for line in mutant.lines for test in reached[mutant.file].get(line, ()) if test in items}
             timed = sorted((self.seconds[test], test) for test in tests)
@@ -127,9 +139,6 @@ def become(mutant: Mutant, items: list[tuple[pytest.Item, float]]) -> None:
     os.dup2(silence, 2)
     status = 1
     try:
-        for each in gc.get_objects():
-            if isinstance(each, CACHED) and each.__module__.startswith("agent."):
-                each.cache_clear()
         for function in mutant.live:
             function.__code__ = mutant.code
         status = int(any(fails(item, seconds) for item, seconds in items))
@@ -193,12 +202,11 @@ def main() -> int:
     sys.path.insert(0, str(ROOT))
     tests = options.tests or sorted({test for file in files for test in tests_of(file)})
     mutation = Mutation(files, options.sample, options.seed, options.jobs)
-    if pytest.main(["-q", "-p", "no:cacheprovider", "--no-header", *tests], plugins=[mutation]):
-        return 2
+    status = pytest.main(["-q", "-p", "no:cacheprovider", "--no-header", *tests], plugins=[mutation])
     for file, count in mutation.count.items():
         others = "".join(f", {count[each]} {text}" for each, text in OTHER_RESULTS.items() if count[each])
         print(f"{file}: {count.total()} mutants, {count['killed']} killed, {count['survived']} survived{others}")
-    return int(any(count["survived"] for count in mutation.count.values()))
+    return 2 if status else int(any(count["survived"] for count in mutation.count.values()))
 
 
 if __name__ == "__main__":

@@ -228,10 +228,10 @@ def test_what_was_decided_before_a_restart_decides_what_follows_it() -> None:
     assert 0 == len(resumed(SUPPRESSED).feed(record(SUPPRESSED, 9, at=50)))
 
 
-def test_a_flood_of_suppressed_lines_is_held_in_bounded_space() -> None:
+@pytest.mark.parametrize("first", [(), (record(SUPPRESSED, -5, at=-1000), record(MEMORY, -3, at=-1000))])
+def test_a_flood_of_suppressed_lines_is_held_in_bounded_space(first: tuple[LogRecord, ...]) -> None:
     detector = Detector()
-    detector.feed(record(SUPPRESSED, -5, at=-1000))
-    assert 2 == len(detector.feed(record(MEMORY, -3, at=-1000)))
+    assert len(first) == sum(len(detector.feed(each)) for each in first)
     for ordinal in range(1000):
         detector.feed(record(SUPPRESSED, ordinal * 2, at=0))
     assert MAX_UNDECIDED + 1 == len(detector.feed(record(MEMORY, 5000, at=0)))
