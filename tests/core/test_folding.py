@@ -530,7 +530,7 @@ def test_neighbours_are_counted_at_once_only_where_all_or_none_have_a_time_and_i
 
     assert [1, 2] == counts(undated, undated, undated)
     assert [1, 1, 1] == counts(dated, undated, dated)
-    assert [1, 1] == counts(undated, dated)
-    assert [1, 1] == counts(dated, back)
-    assert [1, 1] == counts(dated, (record, replace(event, host="db7")))
-    assert [1, 1] == counts(*[make_decided("suppressed", suppressed=3)] * 2)
+    assert [1, 1, 1] == counts(undated, dated, undated)
+    assert [1, 1, 1] == counts(dated, back, dated)
+    assert [1, 1, 1] == counts(dated, (record, replace(event, host="db7")), dated)
+    assert [1, 1, 1] == counts(*[make_decided("suppressed", suppressed=3)] * 3)

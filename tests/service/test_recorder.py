@@ -155,6 +155,21 @@ def test_follow_ups_come_at_1_5_and_30_seconds(store, make_recorder, make_decide
     assert ["event", "follow_up", "follow_up", "follow_up"] == [s.trigger for s in snapshots]
 
 
+def test_the_next_turn_comes_in_time_for_whatever_is_due_first(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.tick()
+    assert 10.0 == recorder.next_due()
+    clock.advance(4)
+    assert 6.0 == recorder.next_due()
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
+    assert 0.25 == recorder.next_due()  # Who holds the sockets.
+    clock.advance(0.1)
+    recorder.handle([make_decided(offset=200)], recorder.take_event_snapshot())
+    assert 0.9 == pytest.approx(recorder.next_due())  # The commit, and the first follow-up.
+    clock.advance(5)
+    assert 0.0 == recorder.next_due()
+
+
 def test_the_incident_closes_after_the_quiet_period_and_that_is_told(store, make_recorder, make_decided, clock):
     recorder = make_recorder()
     recorder.handle([make_decided()], recorder.take_event_snapshot())

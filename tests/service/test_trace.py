@@ -108,6 +108,14 @@ def test_kills_without_a_line_open_an_incident_after_two_seconds(service):
     assert seen_at == service.store.snapshots(incident.id)[0][1].taken_at
 
 
+def test_kills_wait_two_seconds_for_their_line_and_no_longer(service):
+    service.start()
+    service.trace.kill(86)
+    service.turn()
+
+    assert 2.0 == service.recorder.next_due()
+
+
 def test_the_line_that_follows_a_kill_is_in_the_same_message(service, make_decided):
     service.start()
     service.trace.kill(5)
