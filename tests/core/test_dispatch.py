@@ -691,6 +691,18 @@ def test_an_outage_is_one_outage_though_a_newer_notice_takes_the_place_of_the_on
     assert ("connection refused", 10.0) == (channel.ledger.senders[0].why, channel.ledger.senders[0].since)
 
 
+def test_an_instance_that_has_failed_once_is_tried_behind_the_healthy_one() -> None:
+    channel = Channel(ALERTMANAGER)
+    channel.receiver = lambda _, step: AWAY if step.sender == 0 else Delivered()
+    channel.say("a")
+    channel.run(1)
+    channel.second = 10
+    channel.say("b")
+    channel.turn()
+
+    assert (10, 1, "b") == (channel.tried[-1][0], channel.tried[-1][1].sender, channel.tried[-1][1].incident_id)
+
+
 def test_one_instance_in_trouble_is_not_the_others() -> None:
     channel = Channel(ALERTMANAGER)
     channel.receiver = lambda _, step: AWAY if step.sender == 0 else Delivered()
