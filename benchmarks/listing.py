@@ -1,4 +1,4 @@
-"""What `sockmem-agent incidents list` takes over 10,000 incidents, the most that a state directory keeps.
+"""What `sockmem-agent incidents list` takes over 10,000 incidents, the most that a state directory keeps; its siblings.
 
 python -m benchmarks.listing [INCIDENTS]
 """
@@ -17,6 +17,7 @@ from contrib.stage import Receiver, agent_command, running_agent, wait_for
 
 INCIDENTS, ROUNDS = 10_000, 5
 SECONDS_REACH, MEMORY_REACH_MB = 1, 64
+SIBLINGS = ("list --json", "list --by-kind", "list --limit 10", "show last", "prune --dry-run")
 
 
 def one_incident(work: Path) -> Path:
@@ -52,11 +53,20 @@ def rows(count: int = INCIDENTS) -> Iterator[Row]:
     with tempfile.TemporaryDirectory(prefix="sockmem-bench-") as directory:
         work = Path(directory)
         multiply(one_incident(work), count)
-        command = agent_command("incidents", "list", "--config", str(work / "config.toml"))
-        seconds, megabytes, lines = zip(*(measure_command(command) for _ in range(ROUNDS)), strict=True)
+        seconds, megabytes, lines = measure(work, "list")
+        siblings = {each: measure(work, each) for each in SIBLINGS}
     assert min(lines) > count, f"only {min(lines)} lines were listed"
     yield Row(f"incidents list of {count:,}", (median(seconds),), "s", (SECONDS_REACH,))
     yield Row(f"incidents list of {count:,}: resident memory", (max(megabytes),), "MB", (MEMORY_REACH_MB,))
+    for each, (took, peak, _) in siblings.items():
+        yield Row(f"incidents {each}, of {count:,}", (median(took),), "s")
+        yield Row(f"incidents {each}, of {count:,}: resident memory", (max(peak),), "MB")
+
+
+def measure(work: Path, arguments: str) -> tuple[tuple[float, ...], ...]:
+    """Run a command some times; return the seconds, megabytes and lines of each."""
+    command = agent_command("incidents", *arguments.split(), "--config", str(work / "config.toml"))
+    return tuple(zip(*(measure_command(command) for _ in range(ROUNDS)), strict=True))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from agent.cli.common import Row, console, print_table
 from agent.core.delivery import OUTCOMES, Receipt
 from agent.core.folding import events_total
 from agent.core.format import count_text, counted, duration_text, printable
-from agent.core.model import Cause, Incident, Notice
+from agent.core.model import BriefNotice, Cause, Incident, Notice
 from agent.core.readings import Gap
 from agent.core.recurrence import Manner, is_news, kind_of, past_of, recurrence_text
 from agent.core.status import silence_text
@@ -27,6 +27,7 @@ COUNTS = {4, 5}
 OPEN = "OPEN"
 
 Notices = Sequence[tuple[str, Notice, dict[str, Receipt]]]
+BriefNotices = Sequence[tuple[str, BriefNotice, dict[str, Receipt]]]
 
 
 class OfKind(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,9 +48,13 @@ class OfKind(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_files(store: Store, incident: Incident) -> IncidentFiles:
     """Read all files of an incident; what cannot be read becomes a gap."""
-    gaps = list[Gap]()
+    gaps, notices = list[Gap](), list[tuple[str, Notice, dict[str, Receipt]]]()
     snapshots = store.snapshots(incident.id, gaps)
-    notices = read_notices(store, incident, gaps)
+    try:
+        notices = store.notices(incident.id, gaps)
+    except StoreError as error:
+        if store.path(incident.id).is_dir():  # Not pruned since the incident was read.
+            gaps.append(Gap(what="notices", why=str(error)))
     samples = () if incident.read_on else read_around(store, incident.id, *window(incident))
     unread = tuple(replace(gap, what="a file of this incident") for gap in gaps)
     channels = {channel for _, notice, _ in notices for channel in notice.channels}
@@ -64,16 +69,6 @@ def read_holdups(store: Store, channels: Collection[str]) -> dict[str, str]:
         if silence and silence.is_on(now):
             found = dict.fromkeys(channels, f"silenced {silence_text(silence, now)}")
     return found | {name: trouble.why for name, trouble in Outbox(store).troubles().items() if name in channels}
-
-
-def read_notices(store: Store, incident: Incident, unread: list[Gap]) -> Notices:
-    """Read the notices with their receipts; ``unread`` takes what cannot be read."""
-    try:
-        return store.notices(incident.id, unread)
-    except StoreError as error:
-        if store.path(incident.id).is_dir():  # Not pruned since the incident was read.
-            unread.append(Gap(what="notices", why=str(error)))
-        return []
 
 
 def deliveries(notices: Notices, holdups: Mapping[str, str]) -> list[dict[str, object]]:
@@ -95,21 +90,26 @@ def deliveries(notices: Notices, holdups: Mapping[str, str]) -> list[dict[str, o
     ]
 
 
-def count_outcomes(notices: Notices) -> dict[str, int]:
+def count_outcomes(notices: BriefNotices) -> dict[str, int]:
     """Count the notifications of an incident by outcome."""
-    found = [row["outcome"] for row in deliveries(notices, {})]
+    found = [
+        receipts[channel].outcome if channel in receipts else "pending"
+        for _, notice, receipts in notices
+        for channel in {*notice.channels, *receipts}
+    ]
     return {word: found.count(word) for word in ("pending", *OUTCOMES)}
 
 
 # --- incidents list -------------------------------------------------------------------------------------------------
 
 
-def print_incidents(found: Iterable[tuple[Incident, Notices]]) -> None:
-    """Print one incident per row: open ones in bold, the first of a kind or one that is back after weeks in color."""
-    print_table(HEADINGS, [_row(incident, notices) for incident, notices in found], COUNTS)
+def print_incidents(rows: Sequence[Row]) -> None:
+    """Print one incident per row."""
+    print_table(HEADINGS, rows, COUNTS)
 
 
-def _row(incident: Incident, notices: Notices) -> Row:
+def row_of(incident: Incident, notices: BriefNotices) -> Row:
+    """Make the row of an incident: open ones in bold, the first of a kind or one that is back after weeks in color."""
     is_open = incident.closed_at is None
     opened = _minute(incident.opened_at)
     lasted = OPEN if is_open else duration_text((incident.last_seen_at - incident.opened_at).total_seconds())
@@ -128,7 +128,7 @@ def _row(incident: Incident, notices: Notices) -> Row:
     )
 
 
-def _sent(notices: Notices) -> str:
+def _sent(notices: BriefNotices) -> str:
     """Summarize deliveries: "2/3, 1 pending", with failures in capitals."""
     counts = count_outcomes(notices)
     words = {"pending": "pending", "digested": "digested"}
@@ -139,25 +139,29 @@ def _sent(notices: Notices) -> str:
 
 def count_kinds(incidents: Iterable[Incident]) -> list[OfKind]:
     """Group incidents, oldest first, by kind and host; the kind that was seen last comes last."""
-    found: dict[tuple[str, str], list[Incident]] = {}
+    spans: dict[tuple[str, str], tuple[int, datetime, datetime]] = {}
+    newest: dict[tuple[str, str], Incident] = {}
     for each in incidents:
         past = past_of(each)
-        found.setdefault((past.host, past.signature), []).append(each)
-    kinds = [_of_kind(signature, of_kind) for (_, signature), of_kind in found.items()]
+        key = past.host, past.signature
+        count, first, last = spans.get(key, (0, past.opened_at, past.last_seen_at))
+        spans[key] = count + 1, min(first, past.opened_at), max(last, past.last_seen_at)
+        newest[key] = each
+    kinds = [_of_kind(newest[key], *span) for key, span in spans.items()]
     return sorted(kinds, key=lambda each: each.last_at)
 
 
-def _of_kind(signature: str, incidents: Sequence[Incident]) -> OfKind:
-    kind = kind_of(incidents[-1])
+def _of_kind(newest: Incident, incidents: int, first_at: datetime, last_at: datetime) -> OfKind:
+    kind = kind_of(newest)
     return OfKind(
-        signature=signature,
+        signature=past_of(newest).signature,
         cause=kind.cause,
         mechanism=kind.mechanism,
         holder=kind.holder,
-        host=incidents[-1].host,
-        incidents=len(incidents),
-        first_at=min(each.opened_at for each in incidents),
-        last_at=max(each.last_seen_at for each in incidents),
+        host=newest.host,
+        incidents=incidents,
+        first_at=first_at,
+        last_at=last_at,
     )
 
 

@@ -102,14 +102,15 @@ def pad(text: str, columns: int) -> str:
 
 def in_columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> list[str]:
     """Align the cells of each column, those of the columns ``right`` to the right."""
-    widths = [max(map(columns_of, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            pad("", columns - columns_of(cell)) + cell if number in right else pad(cell, columns)
-            for number, (cell, columns) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    columns = [_in_column(cells, is_right=number in right) for number, cells in enumerate(zip(*rows, strict=True))]
+    return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
+
+
+def _in_column(cells: Sequence[str], *, is_right: bool) -> list[str]:
+    widths = list(map(columns_of, cells))
+    most = max(widths)
+    blanks = [" " * (most - width) for width in widths]
+    return [blank + cell if is_right else cell + blank for cell, blank in zip(cells, blanks, strict=True)]
 
 
 def wrap(text: str, columns: int, first: str = "", later: str | None = None) -> list[str]:

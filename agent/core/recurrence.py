@@ -7,7 +7,7 @@ do lines that no number confirms, since any local user can write those. Hosts ar
 """
 
 import hashlib
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Literal, NamedTuple
 
@@ -65,27 +65,22 @@ def past_of(incident: Incident | Signed) -> Past:
     return Past(incident.opened_at, incident.id, host, signature, incident.last_seen_at)
 
 
-def number(found: Iterable[Past], wanted: Container[str]) -> dict[str, Recurrence]:
-    """Return, by id, how many of their kind and host the ``wanted`` incidents are, in the order in which they began."""
+def numbered(incidents: Iterable[Incident]) -> Iterator[Incident]:
+    """Give those that have none their signature and number of their kind and host; they come in the order they began.
+
+    One at a time: there may be thousands.
+    """
     counted: dict[tuple[str, str], tuple[int, datetime, datetime | None]] = {}
-    numbered = dict[str, Recurrence]()
-    for each in sorted(found):
-        key = each.host, each.signature
-        count, since, previous = counted.get(key, (0, each.opened_at, None))
-        counted[key] = count + 1, since, max(previous or each.last_seen_at, each.last_seen_at)
-        if each.id in wanted:
-            numbered[each.id] = Recurrence(count=count + 1, since=since, previous_at=previous)
-    return numbered
-
-
-def numbered(incidents: Sequence[Incident]) -> list[Incident]:
-    """Give those that have none their signature and number, by all that are on record."""
-    past = [past_of(each) for each in incidents]
-    numbers = number(past, {each.id for each in incidents if each.recurrence is None})
-    return [
-        replace(each, signature=known.signature, recurrence=each.recurrence or numbers[each.id])
-        for each, known in zip(incidents, past, strict=True)
-    ]
+    for each in incidents:
+        past = past_of(each)
+        key = past.host, past.signature
+        count, since, previous = counted.get(key, (0, past.opened_at, None))
+        counted[key] = count + 1, since, max(previous or past.last_seen_at, past.last_seen_at)
+        if each.recurrence and each.signature:
+            yield each
+        else:
+            known = each.recurrence or Recurrence(count=count + 1, since=since, previous_at=previous)
+            yield replace(each, signature=past.signature, recurrence=known)
 
 
 def is_news(incident: Incident) -> bool:

@@ -20,7 +20,7 @@ from msgspec.json import Decoder
 from agent.core import model
 from agent.core.cursor import Cursor, Resume
 from agent.core.delivery import Receipt
-from agent.core.model import Incident, Notice, Snapshot
+from agent.core.model import BriefNotice, Incident, Notice, Snapshot
 from agent.core.readings import Gap
 from agent.core.recurrence import Past, past_of
 from agent.core.settings import StoreSettings
@@ -48,6 +48,7 @@ from agent.store.history import History
 log = logging.getLogger("sockmem-agent")
 
 T = TypeVar("T")
+N = TypeVar("N", Notice, BriefNotice)
 
 INCIDENT_FILE = "incident.json"
 SUMMARY_FILE = "summary.txt"
@@ -121,7 +122,7 @@ class Store:
 
     def load(self, incident_id: str) -> Incident:
         """Read an incident."""
-        path = self.path(incident_id) / INCIDENT_FILE
+        path = self._file(incident_id, INCIDENT_FILE)
         incident = read_json(path, model.INCIDENT)
         if incident.id != incident_id:
             raise UnreadableError(path, f"it is that of incident {incident.id!r}", is_damage=True)
@@ -129,7 +130,7 @@ class Store:
 
     def past(self, incident_id: str) -> Past:
         """Read the little of an incident that is kept to count its kind; before 0.3 that takes the whole of it."""
-        signed = read_json(self.path(incident_id) / INCIDENT_FILE, model.SIGNED)
+        signed = read_json(self._file(incident_id, INCIDENT_FILE), model.SIGNED)
         if signed.signature is None or signed.id != incident_id:
             return past_of(self.load(incident_id))
         return past_of(signed)
@@ -154,35 +155,32 @@ class Store:
         A receipt counts by its name: one that cannot be read is shown as given up, and its notice is not sent again. A
         state channel that was added later has one of a notice that does not name it.
         """
-        notices = []
-        files = sorted(self.files(incident_id))
-        for name, notice in self.notices_of(self.load(incident_id), unread):
-            stem = name.removesuffix(".json")
-            receipt = re.compile(rf"{stem}\.([^.]+)\.json")
-            names = {found[1]: file for file in files if (found := receipt.fullmatch(file))}
-            readable = dict(self._readable(incident_id, names.values(), model.RECEIPT, unread))
-            notices.append(
-                (stem, notice, {each: readable.get(file) or _lost(notice, each) for each, file in names.items()})
-            )
-        return notices
+        return list(self._notices(self.load(incident_id), model.NOTICE, unread))
 
     def notices_of(self, incident: Incident, unread: list[Gap] | None = None) -> Iterator[tuple[str, Notice]]:
         """Read the notices that an incident names, also of one that only another's commit holds."""
         return self._readable(incident.id, incident.notices, model.NOTICE, unread)
 
-    def read_all(self) -> tuple[list[Incident], dict[str, str]]:
-        """Read every incident, oldest first, and why others cannot be read; one pruned meanwhile is neither."""
-        found, unread = [], dict[str, str]()
+    def brief_notices(
+        self, incident: Incident, unread: list[Gap] | None = None
+    ) -> list[tuple[str, BriefNotice, dict[str, Receipt]]]:
+        """Do as ``notices``, with the little of each that tells what became of it."""
+        return list(self._notices(incident, model.BRIEF_NOTICE, unread))
+
+    def read_each(self, unread: dict[str, str]) -> Iterator[Incident]:
+        """Read every incident, one at a time, oldest first; ``unread`` takes why others cannot be.
+
+        One that was pruned meanwhile is neither.
+        """
         for name in sorted(self.names()):
             try:
-                found.append(self.load(name))
+                yield self.load(name)
             except StoreError as error:
                 if not isinstance(error.__cause__, FileNotFoundError):
                     closed = isinstance(error.__cause__, PermissionError)
                     unread[name] = "permission denied; use sudo" if closed else str(error)
                 elif self.path(name).is_dir():
                     unread[name] = INTERRUPTED
-        return found, unread
 
     # --- writing ----------------------------------------------------------------------------------------------------
 
@@ -416,12 +414,26 @@ class Store:
         path = self.path(name)
         return is_id(name) and path.is_dir() and not path.is_symlink()
 
+    def _file(self, incident_id: str, name: str = "") -> str:
+        """Return the path of a file of an incident: to join Path objects takes as long as to read the file."""
+        return f"{self._incidents}/{incident_id}/{name}"
+
     def files(self, incident_id: str) -> set[str]:
         """Return the names of the files of an incident."""
         try:
-            return {entry.name for entry in os.scandir(self.path(incident_id))}
+            return set(os.listdir(self._file(incident_id)))  # noqa: PTH208 - of thousands, Path would cost most
         except FileNotFoundError:
             return set()  # Pruned since it was listed.
+
+    def _notices(
+        self, incident: Incident, decoder: Decoder[N], unread: list[Gap] | None
+    ) -> Iterator[tuple[str, N, dict[str, Receipt]]]:
+        parts = [file.split(".") for file in sorted(self.files(incident.id))]
+        for name, notice in self._readable(incident.id, incident.notices, decoder, unread):
+            stem = name.removesuffix(".json")
+            names = {part[1]: ".".join(part) for part in parts if part[0] == stem and part[2:] == ["json"]}
+            readable = dict(self._readable(incident.id, names.values(), model.RECEIPT, unread))
+            yield stem, notice, {each: readable.get(file) or _lost(notice, each) for each, file in names.items()}
 
     def _readable(
         self, incident_id: str, names: Iterable[str], decoder: Decoder[T], unread: list[Gap] | None
@@ -429,9 +441,9 @@ class Store:
         """Read files of an incident, each with its name; ``unread`` takes what cannot be read, and why."""
         for name in names:
             try:
-                yield name, read_json(self.path(incident_id) / name, decoder)
+                yield name, read_json(self._file(incident_id, name), decoder)
             except StoreError as error:
-                if unread is not None:
+                if unread is not None and self.path(incident_id).is_dir():  # Not pruned since it was listed.
                     unread.append(Gap(what=name, why=str(error)))
 
     def receipt_path(self, incident_id: str, stem: str, channel: str) -> Path:
@@ -454,7 +466,7 @@ def is_id(name: str) -> bool:
         return False
 
 
-def _lost(notice: Notice, channel: str) -> Receipt:
+def _lost(notice: Notice | BriefNotice, channel: str) -> Receipt:
     """Stand in for a receipt that cannot be read."""
     why = "its receipt cannot be read"
     return Receipt(notice=notice.id, channel=channel, outcome="gave_up", at=notice.at, attempts=0, detail=why)

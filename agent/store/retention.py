@@ -89,7 +89,7 @@ def _fate(store: Store, incident_id: str, covered: int) -> _Fate:
         incident = store.load(incident_id)
         if incident.closed_at is None or (incident.resume and incident.resume.generation > covered):
             return "kept"
-        is_claim, notices = proof_of(incident) == "claimed", store.notices(incident_id)
+        is_claim, notices = proof_of(incident) == "claimed", store.brief_notices(incident)
         if not all(set(notice.channels) <= set(receipts) for _, notice, receipts in notices):
             return "claimed" if is_claim else "kept"
         is_told = any(receipt.outcome == "delivered" for _, _, receipts in notices for receipt in receipts.values())

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import tracemalloc
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -19,7 +20,7 @@ from msgspec.structs import replace
 
 from agent.cli import group
 from agent.cli.common import lay_out
-from agent.cli.incident_text import COUNTS, HEADINGS, _row
+from agent.cli.incident_text import COUNTS, HEADINGS, row_of
 from agent.cli.incidents import pack
 from agent.core import folding
 from agent.core.cursor import Resume
@@ -40,7 +41,7 @@ from agent.core.model import (
     Silence,
     Snapshot,
 )
-from agent.core.readings import Sockstat, TcpSockstat
+from agent.core.readings import Gap, Sockstat, TcpSockstat
 from agent.core.settings import StoreSettings
 from agent.store import Outbox, Store, keep_samples, write_silence
 
@@ -183,16 +184,45 @@ def test_what_was_told_in_a_digest_or_not_sent_is_shown_as_that(run: Run, keep: 
     assert "0/2, 1 digested, 1 not sent" in run("list").stdout
 
 
-def test_list_names_what_cannot_be_read_and_shows_the_rest(run: Run, keep: Keep, store: Store) -> None:
-    good, bad = keep(), keep(60)
-    (store.path(bad) / "incident.json").write_text("{")
+@pytest.mark.parametrize(
+    "option", ["--json", "--by-kind", "--by-kind --json", "--limit 1", "--open", "--since 2030-01-01"]
+)
+@pytest.mark.parametrize("broken", [("{", ""), ('"advice": [', '"advice": [7, ')])
+def test_list_names_what_cannot_be_read_in_a_line_each_and_shows_the_rest(
+    run: Run, keep: Keep, store: Store, option: str, broken: tuple[str, str]
+) -> None:
+    bad, good, worse = keep(), keep(60, closed=False), keep(120)
+    for each in (bad, worse):
+        path = store.path(each) / "incident.json"
+        path.write_text(path.read_text().replace(*broken, 1))
 
-    result = run("list")
+    result = run("list", *option.split())
 
     assert result.exit_code == 66
-    assert good in result.stdout
+    assert ("web1" if "--by-kind" in option else good) in result.stdout
     assert bad not in result.stdout
-    assert f"incident {bad}: " in result.stderr
+    assert [bad, worse] == [line.split(": ")[1].removeprefix("incident ") for line in result.stderr.splitlines()]
+
+
+@pytest.mark.parametrize("option", ["", "--json", "--by-kind"])
+def test_list_has_one_whole_incident_in_memory_at_a_time(run: Run, keep: Keep, store: Store, option: str) -> None:
+    size, count = 1_000_000, 10
+    for number in range(count):
+        incident = store.load(keep(60 * number))
+        whole = replace(incident, diagnosis=replace(DIAGNOSIS, gaps=(Gap(what="x" * size, why="it is long"),)))
+        store.commit(replace(whole, recurrence=Recurrence(count=number + 1, since=incident.opened_at)))
+    run("list")
+
+    tracemalloc.start()
+    try:
+        result = run("list", *option.split())
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert result.exit_code == 0
+    # Its text and what was read of it; by kind, also the newest.
+    assert peak < 5 * size
 
 
 def test_an_incident_that_cannot_be_read_is_not_denied(run: Run, keep: Keep, store: Store) -> None:
@@ -360,10 +390,10 @@ def test_list_says_how_many_of_its_kind_an_incident_is(run: Run, kinds: list[str
     assert [first, first, "9th since 3 Nov, nginx@*.service", first] == [row[seen] for row in table[1:]]
     assert [1, 1, 9, 1] == [each["recurrence"]["count"] for each in found]
     assert found[0]["signature"] == found[2]["signature"]
-    assert "bold" == _row(store.load(kinds[2]), []).style
+    assert "bold" == row_of(store.load(kinds[2]), []).style
     first_of_all = replace(store.load(kinds[0]), recurrence=Recurrence(count=1, since=ninth.since))
-    assert "yellow" == _row(first_of_all, []).style
-    assert "sent -, first of its kind on record, web1" in _row(first_of_all, []).below
+    assert "yellow" == row_of(first_of_all, []).style
+    assert "sent -, first of its kind on record, web1" in row_of(first_of_all, []).below
 
 
 def test_the_date_in_the_list_is_of_the_same_zone_as_its_times(
@@ -401,7 +431,7 @@ def test_a_narrow_terminal_breaks_no_word_of_the_list(keep: Keep, store: Store, 
     going_on = replace(going_on, events={"too_many_orphans": 1}, suppressed_at_least=0, host="web1.example.org")
     notices = store.notices(over.id)
 
-    lines = [line for line, _ in lay_out(HEADINGS, [_row(over, notices), _row(going_on, [])], COUNTS, width)]
+    lines = [line for line, _ in lay_out(HEADINGS, [row_of(over, notices), row_of(going_on, [])], COUNTS, width)]
 
     assert [over.id, going_on.id] == [line for line in lines if not line.startswith(" ")]
     assert [] == [line for line in lines if len(line) > width]

@@ -103,5 +103,5 @@ def test_what_the_service_prints_lands_in_no_file_of_its_own(tmp_path):
     # summary.txt says the same, in a place of its own.
     files = [path for path in agent.state.rglob("*") if path.is_file() and path.name != "summary.txt"]
     assert [] == [path for path in files if b"web1 " in path.read_bytes()[:100]]
-    assert {} == agent.store.read_all()[1]
+    assert [agent.store.resolve("last")] == [each.id for each in agent.store.read_each({})]
     assert {} == agent.store.notices(agent.store.resolve("last"))[0][2]

@@ -21,7 +21,7 @@ from agent.core.model import (
     Witness,
     WitnessedBy,
 )
-from agent.core.recurrence import is_news, kind_of, number, numbered, past_of, recurrence_text
+from agent.core.recurrence import is_news, kind_of, numbered, recurrence_text
 from agent.core.report import notice_text, title
 
 OPENED_AT = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
@@ -146,16 +146,17 @@ def test_real_diagnoses_tell_limit_penalty_and_starvation_apart() -> None:
 
 
 def test_incidents_of_a_kind_are_numbered_by_host_in_the_order_they_began() -> None:
-    own = [make_kind(days=days) for days in (2, 0, 1)]
-    other = [make_kind("haproxy.service", days=0.5), make_kind(days=0.7, host="web-7", read_on="log1")]
-    more = make_kind(days=0.9, host="WEB-7.local", read_on="log1")
+    first, haproxy = make_kind(), make_kind("haproxy.service", days=0.5)
+    elsewhere = [
+        make_kind(days=0.7, host="web-7", read_on="log1"),
+        make_kind(days=0.9, host="WEB-7.local", read_on="log1"),
+    ]
 
-    numbers = number(map(past_of, (*own, *other, more)), {each.id for each in (*own, *other, more)})
+    found = [each.recurrence for each in numbered([first, haproxy, *elsewhere, make_kind(days=1), make_kind(days=2)])]
 
-    assert [3, 1, 2] == [numbers[each.id].count for each in own]
-    assert [1, 1, 2] == [numbers[each.id].count for each in (*other, more)]
-    assert Recurrence(count=3, since=OPENED_AT, previous_at=OPENED_AT + DAY) == numbers[own[0].id]
-    assert numbers[own[1].id].previous_at is None
+    assert [1, 1, 1, 2, 2, 3] == [each and each.count for each in found]
+    assert Recurrence(count=3, since=OPENED_AT, previous_at=OPENED_AT + DAY) == found[-1]
+    assert Recurrence(count=1, since=OPENED_AT) == found[0]
 
 
 def test_incidents_stored_before_there_were_signatures_are_numbered_by_their_diagnosis() -> None:

@@ -123,7 +123,9 @@ def test_one_broken_incident_is_told_and_hides_nothing_else(store, keep):
     (store.path(broken) / "incident.json").write_bytes(b'{"id": ')
 
     assert owed(store, "ops") == [(good, "notice-001")]
-    assert list(store.read_all()[1]) == [broken]
+    unread: dict[str, str] = {}
+    assert [good] == [each.id for each in store.read_each(unread)]
+    assert [broken] == list(unread)
     assert 1 == store.newest_commit()[0].generation
     with pytest.raises(StoreError, match=r"incident\.json: cannot be read .*; move it away"):
         store.load(broken)
@@ -133,9 +135,8 @@ def test_a_directory_without_incident_json_is_told_and_is_no_incident(store):
     store.new_directory("20261122T150539Z-7f3a")
 
     assert [] == store.ids()
-    assert {
-        "20261122T150539Z-7f3a": "interrupted before it was committed; the evidence in it is kept"
-    } == store.read_all()[1]
+    assert [] == list(store.read_each(unread := {}))
+    assert {"20261122T150539Z-7f3a": "interrupted before it was committed; the evidence in it is kept"} == unread
 
 
 def test_evidence_that_a_crash_left_is_not_overwritten(store, clock):
@@ -173,12 +174,21 @@ def test_a_cursor_that_cannot_be_read_is_set_aside_and_the_newest_incident_says_
     assert (store.directory / "cursor.json.broken").exists()
 
 
+def test_a_file_that_comes_in_pieces_is_read_to_its_end(store, keep, monkeypatch):
+    """As read(2) does on a file system in user space, or a network's, that a signal interrupts."""
+    incident_id, read = keep(), os.read
+    monkeypatch.setattr(os, "read", lambda descriptor, size: read(descriptor, min(size, 100)))
+
+    assert incident_id == store.load(incident_id).id
+
+
 def test_a_fifo_in_the_place_of_an_incident_does_not_hang(store, keep):
     path = store.path(keep()) / "incident.json"
     path.unlink()
     os.mkfifo(path)
 
-    assert [path.parent.name] == list(store.read_all()[1])
+    assert [] == list(store.read_each(unread := {}))
+    assert [path.parent.name] == list(unread)
 
 
 def test_a_write_that_fails_names_the_file_and_leaves_nothing_behind(store, keep, monkeypatch):
@@ -603,7 +613,7 @@ def test_last_is_no_incident_to_whatever_lists_them(store, keep, clock):
     incident_id = keep(channels=("ops",))
 
     assert [incident_id] == store.ids() == store.names()
-    assert 1 == len(store.read_all()[0])
+    assert 1 == len(list(store.read_each({})))
     assert 1 == len(owed(store, "ops"))
     assert [incident_id] == [each.id for each in [store.newest()] if each]
     assert [] == list(unusable(store.directory))
