@@ -59,8 +59,10 @@ def take_sockets(
     if not isfinite(began := clock()):
         return SocketTable(gaps=(sockdiag.LATE,))
     deadline = began + deadline_seconds
-    census, sockstat, gaps = _dump_here(proc_root, began + DUMP_SHARE * deadline_seconds, clock)
+    before = _read_sockstat(proc_root)
+    census, gaps = _dump_here(proc_root, began + DUMP_SHARE * deadline_seconds, clock)
     spaces, refused = _look_elsewhere(proc_root, None if gaps else census, deadline, clock)
+    sockstat = _lower(before, _read_sockstat(proc_root))
     if not isfinite(clock()):  # An event stopped this and needs the CPU.
         return SocketTable(sockstat=sockstat, gaps=(*gaps, *refused, sockdiag.LATE))
     grouped = group(census)
@@ -101,16 +103,14 @@ def _ephemeral_ports(reading: Reading) -> tuple[int, int]:
     return EPHEMERAL_PORTS if found is None else (found[0], found[1])
 
 
-def _dump_here(proc_root: Path, deadline: float, clock: Clock) -> tuple[Census, Sockstat | None, list[Gap]]:
-    """Count the sockets of our own namespace, and read the host's gauges at that moment."""
+def _dump_here(proc_root: Path, deadline: float, clock: Clock) -> tuple[Census, list[Gap]]:
+    """Count the sockets of our own namespace."""
     census = Census(_ephemeral_ports(Reading(proc_root)))
     netlink = sockdiag.open_socket()
     if isinstance(netlink, Gap):
-        return census, _read_sockstat(proc_root), [netlink]
+        return census, [netlink]
     with netlink:
-        before = _read_sockstat(proc_root)
-        gaps = sockdiag.dump(netlink, census, deadline, clock)
-        return census, _lower(before, _read_sockstat(proc_root)), gaps
+        return census, sockdiag.dump(netlink, census, deadline, clock)
 
 
 def _read_sockstat(proc_root: Path) -> Sockstat | None:
@@ -118,7 +118,7 @@ def _read_sockstat(proc_root: Path) -> Sockstat | None:
 
 
 def _lower(before: Sockstat | None, after: Sockstat | None) -> Sockstat | None:
-    """Take the lower of each gauge: sockets that came or went during the dump are not unattributed."""
+    """Take the lower of each gauge: sockets that came or went while they were listed are not unattributed."""
     if before is None or after is None:
         return before or after
     one, two = asdict(before.tcp), asdict(after.tcp)

@@ -256,6 +256,21 @@ def test_what_went_during_the_dump_is_no_remainder() -> None:
     assert before == attribution._lower(before, None)
 
 
+def test_what_went_while_other_namespaces_were_listed_is_no_remainder_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, look_elsewhere = [Sockstat(tcp=TcpSockstat(orphan=97))], attribution._look_elsewhere
+
+    def take_long(*args: object) -> object:
+        now.append(Sockstat(tcp=TcpSockstat(orphan=17)))
+        return look_elsewhere(*args)
+
+    monkeypatch.setattr(attribution, "_read_sockstat", lambda _: now[-1])
+    monkeypatch.setattr(attribution, "_look_elsewhere", take_long)
+
+    sockstat = take_sockets(PROC, SECONDS).sockstat
+    assert sockstat
+    assert 17 == sockstat.tcp.orphan
+
+
 def test_orphans_in_all_are_those_of_sockstat(start: Callable[..., Subject]) -> None:
     start().serve(30).tell("close")
 
