@@ -1,0 +1,160 @@
+"""How much RAM sockets may still take, and what one costs: one number too many brings the OOM killer."""
+
+from typing import Any
+
+import pytest
+from material import make_group, make_snapshot, make_table, tally
+
+from agent.core.advice.budget import Price, find_budget, price_of_orphans, price_of_sockets, room_for_orphans
+from agent.core.facts import Facts, gather_facts
+from agent.core.readings import PressureStall
+
+MIB = 1 << 20
+HUNDRED = 25_600  # MiB, in pages.
+
+
+def facts_of(**host: Any) -> Facts:
+    return gather_facts(make_snapshot(**host), (), ())
+
+
+def sizes(text: str) -> dict[str, int]:
+    words = text.split()
+    return {name: int(size) * MIB for name, size in zip(words[::2], words[1::2], strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("meminfo", "mem", "room", "is_short"),
+    [
+        # A twentieth of RAM stays free, and sockets get no more than a quarter with what they hold.
+        ("MemTotal 2000 MemAvailable 1000", 0, 500, False),
+        ("MemTotal 2000 MemAvailable 1000", None, 500, False),
+        ("MemTotal 2000 MemAvailable 1000", HUNDRED, 400, False),
+        ("MemTotal 2000 MemAvailable 500", HUNDRED, 400, False),
+        ("MemTotal 2000 MemAvailable 499", HUNDRED, 399, True),
+        ("MemTotal 2000 MemAvailable 101", 0, 1, True),
+        ("MemTotal 2000 MemAvailable 100", 0, 0, True),
+        ("MemTotal 2000 MemAvailable 1000", 5 * HUNDRED - 256, 1, False),
+        ("MemTotal 2000 MemAvailable 1000", 5 * HUNDRED, 0, False),
+        ("MemTotal 2000 MemAvailable 1000 HugePages_Free 1", 5 * HUNDRED, 0, True),
+        # Huge pages and ZONE_MOVABLE are no room for sockets.
+        ("MemTotal 2000 MemAvailable 1000 Hugetlb 1000 MovableTotal 500", 0, 125, False),
+        ("MemTotal 2000 MemAvailable 400 Hugetlb 1000 MovableTotal 500 MovableFree 300", 0, 75, True),
+        ("MemTotal 2000 MemAvailable 400 Hugetlb 1000 MovableTotal 500 MovableFree 500", 0, 0, True),
+        ("MemTotal 2000 MemAvailable 400 Hugetlb 1500 MovableTotal 600", 0, 0, False),
+        # Before 3.14: free memory, and half of the file cache.
+        ("MemTotal 2000 MemFree 200 Active(file) 80 Inactive(file) 120 Cached 900", 0, 200, True),
+        ("MemTotal 2000 MemFree 200 Cached 300 Shmem 100", 0, 200, True),
+        ("MemTotal 2000 MemFree 200 Cached 100", 0, 150, True),
+        ("MemTotal 2000 MemFree 200 Cached 100 Shmem 300", 0, 100, True),
+        ("MemTotal 2000 MemFree 200", 0, 100, True),
+        # On 32 bit low memory alone, where some is high.
+        ("MemTotal 3000 MemAvailable 800 HighTotal 2000 LowTotal 1000 LowFree 200", 0, 150, True),
+        ("MemTotal 3000 MemAvailable 200 HighTotal 2000 LowTotal 1000 LowFree 700", 0, 150, True),
+        ("MemTotal 2000 MemAvailable 400 HighTotal 0 LowTotal 2000 LowFree 200", 0, 300, True),
+    ],
+)
+def test_sockets_get_what_is_available_and_no_more(meminfo: str, mem: int | None, room: int, *, is_short: bool) -> None:
+    budget = find_budget(facts_of(mem=mem, meminfo=sizes(meminfo)))
+    assert (room * MIB, is_short) == (budget.bytes, budget.short)
+
+
+@pytest.mark.parametrize("meminfo", ["MemAvailable 1000", "MemTotal 2000", "MemTotal 2000 Cached 900", ""])
+def test_no_room_is_made_up_where_ram_could_not_be_read(meminfo: str) -> None:
+    assert (None, "how much RAM is available could not be read", False) == find_budget(facts_of(meminfo=sizes(meminfo)))
+
+
+def test_there_is_no_room_while_tasks_wait_for_memory_however_much_is_available() -> None:
+    budget = find_budget(facts_of(pressure={"memory some": PressureStall(avg10=12.5)}))
+    assert (0, True) == (budget.bytes, budget.short)
+    assert "8 GiB of 16 GiB are available and tasks wait for memory 12.5 % of the time" in budget.why
+
+
+@pytest.mark.parametrize(
+    ("meminfo", "why"),
+    [
+        ("MemTotal 2000 MemAvailable 90 Hugetlb 200", "Only 90 MiB of 1.8 GiB that are not set aside are available: "),
+        ("MemTotal 2000 MemAvailable 90 Hugetlb 2000", "TCP holds 0 B of 0 B that are not set aside already, "),
+        ("MemTotal 2000 MemFree 200", "200 MiB of 2 GiB are available (free memory and half of the file cache), "),
+        ("MemTotal 3000 MemAvailable 200 HighTotal 2000 LowTotal 1000 LowFree 200", "200 MiB of 1,000 MiB are avail"),
+        ("MemTotal 3000 MemAvailable 200 HighTotal 2000 LowTotal 1000 LowFree 90", "90 MiB of 1,000 MiB are free in"),
+    ],
+)
+def test_what_bounds_the_room_is_said(meminfo: str, why: str) -> None:
+    assert find_budget(facts_of(mem=None, meminfo=sizes(meminfo))).sentence.startswith(why)
+
+
+@pytest.mark.parametrize(
+    ("mem", "alloc", "charged", "how"),
+    [
+        (1000, 300, 13_654, "measured here on 300"),  # Rounded up: a price that is too low fills RAM.
+        (1000, 299, 16_384, "assumed"),
+        (1000, None, 16_384, "assumed"),
+        (None, 900, 16_384, "assumed"),
+        (300, 300, 4096, "measured here on 300"),
+        (299, 300, 4096, "one page"),
+        (0, 300, 4096, "one page"),
+        (-5, 300, 16_384, "assumed"),
+    ],
+)
+def test_a_socket_costs_what_was_measured_on_enough_of_them(
+    mem: int | None, alloc: int | None, charged: int, how: str
+) -> None:
+    assert Price(charged, how) == price_of_sockets(facts_of(mem=mem, alloc=alloc))
+
+
+def test_a_socket_takes_a_page_at_least_however_large_that_is() -> None:
+    host = {"page_size_bytes": 65_536, "kernel": "6.1.0"}
+    assert Price(65_536, "assumed") == price_of_sockets(facts_of(alloc=11, **host))
+    assert Price(65_536, "assumed") == price_of_orphans(facts_of(orphan=11, **host))
+
+
+@pytest.mark.parametrize(
+    ("orphan", "mem", "alloc", "charged", "how"),
+    [
+        (300, 1000, 600, 6827, "measured here on 600"),
+        (300, 600, 601, 8192, "assumed"),
+        (299, 600, 598, 16_384, "assumed"),
+        (300, 150, 9000, 4096, "assumed"),
+        (300, 6000, 9000, 16_384, "assumed"),
+        (300, -9, 9000, 4096, "assumed"),
+        (300, None, 9000, 16_384, "assumed"),
+        (None, 6000, 9000, 16_384, "assumed"),
+    ],
+)
+def test_an_orphan_costs_what_sockets_do_where_most_are_orphans_and_never_more_than_all_hold(
+    orphan: int | None, mem: int | None, alloc: int, charged: int, how: str
+) -> None:
+    assert Price(charged, how) == price_of_orphans(facts_of(orphan=orphan, mem=mem, alloc=alloc))
+
+
+def test_an_orphan_costs_what_the_table_shows_of_enough_of_them() -> None:
+    def price(sockets: int, each: int = 5000, **host: Any) -> Price:
+        table = make_table(make_group(fin_wait1=tally(sockets, each)))
+        return price_of_orphans(facts_of(orphan=9, sockets=table, **host))
+
+    assert Price(5000, "measured here on 300") == price(300)
+    assert Price(16_384, "assumed") == price(299)
+    # What nothing is charged for is not divided by.
+    assert Price(1, "measured here on 300") == price(300, 0, page_size_bytes=None)
+
+
+def test_the_price_of_many_counts_what_the_kernel_keeps_beside_the_data() -> None:
+    price = Price(8192, "assumed")
+    assert 8192 + 2560 == price.ram_bytes
+    assert "8 MiB at 8 KiB a socket, assumed, and 2.5 MiB for the sockets themselves" == price.of(1024)
+
+
+@pytest.mark.parametrize(
+    ("orphan", "mem", "expected"),
+    [
+        (0, 0, 100),
+        (0, None, 100),
+        (None, 20, 90),
+        (10, 40, 90),  # 10 orphans hold half of it.
+        (10, 10, 100),
+        (0, 300, 0),
+    ],
+)
+def test_orphans_have_to_fit_beside_the_other_sockets(orphan: int | None, mem: int | None, expected: int) -> None:
+    facts = facts_of(orphan=orphan, mem=mem)
+    assert expected == room_for_orphans(facts, Price(8192, "assumed"), 100 * 8192)
