@@ -35,8 +35,8 @@ _PORTS = 1 << 16
 
 # (state and timer as they lie in the message, service, network, cgroup, has no inode)
 Key = tuple[int, int, int, int | bytes, bool]
-# sockets, bytes, rmem, wmem, unread, unsent, the inode of one of them, how many have sent often without an answer, and
-# how many received segments the kernel has dropped
+# sockets, bytes, rmem, wmem, unread, unsent, the lowest inode (the oldest socket is among the first open files of its
+# program), how many have sent often without an answer, and how many received segments the kernel has dropped
 Row = list[int]
 
 

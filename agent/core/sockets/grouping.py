@@ -54,7 +54,7 @@ class _Draft:
         for index, value in enumerate((*row[:6], *timers)):
             sums[index] += value
         _add_peer(self.peers[key[2]], row, orphan=orphan)
-        self.inode = self.inode or row[6]
+        self.inode = min(filter(None, (self.inode, row[6])), default=0)
         # What is sent to an orphan nobody would read.
         self.drops += 0 if orphan else row[8]
 

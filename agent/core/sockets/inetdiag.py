@@ -152,6 +152,8 @@ class Reader:
             row[3] += wmem
             row[4] += unread
             row[5] += unsent
+            if inode < row[6]:  # noqa: PLR1730 - as above
+                row[6] = inode
             if retrans >= often:
                 row[7] += 1
             if drops:  # b"" where the kernel does not count them

@@ -67,6 +67,7 @@ class Lines:
         size = -(-(unread + unsent) // SMALL_PAGE_BYTES) * SMALL_PAGE_BYTES
         for index, value in enumerate((1, size, unread, unsent, unread, unsent)):
             row[index] += value
+        row[6] = min(row[6], inode)
         row[7] += int(fields[6], _BASE) >= OFTEN
 
     def _service(self, near: int, far: int) -> int:

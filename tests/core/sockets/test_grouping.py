@@ -100,6 +100,12 @@ def test_group_keeps_the_inode_of_a_socket_that_somebody_has_open() -> None:
     assert [55] == [inode for _, inode in found.groups]
 
 
+def test_a_group_goes_by_its_oldest_socket_which_is_found_among_the_first_files_of_its_program() -> None:
+    found = grouped(*(tcp(*usual(), peer=f"192.0.{n % 3}.7", inode=n) for n in (60, 81, 55, 70, 62)))
+
+    assert [55] == [inode for _, inode in found.groups]
+
+
 def test_kernel_without_cgroup_ids_leaves_none() -> None:
     assert only(tcp(*usual(None))).cgroup is None
 

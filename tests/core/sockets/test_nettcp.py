@@ -49,6 +49,12 @@ def test_sockets_are_told_apart_by_state_timer_and_inode() -> None:
     assert [NETWORK] == [peer.network for peer in each.peers]
 
 
+def test_a_group_goes_by_its_oldest_socket() -> None:
+    [(_, inode)] = group(read(OPEN, OPEN.replace(b"7001", b"6001"), OPEN.replace(b"7001", b"8001"))).groups
+
+    assert 6001 == inode
+
+
 def test_time_wait_and_pending_requests_are_no_sockets() -> None:
     census = read(TIME_WAIT, FIN_WAIT2, REQUEST)
 
