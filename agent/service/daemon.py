@@ -218,9 +218,9 @@ class Daemon:
 
     def _informed_detector(self) -> Detector:
         """Make a detector that knows the newest events, so that lines after a restart are compared with them."""
-        detector = Detector()
-        last = self._recorder.last
-        for event in last.last_of_kind if last else ():
+        detector, recorder = Detector(), self._recorder
+        incidents = recorder.still_open or ((recorder.last,) if recorder.last else ())
+        for event in (event for incident in reversed(incidents) for event in incident.last_of_kind):
             remembered = LogRecord(
                 text="",
                 line=event.line,

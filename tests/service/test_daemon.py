@@ -289,6 +289,27 @@ def test_a_stop_in_the_middle_of_a_batch_leaves_the_rest_to_the_next_start(
     assert [2] * 24 == [sum(store.load(incident_id).events.values()) for incident_id in store.ids()]
 
 
+def test_lines_after_a_kill_belong_to_the_hosts_that_spoke_before_it(
+    make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]], log_file: Path
+) -> None:
+    def run(lines: list[str]) -> Store:
+        daemon, store = make_daemon(ValueError)
+        daemon.begin()
+        with log_file.open("a") as file:
+            file.writelines(f"{datetime.now():%b %d %H:%M:%S} {line}\n" for line in lines)  # noqa: DTZ005 - a log's
+        daemon.turn()
+        daemon.end()
+        return store
+
+    run([f"{host} kernel: TCP: too many orphaned sockets" for host in ("db7", "db8", "web1")])
+    store = run([f"{host} kernel: net_ratelimit: {n} callbacks suppressed" for host, n in (("db8", 8), ("db7", 7))])
+    incidents = {incident.host: incident for incident in map(store.load, store.ids())}
+    _, still_open = store.newest_commit()
+
+    assert {"db7", "db8", "web1"} == incidents.keys()
+    assert {"db7": 7, "db8": 8, "web1": 0} == {each.host: each.suppressed_at_least for each in still_open}
+
+
 def test_the_status_counts_resets_that_only_the_trace_shows(
     make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]],
 ) -> None:

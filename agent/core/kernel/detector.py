@@ -7,13 +7,16 @@ from collections import deque
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from msgspec.structs import replace
+
 from agent.core.hosts import may_be_same
 from agent.core.kernel.messages import REPEATED, detect, make_event
 from agent.core.model import Event, LogRecord
 
 WINDOW_SECONDS = 60.0
 MAX_UNDECIDED = 64
-MAX_RECENT = 16
+# Of a host, and hosts: one that floods must not push out what another said.
+MAX_RECENT = MAX_HOSTS = 16
 Decided = tuple[LogRecord, Event]
 
 
@@ -35,7 +38,8 @@ class Detector:
     """
 
     def __init__(self) -> None:
-        self._recent: deque[LogRecord] = deque(maxlen=MAX_RECENT)
+        # By host, that of the newest event last.
+        self._recent: dict[str | None, deque[LogRecord]] = {}
         self._undecided: deque[Undecided] = deque(maxlen=MAX_UNDECIDED)
         self._previous: Decided | None = None
 
@@ -49,9 +53,9 @@ class Detector:
         previous, self._previous = self._previous, (record, event)
         if event.kind != "suppressed":
             released = self._release(record)
-            self._recent.append(record)
+            self._note(record)
             return [*released, (record, event)]
-        if any(_near(record, other) or _adjacent(other, record) for other in self._recent):
+        if self._is_close_to_recent(record):
             return [(record, event)]
         repeated = previous if said is None else None
         if repeated and not self.is_undecided(repeated[0]):
@@ -64,7 +68,7 @@ class Detector:
         """Take in an event that was decided before a restart: what follows may be close to it."""
         self._previous = (record, event)
         if event.kind != "suppressed":
-            self._recent.append(record)
+            self._note(record)
 
     def waiting(self, now: datetime) -> bool:
         """Return whether a suppressed line is undecided; none stays so for longer than the window.
@@ -81,6 +85,19 @@ class Detector:
         """Return whether a record may still become an event, by what follows."""
         return any(held.record is record for held in self._undecided)
 
+    def _note(self, record: LogRecord) -> None:
+        recent = self._recent.pop(record.host, None) or deque(maxlen=MAX_RECENT)
+        recent.append(record)
+        self._recent[record.host] = recent
+        if len(self._recent) > MAX_HOSTS:
+            del self._recent[next(iter(self._recent))]
+
+    def _is_close_to_recent(self, record: LogRecord) -> bool:
+        recent = (
+            other for host, of_host in self._recent.items() if may_be_same(host, record.host) for other in of_host
+        )
+        return any(_near(record, other) or _adjacent(other, record) for other in recent)
+
     def _repeat(self, record: LogRecord) -> Event | None:
         match = REPEATED.fullmatch(record.text)
         if match is None or self._previous is None or not _adjacent(self._previous[0], record):
@@ -89,11 +106,14 @@ class Detector:
         return make_event(record, first.kind, suppressed=first.suppressed, count=int(match[1] or match[2]))
 
     def _release(self, record: LogRecord) -> list[Decided]:
-        """Return what was undecided and is close to this event; what belongs to another host stays."""
+        """Return what was undecided and is close to this event; what belongs to another host stays.
+
+        Other hosts' events behind it may have been counted since: no position lies between it and this event.
+        """
         chain = self._chain_before(record)
         released = [held for held in self._undecided if held.chain == chain or _near(held.record, record)]
         self._keep([held for held in self._undecided if held not in released])
-        return [(held.record, held.event) for held in released]
+        return [(replace(held.record, cursor=None), held.event) for held in released]
 
     def _forget_before(self, record: LogRecord) -> None:
         """Drop what the log's own clock has left behind, but never the line directly before.

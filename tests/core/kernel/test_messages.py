@@ -3,8 +3,9 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from agent.core.kernel.detector import MAX_RECENT, MAX_UNDECIDED, Detector
+from agent.core.kernel.detector import MAX_HOSTS, MAX_RECENT, MAX_UNDECIDED, Detector
 from agent.core.kernel.devkmsg import DevKmsg, parse_devkmsg
 from agent.core.kernel.messages import OTHER_LIMITS, detect, other_limit
 from agent.core.model import LogRecord
@@ -201,7 +202,18 @@ def test_a_storm_of_events_is_remembered_in_bounded_space() -> None:
     detector = Detector()
     for ordinal in range(1000):
         detector.feed(record(ORPHANS, ordinal, at=ordinal))
-    assert MAX_RECENT == len(detector._recent)
+    assert [MAX_RECENT] == [len(of_host) for of_host in detector._recent.values()]
+    for ordinal in range(1000):
+        detector.feed(replace(record(ORPHANS, ordinal, at=ordinal), host=f"db{ordinal}"))
+    assert MAX_HOSTS == len(detector._recent)
+
+
+def test_a_host_that_floods_does_not_make_another_hosts_suppressed_line_forgotten() -> None:
+    detector = Detector()
+    detector.feed(replace(record(MEMORY, 1, at=0), host="db7"))
+    for ordinal in range(2, 100):
+        detector.feed(replace(record(ORPHANS, ordinal, at=ordinal // 10), host="db8"))
+    assert [100] == [each.ordinal for each, _ in detector.feed(replace(record(SUPPRESSED, 100, at=30), host="db7"))]
 
 
 def test_a_suppressed_line_that_the_log_has_left_behind_holds_the_position_back_no_longer() -> None:
