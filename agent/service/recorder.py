@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from agent.core import folding
 from agent.core.budget import HOUR_SECONDS, OTHER_HOSTS_AN_HOUR, THE_REST
+from agent.core.cursor import Cursor
 from agent.core.facts import unmeasured
 from agent.core.history.unit_growth import shares_of
 from agent.core.hosts import may_be_same, other_host
@@ -178,7 +179,7 @@ class Recorder:
         """
         self._is_seen = has_opened = False
         # Whether a position lies between the event before and this one; where none does, nothing is committed.
-        is_between, leading = True, list[Decided]()
+        is_between, behind, leading = True, None, list[tuple[str | None, Decided]]()
         now, quiet = self._now(), self.settings.quiet
         for record, event in folding.together(decided, quiet):
             if has_opened and is_between and not may_continue():
@@ -189,23 +190,24 @@ class Recorder:
             at = min(now, event.at or snapshot.taken_at).astimezone(timezone.utc)
             host = other_host(event.host, snapshot.host)
             host, opened = self._find_open(host, at, snapshot.taken_at, may_close=is_between)
-            is_between = record.cursor is not None
+            is_between, behind = record.cursor is not None, record.cursor or behind
             if opened:
                 opened.fold((record, event), at, snapshot, now)
             elif event.kind == "suppressed":
-                leading.append((record, event))
+                leading.append((host, (record, event)))
             else:
                 seen = unmeasured(snapshot) if host else snapshot
                 first = replace(event, host=host) if host == THE_REST else event
                 traced = Traced() if host else self._watch.open(at, self._sampler.history)
                 opened = self._open_incident(partial(folding.open_incident, first, at, seen), seen, (first,), traced)
-                for held in leading:
-                    opened.fold(held, at, snapshot, now, leading=True)
-                leading.clear()
+                for held_host, held in leading:
+                    if _is_same(held_host, host):
+                        opened.fold(held, at, snapshot, now, leading=True)
+                leading = [each for each in leading if not _is_same(each[0], host)]
                 # Last: those before it in the log have older positions.
                 self.position.cover(record.cursor, opened.incident)
                 has_opened = True
-        self._amend_last(leading, snapshot.host)
+        self._amend_last(leading, behind)
         self._commit_what_is_due(snapshot.taken_at)
         return True
 
@@ -296,7 +298,7 @@ class Recorder:
     def _find(self, host: str | None) -> OpenIncident | None:
         """Find the open incident of another host, or this host's own for None."""
         for opened in self._open:
-            if opened.is_elsewhere == bool(host) and (host is None or may_be_same(opened.incident.host, host)):
+            if _is_same(opened.incident.host if opened.is_elsewhere else None, host):
                 return opened
         return None
 
@@ -326,8 +328,9 @@ class Recorder:
     def _resume_all(self, still_open: Sequence[Incident]) -> None:
         for incident in still_open:
             self._resume(incident)
-        for opened in self._open if len(self._open) > 1 else ():
-            self.position.cover(None, opened.incident)  # What one commit held of another is written to its own file.
+        for opened in self._open:
+            if opened.incident.resume is None:  # Only another's commit holds it so: its own file is to have it.
+                self.position.cover(None, opened.incident)
 
     def _resume(self, incident: Incident) -> None:
         """Go on with an incident that was open when the process before us ended."""
@@ -360,18 +363,21 @@ class Recorder:
         self.position.close()
         self._commit_closed(incident)
 
-    def _amend_last(self, leading: Sequence[Decided], here: str | None) -> None:
-        """Count suppressed messages whose incident is closed already: they open none of their own."""
+    def _amend_last(self, leading: Sequence[tuple[str | None, Decided]], behind: Cursor | None) -> None:
+        """Count suppressed messages whose incident is closed already: they open none of their own.
+
+        ``behind`` is the position behind the whole batch, all of which is counted.
+        """
         incident = self._last
         if incident is None or incident.closed_at is None:
             return
-        leading = [each for each in leading if bool(other_host(each[1].host, here)) == bool(incident.read_on)]
-        leading = [each for each in leading if may_be_same(each[1].host, incident.host)]
-        if not leading:
+        its_host = incident.host if incident.read_on else None
+        events = [event for host, (_, event) in leading if _is_same(host, its_host)]
+        if not events:
             return
-        for record, event in leading:
+        for event in events:
             incident = folding.fold(incident, event, incident.last_seen_at)
-            self.position.cover(record.cursor, incident)
+        self.position.cover(behind, incident)
         self._commit_closed(incident)
 
     def _commit_closed(self, incident: Incident) -> None:
@@ -464,3 +470,8 @@ class Recorder:
         for opened in self._open if abs(set_by) >= CLOCK_STEP else ():
             opened.move_clock(set_by, now)
         self._ticked_at, self._ticked_second = now, second
+
+
+def _is_same(one: str | None, other: str | None) -> bool:
+    """Return whether two names may be one other host's, or both are None, which is this host."""
+    return bool(one) == bool(other) and may_be_same(one, other)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from msgspec.json import Decoder
+from msgspec.structs import replace
 
 from agent.core import model
 from agent.core.cursor import Cursor, Resume
@@ -328,8 +329,8 @@ class Store:
         """Find where to resume, and the incidents that are open, the newest commit first: at most one a host.
 
         The highest generation of cursor.json and all incidents is the truth, also for what stands beside it of other
-        incidents. A cursor.json that cannot be read is set aside: a host watched from a little later on is better than
-        one not watched.
+        incidents: those have no ``resume``, since no file of their own has them so. A cursor.json that cannot be read
+        is set aside: a host watched from a little later on is better than one not watched.
         """
         newest, holder = Resume(generation=0, cursor=Cursor()), ""
         path = self.directory / "cursor.json"
@@ -347,7 +348,7 @@ class Store:
                     still_open[incident_id] = commit.resume.generation if commit.resume else -1
         beside = dict[str, Incident]()
         with suppress(StoreError):
-            beside = {each.id: each for each in self.load(holder).beside} if holder else beside
+            beside = {each.id: replace(each, resume=None) for each in self.load(holder).beside} if holder else beside
         # Of one generation an incident's own file is the newer: it has the notices.
         beside = {each: found for each, found in beside.items() if still_open.get(each, -1) < newest.generation}
         in_order = sorted(still_open.keys() | beside.keys(), key=lambda each: (still_open.get(each, -1), each))

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from agent.core import folding
 from agent.core.budget import OTHER_HOSTS_AN_HOUR, THE_REST
+from agent.core.kernel.detector import Detector
 from agent.core.model import Peak
 from agent.core.readings import SocketGroup, SocketTable, Tally
 from agent.core.report import diagnosis_text, messages_text, title
@@ -1268,6 +1269,80 @@ def test_an_incident_that_only_the_commit_of_another_holds_when_the_process_ends
         [notice.type.rpartition(".")[2] for _, notice, _ in store.notices(each)] for each in store.ids()
     ]
     assert [None, None] == [store.load(each).closed_at for each in store.ids()]
+
+
+def test_a_suppressed_line_of_a_closed_incident_does_not_take_back_the_position_of_another_hosts_event(
+    store, make_recorder, make_decided, clock
+):
+    recorder = make_recorder(quiet_seconds=5)
+    recorder.handle([from_host(make_decided(), "db7")], recorder.take_event_snapshot())
+    run_for(recorder, clock, 10)
+    late = from_host(make_decided("suppressed", suppressed=40, offset=200), "db7")
+    recorder.handle([late, from_host(make_decided(offset=300), "db8")], recorder.take_event_snapshot())
+    recorder.flush()
+    db7, db8 = map(store.load, store.ids())
+
+    assert (40, {"too_many_orphans": 1}) == (db7.suppressed_at_least, db8.events)
+    assert 300 == store.newest_commit()[0].cursor.files["/var/log/messages"].offset
+
+
+def test_a_line_that_is_decided_late_does_not_take_back_the_position_of_another_hosts_event(
+    store, make_recorder, make_decided, clock, monkeypatch
+):
+    committed, real = [], store.commit
+    recorder, detector = make_recorder(quiet_seconds=30), Detector()
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
+    clock.advance(20)
+    for line in (make_decided("suppressed", offset=200), from_host(make_decided(offset=300), "db7")):
+        recorder.handle(detector.feed(line[0]), recorder.take_event_snapshot())
+    monkeypatch.setattr(store, "commit", lambda incident: committed.append(incident) or real(incident))
+    clock.advance(40)
+    recorder.handle(detector.feed(make_decided(offset=400)[0]), recorder.take_event_snapshot())
+    recorder.flush()
+
+    assert {400} == {each.resume.cursor.files["/var/log/messages"].offset for each in committed}
+    assert [(2, 273), (1, 0)] == [
+        (each.events["too_many_orphans"], each.suppressed_at_least) for each in map(store.load, store.ids())
+    ]
+
+
+def test_an_incident_that_only_the_commit_of_a_closed_one_holds_outlasts_a_later_position(
+    store, make_recorder, make_decided, clock, monkeypatch
+):
+    recorder, real = make_recorder(quiet_seconds=5), store.commit
+    recorder.handle([from_host(make_decided(), "db7")], recorder.take_event_snapshot())
+    clock.advance(60)
+
+    def commit_one(incident) -> None:
+        real(incident)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "commit", commit_one)
+    with pytest.raises(KeyboardInterrupt):
+        recorder.handle(
+            [from_host(make_decided(offset=200), "db8"), from_host(make_decided(offset=300), "db7")],
+            recorder.take_event_snapshot(),
+        )
+    monkeypatch.setattr(store, "commit", real)
+    recorder = make_recorder()
+    assert ["db8"] == [each.host for each in recorder.still_open]
+    recorder.tick()
+    position = recorder.position
+    assert position.may_be_saved(clock.time, is_undecided=False)
+    assert position.save(make_decided(offset=400)[0].cursor, clock.time)
+
+    assert ["db8"] == [each.host for each in make_recorder().still_open]
+
+
+def test_what_was_suppressed_on_a_host_is_not_counted_to_another(store, make_recorder, make_decided, clock):
+    recorder = make_recorder(quiet_seconds=5)
+    recorder.handle([from_host(make_decided(), "db7")], recorder.take_event_snapshot())
+    run_for(recorder, clock, 10)
+    late = from_host(make_decided("suppressed", suppressed=40, offset=200), "db7")
+    recorder.handle([late, from_host(make_decided(offset=300), "db8")], recorder.take_event_snapshot())
+    recorder.flush()
+
+    assert [40, 0] == [store.load(each).suppressed_at_least for each in store.ids()]
 
 
 def test_the_lines_of_six_hundred_hosts_do_not_delay_this_hosts_own(
