@@ -175,6 +175,10 @@ class Rig:
         """Return whether the service is ready."""
         return sh("systemctl", "is-active", UNIT, check=False).strip() == "active"
 
+    def has_imported(self) -> bool:
+        """Return whether the service has said what it follows: by then all that it imports is in memory."""
+        return ": following " in sh("journalctl", "--quiet", f"_PID={self.agent_pid()}")
+
     def agent_memory(self) -> int:
         """Return what is resident of the agent, in bytes."""
         status = Path(f"/proc/{self.agent_pid()}/status").read_text()

@@ -15,6 +15,7 @@ def act(rig):
     rig.listen()
     rig.sysctl("net.ipv4.tcp_max_orphans", str(LIMIT))
     rig.sysctl("net.ipv4.tcp_mem", "200000 300000 400000")
+    rig.wait("the service follows the journal", rig.has_imported, seconds=60)
     rig.note("memory_before", rig.agent_memory())
     with rig.watching():
         storm = ("--count", CONNECTIONS, "--rounds", ROUNDS, "--bytes", 110_000, "--last-after", LIMITER_SECONDS)
