@@ -183,6 +183,7 @@ class Recorder:
         now, quiet = self._now(), self.settings.quiet
         for record, event in folding.together(decided, quiet):
             if has_opened and is_between and not may_continue():
+                self._amend_last(leading, behind)
                 return False
             has_opened = has_opened and not is_between
             log.debug("%s at %s, %d times", event.kind, event.source, event.count)
@@ -327,10 +328,11 @@ class Recorder:
 
     def _resume_all(self, still_open: Sequence[Incident]) -> None:
         for incident in still_open:
+            if incident.resume is None:
+                # Only another's commit holds it so: each next one does, too, until its own file has it.
+                self.position.cover(None, incident)
+        for incident in still_open:
             self._resume(incident)
-        for opened in self._open:
-            if opened.incident.resume is None:  # Only another's commit holds it so: its own file is to have it.
-                self.position.cover(None, opened.incident)
 
     def _resume(self, incident: Incident) -> None:
         """Go on with an incident that was open when the process before us ended."""
@@ -366,7 +368,7 @@ class Recorder:
     def _amend_last(self, leading: Sequence[tuple[str | None, Decided]], behind: Cursor | None) -> None:
         """Count suppressed messages whose incident is closed already: they open none of their own.
 
-        ``behind`` is the position behind the whole batch, all of which is counted.
+        ``behind`` is the position behind what is counted of the batch.
         """
         incident = self._last
         if incident is None or incident.closed_at is None:

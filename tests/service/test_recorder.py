@@ -1306,32 +1306,62 @@ def test_a_line_that_is_decided_late_does_not_take_back_the_position_of_another_
     ]
 
 
-def test_an_incident_that_only_the_commit_of_a_closed_one_holds_outlasts_a_later_position(
-    store, make_recorder, make_decided, clock, monkeypatch
-):
+@pytest.fixture
+def only_beside(store, make_recorder, make_decided, clock, monkeypatch):
+    """Kill the service when only the commit that closes db7's incident holds db8's; this host's own is open, too."""
     recorder, real = make_recorder(quiet_seconds=5), store.commit
-    recorder.handle([from_host(make_decided(), "db7")], recorder.take_event_snapshot())
+    recorder.handle([make_decided(), from_host(make_decided(offset=150), "db7")], recorder.take_event_snapshot())
     clock.advance(60)
 
     def commit_one(incident) -> None:
         real(incident)
         raise KeyboardInterrupt
 
+    lines = [from_host(make_decided(offset=200), "db8"), from_host(make_decided(offset=300), "db7")]
+    snapshot = recorder.take_event_snapshot()
     monkeypatch.setattr(store, "commit", commit_one)
     with pytest.raises(KeyboardInterrupt):
-        recorder.handle(
-            [from_host(make_decided(offset=200), "db8"), from_host(make_decided(offset=300), "db7")],
-            recorder.take_event_snapshot(),
-        )
+        recorder.handle(lines, snapshot)
     monkeypatch.setattr(store, "commit", real)
-    recorder = make_recorder()
-    assert ["db8"] == [each.host for each in recorder.still_open]
-    recorder.tick()
-    position = recorder.position
-    assert position.may_be_saved(clock.time, is_undecided=False)
-    assert position.save(make_decided(offset=400)[0].cursor, clock.time)
+    held = {store.load(each).host: each for each in store.ids()}
+    assert {"web1", "db7"} == held.keys()
+    return held["web1"]
 
+
+@pytest.mark.usefixtures("only_beside")
+def test_an_incident_that_only_the_commit_of_a_closed_one_holds_outlasts_a_later_position(
+    make_recorder, make_decided, clock
+):
+    recorder = make_recorder()
+    recorder.flush()
+    assert recorder.position.save(make_decided(offset=400)[0].cursor, clock.time)
+    assert ["web1", "db8"] == [each.host for each in make_recorder().still_open]
+
+
+def test_an_incident_that_only_another_holds_outlasts_the_end_of_one_that_cannot_be_resumed(
+    store, make_recorder, only_beside
+):
+    for each in store.path(only_beside).glob("snapshot-*.json"):
+        each.unlink()
+    make_recorder()
     assert ["db8"] == [each.host for each in make_recorder().still_open]
+
+
+def test_a_stop_in_the_middle_of_a_batch_loses_no_suppressed_line_of_a_closed_incident(
+    store, make_recorder, make_decided, clock
+):
+    recorder = make_recorder(quiet_seconds=5)
+    recorder.handle([from_host(make_decided(), "db7")], recorder.take_event_snapshot())
+    run_for(recorder, clock, 10)
+    late = from_host(make_decided("suppressed", suppressed=40, offset=200), "db7")
+    others = [from_host(make_decided(offset=300 + n), f"db{8 + n}") for n in range(2)]
+    assert not recorder.handle([late, *others], recorder.take_event_snapshot(), lambda: False)
+    recorder.flush()
+
+    assert [("db7", 40), ("db8", 0)] == sorted(
+        (each.host, each.suppressed_at_least) for each in map(store.load, store.ids())
+    )
+    assert 300 == store.newest_commit()[0].cursor.files["/var/log/messages"].offset
 
 
 def test_what_was_suppressed_on_a_host_is_not_counted_to_another(store, make_recorder, make_decided, clock):
