@@ -9,7 +9,7 @@ import pytest
 from material import NGINX, SHOP, make_event, make_group, make_snapshot, make_table, tally
 
 from agent.core.diagnosis.diagnose import diagnose
-from agent.core.model import Advice
+from agent.core.model import Advice, Witness, WitnessedBy
 from agent.core.readings import Namespace, Process, SocketTable
 
 POD = Namespace(process=Process(pid=4711, name="pause", cgroup="/kubepods/pod1"), inuse=900, number=1)
@@ -123,3 +123,19 @@ def test_peers_are_counted_without_the_names_of_columns() -> None:
     pipeline = next(each for each in everywhere("6.1.0") if "uniq -c" in each).partition("; done | ")[2]
     one = "Recv-Q Send-Q Local Address:Port Peer Address:Port Process\n0 1 10.0.0.1:80 192.0.2.7:5555\n"
     assert "2 192.0.2.7" == subprocess.check_output(["/bin/sh", "-c", pipeline], input=2 * one, text=True).strip()
+
+
+def test_orphans_are_looked_for_where_most_of_them_are_and_memory_where_most_of_it_is() -> None:
+    pod = (make_group(each, 443, namespace=1, fin_wait1=tally(20_000)) for each in (NGINX, SHOP, 77))
+    table = make_table(*pod, make_group(SHOP, 80, established=tally(900, 1 << 20)), namespaces=(POD,))
+    assert "nsenter -t 4711 -n ss -tanoemi state last-ack" in commands(advice(table))
+    assert "ss -tanp state close-wait" in commands(advice(table, "tcp_memory", 390_000))
+
+
+def test_kills_are_counted_where_most_orphans_are() -> None:
+    pod = make_group(77, 443, namespace=1, fin_wait1=tally(60))
+    table = make_table(pod, make_group(SHOP, 80, established=tally(900, 1 << 20)), namespaces=(POD,))
+    witness = Witness(kills=90, by=(WitnessedBy(unit="nginx.service", process="nginx", kills=90),))
+    found = diagnose(make_snapshot(65_600, sockets=table), (make_event(),), (), witness)
+    assert found.advice[0].action.startswith("Fix nginx.service: 90 of 90")
+    assert f"nsenter -t 4711 -n {KILLS}" in found.advice[0].commands

@@ -20,6 +20,7 @@ from agent.core.advice.orphans import orphan_life_seconds
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.facts import host_elsewhere
 from agent.core.model import Advice, Event, Sample, Snapshot
+from agent.core.readings import Sockstat, TcpSockstat
 
 ORPHANS, MEM = "net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem"
 IN_BYTES = (4096, 87380, 16777216)
@@ -350,3 +351,17 @@ def test_a_named_cause_never_comes_without_a_step(kernel: str, killed: int, text
         host = make_snapshot(orphan, mem, max_orphans=limit, tcp_mem=tcp_mem, counters=counters, kernel=kernel)
         found = diagnose(host, (make_event(text, provenance="claimed"),), ())
         assert found.advice or found.cause in ("undetermined", "none")
+
+
+def test_nothing_is_changed_for_a_line_that_the_counters_of_both_families_contradict() -> None:
+    tcp = TcpSockstat(inuse=900, orphan=3, tw=20, alloc=900, mem=1200)
+    counted = {"sockstat": Sockstat(tcp=tcp, tcp6_inuse=0), "counters": {"TCPAbortOnMemory": 0}}
+    advice = advise(make_snapshot(sysctls={RETRIES: (0,)}, **counted), make_event(provenance="claimed"))
+    assert advice
+    assert [] == [each for each in advice if each.sysctl]
+
+
+def test_the_limit_of_orphans_is_put_back_for_a_line_though_no_counter_confirms_it() -> None:
+    host = {"max_orphans": 16, "counters": {"TCPAbortOnMemory": 0}, "sysctls": {RETRIES: (0,)}}
+    advice = advise(make_snapshot(3, **host), make_event(provenance="claimed"))
+    assert [ORPHANS] == [each.sysctl.key for each in advice if each.sysctl]
