@@ -1,40 +1,24 @@
-"""Shared by the commands: options, the state directory, exit statuses (sysexits(3)) and printing.
-
-Text goes to a rich console, JSON to standard output as one document, errors to standard error as single lines.
-"""
+"""Shared by the commands that read the configuration or the state directory: how they open it, and exit statuses."""
 
 import grp
 import os
 import pwd
-import shutil
 import stat
-import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
-import msgspec
 
-from agent.cli import log
 from agent.cli.credentials import NextStart
 from agent.cli.faults import is_missing
+from agent.cli.printing import fail, warn
 from agent.config import load as config
 from agent.config.load import ConfigError, load_store, state_directory
-from agent.core.format import columns_of, in_columns, printable, wrap
 from agent.core.settings import Settings, StoreSettings
 from agent.store import NoSuchIncident, Store, StoreError
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 EX_FAILED = 1
-PIPE_WIDTH = 500
-TERMINAL_WIDTH = 80
 # Its members can read the service's state directory.
 GROUP = "sockmem-agent"
 
@@ -49,18 +33,6 @@ def complete_id(ctx: click.Context, param: click.Parameter, incomplete: str) -> 
 
 
 id_argument = click.argument("incident_id", metavar="ID", shell_complete=complete_id)
-
-
-def fail(status: int, *lines: str) -> NoReturn:
-    """Print errors, one line each, to standard error and exit."""
-    for line in lines:
-        click.echo(line, err=True)
-    sys.exit(status)
-
-
-def warn(line: str) -> None:
-    """Print a warning to standard error; --log-level error hides it."""
-    log.warning("%s", printable(line))
 
 
 def settings_or_exit(path: Path | None, status: int = os.EX_CONFIG) -> Settings:
@@ -128,61 +100,3 @@ def exits(status: int) -> Iterator[None]:
     except OSError as error:
         fix = "; use sudo" if isinstance(error, PermissionError) else ""
         fail(status, f"sockmem-agent: {error.filename or 'output'}: {error.strerror}{fix}")
-
-
-# --- printing -------------------------------------------------------------------------------------------------------
-
-
-def print_json(value: Any) -> None:  # noqa: ANN401 - whatever msgspec can encode
-    """Print one JSON document."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
-
-
-def console() -> "Console":
-    """Create a console: color on a terminal only; lines for a pipe are not wrapped, because a program may read them."""
-    from rich.console import Console  # noqa: PLC0415 - the service must not load it
-
-    terminal = sys.stdout.isatty()
-    # A serial console has no size; Python 3.10 then returns 0.
-    width = (shutil.get_terminal_size().columns or TERMINAL_WIDTH) if terminal else PIPE_WIDTH
-    return Console(force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False)
-
-
-def stamp(at: datetime) -> str:
-    """Format a time in the host's time zone."""
-    return f"{at.astimezone():%Y-%m-%d %H:%M:%S %Z}"
-
-
-class Row(NamedTuple):
-    """A row of a table; ``below`` says what follows the first cell where a terminal is too narrow for the columns."""
-
-    cells: tuple[str, ...]
-    below: str
-    style: str = ""
-
-
-def print_table(headings: tuple[str, ...], rows: Sequence[Row], right: Collection[int]) -> None:
-    """Print a table, the columns ``right`` aligned to the right."""
-    screen = console() if sys.stdout.isatty() else None
-    for style, lines in groupby(lay_out(headings, rows, right, screen.width if screen else sys.maxsize), itemgetter(1)):
-        text = "\n".join(line for line, _ in lines)
-        # A console takes a tenth of a millisecond for each line.
-        if screen and style:
-            screen.print(text, style=style, soft_wrap=True)
-        else:
-            click.echo(text)
-
-
-def lay_out(
-    headings: tuple[str, ...], rows: Sequence[Row], right: Collection[int], width: int
-) -> Iterator[tuple[str, str]]:
-    """Yield the lines of a table with their styles; a narrow terminal breaks no word and no number of it."""
-    heading, *lines = in_columns([headings, *(row.cells for row in rows)], right)
-    if max(map(columns_of, (heading, *lines))) <= width:
-        yield heading, "bold"
-        yield from zip(lines, (row.style for row in rows), strict=True)
-        return
-    for row in rows:
-        yield row.cells[0], row.style
-        for line in wrap(row.below, width, "  "):
-            yield line, row.style

@@ -10,15 +10,10 @@ from msgspec.structs import replace
 
 from agent.cli import config_option, json_option
 from agent.cli.checks import Check, check_channel
-from agent.cli.common import (
-    console,
-    fail,
-    print_json,
-    settings_or_exit,
-    warn,
-)
+from agent.cli.common import settings_or_exit
 from agent.cli.credentials import as_written
 from agent.cli.doctor import find_user, look_as
+from agent.cli.printing import console, fail, print_json, warn
 from agent.cli.unit import check_tasks, drop_in, read_unit
 from agent.config.load import DEFAULT_PATH, channels, masked, state_directory
 

@@ -9,15 +9,8 @@ import click
 from msgspec.structs import replace
 
 from agent.cli import config_option, json_option
-from agent.cli.common import (
-    complete_id,
-    exits,
-    fail,
-    find_store,
-    open_store,
-    print_json,
-    warn,
-)
+from agent.cli.common import complete_id, exits, find_store, open_store
+from agent.cli.printing import fail, print_json, warn
 from agent.config.load import ConfigError
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.folding import events_to_diagnose

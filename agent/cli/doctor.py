@@ -23,9 +23,10 @@ from agent.cli import config_option, json_option
 from agent.cli.checks import BELOW, Check, check_channel, check_clock, check_host, check_silence, check_state
 from agent.cli.checks_attribution import Rights, check_reach, read_rights
 from agent.cli.checks_witness import check_witness
-from agent.cli.common import EX_FAILED, console, print_json
+from agent.cli.common import EX_FAILED
 from agent.cli.credentials import NextStart
 from agent.cli.faults import group_name, read_fault
+from agent.cli.printing import console, print_json
 from agent.cli.unit import UNIT, Unit
 from agent.config.load import DEFAULT_PATH, ConfigError, channels, state_directory
 from agent.core.format import printable

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from agent.cli.common import Row, console, print_table
+from agent.cli.printing import Row, console, print_table
 from agent.core.delivery import OUTCOMES, Receipt
 from agent.core.folding import events_total
 from agent.core.format import count_text, counted, duration_text, printable

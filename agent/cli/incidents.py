@@ -14,17 +14,7 @@ import click
 import msgspec
 
 from agent.cli import config_option, json_option, log
-from agent.cli.common import (
-    EX_FAILED,
-    Row,
-    exits,
-    fail,
-    id_argument,
-    open_store,
-    print_json,
-    stamp,
-    warn,
-)
+from agent.cli.common import EX_FAILED, exits, id_argument, open_store
 from agent.cli.incident_text import (
     BriefNotices,
     count_kinds,
@@ -36,6 +26,7 @@ from agent.cli.incident_text import (
     read_files,
     row_of,
 )
+from agent.cli.printing import Row, fail, print_json, stamp, warn
 from agent.cli.since import since_option
 from agent.core.format import counted
 from agent.core.model import Incident

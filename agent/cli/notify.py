@@ -12,7 +12,8 @@ from uuid import uuid4
 import click
 
 from agent.cli import config_option, json_option
-from agent.cli.common import EX_FAILED, console, fail, print_json, settings_or_exit
+from agent.cli.common import EX_FAILED, settings_or_exit
+from agent.cli.printing import console, fail, print_json
 from agent.cli.rehearsal import rehearse
 from agent.config.load import channels
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry

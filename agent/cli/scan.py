@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from agent.cli.common import Row, console, print_table, stamp, warn
+from agent.cli.printing import Row, console, print_table, stamp, warn
 from agent.cli.since import since_option
 from agent.core.format import count_text, counted, printable
 from agent.core.kernel.detector import Detector

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from agent.cli import config_option
-from agent.cli.common import EX_FAILED, exits, fail, find_store, stamp
+from agent.cli.common import EX_FAILED, exits, find_store
+from agent.cli.printing import fail, stamp
 from agent.cli.since import read_span
 from agent.config.load import ConfigError
 from agent.core.format import printable

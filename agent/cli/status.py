@@ -13,7 +13,8 @@ from pathlib import Path
 import click
 
 from agent.cli import config_option, json_option
-from agent.cli.common import console, find_store, print_json, stamp
+from agent.cli.common import find_store
+from agent.cli.printing import console, print_json, stamp
 from agent.config.load import SYSTEM_RUNTIME, ConfigError
 from agent.core.format import printable
 from agent.core.status import (

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import click
 
-from agent.cli.common import Row, fail, print_json, print_table, warn
+from agent.cli.printing import Row, fail, print_json, print_table, warn
 from agent.core.format import count_text, counted, duration_text, printable
 from agent.core.kernel.limits import KILLED, counter_deltas
 from agent.core.model import Witness, WitnessedBy

@@ -10,7 +10,8 @@ import sys
 
 import click
 
-from agent.cli.common import EX_FAILED, GROUP, fail, warn
+from agent.cli.common import EX_FAILED, GROUP
+from agent.cli.printing import fail, warn
 from agent.cli.unit import read_unit
 from agent.core.readings import Gap
 from agent.probe import witness

@@ -19,9 +19,9 @@ from harness import on_terminal, plain
 from msgspec.structs import replace
 
 from agent.cli import group
-from agent.cli.common import lay_out
 from agent.cli.incident_text import COUNTS, HEADINGS, row_of
 from agent.cli.incidents import pack
+from agent.cli.printing import lay_out
 from agent.core import folding
 from agent.core.cursor import Resume
 from agent.core.delivery import Receipt, Trouble

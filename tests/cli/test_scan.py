@@ -361,3 +361,8 @@ def test_events_without_a_date_are_shown_by_uptime(tmp_path: Path) -> None:
 
 def test_every_kind_has_its_words() -> None:
     assert {"out_of_socket_memory", "too_many_orphans", "tcp_mem", "suppressed"} == set(KINDS)
+
+
+def test_it_starts_without_what_reads_the_configuration_and_the_state_directory() -> None:
+    code = "import agent.cli.scan, sys; print(*sorted({'agent.config', 'agent.store'} & set(sys.modules)))"
+    assert "" == subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
