@@ -24,14 +24,14 @@ from agent.core.model import LogRecord
 from agent.sources.localzone import LocalZone, is_second_pass
 from agent.sources.multiline import Entries
 from agent.sources.search import HOLDS
-from agent.sources.unpack import open_xz, open_zstd
+from agent.sources.unpack import open_gzip, open_xz, open_zstd
 
 # Larger blocks leave the processor's second level cache, where the needles are searched for: 256 KiB took half as
 # long again as 64 KiB.
 BLOCK_BYTES = 64 * 1024
 MAGIC_BYTES = 8
 UNPACKED: tuple[tuple[bytes, str, Callable[[BufferedReader], BufferedIOBase]], ...] = (
-    (b"\x1f\x8b", ".gz", lambda raw: gzip.GzipFile(fileobj=raw)),
+    (b"\x1f\x8b", ".gz", open_gzip),
     (b"\xfd7zXZ\0", ".xz", open_xz),
     (b"BZh", ".bz2", bz2.BZ2File),
     (b"\x28\xb5\x2f\xfd", ".zst", open_zstd),

@@ -1,21 +1,35 @@
-"""What an .xz, .lzma or .zst file holds, unpacked in bounded memory.
+"""What a .gz, .xz, .lzma or .zst file holds, unpacked in bounded memory.
+
+python-isal and zlib-ng unpack .gz three times as fast as Python's zlib, but say less, and in other words, about damage:
+what they cannot read is left to Python's gzip.
 
 lzma.LZMAFile cannot be given a limit: the dictionary may have up to 4 GiB, as the file itself says; ``xz -9`` needs
 65 MiB (xz(1), --memlimit-decompress). Zstandard's library is Python 3.14's compression.zstd, or zstandard.
 """
 
 import errno
+import gzip
 import importlib
 import lzma
 from collections.abc import Callable
-from io import BufferedReader, RawIOBase
+from contextlib import suppress
+from io import BufferedIOBase, BufferedReader, RawIOBase
 from typing import IO, Any
 
 MEMORY_BYTES = 100 << 20
 # What 512 bytes unpack to is 16 MiB at most, and some kilobytes in a log: zstandard cannot be given a limit.
 _PIECE_BYTES = 512
+_FAST_GZIP = ("isal.igzip", "zlib_ng.gzip_ng")
 _XZ_MAGIC = b"\xfd7zXZ\0"
 _TOO_LARGE = f"needs more than {MEMORY_BYTES >> 20} MiB of memory to unpack: xzcat FILE | sockmem-agent scan -"
+
+
+def open_gzip(raw: BufferedReader) -> BufferedIOBase:
+    """Read a file unpacked, all its members, and fail as gzip.GzipFile does."""
+    for fast in _FAST_GZIP if raw.seekable() else ():
+        with suppress(ImportError):
+            return BufferedReader(_Gzip(raw, importlib.import_module(fast).GzipFile))
+    return gzip.GzipFile(fileobj=raw)
 
 
 def open_xz(raw: IO[bytes]) -> BufferedReader:
@@ -39,6 +53,38 @@ def open_zstd(raw: IO[bytes]) -> BufferedReader:
         except ImportError:
             raise OSError("is compressed by zstd: zstdcat FILE | sockmem-agent scan -") from None
     return BufferedReader(_Unpacked(raw, new, b""))
+
+
+class _Gzip(RawIOBase):
+    """A file unpacked by a fast reader; where that finds damage, by Python's, read by read, again from the start."""
+
+    def __init__(self, raw: BufferedReader, fast: Callable[..., gzip.GzipFile]) -> None:
+        self._raw, self._start, self._at = raw, raw.tell(), 0
+        self._file = fast(fileobj=raw, mode="rb")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - a writable buffer has no name before Python 3.12
+        try:
+            piece = self._file.read1(len(buffer))
+        except Exception:  # Each library has its own.
+            if type(self._file) is gzip.GzipFile:
+                raise
+            piece = self._read_again(len(buffer))
+        buffer[: len(piece)] = piece
+        self._at += len(piece)
+        return len(piece)
+
+    def _read_again(self, size: int) -> bytes:
+        """Go back to the start with Python's reader; return what it reads beyond what was given already."""
+        self._raw.seek(self._start)
+        self._file, at = gzip.GzipFile(fileobj=self._raw), 0
+        while piece := self._file.read1(size):
+            at += len(piece)
+            if at > self._at:
+                return piece[self._at - at :]
+        return b""
 
 
 class _Unpacked(RawIOBase):
