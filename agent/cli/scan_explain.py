@@ -15,7 +15,7 @@ import click
 from agent.core.format import printable
 from agent.core.kernel.detector import Detector
 from agent.core.logs.explain import explain, holds_text
-from agent.core.model import Event
+from agent.core.model import Event, LogRecord
 from agent.sources.scanner import Candidate
 
 
@@ -23,11 +23,11 @@ def print_steps(candidates: Iterator[Candidate]) -> int:
     """Print the tree of each line as soon as it is decided; count the events."""
     detector = Detector()
     undecided: deque[Candidate] = deque()
-    events: dict[int, Event] = {}
+    events: dict[LogRecord, Event] = {}
     found = 0
     for candidate in candidates:
         decided = detector.feed(candidate.record) if candidate.record else []
-        events |= {id(record): event for record, event in decided}
+        events |= decided
         found += len(decided)
         undecided.append(candidate)
         while undecided and not ((first := undecided[0].record) and detector.is_undecided(first)):
@@ -37,9 +37,9 @@ def print_steps(candidates: Iterator[Candidate]) -> int:
     return found
 
 
-def _print(candidate: Candidate, events: dict[int, Event]) -> None:
+def _print(candidate: Candidate, events: dict[LogRecord, Event]) -> None:
     record = candidate.record
-    event = events.pop(id(record), None) if record else None
+    event = events.pop(record, None) if record else None
     if event is None and not holds_text(candidate.line):
         return
     click.echo(printable(f"{candidate.source}: {candidate.line.strip()}"))
