@@ -100,3 +100,25 @@ def test_a_life_that_is_an_eighth_shorter_is_worth_a_change(retries: int, expect
     settings = {"net.ipv4.tcp_orphan_retries": (retries,), "net.ipv4.tcp_rto_max_ms": (1000,)}
     step = shorten_orphan_retries(gather_facts(make_snapshot(sysctls=settings), (), ()))
     assert expected == (step and step.sysctl and step.sysctl.proposed)
+
+
+@pytest.mark.parametrize(("orphans", "is_capped"), [(600, True), (900, True), (1000, False), (2000, False)])
+def test_it_is_said_where_a_limit_at_which_each_counts_four_times_capped_the_peak(
+    orphans: int, *, is_capped: bool
+) -> None:
+    (step,) = raise_max_orphans(facts_of(orphans, 60_000, limit=2000), AMPLE, None)
+    said = "times, and capped the peak by that: twice today's limit is the least that helps. Success"
+    assert is_capped == (said in step.why)
+    assert is_capped != ("so a safe limit is four times the peak." in step.why)
+
+
+def test_a_large_limit_is_a_round_number() -> None:
+    assert [10_240] == raised(raise_max_orphans(facts_of(6000, 60_000), Budget(4304 * EACH, ""), None))
+    assert [10_176] == raised(raise_max_orphans(facts_of(6000, 60_000), Budget(4239 * EACH, ""), None))
+
+
+def test_the_price_is_of_the_orphans_beyond_those_of_now() -> None:
+    (step,) = raise_max_orphans(facts_of(0, 60_000, limit=2000, mem=0, alloc=3000), AMPLE, None)
+    assert "4,096 more orphans than now take 64 MiB" in step.risk
+    (step,) = raise_max_orphans(facts_of(1000, 60_000, limit=2000), AMPLE, None)
+    assert "3,096 more orphans than now take 24 MiB" in step.risk
