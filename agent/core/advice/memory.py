@@ -68,7 +68,7 @@ def raise_tcp_mem(facts: Facts, budget: Budget) -> Advice:
     if limits is None or page is None or limits[2] <= 0 or budget.bytes is None or facts.memory.now is None:
         return _raise_without_numbers(limits, budget)
     high = limits[2]
-    proposed = raised_to(facts, budget, 2 * max(high, (facts.memory.value or 0) // page))
+    proposed = raised_to(facts, budget)
     if proposed is None or proposed[2] * 100 < high * (100 + _GAIN_PERCENT):
         is_full = facts.memory.is_high or budget.bytes == 0
         return (free_ram(facts, budget) if is_full else None) or _leave_limit(facts, budget)
@@ -88,17 +88,17 @@ def raise_tcp_mem(facts: Facts, budget: Budget) -> Advice:
     )
 
 
-def raised_to(facts: Facts, budget: Budget, target: int) -> tuple[int, int, int] | None:
-    """Raise tcp_mem in proportion, its last value to ``target`` pages; None where that is no more than today's.
+def raised_to(facts: Facts, budget: Budget, wanted: int | None = None) -> tuple[int, int, int] | None:
+    """Raise tcp_mem in proportion, its last value to twice of what was reached, or the ``wanted`` pages if fewer.
 
-    At most to twice of what was reached, and to what the budget allows beyond what sockets hold.
+    At most to what the budget allows beyond what sockets hold; None where that is no more than today's.
     """
     limits, used, page = facts.limits, facts.memory.now, facts.page_bytes
     if limits is None or page is None or limits[2] <= 0 or budget.bytes is None or used is None:
         return None
     high = limits[2]
     most = (min(max(used, 0), high * page) + budget.bytes) // page
-    target = min(target, 2 * max(high, (facts.memory.value or 0) // page), most)
+    target = min(2 * max(high, (facts.memory.value or 0) // page), most, most if wanted is None else wanted)
     if target <= high:
         return None
     low, pressure = (max(value, min(value * target // high, target)) for value in limits[:2])

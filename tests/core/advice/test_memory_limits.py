@@ -71,6 +71,12 @@ def test_tcp_mem_is_raised_no_further_than_is_wanted(target: int, high: int | No
     assert high == (found and found[2])
 
 
+def test_a_limit_of_one_page_is_raised_to_twice_of_what_is_held() -> None:
+    advice = raise_tcp_mem(facts_of(limits=(1, 1, 1)), AMPLE)
+    assert advice.sysctl
+    assert (20_000, 20_000, 20_000) == advice.sysctl.proposed
+
+
 @pytest.mark.parametrize(
     ("mem", "budget", "action"),
     [

@@ -133,3 +133,12 @@ def test_who_set_numbers_above_ram_is_to_be_found_though_the_use_could_not_be_re
     advice = restore_tcp_mem(facts, {"tcp_mem_above_ram"}, find_budget(facts))
     assert advice
     assert "TCP holds 0 B." in advice.why
+
+
+def test_numbers_that_may_be_meant_are_put_back_where_memory_is_high_or_the_kernel_ran_out() -> None:
+    unbound, pressed = (2**31 - 1,) * 3, (1000, 2000, 2**40)
+    assert (196_608, 262_144, 393_216) == tcp_mem("tcp_mem_above_ram", tcp_mem=unbound, mem=9000)
+    facts = gather_facts(make_snapshot(tcp_mem=pressed, mem=9000), (), ())
+    advice = restore_tcp_mem(facts, {"tcp_mem_above_ram"}, find_budget(facts))
+    assert advice
+    assert advice.action.startswith("Set tcp_mem back")

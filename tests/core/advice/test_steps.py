@@ -365,3 +365,39 @@ def test_the_limit_of_orphans_is_put_back_for_a_line_though_no_counter_confirms_
     host = {"max_orphans": 16, "counters": {"TCPAbortOnMemory": 0}, "sysctls": {RETRIES: (0,)}}
     advice = advise(make_snapshot(3, **host), make_event(provenance="claimed"))
     assert [ORPHANS] == [each.sysctl.key for each in advice if each.sysctl]
+
+
+def test_a_line_is_followed_where_sockets_are_in_namespaces_whose_counters_were_not_read() -> None:
+    tcp = TcpSockstat(inuse=900, orphan=3, tw=20, alloc=9000, mem=1200)
+    unread = {"sockstat": Sockstat(tcp=tcp, tcp6_inuse=0), "counters": {"TCPAbortOnMemory": 0}}
+    advice = advise(make_snapshot(sysctls={RETRIES: (0,)}, **unread), make_event())
+    assert [each for each in advice if each.sysctl]
+
+
+def test_memory_is_looked_at_too_where_it_is_at_its_limit_beside_the_orphans() -> None:
+    for mem in (380_000, 390_000):
+        advice = advise(make_snapshot(65_600, mem, alloc=400_000), make_event())
+        assert any(each.action.startswith("List the orphaned sockets") for each in advice)
+        assert any(each.action.startswith("Find the sockets that hold the memory") for each in advice)
+
+
+@pytest.mark.parametrize(("waiting", "is_first"), [(20_000, False), (30_000, False), (30_001, True)])
+def test_fin_timeout_does_not_come_first_where_only_half_of_the_orphans_wait_in_fin_wait2(
+    waiting: int, *, is_first: bool
+) -> None:
+    table = make_table(make_group(fin_wait2=tally(waiting), fin_wait1=tally(30_000)))
+    advice = advise(make_snapshot(65_600, sysctls={FIN: (300,)}, sockets=table), make_event())
+    assert is_first == advice[0].action.startswith("Set tcp_fin_timeout back")
+
+
+@pytest.mark.parametrize(
+    ("orphans", "ram", "are_many"),
+    [(999, 16 * GIB, False), (1000, 16 * GIB, True), (383, GIB // 4, False), (384, GIB // 4, True)],
+)
+def test_orphans_are_looked_at_beside_a_low_limit_where_they_are_thousands_or_a_quarter_of_the_default(
+    orphans: int, ram: int, *, are_many: bool
+) -> None:
+    host = make_snapshot(orphans, 9000, alloc=9000, max_orphans=16, tcp_mem=(3072, 4096, 60_000), ram=ram)
+    advice = advise(host, make_event())
+    assert any("tcp_max_orphans back to" in each.action for each in advice)
+    assert are_many == any(each.action.startswith("List the orphaned sockets") for each in advice)
