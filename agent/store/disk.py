@@ -143,22 +143,6 @@ def write_aside(path: Path, data: bytes) -> Path:
     return aside
 
 
-def reserve(path: Path, size: int) -> None:
-    """Take room for a file under the name aside, without waiting for the disk; a failure leaves nothing there.
-
-    The blocks are allocated by now, and a kill frees none of them.
-    """
-    aside, descriptor = open_aside(path, b" " * size)
-    start_flushing(descriptor)
-    try:
-        with naming(path):
-            os.close(descriptor)  # NFS notices a full disk only here.
-    except OSError:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise
-
-
 def open_aside(path: Path, data: bytes) -> tuple[Path, int]:
     """Write the data under the name aside; return that and its descriptor. A failure leaves nothing there."""
     aside = path.with_name(f".{path.name}.new")

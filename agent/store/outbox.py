@@ -21,7 +21,6 @@ from agent.store.disk import (
     fill,
     make_directory,
     read_json,
-    reserve,
     sync_directory,
     write_aside,
     write_json,
@@ -141,12 +140,9 @@ class Outbox:
     # --- writing ----------------------------------------------------------------------------------------------------
 
     def reserve_receipt(self, incident_id: str, file: str, channel: str, *, in_digest: bool = False) -> None:
-        """Reserve room for a receipt before its notice is sent; that of a digest's member outlasts a power cut, too."""
+        """Reserve room for a receipt before its notice is sent."""
         path = self._store.receipt_path(incident_id, file, channel)
-        if in_digest:
-            write_aside(path.with_suffix(f".{DIGEST_ROOM}"), b" " * RECEIPT_BYTES)
-        else:
-            reserve(path, RECEIPT_BYTES)
+        write_aside(path.with_suffix(f".{DIGEST_ROOM}") if in_digest else path, b" " * RECEIPT_BYTES)
 
     def write_receipt(self, incident_id: str, file: str, receipt: Receipt) -> None:
         """Write the receipt of a notice."""

@@ -367,35 +367,6 @@ def test_a_story_says_what_became_of_each_notice_on_a_channel(store, keep, clock
     assert ("superseded", ()) == (told.last.outcome, told.owed)
 
 
-def test_no_notice_waits_until_the_room_for_its_receipt_is_flushed_and_a_digest_does(store, keep, monkeypatch):
-    incident_id = keep(channels=("ops",))
-    outbox, flushed = Outbox(store), []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.fstat(descriptor).st_size))
-    outbox.reserve_receipt(incident_id, "notice-001", "ops")
-    room = store.path(incident_id) / ".notice-001.ops.json.new"
-    assert (4096, []) == (room.stat().st_size, flushed)
-
-    outbox.reserve_receipt(incident_id, "notice-001", "ops", in_digest=True)
-
-    assert [4096] == flushed
-
-
-def test_a_disk_that_is_full_when_the_room_for_a_receipt_is_closed_keeps_the_notice_back(store, keep, monkeypatch):
-    incident_id, close = keep(channels=("ops",)), os.close
-
-    def full(descriptor: int) -> None:
-        close(descriptor)
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "close", full)
-    with pytest.raises(OSError, match="No space") as raised:
-        Outbox(store).reserve_receipt(incident_id, "notice-001", "ops")
-    monkeypatch.undo()
-
-    assert str(store.path(incident_id) / "notice-001.ops.json") == raised.value.filename
-    assert [] == list(store.path(incident_id).glob(".*"))
-
-
 def test_why_a_channel_fails_is_kept_until_it_does_not(store, clock):
     outbox = Outbox(store)
     trouble = Trouble(channel="ops", why="HTTP 503", since=clock.time, at=clock.time)
