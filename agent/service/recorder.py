@@ -197,20 +197,32 @@ class Recorder:
             elif event.kind == "suppressed":
                 leading.append((host, (record, event)))
             else:
-                seen = unmeasured(snapshot) if host else snapshot
-                first = replace(event, host=host) if host == THE_REST else event
-                traced = Traced() if host else self._watch.open(at, self._sampler.history)
-                opened = self._open_incident(partial(folding.open_incident, first, at, seen), seen, (first,), traced)
-                for held_host, held in leading:
-                    if _is_same(held_host, host):
-                        opened.fold(held, at, snapshot, now, leading=True)
-                leading = [each for each in leading if not _is_same(each[0], host)]
-                # Last: those before it in the log have older positions.
-                self.position.cover(record.cursor, opened.incident)
+                leading = self._open_by((record, event), host, at, snapshot, leading)
                 has_opened = True
         self._amend_last(leading, behind)
         self._commit_what_is_due(snapshot.taken_at)
         return True
+
+    def _open_by(
+        self,
+        decided: Decided,
+        host: str | None,
+        at: datetime,
+        snapshot: Snapshot,
+        leading: list[tuple[str | None, Decided]],
+    ) -> list[tuple[str | None, Decided]]:
+        """Open an incident by its first line and what was suppressed on its host before; return what was on others."""
+        (record, event), now = decided, self._now()
+        seen = unmeasured(snapshot) if host else snapshot
+        first = replace(event, host=host) if host == THE_REST else event
+        traced = Traced() if host else self._watch.open(at, self._sampler.history)
+        opened = self._open_incident(partial(folding.open_incident, first, at, seen), seen, (first,), traced)
+        for held_host, held in leading:
+            if _is_same(held_host, host):
+                opened.fold(held, at, snapshot, now, leading=True)
+        # Last: those before it in the log have older positions.
+        self.position.cover(record.cursor, opened.incident)
+        return [each for each in leading if not _is_same(each[0], host)]
 
     def _find_open(
         self, host: str | None, at: datetime, now: datetime, *, may_close: bool
