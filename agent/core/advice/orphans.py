@@ -194,7 +194,7 @@ def _raise(facts: Facts, price: Price, budget: Budget, proposed: int, wanted: in
     return change(
         facts,
         MAX_ORPHANS,
-        facts.orphans.limit,
+        current,
         proposed,
         action=f"Raise tcp_max_orphans to {count_text(proposed)}.",
         why=f"{seen}; the kernel counts a stuck orphan up to four times, {safe}{less} "

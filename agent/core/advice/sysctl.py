@@ -17,7 +17,7 @@ _SETTERS = "/etc/sysctl.conf /etc/sysctl.d /run/sysctl.d /usr/lib/sysctl.d /usr/
 def change(
     facts: Facts,
     key: str,
-    current: Value | None,
+    current: Value,
     proposed: Value,
     *,
     action: str,
@@ -32,12 +32,13 @@ def change(
     ``reason`` is the one line that the file keeps for those who find it.
     """
     values = {key: value_text(proposed)} | {other: value_text(value) for other, value in (also or {}).items()}
-    before = "" if current is None else f" It was {value_text(current)}."
     # procps before 3.3 has neither the folder nor the option.
     is_old = facts.kernel is not None and facts.kernel.version < (3, 3)
     file, load = f"/etc/sysctl.d/90-sockmem-{_name(key)}.conf", "--system"
     file, load = ("/etc/sysctl.conf", "-p") if is_old else (file, load)
-    persist = f"# sockmem-agent: {reason}{before}\n# Put this into {file}, then run: sysctl {load}\n"
+    persist = (
+        f"# sockmem-agent: {reason} It was {value_text(current)}.\n# Put this into {file}, then run: sysctl {load}\n"
+    )
     return Advice(
         action=action,
         why=why,

@@ -33,6 +33,12 @@ def test_who_holds_most_orphans_is_named_with_port_and_settings() -> None:
     assert any(command.startswith("nstat -az TcpExtTCPAbortOnMemory") for command in step.commands)
 
 
+def test_the_ports_are_those_of_what_is_short_alone() -> None:
+    orphans, held = make_group(fin_wait1=tally(60_000)), make_group(NGINX, 80, established=tally(300, 4 * MB))
+    assert first(make_table(orphans, held)).action.endswith(" orphans on port 443.")
+    assert first(make_table(orphans, held), "tcp_memory").action.endswith(" in 60,300 sockets on ports 443, 80.")
+
+
 def test_who_holds_most_memory_is_named_with_its_bytes() -> None:
     table = make_table(make_group(SHOP, 80, established=tally(300, 4 * MB)), make_group(established=tally(9000)))
     assert "Fix shop.service: it holds 1.2 GiB of 1.2 GiB of TCP memory in 300 sockets on port 80." == (

@@ -101,6 +101,8 @@ def test_kernels_before_lsns_get_a_loop_that_runs_without_it(kernel: str, tmp_pa
     [
         ("2.6.18-419.el5", "/etc/sysctl.conf, then run: sysctl -p\n"),
         ("2.6.32-754.el6.x86_64", "/etc/sysctl.conf, then run: sysctl -p\n"),
+        ("3.2.0-4-amd64", "/etc/sysctl.conf, then run: sysctl -p\n"),
+        ("3.3.0", "/etc/sysctl.d/90-sockmem-tcp_orphan_retries.conf, then run: sysctl --system\n"),
         ("3.10.0-1160.el7.x86_64", "/etc/sysctl.d/90-sockmem-tcp_orphan_retries.conf, then run: sysctl --system\n"),
     ],
 )
@@ -129,6 +131,7 @@ def test_orphans_are_looked_for_where_most_of_them_are_and_memory_where_most_of_
     pod = (make_group(each, 443, namespace=1, fin_wait1=tally(20_000)) for each in (NGINX, SHOP, 77))
     table = make_table(*pod, make_group(SHOP, 80, established=tally(900, 1 << 20)), namespaces=(POD,))
     assert "nsenter -t 4711 -n ss -tanoemi state last-ack" in commands(advice(table))
+    assert [] == [step.action for step in advice(table) if step.sysctl and "max_orphans" not in step.sysctl.key]
     assert "ss -tanp state close-wait" in commands(advice(table, "tcp_memory", 390_000))
 
 

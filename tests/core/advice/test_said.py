@@ -204,6 +204,7 @@ def hosts() -> dict[str, Steps]:
             "orphans", orphan=65600, sockets=make_table(), witness=traced(unit="shop.service", ports=(80, 81))
         ),
         "nothing shows which": host("timer", kernel="2.6.32-754.el6.x86_64", counters={"TCPAbortOnMemory": 9}),
+        "nothing shows which, nor a line": host(witness=traced(unit="nginx.service", process="nginx")),
         "a line of another kernel": host("timer", counters={"TCPAbortOnMemory": 9}),
         "OpenVZ": openvz(),
     }
