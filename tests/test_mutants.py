@@ -77,7 +77,11 @@ def test_no_mutant_is_excused_whose_line_is_gone_and_each_has_a_reason():
         text = {
             line for each, function in functions(tree) if each == name for line in ast.unparse(function).splitlines()
         }
-        gone = [line for line in diff.splitlines() if line[0] == "-" and line[1:] not in text]
+        removed = [line for line in diff.splitlines() if line[0] == "-"]
+        # Of a long line there is a part.
+        parts = [line[6:-4] for line in removed if line.startswith("- ... ")]
+        gone = [line for line in removed if line[1:] not in text and line[6:-4] not in parts]
+        gone += [part for part in parts if not any(part in line for line in text)]
 
         assert [] == gone, f"{file} {name}: take it out of {EQUIVALENT.name}"
         assert len(why) > 10, f"{file} {name}: no reason"
