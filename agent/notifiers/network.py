@@ -43,12 +43,11 @@ class Attempt(threading.Thread, Generic[T]):
             self.result = self._send(self)
         except BaseException as error:  # noqa: BLE001 - for the courier's thread, which knows the expected ones
             self.failure = error
-        finally:
-            with self._lock:
-                for held in self._sockets:
-                    held.close()
-                self._sockets.clear()
-            self.on_end()
+        with self._lock:
+            while self._sockets:
+                self._sockets.pop().close()
+        self.on_end()
+        del self._send, self.on_end  # They hold what holds this attempt, until the next one.
 
     def adopt(self, connected: socket.socket) -> socket.socket:
         """Keep a handle on a new connection; after the deadline nothing may be sent."""
@@ -98,7 +97,8 @@ class Attempts(Generic[T]):
             return attempt.result
         if attempt.expired or attempt.failure is None:
             return Retry(why=no_answer(self.deadline_seconds))
-        raise attempt.failure
+        failure, attempt.failure = attempt.failure, None  # It holds the frames of the whole attempt.
+        raise failure
 
 
 def no_answer(deadline_seconds: float) -> str:

@@ -58,3 +58,6 @@ class ChannelThread:
                 self.last_progress = self._monotonic()
                 self._wake.wait(delay)
                 self.last_progress = self._monotonic()
+            # A courier and its thread hold each other, and with them all incidents that it remembers. That Python looks
+            # for such pairs may take days; it never sees those of the start, which are frozen (daemon.run).
+            del self._step, self._cannot_start

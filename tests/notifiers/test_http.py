@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 import tracemalloc
+import weakref
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
@@ -469,6 +470,24 @@ def test_no_descriptor_is_left_open(text: bytes, serve: Callable[[Handler], str]
             threading.Event().wait(0.01)
 
         assert before >= open_descriptors()
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("text", [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", b"no HTTP\r\n"])
+def test_a_channel_that_is_no_longer_configured_takes_no_memory(text: bytes, serve: Callable[[Handler], str]) -> None:
+    address = serve(answer_with(text))
+    gc.collect()
+    gc.disable()
+    try:
+        poster = poster_for(f"http://{address}/hook")
+        poster.post(b"{}", {})
+        poster._sender._attempts.last.join(LONG)
+        gc.collect(1)  # What is old now may take days to be looked at again.
+        sender = weakref.ref(poster._sender)
+        del poster
+
+        assert sender() is None
     finally:
         gc.enable()
 

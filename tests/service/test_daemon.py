@@ -1,8 +1,10 @@
 """The service with all its threads in this process, where a channel can be made to go wrong from within."""
 
+import gc
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -259,6 +261,29 @@ def test_after_a_reload_a_channel_that_hangs_holds_up_no_other(
     daemon._couriers.serve()
     assert [True, True] == [courier.thread.is_alive() for courier in daemon._couriers]
     daemon.end()
+
+
+def test_after_a_reload_what_the_couriers_before_remembered_takes_no_memory(
+    make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]],
+) -> None:
+    daemon, _ = make_daemon(ValueError)
+    daemon._couriers.take_over()
+    daemon._couriers.serve()
+    before = [weakref.ref(courier) for courier in daemon._couriers]
+    gc.collect()
+    gc.disable()  # It may take days, and never sees those of the start: they are frozen.
+    try:
+        for _ in range(5):
+            threads = [courier.thread for courier in daemon._couriers]
+            daemon.take_over(daemon._settings)
+            for thread in threads:
+                thread.stop(timeout=10)
+            daemon._couriers.serve()
+            before += [weakref.ref(courier) for courier in daemon._couriers]
+        assert [None] * 10 == [courier() for courier in before[:-2]]
+    finally:
+        gc.enable()
+        daemon.end()
 
 
 def test_a_stop_in_the_middle_of_a_batch_leaves_the_rest_to_the_next_start(
