@@ -142,3 +142,8 @@ def test_kills_are_counted_where_most_orphans_are() -> None:
     found = diagnose(make_snapshot(65_600, sockets=table), (make_event(),), (), witness)
     assert found.advice[0].action.startswith("Fix nginx.service: 90 of 90")
     assert f"nsenter -t 4711 -n {KILLS}" in found.advice[0].commands
+
+
+@pytest.mark.parametrize(("kernel", "part"), [("4.3.0", "lsns -t net"), ("4.2.0", "/ns/net"), ("3.8.0", "/ns/net")])
+def test_each_tool_is_used_from_the_kernel_of_its_time_on(kernel: str, part: str) -> None:
+    assert any(part in each for each in everywhere(kernel))
