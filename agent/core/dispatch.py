@@ -3,8 +3,8 @@
     plan(stories, ledger, rules, silence, now) -> receipts to write now, the one next attempt, and its second
 
 Of an incident only the newest notice counts: it says what the earlier ones would have said, and they are superseded.
-One may have been taken, though: an opening that was in flight when the process before this one was killed. Then people
-would read of two openings, so this one is sent again first, with its id.
+One may have been taken, though: an opening whose answer was lost, or that was in flight when the process before this
+one was killed. Then people would read of two openings, so this one is sent again first, with its id.
 
 A message channel is read by people. What it was not told is opened with the newest notice; what began and ended unsaid
 is one late message; what was not told that it opened is not told how it went on, unless the kernel itself speaks. It
@@ -242,7 +242,7 @@ class Ledger:
             budget: deque(maxlen=most) for budget, most in MESSAGES_AN_HOUR.items()
         }
         self.reminded: dict[str, datetime] = {}
-        # By incident: the opening that was in flight, if any, when the process before this one ended.
+        # By incident: the opening, if any, of which it is not known whether it was taken.
         self.doubts: dict[str, str | None] = {}
 
     def note(self, stories: Mapping[str, Story], now: Now) -> None:
@@ -277,7 +277,9 @@ class Ledger:
         """Enter the outcome of an attempt; ``dice`` is in [0, 1)."""
         tries = self.tries.get(step.key) or Tries(now.second)
         tries = tries._replace(attempts=tries.attempts + 1, tried=now.second)
-        if not isinstance(delivery, Retry) or delivery.may_be_the_notice:
+        if isinstance(delivery, Retry) and delivery.may_be_taken and step.how == "opened":
+            self.doubts[step.incident_id] = step.file
+        elif not isinstance(delivery, Retry) or delivery.may_be_the_notice:
             self.doubts[step.incident_id] = None  # Taken; or read and not taken, and the newest may fare better.
         match delivery:
             case Delivered():

@@ -13,7 +13,7 @@ from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 
 LONGEST_RETRY_AFTER_SECONDS = 3600.0
 BUSY = frozenset({408, 425, 429})
-CHOKED = 500  # An overloaded receiver says 503.
+CHOKED, LOST = 500, 504  # An overloaded receiver says 503, a gateway whose receiver gave no answer 504.
 HINTS = {
     400: "the receiver does not understand the message",
     401: "the credentials are missing or wrong",
@@ -42,15 +42,15 @@ def sort_answer(answer: Answer | Retry | Rejected, now: datetime) -> Delivery:
     """
     if not isinstance(answer, Answer):
         return answer
-    text = f"HTTP {answer.status}"
-    if 200 <= answer.status < 300:  # noqa: PLR2004 - the classes of RFC 9110, section 15
+    text, status = f"HTTP {answer.status}", answer.status
+    if 200 <= status < 300:  # noqa: PLR2004 - the classes of RFC 9110, section 15
         return Delivered(detail=text)
-    if answer.status in BUSY or answer.status >= 500:  # noqa: PLR2004 - as above
+    if status in BUSY or status >= 500:  # noqa: PLR2004 - as above
         after = retry_after_seconds(answer.retry_after, moment_of(answer.date) or now)
-        return Retry(why=text, after_seconds=after, may_be_the_notice=answer.status == CHOKED)
-    if 300 <= answer.status < 400:  # noqa: PLR2004 - as above
+        return Retry(why=text, after_seconds=after, may_be_the_notice=status == CHOKED, may_be_taken=status == LOST)
+    if 300 <= status < 400:  # noqa: PLR2004 - as above
         return Rejected(why=f"{text}: redirects are not followed: configure the address it leads to")
-    hint = HINTS.get(answer.status)
+    hint = HINTS.get(status)
     return Rejected(why=f"{text}: {hint}" if hint else text)
 
 

@@ -20,15 +20,12 @@ def encode(notice: Notice, labels: Mapping[str, str] | None = None, runbook_url:
     ``labels`` and ``runbook_url`` are added to ``data`` where they are configured.
     """
     digest = notice.digest if isinstance(notice, DigestNotice) else None
-    data: Any = (
-        notice.data
-        or digest
-        or {
-            "test": True,
-            "message": "This is a test of sockmem-agent. Nothing is wrong.",
-            "host": platform.node() or None,
-        }
-    )
+    test = {
+        "test": True,
+        "message": "This is a test of sockmem-agent. Nothing is wrong.",
+        "host": platform.node() or None,
+    }
+    data: Any = notice.data or digest or test
     if added := {key: value for key, value in (("labels", labels), ("runbook_url", runbook_url)) if value}:
         data = msgspec.to_builtins(data) | added
     return msgspec.json.encode({"type": notice.type, "timestamp": notice.at, "data": data})

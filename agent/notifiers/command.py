@@ -107,7 +107,7 @@ class CommandNotifier:
         except subprocess.TimeoutExpired:
             return Retry(why="the command hangs in the kernel and cannot be killed")
         if is_late:
-            return _again(f"killed: not done within {self._settings.timeout_seconds} s")
+            return _again(f"killed: not done within {self._settings.timeout_seconds} s", may_be_taken=True)
         if status == 0:
             return Delivered(detail="exit status 0")
         if status < 0:
@@ -115,8 +115,8 @@ class CommandNotifier:
         return Rejected(why=f"exit status {status}") if status in REFUSALS else _again(f"exit status {status}")
 
 
-def _again(why: str) -> Retry:
-    return Retry(why=why, may_be_the_notice=True)  # The next notice may get through.
+def _again(why: str, *, may_be_taken: bool = False) -> Retry:
+    return Retry(why=why, may_be_the_notice=True, may_be_taken=may_be_taken)  # The next notice may get through.
 
 
 def _watch(pid: int, pipe: FileIO, deadline: float) -> bytes:

@@ -68,13 +68,13 @@ class EmailNotifier:
         except smtplib.SMTPResponseException as error:
             return _sort_reply(error.smtp_code, error.smtp_error)  # a text is smtplib's own
         except smtplib.SMTPServerDisconnected:
-            return Retry(why="connection closed")
+            return Retry(why="connection closed", may_be_taken=self._attempts.was_sent)
         except smtplib.SMTPException:
             return Rejected(why="the server offers none of the logins CRAM-MD5, PLAIN and LOGIN")
         except UnicodeError:
             return Rejected(why="user, password or server name has characters that SMTP cannot carry")
         except (OSError, ValueError) as error:
-            return Retry(why=network_words(error) or NO_SMTP)
+            return Retry(why=network_words(error) or NO_SMTP, may_be_taken=self._attempts.was_sent)
 
     def _send(self, attempt: "Attempt[Delivery]", notice: Notice) -> Delivery:
         settings = self._settings
@@ -89,6 +89,7 @@ class EmailNotifier:
         if settings.user:
             smtp.login(settings.user, self._password)
         owed = [address for address in settings.to if address not in self._taken]
+        attempt.was_sent = True
         try:
             refused = smtp.sendmail(settings.from_, owed, compose(notice, settings).as_bytes())
         except smtplib.SMTPRecipientsRefused as error:

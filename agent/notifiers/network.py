@@ -31,7 +31,7 @@ class Attempt(threading.Thread, Generic[T]):
         super().__init__(name="attempt", daemon=True)
         self.result: T | None = None
         self.failure: BaseException | None = None
-        self.expired = False
+        self.expired = self.was_sent = False  # Once sent, it may have been taken.
         self.on_end: Callable[[], object] = lambda: None
         self._send = send
         self._lock = threading.Lock()
@@ -76,7 +76,7 @@ class Attempts(Generic[T]):
     """The attempts of one courier, one at a time."""
 
     def __init__(self, deadline_seconds: float) -> None:
-        self.deadline_seconds = deadline_seconds
+        self.deadline_seconds, self.was_sent = deadline_seconds, False
         self.last: Attempt[T] | None = None
 
     def make(self, send: Callable[[Attempt[T]], T]) -> T | Retry:
@@ -93,10 +93,11 @@ class Attempts(Generic[T]):
         if attempt.is_alive():
             attempt.cut()
             attempt.join(GRACE_SECONDS)
+        self.was_sent = attempt.was_sent
         if attempt.result is not None:
             return attempt.result
         if attempt.expired or attempt.failure is None:
-            return Retry(why=no_answer(self.deadline_seconds))
+            return Retry(why=no_answer(self.deadline_seconds), may_be_taken=self.was_sent)
         failure, attempt.failure = attempt.failure, None  # It holds the frames of the whole attempt.
         raise failure
 

@@ -92,7 +92,7 @@ def sort_slack(answer: Answer | Retry | Rejected, now: datetime) -> Delivery:
     if not isinstance(delivery, Delivered) or answer.body == b"ok":
         return delivery
     if answer.body is None:
-        return Retry(why=f"HTTP {answer.status}, but the answer broke off")
+        return Retry(why=f"HTTP {answer.status}, but the answer broke off", may_be_taken=True)
     return Rejected(why=f"HTTP {answer.status}, but not Slack's `ok`: is the url that of an incoming webhook?")
 
 
@@ -159,12 +159,10 @@ def _digest_blocks(notice: DigestNotice) -> list[Block]:
 
 def _test_blocks(notice: Notice) -> list[Block]:
     host = _cut_escaped(this_host(), FIELD_LIMIT)
+    about = f"notice {_cut_escaped(notice.id, FIELD_LIMIT)} · {_clock(notice.at)}"
     return [
         _section(f"This is a test of sockmem-agent on *{host}*. Nothing is wrong."),
-        {
-            "type": "context",
-            "elements": [_mrkdwn(f"notice {_cut_escaped(notice.id, FIELD_LIMIT)} · {_clock(notice.at)}")],
-        },
+        {"type": "context", "elements": [_mrkdwn(about)]},
     ]
 
 

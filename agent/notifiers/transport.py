@@ -90,6 +90,7 @@ class _Response(http.client.HTTPResponse):
         self._wire = _Wire(self.fp.detach())
         self.fp = _Lines(self._wire)
         this_attempt().on_end = self.close  # urllib3 leaves it open when it does not like a header
+        this_attempt().was_sent = kwargs.get("method") is not None  # None: the answer of a proxy to CONNECT
 
     def begin(self) -> None:
         try:
@@ -154,7 +155,7 @@ class Sender:
         try:
             return self._attempts.make(lambda attempt: self._send(attempt, body, headers))
         except BaseException as failure:  # noqa: BLE001 - what is not expected is raised again
-            return _explain(failure, self._attempts.deadline_seconds)
+            return _explain(failure, self._attempts)
 
     def _send(self, attempt: Attempt[Answer], body: bytes, headers: Mapping[str, str]) -> Answer:
         request = requests.Request("POST", self._url, headers=dict(headers), data=body)
@@ -168,9 +169,8 @@ class Sender:
             contextlib.closing(self._session.get_adapter(address)) as adapter,
             adapter.send(prepared, timeout=self._attempts.deadline_seconds, **settings) as response,
         ):
-            content = _read_body(response.raw)
+            content, said = _read_body(response.raw), response.raw.headers
             whole = None if attempt.expired else content
-            said = response.raw.headers
             return Answer(response.raw.status, said.get("Retry-After"), whole, said.get("Date"))
 
 
@@ -183,7 +183,7 @@ def _read_body(raw: urllib3.BaseHTTPResponse) -> bytes | None:
     return body
 
 
-def _explain(failure: BaseException, deadline_seconds: float) -> Retry | Rejected:
+def _explain(failure: BaseException, attempts: Attempts[Answer]) -> Retry | Rejected:
     """Describe an exception of requests in other words than its own, which quote the address."""
     chain = list(_chain(failure))
     expected = (OSError, urllib3.exceptions.HTTPError, http.client.HTTPException, requests.RequestException)
@@ -195,9 +195,11 @@ def _explain(failure: BaseException, deadline_seconds: float) -> Retry | Rejecte
         return Rejected(
             why="the url, or the proxy set in the environment, cannot be used: check it for blanks and odd characters"
         )
-    text = next((text for error in chain if (text := _words(error, deadline_seconds))), type(chain[0]).__name__)
+    text = next(
+        (text for error in chain if (text := _words(error, attempts.deadline_seconds))), type(chain[0]).__name__
+    )
     through_proxy = any(isinstance(error, requests.exceptions.ProxyError) for error in chain)
-    return Retry(why=f"proxy: {text}" if through_proxy else text)
+    return Retry(why=f"proxy: {text}" if through_proxy else text, may_be_taken=attempts.was_sent)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -25,6 +25,7 @@ PAGERDUTY = Rules(senders=1)
 PLAIN = Rules()
 BUSY = Retry(why="HTTP 503")
 AWAY = Retry(why="connection refused")
+LOST = Retry(why="no answer within 20 s", may_be_taken=True)
 TAKEN = Delivered()
 # What people read: at which second, of which incident, and how it was told.
 Told = tuple[float, str, str]
@@ -258,6 +259,71 @@ def test_an_opening_in_flight_that_the_receiver_does_not_want_gives_way_to_the_n
 
     assert [("a", "opened")] == channel.read()
     assert [("a", "notice-002")] == channel.taken
+
+
+def answer_lost(answer: Delivery = LOST) -> Channel:
+    """Open an incident at a receiver whose answer is lost; then there is an update."""
+    channel = Channel()
+    channel.say("a")
+    channel.receiver = lambda *_: answer
+    channel.turn()
+    channel.receiver = lambda *_: Delivered()
+    channel.second = 30.0
+    channel.say("a", "updated")
+    return channel
+
+
+def test_an_opening_whose_answer_was_lost_comes_again_under_its_id_before_the_update() -> None:
+    channel = answer_lost()
+
+    channel.run(60)
+
+    assert [("a", "notice-001"), ("a", "notice-002")] == channel.taken
+    assert [("a", "opened"), ("a", "updated")] == channel.read()
+    assert ["delivered", "delivered"] == channel.outcomes("a")
+
+
+def test_an_opening_that_did_not_reach_the_receiver_is_overtaken_by_the_update() -> None:
+    channel = answer_lost(AWAY)
+
+    channel.run(60)
+
+    assert [("a", "notice-002")] == channel.taken
+
+
+@pytest.mark.parametrize("answer", [Rejected(why="HTTP 400"), Retry(why="HTTP 500", may_be_the_notice=True)])
+def test_an_opening_whose_answer_was_lost_gives_way_when_the_receiver_does_not_want_it_after_all(
+    answer: Delivery,
+) -> None:
+    channel = answer_lost()
+    channel.receiver = lambda _, step: answer if step.file == "notice-001" else Delivered()
+
+    channel.run(200)
+
+    assert [("a", "notice-002")] == channel.taken
+
+
+def test_an_update_whose_answer_was_lost_is_overtaken() -> None:
+    channel = Channel()
+    channel.say("a")
+    channel.run(10)
+    channel.say("a", "updated")
+    channel.receiver = down(10, 11, LOST)
+    channel.turn()
+    channel.say("a", "updated")
+
+    channel.run(60)
+
+    assert [("a", "notice-001"), ("a", "notice-003")] == channel.taken
+
+
+def test_what_is_over_when_the_receiver_answers_again_does_not_come_again_as_opened() -> None:
+    channel = answer_lost()
+    channel.say("a", "resolved")
+
+    channel.run(60)
+
+    assert [("a", "late")] == channel.read()
 
 
 def test_what_is_over_when_the_agent_is_back_does_not_come_again_as_opened() -> None:

@@ -196,7 +196,7 @@ def test_what_is_not_done_in_time_is_killed_with_its_children_though_they_ignore
 
     delivery, seconds = timed(script(children, timeout_seconds=1))
 
-    assert delivery == again(why="killed: not done within 1 s")
+    assert delivery == again(why="killed: not done within 1 s", may_be_taken=True)
     assert 1 <= seconds < 3
     pids = [(tmp_path / name).read_text().strip() for name in ("one", "two")]
     wait_for("its processes to be gone", lambda: not any(map(lives, pids)))
@@ -233,7 +233,7 @@ def test_one_that_prints_without_end_costs_next_to_nothing(script, caplog: pytes
     delivery, seconds = timed(script("exec cat /dev/zero", timeout_seconds=2))
 
     after = resource.getrusage(resource.RUSAGE_SELF)
-    assert delivery == again(why="killed: not done within 2 s")
+    assert delivery == again(why="killed: not done within 2 s", may_be_taken=True)
     assert seconds < 4
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
     assert len(caplog.text) < 2000
@@ -277,7 +277,7 @@ def test_one_that_even_sigkill_does_not_end_is_left_alone_until_it_is_gone(
     assert seconds < 0.5
     notifier._process.kill()
     notifier._process.wait()
-    assert notifier.notify(NOTICE) == again(why="killed: not done within 1 s")
+    assert notifier.notify(NOTICE) == again(why="killed: not done within 1 s", may_be_taken=True)
 
 
 def test_it_runs_without_any_privilege(tmp_path: Path) -> None:

@@ -296,7 +296,7 @@ def limits(sent: dict[str, Any]) -> None:
         (Answer(200, None, b"rollup_error"), Retry(why="HTTP 200 rollup_error")),
         (Answer(429, "30", b"rate_limited"), Retry(why="HTTP 429 rate_limited", after_seconds=30.0)),
         (Answer(429, "30", b""), Retry(why="HTTP 429", after_seconds=30.0)),
-        (Answer(200, None, None), Retry(why="HTTP 200, but the answer broke off")),
+        (Answer(200, None, None), Retry(why="HTTP 200, but the answer broke off", may_be_taken=True)),
         (Answer(503, None, None), Retry(why="HTTP 503")),
     ],
 )

@@ -37,8 +37,6 @@ class Model:
         self.taken: list[tuple[str, str, str, str]] = []
         self._in_flight: dict[str, set[str]] = {}
         self._excused: Counter[tuple[str, str]] = Counter()
-        # Taken, while the answer was lost: within a process an update that overtakes such an opening opens, too.
-        self._lost: set[str] = set()
         # What may be sent again after the end of this process: its receipt could not be written.
         self._unwritten: set[tuple[str, str]] = set()
         # Errors of the disk by whom they met, and the places of which somebody was told.
@@ -83,7 +81,6 @@ class Model:
                 self._judge_message(channel, type_, incident, notice)
                 if receiver.answered == "lost":
                     self._excused[channel, notice] += 1
-                    self._lost.add(notice)
             elif kind == "pagerduty":
                 self._judge_state(channel, type_, incident)
             self.taken.append((channel, type_, incident, notice))
@@ -101,7 +98,7 @@ class Model:
         others = [each for each in before if each[3] != notice]
         if any(each[1] == "resolved" for each in others):
             self.fail(f"{channel}: {type_} of {incident} after its end")
-        if type_ == "opened" and any(each[1] == "opened" and each[3] not in self._lost for each in others):
+        if type_ == "opened" and any(each[1] == "opened" for each in others):
             self.fail(f"{channel}: {incident} was opened twice, under two ids")
         if type_ == "updated" and not any(each[1] == "opened" for each in others):
             self.fail(f"{channel}: an update of {incident}, which was not opened")

@@ -52,7 +52,7 @@ class Receiver:
                 return Retry(why="connection refused")
             case "hang" | "lost":
                 self._hang(20.0)
-                return Retry(why="no answer within 20 s")
+                return Retry(why="no answer within 20 s", may_be_taken=True)
             case "odd":
                 return Answer(self._chance.choice((100, 302, 999)), None, None, "Tue, 99 Nov 9999")
             case "surprise":
