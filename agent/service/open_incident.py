@@ -150,6 +150,8 @@ class OpenIncident:
         store, unread = position.store, list[Gap]()
         notices = list(store.notices_of(incident, unread))
         left = store.left_behind(incident.id, incident.snapshots)
+        for name, _ in left:
+            log.warning("%s/incident.json does not name %s, which is taken up", store.path(incident.id), name)
         named = [*store.snapshots_of(incident, unread), *left]
         incident = replace(incident, snapshots=(*incident.snapshots, *(name for name, _ in left)))
         for gap in unread:
