@@ -218,17 +218,21 @@ def test_what_is_still_open_after_an_outage_is_opened_once_and_its_updates_are_o
     assert ["superseded"] * 3 + ["delivered"] == channel.outcomes("a")
 
 
-def killed_in_flight(answer: Delivery = TAKEN) -> Channel:
-    """Open an incident, and kill the process before it knows what the receiver answered; then there is an update."""
+def unanswered(answer: Delivery, *, is_killed: bool = False) -> Channel:
+    """Open an incident at a receiver whose answer is lost, or the process is killed first; then there is an update."""
     channel = Channel()
     channel.say("a")
-    channel.is_killed = True
+    channel.is_killed = is_killed
     channel.receiver = lambda *_: answer
     channel.turn()
     channel.receiver = lambda *_: Delivered()
     channel.second = 30.0
     channel.say("a", "updated")
     return channel
+
+
+def killed_in_flight(answer: Delivery = TAKEN) -> Channel:
+    return unanswered(answer, is_killed=True)
 
 
 def test_an_opening_in_flight_when_the_agent_was_killed_comes_again_under_its_id_before_the_update() -> None:
@@ -261,20 +265,8 @@ def test_an_opening_in_flight_that_the_receiver_does_not_want_gives_way_to_the_n
     assert [("a", "notice-002")] == channel.taken
 
 
-def answer_lost(answer: Delivery = LOST) -> Channel:
-    """Open an incident at a receiver whose answer is lost; then there is an update."""
-    channel = Channel()
-    channel.say("a")
-    channel.receiver = lambda *_: answer
-    channel.turn()
-    channel.receiver = lambda *_: Delivered()
-    channel.second = 30.0
-    channel.say("a", "updated")
-    return channel
-
-
 def test_an_opening_whose_answer_was_lost_comes_again_under_its_id_before_the_update() -> None:
-    channel = answer_lost()
+    channel = unanswered(LOST)
 
     channel.run(60)
 
@@ -284,7 +276,7 @@ def test_an_opening_whose_answer_was_lost_comes_again_under_its_id_before_the_up
 
 
 def test_an_opening_that_did_not_reach_the_receiver_is_overtaken_by_the_update() -> None:
-    channel = answer_lost(AWAY)
+    channel = unanswered(AWAY)
 
     channel.run(60)
 
@@ -295,7 +287,7 @@ def test_an_opening_that_did_not_reach_the_receiver_is_overtaken_by_the_update()
 def test_an_opening_whose_answer_was_lost_gives_way_when_the_receiver_does_not_want_it_after_all(
     answer: Delivery,
 ) -> None:
-    channel = answer_lost()
+    channel = unanswered(LOST)
     channel.receiver = lambda _, step: answer if step.file == "notice-001" else Delivered()
 
     channel.run(200)
@@ -318,7 +310,7 @@ def test_an_update_whose_answer_was_lost_is_overtaken() -> None:
 
 
 def test_what_is_over_when_the_receiver_answers_again_does_not_come_again_as_opened() -> None:
-    channel = answer_lost()
+    channel = unanswered(LOST)
     channel.say("a", "resolved")
 
     channel.run(60)

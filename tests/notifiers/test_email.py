@@ -429,19 +429,24 @@ def test_one_deadline_and_a_bounded_answer_whatever_the_server_does(
     assert time.monotonic() - started < SHORT + 2
 
 
+def read_mail(connection: socket.socket) -> None:
+    """Be a server until it has the whole mail, to which it has not answered yet."""
+    connection.settimeout(5)
+    lines = connection.makefile("rb")
+    connection.sendall(b"220 hi\r\n")
+    for reply in (b"250 hi\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
+        lines.readline()
+        connection.sendall(reply)
+    while lines.readline() != b".\r\n":
+        pass
+
+
 @pytest.mark.parametrize(("end", "why"), [(lambda _: None, "connection closed"), (hang, f"no answer within {SHORT} s")])
 def test_a_server_that_does_not_answer_to_the_mail_may_have_it(
     serve: Callable[[Handler], str], end: Handler, why: str
 ) -> None:
     def handle(connection: socket.socket) -> None:
-        connection.settimeout(5)
-        lines = connection.makefile("rb")
-        connection.sendall(b"220 hi\r\n")
-        for reply in (b"250 hi\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
-            lines.readline()
-            connection.sendall(reply)
-        while lines.readline() != b".\r\n":
-            pass
+        read_mail(connection)
         end(connection)
 
     delivery = channel(serve(handle), deadline_seconds=SHORT).notify(make_sent_notice())
@@ -453,14 +458,7 @@ def test_a_server_that_hangs_after_it_took_the_mail_has_it(serve: Callable[[Hand
     """Postfix may take its time for QUIT; the mail was taken at the dot."""
 
     def handle(connection: socket.socket) -> None:
-        connection.settimeout(5)
-        lines = connection.makefile("rb")
-        connection.sendall(b"220 hi\r\n")
-        for reply in (b"250 hi\r\n", b"250 ok\r\n", b"250 ok\r\n", b"354 go\r\n"):
-            lines.readline()
-            connection.sendall(reply)
-        while lines.readline() != b".\r\n":
-            pass
+        read_mail(connection)
         connection.sendall(b"250 taken\r\n")
         hang(connection)
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from agent.core.readings import SocketGroup, SocketTable, Tally
 from agent.core.recurrence import kind_of, recurrence_text
 from agent.core.report import title
-from agent.core.settings import IncidentSettings, Settings, SourceSettings, StoreSettings
+from agent.core.settings import IncidentSettings, Settings, SourceSettings
 from agent.service import recorder as module
 from agent.service.daemon import Daemon
 from agent.service.earlier import Earlier
@@ -20,13 +20,6 @@ from agent.service.troubles import Troubles
 from agent.store import Store
 
 DAY = 86_400
-
-
-@pytest.fixture
-def store(tmp_path):
-    store = Store(tmp_path / "state", StoreSettings(min_free_bytes=0))
-    store.open_for_writing()
-    return store
 
 
 @pytest.fixture

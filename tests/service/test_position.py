@@ -5,16 +5,8 @@ from material import NOW, make_incident
 from msgspec.structs import replace
 
 from agent.core.cursor import Cursor, FileCursor
-from agent.core.settings import StoreSettings
 from agent.service.position import Position
 from agent.store import Store
-
-
-@pytest.fixture
-def store(tmp_path):
-    store = Store(tmp_path / "state", StoreSettings(min_free_bytes=0))
-    store.open_for_writing()
-    return store
 
 
 @pytest.fixture

@@ -8,21 +8,13 @@ from harness import write_proc
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.kernel.limits import sample_of
 from agent.core.model import Sample
-from agent.core.settings import Settings, SourceSettings, StoreSettings
+from agent.core.settings import Settings, SourceSettings
 from agent.probe import take_snapshot
 from agent.service.daemon import Daemon
 from agent.service.outside import Outside
 from agent.service.sampler import Sampler
 from agent.service.signals import Signals
 from agent.service.troubles import Troubles
-from agent.store import Store
-
-
-@pytest.fixture
-def store(tmp_path):
-    store = Store(tmp_path / "state", StoreSettings(min_free_bytes=0))
-    store.open_for_writing()
-    return store
 
 
 def fill(store, clock, hours):

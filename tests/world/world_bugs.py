@@ -65,7 +65,7 @@ BUGS = (
     ),
     Bug(
         "held_by_another",
-        "an incident that only another's commit holds yet is closed by a start, and nobody is told",
+        "an incident that only another's commit holds yet is closed by a start without a notification",
         "service/open_incident.py",
         "*store.snapshots_of(incident, unread)",
         "*store.snapshots(incident.id, unread)",
