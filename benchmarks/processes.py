@@ -14,9 +14,11 @@ from contrib.stage import clean_environment
 MEASURE = """
 import resource, subprocess, sys, time
 began = time.perf_counter()
-printed = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, check=True).stdout
+ran = subprocess.run(sys.argv[1:], capture_output=True)
 seconds = time.perf_counter() - began
-print(seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6, printed.count(b"\\n"))
+if ran.returncode:
+    sys.exit(ran.stderr.decode())
+print(seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6, ran.stdout.count(b"\\n"))
 """
 
 
