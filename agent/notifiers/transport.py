@@ -1,7 +1,7 @@
 """One POST by requests, and what its failure means; the only module that uses requests.
 
 An answer may be anything. The request goes through requests' adapter, not its Session, which would compute where a
-redirect leads and unpack the whole body for it; nothing is decoded, no cookie kept; at most ANSWER_BYTES are read,
+redirect leads and unpack the whole body for it; nothing is decoded, no cookie read; at most ANSWER_BYTES are read,
 whatever length the answer claims; and whatever http.client raises over an answer means that it is not HTTP.
 
 The address reaches no text: requests quotes it in its exceptions, so none of them leaves this file, and urllib3 in its
@@ -133,6 +133,12 @@ class _Adapter(requests.adapters.HTTPAdapter):
         if pool.scheme == "https" and self._tls:
             pool.conn_kw["ssl_context"] = self._tls  # to which urllib3 adds the system's certificates
         return pool
+
+    def build_response(self, req: requests.PreparedRequest, resp: urllib3.BaseHTTPResponse) -> requests.Response:  # noqa: ARG002 - requests' own signature
+        """Wrap urllib3's answer and read no cookie: Python's cookiejar warns with a traceback over odd ones."""
+        response = requests.Response()
+        response.raw = resp
+        return response
 
 
 class Sender:

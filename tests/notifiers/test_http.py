@@ -220,6 +220,10 @@ ODD: dict[str, tuple[bytes, Answer | Retry]] = {
         HEAD + b"Set-Cookie: a=" + b"=;" * 9000 + b" expires=" + b"1 " * 9000 + b"\r\n\r\nok",
         Answer(200, None, b"ok"),
     ),
+    "a cookie that ends after all time": (
+        HEAD + b"Set-Cookie: a=b; max-age=" + b"9" * 400 + b"\r\n\r\nok",
+        Answer(200, None, b"ok"),
+    ),
     "status line cut": (b"HTTP/1.1 20", NO_HTTP),
     "header cut": (HEAD + b"Content-Le", BROKE_OFF),
     "no empty line": (HEAD + b"Content-Length: 2\r\n", BROKE_OFF),
