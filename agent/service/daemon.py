@@ -39,7 +39,7 @@ METRICS_SECONDS = 60.0
 STOP_SECONDS = 1.5
 STOPPING_SECONDS = 0.5  # for systemd to take STOPPING=1
 STATUS_CHARACTERS = 1000  # of four bytes each, within sdnotify.MOST_BYTES
-UNSAVED = "the position cannot be saved"
+UNSAVED, UNMEASURED = "the position cannot be saved", "the metrics cannot be written"
 
 
 class Daemon:
@@ -195,7 +195,7 @@ class Daemon:
         families += () if stopped else metrics.host(recorder.gauges)
         changing = [*metrics.waiting(() if stopped else couriers, now), *metrics.written(now)]
         text = metrics.render(families)
-        with self._troubles.survived("the metrics cannot be written"):
+        with self._troubles.survived(UNMEASURED):
             self._metrics_file.update((text, owed), (text + metrics.render(changing)).encode)
 
     def _publish(self, *, is_running: bool = True) -> None:
@@ -321,6 +321,7 @@ class Daemon:
         before, self._settings = self._settings, settings
         if settings.metrics != before.metrics:
             self._metrics_file = self._open_metrics()
+            self._troubles.end(UNMEASURED)
         self._store.settings = settings.store
         self._recorder.settings, self._recorder.channels = settings.incident, couriers.names
         log.info("configuration reloaded; following %s", describe(settings.source))

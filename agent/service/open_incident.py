@@ -249,7 +249,7 @@ class OpenIncident:
             table = look_twice(seen, table, (now - looked_at).total_seconds())
         self._snapshot = replace(self._snapshot, sockets=table)
         self.amended = self._is_unsaved = True
-        with self._troubles.survived(EVIDENCE):
+        with self._troubles.survived(EVIDENCE, is_part=True):
             self._save_snapshot()
         return True
 
@@ -260,9 +260,9 @@ class OpenIncident:
         """
         now = snapshot.taken_at
         self.follow_ups = tuple(at for at in self.follow_ups if at > now)
-        with self._troubles.survived(EVIDENCE):
+        self.amended = True  # Also where it fails: a commit shows whether there is room by then.
+        with self._troubles.survived(EVIDENCE, is_part=True):
             self._keep(snapshot)
-            self.amended = True
         table, orphan = self._snapshot.sockets, (snapshot.sockstat.tcp.orphan if snapshot.sockstat else None) or 0
         if self.incident.cause == "orphans" and table and orphan >= max(ORPHANS_WORTH_NAMING, 2 * table.orphans + 1):
             self.attribute_at = now
@@ -309,6 +309,8 @@ class OpenIncident:
         self._store.do_meanwhile(lambda: write_summary(self._store, incident, self._troubles, self._newest))
         self.incident = self._position.commit(incident)
         self.committed_at, self.amended = now, False
+        if not self.is_elsewhere:
+            self._troubles.end(EVIDENCE)
         self._remember(notice)
         return notice
 

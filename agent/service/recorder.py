@@ -157,7 +157,7 @@ class Recorder:
 
     def _witness(self, opened: OpenIncident, account: Account, now: datetime) -> None:
         if account.kills and opened.needs_sight(now):
-            with self._troubles.survived(EVIDENCE):
+            with self._troubles.survived(EVIDENCE, is_part=True):
                 opened.judge(self._take_kill_snapshot())
         opened.witness(account, now)
         self._name(opened)
@@ -404,7 +404,7 @@ class Recorder:
             self._commit(opened, now)
         elif opened.amended:
             opened.committed_at = now
-            with self._troubles.survived(EVIDENCE):
+            with self._troubles.survived(EVIDENCE, is_part=True):
                 self._commit(opened, now)
 
     def _commit(self, opened: OpenIncident, now: datetime) -> None:

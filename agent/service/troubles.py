@@ -13,7 +13,8 @@ class Troubles:
     """What fails now, in the order it started."""
 
     def __init__(self) -> None:
-        self._lasting: dict[str, None] = {}
+        # And whether it is a slip of ours.
+        self._lasting: dict[str, bool] = {}
 
     def __contains__(self, what: str) -> bool:
         return what in self._lasting
@@ -22,14 +23,23 @@ class Troubles:
         return iter(self._lasting)
 
     @contextlib.contextmanager
-    def survived(self, what: str, surprise: type[Exception] = OSError) -> Iterator[None]:
-        """Go on after an OSError that loses no event, or after any ``surprise`` in what is not needed to watch."""
+    def survived(self, what: str, surprise: type[Exception] = OSError, *, is_part: bool = False) -> Iterator[None]:
+        """Go on after an OSError that loses no event, or after any ``surprise`` in what is not needed to watch.
+
+        What goes well ends the trouble, unless it ``is_part`` of what failed.
+        """
         try:
             yield
         except (OSError, surprise) as error:
+            why, is_slip = (explain(error), False) if isinstance(error, OSError) else (repr(error), True)
             if what not in self._lasting:
-                why, is_slip = (explain(error), False) if isinstance(error, OSError) else (repr(error), True)
                 log.error("%s; still watching: %s", what, why, exc_info=is_slip)  # noqa: TRY400 - the text says it
-            self._lasting[what] = None
+            self._lasting[what] = is_slip or self._lasting.get(what, False)
         else:
+            if not is_part:
+                self.end(what)
+
+    def end(self, what: str) -> None:
+        """End a trouble. A slip stays until the next start: what went well since was something else."""
+        if not self._lasting.get(what):
             self._lasting.pop(what, None)

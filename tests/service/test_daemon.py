@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 from material import make_incident
+from msgspec.structs import replace
 from pytest_httpserver import HTTPServer
 
 from agent.core.delivery import Delivery
 from agent.core.dispatch import Rules
 from agent.core.model import KINDS, Incident, Notice, Silence, Witness
-from agent.core.settings import IncidentSettings, Settings, SourceSettings, WebhookSettings
+from agent.core.settings import IncidentSettings, MetricsSettings, Settings, SourceSettings, WebhookSettings
 from agent.core.status import STATUS
 from agent.notifiers import Notifier, build
 from agent.service import couriers, sdnotify
@@ -362,3 +363,16 @@ def test_the_couriers_hear_of_a_silence_at_once(
         daemon._feed()
 
     assert ["broken", "good"] * 2 == woken
+
+
+def test_metrics_that_cannot_be_written_are_no_trouble_once_they_are_turned_off(
+    make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]], tmp_path: Path
+) -> None:
+    daemon, _ = make_daemon(ValueError)
+    off = daemon._settings
+    daemon.take_over(replace(off, metrics=MetricsSettings(textfile=str(tmp_path / "missing/sockmem.prom"))))
+    daemon.turn()
+    assert "the metrics cannot be written" in daemon.status()
+    daemon.take_over(off)
+
+    assert "the metrics cannot be written" not in daemon.status()

@@ -12,7 +12,7 @@ from agent.core.report import title
 from agent.core.settings import IncidentSettings, Settings, SourceSettings
 from agent.service import recorder as module
 from agent.service.daemon import Daemon
-from agent.service.earlier import Earlier
+from agent.service.earlier import EARLIER, Earlier
 from agent.service.outside import Outside
 from agent.service.recorder import Recorder
 from agent.service.signals import Signals
@@ -148,6 +148,18 @@ def test_one_whose_kind_cannot_be_told_stops_no_start(store, make_recorder, happ
     happen(recorder)
 
     assert [1, 1] == numbers(store)
+
+
+def test_one_whose_kind_cannot_be_told_stays_in_trouble_though_others_can(store, make_recorder, happen, monkeypatch):
+    recorder = make_recorder()
+    happen(recorder)
+    happen(recorder)
+    first, past = store.names()[0], store.past
+    monkeypatch.setattr(store, "past", lambda name: {}["slip"] if name == first else past(name))
+    recorder = make_recorder()
+    recorder.forget_removed()
+
+    assert EARLIER in recorder._troubles
 
 
 def test_the_first_notice_says_it_where_no_holder_is_looked_for(store, make_recorder, make_decided, clock):

@@ -1,6 +1,7 @@
 import errno
 import re
 from collections import Counter
+from contextlib import contextmanager
 from datetime import timedelta
 
 import pytest
@@ -18,7 +19,7 @@ from agent.notifiers import slack
 from agent.probe.snapshot import take_snapshot
 from agent.service import open_incident
 from agent.service import recorder as module
-from agent.service.open_incident import SNAPSHOTS_AT_MOST
+from agent.service.open_incident import EVIDENCE, SNAPSHOTS_AT_MOST
 from agent.service.recorder import Recorder
 from agent.service.troubles import Troubles
 from agent.store import Outbox, Store, prune, read_around
@@ -1434,6 +1435,48 @@ def test_evidence_that_cannot_be_written_ends_nothing_and_is_committed_when_ther
     assert ["opened", "updated"] == told(store)
     assert store.snapshots(full.id)[0][1].sockets == orphans_of("web", 700)
     assert "evidence cannot be written" not in recorder._troubles
+
+
+@pytest.fixture
+def no_room():
+    """Make a method of an object raise ENOSPC inside the block."""
+
+    @contextmanager
+    def no_room(thing, method):
+        def full(*_, **__):
+            raise OSError(errno.ENOSPC, "No space left on device", "a file")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(thing, method, full)
+            yield
+
+    return no_room
+
+
+def test_the_last_follow_up_that_could_not_be_written_is_no_trouble_once_there_is_room(
+    store, make_recorder, make_decided, clock, no_room
+):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
+    run_for(recorder, clock, 29)
+    with no_room(store, "write_snapshot"), no_room(store, "commit"):
+        run_for(recorder, clock, 1)
+        assert EVIDENCE in recorder._troubles
+    run_for(recorder, clock, 1)
+
+    assert EVIDENCE not in recorder._troubles
+
+
+def test_an_incident_that_cannot_be_written_is_in_trouble_though_its_snapshot_can(
+    store, make_recorder, make_decided, *, clock, no_room, caplog
+):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
+    with no_room(store, "commit"):
+        run_for(recorder, clock, 6)
+
+        assert EVIDENCE in recorder._troubles
+        assert 1 == caplog.text.count(f"{EVIDENCE}; still watching")
 
 
 def test_a_follow_up_that_cannot_be_written_has_no_name(store, make_recorder, make_decided, clock, monkeypatch):

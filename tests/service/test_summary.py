@@ -178,6 +178,21 @@ def test_a_slip_in_its_text_costs_no_commit(store, record, troubles, monkeypatch
     assert SUMMARY in troubles
 
 
+def test_a_slip_in_one_is_logged_once_and_stays_in_trouble_though_others_can_be_written(
+    store, record, troubles, monkeypatch, caplog
+):
+    def slip(incident, *_):
+        return {}["slip"] if incident.host == "web1" else "text"
+
+    monkeypatch.setattr("agent.service.open_incident.summary_of", slip)
+    record()
+    record(host="db7", provenance="claimed")
+    record(2)
+
+    assert SUMMARY in troubles
+    assert 1 == sum(SUMMARY in each.getMessage() for each in caplog.records)
+
+
 def test_where_a_commit_has_no_room_the_summary_makes_some(store, record, monkeypatch):
     record()
     is_full = summary(store).exists
