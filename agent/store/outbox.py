@@ -121,11 +121,11 @@ class Outbox:
         for incident_id in self._store.one_by_one(self._store.names()):
             files = self._store.files(incident_id)
             for stem in notice_stems(files) if INCIDENT_FILE in files else ():
-                try:
+                with suppress(StoreError):  # Set aside or logged at every start.
                     channels = read_json(self._store.path(incident_id) / f"{stem}.json", model.ADDRESSED).channels
-                except StoreError:
-                    continue  # Set aside or logged at every start.
-                found.update(channel for channel in channels if f"{stem}.{channel}.json" not in files)
+                    owing = {channel for channel in channels if f"{stem}.{channel}.json" not in files} - found
+                    if owing and f"{stem}.json" in self._store.load(incident_id).notices:
+                        found |= owing
         return found
 
     def troubles(self) -> dict[str, Trouble]:

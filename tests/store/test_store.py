@@ -387,6 +387,15 @@ def test_every_channel_that_owes_a_notice_is_named_whoever_is_configured(store, 
     assert {"dev"} == Outbox(store).owing()
 
 
+def test_a_notice_that_a_crash_left_and_no_incident_names_is_owed_to_nobody(store, keep):
+    incident_id = keep(channels=("ops",))
+    give_receipt(store, incident_id, "delivered")
+    path = store.path(incident_id)
+    (path / "notice-002.json").write_bytes((path / "notice-001.json").read_bytes())
+
+    assert set() == Outbox(store).owing()
+
+
 def test_history_survives_and_a_torn_line_is_passed_over(store, clock):
     store.samples.append(Sample(at=clock.time, orphan=1))
     path = next((store.directory / "history").iterdir())
