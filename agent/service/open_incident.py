@@ -53,6 +53,8 @@ COMMIT_SPACING = timedelta(seconds=1)
 ATTRIBUTION_DELAY = timedelta(milliseconds=250)
 # Whose sockets lose data shows between two dumps: a segment that was refused comes again within seconds.
 SECOND_LOOK = timedelta(seconds=5)
+# Who held the orphans that were killed before says little of those that are killed later.
+REMEMBERED = timedelta(minutes=10)
 # Of an event that is older, the sockets of now say nothing; samples so near to it belong to its peak, as they do to its
 # diagnosis.
 NEAR = timedelta(seconds=NEAR_SECONDS)
@@ -99,7 +101,8 @@ class OpenIncident:
         self._snapshot_name, self._snapshot = self._newest = named
         is_old = abs(now - incident.last_seen_at) > NEAR
         self._looked_at: datetime | None = None
-        self._earlier_table: SocketTable | None = None
+        # The newest dump for an earlier snapshot, with the time of that.
+        self._earlier: tuple[datetime, SocketTable] | None = None
         is_settled = bool(self._snapshot.sockets) or is_old or self.is_elsewhere
         self.attribute_at = None if is_settled else now + ATTRIBUTION_DELAY
         self._store, self._position, self._troubles = position.store, position, troubles
@@ -161,7 +164,8 @@ class OpenIncident:
         newest = next((each for each in reversed(named) if each[1].trigger in {"event", "pressure"}), named[-1])
         opened = cls(incident, newest, now, position, troubles=troubles, traced=traced)
         opened.snapshot_at, opened._newest = named[-1][1].taken_at, named[-1]
-        opened._earlier_table = next((each.sockets for _, each in reversed(named) if each.sockets), None)
+        dumps = [(each.taken_at, each.sockets) for _, each in named if each.sockets]
+        opened._earlier = next((each for each in dumps if each[1] == dumps[-1][1]), None)
         opened.counted_as = incident.class_
         opened._kind = kind_of(incident)
         for _, notice in notices:
@@ -190,7 +194,8 @@ class OpenIncident:
     def judge(self, snapshot: Snapshot) -> None:
         """Keep a snapshot that the diagnosis rests on from now on."""
         self._keep(snapshot)
-        self._earlier_table = self._snapshot.sockets or self._earlier_table
+        if (table := self._snapshot.sockets) and not (self._earlier and self._earlier[1] == table):
+            self._earlier = self._snapshot.taken_at, table
         self._snapshot_name, self._snapshot = self.incident.snapshots[-1], snapshot
         self._is_unsaved = False
         self.snapshot_at = snapshot.taken_at
@@ -230,7 +235,7 @@ class OpenIncident:
     def attribute(self, table: SocketTable, now: datetime) -> bool:
         """Add to the newest snapshot who holds the sockets, unless an earlier dump saw more of them.
 
-        A dump may come when the kernel has killed them all: who held them is what the one before it saw.
+        A dump may come when the kernel has killed them all: for ten minutes, who held them is what the one before saw.
         Where it is not about orphans, a second dump shows who loses data meanwhile.
         """
         seen, looked_at = self._snapshot.sockets, self._looked_at
@@ -238,8 +243,8 @@ class OpenIncident:
         if self.incident.cause == "orphans":
             if seen and table.orphans <= seen.orphans:
                 return False
-            earlier = self._earlier_table
-            if earlier and table.orphans < min(ORPHANS_WORTH_NAMING, earlier.orphans):
+            at, earlier = self._earlier or (now, table)
+            if abs(now - at) < REMEMBERED and table.orphans < min(ORPHANS_WORTH_NAMING, earlier.orphans):
                 table = earlier
         elif seen is None:
             self._looked_at, self.attribute_at = now, now + SECOND_LOOK
