@@ -17,8 +17,9 @@ from io import BufferedIOBase, BufferedReader, RawIOBase
 from typing import IO, Any
 
 MEMORY_BYTES = 100 << 20
-# What 512 bytes unpack to is 16 MiB at most, and some kilobytes in a log: zstandard cannot be given a limit.
-_PIECE_BYTES = 512
+_PIECE_BYTES = _UNPACKED_BYTES = 64 * 1024
+# zstandard cannot be given a limit: what 512 bytes unpack to is 16 MiB at most, and some kilobytes in a log.
+_UNLIMITED_PIECE_BYTES = 512
 _FAST_GZIP = ("isal.igzip", "zlib_ng.gzip_ng")
 _XZ_MAGIC = b"\xfd7zXZ\0"
 _TOO_LARGE = f"needs more than {MEMORY_BYTES >> 20} MiB of memory to unpack: xzcat FILE | sockmem-agent scan -"
@@ -45,14 +46,13 @@ def open_zstd(raw: IO[bytes]) -> BufferedReader:
 
     OSError, too, where there is no library, with the command that helps.
     """
+    with suppress(ImportError):
+        return BufferedReader(_Unpacked(raw, importlib.import_module("compression.zstd").ZstdDecompressor, b""))
     try:
-        new = importlib.import_module("compression.zstd").ZstdDecompressor
+        new = importlib.import_module("zstandard").ZstdDecompressor().decompressobj
     except ImportError:
-        try:
-            new = importlib.import_module("zstandard").ZstdDecompressor().decompressobj
-        except ImportError:
-            raise OSError("is compressed by zstd: zstdcat FILE | sockmem-agent scan -") from None
-    return BufferedReader(_Unpacked(raw, new, b""))
+        raise OSError("is compressed by zstd: zstdcat FILE | sockmem-agent scan -") from None
+    return BufferedReader(_Unpacked(raw, lambda: _Unlimited(new()), b"", _UNLIMITED_PIECE_BYTES))
 
 
 class _Gzip(RawIOBase):
@@ -87,11 +87,31 @@ class _Gzip(RawIOBase):
         return b""
 
 
+class _Unlimited:
+    """What zstandard unpacks a frame by, with the methods of Python's own, but no limit."""
+
+    needs_input = True
+
+    def __init__(self, frame: Any) -> None:  # noqa: ANN401 - zstandard may be missing
+        self._frame = frame
+
+    def decompress(self, packed: bytes, _: int) -> bytes:
+        return bytes(self._frame.decompress(packed))
+
+    @property
+    def eof(self) -> bool:
+        return bool(self._frame.eof)
+
+    @property
+    def unused_data(self) -> bytes:
+        return bytes(self._frame.unused_data)
+
+
 class _Unpacked(RawIOBase):
     """One compressed stream after the other; each but the first begins with ``magic``, and what does not is left."""
 
-    def __init__(self, raw: IO[bytes], new: Callable[[], Any], magic: bytes) -> None:
-        self._raw, self._new, self._magic = raw, new, magic
+    def __init__(self, raw: IO[bytes], new: Callable[[], Any], magic: bytes, piece_bytes: int = _PIECE_BYTES) -> None:
+        self._raw, self._new, self._magic, self._piece_bytes = raw, new, magic, piece_bytes
         self._stream = new()
         self._packed = self._unpacked = b""
         self._is_inside = False
@@ -101,25 +121,32 @@ class _Unpacked(RawIOBase):
 
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - a writable buffer has no name before Python 3.12
         while not self._unpacked:
-            packed = self._packed or self._raw.read(_PIECE_BYTES)
-            if self._stream.eof:
-                self._packed = packed = (packed + self._raw.read(_PIECE_BYTES)).lstrip(b"\0")
-                if not packed.startswith(self._magic):
-                    return 0
-                self._stream = self._new()
-            if not packed and self._is_inside:
-                raise EOFError("it ends in the middle of its compressed data")
-            if not packed:
+            if self._stream.eof and not self._begin_next():
                 return 0
-            self._unpacked = self._unpack(packed)
-            self._is_inside, self._packed = not self._stream.eof, self._stream.unused_data
+            if self._stream.needs_input and not self._packed:
+                self._packed = self._raw.read(self._piece_bytes)
+                if not self._packed and self._is_inside:
+                    raise EOFError("it ends in the middle of its compressed data")
+                if not self._packed:
+                    return 0
+            self._unpacked, self._packed, self._is_inside = self._unpack(self._packed), b"", True
         size = min(len(buffer), len(self._unpacked))
         buffer[:size], self._unpacked = self._unpacked[:size], self._unpacked[size:]
         return size
 
+    def _begin_next(self) -> bool:
+        """Begin with the next stream, if there is one; zeros may stand between."""
+        self._packed = (self._packed or self._stream.unused_data).lstrip(b"\0")
+        while len(self._packed) <= len(self._magic) and (more := self._raw.read(self._piece_bytes)):
+            self._packed = (self._packed + more).lstrip(b"\0")
+        if not self._packed.startswith(self._magic):
+            return False
+        self._stream, self._is_inside = self._new(), False
+        return True
+
     def _unpack(self, packed: bytes) -> bytes:
         try:
-            return bytes(self._stream.decompress(packed))
+            return bytes(self._stream.decompress(packed, _UNPACKED_BYTES))
         except Exception as error:  # Each library of zstd has an error of its own.
             if "Memory usage limit" in str(error):
                 raise OSError(errno.ENOMEM, _TOO_LARGE) from error

@@ -33,10 +33,11 @@ SMALL = lzma.compress(LINES)
         SMALL,
         lzma.compress(LINES, format=lzma.FORMAT_ALONE),
         lzma.compress(LINES[:99]) + lzma.compress(b"") + bytes(8) + lzma.compress(LINES[99:]) + bytes(4),
+        lzma.compress(LINES[:99]) + bytes(200_000) + lzma.compress(LINES[99:]),
         lzma.compress(LINES, preset=9),
         SMALL + b"what does not belong to it",
     ],
-    ids=["xz", "lzma", "several streams", "largest dictionary of xz's presets", "garbage behind"],
+    ids=["xz", "lzma", "several streams", "much padding", "largest dictionary of xz's presets", "garbage behind"],
 )
 def test_it_is_read_whole(packed: bytes) -> None:
     with open_xz(io.BytesIO(packed)) as file:
@@ -58,6 +59,17 @@ def test_what_is_cut_off_is_told_behind_what_is_whole() -> None:
         assert LINES[:1000] == file.read1(1000)
         with pytest.raises(EOFError):
             file.read()
+
+
+def test_an_xz_file_that_unpacks_to_thousands_of_times_its_size_is_read_in_flat_memory() -> None:
+    packed = lzma.compress(bytes(40_000_000))
+    tracemalloc.start()
+    try:
+        with open_xz(io.BytesIO(packed)) as file:
+            assert 40_000_000 == sum(map(len, iter(lambda: file.read1(BLOCK_BYTES), b"")))
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000  # 8 MiB of it are the dictionary.
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(
