@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from agent.core.cursor import Cursor
 from agent.core.model import LogRecord
 from agent.core.readings import Gap
-from agent.core.settings import SourceSettings
 from agent.sources.localzone import LocalZone
+
+if TYPE_CHECKING:  # `scan` reads no configuration.
+    from agent.core.settings import SourceSettings
 
 
 class Source(Protocol):
@@ -36,7 +38,7 @@ def local_now() -> datetime:
 
 
 def open_source(
-    settings: SourceSettings,
+    settings: "SourceSettings",
     cursor: Cursor,
     now: Callable[[], datetime],
     on_progress: Callable[[], None] = lambda: None,
@@ -66,7 +68,7 @@ def open_source(
     return KmsgSource(start=settings.start, cursor=cursor, now=now)
 
 
-def describe(settings: SourceSettings) -> str:
+def describe(settings: "SourceSettings") -> str:
     """Name a source for messages."""
     if settings.kind == "file":
         return ", ".join(settings.paths)

@@ -23,7 +23,7 @@ from agent.core.logs.timestamps import from_epoch
 from agent.core.model import LogRecord
 from agent.sources.localzone import LocalZone, is_second_pass
 from agent.sources.multiline import Entries
-from agent.sources.search import HOLDS
+from agent.sources.search import HOLDS, newlines
 from agent.sources.unpack import open_gzip, open_xz, open_zstd
 
 # Larger blocks leave the processor's second level cache, where the needles are searched for: 256 KiB took half as
@@ -78,14 +78,11 @@ class Scanner:
         try:
             with open(0 if path == "-" else path, "rb", closefd=path != "-") as raw:
                 status = os.fstat(raw.fileno())
-                plain = stat.S_ISREG(status.st_mode) and path != "-"
                 written = from_epoch(status.st_mtime) if stat.S_ISREG(status.st_mode) else None
                 newest = written.astimezone(LocalZone()) if written else now
                 stream = _decompressed(raw, name)
                 entries = Entries(stream)
-                lines = (
-                    entries if entries.are_here else Lines(stream, raw.fileno() if plain and stream is raw else None)
-                )
+                lines = entries if entries.are_here else Lines(stream)
                 for number, line in lines:
                     ordinal = self._lines_before + number
                     source = f"{name}:{number}"
@@ -112,54 +109,32 @@ class Scanner:
 
 
 class Lines:
-    """The lines of one input that could matter, with their numbers from 1.
+    """The lines of one input that could matter, with their numbers from 1; ``read`` is how many there were so far."""
 
-    With ``fd``, a regular file's, the lines between are counted only when there is one to be numbered: counting takes
-    longer than searching. ``read`` is afterwards how many lines there were, or less, but never so few that the last
-    one that mattered and the first of the next input look like neighbours without being so.
-    """
-
-    def __init__(self, stream: BufferedIOBase, fd: int | None) -> None:
+    def __init__(self, stream: BufferedIOBase) -> None:
         self._stream = stream
-        self._fd = fd
-        self._newlines = 0
-        self._counted = 0
         self.read = 0
 
     def __iter__(self) -> Iterator[tuple[int, bytes]]:
         """Read to the end."""
-        end = length = 0
-        for offset, whole in blocks(self._stream):
+        block = b""
+        for whole in blocks(self._stream):
             # grep colors the words that it looked for, which tears markers apart.
             block = _COLOURS.sub(b"", whole) if b"\x1b" in whole else whole
+            counted = 0
             for start, line in candidates(block, HOLDS):
-                self._count(offset, block, start)
-                length = len(line) + 1
-                yield self._newlines + 1, line
-            end = offset + len(whole)
-            if self._fd is None or block is not whole:
-                self._count(offset, block, len(block))
-                self._counted, length = end, 0
-        uncounted = end - self._counted
-        self.read = self._newlines + (uncounted > 0) + (uncounted > length)
-
-    def _count(self, offset: int, block: bytes, start: int) -> None:
-        """Count the newlines up to ``start`` in the block that begins at ``offset`` of the input."""
-        while self._fd is not None and self._counted < offset:
-            piece = os.pread(self._fd, min(BLOCK_BYTES, offset - self._counted), self._counted)
-            self._newlines += piece.count(b"\n")
-            self._counted += len(piece) or offset - self._counted
-        self._counted = max(self._counted, offset)
-        self._newlines += block.count(b"\n", self._counted - offset, start)
-        self._counted = offset + start
+                self.read += newlines(block[counted:start])
+                counted = start
+                yield self.read + 1, line
+            self.read += newlines(block[counted:])
+        self.read += bool(block) and not block.endswith(b"\n")
 
 
-def blocks(stream: BufferedIOBase) -> Iterator[tuple[int, bytes]]:
-    """Yield (offset, complete lines) until the end; of a line over MAX_LINE_BYTES only its messages and the newline.
+def blocks(stream: BufferedIOBase) -> Iterator[bytes]:
+    """Yield complete lines until the end; of a line over MAX_LINE_BYTES only its messages and the newline.
 
     NUL bytes before a line are left out: a crash leaves a run of them where the file had grown.
     """
-    offset = 0
     rest = b""
     overlong = False
     while chunk := stream.read1(BLOCK_BYTES):
@@ -168,8 +143,7 @@ def blocks(stream: BufferedIOBase) -> Iterator[tuple[int, bytes]]:
             rest += chunk
             if len(rest) > MAX_LINE_BYTES:
                 overlong = overlong or bool(rest.strip(b"\0"))
-                yield from _messages(offset, rest)
-                offset += len(rest)
+                yield _messages(rest)
                 rest = b""
             continue
         block = b"".join((rest, memoryview(chunk)[:cut]))
@@ -177,22 +151,19 @@ def blocks(stream: BufferedIOBase) -> Iterator[tuple[int, bytes]]:
         skipped, end = len(block) - len(block.lstrip(b"\0")), block.find(b"\n")
         if overlong or end - skipped > MAX_LINE_BYTES:
             skipped = end
-            yield from _messages(offset, block[:end])
+            yield _messages(block[:end])
         overlong = False
-        yield offset + skipped, block[skipped:]
-        offset += len(block)
+        yield block[skipped:]
     if overlong:
-        yield from _messages(offset, rest)
+        yield _messages(rest)
     elif rest:
-        yield offset, rest
+        yield rest
 
 
-def _messages(offset: int, part: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the first message in a part of a line that is too long, with what shows that it is no whole line."""
+def _messages(part: bytes) -> bytes:
+    """Return the first message in a part of a line that is too long, behind what shows that it is no whole line."""
     at = min((at for marker in MARKERS if (at := part.find(marker)) >= 0), default=-1)
-    if at >= 0:
-        start = max(at - 200, 0)
-        yield offset + start - len(TOO_LONG), TOO_LONG + part[start : at + 60]
+    return TOO_LONG + (part[max(at - 200, 0) : at + 60] if at >= 0 else b"")
 
 
 def _decompressed(raw: BufferedReader, name: str) -> BufferedIOBase:

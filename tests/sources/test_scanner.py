@@ -10,17 +10,18 @@ import zlib
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.logs.explain import explain, holds_text
-from agent.core.logs.prefilter import MAX_LINE_BYTES
+from agent.core.logs.prefilter import MAX_LINE_BYTES, TOO_LONG
 from agent.core.model import LogRecord
 from agent.sources.localzone import LocalZone
 from agent.sources.multiline import PEEK_BYTES, Entries
-from agent.sources.scanner import BLOCK_BYTES, Scanner, UnreadableError, blocks
+from agent.sources.scanner import BLOCK_BYTES, Lines, Scanner, UnreadableError, blocks
 
 NOW = datetime(2024, 11, 22, 12, tzinfo=timezone.utc)
 ORDINARY = b"Aug 18 08:33:14 jp58 sshd[99]: Accepted publickey for deploy\n"
@@ -320,14 +321,25 @@ def test_a_line_of_megabytes_at_the_end_is_nothing(log: Callable[..., str]) -> N
 )
 def test_blocks_keep_every_newline_and_every_short_line(content: bytes) -> None:
     parts = list(blocks(io.BytesIO(content)))
-    assert content.count(b"\n") == sum(block.count(b"\n") for _, block in parts)
+    assert content.count(b"\n") == sum(block.count(b"\n") for block in parts)
     short = [line for line in content.replace(b"\0", b"").split(b"\n") if 0 < len(line) < MAX_LINE_BYTES]
-    found = [
-        line for _, block in parts for line in block.replace(b"\0", b"").split(b"\n") if 0 < len(line) < MAX_LINE_BYTES
-    ]
+    kept = b"".join(part for part in parts if not part.startswith(TOO_LONG))
+    found = [line for line in kept.replace(b"\0", b"").split(b"\n") if 0 < len(line) < MAX_LINE_BYTES]
     assert [line for line in short if b"y" not in line and b"x" not in line] == [
         line for line in found if b"y" not in line and b"x" not in line
     ]
+
+
+@given(
+    st.lists(st.sampled_from([ORDINARY, ORDINARY * 700, EVENT, b"\n", b"x" * 70_000, b"y"]), max_size=12).map(b"".join)
+)
+def test_lines_have_the_numbers_that_an_editor_shows(content: bytes) -> None:
+    lines = Lines(io.BufferedReader(cast("io.RawIOBase", io.BytesIO(content))))
+    messages = [number for number, line in lines if line.endswith(TEXT.encode()) and not line.startswith(TOO_LONG)]
+    shown = content.removesuffix(b"\n").split(b"\n") if content else []
+    assert len(shown) == lines.read
+    ends = [number for number, line in enumerate(shown, 1) if line.endswith(TEXT.encode())]
+    assert [number for number in ends if len(shown[number - 1]) <= MAX_LINE_BYTES] == messages
 
 
 def test_ordinals_go_on_over_rotated_files(log: Callable[..., str]) -> None:
