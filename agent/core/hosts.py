@@ -19,6 +19,11 @@ def other_host(named: str | None, here: str | None) -> str | None:
     return named if named and not may_be_same(named, here) else None
 
 
+def is_same(one: str | None, other: str | None) -> bool:
+    """Return whether two names may be one other host's, or both are None, which is this host."""
+    return bool(one) == bool(other) and may_be_same(one, other)
+
+
 # The lines of one log name a few hosts, each again and again.
 @lru_cache(maxsize=16)
 def may_be_same(one: str | None, other: str | None) -> bool:

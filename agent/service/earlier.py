@@ -3,6 +3,7 @@
 import sys
 from contextlib import suppress
 
+from agent.core.hosts import is_same
 from agent.core.model import Incident, Recurrence
 from agent.core.recurrence import Past, past_of
 from agent.service.troubles import Troubles
@@ -29,6 +30,13 @@ class Earlier:
         """Forget what is on record no longer, so that every number can be found again in `incidents list`."""
         names = set(self._store.names())
         self._known = {name: past for name, past in self._known.items() if name in names}
+
+    def newest(self, host: str | None) -> Incident | None:
+        """Read the newest incident of another host, or this host's own for None, if it can be read."""
+        ids = [each.id for each in self._known.values() if is_same(each.host or None, host)]
+        with suppress(StoreError):  # Removed meanwhile, or damaged, which is logged at every start.
+            return self._store.load(max(ids)) if ids else None
+        return None
 
     def recurrence(self, incident: Incident) -> Recurrence:
         """Return how many of its kind there are, this one included.

@@ -18,7 +18,7 @@ from agent.core.budget import HOUR_SECONDS, OTHER_HOSTS_AN_HOUR, THE_REST
 from agent.core.cursor import Cursor
 from agent.core.facts import unmeasured
 from agent.core.history.unit_growth import shares_of
-from agent.core.hosts import may_be_same, other_host
+from agent.core.hosts import is_same, other_host
 from agent.core.kernel.detector import Decided
 from agent.core.kernel.limits import sample_of
 from agent.core.model import Diagnosis, Event, Incident, Notice, NoticeType, Sample, Snapshot
@@ -183,7 +183,7 @@ class Recorder:
         now, quiet = self._now(), self.settings.quiet
         for record, event in folding.together(decided, quiet):
             if has_opened and is_between and not may_continue():
-                self._amend_last(leading, behind)
+                self._amend_closed(leading, behind)
                 return False
             has_opened = has_opened and not is_between
             log.debug("%s at %s, %d times", event.kind, event.source, event.count)
@@ -199,7 +199,7 @@ class Recorder:
             else:
                 leading = self._open_by((record, event), host, at, snapshot, leading)
                 has_opened = True
-        self._amend_last(leading, behind)
+        self._amend_closed(leading, behind)
         self._commit_what_is_due(snapshot.taken_at)
         return True
 
@@ -218,11 +218,11 @@ class Recorder:
         traced = Traced() if host else self._watch.open(at, self._sampler.history)
         opened = self._open_incident(partial(folding.open_incident, first, at, seen), seen, (first,), traced)
         for held_host, held in leading:
-            if _is_same(held_host, host):
+            if is_same(held_host, host):
                 opened.fold(held, at, snapshot, now, leading=True)
         # Last: those before it in the log have older positions.
         self.position.cover(record.cursor, opened.incident)
-        return [each for each in leading if not _is_same(each[0], host)]
+        return [each for each in leading if not is_same(each[0], host)]
 
     def _find_open(
         self, host: str | None, at: datetime, now: datetime, *, may_close: bool
@@ -311,7 +311,7 @@ class Recorder:
     def _find(self, host: str | None) -> OpenIncident | None:
         """Find the open incident of another host, or this host's own for None."""
         for opened in self._open:
-            if _is_same(opened.incident.host if opened.is_elsewhere else None, host):
+            if is_same(opened.incident.host if opened.is_elsewhere else None, host):
                 return opened
         return None
 
@@ -375,28 +375,31 @@ class Recorder:
         if incident.notices:
             incident, _ = write_notice(self._store, incident, DAMAGED, self.channels, now)
         self.position.close()
-        self._commit_closed(incident)
+        self._last = self._commit_closed(incident)
 
-    def _amend_last(self, leading: Sequence[tuple[str | None, Decided]], behind: Cursor | None) -> None:
-        """Count suppressed messages whose incident is closed already: they open none of their own.
+    def _amend_closed(self, leading: Sequence[tuple[str | None, Decided]], behind: Cursor | None) -> None:
+        """Count suppressed messages to the last incident of their host, which is closed: they open none of their own.
 
         ``behind`` is the position behind what is counted of the batch.
         """
-        incident = self._last
-        if incident is None or incident.closed_at is None:
-            return
-        its_host = incident.host if incident.read_on else None
-        events = [event for host, (_, event) in leading if _is_same(host, its_host)]
-        if not events:
-            return
-        for event in events:
-            incident = folding.fold(incident, event, incident.last_seen_at)
-        self.position.cover(behind, incident)
-        self._commit_closed(incident)
+        of_host = dict[str | None, list[Event]]()
+        for host, (_, event) in leading:
+            of_host.setdefault(host, []).append(event)
+        amended = dict[str, Incident]()
+        for host, events in of_host.items():
+            if newest := self._earlier.newest(host):
+                incident = amended.get(newest.id, newest)  # Of two spellings of one host.
+                for event in events:
+                    incident = folding.fold(incident, event, incident.last_seen_at)
+                self.position.cover(behind, incident)
+                amended[incident.id] = incident
+        for incident in amended.values():
+            committed = self._commit_closed(incident)
+            self._last = committed if self._last and self._last.id == committed.id else self._last
 
-    def _commit_closed(self, incident: Incident) -> None:
+    def _commit_closed(self, incident: Incident) -> Incident:
         self._store.do_meanwhile(lambda: write_summary(self._store, incident, self._troubles))
-        self._last = self.position.commit(incident)
+        return self.position.commit(incident)
 
     def _commit_what_waits(self, opened: OpenIncident, now: datetime) -> None:
         """Commit events, or raise: nothing may be announced that is not stored. What is no event is tried again."""
@@ -484,8 +487,3 @@ class Recorder:
         for opened in self._open if abs(set_by) >= CLOCK_STEP else ():
             opened.move_clock(set_by, now)
         self._ticked_at, self._ticked_second = now, second
-
-
-def _is_same(one: str | None, other: str | None) -> bool:
-    """Return whether two names may be one other host's, or both are None, which is this host."""
-    return bool(one) == bool(other) and may_be_same(one, other)

@@ -1,5 +1,6 @@
 import errno
 import re
+import shutil
 from collections import Counter
 from contextlib import contextmanager
 from datetime import timedelta
@@ -1360,6 +1361,38 @@ def test_a_stop_in_the_middle_of_a_batch_loses_no_suppressed_line_of_a_closed_in
         (each.host, each.suppressed_at_least) for each in map(store.load, store.ids())
     )
     assert 300 == store.newest_commit()[0].cursor.files["/var/log/messages"].offset
+
+
+@pytest.mark.parametrize("pause", [10, 1], ids=["whose incident is over", "whose incident is open"])
+def test_what_was_suppressed_is_counted_to_its_hosts_last_incident_also_after_another_hosts(
+    store, make_recorder, make_decided, clock, pause
+):
+    recorder = make_recorder(quiet_seconds=5)
+    for offset, host in enumerate(("db7", "db7.example.org", "db8"), start=100):
+        recorder.handle([from_host(make_decided(offset=offset), host)], recorder.take_event_snapshot())
+        run_for(recorder, clock, pause if host == "db8" else 10)
+    last = recorder.last
+    spelled = {40: "db7", 42: "db7.example.org"}
+    late = [from_host(make_decided("suppressed", suppressed=n, offset=100 + n), host) for n, host in spelled.items()]
+    recorder.handle(late, recorder.take_event_snapshot())
+
+    assert [0, 82, 0] == [store.load(each).suppressed_at_least for each in store.ids()]
+    assert 142 == store.newest_commit()[0].cursor.files["/var/log/messages"].offset
+    assert last == recorder.last
+
+
+def test_what_was_suppressed_on_a_host_whose_incident_was_removed_is_counted_nowhere(
+    store, make_recorder, make_decided, clock
+):
+    recorder = make_recorder(quiet_seconds=5)
+    for offset, host in enumerate(("db7", "db8"), start=100):
+        recorder.handle([from_host(make_decided(offset=offset), host)], recorder.take_event_snapshot())
+        run_for(recorder, clock, 10)
+    shutil.rmtree(store.path(store.ids()[0]))
+    late = from_host(make_decided("suppressed", suppressed=40, offset=200), "db7")
+    recorder.handle([late], recorder.take_event_snapshot())
+
+    assert [("db8", 0)] == [(each.host, each.suppressed_at_least) for each in map(store.load, store.ids())]
 
 
 def test_what_was_suppressed_on_a_host_is_not_counted_to_another(store, make_recorder, make_decided, clock):
