@@ -52,8 +52,8 @@ class AlertmanagerNotifier:
         share = deadline_seconds / max(1, len(settings.urls))
         self._posters = [Poster(settings, _address(self.name, url), deadline_seconds=share) for url in settings.urls]
         self._now, self._monotonic = now, monotonic
-        # What the receiver's clock said, and when by ours that stands still for nobody.
-        self._clocks: dict[int, tuple[datetime, float]] = {}
+        # What the receiver's clock said, and when by ours that stands still for nobody; None if it showed none yet.
+        self._clocks: dict[int, tuple[datetime, float] | None] = {}
 
     def notify(self, notice: Notice) -> Delivery:
         """Post to every instance; delivered when all took it."""
@@ -84,14 +84,17 @@ class AlertmanagerNotifier:
     def _post(self, body: bytes, instance: int) -> Answer | Retry | Rejected:
         answer = self._posters[instance].post(body)
         if isinstance(answer, Answer):
-            there = moment_of(answer.date) or self._now()
+            there = moment_of(answer.date)
             # At an end of the calendar nothing can be added to a clock.
-            self._clocks[instance] = there if there.year in YEARS else self._now(), self._monotonic()
+            if there and there.year in YEARS:
+                self._clocks[instance] = there, self._monotonic()
+            self._clocks.setdefault(instance, None)
         return answer
 
     def _their_now(self, instance: int) -> datetime:
-        there, at = self._clocks[instance]
-        return there + timedelta(seconds=self._monotonic() - at)
+        """Return the receiver's time; ours only if it never showed its own, as a proxy's 502 may not."""
+        known = self._clocks[instance]
+        return known[0] + timedelta(seconds=self._monotonic() - known[1]) if known else self._now()
 
 
 def alerts(notice: Notice, settings: AlertmanagerSettings, now: datetime) -> list[dict[str, Any]]:

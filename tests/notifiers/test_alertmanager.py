@@ -163,6 +163,16 @@ def test_a_date_that_no_clock_shows_is_none_and_ours_has_to_do(serve: Callable[[
     assert all(timedelta(minutes=3) < end - instance.now() < timedelta(minutes=5) for end in instance.times("endsAt"))
 
 
+def test_an_answer_without_a_date_leaves_the_receivers_clock_as_it_was_known(serve: Callable[[Handler], str]) -> None:
+    instance = Instance(serve, timedelta(0))
+    notifier = AlertmanagerNotifier(table(instance.url), now=lambda: datetime.now(timezone.utc) + timedelta(days=2))
+    for date in ("", "soon", "soon"):
+        instance.date = date
+        notifier.show(standing("resolved", closed_at=datetime.now(timezone.utc) + timedelta(days=2)), 0)
+
+    assert all(end <= instance.now() for end in instance.times("endsAt"))
+
+
 # --- several instances ----------------------------------------------------------------------------------------------
 
 
