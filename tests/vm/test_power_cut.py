@@ -28,8 +28,9 @@ pytestmark = pytest.mark.vm
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Twenty cuts on each kernel that was asked for; conftest.py leaves them out unless they are, too."""
-    kernels = vm_apt.kernels(metafunc.config.getoption("--kernel"))
+    """On demand: twenty cuts on each kernel that was asked for."""
+    option = metafunc.config.getoption
+    kernels = vm_apt.kernels(option("--kernel")) if option("--scenario") == NAME or option("--on-demand") else []
     metafunc.parametrize(("kernel", "cut"), [(kernel, cut) for kernel in kernels for cut in range(CUTS)])
 
 

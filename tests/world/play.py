@@ -1,4 +1,4 @@
-"""Plays worlds: `make world` a thousand of an hour, on all processors; `make world SEED=17 MINUTES=10` one.
+"""Plays worlds: `make world` a thousand of an hour, on the processors it may use; `make world SEED=17 MINUTES=10` one.
 
 Prints the digest of each world, or what went wrong in it and the command that plays it again.
 """
@@ -63,7 +63,7 @@ def main() -> int:
     )
     asked = parser.parse_args()
     failed = 0
-    with in_memory() as folder, Pool(maxtasksperchild=50) as pool:
+    with in_memory() as folder, Pool(len(os.sched_getaffinity(0)), maxtasksperchild=50) as pool:
         tasks = [(seed, folder, asked.minutes) for seed in range(asked.first, asked.first + asked.seeds)]
         for seed, digest, why in pool.imap(_try, tasks):
             sys.stdout.write(f"{seed} {digest}\n" if digest else f"{why}\n")

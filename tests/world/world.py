@@ -51,6 +51,8 @@ SOCKETS = SocketTable(
     paths={1: "/", 77: "/system.slice/nginx.service"},
     complete=True,
 )
+NETSTAT = "TcpExt: TCPLostRetransmit TCPAbortOnMemory TCPMemoryPressures\nTcpExt: {} {} {}\n"
+SNMP = "Tcp: CurrEstab OutSegs RetransSegs\nTcp: {} {} {}\n"
 FOREVER = float("inf")
 
 
@@ -59,19 +61,27 @@ class Actor:
 
     def __init__(self, name: str, act: Callable[[], float], due: float = 0.0) -> None:
         self.name, self.act, self.due = name, act, due
-        self.is_busy, self.said_before = False, 0
+        self.is_busy = self.has_said = False
+
+    def is_in_trouble(self) -> bool:
+        """Return whether its status says that something fails."""
+        return False
 
 
 class Served(Actor):
     """Stands for the thread of a channel: agent.service.channel_thread.ChannelThread."""
 
     def __init__(self, world: "World", channel: str, step: Callable[[], float], *_: object) -> None:
-        super().__init__(f"courier {channel}", lambda: self._step(step), world.second)
-        self.channel, self._world, self._is_served, self._is_stopped = channel, world, False, False
+        super().__init__(f"courier {channel}", self._step, world.second)
+        self._channel, self._world, self._courier = channel, world, step.__self__
+        self._is_served = self._is_stopped = False
 
-    def _step(self, step: Callable[[], float]) -> float:
-        rest = step()
-        self._world.model.after_step(self.channel, step.__self__.status)
+    def is_in_trouble(self) -> bool:
+        return self._courier.status is not None
+
+    def _step(self) -> float:
+        rest = self._courier.step()
+        self._world.model.after_step(self._channel)
         return FOREVER if self._is_stopped else rest
 
     @property
@@ -136,6 +146,7 @@ class World:
         self._lock: int | None = None
         self.daemon: Daemon | None = None
         self._service = self.acting = Actor("service", self._turn)
+        self._service.is_in_trouble = lambda: self.daemon is not None and "cannot be" in self.daemon.status()
         self._gap = self.chance.choice((25.0, 60.0, 120.0, 240.0))
 
     def run(self) -> str:
@@ -187,7 +198,7 @@ class World:
         self.second = max(self.second, end)
 
     def _act(self, actor: Actor) -> None:
-        before, self.acting, actor.is_busy, actor.said_before = self.acting, actor, True, self.model.said
+        before, self.acting, actor.is_busy, actor.has_said = self.acting, actor, True, False
         try:
             actor.due = max(self.second + actor.act(), self.second + 0.001)
         finally:
@@ -196,6 +207,7 @@ class World:
             raise self.model.violation
         if self._is_dead:
             raise Killed
+        self.model.after_act(actor)
 
     # --- the service --------------------------------------------------------------------------------------------------
 
@@ -205,7 +217,6 @@ class World:
                 self._start()
                 return 0.0
             rest = self.daemon.turn()
-            self.model.after_turn(self.daemon.status())
             if self._signals.reload:
                 self._signals.reload = False
                 self.daemon.take_over(self._settings)
@@ -218,7 +229,7 @@ class World:
                 self.daemon.end()
             self._die()
             return 0.0
-        return rest * (5.0 if self.is_calm else 1.0)
+        return rest * (10.0 if self.is_calm else 3.0)  # A turn too late changes nothing.
 
     def _start(self) -> None:
         self.note("start")
@@ -296,7 +307,7 @@ class World:
         notifier = build(settings)
         notifier._now = self.now
         made = [
-            Receiver(f"{settings.name}{number}", self.chance, self.model.take, self.let, self.true_time)
+            Receiver(f"{settings.name}{number}", self.chance, self.model.judge, self.let, self.true_time)
             for number in range(2)
         ]
         if settings.type == "alertmanager":
@@ -336,6 +347,9 @@ class World:
         is_high = "gauges" in self.faults and not self.is_calm and self.chance.random() < 0.1
         orphan, mem = 8000 if is_high else self.chance.randrange(30), self.chance.randrange(100, 999)
         (self.proc / "net/sockstat").write_text(SOCKSTAT.format(inuse=20, orphan=orphan, mem=mem))
+        counted = int(self.uptime())  # Each since the boot.
+        (self.proc / "net/netstat").write_text(NETSTAT.format(50 * counted, counted // 7, counted // 90))
+        (self.proc / "net/snmp").write_text(SNMP.format(20 + orphan, 9000 * counted, 50 * counted))
         (self.proc / "uptime").write_text(f"{self.uptime():.2f} 1.00\n")
         (self.proc / "sys/kernel/random/boot_id").write_text(f"00000000-0000-4000-8000-{int(self._booted):012}\n")
         return 10.0

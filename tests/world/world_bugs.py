@@ -220,18 +220,30 @@ def put_back(bug: Bug, folder: Path) -> None:
     path.write_text(text.replace(bug.now, bug.then))
 
 
+def find(where: Path, first: int, seeds: int) -> tuple[int | None, str]:
+    """Play the agent/ that is there until something is wrong; return in how many seeds, if in any, and what it is."""
+    command = [sys.executable, str(Path(__file__).with_name("play.py")), "--until-found", f"--minutes={MINUTES}"]
+    ran = subprocess.run(
+        [*command, f"--first={first}", f"--seeds={seeds}"],
+        env={"PYTHONPATH": str(where)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = re.search(r"^(\d+) worlds of .*, ([01]) with", ran.stderr, re.MULTILINE)
+    assert found, ran.stderr
+    return int(found[1]) if found[2] == "1" else None, "".join(ran.stdout.splitlines()[-2:-1])
+
+
 def seeds_needed(bug: Bug) -> int | None:
     """Return how many seeds the world needs to find it; None if these are too few."""
     with tempfile.TemporaryDirectory() as name:
         put_back(bug, Path(name))
-        command = [sys.executable, str(Path(__file__).with_name("play.py")), f"--seeds={SEEDS}", "--until-found"]
-        ran = subprocess.run(
-            [*command, f"--minutes={MINUTES}"], env={"PYTHONPATH": name}, capture_output=True, text=True, check=False
-        )
-    found = re.search(r"^(\d+) worlds of .*, ([01]) with", ran.stderr, re.MULTILINE)
-    assert found, ran.stderr
-    seeds = int(found[1]) if found[2] == "1" else None
-    sys.stdout.write(f"{bug.name}: {seeds or 'not found'} {''.join(ran.stdout.splitlines()[-2:-1])}\n")
+        seeds, what = find(Path(name), 0, SEEDS)
+    if seeds:
+        also, why = find(ROOT, seeds - 1, 1)
+        assert also is None, f"{bug.name}: without it something is wrong in that world, too: {why}"
+    sys.stdout.write(f"{bug.name}: {seeds or 'not found'} {what}\n")
     sys.stdout.flush()
     return seeds
 

@@ -1,7 +1,8 @@
 """The log and who writes it: numbered lines of the kernel, ordinary ones, half lines, and every kind of rotation.
 
 Only what nobody could find again is left out (sources.file.follower says what that is): a log is deleted, or cut after
-a copy of it was made, only when all of it is on record, and not rotated while the clock is behind what was written.
+a copy of it was made, only when all of it is on record, one after a deleted log is rotated only when it was found, and
+none while the clock is behind what was written.
 """
 
 import gzip
@@ -29,6 +30,7 @@ class Writer:
         self.written: Counter[tuple[str, str]] = Counter()
         self.hosts, self.is_stamp_off = ("web1",), False
         self._newest = now()
+        self._lines_at_deletion = -1
         self._half = b""
         path.parent.mkdir()
         path.touch()
@@ -53,10 +55,15 @@ class Writer:
         """Rotate the log in one of the ways of logrotate; return which."""
         if self._now() < self._newest or not self.path.stat().st_size:
             return "not now"
+        lines = sum(self.written.values())
+        if lines == self._lines_at_deletion or (self._lines_at_deletion >= 0 and not is_all_recorded):
+            return "not now"
+        self._lines_at_deletion = -1
         self._append(b"")
         ways = ["rename", "rename", "compress", *(["cut", "delete"] if is_all_recorded else [])]
         way = self._chance.choice(ways)
         if way == "delete":
+            self._lines_at_deletion = lines
             self.path.unlink()
             self._append(b"")
             return way

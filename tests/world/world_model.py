@@ -7,23 +7,36 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from world_receivers import Receiver, messages_of
+from world_receivers import REFUSED, TAKEN, Receiver, messages_of
 
+from agent.core.budget import HOUR_SECONDS, MESSAGES_AN_HOUR, proof_of
 from agent.core.model import Incident
 from agent.store import Outbox, Store
 
 if TYPE_CHECKING:
-    from world import World
+    from world import Actor, World
 
 # Their errors are silent on purpose: what is derived, and why a channel fails, which is in the log and the status, too.
 DERIVED = ("incidents/last", "incidents/.last", "channels")
 SHOWN_LINES = 60
+LONGEST_ATTEMPT_SECONDS = 60.0
 
 
 class Violation(AssertionError):  # noqa: N818 - what it is
     """Something is so that must never be."""
+
+
+class Message(NamedTuple):
+    """What a receiver took: ``budget`` is that of the hour in which a message counts, "" if it costs nothing."""
+
+    channel: str
+    type: str
+    incident: str
+    id: str
+    second: float
+    budget: str
 
 
 class Model:
@@ -33,16 +46,16 @@ class Model:
         self._world = world
         self.story: list[str] = []
         self.violation: Violation | None = None
-        # Of each message that was taken: channel, type, incident, id.
-        self.taken: list[tuple[str, str, str, str]] = []
+        self.taken: list[Message] = []
         self._in_flight: dict[str, set[str]] = {}
         self._excused: Counter[tuple[str, str]] = Counter()
+        # What a receiver took, and did not want when it came again: the next notice is tried instead.
+        self._refused: set[tuple[str, str]] = set()
         # What may be sent again after the end of this process: its receipt could not be written.
         self._unwritten: set[tuple[str, str]] = set()
         # Errors of the disk by whom they met, and the places of which somebody was told.
         self._errors: dict[str, dict[Path, str]] = {}
         self._told: set[Path] = set()
-        self.said = 0
         self._known: set[str] = set()
 
     def fail(self, why: str) -> None:
@@ -66,47 +79,68 @@ class Model:
 
     def _hear(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.WARNING:
-            self.said += 1
+            self._world.acting.has_said = True
             self.story.append(f"{'':10} says: {record.getMessage().splitlines()[0]}")
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
-    def take(self, receiver: Receiver, body: dict | list, identity: str) -> None:
-        """Judge what a receiver took."""
+    def judge(self, receiver: Receiver, body: dict | list, identity: str) -> None:
+        """Judge what a receiver was sent."""
         channel = receiver.place[:-1]
+        if receiver.answered in REFUSED:
+            self._refused.add((channel, identity))
+        if receiver.answered not in TAKEN:
+            return
+        self._refused.discard((channel, identity))
         kind = {"ops": "webhook", "pager": "pagerduty"}.get(channel, "alertmanager")
         for type_, incident, notice in messages_of(kind, body, identity, self._world.true_time()):
             self._world.note(f"{receiver.place} took {type_} {incident} {notice}")
+            budget = self._budget_of(type_, incident) if kind == "webhook" else ""
+            message = Message(channel, type_, incident, notice, self._world.second, budget)
+            before = [each for each in self.taken if each.channel == channel]
             if kind == "webhook":
-                self._judge_message(channel, type_, incident, notice)
+                self._judge_message(message, before)
                 if receiver.answered == "lost":
                     self._excused[channel, notice] += 1
-            elif kind == "pagerduty":
-                self._judge_state(channel, type_, incident)
-            self.taken.append((channel, type_, incident, notice))
+            elif type_ == "trigger" and any((incident, "resolve") == (each.incident, each.type) for each in before):
+                self.fail(f"{channel}: {incident} was triggered after its end")
+            self.taken.append(message)
             if incident:
                 self._known.add(incident)
             self._in_flight.setdefault(channel, set()).add(notice)
 
-    def _judge_message(self, channel: str, type_: str, incident: str, notice: str) -> None:
-        before = [each for each in self.taken if each[0] == channel and each[2] == incident]
-        times = sum(1 for each in self.taken if each[0] == channel and each[3] == notice)
+    def _judge_message(self, message: Message, before: list[Message]) -> None:
+        channel, type_, incident, notice = message[:4]
+        times = sum(each.id == notice for each in before)
         if times > self._excused[channel, notice]:
             self.fail(f"{channel}: {notice} was sent {times + 1} times")
+        self._judge_hour(message, before)
         if type_ == "digest":
             return
-        others = [each for each in before if each[3] != notice]
-        if any(each[1] == "resolved" for each in others):
+        others = [each for each in before if each.incident == incident and each.id != notice]
+        if any(each.type == "resolved" for each in others):
             self.fail(f"{channel}: {type_} of {incident} after its end")
-        if type_ == "opened" and any(each[1] == "opened" for each in others):
+        opened = [each for each in others if each.type == "opened"]
+        if type_ == "opened" and any((channel, each.id) not in self._refused for each in opened):
             self.fail(f"{channel}: {incident} was opened twice, under two ids")
-        if type_ == "updated" and not any(each[1] == "opened" for each in others):
+        if type_ == "updated" and not opened:
             self.fail(f"{channel}: an update of {incident}, which was not opened")
 
-    def _judge_state(self, channel: str, type_: str, incident: str) -> None:
-        states = [each[1] for each in self.taken if each[0] == channel and each[2] == incident]
-        if type_ == "trigger" and "resolve" in states:
-            self.fail(f"{channel}: {incident} was triggered after its end")
+    def _judge_hour(self, message: Message, before: list[Message]) -> None:
+        """Count what was sent within an hour; what the service cannot know to be taken is left out."""
+        if "clock" in self._world.faults:  # A start counts by the wall clock, by which an hour may be over sooner.
+            return
+        since = message.second - HOUR_SECONDS + LONGEST_ATTEMPT_SECONDS
+        recent = [each for each in before if each.second > since and not self._excused[each.channel, each.id]]
+        sent = {each.id for each in recent if each.budget == message.budget} | {message.id}
+        if len(sent) > {**MESSAGES_AN_HOUR, "digest": 1}.get(message.budget, len(sent)):
+            self.fail(f"{message.channel}: {len(sent)} messages for {message.budget} within an hour")
+
+    def _budget_of(self, type_: str, incident: str) -> str:
+        if type_ == "digest":
+            return type_
+        is_told = any(incident == each.incident and each.channel == "ops" for each in self.taken)
+        return "" if type_ == "resolved" and is_told else proof_of(self._world.store.load(incident))
 
     def forgive(self) -> None:
         """The process ends: what was taken in a step that has not ended may be sent once more."""
@@ -118,10 +152,9 @@ class Model:
                 for notice in self._in_flight.pop(channel, ()):
                     self._excused[channel, notice] += 1
 
-    def after_step(self, channel: str, status: str | None) -> None:
-        """An attempt that failed, and an error of the disk, are in the status or the log."""
+    def after_step(self, channel: str) -> None:
+        """A courier has ended a step: what was taken has its receipt."""
         self._in_flight.pop(channel, None)
-        self._judge_errors(is_told=bool(status))
 
     # --- the disk -----------------------------------------------------------------------------------------------------
 
@@ -137,18 +170,12 @@ class Model:
 
     def _excuse_receipt(self, at: Path) -> None:
         """A receipt that could not be written is in memory only."""
-        for channel, _, incident, notice in self.taken:
-            if incident == at.parent.name:
-                self._unwritten.add((channel, notice))
+        self._unwritten |= {(each.channel, each.id) for each in self.taken if each.incident == at.parent.name}
 
-    def after_turn(self, status: str) -> None:
-        """An error that the service survived is told."""
-        self._judge_errors(is_told="cannot be" in status)
-
-    def _judge_errors(self, *, is_told: bool) -> None:
-        actor = self._world.acting
+    def after_act(self, actor: "Actor") -> None:
+        """An error of the disk that was survived is in the log or, while it lasts, in the status."""
         errors = self._errors.pop(actor.name, {})
-        if is_told or self.said > actor.said_before:
+        if actor.has_said or actor.is_in_trouble():
             self._told |= errors.keys()
         if untold := errors.keys() - self._told:
             self.fail(f"{actor.name} swallows {[errors[at] for at in untold]}")
@@ -156,6 +183,7 @@ class Model:
     def note_end(self) -> None:
         """A process has ended: what was announced is on disk."""
         self._errors.clear()
+        self._told.clear()
         self._in_flight.clear()
         there = set(self._world.store.ids())
         if lost := self._known - there:
@@ -200,28 +228,25 @@ class Model:
 
     def check_end(self) -> None:
         """Everything was told, and the last word on every channel is that it is over."""
-        digested = " ".join(notice for _, type_, _, notice in self.taken if type_ == "digest")
+        last = {(each.channel, each.incident, each.id): each.type for each in self.taken}
+        is_digested = any(each.type == "digest" for each in self.taken)
         for incident in self._incidents():
+            told = {each.id for each in self.taken if each.channel == "ops" and each.incident == incident.id}
+            outcomes = set()
             for file, notice, receipts in self._world.store.notices(incident.id):
-                outcomes = {channel: receipts[channel].outcome for channel in notice.channels if channel in receipts}
-                if outcomes.get("ops") == "delivered" and not self._was_taken("ops", notice.id):
+                outcomes.add(receipts["ops"].outcome if "ops" in receipts else None)
+                if "ops" in receipts and receipts["ops"].outcome == "delivered" and notice.id not in told:
                     self.fail(f"{incident.id} {file}: a receipt for what was never taken")
-            told = [each[1] for each in self.taken if each[0] == "ops" and each[2] == incident.id]
-            if incident.notices and not told and not digested:
+            if incident.notices and not told and not is_digested and outcomes != {"skipped"}:
                 self.fail(f"{incident.id} was never told")
-            states = [each[1] for each in self.taken if each[0] == "pager" and each[2] == incident.id]
-            if states and states[-1] != "resolve":
+            if last.get(("pager", incident.id, ""), "resolve") != "resolve":
                 self.fail(f"{incident.id} is still triggered")
-        last = {(each[2], each[3]): each[1] for each in self.taken if each[0] == "alerts"}
-        if firing := [incident for (incident, _), state in last.items() if state == "firing"]:
+        if firing := [incident for (_, incident, _), state in last.items() if state == "firing"]:
             self.fail(f"still firing: {firing}")
 
     def told(self) -> int:
         """Count what was sent; the end of an alert is repeated."""
-        return sum(channel != "alerts" for channel, *_ in self.taken)
-
-    def _was_taken(self, channel: str, notice: str) -> bool:
-        return any(each[0] == channel and each[3] == notice for each in self.taken)
+        return sum(each.channel != "alerts" for each in self.taken)
 
     def _incidents(self) -> list[Incident]:
         store: Store = self._world.store

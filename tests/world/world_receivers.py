@@ -10,6 +10,8 @@ import msgspec
 from agent.core.delivery import Rejected, Retry
 from agent.notifiers.answer import Answer
 
+TAKEN = ("ok", "lost")
+REFUSED = ("choked", "odd", "dead", "surprise")
 BAD = ("busy", "broken", "choked", "refused", "hang", "lost", "odd", "dead", "surprise")
 
 
@@ -18,7 +20,7 @@ class Surprise(Exception):  # noqa: N818 - what it is
 
 
 class Receiver:
-    """Takes the POSTs of one poster; ``take`` is what the world notes, ``hang`` lets time pass; its clock is right.
+    """Takes the POSTs of one poster; ``judge`` is asked of each, ``hang`` lets time pass; its clock is right.
 
     ``answers`` are those that it draws from: "ok" takes what is sent, and "lost" does, too.
     """
@@ -27,11 +29,11 @@ class Receiver:
         self,
         place: str,
         chance: Random,
-        take: Callable[["Receiver", dict, str], None],
+        judge: Callable[["Receiver", dict, str], None],
         hang: Callable[[float], None],
         now: Callable[[], datetime],
     ) -> None:
-        self.place, self._chance, self._take, self._hang, self._now = place, chance, take, hang, now
+        self.place, self._chance, self._judge, self._hang, self._now = place, chance, judge, hang, now
         self.answers: tuple[str, ...] = ("ok",)
         self.answered = "ok"
 
@@ -39,8 +41,8 @@ class Receiver:
         """Answer as agent.notifiers.http.Poster does."""
         self._hang(self._chance.choice((0.0, 0.0, 0.01, 0.5)))
         self.answered = self._chance.choice(self.answers)
-        if self.answered in ("ok", "lost") and body != b"[]":
-            self._take(self, msgspec.json.decode(body), (headers or {}).get("webhook-id", ""))
+        if body != b"[]":
+            self._judge(self, msgspec.json.decode(body), (headers or {}).get("webhook-id", ""))
         date = format_datetime(self._now(), usegmt=True)
         match self.answered:
             case "busy":
@@ -54,7 +56,9 @@ class Receiver:
                 self._hang(20.0)
                 return Retry(why="no answer within 20 s", may_be_taken=True)
             case "odd":
-                return Answer(self._chance.choice((100, 302, 999)), None, None, "Tue, 99 Nov 9999")
+                # Who never saw this clock could only go by its own.
+                date = date if body == b"[]" else "Tue, 99 Nov 9999"
+                return Answer(self._chance.choice((100, 302, 999)), None, None, date)
             case "surprise":
                 raise Surprise("http://secret")
         return Answer(200, None, b"ok", date)
