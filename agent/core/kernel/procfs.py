@@ -319,9 +319,9 @@ def _counters(text: str, table: str, file: str, only: Collection[str] = ()) -> d
             raise ParseError(file, f"{len(names)} names but {len(values)} values", line)
         if only:
             pairs = dict(zip(names, values, strict=True))
-            counters |= {name: _integer(pairs[name], line, file) for name in only if name in pairs}
-        else:
-            counters.update(zip(names, _integers(values, line, file), strict=True))
+            names = [name for name in only if name in pairs]
+            values = [pairs[name] for name in names]
+        counters.update(zip(names, _integers(values, line, file), strict=True))
     return counters
 
 

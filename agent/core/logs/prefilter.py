@@ -32,10 +32,11 @@ REPEAT = b"ast message "
 _FINE_STAMPS = re.compile(
     rb"[\[.,=](?:(?<=\[) *\d{1,12}\.\d{6}\]|(?<=\d\d:\d\d:\d\d.)\d{3,9}(?![\d.])|(?<=sequenceId=)\"\d+\")"
 )
-# The same in journalctl -o json, where times are microseconds.
+# The same in journalctl -o json, where times are microseconds, and its seconds.
 _JOURNAL_NUMBERS = re.compile(
-    rb"_(?:CURSOR\":\"[\w=;]+|SEQNUM\":\"\d+|MONOTONIC_TIMESTAMP\":\"\d+|(REALTIME_TIMESTAMP\":\"\d{10})\d{6})(?=\")"
+    rb"_(?:CURSOR\":\"[\w=;]+|SEQNUM\":\"\d+|MONOTONIC_TIMESTAMP\":\"\d+|REALTIME_TIMESTAMP\":\"\d{16})(?=\")"
 )
+_JOURNAL_SECONDS = re.compile(rb"_REALTIME_TIMESTAMP\":\"(\d{10})\d{6}\"")
 
 
 def candidates(block: bytes, holds: Holds) -> Iterator[tuple[int, bytes]]:
@@ -100,5 +101,6 @@ def _unstamped(line: bytes) -> bytes:
     """Take off what tells a message of one second from its like; b"" where it matters what stands around the line."""
     if REPEAT in line or not (MARKERS[0] in line or MARKERS[1] in line or MARKERS[2] in line):
         return b""
-    said = _FINE_STAMPS.sub(b"", line)
-    return _JOURNAL_NUMBERS.sub(rb"\1", said) if b"__CURSOR" in said else said
+    if b"__CURSOR" in line:
+        return b"".join(_JOURNAL_SECONDS.findall(line)) + _JOURNAL_NUMBERS.sub(b"", line)
+    return _FINE_STAMPS.sub(b"", line)

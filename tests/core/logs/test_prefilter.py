@@ -40,6 +40,8 @@ JOURNAL = (
     b'"_TRANSPORT":"kernel","_SOURCE_MONOTONIC_TIMESTAMP":"%d","MESSAGE":"Out of socket memory"}'
 )
 
+SOURCED = (JOURNAL % (1, 1, 1, 1)).replace(b'"MESSAGE"', b'"_SOURCE_REALTIME_TIMESTAMP":"%b","MESSAGE"')
+
 
 def counts(block: bytes) -> list[list[int]]:
     return [[count for _, _, count in together] for together in runs(block, HOLDS)]
@@ -54,6 +56,7 @@ def counts(block: bytes) -> list[list[int]]:
         (b"2024-08-18T08:33:14.204518+02:00 a kernel: " + SAME, b"2024-08-18T08:33:14.204519+02:00 a kernel: " + SAME),
         (NUMBERED % (204, 8), NUMBERED % (205, 10)),
         (JOURNAL % (7, 204518, 85047, 85046), JOURNAL % (9, 204611, 112233, 112200)),
+        (SOURCED % b"1723962794000001", SOURCED % b"1723962794000002"),
     ],
 )
 def test_what_is_said_again_within_a_second_is_counted(line: bytes, again: bytes) -> None:
@@ -90,6 +93,7 @@ def test_what_was_counted_comes_before_anything_new() -> None:
         (SAME.replace(b"web1", b"::10:20:30.104.5.6") % 1, SAME.replace(b"web1", b"::10:20:30.105.5.6") % 1),
         (NUMBERED % (1, 1), NUMBERED.replace(b"33:14", b"33:15") % (1, 1)),
         (JOURNAL % (1, 1, 1, 1), JOURNAL.replace(b"1723962794", b"1723962795") % (1, 1, 1, 1)),
+        (SOURCED % b"1723962794000001", SOURCED % b"1723962795000001"),
     ],
 )
 def test_what_differs_in_more_than_fine_stamps_stays_apart(line: bytes, other: bytes) -> None:
