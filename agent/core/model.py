@@ -244,8 +244,9 @@ class Mechanism(msgspec.Struct, frozen=True, kw_only=True):
 class Holder(msgspec.Struct, frozen=True, kw_only=True):
     """Who holds sockets; the last of a list is the unattributed remainder.
 
-    ``guess``: no cgroup says so, it was named by its port; the first of ``ports`` is that port. ``netns_pid``: a
-    process in the network namespace of most of its sockets (``nsenter -t PID -n``); None where that is the host's own.
+    ``guess``: no cgroup says so, it was named by its port; the first of ``ports`` is that port. Ports and peers
+    come in the order of what is short there. ``netns_pid``: a process in the network namespace that has most of it
+    (``nsenter -t PID -n``); None where that is the host's own.
     """
 
     unit: str | None = None

@@ -7,7 +7,7 @@ orphans and unaccepted connections to the listener on their port: a guess, and m
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from agent.core.format import count_text, counted, printable
 from agent.core.model import GaugeName, Holder
@@ -48,17 +48,32 @@ class _Guess(NamedTuple):
 _NOBODY = Owner()
 
 
+class _Split(Generic[T]):
+    """What of a holder's is on each port, say, while it is being added up."""
+
+    def __init__(self) -> None:
+        self._parts: dict[Order, Counter[T]] = {"orphans": Counter(), "bytes": Counter(), "sockets": Counter()}
+
+    def add(self, part: T, sockets: int, orphans: int, size: int) -> None:
+        self._parts["sockets"][part] += sockets
+        self._parts["orphans"][part] += orphans
+        self._parts["bytes"][part] += size
+
+    def most(self, by: Order, most: int) -> tuple[T, ...]:
+        """Return the parts that have most of what is short, then most sockets."""
+        short, sockets = self._parts[by], self._parts["sockets"]
+        return tuple(sorted(sockets, key=lambda part: (short[part], sockets[part]), reverse=True)[:most])
+
+
 class _Share:
     """What one holder has, while it is being added up."""
 
     def __init__(self) -> None:
         self.sockets = self.orphans = self.bytes = 0
         self.guessed: dict[Order, int] = {"orphans": 0, "bytes": 0, "sockets": 0}
-        self.guessed_ports: Counter[int] = Counter()
-        self.ports: Counter[int] = Counter()
-        self.peers: Counter[str] = Counter()
+        self.guessed_ports, self.ports, self.namespaces = _Split[int](), _Split[int](), _Split[int]()
+        self.peers = _Split[str]()
         self.processes: Counter[str] = Counter()
-        self.namespaces: Counter[int] = Counter()
 
     def add(self, sockets: int, orphans: int, size: int) -> None:
         self.sockets += sockets
@@ -72,7 +87,7 @@ class _Share:
             self.guessed["orphans"] += tally.sockets * orphaned
             self.guessed["bytes"] += tally.bytes
             if group.port is not None:
-                self.guessed_ports[group.port] += tally.sockets
+                self.guessed_ports.add(group.port, tally.sockets, tally.sockets * orphaned, tally.bytes)
 
     def is_guess(self, by: Order) -> bool:
         """Return whether at least half of what puts it into the list was given by port: a few are no news."""
@@ -109,7 +124,7 @@ def holders(
         for _, share in ranked[limit:]:
             rest.add(share.sockets, share.orphans, share.bytes)
         named.append(_holder(Owner(unit=f"{count_text(len(ranked) - limit)} others"), rest, by, {}))
-    remainder, gaps = _remainder(tcp, named, nobody, mem_unit_bytes)
+    remainder, gaps = _remainder(tcp, named, nobody, by, mem_unit_bytes)
     return (*named, remainder), (*table.gaps, *_gaps_of_sight(table, tcp), *_gaps_of_guesses(guesses), *gaps)
 
 
@@ -143,8 +158,8 @@ def _shares(table: SocketTable) -> tuple[dict[Owner, _Share], Counter[_Guess]]:
         name = _name_of_listener(listener, table.paths)
         share = shares[_first(name, places.get(listener.namespace, _NOBODY))]
         share.add(listener.sockets, 0, 0)
-        share.namespaces[listener.namespace] += listener.sockets
-        share.ports[listener.port] += listener.sockets
+        share.namespaces.add(listener.namespace, listener.sockets, 0, 0)
+        share.ports.add(listener.port, listener.sockets, 0, 0)
     return {name: share for name, share in shares.items() if share.sockets}, guesses
 
 
@@ -241,17 +256,18 @@ def _process_text(process: Process) -> str:
 
 def _add(share: _Share, tallies: Iterable[Tally], group: SocketGroup, *, orphaned: bool) -> None:
     for tally in tallies:
-        share.add(tally.sockets, tally.sockets * orphaned, tally.bytes)
-        share.namespaces[group.namespace] += tally.sockets
+        amounts = tally.sockets, tally.sockets * orphaned, tally.bytes
+        share.add(*amounts)
+        share.namespaces.add(group.namespace, *amounts)
         if group.port is not None:
-            share.ports[group.port] += tally.sockets
+            share.ports.add(group.port, *amounts)
 
 
 def _add_peers(share: _Share, group: SocketGroup) -> None:
     beyond = "" if group.to_port is None else f" port {group.to_port}"
     for peer in group.peers:
         if peer.network is not None:
-            share.peers[peer.network + beyond] += peer.sockets
+            share.peers.add(peer.network + beyond, peer.sockets, peer.orphans, peer.bytes)
     if group.process is not None:
         share.processes[_process_text(group.process)] += group.sockets
 
@@ -264,8 +280,8 @@ def _rank(share: _Share, by: Order) -> tuple[int, int, int]:
 def _holder(name: Owner, share: _Share, by: Order, pids: dict[int | None, int]) -> Holder:
     guess = share.is_guess(by)
     # The port that the guess rests on comes first: it is shown with the guess.
-    first = _most(share.guessed_ports, 1) if guess else ()
-    ports = dict.fromkeys([*first, *_most(share.ports, PORTS_AT_MOST)])
+    first = share.guessed_ports.most(by, 1) if guess else ()
+    ports = dict.fromkeys([*first, *share.ports.most(by, PORTS_AT_MOST)])
     return Holder(
         unit=name.unit,
         container=name.container,
@@ -274,9 +290,9 @@ def _holder(name: Owner, share: _Share, by: Order, pids: dict[int | None, int]) 
         orphans=share.orphans,
         bytes=share.bytes,
         ports=tuple(ports)[:PORTS_AT_MOST],
-        peers=_most(share.peers, PEERS_AT_MOST),
+        peers=share.peers.most(by, PEERS_AT_MOST),
         guess=guess,
-        netns_pid=next((pids.get(number) for number in _most(share.namespaces, 1)), None),
+        netns_pid=next((pids.get(number) for number in share.namespaces.most(by, 1)), None),
     )
 
 
@@ -285,7 +301,7 @@ def _most(counts: Counter[T], most: int) -> tuple[T, ...]:
 
 
 def _remainder(
-    tcp: TcpSockstat, named: Sequence[Holder], nobody: _Share, mem_unit_bytes: int | None
+    tcp: TcpSockstat, named: Sequence[Holder], nobody: _Share, by: Order, mem_unit_bytes: int | None
 ) -> tuple[Holder, list[Gap]]:
     """Make the totals up to what the host counts; say where the dump counted more, which no remainder can fix."""
     gaps = []
@@ -305,8 +321,8 @@ def _remainder(
         sockets=left("sockets", tcp.alloc, sum(each.sockets for each in named), nobody.sockets),
         orphans=left("orphans", tcp.orphan, sum(each.orphans for each in named), nobody.orphans),
         bytes=left("bytes", size, sum(each.bytes for each in named), nobody.bytes),
-        ports=_most(nobody.ports, PORTS_AT_MOST),
-        peers=_most(nobody.peers, PEERS_AT_MOST),
+        ports=nobody.ports.most(by, PORTS_AT_MOST),
+        peers=nobody.peers.most(by, PEERS_AT_MOST),
     )
     return remainder, gaps
 

@@ -36,7 +36,7 @@ def test_who_holds_most_orphans_is_named_with_port_and_settings() -> None:
 def test_the_ports_are_those_of_what_is_short_alone() -> None:
     orphans, held = make_group(fin_wait1=tally(60_000)), make_group(NGINX, 80, established=tally(300, 4 * MB))
     assert first(make_table(orphans, held)).action.endswith(" orphans on port 443.")
-    assert first(make_table(orphans, held), "tcp_memory").action.endswith(" in 60,300 sockets on ports 443, 80.")
+    assert first(make_table(orphans, held), "tcp_memory").action.endswith(" in 60,300 sockets on ports 80, 443.")
 
 
 def test_who_holds_most_memory_is_named_with_its_bytes() -> None:

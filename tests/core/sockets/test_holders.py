@@ -14,6 +14,7 @@ from agent.core.readings import (
     SocketGroup,
     SocketTable,
     Sockstat,
+    State,
     Tally,
     TcpSockstat,
     Unlisted,
@@ -165,6 +166,39 @@ def test_port_of_a_guess_comes_first() -> None:
         SocketGroup(port=80, orphaned=orphans(40)),
     )
     (found, _), _ = holders(table(*groups, listeners=listeners), None, by="orphans")
+
+    assert (True, (80, 443)) == (found.guess, found.ports)
+
+
+@pytest.mark.parametrize(("by", "expected"), [("sockets", 1), ("orphans", 2), ("bytes", 3)])
+def test_port_peers_and_namespace_come_first_that_have_most_of_what_is_short(by: Order, expected: int) -> None:
+    def group(number: int, **tallies: dict[State, Tally]) -> SocketGroup:
+        group = SocketGroup(cgroup=NGINX, namespace=number, port=number, **tallies)
+        network = f"10.0.{number}.0/24"
+        peer = PeerTally(network=network, sockets=group.sockets, orphans=group.orphans, bytes=group.bytes)
+        return msgspec.structs.replace(group, peers=(peer,))
+
+    found, _ = holders(
+        table(
+            group(1, held={"established": Tally(sockets=900, bytes=900)}),
+            group(2, orphaned=orphans(40, 4096)),
+            group(3, held={"established": Tally(sockets=9, bytes=90_000)}),
+            namespaces=tuple(Namespace(process=Process(pid=n, name="pause"), number=n) for n in (1, 2, 3)),
+        ),
+        None,
+        by=by,
+    )
+
+    assert (expected, f"10.0.{expected}.0/24", expected) == (found[0].ports[0], found[0].peers[0], found[0].netns_pid)
+
+
+def test_port_of_a_guess_is_the_one_with_most_of_what_is_short() -> None:
+    listeners = tuple(Listener(port=port, process=HAPROXY) for port in (80, 443))
+    groups = (
+        SocketGroup(port=443, held={"established": Tally(sockets=900)}),
+        SocketGroup(port=80, held={"established": Tally(sockets=9, bytes=90_000)}),
+    )
+    (found, _), _ = holders(table(*groups, listeners=listeners), None, by="bytes")
 
     assert (True, (80, 443)) == (found.guess, found.ports)
 
