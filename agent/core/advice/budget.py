@@ -68,6 +68,8 @@ def find_budget(facts: Facts) -> Budget:
     if ram is None or available is None:
         return Budget(None, "how much RAM is available could not be read")
     usable = max(ram - meminfo.get("Hugetlb", 0) - meminfo.get("MovableTotal", 0), 0)
+    if not usable:
+        return Budget(0, "all of RAM is set aside", short=bool(meminfo.get("HugePages_Free")))
     of_ram = f"of {bytes_text(usable)}" + (" that are not set aside" if usable < ram else "")
     for percent in facts.stalls.values():
         wait = f"tasks wait for memory {percent:g} % of the time"

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping
 
 from agent.core.advice.namespaces import CHECK_GAUGE, Run, check_kills, run_in, run_where
+from agent.core.advice.orphans import life_text, orphan_states
 from agent.core.advice.programs import find_program
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text, counted
@@ -71,11 +72,8 @@ def _main_holder(facts: Facts, gauge: GaugeName, limit: int | None) -> LargestHo
     return main._replace(holder=share.holder) if share and share.name == main.name else main
 
 
-def fix_main_holder(main: LargestHolder, findings: tuple[Finding, ...], kept: str) -> Advice:
-    """Advise what stops it in this service, what that costs, and how to see that it worked.
-
-    ``kept`` is how long orphans keep their memory here.
-    """
+def fix_main_holder(facts: Facts, main: LargestHolder, findings: tuple[Finding, ...]) -> Advice:
+    """Advise what stops it in this service, what that costs, and how to see that it worked."""
     run = run_in(main.holder.netns_pid)
     # A name in which somebody hid the kernel's words is shown without them, and is no program that we know.
     orphans, program = main.gauge == "orphans", find_program(main.holder.unit, main.holder.process)
@@ -88,9 +86,9 @@ def fix_main_holder(main: LargestHolder, findings: tuple[Finding, ...], kept: st
         action=f"Fix {marked(main.name, main.holder)}: it holds {_held_text(main)}.",
         why=" ".join(filter(None, (*(_SEEN[claim] for claim in seen), *came, guess, settings, success))),
         risk=(f"{program.price} " if program else "Requires changing and testing the program. ")
-        + _restart_text(main, frozenset(seen), kept),
+        + _restart_text(main, frozenset(seen), life_text(facts)),
         commands=(
-            *_looks(main, run),
+            *_looks(facts, main, run),
             *(program.commands if program and not main.holder.container else ()),
             CHECK_GAUGE[main.gauge],
             check_kills(run),
@@ -163,11 +161,11 @@ def _status(holder: Holder | WitnessedBy) -> list[str]:
     return []
 
 
-def _looks(main: LargestHolder, run: Run) -> tuple[str, ...]:
+def _looks(facts: Facts, main: LargestHolder, run: Run) -> tuple[str, ...]:
     """Commands that show it: nothing of a foreign name gets into a shell that systemd would not take as a unit."""
     holder, commands = main.holder, _status(main.holder)
     if holder.ports:
-        state = "state fin-wait-1 " if main.gauge == "orphans" else ""
-        found = f"ss -tanoem {state}'( sport = :{holder.ports[0]} )'"
+        states = orphan_states(facts, holder.ports[0]) if main.gauge == "orphans" else []
+        found = " ".join(["ss -tanoem", *(f"state {each}" for each in states), f"'( sport = :{holder.ports[0]} )'"])
         commands.append(f"{run(found)} | head -20")
     return tuple(commands)

@@ -5,6 +5,7 @@ CLOSING, and FIN-WAIT-2 only where tcp_fin_timeout is above 60 s. No program own
 holds would fill it, and turn resets into living connections that stall: the two limits are raised together.
 """
 
+from collections import Counter
 from itertools import count
 
 from msgspec.structs import replace
@@ -27,12 +28,14 @@ _FIRST_RTO_SECONDS = 0.21
 _RTO_MIN_SECONDS = 0.2
 _RTO_MAX_SECONDS = 120.0
 _ENDLESS_RETRIES = 100
+_STATES = {"fin_wait1": "fin-wait-1", "fin_wait2": "fin-wait-2", "last_ack": "last-ack", "closing": "closing"}
 _RETRIES = "net.ipv4.tcp_orphan_retries"
 
 
 def look_at_orphans(facts: Facts) -> Advice:
     """Advise how to see whom the orphans belong to, in the network namespace that most of them are in."""
-    run = run_where(facts, "orphans")
+    run, seen = run_where(facts, "orphans"), orphan_states(facts)
+    states = dict.fromkeys(("fin-wait-1", "last-ack", "closing", *seen))
     # Each namespace prints a line of names first.
     peers = "awk '$1 ~ /^[0-9]/ {sub(/:[^:]*$/, \"\", $4); print $4}' | sort | uniq -c | sort -rn | head"
     return Advice(
@@ -44,11 +47,20 @@ def look_at_orphans(facts: Facts) -> Advice:
         risk="None: read-only.",
         commands=(
             "cat /proc/net/sockstat",
-            *(run(f"ss -tanoemi state {state}") for state in ("fin-wait-1", "last-ack", "closing")),
-            f"{run('ss -tan state fin-wait-1')} | {peers}",
+            *(run(f"ss -tanoemi state {state}") for state in states),
+            f"{run(f'ss -tan state {next(iter(seen or states))}')} | {peers}",
             check_kills(run),
         ),
     )
+
+
+def orphan_states(facts: Facts, port: int | None = None) -> list[str]:
+    """List the states that orphans are in, or those of one service's port, most first, as ss(8) spells them."""
+    sockets = Counter[str]()
+    for group in facts.sockets.groups:
+        if port in (None, group.port):
+            sockets.update({_STATES[state]: each.sockets for state, each in group.orphaned.items() if state in _STATES})
+    return [state for state, number in sockets.most_common() if number]
 
 
 def fix_closing_programs() -> Advice:

@@ -81,7 +81,7 @@ def restore_max_orphans(facts: Facts, claims: AbstractSet[str], budget: Budget) 
     price, high = price_of_orphans(facts), facts.limits_bytes[2] if facts.limits_bytes else None
     bound = "" if high is None else f", and tcp_mem keeps all TCP data below {bytes_text(high)}"
     if high is not None and (held := room_for_orphans(facts, price, high)) < proposed:
-        bound = f", and tcp_mem holds about {count_text(held)} of them: with more, living connections stall"
+        bound = f", and today's tcp_mem holds about {count_text(held)} of them: with more, living connections stall"
     return change(
         facts,
         MAX_ORPHANS,

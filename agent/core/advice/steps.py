@@ -53,7 +53,7 @@ class _Known(NamedTuple):
     def fix_main(self, gauge: GaugeName) -> Advice | None:
         """Advise what stops the main holder of a gauge; None where there is none."""
         main = self.main.get(gauge)
-        return fix_main_holder(main, self.findings, life_text(self.facts)) if main else None
+        return fix_main_holder(self.facts, main, self.findings) if main else None
 
 
 class _Steps(NamedTuple):
@@ -107,13 +107,13 @@ def _orphan_steps(known: _Known) -> _Steps:
     holders = [culprit, look_at_orphans(facts), None if culprit else fix_closing_programs()]
     shorter, closing = _shorter_lives(known)
     if restored:
-        # What it allows again has to find a tcp_mem that was not lowered either.
+        # What it allows again has to find a tcp_mem that was not lowered either, or living connections stall.
         limits, default = facts.limits, facts.defaults.tcp_mem
         if limits and default and is_far_below(limits[2], default[2]):
             put_back = restore_tcp_mem(facts, known.claims | {"tcp_mem_below_default"}, known.budget)
         if not main and not _are_many(facts):
-            return _Steps([restored, put_back], [], [closing])
-        return _Steps([restored, put_back], holders, [free_ram(facts, known.budget), shorter, closing])
+            return _Steps([put_back, restored], [], [closing])
+        return _Steps([put_back, restored], holders, [free_ram(facts, known.budget), shorter, closing])
     higher = raise_max_orphans(facts, known.budget, put_back.sysctl if put_back else None)
     # What waits in FIN-WAIT-2 waits for nothing else.
     waiting = add_up(facts.sockets, only("orphaned", state="fin_wait2")).sockets

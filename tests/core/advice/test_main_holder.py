@@ -39,6 +39,12 @@ def test_the_ports_are_those_of_what_is_short_alone() -> None:
     assert first(make_table(orphans, held), "tcp_memory").action.endswith(" in 60,300 sockets on ports 80, 443.")
 
 
+def test_the_command_lists_the_states_that_the_orphans_on_its_port_are_in() -> None:
+    others = make_group(SHOP, 80, closing=tally(9))
+    step = first(make_table(make_group(fin_wait2=tally(60_000), last_ack=tally(70_000), fin_wait1=tally(0)), others))
+    assert "ss -tanoem state last-ack state fin-wait-2 '( sport = :443 )' | head -20" in step.commands
+
+
 def test_who_holds_most_memory_is_named_with_its_bytes() -> None:
     table = make_table(make_group(SHOP, 80, established=tally(300, 4 * MB)), make_group(established=tally(9000)))
     assert "Fix shop.service: it holds 1.2 GiB of 1.2 GiB of TCP memory in 300 sockets on port 80." == (

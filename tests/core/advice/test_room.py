@@ -73,7 +73,8 @@ def test_there_is_no_room_while_tasks_wait_for_memory_however_much_is_available(
     ("meminfo", "why"),
     [
         ("MemTotal 2000 MemAvailable 90 Hugetlb 200", "Only 90 MiB of 1.8 GiB that are not set aside are available: "),
-        ("MemTotal 2000 MemAvailable 90 Hugetlb 2000", "TCP holds 0 B of 0 B that are not set aside already, "),
+        ("MemTotal 2000 MemAvailable 90 Hugetlb 2000", "All of RAM is set aside."),
+        ("MemTotal 2000 MemAvailable 0 MovableTotal 2000", "All of RAM is set aside."),
         ("MemTotal 2000 MemFree 200", "200 MiB of 2 GiB are available (free memory and half of the file cache), "),
         ("MemTotal 3000 MemAvailable 200 HighTotal 2000 LowTotal 1000 LowFree 200", "200 MiB of 1,000 MiB are avail"),
         ("MemTotal 3000 MemAvailable 200 HighTotal 2000 LowTotal 1000 LowFree 90", "90 MiB of 1,000 MiB are free in"),

@@ -1,3 +1,4 @@
+import re
 from itertools import product
 from typing import cast
 
@@ -5,6 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from material import (
     GIB,
+    SHOP,
     events,
     histories,
     make_event,
@@ -331,6 +333,31 @@ def test_fin_timeout_comes_first_where_most_orphans_wait_in_fin_wait2() -> None:
     table = make_table(make_group(fin_wait2=tally(60_000), fin_wait1=tally(5000)))
     advice = advise(make_snapshot(65600, sysctls={FIN: (300,)}, sockets=table), make_event())
     assert "Set tcp_fin_timeout back from 300 to 60." == advice[0].action
+
+
+@pytest.mark.parametrize(
+    ("states", "listed", "counted"),
+    [
+        ({}, ["fin-wait-1", "last-ack", "closing"], "fin-wait-1"),
+        ({"last_ack": 9000, "closing": 9}, ["fin-wait-1", "last-ack", "closing"], "last-ack"),
+        ({"fin_wait1": 9, "fin_wait2": 9000}, ["fin-wait-1", "last-ack", "closing", "fin-wait-2"], "fin-wait-2"),
+    ],
+)
+def test_orphans_are_listed_and_their_peers_counted_in_the_states_that_they_are_in(
+    states: dict[str, int], listed: list[str], counted: str
+) -> None:
+    table = make_table(*(make_group(each, **{state: tally(n) for state, n in states.items()}) for each in (SHOP, 77)))
+    steps = advise(make_snapshot(65_600, sockets=table), make_event())
+    commands = next(each.commands for each in steps if each.action.startswith("List the orphaned sockets"))
+    assert listed == [re.findall("state ([a-z0-9-]+)", each)[0] for each in commands if "ss -tanoemi" in each]
+    assert any(f"ss -tan state {counted}" in each and "uniq -c" in each for each in commands)
+
+
+def test_tcp_mem_is_put_back_before_the_orphans_that_it_has_to_hold() -> None:
+    host = make_snapshot(16, 3000, max_orphans=16, tcp_mem=(2048, 3072, 4096))
+    for text in ("orphans", "timer"):
+        advice = advise(host, make_event(text))
+        assert [MEM, ORPHANS] == [each.sysctl.key for each in advice if each.sysctl][:2]
 
 
 def test_nothing_is_changed_for_a_line_that_the_counters_contradict() -> None:
