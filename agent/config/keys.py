@@ -97,8 +97,10 @@ def read_keys(
     """
     values = {}
     for key, value in table.items():
-        why = unfit.get(key) or f"{unknown}; {_hint(key, keys, shown)}"
-        faults = list(_faults(value, keys[key].type)) if key in keys else [f" {why}"]
+        if key in keys:
+            faults = list(_faults(value, keys[key].type))
+        else:
+            faults = [f" {unfit.get(key) or f'{unknown}; {_hint(key, keys, shown)}'}"]
         for fault in faults:
             say(f"key {shown(key)}{fault}")
         if not faults:

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +51,13 @@ def errors(path: Path, environ: dict[str, str] | None = None) -> list[str]:
 
 
 # --- what is right ----------------------------------------------------------------------------------------------------
+
+
+def test_a_sound_file_loads_nothing_that_only_hints_need(write: Write) -> None:
+    path = write('[incident]\nquiet_seconds = 300\n\n[[notify]]\nname = "out"\ntype = "stdout"\n')
+    code = f"import sys, pathlib, agent.config.load as c; c.load(pathlib.Path({str(path)!r}), {{}})"
+    program = [sys.executable, "-c", f"{code}; print('difflib' in sys.modules)"]
+    assert "False\n" == subprocess.run(program, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def test_an_empty_file_gives_the_defaults(write: Write) -> None:
