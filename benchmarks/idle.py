@@ -1,7 +1,7 @@
 """A service at idle: resident memory, processor time and wake-ups a second; beside other programs.
 
-It follows an empty log with one webhook configured, as on most hosts. A wake-up is a context switch, voluntary or not,
-of any thread, as /proc/PID/task/*/status counts them.
+It follows an empty log with one webhook configured, as on most hosts. A wake-up is a voluntary context switch of any
+thread, as /proc/PID/task/*/status counts them.
 
     python -m benchmarks.idle [SECONDS]
 """
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from benchmarks.latency import CONFIG
 from benchmarks.peers import Peer, followers, following, free_url
-from benchmarks.processes import cpu_seconds, group, status_fields, switches
+from benchmarks.processes import cpu_seconds, group, status_fields, wakeups
 from benchmarks.table import Row, run
 from contrib.stage import Receiver, running_agent, wait_for
 
@@ -34,10 +34,10 @@ class Idle(NamedTuple):
 
 def watch(pids: list[int], seconds: float) -> Idle:
     """Look at processes for a while."""
-    woken, used, began = switches(pids), cpu_seconds(pids), time.monotonic()
+    woken, used, began = wakeups(pids), cpu_seconds(pids), time.monotonic()
     time.sleep(seconds)
     passed = time.monotonic() - began
-    woken, used = switches(pids) - woken, cpu_seconds(pids) - used
+    woken, used = wakeups(pids) - woken, cpu_seconds(pids) - used
     resident = sum(status_fields(Path(f"/proc/{pid}/status"))["VmRSS"] for pid in pids)
     return Idle(resident * 1024 / 1e6, 100 * used / passed, woken / passed)
 

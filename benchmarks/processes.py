@@ -50,10 +50,10 @@ def status_fields(path: Path) -> dict[str, int]:
     return {field[0].rstrip(":"): int(field[1]) for field in fields if len(field) > 1 and field[1].isdigit()}
 
 
-def switches(pids: Iterable[int]) -> int:
-    """Count the context switches of all threads until now."""
-    tasks = [status_fields(task / "status") for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()]
-    return sum(task["voluntary_ctxt_switches"] + task["nonvoluntary_ctxt_switches"] for task in tasks)
+def wakeups(pids: Iterable[int]) -> int:
+    """Count how often a thread waited until now; when another program takes its processor, it does not."""
+    tasks = (status_fields(task / "status") for pid in pids for task in Path(f"/proc/{pid}/task").iterdir())
+    return sum(task["voluntary_ctxt_switches"] for task in tasks)
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
