@@ -105,13 +105,13 @@ class CommandNotifier:
         try:
             status = process.wait(KILLED_WITHIN_SECONDS)
         except subprocess.TimeoutExpired:
-            return Retry(why="the command hangs in the kernel and cannot be killed")
+            return Retry(why="the command hangs in the kernel and cannot be killed", may_be_taken=True)
         if is_late:
             return _again(f"killed: not done within {self._settings.timeout_seconds} s", may_be_taken=True)
         if status == 0:
             return Delivered(detail="exit status 0")
         if status < 0:
-            return _again(f"the command was ended by signal {-status}")
+            return _again(f"the command was ended by signal {-status}", may_be_taken=True)
         return Rejected(why=f"exit status {status}") if status in REFUSALS else _again(f"exit status {status}")
 
 

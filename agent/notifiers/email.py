@@ -18,6 +18,8 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from typing import BinaryIO
 
+from msgspec.structs import replace
+
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.format import counted, printable
 from agent.core.model import Notice
@@ -31,9 +33,9 @@ POLICY = SMTP.clone(cte_type="7bit")  # Not every server takes 8BITMIME.
 # Python folds before the first word what is longer than a line. Encoded words are cut to the usual length all the same.
 UNFOLDED = POLICY.clone(max_line_length=250)
 SUBJECT_CHARACTERS = 200
-GREETING = 220
+GREETING, START_MAIL_INPUT = 220, 354
 ANSWER_BYTES = 64 * 1024  # of all answers of a server together
-NO_SMTP = "the answer is not SMTP"
+ODD_REPLY = Retry(why="the answer is not SMTP")
 HINTS = {
     530: "it requires a login, or encryption",
     534: "it requires another way to log in",
@@ -66,7 +68,8 @@ class EmailNotifier:
         try:
             return self._attempts.make(lambda attempt: self._send(attempt, notice))
         except smtplib.SMTPResponseException as error:
-            return _sort_reply(error.smtp_code, error.smtp_error)  # a text is smtplib's own
+            reply = _sort_reply(error.smtp_code, error.smtp_error)  # a text is smtplib's own
+            return replace(reply, may_be_taken=self._attempts.was_sent) if reply == ODD_REPLY else reply
         except smtplib.SMTPServerDisconnected:
             return Retry(why="connection closed", may_be_taken=self._attempts.was_sent)
         except smtplib.SMTPException:
@@ -74,7 +77,7 @@ class EmailNotifier:
         except UnicodeError:
             return Rejected(why="user, password or server name has characters that SMTP cannot carry")
         except (OSError, ValueError) as error:
-            return Retry(why=network_words(error) or NO_SMTP, may_be_taken=self._attempts.was_sent)
+            return Retry(why=network_words(error) or ODD_REPLY.why, may_be_taken=self._attempts.was_sent)
 
     def _send(self, attempt: "Attempt[Delivery]", notice: Notice) -> Delivery:
         settings = self._settings
@@ -89,7 +92,6 @@ class EmailNotifier:
         if settings.user:
             smtp.login(settings.user, self._password)
         owed = [address for address in settings.to if address not in self._taken]
-        attempt.was_sent = True
         try:
             refused = smtp.sendmail(settings.from_, owed, compose(notice, settings).as_bytes())
         except smtplib.SMTPRecipientsRefused as error:
@@ -134,7 +136,9 @@ class _Connection(smtplib.SMTP):
     def getreply(self) -> tuple[int, bytes]:
         if self.file is None:
             self.file = _Answers(self.sock.makefile("rb"))  # type: ignore[union-attr]
-        return super().getreply()
+        code, said = super().getreply()
+        self._attempt.was_sent = self._attempt.was_sent or code == START_MAIL_INPUT
+        return code, said
 
 
 class _Answers:
@@ -173,7 +177,7 @@ def _message_id(identifier: str, domain: str) -> str:
 
 def _sort_reply(code: int, said: bytes | str) -> Retry | Rejected:
     if isinstance(said, str) or not 400 <= code < 600:  # noqa: PLR2004 - the classes of RFC 5321, section 4.2.1
-        return Retry(why=NO_SMTP)
+        return ODD_REPLY
     enhanced = re.match(rb"[45]\.[0-9]{1,3}\.[0-9]{1,3}(?![0-9.])", said)
     text = f"SMTP {code}" + (f" {enhanced[0].decode()}" if enhanced else "")
     if code < 500:  # noqa: PLR2004 - as above

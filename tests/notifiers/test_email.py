@@ -441,7 +441,20 @@ def read_mail(connection: socket.socket) -> None:
         pass
 
 
-@pytest.mark.parametrize(("end", "why"), [(lambda _: None, "connection closed"), (hang, f"no answer within {SHORT} s")])
+def say(text: bytes) -> Handler:
+    return lambda connection: connection.sendall(text)
+
+
+@pytest.mark.parametrize(
+    ("end", "why"),
+    [
+        (lambda _: None, "connection closed"),
+        (hang, f"no answer within {SHORT} s"),
+        (say(b"what?\r\n"), "the answer is not SMTP"),
+        (say(b"251 taken\r\n"), "the answer is not SMTP"),
+        (say(b"250 " + b"x" * 9000 + b"\r\n"), "the answer is not SMTP"),
+    ],
+)
 def test_a_server_that_does_not_answer_to_the_mail_may_have_it(
     serve: Callable[[Handler], str], end: Handler, why: str
 ) -> None:
@@ -452,6 +465,21 @@ def test_a_server_that_does_not_answer_to_the_mail_may_have_it(
     delivery = channel(serve(handle), deadline_seconds=SHORT).notify(make_sent_notice())
 
     assert Retry(why=why, may_be_taken=True) == delivery
+
+
+@pytest.mark.parametrize("reply", [b"", b"what?\r\n"])
+def test_a_server_that_never_asked_for_the_mail_cannot_have_it(serve: Callable[[Handler], str], reply: bytes) -> None:
+    def handle(connection: socket.socket) -> None:
+        connection.settimeout(5)
+        lines = connection.makefile("rb")
+        connection.sendall(b"220 hi\r\n")
+        for said in (b"250 hi\r\n", reply):
+            lines.readline()
+            connection.sendall(said)
+
+    delivery = channel(serve(handle)).notify(make_sent_notice())
+
+    assert Retry(why="the answer is not SMTP" if reply else "connection closed") == delivery
 
 
 def test_a_server_that_hangs_after_it_took_the_mail_has_it(serve: Callable[[Handler], str]) -> None:
