@@ -66,9 +66,7 @@ class AlertmanagerNotifier:
 
     def show(self, notice: Notice, instance: int) -> Delivery:
         """Post the alerts to one instance."""
-        answer: Answer | Retry | Rejected = Answer(200, None, b"")
-        if instance not in self._clocks:
-            answer = self._post(b"[]", instance)
+        answer = Answer(200, None, b"") if instance in self._clocks else self._post(b"[]", instance)
         if isinstance(answer, Answer):
             body = msgspec.json.encode(alerts(notice, self._settings, self._their_now(instance)))
             answer = self._post(body, instance)
@@ -124,8 +122,7 @@ def _address(name: str, url: str) -> str:
     try:
         parts = urlsplit(url.strip())
     except ValueError:
-        parts = None
-    if parts is None:
-        raise ChannelError(f"{name}: one of urls is not well-formed: it must be http:// or https:// with a host")
+        why = f"{name}: one of urls is not well-formed: it must be http:// or https:// with a host"
+        raise ChannelError(why) from None
     path = parts.path.rstrip("/")
     return parts._replace(path=path if path.endswith(PATH) else path + PATH, query="", fragment="").geturl()

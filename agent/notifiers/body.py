@@ -20,11 +20,8 @@ def encode(notice: Notice, labels: Mapping[str, str] | None = None, runbook_url:
     ``labels`` and ``runbook_url`` are added to ``data`` where they are configured.
     """
     digest = notice.digest if isinstance(notice, DigestNotice) else None
-    test = {
-        "test": True,
-        "message": "This is a test of sockmem-agent. Nothing is wrong.",
-        "host": platform.node() or None,
-    }
+    said = "This is a test of sockmem-agent. Nothing is wrong."
+    test = {"test": True, "message": said, "host": platform.node() or None}
     data: Any = notice.data or digest or test
     if added := {key: value for key, value in (("labels", labels), ("runbook_url", runbook_url)) if value}:
         data = msgspec.to_builtins(data) | added

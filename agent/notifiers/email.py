@@ -18,8 +18,6 @@ from email.message import EmailMessage
 from email.policy import SMTP
 from typing import BinaryIO
 
-from msgspec.structs import replace
-
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.format import counted, printable
 from agent.core.model import Notice
@@ -35,7 +33,7 @@ UNFOLDED = POLICY.clone(max_line_length=250)
 SUBJECT_CHARACTERS = 200
 GREETING, START_MAIL_INPUT = 220, 354
 ANSWER_BYTES = 64 * 1024  # of all answers of a server together
-ODD_REPLY = Retry(why="the answer is not SMTP")
+NO_SMTP = "the answer is not SMTP"
 HINTS = {
     530: "it requires a login, or encryption",
     534: "it requires another way to log in",
@@ -68,8 +66,8 @@ class EmailNotifier:
         try:
             return self._attempts.make(lambda attempt: self._send(attempt, notice))
         except smtplib.SMTPResponseException as error:
-            reply = _sort_reply(error.smtp_code, error.smtp_error)  # a text is smtplib's own
-            return replace(reply, may_be_taken=self._attempts.was_sent) if reply == ODD_REPLY else reply
+            # A text is smtplib's own.
+            return _sort_reply(error.smtp_code, error.smtp_error, was_sent=self._attempts.was_sent)
         except smtplib.SMTPServerDisconnected:
             return Retry(why="connection closed", may_be_taken=self._attempts.was_sent)
         except smtplib.SMTPException:
@@ -77,7 +75,7 @@ class EmailNotifier:
         except UnicodeError:
             return Rejected(why="user, password or server name has characters that SMTP cannot carry")
         except (OSError, ValueError) as error:
-            return Retry(why=network_words(error) or ODD_REPLY.why, may_be_taken=self._attempts.was_sent)
+            return Retry(why=network_words(error) or NO_SMTP, may_be_taken=self._attempts.was_sent)
 
     def _send(self, attempt: "Attempt[Delivery]", notice: Notice) -> Delivery:
         settings = self._settings
@@ -175,9 +173,9 @@ def _message_id(identifier: str, domain: str) -> str:
     return f"<{re.sub('[^0-9A-Za-z._-]', '-', identifier)}@{domain}>"
 
 
-def _sort_reply(code: int, said: bytes | str) -> Retry | Rejected:
+def _sort_reply(code: int, said: bytes | str, *, was_sent: bool = False) -> Retry | Rejected:
     if isinstance(said, str) or not 400 <= code < 600:  # noqa: PLR2004 - the classes of RFC 5321, section 4.2.1
-        return ODD_REPLY
+        return Retry(why=NO_SMTP, may_be_taken=was_sent)
     enhanced = re.match(rb"[45]\.[0-9]{1,3}\.[0-9]{1,3}(?![0-9.])", said)
     text = f"SMTP {code}" + (f" {enhanced[0].decode()}" if enhanced else "")
     if code < 500:  # noqa: PLR2004 - as above

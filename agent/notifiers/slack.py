@@ -35,11 +35,8 @@ from agent.notifiers import this_host
 from agent.notifiers.answer import Answer, sort_answer
 from agent.notifiers.http import DEADLINE_SECONDS, Poster
 
-HEADER_LIMIT = 150
-TEXT_LIMIT = 3000
-FIELD_LIMIT = 2000
-SENTENCE_LIMIT = 600  # with the commands well under TEXT_LIMIT
-COMMANDS_LIMIT = 1500
+HEADER_LIMIT, TEXT_LIMIT, FIELD_LIMIT = 150, 3000, 2000
+SENTENCE_LIMIT, COMMANDS_LIMIT = 600, 1500  # together well under TEXT_LIMIT
 IN_LINKS = ":/?#[]@!$'()*+,;=%~"  # of a URL, as it is: not what is markup to Slack
 BUSY_WORDS = re.compile("rollup_error|fatal_error|internal_error|service_unavailable|rate_limited")
 DEAD_WORDS = re.compile(
@@ -55,9 +52,7 @@ SIGNS = {
     "sockmem.digest": "🟣",
     "sockmem.test": "🔵",
 }
-WARNING_SIGN = "🟡"
-UNCONFIRMED_SIGN = "⚪"
-NEWS_SIGN = "🆕"
+WARNING_SIGN, UNCONFIRMED_SIGN, NEWS_SIGN = "🟡", "⚪", "🆕"
 
 Block = dict[str, Any]
 
