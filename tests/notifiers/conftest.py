@@ -23,7 +23,7 @@ def serve() -> Iterator[Callable[[Handler], str]]:
 
         def handle(connection: socket.socket) -> None:
             with connection, contextlib.suppress(OSError):
-                connection.settimeout(0.05)
+                connection.settimeout(5)
                 handler(connection)
 
         def accept() -> None:

@@ -582,9 +582,11 @@ def test_a_missing_ca_bundle_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_plain_http_behind_an_https_address_is_a_tls_failure(serve: Callable[[Handler], str]) -> None:
-    address = serve(answer_with(b"HTTP/1.1 400 Bad Request\r\n\r\n"))
+    def answer(connection: socket.socket) -> None:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
-    result = post(f"https://{address}/hook")
+    result = post(f"https://{serve(answer)}/hook")
 
     assert isinstance(result, Retry)
     assert result.why.startswith("TLS failed: ")
