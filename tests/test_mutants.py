@@ -56,8 +56,9 @@ def test_the_living_function_becomes_the_mutant_though_it_is_a_property(tmp_path
 
 def test_a_survivor_is_printed_as_a_diff_and_ends_in_1(tmp_path):
     (tmp_path / "test_little.py").write_text(
-        "from agent.core.hosts import may_be_same, other_host, plain_name\n\n\n"
-        "def test_little():\n    assert 'web-7' == other_host('web-7', 'db-7')\n"
+        "import gc\n\nfrom agent.core.hosts import may_be_same, other_host, plain_name\n\n\n"
+        "def test_little():\n    gc.freeze()  # As the service does.\n"
+        "    assert 'web-7' == other_host('web-7', 'db-7')\n"
         "    assert may_be_same('web-7', 'web-7.example.org')\n"
     )
     command = [sys.executable, "-m", "contrib.mutants", "agent/core/hosts.py", "--tests", tmp_path / "test_little.py"]
@@ -69,6 +70,22 @@ def test_a_survivor_is_printed_as_a_diff_and_ends_in_1(tmp_path):
     killed, survived = (int(done.stdout.split(word)[0].split()[-1]) for word in (" killed", " survived\n"))
     assert killed > 5
     assert survived == done.stdout.count("noticed by none of")
+
+
+def test_a_module_that_was_edited_after_it_was_imported_is_refused_in_a_line(tmp_path):
+    module, tests = tmp_path / "edited_module.py", tmp_path / "test_edited_module.py"
+    module.write_text(MODULE)
+    tests.write_text(
+        "from pathlib import Path\n\nimport edited_module\n\n\n"
+        "def test_that_takes_as_long_as_an_edit():\n    assert 7 == edited_module.largest([7])\n"
+        "    module = Path(edited_module.__file__)\n    module.write_text('\\n' + module.read_text())\n"
+    )
+    command = [sys.executable, "-m", "contrib.mutants", module, "--tests", tests]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert 2 == done.returncode, done.stdout + done.stderr
+    assert f"ERROR: {module} was edited after this run imported it: start again" == done.stderr.strip()
+    assert "mutants" not in done.stdout
 
 
 def test_no_mutant_is_excused_whose_line_is_gone_and_each_has_a_reason():

@@ -19,7 +19,7 @@ import sys
 import time
 from argparse import ArgumentParser
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
@@ -49,6 +49,8 @@ class Mutation:
         include = [str(ROOT / each) for each in files]
         self.coverage = coverage.Coverage(data_file=None, include=include, config_file=False)
         self.seconds: dict[str, float] = {}
+        # Before any of it is imported: mutants are made of these texts, or of none.
+        self.texts = {file: (ROOT / file).read_text() for file in files}
         self.known = read_known(EQUIVALENT.read_text())
         self.count: dict[str, Counter[str]] = {file: Counter() for file in files}
         self.running: dict[int, tuple[Mutant, int]] = {}
@@ -67,17 +69,22 @@ class Mutation:
         yield
         self.seconds[item.nodeid] = time.process_time() - start
 
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> Iterator[None]:
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Run the mutants behind the tests, if all of those pass."""
         self.coverage.start()
-        yield
+        result = yield
         self.coverage.stop()
         if not session.testsfailed:
             self.run_all({item.nodeid: item for item in session.items})
+        return result
 
     def run_all(self, items: dict[str, pytest.Item]) -> None:
         """Make the mutants, and run them until the last, or Ctrl-C."""
+        for file in self.files:
+            if (ROOT / file).read_text() != self.texts[file]:
+                raise pytest.UsageError(f"{file} was edited after this run imported it: start again")
+        gc.unfreeze()  # As the service does when it has started: the living functions would not be found.
         mutants = [each for file in self.files for each in make_mutants(ROOT, file)]
         if self.sample:
             mutants = random.Random(self.seed).sample(mutants, min(self.sample, len(mutants)))
@@ -203,7 +210,7 @@ def main() -> int:
     tests = options.tests or sorted({test for file in files for test in tests_of(file)})
     mutation = Mutation(files, options.sample, options.seed, options.jobs)
     status = pytest.main(["-q", "-p", "no:cacheprovider", "--no-header", *tests], plugins=[mutation])
-    for file, count in mutation.count.items():
+    for file, count in mutation.count.items() if status != pytest.ExitCode.USAGE_ERROR else ():
         others = "".join(f", {count[each]} {text}" for each, text in OTHER_RESULTS.items() if count[each])
         print(f"{file}: {count.total()} mutants, {count['killed']} killed, {count['survived']} survived{others}")
     return 2 if status else int(any(count["survived"] for count in mutation.count.values()))
