@@ -257,7 +257,7 @@ class Ledger:
                 kept.setdefault((sender, story.incident_id, said.file), Tries(now.second, waited))
         self.tries = kept
         self.reminded = {each: at for each, at in self.reminded.items() if each in stories}
-        is_owing = any(story.owed for story in stories.values()) or (0, *DIGEST) in kept
+        is_owing = any(story.owed for story in stories.values())
         for number, each in enumerate(self.senders):
             if not is_owing and not self._has_failed(number):
                 self.senders[number] = each._replace(why=None, since=None)
@@ -430,7 +430,7 @@ def _message_steps(
         yield Close(story.incident_id, *closed)
     elif owed and (story.in_digest or (is_held and not _is_news_of_the_kernel(story))):
         yield Step(story.incident_id, story.last.file, "digest", budget=story.proof)
-    elif is_silent or (owed and not _is_told(story, rules) and _is_unfinished(story, now)):
+    elif is_silent or (owed and not _told(story, rules) and _is_unfinished(story, now)):
         return
     elif owed:
         step = _telling(story, ledger, rules)
@@ -451,7 +451,7 @@ def _why_closed(story: Story, rules: Rules, silence: Silence | None, *, is_held:
         return "superseded", addressed[-1].file
     if not relevant:
         return "skipped", LESS_SEVERE
-    if not _is_told(story, rules):
+    if not _told(story, rules):
         why = _why_unheard(story, relevant, silence, is_held=is_held)
     elif story.is_over:
         why = None if rules.resolved else NO_RESOLVED
@@ -475,12 +475,12 @@ def _why_unheard(story: Story, relevant: list[Said], silence: Silence | None, *,
 def _telling(story: Story, ledger: Ledger, rules: Rules) -> Step:
     """Choose the notice, how it is sent, and the budget it counts in: none for the end of what was sent."""
     step = Step(story.incident_id, ledger.foremost(story).file, "plain", budget=story.proof)
-    if _is_told(story, rules):
+    if _told(story, rules):
         return step._replace(budget=None) if story.is_over else step
     if not story.is_over:
         return step._replace(how="opened")
     is_read_late = story.is_past or story.last.at - story.notices[0].at < AT_ONCE
-    has_failed = ledger.senders[0].why or ledger.tries[step.key].why or any(said.has_room for said in story.notices)
+    has_failed = ledger.senders[0].why or any(said.has_room for said in story.notices)
     return step._replace(how="late", remark=READ_LATE if is_read_late else DOWN if has_failed else DELAYED)
 
 
@@ -489,8 +489,8 @@ def _is_unfinished(story: Story, now: Now) -> bool:
     return story.is_past and not story.is_over and now.time - story.notices[0].at < LONGEST_PAST
 
 
-def _is_told(story: Story, rules: Rules) -> bool:
-    return any(said.outcome == "delivered" and _is_for(said.severity, rules) for said in story.notices)
+def _told(story: Story, rules: Rules) -> list[Said]:
+    return [said for said in story.notices if said.outcome == "delivered" and _is_for(said.severity, rules)]
 
 
 def _is_news_of_the_kernel(story: Story) -> bool:
@@ -517,16 +517,13 @@ def _has_passed(seconds: float, tries: Tries, now: Now, at_least: float = TRIED_
 
 def _reminder_hours(story: Story, ledger: Ledger, rules: Rules, now: Now) -> int | None:
     """Return the hours after which what is still open is to be repeated now: 1, 2, 4, 8, 16, and each day's."""
-    told = [said.settled_at for said in story.notices if said.outcome == "delivered" and _is_for(said.severity, rules)]
-    times = [at for at in told if at is not None]
+    times = [said.settled_at for said in _told(story, rules) if said.settled_at]
     if not times:
         return None
     first, newest = min(times), max([*times, ledger.reminded.get(story.incident_id, min(times))])
     passed = (now.time - first).total_seconds() / HOUR_SECONDS
-    last = REMINDER_HOURS[-1]
-    hours = last + (int(passed) - last) // DAY_HOURS * DAY_HOURS
-    if passed < last:
-        hours = max((each for each in REMINDER_HOURS if each <= passed), default=0)
+    hours = max((each for each in REMINDER_HOURS if each <= passed), default=0)
+    hours += max(0, int(passed) - REMINDER_HOURS[-1]) // DAY_HOURS * DAY_HOURS
     due = first + timedelta(hours=hours)
     # What fell due before the start was sent then, if it could be.
     return hours if hours and due >= newest + timedelta(hours=1) and due > ledger.started else None

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from material import make_digest_notice, make_incident, make_notice, make_sent_incident
 
 from agent.core import dispatch
+from agent.core.cursor import Cursor, Resume
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.dispatch import Ledger, Now, Rules, Said, Step, Story, compose, plan, rules_of
 from agent.core.model import Notice, NoticeType, Provenance, Remark, Silence, Standing
@@ -47,7 +48,7 @@ class Channel:
         self.told: list[Told] = []
         self.taken: list[tuple[str, str]] = []
         self.tried: list[tuple[float, Step]] = []
-        self.digests: list[tuple[float, tuple[str, ...]]] = []
+        self.closed: list[dispatch.Close] = []
         self.is_killed = False
         self.restart()
 
@@ -81,7 +82,7 @@ class Channel:
             notices=(*before.notices, said), proof=proof, is_over=is_over, is_past=past
         )
 
-    def settle(self, incident: str, outcome: str, files: Iterable[str], detail: str = "") -> None:
+    def settle(self, incident: str, outcome: str, files: Iterable[str]) -> None:
         story = self.stories[incident]
         at = self.now.time
         self.stories[incident] = story._replace(
@@ -96,8 +97,9 @@ class Channel:
         todo = plan(self.stories, self.ledger, self.rules, self.silence, self.now, held=self.held)
         if self.silence and self.silence.is_on(self.now.time):
             self.ledger.rest(self.stories.values(), self.now)
-        for incident, outcome, detail in todo.closing:
-            self.settle(incident, outcome, {said.file for said in self.stories[incident].owed}, detail)
+        self.closed += todo.closing
+        for incident, outcome, _ in todo.closing:
+            self.settle(incident, outcome, {said.file for said in self.stories[incident].owed})
         for incident in todo.holding:
             self.held |= {(incident, said.file) for said in self.stories[incident].owed}
         for incident in todo.done:
@@ -364,15 +366,29 @@ def test_an_outage_between_opened_and_resolved_overtakes_the_updates() -> None:
     assert [("a", "opened"), ("a", "resolved")] == channel.read()
 
 
-def test_the_late_message_says_why_it_is_late() -> None:
+@pytest.mark.parametrize(
+    ("expected", "lasted", "failed"),
+    [
+        (dispatch.DOWN, 50, "now"),
+        (dispatch.DOWN, 50, "before a restart"),
+        (dispatch.DELAYED, 50, "never"),
+        (dispatch.DELAYED, 1, "never"),
+        (dispatch.READ_LATE, 0.9, "never"),
+    ],
+)
+def test_the_late_message_says_why_it_is_late(expected: str, lasted: float, failed: str) -> None:
     channel = Channel()
-    channel.receiver = down(0, 100)
-    channel.say("a", "opened")
-    channel.run(50)
+    channel.receiver = lambda *_: AWAY
+    channel.say("a")
+    if failed != "never":
+        channel.turn()
+    channel.second += lasted
     channel.say("a", "resolved")
-    channel.run(200)
+    if failed == "before a restart":
+        channel.restart()
+    channel.run(channel.second + 40)
 
-    assert "the channel was down" == channel.tried[-1][1].remark
+    assert expected == next(step.remark for _, step in channel.tried if step.how == "late")
 
 
 def test_a_line_from_before_the_last_boot_is_sent_once_when_it_is_over() -> None:
@@ -391,11 +407,9 @@ def test_a_line_from_before_the_last_boot_is_sent_once_when_it_is_over() -> None
 def test_a_storm_that_a_log_stamps_with_another_year_is_sent_as_open_after_an_hour(rules: Rules) -> None:
     channel = Channel(rules)
     channel.say("a", "opened", past=True)
-    channel.run(HOUR - 1)
-    assert [] == channel.told
-    channel.run(HOUR + 61)
+    channel.run(2 * HOUR)
 
-    assert [("a", "critical" if rules.senders else "opened")] == channel.read()
+    assert (HOUR, "a", "critical" if rules.senders else "opened") == channel.told[0]
 
 
 def test_an_old_line_that_the_gauges_confirm_is_sent_at_once() -> None:
@@ -480,6 +494,31 @@ def test_64_notices_that_are_never_taken_hide_no_other(answer: Delivery) -> None
     assert [("new1", "opened"), ("new2", "opened")] == channel.read()
 
 
+def test_of_what_is_due_the_oldest_is_first_though_it_was_refused() -> None:
+    channel = Channel()
+    channel.receiver = down(0, 10, Rejected(why="HTTP 404"))
+    channel.say("a")
+    channel.run(300)
+    channel.say("b")
+    channel.run(301)
+
+    assert [("a", "opened"), ("b", "opened")] == channel.read()
+
+
+def test_after_ten_minutes_of_trouble_each_fourth_attempt_is_with_what_was_tried_least() -> None:
+    channel = Channel()
+    channel.receiver = lambda *_: AWAY
+    for incident in "abc":
+        channel.second += 1
+        channel.say(incident)
+    start = channel.second = 5000.0
+    channel.run(start + HOUR)
+    tried = [(second - start, step.incident_id) for second, step in channel.tried]
+
+    assert ["a"] * 23 == [incident for second, incident in tried if second < 600]
+    assert list("caaabaaaca") == [incident for second, incident in tried if second >= 600]
+
+
 def test_one_on_which_the_receiver_chokes_comes_behind_the_others_at_once() -> None:
     channel = Channel()
     channel.receiver = lambda _, step: (
@@ -550,13 +589,14 @@ def test_a_notice_is_given_up_when_its_time_has_passed_and_the_next_is_not_sent(
     assert [] == channel.told
 
 
-def test_what_is_old_at_the_start_is_tried_for_an_hour() -> None:
-    channel = Channel(Rules(give_up_after=HOUR))
-    channel.say("a", at=-10 * HOUR)
-    channel.receiver = down(0, 0.9 * HOUR)
-    channel.run(HOUR)
+def test_what_is_old_at_the_start_is_tried_for_an_hour_and_no_longer() -> None:
+    for hours, expected in ((0.9, "delivered"), (3, "gave_up")):
+        channel = Channel(Rules(give_up_after=2 * HOUR))
+        channel.say("a", at=-10 * HOUR)
+        channel.receiver = down(0, hours * HOUR)
+        channel.run(HOUR + 61)
 
-    assert [("a", "opened")] == channel.read()
+        assert [expected] == channel.outcomes("a")
 
 
 def test_a_channel_that_is_gone_gives_up_at_once() -> None:
@@ -665,6 +705,7 @@ def test_what_a_later_notice_has_said_is_settled_as_overtaken_by_that() -> None:
     channel.say("a")
     channel.say("a", "updated")
     channel.settle("a", "delivered", {"notice-002"})
+    channel.say("a", "updated", to=False)
     channel.ledger.note(channel.stories, channel.now)
     todo = plan(channel.stories, channel.ledger, PLAIN, None, channel.now)
 
@@ -714,15 +755,20 @@ def test_the_trouble_is_over_when_an_update_is_taken_after_a_reminder_that_was_r
 
 def test_the_trouble_lasts_as_long_as_anything_that_failed_waits() -> None:
     channel = Channel()
-    choking = Retry(why="HTTP 500", may_be_the_notice=True)
-    channel.receiver = lambda _, step: choking if step.incident_id == "a" else Delivered()
+    troubles = []
+
+    def receive(_: float, step: Step) -> Delivery:
+        troubles.append((channel.ledger.senders[0].why, channel.ledger.senders[0].since))
+        return Retry(why="HTTP 500", may_be_the_notice=True) if step.incident_id == "a" else Delivered()
+
+    channel.receiver = receive
     channel.say("a")
     channel.run(10)
     channel.say("b")
     channel.run(100)
 
     assert [("b", "opened")] == channel.read()
-    assert ("HTTP 500", 0.0) == (channel.ledger.senders[0].why, channel.ledger.senders[0].since)
+    assert {("HTTP 500", 0.0)} == set(troubles[1:])
 
 
 def test_the_trouble_is_over_when_nothing_waits_any_more() -> None:
@@ -763,7 +809,7 @@ def test_an_instance_that_has_failed_once_is_tried_behind_the_healthy_one() -> N
 
 def test_one_instance_in_trouble_is_not_the_others() -> None:
     channel = Channel(ALERTMANAGER)
-    channel.receiver = lambda _, step: AWAY if step.sender == 0 else Delivered()
+    channel.receiver = lambda second, step: AWAY if step.sender == 0 or second < 10 else Delivered()
     channel.say("a")
     channel.run(70)
 
@@ -833,6 +879,18 @@ def test_an_update_is_as_good_as_a_reminder_within_the_hour() -> None:
     assert ["opened", "updated", "again still open after 2 h"] == [how for _, _, how in channel.told]
 
 
+@pytest.mark.parametrize("outcome", ["skipped", "digested"])
+def test_the_hours_of_reminders_count_from_what_was_delivered(outcome: str) -> None:
+    channel = Channel(Rules(severity="critical") if outcome == "skipped" else PLAIN)
+    channel.say("a", severity="warning", proof="claimed")
+    channel.settle("a", outcome, {"notice-001"})
+    channel.run(0.5 * HOUR)
+    channel.say("a", "updated")
+    channel.run(2 * HOUR)
+
+    assert [(0.5 * HOUR, "a", "opened"), (1.5 * HOUR, "a", "again still open after 1 h")] == channel.told
+
+
 def test_a_restart_repeats_no_reminder_and_the_next_one_comes() -> None:
     channel = Channel()
     channel.say("a")
@@ -883,6 +941,26 @@ def test_what_is_still_open_when_a_silence_ends_is_sent_then_and_what_is_over_ne
 
     assert ["open"] * len(channel.told) == [incident for _, incident, _ in channel.told]
     assert (HOUR, "open") == channel.told[0][:2]
+
+
+@pytest.mark.parametrize(
+    ("expected", "opened", "ended"), [("late", 50, 150), (None, 110, 150), (None, 100, 200), ("late", 110, 250)]
+)
+def test_only_what_began_and_ended_within_a_silence_is_never_sent(
+    expected: str | None, opened: int, ended: int
+) -> None:
+    channel = Channel()
+    channel.receiver = down(0, 260)
+    for second, what in sorted([(100, "hush"), (opened, "opened"), (ended, "resolved")]):
+        channel.run(second)
+        if what == "hush":
+            hush(channel, 100)
+        else:
+            channel.say("a", what)
+    channel.run(HOUR)
+
+    assert ([] if expected is None else [("a", expected)]) == channel.read()
+    assert ([dispatch.Close("a", "skipped", "silenced: upgrade")] if expected is None else []) == channel.closed
 
 
 def test_the_end_of_what_was_sent_waits_for_the_end_of_the_silence() -> None:
@@ -1034,6 +1112,7 @@ def test_what_is_over_pages_no_one(rules: Rules) -> None:
 
     assert [] == channel.tried
     assert {} == channel.stories
+    assert [("skipped", dispatch.NOT_FIRED)] * 2 == [close[1:] for close in channel.closed]
 
 
 def test_the_end_of_what_may_have_been_taken_is_sent_though_no_answer_came() -> None:
@@ -1119,6 +1198,33 @@ def test_an_end_that_no_instance_takes_is_given_up_when_the_alert_has_ended_anyw
     channel.turn()
 
     assert {} == channel.stories
+    assert [dispatch.Close("a", "gave_up", "connection refused")] == channel.closed
+
+
+def test_an_end_that_is_given_up_says_why_though_one_instance_was_never_asked() -> None:
+    channel = Channel(ALERTMANAGER)
+    channel.receiver = lambda _, step: AWAY if step.sender else Retry(why="HTTP 429", after_seconds=DAY)
+    channel.say("a")
+    channel.run(60)
+    channel.say("a", "resolved")
+    channel.run(HOUR)
+
+    assert [dispatch.Close("a", "gave_up", "connection refused")] == channel.closed
+
+
+def test_an_end_that_was_sent_for_a_quarter_of_an_hour_is_not_sent_again_after_a_restart() -> None:
+    channel = Channel(ALERTMANAGER)
+    channel.say("a")
+    channel.run(60)
+    channel.say("a", "resolved")
+    channel.run(70)
+    before = len(channel.told)
+    channel.second = DAY
+    channel.restart()
+    channel.run(DAY + 100)
+
+    assert before == len(channel.told)
+    assert {} == channel.stories
 
 
 def test_the_end_of_a_warning_is_sent_though_only_the_notice_after_it_was_taken() -> None:
@@ -1150,13 +1256,14 @@ def test_an_end_that_was_owed_when_the_agent_went_down_for_days_is_sent_when_it_
     channel.run(2 * DAY + HOUR)
 
     assert [("a", "critical"), ("a", "critical ended")] == channel.read()
+    assert [] == channel.closed  # It was not given up meanwhile.
 
 
 def test_a_state_channel_for_what_is_critical_shows_that_alone() -> None:
     channel = Channel(ALERTMANAGER._replace(severity="critical"))
     channel.say("a", severity="warning")
     channel.run(100)
-    assert [] == channel.tried
+    assert ([], ["skipped"]) == (channel.tried, channel.outcomes("a"))
     channel.say("a", "updated")
     channel.run(101)
 
@@ -1183,7 +1290,7 @@ def test_a_reminder_beyond_the_hours_messages_is_in_no_digest() -> None:
     channel.ledger.sent["kernel"].extend([HOUR - 10] * 20)
     channel.run(1.5 * HOUR)
 
-    assert set() == channel.held
+    assert () == plan(channel.stories, channel.ledger, PLAIN, None, channel.now).holding
     assert [("a", "opened")] == channel.read()
 
 
@@ -1385,7 +1492,7 @@ def test_whatever_happens_nothing_is_lost_and_nothing_is_sent_twice(
 
 
 def composed(how: str, kind: NoticeType = "sockmem.incident.opened", **changes: Any) -> Notice:
-    incident = make_sent_incident(**changes)
+    incident = make_sent_incident(resume=Resume(generation=1, cursor=Cursor()), beside=(make_incident(),), **changes)
     said = Said("notice-001", "n-1", kind, START, "critical")
     story = Story(incident.id, (said,), "kernel", cause="orphans", is_over=incident.closed_at is not None)
     file = "still_open_2h" if how == "again" else "notice-001"
@@ -1394,18 +1501,25 @@ def composed(how: str, kind: NoticeType = "sockmem.incident.opened", **changes: 
 
 
 def test_what_is_sent_has_the_id_of_the_newest_notice_and_a_reminder_one_of_its_own() -> None:
-    assert ("n-1", "sockmem.incident.opened") == (
-        (sent := composed("opened", "sockmem.incident.updated")).id,
-        sent.type,
-    )
+    assert make_notice(make_incident(), "sockmem.incident.updated") == composed("plain", "sockmem.incident.updated")
+    assert make_notice(make_incident()) == composed("opened", "sockmem.incident.updated")
     late = composed("late", closed_at=START)
     assert isinstance(late, Remark)
     assert ("n-1", "sockmem.incident.resolved", "reported late: why") == (late.id, late.type, late.remark)
     again = composed("again")
+    assert isinstance(again, Remark)
     assert ("msg_20261122T150539Z-7f3a_still_open_2h", "sockmem.incident.updated") == (again.id, again.type)
+    assert ("why", "why") == (again.reason, again.remark)
     shown = composed("state", closed_at=START)
     assert isinstance(shown, Standing)
     assert ("sockmem.incident.resolved", ("critical",)) == (shown.type, shown.severities)
+
+
+@pytest.mark.parametrize("how", ["late", "again", "state"])
+def test_what_is_late_repeated_or_a_state_shows_the_incident_as_it_is_now_without_what_is_the_agents_own(
+    how: str,
+) -> None:
+    assert make_sent_incident(closed_at=START) == composed(how, closed_at=START).data
 
 
 def test_the_constants_are_those_of_the_contract() -> None:
