@@ -125,14 +125,13 @@ class Account:
         owners = owners or [Owner(process=each) for each in programs if port is not None]
         return owners[0] if len(owners) == 1 else _NOBODY
 
-    def find_names(self, find: Callable[[Place], tuple[Owner, bool]]) -> bool:
-        """Name what ``find`` has an owner for, a guess or not; return whether there was any."""
+    def find_names(self, find: Callable[[Place], tuple[Owner, bool]]) -> None:
+        """Name what ``find`` has an owner for, a guess or not."""
         found = {place: named for place in self.unnamed if (named := find(place))[0] != _NOBODY}
         for place, (owner, guess) in found.items():
             share = _Share()
             share.add(self.unnamed.pop(place), guess=guess)
             self._add_named(owner, share)
-        return bool(found)
 
     def witness(self, risen: int | None) -> Witness:
         """Return it as it is stored; ``risen`` is how far TCPAbortOnMemory rose meanwhile, None where not known."""

@@ -470,8 +470,8 @@ class Recorder:
     def _name(self, opened: OpenIncident) -> None:
         """Name by the dump whom the trace could not name."""
         account, table = opened.traced.account, opened.table
-        if account and table and self._watch.name(account, table):
-            opened.amended = True
+        if account and table:
+            self._watch.name(account, table)
 
     def _follow_up(self, opened: OpenIncident, now: datetime) -> None:
         snapshot = take_snapshot(self._proc_root, now, "follow_up", counters=self._sampler.counters)

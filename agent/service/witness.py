@@ -149,8 +149,8 @@ class Watch:
         """Ask anew whose an address is: there is a new dump."""
         self._homes.clear()
 
-    def name(self, account: Account, table: SocketTable) -> bool:
-        """Name by the sockets of a dump what has no name yet; return whether there was any."""
+    def name(self, account: Account, table: SocketTable) -> None:
+        """Name by the sockets of a dump what has no name yet."""
         unknown = {each.address for each in account.places if each.address} - self._homes.keys()
         if unknown and len(self._homes) < ADDRESSES_AT_MOST:
             found = find_by_address(self._proc_root, table.namespaces, unknown)
@@ -167,7 +167,7 @@ class Watch:
             owner = name_by_port(table, place.port, place.peer_port, home.number) if home.number else Owner()
             return (resident, False) if owner in (Owner(), resident) else (owner, True)
 
-        return account.find_names(find)
+        account.find_names(find)
 
     # --- parts ------------------------------------------------------------------------------------------------------
 

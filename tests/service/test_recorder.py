@@ -92,6 +92,50 @@ def test_the_first_event_is_on_disk_and_told_when_handle_returns(store, make_rec
     assert not recorder.position.dirty
 
 
+def test_each_line_is_counted_by_its_kind_and_a_batch_that_is_done_is_true(make_recorder, make_decided):
+    recorder = make_recorder()
+    lines = [make_decided(count=3), make_decided("tcp_mem", offset=200)]
+
+    assert recorder.handle(lines, recorder.take_event_snapshot())
+    assert {"too_many_orphans": 3, "tcp_mem": 1} == recorder.counted
+
+
+def test_the_gauges_are_the_newest_sample_and_what_its_numbers_count_in(make_recorder, clock, proc_root):
+    recorder = make_recorder()
+    write_proc(proc_root, orphan=321)
+    run_for(recorder, clock, 10)
+    recorder._sampler.page_bytes, recorder._sampler.pages_per_unit = 65536, 1 / 16
+
+    assert 321 == recorder.gauges.sample.orphan
+    assert (4096, 65536) == recorder.gauges[1:]
+    recorder._sampler.pages_per_unit = None
+    assert (None, 65536) == recorder.gauges[1:]
+
+
+def test_every_reading_of_this_host_has_what_other_network_namespaces_count_and_the_names_of_the_dump_before(
+    make_recorder, make_decided, clock, proc_root, monkeypatch
+):
+    readings, dumped, real = {}, [], take_snapshot
+
+    def read(*args, counters=None):
+        readings.setdefault(args[2], set()).add(counters)
+        return real(*args, counters=counters)
+
+    monkeypatch.setattr(module, "take_snapshot", read)
+    monkeypatch.setattr(module, "take_sockets", lambda *_, names=None: dumped.append(names) or SocketTable())
+    recorder = make_recorder()
+    recorder.handle([make_decided(provenance="claimed")], recorder.take_event_snapshot())
+    write_proc(proc_root, orphan=2_100)
+    run_for(recorder, clock, 40)
+    warned = make_recorder()
+    run_for(warned, clock, 310)
+
+    assert {"event", "follow_up", "pressure"} == set(readings)
+    assert [] == [kind for kind, counters in readings.items() if None in counters]
+    assert dumped
+    assert None not in dumped
+
+
 def test_further_events_are_folded_and_committed_within_a_second(store, make_recorder, make_decided, clock):
     recorder = make_recorder()
     recorder.handle([make_decided()], recorder.take_event_snapshot())
@@ -249,6 +293,18 @@ def test_the_peak_may_be_a_minute_before_the_line(store, make_recorder, make_dec
     assert 8100 == incident.diagnosis.mechanism.orphan == incident.peak.orphan
 
 
+def test_the_peak_may_be_in_a_follow_up_between_two_samples(store, make_recorder, make_decided, clock, proc_root):
+    recorder = make_recorder()
+    run_for(recorder, clock, 2)
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
+    write_proc(proc_root, orphan=8100)
+    run_for(recorder, clock, 1)
+    write_proc(proc_root, orphan=300)
+    run_for(recorder, clock, 310)
+
+    assert 8100 == store.load(store.resolve("last")).peak.orphan
+
+
 def test_what_was_killed_counts_from_before_the_first_line(store, make_recorder, make_decided, clock, proc_root):
     recorder = make_recorder()
     recorder.tick()
@@ -289,6 +345,21 @@ def test_a_suppressed_line_opens_nothing(store, make_recorder, make_decided):
     recorder.handle([make_decided("suppressed", suppressed=9)], recorder.take_event_snapshot())
 
     assert [] == store.ids()
+
+
+def test_what_was_suppressed_before_a_line_is_counted_once_though_the_line_comes_again_later(
+    store, make_recorder, make_decided, clock
+):
+    recorder = make_recorder(quiet_seconds=5)
+    lines = [
+        make_decided("suppressed", suppressed=40, at=clock.time - timedelta(hours=2)),
+        make_decided(offset=200, at=clock.time - timedelta(hours=2)),
+        make_decided("tcp_mem", offset=300, at=clock.time - timedelta(hours=1)),
+    ]
+    recorder.handle(lines, recorder.take_event_snapshot())
+    run_for(recorder, clock, 10)
+
+    assert [{"suppressed": 40}, {}] == [store.load(each).suppressed for each in store.ids()]
 
 
 def test_what_was_suppressed_before_the_first_line_may_be_of_any_network_message(store, make_recorder, make_decided):
@@ -342,6 +413,29 @@ def test_a_suppressed_line_after_the_end_is_counted_to_the_last_incident(store, 
     assert ["opened", "resolved"] == told(store)
 
 
+def test_what_another_host_suppressed_after_the_end_is_not_counted_to_this_ones_incident(
+    store, make_recorder, make_decided, clock
+):
+    recorder = make_recorder(quiet_seconds=5)
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
+    run_for(recorder, clock, 10)
+    late = from_host(make_decided("suppressed", suppressed=40, offset=200), "db7")
+    recorder.handle([late], recorder.take_event_snapshot())
+
+    assert [0] == [store.load(each).suppressed_at_least for each in store.ids()]
+
+
+def test_a_line_after_the_quiet_period_is_another_incident_though_no_turn_came_between(
+    store, make_recorder, make_decided, clock
+):
+    recorder = make_recorder(quiet_seconds=5)
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
+    clock.advance(60)
+    recorder.handle([make_decided(offset=200)], recorder.take_event_snapshot())
+
+    assert [False, True] == [store.load(each).closed_at is None for each in store.ids()]
+
+
 def test_the_same_line_again_after_the_end_is_an_incident_of_its_own(store, make_recorder, make_decided, clock):
     recorder = make_recorder(quiet_seconds=2)
     recorder.handle([make_decided()], recorder.take_event_snapshot())
@@ -368,6 +462,20 @@ def test_a_storm_makes_three_notifications_and_few_snapshots(store, make_recorde
     assert 48_000 == incident.suppressed_at_least
     assert ["opened", "updated", "resolved"] == told(store)
     assert len(incident.snapshots) <= 10
+
+
+def test_in_a_storm_there_is_a_snapshot_a_second_by_a_clock_that_may_be_set_back(make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    first = recorder.take_event_snapshot()
+    recorder.handle([make_decided()], first)
+    assert first is recorder.take_event_snapshot()
+    clock.advance(0.9)
+    assert first is recorder.take_event_snapshot()
+    clock.advance(0.1)
+    second = recorder.take_event_snapshot()
+    assert clock.time == second.taken_at
+    clock.set(-3600)
+    assert clock.time == recorder.take_event_snapshot().taken_at
 
 
 def test_after_an_hour_of_lines_what_is_judged_is_still_fresh(store, make_recorder, make_decided, clock, proc_root):
@@ -950,6 +1058,47 @@ def test_a_look_at_the_sockets_gives_way_to_an_event(make_recorder, make_decided
     assert [clock.time] == calls
 
 
+def test_a_look_at_the_sockets_in_quiet_time_waits_for_what_is_uncommitted_or_about_to_be_asked(
+    make_recorder, make_decided, clock, monkeypatch, dumps
+):
+    dumps += [orphans_of("web", 700)] * 2
+    recorder = make_recorder()
+    starts, cancels = [], []
+    monkeypatch.setattr(recorder._sampler.survey, "start", starts.append)
+    monkeypatch.setattr(recorder._sampler.survey, "cancel", lambda: cancels.append(clock.time))
+    recorder.tick()
+    assert [clock.time] == starts
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
+    recorder.tick()
+    assert 1 == len(starts)  # Who holds the sockets is asked soon.
+    while len(dumps) == 2:
+        run_for(recorder, clock, 1)
+    asked = clock.time
+    assert [asked] == cancels[1:]
+    run_for(recorder, clock, 1)
+    assert 2 == len(starts)
+    recorder.handle([make_decided(offset=200)], recorder.take_event_snapshot())
+    clock.advance(0.1)
+    recorder.handle([make_decided(offset=300)], recorder.take_event_snapshot())
+    assert recorder.position.dirty
+    recorder.tick()
+    assert 2 == len(starts)
+
+
+def test_the_link_to_the_newest_incident_is_set_once_a_commit_and_before_the_service_ends(
+    store, make_recorder, make_decided, clock, monkeypatch
+):
+    recorder, real = make_recorder(), store.point_last
+    pointed = []
+    monkeypatch.setattr(store, "point_last", lambda each: (pointed.append(each), real(each)))
+    recorder.handle([from_host(make_decided(), "db7")], recorder.take_event_snapshot())
+    recorder.flush()
+    assert list(store.ids()) == pointed
+    clock.advance(0.1)
+    recorder.tick()
+    assert list(store.ids()) == pointed
+
+
 def test_the_opening_of_an_incident_is_judged_once(store, make_recorder, make_decided, monkeypatch):
     recorder = make_recorder()
     calls = []
@@ -974,8 +1123,9 @@ def test_a_clock_set_back_leaves_no_samples_in_the_future(make_recorder, clock):
 
 
 def test_a_claimed_incident_is_recorded_and_notifies_nobody_where_that_is_configured(
-    store, make_recorder, make_decided, clock
+    store, make_recorder, make_decided, clock, caplog
 ):
+    caplog.set_level("INFO", "sockmem-agent")
     recorder = make_recorder(claimed="record")
     recorder.handle([make_decided(provenance="claimed")], recorder.take_event_snapshot())
     run_for(recorder, clock, 2)
@@ -988,14 +1138,17 @@ def test_a_claimed_incident_is_recorded_and_notifies_nobody_where_that_is_config
     assert {"too_many_orphans": 101} == incident.events
     assert incident.closed_at is not None
     assert [] == told(store)
+    assert 1 == caplog.text.count(f"incident {incident.id}: recorded without notification: only a text log claims it")
 
 
-def test_a_claimed_incident_notifies_by_default(store, make_recorder, make_decided, clock):
+def test_a_claimed_incident_notifies_by_default(store, make_recorder, make_decided, clock, caplog):
+    caplog.set_level("INFO", "sockmem-agent")
     recorder = make_recorder()
     recorder.handle([make_decided(provenance="claimed")], recorder.take_event_snapshot())
     run_for(recorder, clock, 310)
 
     assert ["opened", "resolved"] == told(store)
+    assert "without notification" not in caplog.text
 
 
 def test_a_claimed_incident_is_told_as_opened_when_the_kernel_confirms_it(store, make_recorder, make_decided, clock):
@@ -1437,6 +1590,49 @@ def test_the_lines_of_six_hundred_hosts_do_not_delay_this_hosts_own(
     assert "db7" in {incident.host for incident in map(store.load, store.ids())}
 
 
+def test_other_hosts_have_so_many_incidents_of_their_own_in_any_hour_and_one_more_counts_the_rest(
+    store, make_recorder, make_decided, clock, monkeypatch
+):
+    monkeypatch.setattr(module, "OTHER_HOSTS_AN_HOUR", 2)
+    recorder = make_recorder()
+    own = {0: "a", 100: "b", 3600: "e", 3700: "g"}
+    start, lines = clock.seconds, own | {110: "c", 111: "a", 3599: "d", 3601: "f"}
+    for second, host in sorted(lines.items()):
+        clock.advance(start + second - clock.seconds)
+        recorder.handle([make_decided(offset=99 + second)], recorder.take_event_snapshot())
+        recorder.handle([from_host(make_decided(offset=100 + second), host)], recorder.take_event_snapshot())
+    recorder.flush()
+    incidents = [each for each in map(store.load, store.ids()) if each.read_on]
+
+    assert [*own.values()] == [each.host for each in incidents if each.host != THE_REST]
+    assert {"a": 2, "b": 1, THE_REST: 3, "e": 1, "g": 1} == sum(
+        (Counter({each.host: each.events["too_many_orphans"]}) for each in incidents), Counter()
+    )
+
+
+def test_beside_other_hosts_incidents_the_last_is_this_hosts_own_and_without_it_the_newest_that_is_open(
+    make_recorder, make_decided
+):
+    recorder = make_recorder()
+    lines = [from_host(make_decided(offset=100 + n), host) for n, host in enumerate(("db7", "db8"))]
+    recorder.handle(lines, recorder.take_event_snapshot())
+    assert "db8" == recorder.last.host
+    recorder.handle([make_decided(offset=200)], recorder.take_event_snapshot())
+    assert "web1" == recorder.last.host
+
+
+def test_this_hosts_own_incident_is_none_of_the_bounded_number_of_others(
+    make_recorder, make_decided, clock, monkeypatch
+):
+    monkeypatch.setattr(module, "OTHER_HOSTS_AT_MOST", 2)
+    recorder = make_recorder()
+    for n, host in enumerate(("web1", "db7", "db8")):
+        recorder.handle([from_host(make_decided(offset=100 + n), host)], recorder.take_event_snapshot())
+        clock.advance(1)
+
+    assert ["web1", "db7", "db8"] == [each.host for each in recorder.still_open]
+
+
 def test_the_lines_of_many_hosts_keep_a_bounded_number_of_incidents_open(store, make_recorder, make_decided, clock):
     recorder = make_recorder()
     recorder.handle([make_decided(offset=99)], recorder.take_event_snapshot())
@@ -1463,7 +1659,7 @@ def test_another_hosts_incident_keeps_the_gauges_from_no_warning(store, make_rec
 
 
 def test_evidence_that_cannot_be_written_ends_nothing_and_is_committed_when_there_is_room(
-    small_disk, store, make_recorder, make_decided, *, clock, dumps, caplog
+    small_disk, store, make_recorder, make_decided, *, clock, dumps, caplog, monkeypatch
 ):
     recorder = make_recorder()
     recorder.handle([make_decided()], recorder.take_event_snapshot())
@@ -1475,6 +1671,13 @@ def test_evidence_that_cannot_be_written_ends_nothing_and_is_committed_when_ther
     assert ["opened"] == told(store)
     assert not recorder.position.dirty
     assert ["the history cannot be written", "evidence cannot be written"] == list(recorder._troubles)
+    with monkeypatch.context() as patch:
+        attempts = []
+        patch.setattr(recorder, "_commit", lambda *_: attempts.append(clock.time))
+        for _ in range(20):
+            clock.advance(0.1)
+            recorder.tick()
+    assert 2 == len(attempts)
     assert 1 == caplog.text.count("evidence cannot be written; still watching")
     filler.unlink()
     run_for(recorder, clock, 2)
@@ -1569,9 +1772,11 @@ def test_an_open_incident_without_a_readable_snapshot_is_closed_and_its_end_is_t
     incident_id = store.resolve("last")
     for path in store.path(incident_id).glob("snapshot-*"):
         path.write_text("{")
+    before = store.newest_commit()[0].generation
     recorder = make_recorder()
 
     assert ["opened", "resolved"] == told(store)
+    assert before < store.newest_commit()[0].generation
     assert store.load(incident_id).closed_at
     assert f"incident {incident_id} is closed as it stands" in caplog.text
     recorder.handle([make_decided(offset=200)], recorder.take_event_snapshot())
@@ -1592,7 +1797,7 @@ def test_a_surprise_in_the_open_incident_closes_it_and_the_service_starts(
     assert [] == store.newest_commit()[1]
 
 
-def test_of_two_open_incidents_the_newer_one_goes_on(store, make_recorder, make_decided, clock):
+def test_of_two_open_incidents_the_newer_one_goes_on(store, make_recorder, make_decided, clock, caplog):
     recorder = make_recorder(quiet_seconds=5)
     recorder.handle([make_decided()], recorder.take_event_snapshot())
     run_for(recorder, clock, 10)
@@ -1603,3 +1808,4 @@ def test_of_two_open_incidents_the_newer_one_goes_on(store, make_recorder, make_
 
     assert store.load(older).closed_at
     assert store.load(newer).closed_at is None
+    assert f"incident {older} is closed as it stands: a newer incident is open" in caplog.messages

@@ -191,6 +191,23 @@ def test_a_quiet_period_after_the_last_kill_begins_another_incident(service):
     assert [2, 3] == [service.store.load(each).witness.kills for each in service.store.ids()]
 
 
+def test_a_quiet_period_before_a_kill_ends_the_incident_though_its_old_line_came_late(service, make_decided):
+    service.start()
+    service.turn(make_decided(at=service.clock.time - timedelta(hours=1)))
+    service.trace.kill(3)
+    service.turn(times=4)
+    assert [False, True] == [service.store.load(each).closed_at is None for each in service.store.ids()]
+
+
+def test_kills_without_a_line_open_an_incident_at_the_time_of_the_first(service, monkeypatch):
+    service.start()
+    first = service.clock.time + timedelta(seconds=0.2)
+    monkeypatch.setattr("agent.probe.witness._moment", lambda _: first)
+    service.trace.kill(3)
+    service.turn(times=4)
+    assert first == service.incident().opened_at
+
+
 def test_a_line_has_no_witness_unless_the_trace_is_read(service, make_decided):
     for path in service.trace.instances:
         (path / "trace_pipe").unlink()
@@ -237,6 +254,23 @@ def test_what_the_counter_rose_beyond_the_trace_is_reported(service, make_decide
     assert (5, 4) == (incident.witness.kills, incident.witness.unseen)
     assert "4 more are only counted" in incident.summary
     assert "owners of killed sockets" in [gap.what for gap in incident.diagnosis.gaps]
+
+
+def test_the_counter_is_held_against_the_trace_once_nothing_more_is_in_it(service, make_decided):
+    service.count(0)
+    service.start()
+    service.trace.kill(1)
+    service.count(1)
+    service.turn(make_decided(at=service.clock.time + timedelta(seconds=1)))
+    service.turn(times=40)
+    service.count(41)
+    service.turn(seconds=10)
+    service.trace.kill(10)
+    service.turn()
+    assert (11, 0) == (service.incident().witness.kills, service.incident().witness.unseen)
+    service.trace.kill(30)
+    service.turn(times=3)
+    assert (41, 0) == (service.incident().witness.kills, service.incident().witness.unseen)
 
 
 def test_unseen_survives_a_restart(service, make_decided):
@@ -342,6 +376,19 @@ def test_a_program_that_has_ended_is_named_by_its_port(service, make_decided, mo
     assert ("shop.service", "python3", 60, True) == (by.unit, by.process, by.kills, by.guess)
 
 
+def test_kills_that_come_after_the_dump_are_named_by_it(service, make_decided, monkeypatch):
+    group = SocketGroup(cgroup=7, port=8080, orphaned={"fin_wait1": Tally(sockets=40, bytes=4096)})
+    table = SocketTable(groups=(group,), paths={1: "/", 7: "/system.slice/shop.service"}, complete=True)
+    service.start()
+    monkeypatch.setattr(module, "take_sockets", lambda *_, **__: table)
+    service.turn(make_decided())
+    service.turn(times=40)
+    monkeypatch.setattr(module, "take_sockets", lambda *_, **__: SocketTable(complete=True))
+    service.trace.kill(60, comm="python3", pid=99, src="10.0.0.5:8080")
+    service.turn(times=2)
+    assert ["shop.service"] == [by.unit for by in service.incident().witness.by]
+
+
 def test_kills_in_an_interrupt_are_of_who_acted_on_that_port_though_its_group_is_gone(
     service, make_decided, monkeypatch
 ):
@@ -370,6 +417,25 @@ def test_kills_in_an_interrupt_are_named_by_the_namespace_that_has_the_address(s
     service.turn(times=5)
     [by] = service.incident().witness.by
     assert ("docker 3f3f3f3f3f3f", 8, False) == (by.container, by.kills, by.guess)
+
+
+def test_kills_that_the_first_dump_cannot_name_are_named_by_the_next(service, make_decided, monkeypatch):
+    write_process(service.proc_root, 77, "app", "/system.slice/docker-" + "3f" * 32 + ".scope")
+    net = service.proc_root / "77/net"
+    net.mkdir()
+    (net / "fib_trie").write_text("Local:\n  +-- 10.88.0.0/16\n     |-- 10.88.0.7\n        /32 host LOCAL\n")
+    space = Namespace(process=Process(pid=77, name="app", cgroup=f"/system.slice/docker-{'3f' * 32}.scope"))
+    group = SocketGroup(cgroup=7, port=1, orphaned={"fin_wait1": Tally(sockets=700, bytes=4096)})
+    dumps = [SocketTable(complete=True), SocketTable(groups=(group,), namespaces=(space,), complete=True)]
+    service.start()
+    monkeypatch.setattr(module, "take_sockets", lambda *_, **__: dumps.pop(0) if dumps[1:] else dumps[0])
+    service.trace.kill(8, flags="..s1.", src="10.88.0.7:8080")
+    service.turn(make_decided())
+    service.turn(times=4)
+    assert [None] == [by.container for by in service.incident().witness.by]
+    write_proc(service.proc_root, orphan=700)
+    service.turn(times=40)
+    assert ["docker 3f3f3f3f3f3f"] == [by.container for by in service.incident().witness.by]
 
 
 def test_another_hosts_incident_has_no_witness(service, make_decided):
@@ -567,6 +633,18 @@ def test_kills_behind_a_claim_are_judged_by_what_the_host_looks_like_then(servic
     incident = service.incident()
     assert 30 == incident.witness.kills
     assert "confirmation by counters" not in [gap.what for gap in incident.diagnosis.gaps]
+
+
+def test_refusals_within_an_incident_take_no_snapshot_of_kills(service, make_decided, monkeypatch):
+    service.start()
+    service.turn(make_decided())
+    service.turn(times=40)
+    taken = []
+    monkeypatch.setattr(module, "take_snapshot", lambda *_, **__: taken.append(1))
+    service.trace.refuse(1)
+    service.turn(times=2)
+    assert 1 == service.incident().witness.refusals
+    assert [] == taken
 
 
 def test_a_trace_that_begins_within_an_incident_denies_nothing_that_was_before(service, make_decided):
