@@ -85,7 +85,6 @@ PROGRAMS = (
 # A helper that is called after the program has none of its settings.
 _HELPERS = frozenset({"exporter", "agent", "reload", "logrotate", "amplify"})
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
-_WHOLE = re.compile(r"[a-z0-9-]+")
 
 
 def find_program(unit: str | None, processes: str | None) -> Program | None:
@@ -94,9 +93,7 @@ def find_program(unit: str | None, processes: str | None) -> Program | None:
     ``processes`` as core.sockets.holders writes them: "nginx (pid 12), nginx (pid 13)".
     """
     names = [text.partition(" (pid ")[0].lower() for text in (processes or "").split(", ")]
-    stem = (unit or "").lower().partition(" ")[0].rpartition(".")[0]
-    words = [each for each in _SEPARATORS.split(stem) if each]
+    words = _SEPARATORS.split((unit or "").lower().rpartition(".")[0])
     if _HELPERS.intersection(words):
         words = []
-    candidates = [*(name for name in names if _WHOLE.fullmatch(name)), *words]
-    return next((each for word in candidates for each in PROGRAMS if each.words.fullmatch(word)), None)
+    return next((each for word in (*names, *words) for each in PROGRAMS if each.words.fullmatch(word)), None)

@@ -69,7 +69,7 @@ def advise(facts: Facts, findings: tuple[Finding, ...], main: MainHolders) -> tu
     cause, claims = findings[0].cause, frozenset(finding.claim for finding in findings)
     known = _Known(facts, findings, claims, find_budget(facts), main)
     pasted = (fix(facts, claims & _PASTED, known.budget) for fix in (restore_tcp_mem, restore_max_orphans))
-    container = _look_at_container() if cause != "none" and "openvz_container_limit" in claims else None
+    container = _look_at_container() if "openvz_container_limit" in claims else None
     steps = [container, *_steps_for(known, cause)]
     unconfirmed = facts.killed_in_sight == 0 and (facts.kills == 0 or (facts.lacks_ipv6 and facts.limits_known))
     if facts.is_past or (facts.lines and not facts.high and (unconfirmed or facts.is_alien)):
@@ -142,8 +142,7 @@ def _memory_steps(known: _Known) -> _Steps:
     restored = restore_tcp_mem(facts, claims, known.budget)
     main = known.fix_main("tcp_memory")
     culprit = main or fix_main_victim(facts)
-    refused = [finding.evidence for finding in known.findings if finding.claim == "cgroup_limit"]
-    failed = [each for evidence in refused for each in evidence if each.name == "memory.kmem.tcp.failcnt"]
+    failed = [each for found in known.findings for each in found.evidence if each.name == "memory.kmem.tcp.failcnt"]
     limit = raise_cgroup_limit(failed[0]) if failed else None if restored else raise_tcp_mem(facts, known.budget)
     is_unlisted = "sockets_in_no_table" in claims
     # Where that is not known, they may be in another network namespace.

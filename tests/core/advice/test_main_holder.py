@@ -6,8 +6,9 @@ from material import NGINX, PATHS, SHOP, make_event, make_group, make_sample, ma
 from agent.core.advice import main_holder
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.diagnosis.rules_cause import HOLDER_RULES
-from agent.core.model import Advice, Diagnosis, Sample, Witness, WitnessedBy
+from agent.core.model import Advice, Diagnosis, Holder, Sample, Witness, WitnessedBy
 from agent.core.readings import Listener, Process, SocketTable
+from agent.core.sockets.holder_names import LargestHolder
 
 MB = 1 << 20
 
@@ -43,6 +44,41 @@ def test_the_command_lists_the_states_that_the_orphans_on_its_port_are_in() -> N
     others = make_group(SHOP, 80, closing=tally(9))
     step = first(make_table(make_group(fin_wait2=tally(60_000), last_ack=tally(70_000), fin_wait1=tally(0)), others))
     assert "ss -tanoem state last-ack state fin-wait-2 '( sport = :443 )' | head -20" in step.commands
+
+
+def test_the_ports_are_those_of_what_is_short_though_somebody_has_more_of_the_other() -> None:
+    fat, held = make_group(SHOP, 90, fin_wait1=tally(10, 900 * MB)), make_group(NGINX, 80, established=tally(300))
+    orphans = make_table(make_group(fin_wait1=tally(60_000)), fat, held)
+    assert first(orphans).action.endswith(" orphans on port 443.")
+    thin, waiting = (
+        make_group(SHOP, 90, last_ack=tally(9000)),
+        make_group(NGINX, 80, queued={"established": tally(300, 4 * MB)}),
+    )
+    memory = make_table(make_group(NGINX, 443, established=tally(5, 4 * MB)), thin, waiting)
+    assert first(memory, "tcp_memory").action.endswith(" of TCP memory in 305 sockets on ports 80, 443.")
+
+
+@pytest.mark.parametrize(("limit", "is_named"), [(0, False), (1, True)])
+def test_nobody_is_blamed_where_no_orphan_is_allowed(limit: int, *, is_named: bool) -> None:
+    snapshot = make_snapshot(orphan=9000, max_orphans=limit, sockets=make_table(make_group(fin_wait1=tally(9000))))
+    advice = diagnose(snapshot, (make_event(),), ()).advice
+    assert is_named == any(step.action.startswith("Fix nginx.service") for step in advice)
+
+
+def test_a_restart_is_not_said_to_free_what_waits_for_slow_peers() -> None:
+    main = LargestHolder(
+        "tcp_memory", "shop.service", Holder(sockets=9, bytes=9, orphans=0), held=9, total=9, is_main=True
+    )
+    leak, slow = "one_owner_leaks_connections", "peers_take_data_slowly"
+    assert "frees their memory at once" in main_holder._restart_text(main, frozenset({leak}), "for a minute")
+    for seen in ({slow}, {leak, slow}):
+        text = main_holder._restart_text(main, frozenset(seen), "for a minute")
+        assert "A restart drops its open connections; the memory stays in orphans for a minute." == text
+
+
+def test_three_ports_are_named_and_of_more_that_there_are_others() -> None:
+    assert " on ports 1, 2, 3" == main_holder._ports_text((1, 2, 3))
+    assert " on ports 1, 2, 3 and others" == main_holder._ports_text((1, 2, 3, 4))
 
 
 def test_who_holds_most_memory_is_named_with_its_bytes() -> None:

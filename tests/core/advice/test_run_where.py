@@ -49,8 +49,11 @@ def test_the_hosts_own_namespace_needs_no_entering() -> None:
     assert "ss -tanoemi state closing" in said
 
 
-def test_without_a_table_every_namespace_is_looked_at() -> None:
-    said = commands(advice(None))
+@pytest.mark.parametrize(
+    "table", [None, make_table(make_group(NGINX, 443, namespace=1, established=tally(9)), namespaces=(POD,))]
+)
+def test_where_no_orphan_was_seen_every_namespace_is_looked_at(table: SocketTable | None) -> None:
+    said = commands(advice(table))
     assert f"for pid in $(lsns -t net -n -o PID); do nsenter -t $pid -n {KILLS.replace('   #', '; done   #')}" in said
 
 

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from agent.core.cursor import Cursor
 from agent.core.kernel.detector import MAX_HOSTS, MAX_RECENT, MAX_UNDECIDED, Detector
 from agent.core.kernel.devkmsg import DevKmsg, parse_devkmsg
 from agent.core.kernel.messages import OTHER_LIMITS, detect, other_limit
@@ -120,6 +121,13 @@ def test_a_suppressed_line_within_a_minute_counts_before_and_after_an_event() ->
     assert [(1, "suppressed", 142, 1), (9, "tcp_mem", None, 1)] == before
     after = told(record(MEMORY, 1, at=0), record(SUPPRESSED, 9, at=60))
     assert [(1, "tcp_mem", None, 1), (9, "suppressed", 142, 1)] == after
+
+
+def test_a_suppressed_line_that_an_event_decides_has_no_position_of_its_own() -> None:
+    detector = Detector()
+    held, deciding = (replace(record(each), cursor=Cursor()) for each in (SUPPRESSED, MEMORY))
+    assert [] == detector.feed(held)
+    assert [None, Cursor()] == [each.cursor for each, _ in detector.feed(replace(deciding, ordinal=2))]
 
 
 def test_the_kernels_own_clock_serves_where_there_is_no_other() -> None:
