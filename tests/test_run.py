@@ -334,8 +334,9 @@ def test_what_a_channel_owes_that_is_no_longer_configured_is_given_up_and_said(a
 @pytest.fixture
 def unused_port():
     with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # A receiver may listen there later.
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        yield probe.getsockname()[1]  # Held: nobody else gets it meanwhile.
 
 
 def test_systemd_is_told_ready_and_status_and_is_fed(agent, log_file, tmp_path, monkeypatch):

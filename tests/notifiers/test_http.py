@@ -357,10 +357,10 @@ def test_a_name_lookup_that_hangs_is_left_behind_and_no_second_one_started(
 
 
 def test_a_closed_port_is_connection_refused() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
 
-    assert Retry(why="connection refused") == post(f"http://127.0.0.1:{port}/hook")
+        assert Retry(why="connection refused") == post(f"http://127.0.0.1:{bound.getsockname()[1]}/hook")
 
 
 def test_a_reset_is_told() -> None:

@@ -180,16 +180,15 @@ def agent(tmp_path: Path) -> Iterator[AgentProcess]:
     (tmp_path / "metrics").mkdir(0o755)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}/"
-    config = f"""[source]\nkind = "file"\npaths = ["{tmp_path}/messages"]
+        config = f"""[source]\nkind = "file"\npaths = ["{tmp_path}/messages"]
 [metrics]\ntextfile = "{tmp_path}/metrics/sockmem.prom"
-[[notify]]\nname = "ops"\ntype = "webhook"\nurl = "{url}"\n"""
-    process = AgentProcess(tmp_path, config)
-    umask = os.umask(0o027)
-    yield process
-    os.umask(umask)
-    if not process.ended():
-        process.kill()
+[[notify]]\nname = "ops"\ntype = "webhook"\nurl = "http://127.0.0.1:{unused.getsockname()[1]}/"\n"""
+        process = AgentProcess(tmp_path, config)
+        umask = os.umask(0o027)
+        yield process
+        os.umask(umask)
+        if not process.ended():
+            process.kill()
 
 
 def read(agent: AgentProcess) -> dict[str, float]:
