@@ -18,6 +18,7 @@ from agent.cli.printing import console, print_json, stamp
 from agent.config.load import SYSTEM_RUNTIME, ConfigError
 from agent.core.format import printable
 from agent.core.status import (
+    HEARTBEAT_SECONDS,
     STATUS,
     Level,
     Reader,
@@ -32,7 +33,7 @@ from agent.core.status import (
 from agent.service.status import STATUS_FILE, boot_id, pid_namespace
 from agent.sources import local_now
 from agent.store import StoreError
-from agent.store.disk import read_json
+from agent.store.disk import UnreadableError, read_json
 
 NOT_RUNNING = 3
 EXITS: dict[Level, int] = {"OK": 0, "CRITICAL": 1, "WARNING": 2, "UNKNOWN": NOT_RUNNING}
@@ -77,15 +78,25 @@ def find_status(config_path: Path | None) -> Status:
     """
     runtime = Path(os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0] or SYSTEM_RUNTIME) / STATUS_FILE
     if config_path is None and os.path.lexists(runtime):
-        return read_json(runtime, STATUS)
+        return _read(runtime)
     directory = find_store(config_path).directory
     if os.access(directory / STATUS_FILE, os.F_OK):
-        return read_json(directory / STATUS_FILE, STATUS)
+        return _read(directory / STATUS_FILE)
     if os.path.lexists(runtime):
-        status = read_json(runtime, STATUS)
+        status = _read(runtime)
         if status.directory == printable(str(directory)):
             return status
     raise LookupError(f"not running: no {STATUS_FILE} in {runtime.parent} or {directory}")
+
+
+def _read(path: Path) -> Status:
+    try:
+        return read_json(path, STATUS)
+    except UnreadableError as error:
+        if not error.is_damage:
+            raise
+        anew = f"a running service writes it anew within {HEARTBEAT_SECONDS:g} s"
+        raise StoreError(f"{path}: cannot be read ({error.why}); {anew}") from error
 
 
 def make_reader(pid: int) -> Reader:

@@ -169,7 +169,9 @@ def test_a_damaged_file_is_unknown_in_one_line(tmp_path: Path, ask: Ask, damage:
 
     assert (3, 1) == (asked.exit_code, len(asked.stdout.splitlines()))
     assert asked.stdout.startswith("UNKNOWN: ")
-    assert "status.json: cannot be read" in ask().stdout
+    said = ask().stdout
+    assert "status.json: cannot be read" in said
+    assert said.endswith("; a running service writes it anew within 30 s\n")
 
 
 def test_what_is_no_file_is_unknown_and_not_waited_for(tmp_path: Path, ask: Ask) -> None:
