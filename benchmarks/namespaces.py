@@ -1,4 +1,4 @@
-"""What a node with 200 network namespaces (pods) costs the agent at idle: 20,000 sockets in them.
+"""What a node with 200 network namespaces (pods) costs the agent, at idle and at a hit: 20,000 sockets in them.
 
 Each namespace is real, and holds connections between its own programs. The service reads the counters of all of them
 every ten seconds; the count of all sockets, every five minutes, is made here once more and its share added.
@@ -15,10 +15,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 
 from agent.probe.attribution import take_sockets
 from agent.service.survey import CPU_SHARE, DEADLINE_SECONDS, SPACING
 from benchmarks.idle import CPU_REACH_PERCENT, WAKEUPS_REACH, idle_agent, watch
+from benchmarks.latency import HITS_BESIDE, PAUSE_BESIDE_SECONDS, measure
 from benchmarks.table import Row, run
 
 NAMESPACES, SOCKETS_EACH = 200, 100
@@ -81,12 +83,14 @@ def rows(count: int = NAMESPACES) -> Iterator[Row]:
             time.sleep(SETTLE_SECONDS)
             idle = watch([pid], SECONDS)
         counting, left_out = survey()
+        took, _ = measure(HITS_BESIDE, PAUSE_BESIDE_SECONDS)
     beside = f"idle beside {count} network namespaces"
     yield Row(f"{beside}: processor", (idle.cpu_percent,), "% of one", (CPU_REACH_PERCENT,))
     yield Row(f"{beside}: processor for counting all sockets", (counting,), "% of one", (100 * CPU_SHARE,))
     yield Row(f"{beside}: left out of that count", (left_out,), "namespaces", (0,))
     yield Row(f"{beside}: wake-ups", (idle.wakeups,), "a second", (WAKEUPS_REACH,))
     yield Row(f"{beside}: resident memory", (idle.megabytes,), "MB")
+    yield Row(f"line to POST beside {count} network namespaces: p50", (median(took),), "ms")
 
 
 if __name__ == "__main__":
