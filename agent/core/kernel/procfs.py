@@ -25,6 +25,7 @@ import re
 import struct
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from ipaddress import IPv6Address
 from itertools import zip_longest
 
@@ -314,15 +315,19 @@ def _counters(text: str, table: str, file: str, only: Collection[str] = ()) -> d
         raise ParseError(file, f"no pair of '{table}:' lines in it", lines[-1] if lines else "")
     counters: dict[str, int] = {}
     for header, line in zip(lines[::2], lines[1::2], strict=True):
-        names, values = header.split()[1:], line.split()[1:]
-        if len(names) != len(values):
-            raise ParseError(file, f"{len(names)} names but {len(values)} values", line)
-        if only:
-            pairs = dict(zip(names, values, strict=True))
-            names = [name for name in only if name in pairs]
-            values = [pairs[name] for name in names]
-        counters.update(zip(names, _integers(values, line, file), strict=True))
+        places, values = _places(header), line.split()[1:]
+        if len(places) != len(values):
+            raise ParseError(file, f"{len(places)} names but {len(values)} values", line)
+        names = [name for name in only or places if name in places]
+        counters.update(zip(names, _integers([values[places[name]] for name in names], line, file), strict=True))
     return counters
+
+
+# All namespaces of a host have the same.
+@lru_cache(maxsize=32)
+def _places(header: str) -> dict[str, int]:
+    """Return the place of each name in a header."""
+    return {name: place for place, name in enumerate(header.split()[1:])}
 
 
 def _stall(fields: dict[str, str], line: str, file: str) -> PressureStall:
