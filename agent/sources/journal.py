@@ -38,6 +38,7 @@ FIELD_AT_MOST_BYTES = 8 * 1024
 JOURNAL = "the journal"
 MATCHES = ("_TRANSPORT=kernel", "SYSLOG_FACILITY=0")
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_BOOT = re.compile(r";b=([0-9a-f]{32});")
 _SEQUENCE = re.compile(r"s=([0-9a-f]{32});i=([0-9a-f]{1,16});")
 
 
@@ -149,8 +150,8 @@ class JournalSource:
             self._check_due = True
         # Taken before the search for kernel records: if there are none, none precedes this end.
         end = end_of(reader)
-        before = self._position
         has_met_damage = self._seek(reader, end)
+        before = self._position
         left = BATCH
         while left and reader._next():
             if left == BATCH and before is not None and reader.test_cursor(before):
@@ -188,6 +189,7 @@ class JournalSource:
                 "records may be lost: the entry read last is no longer in it (vacuumed, damaged, or another machine's "
                 f"cursor); reading resumes at the nearest later entry [{self._position}]",
             )
+            self._position = before_reused_numbers(reader, self._position, end)
         add_matches(reader)
         reader.seek_cursor(self._position)
         return is_news
@@ -256,8 +258,27 @@ def goes_back(before: str, after: str) -> bool:
     return bool(old and new and old[1] == new[1] and int(new[2], 16) < int(old[2], 16))
 
 
+def before_reused_numbers(reader: Reader, position: str, end: str | None) -> str:
+    """Return where to resume when the entry at ``position`` is gone: there, or before the boot that reuses its number.
+
+    A power cut takes what journald has not flushed yet: the entries of five minutes (SyncIntervalSec=). The next boot
+    goes on with the numbers of what was kept (seen with 252 and 257), and would be taken for older than the position.
+    """
+    boot = _BOOT.search(end or "")
+    if boot is None or boot[0] in position:
+        return position
+    reader.flush_matches()
+    reader.add_match(f"_BOOT_ID={boot[1]}")
+    reader.seek_head()
+    if not (reader._next() and goes_back(position, reader._get_cursor())):
+        return position
+    reader.flush_matches()
+    return str(reader._get_cursor()) if reader._previous() else position
+
+
 def add_matches(reader: Reader) -> None:
     """Match the kernel's own records only."""
+    reader.flush_matches()
     for match in MATCHES:
         reader.add_match(match)
 

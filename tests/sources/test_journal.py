@@ -64,6 +64,10 @@ def ordinary(number: int) -> bytes:
     return entry(number, {"_TRANSPORT": "syslog", "SYSLOG_IDENTIFIER": "sshd", "MESSAGE": f"session {number} opened"})
 
 
+def next_boot(entry: bytes) -> bytes:
+    return entry.replace(BOOT.encode(), b"f" * 32)
+
+
 def write(file: Path, *entries: bytes) -> None:
     """Append entries to a journal file, as journald would."""
     command = [str(REMOTE), f"--output={file}", "-"]
@@ -349,12 +353,37 @@ def test_a_cursor_vacuumed_away_is_a_gap_told_once_and_reading_goes_on(directory
     for file in directory.glob("*@*"):
         file.unlink()
 
+    write(directory / "system.journal", next_boot(kernel(5, "of the next boot")))
+
     records, source = restarted(directory, reading.position())
 
-    assert ["kept"] == [record.text for record in records]
+    assert ["kept", "of the next boot"] == [record.text for record in records]
     (gap,) = source.gaps()
     assert "no longer in it" in gap.why
     assert () == source.gaps()
+
+
+@pytest.mark.parametrize("sent_before", [0, 1, 5])
+def test_what_a_power_cut_took_of_the_journal_hides_nothing_of_the_next_boot(
+    directory: Path, reading: JournalSource, sent_before: int
+) -> None:
+    file = directory / "system.journal"
+    write(file, kernel(1, "kept"))
+    flushed = file.read_bytes()
+    write(file, kernel(2, "taken"), kernel(3, "taken, too"))
+    seen = texts(reading)
+    file.write_bytes(flushed)
+    later = [next_boot(kernel(n, f"later {n}")) for n in range(10, 16)]
+    write(file, *later[:sent_before])
+
+    records, source = restarted(directory, reading.position())
+    seen += [record.text for record in records]
+    write(file, *later[sent_before:])
+    records, _ = restarted(directory, source.position())
+
+    assert ["kept", "taken", "taken, too"] == seen[:3]
+    assert [f"later {n}" for n in range(10, 16)] == seen[3:] + [record.text for record in records]
+    assert [True] == ["records may be lost" in gap.why for gap in source.gaps()]
 
 
 def test_files_removed_while_following_are_a_gap_when_the_place_went_with_them(
