@@ -16,6 +16,8 @@ class FileCursor(msgspec.Struct, frozen=True, kw_only=True):
     ``marker`` is a digest of the bytes just before ``offset``: a file truncated and grown past the old offset, or an
     inode used again, has other bytes there. ``written_ns`` is when the file had last been written (st_mtime_ns) when
     it was read up to there: whatever was finished before that is older news (None: an older release wrote this).
+    ``head`` is a digest of the file's first bytes: one that has lost its end, as by a power cut, still has them, one
+    that was truncated has others ("": not known).
     """
 
     device: int
@@ -23,6 +25,7 @@ class FileCursor(msgspec.Struct, frozen=True, kw_only=True):
     offset: Natural
     marker: str
     written_ns: int | None = None
+    head: str = ""
 
 
 class KmsgCursor(msgspec.Struct, frozen=True, kw_only=True):

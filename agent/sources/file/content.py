@@ -20,6 +20,7 @@ from typing import IO
 from agent.sources.unpack import open_xz
 
 MARKER_BYTES = 256
+HEAD_BYTES = 64
 # How much is unpacked between two reports of progress: seconds on the slowest host.
 STEP_BYTES = 1 << 20
 

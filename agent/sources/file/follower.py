@@ -11,11 +11,12 @@ One file is open, and everything before the offset in it has been handed out.
   that was read before continues where it was left, whatever its name is now.
 - At start the cursor's file is found by inode or content (rotated.locate), and the same steps follow. If it is not
   found: a gap, and the log from its beginning. Older and younger files cannot be told apart then, and an old event
-  reported as new at night is worse than a gap that names what to scan.
+  reported as new at night is worse than a gap that names what to scan. Where it is the log, without the end that was
+  read, as after a power cut: a gap, and what comes behind.
 
 What cannot be seen is lost: lines added to an old file after the new one began, lines between a copy and its
-truncation, a file that came and went between two looks, and one written and rotated away between two looks while the
-clock was behind.
+truncation, a file that came and went between two looks, one written and rotated away between two looks while the clock
+was behind, and lines written after a power cut, before the start, in the place of those it took.
 """
 
 import errno
@@ -36,6 +37,14 @@ from agent.sources.gaps import Gaps
 # logrotate may rename or compress what we are about to open.
 ATTEMPTS = 3
 REMEMBERED_FILES = 100
+NOT_FOUND = (
+    "lines may be lost: the file read last is neither here nor among the rotated ones; reading resumes at the "
+    "beginning of this one, and `sockmem-agent scan` reads older files"
+)
+CUT_OFF = (
+    "lines may be lost: the lines read last are no longer in it, as after a power cut; reading resumes where they "
+    "ended, and `sockmem-agent scan` reads all of it"
+)
 
 
 class Follower:
@@ -201,15 +210,23 @@ class Follower:
             content.close()  # Renamed or truncated since it was found.
         else:
             return None
-        beginning = self._open_log()
-        if beginning:
-            self._last = None
-            self._gaps.occurrence(
-                self.path,
-                "lines may be lost: the file read last is neither here nor among the rotated ones; reading resumes at "
-                "the beginning of this one, and `sockmem-agent scan` reads older files",
-            )
-        return beginning
+        return self._resume_in_log(place)
+
+    def _resume_in_log(self, place: FileCursor) -> Reader | None:
+        """Open the log, which does not hold the place: a power cut took its end, or it is another file."""
+        reader = self._open_log()
+        if reader is None:
+            return None
+        try:
+            is_cut_off = reader.has_lost(place)
+            if is_cut_off:
+                reader.move_behind(min(place.offset, reader.content.status().st_size))
+        except OSError:
+            reader.content.close()
+            raise
+        self._last = None
+        self._gaps.occurrence(self.path, CUT_OFF if is_cut_off else NOT_FOUND)
+        return reader
 
     def _next_file(self, reader: Reader) -> NamedFile | None:
         """Find what to read after the open file: None while it is the log, or nothing younger has content."""

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from agent.core.cursor import FileCursor
 from agent.core.logs.prefilter import MAX_LINE_BYTES, candidates, runs
-from agent.sources.file.content import MARKER_BYTES, Content, digest
+from agent.sources.file.content import HEAD_BYTES, MARKER_BYTES, Content, digest
 from agent.sources.search import HOLDS
 
 # More leaves the processor's second level cache, where the markers are searched for; less is no whole line.
@@ -51,6 +51,7 @@ class Reader:
         """Go to the start of a line."""
         self.offset = offset
         self._marker = self.content.marker_at(offset)
+        self._head = ""
         self._skipping: Literal["", "line", "nuls"] = ""
         self._searched = offset
 
@@ -68,7 +69,26 @@ class Reader:
         """Return the position, in a form that survives rename, copy and compression."""
         device, inode = self.content.identity
         marker = digest(self._marker)
-        return FileCursor(device=device, inode=inode, offset=self.offset, marker=marker, written_ns=self.read_ns)
+        return FileCursor(
+            device=device,
+            inode=inode,
+            offset=self.offset,
+            marker=marker,
+            written_ns=self.read_ns,
+            head=self._head,
+        )
+
+    def head(self) -> str:
+        """Return the digest of the first bytes, "" while there are too few; nothing is lost of a compressed file."""
+        if not self._head and not self.content.packed:
+            first = self.content.read_at(0, HEAD_BYTES)
+            if len(first) == HEAD_BYTES and first.strip(b"\0"):
+                self._head = digest(first)
+        return self._head
+
+    def has_lost(self, place: FileCursor) -> bool:
+        """Return whether this is the file of a place that is not in it any more: it begins as it did."""
+        return bool(place.head) and self.content.identity[1] == place.inode and self.head() == place.head
 
     def agrees_with(self, other: "Reader") -> bool:
         """Return whether two readers are at the same offset behind the same bytes."""
@@ -77,6 +97,7 @@ class Reader:
     def take(self) -> bytes | None:
         """Read the whole lines behind the offset; empty if there are none yet, None if the file was rewritten."""
         written_ns = self.content.status().st_mtime_ns
+        self.head()
         data = self.content.read_at(self._searched, CHUNK_BYTES)
         self.cost = len(data) + 1
         # Checked after reading: then what was read follows what was read before.

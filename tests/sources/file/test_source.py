@@ -947,6 +947,25 @@ def test_a_log_truncated_and_grown_while_away_is_noticed(log: Path, open_source:
     assert [] == whys(again)
 
 
+@pytest.mark.parametrize("since", [0, 2, 9])
+@pytest.mark.parametrize("zeros", [0, 500])
+def test_what_a_power_cut_took_of_a_log_makes_nothing_before_it_new(
+    since: int, zeros: int, log: Path, open_source: Open
+) -> None:
+    append(log, hits(1, 5))
+    source = open_source()
+    read(source)
+    with log.open("r+b") as file:
+        file.truncate(len(hits(1, 2)))
+    append(log, bytes(zeros) + hits(10, since).encode())
+    again = open_source(cursor=source.position())
+    seen = read(again)
+    append(log, hits(30, 2))
+    assert [30, 31] == (seen + read(again))[-2:]
+    assert set() == set(seen) - set(range(10, 19))
+    assert [True] == ["may be lost" in why for why in whys(again)]
+
+
 def test_a_copy_put_in_the_place_of_the_log_while_away_is_not_read_again(log: Path, open_source: Open) -> None:
     append(log, hits(1, 5))
     source = open_source()
