@@ -264,16 +264,26 @@ def before_reused_numbers(reader: Reader, position: str, end: str | None) -> str
     A power cut takes what journald has not flushed yet: the entries of five minutes (SyncIntervalSec=). The next boot
     goes on with the numbers of what was kept (seen with 252 and 257), and would be taken for older than the position.
     """
-    boot = _BOOT.search(end or "")
-    if boot is None or boot[0] in position:
+    old, new = _BOOT.search(position), _BOOT.search(end or "")
+    if not old or not new or old[1] == new[1]:
         return position
-    reader.flush_matches()
-    reader.add_match(f"_BOOT_ID={boot[1]}")
+    match_boot(reader, old[1])
+    reader.seek_tail()
+    last = reader._get_cursor() if reader._previous() else ""
+    match_boot(reader, new[1])
     reader.seek_head()
-    if not (reader._next() and goes_back(position, reader._get_cursor())):
+    first = reader._get_cursor() if reader._next() else ""
+    # Where the old boot went on after that, the new one is another machine's, in the same file.
+    if not goes_back(position, first) or goes_back(last, first):
         return position
     reader.flush_matches()
     return str(reader._get_cursor()) if reader._previous() else position
+
+
+def match_boot(reader: Reader, boot: str) -> None:
+    """Match the entries of one boot only."""
+    reader.flush_matches()
+    reader.add_match(f"_BOOT_ID={boot}")
 
 
 def add_matches(reader: Reader) -> None:

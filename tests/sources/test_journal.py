@@ -386,6 +386,21 @@ def test_what_a_power_cut_took_of_the_journal_hides_nothing_of_the_next_boot(
     assert [True] == ["records may be lost" in gap.why for gap in source.gaps()]
 
 
+def test_the_entries_of_two_machines_in_one_file_reuse_no_numbers(directory: Path, reading: JournalSource) -> None:
+    file = directory / "system.journal"
+    write(file, kernel(1, "ours"), next_boot(kernel(2, "theirs")), kernel(3, "ours, too"))
+    texts(reading)
+    position = reading.position().journal or ""
+    reading.close()
+    write(file, next_boot(kernel(4, "theirs, later")))
+    damaged = position.rpartition("=")[0] + "=0"
+
+    records, _ = restarted(directory, Cursor(journal=damaged))
+
+    assert "theirs" not in [record.text for record in records]
+    assert "theirs, later" == records[-1].text
+
+
 def test_files_removed_while_following_are_a_gap_when_the_place_went_with_them(
     directory: Path, reading: JournalSource
 ) -> None:
