@@ -137,7 +137,7 @@ class _Unpacked(RawIOBase):
     def _begin_next(self) -> bool:
         """Begin with the next stream, if there is one; zeros may stand between."""
         self._packed = (self._packed or self._stream.unused_data).lstrip(b"\0")
-        while len(self._packed) <= len(self._magic) and (more := self._raw.read(self._piece_bytes)):
+        while len(self._packed) < len(self._magic) and (more := self._raw.read(self._piece_bytes)):
             self._packed = (self._packed + more).lstrip(b"\0")
         if not self._packed.startswith(self._magic):
             return False

@@ -54,6 +54,11 @@ def test_a_compressed_log_is_read_at_any_offset(ending: str, pack: Callable[[byt
         assert b"" == content.read_at(len(LINES) + 1, 20)
 
 
+def test_a_file_without_anything_in_it_is_empty() -> None:
+    with open_xz(io.BytesIO(b"")) as file:
+        assert file.read() == b""
+
+
 def test_what_is_cut_off_is_told_behind_what_is_whole() -> None:
     with open_xz(io.BytesIO(SMALL[:-500])) as file:
         assert LINES[:1000] == file.read1(1000)
