@@ -6,7 +6,6 @@ Retry-After: 120                     or: Sun, 22 Nov 2026 15:07:39 GMT
 
 import re
 from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
@@ -70,6 +69,8 @@ def retry_after_seconds(value: str | None, now: datetime) -> float | None:
 
 def moment_of(text: str | None) -> datetime | None:
     """Read an HTTP date, as aware; None when absent or unreadable."""
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - comes with requests: agent.notifiers.import_late
+
     try:
         moment = parsedate_to_datetime(text or "")
     except Exception:  # noqa: BLE001 - foreign text: a year of 20 digits is an OverflowError
