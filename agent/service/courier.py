@@ -72,6 +72,10 @@ class Courier:
         """What is not delivered yet, since when and why."""
         return self._voice.waiting
 
+    def succeed(self, predecessor: "Courier") -> None:
+        """Take over the receipts that could not be written yet; the courier before a reload may be in its last step."""
+        self._stories.unwritten = predecessor._stories.unwritten  # noqa: SLF001 - of the same class
+
     # --- the thread -------------------------------------------------------------------------------------------------
 
     def step(self) -> float:

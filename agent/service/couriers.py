@@ -66,6 +66,10 @@ class Couriers:
         ]
         gone = self._outbox.owing() - set(self.names)
         couriers += [absent(name, self._outbox, make) for name in sorted(gone)]
+        predecessors = {courier.name: courier for courier in self._leaving}
+        for courier in couriers:
+            if courier.name in predecessors:
+                courier.succeed(predecessors[courier.name])
         self._served = couriers[: self._room()]
         self._unserved = ", ".join(courier.name for courier in couriers[len(self._served) :])
         if self._unserved:

@@ -32,7 +32,8 @@ class Stories(dict[str, Story]):
         for incident_id in self._known.keys() - there:
             del self._known[incident_id]
             self.pop(incident_id, None)
-            self.unwritten = {key: kept for key, kept in self.unwritten.items() if key[0] != incident_id}
+            for key in [key for key in self.unwritten if key[0] == incident_id]:
+                del self.unwritten[key]
             forget(incident_id)
         for number, (incident_id, commit) in enumerate(self._outbox.changed(there, self._known)):
             if number == AT_ONCE:

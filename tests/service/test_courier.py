@@ -381,6 +381,22 @@ def test_on_a_full_disk_nobody_is_told_the_same_thing_twice(error: Exception, ca
     assert 1 == len([record for record in caplog.records if "cannot be written" in record.getMessage()])
 
 
+def test_after_a_reload_what_has_no_receipt_yet_is_not_sent_again() -> None:
+    world = World()
+    world.put("a")
+    world.box.write_error = OSError(5, "Input/output error")
+    world.run(10)
+    before, world.courier = world.courier, world.start(world.box)
+
+    world.courier.succeed(before)
+    world.run(60)
+    world.box.write_error = None
+    world.run(60)
+
+    assert ["a/notice-001"] == world.receiver.calls
+    assert ["a/notice-001"] == [receipt.notice for receipt in world.box.receipts]
+
+
 def test_a_receipt_of_an_incident_that_was_pruned_is_forgotten() -> None:
     world = World()
     world.put("a")
