@@ -45,6 +45,9 @@ FAULTS = (
     *("kill", "power", "full", "EIO", "slow", "receivers", "clock"),
     *("rotate", "reload", "hosts", "stamps", "gauges", "stop"),
 )
+# These come before a call on the disk: the n-th on a file of the kind that is drawn, so that each has its turn.
+AT_A_CALL = ("kill", "power", "EIO", "clock", "reload", "stop")
+FILES = ("", "incident", "notice", ".ops.", "snapshot", "cursor")
 SETTLE_SECONDS = 7200.0
 SOCKETS = SocketTable(
     groups=(SocketGroup(cgroup=77, port=80, held={"established": Tally(sockets=40, bytes=4096)}),),
@@ -130,7 +133,9 @@ class World:
         self._hash = hashlib.sha256()
         self.faults = {each for each in FAULTS if self.chance.random() < 0.4}
         self.is_calm = False
-        self._calls, self._kill_at, self._eio_at, self._full_until = 0, FOREVER, FOREVER, 0.0
+        # Of each fault that waits: the kind of file, and how many calls on it are still to come.
+        self._awaited: dict[str, tuple[str, int]] = {}
+        self._full_until = 0.0
         self._is_dead = False
         self.actors: list[Actor] = []
         self.store = Store(self.folder / "state", StoreSettings(min_free_bytes=0))
@@ -267,7 +272,8 @@ class World:
 
     def _die(self) -> None:
         """End the process, with the steps that are under way."""
-        self._kill_at, self._is_dead = FOREVER, True
+        self._awaited.clear()
+        self._is_dead = True
         self.model.forgive()
 
     def _bury(self) -> None:
@@ -333,15 +339,15 @@ class World:
         if draw < 0.6:
             self.writer.hit()
             self.note(f"hits {sum(self.writer.written.values())}")
-            if self.faults & {"kill", "power"} and self.chance.random() < 0.2:
-                self._kill_at = self._calls + self.chance.randrange(1, 40)
+            if (ends := sorted(self.faults & {"kill", "power"})) and self.chance.random() < 0.3:
+                self._await(self.chance.choice(ends))
         elif draw < 0.8 and "rotate" in self.faults:
             self.note(f"rotate {self.writer.rotate(is_all_recorded=self.model.is_all_recorded())}")
         else:
             self.writer.noise()
         if self.chance.random() < 0.8:  # A hint may be lost.
             self._service.due = min(self._service.due, self.second + 0.01)
-        return self.chance.expovariate(1 / self._gap)
+        return self.chance.choice((0.3, *[self.chance.expovariate(1 / self._gap)] * 4))
 
     def _measure(self) -> float:
         is_high = "gauges" in self.faults and not self.is_calm and self.chance.random() < 0.1
@@ -357,22 +363,12 @@ class World:
     def _decree(self) -> float:
         """Let the next fault happen, or be over."""
         kind = self.chance.choice(sorted(self.faults)) if self.faults else ""
-        if kind in ("kill", "power"):
-            self._kill_at = self._calls + self.chance.choice((1, 1, 5, 20, 80)) * self.chance.randrange(1, 5)
-        elif kind == "EIO":
-            self._eio_at = self._calls + self.chance.randrange(1, 60)
+        if kind in AT_A_CALL:
+            self._await(kind)
         elif kind == "full":
             self._full_until = self.second + self.chance.choice((1.0, 10.0, 60.0))
         elif kind == "receivers":
             self._weather()
-        elif kind == "clock":
-            self._ahead += self.chance.choice((-1, 1)) * timedelta(
-                seconds=self.chance.choice((2, 50, 400, 4000, 90_000))
-            )
-        elif kind == "reload":
-            self._signals.reload = True
-        elif kind == "stop":
-            self._signals.stop = True
         self.note(f"fate: {kind}")
         return self.chance.expovariate(1 / 20.0)
 
@@ -385,32 +381,45 @@ class World:
         """Decide what becomes of a change on the disk."""
         if self._is_dead:
             raise Killed
-        self._calls += 1
-        if self._calls >= self._kill_at:
-            self._kill(call, at)
-        if self._calls >= self._eio_at:
-            self._eio_at = FOREVER
-            self.model.note_error("EIO", call, at)
+        for kind, (name, calls) in list(self._awaited.items()):
+            if name in at.name:
+                self._awaited[kind] = name, calls - 1
+                if calls == 1:
+                    del self._awaited[kind]
+                    self._strike(kind, call, at)
         if grows and self.second < self._full_until:
             self.model.note_error("ENOSPC", call, at)
         if "slow" in self.faults and not self.is_calm and self.chance.random() < 0.03:
             self.let(self.chance.choice((0.001, 0.05, 0.3)))
 
-    def _kill(self, call: str, at: Path) -> None:
-        is_cut = "power" in self.faults and (self.chance.random() < 0.5 or "kill" not in self.faults)
-        self.note(f"{'power cut' if is_cut else 'kill'} before {call} of {at}")
-        self._die()
-        if is_cut:
-            self.disk.cut_power(self.chance)
-            self._booted = self.second
-        raise Killed
+    def _await(self, kind: str) -> None:
+        self._awaited[kind] = self.chance.choice(FILES), self.chance.choice((1, 2, 3, 4, 5, 6, 8, 20, 50))
+
+    def _strike(self, kind: str, call: str, at: Path) -> None:
+        """Let a fault happen before a call on the disk."""
+        self.note(f"{kind} before {call} of {at}")
+        if kind == "EIO":
+            self.model.note_error(kind, call, at)
+        elif kind == "clock":
+            seconds = self.chance.choice((2, 50, 400, 4000, 90_000))
+            self._ahead += self.chance.choice((-1, 1)) * timedelta(seconds=seconds)
+        elif kind == "reload":
+            self._signals.reload = True
+        elif kind == "stop":
+            self._signals.stop = True
+        else:
+            self._die()
+            if kind == "power":
+                self.disk.cut_power(self.chance)
+                self._booted = self.second
+            raise Killed
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def _calm_down(self) -> None:
         self.note("calm")
         self.is_calm = True
-        self._kill_at = self._eio_at = FOREVER
+        self._awaited.clear()
         self._full_until = 0.0
         self._signals.reload = self._signals.stop = False
         self._weather()

@@ -39,7 +39,7 @@ class Receiver:
 
     def post(self, body: bytes, headers: Mapping[str, str] | None = None) -> Answer | Retry | Rejected:
         """Answer as agent.notifiers.http.Poster does."""
-        self._hang(self._chance.choice((0.0, 0.0, 0.01, 0.5)))
+        self._hang(self._chance.choice((0.0, 0.0, 0.01, 0.5, 5.0)))
         self.answered = self._chance.choice(self.answers)
         if body != b"[]":
             self._judge(self, msgspec.json.decode(body), (headers or {}).get("webhook-id", ""))
