@@ -18,7 +18,7 @@ class Earlier:
     def __init__(self, store: Store, troubles: Troubles) -> None:
         self._store = store
         self._known: dict[str, Past] = {}
-        for name in store.one_by_one(store.names()):
+        for name in store.one_by_one(sorted(store.names())):
             with troubles.survived(EARLIER, Exception), suppress(StoreError):  # Logged at every start.
                 self._known[name] = _small(store.past(name))
 
@@ -32,10 +32,13 @@ class Earlier:
         self._known = {name: past for name, past in self._known.items() if name in names}
 
     def newest(self, host: str | None) -> Incident | None:
-        """Read the newest incident of another host, or this host's own for None, if it can be read."""
+        """Read the incident of another host, or this host's own for None, that was opened last, if it can be read.
+
+        Of those before the start that is the one with the newest id; a clock may be set back.
+        """
         ids = [each.id for each in self._known.values() if is_same(each.host or None, host)]
         with suppress(StoreError):  # Removed meanwhile, or damaged, which is logged at every start.
-            return self._store.load(max(ids)) if ids else None
+            return self._store.load(ids[-1]) if ids else None
         return None
 
     def recurrence(self, incident: Incident) -> Recurrence:

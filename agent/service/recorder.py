@@ -380,22 +380,19 @@ class Recorder:
     def _amend_closed(self, leading: Sequence[tuple[str | None, Decided]], behind: Cursor | None) -> None:
         """Count suppressed messages to the last incident of their host, which is closed: they open none of their own.
 
-        ``behind`` is the position behind what is counted of the batch.
+        ``behind`` is the position behind what is counted of the batch. One host's after the other: what stands beside a
+        commit is open. A kill between two costs the second's count, which is "at least" anyway.
         """
         of_host = dict[str | None, list[Event]]()
         for host, (_, event) in leading:
             of_host.setdefault(host, []).append(event)
-        amended = dict[str, Incident]()
         for host, events in of_host.items():
-            if newest := self._earlier.newest(host):
-                incident = amended.get(newest.id, newest)  # Of two spellings of one host.
+            if incident := self._earlier.newest(host):
                 for event in events:
                     incident = folding.fold(incident, event, incident.last_seen_at)
                 self.position.cover(behind, incident)
-                amended[incident.id] = incident
-        for incident in amended.values():
-            committed = self._commit_closed(incident)
-            self._last = committed if self._last and self._last.id == committed.id else self._last
+                incident = self._commit_closed(incident)
+                self._last = incident if self._last and self._last.id == incident.id else self._last
 
     def _commit_closed(self, incident: Incident) -> Incident:
         self._store.do_meanwhile(lambda: write_summary(self._store, incident, self._troubles))

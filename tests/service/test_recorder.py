@@ -1534,6 +1534,37 @@ def test_what_was_suppressed_is_counted_to_its_hosts_last_incident_also_after_an
     assert last == recorder.last
 
 
+def test_what_was_suppressed_on_two_hosts_after_the_end_opens_none_of_their_incidents_at_the_next_start(
+    store, make_recorder, make_decided, clock
+):
+    recorder = make_recorder(quiet_seconds=5)
+    for offset, host in enumerate(("db7", "db8"), start=100):
+        recorder.handle([from_host(make_decided(offset=offset), host)], recorder.take_event_snapshot())
+        run_for(recorder, clock, 10)
+    late = [
+        from_host(make_decided("suppressed", suppressed=n, offset=100 + n), host)
+        for n, host in ((40, "db7"), (42, "db8"))
+    ]
+    recorder.handle(late, recorder.take_event_snapshot())
+
+    assert [40, 42] == [store.load(each).suppressed_at_least for each in store.ids()]
+    assert [] == store.newest_commit()[1]
+
+
+def test_what_was_suppressed_is_counted_to_the_incident_opened_last_also_when_the_clock_was_set_back(
+    store, make_recorder, make_decided, clock
+):
+    recorder = make_recorder(quiet_seconds=5)
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
+    run_for(recorder, clock, 10)
+    clock.set(-86_400)
+    recorder.handle([make_decided(offset=200)], recorder.take_event_snapshot())
+    run_for(recorder, clock, 10)
+    recorder.handle([make_decided("suppressed", suppressed=40, offset=300)], recorder.take_event_snapshot())
+
+    assert [40, 0] == [store.load(each).suppressed_at_least for each in store.ids()]
+
+
 def test_what_was_suppressed_on_a_host_whose_incident_was_removed_is_counted_nowhere(
     store, make_recorder, make_decided, clock
 ):
