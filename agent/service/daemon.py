@@ -26,7 +26,7 @@ from agent.service.signals import Signals
 from agent.service.silence import Silencer
 from agent.service.status import StatusFile
 from agent.service.troubles import Troubles
-from agent.sources import Source, describe
+from agent.sources import Source, describe, import_parser
 from agent.store import Outbox, Store, prune
 
 log = logging.getLogger("sockmem-agent")
@@ -100,6 +100,7 @@ class Daemon:
         self._save_position()
         self._feed()
         import_late()
+        import_parser(self._settings.source)
         log.info("following %s; incidents in %s", describe(self._settings.source), self._store.directory)
 
     def turn(self) -> float:
@@ -309,6 +310,7 @@ class Daemon:
         try:
             couriers = Couriers(settings, self._outbox, self._outside)
             import_late()
+            import_parser(settings.source)
             source = self._open_again(settings.source)
         except (ChannelError, ImportError, OSError) as error:
             log.error("%s; the old configuration stays in effect", error)  # noqa: TRY400 - the text is the whole story

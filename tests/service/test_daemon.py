@@ -112,7 +112,7 @@ def test_a_notice_goes_before_what_the_clock_asks_for_and_our_own_log(
     assert [(daemon_module.HEAD_START_SECONDS, False, False), (0.0, True, True)] == waits[1:]
 
 
-def test_what_sends_is_imported_once_systemd_knows_that_the_service_is_ready_and_before_a_line_is_read(
+def test_what_sends_and_parses_is_imported_once_systemd_knows_that_the_service_is_ready_and_before_a_line_is_read(
     make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     daemon, _ = make_daemon(ValueError)
@@ -120,12 +120,13 @@ def test_what_sends_is_imported_once_systemd_knows_that_the_service_is_ready_and
     asked, read = daemon._asked, daemon._source.read
     monkeypatch.setattr(sdnotify, "notify", lambda state, **_: bool(done.append(state.partition("\n")[0])) or True)
     monkeypatch.setattr(daemon_module, "import_late", lambda: done.append("import"))
+    monkeypatch.setattr(daemon_module, "import_parser", lambda settings: done.append(f"import for {settings.kind}"))
     monkeypatch.setattr(daemon._source, "read", lambda: (done.append("read"), read())[1])
     monkeypatch.setattr(daemon._source, "wait", lambda _: setattr(asked, "stop", True))
 
     daemon.run(lambda: None)
 
-    assert ["READY=1", "WATCHDOG=1", "import", "read"] == done[:4]
+    assert ["READY=1", "WATCHDOG=1", "import", "import for file", "read"] == done[:5]
 
 
 @pytest.mark.parametrize("surprise", [AttributeError, MemoryError, SystemExit])

@@ -91,7 +91,17 @@ def test_a_surprise_in_the_warm_up_is_logged_and_the_service_goes_on(
     assert ["what an event needs failed without one"] == [*daemon._troubles]
 
 
-def test_what_only_a_text_log_needs_is_not_loaded_for_the_journal() -> None:
-    code = "import agent.service.daemon, sys; print('agent.core.logs.envelope' in sys.modules)"
-
-    assert "False\n" == subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+def test_what_parses_the_lines_of_a_text_log_is_loaded_for_one_alone_and_not_to_open_it() -> None:
+    is_loaded = "print('agent.core.logs.envelope' in sys.modules)"
+    code = f"""
+import agent.service.daemon, agent.sources.file.source, sys
+from agent.core.settings import SourceSettings
+from agent.sources import import_parser
+{is_loaded}
+import_parser(SourceSettings(kind="journal"))
+{is_loaded}
+import_parser(SourceSettings(kind="file"))
+{is_loaded}
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert ["False", "False", "True"] == found.split()

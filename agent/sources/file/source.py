@@ -16,7 +16,6 @@ from typing import Literal
 from msgspec.structs import replace
 
 from agent.core.cursor import Cursor, FileCursor
-from agent.core.logs.records import to_record
 from agent.core.model import LogRecord
 from agent.core.readings import Gap
 from agent.core.times import put_right
@@ -127,6 +126,8 @@ class LogFileSource:
         return other is not None and other.at == record.at
 
     def _parse(self, follower: Follower, found: Found, newest: datetime) -> LogRecord | None:
+        from agent.core.logs.records import to_record  # noqa: PLC0415 - see agent.sources.import_parser
+
         # A crash or a truncation leaves NULs: what stands before them is half of another line.
         return to_record(
             found.raw.rstrip(b"\0").rpartition(b"\0")[2],
