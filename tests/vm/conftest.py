@@ -17,6 +17,16 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the power cuts unless they are asked for, and the scenarios where only those are."""
+    asked = config.getoption("--scenario")
+    left_out = {
+        "test_power_cut.py": asked != "power_cut" and not config.getoption("--on-demand"),
+        "test_vm.py": asked == "power_cut",
+    }
+    return left_out.get(collection_path.name) or None
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Without --vm the machines are left out, and the last line of the run says so."""
     if not config.getoption("--vm"):

@@ -20,7 +20,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test a kernel and scenario, of those that were asked for; one kernel's stand together."""
     option = metafunc.config.getoption
     kernels = vm_apt.kernels(option("--kernel"))
-    if option("--scenario") not in ("", "power_cut", *SCENARIOS):
+    if option("--scenario") not in ("", *SCENARIOS):
         raise pytest.UsageError(f"no such scenario: {option('--scenario')}")
     chosen = [name for name in SCENARIOS if is_chosen(name, option("--scenario"), on_demand=option("--on-demand"))]
     everywhere = option("--all-scenarios-on")
