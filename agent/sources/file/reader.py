@@ -56,14 +56,14 @@ class Reader:
         self._searched = offset
 
     def move_behind(self, offset: int) -> None:
-        """Go to the start of the line that contains ``offset``: half a line there will be completed."""
+        """Go to the start of the line that contains ``offset``: half a line there will be completed; NULs end one."""
         before = self.content.read_at(max(0, offset - MAX_LINE_BYTES), min(MAX_LINE_BYTES, offset))
-        newline = before.rfind(b"\n")
-        if newline < 0 and len(before) == MAX_LINE_BYTES:
+        end = max(before.rfind(b"\n"), before.rfind(b"\0"))
+        if end < 0 and len(before) == MAX_LINE_BYTES:
             self.move_to(offset)
             self._skipping = "line"
         else:
-            self.move_to(offset - len(before) + newline + 1)
+            self.move_to(offset - len(before) + end + 1)
 
     def place(self) -> FileCursor:
         """Return the position, in a form that survives rename, copy and compression."""

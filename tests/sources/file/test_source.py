@@ -966,6 +966,20 @@ def test_what_a_power_cut_took_of_a_log_makes_nothing_before_it_new(
     assert [True] == ["may be lost" in why for why in whys(again)]
 
 
+def test_the_first_line_behind_the_zeros_of_a_power_cut_is_read_however_many_they_are(
+    log: Path, open_source: Open
+) -> None:
+    append(log, hits(1, 2) + "x" * 60_000 + "\n" + "x" * 40_000 + "\n")
+    source = open_source()
+    read(source)
+    size = log.stat().st_size
+    with log.open("r+b") as file:
+        file.truncate(len(hits(1, 2)) + 20)
+        file.truncate(size)
+    append(log, hits(10, 2))
+    assert [10, 11] == read(open_source(cursor=source.position()))
+
+
 def test_a_copy_put_in_the_place_of_the_log_while_away_is_not_read_again(log: Path, open_source: Open) -> None:
     append(log, hits(1, 5))
     source = open_source()
