@@ -290,6 +290,7 @@ class OpenIncident:
         self.snapshot_at = min(now, self.snapshot_at + by)
         self.attribute_at = min(now + SECOND_LOOK, self.attribute_at + by) if self.attribute_at else None
         self._looked_at = self._looked_at + by if self._looked_at else None
+        self._earlier = (self._earlier[0] + by, self._earlier[1]) if self._earlier else None
         self.follow_ups = tuple(min(now + FOLLOW_UPS[-1], at + by) for at in self.follow_ups)
 
     # --- onto the disk ----------------------------------------------------------------------------------------------

@@ -852,6 +852,21 @@ def test_who_held_orphans_that_were_killed_is_named_for_ten_minutes_also_after_a
     assert [*["shop.service"] * 10, None, None] == named
 
 
+@pytest.mark.parametrize("seconds", [200, -3_600])
+def test_who_held_orphans_that_were_killed_is_named_for_ten_minutes_also_when_the_clock_is_set(
+    store, make_recorder, make_decided, clock, dumps, *, seconds
+):
+    dumps += [orphans_of("shop", 4_000), *[orphans_of("receiver", 0)] * 11]
+    recorder, named = make_recorder(), []
+    while dumps:
+        recorder.handle([make_decided()], recorder.take_event_snapshot())
+        run_for(recorder, clock, 61)
+        named.append(store.load(store.resolve("last")).diagnosis.holders[0].unit)
+        clock.set(seconds if len(named) == 5 else 0)
+
+    assert [*["shop.service"] * 10, None, None] == named
+
+
 def test_the_orphans_are_counted_again_when_it_is_asked_who_holds_them(
     store, make_recorder, make_decided, clock, proc_root
 ):
