@@ -316,8 +316,9 @@ def _counters(text: str, table: str, file: str, only: Collection[str] = ()) -> d
     counters: dict[str, int] = {}
     for header, line in zip(lines[::2], lines[1::2], strict=True):
         places, values = _places(header), line.split()[1:]
-        if len(places) != len(values):
-            raise ParseError(file, f"{len(places)} names but {len(values)} values", line)
+        # A name may be there twice.
+        if len(values) != len(places) and len(values) != (number := len(header.split()) - 1):
+            raise ParseError(file, f"{number} names but {len(values)} values", line)
         names = [name for name in only or places if name in places]
         counters.update(zip(names, _integers([values[places[name]] for name in names], line, file), strict=True))
     return counters

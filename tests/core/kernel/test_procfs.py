@@ -135,6 +135,10 @@ def test_netstat_counters_are_found_by_name() -> None:
     assert expected == procfs.parse_netstat(NETSTAT_2_6_32)
 
 
+def test_a_name_that_a_kernel_has_twice_costs_none_of_the_others() -> None:
+    assert {"A": 1, "B": 3, "C": 4} == procfs.parse_netstat("TcpExt: A B B C\nTcpExt: 1 2 3 4\n")
+
+
 def test_snmp_gives_tcp_alone_and_knows_negative_values() -> None:
     expected = {"RtoAlgorithm": 1, "RtoMin": 200, "RtoMax": 120000, "MaxConn": -1, "ActiveOpens": 118, "OutRsts": 26}
 
