@@ -83,14 +83,17 @@ class Scanner:
                 stream = _decompressed(raw, name)
                 entries = Entries(stream)
                 lines = entries if entries.are_here else Lines(stream)
-                for number, line in lines:
-                    ordinal = self._lines_before + number
-                    source = f"{name}:{number}"
-                    for part in spread(line):
-                        record = self._record(part, newest, source, ordinal)
-                        yield Candidate(source, part.decode(errors="replace"), record)
-                self._lines_before += lines.read
+                try:
+                    for number, line in lines:
+                        ordinal = self._lines_before + number
+                        source = f"{name}:{number}"
+                        for part in spread(line):
+                            record = self._record(part, newest, source, ordinal)
+                            yield Candidate(source, part.decode(errors="replace"), record)
+                finally:
+                    self._lines_before += lines.read
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            self._lines_before += 1  # What was not read stands between.
             raise UnreadableError(f"{name}: {_explain(error, name)}") from error
 
     def _record(self, line: bytes, newest: datetime, source: str, ordinal: int) -> LogRecord | None:

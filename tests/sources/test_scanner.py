@@ -400,6 +400,15 @@ def test_every_whole_line_before_the_damage_is_given(
     assert unpack(cut).count(EVENT) == len(found)
 
 
+def test_no_line_behind_a_damaged_input_is_the_neighbour_of_one_in_it(log: Callable[..., str]) -> None:
+    scanner, found = Scanner(), list[int]()
+    cut = log(gzip.compress(EVENT * 9)[:-4], "messages.1.gz")
+    with pytest.raises(UnreadableError):
+        found.extend(each.record.ordinal for each in scanner.read(cut, NOW) if each.record)
+    found += [each.ordinal for each in records(scanner, log(EVENT * 3))]
+    assert [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13] == found
+
+
 def test_missing_files_and_directories_are_named_with_the_mend(tmp_path: Path) -> None:
     with pytest.raises(UnreadableError, match="no-such: no such file; check the name"):
         read(str(tmp_path / "no-such"))
