@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import ArgumentParser
+from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import suppress
@@ -32,9 +32,6 @@ from contrib.mutants.changes import Mutant, make_mutants
 
 ROOT = Path(__file__).parents[2]
 EQUIVALENT = Path(__file__).with_name("equivalent.txt")
-# Of CPU, measured. Of the tests that reach a place the fastest are asked, so many: what a slower one alone would notice
-# is printed.
-SECONDS_A_MUTANT = 5.0
 MEMORY_BYTES = 4 << 30
 HANGS_AFTER_SECONDS = 600.0
 OTHER_RESULTS = {"known": "known to change nothing", "hung": "hung"}
@@ -44,8 +41,8 @@ CACHED = type(functools.cache(len))
 class Mutation:
     """A plugin for pytest: measures what each test reaches, then runs the mutants in the same session."""
 
-    def __init__(self, files: list[str], sample: int, seed: int, jobs: int) -> None:
-        self.files, self.sample, self.seed, self.jobs = files, sample, seed, jobs
+    def __init__(self, files: list[str], options: Namespace) -> None:
+        self.files, self.options = files, options
         include = [str(ROOT / each) for each in files]
         self.coverage = coverage.Coverage(data_file=None, include=include, config_file=False)
         self.seconds: dict[str, float] = {}
@@ -86,8 +83,8 @@ class Mutation:
                 raise pytest.UsageError(f"{file} was edited after this run imported it: start again")
         gc.unfreeze()  # As the service does when it has started: the living functions would not be found.
         mutants = [each for file in self.files for each in make_mutants(ROOT, file)]
-        if self.sample:
-            mutants = random.Random(self.seed).sample(mutants, min(self.sample, len(mutants)))
+        if self.options.sample:
+            mutants = random.Random(self.options.seed).sample(mutants, min(self.options.sample, len(mutants)))
         for each in gc.get_objects():
             if isinstance(each, CACHED) and each.__module__.startswith("agent."):
                 each.cache_clear()
@@ -105,14 +102,14 @@ class Mutation:
             tests = {test for line in mutant.lines for test in reached[mutant.file].get(line, ()) if test in items}
             timed = sorted((self.seconds[test], test) for test in tests)
             totals = accumulate(seconds for seconds, _ in timed)
-            chosen = [test for test, total in zip(timed, totals, strict=True) if total <= SECONDS_A_MUTANT]
+            chosen = [test for test, total in zip(timed, totals, strict=True) if total <= self.options.seconds]
             self.start(mutant, [(items[test], seconds) for seconds, test in chosen])
         while self.running:
             self.wait()
 
     def start(self, mutant: Mutant, items: list[tuple[pytest.Item, float]]) -> None:
         """Start a mutant, once there is a place for it."""
-        if len(self.running) == self.jobs:
+        if len(self.running) == self.options.jobs:
             self.wait()
         pid = os.fork()
         if not pid:
@@ -199,6 +196,8 @@ def main() -> int:
     parser.add_argument("--tests", nargs="*", default=[], help="ask these instead of the tests of each module's room")
     parser.add_argument("--sample", type=int, default=0, help="only so many mutants, drawn with --seed")
     parser.add_argument("--seed", type=int, default=1)
+    seconds = "of CPU a mutant: of the tests that reach it the fastest are asked; what a slower one notices is printed"
+    parser.add_argument("--seconds", type=float, default=5.0, help=seconds)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     options = parser.parse_args()
     files = options.files or changed_files()
@@ -208,7 +207,7 @@ def main() -> int:
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
     tests = options.tests or sorted({test for file in files for test in tests_of(file)})
-    mutation = Mutation(files, options.sample, options.seed, options.jobs)
+    mutation = Mutation(files, options)
     status = pytest.main(["-q", "-p", "no:cacheprovider", "--no-header", *tests], plugins=[mutation])
     for file, count in mutation.count.items() if status != pytest.ExitCode.USAGE_ERROR else ():
         others = "".join(f", {count[each]} {text}" for each, text in OTHER_RESULTS.items() if count[each])

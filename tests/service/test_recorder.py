@@ -118,20 +118,23 @@ def test_every_reading_of_this_host_has_what_other_network_namespaces_count_and_
     readings, dumped, real = {}, [], take_snapshot
 
     def read(*args, counters=None):
-        readings.setdefault(args[2], set()).add(counters)
+        readings.setdefault(args[2], []).append(counters)
         return real(*args, counters=counters)
 
     monkeypatch.setattr(module, "take_snapshot", read)
     monkeypatch.setattr(module, "take_sockets", lambda *_, names=None: dumped.append(names) or SocketTable())
-    recorder = make_recorder()
+    recorder = make_recorder(quiet_seconds=5)
     recorder.handle([make_decided(provenance="claimed")], recorder.take_event_snapshot())
     write_proc(proc_root, orphan=2_100)
     run_for(recorder, clock, 40)
-    warned = make_recorder()
-    run_for(warned, clock, 310)
+    write_proc(proc_root, orphan=0)
+    run_for(recorder, clock, 40)
+    write_proc(proc_root, orphan=2_100)
+    run_for(recorder, clock, 20)
 
     assert {"event", "follow_up", "pressure"} == set(readings)
-    assert [] == [kind for kind, counters in readings.items() if None in counters]
+    assert 2 == len(readings["pressure"])  # Of an incident that is open, and the one that opens a warning.
+    assert {recorder._sampler.counters} == {each for counters in readings.values() for each in counters}
     assert dumped
     assert None not in dumped
 
@@ -297,6 +300,7 @@ def test_the_peak_may_be_in_a_follow_up_between_two_samples(store, make_recorder
     recorder = make_recorder()
     run_for(recorder, clock, 2)
     recorder.handle([make_decided()], recorder.take_event_snapshot())
+    run_for(recorder, clock, 4)
     write_proc(proc_root, orphan=8100)
     run_for(recorder, clock, 1)
     write_proc(proc_root, orphan=300)
@@ -759,6 +763,17 @@ def test_a_snapshot_that_a_kill_left_before_its_commit_is_named_after_the_restar
     ]
 
 
+def test_who_held_the_sockets_is_in_the_history(make_recorder, make_decided, clock, dumps):
+    dumps += [orphans_of("web", 700)]
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
+    run_for(recorder, clock, 4)
+
+    assert [("web.service",)] == [
+        tuple(unit.name for unit in each.units) for each in recorder._sampler.history if each.units
+    ]
+
+
 def test_who_holds_the_orphans_is_asked_again_where_the_first_dump_came_between_two_waves(
     store, make_recorder, make_decided, clock, dumps
 ):
@@ -1153,7 +1168,8 @@ def test_a_claimed_incident_is_recorded_and_notifies_nobody_where_that_is_config
     assert {"too_many_orphans": 101} == incident.events
     assert incident.closed_at is not None
     assert [] == told(store)
-    assert 1 == caplog.text.count(f"incident {incident.id}: recorded without notification: only a text log claims it")
+    text = "recorded without notification: only a text log claims it ([incident] claimed)"
+    assert [f"incident {incident.id}: {text}"] == [each for each in caplog.messages if "without" in each]
 
 
 def test_a_claimed_incident_notifies_by_default(store, make_recorder, make_decided, clock, caplog):

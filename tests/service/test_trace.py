@@ -381,12 +381,12 @@ def test_kills_that_come_after_the_dump_are_named_by_it(service, make_decided, m
     table = SocketTable(groups=(group,), paths={1: "/", 7: "/system.slice/shop.service"}, complete=True)
     service.start()
     monkeypatch.setattr(module, "take_sockets", lambda *_, **__: table)
+    service.trace.kill(1)
     service.turn(make_decided())
-    service.turn(times=40)
-    monkeypatch.setattr(module, "take_sockets", lambda *_, **__: SocketTable(complete=True))
+    service.turn(times=20)
     service.trace.kill(60, comm="python3", pid=99, src="10.0.0.5:8080")
-    service.turn(times=2)
-    assert ["shop.service"] == [by.unit for by in service.incident().witness.by]
+    service.turn()
+    assert ["shop.service", "nginx.service"] == [by.unit for by in service.incident().witness.by]
 
 
 def test_kills_in_an_interrupt_are_of_who_acted_on_that_port_though_its_group_is_gone(

@@ -5,7 +5,8 @@ from material import NGINX, PATHS, SHOP, make_event, make_group, make_sample, ma
 
 from agent.core.advice import main_holder
 from agent.core.diagnosis.diagnose import diagnose
-from agent.core.diagnosis.rules_cause import HOLDER_RULES
+from agent.core.diagnosis.rules_cause import HOLDER_RULES, apply_rules
+from agent.core.facts import gather_facts
 from agent.core.model import Advice, Diagnosis, Holder, Sample, Witness, WitnessedBy
 from agent.core.readings import Listener, Process, SocketTable
 from agent.core.sockets.holder_names import LargestHolder
@@ -176,6 +177,24 @@ def test_a_full_memory_of_orphans_names_who_orphaned_them_and_leaves_their_limit
     diagnosis = diagnose(make_snapshot(orphan=800, mem=390_000, sockets=table), (make_event("tcp_memory"),), ())
     assert "Fix nginx.service: it holds 800 of 800 orphans on port 443." == diagnosis.advice[0].action
     assert not any(each.sysctl and "orphans" in each.sysctl.key for each in diagnosis.advice)
+
+
+@pytest.mark.parametrize(
+    ("text", "orphan_bytes", "named"),
+    [
+        ("tcp_memory", 4096, {"tcp_memory"}),
+        ("tcp_memory", 2 * MB, {"orphans", "tcp_memory"}),
+        ("orphans", 2 * MB, {"tcp_memory"}),
+    ],
+    ids=["they fill nothing", "they fill the memory", "their limit ran out"],
+)
+def test_a_few_orphans_have_a_main_holder_where_they_fill_the_memory_alone(
+    text: str, orphan_bytes: int, named: set[str]
+) -> None:
+    table = make_table(make_group(fin_wait1=tally(800, orphan_bytes)), make_group(SHOP, 80, established=tally(60, MB)))
+    events = (make_event(text),)
+    facts = gather_facts(make_snapshot(orphan=800, mem=390_000, sockets=table), events, ())
+    assert named == set(main_holder.find_main_holders(facts, apply_rules(facts)))
 
 
 def test_the_price_of_an_orphan_is_measured_at_orphans() -> None:

@@ -41,6 +41,7 @@ def sizes(text: str) -> dict[str, int]:
         ("MemTotal 2000 MemAvailable 400 Hugetlb 1000 MovableTotal 500 MovableFree 300", 0, 75, True),
         ("MemTotal 2000 MemAvailable 400 Hugetlb 1000 MovableTotal 500 MovableFree 500", 0, 0, True),
         ("MemTotal 2000 MemAvailable 400 Hugetlb 1500 MovableTotal 600", 0, 0, False),
+        ("MemTotal 2000 MemAvailable 400 Hugetlb 1500 HugePages_Free 1 MovableTotal 600", 0, 0, True),
         # Before 3.14: free memory, and half of the file cache.
         ("MemTotal 2000 MemFree 200 Active(file) 80 Inactive(file) 120 Cached 900", 0, 200, True),
         ("MemTotal 2000 MemFree 200 Cached 300 Shmem 100", 0, 200, True),
