@@ -45,7 +45,6 @@ def act(rig):
     rig.provoke("last")
     rig.wait("the last are counted", lambda: rig.said() - rig.counted() == before, seconds=60)
     rig.note("files", sorted(path.name for path in active().parent.iterdir()))
-    rig.wait_until_named()
     rig.wait_for_posts("opened", "resolved", seconds=90)
     rig.note("told", SAID.read_text())
     # What it follows is said to the journal again.
