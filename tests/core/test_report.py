@@ -10,9 +10,11 @@ from material import (
     LINES,
     NOW,
     OPENED_AT,
+    SHOP,
     events,
     histories,
     make_event,
+    make_group,
     make_incident,
     make_notice,
     make_sample,
@@ -21,13 +23,26 @@ from material import (
     make_snapshot,
     make_table,
     snapshots,
+    tally,
 )
 from msgspec.structs import replace
 
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.kernel import messages
 from agent.core.logs.records import to_record
-from agent.core.model import Diagnosis, Event, Holder, Incident, NoticeType, Peak, Pressure, Remark, Sample, Snapshot
+from agent.core.model import (
+    Diagnosis,
+    Event,
+    Holder,
+    Incident,
+    NoticeType,
+    Peak,
+    Pressure,
+    Remark,
+    Sample,
+    Snapshot,
+    Witness,
+)
 from agent.core.readings import UNMEASURED, FullGroup, Gap
 from agent.core.report import brief_text, diagnosis_text, headline, news_text, notice_text, title
 
@@ -238,6 +253,46 @@ def test_diagnosis_shows_every_part() -> None:
         "| net.ipv4",
     ):
         assert words in text
+
+
+def test_numbers_evidence_and_holders_are_printed_with_their_limits_units_and_names() -> None:
+    table = make_table(make_group(fin_wait1=tally(60_000)), make_group(SHOP, 80, last_ack=tally(400)))
+    text = diagnosis_text(diagnose(make_snapshot(65600, sockets=table), (make_event(),), ()))
+
+    assert (
+        """
+Numbers:
+  orphans   65,600, limit 65,536 (100 %)
+  memory    1,200 pages, limit 380,910 pages (0.3 %)
+  in bytes  4.7 MiB of 1.5 GiB, pages of 4,096 bytes
+  tcp_mem   190,455 / 253,940 / 380,910 pages
+
+Findings:
+  - orphans at limit (certain, orphans)
+    line (kernel): «TCP: too many orphaned sockets», from kmsg:1
+    orphan: 65,600 sockets (limit 65,536), from net/sockstat
+
+Holders:
+  held by        nginx.service: 60,000 of 60,400 orphans, 60,000 sockets
+  nginx.service  60,000 sockets, 60,000 orphans, 234 MiB, ports 443
+  shop.service   400 sockets, 400 orphans, 1.6 MiB, ports 80
+  unattributed   0 sockets, 0 orphans, 0 B
+"""
+        in text
+    )
+
+
+@pytest.mark.parametrize(
+    ("orphan", "text"),
+    [(40_000, "stuck orphans double, so it may act at half of"), (20_000, "fourfold, so it may act at a quarter of")],
+)
+def test_the_summary_says_how_the_kernel_counts_stuck_orphans(orphan: int, text: str) -> None:
+    assert f"{text} tcp_max_orphans" in diagnose(make_snapshot(orphan), (make_event(),), ()).summary
+
+
+def test_no_kill_is_claimed_where_the_trace_shows_none() -> None:
+    for witness in (Witness(kills=None), Witness(kills=0)):
+        assert "no message" not in diagnose(make_snapshot(), (), (), witness).summary
 
 
 def test_diagnosis_names_holders_when_there_are_some() -> None:

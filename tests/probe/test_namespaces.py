@@ -42,6 +42,15 @@ def test_namespace_is_found_with_its_sockets_and_a_process(stranger: int) -> Non
     assert os.getpid() not in found
 
 
+def test_sockets_of_both_families_are_counted(tmp_path: Path) -> None:
+    net = tmp_path / "7/net"
+    net.mkdir(parents=True)
+    (net / "sockstat6").write_text("TCP6: inuse 2\n")
+    assert 2 == namespaces.count_sockets(tmp_path, 7)
+    (net / "sockstat").write_text("sockets: used 9\nTCP: inuse 5 orphan 0 tw 0 alloc 6 mem 1\n")
+    assert 7 == namespaces.count_sockets(tmp_path, 7)
+
+
 def test_namespace_is_found_once_however_many_live_in_it(stranger: int) -> None:
     again = subprocess.Popen(
         ["nsenter", "--net", "--target", str(stranger), "cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -411,7 +411,7 @@ def test_a_suppressed_line_after_the_end_is_counted_to_the_last_incident(store, 
     recorder.handle([make_decided("suppressed", suppressed=40, offset=200)], recorder.take_event_snapshot())
     resume, still_open = store.newest_commit()
 
-    assert 40 == store.load(store.resolve("last")).suppressed_at_least
+    assert 40 == store.load(store.resolve("last")).suppressed_at_least == recorder.last.suppressed_at_least
     assert 200 == resume.cursor.files["/var/log/messages"].offset
     assert [] == still_open
     assert ["opened", "resolved"] == told(store)

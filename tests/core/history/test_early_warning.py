@@ -46,6 +46,10 @@ def test_a_quiet_host_and_an_empty_history_warn_of_nothing():
     assert 0 == level(orphan=[3] * 60, mem=[150] * 60)
 
 
+def test_a_warning_has_the_newest_number():
+    assert 2_300 == assess(samples(orphan=[2_100, 2_200, 2_300]), None).value
+
+
 def test_one_sample_is_no_warning_and_two_are():
     assert 0 == level(orphan=[5, 2_100])
     assert 2 == level(orphan=[2_100, 2_100])

@@ -439,6 +439,8 @@ def test_start_of_a_process_is_read_behind_a_name_that_looks_like_fields() -> No
     with pytest.raises(procfs.ParseError):
         procfs.parse_process_stat("7 (cat) S 1\n")
     with pytest.raises(procfs.ParseError):
+        procfs.parse_process_stat(f"7 (cat) S {'0 ' * 18}\n")
+    with pytest.raises(procfs.ParseError):
         procfs.parse_process_stat(f"7 (cat) S {'0 ' * 18}{'9' * 5000} 0\n")
 
 

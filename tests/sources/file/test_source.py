@@ -1091,14 +1091,18 @@ def test_a_sibling_compressed_in_a_foreign_way_is_told(log: Path, open_source: O
 # --- waking ---------------------------------------------------------------------------------------------------------
 
 
-def test_without_inotify_it_is_told_once_and_polling_goes_on(log: Path, open_source: Open) -> None:
-    source = open_source(waker=FakeWaker("inotify watch limit reached"), start="now")
+def test_without_inotify_it_is_told_once_each_time_and_polling_goes_on(log: Path, open_source: Open) -> None:
+    waker = FakeWaker("inotify watch limit reached")
+    source = open_source(waker=waker, start="now")
     append(log, hit(1))
     source.wait(1)
     assert [1] == read(source)
-    assert ["inotify watch limit reached; checking once a second instead"] == [
-        gap.why for gap in source.gaps() if gap.what == "inotify"
-    ]
+    told = ["inotify watch limit reached; checking once a second instead"]
+    assert told == [gap.why for gap in source.gaps() if gap.what == "inotify"]
+    for trouble, expected in ((waker.trouble, []), (None, []), (waker.trouble, told)):
+        waker.trouble = trouble
+        source._watch()
+        assert expected == [gap.why for gap in source.gaps() if gap.what == "inotify"]
 
 
 def test_closing_closes_the_waker_and_every_file(log: Path, open_source: Open) -> None:
