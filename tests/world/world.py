@@ -21,6 +21,7 @@ from world_log import Writer
 from world_model import Model
 from world_receivers import BAD, Receiver
 
+from agent.core.model import Silence
 from agent.core.readings import SocketGroup, SocketTable, Tally
 from agent.core.settings import (
     AlertmanagerSettings,
@@ -38,12 +39,12 @@ from agent.service.outside import Outside
 from agent.service.signals import Signals
 from agent.service.survey import Survey
 from agent.sources.file.source import LogFileSource
-from agent.store import Store, StoreError
+from agent.store import Store, StoreError, write_silence
 
 START = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 FAULTS = (
     *("kill", "power", "full", "EIO", "slow", "receivers", "clock"),
-    *("rotate", "reload", "hosts", "stamps", "gauges", "stop"),
+    *("rotate", "reload", "hosts", "stamps", "gauges", "stop", "silence"),
 )
 # These come before a call on the disk: the n-th on a file of the kind that is drawn, so that each has its turn.
 AT_A_CALL = ("kill", "power", "EIO", "clock", "reload", "stop")
@@ -64,7 +65,7 @@ class Actor:
 
     def __init__(self, name: str, act: Callable[[], float], due: float = 0.0) -> None:
         self.name, self.act, self.due = name, act, due
-        self.is_busy = self.has_said = False
+        self.is_busy = self.has_said = self.was_silenced = False
 
     def is_in_trouble(self) -> bool:
         """Return whether its status says that something fails."""
@@ -136,6 +137,7 @@ class World:
         # Of each fault that waits: the kind of file, and how many calls on it are still to come.
         self._awaited: dict[str, tuple[str, int]] = {}
         self._full_until = 0.0
+        self._silence: Silence | None = None
         self._is_dead = False
         self.actors: list[Actor] = []
         self.store = Store(self.folder / "state", StoreSettings(min_free_bytes=0))
@@ -156,9 +158,10 @@ class World:
 
     def run(self) -> str:
         """Let it run, and return the digest of all that happened."""
+        self._writing = Actor("writer", self._write, 1.0)
         self.actors = [
             self._service,
-            Actor("writer", self._write, 1.0),
+            self._writing,
             Actor("host", self._measure, 5.0),
             Actor("fate", self._decree, 3.0),
         ]
@@ -180,6 +183,9 @@ class World:
 
     def now(self) -> datetime:
         return self.true_time() + self._ahead
+
+    def is_silenced(self) -> bool:
+        return self._silence is not None and self._silence.is_on(self.now())
 
     def uptime(self) -> float:
         return 100.0 + self.second - self._booted
@@ -204,6 +210,7 @@ class World:
 
     def _act(self, actor: Actor) -> None:
         before, self.acting, actor.is_busy, actor.has_said = self.acting, actor, True, False
+        actor.was_silenced = self.is_silenced()
         try:
             actor.due = max(self.second + actor.act(), self.second + 0.001)
         finally:
@@ -339,7 +346,7 @@ class World:
         if draw < 0.6:
             self.writer.hit()
             self.note(f"hits {sum(self.writer.written.values())}")
-            if (ends := sorted(self.faults & {"kill", "power"})) and self.chance.random() < 0.3:
+            if (ends := sorted(self.faults & {"kill", "power"})) and self.chance.random() < 0.5:
                 self._await(self.chance.choice(ends))
         elif draw < 0.8 and "rotate" in self.faults:
             self.note(f"rotate {self.writer.rotate(is_all_recorded=self.model.is_all_recorded())}")
@@ -369,6 +376,10 @@ class World:
             self._full_until = self.second + self.chance.choice((1.0, 10.0, 60.0))
         elif kind == "receivers":
             self._weather()
+        elif kind == "silence":
+            until = self.now() + timedelta(seconds=self.chance.choice((60, 300, 1200)))
+            self._silence = Silence(since=self.now(), until=until, reason="upgrade")
+            write_silence(self.store.directory, self._silence)
         self.note(f"fate: {kind}")
         return self.chance.expovariate(1 / 20.0)
 
@@ -381,6 +392,8 @@ class World:
         """Decide what becomes of a change on the disk."""
         if self._is_dead:
             raise Killed
+        if self.acting.name == "fate":  # `sockmem-agent silence` is another process.
+            return
         for kind, (name, calls) in list(self._awaited.items()):
             if name in at.name:
                 self._awaited[kind] = name, calls - 1
@@ -396,8 +409,10 @@ class World:
         self._awaited[kind] = self.chance.choice(FILES), self.chance.choice((1, 2, 3, 4, 5, 6, 8, 20, 50))
 
     def _strike(self, kind: str, call: str, at: Path) -> None:
-        """Let a fault happen before a call on the disk."""
+        """Let a fault happen before a call on the disk, and often the next lines soon after it."""
         self.note(f"{kind} before {call} of {at}")
+        if self.chance.random() < 0.4:
+            self._writing.due = min(self._writing.due, self.second + self.chance.choice((0.01, 0.5, 3.0)))
         if kind == "EIO":
             self.model.note_error(kind, call, at)
         elif kind == "clock":

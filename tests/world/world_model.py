@@ -114,6 +114,8 @@ class Model:
         times = sum(each.id == notice for each in before)
         if times > self._excused[channel, notice]:
             self.fail(f"{channel}: {notice} was sent {times + 1} times")
+        if self._world.acting.was_silenced and self._world.is_silenced():
+            self.fail(f"{channel}: {notice} was sent in a silence")
         self._judge_hour(message, before)
         if type_ == "digest":
             return
