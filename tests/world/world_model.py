@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from world_log import TEXTS
 from world_receivers import REFUSED, TAKEN, Receiver, messages_of
 
-from agent.core.budget import HOUR_SECONDS, MESSAGES_AN_HOUR, proof_of
+from agent.core.budget import HOUR_SECONDS, MESSAGES_AN_HOUR, THE_REST, proof_of
 from agent.core.model import Incident
 from agent.store import Outbox, Store
 
@@ -81,6 +82,8 @@ class Model:
         if record.levelno >= logging.WARNING:
             self._world.acting.has_said = True
             self.story.append(f"{'':10} says: {record.getMessage().splitlines()[0]}")
+        if "closed as it stands" in record.getMessage():
+            self.fail("an incident cannot be resumed, though nothing on this disk is damaged")
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
@@ -200,12 +203,15 @@ class Model:
         return +found
 
     def is_all_recorded(self) -> bool:
-        """Return whether every line of the log is in an incident."""
-        counted = self.counted()
-        for key, count in counted.items():
-            if count > self._world.writer.written[key]:
-                self.fail(f"{key}: {count} counted, {self._world.writer.written[key]} written")
-        return counted == +self._world.writer.written
+        """Return whether every line of the log is in an incident: its host's, or that of the rest of an hour."""
+        counted, written = self.counted(), self._world.writer.written
+        rest = Counter({kind: counted.pop((THE_REST, kind), 0) for kind in TEXTS})
+        left: Counter[str] = Counter()
+        for (_, kind), count in (written - counted).items():
+            left[kind] += count
+        if counted - written or rest - left:
+            self.fail(f"counted {dict(counted)} and of the rest {dict(rest)}, written {dict(written)}")
+        return left == rest
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -241,6 +247,9 @@ class Model:
                     self.fail(f"{incident.id} {file}: a receipt for what was never taken")
             if incident.notices and not told and not is_digested and outcomes != {"skipped"}:
                 self.fail(f"{incident.id} was never told")
+            types = {each.type for each in self.taken if each.channel == "ops" and each.incident == incident.id}
+            if types and "resolved" not in types and outcomes <= {"delivered", "superseded"}:
+                self.fail(f"the end of {incident.id} was not sent")
             if last.get(("pager", incident.id, ""), "resolve") != "resolve":
                 self.fail(f"{incident.id} is still triggered")
         if firing := [incident for (_, incident, _), state in last.items() if state == "firing"]:
