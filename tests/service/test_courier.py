@@ -128,6 +128,20 @@ def test_a_notice_that_was_taken_gets_a_receipt_and_is_not_sent_again() -> None:
     assert (1, 0, 0) == (world.courier.delivered, world.courier.failed, world.courier.gave_up)
 
 
+def test_the_receipt_of_the_newest_notice_is_that_of_what_was_sent_and_those_before_it_are_superseded() -> None:
+    world = World()
+    world.receiver.say("a/notice-001", [Retry(why="HTTP 503")])
+    world.put("a")
+    world.courier.step()
+    world.put("a")
+
+    world.run(600)
+
+    assert ["a/notice-001", "a/notice-002"] == world.receiver.calls
+    receipts = [(each.notice, each.outcome, each.detail) for each in world.box.receipts]
+    assert [("a/notice-001", "superseded", "notice-002"), ("a/notice-002", "delivered", "HTTP 200")] == receipts
+
+
 def test_nothing_to_do_means_a_minute_of_rest() -> None:
     assert 60.0 == World().courier.step()
 
