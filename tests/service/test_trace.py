@@ -273,6 +273,18 @@ def test_the_counter_is_held_against_the_trace_once_nothing_more_is_in_it(servic
     assert (41, 0) == (service.incident().witness.kills, service.incident().witness.unseen)
 
 
+def test_what_the_counter_rose_counts_from_before_the_first_kill_though_its_line_comes_later(service, make_decided):
+    service.count(10)
+    service.start()
+    service.trace.kill(5)
+    service.count(19)
+    service.turn()
+    line = make_decided(at=service.clock.time + timedelta(seconds=1.5))
+    service.turn(line, seconds=1.5)
+    service.turn(times=3)
+    assert (5, 4) == (service.incident().witness.kills, service.incident().witness.unseen)
+
+
 def test_unseen_survives_a_restart(service, make_decided):
     service.count(10)
     service.start()

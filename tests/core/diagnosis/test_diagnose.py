@@ -88,6 +88,12 @@ def test_a_stamp_that_is_off_is_a_gap_and_the_numbers_count(ahead: int, words: s
         assert (65600 if host == "web1" else None) == diagnosis.mechanism.orphan
 
 
+def test_lines_whose_stamps_cannot_be_compared_are_of_one_burst() -> None:
+    said = (make_event(), make_event("tcp_memory", at=None, uptime=7.0))
+    copy = make_snapshot(65_600, 390_000, uptime_seconds=None, trigger="command")
+    assert "both" == diagnose(copy, said, ()).cause
+
+
 def test_an_earlier_burst_is_told_with_the_times_of_both() -> None:
     summary = diagnose(make_snapshot(), (make_event(), make_event("tcp_memory", seconds_ago=4 * 3600)), ()).summary
     assert "4 h earlier (at 11:05 UTC; the newest message is from 15:05 UTC), in another burst, the kernel" in summary
