@@ -21,7 +21,8 @@ def check(found):
     assert 0 == found.snapshots(incident)[0]["sockstat"]["tcp"]["orphan"]
     found.check_orphans(incident)
     assert incident["diagnosis"]["mechanism"]["penalty_shift"] is None
-    assert ["opened", "resolved"] == found.told(incident)
+    # In between: who was hit, where most died in an interrupt, which has no program until there is a dump.
+    found.check_told(incident)
     # Nobody is left to be named, so nobody is.
     assert 0 == sum(holder["orphans"] for holder in incident["diagnosis"]["holders"])
     assert ".service" not in incident["summary"]
