@@ -315,9 +315,8 @@ def _counters(text: str, table: str, file: str, only: Collection[str] = ()) -> d
         raise ParseError(file, f"no pair of '{table}:' lines in it", lines[-1] if lines else "")
     counters: dict[str, int] = {}
     for header, line in zip(lines[::2], lines[1::2], strict=True):
-        places, values = _places(header), line.split()[1:]
-        # A name may be there twice.
-        if len(values) != len(places) and len(values) != (number := len(header.split()) - 1):
+        (number, places), values = _places(header), line.split()[1:]
+        if len(values) != number:
             raise ParseError(file, f"{number} names but {len(values)} values", line)
         names = [name for name in only or places if name in places]
         counters.update(zip(names, _integers([values[places[name]] for name in names], line, file), strict=True))
@@ -326,9 +325,10 @@ def _counters(text: str, table: str, file: str, only: Collection[str] = ()) -> d
 
 # All namespaces of a host have the same.
 @lru_cache(maxsize=32)
-def _places(header: str) -> dict[str, int]:
-    """Return the place of each name in a header."""
-    return {name: place for place, name in enumerate(header.split()[1:])}
+def _places(header: str) -> tuple[int, dict[str, int]]:
+    """Return how many names a header has, and the place of each; one that is there twice has its last."""
+    names = header.split()[1:]
+    return len(names), {name: place for place, name in enumerate(names)}
 
 
 def _stall(fields: dict[str, str], line: str, file: str) -> PressureStall:

@@ -156,6 +156,7 @@ def test_snmp_gives_tcp_alone_and_knows_negative_values() -> None:
     [
         ("TcpExt: A B C\nTcpExt: 1 2\n", "3 names but 2 values: 'TcpExt: 1 2'"),
         ("TcpExt: A B\nTcpExt: 1 2 3\n", "2 names but 3 values"),
+        ("TcpExt: A A B\nTcpExt: 1 2\n", "3 names but 2 values"),
         ("TcpExt: A B\n", "no pair of 'TcpExt:' lines"),
         ("IpExt: A\nIpExt: 1\n", "no pair of 'TcpExt:' lines"),
         ("TcpExt: A B\nTcpExt: 1 x\n", "'x' is not an integer: 'TcpExt: 1 x'"),
