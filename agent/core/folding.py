@@ -209,9 +209,9 @@ def events_to_diagnose(incident: Incident) -> tuple[Event, ...]:
     return tuple(replace(event, host=incident.host) for event in events) if incident.read_on else events
 
 
-def is_another(incident: Incident, at: datetime, quiet: timedelta) -> bool:
-    """Return whether an event is too far from an incident, by the log's own clock, to be part of it."""
-    return at - incident.last_seen_at > quiet
+def is_another(last: datetime, at: datetime, quiet: timedelta) -> bool:
+    """Return whether an event is too far from the last of an incident, by the log's own clock, to be part of it."""
+    return at - last > quiet
 
 
 def close(incident: Incident, now: datetime, quiet: timedelta) -> Incident:

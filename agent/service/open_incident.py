@@ -96,6 +96,8 @@ class OpenIncident:
         self._kind_said: Incident | None = None
         self.amended = False
         self.arrived_at = self.snapshot_at = now
+        # When its last event was, by the clock as it was set since.
+        self._seen_at = incident.last_seen_at
         self.committed_at = now - COMMIT_SPACING
         self.follow_ups: tuple[datetime, ...] = ()
         self._snapshot_name, self._snapshot = self._newest = named
@@ -274,6 +276,10 @@ class OpenIncident:
 
     # --- its clocks -------------------------------------------------------------------------------------------------
 
+    def is_over_at(self, at: datetime, quiet: timedelta) -> bool:
+        """Return whether an event ``at`` is another incident's; the log's clock may have been set since the last."""
+        return folding.is_another(max(self.incident.last_seen_at, self._seen_at), at, quiet)
+
     def due(self) -> list[datetime]:
         """List when there is something to do."""
         if self._position.is_waiting(self.incident) or self.amended:
@@ -285,6 +291,7 @@ class OpenIncident:
 
         What was noted after it had been set is moved, too, and must not land in the future.
         """
+        self._seen_at = max(self.incident.last_seen_at, self._seen_at) + by
         self.arrived_at = min(now, self.arrived_at + by)
         self.committed_at = min(now, self.committed_at + by)
         self.snapshot_at = min(now, self.snapshot_at + by)

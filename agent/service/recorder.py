@@ -141,10 +141,11 @@ class Recorder:
     def watch(self) -> None:
         """Read the kernel's trace: after the snapshot of a line, and before its incident is written."""
         now, counted = self._now(), self._sampler.newest
+        self._follow_the_clock(now)
         seen, opened = self._watch.look(now), self._find(None)
         if seen.refusals:
             self._sampler.note_refusals(self._watch.refused, now)
-        if opened and self._watch.since and folding.is_another(opened.incident, now, self.settings.quiet):
+        if opened and self._watch.since and opened.is_over_at(now, self.settings.quiet):
             self._close(opened, now)
             opened = None
         if opened:
@@ -229,7 +230,7 @@ class Recorder:
     ) -> tuple[str | None, OpenIncident | None]:
         """Find the incident of a line by its host and stamp, and the name by which the host has one."""
         opened = self._find(host)
-        is_over = opened is not None and may_close and folding.is_another(opened.incident, at, self.settings.quiet)
+        is_over = opened is not None and may_close and opened.is_over_at(at, self.settings.quiet)
         if host and (opened is None or is_over) and self._is_hour_spent():
             # However they are dated: what is beyond the hour's number costs no more than a count.
             return THE_REST, self._find(THE_REST)

@@ -316,8 +316,8 @@ def test_time_that_goes_backwards_does_not_move_last_seen(make_decided):
 def test_an_event_after_the_quiet_period_is_another_incident(make_decided):
     incident = opened(make_decided)
 
-    assert not folding.is_another(incident, AT + QUIET, QUIET)
-    assert folding.is_another(incident, AT + QUIET + timedelta(seconds=1), QUIET)
+    assert not folding.is_another(incident.last_seen_at, AT + QUIET, QUIET)
+    assert folding.is_another(incident.last_seen_at, AT + QUIET + timedelta(seconds=1), QUIET)
 
 
 def test_closing_is_dated_by_the_log_but_never_into_the_future(make_decided):

@@ -610,6 +610,21 @@ def test_a_clock_that_is_set_ends_no_incident_and_loses_no_follow_up(store, make
     assert ["opened", "resolved"] == told(store)
 
 
+@pytest.mark.parametrize("by", [24 * 365 * 86_400, 301, -3600])
+def test_a_line_after_the_clock_was_set_goes_on_with_the_incident(store, make_recorder, make_decided, clock, by):
+    recorder = make_recorder()
+    recorder.handle([make_decided(at=clock.time)], recorder.take_event_snapshot())
+    clock.advance(60)
+    clock.set(by)
+    for offset in (200, 300):
+        clock.advance(60)
+        recorder.handle([make_decided(at=clock.time, offset=offset)], recorder.take_event_snapshot())
+    run_for(recorder, clock, 301)
+
+    assert ["opened", "resolved"] == told(store)
+    assert {"too_many_orphans": 3} == store.load(store.resolve("last")).events
+
+
 def test_an_incident_that_begins_just_after_the_clock_was_set_ends_in_time(store, make_recorder, make_decided, clock):
     recorder = make_recorder()
     run_for(recorder, clock, 5)

@@ -701,6 +701,18 @@ def test_a_warning_of_the_trace_says_what_it_rests_on_and_its_number_once(servic
     assert 1 == rows["Early warning"].count("120")
 
 
+def test_kills_just_after_the_clock_was_set_forward_go_on_with_the_incident(service):
+    service.start()
+    service.trace.kill(1)
+    service.turn(times=5)
+    service.clock.set(3600)
+    service.trace.kill(1)
+    service.turn(times=5)
+
+    assert 2 == service.incident().witness.kills
+    assert ["opened"] == service.told_types()
+
+
 def test_times_of_kills_are_not_called_those_of_messages(service, make_decided):
     service.start()
     service.trace.kill(5)

@@ -88,7 +88,7 @@ def incidents_of(decided: Iterable[Decided]) -> dict[str, list[Incident]]:
     diagnosis = Diagnosis(cause="undetermined", confidence="possible", summary="")
     for _, event in decided:
         at, incidents = event.at or READ_AT, found.setdefault(plain_name(event.host).partition(".")[0], [])
-        if incidents and not folding.is_another(incidents[-1], at, QUIET):
+        if incidents and not folding.is_another(incidents[-1].last_seen_at, at, QUIET):
             incidents[-1] = folding.fold(incidents[-1], event, at)
         elif event.kind != "suppressed":
             incidents.append(folding.open_incident(event, at, snapshot, diagnosis))
