@@ -35,10 +35,10 @@ def complete_id(ctx: click.Context, param: click.Parameter, incomplete: str) -> 
 id_argument = click.argument("incident_id", metavar="ID", shell_complete=complete_id)
 
 
-def settings_or_exit(path: Path | None, status: int = os.EX_CONFIG) -> Settings:
+def settings_or_exit(path: Path | None, status: int = os.EX_CONFIG, start: NextStart | None = None) -> Settings:
     """Load the configuration, or print every mistake and exit."""
     try:
-        return NextStart().load(path)
+        return (start or NextStart()).load(path)
     except ConfigError as error:
         fail(status, *error.errors)
 

@@ -11,10 +11,10 @@ from msgspec.structs import replace
 from agent.cli import config_option, json_option
 from agent.cli.checks import Check, check_channel
 from agent.cli.common import settings_or_exit
-from agent.cli.credentials import as_written
-from agent.cli.doctor import find_user, look_as
+from agent.cli.credentials import NextStart, as_written
+from agent.cli.doctor import check_configuration, find_user, look_as
 from agent.cli.printing import console, fail, print_json, warn
-from agent.cli.unit import check_tasks, drop_in, read_unit
+from agent.cli.unit import check_tasks, drop_in
 from agent.config.load import DEFAULT_PATH, channels, masked, state_directory
 
 
@@ -35,14 +35,18 @@ def check(file: Path | None, config_path: Path | None) -> None:
     if file and config_path:
         raise click.UsageError("give one file: FILE or --config FILE")
     path = file or config_path
-    settings = settings_or_exit(path)
-    service = read_unit()
+    start = NextStart()
+    service, settings = start.service, settings_or_exit(path, start=start)
     user, _ = find_user(service)
-    checks = look_as(user, lambda: [check_channel(channel, service) for channel in channels(settings)])
-    faults = [check for check in checks if check.status == "fail"]
+
+    def look() -> list[Check]:
+        # Root reads what the service may not.
+        first = [] if path else check_configuration(start, settings, None, user)
+        return [*first, *(check_channel(channel, service) for channel in channels(settings))]
+
+    faults = [check for check in look_as(user, look) if check.status == "fail"]
     if faults:
-        where = path or DEFAULT_PATH
-        fail(os.EX_CONFIG, *(f"{where}: {check.name}: {as_written(check.detail)}{_fix(check)}" for check in faults))
+        fail(os.EX_CONFIG, *(_line(check, path or DEFAULT_PATH) for check in faults))
     if service:
         trouble = check_tasks(settings, service)
         if trouble:
@@ -55,9 +59,10 @@ def check(file: Path | None, config_path: Path | None) -> None:
         click.echo(f"{path or DEFAULT_PATH}: ok")
 
 
-def _fix(check: Check) -> str:
+def _line(check: Check, where: Path) -> str:
+    about = "" if check.name == "configuration" else f"{where}: {check.name}: "
     fix = drop_in(*check.drop_in[1:]) if check.drop_in else check.fix
-    return f"; {fix}" if fix else ""
+    return f"{about}{as_written(check.detail)}" + (f"; {fix}" if fix else "")
 
 
 @command.command(epilog="Example: sockmem-agent config show --json")

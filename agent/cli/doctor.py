@@ -25,7 +25,7 @@ from agent.cli.checks_attribution import Rights, check_reach, read_rights
 from agent.cli.checks_witness import check_witness
 from agent.cli.common import EX_FAILED
 from agent.cli.credentials import NextStart
-from agent.cli.faults import group_name, read_fault
+from agent.cli.faults import group_name, read_fault, way_fault
 from agent.cli.printing import console, print_json
 from agent.cli.unit import UNIT, Unit
 from agent.config.load import DEFAULT_PATH, ConfigError, channels, state_directory
@@ -68,7 +68,7 @@ def command(config_path: Path | None, *, as_json: bool) -> None:
     state = state_directory(settings, {"STATE_DIRECTORY": str(own), **os.environ}, os.geteuid())
 
     def look() -> list[Check]:
-        first = mistakes or check_configuration(start, settings, config_path)
+        first = mistakes or check_configuration(start, settings, config_path, identity)
         place = check_state(state, settings.store, service)
         return [*first, user, *check_host(settings, start.service, place), *check_silence(state)]
 
@@ -105,22 +105,33 @@ def _mistake(line: str) -> Check:
     return Check("configuration", "fail", detail, BELOW, drop_in=tuple(map(str.strip, lines)))
 
 
-def check_configuration(start: NextStart, settings: Settings, path: Path | None) -> list[Check]:
+def check_configuration(
+    start: NextStart, settings: Settings, path: Path | None, identity: Identity | None
+) -> list[Check]:
     """Check that the service can read the configuration and its secrets, and that other users cannot."""
     name, where = "configuration", path or DEFAULT_PATH
     if path is None and not where.exists():
         return [Check(name, "ok", f"{where} does not exist: the built-in defaults apply")]
     fault = read_fault(where) if path is None else None
     if fault:
-        return [Check(name, "fail", *fault)]
+        is_closed = way_fault(where) is None and where.is_file()
+        return [Check(name, "fail", fault.what, close_to_others(where, identity) if is_closed else fault.fix)]
     _, mistakes = load_or_defaults(start, path) if path is None else (settings, [])
     if mistakes:
         return mistakes
     inline = [channel.name for channel in settings.notify if isinstance(channel, UrlChannel) and not channel.url_file]
     if inline and where.stat().st_mode & stat.S_IROTH:
         detail = f"{where}: any local user can read the URL of {', '.join(inline)}, which is a secret"
-        return [Check(name, "warn", detail, f"chmod o-r {where}, or use url_file")]
+        return [Check(name, "warn", detail, f"{close_to_others(where, identity)}, or use url_file")]
     return [Check(name, "ok", str(where))]
+
+
+def close_to_others(path: Path, identity: Identity | None) -> str:
+    """Return the commands after which the service reads a file and other users do not."""
+    mode = f"chmod 0640 {path}"
+    if identity is None or path.stat().st_uid == identity.uid:
+        return mode
+    return f"chgrp {group_name(identity.gid)} {path} && {mode}"
 
 
 def find_user(service: Unit | None) -> tuple[Identity | None, Check]:

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from msgspec.inspect import Field, LiteralType
 from msgspec.structs import replace
 
-from agent.config.keys import Say, at, keys_of, read_keys, shown
+from agent.config.keys import Say, at, keys_of, read_keys, shown, why_unread
 from agent.core.settings import (
     NAME,
     SECRET_PATH_RULE,
@@ -198,7 +198,7 @@ def _read_lines(key: str, path: str, content: Content, say: Say) -> list[str]:
     try:
         lines = [line.strip() for line in read_text(Path(path)).split("\n") if line.strip()]
     except OSError as error:
-        say(f"key `{key}`: {shown(path)} cannot be read: {error.strerror}")
+        say(f"key `{key}`: {shown(path)} {why_unread(Path(path), error)}")
         return []
     except UnicodeDecodeError:
         say(f"key `{key}`: {shown(path)} is not text")

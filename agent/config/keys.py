@@ -8,6 +8,7 @@ Sample errors::
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, cast, get_args
 
@@ -114,6 +115,14 @@ def read_keys(
 def shown(text: str) -> str:
     """Quote text from the file, shortened and without terminal control characters."""
     return f"`{printable(text, LONGEST_QUOTE)}`"
+
+
+def why_unread(path: Path, error: OSError) -> str:
+    """Return why a file cannot be read, and the fix where it is a matter of its owner and mode."""
+    fix = ""
+    if isinstance(error, PermissionError):
+        fix = f"; use sudo, or let the service read it: chgrp sockmem-agent {path} && chmod 0640 {path}"
+    return f"cannot be read: {error.strerror}{fix}"
 
 
 def _faults(value: object, kind: Type, extra: Mapping[str, Any] | None = None) -> Iterator[str]:

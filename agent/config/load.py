@@ -18,7 +18,7 @@ import msgspec
 import msgspec.toml
 
 from agent.config.channels import read_channels, read_text
-from agent.config.keys import SECTIONS, at, check_tables, header, read_section
+from agent.config.keys import SECTIONS, at, check_tables, header, read_section, why_unread
 from agent.core.settings import ChannelSettings, Settings, StdoutSettings, StoreSettings
 
 DEFAULT_PATH = Path("/etc/sockmem-agent/config.toml")
@@ -123,7 +123,7 @@ def _read_document(path: Path | None) -> dict[str, Any]:
             return {}
         reason = "no such file"
     except OSError as error:
-        reason = f"cannot be read: {error.strerror}"
+        reason = why_unread(where, error)
     except UnicodeDecodeError as error:
         reason = f"is not UTF-8 text (byte {error.start + 1})"
     except msgspec.DecodeError as error:

@@ -143,7 +143,7 @@ def test_a_url_that_everybody_can_read_warns(run: Run, tmp_path: Path) -> None:
 
     first = json.loads(result.stdout)["checks"][0]
     assert ("configuration", "warn") == (first["name"], first["status"])
-    assert first["mend"].startswith("chmod o-r ")
+    assert first["mend"].startswith("chmod 0640 ")
     assert "verysecret" not in result.output
 
     (tmp_path / "config.toml").chmod(0o640)

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -415,8 +416,35 @@ def test_a_secret_that_the_service_may_not_read_is_told(host: Host) -> None:
     check = host.check("configuration")
 
     assert "fail" == check["status"]
-    assert f"{secret}` cannot be read: Permission denied" in check["detail"]
+    fix = f"chgrp sockmem-agent {secret} && chmod 0640 {secret}"
+    assert check["detail"].endswith(
+        f"`{secret}` cannot be read: Permission denied; use sudo, or let the service read it: {fix}"
+    )
     assert "verysecret" not in json.dumps(check)
+
+
+def test_a_configuration_that_root_alone_can_read_fails_in_both_checks(host: Host) -> None:
+    host.config.chmod(0o640)
+
+    check = host.check("configuration")
+    why = f"nobody cannot read {host.config} (root:root, mode 0640)"
+    fix = f"chgrp nogroup {host.config} && chmod 0640 {host.config}"
+    assert ("fail", why, fix) == (check["status"], check["detail"], check["mend"])
+    assert (78, f"{why}; {fix}\n") == config_check()
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o600])
+def test_the_fix_of_a_configuration_with_a_secret_closes_it_to_all_but_the_service(host: Host, mode: int) -> None:
+    with host.config.open("a") as file:
+        file.write('[[notify]]\nname = "team"\ntype = "slack"\nurl = "https://hooks.slack.com/verysecret"\n')
+    host.config.chmod(mode)
+    before = host.check("configuration")
+
+    subprocess.run(before["mend"].partition(", or ")[0], shell=True, check=True)
+
+    assert "ok" != before["status"]
+    assert "ok" == host.check("configuration")["status"]
+    assert 0 == host.config.stat().st_mode & stat.S_IROTH
 
 
 def test_a_credential_of_a_drop_in_is_known_before_the_first_start(host: Host) -> None:
