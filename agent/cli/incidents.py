@@ -67,10 +67,10 @@ def list_(
     config_path: Path | None,
     as_json: bool,
 ) -> None:
-    """List the incidents, oldest first; by kind, the kind seen last comes last.
+    """List the incidents, oldest first.
 
-    A kind is the cause, how the limit was hit, and who holds most of what ran out.
-    JSON is a list of objects. Exit status: 0, 66 if an incident cannot be read: it is named on standard error, and the
+    A kind is the cause, how the limit was hit, and who holds most of what ran out; the kind seen last comes last. JSON
+    is a list of objects. Exit status: 0, 66 if an incident cannot be read: it is named on standard error, and the
     others are listed.
     """
     store, unread, gaps = open_store(config_path), dict[str, str](), list[Gap]()
@@ -105,7 +105,7 @@ def list_(
 @config_option
 @json_option
 def show(incident_id: str, config_path: Path | None, *, as_json: bool) -> None:
-    """Show one incident: what happened, when, why, what to do, and who was notified.
+    """Show what happened, why, what to do, and who was notified.
 
     JSON is incident.json with `path` and `deliveries` added. Exit status: 0, 66 no such incident or not readable.
     """

@@ -46,10 +46,10 @@ def command() -> None:
 @config_option
 @json_option
 def test(name: str | None, config_path: Path | None, *, is_incident: bool, hold: int, as_json: bool) -> None:
-    """Send a test notification to each channel, and report whether it was delivered.
+    """Send a test to each channel and report what came of it.
 
-    With --incident, an incident that is marked as a test and stored nowhere. Without a configured channel it goes to
-    standard output. Exit status: 0 all delivered, 1 otherwise.
+    It is one notification; with --incident, an incident that is marked as a test and stored nowhere. Without a
+    configured channel it goes to standard output. Exit status: 0 all delivered, 1 otherwise.
     """
     if hold and not is_incident:
         raise click.UsageError("--hold needs --incident")

@@ -29,7 +29,7 @@ def read_duration(ctx: click.Context, param: click.Parameter, value: str | None)
         span = read_span(value)
         if span and span <= LONGEST_SILENCE:
             return span
-    raise click.BadParameter(f"{value!r} is not like 30m, 2h, 1d, or longer than {LONGEST_SILENCE.days}d", ctx, param)
+    raise click.BadParameter(f"must be like 30m, 2h or 1d, up to {LONGEST_SILENCE.days}d, not {value!r}", ctx, param)
 
 
 @click.command(name="silence", epilog='Example: sockmem-agent silence 2h --reason "moving the load balancer"')
@@ -40,8 +40,8 @@ def read_duration(ctx: click.Context, param: click.Parameter, value: str | None)
 def command(duration: timedelta | None, reason: str | None, config_path: Path | None, *, is_end: bool) -> None:
     """Hold back notifications for DURATION: 30m, 2h, 1d.
 
-    Incidents are recorded. What is still open at the end is notified then; what an Alertmanager or PagerDuty already
-    shows is kept up to date meanwhile. Needs root or the service's user. Exit status: 0, 2 usage, 1 cannot be written.
+    Incidents are recorded. What is still open at the end is sent then; what an Alertmanager or PagerDuty already shows
+    is kept up to date meanwhile. Needs root or the service's user. Exit status: 0, 2 usage, 1 cannot be written.
     """
     reason = (reason or "").strip()
     if is_end == (duration is not None) or is_end == bool(reason):

@@ -27,9 +27,9 @@ def command() -> None:
 
 @command.command(epilog="Example: sudo sockmem-agent witness start")
 def start() -> None:
-    """Make the two tracing instances, readable by the service's group; again, if they are there already.
+    """Make the two tracing instances, anew if they exist.
 
-    Exit status: 0 made, 1 neither could be made.
+    The service's group can read them. Exit status: 0 made, 1 neither could be made.
     """
     _need_root("start")
     group = _group()
@@ -45,9 +45,9 @@ def start() -> None:
 
 @command.command(epilog="Example: sudo sockmem-agent witness stop")
 def stop() -> None:
-    """Remove the two tracing instances; one that somebody still reads stays, switched off.
+    """Remove the two tracing instances.
 
-    Exit status: 0 both are gone, 1 otherwise.
+    One that somebody still reads stays, switched off. Exit status: 0 both are gone, 1 otherwise.
     """
     _need_root("stop")
     gaps = witness.remove(witness.HOST)

@@ -48,6 +48,13 @@ def test_every_command_takes_the_log_level(path: tuple[str, ...]) -> None:
     assert 1 == result.stdout.count("--log-level")
 
 
+@pytest.mark.parametrize("path", list(all_commands()), ids=" ".join)
+def test_no_help_cuts_a_sentence_short(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(group, [*path, "--help"], terminal_width=80)
+
+    assert [] == [line for line in result.stdout.splitlines()[1:] if line.endswith("...")]
+
+
 @pytest.mark.parametrize("level", ["debug", "info", "warning"])
 def test_diagnostics_are_one_line_each_on_standard_error(damaged: list[str], level: str) -> None:
     result = CliRunner().invoke(
