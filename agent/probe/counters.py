@@ -1,7 +1,8 @@
 """The TcpExt counters of the other network namespaces: the kernel counts a killed socket in its own (NET_INC_STATS).
 
-/proc/PID/net/netstat and snmp of one process a namespace, which any user may read, in 0.2 ms. A counter begins
-and ends with its namespace; the sums told here do neither: what ended is kept, and what began counts from zero.
+/proc/PID/net/netstat of one process a namespace, which any user may read, and snmp once a minute: of UDP's losses
+nothing warns. A counter begins and ends with its namespace; the sums told here do neither: what ended is kept, and what
+began counts from zero.
 """
 
 import time
@@ -24,6 +25,8 @@ from agent.probe.reading import Reading
 DEADLINE_SECONDS = 0.25
 # All processes are asked anew for their namespace so often: one that was seen before may have moved.
 FULL_LOOKS = 30
+# UDP's counter is read anew so often; in between it is as it was.
+DATAGRAM_LOOKS = 6
 NAMED_AT_MOST = 8
 
 Clock = Callable[[], float]
@@ -65,11 +68,11 @@ class Counters:
             if clock() > deadline:
                 self._is_whole = False
                 break
-            counters = self._counters(pid)
+            known = self._known.get(space)
+            counters = self._counters(pid, known)
             if counters is None:
                 continue
             inuse += (count_sockets(self._proc_root, pid) or 0) if sockets else 0
-            known = self._known.get(space)
             name = known.name if known else self._name(pid)
             grown = self._grown(known, counters)
             if known or was_whole:
@@ -110,12 +113,15 @@ class Counters:
         name = network_text(Namespace(process=process))
         return with_pod_name(name, find_pods(process.cgroup or "")) or name
 
-    def _counters(self, pid: int) -> dict[str, int] | None:
+    def _counters(self, pid: int, known: _Known | None) -> dict[str, int] | None:
         reading = Reading(self._proc_root / str(pid))
         found = reading.parse("net/netstat", partial(procfs.parse_netstat, only=COUNTERS))
         if found is None:
             return None
-        found |= reading.parse("net/snmp", procfs.parse_udp_errors) or {}
+        if known and known.pid == pid and self._looks % DATAGRAM_LOOKS:
+            found[procfs.UDP_ERRORS] = known.counters.get(procfs.UDP_ERRORS, 0)
+        else:
+            found |= reading.parse("net/snmp", procfs.parse_udp_errors) or {}
         return {name: found[name] for name in COUNTERS if found.get(name)}
 
     def _grown(self, known: _Known | None, counters: dict[str, int]) -> dict[str, int]:

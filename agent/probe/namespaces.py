@@ -20,9 +20,8 @@ from agent.core.kernel import procfs
 from agent.core.readings import Gap, Namespace, Process
 from agent.core.sockets.nettcp import Lines
 from agent.probe import sockdiag
-from agent.probe.files import read_head
+from agent.probe.files import read_head, read_text
 from agent.probe.owners import process_ids, read_process, table
-from agent.probe.reading import Reading
 
 NAMESPACES_AT_MOST = 1024
 # A pod has a handful of containers.
@@ -148,9 +147,6 @@ def identity(proc_root: Path, process: int | str) -> int | None:
 
 def count_sockets(proc_root: Path, pid: int) -> int | None:
     """Read how many sockets are in the tables of a process's namespace."""
-    reading = Reading(proc_root / str(pid))
-    sockstat = reading.parse("net/sockstat", procfs.parse_sockstat)
-    tcp6 = reading.parse("net/sockstat6", procfs.parse_sockstat6)
-    if sockstat is None or sockstat.tcp.inuse is None:
-        return tcp6
-    return sockstat.tcp.inuse + (tcp6 or 0)
+    texts = (read_text(f"{proc_root}/{pid}/net/{name}") for name in ("sockstat", "sockstat6"))
+    counts = [procfs.parse_inuse(text) for text in texts if isinstance(text, str)]
+    return sum(each or 0 for each in counts) if any(each is not None for each in counts) else None

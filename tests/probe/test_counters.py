@@ -44,6 +44,9 @@ class Tree:
         names, values = " ".join(counters), " ".join(map(str, counters.values()))
         (self.root / pid / "net/netstat").write_text(f"TcpExt: X {names}\nTcpExt: 1 {values}\n")
 
+    def refuse(self, pid: str, datagrams: int) -> None:
+        (self.root / pid / "net/snmp").write_text(f"Udp: InDatagrams MemErrors\nUdp: 12 {datagrams}\n")
+
     def end(self, *pids: str) -> None:
         for pid in pids:
             shutil.rmtree(self.root / pid)
@@ -79,11 +82,29 @@ def test_counters_are_summed_over_the_other_namespaces_and_each_is_named_by_its_
     } == second.moved
 
 
-def test_refused_datagrams_are_counted_like_the_others(tree: Tree) -> None:
+def test_refused_datagrams_are_counted_like_the_others_within_six_looks(tree: Tree) -> None:
     tree.start("50", TCPAbortOnMemory=7)
-    (tree.root / "50/net/snmp").write_text("Udp: InDatagrams MemErrors\nUdp: 12 5\n")
+    tree.refuse("50", 5)
+    counters = Counters(tree.root)
+    first = counters.read()
+    tree.refuse("50", 8)
+    looks = [counters.read() for _ in range(reader.DATAGRAM_LOOKS)]
 
-    assert {KILLED: 7, "UdpMemErrors": 5} == Counters(tree.root).read().counters
+    assert {KILLED: 7, "UdpMemErrors": 5} == first.counters
+    assert [5, 8] == sorted({each.counters["UdpMemErrors"] for each in looks})
+
+
+def test_refused_datagrams_of_a_namespace_are_not_counted_to_the_next_with_its_number(tree: Tree) -> None:
+    tree.start("50", TCPAbortOnMemory=7)
+    tree.refuse("50", 5)
+    tree.start("51", beside="50")
+    counters = Counters(tree.root)
+    counters.read()
+    tree.end("50")
+    tree.count("51", TCPAbortOnMemory=2)
+    tree.refuse("51", 1)
+
+    assert {KILLED: 9, "UdpMemErrors": 6} == counters.read().counters
 
 
 def test_sum_stays_when_a_namespace_ends_and_grows_when_one_begins(tree: Tree) -> None:

@@ -53,6 +53,7 @@ _ZONE = re.compile(r"^ +(pages free|managed|present|nr_(?:zone_)?(?:in)?active_f
 _KIB = 1024
 # UDP's numbers are read in passing: one that is broken takes nothing from TCP's.
 _UDP_MEM = re.compile(r"^UDP: .*\bmem ([0-9]{1,18})$", re.MULTILINE | re.ASCII)
+_INUSE = re.compile(r"^TCP6?: inuse ([0-9]{1,18})\b", re.MULTILINE | re.ASCII)
 _SOCKSTAT_FIELDS = frozenset({"used", "inuse", "orphan", "tw", "alloc", "mem"})
 
 
@@ -81,12 +82,10 @@ def parse_sockstat(text: str, file: str = "net/sockstat") -> Sockstat:
     )
 
 
-def parse_sockstat6(text: str, file: str = "net/sockstat6") -> int | None:
-    """Read ``TCP6: inuse`` of /proc/net/sockstat6: sockets of this network namespace."""
-    for label, values, line in _labelled(text):
-        if label == "TCP6":
-            return _pairs(values, line, file).get("inuse")
-    return None
+def parse_inuse(text: str) -> int | None:
+    """Read the sockets of a network namespace alone: of IPv4 in its net/sockstat, of IPv6 in its net/sockstat6."""
+    found = _INUSE.search(text)
+    return int(found[1]) if found else None
 
 
 def parse_netstat(text: str, file: str = "net/netstat", *, only: Collection[str] = ()) -> dict[str, int]:
