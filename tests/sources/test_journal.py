@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(not REMOTE.exists(), reason="Debian's package sy
 
 START = 1_790_000_000_000_000  # 2026-09-21T14:13:20Z
 ORPHANS = "TCP: too many orphaned sockets"
-BOOT = "0123456789abcdef0123456789abcdef"
+BOOT = Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
 
 
 def entry(number: int, fields: dict[str, str | bytes], boot: str = BOOT) -> bytes:
@@ -64,7 +64,8 @@ def ordinary(number: int) -> bytes:
     return entry(number, {"_TRANSPORT": "syslog", "SYSLOG_IDENTIFIER": "sshd", "MESSAGE": f"session {number} opened"})
 
 
-def next_boot(entry: bytes) -> bytes:
+def of_old(entry: bytes) -> bytes:
+    """The same entry of an earlier boot."""
     return entry.replace(BOOT.encode(), b"f" * 32)
 
 
@@ -344,20 +345,20 @@ def test_vacuuming_what_was_read_is_no_gap(directory: Path, reading: JournalSour
 
 
 def test_a_cursor_vacuumed_away_is_a_gap_told_once_and_reading_goes_on(directory: Path, reading: JournalSource) -> None:
-    write(directory / "system.journal", kernel(1, "read"))
+    write(directory / "system.journal", of_old(kernel(1, "read")))
     texts(reading)
     for number in (2, 3):
-        write(directory / "system.journal", kernel(number, f"vacuumed {number}"))
+        write(directory / "system.journal", of_old(kernel(number, f"vacuumed {number}")))
         archive(directory / "system.journal")
-    write(directory / "system.journal", kernel(4, "kept"))
+    write(directory / "system.journal", of_old(kernel(4, "kept")))
     for file in directory.glob("*@*"):
         file.unlink()
 
-    write(directory / "system.journal", next_boot(kernel(5, "of the next boot")))
+    write(directory / "system.journal", kernel(5, "of this boot"))
 
     records, source = restarted(directory, reading.position())
 
-    assert ["kept", "of the next boot"] == [record.text for record in records]
+    assert ["kept", "of this boot"] == [record.text for record in records]
     (gap,) = source.gaps()
     assert "no longer in it" in gap.why
     assert () == source.gaps()
@@ -369,12 +370,12 @@ def test_what_a_power_cut_took_of_the_journal_hides_nothing_of_the_next_boot(
     directory: Path, reading: JournalSource, sent_before: int, second: int
 ) -> None:
     file = directory / "system.journal"
-    write(file, kernel(1, "kept"))
+    write(file, of_old(kernel(1, "kept")))
     flushed = file.read_bytes()
-    write(file, kernel(2, "taken"), kernel(3, "taken, too"))
+    write(file, of_old(kernel(2, "taken")), of_old(kernel(3, "taken, too")))
     seen = texts(reading)
     file.write_bytes(flushed)
-    later = [next_boot(kernel(second + n, f"later {n}")) for n in range(6)]
+    later = [kernel(second + n, f"later {n}") for n in range(6)]
     write(file, *later[:sent_before])
 
     records, source = restarted(directory, reading.position())
@@ -387,19 +388,56 @@ def test_what_a_power_cut_took_of_the_journal_hides_nothing_of_the_next_boot(
     assert [True] == ["records may be lost" in gap.why for gap in source.gaps()]
 
 
-def test_the_entries_of_two_machines_in_one_file_reuse_no_numbers(directory: Path, reading: JournalSource) -> None:
-    file = directory / "system.journal"
-    write(file, kernel(1, "ours"), next_boot(kernel(2, "theirs")), kernel(3, "ours, too"))
-    texts(reading)
-    position = reading.position().journal or ""
-    reading.close()
-    write(file, next_boot(kernel(4, "theirs, later")))
-    damaged = position.rpartition("=")[0] + "=0"
+@pytest.fixture
+def clock_behind(directory: Path) -> list[str]:
+    """The journal after an unclean shutdown: this boot has a file with numbers of its own, and its clock began behind.
 
-    records, _ = restarted(directory, Cursor(journal=damaged))
+    The texts are in the order in which the kernel said them.
+    """
+    write(directory / "system.journal", *[of_old(kernel(n, f"old {n}")) for n in (1, 2, 3)])
+    (directory / "system.journal").rename(directory / "system@00000000000000000000000000000000-01.journal~")
+    write(directory / "system.journal", *[kernel(n - 8, f"behind {n}") for n in range(3)])
+    write(directory / "system.journal", ordinary(-5), kernel(60, "set right"))
+    return ["old 1", "old 2", "old 3", "behind 0", "behind 1", "behind 2", "set right"]
 
-    assert "theirs" not in [record.text for record in records]
-    assert "theirs, later" == records[-1].text
+
+def test_a_boot_whose_clock_is_behind_is_read_behind_the_boot_before_from_wherever_it_is_resumed(
+    directory: Path, clock_behind: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = JournalSource(str(directory), "beginning")
+    records = list(source.read())
+    assert clock_behind == [record.text for record in records]
+    monkeypatch.setattr(journal_module, "BATCH", 2)
+    for number, record in enumerate(records, start=1):
+        again = JournalSource(str(directory), "now", record.cursor)
+        assert clock_behind[number:] == [text for _ in range(5) for text in texts(again)]
+        assert () == again.gaps()
+        again.close()
+    source.close()
+
+
+@pytest.mark.usefixtures("clock_behind")
+def test_start_now_is_the_end_of_this_boot_though_its_clock_is_behind(directory: Path) -> None:
+    (directory / "system.journal").unlink()
+    write(directory / "system.journal", kernel(-8, "before the start"))
+    source = JournalSource(str(directory), "now")
+    write(directory / "system.journal", kernel(-7, "behind"))
+
+    assert ["behind"] == texts(source)
+    source.close()
+
+
+@pytest.mark.usefixtures("clock_behind")
+def test_a_boot_without_a_kernel_record_takes_the_position_along(directory: Path) -> None:
+    (directory / "system.journal").unlink()
+    write(directory / "system.journal", ordinary(-8))
+    source = JournalSource(str(directory), "beginning")
+    seen = texts(source)
+    seen += texts(source)
+
+    assert ["old 1", "old 2", "old 3"] == seen
+    assert f"b={BOOT};" in (source.position().journal or "")
+    source.close()
 
 
 def test_files_removed_while_following_are_a_gap_when_the_place_went_with_them(
@@ -436,18 +474,19 @@ def test_an_entry_is_older_by_its_number_in_one_sequence_and_not_by_another() ->
     assert not journal_module.goes_back(place % 0x15C, (place % 0x9).replace("aa;", "ab;"))
 
 
-def test_a_cursor_of_another_machine_goes_on_at_its_time(directory: Path) -> None:
-    write(directory / "system.journal", kernel(1, "before"), kernel(20, "after"))
+def test_a_cursor_of_another_machine_goes_on_at_its_time_and_with_all_of_this_boot(directory: Path) -> None:
+    write(directory / "system.journal", of_old(kernel(1, "before")), of_old(kernel(20, "after")))
+    write(directory / "system.journal", kernel(2, "this boot"))
     foreign = f"s={'9' * 32};i=5;b={'8' * 32};m=1;t={START + 10_000_000:x};x=1"
 
     records, source = restarted(directory, Cursor(journal=foreign))
 
-    assert ["after"] == [record.text for record in records]
+    assert ["after", "this boot"] == [record.text for record in records]
     assert "another machine" in source.gaps()[0].why
 
 
 def test_a_cursor_from_the_future_does_not_deafen(directory: Path) -> None:
-    write(directory / "system.journal", kernel(1, "before"))
+    write(directory / "system.journal", of_old(kernel(1, "before")))
     foreign = f"s={'9' * 32};i=5;b={'8' * 32};m=1;t={START * 2:x};x=1"
     source = JournalSource(str(directory), "now", Cursor(journal=foreign))
     before = texts(source)
