@@ -195,12 +195,16 @@ class Store:
         return True
 
     def left_behind(self, incident_id: str, named: tuple[str, ...] = ()) -> list[tuple[str, Snapshot]]:
-        """Read the snapshots that a crash left in the directory of an incident whose commit names these only."""
+        """Read the snapshots that a crash left in the directory of an incident whose commit names these only.
+
+        The next commit flushes their names, as it does those of ``write_snapshot``.
+        """
         unread: list[Gap] = []
         names = sorted({*filter(_SNAPSHOT_FILE.fullmatch, self.files(incident_id))} - {*named})
         found = list(self._readable(incident_id, names, model.SNAPSHOT, unread))
         for gap in unread:
             log.warning("%s", gap.why)
+        self._unflushed.add(self.path(incident_id))
         return found
 
     def write_snapshot(self, incident_id: str, number: int, snapshot: Snapshot, *, at_commit: bool = False) -> str:
@@ -214,6 +218,7 @@ class Store:
         self._staged[path] = encode_json(snapshot)
         if not at_commit:
             write_whole(path, self._staged.pop(path))
+            self._unflushed.add(path.parent)
         return path.name
 
     def amend_snapshot(self, incident_id: str, name: str, snapshot: Snapshot) -> None:

@@ -635,7 +635,8 @@ def test_a_commit_writes_all_that_waits_for_it_and_nothing_before(store, keep, m
     assert '"web2"' in (store.path(second.id) / name).read_text()
 
 
-def test_the_incident_is_renamed_when_all_it_names_is_flushed_with_the_names_of_its_directory(store, keep, monkeypatch):
+def note_calls(monkeypatch, root):
+    """Note each fsync and rename below the root from now on, with the path."""
     calls = []
 
     def noted(owner, name):
@@ -643,13 +644,18 @@ def test_the_incident_is_renamed_when_all_it_names_is_flushed_with_the_names_of_
 
         def call(what, *rest, **others):
             path = Path(f"/proc/self/fd/{what}").readlink() if isinstance(what, int) else rest[0]
-            calls.append((name, Path(path).relative_to(store.directory).as_posix()))
+            calls.append((name, Path(path).relative_to(root).as_posix()))
             return real(what, *rest, **others)
 
         monkeypatch.setattr(owner, name, call)
 
     noted(os, "fsync")
     noted(Path, "rename")  # Of os it is known to pathlib alone, up to Python 3.10.
+    return calls
+
+
+def test_the_incident_is_renamed_when_all_it_names_is_flushed_with_the_names_of_its_directory(store, keep, monkeypatch):
+    calls = note_calls(monkeypatch, store.directory)
     incident_id = keep(channels=("ops",))
     monkeypatch.undo()
 
@@ -668,6 +674,23 @@ def test_the_incident_is_renamed_when_all_it_names_is_flushed_with_the_names_of_
     )
     assert calls.index(("rename", f"{folder}/notice-001.json")) < calls.index(("fsync", folder))
     assert ("fsync", folder) in calls[point:]
+
+
+@pytest.mark.parametrize("is_left_by_a_kill", [False, True])
+def test_of_an_incident_that_anothers_commit_takes_along_the_names_of_snapshots_are_flushed_before(
+    is_left_by_a_kill, store, keep, clock, monkeypatch
+):
+    first, other = keep(closed=False), keep(3600, closed=False)
+    name = store.write_snapshot(first, 2, Snapshot(taken_at=clock.time, trigger="event", host="web1"))
+    if is_left_by_a_kill:
+        store = Store(store.directory)
+        assert [name] == [each for each, _ in store.left_behind(first, ("snapshot-001.json",))]
+    calls = note_calls(monkeypatch, store.directory)
+    along = replace(store.load(first), snapshots=("snapshot-001.json", name))
+    store.commit(replace(store.load(other), beside=(along,)))
+    monkeypatch.undo()
+
+    assert ("fsync", f"incidents/{first}") in calls[: calls.index(("rename", f"incidents/{other}/incident.json"))]
 
 
 def test_what_a_commit_that_failed_had_to_write_is_written_by_the_next(store, keep, clock, monkeypatch):
