@@ -141,7 +141,7 @@ class World:
         self._is_dead = False
         self.actors: list[Actor] = []
         self.store = Store(self.folder / "state", StoreSettings(min_free_bytes=0))
-        self.disk = Disk(self.folder / "state", self._before)
+        self.disk = Disk(self.folder / "state", self._before, self._after)
         self.writer = Writer(self.folder / "log/messages", self.chance, self.now, self.uptime)
         self.writer.hosts = ("web1", "db2", "db3") if "hosts" in self.faults else ("web1",)
         self.writer.is_stamp_off = "stamps" in self.faults
@@ -404,6 +404,10 @@ class World:
             self.model.note_error("ENOSPC", call, at)
         if "slow" in self.faults and not self.is_calm and self.chance.random() < 0.03:
             self.let(self.chance.choice((0.001, 0.05, 0.3)))
+
+    def _after(self, at: Path) -> None:
+        if at.name in ("cursor.json", "incident.json"):
+            self.model.check_start()
 
     def _await(self, kind: str) -> None:
         self._awaited[kind] = self.chance.choice(FILES), self.chance.choice((1, 2, 3, 4, 5, 6, 8, 20, 50))

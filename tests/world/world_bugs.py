@@ -82,7 +82,7 @@ BUGS = (
         "the incident is in place before its notice: a kill between them loses the notice",
         "store/disk.py",
         "*others, last = files\n",
-        "last, *others = reversed(files)\n",
+        "*others, last = reversed(files)\n",
     ),
     Bug(
         "names_not_flushed",

@@ -60,12 +60,15 @@ Before = Callable[..., None]
 
 
 class Disk:
-    """Everything below ``root``; ``before(call, path, grows=...)`` comes before each change, and may raise instead."""
+    """Everything below ``root``.
+
+    ``before(call, path, grows=...)`` comes before each change, and may raise instead; ``after(path)`` behind a rename.
+    """
 
     NAMES = ("open", "close", "write", "fsync", "ftruncate", "rename", "unlink", "mkdir", "rmdir", "symlink", "scandir")
 
-    def __init__(self, root: Path, before: Before) -> None:
-        self.root, self._before = root, before
+    def __init__(self, root: Path, before: Before, after: Callable[[Path], None]) -> None:
+        self.root, self._before, self._after = root, before, after
         self._tree: Node | None = Node("directory")
         self._opened: dict[int, tuple[Path, Node]] = {}
         self._real = {name: getattr(os, name) for name in self.NAMES}
@@ -141,6 +144,7 @@ class Disk:
         assert old.parent == new.parent
         parent = self._find(old.parent)
         parent.change({new.name: parent.names[old.name], old.name: None})
+        self._after(new)
 
     def unlink(self, path, *, dir_fd=None):
         self._change("unlink", path, dir_fd, None)

@@ -14,6 +14,9 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from random import Random
 
+from agent.core.cursor import FileCursor
+from agent.sources.file.content import MARKER_BYTES, digest
+
 TEXTS = {
     "too_many_orphans": "TCP: too many orphaned sockets",
     "tcp_mem": "TCP: out of memory -- consider tuning tcp_mem",
@@ -32,6 +35,11 @@ class Writer:
         self._newest = now()
         self._lines_at_deletion = -1
         self._half = b""
+        # All that was ever written, whatever became of the files; where each line ends in it, and whose and what it is.
+        self._stream = b""
+        self._lines: list[tuple[int, tuple[str, str] | None]] = []
+        # Where in it the file of an inode begins.
+        self._begins: dict[int, int] = {}
         path.parent.mkdir()
         path.touch()
 
@@ -40,12 +48,20 @@ class Writer:
         for _ in range(self._chance.choice((1, 1, 2, 3, 8))):
             host, kind = self._chance.choice(self.hosts), self._chance.choice(list(TEXTS))
             self.written[host, kind] += 1
-            self._line(host, f"kernel: [{self._uptime():12.6f}] {TEXTS[kind]}")
+            self._line(host, f"kernel: [{self._uptime():12.6f}] {TEXTS[kind]}", kind)
             if self._chance.random() < 0.3:
                 self.noise()
 
     def noise(self) -> None:
         self._line("web1", self._chance.choice(NOISE))
+
+    def before(self, place: FileCursor) -> Counter[tuple[str, str]]:
+        """Count the kernel's lines before a place, which the bytes before it name, wherever they are by now."""
+        if place.offset:
+            at = next((end for end, _ in reversed(self._lines) if self._marker(end, place.offset) == place.marker), 0)
+        else:
+            at = self._begins.get(place.inode, 0)
+        return Counter(said for end, said in self._lines if said and end <= at)
 
     def rest(self) -> None:
         """Write the other half of a line that was begun."""
@@ -94,11 +110,16 @@ class Writer:
     def _numbered(self, number: int) -> Path:
         return self.path.with_name(f"{self.path.name}.{number}")
 
-    def _line(self, host: str, text: str) -> None:
+    def _marker(self, end: int, size: int) -> str:
+        return digest(self._stream[max(0, end - min(size, MARKER_BYTES)) : end])
+
+    def _line(self, host: str, text: str, kind: str = "") -> None:
         at = self._now()
         if self.is_stamp_off and self._chance.random() < 0.3:
             at = at.astimezone(timezone(timedelta(hours=self._chance.randrange(-9, 10))))
-        self._append(f"{at.isoformat()} {host} {text}\n".encode())
+        line = f"{at.isoformat()} {host} {text}\n".encode()
+        self._lines.append((len(self._stream) + len(self._half) + len(line), (host, kind) if kind else None))
+        self._append(line)
 
     def _append(self, line: bytes) -> None:
         data, self._half = self._half + line, b""
@@ -106,6 +127,9 @@ class Writer:
             cut = self._chance.randrange(len(data))
             data, self._half = data[:cut], data[cut:]
         with self.path.open("ab") as log:
+            if not log.tell():
+                self._begins[os.fstat(log.fileno()).st_ino] = len(self._stream)
+            self._stream += data
             log.write(data)
         self._newest = max(self._newest, self._now())
         written = int(self._now().timestamp()) * 10**9

@@ -5,7 +5,7 @@ import errno
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +14,7 @@ from world_receivers import REFUSED, TAKEN, Receiver, messages_of
 
 from agent.core.budget import HOUR_SECONDS, MESSAGES_AN_HOUR, THE_REST, proof_of
 from agent.core.model import Incident
+from agent.sources.file.source import NOT_THERE
 from agent.store import Outbox, Store
 
 if TYPE_CHECKING:
@@ -193,25 +194,42 @@ class Model:
         there = set(self._world.store.ids())
         if lost := self._known - there:
             self.fail(f"announced, and not on disk: {sorted(lost)}")
+        self.check_start()
 
-    def counted(self) -> Counter[tuple[str, str]]:
-        """Count the events on disk by host and kind."""
-        found: Counter[tuple[str, str]] = Counter()
-        for incident in self._incidents():
-            for kind, count in incident.events.items():
-                found[incident.host or "", kind] += count
-        return +found
+    def check_start(self) -> None:
+        """Hold what a start would find if the process were killed now: it may be, at every moment.
+
+        Each line before the position is counted, and only those; what an incident names is there.
+        """
+        store, own = self._world.store, {each.id: each for each in self._incidents()}
+        resume, still_open = store.newest_commit()
+        found = own | {each.id: each for each in still_open}
+        before = self._world.writer.before(resume.cursor.files.get(str(self._world.writer.path), NOT_THERE))
+        if lost := self._uncounted(found.values(), before):
+            self.fail(f"a kill would lose {dict(lost)}")
+        for incident in found.values():
+            named = {*incident.snapshots, *incident.notices}
+            if missing := named - store.files(incident.id):
+                self.fail(f"a kill would leave {incident.id} without {sorted(missing)}")
+            if incident.id in own and not {*own[incident.id].notices} <= named:
+                self.fail(f"after a kill {incident.id} would be resumed from an older copy")
 
     def is_all_recorded(self) -> bool:
-        """Return whether every line of the log is in an incident: its host's, or that of the rest of an hour."""
-        counted, written = self.counted(), self._world.writer.written
+        """Return whether every line of the log is in an incident."""
+        return not self._uncounted(self._incidents(), self._world.writer.written)
+
+    def _uncounted(self, incidents: Iterable[Incident], lines: Counter[tuple[str, str]]) -> Counter[str]:
+        """Return by kind which of the lines are in no incident: their host's, or that of an hour's rest."""
+        counted: Counter[tuple[str, str]] = Counter()
+        for incident in incidents:
+            counted.update({(incident.host or "", kind): count for kind, count in incident.events.items()})
         rest = Counter({kind: counted.pop((THE_REST, kind), 0) for kind in TEXTS})
         left: Counter[str] = Counter()
-        for (_, kind), count in (written - counted).items():
+        for (_, kind), count in (lines - counted).items():
             left[kind] += count
-        if counted - written or rest - left:
-            self.fail(f"counted {dict(counted)} and of the rest {dict(rest)}, written {dict(written)}")
-        return left == rest
+        if counted - lines or rest - left:
+            self.fail(f"counted {dict(counted)} and of the rest {dict(rest)}, there are {dict(lines)}")
+        return left - rest
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -224,7 +242,7 @@ class Model:
         yield from (f"{each.id} is open" for each in world.daemon._recorder.still_open)
         yield from (f"{each.name}: {each.waiting}" for each in world.daemon._couriers if each.waiting.notices)
         if not self.is_all_recorded():
-            yield f"counted {dict(self.counted())} of {dict(world.writer.written)}"
+            yield "not every line is recorded"
         yield from (f"{each.id} is open on disk" for each in self._incidents() if each.closed_at is None)
         yield from (f"{channel} is owed something" for channel in Outbox(world.store).owing())
         saved = world.store.newest_commit()[0].cursor.files.get(str(world.writer.path))
