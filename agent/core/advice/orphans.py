@@ -13,11 +13,10 @@ from msgspec.structs import replace
 from agent.core.advice.budget import Budget, Price, free_ram, price_of_orphans, room_for_orphans
 from agent.core.advice.memory import raised_to
 from agent.core.advice.namespaces import check_kills, run_where
-from agent.core.advice.sysctl import MAX_ORPHANS, TCP_MEM, change, value_text
+from agent.core.advice.sysctl import MAX_ORPHANS, TCP_MEM, change, tcp_mem_after, value_text
 from agent.core.facts import Facts
 from agent.core.format import count_text
-from agent.core.kernel.limits import limits_of
-from agent.core.model import Advice, Sysctl
+from agent.core.model import Advice
 
 _INT_MAX = 2**31 - 1
 _ROUND, _ROUND_FEW = 1024, 64
@@ -75,21 +74,21 @@ def fix_closing_programs() -> Advice:
     )
 
 
-def raise_max_orphans(facts: Facts, budget: Budget, put_back: Sysctl | None) -> tuple[Advice, ...]:
+def raise_max_orphans(facts: Facts, budget: Budget, put_back: Advice | None) -> tuple[Advice, ...]:
     """Advise four times the peak, as far as tcp_mem holds it; else both limits in one step, within the budget.
 
     Twice the peak is enough where tcp_mem holds no more: every stuck orphan counts double. The limit caps the peak
     where stuck ones count more than once, so it is never less than twice the limit that is wanted.
-    ``put_back`` is what tcp_mem is set to before.
+    ``put_back`` is the step before, which sets tcp_mem.
     """
     current, page, price = facts.orphans.limit, facts.page_bytes, price_of_orphans(facts)
-    limits = limits_of(put_back.proposed) if put_back and isinstance(put_back.proposed, tuple) else facts.limits
+    limits = tcp_mem_after(facts, put_back)
     if current is None or limits is None or page is None or limits[2] <= 0:
         return (_raise_without_numbers(current),)
     wanted = _wanted(facts, current)
     others = (facts.memory.now or 0) - (facts.orphans.now or 0) * price.charged_bytes
     needed = wanted * price.charged_bytes + max(others, 0)
-    raised = None if put_back else raised_to(facts, budget, -(-needed // page))
+    raised = None if limits != facts.limits else raised_to(facts, budget, -(-needed // page))
     alone, together = (_most(facts, price, budget, each[2] * page) for each in (limits, raised or limits))
     enough = 2 * max(_peak(facts), current)
     new, memory = (together, raised) if alone < enough and together > alone else (alone, None)

@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 from agent.core.advice.budget import Budget, price_of_orphans, room_for_orphans
 from agent.core.advice.memory import look_at_memory
 from agent.core.advice.namespaces import check_kills, run_where
-from agent.core.advice.sysctl import MAX_ORPHANS, TCP_MEM, change, find_setter, value_text
+from agent.core.advice.sysctl import MAX_ORPHANS, TCP_MEM, change, find_setter, tcp_mem_after, value_text
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text
 from agent.core.kernel.limits import limits_by
@@ -43,7 +43,7 @@ def restore_tcp_mem(facts: Facts, claims: AbstractSet[str], budget: Budget) -> A
     if numbers is None or page is None or (mistake == _ABOVE_RAM and _may_be_meant(facts)):
         return _find_setter_of_tcp_mem(facts, mistake, budget) if mistake else None
     high, used = numbers[2] * page, facts.memory.now or 0
-    bound = "" if known.startswith("above") else "Not held against the RAM available now: "
+    bound = budget.sentence if known.startswith("above") else f"Not held against the RAM available now: {budget.why}."
     was = (
         f"{mistake}; it counts pages of {page} bytes. Pressure begins at {bytes_text(limits[1] * page)}, "
         f"ends below {bytes_text(limits[0] * page)}, and nothing is refused below "
@@ -60,25 +60,33 @@ def restore_tcp_mem(facts: Facts, claims: AbstractSet[str], budget: Budget) -> A
         action=f"Set tcp_mem {known}: {value_text(numbers)} pages.",
         why=f"{was} Success: mem stays below the last value.",
         risk=f"TCP may take {bytes_text(high)}, and holds {bytes_text(used)} now: unswappable. Above that connections "
-        f"stall. {bound}{budget.why}.",
+        f"stall. {bound}",
         reason="the numbers are pages, and fit this host's RAM.",
         checks=(find_setter(TCP_MEM), "grep TCP: /proc/net/sockstat   # mem stays below the last value"),
     )
 
 
-def restore_max_orphans(facts: Facts, claims: AbstractSet[str], budget: Budget) -> Advice | None:
-    """Advise tcp_max_orphans' default where it is far below that, or where it has a number of tcp_mem."""
+def restore_max_orphans(
+    facts: Facts, claims: AbstractSet[str], budget: Budget, put_back: Advice | None = None
+) -> Advice | None:
+    """Advise tcp_max_orphans' default where it is far below that, or where it has a number of tcp_mem.
+
+    ``put_back`` is the step before, which sets tcp_mem.
+    """
     limit, default = facts.orphans.limit, facts.defaults.tcp_max_orphans
     if limit is None or not claims & {"orphan_limit_below_default", "orphan_limit_holds_pages"}:
         return None
     pasted = "orphan_limit_holds_pages" in claims and "orphan_limit_below_default" not in claims
-    # Fewer than there are would reset connections at once.
-    if pasted and (default is None or 4 * (facts.orphans.value or 0) > default):
+    # Fewer than there are would reset connections at once; and a limit that the kernel has reached is none too high.
+    was_reached = facts.killed_silently or set(facts.lines) - {"tcp_memory"}
+    most = max(facts.orphans.value or 0, facts.orphans.now or 0)
+    if pasted and (default is None or was_reached or 4 * most > default):
         return None
     proposed, known = (
         (default, "this kernel's default") if default else (_LEAST_ORPHANS, "at least the smallest default")
     )
-    price, high = price_of_orphans(facts), facts.limits_bytes[2] if facts.limits_bytes else None
+    price, limits, page = price_of_orphans(facts), tcp_mem_after(facts, put_back), facts.page_bytes
+    high = limits[2] * page if limits and page else None
     bound = "" if high is None else f", and tcp_mem keeps all TCP data below {bytes_text(high)}"
     if high is not None and (held := room_for_orphans(facts, price, high)) < proposed:
         bound = f", and today's tcp_mem holds about {count_text(held)} of them: with more, living connections stall"

@@ -68,7 +68,8 @@ def advise(facts: Facts, findings: tuple[Finding, ...], main: MainHolders) -> tu
     """Return the steps for the verdict, which is the first finding, and then for what else was found."""
     cause, claims = findings[0].cause, frozenset(finding.claim for finding in findings)
     known = _Known(facts, findings, claims, find_budget(facts), main)
-    pasted = (fix(facts, claims & _PASTED, known.budget) for fix in (restore_tcp_mem, restore_max_orphans))
+    memory = restore_tcp_mem(facts, claims & _PASTED, known.budget)
+    pasted = memory, restore_max_orphans(facts, claims & _PASTED, known.budget, memory)
     container = _look_at_container() if "openvz_container_limit" in claims else None
     steps = [container, *_steps_for(known, cause)]
     unconfirmed = facts.killed_in_sight == 0 and (facts.kills == 0 or (facts.lacks_ipv6 and facts.limits_known))
@@ -101,20 +102,21 @@ def _steps_for(known: _Known, cause: Cause) -> list[Advice | None]:
 
 def _orphan_steps(known: _Known) -> _Steps:
     facts, put_back = known.facts, restore_tcp_mem(known.facts, known.claims, known.budget)
-    restored = restore_max_orphans(facts, known.claims, known.budget)
+    limits, default = facts.limits, facts.defaults.tcp_mem
+    is_lowered = limits is not None and default is not None and is_far_below(limits[2], default[2])
+    # What it allows again has to find a tcp_mem that was not lowered either, or living connections stall.
+    claims = known.claims | ({"tcp_mem_below_default"} if is_lowered else set())
+    before = restore_tcp_mem(facts, claims, known.budget)
+    restored = restore_max_orphans(facts, known.claims, known.budget, before)
     main = known.fix_main("orphans")
     culprit = main or fix_main_victim(facts)
     holders = [culprit, look_at_orphans(facts), None if culprit else fix_closing_programs()]
     shorter, closing = _shorter_lives(known)
     if restored:
-        # What it allows again has to find a tcp_mem that was not lowered either, or living connections stall.
-        limits, default = facts.limits, facts.defaults.tcp_mem
-        if limits and default and is_far_below(limits[2], default[2]):
-            put_back = restore_tcp_mem(facts, known.claims | {"tcp_mem_below_default"}, known.budget)
-        if not main and not _are_many(facts):
-            return _Steps([put_back, restored], [], [closing])
-        return _Steps([put_back, restored], holders, [free_ram(facts, known.budget), shorter, closing])
-    higher = raise_max_orphans(facts, known.budget, put_back.sysctl if put_back else None)
+        if not main and not _are_many(facts) and not facts.is_past:
+            return _Steps([before, restored], [], [closing])
+        return _Steps([before, restored], holders, [free_ram(facts, known.budget), shorter, closing])
+    higher = raise_max_orphans(facts, known.budget, put_back)
     # What waits in FIN-WAIT-2 waits for nothing else.
     waiting = add_up(facts.sockets, only("orphaned", state="fin_wait2")).sockets
     alone = 2 * waiting > add_up(facts.sockets, only("orphaned")).sockets
@@ -143,7 +145,8 @@ def _memory_steps(known: _Known) -> _Steps:
     main = known.fix_main("tcp_memory")
     culprit = main or fix_main_victim(facts)
     failed = [each for found in known.findings for each in found.evidence if each.name == "memory.kmem.tcp.failcnt"]
-    limit = raise_cgroup_limit(failed[0]) if failed else None if restored else raise_tcp_mem(facts, known.budget)
+    room = free_ram(facts, known.budget) if restored else raise_tcp_mem(facts, known.budget)
+    limit = raise_cgroup_limit(failed[0]) if failed else room
     is_unlisted = "sockets_in_no_table" in claims
     # Where that is not known, they may be in another network namespace.
     is_listed = not is_unlisted or not facts.sockets.complete
@@ -153,7 +156,7 @@ def _memory_steps(known: _Known) -> _Steps:
         look_at_memory(facts) if is_listed else None,
         None if culprit else fix_holders(known.findings, life_text(facts)),
     ]
-    alone = restored is not None and "tcp_mem_below_default" in claims and main is None
+    alone = restored is not None and "tcp_mem_below_default" in claims and main is None and not facts.is_past
     return _Steps([restored], [] if alone else holders, [limit])
 
 

@@ -6,6 +6,7 @@ net.ipv4.tcp_max_orphans = 244736
 """
 
 from agent.core.facts import Facts
+from agent.core.kernel.limits import limits_of
 from agent.core.model import Advice, Sysctl
 
 TCP_MEM, MAX_ORPHANS = "net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans"
@@ -47,6 +48,12 @@ def change(
         commands=(" ".join(["sysctl -w", *(f"{each}={_quoted(value)}" for each, value in values.items())]), *checks),
         persist=persist + "".join(f"{each} = {value}\n" for each, value in values.items()),
     )
+
+
+def tcp_mem_after(facts: Facts, put_back: Advice | None) -> tuple[int, int, int] | None:
+    """Return tcp_mem in pages as a step before sets it, or else as it is."""
+    proposed = put_back.sysctl.proposed if put_back and put_back.sysctl else None
+    return limits_of(proposed) if isinstance(proposed, tuple) else facts.limits
 
 
 def find_setter(key: str) -> str:

@@ -42,7 +42,7 @@ def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past, main: Mai
         verdict = _nothing_but
     sentences = [verdict if isinstance(verdict, str) else verdict(facts)]
     if "orphans_fill_memory" in claims:
-        sentences.append("Most of that memory is unsent data of orphaned sockets.")
+        sentences.append("Most of TCP's memory is unsent data of orphaned sockets.")
     if "host_ram_short" in claims:
         sentences.append("The host itself is short of RAM, so TCP saves memory below its own limits.")
     sentences += _proof(facts, findings, claims)

@@ -97,6 +97,23 @@ def test_orphans_have_to_fit_into_the_tcp_mem_that_is_put_back() -> None:
     assert 131072 < found[ORPHANS] <= 589824 * 150000 // 520000
 
 
+@pytest.mark.parametrize("text", ["orphans", "timer"])
+@pytest.mark.parametrize(("orphans", "seconds_ago"), [(100, 0.2), (100, 9000.0), (60000, 9000.0)])
+def test_no_limit_of_orphans_is_lowered_after_the_kernel_has_reached_it(
+    text: str, orphans: int, seconds_ago: float
+) -> None:
+    kernel = "6.1.0" if text == "orphans" else "2.6.32-754.el6.x86_64"
+    snapshot = make_snapshot(orphans, max_orphans=253940, kernel=kernel)
+    found = diagnose(snapshot, (make_event(text, seconds_ago=seconds_ago),), ())
+    assert "orphan_limit_holds_pages" in {finding.claim for finding in found.findings}
+    assert (proposed(found)[ORPHANS] or 253940) >= 253940
+
+
+def test_a_number_of_pages_is_left_where_more_orphans_are_there_now_than_the_default_is_sure_to_hold() -> None:
+    found = diagnose(make_snapshot(40000, max_orphans=253940), (make_event("tcp_memory", seconds_ago=9000),), ())
+    assert proposed(found)[ORPHANS] is None
+
+
 def test_a_number_of_pages_is_left_where_orphans_need_it() -> None:
     row = "orphans|90000 120000 120000|190455|190455 253940 380910|6.1.0|MemTotal 16384 MemAvailable 9216|-|-"
     diagnosis = judge(row.split("|"))[0]
@@ -152,6 +169,14 @@ def test_short_ram_is_what_to_free_where_orphans_are_at_their_limit(limit: str, 
     said = [each.action for each in judge(row.split("|"))[0].advice]
     assert bool(expected) == any(action.startswith("Free RAM before") for action in said)
     assert not any(action.startswith("Leave tcp_max_orphans") for action in said)
+
+
+@pytest.mark.parametrize(("available", "expected"), [(300, "Free RAM before you raise a limit further."), (9216, "")])
+def test_ram_is_to_be_freed_where_a_default_is_put_back_that_it_has_no_room_for(available: int, expected: str) -> None:
+    row = f"tcp_memory|3 1990 900|65536|1000 1300 2000|6.1.0|MemTotal 16384 MemAvailable {available}|-|-"
+    said = [each.action for each in judge(row.split("|"))[0].advice]
+    assert said[0].startswith("Set tcp_mem back")
+    assert said[1:] == [expected] * bool(expected)
 
 
 def test_free_huge_pages_are_named_where_they_leave_no_room() -> None:

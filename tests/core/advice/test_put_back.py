@@ -1,5 +1,6 @@
 """What is put back where a setting is wrong: never below what TCP holds, nor below the orphans that there are."""
 
+import re
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ from material import NGINX, SHOP, make_event, make_group, make_snapshot, make_ta
 
 from agent.core.advice.budget import find_budget
 from agent.core.advice.settings import restore_max_orphans, restore_tcp_mem
+from agent.core.diagnosis.diagnose import diagnose
 from agent.core.facts import Facts, gather_facts
 from agent.core.model import Advice
 from agent.core.readings import Namespace, Process
@@ -92,6 +94,20 @@ def test_the_risk_says_whether_tcp_mem_holds_the_orphans_that_are_allowed_again(
     )
     assert advice
     assert said in advice.risk
+
+
+def test_orphans_are_held_against_the_tcp_mem_that_is_put_back_before_them() -> None:
+    found = diagnose(make_snapshot(2, 400, max_orphans=0, tcp_mem=(0, 0, 0)), (make_event(),), ()).advice
+    assert ["net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans"] == [each.sysctl.key for each in found if each.sysctl]
+    assert "tcp_mem keeps all TCP data below 1.5 GiB" in found[1].risk
+
+
+def test_every_sentence_of_a_risk_begins_with_a_capital() -> None:
+    for meminfo in (available(8192), available(100)):
+        facts = facts_of(tcp_mem=PASTED, mem=380_000, meminfo=meminfo)
+        advice = restore_tcp_mem(facts, {"tcp_mem_holds_buffer_sizes"}, find_budget(facts))
+        assert advice
+        assert [] == re.findall(r"\. [a-z].*", advice.risk)
 
 
 def test_it_is_checked_where_most_orphans_are_and_not_most_memory() -> None:
