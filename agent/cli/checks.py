@@ -272,13 +272,20 @@ def check_textfile(path: Path, service: Unit | None = None) -> Check:
         return Check(name, "fail", fault.what, fault.fix or f"install -d -o {me()} {folder}, or choose another")
     if service and not service.lets_write(folder):
         return _closed(name, folder)
-    closed = next(
-        (each for each in (*reversed(folder.parents), folder) if not each.stat().st_mode & stat.S_IXOTH), None
-    )
-    if closed:
-        detail = f"node_exporter cannot read {path}: other users cannot enter {closed}"
-        return Check(name, "warn", detail, f'set [metrics] textfile = "{SYSTEM_RUNTIME}/{path.name}"')
-    return Check(name, "ok", f"{path} is writable")
+    unseen = _unseen(path)
+    return Check(name, "warn", *unseen) if unseen else Check(name, "ok", f"{path} is writable")
+
+
+def _unseen(path: Path) -> Fault | None:
+    """Return why node_exporter does not read the metrics."""
+    if path.suffix != ".prom":
+        what = f"node_exporter ignores {path}: its name does not end in .prom"
+        return Fault(what, f'set [metrics] textfile = "{path.with_suffix(".prom")}"')
+    for folder in reversed(path.parents):
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            what = f"node_exporter cannot read {path}: other users cannot enter {folder}"
+            return Fault(what, f'set [metrics] textfile = "{SYSTEM_RUNTIME}/{path.name}"')
+    return None
 
 
 def check_status_file(service: Unit) -> Check:

@@ -158,7 +158,7 @@ def _read_messages(messages: tuple[str, ...], now: datetime) -> tuple[tuple[Even
     """Turn the lines into events, and those about something else into gaps."""
     # An argument that is not UTF-8 contains surrogates, which neither JSON nor a terminal accepts.
     texts = [os.fsencode(message).decode(errors="replace") for message in messages]
-    lines = [line for text in texts for line in lines_of(text)]
+    lines = [line for text in texts for line in lines_of(text) or [text]]
     read = {number: _read_message(line, number, now) for number, line in enumerate(lines, 1)}
     found = {number: event for number, event in read.items() if isinstance(event, Event)}
     if all(event.kind == "suppressed" for event in found.values()):
@@ -225,7 +225,9 @@ def _find_tree(proc_root: str | None) -> Path:
     if proc_root is None:
         return PROC
     if not os.path.isdir(proc_root):  # noqa: PTH112 - Path's raises EACCES, and takes "" for this directory
-        fail(os.EX_NOINPUT, f"--proc-root: {proc_root!r} is not a directory; name a copy of a /proc tree")
+        fail(
+            os.EX_NOINPUT, f"sockmem-agent: --proc-root: {proc_root!r} is not a directory; name a copy of a /proc tree"
+        )
     return Path(proc_root)
 
 

@@ -126,11 +126,11 @@ def _read_channel(table: dict[str, Any], environ: Mapping[str, str], say: Say) -
         if {one, other} <= keys.keys() and bool(table.get(one)) == bool(table.get(other)):
             say(f"type {kind} needs exactly one of `{one}` and `{other}`")
     values |= _read_files(values, environ, say)
-    if not all(key in values for key, field in keys.items() if field.required):
-        return None
-    channel = cast("ChannelSettings", struct(**{keys[key].name: value for key, value in values.items()}))
+    missing = {field.name: "" for key, field in keys.items() if field.required and key not in values}
+    content: dict[str, Any] = missing | {keys[key].name: value for key, value in values.items()}
+    channel = cast("ChannelSettings", struct(**content))
     _check_together(channel, say)
-    return channel
+    return None if missing else channel
 
 
 def _check_together(channel: ChannelSettings, say: Say) -> None:

@@ -146,8 +146,9 @@ def headline(incident: Incident) -> str:
 
 
 def read_on(incident: Incident) -> str | None:
-    """Return the command that shows an incident; of a test there is nothing to show."""
-    return None if incident.is_test else f"sockmem-agent incidents show {incident.id}"
+    """Return the command that shows an incident, and on which other host; of a test there is nothing to show."""
+    where = f"  # on {printable(incident.read_on, 64)}" if incident.read_on else ""
+    return None if incident.is_test else f"sockmem-agent incidents show {incident.id}{where}"
 
 
 def _headline(incident: Incident) -> str:
@@ -285,7 +286,7 @@ def durable_fix(incident: Incident) -> Advice | None:
 
 
 def notice_text(notice: Notice) -> str:
-    """Return a notice as a readable block: what, since when, how far, the first step, where to read on."""
+    """Return a notice as a readable block: what, since when, how far, the first step, where more is."""
     if isinstance(notice, DigestNotice):
         why, which, command = digest_facts(notice, most=10)
         lines = [title(notice), "", *_wrapped(why, "  "), "", *_wrapped(which, "  "), "", f"list them: {command}"]
@@ -368,10 +369,10 @@ def _resolved_text(notice: Notice, incident: Incident) -> str:
 
 def _facts(incident: Incident) -> list[tuple[str, str]]:
     killed = resets(incident)
-    over = f" to {incident.last_seen_at.isoformat(timespec='seconds')}" if incident.closed_at else ""
+    over = f" to {_stamp(incident.last_seen_at)}" if incident.closed_at else ""
     return [
         ("cause", f"{CAUSES[incident.cause]} ({incident.confidence})"),
-        ("time" if over else "since", f"{incident.opened_at.isoformat(timespec='seconds')}{over}"),
+        ("time" if over else "since", f"{_stamp(incident.opened_at)}{over}"),
         *([("recurrence", often)] if (often := recurrence_text(incident)) else []),
         ("messages", messages_text(incident) or "none"),
         *([("resets", counted(killed, "connection"))] if killed is not None else []),
@@ -381,6 +382,10 @@ def _facts(incident: Incident) -> list[tuple[str, str]]:
             for name, text in gauge_rows(incident)
         ),
     ]
+
+
+def _stamp(at: datetime) -> str:
+    return f"{at.astimezone(timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _holder_row(incident: Incident) -> list[tuple[str, str]]:
@@ -434,7 +439,7 @@ def _against(value: int, limit: int | None, words: Callable[[int], str], *, shar
 
 def _read_on(incident: Incident) -> str:
     command = read_on(incident)
-    return f"read on: {command}" if command else "This was a test of the channel; nothing is stored."
+    return f"details: {command}" if command else "This was a test of the channel; nothing is stored."
 
 
 def _numbers(mechanism: Mechanism) -> list[tuple[str, str]]:
@@ -513,7 +518,7 @@ def _holder(holder: Holder) -> tuple[str, str]:
         f"{guess}{counted(holder.sockets, 'socket')}, {counted(holder.orphans, 'orphan')}, {bytes_text(holder.bytes)}"
     )
     ports = f", ports {' '.join(map(str, holder.ports))}" if holder.ports else ""
-    peers = f", peers {' '.join(holder.peers)}" if holder.peers else ""
+    peers = f", peers {', '.join(holder.peers)}" if holder.peers else ""
     return _quoteless(name), _quoteless(printable(facts + ports + peers))
 
 

@@ -99,8 +99,10 @@ def _raw(files: IncidentFiles, clock: rows.Clock) -> list[tuple[str, list[str]]]
 def _course(
     files: IncidentFiles, tracks: Tracks, clock: rows.Clock, encoding: str, columns: int
 ) -> list[tuple[str, list[str]]]:
+    # Of another host nothing is measured.
+    gauges = [] if files.incident.read_on else [("Gauges", _indented(_drawn(tracks, clock, encoding, columns)))]
     return [
-        ("Gauges", _indented(_drawn(tracks, clock, encoding, columns))),
+        *gauges,
         ("Timeline", _indented(_timeline(files, clock))),
         ("Notifications", _indented(in_columns(rows.notifications(files, clock)) or ["none"])),
     ]
@@ -110,7 +112,7 @@ def _drawn(tracks: Tracks, clock: rows.Clock, encoding: str, columns: int) -> li
     """Draw both gauges against their limits on one time axis."""
     shown = [track for track in (tracks.orphans, tracks.memory) if track.peak]
     if not shown:
-        return ["no readings: history goes back 48 hours"]
+        return ["no readings from this time: the service keeps 48 hours"]
     start, end = min(track.points[0].at for track in shown), max(track.points[-1].at for track in shown)
     plain, width = (
         bearable(BLOCKS, encoding) != BLOCKS,

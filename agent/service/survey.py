@@ -62,7 +62,7 @@ class Survey:
         except RuntimeError as error:  # TasksMax= of the unit is reached, or the host's own limit.
             self.due = now + AGAIN_AFTER
             if not self._is_refused:
-                log.warning("nobody looks who holds the sockets while all is quiet: %s", error)
+                log.warning("socket survey skipped, tried again every minute: %s", error)
             self._is_refused = True
             return
         self._thread, self._is_refused = thread, False

@@ -49,8 +49,10 @@ def user(uid: int) -> str:
 def refusal(path: Path, directory: Path) -> str:
     """Return one line: this process may not use the file, whose it is, and the fix."""
     me, other = user(os.geteuid()), owner(path)
+    if os.statvfs(directory).f_flag & os.ST_RDONLY:
+        return f"{directory} is read-only for {me}: sudo sockmem-agent doctor shows the mount, or the unit's setting"
     if other == me:
-        return f"{path} belongs to {me}, but its mode or file system forbids access: chmod -R u+rwX {directory}"
+        return f"{path} belongs to {me}, but its mode forbids access: chmod -R u+rwX {directory}"
     return f"{path} belongs to {other}; the service runs as {me}: chown -hR {me}: {directory}"
 
 

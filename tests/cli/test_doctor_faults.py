@@ -375,6 +375,19 @@ def test_a_metrics_file_that_the_unit_or_the_owner_forbids_is_told(host: Host) -
     )
 
 
+def test_a_metrics_file_that_node_exporter_ignores_is_told(host: Host) -> None:
+    folder = host.root / "textfile"
+    folder.mkdir()
+    folder.chmod(0o777)
+    host.define(f"ReadWritePaths={folder}")
+    with host.config.open("a") as file:
+        file.write(f'[metrics]\ntextfile = "{folder}/sockmem.txt"\n')
+
+    check = host.check("metrics file")
+    assert ("warn", f'set [metrics] textfile = "{folder}/sockmem.prom"') == (check["status"], check["mend"])
+    assert f"node_exporter ignores {folder}/sockmem.txt: its name does not end in .prom" == check["detail"]
+
+
 def test_the_runtime_directory_is_where_metrics_and_status_belong(host: Host) -> None:
     with host.config.open("a") as file:
         file.write('[metrics]\ntextfile = "/run/sockmem-doctor-test/sockmem.prom"\n')

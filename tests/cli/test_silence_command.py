@@ -174,9 +174,9 @@ def test_what_is_still_open_at_the_end_is_sent_then_and_show_says_why_it_waits(a
     shown = CliRunner().invoke(group, ["incidents", "show", "last"], env=environ).stdout
 
     assert re.search(r"waiting since [0-9:]+: silenced until .*: deploying", shown)
-    assert "read on: " not in agent.said()
+    assert "details: " not in agent.said()
     run("--end")
-    wait_for("the notification", lambda: "read on: " in agent.said())
+    wait_for("the notification", lambda: "details: " in agent.said())
 
 
 def test_a_damaged_file_silences_nothing_and_is_said(agent: AgentProcess) -> None:

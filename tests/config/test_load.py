@@ -598,6 +598,14 @@ def test_keys_that_need_or_exclude_each_other_are_reported(write: Write, keys: s
     assert [f"[[notify]] #1 (h): {expected}"] == errors(write(table))
 
 
+def test_keys_that_need_each_other_are_reported_beside_one_that_is_missing(write: Write) -> None:
+    table = '[[notify]]\nname="m"\ntype="email"\nfrom="a@h"\nuser="u"\n'
+
+    missing, *others = errors(write(table))
+    assert missing.startswith("[[notify]] #1 (m): key `to` is missing; ")
+    assert ["[[notify]] #1 (m): keys `user` and `password_file` need each other"] == others
+
+
 def test_a_password_crosses_no_network_in_the_clear(write: Write) -> None:
     file = write("password\n", "file")
     table = f'[[notify]]\nname="m"\ntype="email"\nto=["root"]\nfrom="a@h"\nuser="u"\npassword_file="{file}"\n'

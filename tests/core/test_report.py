@@ -195,15 +195,28 @@ def test_notice_says_what_where_since_when_how_far_and_where_to_read_on() -> Non
     text = notice_text(make_notice(incident))
     for words in (
         "web1 is resetting TCP connections: orphan limit reached (70,000 of 65,536)",
-        "since     2026-11-22T15:05:40+00:00",
+        "since     2026-11-22 15:05:40 UTC\n",
         "messages  1 x too many orphans, at least 273 suppressed by its rate limit",
         "memory    4.7 MiB of 1.5 GiB (0.3 %) at peak",
         "source    kernel",
         "First step:",
         "ss -tanoemi state fin-wait-1",
-        "sockmem-agent incidents show 20261122T150539Z-7f3a",
+        "details: sockmem-agent incidents show 20261122T150539Z-7f3a\n",
     ):
         assert words in text
+
+
+def test_the_details_of_another_hosts_incident_are_where_its_log_is() -> None:
+    text = notice_text(make_notice(make_incident(host="web7", read_on="log1")))
+
+    assert text.endswith("\ndetails: sockmem-agent incidents show 20261122T150539Z-7f3a  # on log1\n")
+
+
+def test_peers_are_told_apart() -> None:
+    holder = Holder(unit="nginx.service", sockets=3, orphans=0, bytes=0, peers=("10.0.0.0/24", "10.0.0.0/24 port 5432"))
+    text = diagnosis_text(replace(diagnose(make_snapshot(), (), ()), holders=(holder,)))
+
+    assert "peers 10.0.0.0/24, 10.0.0.0/24 port 5432" in " ".join(text.split())
 
 
 @pytest.mark.parametrize("kind", ["opened", "updated", "resolved"])

@@ -616,7 +616,7 @@ def test_a_real_exim_delivers_it_over_starttls(exim: tuple[str, Path], keys: dic
     assert isinstance(delivery, Delivered)
     assert delivery.detail.startswith("taken for 1 of 2 recipients; nobody-here@example.org: SMTP 550")
     box = folder / "ops"
-    wait_for("the whole mail to be in its file", lambda: box.exists() and b"read on: " in box.read_bytes())
+    wait_for("the whole mail to be in its file", lambda: box.exists() and b"details: " in box.read_bytes())
     mail = email.message_from_bytes((folder / "ops").read_bytes().partition(b"\n")[2], policy=default)
     assert title(notice) == mail["Subject"]
     assert body_text(notice) == mail.get_content().rstrip("\n") + "\n"

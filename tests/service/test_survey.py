@@ -133,7 +133,7 @@ def test_no_room_for_a_thread_is_told_once_and_tried_again(survey, dump, clock, 
             survey.start(clock.advance(60))
             assert clock.time + AGAIN_AFTER == survey.due
             assert () == survey.collect(clock.time)
-    assert ["nobody looks who holds the sockets while all is quiet: can't start new thread"] == caplog.messages
+    assert ["socket survey skipped, tried again every minute: can't start new thread"] == caplog.messages
 
     dump.go_on.set()
     survey.start(clock.advance(60))

@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,6 +92,15 @@ def test_a_readable_file_of_another_user_is_in_the_way_only_where_it_is_appended
         give_to_root(state / name).chmod(0o644)
 
     assert repr([state / "history/20261122T15.jsonl"]) == as_nobody(lambda: repr(list(unusable(state))))
+
+
+def test_a_file_system_that_is_read_only_has_no_owner_to_blame(state: Path) -> None:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,uid=nobody", "tmpfs", state], check=False).returncode:
+        pytest.skip("cannot mount here")
+    try:
+        assert start(state).startswith(f"1 cannot start: {state} is read-only for nobody: sudo sockmem-agent doctor ")
+    finally:
+        subprocess.run(["umount", state], check=True)
 
 
 def test_a_mode_that_shuts_out_the_owner_has_another_fix(state: Path) -> None:

@@ -182,11 +182,16 @@ def _where_killed(facts: Facts) -> list[str]:
 
 
 def _resets(facts: Facts) -> str:
-    return "A text log claims that the kernel reset connections" if _is_claim(facts) else "The kernel reset connections"
+    return _as_said(facts, "the kernel reset connections")
 
 
 def _ran_out(facts: Facts) -> str:
-    return "A text log claims that TCP ran out of memory" if _is_claim(facts) else "TCP ran out of memory"
+    return _as_said(facts, "TCP ran out of memory")
+
+
+def _as_said(facts: Facts, what: str) -> str:
+    """Begin a sentence with what happened, or with who claims it."""
+    return f"A text log claims that {what}" if _is_claim(facts) else what[0].upper() + what[1:]
 
 
 def _is_claim(facts: Facts) -> bool:
@@ -297,7 +302,7 @@ def _undecided(facts: Facts) -> str:
     can = "on this kernel the message can mean orphaned sockets or memory, and " if facts.is_old else ""
     can = "up to kernel 3.2 the message can mean orphaned sockets or memory, and " if facts.is_alien else can
     return (
-        f"The kernel ran out of TCP sockets or memory: {can}{calm}. "
+        f"{_as_said(facts, 'the kernel ran out of TCP sockets or memory')}: {can}{calm}. "
         "Orphans are the more common cause, but nothing here proves it."
     )
 
@@ -322,7 +327,7 @@ def _unsure(facts: Facts) -> str | None:
     """Return why calm gauges are not all that counts."""
     handed = [gap.why for gap in facts.snapshot.gaps if isinstance(gap, UnreadLine)]
     if handed:
-        one = f"the line passed in is {handed[0]}"
+        one = f"the line passed in was not used: {handed[0].removesuffix('; ignored')}"
         lines = one if len(handed) == 1 else "none of the lines passed in names a limit of socket memory"
         unread = "" if facts.limits_known else " (some readings are missing)"
         return f"No reading is near a limit{unread}, but {lines}."
@@ -357,7 +362,7 @@ _SENTENCES: dict[str, str | Callable[[Facts], str]] = {
     "memory_short_between_readings": "TCP memory keeps running short between readings that look calm. The kernel drops "
     "received data and has logged nothing.",
     "cgroup_limit": _cgroup_limit,
-    "both_limits_hit": "TCP reached both limits, orphaned sockets and memory.",
+    "both_limits_hit": lambda facts: _as_said(facts, "TCP reached both limits, orphaned sockets and memory."),
     "cause_undecided": _undecided,
     "memory_pressure_flag": _pressure_flag,
     "nothing_near_a_limit": _nothing,
