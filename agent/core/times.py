@@ -11,6 +11,19 @@ _ZONES_APART = timedelta(hours=26)
 _NONE = timedelta(0)
 # Over a longer time without a look nothing tells a zone's stamp from a late line.
 _LOOK_AT_MOST = timedelta(seconds=60)
+# No kernel said anything before or after: such a stamp is somebody's zero or infinity, and no moment to reckon with.
+YEARS = range(1970, 2200)
+
+
+def from_epoch(seconds: object) -> datetime | None:
+    """Return the moment of seconds since 1970, given as number or text; None when it is neither or out of range."""
+    if isinstance(seconds, bool) or not isinstance(seconds, str | int | float):
+        return None
+    try:
+        moment = datetime.fromtimestamp(float(seconds), timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return moment if moment.year in YEARS else None
 
 
 def put_right(at: datetime, after: datetime | None, now: datetime) -> tuple[datetime, int]:

@@ -39,8 +39,8 @@ from agent.core.kernel.tracing import (
     refusal_pattern,
     risen,
 )
-from agent.core.logs.timestamps import from_epoch
 from agent.core.readings import Gap
+from agent.core.times import from_epoch
 from agent.probe.files import REASONS, Unreadable, read_bytes, read_text
 
 TRACEFS = Path("/sys/kernel/tracing")

@@ -29,9 +29,9 @@ from systemd.journal import INVALIDATE, Reader
 
 from agent.core.cursor import NOTHING_YET, Cursor
 from agent.core.format import counted
-from agent.core.logs.timestamps import YEARS
 from agent.core.model import LogRecord
 from agent.core.readings import Gap
+from agent.core.times import YEARS
 from agent.sources import journal_files
 from agent.sources.gaps import Gaps
 
@@ -322,7 +322,7 @@ def field_or(fields: dict[str, Any], name: str, otherwise: Callable[[], int]) ->
 
 
 def time_of(micros: int | None) -> datetime | None:
-    """Convert microseconds since 1970; None for a year without Linux (core.logs.timestamps.YEARS)."""
+    """Convert microseconds since 1970; None for a year without Linux (core.times.YEARS)."""
     try:
         time = _EPOCH + timedelta(microseconds=micros or 0)
     except OverflowError:

@@ -20,9 +20,9 @@ from agent.core.cursor import Cursor, KmsgCursor
 from agent.core.format import counted
 from agent.core.kernel.devkmsg import DevKmsg, parse_devkmsg
 from agent.core.kernel.procfs import parse_stat_boot
-from agent.core.logs.timestamps import from_epoch
 from agent.core.model import LogRecord
 from agent.core.readings import Gap
+from agent.core.times import from_epoch
 from agent.sources.gaps import Gaps
 
 BATCH = 1000

@@ -19,8 +19,8 @@ from typing import NamedTuple
 from agent.core.logs.envelope import COLOUR
 from agent.core.logs.prefilter import MARKERS, MAX_LINE_BYTES, TOO_LONG, candidates
 from agent.core.logs.records import spread, to_record
-from agent.core.logs.timestamps import from_epoch
 from agent.core.model import LogRecord
+from agent.core.times import from_epoch
 from agent.sources.localzone import LocalZone, is_second_pass
 from agent.sources.multiline import Entries
 from agent.sources.search import HOLDS, newlines

@@ -1,7 +1,7 @@
 """Retention by age, number, bytes and free space; what is only claimed goes first, then the oldest."""
 
 import logging
-import shutil
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
@@ -52,8 +52,8 @@ def _choose(store: Store, ids: list[str], oldest: datetime) -> tuple[list[str], 
     """Choose what is no longer kept, and count what of it was not sent."""
     keep, covered = store.settings, store.covered()
     sizes = {incident_id: size_of(store.path(incident_id)) for incident_id in ids}
-    free = shutil.disk_usage(store.path("")).free
-    missing = max(sum(sizes.values()) - keep.keep_bytes, keep.min_free_bytes - free)
+    room = os.statvfs(store.path(""))
+    missing = max(sum(sizes.values()) - keep.keep_bytes, keep.min_free_bytes - room.f_bavail * room.f_frsize)
     old = [incident_id for incident_id in ids[:-1] if _opened_at(incident_id) < oldest]
     is_short = missing > 0 or len(ids) > keep.keep_count
     fates = {each: _fate(store, each, covered) for each in store.one_by_one(ids[:-1] if is_short else old)}

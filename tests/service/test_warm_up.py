@@ -91,8 +91,11 @@ def test_a_surprise_in_the_warm_up_is_logged_and_the_service_goes_on(
     assert ["what an event needs failed without one"] == [*daemon._troubles]
 
 
-def test_what_parses_the_lines_of_a_text_log_is_loaded_for_one_alone_and_not_to_open_it() -> None:
-    is_loaded = "print('agent.core.logs.envelope' in sys.modules)"
+@pytest.mark.parametrize("name", ["agent.core.logs.envelope", "agent.core.logs.timestamps", "watchdog"])
+def test_what_waits_for_lines_of_a_text_log_and_parses_them_is_loaded_for_one_alone_and_not_to_open_it(
+    name: str,
+) -> None:
+    is_loaded = f"print({name!r} in sys.modules)"
     code = f"""
 import agent.service.daemon, agent.sources.file.source, sys
 from agent.core.settings import SourceSettings

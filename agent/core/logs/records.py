@@ -24,8 +24,9 @@ import msgspec
 
 from agent.core.kernel.messages import TEXT
 from agent.core.logs.envelope import SENTENCE, Envelope, parse, plain, split_head
-from agent.core.logs.timestamps import from_epoch, match_stamp, read_stamp
+from agent.core.logs.timestamps import match_stamp, read_stamp
 from agent.core.model import LogRecord
+from agent.core.times import from_epoch
 
 # Who wrote a record. A tag of the kernel's is proof together with a host and a time.
 TAG = re.compile(

@@ -15,6 +15,8 @@ import re
 from datetime import datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
 
+from agent.core.times import YEARS, from_epoch
+
 # dmesg -T and journalctl -o short write the months as the reader's LC_TIME abbreviates them. These are glibc's, less
 # their dots: en de fr es it pt nl sv da nb fi pl cs sk hu ro tr id ru uk. Croatian is left out, where "srp" is July and
 # not Czech for August. Chinese, Japanese and Korean count.
@@ -93,8 +95,6 @@ EPOCH = re.compile(
 )
 # TAI64N counts from 2**62, and its writers take the TAI of 1970: 10 seconds before UTC, leap seconds left out.
 TAI_EPOCH = 2**62 + 10
-# No kernel said anything before or after: such a stamp is somebody's zero or infinity, and no moment to reckon with.
-YEARS = range(1970, 2200)
 # Only svlogd writes five digits, and its stamps are UTC.
 SVLOGD_DIGITS = 5
 
@@ -148,17 +148,6 @@ def _newest(now: datetime, local: tzinfo | None) -> tuple[int, datetime]:
     del local
     newest = now + SLACK
     return newest.year, newest.astimezone(timezone.utc)
-
-
-def from_epoch(seconds: object) -> datetime | None:
-    """Return the moment of seconds since 1970, given as number or text; None when it is neither or out of range."""
-    if isinstance(seconds, bool) or not isinstance(seconds, str | int | float):
-        return None
-    try:
-        moment = datetime.fromtimestamp(float(seconds), timezone.utc)
-    except (ValueError, OverflowError, OSError):
-        return None
-    return moment if moment.year in YEARS else None
 
 
 def _moment(year: int, parts: dict[str, str | None], zone: str | None, local: tzinfo | None) -> datetime | None:

@@ -27,7 +27,7 @@ from typing import Literal
 from agent.core.cursor import FileCursor
 from agent.core.format import counted
 from agent.core.logs.prefilter import MAX_LINE_BYTES
-from agent.core.logs.timestamps import from_epoch
+from agent.core.times import from_epoch
 from agent.sources.file.content import Content, Identity, OnProgress, digest, identity_of, say
 from agent.sources.file.name import InitialContent, WatchedPath, look_at_initial_content
 from agent.sources.file.reader import Found, Reader

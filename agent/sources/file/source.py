@@ -10,8 +10,9 @@ import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from msgspec.structs import replace
 
@@ -22,12 +23,15 @@ from agent.core.times import put_right
 from agent.sources.file.content import Identity, OnProgress, identity_of
 from agent.sources.file.follower import Follower
 from agent.sources.file.reader import Found
-from agent.sources.file.waker import LONGEST_WAIT_SECONDS, DirectoryWaker, Waker
 from agent.sources.gaps import Gaps
+
+if TYPE_CHECKING:
+    from agent.sources.file.waker import Waker
 
 # Limits of one turn of the main loop, in bytes and in lines that could matter: short lines make large records.
 BATCH_BYTES = 4 << 20
 BATCH_LINES = 500
+LONGEST_WAIT_SECONDS = 1.0
 # Files are numbered apart: the last line of one is not next to the first line of another.
 ORDINALS_PER_FILE = 1 << 40
 
@@ -44,7 +48,7 @@ class LogFileSource:
         cursor: Cursor | None,
         start: Literal["now", "beginning"],
         now: Callable[[], datetime],
-        waker: Waker | None = None,
+        waker: "Waker | None" = None,
         *,
         on_progress: OnProgress = lambda: None,
     ) -> None:
@@ -62,11 +66,12 @@ class LogFileSource:
             self._followers.append(follower)
         # A path that means the same file as one before it, and that one.
         self._duplicates: dict[str, Follower] = {}
-        self._waker = waker or DirectoryWaker()
-        self._watch()
+        if waker:
+            self._waker = waker
 
     def read(self) -> Iterator[LogRecord]:
         """Yield one batch of about BATCH_BYTES and BATCH_LINES, shared among the files so that none starves."""
+        self._watch()
         most_bytes, most_lines = BATCH_BYTES // len(self._followers), max(1, BATCH_LINES // len(self._followers))
         for follower in self._followers:
             if not self._is_duplicate(follower):
@@ -76,7 +81,6 @@ class LogFileSource:
 
     def wait(self, timeout: float) -> None:
         """Return at a hint, or after ``timeout`` seconds, one at most; at once when a batch was cut off."""
-        self._watch()
         if not any(follower.more for follower in self._followers):
             self._waker.wait(min(timeout, LONGEST_WAIT_SECONDS))
 
@@ -149,6 +153,12 @@ class LogFileSource:
         if self._duplicates.pop(follower.path, None):
             self._gaps.fixed(follower.path)
         return False
+
+    @cached_property
+    def _waker(self) -> "Waker":
+        from agent.sources.file.waker import DirectoryWaker  # noqa: PLC0415 - see agent.sources.import_parser
+
+        return DirectoryWaker()
 
     def _watch(self) -> None:
         directories: dict[str, Identity] = {}

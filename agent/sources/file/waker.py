@@ -20,7 +20,7 @@ from agent.sources.file.content import Identity
 if TYPE_CHECKING:
     from watchdog.observers.api import BaseObserver, ObservedWatch
 
-LONGEST_WAIT_SECONDS = 1.0
+STOP_SECONDS = 1.0
 # A busy log would wake us for every line: lines closer together than this are read together.
 SHORTEST_TURN_SECONDS = 0.01
 RETRY_SECONDS = 60.0
@@ -76,7 +76,7 @@ class DirectoryWaker:
         """Stop the threads."""
         if self._observer:
             self._observer.stop()
-            self._observer.join(LONGEST_WAIT_SECONDS)
+            self._observer.join(STOP_SECONDS)
             self._observer = None
 
     def _change(self, wanted: set[tuple[str, Identity]]) -> None:

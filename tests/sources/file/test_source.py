@@ -649,7 +649,7 @@ def test_the_directories_of_a_link_and_of_its_target_are_watched(log: Path, tmp_
     target.touch()
     log.symlink_to(target)
     waker = FakeWaker()
-    open_source(waker=waker)
+    list(open_source(waker=waker).read())
     assert {str(log.parent), str(target.parent)} == set(waker.directories)
 
 
