@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 import click
@@ -84,7 +84,7 @@ def _in_effect(directory: Path) -> Silence | None:
     """Read the silence in effect; a damaged one is none, and is replaced."""
     with suppress(StoreError):
         silence = read_silence(directory)
-        return silence if silence and silence.is_on(datetime.now().astimezone()) else None
+        return silence if silence and silence.is_on(local_now()) else None
     return None
 
 

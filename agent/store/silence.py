@@ -1,20 +1,23 @@
 """<state>/silence.json: until when new notifications are held back. The command writes it, the service reads it."""
 
-import os
 from contextlib import suppress
 from pathlib import Path
 
 from agent.core import model
 from agent.core.model import Silence
-from agent.store.disk import read_json, sync_directory, write_json
+from agent.store.disk import UnreadableError, read_json, sync_directory, write_json
 
 SILENCE_FILE = "silence.json"
 
 
 def read_silence(directory: Path) -> Silence | None:
     """Read the silence of a state directory, over or not; None without a file, UnreadableError for a damaged one."""
-    path = directory / SILENCE_FILE
-    return read_json(path, model.SILENCE) if os.path.lexists(path) else None
+    try:
+        return read_json(directory / SILENCE_FILE, model.SILENCE)
+    except UnreadableError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
 
 
 def write_silence(directory: Path, silence: Silence) -> None:

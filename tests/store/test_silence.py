@@ -2,9 +2,11 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from msgspec.json import Decoder
 
 from agent.core.model import Silence
-from agent.store import StoreError, end_silence, read_silence, write_silence
+from agent.store import StoreError, end_silence, read_silence, silence, write_silence
+from agent.store.disk import read_json
 
 SINCE = datetime(2026, 11, 29, 14, 0, tzinfo=timezone.utc)
 HOUR = timedelta(hours=1)
@@ -19,6 +21,18 @@ def test_what_was_written_is_read_until_it_is_ended(tmp_path: Path) -> None:
     assert SILENCE == read_silence(tmp_path)
     end_silence(tmp_path)
     end_silence(tmp_path)
+    assert read_silence(tmp_path) is None
+
+
+def test_one_that_ends_while_it_is_read_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_silence(tmp_path, SILENCE)
+
+    def read_too_late(path: Path, decoder: Decoder[Silence]) -> Silence:
+        path.unlink()
+        return read_json(path, decoder)
+
+    monkeypatch.setattr(silence, "read_json", read_too_late)
+
     assert read_silence(tmp_path) is None
 
 
