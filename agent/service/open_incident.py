@@ -185,7 +185,7 @@ class OpenIncident:
         ``leading``: it was logged before the incident's first line.
         """
         record, event = decided
-        is_new = not self.incident.events.get(event.kind)
+        is_new = not self.incident.events.get(event.kind) and snapshot.taken_at != self._snapshot.taken_at
         is_spaced = snapshot.taken_at - self.snapshot_at >= SNAPSHOT_SPACING
         self.incident = folding.fold(self.incident, event, at, leading=leading)
         if (is_spaced or is_new) and event.kind != "suppressed" and not self.is_elsewhere:

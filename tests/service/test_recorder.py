@@ -594,6 +594,19 @@ def test_a_clock_set_back_by_an_hour_delays_nothing(store, make_recorder, make_d
     assert ["opened", "resolved"] == told(store)
 
 
+def test_lines_of_another_kind_within_a_second_share_the_snapshot(store, make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
+    clock.advance(0.5)
+    recorder.handle([make_decided("tcp_mem", offset=200)], recorder.take_event_snapshot())
+    clock.advance(0.5)
+    recorder.tick()
+
+    incident = store.load(store.resolve("last"))
+    assert {"too_many_orphans": 1, "tcp_mem": 1} == incident.events
+    assert ["event", "follow_up"] == [snapshot.trigger for _, snapshot in store.snapshots(incident.id)]
+
+
 @pytest.mark.parametrize("by", [24 * 365 * 86_400, -3600])
 def test_a_clock_that_is_set_ends_no_incident_and_loses_no_follow_up(store, make_recorder, make_decided, clock, by):
     recorder = make_recorder()
