@@ -2,7 +2,7 @@
 
 import os
 import re
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import click
@@ -25,6 +25,7 @@ from agent.core.times import second_of
 from agent.probe import Counters, take_snapshot, take_sockets
 from agent.probe.files import read_head
 from agent.probe.pagesize import PROC, is_this_host
+from agent.sources import local_now
 from agent.sources.multiline import lines_of
 from agent.store import read_around
 
@@ -98,7 +99,7 @@ def command(
 
 
 def _diagnose_tree(proc_root: Path, messages: tuple[str, ...], config_path: Path | None) -> Diagnosis:
-    now = datetime.now(timezone.utc).astimezone()
+    now = local_now()
     history = _read_history(config_path, now) if is_this_host(proc_root) else ()
     snapshot = take_snapshot(proc_root, now, "command", counters=Counters(proc_root, history))
     events, unread = _read_messages(messages, now)

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from contextlib import closing
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import NamedTuple
 
 import click
@@ -26,6 +26,7 @@ from agent.probe import Counters, take_sample, take_sockets
 from agent.probe.pagesize import PROC
 from agent.probe.witness import Reader, own_instances
 from agent.service.witness import Watch
+from agent.sources import local_now
 
 OPTION = "sockmem-agent: diagnose --watch"
 LOOK_SECONDS = 1.0
@@ -66,7 +67,7 @@ def watch(seconds: int, *, as_json: bool) -> None:
 
 def _look_on(reader: Reader, gaps: tuple[Gap, ...], stop: threading.Event, seconds: int, *, as_json: bool) -> Watched:
     looking, counters, total = Watch(PROC, reader), Counters(PROC), Account(sees_kills=reader.sees_kills)
-    before = take_sample(PROC, _now(), counters)
+    before = take_sample(PROC, local_now(), counters)
     # Who ends meanwhile has its sockets only now.
     first = take_sockets(PROC, ATTRIBUTION_SECONDS)
     if not as_json:
@@ -75,12 +76,12 @@ def _look_on(reader: Reader, gaps: tuple[Gap, ...], stop: threading.Event, secon
     is_over = False
     while not is_over:
         is_over = stop.wait(min(LOOK_SECONDS, max(0.0, deadline - time.monotonic()))) or time.monotonic() >= deadline
-        looking.look(_now())
+        looking.look(local_now())
         seen = looking.take()
         if not as_json:
             _print_live(seen.witness(None))
         total.merge(seen)
-    after = take_sample(PROC, _now(), counters)
+    after = take_sample(PROC, local_now(), counters)
     for table in (take_sockets(PROC, ATTRIBUTION_SECONDS), first):
         looking.forget_homes()
         looking.name(total, table)
@@ -88,14 +89,10 @@ def _look_on(reader: Reader, gaps: tuple[Gap, ...], stop: threading.Event, secon
     return Watched(before.at, after.at, total.witness(risen), gaps)
 
 
-def _now() -> datetime:
-    return datetime.now(timezone.utc).astimezone()
-
-
 def _print_live(seen: Witness) -> None:
     for each in seen.by:
         where = [f"port {port}" for port in each.ports[:1]] or [f"to {peer}" for peer in each.peers[:1]]
-        click.echo("  ".join([f"{_now():%H:%M:%S}", _counts(each).ljust(LIVE_WIDTH), _who(each), *where]))
+        click.echo("  ".join([f"{local_now():%H:%M:%S}", _counts(each).ljust(LIVE_WIDTH), _who(each), *where]))
 
 
 def _print_total(found: Watched) -> None:
