@@ -168,6 +168,8 @@ def invoke(*arguments: str) -> Result:
 
 
 def test_only_root_may() -> None:
+    invoke("--help")  # Nobody may not read root's Python.
+
     said = as_nobody(lambda: (done := invoke("--watch", "5")).stderr + str(done.exit_code))
 
     assert f"{OPTION}: only root can read the kernel's trace; use sudo\n2" == said
