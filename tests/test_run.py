@@ -229,6 +229,48 @@ def test_what_was_written_while_the_agent_was_down_is_found_at_the_next_start(ag
     assert 0 == agent.stop()
 
 
+REPEATED = "Nov 22 15:05:40 web1 last message repeated 7 times\n"
+ORDINARY = "Nov 22 15:05:40 web1 sshd[7]: session opened\n"
+ANOTHER = LINE.replace("too many orphaned sockets", "out of memory -- consider tuning tcp_mem")
+
+
+def count_up_to_another(agent, log_file, text):
+    """Count all events until those of a text that is logged while the service is down are in."""
+    append(log_file, text + ANOTHER)
+    agent.start()
+    wait_for("the last line", lambda: any("tcp_mem" in agent.store.load(each).events for each in agent.store.ids()))
+    assert 0 == agent.stop()
+    return agent.events() - 1
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "counted"),
+    [
+        (REPEATED, 1 + 7),
+        (REPEATED + REPEATED, 1 + 7 + 7),
+        (ORDINARY + REPEATED, 1),
+        (REPEATED.replace("web1", "web2"), 1),
+    ],
+    ids=["once", "twice", "of an ordinary line", "of another host"],
+)
+def test_a_repeat_directly_behind_what_was_counted_before_a_kill_is_counted(agent, log_file, meanwhile, counted):
+    agent.start()
+    append(log_file)
+    wait_for("the event", agent.events)
+    agent.kill()
+
+    assert counted == count_up_to_another(agent, log_file, meanwhile)
+
+
+def test_a_repeat_is_not_counted_where_the_position_went_on_behind_an_ordinary_line(agent, log_file):
+    agent.start()
+    append(log_file, LINE + ORDINARY)
+    wait_for("the event", agent.events)
+    assert 0 == agent.stop()
+
+    assert 1 == count_up_to_another(agent, log_file, REPEATED)
+
+
 def test_a_dead_receiver_delays_nothing_and_is_told_later(agent, log_file, httpserver, unused_port):
     config = agent.config.read_text()
     channel = '[[notify]]\nname = "ops"\ntype = "webhook"\nurl = "{}"\n'

@@ -219,7 +219,7 @@ class Daemon:
 
     def _informed_detector(self) -> Detector:
         """Make a detector that knows the newest events, so that lines after a restart are compared with them."""
-        detector, recorder = Detector(), self._recorder
+        detector, recorder, before = Detector(), self._recorder, self._source.before()
         incidents = recorder.still_open or ((recorder.last,) if recorder.last else ())
         for event in (event for incident in reversed(incidents) for event in incident.last_of_kind):
             remembered = LogRecord(
@@ -227,7 +227,8 @@ class Daemon:
                 line=event.line,
                 source=event.source,
                 provenance=event.provenance,
-                ordinal=-2,  # Near by the clock only: whether it was the line before is no longer known.
+                # Where it was not the line before, it is near by the clock only.
+                ordinal=before.get(event.source, -2),
                 at=event.at,
                 uptime=event.uptime,
                 host=event.host,

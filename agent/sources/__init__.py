@@ -1,6 +1,6 @@
 """Where lines come from: a source is opened by kind and read in batches."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timezone
 from importlib import import_module
 from typing import TYPE_CHECKING, Protocol
@@ -25,6 +25,12 @@ class Source(Protocol):
 
     def position(self) -> Cursor:
         """Return where the source was read to; moves on even when nothing matched."""
+
+    def before(self) -> Mapping[str, int]:
+        """Return the line directly before the position, where it is known: its ordinal by its source.
+
+        A restart knows by that what the next line follows.
+        """
 
     def gaps(self) -> tuple[Gap, ...]:
         """Return what could not be read since the last call, each once."""

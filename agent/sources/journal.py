@@ -97,6 +97,10 @@ class JournalSource:
         """Return the place behind the last entry that was read, or skipped by the journal's index."""
         return Cursor(journal=self._position or (NOTHING_YET if self._all_is_new else None))
 
+    def before(self) -> dict[str, int]:
+        """Return nothing: entries are compared by their times, and nobody writes "repeated" into a journal."""
+        return {}
+
     def gaps(self) -> tuple[Gap, ...]:
         """Return what could not be read, each once."""
         if self._unreadable:

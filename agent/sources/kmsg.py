@@ -109,6 +109,10 @@ class KmsgSource:
             return Cursor()
         return Cursor(kmsg=KmsgCursor(boot_id=self._boot_id, sequence=self._last))
 
+    def before(self) -> dict[str, int]:
+        """Return nothing: records are compared by their times, and the kernel never says "repeated"."""
+        return {}
+
     def gaps(self) -> tuple[Gap, ...]:
         """Return what could not be read, each once."""
         return self._gaps.drain()

@@ -476,7 +476,8 @@ def test_an_entry_is_older_by_its_number_in_one_sequence_and_not_by_another() ->
 
 def test_a_cursor_of_another_machine_goes_on_at_its_time_and_with_all_of_this_boot(directory: Path) -> None:
     write(directory / "system.journal", of_old(kernel(1, "before")), of_old(kernel(20, "after")))
-    write(directory / "system.journal", kernel(30, "this boot"))
+    archive(directory / "system.journal")
+    write(directory / "system.journal", kernel(2, "this boot"))
     foreign = f"s={'9' * 32};i=5;b={'8' * 32};m=1;t={START + 10_000_000:x};x=1"
 
     records, source = restarted(directory, Cursor(journal=foreign))

@@ -41,32 +41,35 @@ class Detector:
         # By host, that of the newest event last.
         self._recent: dict[str | None, deque[LogRecord]] = {}
         self._undecided: deque[Undecided] = deque(maxlen=MAX_UNDECIDED)
-        self._previous: Decided | None = None
+        # The newest lines that count, by their ordinals: a repeat is of the one before it, whatever came in between.
+        self._newest: dict[int, Decided] = {}
 
     def feed(self, record: LogRecord) -> list[Decided]:
         """Take the next record of the log; give back the events that are decided now, in the order of the log."""
         self._forget_before(record)
         said = detect(record)
-        event = said or self._repeat(record)
+        before = self._newest.get(record.ordinal - 1)
+        event = said or (repeat_of(before, record) if before else None)
         if event is None:
             return []
-        previous, self._previous = self._previous, (record, event)
+        self._know(record, event)
         if event.kind != "suppressed":
             released = self._release(record)
             self._note(record)
             return [*released, (record, event)]
         if self._is_close_to_recent(record):
             return [(record, event)]
-        repeated = previous if said is None else None
-        if repeated and not self.is_undecided(repeated[0]):
+        chain: int | None = record.ordinal
+        if before and said is None:
+            chain = next((held.chain for held in self._undecided if held.record is before[0]), None)
+        if chain is None:
             return [(record, event)]
-        chain = self._undecided[-1].chain if repeated else record.ordinal
         self._undecided.append(Undecided(record, event, chain))
         return []
 
     def remember(self, record: LogRecord, event: Event) -> None:
         """Take in an event that was decided before a restart: what follows may be close to it."""
-        self._previous = (record, event)
+        self._know(record, event)
         if event.kind != "suppressed":
             self._note(record)
 
@@ -85,6 +88,11 @@ class Detector:
         """Return whether a record may still become an event, by what follows."""
         return any(held.record is record for held in self._undecided)
 
+    def _know(self, record: LogRecord, event: Event) -> None:
+        self._newest[record.ordinal] = record, event
+        if len(self._newest) > MAX_RECENT:
+            del self._newest[next(iter(self._newest))]
+
     def _note(self, record: LogRecord) -> None:
         recent = self._recent.pop(record.host, None) or deque(maxlen=MAX_RECENT)
         recent.append(record)
@@ -97,13 +105,6 @@ class Detector:
             other for host, of_host in self._recent.items() if may_be_same(host, record.host) for other in of_host
         )
         return any(_near(record, other) or _adjacent(other, record) for other in recent)
-
-    def _repeat(self, record: LogRecord) -> Event | None:
-        match = REPEATED.fullmatch(record.text)
-        if match is None or self._previous is None or not _adjacent(self._previous[0], record):
-            return None
-        first = self._previous[1]
-        return make_event(record, first.kind, suppressed=first.suppressed, count=int(match[1] or match[2]))
 
     def _release(self, record: LogRecord) -> list[Decided]:
         """Return what was undecided and is close to this event; what belongs to another host stays.
@@ -134,6 +135,15 @@ class Detector:
     def _keep(self, held: list[Undecided]) -> None:
         if len(held) != len(self._undecided):
             self._undecided = deque(held, maxlen=MAX_UNDECIDED)
+
+
+def repeat_of(before: Decided, record: LogRecord) -> Event | None:
+    """Return what a line is if it repeats the one directly before it."""
+    match = REPEATED.fullmatch(record.text)
+    if match is None or not may_be_same(before[0].host, record.host):
+        return None
+    first = before[1]
+    return make_event(record, first.kind, suppressed=first.suppressed, count=int(match[1] or match[2]))
 
 
 def _adjacent(one: LogRecord, following: LogRecord) -> bool:

@@ -110,6 +110,11 @@ class Follower:
             return self._reader.place()
         return self._last
 
+    def before(self) -> tuple[int, int] | None:
+        """Return offset and ordinal of the line directly before the position, if they are known."""
+        start = self._reader.line_before() if self._reader else None
+        return None if start is None or self._reader is None else (start, self._reader.ordinal)
+
     def identities(self) -> set[Identity]:
         """Return the open file and the one that the path means now."""
         both = identity_of(self.path), self._reader.content.identity if self._reader else None

@@ -65,6 +65,12 @@ class Reader:
         else:
             self.move_to(offset - len(before) + end + 1)
 
+    def line_before(self) -> int | None:
+        """Return where the line before the offset starts; None where it is longer than the bytes that are kept."""
+        start = max(self._marker.rfind(end, 0, -1) for end in (b"\n", b"\0")) + 1
+        known = start or len(self._marker) == self.offset
+        return self.offset - len(self._marker) + start if self.offset and known else None
+
     def place(self) -> FileCursor:
         """Return the position, in a form that survives rename, copy and compression."""
         device, inode = self.content.identity

@@ -95,6 +95,11 @@ class LogFileSource:
                 files[follower.path] = NOT_THERE
         return Cursor(files=files)
 
+    def before(self) -> dict[str, int]:
+        """Return the ordinals of the lines before each file's position, by their sources."""
+        known = ((follower.path, follower.before()) for follower in self._followers)
+        return {f"{path}@{before[0]}": before[1] for path, before in known if before}
+
     def gaps(self) -> tuple[Gap, ...]:
         """Return what could not be read, was skipped or may be lost since the last call."""
         return self._gaps.drain()

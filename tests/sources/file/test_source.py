@@ -858,6 +858,22 @@ def test_a_cursor_goes_on_where_it_ended(log: Path, open_source: Open) -> None:
     assert [4] == read(open_source(cursor=source.position(), start="now"))
 
 
+@pytest.mark.parametrize("before", [b"", NOISE.encode(), b"\0" * 300], ids=["first", "behind another", "behind NULs"])
+def test_a_source_that_is_opened_again_numbers_the_line_before_it(log: Path, open_source: Open, before: bytes) -> None:
+    append(log, before + (hits(1, 2) + NOISE).encode())
+    first, second = open_source().read()
+    for record in (first, second):
+        assert {record.source: 0} == open_source(cursor=record.cursor).before()
+    assert [1] == [record.ordinal for record in open_source(cursor=first.cursor).read()]
+
+
+def test_a_line_before_that_is_longer_than_a_marker_is_not_known(log: Path, open_source: Open) -> None:
+    append(log, "x" * 300 + hit(1))
+    source = open_source()
+    list(source.read())
+    assert {} == open_source(cursor=source.position()).before()
+
+
 def test_rotations_while_away_are_caught_up_with(log: Path, open_source: Open) -> None:
     append(log, hit(1))
     source = open_source()
