@@ -1,13 +1,12 @@
 """The time to count a busy host's sockets, beside ``ss -tanmH`` on the same sockets.
 
-Helper processes hold both ends of real connections in 127.0.0.0/8. Then ss and the dump alternate, each in its own
-process, so that the memory is the dump's.
+Helper processes hold both ends of real connections in 127.0.0.0/8. Then ss and the dump (``benchmarks.one_dump``)
+alternate.
 
     python -m benchmarks.sockdiag [SOCKETS]
 """
 
 import json
-import os
 import resource
 import socket
 import subprocess
@@ -15,23 +14,16 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 
-from agent.core.sockets.census import Census
-from agent.core.sockets.holders import holders
-from agent.probe import sockdiag
-from agent.probe.attribution import take_sockets
 from benchmarks.table import Row, run
 
 ROUNDS = 5
 SOCKETS = 200_000
 NAMED_REACH_SECONDS, RSS_REACH_MB, OFF_REACH_PERCENT = 0.6, 20, 2
-RESERVE_BYTES = 1 << 20
 HELD_BY_ONE = 16_000
 ADDRESSES = 250
 ORPHANS_EACH = 40
-PATIENCE_SECONDS = 60
 
 
 def hold(count: int, network: int) -> None:
@@ -72,7 +64,9 @@ def held(count: int) -> Iterator[None]:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     share = min(HELD_BY_ONE, (most - 100) // 2 * 2)
     shares = [min(share, count - begun) for begun in range(0, count, share)]
-    helpers = [start("--hold", str(each), str(number)) for number, each in enumerate(shares, start=1)]
+    helpers = [
+        start("benchmarks.sockdiag", "--hold", str(each), str(number)) for number, each in enumerate(shares, start=1)
+    ]
     try:
         for helper in helpers:
             assert helper.stdout is not None
@@ -83,48 +77,8 @@ def held(count: int) -> Iterator[None]:
             helper.communicate()
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "benchmarks.sockdiag", *arguments]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def measure() -> None:
-    """Dump once alone and once with names; print what it took and what was seen, as JSON."""
-    began = time.perf_counter()
-    census = Census()
-    netlink = sockdiag.open_socket()
-    assert isinstance(netlink, socket.socket), netlink
-    gaps = sockdiag.dump(netlink, census, time.monotonic() + PATIENCE_SECONDS)
-    dumped = time.perf_counter() - began
-    netlink.close()
-    began = time.perf_counter()
-    table = take_sockets(Path("/proc"), PATIENCE_SECONDS)
-    named = time.perf_counter() - began
-    assert not gaps, gaps
-    assert table.sockstat is not None
-    tcp = table.sockstat.tcp
-    assert None not in (tcp.orphan, tcp.mem)
-    mem = (tcp.mem or 0) * os.sysconf("SC_PAGE_SIZE")
-    held_by, _ = holders(table, None, mem_unit_bytes=os.sysconf("SC_PAGE_SIZE"))
-    size = sum(group.bytes for group in table.groups)
-    took = {
-        "dumped": dumped,
-        "named": named,
-        "seen": sum(group.sockets for group in table.groups),
-        "orphans off": abs(sum(group.orphans for group in table.groups) - (tcp.orphan or 0)),
-        "holders' orphans off": abs(sum(each.orphans for each in held_by) - (tcp.orphan or 0)),
-        # Kernels from 6.0 keep up to 1 MiB of mem back for each CPU, whatever it really is.
-        "bytes off": percent_off(size, mem),
-        "holders' bytes off": percent_off(sum(each.bytes for each in held_by), mem),
-        # Not ru_maxrss, which begins with what the process that started this one had (exec_mmap in fs/exec.c).
-        "peak": int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024 / 1e6,
-    }
-    print(json.dumps(took))
-
-
-def percent_off(size: int, mem: int) -> float:
-    """Return by which percentage a sum differs from ``mem``, beyond what the CPUs hold back."""
-    return max(0.0, abs(size - mem) - RESERVE_BYTES * (os.cpu_count() or 1)) * 100 / max(mem, 1)
+def start(*module: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", *module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def run_ss() -> float:
@@ -134,7 +88,7 @@ def run_ss() -> float:
 
 
 def run_dump() -> dict[str, float]:
-    took: dict[str, float] = json.loads(start("--measure").communicate()[0])
+    took: dict[str, float] = json.loads(start("benchmarks.one_dump").communicate()[0])
     return took
 
 
@@ -166,7 +120,5 @@ def rows(count: int = SOCKETS) -> Iterator[Row]:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--hold"]:
         hold(*map(int, sys.argv[2:]))
-    elif sys.argv[1:] == ["--measure"]:
-        measure()
     else:
         run(rows)
