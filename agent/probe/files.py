@@ -92,7 +92,7 @@ def _drain(descriptor: int) -> bytes:
 
 
 def _failed(path: Path | str, error: OSError) -> Unreadable:
-    if error.errno == errno.ENOENT and Path(path).is_symlink():
+    if error.errno == errno.ENOENT and os.path.islink(path):  # noqa: PTH114 - Path takes as long as the reading
         return Unreadable("a dangling symbolic link")
     why = REASONS.get(error.errno or 0, f"cannot be read: {error.strerror}")
     return Unreadable(why, absent=error.errno in ABSENT)

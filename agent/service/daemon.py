@@ -260,10 +260,11 @@ class Daemon:
 
     def _log_notices(self) -> None:
         """Log what was told, unless standard output has it anyway."""
-        is_shown = any(channel.type == "stdout" for channel in self._couriers.channels)
-        for notice in self._unlogged:
-            if notice.data and not is_shown:
-                log.warning("incident %s %s: %s", notice.data.id, notice.type.rpartition(".")[2], notice.data.summary)
+        if self._unlogged and not any(channel.type == "stdout" for channel in self._couriers.channels):
+            for notice in self._unlogged:
+                if notice.data:
+                    what = notice.type.rpartition(".")[2]
+                    log.warning("incident %s %s: %s", notice.data.id, what, notice.data.summary)
         self._unlogged.clear()
 
     def _feed(self) -> None:
