@@ -155,8 +155,7 @@ class Daemon:
             self._save_position()
         if abs(now - self._pruned_at) >= PRUNE_SPACING and not self._recorder.position.dirty:
             self._pruned_at = now
-            self._prune(self._store.samples.believe(now))
-            self._recorder.forget_removed()
+            self._prune(self._store.samples.believe(now), self._recorder.forget_removed)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 
@@ -175,11 +174,12 @@ class Daemon:
                 if position.save(self._source.position(), now):
                     log.debug("position saved: generation %d", position.resume.generation)
 
-    def _prune(self, now: datetime | None) -> None:
+    def _prune(self, now: datetime | None, forget_removed: Callable[[], None] = lambda: None) -> None:
         """Apply retention, which needs no space and spares the incident with the newest position."""
         with self._troubles.survived("retention cannot be applied"):
             for incident_id in prune(self._store, now):
                 log.info("incident %s removed: retention", incident_id)
+            forget_removed()
 
     def _open_metrics(self) -> Published | None:
         path = self._settings.metrics.textfile

@@ -19,7 +19,7 @@ class Earlier:
         self._store = store
         self._known: dict[str, Past] = {}
         for name in store.one_by_one(sorted(store.names())):
-            with troubles.survived(EARLIER, Exception), suppress(StoreError):  # Logged at every start.
+            with troubles.survived(EARLIER, Exception, is_part=True), suppress(StoreError):  # Logged at every start.
                 self._known[name] = _small(store.past(name))
 
     def note(self, incident: Incident) -> None:

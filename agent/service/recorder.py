@@ -26,7 +26,7 @@ from agent.core.settings import IncidentSettings
 from agent.core.witness import Account
 from agent.probe import Names, take_sample, take_snapshot, take_sockets
 from agent.probe.witness import SERVICE, Instances, Reader
-from agent.service.earlier import EARLIER, Earlier
+from agent.service.earlier import Earlier
 from agent.service.metrics import Gauges
 from agent.service.open_incident import COMMIT_SPACING, EVIDENCE, OpenIncident, write_notice, write_summary
 from agent.service.position import Position
@@ -291,8 +291,7 @@ class Recorder:
 
     def forget_removed(self) -> None:
         """Count no incident any longer that retention, or somebody else, has removed."""
-        with self._troubles.survived(EARLIER):
-            self._earlier.forget_removed()
+        self._earlier.forget_removed()
 
     def warm_up(self) -> None:
         """Do in memory what the first event will need."""

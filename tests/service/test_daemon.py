@@ -1,5 +1,6 @@
 """The service with all its threads in this process, where a channel can be made to go wrong from within."""
 
+import errno
 import gc
 import logging
 import os
@@ -110,6 +111,27 @@ def test_a_notice_goes_before_what_the_clock_asks_for_and_our_own_log(
 
     # A line that comes meanwhile ends the head start, and is read at once.
     assert [(daemon_module.HEAD_START_SECONDS, False, False), (0.0, True, True)] == waits[1:]
+
+
+def test_a_directory_that_cannot_be_listed_is_one_trouble_and_over_with_it(
+    make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon, store = make_daemon(ValueError)
+    incidents, scandir, found = store.path(""), os.scandir, list[list[str]]()
+
+    def fail(path: Path) -> object:
+        if path == incidents:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return scandir(path)
+
+    for scan in (fail, scandir):
+        monkeypatch.setattr(os, "scandir", scan)
+        daemon._pruned_at -= daemon_module.PRUNE_SPACING
+        daemon._do_what_is_due()
+        found.append(list(daemon._troubles))
+    daemon.end()
+
+    assert [["retention cannot be applied"], []] == found
 
 
 def test_what_sends_and_parses_is_imported_once_systemd_knows_that_the_service_is_ready_and_before_a_line_is_read(

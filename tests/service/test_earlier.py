@@ -150,12 +150,21 @@ def test_one_whose_kind_cannot_be_told_stops_no_start(store, make_recorder, happ
     assert [1, 1] == numbers(store)
 
 
-def test_one_whose_kind_cannot_be_told_stays_in_trouble_though_others_can(store, make_recorder, happen, monkeypatch):
+@pytest.mark.parametrize("surprise", [KeyError("slip"), OSError(5, "Input/output error", "incident.json")])
+def test_one_whose_kind_cannot_be_told_stays_in_trouble_though_others_can(
+    store, make_recorder, happen, monkeypatch, surprise
+):
     recorder = make_recorder()
     happen(recorder)
     happen(recorder)
-    first, past = store.names()[0], store.past
-    monkeypatch.setattr(store, "past", lambda name: {}["slip"] if name == first else past(name))
+    first, past = min(store.names()), store.past
+
+    def fail(name):
+        if name == first:
+            raise surprise
+        return past(name)
+
+    monkeypatch.setattr(store, "past", fail)
     recorder = make_recorder()
     recorder.forget_removed()
 
