@@ -23,6 +23,7 @@ from agent.core.format import count_text, counted, printable
 from agent.core.kernel.detector import Detector
 from agent.core.logs.explain import is_refused
 from agent.core.model import KINDS, Event, Kind, LogRecord
+from agent.sources import journal_files
 from agent.sources.localzone import LocalZone
 from agent.sources.scanner import Candidate, Scanner, UnreadableError
 
@@ -134,6 +135,10 @@ def _read_journal(directory: str, trouble: list[str]) -> Iterator[LogRecord]:
     """Read the whole journal; what it could not give is said."""
     if directory and not Path(directory).is_dir():
         trouble.append(f"{directory}: no such directory; name one that holds journal files (*.journal)")
+        return
+    if not journal_files.has_any(directory):
+        where = " or ".join(map(str, journal_files.roots(directory)))
+        trouble.append(f"no journal file in {where}; name a directory with --directory, or log files")
         return
     try:
         from agent.sources.journal import JournalSource  # noqa: PLC0415 - systemd-python may be missing

@@ -86,7 +86,8 @@ def find_status(config_path: Path | None) -> Status:
         status = _read(runtime)
         if status.directory == printable(str(directory)):
             return status
-    raise LookupError(f"not running: no {STATUS_FILE} in {runtime.parent} or {directory}")
+    where = f"no {STATUS_FILE} in {runtime.parent} or {directory}"
+    raise LookupError(f"not running: {where}; to start it: systemctl start sockmem-agent")
 
 
 def _read(path: Path) -> Status:

@@ -191,6 +191,14 @@ def test_bad_usage_is_2_and_says_what_to_do(arguments: list[str]) -> None:
     assert "Usage: " in result.stderr
 
 
+def test_a_directory_without_journal_files_is_66_and_is_not_waited_for(tmp_path: Path) -> None:
+    result = scan("--directory", tmp_path)
+
+    assert os.EX_NOINPUT == result.exit_code
+    fix = "name a directory with --directory, or log files"
+    assert f"sockmem-agent: no journal file in {tmp_path}; {fix}\n" == result.stderr
+
+
 def test_no_journal_directory_is_66(tmp_path: Path) -> None:
     result = scan("--directory", tmp_path / "no-such")
     assert 66 == result.exit_code

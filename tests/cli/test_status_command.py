@@ -130,6 +130,7 @@ def test_where_it_cannot_be_written_the_service_goes_on_and_says_so_once(agent: 
 
     assert 1 == agent.said().count("status.json cannot be written; still watching")
     assert ask("--check").stdout.startswith(f"UNKNOWN: not running: no status.json in {agent.folder}"[:77])
+    assert ask().stdout.endswith("; to start it: systemctl start sockmem-agent\n")
 
 
 def test_without_a_runtime_directory_it_is_in_the_state_directory(
