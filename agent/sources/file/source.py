@@ -66,12 +66,14 @@ class LogFileSource:
             self._followers.append(follower)
         # A path that means the same file as one before it, and that one.
         self._duplicates: dict[str, Follower] = {}
+        self._is_watching = False
         if waker:
             self._waker = waker
 
     def read(self) -> Iterator[LogRecord]:
         """Yield one batch of about BATCH_BYTES and BATCH_LINES, shared among the files so that none starves."""
-        self._watch()
+        if not self._is_watching:
+            self._watch()
         most_bytes, most_lines = BATCH_BYTES // len(self._followers), max(1, BATCH_LINES // len(self._followers))
         for follower in self._followers:
             if not self._is_duplicate(follower):
@@ -81,6 +83,7 @@ class LogFileSource:
 
     def wait(self, timeout: float) -> None:
         """Return at a hint, or after ``timeout`` seconds, one at most; at once when a batch was cut off."""
+        self._watch()
         if not any(follower.more for follower in self._followers):
             self._waker.wait(min(timeout, LONGEST_WAIT_SECONDS))
 
@@ -166,6 +169,7 @@ class LogFileSource:
         return DirectoryWaker()
 
     def _watch(self) -> None:
+        self._is_watching = True
         directories: dict[str, Identity] = {}
         for follower in self._followers:
             # watchdog would watch a symbolic link itself, not the directory behind it.

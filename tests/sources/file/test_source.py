@@ -1107,6 +1107,18 @@ def test_a_sibling_compressed_in_a_foreign_way_is_told(log: Path, open_source: O
 # --- waking ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_line_that_comes_after_the_first_read_is_hinted_at_and_none_waits_for_a_look_at_directories(
+    log: Path, open_source: Open
+) -> None:
+    waker = FakeWaker()
+    source = open_source(waker=waker)
+    read(source)
+    assert {str(log.parent)} == set(waker.directories)
+    waker.directories = {}
+    read(source)
+    assert {} == waker.directories
+
+
 def test_without_inotify_it_is_told_once_each_time_and_polling_goes_on(log: Path, open_source: Open) -> None:
     waker = FakeWaker("inotify watch limit reached")
     source = open_source(waker=waker, start="now")
