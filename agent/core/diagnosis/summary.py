@@ -228,6 +228,10 @@ def _what_zero_does(facts: Facts) -> str:
 def _orphans_penalised(facts: Facts) -> str:
     part, times = ("half", "double") if facts.shift == 1 else ("a quarter", "fourfold")
     start = _resets(facts) if facts.has_happened else "The kernel may start to reset connections"
+    if set(facts.lines) == {"close"}:
+        # tcp_close() counts no orphan twice, and up to 3.2 says the same of memory.
+        now = f"orphaned sockets are above {part} of tcp_max_orphans"
+        return f"{start}: {now}; a moment earlier they exceeded it, or TCP memory its own limit."
     text = f"{start}: it counts stuck orphans {times}, so it may act at {part} of tcp_max_orphans"
     # Killing is quick: the limit itself may have been reached, unless it was like that before, too.
     before = facts.before[1].orphan if facts.before else None

@@ -315,6 +315,14 @@ def test_a_snapshot_without_a_table_says_that_it_was_not_read() -> None:
     assert "holders" not in {gap.what for gap in diagnose(make_snapshot(sockets=make_table()), (), ()).gaps}
 
 
+@pytest.mark.parametrize(("texts", "doubles"), [(("close",), False), (("close", "timer"), True), (("timer",), True)])
+def test_the_text_of_close_is_explained_by_no_penalty(texts: tuple[str, ...], *, doubles: bool) -> None:
+    snapshot = make_snapshot(40_000, alloc=42_000, kernel="3.2.0-4-amd64")
+    summary = diagnose(snapshot, tuple(map(make_event, texts)), ()).summary
+    assert doubles == ("counts stuck orphans double" in summary)
+    assert "a moment earlier" in summary
+
+
 def test_a_penalty_that_lasts_is_one_though_more_were_killed_in_time_than_the_limit_allows() -> None:
     # Ten minutes at 2,600 of 4,096, and timers kill 200 a second while others come: never were there 4,096.
     event, now = make_event(), make_snapshot().taken_at
