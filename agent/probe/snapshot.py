@@ -10,7 +10,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from agent.core.kernel import procfs
-from agent.core.kernel.release import parse_kernel, units_per_page
+from agent.core.kernel.release import Kernel, parse_kernel, units_per_page
 from agent.core.model import Snapshot, Trigger
 from agent.core.readings import Gap, PressureStall
 from agent.probe.cgroups import CGROUP_ROOT, socket_memory
@@ -46,11 +46,15 @@ _WITHIN = {
     "net.ipv4.udp_mem": procfs.UNSIGNED_LONG,
     "net.ipv4.tcp_notsent_lowat": procfs.ANY,
 }
-LIMITS = ("net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans")
+TCP_MEM, MAX_ORPHANS = LIMITS = ("net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans")
 STALLS = ("memory", "cpu", "io")
 OTHER_NAMESPACE = (
     "does not exist, although other net.ipv4 settings do: a container's network namespace has no such file; "
     "run on the host, or in a container that shares the host's network"
+)
+A_COPY = (
+    "not used: tcp_max_orphans does not exist, so this is a container's network namespace, with a tcp_mem of its own "
+    "on this kernel; only the host's is enforced: run there"
 )
 
 
@@ -79,7 +83,7 @@ def take_snapshot(
         netstat=reading.parse("net/netstat", procfs.parse_netstat, needed=True) or {},
         protocol=reading.parse("net/protocols", procfs.parse_protocols),
         snmp=reading.parse("net/snmp", procfs.parse_snmp) or {},
-        sysctls=_read_sysctls(reading),
+        sysctls=_read_sysctls(reading, parse_kernel(kernel)),
         host=_read_host(reading),
         kernel=kernel,
         boot_id=reading.parse("sys/kernel/random/boot_id", procfs.parse_word),
@@ -120,14 +124,16 @@ def read_sysctl(reading: Reading, key: str) -> tuple[int, ...] | None:
     )
 
 
-def _read_sysctls(reading: Reading) -> dict[str, tuple[int, ...]]:
-    """Read the settings, keyed by their sysctl(8) names; a missing limit leaves a gap."""
+def _read_sysctls(reading: Reading, kernel: Kernel | None) -> dict[str, tuple[int, ...]]:
+    """Read the settings, keyed by their sysctl(8) names; a limit that is missing, or not the host's, leaves a gap."""
     found = {key: value for key in SYSCTLS if (value := read_sysctl(reading, key)) is not None}
     others = any(key not in LIMITS for key in found)
-    for key in LIMITS:
-        path = f"sys/{key.replace('.', '/')}"
-        if key not in found and not reading.has_missed(path):
-            reading.miss(path, OTHER_NAMESPACE if others else "does not exist")
+    paths = {key: f"sys/{key.replace('.', '/')}" for key in LIMITS}
+    absent = [key for key, path in paths.items() if key not in found and not reading.has_missed(path)]
+    if absent == [MAX_ORPHANS] and kernel and kernel.copies_tcp_mem and found.pop(TCP_MEM, None):
+        reading.miss(paths[TCP_MEM], A_COPY)
+    for key in absent:
+        reading.miss(paths[key], OTHER_NAMESPACE if others else "does not exist")
     return found
 
 

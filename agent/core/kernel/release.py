@@ -47,6 +47,11 @@ class Kernel(NamedTuple):
         return (3, 3) <= self.version[:2] <= (4, 4)
 
     @property
+    def copies_tcp_mem(self) -> bool:
+        """3.3 to 3.12 (and el7's 3.10) give each network namespace a tcp_mem, and hold TCP against the host's alone."""
+        return (3, 3) <= self.version[:2] < (3, 13)
+
+    @property
     def ambiguous_text(self) -> bool:
         """Up to 3.2 both texts are printed for both causes."""
         return self.version[:2] <= (3, 2)
