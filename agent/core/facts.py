@@ -55,6 +55,7 @@ _BOOT_SLACK_SECONDS = 5.0
 # From here on tasks wait for memory for longer than now and then, as /proc/pressure/memory calls it.
 STALL_PERCENT = {"memory some": 10.0, "memory full": 5.0}
 _RESERVE = "net.core.mem_pcpu_rsv"
+BYPASS = "net.core.bypass_prot_mem"
 
 
 class _Said(NamedTuple):
@@ -191,6 +192,11 @@ class Facts(NamedTuple):
     def limits_bytes(self) -> tuple[int, int, int] | None:
         """The three limits of tcp_mem in bytes."""
         return _times(self.limits, self.page_bytes) if self.limits and self.page_bytes else None
+
+    @property
+    def is_bypassed(self) -> bool:
+        """Whether sockets may take memory that ``mem`` does not show: 6.19 and newer, sk_bypass_prot_mem."""
+        return bool(self.snapshot.sysctl(BYPASS))
 
     @property
     def inexact_pages(self) -> int:

@@ -37,6 +37,7 @@ SYSCTLS = {
     "net.core.rmem_max": 1,
     "net.core.wmem_max": 1,
     "net.core.mem_pcpu_rsv": 1,
+    "net.core.bypass_prot_mem": 1,
     "net.core.message_burst": 1,
     "net.core.message_cost": 1,
 }

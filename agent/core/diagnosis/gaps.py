@@ -4,7 +4,7 @@ from math import inf
 
 from agent.core.diagnosis.evidence import SOCKSTAT
 from agent.core.diagnosis.rules_silence import udp_shortage
-from agent.core.facts import Facts
+from agent.core.facts import BYPASS, Facts
 from agent.core.format import counted, duration_text
 from agent.core.hosts import may_be_same, other_host
 from agent.core.readings import PAGE_SIZE, UNMEASURED, Gap
@@ -40,6 +40,9 @@ def _gaps_of_reading(facts: Facts) -> list[Gap]:
         lacks.append((SOCKSTAT, Gap(what=SOCKSTAT, why=why)))
     if snapshot.page_size_bytes is None:
         lacks.append((PAGE_SIZE, Gap(what=PAGE_SIZE, why="not in the snapshot: no sizes in bytes")))
+    if facts.is_bypassed:
+        why = "it is set: sockets made since take memory that tcp_mem does not limit, and mem does not show"
+        lacks.append((BYPASS, Gap(what=BYPASS, why=why)))
     return [gap for file, gap in lacks if not any(known.is_about(file) for known in snapshot.gaps)]
 
 

@@ -156,8 +156,9 @@ def nothing_near_a_limit(facts: Facts) -> Finding | None:
     """No event, and no gauge that could be read is near a limit."""
     if facts.has_happened or memory_pressure_flag(facts):
         return None
-    # Below a limit that is above RAM is no proof.
-    sure: Confidence = "likely" if facts.press is not False or sysctls.tcp_mem_above_ram(facts) else "certain"
+    # Below a limit that is above RAM, or that not every socket counts toward, is no proof.
+    unbound = facts.is_bypassed or sysctls.tcp_mem_above_ram(facts)
+    sure: Confidence = "likely" if facts.press is not False or unbound else "certain"
     return build_finding(facts, "nothing_near_a_limit", "none", sure if facts.limits_known else "possible")
 
 
