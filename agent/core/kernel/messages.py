@@ -50,6 +50,7 @@ OTHER_LIMITS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\S*: page allocation failure[.:].*"), "the host's RAM (page allocation)"),
     (re.compile(r"SLUB: Unable to allocate memory on .*"), "the host's RAM (slab allocation)"),
     (re.compile(r"Out of memory: Kill(?:ed)? process .*"), "the host's RAM (OOM killer)"),
+    (re.compile(r"Memory cgroup out of memory: Kill(?:ed)? process .*"), "a control group's memory (OOM killer)"),
 )
 
 

@@ -98,6 +98,8 @@ def test_anything_else_is_not(text: str) -> None:
         ("neighbour: arp_cache: neighbor table overflow!", "neighbour"),
         ("MPTCP: out of memory: force closing socket", "MPTCP"),
         ("Out of memory: Killed process 267303 (python3) total-vm:3600048kB", "RAM"),
+        ("Memory cgroup out of memory: Killed process 42 (java) total-vm:3600048kB", "control group"),
+        ("Memory cgroup out of memory: Kill process 42 (java) score 1000 or sacrifice child", "control group"),
     ],
 )
 def test_another_limit_is_named(text: str, expected: str) -> None:
