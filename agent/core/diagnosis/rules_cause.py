@@ -21,12 +21,15 @@ from agent.core.model import Confidence, Evidence, Finding
 
 
 def both_limits_hit(facts: Facts) -> Finding | None:
-    """Claim that both texts were printed, or neither names a cause and both gauges are at a limit."""
+    """Claim that both texts were printed, or neither names a cause and both gauges are at a limit.
+
+    Orphans that only a penalty brings to theirs are no more than a warning until the kernel acts.
+    """
     if len(facts.named_causes) > 1:
         confidences = (confidence(facts, "orphans"), confidence(facts, "tcp_memory"))
         return build_finding(facts, "both_limits_hit", "both", max(confidences, key=DOUBT.index))
     # close() knows no penalty, so its text at half the limit leaves the memory alone to blame.
-    reached = facts.shift == 0 or (facts.orphans.is_high and "close" not in facts.lines)
+    reached = facts.shift == 0 or (facts.has_happened and facts.orphans.is_high and "close" not in facts.lines)
     if facts.named_causes or not reached or not facts.memory_full:
         return None
     return build_finding(facts, "both_limits_hit", "both", by_numbers(facts, likely=facts.shift == 0))

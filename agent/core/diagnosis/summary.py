@@ -203,6 +203,15 @@ def _is_claim(facts: Facts) -> bool:
     )
 
 
+def _both_limits_hit(facts: Facts) -> str:
+    if facts.named_causes or not facts.shift:
+        return _as_said(facts, "TCP reached both limits, orphaned sockets and memory.")
+    part = "half" if facts.shift == 1 else "a quarter"
+    return (
+        f"TCP memory has reached its limit, and orphaned sockets {part} of theirs, which is the limit for stuck ones."
+    )
+
+
 def _orphans_at_limit(facts: Facts) -> str:
     if facts.orphans.limit is not None and facts.orphans.limit <= 0:
         closing = f"tcp_max_orphans is {facts.orphans.limit}, so {_what_zero_does(facts)}."
@@ -366,7 +375,7 @@ _SENTENCES: dict[str, str | Callable[[Facts], str]] = {
     "memory_short_between_readings": "TCP memory keeps running short between readings that look calm. The kernel drops "
     "received data and has logged nothing.",
     "cgroup_limit": _cgroup_limit,
-    "both_limits_hit": lambda facts: _as_said(facts, "TCP reached both limits, orphaned sockets and memory."),
+    "both_limits_hit": _both_limits_hit,
     "cause_undecided": _undecided,
     "memory_pressure_flag": _pressure_flag,
     "nothing_near_a_limit": _nothing,

@@ -323,6 +323,17 @@ def test_the_text_of_close_is_explained_by_no_penalty(texts: tuple[str, ...], *,
     assert "a moment earlier" in summary
 
 
+@pytest.mark.parametrize(
+    ("orphans", "words"),
+    [(65_600, "TCP reached both limits"), (40_000, "half of theirs"), (20_000, "a quarter of theirs")],
+)
+def test_orphans_that_only_a_penalty_brings_to_their_limit_have_not_reached_it(orphans: int, words: str) -> None:
+    snapshot = make_snapshot(orphans, 380_000, alloc=90_000, kernel="3.2.0-4-amd64", press=True)
+    found = diagnose(snapshot, (make_event("timer"),), ())
+    assert found.cause == "both"
+    assert words in found.summary
+
+
 def test_a_penalty_that_lasts_is_one_though_more_were_killed_in_time_than_the_limit_allows() -> None:
     # Ten minutes at 2,600 of 4,096, and timers kill 200 a second while others come: never were there 4,096.
     event, now = make_event(), make_snapshot().taken_at
