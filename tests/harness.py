@@ -46,6 +46,23 @@ def wait_for(what: str, condition: Callable[[], object], seconds: float = PATIEN
         time.sleep(0.02)
 
 
+def hold_port() -> socket.socket:
+    """Hold a loopback port while the socket is open: nobody gets it but a server that is told to listen there.
+
+    The socket does not listen. A search for a free port passes by what is bound, and SO_REUSEADDR, which servers set
+    (Go's, asyncio's, exim's), lets them in: inet_csk_bind_conflict().
+    """
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    return held
+
+
+def port_of(held: socket.socket) -> int:
+    port: int = held.getsockname()[1]
+    return port
+
+
 def just_now(line: str) -> str:
     """Give a line of a log the stamp of this moment: what is old is reported when it is over."""
     return line.replace("Nov 22 15:05:39", f"{datetime.now():%b %e %H:%M:%S}")  # noqa: DTZ005 - as rsyslog does

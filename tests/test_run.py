@@ -11,7 +11,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from harness import AgentProcess, fill, just_now, owed, wait_for
+from harness import AgentProcess, fill, hold_port, just_now, owed, port_of, wait_for
 from pytest_httpserver import HTTPServer
 
 from agent.core.format import duration_text
@@ -375,10 +375,8 @@ def test_what_a_channel_owes_that_is_no_longer_configured_is_given_up_and_said(a
 
 @pytest.fixture
 def unused_port():
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # A receiver may listen there later.
-        probe.bind(("127.0.0.1", 0))
-        yield probe.getsockname()[1]  # Held: nobody else gets it meanwhile.
+    with hold_port() as held:
+        yield port_of(held)
 
 
 def test_systemd_is_told_ready_and_status_and_is_fed(agent, log_file, tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import socket
 import subprocess
 import urllib.error
 import urllib.request
@@ -10,15 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness import wait_for
+from harness import hold_port, port_of, wait_for
 
 KIT = Path(__file__).parent.parent.parent / "contrib"
 
 
-def free_address() -> str:
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{unused.getsockname()[1]}"
+@contextlib.contextmanager
+def held_address() -> Iterator[str]:
+    """Keep an address for a server."""
+    with hold_port() as held:
+        yield f"127.0.0.1:{port_of(held)}"
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 from harness import wait_for
 from material import make_incident
-from servers import KIT, ask, free_address, serving
+from servers import KIT, ask, held_address, serving
 
 from agent.core.model import Sample
 from agent.service import metrics
@@ -60,30 +60,29 @@ def evaluate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str
     folder = tmp_path_factory.mktemp("grafana")
     collected = folder / "sockmem.prom"
     collected.write_text(make_text(1))
-    exporter, address = free_address(), free_address()
-    (folder / "prometheus.yml").write_text(
-        "global: {scrape_interval: 500ms}\n"
-        f"scrape_configs: [{{job_name: node, static_configs: [{{targets: ['{exporter}']}}]}}]\n"
-    )
-    command = ("prometheus-node-exporter", f"--web.listen-address={exporter}", "--collector.disable-defaults")
-    textfile = ("--collector.textfile", f"--collector.textfile.directory={folder}")
-    options = (f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data", "--log.level=error")
-    with (
-        serving(exporter, "/metrics", *command, *textfile),
-        serving(address, "/-/ready", "prometheus", f"--web.listen-address={address}", *options) as url,
-    ):
+    with held_address() as exporter, held_address() as address:
+        (folder / "prometheus.yml").write_text(
+            "global: {scrape_interval: 500ms}\n"
+            f"scrape_configs: [{{job_name: node, static_configs: [{{targets: ['{exporter}']}}]}}]\n"
+        )
+        command = ("prometheus-node-exporter", f"--web.listen-address={exporter}", "--collector.disable-defaults")
+        textfile = ("--collector.textfile", f"--collector.textfile.directory={folder}")
+        options = (f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data", "--log.level=error")
+        with (
+            serving(exporter, "/metrics", *command, *textfile),
+            serving(address, "/-/ready", "prometheus", f"--web.listen-address={address}", *options) as url,
+        ):
 
-        def instant(expr: str) -> list[Any]:
-            found: list[Any] = ask(f"{url}/api/v1/query?{urllib.parse.urlencode({'query': fill_in(expr)})}")["data"][
-                "result"
-            ]
-            return found
+            def instant(expr: str) -> list[Any]:
+                query = urllib.parse.urlencode({"query": fill_in(expr)})
+                found: list[Any] = ask(f"{url}/api/v1/query?{query}")["data"]["result"]
+                return found
 
-        wait_for("a scrape", lambda: instant("sockmem_events_total == 1"))
-        wait_for("a second one", lambda: instant("count_over_time(sockmem_build_info[1m]) > 2"))
-        replace_whole(collected, make_text(9))
-        wait_for("the change", lambda: instant("sockmem_events_total == 9"))
-        yield instant
+            wait_for("a scrape", lambda: instant("sockmem_events_total == 1"))
+            wait_for("a second one", lambda: instant("count_over_time(sockmem_build_info[1m]) > 2"))
+            replace_whole(collected, make_text(9))
+            wait_for("the change", lambda: instant("sockmem_events_total == 9"))
+            yield instant
 
 
 def replace_whole(path: Path, text: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from harness import wait_for
 from material import OPENED_AT, make_incident, make_notice
-from servers import KIT, ask, free_address, serving
+from servers import KIT, ask, held_address, serving
 
 from agent.core.settings import AlertmanagerSettings
 from agent.notifiers.alertmanager import alerts
@@ -120,8 +120,8 @@ def hold_to(tmp_path: Path, fired: list[dict[str, Any]], unmuted: set[str]) -> N
     """Fire alerts at an Alertmanager with the shipped routes, whose receivers send nothing, and see what it mutes."""
     routes = (FILES / "alertmanager.yml").read_text().partition("\nreceivers:")[0]
     (tmp_path / "alertmanager.yml").write_text(f"{routes}\nreceivers: [{{name: page}}, {{name: chat}}]\n")
-    address, found = free_address(), []
-    command = ("prometheus-alertmanager", f"--web.listen-address={address}", "--cluster.listen-address=")
+    found: list[dict[str, Any]] = []
+    command = ("prometheus-alertmanager", "--cluster.listen-address=")
     options = (f"--config.file={tmp_path}/alertmanager.yml", f"--storage.path={tmp_path}/data", "--log.level=error")
 
     def is_as_expected() -> bool:
@@ -130,6 +130,9 @@ def hold_to(tmp_path: Path, fired: list[dict[str, Any]], unmuted: set[str]) -> N
         shown = {f"{each['alertname']} {each['severity']} {each.get('host', '-')}" for each in active}
         return len(found) == len(fired) and shown == unmuted
 
-    with serving(address, "/-/ready", *command, *options) as url:
+    with (
+        held_address() as address,
+        serving(address, "/-/ready", *command, f"--web.listen-address={address}", *options) as url,
+    ):
         ask(f"{url}/api/v2/alerts", fired)
         wait_for(f"{unmuted} of {found}", is_as_expected)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Handler, Tray, read_request, wait_for
+from harness import Handler, Tray, hold_port, port_of, read_request, wait_for
 from material import make_sent_incident
 from msgspec.structs import replace
 
@@ -50,12 +50,6 @@ receivers:
 HOSTS = 400
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
-
-
 class People:
     """The receiver behind the Alertmanagers: what was read, in order."""
 
@@ -84,10 +78,11 @@ class OnCall:
 
 
 class Instance:
-    """One Alertmanager as a process, with its data."""
+    """One Alertmanager as a process, with its data; its ports are held while it is down, too."""
 
     def __init__(self, folder: Path, people: "People | OnCall", rules: str = RULES) -> None:
-        self.folder, self.port, self.gossip = folder, free_port(), free_port()
+        self.folder, self.held = folder, (hold_port(), hold_port())
+        self.port, self.gossip = map(port_of, self.held)
         self.url = f"http://127.0.0.1:{self.port}"
         self.peers: list[Instance] = []
         self.process: subprocess.Popen[bytes] | None = None
@@ -197,8 +192,10 @@ def running(first: Instance, second: Instance) -> Iterator[tuple[Instance, Insta
         second.start()
         yield first, second
     finally:
-        first.kill()
-        second.kill()
+        for each in (first, second):
+            each.kill()
+            for held in each.held:
+                held.close()
 
 
 def test_an_incident_is_read_once_as_firing_and_once_as_resolved(

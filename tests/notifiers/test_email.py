@@ -1,5 +1,6 @@
 """Mail, against aiosmtpd, a real exim4, and servers that say what the test wants."""
 
+import contextlib
 import email
 import logging
 import os
@@ -20,7 +21,7 @@ import pytest
 import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
-from harness import Handler, hang, wait_for
+from harness import Handler, hang, hold_port, port_of, wait_for
 from material import make_sent_incident, make_sent_notice
 
 from agent.core.delivery import Delivered, Rejected, Retry
@@ -67,19 +68,16 @@ def inbox() -> Inbox:
 @pytest.fixture
 def smtp(inbox: Inbox) -> Iterator[Callable[..., str]]:
     """Start aiosmtpd with these options; the address is that of a loopback port."""
-    running: list[Controller] = []
+    with contextlib.ExitStack() as running:
 
-    def start(**options: Any) -> str:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        controller = Controller(inbox, hostname="127.0.0.1", port=port, **options)
-        controller.start()
-        running.append(controller)
-        return f"localhost:{port}"
+        def start(**options: Any) -> str:
+            port = port_of(running.enter_context(hold_port()))
+            controller = Controller(inbox, hostname="127.0.0.1", port=port, **options)
+            controller.start()
+            running.callback(controller.stop)
+            return f"localhost:{port}"
 
-    yield start
-    for controller in running:
-        controller.stop()
+        yield start
 
 
 @pytest.fixture
@@ -587,15 +585,14 @@ def exim(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch) -> Iterator[tup
     if os.geteuid() != 0:
         pytest.skip("exim4 takes another configuration from root alone")
     # Exim's user must get there, which pytest's folders do not allow.
-    with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as free:
-        here, port = Path(folder), free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder, hold_port() as held:
+        here, port = Path(folder), port_of(held)
         for path in (here, here / "spool", here / "mail"):
             path.mkdir(exist_ok=True)
             path.chmod(0o777)
         authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(here / "server.pem"))
         (here / "server.pem").chmod(0o644)
         (here / "conf").write_text(EXIM.format(here=here))
-        free.close()
         process = subprocess.Popen([program, "-C", here / "conf", "-bdf", "-odi", "-oX", f"127.0.0.1:{port}"])
         try:
             wait_for("exim", lambda: listens(port))

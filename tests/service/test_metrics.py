@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import get_args
 
 import pytest
-from harness import AgentProcess, wait_for
+from harness import AgentProcess, hold_port, port_of, wait_for
 from material import make_incident
 
 from agent.core.model import Kind, Sample
@@ -238,9 +238,8 @@ def test_node_exporter_reads_it_beside_others_through_a_link(agent: AgentProcess
     (collected / "sockmem.prom").symlink_to(tmp_path / "metrics/sockmem.prom")
     agent.start()
     wait_for("the metrics", lambda: "sockmem_tcp_orphan_sockets" in read(agent))
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{unused.getsockname()[1]}"
+    held = hold_port()
+    address = f"127.0.0.1:{port_of(held)}"
     exporter = subprocess.Popen(
         [
             "prometheus-node-exporter",
@@ -263,6 +262,7 @@ def test_node_exporter_reads_it_beside_others_through_a_link(agent: AgentProcess
     finally:
         exporter.kill()
         exporter.wait()
+        held.close()
 
     assert 0 == found["node_textfile_scrape_error"]
     assert 1 == found["other_metric"]
