@@ -287,6 +287,37 @@ def test_after_a_reload_a_channel_that_hangs_holds_up_no_other(
     daemon.end()
 
 
+def test_after_a_reload_what_was_taken_and_has_no_receipt_yet_is_not_sent_again(
+    make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]],
+    log_file: Path,
+    httpserver: HTTPServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def step() -> None:
+        [courier] = [each for each in daemon._couriers if each.name == "good"]
+        courier.step()
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    daemon, store = make_daemon(ValueError)
+    daemon._couriers.take_over()
+    with log_file.open("a") as file:
+        file.write(f"{datetime.now():%b %d %H:%M:%S} web1 kernel: TCP: too many orphaned sockets\n")  # noqa: DTZ005 - a log's
+    daemon._record()
+    with monkeypatch.context() as disk:
+        disk.setattr(Outbox, "write_receipt", fail)
+        step()
+        daemon.take_over(daemon._settings)
+        step()
+    step()
+    daemon.end()
+
+    assert 1 == len(httpserver.log)
+    [(_, _, receipts)] = store.notices(store.ids()[0])
+    assert {"good": "delivered"} == {name: receipt.outcome for name, receipt in receipts.items()}
+
+
 def test_after_a_reload_what_the_couriers_before_remembered_takes_no_memory(
     make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]],
 ) -> None:
