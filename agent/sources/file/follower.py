@@ -12,7 +12,8 @@ One file is open, and everything before the offset in it has been handed out.
 - At start the cursor's file is found by inode or content (rotated.locate), and the same steps follow. If it is not
   found: a gap, and the log from its beginning. Older and younger files cannot be told apart then, and an old event
   reported as new at night is worse than a gap that names what to scan. Where it is the log, without the end that was
-  read, as after a power cut: a gap, and what comes behind.
+  read, as after a power cut: a gap, and what comes behind. One that was rewritten in place and begins with the same
+  HEAD_BYTES, as `dmesg > FILE` does, looks just so.
 
 What cannot be seen is lost: lines added to an old file after the new one began, lines between a copy and its
 truncation, a file that came and went between two looks, one written and rotated away between two looks while the clock
@@ -42,8 +43,8 @@ NOT_FOUND = (
     "beginning of this one, and `sockmem-agent scan` reads older files"
 )
 CUT_OFF = (
-    "lines may be lost: the lines read last are no longer in it, as after a power cut; reading resumes where they "
-    "ended, and `sockmem-agent scan` reads all of it"
+    "lines may be lost: the lines read last are no longer in it, as after a power cut, or where it was rewritten in "
+    "place; whatever is in it by now up to where they ended is skipped, and `sockmem-agent scan` reads it"
 )
 
 

@@ -982,6 +982,35 @@ def test_what_a_power_cut_took_of_a_log_makes_nothing_before_it_new(
     assert [True] == ["may be lost" in why for why in whys(again)]
 
 
+@pytest.mark.parametrize("count", [2, 9], ids=["shorter", "longer"])
+def test_a_file_rewritten_in_place_while_away_that_begins_as_before_is_told_and_read_on_behind_its_old_end(
+    count: int, log: Path, open_source: Open
+) -> None:
+    banner = "[    0.000000] Linux version 6.1.0-26-amd64 (debian-kernel@lists.debian.org)\n"
+    append(log, banner + hits(11, 5))
+    source = open_source()
+    read(source)
+    log.write_text(banner + hits(20, count))
+    again = open_source(cursor=source.position())
+    seen = read(again)
+    append(log, hit(50))
+
+    assert [*range(25, 20 + count), 50] == seen + read(again)
+    assert [True] == ["rewritten in place; whatever is in it by now" in why for why in whys(again)]
+
+
+def test_a_file_rewritten_in_place_while_it_is_followed_is_told_and_read_from_its_beginning(
+    log: Path, open_source: Open
+) -> None:
+    append(log, hits(1, 5))
+    source = open_source()
+    read(source)
+    log.write_text(hits(4, 5))
+
+    assert [4, 5, 6, 7, 8] == read(source)
+    assert [True] == ["truncated or rewritten" in why for why in whys(source)]
+
+
 def test_the_first_line_behind_the_zeros_of_a_power_cut_is_read_however_many_they_are(
     log: Path, open_source: Open
 ) -> None:
