@@ -4,7 +4,7 @@ r"""The service's unit as its files define it for the next start, whether or not
 systemd.unit(5), "Unit File Load Path", and systemd.syntax(7). A sample drop-in::
 
     [Service]
-    LoadCredential=ops-url:/etc/sockmem-agent/credentials/ops-url
+    LoadCredential=ops-url:/etc/sockmem-agent/ops-url
 """
 
 import subprocess
