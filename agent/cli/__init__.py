@@ -4,6 +4,7 @@ The service must stay small in memory, so ``run`` never imports what only a term
 """
 
 import contextlib
+import gc
 import importlib
 import logging
 import os
@@ -16,6 +17,8 @@ from agent.service.signals import asked, is_run
 
 if is_run(sys.argv[1:]):  # Here, because the imports below take long enough for a signal to come.
     asked.listen()
+    # What is imported stays, and to look through it for garbage is a twentieth of the start. Daemon.begin enables it.
+    gc.disable()
 
 import click
 from click.shell_completion import CompletionItem

@@ -99,6 +99,7 @@ class Daemon:
         # "now" is the time of the first start: a crash a second later must not move it.
         self._save_position()
         self._feed()
+        gc.enable()
         import_late()
         import_parser(self._settings.source)
         log.info("following %s; incidents in %s", describe(self._settings.source), self._store.directory)

@@ -78,6 +78,23 @@ def test_no_event_waits_while_what_was_imported_is_looked_through_for_garbage(tm
     assert gc.get_freeze_count() > max(before, 10_000)
 
 
+def test_a_start_does_not_look_for_garbage_until_the_service_has_begun_and_other_commands_do(tmp_path: Path) -> None:
+    code = "import gc, sys; sys.argv = ['sockmem-agent', {!r}]; import agent.cli; print(gc.isenabled())"
+    imported = [
+        subprocess.run([sys.executable, "-c", code.format(command)], capture_output=True, text=True, check=True).stdout
+        for command in ("run", "scan")
+    ]
+    write_proc(tmp_path / "proc")
+    gc.disable()
+    try:
+        run(tmp_path, 1)
+        is_on = gc.isenabled()
+    finally:
+        gc.enable()
+
+    assert (["False\n", "True\n"], True) == (imported, is_on)
+
+
 def test_a_surprise_in_the_warm_up_is_logged_and_the_service_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
