@@ -45,8 +45,8 @@ def orphan_limit_holds_pages(facts: Facts) -> Finding | None:
 def tcp_mem_below_default(facts: Facts) -> Finding | None:
     """Claim that the last limit of tcp_mem is less than a third of what this kernel gives itself on this host."""
     limits, default, page = facts.limits, facts.defaults.tcp_mem, facts.page_bytes or 0
-    touched = ("tcp_memory" in facts.lines and not facts.is_alien) or facts.memory.is_high
-    if not touched or limits is None or default is None or not is_far_below(limits[2], default[2]):
+    said, lasting = "tcp_memory" in facts.lines and not facts.is_alien, facts.press and facts.zone == "hysteresis"
+    if not (said or lasting or facts.memory.is_high) or limits is None or default is None or not is_far_below(limits[2], default[2]):
         return None
     now, usual = ("tcp_mem[2]", limits[2] * page), (_DEFAULT, default[2] * page)
     return _against("tcp_mem_below_default", "tcp_memory", now, usual, "bytes")

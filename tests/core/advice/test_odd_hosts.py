@@ -171,6 +171,12 @@ def test_short_ram_is_what_to_free_where_orphans_are_at_their_limit(limit: str, 
     assert not any(action.startswith("Leave tcp_max_orphans") for action in said)
 
 
+@pytest.mark.parametrize(("mem", "press"), [(2500, True), (2500, False), (2000, True)])
+def test_a_lowered_tcp_mem_is_put_back_too_where_the_pressure_that_it_made_lasts(mem: int, *, press: bool) -> None:
+    found = diagnose(make_snapshot(mem=mem, tcp_mem=(2048, 3072, 4096), press=press), (), ())
+    assert ((196608, 262144, 393216) if press and mem > 2048 else None) == proposed(found)[MEM]
+
+
 @pytest.mark.parametrize(("available", "expected"), [(300, "Free RAM before you raise a limit further."), (9216, "")])
 def test_ram_is_to_be_freed_where_a_default_is_put_back_that_it_has_no_room_for(available: int, expected: str) -> None:
     row = f"tcp_memory|3 1990 900|65536|1000 1300 2000|6.1.0|MemTotal 16384 MemAvailable {available}|-|-"
