@@ -83,7 +83,8 @@ def advise(facts: Facts, findings: tuple[Finding, ...], main: MainHolders) -> tu
 def _steps_for(known: _Known, cause: Cause) -> list[Advice | None]:
     facts, claims = known.facts, known.claims
     if cause == "undetermined":
-        return [fix_main_victim(facts), _watch(facts), look_at_orphans(facts), look_at_memory(facts)]
+        put_back = restore_max_orphans(facts, claims, known.budget)
+        return [put_back, fix_main_victim(facts), _watch(facts), look_at_orphans(facts), look_at_memory(facts)]
     if cause == "none":
         return []
     if known.findings[0].claim == "cgroup_limit" and facts.starving_group:

@@ -7,6 +7,8 @@ from agent.core.model import Cause, Evidence, Finding
 # MemTotal is a few percent off what the kernel computes its default from.
 _SLACK_PERCENT = 10
 _DEFAULT = "default here"
+# What a host of 1 GiB gives itself.
+_FEW = 4096
 
 
 def tcp_mem_holds_buffer_sizes(facts: Facts) -> Finding | None:
@@ -46,7 +48,12 @@ def tcp_mem_below_default(facts: Facts) -> Finding | None:
     """Claim that the last limit of tcp_mem is less than a third of what this kernel gives itself on this host."""
     limits, default, page = facts.limits, facts.defaults.tcp_mem, facts.page_bytes or 0
     said, lasting = "tcp_memory" in facts.lines and not facts.is_alien, facts.press and facts.zone == "hysteresis"
-    if not (said or lasting or facts.memory.is_high) or limits is None or default is None or not is_far_below(limits[2], default[2]):
+    if (
+        not (said or lasting or facts.memory.is_high)
+        or limits is None
+        or default is None
+        or not is_far_below(limits[2], default[2])
+    ):
         return None
     now, usual = ("tcp_mem[2]", limits[2] * page), (_DEFAULT, default[2] * page)
     return _against("tcp_mem_below_default", "tcp_memory", now, usual, "bytes")
@@ -55,8 +62,12 @@ def tcp_mem_below_default(facts: Facts) -> Finding | None:
 def orphan_limit_below_default(facts: Facts) -> Finding | None:
     """Claim that tcp_max_orphans is less than a third of what this kernel gives itself on this host, or allows none."""
     limit, default = facts.orphans.limit, facts.defaults.tcp_max_orphans
-    touched = ("orphans" in facts.lines and not facts.is_alien) or facts.orphans.is_high
-    if not touched or limit is None or not (limit <= 0 or is_far_below(limit, default)):
+    if limit is None or not (limit <= 0 or is_far_below(limit, default)):
+        return None
+    # Where the kernel does not say which limit it was, one that is this low is the likely one.
+    unsaid = (facts.is_old or facts.killed_silently) and limit < _FEW
+    said = not facts.is_alien and ("orphans" in facts.lines or unsaid)
+    if not said and not facts.orphans.is_high:
         return None
     now, usual = ("tcp_max_orphans", limit), (_DEFAULT, default)
     return _against("orphan_limit_below_default", "orphans", now, usual, "sockets")

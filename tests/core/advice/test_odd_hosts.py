@@ -11,7 +11,7 @@ import pytest
 from material import GIB, make_event, make_snapshot
 
 from agent.core.diagnosis.diagnose import diagnose
-from agent.core.model import Diagnosis
+from agent.core.model import Diagnosis, Witness
 from agent.core.readings import PressureStall
 
 ORPHANS, MEM = "net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem"
@@ -107,6 +107,21 @@ def test_no_limit_of_orphans_is_lowered_after_the_kernel_has_reached_it(
     found = diagnose(snapshot, (make_event(text, seconds_ago=seconds_ago),), ())
     assert "orphan_limit_holds_pages" in {finding.claim for finding in found.findings}
     assert (proposed(found)[ORPHANS] or 253940) >= 253940
+
+
+@pytest.mark.parametrize("text", ["timer", "close"])
+@pytest.mark.parametrize("kernel", ["2.6.32-754.el6.x86_64", "3.2.0-4-amd64", "2.6.18-419.el5"])
+def test_a_lowered_limit_is_put_back_first_after_a_text_that_may_mean_it(text: str, kernel: str) -> None:
+    first, *_ = diagnose(make_snapshot(6, max_orphans=64, kernel=kernel), (make_event(text),), ()).advice
+    assert first.action.startswith(("Set tcp_max_orphans back to this kernel's default", "Set tcp_mem back"))
+    high = diagnose(make_snapshot(6, max_orphans=4096, kernel=kernel), (make_event(text),), ())
+    assert "orphan_limit_below_default" not in {finding.claim for finding in high.findings}
+
+
+def test_a_lowered_limit_is_put_back_first_after_kills_without_a_line() -> None:
+    witness = Witness(kills=9)
+    first, *_ = diagnose(make_snapshot(6, max_orphans=64), (), (), witness).advice
+    assert first.action.startswith("Set tcp_max_orphans back to this kernel's default")
 
 
 def test_a_number_of_pages_is_left_where_more_orphans_are_there_now_than_the_default_is_sure_to_hold() -> None:
