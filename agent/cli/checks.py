@@ -125,7 +125,9 @@ def check_source(
             deque(source.read(), maxlen=0)
             is_read, gaps = _is_read(source.position()), source.gaps()
     except ImportError as error:
-        return Check(name, "fail", f"{PYTHON} cannot read the journal: {error}", BINDINGS_FIX)
+        is_journal = chosen.kind == "journal"
+        what, fix = ("read the journal", BINDINGS_FIX) if is_journal else ("run the program", "install it again")
+        return Check(name, "fail", f"{PYTHON} cannot {what}: {error}", fix)
     except OSError as error:
         is_read, gaps = False, (Gap(what=describe(chosen), why=error.strerror or str(error)),)
     if is_read and not gaps:

@@ -35,6 +35,8 @@ from agent.core.settings import Settings, UrlChannel
 WIDTH = 100
 CONFIG_FIX = "see config.example.toml for every key, then run sockmem-agent config check"
 CHECKS = msgspec.json.Decoder(list[Check])
+# Of the package, or of the virtual environment that the program is installed in.
+LIBRARIES = Path(__file__).parents[2]
 SYSUSERS = "systemd-sysusers sockmem-agent.conf"
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
@@ -72,13 +74,14 @@ def command(config_path: Path | None, *, as_json: bool) -> None:
         place = check_state(state, settings.store, service)
         return [*first, user, *check_host(settings, start.service, place), *check_silence(state)]
 
-    checks = [
+    found = [
         *look_as(identity, look),
         *check_reach(rights),
         check_witness(start.service),
         check_clock(),
         *look_as(identity, lambda: [check_channel(channel, service) for channel in channels(settings)]),
     ]
+    checks = list(dict.fromkeys(found))
     good = all(check.status != "fail" for check in checks)
     if as_json:
         service_facts = rights._asdict() | {"capabilities": sorted(rights.capabilities)}
@@ -160,7 +163,10 @@ def find_user(service: Unit | None) -> tuple[Identity | None, Check]:
 
 
 def look_as(identity: Identity | None, look: Callable[[], list[Check]]) -> list[Check]:
-    """Make the checks as this user, or as the caller if there is none or the caller is not root."""
+    """Make the checks as this user, or as the caller if there is none or the caller is not root.
+
+    A user who cannot read the program fails in that alone: whatever else is checked, may be imported late.
+    """
     if identity is None or os.geteuid() != 0:
         return look()
     ours, theirs = multiprocessing.Pipe(duplex=False)
@@ -177,7 +183,19 @@ def _look_and_answer(identity: Identity, look: Callable[[], list[Check]], pipe: 
     os.setgroups(identity.groups)
     os.setresgid(identity.gid, identity.gid, identity.gid)
     os.setresuid(identity.uid, identity.uid, identity.uid)
-    pipe.send_bytes(msgspec.json.encode(look()))
+    pipe.send_bytes(msgspec.json.encode(check_program() or look()))
+
+
+def check_program() -> list[Check]:
+    """Return a failed check if this process, as the service's user, cannot read the program."""
+    files = (getattr(module, "__file__", None) or "" for module in tuple(sys.modules.values()))
+    closed = next((file for file in files if file.startswith(f"{LIBRARIES}/") and not os.access(file, os.R_OK)), None)
+    fault = read_fault(Path(closed)) if closed else None
+    if fault is None:
+        return []
+    top = LIBRARIES if sys.prefix == sys.base_prefix else Path(sys.prefix)
+    is_below = os.access(top.parent, os.X_OK)
+    return [Check("program", "fail", fault.what, f"chmod -R o+rX {top}" if is_below else fault.fix)]
 
 
 def _print(checks: list[Check], rights: Rights, identity: Identity | None) -> None:

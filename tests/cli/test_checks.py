@@ -129,6 +129,17 @@ def test_a_journal_that_this_python_cannot_read_fails_although_nobody_chose_auto
     assert ("fail", True) == (check.status, "-m pip install systemd-python" in check.fix)
 
 
+def test_a_log_file_needs_no_bindings_of_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("watchdog.observers", "agent.sources.file.source", "agent.sources.file.waker"):
+        monkeypatch.setitem(sys.modules, name, None)
+    chosen = SourceSettings(kind="file", paths=(str(write(tmp_path / "messages")),))
+
+    check = check_source(chosen, chosen)
+
+    assert ("fail", "install it again") == (check.status, check.fix)
+    assert "cannot run the program: " in check.detail
+
+
 def test_kmsg_is_read_not_only_opened(tmp_path: Path) -> None:
     def open_device(*_: object) -> KmsgSource:
         return KmsgSource(str(tmp_path / "kmsg"))

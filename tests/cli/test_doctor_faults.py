@@ -7,10 +7,12 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -74,7 +76,7 @@ class Host:
 def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
     # Nobody may not read root's Python: what is imported late, is imported now.
     importlib.import_module("encodings.idna")
-    importlib.import_module("agent.sources.file.source")
+    importlib.import_module("agent.sources.file.waker")
     for channel in ("command", "slack", "stdout", "webhook"):
         importlib.import_module(f"agent.notifiers.{channel}")
     with tempfile.TemporaryDirectory() as folder:
@@ -82,6 +84,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
         root.chmod(0o755)
         host = Host(root)
         monkeypatch.setattr(unit, "ROOT", root)
+        monkeypatch.setattr(doctor, "LIBRARIES", root / "nothing")
         for module in (config, doctor, config_command):
             monkeypatch.setattr(module, "DEFAULT_PATH", host.config)
         yield host
@@ -233,6 +236,25 @@ def test_files_are_looked_at_as_the_services_user(host: Host) -> None:
     assert f"nobody cannot read {host.config} (root:root, mode 0600)" == found["configuration"]["detail"]
     assert found["source"]["mend"].startswith(f"chmod o+r {host.log}")
     assert "Files checked as nobody, the service user" in host.shown()
+
+
+def test_a_program_that_the_services_user_cannot_read_fails_in_both_checks(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = host.root / "libraries/closed.py"
+    closed.parent.mkdir(mode=0o700)
+    closed.touch()
+    module = ModuleType("closed")
+    module.__file__ = str(closed)
+    monkeypatch.setitem(sys.modules, "closed", module)
+    monkeypatch.setattr(doctor, "LIBRARIES", closed.parent)
+    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
+
+    (check,) = [check for check in host.checks() if check["status"] == "fail"]
+    why = f"nobody cannot enter {closed.parent} (root:root, mode 0700)"
+    fix = f"chmod -R o+rX {closed.parent}"
+    assert ("program", why, fix) == (check["name"], check["detail"], check["mend"])
+    assert (78, f"{host.config}: program: {why}; {fix}\n") == config_check()
 
 
 def test_a_group_that_may_read_is_the_fix_where_there_is_one(host: Host) -> None:
