@@ -48,11 +48,13 @@ class Detector:
         """Take the next record of the log; give back the events that are decided now, in the order of the log."""
         self._forget_before(record)
         said = detect(record)
-        before = self._newest.get(record.ordinal - 1)
-        event = said or (repeat_of(before, record) if before else None)
+        before = None if said else self._newest.get(record.ordinal - 1)
+        event = repeat_of(before, record) if before else said
         if event is None:
             return []
-        self._know(record, event)
+        self._newest[record.ordinal] = record, event
+        if len(self._newest) > 2 * MAX_RECENT:
+            self._newest = dict([*self._newest.items()][-MAX_RECENT:])
         if event.kind != "suppressed":
             released = self._release(record)
             self._note(record)
@@ -60,7 +62,7 @@ class Detector:
         if self._is_close_to_recent(record):
             return [(record, event)]
         chain: int | None = record.ordinal
-        if before and said is None:
+        if before:
             chain = next((held.chain for held in self._undecided if held.record is before[0]), None)
         if chain is None:
             return [(record, event)]
@@ -69,7 +71,7 @@ class Detector:
 
     def remember(self, record: LogRecord, event: Event) -> None:
         """Take in an event that was decided before a restart: what follows may be close to it."""
-        self._know(record, event)
+        self._newest[record.ordinal] = record, event
         if event.kind != "suppressed":
             self._note(record)
 
@@ -87,11 +89,6 @@ class Detector:
     def is_undecided(self, record: LogRecord) -> bool:
         """Return whether a record may still become an event, by what follows."""
         return any(held.record is record for held in self._undecided)
-
-    def _know(self, record: LogRecord, event: Event) -> None:
-        self._newest[record.ordinal] = record, event
-        if len(self._newest) > MAX_RECENT:
-            del self._newest[next(iter(self._newest))]
 
     def _note(self, record: LogRecord) -> None:
         recent = self._recent.pop(record.host, None) or deque(maxlen=MAX_RECENT)

@@ -220,6 +220,8 @@ def test_a_storm_of_events_is_remembered_in_bounded_space() -> None:
     for ordinal in range(1000):
         detector.feed(record(ORPHANS, ordinal, at=ordinal))
     assert [MAX_RECENT] == [len(of_host) for of_host in detector._recent.values()]
+    assert 2 * MAX_RECENT >= len(detector._newest)
+    assert 1 == len(detector.feed(record("last message repeated 6 times", 1000)))
     for ordinal in range(1000):
         detector.feed(replace(record(ORPHANS, ordinal, at=ordinal), host=f"db{ordinal}"))
     assert MAX_HOSTS == len(detector._recent)
