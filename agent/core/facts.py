@@ -20,11 +20,13 @@ from agent.core.gauge import CALM, Gauge, Timed
 from agent.core.hosts import other_host
 from agent.core.kernel.limits import (
     KILLED,
+    MOST_PERCENT,
     Defaults,
     Zone,
     counter_deltas,
     default_limits,
     low_memory,
+    modest_limits,
     most_orphans,
     penalty_shift,
     refused_segments,
@@ -142,6 +144,14 @@ class Facts(NamedTuple):
     def defaults(self) -> Defaults:
         """The limits that this kernel gives itself on this host."""
         return default_limits(self.kernel, self.snapshot.meminfo, self.page_bytes)
+
+    @property
+    def usual_tcp_mem(self) -> tuple[int, int, int] | None:
+        """The default of tcp_mem, or a newer kernel's where RAM is left to nobody else: up to 2.6.39 three quarters."""
+        default, ram, page = self.defaults.tcp_mem, self.ram_bytes, self.page_bytes
+        if default and ram and page and 100 * default[2] * page > MOST_PERCENT * ram:
+            return modest_limits(ram, page)
+        return default
 
     def pages(self, mem: int | None) -> int | None:
         """Return a count of sockstat's in pages; None where it is not known how many units are a page."""

@@ -8,13 +8,12 @@ from typing import NamedTuple
 
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text
+from agent.core.kernel.limits import MOST_PERCENT
 from agent.core.model import Advice
 from agent.core.sockets.shares import add_up, only
 
 # Below this part of RAM a host is short of it; the kernel's own reserves are part of what is not available.
 _RESERVE_PERCENT = 5
-# No default since 3.0 lets sockets take more than a fifth: nobody else can have what they hold.
-_MOST_PERCENT = 25
 # An average over fewer sockets says nothing about the next thousand.
 _ENOUGH_TO_MEASURE = 300
 _ASSUMED_BYTES = 16 << 10
@@ -77,7 +76,7 @@ def find_budget(facts: Facts) -> Budget:
     reserve = usable * _RESERVE_PERCENT // 100
     if available <= reserve:
         return Budget(0, f"only {bytes_text(available)} {of_ram} are {how}: RAM is what is short", short=True)
-    bound = usable * _MOST_PERCENT // 100 - (facts.memory.now or 0)
+    bound = usable * MOST_PERCENT // 100 - (facts.memory.now or 0)
     if bound <= 0:
         held = f"TCP holds {bytes_text(facts.memory.now or 0)} {of_ram} already, a quarter or more"
         return Budget(0, held, short=bool(meminfo.get("HugePages_Free")))

@@ -12,13 +12,11 @@ from agent.core.advice.namespaces import check_kills, run_where
 from agent.core.advice.sysctl import MAX_ORPHANS, TCP_MEM, change, find_setter, tcp_mem_after, value_text
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text
-from agent.core.kernel.limits import limits_by
+from agent.core.kernel.limits import modest_limits
 from agent.core.model import Advice
 
 # Half a hash of 8,192 slots: what a host of 1 GiB gets, where nothing says what this one would.
 _LEAST_ORPHANS = 4096
-# Of RAM, for the second limit where the kernel is not known: the smallest part that there was.
-_SMALLEST_PART = 16
 _LITTLE = 10
 _FIN_SECONDS = 60
 _DEFAULT, _SMALLEST = "back to this kernel's default", "to a sixteenth of RAM and around"
@@ -44,12 +42,13 @@ def restore_tcp_mem(facts: Facts, claims: AbstractSet[str], budget: Budget) -> A
         return _find_setter_of_tcp_mem(facts, mistake, budget) if mistake else None
     high, used = numbers[2] * page, facts.memory.now or 0
     bound = budget.sentence if known.startswith("above") else f"Not held against the RAM available now: {budget.why}."
+    kernel = "this kernel" if known == _DEFAULT else "a newer kernel"
     was = (
         f"{mistake}; it counts pages of {page} bytes. Pressure begins at {bytes_text(limits[1] * page)}, "
         f"ends below {bytes_text(limits[0] * page)}, and nothing is refused below "
         f"{bytes_text(limits[2] * page)}."
         if mistake
-        else f"It allows {bytes_text(limits[2] * page)}, far below the {bytes_text(high)} that this kernel "
+        else f"It allows {bytes_text(limits[2] * page)}, far below the {bytes_text(high)} that {kernel} "
         f"would give itself at this RAM. The values are in pages of {page} bytes."
     )
     return change(
@@ -142,14 +141,15 @@ def warn_of_recycle(facts: Facts) -> Advice | None:
 
 
 def _tcp_mem_to_write(facts: Facts, budget: Budget, *, is_pasted: bool) -> tuple[tuple[int, int, int] | None, str]:
-    """Return the default, or the smallest there was for this RAM where the kernel is not known, and which it is.
+    """Return the default, or the smallest there was for this RAM where that is not known or too much, and which it is.
 
     Where that would stall what TCP holds, three numbers above it: within the budget, or a little above it and not above
     those of today. None where there is no room for that.
     """
-    page, used, default, known = facts.page_bytes, facts.memory.now or 0, facts.defaults.tcp_mem, _DEFAULT
+    page, used, default = facts.page_bytes, facts.memory.now or 0, facts.usual_tcp_mem
+    known = _DEFAULT if default == facts.defaults.tcp_mem else _SMALLEST
     if default is None and page and facts.ram_bytes:
-        default, known = limits_by(max(facts.ram_bytes // _SMALLEST_PART // page, 128)), _SMALLEST
+        default, known = modest_limits(facts.ram_bytes, page), _SMALLEST
     if default is None or page is None or not is_pasted or 10 * used <= 9 * default[2] * page:
         return default, known
     held, today = used // page, max(facts.limits or (0,))

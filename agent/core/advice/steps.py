@@ -103,7 +103,7 @@ def _steps_for(known: _Known, cause: Cause) -> list[Advice | None]:
 
 def _orphan_steps(known: _Known) -> _Steps:
     facts, put_back = known.facts, restore_tcp_mem(known.facts, known.claims, known.budget)
-    limits, default = facts.limits, facts.defaults.tcp_mem
+    limits, default = facts.limits, facts.usual_tcp_mem
     is_lowered = limits is not None and default is not None and is_far_below(limits[2], default[2])
     # What it allows again has to find a tcp_mem that was not lowered either, or living connections stall.
     claims = known.claims | ({"tcp_mem_below_default"} if is_lowered else set())
@@ -126,7 +126,7 @@ def _orphan_steps(known: _Known) -> _Steps:
 
 def _are_many(facts: Facts) -> bool:
     """Return whether orphans are a problem of their own, however low their limit is: thousands, or much of tcp_mem."""
-    count, usual = facts.orphans.value or 0, facts.defaults.tcp_mem or facts.limits
+    count, usual = facts.orphans.value or 0, facts.usual_tcp_mem or facts.limits
     held = count * price_of_orphans(facts).charged_bytes
     return count >= _THOUSANDS or (usual is not None and 4 * held >= usual[2] * (facts.page_bytes or 0) > 0)
 

@@ -46,7 +46,7 @@ def orphan_limit_holds_pages(facts: Facts) -> Finding | None:
 
 def tcp_mem_below_default(facts: Facts) -> Finding | None:
     """Claim that the last limit of tcp_mem is less than a third of what this kernel gives itself on this host."""
-    limits, default, page = facts.limits, facts.defaults.tcp_mem, facts.page_bytes or 0
+    limits, default, page = facts.limits, facts.usual_tcp_mem, facts.page_bytes or 0
     said, lasting = "tcp_memory" in facts.lines and not facts.is_alien, facts.press and facts.zone == "hysteresis"
     if (
         not (said or lasting or facts.memory.is_high)

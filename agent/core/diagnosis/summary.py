@@ -115,11 +115,12 @@ def _settings(facts: Facts, claims: set[str]) -> list[str]:
     if mistake := next((text for claim, text in _MISTAKES.items() if claim in claims), None):
         numbers = " ".join(map(str, facts.limits or ()))
         said.append(f"tcp_mem is set wrongly ({numbers}): {mistake}. It must hold three rising page counts.")
-    elif "tcp_mem_below_default" in claims and facts.limits_bytes and default.tcp_mem:
+    elif "tcp_mem_below_default" in claims and facts.limits_bytes and facts.usual_tcp_mem:
         allowed, usual = (
-            bytes_text(size) for size in (facts.limits_bytes[2], default.tcp_mem[2] * (facts.page_bytes or 0))
+            bytes_text(size) for size in (facts.limits_bytes[2], facts.usual_tcp_mem[2] * (facts.page_bytes or 0))
         )
-        said.append(f"tcp_mem allows {allowed}, far below this kernel's default of {usual}.")
+        whose = "this kernel's" if facts.usual_tcp_mem == default.tcp_mem else "a newer kernel's"
+        said.append(f"tcp_mem allows {allowed}, far below {whose} default of {usual}.")
     return said
 
 

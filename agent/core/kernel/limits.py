@@ -60,6 +60,10 @@ REFUSALS: tuple[str, ...] = (
 # The kernel resets sockets at the limit and refuses charges at it, so a reading just below is the limit at work.
 AT_LIMIT_PERCENT = 95
 _LIMITS = 3
+# No default since 3.0 lets sockets take more of RAM than a fifth: nobody else can have what they hold.
+MOST_PERCENT = 25
+# Of RAM, for the second limit: the smallest part that there was.
+_SMALLEST_PART = 16
 
 
 def limits_of(values: tuple[int, ...] | None) -> tuple[int, int, int] | None:
@@ -125,6 +129,11 @@ def limits_by(pressure: int) -> tuple[int, int, int]:
     """Make the three limits from the second, in pages, as tcp_init() does."""
     low = pressure // 4 * 3
     return low, pressure, 2 * low
+
+
+def modest_limits(ram: int, page: int) -> tuple[int, int, int]:
+    """Make the limits that every kernel since 4.2 gives itself, in pages."""
+    return limits_by(max(ram // _SMALLEST_PART // page, 128))
 
 
 def _default_pressure(version: tuple[int, int, int], ram: int, page: int) -> int | None:

@@ -186,6 +186,25 @@ def test_short_ram_is_what_to_free_where_orphans_are_at_their_limit(limit: str, 
     assert not any(action.startswith("Leave tcp_max_orphans") for action in said)
 
 
+@pytest.mark.parametrize(
+    ("limits", "mem", "expected"),
+    [
+        # A fifth of RAM is no lowered limit, although three quarters were the default; it is raised within the budget.
+        ((393216, 524288, 786432), 780000, (524288, 699050, 1048576)),
+        ((100, 200, 300), 298, (196608, 262144, 393216)),
+        ((4096, 87380, 16777216), 298, (196608, 262144, 393216)),
+    ],
+)
+def test_no_default_of_2_6_is_put_back_that_leaves_no_ram_to_others(
+    limits: tuple[int, ...], mem: int, expected: tuple[int, ...]
+) -> None:
+    ram = {"MemTotal": 16 * GIB, "MemFree": 9 * GIB}
+    host = make_snapshot(mem=mem, alloc=90000, tcp_mem=limits, kernel="2.6.32-754.el6.x86_64", meminfo=ram)
+    found = diagnose(host, (make_event("timer"),), ())
+    assert expected == proposed(found)[MEM]
+    assert "this kernel's default of 12 GiB" not in found.summary
+
+
 @pytest.mark.parametrize(("mem", "press"), [(2500, True), (2500, False), (2000, True)])
 def test_a_lowered_tcp_mem_is_put_back_too_where_the_pressure_that_it_made_lasts(mem: int, *, press: bool) -> None:
     found = diagnose(make_snapshot(mem=mem, tcp_mem=(2048, 3072, 4096), press=press), (), ())

@@ -17,7 +17,7 @@ from agent.core.readings import PressureStall
 MIB = 1 << 20
 ORPHANS, MEM = "net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem"
 PASTED = {"tcp_mem_holds_buffer_sizes", "tcp_mem_above_ram", "tcp_mem_out_of_order", "orphan_limit_holds_pages"}
-PUT_BACK = re.compile(r"Set (tcp_mem|tcp_max_orphans) (back to|above what TCP holds)")
+PUT_BACK = re.compile(r"Set (tcp_mem|tcp_max_orphans) (back to|above what TCP holds|to a sixteenth)")
 KERNELS = ["2.6.18-419.el5", "2.6.32-754.el6.x86_64", "3.2.0", "3.10.0-1160.el7.x86_64", "4.1.6", "4.18.0-240.el8"]
 PASTES = [(4096, 87380, 16777216), (4096, 16384, 4194304), (8388608, 12582912, 16777216), (381414, 254279, 190707)]
 

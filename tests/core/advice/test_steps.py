@@ -200,7 +200,6 @@ def test_tcp_mem_written_in_bytes_is_told_whatever_the_cause() -> None:
 @pytest.mark.parametrize(
     ("kernel", "expected"),
     [
-        ("2.6.32-754.el6.x86_64", (1572864, 2097152, 3145728)),
         ("3.10.0-1160.el7.x86_64", (393216, 524288, 786432)),
         ("4.1.6", (393216, 524288, 786432)),
         ("4.4.155", (196608, 262144, 393216)),
