@@ -348,6 +348,12 @@ class Facts(NamedTuple):
         return dict(found.most_common())
 
     @property
+    def lacks_limits(self) -> bool:
+        """Whether both limits are missing where other settings are there, as in a container's network namespace."""
+        known = self.snapshot.sysctls
+        return bool(known) and not {"net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans"} & known.keys()
+
+    @property
     def limits_known(self) -> bool:
         """Return whether both gauges could be held against their limits."""
         return None not in (self.orphans.value, self.orphans.limit, self.zone)

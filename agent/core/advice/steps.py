@@ -77,7 +77,8 @@ def advise(facts: Facts, findings: tuple[Finding, ...], main: MainHolders) -> tu
         # Only the line speaks for a change, and no counter confirms it, it is long past, or another kernel wrote it.
         wrong = {key for claim, key in _LOWERED.items() if claim in claims and not facts.is_past}
         steps = [step for step in steps if step is None or step.sysctl is None or step.sysctl.key in wrong]
-    return _once([*pasted, *steps, warn_of_recycle(facts)])
+    on_host = _look_on_host() if facts.lacks_limits and cause != "none" else None
+    return _once([on_host, *pasted, *steps, warn_of_recycle(facts)])
 
 
 def _steps_for(known: _Known, cause: Cause) -> list[Advice | None]:
@@ -177,6 +178,19 @@ def _steps_for_one_root(known: _Known) -> list[Advice | None]:
         look_at_memory(facts),
         *memory.capacity,
     ]
+
+
+def _look_on_host() -> Advice:
+    return Advice(
+        action="Run sockmem-agent diagnose on the host: this is a container's network namespace.",
+        why="Neither limit can be read or changed here, and ss and nstat show only this container. The orphan and mem of "
+        "/proc/net/sockstat count the whole host: its other containers may be the cause.",
+        risk="None: read-only.",
+        commands=(
+            "sockmem-agent diagnose   # on the host",
+            "cat /proc/net/sockstat /proc/sys/net/ipv4/tcp_max_orphans /proc/sys/net/ipv4/tcp_mem   # on the host",
+        ),
+    )
 
 
 def _look_at_container() -> Advice:
