@@ -183,7 +183,7 @@ def _steps_for_one_root(known: _Known) -> list[Advice | None]:
 def _look_on_host() -> Advice:
     return Advice(
         action="Run sockmem-agent diagnose on the host: this is a container's network namespace.",
-        why="Neither limit can be read or changed here, and ss and nstat show only this container. The orphan and mem of "
+        why="Neither limit can be read or changed here, and ss and nstat show only this container. orphan and mem of "
         "/proc/net/sockstat count the whole host: its other containers may be the cause.",
         risk="None: read-only.",
         commands=(
