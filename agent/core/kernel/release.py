@@ -58,8 +58,11 @@ class Kernel(NamedTuple):
 
     @property
     def counts_orphans_anew(self) -> bool:
-        """5.16 and newer, and 5.10 and 5.15 stable, hold a count against the limit that is up to 100 ms old."""
-        return self.version[:2] == (5, 10) or self.version[:2] >= (5, 15)
+        """5.16 and newer, and 5.10 and 5.15 stable, hold a count against the limit that is up to 100 ms old.
+
+        An older one with the reserves, which are half a year younger, carries that, too.
+        """
+        return self.version[:2] == (5, 10) or self.version[:2] >= (5, 15) or self.has_reserve_file
 
     @property
     def approximate_orphans(self) -> bool:

@@ -224,6 +224,12 @@ def test_which_kernels_count_the_orphans_anew_every_100_ms(release: str, anew: b
     assert anew == kernel.counts_orphans_anew
 
 
+def test_a_kernel_with_the_reserves_of_2022_has_the_orphan_count_of_2021_too() -> None:
+    kernel = parse_kernel("5.14.0-427.el9.x86_64", has_reserve_file=True)
+    assert kernel
+    assert kernel.counts_orphans_anew
+
+
 def read(second: int, orphan: int | None, killed: int | None) -> Sample:
     counters = {} if killed is None else {"TCPAbortOnMemory": killed}
     at = datetime(2026, 11, 22, 15, 5, tzinfo=timezone.utc) + timedelta(seconds=second)
