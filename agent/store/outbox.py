@@ -165,12 +165,14 @@ class Outbox:
 
     def _said(self, channel: str, incident_id: str, stem: str, files: set[str]) -> tuple[Said, Brief] | None:
         """Read a notice and what became of it; one with a receipt that cannot be read is done."""
+        folder, room = self._store.path(incident_id), f".{stem}.{channel}.json.new"
         try:
-            notice = read_json(self._store.path(incident_id) / f"{stem}.json", model.BRIEF_NOTICE)
-        except StoreError:
+            notice = read_json(folder / f"{stem}.json", model.BRIEF_NOTICE)
+            # A kill may have left it empty, before anything was sent.
+            has_room = room in files and (folder / room).stat().st_size > 0
+        except (StoreError, FileNotFoundError):
             return None
         brief = notice.data or Brief()
-        has_room = f".{stem}.{channel}.json.new" in files
         said = Said(
             stem, notice.id, notice.type, notice.at, brief.severity, channel in notice.channels, has_room=has_room
         )

@@ -707,6 +707,17 @@ def test_on_a_disk_that_is_full_no_start_sends_anything_and_with_room_one_does(s
     assert ("delivered", 1) == (receipts(store)["ops"].outcome, receipts(store)["ops"].attempts)
 
 
+def test_room_that_a_kill_left_empty_is_none_so_nothing_is_sent_while_the_disk_is_full(small_disk: Path) -> None:
+    store = store_with_a_notice(small_disk)
+    (store.path(store.resolve("last")) / ".notice-001.ops.json.new").touch()
+    fill_disk(small_disk)
+    world = World()
+    world.use(store)
+    world.run(300)
+
+    assert [] == world.receiver.calls
+
+
 def test_a_disk_that_fills_up_during_the_post_has_room_for_the_receipt(small_disk: Path) -> None:
     store = store_with_a_notice(small_disk)
     world = World()
