@@ -245,14 +245,14 @@ class Store:
         Where there is no room, summary.txt makes some.
         """
         path = self.path(incident.id) / INCIDENT_FILE
-        files = {**self._staged, path: encode_json(incident)}
+        files, names = {**self._staged, path: encode_json(incident)}, sorted(self._unflushed)
         meanwhile, self._meanwhile = self._meanwhile, _nothing
         try:
-            write_together(files, self._unflushed, meanwhile)
+            write_together(files, names, meanwhile)
         except OSError as error:
             if error.errno not in _NO_ROOM or not self._give_up_summary(incident.id):
                 raise
-            write_together(files, self._unflushed, _nothing)
+            write_together(files, names, _nothing)
         self._staged.clear()
         self._unflushed.clear()
 

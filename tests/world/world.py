@@ -41,14 +41,14 @@ from agent.service.survey import Survey
 from agent.sources.file.source import LogFileSource
 from agent.store import Store, StoreError, write_silence
 
-START = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
+START = datetime(2026, 11, 22, 15, 55, 39, tzinfo=timezone.utc)
 FAULTS = (
     *("kill", "power", "full", "EIO", "slow", "receivers", "clock"),
-    *("rotate", "reload", "hosts", "stamps", "gauges", "stop", "silence"),
+    *("rotate", "reload", "hosts", "stamps", "gauges", "stop", "silence", "race"),
 )
 # These come before a call on the disk: the n-th on a file of the kind that is drawn, so that each has its turn.
 AT_A_CALL = ("kill", "power", "EIO", "clock", "reload", "stop")
-FILES = ("", "incident", "notice", ".ops.", "snapshot", "cursor")
+FILES = ("", "incident", "notice", ".ops.", "snapshot", "cursor", "jsonl")
 SETTLE_SECONDS = 7200.0
 SOCKETS = SocketTable(
     groups=(SocketGroup(cgroup=77, port=80, held={"established": Tally(sockets=40, bytes=4096)}),),
@@ -58,6 +58,7 @@ SOCKETS = SocketTable(
 NETSTAT = "TcpExt: TCPLostRetransmit TCPAbortOnMemory TCPMemoryPressures\nTcpExt: {} {} {}\n"
 SNMP = "Tcp: CurrEstab OutSegs RetransSegs\nTcp: {} {} {}\n"
 FOREVER = float("inf")
+_PREAD = os.pread
 
 
 class Actor:
@@ -94,7 +95,7 @@ class Served(Actor):
 
     def start(self) -> None:
         if not self._is_served:
-            self._is_served, self.due = True, self._world.second
+            self._is_served, self.due = True, self._world.second + self._world.chance.choice((0.0, 0.05, 1.0))
             self._world.actors.append(self)
 
     def wake(self) -> None:
@@ -165,7 +166,7 @@ class World:
             Actor("host", self._measure, 5.0),
             Actor("fate", self._decree, 3.0),
         ]
-        with self.disk.installed(), self.model.listening():
+        with self.disk.installed(), self.model.listening(), mock.patch("os.pread", self._read):
             self.let(self.seconds)
             self._calm_down()
             self._settle()
@@ -245,6 +246,8 @@ class World:
 
     def _start(self) -> None:
         self.note("start")
+        if (ends := sorted(self.faults & {"kill", "power"})) and not self.is_calm and self.chance.random() < 0.2:
+            self._await(self.chance.choice(ends))
         self._signals = Signals()
         self._receivers = []
         self._lock = self.store.open_for_writing()
@@ -349,12 +352,21 @@ class World:
             if (ends := sorted(self.faults & {"kill", "power"})) and self.chance.random() < 0.5:
                 self._await(self.chance.choice(ends))
         elif draw < 0.8 and "rotate" in self.faults:
-            self.note(f"rotate {self.writer.rotate(is_all_recorded=self.model.is_all_recorded())}")
+            recorded = self.model.is_all_recorded()
+            self.note(f"rotate {self.writer.rotate(is_begun=bool(self.store.ids()), is_all_recorded=recorded)}")
         else:
             self.writer.noise()
         if self.chance.random() < 0.8:  # A hint may be lost.
             self._service.due = min(self._service.due, self.second + 0.01)
         return self.chance.choice((0.3, *[self.chance.expovariate(1 / self._gap)] * 4))
+
+    def _read(self, descriptor: int, size: int, offset: int) -> bytes:
+        """Read from the log; much may be written until the next call of the same look."""
+        data = _PREAD(descriptor, size, offset)
+        if "race" in self.faults and not self.is_calm and self.chance.random() < 0.01:
+            for _ in range(self.chance.choice((1, 2, 4))):
+                self._write()
+        return data
 
     def _measure(self) -> float:
         is_high = "gauges" in self.faults and not self.is_calm and self.chance.random() < 0.1
@@ -381,7 +393,7 @@ class World:
             self._silence = Silence(since=self.now(), until=until, reason="upgrade")
             write_silence(self.store.directory, self._silence)
         self.note(f"fate: {kind}")
-        return self.chance.expovariate(1 / 20.0)
+        return self.chance.expovariate(1 / 8.0)
 
     def _weather(self) -> None:
         for receiver in self._receivers:
@@ -395,7 +407,7 @@ class World:
         if self.acting.name == "fate":  # `sockmem-agent silence` is another process.
             return
         for kind, (name, calls) in list(self._awaited.items()):
-            if name in at.name:
+            if name in (at.name or "cursor"):  # Of the directory itself, cursor.json is flushed.
                 self._awaited[kind] = name, calls - 1
                 if calls == 1:
                     del self._awaited[kind]

@@ -197,9 +197,9 @@ BUGS = (
     Bug(
         "left_too_early",
         "a rotated log is left without another look: its last lines are lost",
-        "sources/file/follower.py",
-        "        while reader.grew() and (block := self._take(reader)) is not None:",
-        "        while False and (block := self._take(reader)) is not None:",
+        "sources/file/reader.py",
+        "return not self.content.packed and bool(self.content.read_at(self._end, 1))",
+        "return False",
     ),
     Bug(
         "copy_read_again",

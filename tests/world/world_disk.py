@@ -1,8 +1,9 @@
 """The disk below the state directory: what is on it, what is in memory only, and what a power cut makes of that.
 
 The few calls by which files change are taken over from the os module. They do their work on real files, and note beside
-it what is durable: of a file its bytes at the last fsync, of a directory its names at the last fsync. Until then each
-change of a name may be kept or not, in any order, and bytes may be kept, dropped or torn, as POSIX allows.
+it what is durable: of a file its bytes at the last fsync, and the name under which it was created, as on ext4, XFS and
+btrfs; of a directory its names at the last fsync. Until then each change of a name may be kept or not, in any order,
+and bytes may be kept, dropped or torn, as POSIX allows.
 """
 
 import contextlib
@@ -34,6 +35,11 @@ class Node:
         """Change names, all of them or none: that is what rename(2) does."""
         self.pending.append(change)
         self.names = applied(self.names, change)
+
+    def keep(self, name: str) -> None:
+        """Make a name durable, with what has it."""
+        self.durable = applied(self.durable, {name: self.names[name]})
+        self.pending = [change for change in self.pending if change.keys() != {name}]
 
     def flush(self) -> None:
         self.flushed, self.durable = self.data, dict(self.names)
@@ -133,6 +139,8 @@ class Disk:
         at, node = self._opened[descriptor]
         self._before("fsync", at)
         node.flush()
+        if node.kind == "file":
+            self._find(at.parent).keep(at.name)
 
     def rename(self, source, target, *, src_dir_fd=None, dst_dir_fd=None):
         old, new = self._place(source, src_dir_fd), self._place(target, dst_dir_fd)

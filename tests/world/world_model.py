@@ -223,7 +223,7 @@ class Model:
         counted: Counter[tuple[str, str]] = Counter()
         for incident in incidents:
             counted.update({(incident.host or "", kind): count for kind, count in incident.events.items()})
-        rest = Counter({kind: counted.pop((THE_REST, kind), 0) for kind in TEXTS})
+        rest = Counter({kind: counted.pop((THE_REST, kind), 0) for kind in (*TEXTS, "suppressed")})
         left: Counter[str] = Counter()
         for (_, kind), count in (lines - counted).items():
             left[kind] += count
