@@ -267,7 +267,7 @@ class JournalSource:
 def this_boot() -> str:
     """Return the id of this boot as the journal writes it; "" where it cannot be read."""
     try:
-        return BOOT_ID.read_text(errors="replace").strip().replace("-", "")
+        return BOOT_ID.read_text().strip().replace("-", "")
     except OSError:
         return ""
 

@@ -49,7 +49,7 @@ class Detector:
         self._forget_before(record)
         said = detect(record)
         before = None if said else self._newest.get(record.ordinal - 1)
-        event = repeat_of(before, record) if before else said
+        event = repeat_of(before[1], record) if before else said
         if event is None:
             return []
         self._newest[record.ordinal] = record, event
@@ -134,12 +134,11 @@ class Detector:
             self._undecided = deque(held, maxlen=MAX_UNDECIDED)
 
 
-def repeat_of(before: Decided, record: LogRecord) -> Event | None:
+def repeat_of(first: Event, record: LogRecord) -> Event | None:
     """Return what a line is if it repeats the one directly before it."""
     match = REPEATED.fullmatch(record.text)
-    if match is None or not may_be_same(before[0].host, record.host):
+    if match is None or not may_be_same(first.host, record.host):
         return None
-    first = before[1]
     return make_event(record, first.kind, suppressed=first.suppressed, count=int(match[1] or match[2]))
 
 

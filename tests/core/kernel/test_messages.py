@@ -174,8 +174,9 @@ def test_a_repeat_directly_behind_an_event_is_n_more_of_it() -> None:
 def test_a_repeat_is_of_the_line_before_it_in_its_own_log_whatever_was_read_of_another() -> None:
     log = (record(MEMORY, 1), record(ORPHANS, 1001), record("last message repeated 6 times", 2))
     assert [(1, "tcp_mem", None, 1), (1001, "too_many_orphans", None, 1), (2, "tcp_mem", None, 6)] == told(*log)
-    held = (record(SUPPRESSED, 1), record(SUPPRESSED, 1001), record("last message repeated 6 times", 2))
-    assert [1, 2, 3] == [line for line, *_ in told(*held, record(MEMORY, 3))]
+    here, elsewhere, again = record(SUPPRESSED, 1), record(SUPPRESSED, 1001), record("last message repeated 6 times", 2)
+    assert [1, 2, 3] == [line for line, *_ in told(here, elsewhere, again, record(MEMORY, 3))]
+    assert [1, 2, 3] == [line for line, *_ in told(elsewhere, here, again, record(MEMORY, 3))]
 
 
 def test_a_repeat_of_a_suppressed_line_shares_its_fate() -> None:
