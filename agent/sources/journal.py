@@ -66,7 +66,7 @@ class JournalSource:
         self._ordinal = 0
         self._more = False
         self._check_due = True
-        self._unread_before: frozenset[str] = frozenset()
+        self._unread_before: frozenset[journal_files.Place] = frozenset()
         self._unreadable = 0
         self._gaps = Gaps()
         if self._open() is None:
@@ -258,7 +258,7 @@ class JournalSource:
         settled = journal_files.settled(self._directory)
         self._check_due = reader.process() == INVALIDATE
         unread = journal_files.unread(self._directory)
-        for path in sorted(unread & (settled | self._unread_before)):
+        for path, _ in sorted(unread & (settled | self._unread_before)):
             self._gaps.state(path, journal_files.why_unread(path))
         self._check_due |= bool(unread - settled - self._unread_before)
         self._unread_before = unread

@@ -17,6 +17,8 @@ HOST_ROOTS = (Path("/run/log/journal"), Path("/var/log/journal"))
 _MACHINE_ID = re.compile(r"[0-9a-f]{32}")
 # Users' own journals hold no kernel record.
 _FILE = re.compile(r"(?!user-).*\.journal~?")
+# A path and its inode: journald rotates system.journal at any moment, and another file then has its name.
+Place = tuple[str, int]
 
 
 def roots(directory: str) -> tuple[Path, ...]:
@@ -42,20 +44,20 @@ def has_any(directory: str) -> bool:
     return any(map(_is_closed, places)) or any(map(_files, places))
 
 
-def unread(directory: str) -> frozenset[str]:
+def unread(directory: str) -> frozenset[Place]:
     """Return the journal files that this process does not hold open, and the directories closed to it."""
     held = set(map(_target, Path("/proc/self/fd").iterdir()))
     places = _places(directory)
     closed = [place for place in places if _is_closed(place)]
     let_go = [file for place in places for file in _files(place) if str(file.resolve()) not in held]
-    return frozenset(map(str, closed + let_go))
+    return frozenset(map(_identified, closed + let_go))
 
 
-def settled(directory: str) -> frozenset[str]:
+def settled(directory: str) -> frozenset[Place]:
     """Return the journal files with content, and closed directories; an empty file may just be being created."""
     places = _places(directory)
     full = [file for place in places for file in _files(place) if _size(file)]
-    return frozenset(map(str, full + [place for place in places if _is_closed(place)]))
+    return frozenset(map(_identified, full + [place for place in places if _is_closed(place)]))
 
 
 def is_empty(directory: str) -> bool:
@@ -102,6 +104,13 @@ def _target(link: Path) -> str:
         return str(link.readlink())
     except OSError:
         return ""
+
+
+def _identified(path: Path) -> Place:
+    try:
+        return str(path), path.stat().st_ino
+    except OSError:
+        return str(path), 0
 
 
 def _size(file: Path) -> int:

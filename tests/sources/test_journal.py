@@ -18,6 +18,7 @@ pytest.importorskip("systemd.journal", reason="systemd-python is not installed")
 
 from agent.core.format import count_text
 from agent.sources import journal as journal_module
+from agent.sources import journal_files
 from agent.sources.journal import BATCH, JournalSource
 from agent.sources.kmsg import KmsgSource
 
@@ -328,6 +329,26 @@ def test_rotation_loses_and_repeats_nothing(directory: Path, reading: JournalSou
         archive(directory / "system.journal")
 
     assert [f"{turn} {how}" for turn in range(6) for how in ("read", "unread")] == seen + texts(reading)
+    assert () == reading.gaps()
+
+
+def test_a_rotation_while_the_files_are_looked_through_damages_none(
+    directory: Path, reading: JournalSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = journal_files.unread
+    active = directory / "system.journal"
+
+    def rotate_and_look(where: str) -> object:
+        archive(active)
+        write(active, kernel(2, "2"))
+        return look(where)
+
+    write(active, kernel(1, "1"))
+    with monkeypatch.context() as patched:
+        patched.setattr(journal_files, "unread", rotate_and_look)
+        seen = texts(reading) + texts(reading)
+
+    assert ["1", "2"] == seen + texts(reading)
     assert () == reading.gaps()
 
 
