@@ -153,6 +153,7 @@ def _read_journal(directory: str, trouble: list[str]) -> Iterator[LogRecord]:
     try:
         while batch := list(source.read()):
             yield from batch
+        yield from source.read()  # Which files are skipped is known at the second look.
         trouble.extend(f"{gap.what}: {gap.why}" for gap in source.gaps())
     finally:
         source.close()

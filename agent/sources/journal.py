@@ -161,7 +161,7 @@ class JournalSource:
         # Taken before the search for kernel records: if there are none, none precedes this end.
         end, before = self._end(reader), self._position
         is_here = is_of(before, self._boot)
-        if self._is_place_lost(reader, end):
+        if before is not None and self._is_lost(reader, before, end):
             # libsystemd 252 remembers where it was in a file's arrays, and aborts the process when it comes back to one
             # that was overwritten: Assertion 'last_index <= right' failed, generic_array_bisect().
             self.close()
@@ -181,30 +181,33 @@ class JournalSource:
             reader.seek_head()
             left = yield from self._records(reader, left)
         self._more = left == 0
-        if self._position == before:
-            if end and (begins or not (before and goes_back(before, end))):
-                self._position = end
-            self._check_files(reader)
+        is_idle = self._position == before
+        if is_idle and end and (begins or not (before and goes_back(before, end))):
+            self._position = end
+        self._check_due |= reader.process() == INVALIDATE
+        # libsystemd lets go of a file that is removed while it is read, and goes on in the next one.
+        if before is not None and self._position != before and self._check_due and self._is_lost(reader, before, end):
+            self.close()
+        elif is_idle:
+            self._check_files()
 
     def _end(self, reader: Reader) -> str | None:
         """Return the cursor of the last entry of this boot; where there is none, of the last of all."""
         return (end_of(reader, self._boot) if self._boot else None) or end_of(reader)
 
-    def _is_place_lost(self, reader: Reader, end: str | None) -> bool:
-        """Return whether the entry read last is gone, and report it if records may be lost with it: True once."""
-        if self._position is None:
-            return False
+    def _is_lost(self, reader: Reader, place: str, end: str | None) -> bool:
+        """Return whether the entry at a place is gone, and report it if records may be lost with it: True once."""
         reader.flush_matches()
-        reader.seek_cursor(self._position)
+        reader.seek_cursor(place)
         found = reader._get_cursor() if reader._next() else None
         # If nothing follows a place that is gone, nothing is known to be lost: the next entry will show.
         kept = found is None and end is None
-        if kept or (found and (reader.test_cursor(self._position) or is_next(self._position, found))):
+        if kept or (found and (reader.test_cursor(place) or is_next(place, found))):
             return False
         return self._gaps.state(
             JOURNAL,
             "records may be lost: the entry read last is no longer in it (vacuumed, damaged, or another machine's "
-            f"cursor); reading resumes at the nearest later entry [{self._position}]",
+            f"cursor); reading resumes at the nearest later entry [{place}]",
         )
 
     def _records(self, reader: Reader, most: int, passed_over: str = "") -> Generator[LogRecord, None, int]:
@@ -248,19 +251,16 @@ class JournalSource:
 
     # --- what could not be read -------------------------------------------------------------------------------------
 
-    def _check_files(self, reader: Reader) -> None:
-        """Report files that libsystemd skips; an empty one only when seen twice, a wait apart."""
+    def _check_files(self) -> None:
+        """Report files that libsystemd skips, when seen twice: one in the making is skipped, too."""
         if not self._check_due:
             return
         if not journal_files.has_any(self._directory):
             self._gaps.state(JOURNAL, f"{self._directory or 'this host'}: no journal file yet; waiting for one")
-        # In this order: a file with content has been announced by now, and process() opens it if it can.
-        settled = journal_files.settled(self._directory)
-        self._check_due = reader.process() == INVALIDATE
         unread = journal_files.unread(self._directory)
-        for path, _ in sorted(unread & (settled | self._unread_before)):
+        for path, _ in sorted(unread & self._unread_before):
             self._gaps.state(path, journal_files.why_unread(path))
-        self._check_due |= bool(unread - settled - self._unread_before)
+        self._check_due = bool(unread - self._unread_before)
         self._unread_before = unread
 
 

@@ -53,13 +53,6 @@ def unread(directory: str) -> frozenset[Place]:
     return frozenset(map(_identified, closed + let_go))
 
 
-def settled(directory: str) -> frozenset[Place]:
-    """Return the journal files with content, and closed directories; an empty file may just be being created."""
-    places = _places(directory)
-    full = [file for place in places for file in _files(place) if _size(file)]
-    return frozenset(map(_identified, full + [place for place in places if _is_closed(place)]))
-
-
 def is_empty(directory: str) -> bool:
     """Return whether this process holds open all there is, so that nothing else is hidden."""
     try:
@@ -111,10 +104,3 @@ def _identified(path: Path) -> Place:
         return str(path), path.stat().st_ino
     except OSError:
         return str(path), 0
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except OSError:
-        return 0

@@ -232,6 +232,20 @@ def test_journal_files_prove_that_the_kernel_spoke(tmp_path: Path) -> None:
     assert str(event["source"]).startswith("journal:s=")
 
 
+@pytest.mark.skipif(not REMOTE.exists(), reason="needs Debian's systemd-journal-remote to make a journal file")
+def test_a_damaged_journal_file_beside_a_good_one_is_66(tmp_path: Path) -> None:
+    pytest.importorskip("systemd.journal", reason="needs systemd-python")
+    process = [REMOTE, "-o", tmp_path / "system.journal", "-"]
+    entry = ENTRY.format(transport="kernel", facility=0)
+    subprocess.run(process, input=entry, text=True, capture_output=True, check=True)
+    damaged = tmp_path / "system@bad.journal"
+    damaged.write_bytes(b"not a journal file" + (tmp_path / "system.journal").read_bytes())
+    result = scan("--json", "--directory", tmp_path)
+    assert 66 == result.exit_code
+    assert 1 == len(objects(result.stdout))
+    assert f"{damaged}: damaged, or written by a newer systemd" in result.stderr
+
+
 FORGED = "Aug 18 08:40:09 jp58 root: TCP: too many orphaned sockets"
 
 

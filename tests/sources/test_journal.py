@@ -352,6 +352,23 @@ def test_a_rotation_while_the_files_are_looked_through_damages_none(
     assert () == reading.gaps()
 
 
+def test_vacuuming_what_is_being_read_is_a_gap(directory: Path, reading: JournalSource) -> None:
+    write(directory / "system.journal", kernel(0, "0"))
+    seen = texts(reading)
+    write(directory / "system.journal", *(kernel(n, str(n)) for n in range(1, 400)))
+    archive(directory / "system.journal")
+    write(directory / "system.journal", kernel(400, "400"))
+    for number, record in enumerate(reading.read()):
+        seen.append(record.text)
+        if number == 10:
+            vacuum(directory)
+    seen += texts(reading)
+
+    assert "400" == seen[-1]
+    assert len(seen) < 401
+    assert ["records may be lost"] == [gap.why.partition(":")[0] for gap in reading.gaps()]
+
+
 def test_vacuuming_what_was_read_is_no_gap(directory: Path, reading: JournalSource) -> None:
     for number in range(3):
         write(directory / "system.journal", kernel(number, str(number)))
@@ -595,9 +612,9 @@ def test_files_in_a_machines_own_folder_are_found(directory: Path, reading: Jour
     assert [ORPHANS] == texts(reading)
 
 
-# An empty file may be just being made: one more look is needed. The rest is told as soon as all is read.
-@pytest.mark.parametrize(("damage", "looks"), [("header", 1), ("truncated", 1), ("middle", 1), ("emptied", 2)])
-def test_a_damaged_file_is_a_gap_and_the_others_are_read(directory: Path, damage: str, looks: int) -> None:
+# A file may be just being made: one more look is needed.
+@pytest.mark.parametrize("damage", ["header", "truncated", "middle", "emptied"])
+def test_a_damaged_file_is_a_gap_and_the_others_are_read(directory: Path, damage: str) -> None:
     bad, good = directory / "system@bad.journal", directory / "system.journal"
     write(bad, *(kernel(n, f"bad {n}") for n in range(300)))
     write(good, kernel(400, "good"))
@@ -613,7 +630,7 @@ def test_a_damaged_file_is_a_gap_and_the_others_are_read(directory: Path, damage
             file.truncate(0 if damage == "emptied" else size // 2)
     source = JournalSource(str(directory), "beginning")
 
-    seen = [text for _ in range(1 + looks) for text in texts(source)]
+    seen = [text for _ in range(3) for text in texts(source)]
 
     assert "good" == seen[-1]
     assert str(bad) in [gap.what for gap in source.gaps()]
@@ -700,7 +717,7 @@ def test_what_is_closed_to_us_is_a_gap_that_names_the_group(directory: Path, clo
     os.seteuid(65534)
     try:
         source = JournalSource(str(directory), "beginning")
-        seen = texts(source)
+        seen = texts(source) + texts(source)
         gaps = source.gaps()
         source.close()
     finally:
