@@ -152,15 +152,14 @@ class Model:
         """The process ends: what was taken in a step that has not ended may be sent once more."""
         self._excused.update(self._unwritten)
         self._unwritten.clear()
-        for actor in self._world.actors:
-            if actor.is_busy and actor.name.startswith("courier "):
-                channel = actor.name.removeprefix("courier ")
-                for notice in self._in_flight.pop(channel, ()):
-                    self._excused[channel, notice] += 1
+        self._excused.update((channel, notice) for channel, taken in self._in_flight.items() for notice in taken)
+        self._in_flight.clear()
 
     def after_step(self, channel: str) -> None:
-        """A courier has ended a step: what was taken has its receipt."""
-        self._in_flight.pop(channel, None)
+        """A courier has ended a step: what was taken has its receipt; a digest has all of them some steps later."""
+        digests = {each for each in self._in_flight.pop(channel, ()) if each.startswith("msg_digest_")}
+        if digests and any(self._world.store.directory.glob(f"incidents/*/.*.{channel}.digest.new")):
+            self._in_flight[channel] = digests
 
     # --- the disk -----------------------------------------------------------------------------------------------------
 
