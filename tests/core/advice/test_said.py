@@ -92,6 +92,9 @@ def hosts() -> dict[str, Steps]:
         ),
         "few orphans allowed, thousands there": host("orphans", orphan=1500, mem=9000, max_orphans=256),
         "no orphan allowed by an unknown kernel": host("orphans", orphan=40, max_orphans=0, kernel=None, tcp_mem=None),
+        "orphans in a container": host(
+            "orphans", orphan=65600, max_orphans=None, tcp_mem=None, sysctls={RETRIES: (0,)}
+        ),
         "pages as the limit of orphans": host("tcp_memory", orphan=40, max_orphans=190_455),
         "memory at the limit": host("tcp_memory", mem=380_000),
         "memory at the limit, slowly": host("tcp_memory", mem=390_000, history=SLOW),
@@ -118,6 +121,9 @@ def hosts() -> dict[str, Steps]:
         "memory, and no RAM": host("tcp_memory", mem=380_000, ram=None),
         "memory, and no tcp_mem": host("tcp_memory", mem=380_000, tcp_mem=None),
         "memory, and no use": host("tcp_memory", mem=None),
+        "a tenth of tcp_mem on RHEL 6": host(
+            "tcp_memory", mem=25_000, tcp_mem=(12_000, 16_000, 24_000), kernel="2.6.32-754.el6.x86_64"
+        ),
         "memory on RHEL 5": host("timer", mem=390_000, **OWN_RHEL_5),
         "memory before MemAvailable": host(
             "tcp_memory",

@@ -428,3 +428,8 @@ def test_orphans_are_looked_at_beside_a_low_limit_where_they_are_thousands_or_a_
     advice = advise(host, make_event())
     assert any("tcp_max_orphans back to" in each.action for each in advice)
     assert are_many == any(each.action.startswith("List the orphaned sockets") for each in advice)
+
+
+def test_nobody_is_sent_from_a_container_to_its_host_where_nothing_is_wrong() -> None:
+    calm = make_snapshot(3, max_orphans=None, tcp_mem=None, sysctls={"net.ipv4.tcp_fin_timeout": (60,)})
+    assert () == diagnose(calm, (), ()).advice

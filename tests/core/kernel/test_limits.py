@@ -14,6 +14,7 @@ from agent.core.kernel.limits import (
     is_far_below,
     is_just_below,
     limits_of,
+    modest_limits,
     most_orphans,
     penalty_shift,
     refused_segments,
@@ -417,6 +418,12 @@ def test_a_default_is_what_tcp_init_works_out(
     orphans: int | None,
 ) -> None:
     assert (tcp_mem, orphans) == default_limits(parse_kernel(release), meminfo, page)
+
+
+def test_the_smallest_limits_that_a_kernel_gives_itself_are_of_a_sixteenth_of_ram() -> None:
+    assert (196608, 262144, 393216) == modest_limits(16 * GIB, 4096)
+    assert (12288, 16384, 24576) == modest_limits(16 * GIB, 65536)
+    assert (96, 128, 192) == modest_limits(4 * MIB, 4096)
 
 
 @given(st.integers(0, 2**64), st.integers(0, 2**64), st.sampled_from([None, 4096, 65536]), st.integers(0, 20))
