@@ -169,7 +169,7 @@ def test_a_default_that_tcp_mem_does_not_hold_says_how_many_it_holds() -> None:
     step = judge(row.split("|"))[0].advice[0]
     risk = step.risk
     assert "far below what this kernel would give itself at this RAM" in step.why
-    assert "iB, and today's tcp_mem holds about 104,454 of them" in risk
+    assert "themselves, and today's tcp_mem holds about 104,454 of them" in risk
     assert "living connections stall" in risk
 
 
