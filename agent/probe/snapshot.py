@@ -145,7 +145,7 @@ def _read_movable(proc_root: Path, page: int | None) -> dict[str, int]:
 
 
 def _read_tcp6(reading: Reading) -> int | None:
-    return reading.parse("net/sockstat6", lambda text, _: procfs.parse_inuse(text))
+    return reading.parse("net/sockstat6", procfs.parse_sockstat6)
 
 
 def _read_host(reading: Reading) -> str | None:

@@ -242,6 +242,7 @@ def read_journal(data: bytes) -> None:
 PROC_PARSERS: tuple[Callable[[str], object], ...] = (
     procfs.parse_sockstat,
     procfs.parse_inuse,
+    procfs.parse_sockstat6,
     procfs.parse_netstat,
     partial(procfs.parse_netstat, only=("TCPAbortOnMemory", "PruneCalled")),
     procfs.parse_snmp,

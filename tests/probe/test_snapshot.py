@@ -224,6 +224,12 @@ def test_a_file_that_stops_answering_is_a_gap(tmp_path: Path, monkeypatch: pytes
     assert "cannot be read: Input/output error" in reasons(look(tmp_path), tmp_path)["net/sockstat"]
 
 
+def test_a_number_of_ipv6_sockets_that_is_none_is_a_gap(tmp_path: Path) -> None:
+    taken = look(plant(tmp_path, {**WHOLE, "net/sockstat6": "TCP6: inuse many\n"}))
+
+    assert "many" in reasons(taken, tmp_path)["net/sockstat6"]
+
+
 def test_one_broken_line_leaves_the_other_files_alone(tmp_path: Path) -> None:
     taken = look(plant(tmp_path, {**WHOLE, "net/sockstat": "TCP: inuse 5 orphan\n"}))
 

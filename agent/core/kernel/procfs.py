@@ -82,8 +82,16 @@ def parse_sockstat(text: str, file: str = "net/sockstat") -> Sockstat:
     )
 
 
+def parse_sockstat6(text: str, file: str = "net/sockstat6") -> int | None:
+    """Read ``TCP6: inuse`` of /proc/net/sockstat6: sockets of this network namespace."""
+    for label, values, line in _labelled(text):
+        if label == "TCP6":
+            return _pairs(values, line, file).get("inuse")
+    return None
+
+
 def parse_inuse(text: str) -> int | None:
-    """Read the sockets of a network namespace alone: of IPv4 in its net/sockstat, of IPv6 in its net/sockstat6."""
+    """Read only ``inuse`` of net/sockstat or net/sockstat6, of which an event reads those of every namespace."""
     found = _INUSE.search(text)
     return int(found[1]) if found else None
 

@@ -119,7 +119,7 @@ def test_a_long_line_is_quoted_in_part() -> None:
     ("text", "expected"), [("TCP6: inuse 3\nUDP6: inuse 8\n", 3), ("UDP6: inuse 8\n", None), ("", None)]
 )
 def test_sockstat6_gives_the_namespace_s_sockets(text: str, expected: int | None) -> None:
-    assert expected == procfs.parse_inuse(text)
+    assert expected == procfs.parse_sockstat6(text) == procfs.parse_inuse(text)
 
 
 def test_netstat_counters_are_found_by_name() -> None:
@@ -334,6 +334,7 @@ def test_page_size_follows_from_free_memory_read_twice(pages: int, free_bytes: i
 PARSERS: list[Callable[[str], Any]] = [
     procfs.parse_sockstat,
     procfs.parse_inuse,
+    procfs.parse_sockstat6,
     procfs.parse_netstat,
     procfs.parse_snmp,
     procfs.parse_protocols,
