@@ -220,9 +220,8 @@ class Daemon:
 
     def _informed_detector(self) -> Detector:
         """Make a detector that knows the newest events, so that lines after a restart are compared with them."""
-        detector, recorder, before = Detector(), self._recorder, self._source.before()
-        incidents = recorder.still_open or ((recorder.last,) if recorder.last else ())
-        for event in (event for incident in reversed(incidents) for event in incident.last_of_kind):
+        detector, before = Detector(), self._source.before()
+        for event in (event for incident in self._recorder.seen_last() for event in incident.last_of_kind):
             remembered = LogRecord(
                 text="",
                 line=event.line,

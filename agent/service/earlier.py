@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import suppress
+from heapq import nlargest
 
 from agent.core.hosts import is_same
 from agent.core.model import Incident, Recurrence
@@ -10,6 +11,8 @@ from agent.service.troubles import Troubles
 from agent.store import Store, StoreError
 
 EARLIER = "earlier incidents cannot be counted"
+# In a log of several hosts, whose clocks differ, the line before a restart may be of any of them.
+SEEN_LAST = 8
 
 
 class Earlier:
@@ -40,6 +43,14 @@ class Earlier:
         with suppress(StoreError):  # Removed meanwhile, or damaged, which is logged at every start.
             return self._store.load(ids[-1]) if ids else None
         return None
+
+    def seen_last(self) -> list[Incident]:
+        """Read the few incidents with the newest events that can be read."""
+        read = []
+        for past in nlargest(SEEN_LAST, self._known.values(), key=lambda each: each.last_seen_at):
+            with suppress(StoreError):
+                read.append(self._store.load(past.id))
+        return read
 
     def recurrence(self, incident: Incident) -> Recurrence:
         """Return how many of its kind there are, this one included.

@@ -109,6 +109,11 @@ class Recorder:
         """The open incidents, this host's own first."""
         return tuple(opened.incident for opened in self._open)
 
+    def seen_last(self) -> list[Incident]:
+        """Return what is open and the few others with the newest events, the newest last."""
+        known = {each.id: each for each in (*self._earlier.seen_last(), *self.still_open)}
+        return sorted(known.values(), key=lambda each: each.last_seen_at)
+
     @property
     def gauges(self) -> Gauges:
         """The newest sample, and what it counts in."""

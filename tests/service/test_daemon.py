@@ -390,6 +390,37 @@ def test_lines_after_a_kill_belong_to_the_hosts_that_spoke_before_it(
     assert {"db7": 7, "db8": 8, "web1": 0} == {each.host: each.suppressed_at_least for each in still_open}
 
 
+def test_a_repeat_behind_a_kill_is_counted_though_its_incident_is_closed_and_anothers_is_newer(
+    tmp_path: Path, log_file: Path, proc_root: Path
+) -> None:
+    settings = Settings(
+        source=SourceSettings(kind="file", paths=(str(log_file),), start="beginning"),
+        incident=IncidentSettings(pressure=False, quiet_seconds=60),
+    )
+    store = Store(tmp_path / "state")
+    os.close(store.open_for_writing())
+    now = datetime.now(timezone.utc)
+
+    def run(log: str, expected: int) -> None:
+        nonlocal now
+        with log_file.open("a") as file:
+            file.write(log)
+        outside = Outside(proc_root, now=lambda: now, monotonic=lambda: now.timestamp())  # noqa: PLW0108 - now moves
+        daemon = Daemon(settings, store, Signals(), outside)
+        daemon.begin()
+        daemon.turn()
+        now += timedelta(minutes=5)
+        daemon.turn()
+        daemon.end()
+        incidents = [store.load(each) for each in store.ids()]
+        assert expected == sum(sum(each.events.values()) for each in incidents)
+        assert all(each.closed_at for each in incidents)
+
+    line = "Nov 20 03:0{} kernel: TCP: too many orphaned sockets\n"
+    run("".join(line.format(each) for each in ("5:39 web1", "6:00 web2", "6:20 web1")), 3)
+    run("Nov 20 03:06:21 web1 last message repeated 7 times\n", 3 + 7)
+
+
 def test_the_status_counts_resets_that_only_the_trace_shows(
     make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]],
 ) -> None:
