@@ -5,9 +5,11 @@ fails is beside it: <state>/channels/<name>.json, there as long as something wai
 """
 
 import os
+import stat
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime
+from pathlib import Path
 from typing import NamedTuple
 
 from agent.core import model
@@ -168,11 +170,10 @@ class Outbox:
         folder, room = self._store.path(incident_id), f".{stem}.{channel}.json.new"
         try:
             notice = read_json(folder / f"{stem}.json", model.BRIEF_NOTICE)
-            # A kill may have left it empty, before anything was sent.
-            has_room = room in files and (folder / room).stat().st_size > 0
-        except (StoreError, FileNotFoundError):
+        except StoreError:
             return None
         brief = notice.data or Brief()
+        has_room = room in files and not _is_empty(folder / room)
         said = Said(
             stem, notice.id, notice.type, notice.at, brief.severity, channel in notice.channels, has_room=has_room
         )
@@ -183,3 +184,12 @@ class Outbox:
         except StoreError:
             return said._replace(outcome="delivered"), brief
         return said._replace(outcome=receipt.outcome, settled_at=receipt.at), brief
+
+
+def _is_empty(room: Path) -> bool:
+    """Return whether a kill left the room for a receipt empty, before anything was sent; what is no file is not."""
+    try:
+        found = room.lstat()
+    except FileNotFoundError:
+        return True
+    return stat.S_ISREG(found.st_mode) and found.st_size == 0
