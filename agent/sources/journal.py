@@ -198,6 +198,8 @@ class JournalSource:
     def _is_lost(self, reader: Reader, place: str, end: str | None) -> bool:
         """Return whether the entry at a place is gone, and report it if records may be lost with it: True once."""
         reader.flush_matches()
+        if is_of(place, self._boot):
+            reader.add_match(f"_BOOT_ID={self._boot}")  # Among all, systemd 257 may find another boot's.
         reader.seek_cursor(place)
         found = reader._get_cursor() if reader._next() else None
         # If nothing follows a place that is gone, nothing is known to be lost: the next entry will show.
