@@ -213,7 +213,7 @@ class JournalSource:
         )
 
     def _records(self, reader: Reader, most: int, passed_over: str = "") -> Generator[LogRecord, None, int]:
-        """Yield at most so many records behind the position, none of one boot; return how many there were less."""
+        """Yield up to ``most`` records behind the position, leaving one boot out; return how many fewer they were."""
         before, left = self._position, most
         while left and reader._next():
             if left == most and before is not None and reader.test_cursor(before):
