@@ -32,7 +32,7 @@ from agent.core.format import counted
 from agent.core.model import LogRecord
 from agent.core.readings import Gap
 from agent.core.times import YEARS
-from agent.sources import journal_files
+from agent.sources import bus_error, journal_files
 from agent.sources.gaps import Gaps
 
 BATCH = 1000
@@ -84,6 +84,10 @@ class JournalSource:
         except OSError as error:
             self._gaps.state(JOURNAL, f"reading failed ({error.strerror or error}); reopening it")
             self.close()
+        for path in bus_error.drain():
+            why = "could not be read to its end: truncated while open, or its disk fails (see dmesg); records may be lost"
+            if self._gaps.state(path, why):
+                self.close()
 
     def wait(self, timeout: float) -> None:
         """Return when the journal changed, or after ``timeout`` seconds, one at most."""
@@ -124,6 +128,7 @@ class JournalSource:
         if self._reader is not None and roots == self._roots:
             return self._reader
         self.close()
+        bus_error.survive()
         self._roots = roots
         if not roots:
             where = " and ".join(map(str, journal_files.roots(self._directory)))

@@ -1,13 +1,18 @@
 """The journal, with real journal files that systemd-journal-remote makes from export-format text."""
 
+import contextlib
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -693,6 +698,60 @@ def test_damage_to_what_is_being_read_ends_no_process(directory: Path, before_th
         os._exit(0)
 
     assert 0 == os.waitpid(child, 0)[1]
+
+
+@pytest.mark.parametrize("left", [0, 4096, 50_000])
+def test_a_file_cut_while_it_is_read_is_a_gap_and_the_others_are_read(directory: Path, left: int) -> None:
+    cut, good = directory / "system@cut.journal", directory / "system.journal"
+    write(cut, *(kernel(n, f"cut {n}") for n in range(300)))
+    write(good, kernel(400, "good"))
+
+    seen, gaps = apart(partial(follow_through, directory, partial(os.truncate, cut, left)))
+
+    assert ["cut 0", "good"] == [seen[0], seen[-1]]
+    assert {str(cut)} == set(gaps)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+def test_a_file_with_a_hole_on_a_full_tmpfs_is_a_gap_and_the_others_are_read(directory: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "sockmem-test", directory], check=True)
+    try:
+        bad, good = directory / "system@bad.journal", directory / "system.journal"
+        write(bad, *(kernel(n, f"bad {n}") for n in range(300)))
+        write(good, kernel(400, "good"))
+
+        seen, gaps = apart(partial(follow_through, directory, partial(empty_on_full_disk, bad)))
+    finally:
+        subprocess.run(["umount", directory], check=True)
+
+    assert ["bad 0", "good"] == [seen[0], seen[-1]]
+    assert {str(bad)} == set(gaps)
+
+
+def empty_on_full_disk(file: Path) -> None:
+    """Take the content out of a journal file, as journald does, and let its file system be full."""
+    subprocess.run(["fallocate", "--punch-hole", "--length=8MiB", file], check=True)
+    with contextlib.suppress(OSError), file.with_name("full").open("wb", buffering=0) as full:
+        while full.write(bytes(4096)):
+            pass
+
+
+def follow_through(directory: Path, change: Callable[[], None]) -> tuple[list[str], list[str]]:
+    """Follow a journal that changes within the first batch: return the texts seen, and what has gaps."""
+    source = JournalSource(str(directory), "beginning")
+    batch = source.read()
+    seen = [next(batch).text]
+    change()
+    seen += [record.text for record in batch]
+    for _ in range(3):
+        seen += texts(source)
+    return seen, [gap.what for gap in source.gaps()]
+
+
+def apart(call: Callable[[], Any]) -> Any:
+    """Call it in a process of its own, which a signal may end, and return its answer."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        return pool.submit(call).result()
 
 
 def test_intact_files_are_no_gap(directory: Path, reading: JournalSource) -> None:
