@@ -28,6 +28,7 @@ import urllib3.util.connection
 from harness import TRACE_FORMATS
 from material import NOW, make_digest_notice, make_sample, make_sent_incident, make_sent_notice, make_snapshot
 
+from agent.config import keys
 from agent.config.load import ConfigError, channels, load, masked
 from agent.core import folding, model
 from agent.core.cursor import Cursor, FileCursor, Resume
@@ -71,8 +72,11 @@ from agent.store.history import read_lines
 
 TESTS = Path(__file__).parent.parent
 ORPHANS = b"TCP: too many orphaned sockets"
+SNAPSHOT, INCIDENT, NOTICE, DIGEST = make_snapshot(), make_sent_incident(), make_sent_notice(), make_digest_notice()
 MIB = 1 << 20
 MANY = 2**64 - 1
+# A type is the same for every input, and to look at it takes msgspec longer than all else that reads a configuration.
+keys.type_info = cache(keys.type_info)
 
 
 class Target(NamedTuple):
@@ -95,9 +99,15 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="sockmem-fuzz-")
 
 
-def _file(name: str, data: bytes) -> Path:
+@cache
+def _open(name: str) -> tuple[Path, int]:
     path = Path(_folder().name, name)
-    path.write_bytes(data)
+    return path, os.open(path, os.O_WRONLY | os.O_CREAT)
+
+
+def _file(name: str, data: bytes) -> Path:
+    path, descriptor = _open(name)
+    os.truncate(descriptor, os.pwrite(descriptor, data, 0))
     return path
 
 
@@ -120,24 +130,29 @@ def _forgeries() -> list[bytes]:
 
 def read_log(data: bytes) -> None:
     """As the file source reads a log, and ``scan --explain`` after it."""
-    detector = Detector()
+    detector, kept = Detector(), list[tuple[LogRecord, Event]]()
     for offset, line, count in chain.from_iterable(runs(data, HOLDS)):
         for part in spread(line):
             record = to_record(part, now=NOW, source="log", ordinal=offset, times=count, console=True)
             decided = detector.feed(record) if record else []
             explain(part.decode(errors="replace"), record, decided[-1][1] if decided else None)
             is_refused(part.decode(errors="replace"), record)
-            _keep(decided)
+            kept += decided
     detector.waiting(NOW)
+    _keep(kept)
 
 
 def _keep(decided: list[tuple[LogRecord, Event]]) -> None:
-    """Make an incident of events, and tell of it."""
-    for record, event in decided:
-        snapshot = make_snapshot()
-        opened = folding.open_incident(event, event.at or NOW, snapshot, diagnose(snapshot, (event,), ()))
-        model.INCIDENT.decode(msgspec.json.encode(folding.fold(opened, event, event.at or NOW)))
-        _as_json(record)
+    """Make an incident of all events, and tell of it."""
+    if not decided:
+        return
+    records, events = zip(*decided, strict=True)
+    found = diagnose(SNAPSHOT, events, ())
+    incident = folding.open_incident(events[0], events[0].at or NOW, SNAPSHOT, found)
+    for event in events:
+        incident = folding.fold(incident, event, event.at or NOW)
+    model.INCIDENT.decode(msgspec.json.encode(incident))
+    _as_json(records)
 
 
 def read_pasted(data: bytes) -> None:
@@ -201,7 +216,7 @@ def _zstd(line: bytes) -> bytes:
 def read_kmsg(data: bytes) -> None:
     """As the source reads /dev/kmsg: /proc/stat first, then a record each, all separated by NUL bytes."""
     stat, *records = data.split(b"\0")
-    _file("stat", stat)
+    proc = _file("stat", stat).parent
     waiting = iter(records)
 
     def read_record(_: int) -> bytes:
@@ -211,10 +226,9 @@ def read_kmsg(data: bytes) -> None:
             raise BlockingIOError from None
 
     with mock.patch.object(kmsg, "read_record", read_record):
-        source = kmsg.KmsgSource(os.devnull, Path(_folder().name), start="beginning", now=lambda: NOW)
+        source = kmsg.KmsgSource(os.devnull, proc, start="beginning", now=lambda: NOW)
         detector = Detector()
-        for record in source.read():
-            _keep(detector.feed(record))
+        _keep(list(chain.from_iterable(map(detector.feed, source.read()))))
         _as_json((source.position(), source.gaps()))
         source.close()
 
@@ -428,8 +442,8 @@ def read_stored(data: bytes) -> None:
     name, _, content = data.partition(b"\n")
     if name == b"samples":
         samples = tuple(read_lines(content))
-        diagnose(make_snapshot(), (), samples)
-        incident_text(IncidentFiles(make_sent_incident(), samples=samples))
+        diagnose(SNAPSHOT, (), samples)
+        incident_text(IncidentFiles(INCIDENT, samples=samples))
     elif name in STORED:
         decoder, use = STORED[name]
         use(read_json(_file("stored.json", content), decoder))
@@ -437,13 +451,12 @@ def read_stored(data: bytes) -> None:
 
 def _stored() -> list[bytes]:
     place = FileCursor(device=1, inode=2, offset=3, marker="m", written_ns=4)
-    incident = make_sent_incident()
     values: dict[str, msgspec.Struct] = {
-        "incident": incident,
-        "snapshot": make_snapshot(),
-        "notice": make_sent_notice(),
-        "brief": make_sent_notice(),
-        "signed": incident,
+        "incident": INCIDENT,
+        "snapshot": SNAPSHOT,
+        "notice": NOTICE,
+        "brief": NOTICE,
+        "signed": INCIDENT,
         "receipt": Receipt(notice="n", channel="ops", outcome="delivered", at=NOW, attempts=1, detail="taken"),
         "resume": Resume(generation=3, cursor=Cursor(files={"/var/log/messages": place})),
         "silence": Silence(until=NOW + timedelta(hours=1), since=NOW, reason="deploying"),
@@ -496,12 +509,16 @@ def _config() -> list[bytes]:
 def _answering(module: Any, answer: bytes) -> Iterator[None]:
     """Connect to one who has answered before it is asked, and hangs up."""
     ours, theirs = socket.socketpair()
+
+    def connect(*_: object, **__: object) -> socket.socket:
+        return ours
+
     with theirs:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, MIB)
         with contextlib.suppress(BlockingIOError):
             theirs.send(answer, socket.MSG_DONTWAIT)
         theirs.shutdown(socket.SHUT_WR)
-        with ours, mock.patch.object(module, "create_connection", return_value=ours):
+        with ours, mock.patch.object(module, "create_connection", connect):
             yield
 
 
@@ -518,7 +535,7 @@ def _email() -> EmailNotifier:
 def read_http(data: bytes) -> None:
     """An answer over HTTP, from its status line to the end of its body."""
     with _answering(urllib3.util.connection, data):
-        _as_json(_slack().notify(make_digest_notice()))
+        _as_json(_slack().notify(DIGEST))
 
 
 def _http() -> list[bytes]:
@@ -536,7 +553,7 @@ def read_smtp(data: bytes) -> None:
     from agent.notifiers import email  # noqa: PLC0415
 
     with _answering(email.socket, data):
-        _as_json(_email().notify(make_sent_notice()))
+        _as_json(_email().notify(NOTICE))
 
 
 def read_headers(data: bytes) -> None:
