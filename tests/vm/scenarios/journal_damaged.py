@@ -1,8 +1,9 @@
-"""Files of the journal are damaged while they are read, an archived one and the active one: it goes on, and tells.
+"""Files of the journal are damaged or cut while they are read: it goes on, and tells.
 
 What the service says goes to a file here, since the journal is not to be trusted.
 """
 
+import os
 import struct
 from pathlib import Path
 
@@ -29,6 +30,10 @@ def act(rig):
     damage(archived, archived.stat().st_size // 4, archived.stat().st_size // 2)
     rig.provoke("second")
     rig.wait("they are counted, too", lambda: rig.counted() == rig.said())
+    os.truncate(archived, 4096)  # Its pages are mapped: a SIGBUS.
+    rig.provoke("after_the_cut")
+    rig.wait("these are counted, too", lambda: rig.counted() == rig.said())
+    rig.note("told_of_the_cut", SAID.read_text())
 
     # Where the active file has its newest records, and journald goes on.
     with active().open("rb") as file:
@@ -68,5 +73,7 @@ def check(found):
     counted, said = found.notes["amid"]
     assert "Traceback" not in found.notes["told"]
     assert "damaged" in found.notes["told"]
+    assert "truncated while open" in found.notes["told_of_the_cut"]
+    assert "BUS" not in (found.folder / "journal.txt").read_text()
     # What the journal lost before it was read is told.
     assert counted == said or "lost" in found.notes["told_amid"] or "system.journal" in found.notes["told_amid"]
