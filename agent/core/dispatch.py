@@ -152,6 +152,12 @@ class Story(NamedTuple):
         """The notices to this channel without a receipt."""
         return tuple(each for each in self.notices if each.is_addressed and each.outcome is None)
 
+    @property
+    def overtaken_by(self) -> str:
+        """The newest notice to this channel if it has its receipt, which stands for all before it; "" if not."""
+        newest = next((each for each in reversed(self.notices) if each.is_addressed), self.last)
+        return newest.file if newest.outcome else ""
+
 
 class Step(NamedTuple):
     """An attempt due at the second ``at``: of which notice, how, by which sender.
@@ -443,12 +449,11 @@ def _message_steps(
 
 def _why_closed(story: Story, rules: Rules, silence: Silence | None, *, is_held: bool) -> tuple[Outcome, str] | None:
     """Return why nothing is sent of what is owed, with the outcome; None if it is to be sent."""
-    addressed = [said for said in story.notices if said.is_addressed]
     relevant = [said for said in story.notices if _is_for(said.severity, rules)]
     if rules.is_absent:
         return "gave_up", ABSENT
-    if addressed[-1].outcome is not None:
-        return "superseded", addressed[-1].file
+    if story.overtaken_by:
+        return "superseded", story.overtaken_by
     if not relevant:
         return "skipped", LESS_SEVERE
     if not _told(story, rules):
@@ -536,6 +541,9 @@ def _state_steps(
     story: Story, ledger: Ledger, rules: Rules, silence: Silence | None, now: Now
 ) -> Iterator[Step | Close]:
     """Say what a state channel is sent of an incident by each of its senders, and when."""
+    if story.owed and story.overtaken_by:
+        yield Close(story.incident_id, "superseded", story.overtaken_by)
+        return
     sent = [said for said in story.notices if said.outcome == "delivered" or said.has_room]
     fired = {said.severity for said in sent if said.type != RESOLVED} or {said.severity for said in sent}
     # Whatever was sent showed the severity of the opening, too, which a later notice may have overtaken.

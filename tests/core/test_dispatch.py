@@ -700,14 +700,15 @@ def test_a_receipt_settles_the_notice_it_names_and_no_other() -> None:
     assert [None, moment(7)] == [said.settled_at for said in story.notices]
 
 
-def test_what_a_later_notice_has_said_is_settled_as_overtaken_by_that() -> None:
-    channel = Channel()
+@pytest.mark.parametrize("rules", [PLAIN, ALERTMANAGER, PAGERDUTY])
+def test_what_a_later_notice_has_said_is_settled_as_overtaken_by_that(rules: Rules) -> None:
+    channel = Channel(rules)
     channel.say("a")
     channel.say("a", "updated")
     channel.settle("a", "delivered", {"notice-002"})
     channel.say("a", "updated", to=False)
     channel.ledger.note(channel.stories, channel.now)
-    todo = plan(channel.stories, channel.ledger, PLAIN, None, channel.now)
+    todo = plan(channel.stories, channel.ledger, rules, None, channel.now)
 
     assert (dispatch.Close("a", "superseded", "notice-002"),) == todo.closing
 
