@@ -198,7 +198,7 @@ BUGS = (
         "left_too_early",
         "a rotated log is left without another look: its last lines are lost",
         "sources/file/reader.py",
-        "return not self.content.packed and bool(self.content.read_at(self._end, 1))",
+        "return bool(self.content.read_at(self._end, 1)) or not self._follows(self.offset, self._marker)",
         "return False",
     ),
     Bug(

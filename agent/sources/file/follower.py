@@ -17,7 +17,8 @@ One file is open, and everything before the offset in it has been handed out.
 
 What cannot be seen is lost: lines added to an old file after the new one began, lines between a copy and its
 truncation, a file that came and went between two looks, one written and rotated away between two looks while the clock
-was behind, and lines written after a power cut, before the start, in the place of those it took.
+was behind, lines with which a file begins just as all of the one before it, where both began between two looks, and
+lines written after a power cut, before the start, in the place of those it took.
 """
 
 import errno
@@ -157,13 +158,13 @@ class Follower:
                         entered[0].content.close()
                         raise
                     yield from self._hand_out(*self._switch(reader, *entered))
-                elif file is None or not (file.identity in self._unreadable or reader.grew()):
+                elif file is None or not (file.identity in self._unreadable or reader.has_changed()):
                     break
         self.more = False
 
     def _leave(self, reader: Reader) -> Iterator[list[Found]]:
         """Hand out the remainder of a file that is left for good: late lines, and a last one without a newline."""
-        while reader.grew() and (block := self._take(reader)) is not None:
+        while reader.has_changed() and (block := self._take(reader)) is not None:
             yield from self._hand_out(reader, reader.lines(block))
         yield from self._hand_out(reader, reader.last_lines())
 
@@ -250,7 +251,7 @@ class Follower:
         """Read the first lines of the next file, unless something came in between; a log must have a whole line.
 
         Afterwards the directory and the open file are checked once more: so no copy was made and truncated before we
-        had these lines, and what the open file got before they were written is seen. A file deleted meanwhile is
+        had these lines, and what became of the open file before they were written is seen. A file deleted meanwhile is
         entered in any case, since it cannot be opened again.
         """
         content = self._name.open(file.path)
@@ -262,7 +263,7 @@ class Follower:
         block = self._take(younger)
         if block is not None and (block or file.token or not younger.at_end) and content.identity == file.identity:
             again = self._next_file(reader)
-            is_next = again is not None and again.identity == file.identity and not reader.grew()
+            is_next = again is not None and again.identity == file.identity and not reader.has_changed()
             if is_next or content.status().st_nlink == 0:
                 return younger, block
         content.close()

@@ -147,14 +147,15 @@ class Reader:
         for _, line in candidates(rest + b"\n", HOLDS):
             yield [Found(start, self.ordinal, line, 1)]
 
-    def grew(self) -> bool:
-        """Return whether the file has more than at the last take()."""
-        return not self.content.packed and bool(self.content.read_at(self._end, 1))
+    def has_changed(self) -> bool:
+        """Return whether the file has more than at the last take(), or other bytes before the offset."""
+        if self.content.packed:
+            return False
+        return bool(self.content.read_at(self._end, 1)) or not self._follows(self.offset, self._marker)
 
     def is_unchanged(self) -> bool:
         """Return whether the file is as at the last take(), neither written to nor truncated."""
-        same = self.content.status().st_mtime_ns == self.written_ns and not self.grew()
-        return same and self._follows(self.offset, self._marker)
+        return self.content.status().st_mtime_ns == self.written_ns and not self.has_changed()
 
     def _follows(self, offset: int, marker: bytes) -> bool:
         # A compressed file does not change, and going back in it, as from an endless line, unpacks it again.

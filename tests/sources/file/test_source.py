@@ -428,6 +428,28 @@ def test_what_the_old_file_got_last_is_read_before_it_is_left(
     assert [2, 3] == read(source)
 
 
+def test_a_log_truncated_written_and_renamed_since_its_end_was_read_is_not_left(
+    log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, hit(1) + NOISE)
+    source = open_source()
+    assert [1] == read(source)
+    look = Path.stat
+
+    def rotate_then_look(path: Path, **kwargs: bool) -> os.stat_result:
+        if path == log:
+            monkeypatch.undo()
+            shutil.copy(log, log.with_name("messages.1"))
+            log.write_text(hit(2))
+            rotate(log)
+            append(log, hit(3))
+        return look(path, **kwargs)
+
+    monkeypatch.setattr(Path, "stat", rotate_then_look)
+    assert [2, 3] == read(source)
+    assert [] == whys(source)
+
+
 def test_an_old_file_that_ends_in_half_a_line_hands_it_out_when_it_is_left(log: Path, open_source: Open) -> None:
     append(log, hit(1)[:-1])
     source = open_source()
