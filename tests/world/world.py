@@ -48,8 +48,8 @@ FAULTS = (
 )
 # These come before a call on the disk: the n-th on a file of the kind that is drawn, so that each has its turn.
 AT_A_CALL = ("kill", "power", "EIO", "clock", "reload", "stop")
-FILES = ("", "incident", "notice", ".ops.", "snapshot", "cursor", "jsonl")
-SETTLE_SECONDS = 7200.0
+FILES = ("", "incident", "notice", ".ops.", "snapshot", "cursor", "jsonl", "fsync state")
+CLOSE_SECONDS, SETTLE_SECONDS = 180.0, 7200.0
 SOCKETS = SocketTable(
     groups=(SocketGroup(cgroup=77, port=80, held={"established": Tally(sockets=40, bytes=4096)}),),
     paths={1: "/", 77: "/system.slice/nginx.service"},
@@ -363,7 +363,7 @@ class World:
     def _read(self, descriptor: int, size: int, offset: int) -> bytes:
         """Read from the log; much may be written until the next call of the same look."""
         data = _PREAD(descriptor, size, offset)
-        if "race" in self.faults and not self.is_calm and self.chance.random() < 0.01:
+        if "race" in self.faults and not self.is_calm and self.chance.random() < 0.03:
             for _ in range(self.chance.choice((1, 2, 4))):
                 self._write()
         return data
@@ -407,7 +407,7 @@ class World:
         if self.acting.name == "fate":  # `sockmem-agent silence` is another process.
             return
         for kind, (name, calls) in list(self._awaited.items()):
-            if name in (at.name or "cursor"):  # Of the directory itself, cursor.json is flushed.
+            if name in f"{call} {at.name or 'state'}":
                 self._awaited[kind] = name, calls - 1
                 if calls == 1:
                     del self._awaited[kind]
@@ -422,12 +422,12 @@ class World:
             self.model.check_start()
 
     def _await(self, kind: str) -> None:
-        self._awaited[kind] = self.chance.choice(FILES), self.chance.choice((1, 2, 3, 4, 5, 6, 8, 20, 50))
+        self._awaited[kind] = self.chance.choice(FILES), self.chance.choice((1, 1, 2, 3, 4, 6, 10, 30))
 
     def _strike(self, kind: str, call: str, at: Path) -> None:
         """Let a fault happen before a call on the disk, and often the next lines soon after it."""
         self.note(f"{kind} before {call} of {at}")
-        if self.chance.random() < 0.4:
+        if self.chance.random() < 0.8:
             self._writing.due = min(self._writing.due, self.second + self.chance.choice((0.01, 0.5, 3.0)))
         if kind == "EIO":
             self.model.note_error(kind, call, at)
@@ -459,8 +459,11 @@ class World:
         self.actors = [each for each in self.actors if each.name not in ("writer", "fate")]
 
     def _settle(self) -> None:
-        """Within two hours nothing is owed any more; then nothing changes at another start."""
+        """Within three minutes no incident is open, within two hours nothing is owed; another start changes nothing."""
         end = self.second + SETTLE_SECONDS
+        self.let(CLOSE_SECONDS)
+        if still_open := self.model.still_open():
+            self.model.fail(f"open three minutes after the last line: {still_open}")
         while not self.model.is_settled():
             if self.second > end:
                 self.model.fail(f"not settled within two hours: {[*self.model.unsettled()]}")

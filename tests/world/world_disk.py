@@ -105,7 +105,8 @@ class Disk:
     # --- the calls ----------------------------------------------------------------------------------------------------
 
     def open(self, path, flags, mode=0o777, *, dir_fd=None):
-        at = self._place(path, dir_fd)
+        is_watched = flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR | os.O_DIRECTORY)
+        at = self._place(path, dir_fd) if is_watched else None
         is_new = at is not None and flags & os.O_CREAT and self._find(at) is None
         if is_new:
             self._before("create", at, grows=True)

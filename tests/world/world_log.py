@@ -1,8 +1,9 @@
 """The log and who writes it: numbered lines of the kernel, ordinary ones, half lines, and every kind of rotation.
 
-Only what nobody could find again is left out (sources.file.follower says what that is): a log is deleted only when all
-of it is on record, one after a deleted log is rotated only when it was found, nothing is written between a copy and its
-truncation, nor to a renamed log once there is a new one, and no log is rotated while the clock is behind its lines.
+Only what nobody could find again is left out (sources.file.follower says what that is): a log is deleted, and a rotated
+one dropped, only when all is on record, one after a deleted log is rotated only when it was found, nothing is written
+between a copy and its truncation, nor to a renamed log once there is a new one, and no log is rotated while the clock
+is behind its lines.
 """
 
 import gzip
@@ -23,7 +24,7 @@ TEXTS = {
 }
 SUPPRESSED = "net_ratelimit: 7 callbacks suppressed"
 NOISE = ("sshd[7]: session opened", "systemd[1]: Started.", "app[9]: it said TCP: too many orphaned sockets, twice")
-KEPT = 6
+KEPT, MOST = 6, 12
 
 
 class Writer:
@@ -88,6 +89,10 @@ class Writer:
         lines = sum(self.written.values())
         if lines == self._lines_at_deletion or (self._lines_at_deletion >= 0 and not is_all_recorded):
             return "not now"
+        if is_all_recorded:
+            self._drop()
+        elif any(self.path.parent.glob(f"*.{MOST}*")):
+            return "not now"
         self._lines_at_deletion = -1
         self._append(b"")
         ways = {"rename": self._rename, "compress": self._rename}
@@ -137,8 +142,13 @@ class Writer:
             os.utime(packed, ns=(status.st_mtime_ns, status.st_mtime_ns))
             old.unlink()
 
+    def _drop(self) -> None:
+        for old in self.path.parent.glob("*.*"):
+            if int(old.name.split(".")[1]) >= KEPT:
+                old.unlink()
+
     def _shift(self) -> None:
-        for number in range(KEPT, 0, -1):
+        for number in range(MOST, 0, -1):
             for ending in ("", ".gz"):
                 old = self._numbered(number)
                 old = old.with_name(old.name + ending)
@@ -154,7 +164,7 @@ class Writer:
 
     def _line(self, host: str, text: str, kind: str = "", *, times: int = 1) -> None:
         self._cut()
-        at = self._now()
+        at = self._now() + timedelta(microseconds=self._changes)  # No two files begin alike, even within a moment.
         if self.is_stamp_off and self._chance.random() < 0.3:
             at = at.astimezone(timezone(timedelta(hours=self._chance.randrange(-9, 10))))
         line = f"{at.isoformat()} {host} {text}\n".encode()

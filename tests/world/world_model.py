@@ -242,11 +242,14 @@ class Model:
         yield from (f"{each.name}: {each.waiting}" for each in world.daemon._couriers if each.waiting.notices)
         if not self.is_all_recorded():
             yield "not every line is recorded"
-        yield from (f"{each.id} is open on disk" for each in self._incidents() if each.closed_at is None)
+        yield from (f"{each} is open on disk" for each in self.still_open())
         yield from (f"{channel} is owed something" for channel in Outbox(world.store).owing())
         saved = world.store.newest_commit()[0].cursor.files.get(str(world.writer.path))
         if saved is None or saved.offset != world.writer.path.stat().st_size:
             yield f"the cursor is at {saved and saved.offset} of {world.writer.path.stat().st_size}"
+
+    def still_open(self) -> list[str]:
+        return [each.id for each in self._incidents() if each.closed_at is None]
 
     def is_settled(self) -> bool:
         return next(self.unsettled(), None) is None
