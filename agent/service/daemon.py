@@ -274,7 +274,8 @@ class Daemon:
         if self._silence != before:
             self._couriers.wake()
         self._ready = self._ready or sdnotify.notify("READY=1")
-        sdnotify.notify(f"WATCHDOG=1\nSTATUS={self.status()}")
+        if self._ready:
+            sdnotify.notify(f"WATCHDOG=1\nSTATUS={self.status()}")
         self._publish()
 
     def _work_goes_on(self) -> None:

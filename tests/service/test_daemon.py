@@ -151,6 +151,21 @@ def test_what_sends_and_parses_is_imported_once_systemd_knows_that_the_service_i
     assert ["READY=1", "WATCHDOG=1", "import", "import for file", "read"] == done[:5]
 
 
+def test_systemd_hears_nothing_else_before_it_has_taken_that_the_service_is_ready(
+    make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon, _ = make_daemon(ValueError)
+    sent: list[str] = []
+    answers = iter([False, True, True])  # The queue was full, and had room a moment later.
+    monkeypatch.setattr(
+        sdnotify, "notify", lambda state, **_: bool(sent.append(state.partition("\n")[0])) or next(answers)
+    )
+    daemon._feed()
+    daemon._feed()
+
+    assert ["READY=1", "READY=1", "WATCHDOG=1"] == sent
+
+
 @pytest.mark.parametrize("surprise", [AttributeError, MemoryError, SystemExit])
 def test_a_surprise_in_one_channel_ends_neither_the_watching_nor_another_channel(
     surprise: type[BaseException],

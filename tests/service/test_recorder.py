@@ -192,6 +192,14 @@ def test_a_stop_waits_for_the_last_of_the_lines_that_were_counted_together(store
     assert 200 == store.newest_commit()[0].cursor.files["/var/log/messages"].offset
 
 
+def test_whether_to_stop_is_asked_once_after_an_incident_opens(make_recorder, make_decided):
+    recorder = make_recorder()
+    decided = [make_decided(), make_decided("tcp_mem", offset=200), make_decided(offset=300)]
+    answers = iter([True])
+
+    assert recorder.handle(decided, recorder.take_event_snapshot(), lambda: next(answers))
+
+
 def test_follow_ups_come_at_1_5_and_30_seconds(store, make_recorder, make_decided, clock):
     recorder = make_recorder()
     start = clock.time
