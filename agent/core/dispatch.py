@@ -154,9 +154,9 @@ class Story(NamedTuple):
 
     @property
     def overtaken_by(self) -> str:
-        """The newest notice to this channel if it has its receipt, which stands for all before it; "" if not."""
-        newest = next((each for each in reversed(self.notices) if each.is_addressed), self.last)
-        return newest.file if newest.outcome else ""
+        """The newest notice to this channel, where it has its receipt while others are owed one; else ""."""
+        addressed = [each for each in self.notices if each.is_addressed]
+        return addressed[-1].file if self.owed and addressed[-1].outcome else ""
 
 
 class Step(NamedTuple):
@@ -541,7 +541,7 @@ def _state_steps(
     story: Story, ledger: Ledger, rules: Rules, silence: Silence | None, now: Now
 ) -> Iterator[Step | Close]:
     """Say what a state channel is sent of an incident by each of its senders, and when."""
-    if story.owed and story.overtaken_by:
+    if story.overtaken_by:
         yield Close(story.incident_id, "superseded", story.overtaken_by)
         return
     sent = [said for said in story.notices if said.outcome == "delivered" or said.has_room]

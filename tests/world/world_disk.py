@@ -220,17 +220,8 @@ class Disk:
             self._real["symlink"](node.kind, path)
 
 
-class _Entries:
-    """What os.scandir returns: an iterator that can be closed."""
-
-    def __init__(self, entries) -> None:
-        self._left = iter(entries)
-
-    def __iter__(self):
-        return self
-
-    def __next__(self):
-        return next(self._left)
+class _Entries(list):
+    """What os.scandir returns: it can be entered and closed."""
 
     def __enter__(self):
         return self
@@ -239,4 +230,4 @@ class _Entries:
         self.close()
 
     def close(self):
-        self._left = iter(())
+        self.clear()
