@@ -68,8 +68,8 @@ class Actor:
         self.name, self.act, self.due = name, act, due
         self.is_busy = self.has_said = self.was_silenced = False
 
-    def is_in_trouble(self) -> bool:
-        """Return whether its status says that something fails."""
+    def is_in_trouble(self, at: Path) -> bool:
+        """Return whether its status says that something fails at a place on the disk."""
         return False
 
 
@@ -81,7 +81,7 @@ class Served(Actor):
         self._channel, self._world, self._courier = channel, world, step.__self__
         self._is_served = self._is_stopped = False
 
-    def is_in_trouble(self) -> bool:
+    def is_in_trouble(self, at: Path) -> bool:
         return self._courier.status is not None
 
     def _step(self) -> float:
@@ -154,7 +154,7 @@ class World:
         self._lock: int | None = None
         self.daemon: Daemon | None = None
         self._service = self.acting = Actor("service", self._turn)
-        self._service.is_in_trouble = lambda: self.daemon is not None and "cannot be" in self.daemon.status()
+        self._service.is_in_trouble = self._is_in_trouble
         self._gap = self.chance.choice((25.0, 60.0, 120.0, 240.0))
 
     def run(self) -> str:
@@ -304,6 +304,10 @@ class World:
         self._lock = None
         self.actors = [each for each in self.actors if not isinstance(each, Served | Surveyed)]
 
+    def _is_in_trouble(self, at: Path) -> bool:
+        what = "history" if str(at).startswith("history") else "cannot be"
+        return self.daemon is not None and what in self.daemon.status()
+
     def _make_settings(self) -> Settings:
         key = self.folder / "key"
         key.write_text("0" * 32)
@@ -385,7 +389,7 @@ class World:
         if kind in AT_A_CALL:
             self._await(kind)
         elif kind == "full":
-            self._full_until = self.second + self.chance.choice((1.0, 10.0, 60.0))
+            self._full_until = self.second + self.chance.choice((1.0, 30.0, 120.0))
         elif kind == "receivers":
             self._weather()
         elif kind == "silence":
@@ -422,7 +426,7 @@ class World:
             self.model.check_start()
 
     def _await(self, kind: str) -> None:
-        self._awaited[kind] = self.chance.choice(FILES), self.chance.choice((1, 1, 2, 3, 4, 6, 10, 30))
+        self._awaited[kind] = self.chance.choice(FILES), self.chance.choice((1, 1, 2, 3, 4, 5, 6, 8, 20, 50))
 
     def _strike(self, kind: str, call: str, at: Path) -> None:
         """Let a fault happen before a call on the disk, and often the next lines soon after it."""

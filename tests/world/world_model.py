@@ -180,8 +180,7 @@ class Model:
     def after_act(self, actor: "Actor") -> None:
         """An error of the disk that was survived is in the log or, while it lasts, in the status."""
         errors = self._errors.pop(actor.name, {})
-        if actor.has_said or actor.is_in_trouble():
-            self._told |= errors.keys()
+        self._told |= {at for at in errors if actor.has_said or actor.is_in_trouble(at)}
         if untold := errors.keys() - self._told:
             self.fail(f"{actor.name} swallows {[errors[at] for at in untold]}")
 
