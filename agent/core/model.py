@@ -27,7 +27,7 @@ from agent.core.readings import (
     Sockstat,
     TcpProtocol,
 )
-from agent.core.stored import ChannelName, HeaderText, NoticeName, SnapshotName, Time, check_years
+from agent.core.stored import ChannelName, HeaderText, Natural, NoticeName, SnapshotName, Time, check_years
 
 Kind = Literal["out_of_socket_memory", "too_many_orphans", "tcp_mem", "suppressed"]
 Provenance = Literal["kernel", "claimed"]
@@ -548,6 +548,12 @@ class Commit(msgspec.Struct, frozen=True):
     resume: Resume | None = None
 
 
+class Numbered(msgspec.Struct, frozen=True):
+    """The little of a commit's position that says which commit it was."""
+
+    generation: Natural
+
+
 class Signed(Dated, frozen=True):
     """The little of incident.json that is needed to count its kind."""
 
@@ -557,6 +563,7 @@ class Signed(Dated, frozen=True):
     last_seen_at: Time
     read_on: str | None = None
     signature: str | None = None
+    resume: Numbered | None = None
 
 
 ADDRESSED = msgspec.json.Decoder(Addressed)

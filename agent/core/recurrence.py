@@ -43,13 +43,14 @@ class IncidentKind(NamedTuple):
 
 
 class Past(NamedTuple):
-    """The little of an incident that is kept to count it; ``host`` is "" for this host."""
+    """The little of an incident that is kept to count it; ``host`` is "" for this host, ``generation`` its commit's."""
 
     opened_at: datetime
     id: str
     host: str
     signature: str
     last_seen_at: datetime
+    generation: int
 
 
 def kind_of(incident: Incident) -> IncidentKind:
@@ -62,7 +63,8 @@ def past_of(incident: Incident | Signed) -> Past:
     """Return what is kept of an incident."""
     host = plain_name(incident.host) if incident.read_on else ""
     signature = incident.signature or (kind_of(incident).signature if isinstance(incident, Incident) else "")
-    return Past(incident.opened_at, incident.id, host, signature, incident.last_seen_at)
+    generation = incident.resume.generation if incident.resume else 0
+    return Past(incident.opened_at, incident.id, host, signature, incident.last_seen_at, generation)
 
 
 def numbered(incidents: Iterable[Incident]) -> Iterator[Incident]:

@@ -2,7 +2,6 @@
 
 import sys
 from contextlib import suppress
-from heapq import nlargest
 
 from agent.core.hosts import is_same
 from agent.core.model import Incident, Recurrence
@@ -11,22 +10,24 @@ from agent.service.troubles import Troubles
 from agent.store import Store, StoreError
 
 EARLIER = "earlier incidents cannot be counted"
-# In a log of several hosts, whose clocks differ, the line before a restart may be of any of them.
+# In a log of several hosts the line before a restart may be of any of them.
 SEEN_LAST = 8
 
 
 class Earlier:
-    """The kinds of the incidents in the store."""
+    """The kinds of the incidents in the store, in the order of their commits, whatever a clock that is set says."""
 
     def __init__(self, store: Store, troubles: Troubles) -> None:
         self._store = store
-        self._known: dict[str, Past] = {}
+        found = list[Past]()
         for name in store.one_by_one(sorted(store.names())):
             with troubles.survived(EARLIER, Exception, is_part=True), suppress(StoreError):  # Logged at every start.
-                self._known[name] = _small(store.past(name))
+                found.append(_small(store.past(name)))
+        self._known = {past.id: past for past in sorted(found, key=lambda each: each.generation)}
 
     def note(self, incident: Incident) -> None:
         """Remember an incident as it was just committed."""
+        self._known.pop(incident.id, None)
         self._known[incident.id] = _small(past_of(incident))
 
     def forget_removed(self) -> None:
@@ -35,21 +36,18 @@ class Earlier:
         self._known = {name: past for name, past in self._known.items() if name in names}
 
     def newest(self, host: str | None) -> Incident | None:
-        """Read the incident of another host, or this host's own for None, that was opened last, if it can be read.
-
-        Of those before the start that is the one with the newest id; a clock may be set back.
-        """
+        """Read the incident of another host, or this host's own for None, that was committed last, if readable."""
         ids = [each.id for each in self._known.values() if is_same(each.host or None, host)]
         with suppress(StoreError):  # Removed meanwhile, or damaged, which is logged at every start.
             return self._store.load(ids[-1]) if ids else None
         return None
 
     def seen_last(self) -> list[Incident]:
-        """Read the few incidents with the newest events that can be read."""
+        """Read the few incidents that were committed last and can be read, the newest first."""
         read = []
-        for past in nlargest(SEEN_LAST, self._known.values(), key=lambda each: each.last_seen_at):
+        for name in [*reversed(self._known)][:SEEN_LAST]:
             with suppress(StoreError):
-                read.append(self._store.load(past.id))
+                read.append(self._store.load(name))
         return read
 
     def recurrence(self, incident: Incident) -> Recurrence:

@@ -110,7 +110,7 @@ class Recorder:
         return tuple(opened.incident for opened in self._open)
 
     def seen_last(self) -> list[Incident]:
-        """Return what is open and the few others with the newest events, the newest last."""
+        """Return what is open and the few others that were committed last, the newest events last."""
         known = {each.id: each for each in (*self._earlier.seen_last(), *self.still_open)}
         return sorted(known.values(), key=lambda each: each.last_seen_at)
 

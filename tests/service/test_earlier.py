@@ -12,7 +12,7 @@ from agent.core.report import title
 from agent.core.settings import IncidentSettings, Settings, SourceSettings
 from agent.service import recorder as module
 from agent.service.daemon import Daemon
-from agent.service.earlier import EARLIER, Earlier
+from agent.service.earlier import EARLIER, SEEN_LAST, Earlier
 from agent.service.outside import Outside
 from agent.service.recorder import Recorder
 from agent.service.signals import Signals
@@ -126,6 +126,19 @@ def test_earlier_incidents_are_read_once_when_the_service_starts(store, make_rec
     happen(recorder)
     assert 2 == len(read)
     assert [1, 2, 3, 4] == numbers(store)
+
+
+def test_what_was_committed_last_is_known_at_a_start_though_the_clock_was_set_back(store, make_recorder, happen, clock):
+    recorder = make_recorder()
+    for _ in range(SEEN_LAST):
+        happen(recorder)
+    clock.set(-30 * DAY)
+    happen(recorder)
+    last = min(store.ids())
+    earlier = Earlier(store, Troubles())
+
+    assert last == earlier.newest(None).id
+    assert last == earlier.seen_last()[0].id
 
 
 def test_while_thousands_are_read_progress_is_reported(store, make_recorder, happen, monkeypatch):
