@@ -48,7 +48,7 @@ class Node:
     def survive(self, chance: Random) -> "Node":
         """Return what a power cut leaves of it."""
         left = Node(self.kind)
-        torn = chance.randrange(len(self.data) + 1)
+        torn = int(chance.random() * (len(self.data) + 1))  # One draw, however many digits an inode has.
         left.data = chance.choice((self.data, self.flushed, self.data[:torn] + self.flushed[torn:]))
         names = self.durable
         for change in self.pending:
