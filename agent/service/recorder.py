@@ -409,7 +409,7 @@ class Recorder:
             self._commit(opened, now)
         elif opened.amended:
             opened.committed_at = now
-            with self._troubles.survived(EVIDENCE, is_part=True):
+            with self._troubles.survived(EVIDENCE):
                 self._commit(opened, now)
 
     def _commit(self, opened: OpenIncident, now: datetime) -> None:

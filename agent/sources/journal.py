@@ -85,7 +85,9 @@ class JournalSource:
             self._gaps.state(JOURNAL, f"reading failed ({error.strerror or error}); reopening it")
             self.close()
         for path in bus_error.drain():
-            why = "could not be read to its end: truncated while open, or its disk fails (see dmesg); records may be lost"
+            why = (
+                "could not be read to its end: truncated while open, or its disk fails (see dmesg); records may be lost"
+            )
             if self._gaps.state(path, why):
                 self.close()
 

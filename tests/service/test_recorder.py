@@ -420,6 +420,7 @@ def test_a_suppressed_line_after_the_end_is_counted_to_the_last_incident(store, 
     resume, still_open = store.newest_commit()
 
     assert 40 == store.load(store.resolve("last")).suppressed_at_least == recorder.last.suppressed_at_least
+    assert "at least 40 suppressed" in (store.path(store.resolve("last")) / "summary.txt").read_text()
     assert 200 == resume.cursor.files["/var/log/messages"].offset
     assert [] == still_open
     assert ["opened", "resolved"] == told(store)
@@ -1163,6 +1164,9 @@ def test_the_link_to_the_newest_incident_is_set_once_a_commit_and_before_the_ser
     clock.advance(0.1)
     recorder.tick()
     assert list(store.ids()) == pointed
+    recorder.handle([from_host(make_decided(offset=200), "db8")], recorder.take_event_snapshot())
+    recorder.tick()
+    assert list(store.ids()) == pointed
 
 
 def test_the_opening_of_an_incident_is_judged_once(store, make_recorder, make_decided, monkeypatch):
@@ -1278,6 +1282,20 @@ def test_claimed_lines_that_notify_keep_the_gauges_from_no_warning(
     run_for(recorder, clock, 320)
 
     assert ["opened", "updated", "resolved"] == told(store)
+
+
+def test_what_judges_a_claim_has_the_counters_of_other_namespaces_too(
+    make_recorder, make_decided, clock, proc_root, monkeypatch
+):
+    recorder = make_recorder()
+    recorder.handle([make_decided(provenance="claimed")], recorder.take_event_snapshot())
+    judged, take = [], module.take_snapshot
+    monkeypatch.setattr(module, "take_snapshot", lambda *args, **kwargs: judged.append(kwargs) or take(*args, **kwargs))
+    write_proc(proc_root, orphan=2_100)
+    run_for(recorder, clock, 20)
+
+    assert {"counters": recorder._sampler.counters} in judged
+    assert {} not in judged
 
 
 def test_claimed_lines_that_the_gauges_confirm_are_not_told_twice(store, make_recorder, make_decided, clock, proc_root):
@@ -1717,6 +1735,15 @@ def test_beside_other_hosts_incidents_the_last_is_this_hosts_own_and_without_it_
     assert "db8" == recorder.last.host
     recorder.handle([make_decided(offset=200)], recorder.take_event_snapshot())
     assert "web1" == recorder.last.host
+
+
+def test_what_a_repeat_may_stand_behind_is_ordered_by_its_newest_event(make_recorder, make_decided, clock):
+    recorder = make_recorder()
+    for n, host in enumerate(("db7", "web1", "db8", "db7")):
+        recorder.handle([from_host(make_decided(offset=100 + n), host)], recorder.take_event_snapshot())
+        clock.advance(1)
+
+    assert ["web1", "db8", "db7"] == [incident.host for incident in recorder.seen_last()]
 
 
 def test_this_hosts_own_incident_is_none_of_the_bounded_number_of_others(

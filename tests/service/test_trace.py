@@ -15,6 +15,7 @@ from agent.core.settings import IncidentSettings, StoreSettings
 from agent.page.incident_files import IncidentFiles
 from agent.page.rows import Clock, facts
 from agent.service import recorder as module
+from agent.service.open_incident import EVIDENCE
 from agent.service.recorder import Recorder
 from agent.service.troubles import Troubles
 from agent.store import Store
@@ -645,6 +646,18 @@ def test_kills_behind_a_claim_are_judged_by_what_the_host_looks_like_then(servic
     incident = service.incident()
     assert 30 == incident.witness.kills
     assert "confirmation by counters" not in [gap.what for gap in incident.diagnosis.gaps]
+
+
+def test_a_snapshot_of_kills_that_is_written_ends_no_trouble_of_what_is_not(service, make_decided):
+    service.start()
+    service.turn(make_decided(provenance="claimed"))
+    service.turn(times=10)
+    with service.recorder._troubles.survived(EVIDENCE):
+        raise OSError
+    service.trace.kill(3)
+    service.recorder.watch()
+
+    assert EVIDENCE in service.recorder._troubles
 
 
 def test_refusals_within_an_incident_take_no_snapshot_of_kills(service, make_decided, monkeypatch):
