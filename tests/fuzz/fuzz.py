@@ -16,7 +16,7 @@ HERE = Path(__file__).parent
 LEARNED = HERE.parent.parent / ".fuzz"
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent)]
 # Beyond these bytes, and the longest seed, the shapes repeat; test_targets.py makes them as long as the reader takes.
-MOST_BYTES = 1024
+MOST_BYTES = 512
 # Of one input, on a machine that is busy with something else, too.
 SLOWEST_SECONDS, MOST_MIB = 60, 2048
 
