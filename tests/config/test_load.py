@@ -427,7 +427,7 @@ def test_all_mistakes_are_told_at_once(write: Write) -> None:
 def test_what_is_no_toml_is_told_with_its_line(write: Write, text: str | bytes, expected: str) -> None:
     (line,) = errors(write(text))
 
-    assert line.startswith(expected)
+    assert line.replace('"', "'").startswith(expected)  # tomli 2.0.0 has the other quotes.
 
 
 def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
