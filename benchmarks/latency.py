@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from benchmarks.peers import Peer, await_count, followers, following, free_url
+from benchmarks.peers import Peer, await_count, counted, followers, following, free_url
 from benchmarks.sockdiag import held
 from benchmarks.table import Row, p50_p99, run
 from contrib.stage import Receiver, next_post, running_agent, wait_for
@@ -159,19 +159,16 @@ def warm_up(peer: Peer, log: Path, url: str, receiver: Receiver) -> int:
     """Write lines until one arrives, and wait for what is still on its way; return what mtail has counted."""
     deadline = time.monotonic() + WARM_UP_SECONDS
     time.sleep(1)
-    if peer.name == "mtail":
-        append(log, kernel_line())
-        await_count(url, 1)
-        return 1
-    while receiver.posts.empty():
+    is_mtail = peer.name == "mtail"
+    while not counted(url) if is_mtail else receiver.posts.empty():
         if time.monotonic() > deadline:
-            raise SystemExit(f"{peer.name} does not POST:\n{(log.parent / 'peer.log').read_text()[-2000:]}")
+            raise SystemExit(f"{peer.name} sees no line:\n{(log.parent / 'peer.log').read_text()[-2000:]}")
         append(log, kernel_line())
         time.sleep(1)
     time.sleep(1)
     while not receiver.posts.empty():
         receiver.posts.get()
-    return 0
+    return counted(url) if is_mtail else 0
 
 
 def append(log: Path, line: str) -> None:

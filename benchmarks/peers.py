@@ -183,13 +183,19 @@ def following(peer: Peer, work: Path, log: Path, url: str) -> Iterator[int]:
                 process.wait(timeout=3)
 
 
+def counted(url: str) -> int:
+    """Ask mtail how many lines it has counted; 0 while it does not answer."""
+    with suppress(OSError), urllib.request.urlopen(f"{url}/metrics", timeout=1) as answer:
+        return told(answer.read().decode()) or 0
+    return 0
+
+
 def await_count(url: str, count: int) -> float:
     """Wait until mtail's counter, as a scraper reads it, has reached this; return when, by time.perf_counter()."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
-        with suppress(OSError), urllib.request.urlopen(f"{url}/metrics", timeout=1) as answer:
-            if (told(answer.read().decode()) or 0) >= count:
-                return time.perf_counter()
+        if counted(url) >= count:
+            return time.perf_counter()
         time.sleep(0.001)
     raise SystemExit(f"mtail has not counted {count} lines within {PATIENCE_SECONDS:.0f} s")
 
