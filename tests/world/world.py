@@ -46,7 +46,8 @@ FAULTS = (
     *("kill", "power", "full", "EIO", "slow", "receivers", "clock"),
     *("rotate", "reload", "hosts", "stamps", "gauges", "stop", "silence", "race"),
 )
-# These come before a call on the disk: the n-th on a file of the kind that is drawn, so that each has its turn.
+# These come before a call on the disk, the n-th of all; what harms a file, also of those on a kind of file, which is
+# drawn, so that each has its turn.
 AT_A_CALL = ("kill", "power", "EIO", "clock", "reload", "stop")
 FILES = ("", "incident", "notice", ".ops.", "snapshot", "cursor", "jsonl", "fsync state")
 CLOSE_SECONDS, SETTLE_SECONDS = 180.0, 7200.0
@@ -426,7 +427,8 @@ class World:
             self.model.check_start()
 
     def _await(self, kind: str) -> None:
-        self._awaited[kind] = self.chance.choice(FILES), self.chance.choice((1, 1, 2, 3, 4, 5, 6, 8, 20, 50))
+        files = FILES if kind in ("kill", "power", "EIO") else ("",)
+        self._awaited[kind] = self.chance.choice(files), self.chance.choice((1, 1, 2, 3, 4, 5, 6, 8, 20, 50))
 
     def _strike(self, kind: str, call: str, at: Path) -> None:
         """Let a fault happen before a call on the disk, and often the next lines soon after it."""
