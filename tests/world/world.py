@@ -49,7 +49,9 @@ FAULTS = (
 # These come before a call on the disk, the n-th of all; what harms a file, also of those on a kind of file, which is
 # drawn, so that each has its turn.
 AT_A_CALL = ("kill", "power", "EIO", "clock", "reload", "stop")
-FILES = ("", "incident", "notice", ".ops.", "snapshot", "cursor", "jsonl", "fsync state")
+ENDS_AT = ("", "incident", "notice", ".ops.", "snapshot", "cursor", "jsonl", "fsync state")
+CALLS = (1, 1, 1, 2, 2, 3, 4, 5, 6, 8, 20, 50)
+FILES = {"kill": ENDS_AT, "power": ENDS_AT, "EIO": ("", ".ops.", "jsonl", "fsync state", "fsync state")}
 CLOSE_SECONDS, SETTLE_SECONDS = 180.0, 7200.0
 SOCKETS = SocketTable(
     groups=(SocketGroup(cgroup=77, port=80, held={"established": Tally(sockets=40, bytes=4096)}),),
@@ -427,8 +429,7 @@ class World:
             self.model.check_start()
 
     def _await(self, kind: str) -> None:
-        files = FILES if kind in ("kill", "power", "EIO") else ("",)
-        self._awaited[kind] = self.chance.choice(files), self.chance.choice((1, 1, 2, 3, 4, 5, 6, 8, 20, 50))
+        self._awaited[kind] = self.chance.choice(FILES.get(kind, ("",))), self.chance.choice(CALLS)
 
     def _strike(self, kind: str, call: str, at: Path) -> None:
         """Let a fault happen before a call on the disk, and often the next lines soon after it."""
