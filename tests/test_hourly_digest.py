@@ -265,6 +265,19 @@ def test_a_crash_after_the_digest_repeats_that_one_at_most(host: Host, steps: in
     assert [] == [*(host.store.directory / "incidents").rglob(".*.new")]
 
 
+def test_a_stop_or_a_reload_just_after_the_digest_repeats_nothing(host: Host) -> None:
+    host.read(70)
+    while not host.receiver.digests():
+        host.clock.advance(host.courier.step())
+    host.courier.thread.start()
+    host.courier.thread.stop(timeout=60)
+    host.restart()
+    host.run(7200)
+
+    assert 1 == len(host.receiver.digests())
+    assert {"delivered": 6, "superseded": 6, "digested": 128} == host.outcomes()
+
+
 def test_a_digest_stays_the_same_however_often_it_is_tried(host: Host) -> None:
     host.read(10)
     host.run(3000)

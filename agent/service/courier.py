@@ -60,7 +60,7 @@ class Courier:
         self._ledger = Ledger(self._now(), rules.senders)
         self._has_recalled = bool(rules.senders)
         self._is_silent = False
-        self.thread = make_thread(self.name, self.step, self._cannot_start, monotonic)
+        self.thread = make_thread(self.name, self.step, self._cannot_start, self.is_settling, monotonic)
 
     @property
     def status(self) -> str | None:
@@ -71,6 +71,10 @@ class Courier:
     def waiting(self) -> Waiting:
         """What is not delivered yet, since when and why."""
         return self._voice.waiting
+
+    def is_settling(self) -> bool:
+        """Return whether a digest was taken, or given up, while notices in it have no receipt yet."""
+        return self._held.is_settling
 
     def succeed(self, predecessor: "Courier") -> None:
         """Take over the receipts that could not be written yet; the courier before a reload may be in its last step."""

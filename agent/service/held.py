@@ -48,6 +48,11 @@ class Held:
         return len(self._members)
 
     @property
+    def is_settling(self) -> bool:
+        """Whether receipts of a digest that was delivered or given up are still to be written."""
+        return self._write is not None
+
+    @property
     def oldest(self) -> float:
         """The second at which the oldest fell due."""
         return self._members_since if self._members else self._oldest

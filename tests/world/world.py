@@ -90,7 +90,7 @@ class Served(Actor):
     def _step(self) -> float:
         rest = self._courier.step()
         self._world.model.after_step(self._channel)
-        return FOREVER if self._is_stopped else rest
+        return FOREVER if self._is_stopped and not self._courier.is_settling() else rest
 
     @property
     def last_progress(self) -> float:
@@ -106,11 +106,16 @@ class Served(Actor):
 
     def stop(self, timeout: float) -> None:
         self._is_stopped = True
-        if not self.is_busy and self in self._world.actors:
+        while timeout and not self.is_busy and self._courier.is_settling() and self._courier.step() == 0:
+            pass  # Nothing else acts while the main thread waits for this one.
+        if not self._is_at_work() and self in self._world.actors:
             self._world.actors.remove(self)
 
     def is_alive(self) -> bool:
-        return self._is_served and (self.is_busy or not self._is_stopped)
+        return self._is_served and (self._is_at_work() or not self._is_stopped)
+
+    def _is_at_work(self) -> bool:
+        return self.is_busy or self._courier.is_settling()
 
 
 class Surveyed(Actor):
