@@ -388,10 +388,12 @@ class Store:
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _give_up_summary(self, incident_id: str) -> bool:
+        path = self.path(incident_id) / SUMMARY_FILE
         try:
-            (self.path(incident_id) / SUMMARY_FILE).unlink()
+            path.unlink()
         except OSError:
             return False
+        log.warning("%s: deleted to make room for %s", path, INCIDENT_FILE)
         return True
 
     def one_by_one(self, incidents: Iterable[T]) -> Iterator[T]:

@@ -193,7 +193,7 @@ def test_a_slip_in_one_is_logged_once_and_stays_in_trouble_though_others_can_be_
     assert 1 == sum(SUMMARY in each.getMessage() for each in caplog.records)
 
 
-def test_where_a_commit_has_no_room_the_summary_makes_some(store, record, monkeypatch):
+def test_where_a_commit_has_no_room_the_summary_makes_some_and_the_log_says_so(store, record, monkeypatch, caplog):
     record()
     is_full = summary(store).exists
     real = os.write
@@ -208,6 +208,7 @@ def test_where_a_commit_has_no_room_the_summary_makes_some(store, record, monkey
 
     assert {"too_many_orphans": 2} == store.load(store.resolve("last")).events
     assert [] == list(store.path(store.resolve("last")).glob(".*"))
+    assert 1 == caplog.text.count("summary.txt: deleted to make room for incident.json")
 
 
 def test_a_full_disk_that_takes_the_incident_takes_it_with_its_summary_there(small_disk, record, store):
