@@ -181,7 +181,8 @@ class Model:
         """An error of the disk that was survived is in the log or, while it lasts, in the status."""
         errors = self._errors.pop(actor.name, {})
         self._told |= {at for at in errors if actor.has_said or actor.is_in_trouble(at)}
-        if untold := errors.keys() - self._told:
+        # What failed where its directory had failed before is tried again, and was told then.
+        if untold := {at for at in errors if not self._told & {at, at.parent}}:
             self.fail(f"{actor.name} swallows {[errors[at] for at in untold]}")
 
     def note_end(self) -> None:
