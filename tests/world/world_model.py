@@ -167,7 +167,8 @@ class Model:
         """Raise an error of the disk."""
         self._world.note(f"{kind} in {call} of {at}")
         if not str(at).startswith(DERIVED):
-            self._errors.setdefault(self._world.acting.name, {})[at] = f"{kind} in {call} of {at}"
+            file = at.parent / at.name.removeprefix(".").removesuffix(".new")
+            self._errors.setdefault(self._world.acting.name, {})[file] = f"{kind} in {call} of {at}"
         if kind == "EIO" and ".ops." in at.name:
             self._excuse_receipt(at)
         number = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC}[kind]
@@ -181,7 +182,7 @@ class Model:
         """An error of the disk that was survived is in the log or, while it lasts, in the status."""
         errors = self._errors.pop(actor.name, {})
         self._told |= {at for at in errors if actor.has_said or actor.is_in_trouble(at)}
-        # What failed where its directory had failed before is tried again, and was told then.
+        # Where a file, or its directory, had failed before, it is tried again, and was told then.
         if untold := {at for at in errors if not self._told & {at, at.parent}}:
             self.fail(f"{actor.name} swallows {[errors[at] for at in untold]}")
 
