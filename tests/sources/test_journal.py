@@ -1,6 +1,5 @@
 """The journal, with real journal files that systemd-journal-remote makes from export-format text."""
 
-import contextlib
 import json
 import multiprocessing
 import os
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import fill_disk
 
 from agent.core.cursor import NOTHING_YET, Cursor
 from agent.core.model import LogRecord
@@ -714,7 +714,9 @@ def test_a_file_cut_while_it_is_read_is_a_gap_and_the_others_are_read(directory:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 def test_a_file_with_a_hole_on_a_full_tmpfs_is_a_gap_and_the_others_are_read(directory: Path) -> None:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "sockmem-test", directory], check=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", directory], check=False)
+    if mounted.returncode:
+        pytest.skip("no file system can be mounted here")
     try:
         bad, good = directory / "system@bad.journal", directory / "system.journal"
         write(bad, *(kernel(n, f"bad {n}") for n in range(300)))
@@ -731,9 +733,7 @@ def test_a_file_with_a_hole_on_a_full_tmpfs_is_a_gap_and_the_others_are_read(dir
 def empty_on_full_disk(file: Path) -> None:
     """Take the content out of a journal file, as journald does, and let its file system be full."""
     subprocess.run(["fallocate", "--punch-hole", "--length=8MiB", file], check=True)
-    with contextlib.suppress(OSError), file.with_name("full").open("wb", buffering=0) as full:
-        while full.write(bytes(4096)):
-            pass
+    fill_disk(file.parent)
 
 
 def follow_through(directory: Path, change: Callable[[], None]) -> tuple[list[str], list[str]]:
