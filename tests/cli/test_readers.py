@@ -15,19 +15,22 @@ from msgspec.structs import replace
 from agent.core import folding
 from agent.core.cursor import Cursor, Resume
 from agent.core.model import Diagnosis, Event, LogRecord, Snapshot
+from agent.page import render
 from agent.store import Store
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 ALICE, SERVICE = 54_321, 54_320
-# Everything is imported before stepping down: the interpreter of the tests may live in root's own home.
+# Everything is imported before stepping down, and the page's templates are copied: the interpreter of the tests and the
+# clone may live in root's own home.
 AS_ALICE = f"""
 import _strptime, difflib, encodings.unicode_escape, encodings.utf_8_sig, grp, heapq, os, pathlib, pwd, sys
 import msgspec, rich.console
 import agent.config, agent.cli.diagnose, agent.cli.incidents, agent.page.render
 from agent.cli import group
 msgspec.toml.decode("")
-state, config, groups, members, *args = sys.argv[1:]
+state, config, page, groups, members, *args = sys.argv[1:]
+agent.page.render._HERE = pathlib.Path(page)
 agent.config.load.SYSTEM_STATE, agent.config.load.DEFAULT_PATH = state, pathlib.Path(config)
 grp.getgrgid = lambda gid: grp.struct_group(("sockmem-agent", "x", gid, members.split()))
 pwd.getpwuid = lambda uid: pwd.struct_passwd(("alice", "x", uid, uid, "", "/none", ""))
@@ -50,6 +53,7 @@ class Host:
 
     def __init__(self, folder: Path, record: LogRecord, event: Event) -> None:
         self.state, self.config, self.home = folder / "state", folder / "config.toml", folder / "home"
+        self.page = shutil.copytree(Path(render.__file__).parent, folder / "page")
         self.home.mkdir(mode=0o755)
         os.chown(self.home, ALICE, ALICE)
         store = Store(self.state)
@@ -73,7 +77,8 @@ class Host:
         # Nor is alice to be measured: she may not write what coverage would.
         without = ("STATE_DIRECTORY", "XDG_STATE_HOME", "COVERAGE_PROCESS_START", "COVERAGE_FILE")
         clean = {key: value for key, value in os.environ.items() if key not in without}
-        program = [sys.executable, "-c", AS_ALICE, str(self.state), str(self.config), groups, members, *args]
+        places = [str(self.state), str(self.config), str(self.page)]
+        program = [sys.executable, "-c", AS_ALICE, *places, groups, members, *args]
         return subprocess.run(
             program,
             capture_output=True,
