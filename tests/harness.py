@@ -495,6 +495,9 @@ class Tray:
         assert newest.data is not None
         return newest.data
 
+    def flush(self, incident_id: str) -> None:
+        pass  # Memory has nothing to flush.
+
     def silence(self) -> Silence | None:
         return self.silenced
 

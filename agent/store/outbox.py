@@ -146,6 +146,10 @@ class Outbox:
         path = self._store.receipt_path(incident_id, file, channel)
         write_aside(path.with_suffix(f".{DIGEST_ROOM}") if in_digest else path, b" " * RECEIPT_BYTES)
 
+    def flush(self, incident_id: str) -> None:
+        """Flush an incident's names before it is sent: it may have been read while its commit was under way."""
+        sync_directory(self._store.path(incident_id))
+
     def write_receipt(self, incident_id: str, file: str, receipt: Receipt) -> None:
         """Write the receipt of a notice."""
         path = self._store.receipt_path(incident_id, file, receipt.channel)

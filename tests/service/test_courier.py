@@ -677,6 +677,33 @@ def test_a_real_store_hands_out_notices_and_keeps_the_receipts(tmp_path: Path) -
     assert "delivered" == receipts(store)["ops"].outcome
 
 
+@pytest.mark.parametrize("has_room", [False, True])
+def test_what_is_sent_was_flushed_although_its_commit_is_still_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_room: bool
+) -> None:
+    world = World()
+    store = store_with_a_notice(tmp_path)  # Its directory may not be on disk yet when a courier looks by itself.
+    folder = store.path(store.resolve("last"))
+    if has_room:
+        (folder / ".notice-001.ops.json.new").write_bytes(b" " * 4096)
+    world.use(store)
+    flush, flushed, before_the_post = os.fsync, list[str](), list[str]()
+
+    def fsync(descriptor: int) -> None:
+        flush(descriptor)
+        flushed.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+
+    def notify(_: Notice) -> Delivery:
+        before_the_post.extend(flushed)
+        return Delivered(detail="HTTP 200")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(world.receiver, "notify", notify)
+    world.run(10)
+
+    assert str(folder) == before_the_post[-1]
+
+
 def test_a_silence_in_the_store_holds_back_what_is_new_until_it_ends(tmp_path: Path) -> None:
     world = World()
     store = store_with_a_notice(tmp_path)

@@ -28,6 +28,7 @@ from agent.core.settings import (
     IncidentSettings,
     PagerDutySettings,
     Settings,
+    SlackSettings,
     SourceSettings,
     StoreSettings,
     WebhookSettings,
@@ -328,6 +329,7 @@ class World:
                 WebhookSettings(name="ops", url="http://ops/hook"),
                 AlertmanagerSettings(name="alerts", urls=("http://a:9093", "http://b:9093")),
                 PagerDutySettings(name="pager", routing_key_file=str(key)),
+                SlackSettings(name="chat", url="http://chat/services/T/B/X"),
             ),
         )
 

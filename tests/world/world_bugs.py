@@ -110,8 +110,15 @@ BUGS = (
         "no_room_reserved",
         "the receipt has no room of its own: on a full disk each start sends the same notice",
         "service/courier.py",
-        'if step.how not in ("again", "digest") and step.is_whole:',
-        "if False:",
+        "            if step.is_whole:\n",
+        "            if False:\n",
+    ),
+    Bug(
+        "sent_before_flushed",
+        "a courier sends what it read while its commit was under way: a power cut takes what was announced",
+        "service/courier.py",
+        "            self._outbox.flush(step.incident_id)\n",
+        "",
     ),
     Bug(
         "receipt_forgotten",

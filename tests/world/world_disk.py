@@ -102,6 +102,13 @@ class Disk:
         self._restore(self.root, tree)
         self._tree = tree
 
+    def is_durable(self, at: Path) -> bool:
+        """Return whether a power cut leaves a file, or an older one of this name."""
+        node: Node | None = self._tree
+        for name in at.parts:
+            node = node.durable.get(name) if node else None
+        return node is not None
+
     # --- the calls ----------------------------------------------------------------------------------------------------
 
     def open(self, path, flags, mode=0o777, *, dir_fd=None):

@@ -2,8 +2,9 @@
 
 Only what nobody could find again is left out (sources.file.follower says what that is): a log is deleted, and a rotated
 one dropped, only when all is on record, one after a deleted log is rotated only when it was found, nothing is written
-between a copy and its truncation, nor to a renamed log once there is a new one, and no log is rotated while the clock
-is behind its lines.
+between a copy and its truncation, nor to a renamed log once there is a new one, no log is rotated while the clock is
+behind its lines, and none of which nothing was ever read is copied or compressed: the position in it is 0, and its
+inode is all that leads to it.
 """
 
 import gzip
@@ -95,8 +96,8 @@ class Writer:
             return "not now"
         self._lines_at_deletion = -1
         self._append(b"")
-        ways = {"rename": self._rename, "compress": self._rename}
-        ways |= {"copy": self._copy} if is_begun else {}
+        ways = {"rename": self._rename}
+        ways |= {"compress": self._rename, "copy": self._copy} if is_begun else {}
         ways |= {"delete": self._delete} if is_all_recorded else {}
         way = self._chance.choice(list(ways))
         ways[way]()

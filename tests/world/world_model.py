@@ -16,6 +16,7 @@ from agent.core.budget import HOUR_SECONDS, MESSAGES_AN_HOUR, THE_REST, proof_of
 from agent.core.model import Incident
 from agent.sources.file.source import NOT_THERE
 from agent.store import Outbox, Store
+from agent.store.incidents import INCIDENT_FILE
 
 if TYPE_CHECKING:
     from world import Actor, World
@@ -96,7 +97,9 @@ class Model:
         if receiver.answered not in TAKEN:
             return
         self._refused.discard((channel, identity))
-        kind = {"ops": "webhook", "pager": "pagerduty"}.get(channel, "alertmanager")
+        kind = {"ops": "webhook", "pager": "pagerduty", "chat": "slack"}.get(channel, "alertmanager")
+        if kind in ("webhook", "slack") and self._world.acting.was_silenced and self._world.is_silenced():
+            self.fail(f"{channel}: something was sent in a silence")
         for type_, incident, notice in messages_of(kind, body, identity, self._world.true_time()):
             self._world.note(f"{receiver.place} took {type_} {incident} {notice}")
             budget = self._budget_of(type_, incident) if kind == "webhook" else ""
@@ -111,6 +114,8 @@ class Model:
             self.taken.append(message)
             if incident:
                 self._known.add(incident)
+                if not self._world.disk.is_durable(Path("incidents", incident, INCIDENT_FILE)):
+                    self.fail(f"{channel}: {incident} was announced, and a power cut would take it")
             self._in_flight.setdefault(channel, set()).add(notice)
 
     def _judge_message(self, message: Message, before: list[Message]) -> None:
@@ -118,8 +123,6 @@ class Model:
         times = sum(each.id == notice for each in before)
         if times > self._excused[channel, notice]:
             self.fail(f"{channel}: {notice} was sent {times + 1} times")
-        if self._world.acting.was_silenced and self._world.is_silenced():
-            self.fail(f"{channel}: {notice} was sent in a silence")
         self._judge_hour(message, before)
         if type_ == "digest":
             return
@@ -261,8 +264,8 @@ class Model:
         is_digested = any(each.type == "digest" for each in self.taken)
         for incident in self._incidents():
             told = {each.id for each in self.taken if each.channel == "ops" and each.incident == incident.id}
-            outcomes = set()
-            for file, notice, receipts in self._world.store.notices(incident.id):
+            outcomes, notices = set(), self._world.store.notices(incident.id)
+            for file, notice, receipts in notices:
                 outcomes.add(receipts["ops"].outcome if "ops" in receipts else None)
                 if "ops" in receipts and receipts["ops"].outcome == "delivered" and notice.id not in told:
                     self.fail(f"{incident.id} {file}: a receipt for what was never taken")
@@ -273,6 +276,9 @@ class Model:
                 self.fail(f"the end of {incident.id} was not sent")
             if last.get(("pager", incident.id, ""), "resolve") != "resolve":
                 self.fail(f"{incident.id} is still triggered")
+            of_chat = {receipts["chat"].outcome for *_, receipts in notices if "chat" in receipts}
+            if last.get(("chat", incident.id, ""), "resolve") != "resolve" and of_chat <= {"delivered", "superseded"}:
+                self.fail(f"{incident.id}: the chat was not told its end")
         if firing := [incident for (_, incident, _), state in last.items() if state == "firing"]:
             self.fail(f"still firing: {firing}")
 

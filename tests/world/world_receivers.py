@@ -1,5 +1,6 @@
 """The receivers, and what they may answer: each stands in for the network of one notifier, which is the real one."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from email.utils import format_datetime
@@ -9,6 +10,7 @@ import msgspec
 
 from agent.core.delivery import Rejected, Retry
 from agent.notifiers.answer import Answer
+from agent.notifiers.slack import SIGNS
 
 TAKEN = ("ok", "lost")
 REFUSED = ("choked", "odd", "dead", "surprise")
@@ -69,6 +71,10 @@ def messages_of(kind: str, body: dict | list, identity: str, now: datetime) -> I
     if kind == "webhook":
         data = body["data"]
         yield body["type"].removeprefix("sockmem.").removeprefix("incident."), data.get("id", ""), identity
+    elif kind == "slack":
+        shown = re.search("incidents show ([0-9A-Za-z-]+)", body["blocks"][-1]["elements"][0]["text"])
+        says = "resolve" if body["text"].startswith(SIGNS["sockmem.incident.resolved"]) else "trigger"
+        yield (says, shown[1], "") if shown else ("digest", "", "")
     elif kind == "pagerduty":
         yield body["event_action"], body["dedup_key"].rpartition("/")[2], ""
     else:
