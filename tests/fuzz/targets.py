@@ -20,7 +20,7 @@ from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from unittest import mock
 
 import material as wire
@@ -54,7 +54,7 @@ from agent.core.sockets.inetdiag import BUFFER_BYTES, Reader
 from agent.core.sockets.nettcp import Lines, inode_of
 from agent.core.status import STATUS, Status, check
 from agent.core.status import Reader as StatusReader
-from agent.notifiers import ChannelError, build
+from agent.notifiers import ChannelError, build, email
 from agent.notifiers.answer import Answer, sort_answer
 from agent.notifiers.body import encode
 from agent.notifiers.email import EmailNotifier
@@ -70,6 +70,8 @@ from agent.sources.scanner import Scanner, UnreadableError
 from agent.sources.search import HOLDS
 from agent.store.disk import StoreError, read_json
 from agent.store.history import read_lines
+
+T = TypeVar("T")
 
 TESTS = Path(__file__).parent.parent
 ORPHANS = b"TCP: too many orphaned sockets"
@@ -523,13 +525,32 @@ def _answering(module: Any, answer: bytes) -> Iterator[None]:
             yield
 
 
+def _once(make: Callable[..., T]) -> Callable[..., T]:
+    """Make the first result every one: what is sent is the same for every answer, and takes longer than to read it."""
+    made: list[T] = []
+
+    def again(*args: object, **named: object) -> T:
+        if not made:
+            made.append(make(*args, **named))
+        return made[0]
+
+    return again
+
+
 @cache
 def _slack() -> SlackNotifier:
-    return SlackNotifier(SlackSettings(name="ops", url="http://receiver.example/"))
+    notifier = SlackNotifier(SlackSettings(name="ops", url="http://receiver.example/"))
+    notifier._poster._sender = sender = notifier._poster._make_sender()
+    session = sender._session
+    session.prepare_request = _once(session.prepare_request)  # type: ignore[method-assign]
+    session.merge_environment_settings = _once(session.merge_environment_settings)  # type: ignore[method-assign]
+    return notifier
 
 
 @cache
 def _email() -> EmailNotifier:
+    email.compose = _once(email.compose)
+    socket.getfqdn = _once(socket.getfqdn)
     return EmailNotifier(EmailSettings(name="mail", to=("a@example.org",), from_="b@example.org", tls="none"))
 
 
@@ -551,8 +572,6 @@ def _http() -> list[bytes]:
 
 def read_smtp(data: bytes) -> None:
     """A mail server's answers, all of them."""
-    from agent.notifiers import email  # noqa: PLC0415
-
     with _answering(email.socket, data):
         _as_json(_email().notify(NOTICE))
 
