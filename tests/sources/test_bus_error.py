@@ -74,3 +74,9 @@ def test_any_other_bus_error_ends_the_process(tmp_path: Path, act: str) -> None:
     done = run(tmp_path / "messages", f"bus_error.survive(); {act}\nprint('went on')")
 
     assert ("", -signal.SIGBUS) == (done.stdout, done.returncode)
+
+
+def test_a_machine_whose_structures_are_not_known_is_left_alone(tmp_path: Path) -> None:
+    done = run(tmp_path / "system.journal", "bus_error.MACHINES = ()\n" + CUT + READ)
+
+    assert ("", -signal.SIGBUS) == (done.stdout, done.returncode)
