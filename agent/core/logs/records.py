@@ -9,7 +9,8 @@ dmesg --json, Loki, and what clouds and containers wrap round one of them or rou
     2024-05-06T07:08:09Z {host="web-7",job="systemd-journal"} TCP: ...
 
 Any program may write the text into a field of its own: a field has to name the kernel, or else the line in the record
-has a date and the kernel's tag of its own. agent.sources.multiline brings each record to one line of JSON.
+has a date and the kernel's tag of its own, in a field that holds lines. agent.sources.multiline brings each record to
+one line of JSON.
 """
 
 import re
@@ -61,7 +62,13 @@ SPOKEN = re.compile(
     r"(?:.*\.)?(?:from|to|cc|bcc|recipients?|role|prompt|completion|question|answer|reply|q|url|href|html|snippet|summary"
     r"|description|ts|thread_ts|channel|assignee|reporter|stdout|stderr|rc|(?:exit|return)_?code)(?:\..*)?"
 )
+# What holds a line of a log. Any other field may hold what a stranger chose: a user agent, a login, a file's name.
+LINE = re.compile(
+    r"(?:(?:fields|event|log|record|json|properties)\.)*@?(?:(?:(?:sys)?log|raw|short|full|original|event|text)[._ ]?)?"
+    r"(?:message|msg|log|raw|original|line|text|payload|body|event|record|entry|data|content|value)"
+)
 _ROLES = {
+    "line": LINE,
     "tag": TAG,
     "facility": FACILITY,
     "carrier": CARRIER,
@@ -211,6 +218,9 @@ def why_refused(fields: dict[str, object]) -> str:
         return f"the level {fields['level']!r} is that of another program's log"
     if spoken := next(filter(SPOKEN.fullmatch, fields), None):
         return f"a record with the field {spoken} is no log's"
+    names = [name for name, _ in _texts(fields)]
+    if names and not _is_kernels(fields) and not any("line" in _roles_of(name) for name in names):
+        return f"the field {names[0][:60]} is none that holds a line of a log"
     return _why_unread([plain(text).strip() for text in fields.values() if isinstance(text, str)])
 
 
@@ -234,11 +244,12 @@ def _parse_fields(fields: dict[str, object], now: datetime) -> Envelope | None:
         return None
     if whole and _is_an_applications(fields):
         return None
-    is_dated = whole and _says_one_of(TIMES, fields) and _says_one_of(HOSTS, fields)
+    is_dated = _says_one_of(TIMES, fields) and _says_one_of(HOSTS, fields)
     lines = (
         parse(text.strip(), now, whole=whole)
         or (parse(text.strip(), now, whole=True, dated=True) if is_dated else None)
-        for text in _texts(fields)
+        for name, text in _texts(fields)
+        if not whole or "line" in _roles_of(name)
     )
     inner = next((line for line in lines if line), None)
     if inner is None:
@@ -275,12 +286,12 @@ def _flatten(value: dict[str, object], prefix: str = "", depth: int = DEPTH) -> 
     return fields
 
 
-def _texts(fields: dict[str, object]) -> Iterator[str]:
-    """Return the texts that hold a message; journald writes one that is not UTF-8 as a list of bytes."""
-    for value in fields.values():
+def _texts(fields: dict[str, object]) -> Iterator[tuple[str, str]]:
+    """Return the texts that hold a message, each with its field; journald writes one that is not UTF-8 as bytes."""
+    for name, value in fields.items():
         text = bytes(value).decode(errors="replace") if _is_bytes(value) else value
         if isinstance(text, str) and SENTENCE.search(plain(text)):
-            yield text
+            yield name, text
 
 
 def _is_bytes(value: object) -> TypeGuard[list[int]]:

@@ -112,6 +112,21 @@ def read_line(line: str) -> Read | None:
         ({"fields": {"message": [LINE]}, "_index": "x"}, (T, WRITTEN, None, "jp58")),
         ({"body": LINE, "severityText": "INFO", "resource": {"host.name": "jp58"}}, (T, WRITTEN, None, "jp58")),
         ({"fac": "kern", "pri": "info", "time": 12.5, "msg": T}, (T, None, 12.5, None)),
+        (
+            {
+                "timestamp": "2024-08-18T06:33:14Z",
+                "source": "jp58",
+                "facility": "kernel",
+                "application_name": "kernel",
+                "message": f"jp58 kernel: [1.5] {T}",
+            },
+            (T, AT, 1.5, "jp58"),
+        ),
+        ({"event": {"original": LINE}, "host": {"name": "collector"}}, (T, WRITTEN, None, "jp58")),
+        ({"attributes": {"log.record.original": LINE}}, (T, WRITTEN, None, "jp58")),
+        ({"properties": {"SyslogMessage": LINE}}, (T, WRITTEN, None, "jp58")),
+        ({"raw_message": f"<6>{LINE}"}, (T, WRITTEN, None, "jp58")),
+        ({"payload": LINE}, (T, WRITTEN, None, "jp58")),
     ],
 )
 def test_records_of_the_kernel_are_read(fields: dict[str, Any], expected: Read) -> None:
