@@ -416,7 +416,7 @@ def test_the_real_ring_is_read_in_order_and_gone_on_with() -> None:
     assert before[-1][0] <= end.kmsg.sequence
     assert read == sorted(set(read))
     assert before[0] not in after or () == gaps
-    assert all(r.uptime and r.at is not None and r.at.tzinfo is timezone.utc for r in records)
+    assert all(r.uptime is not None and r.at is not None and r.at.tzinfo is timezone.utc for r in records)
     assert not {r.source for r in rest} & {r.source for r in records}
 
 
