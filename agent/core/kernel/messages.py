@@ -35,7 +35,9 @@ MESSAGES: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple((kind, re.compile(tex
 TEXT = re.compile(rf"(?<!MP)(?:{'|'.join(text for _, text in _TEXTS)})")
 # Web pages and mails make one dash of the two.
 OTHER_DASH = re.compile(r"(?<!MP)TCP: out of memory(?! -- ).{1,12}?consider tuning tcp_mem")
-REPEATED = re.compile(r"last message repeated (\d{1,9}) times?\s*|Last message '[^']*' repeated (\d{1,9}) times.*")
+REPEATED = re.compile(
+    r"last message (?:repeated|buffered) (\d{1,9}) times?\s*|Last message '[^']*' repeated (\d{1,9}) times.*"
+)
 
 # Other limits with the same symptoms, by era: the regex fully matches a text from one of its words on, the name is for
 # people. None goes over what another word may begin: a line of n words would take n times n steps.

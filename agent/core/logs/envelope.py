@@ -19,7 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from agent.core.kernel.messages import REPEATED, TAIL, TEXT
-from agent.core.logs.timestamps import EPOCH, MONTH, NAMED, NUMBERED, ZONES, is_zoned, match_stamp, read_stamp
+from agent.core.logs.timestamps import DOTTED, EPOCH, MONTH, NAMED, NUMBERED, ZONES, is_zoned, match_stamp, read_stamp
 
 # rsyslog's "message repeated 3 times: [ ... ]" and NX-OS's "... - kernel" go on behind the message.
 SENTENCE = re.compile(
@@ -80,7 +80,14 @@ _LETTERS = (
             rf"(?: [A-Z]{{2,5}})? \d{{4}})(?: +{_DELTA})?\]"
         ),
     ),
-    ("c", r"\[ *[TC]\d+\]"),
+    # Who was running: PRINTK_CALLER, and the kernels of MediaTek and Samsung, whose text may adjoin.
+    (
+        "c",
+        (
+            r"\[ *[TC]\d+\]|[-.]?\(\d{1,3}\)\[\d{1,7}:[^\]]{1,16}\]"
+            r"|\[\d{1,3}: {0,15}[^\s\]][^\]]{0,15}: {0,7}\d{1,7}\]"
+        ),
+    ),
     ("G", rf"(?:[\w-]+\.)+kern\.{_SEVERITY}:?{_END}"),
     ("K", _FACILITY.format("kern") + rf"|kern (?:{_SEVERITY} )?(?=kernel:)"),
     ("F", _FACILITY.format(f"(?P<facility>{_OTHERS})")),
@@ -120,11 +127,11 @@ _TAG = r"(?:[kN]|g(?=u))"
 _GRAMMAR = re.compile(
     rf"""(?:f(?=[ndzetuvp]))?p?(?:
         | y                                                     # /dev/kmsg
-        | V[zd]?([hgZ])?a                                       # RFC 5424
+        | (?:V[zd]?|z)([hgZ])?a                                 # RFC 5424, with its version or as sysklogd 2 writes it
         | (?:(i)?K)?[tuvr]+ (?:([hg])?k)?                       # dmesg, journalctl -o short-monotonic
         | (i)?K?B                                               # talosctl dmesg
-        | k
-        | (?:z[wh]?(?=[nde]))? (?:                              # what a container or cloud puts before a line
+        | K?k | K                                               # dmesg -x -t
+        | (?:z[wh]?(?=[nde])|nh(?=[ndz]))? (?:                  # what a container, cloud or relay puts before a line
             {_DATES}(?:(i)?K)? (?:{_DATES})? p?K?([hgZ])?K? p?{_TAG}  # syslog daemons
           | n[OZ]?([hg])?s{_TAG} | z(h)sk | [nz]([sl])ku | zSk(?=u)   # with a level, by F5 and Chrome OS
           | n(H)k | [dzebtuvr](H)k(?=u) | nm                    # a masked host; metalog
@@ -229,7 +236,7 @@ def _stamp(head: str, at: int) -> Part | None:
     if stamp is None or gap is None or not (gap[0] or gap.end() == len(head)):
         return None
     zoned = is_zoned(stamp)
-    letter = "z" if zoned else "d" if stamp.re is NUMBERED else "e" if stamp.re is EPOCH else "n"
+    letter = "z" if zoned else "d" if stamp.re in (NUMBERED, DOTTED) else "e" if stamp.re is EPOCH else "n"
     # Only dmesg --time-format iso writes a comma before exactly six digits.
     is_dmesg = zoned and "," in stamp[0] and len(stamp["fraction"]) == 6  # noqa: PLR2004
     return Part("t" if is_dmesg else letter, stamp[0], stamp, gap.end())

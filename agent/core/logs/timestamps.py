@@ -8,6 +8,7 @@ No man page rules them all: RFC 3164 and RFC 5424, ctime(3), dmesg(1), journalct
     Aug 18, 2024 @ 08:33:14.204 (Kibana)
     août 14 15:39:19         11月 22 18:50:14
     Sun, 18 Aug 2024 06:33:14 GMT (HTTP)               8/18/2024, 8:33:14.204 AM (Azure)      1723962794204
+    18.08.2024 08:33:14
     2024:08:18-08:33:14 (Sophos)           2024-08-18_06:33:14.20451, @4000000066c195b40c30a9f8 (svlogd and multilog)
 """
 
@@ -68,7 +69,11 @@ ZONES = {
 SLACK = timedelta(days=1)
 
 _WEEKDAY = r"(?:(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? +)"
-_CLOCK = r"(?P<hour>\d\d):(?P<minute>\d\d):(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9}))?"
+# The narrow blank is what browsers and Java write before AM and PM since 2022.
+_CLOCK = (
+    r"(?P<hour>\d\d?):(?P<minute>\d\d):(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9}))?"
+    r"(?:[ \u00a0\u202f](?P<half>(?-i:[AP]))(?-i:M)(?!\w))?"
+)
 _MONTH = rf"(?P<month>{MONTH})\.? +(?P<day>\d{{1,2}})"
 _OFFSET = r"[Zz]|[+-]\d\d:?\d\d|[+-]\d\d"
 
@@ -86,10 +91,9 @@ DAY_FIRST = re.compile(
     rf"(?: (?P<zone>(?:{_OFFSET}|(?-i:[A-Z]{{2,5}}))(?![\w.:-])))?",
     re.IGNORECASE,
 )
-AMERICAN = re.compile(
-    r"(?P<month>\d{1,2})/(?P<day>\d{1,2})/(?P<year>\d{4}),? (?P<hour>\d{1,2}):(?P<minute>\d\d):(?P<second>\d\d)"
-    r"(?:\.(?P<fraction>\d{1,9}))? (?P<half>[AP])M(?!\w)"
-)
+# Without AM or PM the day may come first.
+AMERICAN = re.compile(rf"(?P<month>\d{{1,2}})/(?P<day>\d{{1,2}})/(?P<year>\d{{4}}),? {_CLOCK}(?(half)|(?!))")
+DOTTED = re.compile(rf"(?P<day>\d{{1,2}})\.(?P<month>\d{{1,2}})\.(?P<year>\d{{4}}),? {_CLOCK}")
 EPOCH = re.compile(
     r"(?:(?P<seconds>\d{9,10}(?:\.\d{1,9})?)|(?P<milliseconds>\d{13})|@(?P<tai>[0-9a-f]{16})[0-9a-f]{8})(?=\s)"
 )
@@ -102,7 +106,7 @@ SVLOGD_DIGITS = 5
 def match_stamp(line: str, at: int = 0) -> re.Match[str] | None:
     """Match the stamp at a place in a line, in any of the ways, or None."""
     match = NAMED.match(line, at) or NUMBERED.match(line, at) or EPOCH.match(line, at)
-    return match or DAY_FIRST.match(line, at) or AMERICAN.match(line, at)
+    return match or DAY_FIRST.match(line, at) or AMERICAN.match(line, at) or DOTTED.match(line, at)
 
 
 def is_zoned(stamp: re.Match[str]) -> bool:

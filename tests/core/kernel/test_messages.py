@@ -163,8 +163,15 @@ def test_time_that_jumps_back_a_microsecond_does_not_matter() -> None:
     ]
 
 
-def test_a_repeat_directly_behind_an_event_is_n_more_of_it() -> None:
-    repeat = "last message repeated 6 times"
+@pytest.mark.parametrize(
+    "repeat",
+    [
+        "last message repeated 6 times",
+        "last message buffered 6 times",
+        "Last message 'TCP: out of memory -' repeated 6 times, suppressed by syslog-ng on jp58",
+    ],
+)
+def test_a_repeat_directly_behind_an_event_is_n_more_of_it(repeat: str) -> None:
     assert [(1, "tcp_mem", None, 1), (2, "tcp_mem", None, 6)] == told(record(MEMORY, 1), record(repeat, 2))
     assert [(1, "tcp_mem", None, 1)] == told(record(MEMORY, 1), record(repeat, 3))
     assert [(1, "tcp_mem", None, 1)] == told(record(MEMORY, 1, host="a"), record(repeat, 2, host="b"))

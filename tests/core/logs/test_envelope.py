@@ -242,6 +242,26 @@ CARRIED = f"Aug 18 08:33:14 jp58 kernel: [12.345678] {T}"
         (f"8/18/2024, 8:33:14 AM jp58 kernel: {T}", SUMMER, None, "jp58"),
         (f"1723966394000 Jan 18 08:33:14 jp58 kernel: {T}", SUMMER, None, "jp58"),
         (f"2024-08-18t07:33:14z jp58 kernel: {T}", SUMMER, None, "jp58"),
+        (f"2024-08-18T08:33:14.000000+01:00 jp58 kernel - - -  {T}", SUMMER, None, "jp58"),
+        (f"2024-08-18T07:33:14Z jp58 kernel - - - [   12.345678] {T}", SUMMER, 12.345678, "jp58"),
+        (f"kern  :info  : {T}", None, None, None),
+        (f"kern  :info  : [   C3] {T}", None, None, None),
+        (f"18.08.2024 08:33:14 jp58 kernel: {T}", SUMMER, None, "jp58"),
+        (f"18.8.2024, 8:33:14 jp58 kernel: [12.345678] {T}", SUMMER, 12.345678, "jp58"),
+        (f"8/18/2024, 8:33:14\u202fAM jp58 kernel: {T}", SUMMER, None, "jp58"),
+        (f"Aug 18, 2024 8:33:14 AM jp58 kernel: {T}", SUMMER, None, "jp58"),
+        (f"2024-08-18 08:33:14 AM jp58 kernel: {T}", SUMMER, None, "jp58"),
+        (f"Sun Aug 18 08:33:14 AM CET 2024 jp58 kernel: {T}", SUMMER, None, "jp58"),
+        (f"Sun 18 Aug 2024 08:33:14 AM CET jp58 kernel: {T}", SUMMER, None, "jp58"),
+        (f"Aug 18 12:33:14 AM jp58 kernel: {T}", SUMMER.replace(hour=0), None, "jp58"),
+        (f"Aug 18 02:33:14 PM jp58 kernel: {T}", SUMMER.replace(hour=14), None, "jp58"),
+        (f"[  123.456789] (0)[1:init]{T}", None, 123.456789, None),
+        (f"<6>[  123.456789]-(2)[0:swapper/2]{T}", None, 123.456789, None),
+        (f"[  123.456789] .(7)[456:kworker/u16:3] {T}", None, 123.456789, None),
+        (f"[  123.456789]  [0:  swapper/0:    0] {T}", None, 123.456789, None),
+        (f"<6>[  123.456789] [2:      init:    1] {T}", None, 123.456789, None),
+        (f"Aug 18 08:33:14 relay Aug 18 08:33:10 jp58 kernel: [12.345678] {T}", SUMMER, 12.345678, "jp58"),
+        (f"Aug 18 08:33:14 10.0.0.5 2024-08-18T09:33:10+02:00 jp58 kernel: {T}", SUMMER, None, "jp58"),
     ],
 )
 def test_heads_of_appliances_and_clouds_are_read(
@@ -511,6 +531,13 @@ def test_what_speaks_or_quotes_on_a_console_is_no_event(other: str) -> None:
 def test_a_repeat_line_without_tag_is_kept_for_the_detector() -> None:
     expected = Envelope("last message repeated 6 times", at=datetime(2024, 11, 20, 2, 6, 48, tzinfo=CET), host="Server")
     assert expected == parse("Nov 20 02:06:48 Server last message repeated 6 times", NOW)
+
+
+def test_a_repeat_line_of_sysklogd_2_is_kept_in_both_its_formats() -> None:
+    said, at = "last message buffered 6 times", datetime(2024, 11, 20, 2, 6, 48, tzinfo=CET)
+
+    assert Envelope(said, at=at, host="jp58") == parse(f"Nov 20 02:06:48 jp58 {said}", NOW)
+    assert Envelope(said, at=at, host="jp58") == parse(f"2024-11-20T02:06:48.000000+01:00 jp58 - - - - {said}", NOW)
 
 
 def test_invalid_utf8_in_the_envelope_costs_no_event() -> None:
