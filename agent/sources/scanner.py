@@ -33,11 +33,15 @@ MAGIC_BYTES = 8
 UNPACKED: tuple[tuple[bytes, str, Callable[[BufferedReader], BufferedIOBase]], ...] = (
     (b"\x1f\x8b", ".gz", open_gzip),
     (b"\xfd7zXZ\0", ".xz", open_xz),
+    (b"]\0\0", ".lzma", open_xz),
     (b"BZh", ".bz2", bz2.BZ2File),
     (b"\x28\xb5\x2f\xfd", ".zst", open_zstd),
 )
 FOREIGN = {
     b"\x04\x22\x4d\x18": "is compressed by lz4: lz4cat FILE | sockmem-agent scan -",
+    b"PK\x03\x04": "is a zip archive: unzip -p FILE | sockmem-agent scan -",
+    b"7z\xbc\xaf": "is a 7-Zip archive: 7z x -so FILE | sockmem-agent scan -",
+    b"\x1f\x9d": "is compressed by compress: zcat FILE | sockmem-agent scan -",
     b"\xff\xfe": "is UTF-16, as PowerShell's > writes it: iconv -f UTF-16 -t UTF-8 FILE | sockmem-agent scan -",
     b"\xfe\xff": "is UTF-16: iconv -f UTF-16 -t UTF-8 FILE | sockmem-agent scan -",
     b"LPKSHHRH": "is a journal file: name its directory with --directory",

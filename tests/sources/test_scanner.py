@@ -3,6 +3,7 @@ import gzip
 import io
 import lzma
 import os
+import re
 import sys
 import time
 import tracemalloc
@@ -62,6 +63,7 @@ def records(scanner: Scanner, path: str) -> list[LogRecord]:
         (lzma.compress, "messages.3.xz"),
         (lzma.compress, "renamed"),
         (bz2.compress, "messages.4.bz2"),
+        (lambda lines: lzma.compress(lines, format=lzma.FORMAT_ALONE), "messages.5.lzma"),
         (bz2.compress, "renamed"),
     ],
 )
@@ -156,11 +158,21 @@ LINE = EVENT.decode().strip()
         ("\ufeffDate;Host;Message", f'2024-08-18 06:33:14;jp58;"{LINE}"'),
         ("time\tline\thost", f"1723962794\t{LINE}\tjp58"),
         ("TimeGenerated [UTC],HostName,SyslogMessage", f'2024-08-18T06:33:14Z,jp58,"{LINE}"'),
+        (
+            "insertId,jsonPayload.MESSAGE,jsonPayload._HOSTNAME,jsonPayload._TRANSPORT,timestamp",
+            f"x,{TEXT},jp58,kernel,2024-08-18T06:33:14Z",
+        ),
+        (
+            "labels,Time,Line,tsNs,labelTypes,id",
+            f'"{{""host"":""jp58"",""transport"":""kernel""}}",1723962794000,{TEXT},1723962794000000000,"{{}}",x',
+        ),
         ("time,host,facility,note,message", f'2024-08-18T06:33:14Z,jp58,kern,"a ""b"", c",{TEXT}'),
     ],
 )
 def test_csv_is_read_by_the_names_in_its_first_line(log: Callable[..., str], names: str, row: str) -> None:
-    other = row.replace("kernel:", "sshd[7]:").replace("kern,", "user,")
+    other = re.sub(
+        r"kernel:|(?<=[,\"])kern(?:el)?(?=[,\"])", lambda said: "sshd[7]:" if ":" in said[0] else "user", row
+    )
     path = log(f'{names}\n{other}\n{row}\n"a\n{LINE}\nb"\n{other}\n{row}\n'.encode())
     at = datetime(2024, 8, 18, 6, 33, 14, tzinfo=timezone.utc)
 
@@ -371,6 +383,9 @@ def test_ordinals_go_on_over_rotated_files(log: Callable[..., str]) -> None:
         (EVENT.decode().encode("utf-16-le"), "no-mark.txt", "iconv -f UTF-16LE -t UTF-8 FILE"),
         (EVENT.decode().encode("utf-16-be"), "no-mark.txt", "iconv -f UTF-16BE -t UTF-8 FILE"),
         (b"LPKSHHRH" + b"\0" * 200, "system.journal", "--directory"),
+        (b"PK\x03\x04" + b"\x14" * 200, "logs.zip", "unzip -p FILE | sockmem-agent scan -"),
+        (b"7z\xbc\xaf\x27\x1c" + b"\x14" * 200, "logs.7z", "7z x -so FILE | sockmem-agent scan -"),
+        (b"\x1f\x9d\x90" + b"\x14" * 200, "messages.Z", "zcat FILE | sockmem-agent scan -"),
     ],
 )
 def test_input_that_cannot_be_read_is_named_with_the_mend(

@@ -25,7 +25,7 @@ import msgspec
 
 from agent.core.kernel.messages import TEXT
 from agent.core.logs.envelope import SENTENCE, Envelope, parse, plain, split_head
-from agent.core.logs.timestamps import match_stamp, read_stamp
+from agent.core.logs.timestamps import NUMBERED, match_stamp, read_stamp
 from agent.core.model import LogRecord
 from agent.core.times import from_epoch
 
@@ -46,7 +46,15 @@ KERNEL = re.compile(r"\s*(?:0|kern|kernel(?:\[0\])?):?\s*", re.IGNORECASE)
 # Logstash's "logsource" and its grok's "syslog_hostname" are the speaker's, its "host" may be the collector's.
 HOSTS = (
     *("hostname", "logsource", "syslog_hostname", "host.hostname", "host.name", "host", "fromhost", "computer"),
-    *("resource.host.name", "resource.attributes.host.name", "sourcehost", "source"),
+    *(
+        "resource.host.name",
+        "resource.attributes.host.name",
+        "sourcehost",
+        "source_name",
+        "source",
+        "nodename",
+        "instance",
+    ),
 )
 TIMES = (
     *("source_realtime_timestamp", "realtime_timestamp", "@timestamp", "timereported", "timestamp", "time", "isodate"),
@@ -89,6 +97,7 @@ RINGS = (DMESG - {"fac"}, {"priority", "sequence", "sec", "usec", "msg", "date"}
 DEPTH = 4
 # What carries a record or says whose it is, and what only says of which type a value is.
 TRANSPARENT = {"jsonpayload", "source", "result", "labels", "attributes", "content", "message"}
+AROUND_NAMES = TRANSPARENT - {"source", "content", "message"}
 TYPES = {"stringvalue", "intvalue", "$date", "$numberlong"}
 PAIRS = ({"field", "value"}, {"key", "value"}, {"name", "value"})
 # Clouds count milliseconds, microseconds or nanoseconds.
@@ -272,18 +281,29 @@ def _flatten(value: dict[str, object], prefix: str = "", depth: int = DEPTH) -> 
     """Bring every field to one level under a name in small letters: ``_SYSLOG-Facility`` is ``syslog_facility``.
 
     What carries a record or says whose it is keeps its name to itself, and a type that of its value: jsonPayload
-    (Google), _source (Elasticsearch), result (Splunk), labels (Loki), stringValue (OpenTelemetry).
+    (Google), _source (Elasticsearch), result (Splunk), labels (Loki), stringValue (OpenTelemetry). In CSV a name may
+    be ``jsonPayload._HOSTNAME`` (Google), and the labels one cell of JSON (Grafana).
     """
     fields: dict[str, object] = {}
-    for key, inner in value.items():
+    for key, outer in value.items():
         name = key.lower().replace("-", "_").lstrip("_")
+        around, _, own = name.partition(".")
+        name = own.lstrip("_") if own and around in AROUND_NAMES else name
         name = prefix[:-1] if prefix and name in TYPES else prefix + name
+        inner = _object_in(outer) if name == "labels" and isinstance(outer, str) else outer
         if isinstance(inner, dict) and depth:
             is_record = name in TRANSPARENT
             fields |= ({name: None} if is_record else {}) | _flatten(inner, "" if is_record else f"{name}.", depth - 1)
         else:
             fields[name] = inner[0] if isinstance(inner, list) and len(inner) == 1 else inner
     return fields
+
+
+def _object_in(text: str) -> object:
+    """Return the object that a text of JSON is, or the text."""
+    with suppress(msgspec.DecodeError, RecursionError, ValueError):
+        return _OBJECT.decode(text)
+    return text
 
 
 def _texts(fields: dict[str, object]) -> Iterator[tuple[str, str]]:
@@ -300,9 +320,14 @@ def _is_bytes(value: object) -> TypeGuard[list[int]]:
 
 def _another_speaker(fields: dict[str, object]) -> str | None:
     """Name the field that says another speaker than the kernel, or None."""
-    if fields.get("transport") not in (None, "kernel"):
+    transport = fields.get("transport")
+    if transport not in (None, "kernel"):
         return "transport"
-    return next((name for name, value in fields.items() if value not in (None, "") and _is_anothers(name, value)), None)
+    # A job is who fetched a journal's record; its transport is who wrote it.
+    said = (
+        (name, value) for name, value in fields.items() if value not in (None, "") and (name != "job" or not transport)
+    )
+    return next((name for name, value in said if _is_anothers(name, value)), None)
 
 
 def _is_anothers(name: str, value: object) -> bool:
@@ -355,7 +380,9 @@ def _at(fields: dict[str, object], now: datetime) -> datetime | None:
     key, value = next(chain(named, alike), ("", None))
     stamp = match_stamp(value) if isinstance(value, str) else None
     if stamp is not None:
-        return read_stamp(stamp, now, "UTC" if key.endswith("[utc]") else None)
+        # CloudWatch Insights writes @timestamp without its zone.
+        is_utc = key.endswith("[utc]") or (key == "@timestamp" and stamp.re is NUMBERED)
+        return read_stamp(stamp, now, "UTC" if is_utc else None)
     number = None if fields.keys() <= DMESG else _number(value)
     if number is None:
         return None

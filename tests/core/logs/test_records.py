@@ -1,4 +1,4 @@
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import msgspec
@@ -123,6 +123,22 @@ def read_line(line: str) -> Read | None:
             (T, AT, 1.5, "jp58"),
         ),
         ({"event": {"original": LINE}, "host": {"name": "collector"}}, (T, WRITTEN, None, "jp58")),
+        (
+            {
+                "labels": {"instance": "jp58", "job": "integrations/node_exporter", "transport": "kernel"},
+                "line": T,
+                "timestamp": "2024-08-18T06:33:14Z",
+            },
+            (T, AT, None, "jp58"),
+        ),
+        (
+            {"labels": {"nodename": "jp58", "transport": "kernel"}, "line": T, "timestamp": "2024-08-18T06:33:14Z"},
+            (T, AT, None, "jp58"),
+        ),
+        (
+            {"received_at": "2024-08-18T06:33:14Z", "source_name": "jp58", "facility_name": "Kern", "message": T},
+            (T, AT, None, "jp58"),
+        ),
         ({"attributes": {"log.record.original": LINE}}, (T, WRITTEN, None, "jp58")),
         ({"properties": {"SyslogMessage": LINE}}, (T, WRITTEN, None, "jp58")),
         ({"raw_message": f"<6>{LINE}"}, (T, WRITTEN, None, "jp58")),
@@ -254,6 +270,8 @@ def test_what_is_no_document_stays_as_it_is(line: bytes) -> None:
         {"stdout": LINE, "rc": 0},
         {"q": LINE},
         {"labels": {"job": "app", "host": "jp58"}},
+        {"labels": '{"job": "app", "host": "jp58"}'},
+        {"labels.job": "app", "labels.host": "jp58"},
         {"pid": "4711", "uid": "1000"},
     ],
 )
@@ -277,6 +295,14 @@ def test_a_process_of_the_journals_is_no_kernel() -> None:
 @pytest.mark.parametrize("stamp", [1723962794, 1723962794e3, 1723962794_000_000, 1723962794_000_000_000])
 def test_every_clouds_count_of_the_time_is_read(stamp: float) -> None:
     assert (T, AT, None, None) == read({"facility": "kern", "message": T, "timestamp": stamp})
+
+
+def test_a_time_of_cloudwatch_insights_is_utc_in_whatever_zone_it_is_read() -> None:
+    line = msgspec.json.encode({"@message": f"jp58 kernel: {T}", "@timestamp": "2024-08-18 06:33:14.000", "host": "x"})
+    here = NOW.astimezone(timezone(timedelta(hours=9)))
+    record = to_record(line, now=here, source="log:1", ordinal=1)
+
+    assert AT == (record and record.at)
 
 
 @pytest.mark.parametrize("line", ["{", "{}", "[1]", '{"a":' * 5000, '{"_TRANSPORT":"kernel","MESSAGE":"\\ud800"}'])
