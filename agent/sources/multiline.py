@@ -18,7 +18,7 @@ from io import BufferedIOBase, BufferedReader, BytesIO
 
 import msgspec
 
-from agent.core.logs.prefilter import JSON_MARKERS, MARKERS, MAX_LINE_BYTES, REPEAT
+from agent.core.logs.prefilter import JSON_MARKERS, MARKERS, MAX_LINE_BYTES, REPEATS
 from agent.core.logs.records import HOSTS, TIMES, spread
 
 PEEK_BYTES = 4096
@@ -248,7 +248,7 @@ def _header(start: bytes) -> tuple[str, list[str]]:
 
 
 def _matters(line: bytes) -> bool:
-    return _find_marker(line) >= 0 or REPEAT in line
+    return _find_marker(line) >= 0 or any(repeat in line for repeat in REPEATS)
 
 
 def _has_text_outside_strings(line: bytes) -> bool:

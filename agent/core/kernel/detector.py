@@ -139,7 +139,10 @@ def repeat_of(first: Event, record: LogRecord) -> Event | None:
     match = REPEATED.fullmatch(record.text)
     if match is None or not may_be_same(first.host, record.host):
         return None
-    return make_event(record, first.kind, suppressed=first.suppressed, count=int(match[1] or match[2]))
+    count = int(next(filter(None, match.groups()), 1))
+    if record.at is None and record.host is None:  # metalog's
+        record = replace(record, at=first.at, uptime=first.uptime, host=first.host)
+    return make_event(record, first.kind, suppressed=first.suppressed, count=count)
 
 
 def _adjacent(one: LogRecord, following: LogRecord) -> bool:

@@ -35,8 +35,10 @@ MESSAGES: tuple[tuple[Kind, re.Pattern[str]], ...] = tuple((kind, re.compile(tex
 TEXT = re.compile(rf"(?<!MP)(?:{'|'.join(text for _, text in _TEXTS)})")
 # Web pages and mails make one dash of the two.
 OTHER_DASH = re.compile(r"(?<!MP)TCP: out of memory(?! -- ).{1,12}?consider tuning tcp_mem")
+# syslogd and rsyslog, sysklogd 2; syslog-ng; metalog, which says "twice" for once more.
 REPEATED = re.compile(
     r"last message (?:repeated|buffered) (\d{1,9}) times?\s*|Last message '[^']*' repeated (\d{1,9}) times.*"
+    r"|- Last output repeated (?:(\d{1,9}) times|twice) -\s*"
 )
 
 # Other limits with the same symptoms, by era: the regex fully matches a text from one of its words on, the name is for

@@ -194,7 +194,7 @@ def parse(
     parts = split_head(_behind_console(head) if console else head)
     letters = ("z" if dated else "") + "".join([part.letter for part in parts])
     match = (_GRAMMAR if said["repeat"] is None else _REPEAT_GRAMMAR).fullmatch(letters)
-    is_quoted = not letters and line.startswith(CODE)
+    is_quoted = not letters and line.startswith(CODE) and said["repeat"] is None
     if match is None or is_quoted or (whole and not _WHOLE.match(letters)) or not _ends_right(letters, said["behind"]):
         return None
     host = match.start(match.lastindex) - dated if match.lastindex else None

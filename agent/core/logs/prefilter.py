@@ -27,7 +27,7 @@ MARKERS = (
 # journald writes text that is not clean as an array of bytes, which holds no text to look for.
 JSON_MARKERS = (*MARKERS, b'"MESSAGE":[', b'"MESSAGE" : [', b'"MESSAGE": [')
 # "last message repeated 3 times" means something only directly behind a line that holds a marker.
-REPEAT = b"ast message "
+REPEATS = (b"ast message ", b"ast output ")
 # Printk's stamp, the fraction of a second of another, and RFC 5424's number of a message (7.3.1).
 _FINE_STAMPS = re.compile(
     rb"[\[.,=](?:(?<=\[) *\d{1,12}\.\d{6}\]|(?<=\d\d:\d\d:\d\d.)\d{3,9}(?![\d.])|(?<=sequenceId=)\"\d+\")"
@@ -52,7 +52,7 @@ def candidates(block: bytes, holds: Holds) -> Iterator[tuple[int, bytes]]:
     start = 0
     while start < size:
         end = _find(block, b"\n", start)
-        if nearest >= end and block.find(REPEAT, start, end) < 0:
+        if nearest >= end and all(block.find(repeat, start, end) < 0 for repeat in REPEATS):
             if nearest == size:
                 return
             start = block.rfind(b"\n", start, nearest) + 1 or start
@@ -99,7 +99,7 @@ def runs(block: bytes, holds: Holds) -> Iterator[list[Run]]:
 
 def _unstamped(line: bytes) -> bytes:
     """Take off what tells a message of one second from its like; b"" where it matters what stands around the line."""
-    if REPEAT in line or not (MARKERS[0] in line or MARKERS[1] in line or MARKERS[2] in line):
+    if REPEATS[0] in line or not (MARKERS[0] in line or MARKERS[1] in line or MARKERS[2] in line):
         return b""
     if b"__CURSOR" in line:
         return b"".join(_JOURNAL_SECONDS.findall(line)) + _JOURNAL_NUMBERS.sub(b"", line)

@@ -168,6 +168,7 @@ def test_time_that_jumps_back_a_microsecond_does_not_matter() -> None:
     [
         "last message repeated 6 times",
         "last message buffered 6 times",
+        "- Last output repeated 6 times -",
         "Last message 'TCP: out of memory -' repeated 6 times, suppressed by syslog-ng on jp58",
     ],
 )
@@ -176,6 +177,18 @@ def test_a_repeat_directly_behind_an_event_is_n_more_of_it(repeat: str) -> None:
     assert [(1, "tcp_mem", None, 1)] == told(record(MEMORY, 1), record(repeat, 3))
     assert [(1, "tcp_mem", None, 1)] == told(record(MEMORY, 1, host="a"), record(repeat, 2, host="b"))
     assert [] == told(record(repeat, 2))
+
+
+def test_metalog_says_twice_where_a_message_came_once_more() -> None:
+    assert [1, 1] == [count for *_, count in told(record(MEMORY, 1), record("- Last output repeated twice -", 2))]
+
+
+def test_a_repeat_without_a_date_or_a_host_has_those_of_the_line_it_repeats() -> None:
+    detector = Detector()
+    ((_, said),) = detector.feed(record(MEMORY, 1, at=5, uptime=1.5, host="a"))
+    ((_, again),) = detector.feed(record("- Last output repeated 9 times -", 2))
+
+    assert (said.at, said.uptime, "a", 9) == (again.at, again.uptime, again.host, again.count)
 
 
 def test_a_repeat_is_of_the_line_before_it_in_its_own_log_whatever_was_read_of_another() -> None:

@@ -533,6 +533,11 @@ def test_a_repeat_line_without_tag_is_kept_for_the_detector() -> None:
     assert expected == parse("Nov 20 02:06:48 Server last message repeated 6 times", NOW)
 
 
+@pytest.mark.parametrize("said", ["- Last output repeated 6 times -", "- Last output repeated twice -"])
+def test_a_repeat_line_of_metalog_is_indented(said: str) -> None:
+    assert Envelope(said) == parse(f"                {said}", NOW)
+
+
 def test_a_repeat_line_of_sysklogd_2_is_kept_in_both_its_formats() -> None:
     said, at = "last message buffered 6 times", datetime(2024, 11, 20, 2, 6, 48, tzinfo=CET)
 

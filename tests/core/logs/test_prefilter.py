@@ -5,17 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.kernel.messages import MESSAGES
-from agent.core.logs.prefilter import MARKERS, MAX_LINE_BYTES, REPEAT, candidates, runs
+from agent.core.logs.prefilter import MARKERS, MAX_LINE_BYTES, REPEATS, candidates, runs
 from agent.sources.search import HOLDS, holds_by_find
 
-PIECES = [*MARKERS, REPEAT, b"\n", b"\n\n", b"\0", b"x" * 50, b"Out of socket", b" memory", b"\xff"]
+PIECES = [*MARKERS, *REPEATS, b"\n", b"\n\n", b"\0", b"x" * 50, b"Out of socket", b" memory", b"\xff"]
 
 
 def by_splitting(block: bytes) -> list[tuple[int, bytes]]:
     """What candidates() has to find, in the slow and obvious way."""
     found, offset, follows = [], 0, True
     for line in block.split(b"\n"):
-        follows = any(marker in line for marker in MARKERS) or (follows and REPEAT in line)
+        follows = any(marker in line for marker in MARKERS) or (follows and any(repeat in line for repeat in REPEATS))
         if follows:
             found.append((offset, line))
         offset += len(line) + 1
@@ -105,6 +105,7 @@ def test_what_differs_in_more_than_fine_stamps_stays_apart(line: bytes, other: b
     [
         b"kernel: net_ratelimit: 22 callbacks suppressed",
         b"last message repeated 3 times",
+        b"                - Last output repeated 3 times -",
         b"Last message 'Out of socket memory' repeated 3 times",
     ],
 )
