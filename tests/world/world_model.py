@@ -172,14 +172,10 @@ class Model:
         if not str(at).startswith(DERIVED):
             file = at.parent / at.name.removeprefix(".").removesuffix(".new")
             self._errors.setdefault(self._world.acting.name, {})[file] = f"{kind} in {call} of {at}"
-        if kind == "EIO" and ".ops." in at.name:
-            self._excuse_receipt(at)
+        if kind == "EIO" and self._world.acting.name == "courier ops":  # A receipt that may not be on disk.
+            self._unwritten |= {(each.channel, each.id) for each in self.taken if each.incident in at.parts}
         number = {"EIO": errno.EIO, "ENOSPC": errno.ENOSPC}[kind]
         raise OSError(number, os.strerror(number), str(at))
-
-    def _excuse_receipt(self, at: Path) -> None:
-        """A receipt that could not be written is in memory only."""
-        self._unwritten |= {(each.channel, each.id) for each in self.taken if each.incident == at.parent.name}
 
     def after_act(self, actor: "Actor") -> None:
         """An error of the disk that was survived is in the log or, while it lasts, in the status."""
