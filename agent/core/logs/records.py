@@ -253,10 +253,9 @@ def _parse_fields(fields: dict[str, object], now: datetime) -> Envelope | None:
         return None
     if whole and _is_an_applications(fields):
         return None
-    is_dated = _says_one_of(TIMES, fields) and _says_one_of(HOSTS, fields)
     lines = (
         parse(text.strip(), now, whole=whole)
-        or (parse(text.strip(), now, whole=True, dated=True) if is_dated else None)
+        or (parse(text.strip(), now, whole=True, dated=True) if _says_when_and_where(fields) else None)
         for name, text in _texts(fields)
         if not whole or "line" in _roles_of(name)
     )
@@ -273,6 +272,10 @@ def _is_host(name: object) -> TypeGuard[str]:
     return isinstance(name, str) and "/" not in name
 
 
+def _says_when_and_where(fields: dict[str, object]) -> bool:
+    return _says_one_of(TIMES, fields) and _says_one_of(HOSTS, fields)
+
+
 def _says_one_of(names: tuple[str, ...], fields: dict[str, object]) -> bool:
     return any(fields.get(name) not in (None, "") for name in names)
 
@@ -287,10 +290,11 @@ def _flatten(value: dict[str, object], prefix: str = "", depth: int = DEPTH) -> 
     fields: dict[str, object] = {}
     for key, outer in value.items():
         name = key.lower().replace("-", "_").lstrip("_")
-        around, _, own = name.partition(".")
-        name = own.lstrip("_") if own and around in AROUND_NAMES else name
+        if "." in name:
+            around, _, own = name.partition(".")
+            name = own.lstrip("_") if around in AROUND_NAMES else name
         name = prefix[:-1] if prefix and name in TYPES else prefix + name
-        inner = _object_in(outer) if name == "labels" and isinstance(outer, str) else outer
+        inner = _object_in(outer) if name == "labels" else outer
         if isinstance(inner, dict) and depth:
             is_record = name in TRANSPARENT
             fields |= ({name: None} if is_record else {}) | _flatten(inner, "" if is_record else f"{name}.", depth - 1)
@@ -299,11 +303,11 @@ def _flatten(value: dict[str, object], prefix: str = "", depth: int = DEPTH) -> 
     return fields
 
 
-def _object_in(text: str) -> object:
-    """Return the object that a text of JSON is, or the text."""
+def _object_in(value: object) -> object:
+    """Return the object that a text of JSON is, or else the value."""
     with suppress(msgspec.DecodeError, RecursionError, ValueError):
-        return _OBJECT.decode(text)
-    return text
+        return _OBJECT.decode(value) if isinstance(value, str) else value
+    return value
 
 
 def _texts(fields: dict[str, object]) -> Iterator[tuple[str, str]]:
@@ -324,10 +328,9 @@ def _another_speaker(fields: dict[str, object]) -> str | None:
     if transport not in (None, "kernel"):
         return "transport"
     # A job is who fetched a journal's record; its transport is who wrote it.
-    said = (
-        (name, value) for name, value in fields.items() if value not in (None, "") and (name != "job" or not transport)
-    )
-    return next((name for name, value in said if _is_anothers(name, value)), None)
+    fetched_by = "job" if transport else None
+    said = (name for name, value in fields.items() if value not in (None, "") and _is_anothers(name, value))
+    return next((name for name in said if name != fetched_by), None)
 
 
 def _is_anothers(name: str, value: object) -> bool:
@@ -371,7 +374,7 @@ def _is_kernels(fields: dict[str, object]) -> bool:
         return isinstance(priority, int) and 0 <= priority < 8  # noqa: PLR2004 - eight levels a facility, the first is 0
     if names >= LOKI:
         return names > LOKI and all(map(LABEL.fullmatch, names - LOKI))
-    return any(map(TAG.fullmatch, said)) and _says_one_of(HOSTS, fields) and _says_one_of(TIMES, fields)
+    return any(map(TAG.fullmatch, said)) and _says_when_and_where(fields)
 
 
 def _at(fields: dict[str, object], now: datetime) -> datetime | None:
