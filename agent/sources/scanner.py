@@ -16,7 +16,7 @@ from datetime import datetime
 from io import BufferedIOBase, BufferedReader
 from typing import NamedTuple
 
-from agent.core.logs.envelope import COLOUR
+from agent.core.logs.envelope import STEERING
 from agent.core.logs.prefilter import MARKERS, MAX_LINE_BYTES, TOO_LONG, candidates
 from agent.core.logs.records import spread, to_record
 from agent.core.model import LogRecord
@@ -48,7 +48,7 @@ FOREIGN = {
 }
 # Text without a mark of the order of its bytes.
 UTF_16 = re.compile(rb"(?:[^\0]\0){4}|(?:\0[^\0]){4}", re.DOTALL)
-_COLOURS = re.compile(COLOUR.pattern.encode())
+_STEERING = re.compile(STEERING.pattern.encode())
 
 
 FIRST_PASS, SECOND_PASS = LocalZone(), LocalZone(fold=1)
@@ -127,7 +127,7 @@ class Lines:
         block = b""
         for whole in blocks(self._stream):
             # grep colors the words that it looked for, which tears markers apart.
-            block = _COLOURS.sub(b"", whole) if b"\x1b" in whole else whole
+            block = _STEERING.sub(b"", whole) if b"\x1b" in whole else whole
             counted = 0
             for start, line in candidates(block, HOLDS):
                 self.read += newlines(block[counted:start])

@@ -25,7 +25,10 @@ from agent.core.logs.timestamps import DOTTED, EPOCH, MONTH, NAMED, NUMBERED, ZO
 SENTENCE = re.compile(
     rf"(?<!\w)(?:(?P<text>{TEXT.pattern}{TAIL})|(?P<repeat>(?i:{REPEATED.pattern})))(?:(?P<behind>\]|- kernel)\s*)?\Z"
 )
-COLOUR = re.compile(r"\x1b(?:\[[0-9;:]*[mK]|\(B)")
+# What steers a terminal (ECMA-48): colors, the cursor of a console's capture, titles and links.
+STEERING = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b\n]{0,400}(?:\x07|\x1b\\)|[ -/]+[0-~]|[0-Z\\^-~])|[\x07\x0e\x0f]"
+)
 # Documents indent what they quote; dmesg -t and journalctl -o cat, which print bare text, do not.
 CODE = ("    ", "\t")
 MAX_PARTS = 24
@@ -172,8 +175,12 @@ class Part(NamedTuple):
 
 
 def plain(line: str) -> str:
-    """Take off colors and what surrounds a line, also in a stream of events ("data: ")."""
-    return (COLOUR.sub("", line) if "\x1b" in line else line).strip("\r\n\0\ufeff\x1e").removeprefix("data: ")
+    """Take off what steers a terminal and what surrounds a line, also in a stream of events ("data: ")."""
+    return (
+        (STEERING.sub("", line) if "\x1b" in line or "\x07" in line else line)
+        .strip("\r\n\0\ufeff\x1e")
+        .removeprefix("data: ")
+    )
 
 
 def parse(

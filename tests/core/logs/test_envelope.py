@@ -502,6 +502,27 @@ def test_on_a_serial_console_another_writers_text_may_stand_before_printks_stamp
 
 
 @pytest.mark.parametrize(
+    "sequence",
+    [
+        "\x1b[25;1H",
+        "\x1b[?2004l",
+        "\x1b[!p\x1b]104\x1b\\\x1b[?7h",
+        "\x1b]0;root@web-7\x07",
+        "\x1b]8;;file://jp58/x\x1b\\",
+        "\x1b(0\x1b(B\x0f",
+        "\x1b=",
+        "\x1b7",
+        "\x07",
+    ],
+)
+def test_what_steers_a_terminal_is_no_part_of_a_line(sequence: str) -> None:
+    for line in (f"{sequence}[   15.712345] {T}{sequence}", f"Aug 18 08:33:14 jp58 {sequence}kernel: {T}"):
+        assert event_of(line) is not None
+    assert event_of(f"Aug 18 08:33:14 jp58 shop: {sequence}{T}") is None
+    assert event_of(f"Aug 18 08:33:14 jp58 shop: {sequence}kernel: {T}") is None
+
+
+@pytest.mark.parametrize(
     "other",
     [
         "shop: ",
