@@ -128,7 +128,7 @@ _DATES = r"(?:[nde][OZ]?|[zbB])(?:[nde][OZ]?|[zbBE])*"
 _TAG = r"(?:[kN]|g(?=u))"
 # What may be a host's name is a group of its own. Levels are applications', where the rest does not prove a log daemon.
 _GRAMMAR = re.compile(
-    rf"""(?:f(?=[ndzetuvp]))?p?(?:
+    rf"""(?:f(?=[ndzetuvp]))?p?(?:K(?=[ndz]))?(?:
         | y                                                     # /dev/kmsg
         | (?:V[zd]?|z)([hgZ])?a                                 # RFC 5424, with its version or as sysklogd 2 writes it
         | (?:(i)?K)?[tuvr]+ (?:([hg])?k)?                       # dmesg, journalctl -o short-monotonic
@@ -136,7 +136,7 @@ _GRAMMAR = re.compile(
         | K?k | K                                               # dmesg -x -t
         | (?:z[wh]?(?=[nde])|nh(?=[ndz]))? (?:                  # what a container, cloud or relay puts before a line
             {_DATES}(?:(i)?K)? (?:{_DATES})? p?K?([hgZ])?K? p?{_TAG}  # syslog daemons
-          | n[OZ]?([hg])?s{_TAG} | z(h)sk | [nz]([sl])ku | zSk(?=u)   # with a level, by F5 and Chrome OS
+          | n[OZ]?([hg])?s{_TAG} | z(h)sk | [nz]([sl])ku | zSk(?=u) | n(h)Sk(?=u)  # a level: F5, Chrome OS, SONiC
           | n(H)k | [dzebtuvr](H)k(?=u) | nm                    # a masked host; metalog
           | {_DATES}([hg])?p?(?=u)
           | {_DATES}(i)?K                                       # socklog
