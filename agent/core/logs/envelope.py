@@ -64,10 +64,10 @@ _LETTERS = (
             rf"(?:(?:[\w./~+@-]{{1,255}}:)?\d{{1,9}}|(?=[^:\s]*[./])[\w./~+@-]{{1,255}}):{_HEAD_BEHIND}"
             rf"|\(standard input\):{_HEAD_BEHIND}"
             rf"|[\w.-]{{1,255}}:{_DATE_BEHIND}"
-            # The context of a match; numbered and counted lines; pdsh, where the host speaks of itself.
+            # The context of a match; numbered and counted lines; pdsh and oc, where the host speaks of itself.
             rf"|(?:(?=[^:\s]*[./])[\w./~+@-]{{1,255}}?-)?(?:\d{{1,9}}-)?{_DATE_BEHIND}(?<=-)"
             rf"|\d{{1,9}}[\t ]+(?:{_HEAD_BEHIND}|\Z)"
-            rf"|(?P<prefix>[\w.-]{{1,255}}): {_SPEAKER_BEHIND}"
+            rf"|(?P<prefix>[\w.-]{{1,255}}):? {_SPEAKER_BEHIND}"
         ),
     ),
     ("R", r"message repeated (?P<count>\d{1,9}) times?: \["),
@@ -100,6 +100,8 @@ _LETTERS = (
     ("m", rf"\[kernel\]{_END}"),
     ("g", rf"kernel{_END}"),
     ("w", rf"std(?:out|err) F{_END}"),
+    # Where OSSEC and Wazuh took a line of their archives from.
+    ("q", rf"(?:\([\w.-]{{1,255}}\) )?[\w.:-]{{1,255}}->[\w./-]{{1,255}}{_END}"),
     ("s", rf"{_SEVERITY}{_END}"),
     ("S", rf"(?:EMERG|ALERT|CRIT|ERR|WARNING|NOTICE|INFO|DEBUG){_END}"),
     ("l", rf"{_LEVEL}{_END}"),
@@ -134,7 +136,7 @@ _GRAMMAR = re.compile(
         | (?:(i)?K)?[tuvr]+ (?:([hg])?k)?                       # dmesg, journalctl -o short-monotonic
         | (i)?K?B                                               # talosctl dmesg
         | K?k | K                                               # dmesg -x -t
-        | (?:z[wh]?(?=[nde])|nh(?=[ndz]))? (?:                  # what a container, cloud or relay puts before a line
+        | (?:z[wh]?(?=[nde])|n[hq](?=[ndz]))? (?:                  # what a container, cloud or relay puts before a line
             {_DATES}(?:(i)?K)? (?:{_DATES})? p?K?([hgZ])?K? p?{_TAG}  # syslog daemons
           | n[OZ]?([hg])?s{_TAG} | z(h)sk | [nz]([sl])ku | zSk(?=u) | n(h)Sk(?=u)  # a level: F5, Chrome OS, SONiC
           | n(H)k | [dzebtuvr](H)k(?=u) | nm                    # a masked host; metalog

@@ -45,7 +45,7 @@ _REASONS = {
     "F": "the facility is {facility}; the kernel's is kern",
     "o": "{!r} is the tag of another program; the kernel's is 'kernel:'",
     **dict.fromkeys("sSlL", "{!r} is a level as other programs' logs have it"),
-    "w": "no date of its own stands behind {!r}",
+    **dict.fromkeys("wq", "no date of its own stands behind {!r}"),
     "H": "{!r} is a thread or a module as other programs' logs have it",
 }
 

@@ -65,10 +65,11 @@ QUOTING = re.compile(
     r"(?:.*\.)?(?:rule|alert(?:name)?|annotations|match(?:ed)?|pattern|query|search|trigger|check|subject|title|comment"
     r"|user|author|sender|command|cmd|argv?s?|expr)(?:\..*)?"
 )
-# What people and their tools say, where no field names the kernel: mail, chat, a ticket, a command's output.
+# What people and their tools say, where no field names the kernel: mail, chat, a ticket, a command's output, a request.
 SPOKEN = re.compile(
     r"(?:.*\.)?(?:from|to|cc|bcc|recipients?|role|prompt|completion|question|answer|reply|q|url|href|html|snippet|summary"
-    r"|description|ts|thread_ts|channel|assignee|reporter|stdout|stderr|rc|(?:exit|return)_?code)(?:\..*)?"
+    r"|description|ts|thread_ts|channel|assignee|reporter|stdout|stderr|rc|(?:exit|return)_?code"
+    r"|(?:http_)?(?:method|user_?agent|referr?er|cookies?)|remote_addr)(?:\..*)?"
 )
 # What holds a line of a log. Any other field may hold what a stranger chose: a user agent, a login, a file's name.
 LINE = re.compile(

@@ -143,6 +143,15 @@ def read_line(line: str) -> Read | None:
         ({"properties": {"SyslogMessage": LINE}}, (T, WRITTEN, None, "jp58")),
         ({"raw_message": f"<6>{LINE}"}, (T, WRITTEN, None, "jp58")),
         ({"payload": LINE}, (T, WRITTEN, None, "jp58")),
+        (
+            {
+                "agent": {"id": "001", "name": "web-7"},
+                "predecoder": {"program_name": "kernel", "hostname": "jp58"},
+                "full_log": LINE,
+                "location": "/var/log/messages",
+            },
+            (T, WRITTEN, None, "jp58"),
+        ),
     ],
 )
 def test_records_of_the_kernel_are_read(fields: dict[str, Any], expected: Read) -> None:
@@ -268,6 +277,9 @@ def test_what_is_no_document_stays_as_it_is(line: bytes) -> None:
         {"role": "user"},
         {"id": 4711, "description": "as seen"},
         {"stdout": LINE, "rc": 0},
+        {"method": "POST", "host": "shop.example"},
+        {"remote_addr": "203.0.113.9", "host": "shop.example"},
+        {"user_agent": {"original": "curl"}},
         {"q": LINE},
         {"labels": {"job": "app", "host": "jp58"}},
         {"labels": '{"job": "app", "host": "jp58"}'},
