@@ -136,7 +136,7 @@ _GRAMMAR = re.compile(
         | (?:(i)?K)?[tuvr]+ (?:([hg])?k)?                       # dmesg, journalctl -o short-monotonic
         | (i)?K?B                                               # talosctl dmesg
         | K?k | K                                               # dmesg -x -t
-        | (?:z[fhw]?(?=[nde])|n[hfq](?=[ndz]))? (?:                  # what a container, cloud or relay puts before a line
+        | (?:z[fhw]?(?=[nde])|n[hfq](?=[ndz]))? (?:             # what a container, cloud or relay puts before a line
             {_DATES}(?:(i)?K)? (?:{_DATES})? p?K?([hgZ])?K? p?{_TAG}  # syslog daemons
           | n[OZ]?([hg])?s{_TAG} | z(h)sk | [nz]([sl])ku | zSk(?=u) | n(h)Sk(?=u)  # a level: F5, Chrome OS, SONiC
           | n(H)k | [dzebtuvr](H)k(?=u) | nm                    # a masked host; metalog
