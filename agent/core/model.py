@@ -224,7 +224,7 @@ class Mechanism(msgspec.Struct, frozen=True, kw_only=True):
     that is not known. ``mem_unit_bytes`` is what one of sockstat's ``mem`` stands for.
     """
 
-    penalty_shift: int | None = None
+    penalty_shift: Literal[0, 1, 2] | None = None
     orphan: int | None = None
     tcp_max_orphans: int | None = None
     limit_reached: int | None = None
