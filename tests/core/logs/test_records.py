@@ -143,6 +143,8 @@ def read_line(line: str) -> Read | None:
         ({"properties": {"SyslogMessage": LINE}}, (T, WRITTEN, None, "jp58")),
         ({"raw_message": f"<6>{LINE}"}, (T, WRITTEN, None, "jp58")),
         ({"payload": LINE}, (T, WRITTEN, None, "jp58")),
+        ({"@rawstring": LINE}, (T, WRITTEN, None, "jp58")),
+        ({"MsgText": LINE}, (T, WRITTEN, None, "jp58")),
         (
             {
                 "agent": {"id": "001", "name": "web-7"},
