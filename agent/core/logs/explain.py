@@ -120,6 +120,9 @@ def _refusal(line: str) -> _Refusal:
 
 def _is_odd(before: tuple[Part, ...], part: Part) -> bool:
     """Return whether a part is in no envelope, or a host where none can be: before a stamp, or behind another."""
-    letters = {each.letter for each in before}
+    # A relay or a cloud may have put its own stamp and host before those of the line.
+    is_relayed = before[:1] and before[0].letter in "nz"
+    own = max((at for at, each in enumerate(before) if is_relayed and each.letter in "ndze"), default=0)
+    letters = {each.letter for each in before[own:]}
     is_host = letters.isdisjoint("hHik") and not letters.isdisjoint("ndzebBturv")
     return part.letter in REFUSED or (part.letter in "hH" and not is_host)

@@ -231,7 +231,7 @@ def why_refused(fields: dict[str, object]) -> str:
         return f"a record with the field {spoken} is no log's"
     names = [name for name, _ in _texts(fields)]
     if names and not _is_kernels(fields) and not any("line" in _roles_of(name) for name in names):
-        return f"the field {names[0][:60]} is none that holds a line of a log"
+        return f"the field {names[0][:60]} does not hold log lines"
     return _why_unread([plain(text).strip() for text in fields.values() if isinstance(text, str)])
 
 

@@ -59,6 +59,8 @@ def test_an_event_has_every_step_with_what_was_read() -> None:
         (f'{{"ident":"nagios","msg":"{T}"}}', "speaker", "the field ident is 'nagios', not the kernel's"),
         (f'{{"_TRANSPORT":"syslog","MESSAGE":"{T}"}}', "speaker", "the field transport is 'syslog'"),
         (f'{{"facility":3,"msg":"{T}"}}', "speaker", "the field facility is '3'"),
+        (f"Aug 18 08:33:14 relay Aug 18 08:33:10 jp58 sshd[7]: {T}", "speaker", "'sshd[7]:' is the tag of another"),
+        (f'{{"login":"Aug 18 08:33:14 jp58 kernel: {T}"}}', "speaker", "the field login does not hold log lines"),
         (f'{{"msg":"{T}"}}', "speaker", "no field says that the kernel wrote it"),
         (f'{{"log":"kernel: {T}","stream":"stdout"}}', "speaker", "the line in it has no date and kernel tag"),
         (f'{{"msg":["{T}","x"]}}', "speaker", "the message in it is no field's value"),
