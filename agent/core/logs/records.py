@@ -53,6 +53,7 @@ HOSTS = (
         "source_name",
         "source",
         "nodename",
+        "compute.googleapis.com/resource_name",
         "instance",
     ),
 )
@@ -60,6 +61,8 @@ TIMES = (
     *("source_realtime_timestamp", "realtime_timestamp", "@timestamp", "timereported", "timestamp", "time", "isodate"),
     *("date", "eventtime", "timegenerated", "talos_time", "timeunixnano", "messagetime", "generated_at", "received_at"),
 )
+# Google's log of a machine's serial console.
+CONSOLE = "/logs/serialconsole."
 # What quotes a line: a monitor's rule or alert, a mail, a command.
 QUOTING = re.compile(
     r"(?:.*\.)?(?:rule|alert(?:name)?|annotations|match(?:ed)?|pattern|query|search|trigger|check|subject|title|comment"
@@ -258,6 +261,7 @@ def _parse_fields(fields: dict[str, object], now: datetime) -> Envelope | None:
     lines = (
         parse(text.strip(), now, whole=whole)
         or (parse(text.strip(), now, whole=True, dated=True) if _says_when_and_where(fields) else None)
+        or (_from_console(text, now) if CONSOLE in str(fields.get("logname")) else None)
         for name, text in _texts(fields)
         if not whole or "line" in _roles_of(name)
     )
@@ -267,6 +271,12 @@ def _parse_fields(fields: dict[str, object], now: datetime) -> Envelope | None:
     host = inner.host or next((name for key in HOSTS if (name := fields.get(key)) and _is_host(name)), None)
     uptime = _uptime(fields) if inner.uptime is None else inner.uptime
     return msgspec.structs.replace(inner, at=_at(fields, now) or inner.at, uptime=uptime, host=host)
+
+
+def _from_console(text: str, now: datetime) -> Envelope | None:
+    """Read a line of a serial console, where printk's stamp alone tells the kernel from a program."""
+    line = parse(text.strip(), now, console=True)
+    return line if line and line.uptime is not None else None
 
 
 def _is_host(name: object) -> TypeGuard[str]:

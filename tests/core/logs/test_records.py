@@ -306,6 +306,22 @@ def test_a_process_of_the_journals_is_no_kernel() -> None:
     assert read({**entry, "SYSLOG_IDENTIFIER": "", "_SYSTEMD_UNIT": ""}) is None
 
 
+def test_a_serial_consoles_record_is_the_kernels_where_printks_stamp_stands_before_the_message() -> None:
+    record = {
+        "labels": {"compute.googleapis.com/resource_name": "jp58"},
+        "logName": "projects/p/logs/serialconsole.googleapis.com%2Fserial_port_1_output",
+        "resource": {"labels": {"instance_id": "7"}, "type": "gce_instance"},
+        "timestamp": "2024-08-18T06:33:14Z",
+    }
+    said = f"[85047.045932] {T}"
+
+    assert (T, AT, 85047.045932, "jp58") == read({**record, "textPayload": said})
+    assert (T, AT, 85047.045932, "jp58") == read({**record, "textPayload": f"jp58 login: {said}"})
+    assert read({**record, "textPayload": T}) is None
+    assert read({**record, "textPayload": f"shop: {said}"}) is None
+    assert read({**record, "textPayload": said, "logName": "projects/p/logs/shop"}) is None
+
+
 @pytest.mark.parametrize("stamp", [1723962794, 1723962794e3, 1723962794_000_000, 1723962794_000_000_000])
 def test_every_clouds_count_of_the_time_is_read(stamp: float) -> None:
     assert (T, AT, None, None) == read({"facility": "kern", "message": T, "timestamp": stamp})
