@@ -1,6 +1,7 @@
 import bz2
 import gzip
 import io
+import json
 import lzma
 import os
 import re
@@ -91,6 +92,18 @@ def test_an_array_of_objects_on_one_line_is_read(log: Callable[..., str], conten
     (record,) = [each for each in read(log(content)) if each.at]
 
     assert ("TCP: too many orphaned sockets", 2024, 1) == (record.text, record.at and record.at.year, record.ordinal)
+
+
+@pytest.mark.parametrize("end", ["", "\n"])
+@pytest.mark.parametrize("indent", [None, 4])
+@pytest.mark.parametrize("name", ["@message", "user_agent"])
+def test_a_pair_of_a_name_and_a_value_is_read_as_a_field_of_that_name(
+    log: Callable[..., str], name: str, indent: int | None, end: str
+) -> None:
+    pairs = [{"field": "@timestamp", "value": "2024-08-18 06:33:14.000"}, {"field": name, "value": LINE}]
+    found = read(log((json.dumps({"results": [pairs]}, indent=indent) + end).encode()))
+
+    assert [TEXT] * (name == "@message") == [each.text for each in found]
 
 
 def test_every_object_of_an_array_is_read(log: Callable[..., str]) -> None:

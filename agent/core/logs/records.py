@@ -101,7 +101,7 @@ DMESG = {"pri", "time", "caller", "msg", "fac"}
 RINGS = (DMESG - {"fac"}, {"priority", "sequence", "sec", "usec", "msg", "date"})
 DEPTH = 4
 # What carries a record or says whose it is, and what only says of which type a value is.
-TRANSPARENT = {"jsonpayload", "source", "result", "labels", "attributes", "content", "message"}
+TRANSPARENT = {"jsonpayload", "source", "result", "labels", "attributes", "content", "message", "map"}
 AROUND_NAMES = TRANSPARENT - {"source", "content", "message"}
 TYPES = {"stringvalue", "intvalue", "$date", "$numberlong"}
 PAIRS = ({"field", "value"}, {"key", "value"}, {"name", "value"})
@@ -186,10 +186,13 @@ def _with_names(value: object) -> object:
     if not isinstance(value, list):
         return value
     if value and all(isinstance(inner, dict) and inner.keys() in PAIRS for inner in value):
-        return {
-            str(next(inner[key] for key in inner if key != "value")): _with_names(inner["value"]) for inner in value
-        }
+        return {name: _with_names(inner) for pair in value for name, inner in _named(pair).items()}
     return [_with_names(inner) for inner in value]
+
+
+def _named(pair: dict[str, object]) -> dict[str, object]:
+    """Make a field of a name and its value."""
+    return {str(next(pair[key] for key in pair if key != "value")): pair["value"]}
 
 
 def _records_in(value: object, around: dict[str, object]) -> Iterator[dict[str, object]]:
@@ -300,7 +303,7 @@ def _flatten(value: dict[str, object], prefix: str = "", depth: int = DEPTH) -> 
     be ``jsonPayload._HOSTNAME`` (Google), and the labels one cell of JSON (Grafana).
     """
     fields: dict[str, object] = {}
-    for key, outer in value.items():
+    for key, outer in (_named(value) if value.keys() in PAIRS else value).items():
         name = key.lower().replace("-", "_").lstrip("_")
         if "." in name:
             around, _, own = name.partition(".")

@@ -144,6 +144,11 @@ def read_line(line: str) -> Read | None:
         ({"raw_message": f"<6>{LINE}"}, (T, WRITTEN, None, "jp58")),
         ({"payload": LINE}, (T, WRITTEN, None, "jp58")),
         ({"@rawstring": LINE}, (T, WRITTEN, None, "jp58")),
+        ({"field": "@message", "value": LINE}, (T, WRITTEN, None, "jp58")),
+        (
+            {"map": {"_raw": f"kernel: {T}", "_messagetime": "1723962794000", "_sourcehost": "jp58"}},
+            (T, AT, None, "jp58"),
+        ),
         ({"MsgText": LINE}, (T, WRITTEN, None, "jp58")),
         (
             {
@@ -176,6 +181,8 @@ def test_records_of_the_kernel_are_read(fields: dict[str, Any], expected: Read) 
         {"rule": "orphans", "_source": {"_TRANSPORT": "kernel", "MESSAGE": T}},
         {"log": f"{LINE}\n", "stream": "stdout", "time": 1, "rule": "orphans"},
         {"message": LINE, "timestamp": 1, "alert": "orphans"},
+        {"field": "user_agent", "value": LINE},
+        {"key": "login", "value": LINE},
         {"message": LINE, "log": {"file": {"path": "/var/log/x"}}, "process": {"name": "nagios"}},
         {"_TRANSPORT": "kernel", "MESSAGE": [T, T]},
         {"_TRANSPORT": "kernel", "MESSAGE": None},
