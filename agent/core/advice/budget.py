@@ -25,12 +25,14 @@ class Budget(NamedTuple):
     """The bytes that sockets may take beyond those that they hold; None: not known. ``why``: in a clause.
 
     ``short``: RAM is what bounds it, and not the part of RAM that sockets may have at most; or that part would be more
-    without huge pages that nobody uses.
+    without huge pages that nobody uses. ``unstalled``: what it is but for tasks that wait for memory: as in a control
+    group at a limit of its own they do so however much is available.
     """
 
     bytes: int | None
     why: str
     short: bool = False
+    unstalled: int | None = None
 
     @property
     def sentence(self) -> str:
@@ -43,6 +45,11 @@ class Price(NamedTuple):
 
     charged_bytes: int
     how: str
+
+    @property
+    def is_assumed(self) -> bool:
+        """Whether it was not measured here."""
+        return self.how == "assumed"
 
     @property
     def ram_bytes(self) -> int:
@@ -70,17 +77,18 @@ def find_budget(facts: Facts) -> Budget:
     if not usable:
         return Budget(0, "all of RAM is set aside", short=bool(meminfo.get("HugePages_Free")))
     of_ram = f"of {bytes_text(usable)}" + (" that are not set aside" if usable < ram else "")
+    reserve = usable * _RESERVE_PERCENT // 100
+    bound = usable * MOST_PERCENT // 100 - (facts.memory.now or 0)
+    left = max(min(available - reserve, bound), 0)
     for percent in facts.stalls.values():
         wait = f"tasks wait for memory {percent:g} % of the time"
-        return Budget(0, f"{bytes_text(available)} {of_ram} are {how} and {wait}: RAM is what is short", short=True)
-    reserve = usable * _RESERVE_PERCENT // 100
+        why = f"{bytes_text(available)} {of_ram} are {how} and {wait}: RAM is what is short"
+        return Budget(0, why, short=True, unstalled=left)
     if available <= reserve:
         return Budget(0, f"only {bytes_text(available)} {of_ram} are {how}: RAM is what is short", short=True)
-    bound = usable * MOST_PERCENT // 100 - (facts.memory.now or 0)
     if bound <= 0:
         held = f"TCP holds {bytes_text(facts.memory.now or 0)} {of_ram} already, a quarter or more"
         return Budget(0, held, short=bool(meminfo.get("HugePages_Free")))
-    left = min(available - reserve, bound)
     why = f"{bytes_text(available)} {of_ram} are {how}, and {bytes_text(left)} of that may go to sockets"
     return Budget(left, why, short=left < bound)
 
@@ -120,7 +128,7 @@ def free_ram(facts: Facts, budget: Budget) -> Advice | None:
         why=f"{budget.sentence} Socket memory cannot be swapped: a higher limit would bring the OOM killer. To free "
         f"RAM, {unused}stop or limit the largest processes, or move work to another host; swap helps by what it takes "
         "out of RAM.",
-        risk="What is stopped is gone. TCP keeps dropping data until RAM is free.",
+        risk="What is stopped is gone. Nothing changes for TCP until RAM is free.",
         commands=(
             "grep -E 'MemTotal|MemFree|MemAvailable|LowFree|Huge|Slab|Shmem:' /proc/meminfo",
             "ps -eo rss,pid,comm --sort=-rss | head   # in KiB",

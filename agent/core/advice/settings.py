@@ -1,25 +1,32 @@
 """What to do about a wrong setting, before anything else: the kernel's own default is put back.
 
-That default is what the kernel has chosen for this RAM (core.kernel.limits.default_limits), so it is not held against
-the budget or the other limit; the risk says what it may cost. A limit is lowered here alone, where it never was one.
+That default is what the kernel has chosen for this RAM (core.kernel.limits.default_limits) when nobody used it yet. A
+tcp_mem that was lowered is put back as far as there is room in the RAM that is available now: socket memory cannot be
+swapped. A limit of orphans costs nothing until it is used, and then tcp_mem bounds what they hold; where they were
+measured, it has to hold them all. A limit is lowered here alone, where it never was one.
 """
 
 from collections.abc import Set as AbstractSet
 
-from agent.core.advice.budget import Budget, price_of_orphans, room_for_orphans
+from agent.core.advice.budget import Budget, Price, price_of_orphans, room_for_orphans
 from agent.core.advice.memory import look_at_memory
 from agent.core.advice.namespaces import check_kills, run_where
 from agent.core.advice.sysctl import MAX_ORPHANS, TCP_MEM, change, find_setter, tcp_mem_after, value_text
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text
-from agent.core.kernel.limits import modest_limits
+from agent.core.kernel.limits import limits_by, modest_limits
 from agent.core.model import Advice
 
 # Half a hash of 8,192 slots: what a host of 1 GiB gets, where nothing says what this one would.
 _LEAST_ORPHANS = 4096
 _LITTLE = 10
+# The least that tcp_init() gives itself for the second limit.
+_LEAST_PAGES = 128
 _FIN_SECONDS = 60
+# A limit that is hardly higher, by less than a tenth, is not worth a change.
+_GAIN = 10
 _DEFAULT, _SMALLEST = "back to this kernel's default", "to a sixteenth of RAM and around"
+_AS_FAR = "as close to its default as available RAM allows"
 _ABOVE_RAM = (
     "tcp_mem allows more than this host's RAM: its numbers are from another host, in another unit, or meant as "
     "unlimited"
@@ -40,15 +47,14 @@ def restore_tcp_mem(facts: Facts, claims: AbstractSet[str], budget: Budget) -> A
     numbers, known = _tcp_mem_to_write(facts, budget, is_pasted=mistake is not None)
     if numbers is None or page is None or (mistake == _ABOVE_RAM and _may_be_meant(facts)):
         return _find_setter_of_tcp_mem(facts, mistake, budget) if mistake else None
-    high, used = numbers[2] * page, facts.memory.now or 0
-    bound = budget.sentence if known.startswith("above") else f"Not held against the RAM available now: {budget.why}."
-    kernel = "this kernel" if known == _DEFAULT else "a newer kernel"
+    high, used, usual = numbers[2] * page, facts.memory.now or 0, facts.usual_tcp_mem or numbers
+    kernel = "this kernel" if usual == facts.defaults.tcp_mem else "a newer kernel"
     was = (
         f"{mistake}; it counts pages of {page} bytes. Pressure begins at {bytes_text(limits[1] * page)}, "
         f"ends below {bytes_text(limits[0] * page)}, and nothing is refused below "
         f"{bytes_text(limits[2] * page)}."
         if mistake
-        else f"It allows {bytes_text(limits[2] * page)}, far below the {bytes_text(high)} that {kernel} "
+        else f"It allows {bytes_text(limits[2] * page)}, far below the {bytes_text(usual[2] * page)} that {kernel} "
         f"would give itself at this RAM. The values are in pages of {page} bytes."
     )
     return change(
@@ -59,7 +65,7 @@ def restore_tcp_mem(facts: Facts, claims: AbstractSet[str], budget: Budget) -> A
         action=f"Set tcp_mem {known}: {value_text(numbers)} pages.",
         why=f"{was} Success: mem stays below the last value.",
         risk=f"TCP may take {bytes_text(high)}, and holds {bytes_text(used)} now: unswappable. Above that connections "
-        f"stall. {bound}",
+        f"stall. {budget.sentence}",
         reason="the numbers are pages, and fit this host's RAM.",
         checks=(find_setter(TCP_MEM), "grep TCP: /proc/net/sockstat   # mem stays below the last value"),
     )
@@ -81,11 +87,11 @@ def restore_max_orphans(
     most = max(facts.orphans.value or 0, facts.orphans.now or 0)
     if pasted and (default is None or was_reached or 4 * most > default):
         return None
-    proposed, known = (
-        (default, "this kernel's default") if default else (_LEAST_ORPHANS, "at least the smallest default")
-    )
     price, limits, page = price_of_orphans(facts), tcp_mem_after(facts, put_back), facts.page_bytes
     high = limits[2] * page if limits and page else None
+    proposed, known = _orphans_to_write(default, price, None if pasted else high)
+    if proposed <= 0 or (proposed != default and limit > 0 and not pasted):
+        return None  # A limit to raise with care, as any other; 0 is a mistake.
     bound = "" if high is None else f", and tcp_mem keeps all TCP data below {bytes_text(high)}"
     if high is not None and (held := room_for_orphans(facts, price, high)) < proposed:
         bound = f", and today's tcp_mem holds about {count_text(held)} of them: with more, living connections stall"
@@ -96,9 +102,9 @@ def restore_max_orphans(
         proposed,
         action=f"Set tcp_max_orphans back to {known}, {count_text(proposed)}: it is {count_text(limit)}.",
         why=_why_orphans(limit, pasted=pasted) + " Success: TCPAbortOnMemory stops rising.",
-        risk=f"{count_text(proposed)} orphans would take {price.of(proposed)}{bound}. This is not held against "
-        f"tcp_mem or the RAM available now: {budget.why}.",
-        reason="the default of this host's RAM.",
+        risk=f"{count_text(proposed)} orphans would take {price.of(proposed)}{bound}. This is not held against the RAM "
+        f"available now: {budget.why}.",
+        reason=f"{known}.",
         checks=(find_setter(MAX_ORPHANS), check_kills(run_where(facts, "orphans"))),
     )
 
@@ -143,19 +149,38 @@ def warn_of_recycle(facts: Facts) -> Advice | None:
 def _tcp_mem_to_write(facts: Facts, budget: Budget, *, is_pasted: bool) -> tuple[tuple[int, int, int] | None, str]:
     """Return the default, or the smallest there was for this RAM where that is not known or too much, and which it is.
 
-    Where that would stall what TCP holds, three numbers above it: within the budget, or a little above it and not above
-    those of today. None where there is no room for that.
+    More than today's is bounded by the budget; None where that is hardly more, or too little for a kernel. Where pasted
+    numbers would be followed by some that stall what TCP holds, three numbers above it: within the budget, or a little
+    above it and not above those of today. None where there is no room for that.
     """
     page, used, default = facts.page_bytes, facts.memory.now or 0, facts.usual_tcp_mem
     known = _DEFAULT if default == facts.defaults.tcp_mem else _SMALLEST
     if default is None and page and facts.ram_bytes:
         default, known = modest_limits(facts.ram_bytes, page), _SMALLEST
-    if default is None or page is None or not is_pasted or 10 * used <= 9 * default[2] * page:
+    if default is None or page is None or facts.limits is None:
         return default, known
-    held, today = used // page, max(facts.limits or (0,))
-    room = max(min(held, (budget.bytes or 0) // page), min(held // _LITTLE, today - held))
+    held, today, numbers = used // page, facts.limits[2], default
+    spare = budget.bytes if budget.unstalled is None else budget.unstalled
+    most = default[2] if spare is None else max(today, held + spare // page)
+    if default[2] > most:
+        numbers, known = limits_by(most * 2 // 3), _AS_FAR
+    if not is_pasted:
+        is_more = _GAIN * numbers[2] > (_GAIN + 1) * today and numbers[1] >= _LEAST_PAGES
+        return numbers if is_more else None, known
+    if 10 * used <= 9 * numbers[2] * page and numbers[1] >= _LEAST_PAGES:
+        return numbers, known
+    highest = max(facts.limits)
+    room = max(min(held, (budget.bytes or 0) // page), min(held // _LITTLE, highest - held))
     above = held + room // 4, held + room // 2, held + room
     return above if room >= held // _LITTLE else None, "above what TCP holds now, which the default would stall"
+
+
+def _orphans_to_write(default: int | None, price: Price, high_bytes: int | None) -> tuple[int, str]:
+    """Return the default of tcp_max_orphans, or what tcp_mem holds where so many, as fat as measured, would fill it."""
+    number, known = (default, "this kernel's default") if default else (_LEAST_ORPHANS, "at least the smallest default")
+    if high_bytes is None or price.is_assumed or number * price.charged_bytes <= high_bytes:
+        return number, known
+    return high_bytes // price.charged_bytes, "as many as tcp_mem holds"
 
 
 def _may_be_meant(facts: Facts) -> bool:

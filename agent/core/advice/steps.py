@@ -158,7 +158,8 @@ def _memory_steps(known: _Known) -> _Steps:
         look_at_memory(facts) if is_listed else None,
         None if culprit else fix_holders(known.findings, life_text(facts)),
     ]
-    alone = restored is not None and "tcp_mem_below_default" in claims and main is None and not facts.is_past
+    is_whole = restored is not None and restored.sysctl is not None and restored.sysctl.proposed == facts.usual_tcp_mem
+    alone = is_whole and "tcp_mem_below_default" in claims and main is None and not facts.is_past
     return _Steps([restored], [] if alone else holders, [limit])
 
 

@@ -147,10 +147,10 @@ def test_a_lowered_tcp_mem_is_put_back_before_more_orphans_have_to_fit_into_it()
 @pytest.mark.parametrize(
     "row",
     [
-        "orphans|65500 1000000 68000|65536|786432 1048576 1572864|5.15.0|MemTotal 65536 MemAvailable 30720|-|-",
-        "orphans|65500 1490000 68000|65536|786432 1048576 1572864|6.1.0|MemTotal 65536 MemAvailable 30720|-|-",
+        "orphans|65500 400000 68000|65536|786432 1048576 1572864|5.15.0|MemTotal 65536 MemAvailable 30720|-|-",
+        "orphans|65500 400000 68000|65536|786432 1048576 1572864|6.1.0|MemTotal 65536 MemAvailable 30720|-|-",
         "orphans|21840 30000 23000|21844|196608 262144 393216|6.1.0|MemTotal 16384 MemAvailable 8192|-|-",
-        "orphans|720 110000 800|720|196608 262144 393216|6.1.0|MemTotal 16384 MemAvailable 8192|-|-",
+        "orphans|720 110000 800|0|196608 262144 393216|6.1.0|MemTotal 16384 MemAvailable 8192|-|-",
     ],
 )
 def test_many_orphans_are_looked_at_after_their_limit_is_put_back(row: str) -> None:
@@ -164,13 +164,22 @@ def test_few_orphans_are_not_named_where_their_limit_was_lowered() -> None:
     assert ["Set tcp_max_orphans back"] == [each.action[:24] for each in judge(row.split("|"))[0].advice]
 
 
-def test_a_default_that_tcp_mem_does_not_hold_says_how_many_it_holds() -> None:
-    row = "orphans|65500 1000000 68000|65536|786432 1048576 1572864|5.15.0|MemTotal 65536 MemAvailable 30720|-|-"
-    step = judge(row.split("|"))[0].advice[0]
-    risk = step.risk
-    assert "far below what this kernel would give itself at this RAM" in step.why
-    assert "themselves, and today's tcp_mem holds about 104,454 of them" in risk
-    assert "living connections stall" in risk
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        # 60 KiB each: the default of 262,144 would take 15 GiB, and tcp_mem holds 6.
+        ("65500 1000000 68000|65536|786432 1048576 1572864|5.15.0|MemTotal 65536 MemAvailable 30720", 210_944),
+        ("720 110000 800|720|196608 262144 393216|6.1.0|MemTotal 16384 MemAvailable 8192", 2752),
+        # A limit of 0 is a mistake, and mended first: with as many as tcp_mem holds.
+        ("720 110000 800|0|196608 262144 393216|6.1.0|MemTotal 16384 MemAvailable 8192", 2859),
+    ],
+)
+def test_no_default_is_put_back_that_orphans_as_fat_as_those_of_now_would_fill_tcp_mem_with(
+    row: str, expected: int
+) -> None:
+    diagnosis = judge(f"orphans|{row}|-|-".split("|"))[0]
+    assert expected == proposed(diagnosis)[ORPHANS]
+    assert diagnosis.advice[0].action.startswith("Set tcp_max_orphans back to as many" if "|0|" in row else "List the")
 
 
 @pytest.mark.parametrize(
@@ -211,12 +220,40 @@ def test_a_lowered_tcp_mem_is_put_back_too_where_the_pressure_that_it_made_lasts
     assert ((196608, 262144, 393216) if press and mem > 2048 else None) == proposed(found)[MEM]
 
 
-@pytest.mark.parametrize(("available", "expected"), [(300, "Free RAM before you raise a limit further."), (9216, "")])
-def test_ram_is_to_be_freed_where_a_default_is_put_back_that_it_has_no_room_for(available: int, expected: str) -> None:
+@pytest.mark.parametrize(
+    ("available", "expected", "actions"),
+    [
+        (9216, (196608, 262144, 393216), ["Set tcp_mem back"]),
+        # As close to the default as what is available less a reserve.
+        (1030, (27975, 37302, 55950), ["Set tcp_mem as close to", "Find", "Fix", "Free RAM before"]),
+        (300, None, ["Find", "Fix", "Free RAM before"]),
+    ],
+)
+def test_a_lowered_tcp_mem_is_put_back_as_far_as_there_is_ram(
+    available: int, expected: tuple[int, ...] | None, actions: list[str]
+) -> None:
     row = f"tcp_memory|3 1990 900|65536|1000 1300 2000|6.1.0|MemTotal 16384 MemAvailable {available}|-|-"
-    said = [each.action for each in judge(row.split("|"))[0].advice]
-    assert said[0].startswith("Set tcp_mem back")
-    assert said[1:] == [expected] * bool(expected)
+    diagnosis = judge(row.split("|"))[0]
+    assert expected == proposed(diagnosis)[MEM]
+    assert [] == [
+        step.action
+        for step, action in zip(diagnosis.advice, actions, strict=True)
+        if not step.action.startswith(action)
+    ]
+    assert "far below the 1.5 GiB that this kernel would give itself" in diagnosis.advice[0].why or expected is None
+
+
+def test_a_lowered_tcp_mem_is_put_back_though_tasks_wait_for_memory_where_much_is_available() -> None:
+    lowered = make_snapshot(mem=1990, tcp_mem=(1000, 1300, 2000), pressure={"memory some": PressureStall(avg10=31.0)})
+    found = diagnose(lowered, (make_event("tcp_memory"),), ())
+    assert (196608, 262144, 393216) == proposed(found)[MEM]
+    assert "8 GiB of 16 GiB are available and tasks wait for memory 31 % of the time" in found.advice[0].risk
+
+
+def test_huge_pages_are_no_room_for_a_default_that_is_put_back() -> None:
+    sizes = "MemTotal 65536 MemAvailable 5120 Hugetlb 57344"
+    found = judge(f"tcp_memory|5 99000 30000|262144|50000 75000 100000|6.8.0|{sizes}|-|-".split("|"))[0]
+    assert (262143, 349525, 524286) == proposed(found)[MEM]
 
 
 def test_free_huge_pages_are_named_where_they_leave_no_room() -> None:
