@@ -288,12 +288,22 @@ class Facts(NamedTuple):
 
     @property
     def killed_silently(self) -> int:
-        """How many sockets the trace saw killed, where no line reports any."""
-        return (self.witness.kills or 0) if self.witness and not self.lines else 0
+        """How many sockets the trace or the counters show killed, where no line is known that reports any."""
+        return 0 if self.lines else self.kills or 0
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether the kernel's trace shows kills, and not its counters alone."""
+        return self.witness is not None and bool(self.witness.kills)
+
+    @property
+    def follows_log(self) -> bool:
+        """Whether a line would be known if the kernel had logged one: who diagnoses by command has read no log."""
+        return self.snapshot.trigger != "command"
 
     @property
     def has_happened(self) -> bool:
-        """Whether the kernel ran out for certain or by a claim: a line says so, or its trace shows it."""
+        """Whether the kernel ran out for certain or by a claim: a line says so, or its trace or counters show it."""
         return bool(self.lines or self.killed_silently)
 
     @property

@@ -78,7 +78,8 @@ def advise(facts: Facts, findings: tuple[Finding, ...], main: MainHolders) -> tu
         wrong = {key for claim, key in _LOWERED.items() if claim in claims and not facts.is_past}
         steps = [step for step in steps if step is None or step.sysctl is None or step.sysctl.key in wrong]
     on_host = _look_on_host() if facts.lacks_limits and cause != "none" else None
-    return _once([on_host, *pasted, *steps, warn_of_recycle(facts)])
+    unread = _find_message() if facts.killed_silently and not facts.follows_log else None
+    return _once([on_host, *pasted, unread, *steps, warn_of_recycle(facts)])
 
 
 def _steps_for(known: _Known, cause: Cause) -> list[Advice | None]:
@@ -191,6 +192,15 @@ def _look_on_host() -> Advice:
             "sockmem-agent diagnose   # on the host",
             "cat /proc/net/sockstat /proc/sys/net/ipv4/tcp_max_orphans /proc/sys/net/ipv4/tcp_mem   # on the host",
         ),
+    )
+
+
+def _find_message() -> Advice:
+    return Advice(
+        action="Find the kernel's message: from kernel 3.3 on it names the limit that was reached.",
+        why="The counters show resets, and not why. Run sockmem-agent diagnose again with the line as --message.",
+        risk="None: read-only.",
+        commands=("sockmem-agent scan --journal --since 1h   # or the log file in place of --journal",),
     )
 
 

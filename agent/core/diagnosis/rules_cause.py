@@ -56,8 +56,8 @@ def orphans_penalised(facts: Facts) -> Finding | None:
 def orphans_burst_passed(facts: Facts) -> Finding | None:
     """Claim that the text names the orphan limit and the count is low again: the burst was over before the reading.
 
-    Without a text the trace shows kills, and memory that was never pressed cannot have been their reason: on its way to
-    the last limit the kernel counts an entry into pressure (sk_enter_memory_pressure, net/core/sock.c).
+    Without a text the trace or counters show kills, and memory that was never pressed cannot have been their reason: on
+    its way to the last limit the kernel counts an entry into pressure (sk_enter_memory_pressure, net/core/sock.c).
     """
     gauge = facts.orphans
     if None in (gauge.value, gauge.limit) or gauge.is_high:

@@ -1,6 +1,6 @@
 """What an old text can mean that no number at a limit explains: kernels up to 3.2 print each text for both causes.
 
-A kill that only the trace shows is the same: TCP_ABORT_ON_MEMORY stands for both (tcp_check_oom, net/ipv4/tcp.c).
+A kill that only the trace or a counter shows is the same: both stand for either cause (tcp_check_oom, net/ipv4/tcp.c).
 
 Rules like those of rules_cause, which rank behind them: causes that are left over, and no cause at all.
 """
@@ -64,5 +64,5 @@ def cause_undecided(facts: Facts) -> Finding | None:
 
 
 def _is_ambiguous(facts: Facts) -> bool:
-    """Return whether the kernel said it in words that stand for both causes, or its trace did, which knows one word."""
+    """Return whether the kernel said it in words that stand for both causes, or only its trace or counters show it."""
     return facts.has_happened and not facts.named_causes

@@ -71,6 +71,9 @@ def _proof(facts: Facts, findings: tuple[Finding, ...], claims: set[str]) -> lis
         return ["The kernel reports no reset: neither its trace nor its counters show one."]
     if "counters_contradict" in claims and findings[0].confidence == "possible":
         return ["This host's counters do not confirm it."]
+    if facts.killed_silently and not facts.is_traced and facts.before:
+        span = duration_text(facts.last[0] - facts.before[0])
+        return [f"{KILLED} counts {counted(facts.killed_silently, 'reset')} in the last {span}."]
     return ["The kernel logged no message."] if facts.killed_silently else []
 
 
@@ -218,7 +221,8 @@ def _orphans_at_limit(facts: Facts) -> str:
         closing = f"tcp_max_orphans is {facts.orphans.limit}, so {_what_zero_does(facts)}."
         return f"{_resets(facts)}: {closing}" if facts.has_happened else closing
     if not facts.has_happened:
-        return "Orphaned sockets have reached their limit, although the kernel has logged nothing."
+        silent = ", although the kernel has logged nothing" if facts.follows_log else ""
+        return f"Orphaned sockets have reached their limit{silent}."
     orphan, limit = facts.orphans.value, facts.orphans.limit
     if orphan is not None and limit is not None and not is_just_below(orphan, limit):
         return f"{_resets(facts)}: orphaned sockets exceeded tcp_max_orphans; by the reading the excess was gone."
@@ -281,7 +285,7 @@ def _unread(amount: str, used: object, limit: object) -> str:
 
 
 def _memory_full(facts: Facts) -> str:
-    silent = "" if facts.has_happened else "; the kernel has logged nothing"
+    silent = "" if facts.has_happened or not facts.follows_log else "; the kernel has logged nothing"
     return f"TCP has used all the memory it may use (tcp_mem). The kernel drops data and connections stall{silent}."
 
 
@@ -289,13 +293,17 @@ def _memory_receding(facts: Facts) -> str:
     if not facts.lines:
         since = "is above the kernel's threshold (tcp_mem[1])"
         left = "was above the kernel's threshold (tcp_mem[1]) and has not fallen below tcp_mem[0] since"
-        drops = " The kernel drops received data and has logged nothing." if facts.refused else ""
+        drops = f" {_drops(facts)}" if facts.refused else ""
         return f"TCP is under memory pressure: its memory {since if facts.zone == 'pressure' else left}.{drops}"
     if facts.zone == "calm":
         return (
             f"{_ran_out(facts)}; by the reading its use was low again, but the press flag still up: {_WHILE_PRESSED}."
         )
     return f"{_ran_out(facts)}; at the reading it was still under memory pressure."
+
+
+def _drops(facts: Facts) -> str:
+    return f"The kernel drops received data{' and has logged nothing' if facts.follows_log else ''}."
 
 
 def _cgroup_limit(facts: Facts) -> str:
@@ -312,7 +320,8 @@ def _cgroup_limit(facts: Facts) -> str:
 def _undecided(facts: Facts) -> str:
     calm = "both readings are back to normal" if facts.calm else "the readings do not tell which"
     if facts.killed_silently:
-        return f"The kernel reset connections; its trace does not tell which limit was reached, and {calm}."
+        what = "its trace does" if facts.is_traced else "its counters do"
+        return f"The kernel reset connections; {what} not tell which limit was reached, and {calm}."
     can = "on this kernel the message can mean orphaned sockets or memory, and " if facts.is_old else ""
     can = "up to kernel 3.2 the message can mean orphaned sockets or memory, and " if facts.is_alien else can
     return (
@@ -373,8 +382,9 @@ _SENTENCES: dict[str, str | Callable[[Facts], str]] = {
     "memory_left_over": "Probably TCP memory: orphaned sockets are few.",
     "memory_pressed_meanwhile": "Possibly TCP memory: the kernel entered TCP memory pressure at the time; its use has "
     "dropped since.",
-    "memory_short_between_readings": "TCP memory keeps running short between readings that look calm. The kernel drops "
-    "received data and has logged nothing.",
+    "memory_short_between_readings": lambda facts: (
+        "TCP memory keeps running short between readings that look calm. " + _drops(facts)
+    ),
     "cgroup_limit": _cgroup_limit,
     "both_limits_hit": _both_limits_hit,
     "cause_undecided": _undecided,

@@ -184,3 +184,49 @@ def test_data_that_is_dropped_under_pressure_is_told() -> None:
     assert "data_dropped_without_message" not in found(DROPS)
     assert "drops received data and has logged nothing" in judge(DROPS, mem=300_000, press=True).summary
     assert "data_dropped_without_message" not in found({"PruneCalled": 9, "RcvPruned": 9}, mem=380_000)
+
+
+RESET = {"TCPAbortOnMemory": 50}
+
+
+@pytest.mark.parametrize(
+    ("others", "claim", "expected"),
+    [
+        # Memory was never pressed: what was killed were orphans.
+        ({"TCPMemoryPressures": 0}, "orphans_burst_passed", ("orphans", "likely")),
+        ({"TCPMemoryPressures": 1}, "memory_pressed_meanwhile", ("tcp_memory", "possible")),
+        ({}, "cause_undecided", ("undetermined", "possible")),
+    ],
+)
+@pytest.mark.parametrize("trigger", ["command", "pressure"])
+def test_a_host_whose_counters_show_kills_is_not_called_well_though_no_line_is_known(
+    others: dict[str, int], claim: str, expected: tuple[str, str], trigger: str
+) -> None:
+    diagnosis = judge(RESET | others, trigger=trigger)
+    assert (claim, *expected) == (diagnosis.findings[0].claim, diagnosis.cause, diagnosis.confidence)
+    assert "the kernel reset connections" in diagnosis.summary.lower() or claim == "memory_pressed_meanwhile"
+    assert "TCPAbortOnMemory counts 50 resets in the last 10 s." in diagnosis.summary
+    assert "its trace" not in diagnosis.summary
+    # Whoever asks by command may have a line; the service has read the log.
+    first = diagnosis.advice[0].commands[0] if diagnosis.advice else ""
+    assert ("sockmem-agent scan --journal --since 1h" in first) == (trigger == "command")
+
+
+def test_kills_of_long_ago_leave_a_host_well() -> None:
+    assert "All is well" in judge({"TCPAbortOnMemory": 0}, trigger="command").summary
+
+
+@pytest.mark.parametrize(
+    ("moved", "host"),
+    [
+        ({}, {"orphan": 65_600}),
+        ({}, {"mem": 390_000, "press": True}),
+        (DROPS, {"mem": 300_000, "press": True}),
+        (DROPS | {"TCPMemoryPressures": 3}, {}),
+    ],
+)
+def test_only_who_follows_the_log_says_that_the_kernel_has_logged_nothing(
+    moved: dict[str, int], host: dict[str, Any]
+) -> None:
+    assert "has logged nothing" in judge(moved, trigger="pressure", **host).summary
+    assert "logged" not in judge(moved, trigger="command", **host).summary
