@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Mapping
 
 from agent.core.advice.namespaces import CHECK_GAUGE, Run, check_kills, run_in, run_where
+from agent.core.advice.options import socket_options
 from agent.core.advice.orphans import life_text, orphan_states
 from agent.core.advice.programs import find_program
 from agent.core.facts import Facts
@@ -44,10 +45,6 @@ _SUCCESS: dict[GaugeName, str] = {
     "orphans": "orphan falls in /proc/net/sockstat and TCPAbortOnMemory stops rising.",
     "tcp_memory": "mem falls in /proc/net/sockstat and TCPAbortOnMemory stops rising.",
 }
-_GENERIC = (
-    "Bound unsent data (TCP_NOTSENT_LOWAT, SO_SNDBUF), read and close promptly, give up on dead peers "
-    "(TCP_USER_TIMEOUT, keepalive), abort with SO_LINGER(1, 0) where the remaining data does not matter."
-)
 
 
 def find_main_holders(facts: Facts, findings: tuple[Finding, ...]) -> MainHolders:
@@ -79,7 +76,7 @@ def fix_main_holder(facts: Facts, main: LargestHolder, findings: tuple[Finding, 
     orphans, program = main.gauge == "orphans", find_program(main.holder.unit, main.holder.process)
     seen = [claim for claim in _SEEN if any(_is_about(finding, claim, main) for finding in findings)]
     came = [_CAME[each.claim] for each in findings if each.claim in _CAME and each.cause == main.gauge]
-    settings = _GENERIC if program is None else program.orphans if orphans else program.memory
+    settings = _generic(facts) if program is None else program.orphans if orphans else program.memory
     guess = "The name is a guess from the port: no cgroup identifies the owner." if main.holder.guess else ""
     success = f"Success: {_SUCCESS[main.gauge]}"
     return Advice(
@@ -112,7 +109,7 @@ def fix_main_victim(facts: Facts) -> Advice | None:
     return Advice(
         action=f"Fix {marked(name, by)}: {killed} {whose}.",
         why="The kernel's trace shows whose they were. It resets only what its program has closed: orphans. "
-        f"{program.orphans if program else _GENERIC} Success: {_SUCCESS['orphans']}",
+        f"{program.orphans if program else _generic(facts)} Success: {_SUCCESS['orphans']}",
         risk=program.price if program else "Requires changing and testing the program.",
         commands=(
             *_status(by),
@@ -120,6 +117,13 @@ def fix_main_victim(facts: Facts) -> Advice | None:
             CHECK_GAUGE["orphans"],
             check_kills(run_where(facts, "orphans")),
         ),
+    )
+
+
+def _generic(facts: Facts) -> str:
+    return (
+        f"Read and close promptly, {socket_options(facts)}, abort with SO_LINGER(1, 0) where the remaining data does "
+        "not matter."
     )
 
 

@@ -6,6 +6,7 @@ the third it refuses. The memory cannot be swapped, so the third limit is raised
 
 from agent.core.advice.budget import Budget, free_ram, price_of_sockets
 from agent.core.advice.namespaces import run_where
+from agent.core.advice.options import socket_options
 from agent.core.advice.sysctl import TCP_MEM, change, value_text
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text, percent_text
@@ -48,15 +49,14 @@ def look_at_unlisted(facts: Facts) -> Advice:
     )
 
 
-def fix_holders(findings: tuple[Finding, ...], kept: str) -> Advice:
+def fix_holders(facts: Facts, findings: tuple[Finding, ...], kept: str) -> Advice:
     """Advise what programs can do so that their sockets hold less; ``kept`` is how long orphans keep theirs."""
     slow = any(finding.claim == "memory_rose_slowly" for finding in findings)
     grew = "The memory grew slowly, like a leak: a higher limit only delays the next incident. "
     return Advice(
         action="Fix or restart the program that holds the memory.",
         why=(grew if slow else "If sockets leak, a higher limit only delays the next incident. ")
-        + "Read and close promptly (an unread response holds its buffer), bound unsent data "
-        "(TCP_NOTSENT_LOWAT, SO_SNDBUF), give up on dead peers (TCP_USER_TIMEOUT, keepalive).",
+        + f"Read and close promptly (an unread response holds its buffer), {socket_options(facts)}.",
         risk="A restart drops that program's connections. What it has not read is freed at once; what its peers have "
         f"not read stays in orphans {kept}.",
     )

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from agent.core.advice.budget import Budget, Price, free_ram, price_of_orphans, room_for_orphans
 from agent.core.advice.memory import raised_to
 from agent.core.advice.namespaces import check_kills, run_where
+from agent.core.advice.options import socket_options
 from agent.core.advice.sysctl import MAX_ORPHANS, TCP_MEM, change, tcp_mem_after, value_text
 from agent.core.facts import Facts
 from agent.core.format import count_text
@@ -62,12 +63,12 @@ def orphan_states(facts: Facts, port: int | None = None) -> list[str]:
     return [state for state, number in sockets.most_common() if number]
 
 
-def fix_closing_programs() -> Advice:
+def fix_closing_programs(facts: Facts) -> Advice:
     """Advise what programs can do so that fewer orphans come to be."""
     return Advice(
         action="Fix the program that closes connections before their data is delivered.",
-        why="A limit only decides how many can pile up. In the program: bound unsent data (TCP_NOTSENT_LOWAT, a "
-        "smaller SO_SNDBUF), give up on dead peers (TCP_USER_TIMEOUT), abort with SO_LINGER(1, 0) where the "
+        why="A limit only decides how many can pile up. In the program: "
+        f"{socket_options(facts)}, abort with SO_LINGER(1, 0) where the "
         "remaining data does not matter, close in small batches on a restart. In the network: let firewalls and "
         "connection tracking pass FIN and ACK of connections they no longer know.",
         risk="Requires changing and testing the program or the network; this host changes nothing.",
@@ -152,11 +153,31 @@ def orphan_life_seconds(retries: int, rto_max: float = _RTO_MAX_SECONDS) -> floa
     raise AssertionError
 
 
+def stalled_life_seconds(retries: int, rto_max: float = _RTO_MAX_SECONDS) -> float:
+    """Return how long an orphan lives whose peer answers and does not read: tcp_probe_timer(), from 3.19 on."""
+    at, rto = 0.0, _FIRST_RTO_SECONDS
+    for backoff in count():
+        at += min(rto, rto_max)
+        if rto >= rto_max and backoff >= min(retries, _ENDLESS_RETRIES):
+            break
+        rto = min(2 * rto, rto_max)
+    return at
+
+
 def life_text(facts: Facts) -> str:
-    """Return how long orphans keep their memory here, as the end of a sentence."""
-    current = facts.snapshot.sysctl(_RETRIES)
-    seconds = "" if current is None else f" (about {orphan_life_seconds(current, _rto_max(facts)):.0f} s)"
-    return f"until their peers read it, or the kernel gives up a peer that is gone{seconds}"
+    """Return how long orphans keep their memory here, as the end of a sentence.
+
+    A peer that answers and does not read is given up from 3.19 on, and on RHEL 7.
+    """
+    current, kernel = facts.snapshot.sysctl(_RETRIES), facts.kernel
+    lives = [("a peer that is gone", orphan_life_seconds)]
+    if kernel is not None and (kernel.version >= (3, 19) or kernel.el == 7):  # noqa: PLR2004 - a release's name
+        lives.append(("one that does not read", stalled_life_seconds))
+    given_up = [
+        peer + ("" if current is None else f" (about {seconds(current, _rto_max(facts)):.0f} s)")
+        for peer, seconds in lives
+    ]
+    return f"until their peers read it, or the kernel gives up {' or '.join(given_up)}"
 
 
 def _rto_max(facts: Facts) -> float:

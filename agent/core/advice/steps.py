@@ -113,7 +113,7 @@ def _orphan_steps(known: _Known) -> _Steps:
     restored = restore_max_orphans(facts, known.claims, known.budget, before)
     main = known.fix_main("orphans")
     culprit = main or fix_main_victim(facts)
-    holders = [culprit, look_at_orphans(facts), None if culprit else fix_closing_programs()]
+    holders = [culprit, look_at_orphans(facts), None if culprit else fix_closing_programs(facts)]
     shorter, closing = _shorter_lives(known)
     if restored:
         if not main and not _are_many(facts) and not facts.is_past:
@@ -157,7 +157,7 @@ def _memory_steps(known: _Known) -> _Steps:
         look_at_unlisted(facts) if is_unlisted else None,
         culprit,
         look_at_memory(facts) if is_listed else None,
-        None if culprit else fix_holders(known.findings, life_text(facts)),
+        None if culprit else fix_holders(facts, known.findings, life_text(facts)),
     ]
     is_whole = restored is not None and restored.sysctl is not None and restored.sysctl.proposed == facts.usual_tcp_mem
     alone = is_whole and "tcp_mem_below_default" in claims and main is None and not facts.is_past
@@ -175,7 +175,7 @@ def _steps_for_one_root(known: _Known) -> list[Advice | None]:
         *memory.settings,
         main,
         look_at_orphans(facts),
-        None if main else fix_closing_programs(),
+        None if main else fix_closing_programs(facts),
         *_shorter_lives(known),
         look_at_memory(facts),
         *memory.capacity,

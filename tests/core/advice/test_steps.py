@@ -1,6 +1,6 @@
 import re
 from itertools import product
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from hypothesis import assume, given, settings
@@ -17,8 +17,9 @@ from material import (
     snapshots,
     tally,
 )
+from msgspec.structs import replace
 
-from agent.core.advice.orphans import orphan_life_seconds
+from agent.core.advice.orphans import orphan_life_seconds, stalled_life_seconds
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.facts import host_elsewhere
 from agent.core.model import Advice, Event, Sample, Snapshot
@@ -309,6 +310,61 @@ def test_fewer_retries_are_proposed_only_where_they_shorten_the_life(rto_max_ms:
     settings = {RETRIES: (0,), "net.ipv4.tcp_rto_max_ms": (rto_max_ms,)}
     advice = advise(make_snapshot(65600, sysctls=settings), make_event())
     assert expected == proposed(advice, RETRIES)
+
+
+@pytest.mark.parametrize(
+    ("retries", "rto_max", "seconds"),
+    # 0.21 s doubled ten times is beyond two minutes; more retries are kept to.
+    [(0, 120.0, 335), (5, 120.0, 335), (12, 120.0, 575), (0, 1.0, 2.5), (-1, 0.1, 0.1)],
+)
+def test_an_orphan_whose_peer_does_not_read_lives_as_long_as_the_probes_double(
+    retries: int, rto_max: float, seconds: float
+) -> None:
+    assert seconds == pytest.approx(stalled_life_seconds(retries, rto_max), rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "retries", "expected"),
+    [
+        ("2.6.32-754.el6.x86_64", (0,), "a peer that is gone (about 107 s)."),
+        ("3.13.0-170-generic", (0,), "a peer that is gone (about 107 s)."),
+        ("3.10.0-1160.el7.x86_64", (0,), "a peer that is gone (about 107 s) or one that does not read (about 335 s)."),
+        ("6.1.0", (5,), "a peer that is gone (about 13 s) or one that does not read (about 335 s)."),
+        ("6.1.0", None, "a peer that is gone or one that does not read."),
+        ("", None, "a peer that is gone."),
+    ],
+)
+def test_it_is_said_how_long_a_restart_leaves_the_memory_in_orphans(
+    kernel: str, retries: tuple[int, ...] | None, expected: str
+) -> None:
+    sysctls = {RETRIES: retries} if retries else {}
+    found = advise(make_snapshot(3, 379_000, kernel=kernel or None, sysctls=sysctls), make_event("tcp_memory"))
+    assert [expected] == [each.risk[-len(expected) :] for each in found if "restart the program" in each.action]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "sysctls", "lowat", "timeout"),
+    [
+        ("2.6.32-754.el6.x86_64", {}, False, False),
+        ("2.6.37", {}, False, True),
+        ("3.10.0-1160.el7.x86_64", {}, False, True),
+        # The sysctl came with the option.
+        ("3.10.0-1160.el7.x86_64", {"net.ipv4.tcp_notsent_lowat": (-1,)}, True, True),
+        ("3.12.0", {}, True, True),
+        (None, {}, True, True),
+    ],
+)
+@pytest.mark.parametrize(("orphan", "mem", "text"), [(65_600, 90_000, "orphans"), (3, 379_000, "tcp_memory")])
+def test_only_socket_options_that_the_kernel_has_are_advised(
+    kernel: str | None, sysctls: dict[str, Any], *, lowat: bool, timeout: bool, orphan: int, mem: int, text: str
+) -> None:
+    host = make_snapshot(orphan, mem, kernel=kernel, sysctls=sysctls, tcp_mem=(190_455, 253_940, 380_910))
+    table = make_table(
+        make_group(SHOP, 80, fin_wait1=tally(60_000, 4096)), make_group(SHOP, 80, established=tally(9, GIB))
+    )
+    said = words(advise(host, make_event(text))) + words(advise(replace(host, sockets=table), make_event(text)))
+    assert (lowat, timeout) == ("TCP_NOTSENT_LOWAT" in said, "TCP_USER_TIMEOUT" in said)
+    assert "SO_SNDBUF), give up on dead peers (" in said
 
 
 def test_the_life_of_an_orphan_is_said_in_seconds_before_and_after() -> None:
