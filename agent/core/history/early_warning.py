@@ -68,10 +68,15 @@ class _Watched(NamedTuple):
     """One gauge over time against its limit; thresholds by level, and below which value each is left."""
 
     name: GaugeName
-    values: list[float]
+    readings: list[tuple[datetime, float]]
     limit: float
     enter: dict[int, float]
     leave: dict[int, float]
+
+    @property
+    def values(self) -> list[float]:
+        """The readings without their times."""
+        return [value for _, value in self.readings]
 
 
 class _Signal(NamedTuple):
@@ -153,7 +158,7 @@ def assess(
             limit=round(gauge.enter.get(level, gauge.limit)),
         )
         for gauge in _watched(recent, pages_per_unit)
-        if (level := _level(gauge, recent, before))
+        if (level := _level(gauge, recent[-1].at, before))
     ]
     found += [*_starvation(recent, before), *_full_groups(groups)]
     found += find_refusals(refused, samples[-1].at, samples[-1].tcp_mem, pages_per_unit, before)
@@ -243,13 +248,17 @@ def _is_on(signal: _Signal, newest_first: list[int], *, held: bool) -> bool:
 
 def _spaced(samples: Sequence[Sample]) -> list[Sample]:
     """Take the newest sample, and those before it for a minute that are as far apart as the clock takes them."""
-    points = [samples[-1]]
-    for sample in reversed(samples):
-        if len(points) > QUIET_INTERVALS:
-            break
-        if points[-1].at - sample.at >= _SHORTEST:
-            points.append(sample)
-    return points
+    apart = _as_the_clock_takes_them([sample.at for sample in samples])
+    return [samples[index] for index in apart[: QUIET_INTERVALS + 1]]
+
+
+def _as_the_clock_takes_them(times: Sequence[datetime]) -> list[int]:
+    """Find which to keep of times so that none are closer together than samples by the clock: newest first."""
+    kept = [len(times) - 1]
+    for index in reversed(range(len(times) - 1)):
+        if times[kept[-1]] - times[index] >= _SHORTEST:
+            kept.append(index)
+    return kept
 
 
 def _moved(before: Sample, after: Sample) -> dict[str, int]:
@@ -266,13 +275,13 @@ def _moved(before: Sample, after: Sample) -> dict[str, int]:
 def _watched(samples: Sequence[Sample], pages_per_unit: float | None) -> list[_Watched]:
     gauges = []
     last = samples[-1]
-    mem = [s.mem * pages_per_unit for s in samples if s.mem is not None and pages_per_unit]
+    mem = [(s.at, s.mem * pages_per_unit) for s in samples if s.mem is not None and pages_per_unit]
     if mem and last.tcp_mem and last.tcp_mem[2] > 0:
         low, pressure, high = last.tcp_mem
         gauges.append(
             _Watched("tcp_memory", mem, high, {3: AT_LIMIT_PERCENT / 100 * high, 2: pressure}, {3: pressure, 2: low}),
         )
-    orphan = [float(s.orphan) for s in samples if s.orphan is not None]
+    orphan = [(s.at, float(s.orphan)) for s in samples if s.orphan is not None]
     if orphan and last.tcp_max_orphans and last.tcp_max_orphans > 0:
         limit = last.tcp_max_orphans
         enter = {3: limit / 2, 2: limit / 4}
@@ -281,7 +290,7 @@ def _watched(samples: Sequence[Sample], pages_per_unit: float | None) -> list[_W
     return gauges
 
 
-def _level(gauge: _Watched, samples: Sequence[Sample], before: Pressure | None) -> int:
+def _level(gauge: _Watched, now: datetime, before: Pressure | None) -> int:
     """Find the level of one gauge: entered by two samples in a row, or not left yet."""
     held = before.level if before and before.unit is None and before.cause == gauge.name else 0
     for level in (3, 2):
@@ -290,13 +299,14 @@ def _level(gauge: _Watched, samples: Sequence[Sample], before: Pressure | None) 
         if held >= level and gauge.values[-1] > gauge.leave[level]:
             return level
     within = 2 * HOUR if held else HOUR
-    return 1 if _seconds_left(gauge, samples) <= within else 0
+    return 1 if _seconds_left(gauge, now) <= within else 0
 
 
-def _seconds_left(gauge: _Watched, samples: Sequence[Sample]) -> float:
+def _seconds_left(gauge: _Watched, now: datetime) -> float:
     """Project when a steady growth reaches the limit, in seconds; infinity when there is none worth a word."""
-    window = [s.at for s in samples if samples[-1].at - s.at <= GROWTH_WINDOW]
-    values = gauge.values[-len(window) :]
+    apart = _as_the_clock_takes_them([at for at, _ in gauge.readings])
+    window = [gauge.readings[index] for index in reversed(apart) if now - gauge.readings[index][0] <= GROWTH_WINDOW]
+    values = [value for _, value in window]
     if len(values) < GROWTH_SAMPLES or values[-1] < GROWTH_FROM * gauge.limit:
         return float("inf")
     third = len(values) // 3
@@ -304,7 +314,6 @@ def _seconds_left(gauge: _Watched, samples: Sequence[Sample]) -> float:
     grown = steps[2] - steps[0]
     if not steps[0] < steps[1] < steps[2] or grown < GROWTH_STEP * gauge.limit:
         return float("inf")
-    seconds = (window[-1] - window[0]).total_seconds()
-    ages = [seconds * i / (len(values) - 1) for i in range(len(values))]
+    ages = [(at - window[0][0]).total_seconds() for at, _ in window]
     rate = linear_regression(ages, values).slope
     return (gauge.limit - values[-1]) / rate if rate > 0 else float("inf")

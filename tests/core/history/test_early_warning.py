@@ -97,6 +97,44 @@ def test_growth_that_reaches_the_limit_within_the_hour_is_told_early():
     assert "TCP memory is growing and will reach its limit within an hour" == assess(samples(mem=rise), None).claim
 
 
+def grown(*seconds: float, pages_per_minute: float) -> list[Sample]:
+    """Take samples so many seconds before now, of a memory that grows steadily up to half of its limit."""
+    first = samples(mem=[0])[0]
+    at = AT + timedelta(hours=1)
+    return [
+        replace(first, at=at - timedelta(seconds=each), mem=round(6_000 - each * pages_per_minute / 60))
+        for each in seconds
+    ]
+
+
+# 6,000 pages are left: at 120 a minute 50 minutes, at 80 a minute 75.
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        # By the clock, as in a storm whose snapshots are of every second, and where the service stood still meanwhile.
+        range(590, -1, -10),
+        [*range(590, 60, -10), *range(60, -1, -1)],
+        [*range(590, 300, -10), *range(300, 200, -1), *range(200, -1, -10)],
+        [*range(590, 400, -10), *range(150, -1, -10)],
+    ],
+)
+def test_growth_is_projected_by_when_each_sample_was_taken(seconds) -> None:
+    found = assess(grown(*seconds, pages_per_minute=120), None)
+    assert found
+    assert "will reach its limit within an hour" in found.claim
+    assert assess(grown(*seconds, pages_per_minute=80), None) is None
+
+
+def test_growth_of_half_a_minute_is_projected_to_nothing() -> None:
+    assert assess(grown(*range(40, -1, -1), pages_per_minute=600), None) is None
+
+
+def test_samples_without_the_gauge_put_no_other_of_before_in_their_place() -> None:
+    long_ago = [replace(each, mem=1_300) for each in grown(*range(1_800, 600, -10), pages_per_minute=0)]
+    missing = [replace(each, mem=None) for each in grown(*range(600, 300, -10), pages_per_minute=0)]
+    assert assess([*long_ago, *missing, *grown(*range(300, -1, -10), pages_per_minute=0)], None) is None
+
+
 def test_slow_growth_and_noise_are_not_told():
     assert 0 == level(mem=[1_300 + i for i in range(60)])
     assert 0 == level(mem=[1_300 + 300 * (i % 2) for i in range(60)])
