@@ -77,7 +77,8 @@ def advise(facts: Facts, findings: tuple[Finding, ...], main: MainHolders) -> tu
         # Only the line speaks for a change, and no counter confirms it, it is long past, or another kernel wrote it.
         wrong = {key for claim, key in _LOWERED.items() if claim in claims and not facts.is_past}
         steps = [step for step in steps if step is None or step.sysctl is None or step.sysctl.key in wrong]
-    on_host = _look_on_host() if facts.lacks_limits and cause != "none" else None
+    is_trouble = cause != "none" or "memory_pressure_flag" in claims
+    on_host = _look_on_host() if facts.lacks_limits and is_trouble else None
     unread = _find_message() if facts.killed_silently and not facts.follows_log else None
     return _once([on_host, *pasted, unread, *steps, warn_of_recycle(facts)])
 

@@ -332,10 +332,8 @@ def _undecided(facts: Facts) -> str:
 
 def _pressure_flag(facts: Facts) -> str:
     low = " although its use is below its limits" if facts.limits_known else ""
-    return (
-        f"TCP is under memory pressure{low}: the kernel's press flag is up, set by a failed allocation or left over. "
-        f"Meanwhile {_WHILE_PRESSED}."
-    )
+    why = ", set by a failed allocation or left over" if facts.zone else "; how near its use is to a limit is unknown"
+    return f"TCP is under memory pressure{low}: the kernel's press flag is up{why}. Meanwhile {_WHILE_PRESSED}."
 
 
 def _nothing(facts: Facts) -> str:

@@ -489,3 +489,14 @@ def test_orphans_are_looked_at_beside_a_low_limit_where_they_are_thousands_or_a_
 def test_nobody_is_sent_from_a_container_to_its_host_where_nothing_is_wrong() -> None:
     calm = make_snapshot(3, max_orphans=None, tcp_mem=None, sysctls={"net.ipv4.tcp_fin_timeout": (60,)})
     assert () == diagnose(calm, (), ()).advice
+
+
+def test_whoever_is_under_pressure_in_a_container_is_sent_to_its_host_which_knows_the_limits() -> None:
+    pressed = make_snapshot(
+        3, 392_000, max_orphans=None, tcp_mem=None, press=True, sysctls={"net.ipv4.tcp_fin_timeout": (60,)}
+    )
+    found = diagnose(pressed, (), ())
+    assert found.summary.startswith(
+        "TCP is under memory pressure: the kernel's press flag is up; how near its use is to a limit is unknown."
+    )
+    assert found.advice[0].action.startswith("Run sockmem-agent diagnose on the host")
