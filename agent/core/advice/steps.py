@@ -89,7 +89,7 @@ def _steps_for(known: _Known, cause: Cause) -> list[Advice | None]:
         put_back = restore_max_orphans(facts, claims, known.budget)
         return [put_back, fix_main_victim(facts), _watch(facts), look_at_orphans(facts), look_at_memory(facts)]
     if cause == "none":
-        return []
+        return [free_ram(facts, known.budget)] if "host_ram_short" in claims else []
     if known.findings[0].claim == "cgroup_limit" and facts.starving_group:
         return [relieve_group(facts.starving_group)]
     if cause != "orphans" and "orphans_fill_memory" in claims:
