@@ -1,7 +1,7 @@
 """How much more RAM sockets may take on this host, and what one of them costs here: no number is proposed beyond it.
 
 Socket memory is neither swapped nor moved, so it has to fit into what is available now (MemAvailable of proc(5)). Huge
-pages set aside and ZONE_MOVABLE are no room for it, and on 32 bit only low memory is.
+pages set aside, ZONE_MOVABLE and what is kept for CMA are no room for it, and on 32 bit only low memory is.
 """
 
 from typing import NamedTuple
@@ -73,7 +73,7 @@ def find_budget(facts: Facts) -> Budget:
     available, how = _available(meminfo)
     if ram is None or available is None:
         return Budget(None, "how much RAM is available could not be read")
-    usable = max(ram - meminfo.get("Hugetlb", 0) - meminfo.get("MovableTotal", 0), 0)
+    usable = max(ram - sum(meminfo.get(kept, 0) for kept in ("Hugetlb", "MovableTotal", "CmaTotal")), 0)
     if not usable:
         return Budget(0, "all of RAM is set aside", short=bool(meminfo.get("HugePages_Free")))
     of_ram = f"of {bytes_text(usable)}" + (" that are not set aside" if usable < ram else "")
@@ -157,4 +157,4 @@ def _available(meminfo: dict[str, int]) -> tuple[int | None, str]:
         return None, how
     if meminfo.get("HighTotal", 0) > 0 and meminfo.get("LowFree", available) < available:
         available, how = meminfo["LowFree"], "free in low memory, where sockets have to lie"
-    return max(available - meminfo.get("MovableFree", 0), 0), how
+    return max(available - meminfo.get("MovableFree", 0) - meminfo.get("CmaFree", 0), 0), how

@@ -42,6 +42,10 @@ def sizes(text: str) -> dict[str, int]:
         ("MemTotal 2000 MemAvailable 400 Hugetlb 1000 MovableTotal 500 MovableFree 500", 0, 0, True),
         ("MemTotal 2000 MemAvailable 400 Hugetlb 1500 MovableTotal 600", 0, 0, False),
         ("MemTotal 2000 MemAvailable 400 Hugetlb 1500 HugePages_Free 1 MovableTotal 600", 0, 0, True),
+        # Nor is what is kept for CMA, where only what can be moved may lie meanwhile.
+        ("MemTotal 2000 MemAvailable 1000 CmaTotal 800 CmaFree 100", 0, 300, False),
+        ("MemTotal 2000 MemAvailable 500 CmaTotal 400 CmaFree 300", 0, 120, True),
+        ("MemTotal 2000 MemAvailable 500 CmaTotal 400 CmaFree 500", 0, 0, True),
         # Before 3.14: free memory, and half of the file cache.
         ("MemTotal 2000 MemFree 200 Active(file) 80 Inactive(file) 120 Cached 900", 0, 200, True),
         ("MemTotal 2000 MemFree 200 Cached 300 Shmem 100", 0, 200, True),
