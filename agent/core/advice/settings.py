@@ -89,11 +89,12 @@ def restore_max_orphans(
         return None
     price, limits, page = price_of_orphans(facts), tcp_mem_after(facts, put_back), facts.page_bytes
     high = limits[2] * page if limits and page else None
-    proposed, known = _orphans_to_write(default, price, None if pasted else high)
-    if proposed <= 0 or (proposed != default and limit > 0 and not pasted):
-        return None  # A limit to raise with care, as any other; 0 is a mistake.
+    held = None if high is None else room_for_orphans(facts, price, high)
+    proposed, known = _orphans_to_write(default, price, None if pasted else high, held if limit <= 0 else 0)
+    if not proposed:
+        return None
     bound = "" if high is None else f", and tcp_mem keeps all TCP data below {bytes_text(high)}"
-    if high is not None and (held := room_for_orphans(facts, price, high)) < proposed:
+    if held is not None and held < proposed:
         bound = f", and today's tcp_mem holds about {count_text(held)} of them: with more, living connections stall"
     return change(
         facts,
@@ -165,22 +166,26 @@ def _tcp_mem_to_write(facts: Facts, budget: Budget, *, is_pasted: bool) -> tuple
     if default[2] > most:
         numbers, known = limits_by(most * 2 // 3), _AS_FAR
     if not is_pasted:
-        is_more = _GAIN * numbers[2] > (_GAIN + 1) * today and numbers[1] >= _LEAST_PAGES
+        is_more = _GAIN * numbers[2] > (_GAIN + 1) * max(today, held) and numbers[1] >= _LEAST_PAGES
         return numbers if is_more else None, known
     if 10 * used <= 9 * numbers[2] * page and numbers[1] >= _LEAST_PAGES:
         return numbers, known
     highest = max(facts.limits)
     room = max(min(held, (budget.bytes or 0) // page), min(held // _LITTLE, highest - held))
     above = held + room // 4, held + room // 2, held + room
-    return above if room >= held // _LITTLE else None, "above what TCP holds now, which the default would stall"
+    why = "which the default would stall" if numbers == default else "since there is no RAM for the default"
+    return above if room >= held // _LITTLE else None, f"above what TCP holds now, {why}"
 
 
-def _orphans_to_write(default: int | None, price: Price, high_bytes: int | None) -> tuple[int, str]:
-    """Return the default of tcp_max_orphans, or what tcp_mem holds where so many, as fat as measured, would fill it."""
+def _orphans_to_write(default: int | None, price: Price, high_bytes: int | None, held: int | None) -> tuple[int, str]:
+    """Return the default of tcp_max_orphans, or ``held`` where so many, as fat as was measured, would fill tcp_mem.
+
+    That is for a limit of 0, which is a mistake; 0 for others, which are raised with care.
+    """
     number, known = (default, "this kernel's default") if default else (_LEAST_ORPHANS, "at least the smallest default")
     if high_bytes is None or price.is_assumed or number * price.charged_bytes <= high_bytes:
         return number, known
-    return high_bytes // price.charged_bytes, "as many as tcp_mem holds"
+    return held or 0, "as many as tcp_mem holds"
 
 
 def _may_be_meant(facts: Facts) -> bool:

@@ -171,7 +171,7 @@ def test_few_orphans_are_not_named_where_their_limit_was_lowered() -> None:
         ("65500 1000000 68000|65536|786432 1048576 1572864|5.15.0|MemTotal 65536 MemAvailable 30720", 210_944),
         ("720 110000 800|720|196608 262144 393216|6.1.0|MemTotal 16384 MemAvailable 8192", 2752),
         # A limit of 0 is a mistake, and mended first: with as many as tcp_mem holds.
-        ("720 110000 800|0|196608 262144 393216|6.1.0|MemTotal 16384 MemAvailable 8192", 2859),
+        ("720 110000 800|0|196608 262144 393216|6.1.0|MemTotal 16384 MemAvailable 8192", 2779),
     ],
 )
 def test_no_default_is_put_back_that_orphans_as_fat_as_those_of_now_would_fill_tcp_mem_with(
@@ -227,12 +227,15 @@ def test_a_lowered_tcp_mem_is_put_back_too_where_the_pressure_that_it_made_lasts
         # As close to the default as what is available less a reserve.
         (1030, (27975, 37302, 55950), ["Set tcp_mem as close to", "Find", "Fix", "Free RAM before"]),
         (300, None, ["Find", "Fix", "Free RAM before"]),
+        # Hardly more than is held is no more, however little is allowed today.
+        (None, None, ["Find", "Fix", "Free RAM before"]),
     ],
 )
 def test_a_lowered_tcp_mem_is_put_back_as_far_as_there_is_ram(
-    available: int, expected: tuple[int, ...] | None, actions: list[str]
+    available: int | None, expected: tuple[int, ...] | None, actions: list[str]
 ) -> None:
-    row = f"tcp_memory|3 1990 900|65536|1000 1300 2000|6.1.0|MemTotal 16384 MemAvailable {available}|-|-"
+    limits = "1000 1300 2000" if available else "0 0 0"
+    row = f"tcp_memory|3 1990 900|65536|{limits}|6.1.0|MemTotal 16384 MemAvailable {available or 300}|-|-"
     diagnosis = judge(row.split("|"))[0]
     assert expected == proposed(diagnosis)[MEM]
     assert [] == [

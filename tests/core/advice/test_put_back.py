@@ -62,6 +62,16 @@ def test_pasted_numbers_give_way_to_some_above_what_tcp_holds(
     assert expected == tcp_mem(claim, tcp_mem=limits, mem=380_000, meminfo=meminfo)
 
 
+def test_it_is_said_whether_the_default_or_the_ram_is_too_small_for_what_tcp_holds() -> None:
+    falling = (393_216, 262_144, 196_608)
+    for mem, why in [(380_000, "which the default would stall"), (196_000, "since there is no RAM for the default")]:
+        facts = facts_of(tcp_mem=PASTED if mem > falling[2] else falling, mem=mem, meminfo=available(100))
+        claim = "tcp_mem_holds_buffer_sizes" if mem > falling[2] else "tcp_mem_out_of_order"
+        advice = restore_tcp_mem(facts, {claim}, find_budget(facts))
+        assert advice
+        assert advice.action.startswith(f"Set tcp_mem above what TCP holds now, {why}: ")
+
+
 def test_a_use_that_could_not_be_read_is_not_made_up() -> None:
     facts = facts_of(tcp_mem=PASTED, mem=None)
     advice = restore_tcp_mem(facts, {"tcp_mem_holds_buffer_sizes"}, find_budget(facts))
