@@ -49,9 +49,9 @@ def _run_everywhere(kernel: Kernel | None) -> Run:
     return lambda command: f"for ns in $({names}); do nsenter --net=$ns {command} || {{ {command}; break; }}; done"
 
 
-def is_our_own(facts: Facts, gauge: GaugeName) -> bool:
-    """Return whether most of a gauge may be in the host's own namespace, whose settings were read."""
-    return not _busiest(facts, gauge)
+def obeys_our_settings(facts: Facts, gauge: GaugeName) -> bool:
+    """Return whether the settings that were read hold for most of a gauge: it may be in the host's own namespace."""
+    return (facts.kernel is not None and facts.kernel.shares_settings) or not _busiest(facts, gauge)
 
 
 def _busiest(facts: Facts, gauge: GaugeName) -> int | None:

@@ -52,6 +52,11 @@ class Kernel(NamedTuple):
         return (3, 3) <= self.version[:2] < (3, 13)
 
     @property
+    def shares_settings(self) -> bool:
+        """Up to 4.4 all network namespaces have one tcp_orphan_retries and tcp_fin_timeout."""
+        return self.version[:2] <= (4, 4)
+
+    @property
     def ambiguous_text(self) -> bool:
         """Up to 3.2 both texts are printed for both causes."""
         return self.version[:2] <= (3, 2)

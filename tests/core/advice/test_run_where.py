@@ -16,9 +16,12 @@ POD = Namespace(process=Process(pid=4711, name="pause", cgroup="/kubepods/pod1")
 KILLS = "nstat -az TcpExtTCPAbortOnMemory   # stops rising"
 
 
-def advice(table: SocketTable | None, text: str = "orphans", mem: int = 9000) -> tuple[Advice, ...]:
+def advice(
+    table: SocketTable | None, text: str = "orphans", mem: int = 9000, kernel: str = "5.10.0-30-amd64"
+) -> tuple[Advice, ...]:
     settings = {"net.ipv4.tcp_orphan_retries": (0,), "net.ipv4.tcp_fin_timeout": (300,)}
-    return diagnose(make_snapshot(65600, mem, sockets=table, sysctls=settings), (make_event(text),), ()).advice
+    host = make_snapshot(65600, mem, sockets=table, sysctls=settings, kernel=kernel)
+    return diagnose(host, (make_event(text),), ()).advice
 
 
 def commands(steps: tuple[Advice, ...]) -> list[str]:
@@ -62,6 +65,14 @@ def test_settings_of_this_namespace_are_not_changed_for_another(orphans: int, *,
     keys = {each.sysctl.key for each in advice(in_pod(orphans)) if each.sysctl}
     per_namespace = {"net.ipv4.tcp_orphan_retries", "net.ipv4.tcp_fin_timeout"}
     assert per_namespace & keys == (per_namespace if ours else set())
+
+
+@pytest.mark.parametrize(
+    ("kernel", "is_shared"), [("3.10.0-1160.el7.x86_64", True), ("4.4.0-210-generic", True), ("4.9.0-19-amd64", False)]
+)
+def test_up_to_4_4_the_settings_of_orphans_are_those_of_every_namespace(kernel: str, *, is_shared: bool) -> None:
+    keys = {each.sysctl.key for each in advice(in_pod(100), kernel=kernel) if each.sysctl}
+    assert is_shared == ({"net.ipv4.tcp_orphan_retries", "net.ipv4.tcp_fin_timeout"} <= keys)
 
 
 def test_a_container_has_its_programs_settings_in_files_of_its_own() -> None:
