@@ -14,6 +14,7 @@ json-pretty, dmesg(1) --json and what clouds export; CSV below a line of names, 
 import csv
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from io import BufferedIOBase, BufferedReader, BytesIO
 
 import msgspec
@@ -164,7 +165,8 @@ class Entries:
                 if _matters(piece):
                     yield self.read, piece.rstrip(b"\r\n")
                 continue
-            for text in objects.cut(piece):
+            whole = not objects.around and _is_object_with_marker(piece)
+            for text in (piece,) if whole else objects.cut(piece):
                 yield from _numbered(text, self.read)
         yield from _numbered(objects.unfinished(), self.read)
 
@@ -255,6 +257,17 @@ def _has_text_outside_strings(line: bytes) -> bool:
     """Return whether a message stands where no string of JSON is open, as in a line of another log."""
     at = min((at for marker in MARKERS if (at := line.find(marker)) >= 0), default=-1)
     return at >= 0 and _ESCAPED.sub(b"", line[:at]).count(b'"') % 2 == 0
+
+
+def _is_object_with_marker(piece: bytes) -> bool:
+    """Return whether a piece is one whole object that matters: what stands around a list in it is to be heard."""
+    text = piece.strip()
+    if not (text.startswith(b"{") and text.endswith(b"}") and _find_marker(text) >= 0):
+        return False
+    with suppress(msgspec.DecodeError, RecursionError, ValueError):
+        msgspec.json.decode(text)
+        return True
+    return False
 
 
 def _is_field(line: bytes) -> bool:

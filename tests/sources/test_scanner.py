@@ -106,6 +106,19 @@ def test_a_pair_of_a_name_and_a_value_is_read_as_a_field_of_that_name(
     assert [TEXT] * (name == "@message") == [each.text for each in found]
 
 
+@pytest.mark.parametrize("end", [b"", b"\n", b"\n{}\n"])
+@pytest.mark.parametrize("size", [1, 5000])
+def test_what_stands_around_a_list_in_a_line_is_heard_however_long_the_line_is(
+    log: Callable[..., str], size: int, end: bytes
+) -> None:
+    items = b'"items":[{"facility":"kern","message":"%b"}]}' % TEXT.encode()
+    others = b'{"app":"shop","pad":"%b",' % (b"x" * size) + items
+    kernels = b'{"pad":"%b","host":"jp58",' % (b"x" * size) + items
+
+    assert [] == read(log(others + end))
+    assert ["jp58"] == [each.host for each in read(log(kernels + end))]
+
+
 def test_every_object_of_an_array_is_read(log: Callable[..., str]) -> None:
     assert 3 == len(read(log(b"[" + b",".join([ENTRY] * 3) + b"]")))
 

@@ -63,16 +63,20 @@ TIMES = (
 )
 # Google's log of a machine's serial console.
 CONSOLE = "/logs/serialconsole."
-# What quotes a line: a monitor's rule or alert, a mail, a command.
-QUOTING = re.compile(
-    r"(?:.*\.)?(?:rule|alert(?:name)?|annotations|match(?:ed)?|pattern|query|search|trigger|check|subject|title|comment"
-    r"|user|author|sender|command|cmd|argv?s?|expr)(?:\..*)?"
+# What a stranger asked for: whatever stands beside it is what was sent.
+REQUEST = re.compile(
+    r"(?:.*\.)?(?:(?:http_?)?(?:method|user_?agent|referr?er|cookies?"
+    r"|request(?:_?(?:object|parameters|params|body|uri|args|method))?)|remote_addr|verb|user)(?:\..*)?"
 )
-# What people and their tools say, where no field names the kernel: mail, chat, a ticket, a command's output, a request.
+# What quotes a line: a monitor's rule or alert, a mail, a command, a request.
+QUOTING = re.compile(
+    rf"{REQUEST.pattern}|(?:.*\.)?(?:rule|alert(?:name)?|annotations|match(?:ed)?|pattern|query|search|trigger|check"
+    r"|subject|title|comment|author|sender|command|cmd|argv?s?|expr)(?:\..*)?"
+)
+# What people and their tools say, where no field names the kernel: mail, chat, a ticket, a command's output.
 SPOKEN = re.compile(
     r"(?:.*\.)?(?:from|to|cc|bcc|recipients?|role|prompt|completion|question|answer|reply|q|url|href|html|snippet|summary"
-    r"|description|ts|thread_ts|channel|assignee|reporter|stdout|stderr|rc|(?:exit|return)_?code"
-    r"|(?:http_)?(?:method|user_?agent|referr?er|cookies?)|remote_addr)(?:\..*)?"
+    r"|description|ts|thread_ts|channel|assignee|reporter|stdout|stderr|rc|(?:exit|return)_?code)(?:\..*)?"
 )
 # What holds a line of a log. Any other field may hold what a stranger chose: a user agent, a login, a file's name.
 LINE = re.compile(
@@ -211,8 +215,9 @@ def _records_in(value: object, around: dict[str, object]) -> Iterator[dict[str, 
     if any(_texts(fields)):
         yield around | value
     said = {name: inner for name, inner in fields.items() if name in HOSTS or SPEAKER.fullmatch(name)}
+    asked = dict.fromkeys(filter(REQUEST.fullmatch, fields), "of a request")
     for inner in _lists_in(value):
-        yield from _records_in(inner, around | said)
+        yield from _records_in(inner, around | said | asked)
 
 
 def _lists_in(value: dict[str, object]) -> Iterator[list[object]]:

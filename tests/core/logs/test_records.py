@@ -228,6 +228,7 @@ def test_objects_that_carry_lines_leave_the_claim_to_the_line(fields: dict[str, 
     assert (T, at or WRITTEN, "jp58") == (found and (found[0], found[1], found[3]))
 
 
+SOURCE = {"source": "jp58", "timestamp": "2024-08-18T06:33:14.000Z"}
 RECORD = {"timestamp": "2024-08-18T06:33:14Z", "host": "jp58", "facility": "kern", "message": T}
 
 
@@ -261,6 +262,12 @@ RECORD = {"timestamp": "2024-08-18T06:33:14Z", "host": "jp58", "facility": "kern
         ({"facility": "kern", "message": T, "attributes": [{"key": "host.name", "value": "jp58"}]}, ["jp58"]),
         ({**RECORD, "tags": ["a"], "spans": [{"id": 1}]}, ["jp58"]),
         ({"kubernetes": {"container_name": "shop"}, "logs": [{"log": LINE}]}, []),
+        ({"method": "POST", "body": {"items": [{"message": LINE}]}}, []),
+        ({"remote_addr": "203.0.113.9", "items": [RECORD]}, []),
+        ({"verb": "create", "user": {"username": "x"}, "requestObject": {"items": [{"message": LINE}]}}, []),
+        ({"requestParameters": {"logEvents": [{"message": LINE, "timestamp": 1723962794000}]}}, []),
+        ({"query": "orphaned", "messages": [{"message": {"message": f"kernel: {T}", **SOURCE}}]}, ["jp58"]),
+        ({"events": [{"message": LINE}], "ResponseMetadata": {"RequestId": "x", "HTTPHeaders": {"a": "b"}}}, ["jp58"]),
     ],
 )
 def test_every_record_of_a_document_is_read_however_deep(document: object, hosts: list[str | None]) -> None:
