@@ -92,7 +92,7 @@ _LETTERS = (
         ),
     ),
     ("G", rf"(?:[\w-]+\.)+kern\.{_SEVERITY}:?{_END}"),
-    ("K", _FACILITY.format("kern") + rf"|kern (?:{_SEVERITY} )?(?=kernel:)"),
+    ("K", _FACILITY.format("kern") + rf"|kern (?:{_SEVERITY} )?(?=kernel:)|Kernel\.[A-Z][a-z]{{3,7}}{_END}"),
     ("F", _FACILITY.format(f"(?P<facility>{_OTHERS})")),
     ("N", r"(?:%\$ VDC-\d+ %\$ (?:[A-Z][a-z]{2} +\d+ [\d:.]+ )?)?%KERN-\d-SYSTEM_MSG:"),
     ("a", r"kernel [-0] \S+ (?:-|(?:\[[^\s\]=\"]+(?: [^\s\]=\"]+=\"(?:[^\"\\\]]|\\.)*\")*\])+)(?=\s|\Z)"),
@@ -136,7 +136,7 @@ _GRAMMAR = re.compile(
         | (?:(i)?K)?[tuvr]+ (?:([hg])?k)?                       # dmesg, journalctl -o short-monotonic
         | (i)?K?B                                               # talosctl dmesg
         | K?k | K                                               # dmesg -x -t
-        | (?:z[fhw]?(?=[nde])|n[hfq](?=[ndz]))? (?:             # what a container, cloud or relay puts before a line
+        | (?:z[fhw]?(?=[nde])|n[hfq](?=[ndz])|dKh(?=n))? (?:  # what a container, cloud, relay, Kiwi puts before a line
             {_DATES}(?:(i)?K)? (?:{_DATES})? p?K?([hgZ])?K? p?{_TAG}  # syslog daemons
           | n[OZ]?([hg])?s{_TAG} | z(h)sk | [nz]([sl])ku | zSk(?=u) | n(h)Sk(?=u)  # a level: F5, Chrome OS, SONiC
           | n(H)k | [dzebtuvr](H)k(?=u) | nm                    # a masked host; metalog

@@ -252,6 +252,8 @@ CARRIED = f"Aug 18 08:33:14 jp58 kernel: [12.345678] {T}"
         (f"2024 Aug 18 08:33:14 (web-7) 10.0.0.5->/var/log/messages {CARRIED}", SUMMER, 12.345678, "jp58"),
         (f"2024 Aug 18 08:33:14 manager->/var/log/kern.log {CARRIED}", SUMMER, 12.345678, "jp58"),
         (f"jp58 Aug 18 08:33:14.000000 jp58 kernel: {T}", SUMMER, None, "jp58"),
+        (f"2024-08-18 08:33:14\tKernel.Info\t10.0.0.5\tkernel: [12.345678] {T}", SUMMER, 12.345678, "10.0.0.5"),
+        (f"2024-08-18 08:33:14\tKernel.Warning\t10.0.0.5\t{CARRIED}", SUMMER, 12.345678, "jp58"),
         (f"kern  :info  : {T}", None, None, None),
         (f"kern  :info  : [   C3] {T}", None, None, None),
         (f"18.08.2024 08:33:14 jp58 kernel: {T}", SUMMER, None, "jp58"),
