@@ -125,6 +125,11 @@ def test_a_setting_is_kept_where_its_time_keeps_settings(kernel: str, expected: 
     steps = diagnose(snapshot, (make_event("close" if kernel < "3" else "orphans"),), ()).advice
     kept = next(each.persist for each in steps if each.sysctl and each.sysctl.key == "net.ipv4.tcp_orphan_retries")
     assert expected in (kept or "")
+    # With --system the old value comes back where it stands: /etc/sysctl.conf is read last, as 99-sysctl.conf at boot.
+    later = (
+        "# What /etc/sysctl.conf and files with a later name set wins over this: remove the same setting there first.\n"
+    )
+    assert ("--system" in expected) == (later in (kept or ""))
 
 
 @pytest.mark.parametrize(("kernel", "expected"), [("2.6.32-754.el6.x86_64", False), ("6.1.0", True)])
