@@ -37,6 +37,8 @@ TAG = re.compile(
 # What carries lines: a service, a container or a job of another name speaks itself.
 CARRIER = re.compile(r"(?:[\w.]*[._])?(?:container|pod)(?:[._]?name)?|service(?:[._]name)?|job")
 KERNEL_JOB = re.compile(r"(?i:.*(?:journal|kern|kmsg|dmesg|syslog|varlog).*)")
+# Loki names every stream a service.
+NO_SERVICE = "unknown_service"
 # A process writes with its number; the kernel is none.
 PROCESS = re.compile(r"(?:syslog_|process\.)?pid|uid|gid|proc_?id|process_?id")
 NO_PROCESS = ("", "-", "0")
@@ -97,7 +99,7 @@ _LONGEST_KNOWN = 64
 # The labels of a Loki stream that name no speaker; a job has to be a journal's or the kernel's.
 LABEL = re.compile(
     r"(?:host|node)(?:name)?|instance|(?:boot|machine)_id|cluster|region|env|(?:detected_)?level|severity|priority|job"
-    r"|transport|(?:syslog_)?(?:facility|identifier)"
+    r"|service_name|transport|(?:syslog_)?(?:facility|identifier)"
 )
 LOKI = {"labels", "line", "timestamp"}
 # dmesg --json, and Fluent Bit's kmsg input: they read nothing but the kernel's ring, and other facilities into it.
@@ -347,10 +349,10 @@ def _another_speaker(fields: dict[str, object]) -> str | None:
     transport = fields.get("transport")
     if transport not in (None, "kernel"):
         return "transport"
-    # A job is who fetched a journal's record; its transport is who wrote it.
-    fetched_by = "job" if transport else None
+    # A job is who fetched a journal's record, and Loki's service_name repeats it; the transport is who wrote it.
+    fetched_by = {"job", "service_name"} if transport else frozenset[str]()
     said = (name for name, value in fields.items() if value not in (None, "") and _is_anothers(name, value))
-    return next((name for name in said if name != fetched_by), None)
+    return next((name for name in said if name not in fetched_by), None)
 
 
 def _is_anothers(name: str, value: object) -> bool:
@@ -361,7 +363,7 @@ def _is_anothers(name: str, value: object) -> bool:
     if "tag" in roles or "facility" in roles:
         return KERNEL.fullmatch(text) is None
     if "carrier" in roles:
-        return KERNEL_JOB.fullmatch(text) is None
+        return text != NO_SERVICE and KERNEL_JOB.fullmatch(text) is None
     return "process" in roles and text not in NO_PROCESS
 
 
