@@ -84,7 +84,7 @@ SPOKEN = re.compile(
 LINE = re.compile(
     r"(?:(?:fields|event|log|record|json|properties)\.)*@?"
     r"(?:(?:(?:sys)?log|raw|short|full|original|event|text|message|msg)[._ ]?)?"
-    r"(?:message|msg|log|raw|original|line|text|string|payload|body|event|record|entry|data|content|value)"
+    r"(?:message|msg|(?:sys)?log|raw|original|line|text|string|payload|body|event|record|entry|data|content|value)"
 )
 _ROLES = {
     "line": LINE,

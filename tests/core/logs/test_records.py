@@ -150,6 +150,8 @@ def read_line(line: str) -> Read | None:
             (T, AT, None, "jp58"),
         ),
         ({"MsgText": LINE}, (T, WRITTEN, None, "jp58")),
+        ({"syslog": LINE, "received_at": "2024-08-18T06:33:14Z"}, (T, AT, None, "jp58")),
+        ({"Raw Log": LINE}, (T, WRITTEN, None, "jp58")),
         (
             {
                 "agent": {"id": "001", "name": "web-7"},
