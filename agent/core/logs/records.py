@@ -82,7 +82,7 @@ SPOKEN = re.compile(
 )
 # What holds a line of a log. Any other field may hold what a stranger chose: a user agent, a login, a file's name.
 LINE = re.compile(
-    r"(?:(?:fields|event|log|record|json|properties)\.)*@?"
+    r"(?:(?:fields|event|log|record|json|properties|payload|data)\.)*@?"
     r"(?:(?:(?:sys)?log|raw|short|full|original|event|text|message|msg)[._ ]?)?"
     r"(?:message|msg|(?:sys)?log|raw|original|line|text|string|payload|body|event|record|entry|data|content|value)"
 )

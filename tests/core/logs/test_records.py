@@ -143,6 +143,8 @@ def read_line(line: str) -> Read | None:
         ({"properties": {"SyslogMessage": LINE}}, (T, WRITTEN, None, "jp58")),
         ({"raw_message": f"<6>{LINE}"}, (T, WRITTEN, None, "jp58")),
         ({"payload": LINE}, (T, WRITTEN, None, "jp58")),
+        ({"payload": {"message": LINE}}, (T, WRITTEN, None, "jp58")),
+        ({"data": {"msg": LINE}}, (T, WRITTEN, None, "jp58")),
         ({"@rawstring": LINE}, (T, WRITTEN, None, "jp58")),
         ({"field": "@message", "value": LINE}, (T, WRITTEN, None, "jp58")),
         (
