@@ -170,8 +170,7 @@ def _tcp_mem_to_write(facts: Facts, budget: Budget, *, is_pasted: bool) -> tuple
         return numbers if is_more else None, known
     if 10 * used <= 9 * numbers[2] * page and numbers[1] >= _LEAST_PAGES:
         return numbers, known
-    highest = max(facts.limits)
-    room = max(min(held, (budget.bytes or 0) // page), min(held // _LITTLE, highest - held))
+    room = max(min(held, (budget.bytes or 0) // page), min(held // _LITTLE, today - held))
     above = held + room // 4, held + room // 2, held + room
     why = "which the default would stall" if numbers == default else "since there is no RAM for the default"
     return above if room >= held // _LITTLE else None, f"above what TCP holds now, {why}"

@@ -49,10 +49,11 @@ def test_the_default_is_put_back_up_to_nine_tenths_of_it_in_use() -> None:
         (PASTED, available(1219), (405_587, 431_174, 482_348)),
         (PASTED, available(100), (389_500, 399_000, 418_000)),
         (PASTED, {"MemTotal": 16_384 * MIB}, (389_500, 399_000, 418_000)),
-        # But nothing above what is allowed today.
-        (FALLING, available(100), (389_500, 399_000, 418_000)),
-        ((418_000, 253_940, 190_455), available(100), (389_500, 399_000, 418_000)),
-        ((417_999, 253_940, 190_455), available(100), None),
+        # But nothing above what is allowed today, which is the last number, whatever the others.
+        (FALLING, available(8192), (475_000, 570_000, 760_000)),
+        (FALLING, available(100), None),
+        ((500_000, 253_940, 418_000), available(100), (389_500, 399_000, 418_000)),
+        ((500_000, 253_940, 417_999), available(100), None),
     ],
 )
 def test_pasted_numbers_give_way_to_some_above_what_tcp_holds(
@@ -65,7 +66,8 @@ def test_pasted_numbers_give_way_to_some_above_what_tcp_holds(
 def test_it_is_said_whether_the_default_or_the_ram_is_too_small_for_what_tcp_holds() -> None:
     falling = (393_216, 262_144, 196_608)
     for mem, why in [(380_000, "which the default would stall"), (196_000, "since there is no RAM for the default")]:
-        facts = facts_of(tcp_mem=PASTED if mem > falling[2] else falling, mem=mem, meminfo=available(100))
+        room = available(100 if mem > falling[2] else 900)
+        facts = facts_of(tcp_mem=PASTED if mem > falling[2] else falling, mem=mem, meminfo=room)
         claim = "tcp_mem_holds_buffer_sizes" if mem > falling[2] else "tcp_mem_out_of_order"
         advice = restore_tcp_mem(facts, {claim}, find_budget(facts))
         assert advice
