@@ -549,9 +549,10 @@ def _slack() -> SlackNotifier:
 
 @cache
 def _email() -> EmailNotifier:
-    email.compose = _once(email.compose)
-    socket.getfqdn = _once(socket.getfqdn)
     return EmailNotifier(EmailSettings(name="mail", to=("a@example.org",), from_="b@example.org", tls="none"))
+
+
+_compose_once, _name_once = _once(email.compose), _once(socket.getfqdn)
 
 
 def read_http(data: bytes) -> None:
@@ -572,7 +573,11 @@ def _http() -> list[bytes]:
 
 def read_smtp(data: bytes) -> None:
     """A mail server's answers, all of them."""
-    with _answering(email.socket, data):
+    with (
+        mock.patch.object(email, "compose", _compose_once),
+        mock.patch.object(socket, "getfqdn", _name_once),
+        _answering(email.socket, data),
+    ):
         _as_json(_email().notify(NOTICE))
 
 
