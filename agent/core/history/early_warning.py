@@ -304,10 +304,12 @@ def _level(gauge: _Watched, now: datetime, before: Pressure | None) -> int:
 
 def _seconds_left(gauge: _Watched, now: datetime) -> float:
     """Project when a steady growth reaches the limit, in seconds; infinity when there is none worth a word."""
+    if gauge.readings[-1][1] < GROWTH_FROM * gauge.limit:
+        return float("inf")
     apart = _as_the_clock_takes_them([at for at, _ in gauge.readings])
     window = [gauge.readings[index] for index in reversed(apart) if now - gauge.readings[index][0] <= GROWTH_WINDOW]
     values = [value for _, value in window]
-    if len(values) < GROWTH_SAMPLES or values[-1] < GROWTH_FROM * gauge.limit:
+    if len(values) < GROWTH_SAMPLES:
         return float("inf")
     third = len(values) // 3
     steps = [median(values[:third]), median(values[third : 2 * third]), median(values[2 * third :])]
