@@ -13,6 +13,7 @@ from world_log import TEXTS
 from world_receivers import REFUSED, TAKEN, Receiver, messages_of
 
 from agent.core.budget import HOUR_SECONDS, MESSAGES_AN_HOUR, THE_REST, proof_of
+from agent.core.dispatch import REMINDER
 from agent.core.model import Incident
 from agent.sources.file.source import NOT_THERE
 from agent.store import Outbox, Store
@@ -155,6 +156,8 @@ class Model:
         """The process ends: what was taken in a step that has not ended may be sent once more."""
         self._excused.update(self._unwritten)
         self._unwritten.clear()
+        if "clock" in self._world.faults:  # A reminder has no receipt: it falls due again by a clock that was set back.
+            self._excused.update({(each.channel, each.id) for each in self.taken if f"_{REMINDER}" in each.id})
         self._excused.update((channel, notice) for channel, taken in self._in_flight.items() for notice in taken)
         self._in_flight.clear()
 
