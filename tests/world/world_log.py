@@ -48,6 +48,7 @@ class Writer:
         self._said: list[tuple[int, tuple[str, str]]] = []
         path.parent.mkdir()
         path.touch()
+        self._stamp()  # The machine's clock is no part of the seed.
 
     @property
     def written(self) -> Counter[tuple[str, str]]:

@@ -210,7 +210,7 @@ class Follower:
             if content is None:
                 continue
             reader = Reader(content, place.offset, self._first_ordinal)
-            if reader.place().marker == place.marker:
+            if content.identity == found.identity and reader.place().marker == place.marker:
                 reader.read_ns = min(reader.read_ns, place.written_ns or reader.read_ns)
                 self._is_home = self._was_home = not found.token
                 return reader

@@ -8,14 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import wanting_4_gib
 
 from agent.core.cursor import Cursor
 from agent.core.model import LogRecord
-from agent.sources.file import reader
+from agent.sources.file import follower, reader
 from agent.sources.file import source as logfile
+from agent.sources.file.rotated import NamedFile
 from agent.sources.file.source import LogFileSource
 from agent.sources.file.waker import DirectoryWaker
 
@@ -894,6 +896,32 @@ def test_a_line_before_that_is_longer_than_a_marker_is_not_known(log: Path, open
     source = open_source()
     list(source.read())
     assert {} == open_source(cursor=source.position()).before()
+
+
+def test_a_log_of_which_nothing_was_read_is_not_mistaken_for_one_that_takes_its_name_at_a_start(
+    log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, "")
+    source = open_source()
+    assert [] == read(source)
+    append(log, hit(1))
+    log.rename(log.with_name("messages.1"))
+    append(log, hit(2))
+    find = follower.locate
+
+    def find_and_rotate(*args: Any, **named: Any) -> NamedFile | None:
+        found = find(*args, **named)
+        monkeypatch.undo()
+        log.with_name("messages.1").rename(log.with_name("messages.2"))
+        log.rename(log.with_name("messages.1"))
+        append(log, hit(3))
+        return found
+
+    monkeypatch.setattr(follower, "locate", find_and_rotate)
+    source = open_source(cursor=source.position())
+
+    assert [1, 2, 3] == read(source)
+    assert [] == whys(source)
 
 
 def test_rotations_while_away_are_caught_up_with(log: Path, open_source: Open) -> None:
