@@ -682,7 +682,7 @@ def test_what_is_sent_was_flushed_although_its_commit_is_still_under_way(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_room: bool
 ) -> None:
     world = World()
-    store = store_with_a_notice(tmp_path)  # Its directory may not be on disk yet when a courier looks by itself.
+    store = store_with_a_notice(tmp_path)  # Its directory may not be on disk yet when a courier reads it.
     folder = store.path(store.resolve("last"))
     if has_room:
         (folder / ".notice-001.ops.json.new").write_bytes(b" " * 4096)

@@ -177,7 +177,7 @@ def _tcp_mem_to_write(facts: Facts, budget: Budget, *, is_pasted: bool) -> tuple
 
 
 def _orphans_to_write(default: int | None, price: Price, high_bytes: int | None, held: int | None) -> tuple[int, str]:
-    """Return the default of tcp_max_orphans, or ``held`` where so many, as fat as was measured, would fill tcp_mem.
+    """Return the default of tcp_max_orphans, or ``held`` where the default, at the measured size, would fill tcp_mem.
 
     That is for a limit of 0, which is a mistake; 0 for others, which are raised with care.
     """

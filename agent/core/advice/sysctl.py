@@ -2,7 +2,7 @@
 
 # sockmem-agent: orphaned TCP sockets have room here. It was 65536.
 # Put this into /etc/sysctl.d/90-sockmem-tcp_max_orphans.conf, then run: sysctl --system
-# What /etc/sysctl.conf and files with a later name set wins over this: remove the same setting there first.
+# /etc/sysctl.conf and files with a later name override this setting: remove it there first.
 net.ipv4.tcp_max_orphans = 244736
 """
 
@@ -13,9 +13,7 @@ from agent.core.model import Advice, Sysctl
 TCP_MEM, MAX_ORPHANS = "net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans"
 Value = int | tuple[int, ...]
 # Of sysctl(8) and systemd-sysctl(8) alike; the value of today may well come from there.
-_LATER = (
-    "# What /etc/sysctl.conf and files with a later name set wins over this: remove the same setting there first.\n"
-)
+_LATER = "# /etc/sysctl.conf and files with a later name override this setting: remove it there first.\n"
 # Where settings that outlast a restart are made: by sysctl.d, and by scripts that change one for a moment.
 _SETTERS = "/etc/sysctl.conf /etc/sysctl.d /run/sysctl.d /usr/lib/sysctl.d /usr/local /etc/init.d /etc/systemd/system"
 

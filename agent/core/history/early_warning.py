@@ -37,9 +37,9 @@ One interval is enough, since these are refusals and not signs of them; they, to
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from itertools import pairwise
+from itertools import islice, pairwise
 from statistics import linear_regression, median
 from typing import NamedTuple
 
@@ -68,15 +68,11 @@ class _Watched(NamedTuple):
     """One gauge over time against its limit; thresholds by level, and below which value each is left."""
 
     name: GaugeName
-    readings: list[tuple[datetime, float]]
+    values: list[float]
+    times: list[datetime]
     limit: float
     enter: dict[int, float]
     leave: dict[int, float]
-
-    @property
-    def values(self) -> list[float]:
-        """The readings without their times."""
-        return [value for _, value in self.readings]
 
 
 class _Signal(NamedTuple):
@@ -249,16 +245,17 @@ def _is_on(signal: _Signal, newest_first: list[int], *, held: bool) -> bool:
 def _spaced(samples: Sequence[Sample]) -> list[Sample]:
     """Take the newest sample, and those before it for a minute that are as far apart as the clock takes them."""
     apart = _as_the_clock_takes_them([sample.at for sample in samples])
-    return [samples[index] for index in apart[: QUIET_INTERVALS + 1]]
+    return [samples[index] for index in islice(apart, QUIET_INTERVALS + 1)]
 
 
-def _as_the_clock_takes_them(times: Sequence[datetime]) -> list[int]:
-    """Find which to keep of times so that none are closer together than samples by the clock: newest first."""
-    kept = [len(times) - 1]
-    for index in reversed(range(len(times) - 1)):
-        if times[kept[-1]] - times[index] >= _SHORTEST:
-            kept.append(index)
-    return kept
+def _as_the_clock_takes_them(times: Sequence[datetime]) -> Iterator[int]:
+    """Yield which to keep of times so that none are closer together than samples by the clock: newest first."""
+    kept = len(times) - 1
+    yield kept
+    for index in reversed(range(kept)):
+        if times[kept] - times[index] >= _SHORTEST:
+            kept = index
+            yield kept
 
 
 def _moved(before: Sample, after: Sample) -> dict[str, int]:
@@ -275,18 +272,19 @@ def _moved(before: Sample, after: Sample) -> dict[str, int]:
 def _watched(samples: Sequence[Sample], pages_per_unit: float | None) -> list[_Watched]:
     gauges = []
     last = samples[-1]
-    mem = [(s.at, s.mem * pages_per_unit) for s in samples if s.mem is not None and pages_per_unit]
+    mem = [s.mem * pages_per_unit for s in samples if s.mem is not None and pages_per_unit]
     if mem and last.tcp_mem and last.tcp_mem[2] > 0:
         low, pressure, high = last.tcp_mem
-        gauges.append(
-            _Watched("tcp_memory", mem, high, {3: AT_LIMIT_PERCENT / 100 * high, 2: pressure}, {3: pressure, 2: low}),
-        )
-    orphan = [(s.at, float(s.orphan)) for s in samples if s.orphan is not None]
+        times = [s.at for s in samples if s.mem is not None]
+        enter = {3: AT_LIMIT_PERCENT / 100 * high, 2: pressure}
+        gauges.append(_Watched("tcp_memory", mem, times, high, enter, {3: pressure, 2: low}))
+    orphan = [float(s.orphan) for s in samples if s.orphan is not None]
     if orphan and last.tcp_max_orphans and last.tcp_max_orphans > 0:
         limit = last.tcp_max_orphans
         enter = {3: limit / 2, 2: limit / 4}
         leave = {level: ORPHAN_LEAVE * value for level, value in enter.items()}
-        gauges.append(_Watched("orphans", orphan, limit, enter, leave))
+        times = [s.at for s in samples if s.orphan is not None]
+        gauges.append(_Watched("orphans", orphan, times, limit, enter, leave))
     return gauges
 
 
@@ -304,11 +302,11 @@ def _level(gauge: _Watched, now: datetime, before: Pressure | None) -> int:
 
 def _seconds_left(gauge: _Watched, now: datetime) -> float:
     """Project when a steady growth reaches the limit, in seconds; infinity when there is none worth a word."""
-    if gauge.readings[-1][1] < GROWTH_FROM * gauge.limit:
+    if gauge.values[-1] < GROWTH_FROM * gauge.limit:
         return float("inf")
-    apart = _as_the_clock_takes_them([at for at, _ in gauge.readings])
-    window = [gauge.readings[index] for index in reversed(apart) if now - gauge.readings[index][0] <= GROWTH_WINDOW]
-    values = [value for _, value in window]
+    apart = reversed([*_as_the_clock_takes_them(gauge.times)])
+    window = [index for index in apart if now - gauge.times[index] <= GROWTH_WINDOW]
+    values = [gauge.values[index] for index in window]
     if len(values) < GROWTH_SAMPLES:
         return float("inf")
     third = len(values) // 3
@@ -316,6 +314,6 @@ def _seconds_left(gauge: _Watched, now: datetime) -> float:
     grown = steps[2] - steps[0]
     if not steps[0] < steps[1] < steps[2] or grown < GROWTH_STEP * gauge.limit:
         return float("inf")
-    ages = [(at - window[0][0]).total_seconds() for at, _ in window]
+    ages = [(gauge.times[index] - gauge.times[window[0]]).total_seconds() for index in window]
     rate = linear_regression(ages, values).slope
     return (gauge.limit - values[-1]) / rate if rate > 0 else float("inf")

@@ -170,7 +170,7 @@ def test_few_orphans_are_not_named_where_their_limit_was_lowered() -> None:
         # 60 KiB each: the default of 262,144 would take 15 GiB, and tcp_mem holds 6.
         ("65500 1000000 68000|65536|786432 1048576 1572864|5.15.0|MemTotal 65536 MemAvailable 30720", 210_944),
         ("720 110000 800|720|196608 262144 393216|6.1.0|MemTotal 16384 MemAvailable 8192", 2752),
-        # A limit of 0 is a mistake, and mended first: with as many as tcp_mem holds.
+        # A limit of 0 is a mistake, and fixed first: with as many as tcp_mem holds.
         ("720 110000 800|0|196608 262144 393216|6.1.0|MemTotal 16384 MemAvailable 8192", 2779),
     ],
 )

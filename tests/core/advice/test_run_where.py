@@ -126,9 +126,7 @@ def test_a_setting_is_kept_where_its_time_keeps_settings(kernel: str, expected: 
     kept = next(each.persist for each in steps if each.sysctl and each.sysctl.key == "net.ipv4.tcp_orphan_retries")
     assert expected in (kept or "")
     # With --system the old value comes back where it stands: /etc/sysctl.conf is read last, as 99-sysctl.conf at boot.
-    later = (
-        "# What /etc/sysctl.conf and files with a later name set wins over this: remove the same setting there first.\n"
-    )
+    later = "# /etc/sysctl.conf and files with a later name override this setting: remove it there first.\n"
     assert ("--system" in expected) == (later in (kept or ""))
 
 
