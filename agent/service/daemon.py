@@ -83,7 +83,8 @@ class Daemon:
         try:
             while not self._asked.stop:
                 rest = self.turn()
-                if self._asked.reload:
+                # Not where a stop has cut off a batch: the position is behind all of it already.
+                if self._asked.reload and self._is_whole:
                     self._asked.reload = False
                     self.take_over(reread())
                 self._source.wait(rest)

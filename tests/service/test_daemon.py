@@ -356,8 +356,9 @@ def test_after_a_reload_what_the_couriers_before_remembered_takes_no_memory(
         daemon.end()
 
 
+@pytest.mark.parametrize("reload", [False, True])
 def test_a_stop_in_the_middle_of_a_batch_leaves_the_rest_to_the_next_start(
-    tmp_path: Path, log_file: Path, proc_root: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, log_file: Path, proc_root: Path, monkeypatch: pytest.MonkeyPatch, *, reload: bool
 ) -> None:
     with log_file.open("a") as file:
         for hour in range(24):
@@ -374,9 +375,11 @@ def test_a_stop_in_the_middle_of_a_batch_leaves_the_rest_to_the_next_start(
     def commit_and_stop(incident: Incident) -> None:
         commit(incident)
         asked.stop = len(store.ids()) >= 3
+        asked.reload = asked.stop and reload
 
+    also = replace(settings, source=replace(settings.source, paths=(str(log_file), str(tmp_path / "syslog"))))
     monkeypatch.setattr(store, "commit", commit_and_stop)
-    Daemon(settings, store, asked, Outside(proc_root)).run(lambda: None)
+    Daemon(settings, store, asked, Outside(proc_root)).run(lambda: also)
     assert 4 == len(store.ids())
 
     monkeypatch.setattr(store, "commit", commit)
