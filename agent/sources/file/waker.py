@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 STOP_SECONDS = 1.0
 # A busy log would wake us for every line: lines closer together than this are read together.
 SHORTEST_TURN_SECONDS = 0.01
+# The pause after a first failure; each further one doubles it, since it costs watchdog 6 three descriptors for good.
 RETRY_SECONDS = 60.0
 
 
@@ -47,7 +48,7 @@ class DirectoryWaker:
         self._observer: BaseObserver | None = None
         self._watches: dict[tuple[str, Identity], ObservedWatch] = {}
         self._trouble: str | None = None
-        self._retry_at = 0.0
+        self._retry_at, self._pause = 0.0, RETRY_SECONDS
         self._waited_at = 0.0
         self._was_hinted = False
 
@@ -58,10 +59,10 @@ class DirectoryWaker:
             return self._trouble
         try:
             self._change(wanted)
-            self._trouble = None
+            self._trouble, self._pause = None, RETRY_SECONDS
         except (OSError, RuntimeError) as error:  # RuntimeError: the unit's TasksMax= is reached, or the host's limit.
             self._trouble = f"a directory cannot be watched ({getattr(error, 'strerror', None) or error})"
-            self._retry_at = time.monotonic() + RETRY_SECONDS
+            self._retry_at, self._pause = time.monotonic() + self._pause, 2 * self._pause
         return self._trouble
 
     def wait(self, timeout: float) -> None:

@@ -1279,6 +1279,49 @@ def test_watchdog_says_why_it_cannot_watch(monkeypatch: pytest.MonkeyPatch, log:
     assert "a directory cannot be watched (inotify watch limit reached)" == trouble
 
 
+def test_where_a_directory_cannot_be_watched_that_is_tried_ever_more_rarely(
+    monkeypatch: pytest.MonkeyPatch, log: Path
+) -> None:
+    """Each failed try costs watchdog 6 three descriptors that it never closes."""
+    tried, second = list[float](), 0.0
+
+    def refuse(*_: object, **__: object) -> None:
+        tried.append(second)
+        raise OSError(28, "inotify watch limit reached")
+
+    monkeypatch.setattr("watchdog.observers.api.BaseObserver.schedule", refuse)
+    monkeypatch.setattr("time.monotonic", lambda: second)
+    with closing(DirectoryWaker()) as waker:
+        for minute in range(7 * 24 * 60):
+            second = minute * 60.0
+            waker.watch(identities(log.parent))
+
+    assert [0, 1, 3, 7, 15] == [at / 60 for at in tried[:5]]
+    assert 14 == len(tried)
+
+
+def test_a_directory_that_can_be_watched_again_is_tried_as_soon_as_at_first(
+    monkeypatch: pytest.MonkeyPatch, log: Path
+) -> None:
+    tried, second, is_refused = list[float](), 0.0, True
+
+    def schedule(*_: object, **__: object) -> object:
+        tried.append(second)
+        if is_refused:
+            raise OSError(28, "inotify watch limit reached")
+        return object()
+
+    monkeypatch.setattr("watchdog.observers.api.BaseObserver.schedule", schedule)
+    monkeypatch.setattr("watchdog.observers.api.BaseObserver.unschedule", lambda *_: None)
+    monkeypatch.setattr("time.monotonic", lambda: second)
+    with closing(DirectoryWaker()) as waker:
+        for minute in range(40):
+            second, is_refused = minute * 60.0, minute not in range(7, 20)
+            waker.watch(identities(log.parent) if minute < 20 else {str(log.parent): (0, 0)})
+
+    assert [0, 1, 3, 7, 20, 21, 23] == [at / 60 for at in tried if at / 60 < 25]
+
+
 def test_where_no_thread_can_be_started_the_log_is_looked_at_once_a_second(
     monkeypatch: pytest.MonkeyPatch, log: Path
 ) -> None:
