@@ -326,6 +326,7 @@ class Daemon:
         self._couriers = couriers
         before, self._settings = self._settings, settings
         if settings.metrics != before.metrics:
+            self._measure(stopped=True)  # In the file that is written no longer.
             self._metrics_file = self._open_metrics()
             self._troubles.end(UNMEASURED)
         self._store.settings = settings.store

@@ -479,3 +479,25 @@ def test_metrics_that_cannot_be_written_are_no_trouble_once_they_are_turned_off(
     daemon.take_over(off)
 
     assert "the metrics cannot be written" not in daemon.status()
+
+
+def test_metrics_that_are_written_elsewhere_after_a_reload_leave_nothing_open_where_they_were(
+    make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]], log_file: Path, tmp_path: Path
+) -> None:
+    daemon, _ = make_daemon(ValueError)
+    before, after = tmp_path / "before.prom", tmp_path / "after.prom"
+    daemon.take_over(replace(daemon._settings, metrics=MetricsSettings(textfile=str(before))))
+    daemon.begin()
+    with log_file.open("a") as file:
+        file.write(f"{datetime.now():%b %d %H:%M:%S} web1 kernel: TCP: too many orphaned sockets\n")  # noqa: DTZ005 - a log's
+    daemon.turn()
+    assert 'sockmem_incident_open{class="event"} 1' in before.read_text()
+    daemon.take_over(replace(daemon._settings, metrics=MetricsSettings(textfile=str(after))))
+    daemon.turn()
+    daemon.end()
+
+    # node_exporter serves what is left there for as long as it is there.
+    assert 'sockmem_incident_open{class="event"} 1' in after.read_text()
+    assert 'sockmem_incident_open{class="event"} 0' in before.read_text()
+    assert 'sockmem_events_total{kind="too_many_orphans"} 1' in before.read_text()
+    assert "sockmem_tcp_" not in before.read_text()
