@@ -128,7 +128,7 @@ def free_ram(facts: Facts, budget: Budget) -> Advice | None:
         why=f"{budget.sentence} Socket memory cannot be swapped: a higher limit would bring the OOM killer. To free "
         f"RAM, {unused}stop or limit the largest processes, or move work to another host; swap helps by what it takes "
         "out of RAM.",
-        risk="What is stopped is gone. Nothing changes for TCP until RAM is free.",
+        risk="A process that is stopped loses its work. Nothing changes for TCP until RAM is free.",
         commands=(
             "grep -E 'MemTotal|MemFree|MemAvailable|LowFree|Huge|Slab|Shmem:' /proc/meminfo",
             "ps -eo rss,pid,comm --sort=-rss | head   # in KiB",

@@ -221,7 +221,7 @@ def _raise(facts: Facts, price: Price, budget: Budget, proposed: int, wanted: in
     safe = "so a safe limit is four times the peak."
     if 2 * current > 4 * peak > 0:
         safe = "and capped the peak by that: twice today's limit is the least that helps."
-    less = "" if proposed >= wanted else f" There is no room here for the {count_text(wanted)} of that."
+    less = "" if proposed >= wanted else f" This host has no room for that many ({count_text(wanted)})."
     extra = proposed - min(max(current, 0), facts.orphans.now or 0)
     return change(
         facts,

@@ -27,12 +27,12 @@ PROGRAMS = (
     Program(
         name="nginx",
         words=re.compile(r"nginx|openresty"),
-        orphans="In nginx: reset_timedout_connection on (a client that timed out within an answer is reset and leaves "
-        "no orphan; keep-alive connections are closed as ever), a shorter send_timeout (60 s by default) and "
+        orphans="In nginx: reset_timedout_connection on (a client that times out during a response is reset and "
+        "leaves no orphan; keep-alive connections close as usual), a shorter send_timeout (60 s by default) and "
         "keepalive_timeout, lingering_close and lingering_timeout, and sndbuf= of listen, which bounds what one "
         "connection can leave unsent.",
         memory="In nginx: sndbuf= and rcvbuf= of listen bound one connection, proxy_buffering on takes the answer out "
-        "of the upstream's socket, send_timeout and keepalive_timeout end what stands still.",
+        "of the upstream's socket, send_timeout and keepalive_timeout end stalled and idle connections.",
         price="Clients that stall for longer than the timeout lose their download; a small sndbuf= slows clients "
         "that are far away.",
         commands=(
@@ -44,9 +44,9 @@ PROGRAMS = (
         words=re.compile(r"haproxy"),
         orphans="In haproxy: timeout client and timeout client-fin (how long a client that is half closed may stay), "
         "timeout server, timeout tunnel for upgraded connections, and tune.sndbuf.client, which bounds what one "
-        "client can leave unsent. option nolinger leaves no orphans at all, at its price.",
+        "client can leave unsent. option nolinger leaves no orphans at all, but see the risk.",
         memory="In haproxy: tune.sndbuf.client and tune.rcvbuf.server bound one connection, timeout client, timeout "
-        "server and timeout tunnel end what stands still.",
+        "server and timeout tunnel end stalled and idle connections.",
         price="Slow clients are cut off sooner. option nolinger resets connections: clients lose the end of an answer "
         "that they had not read yet.",
         commands=("grep -nE 'timeout +(client|server|tunnel)|tune\\.(snd|rcv)buf|nolinger' /etc/haproxy/haproxy.cfg",),

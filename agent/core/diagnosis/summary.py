@@ -296,9 +296,8 @@ def _memory_receding(facts: Facts) -> str:
         drops = f" {_drops(facts)}" if facts.refused else ""
         return f"TCP is under memory pressure: its memory {since if facts.zone == 'pressure' else left}.{drops}"
     if facts.zone == "calm":
-        return (
-            f"{_ran_out(facts)}; by the reading its use was low again, but the press flag still up: {_WHILE_PRESSED}."
-        )
+        low = "by the reading its use was low again, but the press flag was still up"
+        return f"{_ran_out(facts)}; {low}: {_WHILE_PRESSED}."
     return f"{_ran_out(facts)}; at the reading it was still under memory pressure."
 
 

@@ -351,7 +351,7 @@ def _gaps_of_sight(table: SocketTable, tcp: TcpSockstat) -> list[Gap]:
         why = (
             f"{counted(unlisted, f'socket of {total} is', f'sockets of {total} are')} in no table: reset or closed by "
             "the peer, but still open in a program (ss and netstat do not list them), never connected, or in a network "
-            "namespace that no process in sight lives in"
+            "namespace without a visible process"
         )
         gaps.append(Gap(what="sockets in no table", why=why))
     return gaps
@@ -430,6 +430,6 @@ def _gaps_of_guesses(guesses: Counter[_Guess]) -> list[Gap]:
     names = "; ".join(f"{count_text(n)} on port {guess.port or '?'} to {guess.name.text}" for guess, n in largest)
     why = (
         f"{counted(guesses.total(), 'orphan carries', 'orphans carry')} no cgroup (kernels before 5.8, hosts without "
-        f"cgroup v2, connections that nobody accepted): given by guess to who has their port ({names})"
+        f"cgroup v2, connections that nobody accepted): attributed by their port, a guess ({names})"
     )
     return [Gap(what="owners of orphans", why=why)]

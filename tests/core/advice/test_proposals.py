@@ -173,7 +173,7 @@ def test_a_higher_orphan_limit_is_twice_the_limit_or_as_much_as_there_is_room_fo
 ) -> None:
     for key, current, proposed, action, said in changes(diagnose(snapshot, (make_event(text),), ())):
         if key == ORPHANS and not PUT_BACK.match(action):
-            assert proposed >= 2 * current or "There is no room here for" in said
+            assert proposed >= 2 * current or "This host has no room for that many" in said
 
 
 @settings(max_examples=300, deadline=None)
