@@ -170,7 +170,7 @@ def prune(config_path: Path | None, *, dry_run: bool, as_json: bool) -> None:
 
     Removes incidents beyond keep_days, keep_count, keep_bytes and min_free_bytes, as the service does. Open incidents
     and those with pending notifications stay. Where there are too many or space is short, claimed incidents go first,
-    of the pending ones all but the newest 100.
+    of the pending ones all but the newest 100. Exit status: 0, 66 not readable, 1 cannot remove.
     """
     store = open_store(config_path)
     with exits(EX_FAILED):
