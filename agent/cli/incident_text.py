@@ -171,7 +171,8 @@ def print_kinds(kinds: Iterable[OfKind]) -> None:
     for k in kinds:
         cause, holder, host = f"{k.cause} ({k.mechanism})", k.holder or "-", printable(k.host or "-", 40)
         first, last = _minute(k.first_at), _minute(k.last_at)
-        below = f"{cause}, held by {holder}, {counted(k.incidents, 'incident')}, {first} to {last}, {host}"
+        span = " to ".join(dict.fromkeys((first, last)))
+        below = f"{cause}, held by {holder}, {counted(k.incidents, 'incident')}, {span}, {host}"
         table.append(Row((k.signature, count_text(k.incidents), first, last, cause, holder, host), below))
     print_table(("KIND", "INCIDENTS", "FIRST", "LAST", "CAUSE", "HELD BY", "HOST"), table, {1})
 

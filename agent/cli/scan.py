@@ -204,7 +204,7 @@ def _row(day: date | None, kind: Kind, source: str, each: Sum) -> Row:
     first, last, count, words = _moment(each.first), _moment(each.last), count_text(each.count), KINDS[kind]
     return Row(
         (str(day or "no date"), words, count, first, last, printable(source)),
-        f"{count} {words}, {first} to {last}, {printable(source)}",
+        f"{count} {words}, {' to '.join(dict.fromkeys((first, last)))}, {printable(source)}",
         "" if kind == "suppressed" else "yellow",
     )
 

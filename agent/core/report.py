@@ -369,10 +369,10 @@ def _resolved_text(notice: Notice, incident: Incident) -> str:
 
 def _facts(incident: Incident) -> list[tuple[str, str]]:
     killed = resets(incident)
-    over = f" to {_stamp(incident.last_seen_at)}" if incident.closed_at else ""
+    moments = (incident.opened_at, incident.last_seen_at) if incident.closed_at else (incident.opened_at,)
     return [
         ("cause", f"{CAUSES[incident.cause]} ({incident.confidence})"),
-        ("time" if over else "since", f"{_stamp(incident.opened_at)}{over}"),
+        ("time" if incident.closed_at else "since", " to ".join(dict.fromkeys(map(_stamp, moments)))),
         *([("recurrence", often)] if (often := recurrence_text(incident)) else []),
         ("messages", messages_text(incident) or "none"),
         *([("resets", counted(killed, "connection"))] if killed is not None else []),

@@ -179,7 +179,8 @@ def _facts(incident: Incident) -> list[tuple[str, str]]:
 
 def _span(incident: Incident) -> str:
     if incident.closed_at is not None:
-        return f"*Time*\n{_clock(incident.opened_at)} to {_clock(incident.last_seen_at)}"
+        moments = dict.fromkeys(map(_clock, (incident.opened_at, incident.last_seen_at)))
+        return f"*Time*\n{' to '.join(moments)}"
     return f"*Since*\n{_clock(incident.opened_at)}"
 
 

@@ -183,6 +183,13 @@ def test_title_of_a_resolved_incident_is_past_and_says_how_long() -> None:
     assert title(make_notice(incident, "sockmem.incident.resolved")).endswith("(resolved)")
 
 
+def test_the_one_moment_of_a_single_line_is_said_once() -> None:
+    incident = make_incident(closed_at=NOW + timedelta(seconds=300))
+    at = f"{incident.opened_at:%Y-%m-%d %H:%M:%S} UTC"
+
+    assert f"  time      {at}\n" in notice_text(make_notice(incident, "sockmem.incident.resolved"))
+
+
 def test_title_of_a_test_says_that_nothing_is_wrong() -> None:
     assert "test notification, nothing is wrong" in title(make_notice(None, "sockmem.test"))
     assert "test notification" in notice_text(make_notice(None, "sockmem.test"))

@@ -151,6 +151,12 @@ def test_a_resolved_incident_says_how_long_and_the_peak() -> None:
     assert "131,080" in said
 
 
+def test_the_one_moment_of_a_single_line_is_said_once() -> None:
+    said = all_text(message(make_sent_notice("sockmem.incident.resolved", last_seen_at=OPENED_AT)))
+
+    assert f"*Time*\n{slack_time(0)}\n" in said
+
+
 def test_a_test_says_that_it_is_one() -> None:
     said = all_text(message(make_sent_notice("sockmem.test")))
 
