@@ -33,6 +33,7 @@ UNFOLDED = POLICY.clone(max_line_length=250)
 SUBJECT_CHARACTERS = 200
 GREETING, START_MAIL_INPUT = 220, 354
 ANSWER_BYTES = 64 * 1024  # of all answers of a server together
+REMEMBERED = 64  # mails, of which others may be tried before all recipients of the first have it
 NO_SMTP = "the answer is not SMTP"
 HINTS = {
     530: "it requires a login, or encryption",
@@ -56,15 +57,14 @@ class EmailNotifier:
         self._attempts: Attempts[Delivery] = Attempts(deadline_seconds)
         self._password = read_secret(self.name, "password_file", settings.password_file) if settings.user else ""
         self._tls = None if settings.tls == "none" else load_certificates(ssl.create_default_context(), settings)
-        self._notice = ""
-        self._taken: set[str] = set()
+        self._taken: dict[str, set[str]] = {}  # who has the mail of a notice, while others are owed it
 
     def notify(self, notice: Notice) -> Delivery:
         """Send the mail: 4xx is tried again; 5xx is refused, as is a server that does not offer to encrypt."""
-        if notice.id != self._notice:
-            self._notice, self._taken = notice.id, set()
+        taken = self._taken.pop(notice.id, set())
+        self._taken = dict([*self._taken.items(), (notice.id, taken)][-REMEMBERED:])
         try:
-            return self._attempts.make(lambda attempt: self._send(attempt, notice))
+            return self._attempts.make(lambda attempt: self._send(attempt, notice, taken))
         except smtplib.SMTPResponseException as error:
             # A text is smtplib's own.
             return _sort_reply(error.smtp_code, error.smtp_error, was_sent=self._attempts.was_sent)
@@ -77,7 +77,7 @@ class EmailNotifier:
         except (OSError, ValueError) as error:
             return Retry(why=network_words(error) or NO_SMTP, may_be_taken=self._attempts.was_sent)
 
-    def _send(self, attempt: "Attempt[Delivery]", notice: Notice) -> Delivery:
+    def _send(self, attempt: "Attempt[Delivery]", notice: Notice, taken: set[str]) -> Delivery:
         settings = self._settings
         smtp = _Connection(attempt, self._tls if settings.tls == "tls" else None)
         attempt.on_end = smtp.close
@@ -89,28 +89,30 @@ class EmailNotifier:
             smtp.starttls(context=self._tls)
         if settings.user:
             smtp.login(settings.user, self._password)
-        owed = [address for address in settings.to if address not in self._taken]
+        owed = [address for address in settings.to if address not in taken]
         try:
             refused = smtp.sendmail(settings.from_, owed, compose(notice, settings).as_bytes())
         except smtplib.SMTPRecipientsRefused as error:
-            return self._sort(error.recipients)
-        self._taken |= set(owed) - refused.keys()
+            return self._sort(error.recipients, taken)
+        taken |= set(owed) - refused.keys()
         with contextlib.suppress(OSError):
             smtp.putcmd("QUIT")  # The mail is theirs by now: no answer is waited for.
-        return self._sort(refused)
+        return self._sort(refused, taken)
 
-    def _sort(self, refused: Mapping[str, tuple[int, bytes]]) -> Delivery:
-        """Sort the recipients by outcome; those who have the mail do not get it again."""
+    def _sort(self, refused: Mapping[str, tuple[int, bytes]], taken: set[str]) -> Delivery:
+        """Sort the recipients by outcome; a server that took the mail for some is well, and may take the next one."""
         replies = {address: _sort_reply(*reply) for address, reply in refused.items()}
         why = "; ".join(f"{printable(address)}: {reply.why}" for address, reply in replies.items())
         if any(isinstance(reply, Retry) for reply in replies.values()):
-            return Retry(why=why)
-        if not self._taken:
+            return Retry(why=why, may_be_the_notice=bool(taken))
+        if not taken:
             return Rejected(why=why)
         if why:
             log.warning("%s: the mail was taken, but not for %s", self.name, why)
-        total = len(self._settings.to)
-        return Delivered(detail=f"taken for {len(self._taken)} of {counted(total, 'recipient')}{why and f'; {why}'}")
+        all_of_them = counted(len(self._settings.to), "recipient")
+        detail = f"taken for {len(taken)} of {all_of_them}{why and f'; {why}'}"
+        taken.clear()  # Sent once more, it is for all.
+        return Delivered(detail=detail)
 
 
 class _Connection(smtplib.SMTP):

@@ -99,7 +99,7 @@ def message(notice: Notice, mention: str = "", runbook_url: str = "") -> dict[st
     incident = notice.data
     new = f" {NEWS_SIGN}" if incident and is_news(incident) else ""
     headline = f"{_sign(notice)}{new} {title(notice)}"
-    header = {"type": "plain_text", "text": _cut(headline, HEADER_LIMIT), "emoji": True}
+    header = {"type": "plain_text", "text": printable(headline, HEADER_LIMIT - 1), "emoji": True}
     blocks: list[Block] = [{"type": "header", "text": header}]
     if isinstance(notice, DigestNotice):
         blocks += _digest_blocks(notice)
@@ -179,8 +179,7 @@ def _facts(incident: Incident) -> list[tuple[str, str]]:
 
 def _span(incident: Incident) -> str:
     if incident.closed_at is not None:
-        moments = dict.fromkeys(map(_clock, (incident.opened_at, incident.last_seen_at)))
-        return f"*Time*\n{' to '.join(moments)}"
+        return "*Time*\n" + " to ".join(dict.fromkeys(map(_clock, (incident.opened_at, incident.last_seen_at))))
     return f"*Since*\n{_clock(incident.opened_at)}"
 
 
@@ -214,10 +213,6 @@ def _clock(moment: datetime) -> str:
     """Let Slack show a moment in the reader's zone; where it cannot, it shows the text behind the bar."""
     text = moment.astimezone(timezone.utc).strftime("%d %b %H:%M:%S UTC")
     return f"<!date^{int(moment.timestamp())}^{{date_short}} {{time_secs}}|{text}>"
-
-
-def _cut(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _cut_escaped(text: str, limit: int) -> str:

@@ -29,7 +29,7 @@ from agent.core.model import Notice
 from agent.core.report import body_text, title
 from agent.core.settings import EmailSettings
 from agent.notifiers import ChannelError
-from agent.notifiers.email import EmailNotifier, compose
+from agent.notifiers.email import REMEMBERED, EmailNotifier, compose
 
 PASSWORD = "T0kenT0ken"
 SHORT = 0.5
@@ -303,10 +303,38 @@ def test_a_recipient_who_is_refused_for_now_is_tried_again_and_the_others_get_it
     inbox.replies["a@example.org"] = "451 4.7.1 greylisted"
     mails = channel(smtp(), **TWO)
 
-    assert mails.notify(make_sent_notice()) == Retry(why="a@example.org: SMTP 451 4.7.1")
+    assert mails.notify(make_sent_notice()) == Retry(why="a@example.org: SMTP 451 4.7.1", may_be_the_notice=True)
     inbox.replies.clear()
     assert mails.notify(make_sent_notice()) == Delivered(detail="taken for 2 of 2 recipients")
     assert [["b@example.org"], ["a@example.org"]] == inbox.recipients
+
+
+def test_who_has_a_mail_is_not_sent_it_again_when_another_was_tried_in_between(smtp, inbox: Inbox) -> None:
+    first, second = make_sent_notice(), Notice(**{**as_dict(make_sent_notice()), "id": "another"})
+    inbox.replies["a@example.org"] = "452 4.2.2 mailbox full"
+    mails = channel(smtp(), **TWO)
+
+    for notice in (first, second, first, second, first):
+        # A server that took it for others is well: what waits behind this one need not wait for it.
+        assert mails.notify(notice) == Retry(why="a@example.org: SMTP 452 4.2.2", may_be_the_notice=True)
+    inbox.replies.clear()
+    for notice in (second, first):
+        assert mails.notify(notice) == Delivered(detail="taken for 2 of 2 recipients")
+    assert [["b@example.org"], ["b@example.org"], ["a@example.org"], ["a@example.org"]] == inbox.recipients
+
+
+def test_of_mails_that_some_have_no_more_are_remembered_than_may_wait(smtp, inbox: Inbox) -> None:
+    inbox.replies["a@example.org"] = "452 4.2.2 mailbox full"
+    mails = channel(smtp(), **TWO)
+    notices = [Notice(**{**as_dict(make_sent_notice()), "id": str(number)}) for number in range(REMEMBERED + 1)]
+    for notice in notices:
+        mails.notify(notice)
+    inbox.recipients.clear()
+
+    for notice in (notices[-1], notices[0]):
+        mails.notify(notice)
+
+    assert [["b@example.org"]] == inbox.recipients
 
 
 def test_the_next_notice_goes_to_all_again(smtp, inbox: Inbox) -> None:
