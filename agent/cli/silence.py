@@ -10,6 +10,7 @@ import click
 
 from agent.cli import config_option
 from agent.cli.common import EX_FAILED, exits, find_store
+from agent.cli.faults import is_missing
 from agent.cli.printing import fail, stamp
 from agent.cli.since import read_span
 from agent.config.load import ConfigError
@@ -52,6 +53,9 @@ def command(duration: timedelta | None, reason: str | None, config_path: Path | 
         directory = find_store(config_path).directory
     except ConfigError as error:
         fail(EX_FAILED, *error.errors)
+    if is_missing(directory):
+        fix = "start the service first, or name its configuration with --config"
+        fail(EX_FAILED, f"sockmem-agent: {directory}: no such directory; {fix}")
     with exits(EX_FAILED), as_owner(directory):
         before, now = _in_effect(directory), local_now()
         if duration is None:

@@ -276,7 +276,8 @@ def notify_reason(
     if told is None or told.data is None:
         if incident.class_ == "pressure" or hearsay:
             return ("sockmem.incident.opened", incident.pressure.claim) if incident.pressure else None
-        return "sockmem.incident.opened", "the kernel hit a TCP limit"
+        who = "a text log claims that " if incident.provenance == "claimed" else ""
+        return "sockmem.incident.opened", f"{who}the kernel hit a TCP limit"
     if incident.closed_at is not None:
         return None if told.data.closed_at is not None else ("sockmem.incident.resolved", _over(incident))
     # By its size: a clock that was set back would keep the next word waiting for as long.

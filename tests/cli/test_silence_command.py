@@ -105,7 +105,8 @@ def test_a_state_directory_that_is_not_there_is_one_line(run: Run, state: Path) 
     result = run("30m", "--reason", "deploying")
 
     assert (1, "") == (result.exit_code, result.stdout)
-    assert f"sockmem-agent: {state}: No such file or directory\n" == result.stderr
+    fix = "start the service first, or name its configuration with --config"
+    assert f"sockmem-agent: {state}: no such directory; {fix}\n" == result.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")

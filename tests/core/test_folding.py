@@ -180,7 +180,8 @@ def test_a_notice_is_numbered_and_has_itself_in_it_and_no_position(make_decided)
 def test_what_only_a_text_log_claims_is_told_by_the_configuration_and_what_the_gauges_warn_of_always(make_decided):
     claimed = opened(make_decided, provenance="claimed")
 
-    assert ("sockmem.incident.opened", "the kernel hit a TCP limit") == folding.notify_reason(claimed, None, AT)
+    claim = "a text log claims that the kernel hit a TCP limit"
+    assert ("sockmem.incident.opened", claim) == folding.notify_reason(claimed, None, AT)
     assert folding.notify_reason(claimed, None, AT, "record") is None
     assert folding.notify_reason(opened(make_decided), None, AT, "record") is not None
     opening = ("sockmem.incident.opened", "orphans are rising")
