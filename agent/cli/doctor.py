@@ -27,7 +27,7 @@ from agent.cli.common import EX_FAILED
 from agent.cli.credentials import NextStart
 from agent.cli.faults import group_name, read_fault, way_fault
 from agent.cli.printing import console, print_json
-from agent.cli.unit import UNIT, Unit
+from agent.cli.unit import Unit
 from agent.config.load import DEFAULT_PATH, ConfigError, channels, state_directory
 from agent.core.format import printable
 from agent.core.settings import Settings, UrlChannel
@@ -207,10 +207,10 @@ def _print(checks: list[Check], rights: Rights, identity: Identity | None) -> No
         screen.print(Text(status, style=STYLES[status.strip()]).append(first[4:], style="default"), soft_wrap=True)
         for line in below:
             screen.print(line, soft_wrap=True)
-    screen.print(f"Service permissions read from {rights.source}", style="dim", soft_wrap=True)
-    if os.geteuid() == 0:
-        checker = f"{identity.name}, the service user" if identity else "root"
-        screen.print(f"Files checked as {checker}", style="dim", soft_wrap=True)
+    checker = f"{identity.name}, the service user" if identity else "root"
+    notes = [f"Service permissions read from {rights.source}", *([f"Files checked as {checker}"] * (os.geteuid() == 0))]
+    for line in (line for note in notes for line in wrap(note, min(WIDTH, screen.width), break_on_hyphens=False)):
+        screen.print(line, style="dim", soft_wrap=True)
 
 
 def as_lines(checks: list[Check], width: int) -> Iterator[list[str]]:
@@ -225,7 +225,7 @@ def as_lines(checks: list[Check], width: int) -> Iterator[list[str]]:
             # A path stays in one piece, to be copied.
             lines += _wrapped("      fix: ", fix, width, break_long_words=False) if fix else []
         if check.drop_in:
-            lines.append(f"      with systemctl edit {UNIT}, then systemctl restart {UNIT}:")
+            lines.append("      with systemctl edit sockmem-agent, then systemctl restart sockmem-agent:")
         yield [*lines, *(f"          {printable(added)}" for added in check.drop_in)]
 
 

@@ -171,8 +171,9 @@ def print_kinds(kinds: Iterable[OfKind]) -> None:
     for k in kinds:
         cause, holder, host = f"{k.cause} ({k.mechanism})", k.holder or "-", printable(k.host or "-", 40)
         first, last = _minute(k.first_at), _minute(k.last_at)
+        held = [f"held by {k.holder}"] if k.holder else []
         span = " to ".join(dict.fromkeys((first, last)))
-        below = f"{cause}, held by {holder}, {counted(k.incidents, 'incident')}, {span}, {host}"
+        below = ", ".join([cause, *held, counted(k.incidents, "incident"), span, host])
         table.append(Row((k.signature, count_text(k.incidents), first, last, cause, holder, host), below))
     print_table(("KIND", "INCIDENTS", "FIRST", "LAST", "CAUSE", "HELD BY", "HOST"), table, {1})
 

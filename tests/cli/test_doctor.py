@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from harness import on_terminal, plain
 
 from agent.cli import checks, doctor, group
 from agent.cli.checks import Check
@@ -82,12 +83,19 @@ def test_what_does_not_fit_into_the_line_stands_below_it_and_no_path_is_broken()
     assert [
         "      fix: chown -hR nobody:",
         f"           {path}",
-        "      with systemctl edit sockmem-agent.service, then systemctl restart sockmem-agent.service:",
+        "      with systemctl edit sockmem-agent, then systemctl restart sockmem-agent:",
         "          [Service]",
         "          A=b",
     ] == second[2:]
     assert all(len(line) <= 100 for line in third)
     assert f"{path} can be read" == "".join(line[23:] for line in third)
+
+
+def test_a_terminal_of_80_columns_breaks_no_line_in_a_word() -> None:
+    lines = plain(on_terminal([sys.executable, "-m", "agent", "doctor", "--config", "/dev/null"], 80))
+
+    assert any(line.startswith("Service permissions read from ") for line in lines)
+    assert [] == [line for line in lines if len(line) > 80 and " " in line.strip()]
 
 
 def test_json_is_one_document_with_every_check(run: Run) -> None:
@@ -103,7 +111,7 @@ def test_the_lines_that_would_add_something_are_told_whole(run: Run, monkeypatch
 
     (processes,) = [check for check in document["checks"] if check["name"] == "processes"]
     added = "".join(f"          {line}\n" for line in processes["drop_in"])
-    assert f"with systemctl edit sockmem-agent.service, then systemctl restart sockmem-agent.service:\n{added}" in shown
+    assert f"with systemctl edit sockmem-agent, then systemctl restart sockmem-agent:\n{added}" in shown
     assert {"capabilities": [], "enters_namespaces": False, "source": SHIPPED.source} == document["service"]
     assert SHIPPED.source in shown
 

@@ -424,6 +424,15 @@ def test_a_narrow_terminal_breaks_no_word_of_the_kinds(store: Store, width: int)
         assert part in text, part
 
 
+def test_where_nobody_has_most_a_narrow_terminal_names_no_holder(keep: Keep, store: Store) -> None:
+    incident = store.load(keep())
+    store.commit(replace(incident, diagnosis=replace(DIAGNOSIS, holders=())))
+    program = [sys.executable, "-m", "agent", "incidents", "list", "--by-kind", "--config", "/dev/null"]
+    text = " ".join(line.strip() for line in plain(on_terminal(program, 40, STATE_DIRECTORY=str(store.directory))))
+
+    assert "orphans (limit), 1 incident, 2026-11-22" in text
+
+
 @pytest.mark.parametrize("width", [80, 60, 40])
 def test_a_narrow_terminal_breaks_no_word_of_the_list(keep: Keep, store: Store, width: int) -> None:
     over, going_on = store.load(keep()), store.load(keep(3600, closed=False))
