@@ -256,11 +256,14 @@ class Ledger:
         doubts = self.doubts
         self.doubts = {each: doubts[each] if each in doubts else _in_flight(story) for each, story in stories.items()}
         kept = {key: tries for key, tries in self.tries.items() if key[1:] == DIGEST or self._is_news(key, stories)}
+        # An instance that fails was not sent the newer notice either, though another one took it.
+        failing = {key[:2]: tries.why for key, tries in self.tries.items() if tries.why and self._is_state}
         for story in stories.values():
             said = story.last
             for sender in range(len(self.senders)):
                 waited = max(0.0, (now.time - said.at).total_seconds()) if said.at < self.started else 0.0
-                kept.setdefault((sender, story.incident_id, said.file), Tries(now.second, waited))
+                key = (sender, story.incident_id, said.file)
+                kept.setdefault(key, Tries(now.second, waited, why=failing.get(key[:2])))
         self.tries = kept
         self.reminded = {each: at for each, at in self.reminded.items() if each in stories}
         is_owing = any(story.owed for story in stories.values())
@@ -581,7 +584,7 @@ def _why_no_state(
     at_least = TRIED_AT_LEAST_SECONDS if story.owed else 0.0
     if not _has_passed(rules.after_end_seconds, tries[0], now, at_least):
         return None
-    return "gave_up", next((each.why for each in tries if each.why), DELAYED)
+    return "gave_up", next((each.why for each in tries if each.attempts and each.why), DELAYED)
 
 
 # --- what is sent ---------------------------------------------------------------------------------------------------
@@ -592,7 +595,9 @@ def compose(step: Step, story: Story, notice: Notice, incident: Incident) -> Not
     now = replace(incident, resume=None, beside=())
     match step.how:
         case "opened":
-            return replace(notice, type=OPENED)
+            # One in doubt is sent as it was: the next one says what is new.
+            is_as_it_was = step.file != story.last.file or now.closed_at is not None
+            return replace(notice, type=OPENED, data=notice.data if is_as_it_was else now)
         case "late":
             return _with(Remark, notice, type=RESOLVED, data=now, remark=f"reported late: {step.remark}")
         case "again":

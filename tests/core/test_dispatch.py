@@ -796,6 +796,21 @@ def test_an_outage_is_one_outage_though_a_newer_notice_takes_the_place_of_the_on
     assert ("connection refused", 10.0) == (channel.ledger.senders[0].why, channel.ledger.senders[0].since)
 
 
+def test_an_outage_of_one_instance_is_one_outage_though_the_other_takes_a_newer_notice() -> None:
+    channel = Channel(ALERTMANAGER)
+    channel.receiver = lambda second, step: AWAY if step.sender == 0 and second < HOUR else Delivered()
+    channel.say("a")
+    channel.run(100)
+    channel.say("a", "updated")
+    channel.run(101)
+    assert ["delivered", "delivered"] == channel.outcomes("a")
+
+    assert ["connection refused", None] == [sender.why for sender in channel.ledger.senders]
+    assert [0.0, None] == [sender.since for sender in channel.ledger.senders]
+    channel.run(2 * HOUR)
+    assert [dispatch.Sender()] * 2 == channel.ledger.senders
+
+
 def test_an_instance_that_has_failed_once_is_tried_behind_the_healthy_one() -> None:
     channel = Channel(ALERTMANAGER)
     channel.receiver = lambda _, step: AWAY if step.sender == 0 else Delivered()
@@ -1503,7 +1518,8 @@ def composed(how: str, kind: NoticeType = "sockmem.incident.opened", **changes: 
 
 def test_what_is_sent_has_the_id_of_the_newest_notice_and_a_reminder_one_of_its_own() -> None:
     assert make_notice(make_incident(), "sockmem.incident.updated") == composed("plain", "sockmem.incident.updated")
-    assert make_notice(make_incident()) == composed("opened", "sockmem.incident.updated")
+    opened = composed("opened", "sockmem.incident.updated")
+    assert ("n-1", "sockmem.incident.opened", "opened") == (opened.id, opened.type, opened.reason)
     late = composed("late", closed_at=START)
     assert isinstance(late, Remark)
     assert ("n-1", "sockmem.incident.resolved", "reported late: why") == (late.id, late.type, late.remark)
@@ -1521,6 +1537,19 @@ def test_what_is_late_repeated_or_a_state_shows_the_incident_as_it_is_now_withou
     how: str,
 ) -> None:
     assert make_sent_incident(closed_at=START) == composed(how, closed_at=START).data
+
+
+def test_what_is_opened_late_shows_the_incident_as_it_is_now() -> None:
+    assert make_sent_incident() == composed("opened").data
+
+
+def test_an_opening_is_as_its_notice_where_a_newer_one_follows_or_the_incident_has_ended_meanwhile() -> None:
+    incident = make_sent_incident()
+    first, second = (Said(f"notice-00{n}", f"n-{n}", dispatch.OPENED, START, "critical") for n in (1, 2))
+    story = Story(incident.id, (first, second), "kernel", cause="orphans")
+    notice = make_notice(make_incident())
+    assert notice == compose(Step(incident.id, first.file, "opened"), story, notice, incident)
+    assert notice == composed("opened", closed_at=START)
 
 
 def test_the_constants_are_those_of_the_contract() -> None:
