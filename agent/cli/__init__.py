@@ -80,7 +80,7 @@ def log_level(default: str | None = None) -> click.Option:
 config_option = click.option(
     "--config",
     "config_path",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     metavar="FILE",
     help="Read this file instead of /etc/sockmem-agent/config.toml.",
 )

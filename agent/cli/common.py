@@ -48,33 +48,34 @@ def open_store(path: Path | None) -> Store:
 
     Exit if [store] has a mistake or the caller may not read the directory.
     """
-    if path is None and _is_closed(config.DEFAULT_PATH):
+    if path is None and is_closed(config.DEFAULT_PATH):
         warn(f"{config.DEFAULT_PATH}: permission denied; assuming the default [store] directory")
     try:
         store = find_store(path)
     except ConfigError as error:
         fail(os.EX_CONFIG, *error.errors)
-    if _is_closed(store.directory):
-        fail(os.EX_NOINPUT, f"sockmem-agent: {store.directory}: permission denied; {_how_to_read(store.directory)}")
+    if is_closed(store.directory):
+        fail(os.EX_NOINPUT, f"sockmem-agent: {store.directory}: permission denied; {how_to_read(store.directory)}")
     return store
 
 
 def find_store(path: Path | None) -> Store:
     """Do as ``open_store``, without checking that the directory is readable; raises ConfigError."""
-    is_closed = path is None and _is_closed(config.DEFAULT_PATH)
-    settings = Settings(store=StoreSettings(directory="") if is_closed else load_store(path))
+    is_hidden = path is None and is_closed(config.DEFAULT_PATH)
+    settings = Settings(store=StoreSettings(directory="") if is_hidden else load_store(path))
     directory = state_directory(settings, os.environ, 0)
     if is_missing(directory):
         directory = state_directory(settings, os.environ, os.geteuid())
     return Store(directory, settings.store)
 
 
-def _is_closed(path: Path) -> bool:
+def is_closed(path: Path) -> bool:
+    """Return whether this user may not read what is there."""
     rights = os.R_OK | os.X_OK if os.path.isdir(path) else os.R_OK  # noqa: PTH112 - Path's raises EACCES
     return not os.access(path, rights) and not is_missing(path)
 
 
-def _how_to_read(directory: Path) -> str:
+def how_to_read(directory: Path) -> str:
     """Return how this user can get to read the service's state directory."""
     try:
         there = directory.stat()

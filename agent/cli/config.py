@@ -24,7 +24,7 @@ def command() -> None:
 
 
 @command.command(epilog="Example: sockmem-agent config check ./config.toml")
-@click.argument("file", type=click.Path(path_type=Path), required=False)
+@click.argument("file", type=click.Path(path_type=Path, readable=False), required=False)
 @config_option
 def check(file: Path | None, config_path: Path | None) -> None:
     """Report every mistake in FILE, one line each on standard error.

@@ -229,6 +229,8 @@ def _find_tree(proc_root: str | None) -> Path:
         fail(
             os.EX_NOINPUT, f"sockmem-agent: --proc-root: {proc_root!r} is not a directory; name a copy of a /proc tree"
         )
+    if not os.access(proc_root, os.X_OK):
+        fail(os.EX_NOINPUT, f"sockmem-agent: --proc-root: {proc_root!r}: permission denied; use sudo")
     return Path(proc_root)
 
 

@@ -40,7 +40,7 @@ from agent.store.incidents import INTERRUPTED
 FILE_MODE = 0o640
 output_option = click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     metavar="FILE",
     help="Write to this file or directory instead of a file here named after the ID; - is standard output.",
 )
@@ -142,9 +142,7 @@ def report(incident_id: str, output: Path | None, config_path: Path | None) -> N
     _write(f"{incident.id}.html", output, page)
 
 
-@command.command(
-    epilog="Example: sockmem-agent incidents export last --output - | ssh admin@example.org 'cat > incident.tar.gz'"
-)
+@command.command(epilog="Example: sockmem-agent incidents export last --output /tmp/incident.tar.gz")
 @id_argument
 @output_option
 @config_option

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from agent.cli import config_option, json_option
-from agent.cli.common import find_store
+from agent.cli.common import find_store, how_to_read, is_closed
 from agent.cli.printing import console, print_json, stamp
 from agent.config.load import SYSTEM_RUNTIME, ConfigError
 from agent.core.format import printable
@@ -86,6 +86,9 @@ def find_status(config_path: Path | None) -> Status:
         status = _read(runtime)
         if status.directory == printable(str(directory)):
             return status
+    if (config_path or "STATE_DIRECTORY" in os.environ) and is_closed(directory):
+        denied = f"{directory}: permission denied; {how_to_read(directory)}"
+        raise LookupError(f"unknown: no {STATUS_FILE} in {runtime.parent}, and {denied}")
     where = f"no {STATUS_FILE} in {runtime.parent} or {directory}"
     raise LookupError(f"not running: {where}; to start it: systemctl start sockmem-agent")
 

@@ -1,3 +1,5 @@
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -6,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
-from harness import AgentProcess
+from harness import AgentProcess, as_nobody
 
 from agent.cli import group, log
 
@@ -53,6 +55,45 @@ def test_no_help_cuts_a_sentence_short(path: tuple[str, ...]) -> None:
     result = CliRunner().invoke(group, [*path, "--help"], terminal_width=80)
 
     assert [] == [line for line in result.stdout.splitlines()[1:] if line.endswith("...")]
+
+
+@pytest.mark.parametrize("path", list(all_commands()), ids=" ".join)
+def test_every_example_is_one_line_that_can_be_copied(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(group, [*path, "--help"], terminal_width=80)
+
+    assert re.fullmatch(r"  Example: (sudo )?sockmem-agent .*", result.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("status", "arguments"),
+    [
+        (78, "run"),
+        (78, "config check"),
+        (78, "config show"),
+        (78, "incidents list"),
+        (1, "notify test"),
+        (1, "silence 1m --reason test"),
+        (1, "doctor"),
+        (3, "status --check"),
+        (3, "status --nagios"),
+        (0, "diagnose"),
+    ],
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_a_configuration_that_may_not_be_read_is_no_usage_error(tmp_path: Path, status: int, arguments: str) -> None:
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(folder.stat().st_mode | 0o011)
+    config = tmp_path / "config.toml"
+    config.touch(0o600)
+
+    def ask(option: str = f"--config={config}") -> str:
+        result = CliRunner().invoke(group, [*arguments.split(), option])
+        return f"{result.exit_code} {result.output}"
+
+    ask("--help")  # Nobody may not read root's Python.
+    code, _, said = as_nobody(ask).partition(" ")
+
+    assert (status, False) == (int(code), "Usage:" in said), said
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning"])

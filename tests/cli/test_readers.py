@@ -123,6 +123,25 @@ def test_who_may_not_read_them_is_told_how_to_and_that_is_66(host: Host, args: l
     ) == done.stderr
 
 
+def test_who_may_not_read_the_status_is_not_told_that_nothing_runs(host: Host) -> None:
+    done = host.alice("status", "--json", "--check", STATE_DIRECTORY=str(host.state))
+
+    assert 3 == done.returncode
+    why = json.loads(done.stdout)["why"]
+    assert why.startswith("unknown: no status.json in ")
+    assert why.endswith(
+        f", and {host.state}: permission denied; use sudo, or join the group: sudo usermod -aG sockmem-agent alice, "
+        "then log in again"
+    )
+
+
+def test_a_tree_that_is_closed_is_66(host: Host) -> None:
+    done = host.alice("diagnose", "--proc-root", str(host.state))
+
+    assert (66, "") == (done.returncode, done.stdout)
+    assert f"sockmem-agent: --proc-root: '{host.state}': permission denied; use sudo\n" == done.stderr
+
+
 def test_a_member_whose_session_is_older_is_told_to_log_in_again(host: Host) -> None:
     done = host.alice("incidents", "list", members="bob alice")
 
