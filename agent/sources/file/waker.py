@@ -55,10 +55,12 @@ class DirectoryWaker:
     def watch(self, directories: Mapping[str, Identity]) -> str | None:
         """Watch these directories; a new directory of an old name is watched anew."""
         wanted = set(directories.items())
-        if wanted == set(self._watches) or (self._trouble and time.monotonic() < self._retry_at):
+        is_new = wanted != set(self._watches)
+        if is_new and self._trouble and time.monotonic() < self._retry_at:
             return self._trouble
         try:
-            self._change(wanted)
+            if is_new:
+                self._change(wanted)
             self._trouble, self._pause = None, RETRY_SECONDS
         except (OSError, RuntimeError) as error:  # RuntimeError: the unit's TasksMax= is reached, or the host's limit.
             self._trouble = f"a directory cannot be watched ({getattr(error, 'strerror', None) or error})"

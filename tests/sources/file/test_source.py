@@ -1300,6 +1300,21 @@ def test_where_a_directory_cannot_be_watched_that_is_tried_ever_more_rarely(
     assert 14 == len(tried)
 
 
+def test_a_directory_that_could_not_be_watched_and_is_gone_is_no_trouble_any_longer(
+    monkeypatch: pytest.MonkeyPatch, log: Path
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(28, "inotify watch limit reached")
+
+    with closing(DirectoryWaker()) as waker, monkeypatch.context() as patch:
+        patch.setattr("watchdog.observers.api.BaseObserver.schedule", refuse)
+        assert waker.watch(identities(log.parent)) is not None
+        assert waker.watch({}) is None
+        patch.undo()
+        assert waker.watch(identities(log.parent)) is None
+        assert wakes(waker, lambda: append(log, hit(1)))
+
+
 def test_a_directory_that_can_be_watched_again_is_tried_as_soon_as_at_first(
     monkeypatch: pytest.MonkeyPatch, log: Path
 ) -> None:
