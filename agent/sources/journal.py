@@ -61,6 +61,7 @@ class JournalSource:
         self._start = "beginning" if self._all_is_new else start
         self._position = None if self._all_is_new else saved
         self._reader: Reader = None
+        self._is_watched = False
         self._boot = this_boot()
         self._roots: tuple[tuple[int, int], ...] = ()
         self._ordinal = 0
@@ -83,6 +84,8 @@ class JournalSource:
                 yield from self._batch(reader)
         except OSError as error:
             self._gaps.state(JOURNAL, f"reading failed ({error.strerror or error}); reopening it")
+            self.close()
+        if not self._is_watched:  # Such a reader notices no new file.
             self.close()
         for path in bus_error.drain():
             why = (
@@ -138,10 +141,17 @@ class JournalSource:
             return None
         try:
             reader = Reader(path=self._directory or None)
-            reader.fileno()  # Starts inotify now, so that no change before the first wait is missed.
         except OSError as error:
             self._gaps.state(JOURNAL, f"{self._directory or 'the host'}: cannot be opened: {error.strerror}")
             return None
+        try:
+            reader.fileno()  # Starts inotify now, so that no change before the first wait is missed.
+            self._is_watched = True
+            self._gaps.fixed("inotify")
+        except OSError as error:  # A user may have 128 instances (fs.inotify.max_user_instances).
+            self._is_watched = False
+            why = f"the journal cannot be watched ({error.strerror}); checking once a second instead"
+            self._gaps.state("inotify", why)
         reader.data_threshold = FIELD_AT_MOST_BYTES
         self._reader = reader
         self._check_due = True
@@ -163,7 +173,7 @@ class JournalSource:
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def _batch(self, reader: Reader) -> Iterator[LogRecord]:
-        if reader.process() == INVALIDATE:
+        if self._is_watched and reader.process() == INVALIDATE:
             self._check_due = True
         # Taken before the search for kernel records: if there are none, none precedes this end.
         end, before = self._end(reader), self._position
@@ -191,7 +201,7 @@ class JournalSource:
         is_idle = self._position == before
         if is_idle and end and (begins or not (before and goes_back(before, end))):
             self._position = end
-        self._check_due |= reader.process() == INVALIDATE
+        self._check_due |= self._is_watched and reader.process() == INVALIDATE
         # libsystemd lets go of a file that is removed while it is read, and goes on in the next one.
         if before is not None and self._position != before and self._check_due and self._is_lost(reader, before, end):
             self.close()

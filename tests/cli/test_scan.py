@@ -233,6 +233,23 @@ def test_journal_files_prove_that_the_kernel_spoke(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not REMOTE.exists(), reason="needs Debian's systemd-journal-remote to make a journal file")
+def test_a_user_without_inotify_scans_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = pytest.importorskip("agent.sources.journal", reason="needs systemd-python")
+
+    class Unwatched(journal.Reader):  # type: ignore[misc]
+        def fileno(self) -> int:
+            raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(journal, "Reader", Unwatched)
+    process = [REMOTE, "-o", tmp_path / "system.journal", "-"]
+    entry = ENTRY.format(transport="kernel", facility=0)
+    subprocess.run(process, input=entry, text=True, check=True, capture_output=True)
+    result = scan("--directory", tmp_path, "--json")
+
+    assert (0, "") == (result.exit_code, result.stderr)
+
+
+@pytest.mark.skipif(not REMOTE.exists(), reason="needs Debian's systemd-journal-remote to make a journal file")
 def test_a_damaged_journal_file_beside_a_good_one_is_66(tmp_path: Path) -> None:
     pytest.importorskip("systemd.journal", reason="needs systemd-python")
     process = [REMOTE, "-o", tmp_path / "system.journal", "-"]

@@ -813,6 +813,37 @@ def test_a_host_without_a_journal_is_a_gap(tmp_path: Path, monkeypatch: pytest.M
     source.close()
 
 
+class Unwatched(journal_module.Reader):
+    """A reader for a user who has no instance of inotify left, which libsystemd needs for nothing but waiting."""
+
+    def fileno(self) -> int:
+        raise OSError(24, "Too many open files")
+
+    def process(self) -> int:
+        raise AssertionError
+
+    def wait(self, timeout: float) -> int:
+        raise AssertionError
+
+
+def test_a_journal_that_cannot_be_watched_is_read_all_the_same(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "Reader", Unwatched)
+    write(directory / "system.journal", kernel(1, "TCP: first"))
+    source = JournalSource(str(directory), "beginning")
+    read = texts(source)
+    source.wait(0.01)
+    (directory / "system.journal").rename(directory / "system@old.journal")
+    write(directory / "system.journal", ordinary(2), kernel(3, "TCP: second"))
+
+    assert ["TCP: first", "TCP: second"] == read + texts(source)
+    why = "the journal cannot be watched (Too many open files); checking once a second instead"
+    assert [("inotify", why)] == [(gap.what, gap.why) for gap in source.gaps()]
+    assert ([], ()) == (texts(source), source.gaps())
+    source.close()
+
+
 # --- the real journald ----------------------------------------------------------------------------------------------
 
 JOURNALD = Path("/lib/systemd/systemd-journald")
