@@ -82,13 +82,14 @@ def _newest(facts: Facts) -> datetime | None:
 
 
 def _earlier(facts: Facts, seconds: float, event: Event) -> str:
-    """Return what the kernel reported in a burst before this one, and when both were."""
+    """Return what was reported in a burst before this one, and when both were."""
     newest, both = _newest(facts), ""
     if event.at and newest:
         then, now = (moment_text(at, facts.snapshot.taken_at) for at in (event.at, newest))
         both = f" (at {then}; the newest message is from {now})"
     before = f"{duration_text(seconds)} earlier" if isfinite(seconds) else "Before the last boot"
-    return f"{before}{both}, in another burst, the kernel reported {KINDS[event.kind]}."
+    said = "the kernel reported" if event.provenance == "kernel" else "a text log claimed"
+    return f"{before}{both}, in another burst, {said} {KINDS[event.kind]}."
 
 
 def _unlisted(facts: Facts, finding: Finding) -> str:

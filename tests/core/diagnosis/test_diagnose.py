@@ -99,6 +99,11 @@ def test_an_earlier_burst_is_told_with_the_times_of_both() -> None:
     assert "4 h earlier (at 11:05 UTC; the newest message is from 15:05 UTC), in another burst, the kernel" in summary
 
 
+def test_of_an_earlier_burst_that_only_a_text_log_claims_the_kernel_reported_nothing() -> None:
+    before = msgspec.structs.replace(make_event("tcp_memory", seconds_ago=4 * 3600), provenance="claimed")
+    assert ", in another burst, a text log claimed " in diagnose(make_snapshot(), (make_event(), before), ()).summary
+
+
 def test_a_text_of_another_era_is_told_but_not_where_distributions_have_it_too() -> None:
     def told(text: str, kernel: str | None) -> bool:
         gaps = diagnose(make_snapshot(kernel=kernel), (make_event(text),), ()).gaps
