@@ -14,25 +14,32 @@ from agent.core.sockets.shares import add_up, only
 
 # Below this part of RAM a host is short of it; the kernel's own reserves are part of what is not available.
 _RESERVE_PERCENT = 5
+# From this part of RAM on, as a divisor, that much is available that waiting for memory proves no lack of it.
+_MUCH = 4
 # An average over fewer sockets says nothing about the next thousand.
 _ENOUGH_TO_MEASURE = 300
 _ASSUMED_BYTES = 16 << 10
 # struct tcp_sock and what hangs on it, in slab and outside of mem: 2368 to 2496 bytes were measured.
 _STRUCT_BYTES = 2560
+# Those that wait most come first.
+_STALLED_GROUPS = (
+    "find /sys/fs/cgroup -name memory.pressure -exec grep -Hs ^some {} + | sort -t= -k2 -rn | head   # tasks that wait"
+)
 
 
 class Budget(NamedTuple):
     """The bytes that sockets may take beyond those that they hold; None: not known. ``why``: in a clause.
 
     ``short``: RAM is what bounds it, and not the part of RAM that sockets may have at most; or that part would be more
-    without huge pages that nobody uses. ``unstalled``: what it is but for tasks that wait for memory: as in a control
-    group at a limit of its own they do so however much is available.
+    without huge pages that nobody uses. ``unstalled``: what it is but for tasks that wait for memory; ``may_be_group``:
+    much is available, and they may as well wait in a control group at a limit of its own.
     """
 
     bytes: int | None
     why: str
     short: bool = False
     unstalled: int | None = None
+    may_be_group: bool = False
 
     @property
     def sentence(self) -> str:
@@ -81,9 +88,14 @@ def find_budget(facts: Facts) -> Budget:
     bound = usable * MOST_PERCENT // 100 - (facts.memory.now or 0)
     left = max(min(available - reserve, bound), 0)
     for percent in facts.stalls.values():
+        # The host's PSI counts tasks of control groups, too (psi_memstall_enter() of try_to_free_mem_cgroup_pages()).
+        may_be_group = _MUCH * available >= usable
         wait = f"tasks wait for memory {percent:g} % of the time"
-        why = f"{bytes_text(available)} {of_ram} are {how} and {wait}: RAM is what is short"
-        return Budget(0, why, short=True, unstalled=left)
+        said = f"{bytes_text(available)} {of_ram} are {how}"
+        why = f"{said} and {wait}: RAM is what is short"
+        if may_be_group:
+            why = f"{said}, but {wait}: RAM is short, or a control group is at a limit of its own"
+        return Budget(0, why, short=True, unstalled=left, may_be_group=may_be_group)
     if available <= reserve:
         return Budget(0, f"only {bytes_text(available)} {of_ram} are {how}: RAM is what is short", short=True)
     if bound <= 0:
@@ -123,13 +135,23 @@ def free_ram(facts: Facts, budget: Budget) -> Advice | None:
         return None
     huge = facts.snapshot.meminfo.get("HugePages_Free", 0)
     unused = f"give back the {bytes_text(huge)} of huge pages that are free (vm.nr_hugepages), " if huge else ""
+    unswappable = "socket memory cannot be swapped: a higher limit would bring the OOM killer."
+    action, unless, risk = "Free RAM before you raise a limit further.", f"S{unswappable[1:]}", ""
+    if budget.may_be_group:
+        action = "Find out what waits for memory before you raise a limit further."
+        unless = (
+            "The innermost group that stalls is the one (version 1 only counts in memory.failcnt how often a group was "
+            "at its limit). Raise its memory limit or give it less to do; once it stalls no more, a TCP limit may be "
+            f"raised. If no group with a limit stalls, RAM is short, and {unswappable}"
+        )
+        risk = "A higher limit lets a group take more of the host's memory. "
     return Advice(
-        action="Free RAM before you raise a limit further.",
-        why=f"{budget.sentence} Socket memory cannot be swapped: a higher limit would bring the OOM killer. To free "
-        f"RAM, {unused}stop or limit the largest processes, or move work to another host; swap helps by what it takes "
-        "out of RAM.",
-        risk="A process that is stopped loses its work. Nothing changes for TCP until RAM is free.",
+        action=action,
+        why=f"{budget.sentence} {unless} To free RAM, {unused}stop or limit the largest processes, or move work to "
+        "another host; swap helps by what it takes out of RAM.",
+        risk=f"{risk}A process that is stopped loses its work. Nothing changes for TCP until RAM is free.",
         commands=(
+            *([_STALLED_GROUPS] if budget.may_be_group else []),
             "grep -E 'MemTotal|MemFree|MemAvailable|LowFree|Huge|Slab|Shmem:' /proc/meminfo",
             "ps -eo rss,pid,comm --sort=-rss | head   # in KiB",
             *(["grep -H . /proc/pressure/memory   # tasks that wait for memory"] if facts.snapshot.pressure else []),

@@ -250,7 +250,7 @@ def test_a_lowered_tcp_mem_is_put_back_though_tasks_wait_for_memory_where_much_i
     lowered = make_snapshot(mem=1990, tcp_mem=(1000, 1300, 2000), pressure={"memory some": PressureStall(avg10=31.0)})
     found = diagnose(lowered, (make_event("tcp_memory"),), ())
     assert (196608, 262144, 393216) == proposed(found)[MEM]
-    assert "8 GiB of 16 GiB are available and tasks wait for memory 31 % of the time" in found.advice[0].risk
+    assert "8 GiB of 16 GiB are available, but tasks wait for memory 31 % of the time" in found.advice[0].risk
 
 
 def test_huge_pages_are_no_room_for_a_default_that_is_put_back() -> None:

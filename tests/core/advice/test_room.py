@@ -1,11 +1,13 @@
 """How much RAM sockets may still take, and what one costs: one number too many brings the OOM killer."""
 
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
 from material import make_group, make_snapshot, make_table, tally
 
-from agent.core.advice.budget import Price, find_budget, price_of_orphans, price_of_sockets, room_for_orphans
+from agent.core.advice.budget import Price, find_budget, free_ram, price_of_orphans, price_of_sockets, room_for_orphans
 from agent.core.facts import Facts, gather_facts
 from agent.core.readings import PressureStall
 
@@ -69,10 +71,63 @@ def test_no_room_is_made_up_where_ram_could_not_be_read(meminfo: str) -> None:
     assert (None, "how much RAM is available could not be read", False) == (budget.bytes, budget.why, budget.short)
 
 
-def test_there_is_no_room_while_tasks_wait_for_memory_however_much_is_available() -> None:
-    budget = find_budget(facts_of(pressure={"memory some": PressureStall(avg10=12.5)}))
+@pytest.mark.parametrize(
+    ("meminfo", "why"),
+    [
+        (
+            "MemTotal 16384 MemAvailable 8192",
+            "8 GiB of 16 GiB are available, but tasks wait for memory 12.5 % of the time: RAM is short, or a control",
+        ),
+        ("MemTotal 16384 MemAvailable 4096", "4 GiB of 16 GiB are available, but tasks wait for memory 12.5 % of"),
+        (
+            "MemTotal 16384 MemAvailable 4095",
+            "4 GiB of 16 GiB are available and tasks wait for memory 12.5 % of the time: RAM is what is short",
+        ),
+        # A quarter of what can be available.
+        (
+            "MemTotal 16384 Hugetlb 8192 MemAvailable 2048",
+            "2 GiB of 8 GiB that are not set aside are available, but tasks wait for memory",
+        ),
+    ],
+)
+def test_there_is_no_room_while_tasks_wait_for_memory_however_much_is_available(meminfo: str, why: str) -> None:
+    budget = find_budget(facts_of(meminfo=sizes(meminfo), pressure={"memory some": PressureStall(avg10=12.5)}))
     assert (0, True) == (budget.bytes, budget.short)
-    assert "8 GiB of 16 GiB are available and tasks wait for memory 12.5 % of the time" in budget.why
+    assert budget.why.startswith(why)
+
+
+def test_where_a_group_at_its_own_limit_may_be_what_waits_the_step_says_how_to_see_it() -> None:
+    waiting = facts_of(pressure={"memory some": PressureStall(avg10=12.5)})
+    step = free_ram(waiting, find_budget(waiting))
+    assert step is not None
+    assert step.action == "Find out what waits for memory before you raise a limit further."
+    assert (
+        "Raise its memory limit or give it less to do; once it stalls no more, a TCP limit may be raised." in step.why
+    )
+    assert any("memory.pressure" in command for command in step.commands)
+    short = facts_of(meminfo=sizes("MemTotal 16384 MemAvailable 300"), pressure={"memory full": PressureStall(avg10=9)})
+    step = free_ram(short, find_budget(short))
+    assert step is not None
+    assert step.action.startswith("Free RAM")
+    assert [] == [command for command in step.commands if "memory.pressure" in command]
+
+
+def test_the_groups_that_wait_most_are_listed_first(tmp_path: Path) -> None:
+    waiting = facts_of(pressure={"memory some": PressureStall(avg10=12.5)})
+    step = free_ram(waiting, find_budget(waiting))
+    command = next(each for each in (step.commands if step else ()) if "memory.pressure" in each)
+    for path, percent in (("a", "3.00"), ("web.slice/pod 1", "81.20"), ("c", "12.50"), ("d", "0.00")):
+        file = tmp_path / path / "memory.pressure"
+        file.parent.mkdir(parents=True)
+        file.write_text(
+            f"some avg10={percent} avg60=99.00 avg300=9.00 total=9\nfull avg10=99.00 avg60=0.00 avg300=0.00 total=0\n"
+        )
+    command = command.replace("/sys/fs/cgroup", str(tmp_path))
+    said = subprocess.check_output(["/bin/sh", "-c", command], text=True).splitlines()
+    assert ["web.slice/pod 1", "c", "a", "d"] == [
+        line.split("/memory.")[0].removeprefix(f"{tmp_path}/") for line in said
+    ]
+    assert said[0].endswith("pressure:some avg10=81.20 avg60=99.00 avg300=9.00 total=9")
 
 
 @pytest.mark.parametrize(
