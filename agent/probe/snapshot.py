@@ -19,7 +19,8 @@ from agent.probe.files import read_head
 from agent.probe.pagesize import find_page_size, is_this_host
 from agent.probe.reading import Reading
 
-# How many integers each holds. Some came or went with a kernel, so only the limits themselves are missed.
+# How many integers each holds. Some came or went with a kernel, so only the limits themselves are missed. ip_forward is
+# in each network namespace of every kernel: before 4.9 a container has no other of them, but for a copy of tcp_mem.
 SYSCTLS = {
     "net.ipv4.tcp_mem": 3,
     "net.ipv4.tcp_max_orphans": 1,
@@ -40,6 +41,7 @@ SYSCTLS = {
     "net.core.bypass_prot_mem": 1,
     "net.core.message_burst": 1,
     "net.core.message_cost": 1,
+    "net.ipv4.ip_forward": 1,
 }
 # All others are int.
 _WITHIN = {

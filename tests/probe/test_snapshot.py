@@ -144,6 +144,20 @@ def test_a_container_s_namespace_is_told_as_the_reason(tmp_path: Path) -> None:
     assert all("network namespace" in why and "share" in why for why in gaps.values())
 
 
+@pytest.mark.parametrize("copy", [False, True])
+def test_a_container_of_before_4_9_has_no_setting_of_tcp_at_all(tmp_path: Path, *, copy: bool) -> None:
+    # 3.3 to 3.12 give it a tcp_mem of its own; ip_forward is everywhere, without privilege, too.
+    release = "3.10.0-1160.el7.x86_64" if copy else "4.4.0-210-generic"
+    tree = {k: v for k, v in WHOLE.items() if not k.startswith("sys/net/") or (copy and k == "sys/net/ipv4/tcp_mem")}
+    tree |= {"sys/net/ipv4/ip_forward": "1\n", "sys/kernel/osrelease": release}
+    taken = look(plant(tmp_path, tree))
+    gaps = reasons(taken, tmp_path)
+
+    assert {"net.ipv4.ip_forward": (1,)} == taken.sysctls
+    assert {"sys/net/ipv4/tcp_mem", "sys/net/ipv4/tcp_max_orphans"} == set(gaps)
+    assert all("network namespace" in why for why in gaps.values())
+
+
 def make_directory(path: Path) -> None:
     path.mkdir()
 

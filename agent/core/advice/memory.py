@@ -62,9 +62,14 @@ def fix_holders(facts: Facts, findings: tuple[Finding, ...], kept: str) -> Advic
     )
 
 
-def raise_tcp_mem(facts: Facts, budget: Budget) -> Advice:
-    """Advise to raise all three limits in proportion, to twice of what was reached, within the budget."""
+def raise_tcp_mem(facts: Facts, budget: Budget) -> Advice | None:
+    """Advise to raise all three limits in proportion, to twice of what was reached, within the budget.
+
+    None in a container, which has no limits.
+    """
     limits, page = facts.limits, facts.page_bytes
+    if facts.lacks_limits:
+        return None
     if limits is not None and limits[2] <= 0 and (room := free_ram(facts, budget)):
         return room  # It would have been put back to its default.
     if limits is None or page is None or limits[2] <= 0 or budget.bytes is None or facts.memory.now is None:

@@ -34,6 +34,8 @@ def run_in(pid: int | None) -> Run:
 def run_where(facts: Facts, gauge: GaugeName) -> Run:
     """Run a command in the namespace that has most of a gauge by the table of sockets; without one, in all of them."""
     number = _busiest(facts, gauge)
+    if number is None and facts.lacks_limits:
+        return run_in(None)  # A container, from which no other namespace is entered.
     pids = {each.number: each.process.pid for each in facts.sockets.namespaces}
     if number is None or (number and number not in pids):
         return _run_everywhere(facts.kernel)

@@ -80,8 +80,10 @@ def raise_max_orphans(facts: Facts, budget: Budget, put_back: Advice | None) -> 
 
     Twice the peak is enough where tcp_mem holds no more: every stuck orphan counts double. The limit caps the peak
     where stuck ones count more than once, so it is never less than twice the limit that is wanted.
-    ``put_back`` is the step before, which sets tcp_mem.
+    ``put_back`` is the step before, which sets tcp_mem. Nothing in a container, which has no limits.
     """
+    if facts.lacks_limits:
+        return ()
     current, page, price = facts.orphans.limit, facts.page_bytes, price_of_orphans(facts)
     limits = tcp_mem_after(facts, put_back)
     if current is None or limits is None or page is None or limits[2] <= 0:

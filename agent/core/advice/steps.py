@@ -87,7 +87,8 @@ def _steps_for(known: _Known, cause: Cause) -> list[Advice | None]:
     facts, claims = known.facts, known.claims
     if cause == "undetermined":
         put_back = restore_max_orphans(facts, claims, known.budget)
-        return [put_back, fix_main_victim(facts), _watch(facts), look_at_orphans(facts), look_at_memory(facts)]
+        watch = None if facts.lacks_limits else _watch(facts)
+        return [put_back, fix_main_victim(facts), watch, look_at_orphans(facts), look_at_memory(facts)]
     if cause == "none":
         return [free_ram(facts, known.budget)] if "host_ram_short" in claims else []
     if known.findings[0].claim == "cgroup_limit" and facts.starving_group:

@@ -14,6 +14,11 @@ TCP_MEM, MAX_ORPHANS = "net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans"
 Value = int | tuple[int, ...]
 # Of sysctl(8) and systemd-sysctl(8) alike; the value of today may well come from there.
 _LATER = "# /etc/sysctl.conf and files with a later name override this setting: remove it there first.\n"
+# Of an engine's container nothing is kept, and its /proc/sys is mostly read-only: network_namespaces(7).
+_IN_CONTAINER = (
+    "# Set it where this container is started: docker run --sysctl, or securityContext.sysctls of the pod.\n"
+    "# Where the container has an init of its own (LXC):\n"
+)
 # Where settings that outlast a restart are made: by sysctl.d, and by scripts that change one for a moment.
 _SETTERS = "/etc/sysctl.conf /etc/sysctl.d /run/sysctl.d /usr/lib/sysctl.d /usr/local /etc/init.d /etc/systemd/system"
 
@@ -41,15 +46,17 @@ def change(
     file, load = f"/etc/sysctl.d/90-sockmem-{_name(key)}.conf", "--system"
     file, load = ("/etc/sysctl.conf", "-p") if is_old else (file, load)
     persist = (
-        f"# sockmem-agent: {reason} It was {value_text(current)}.\n# Put this into {file}, then run: sysctl {load}\n"
-        f"{'' if is_old else _LATER}"
+        f"# sockmem-agent: {reason} It was {value_text(current)}.\n{_IN_CONTAINER if facts.lacks_limits else ''}"
+        f"# Put this into {file}, then run: sysctl {load}\n{'' if is_old else _LATER}"
     )
+    write = " ".join(["sysctl -w", *(f"{each}={_quoted(value)}" for each, value in values.items())])
+    write += "   # where /proc/sys is writable" if facts.lacks_limits else ""
     return Advice(
         action=action,
         why=why,
         risk=risk,
         sysctl=Sysctl(key=key, current=current, proposed=proposed),
-        commands=(" ".join(["sysctl -w", *(f"{each}={_quoted(value)}" for each, value in values.items())]), *checks),
+        commands=(write, *checks),
         persist=persist + "".join(f"{each} = {value}\n" for each, value in values.items()),
     )
 

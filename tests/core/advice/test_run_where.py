@@ -164,3 +164,24 @@ def test_kills_are_counted_where_most_orphans_are() -> None:
 @pytest.mark.parametrize(("kernel", "part"), [("4.3.0", "lsns -t net"), ("4.2.0", "/ns/net"), ("3.8.0", "/ns/net")])
 def test_each_tool_is_used_from_the_kernel_of_its_time_on(kernel: str, part: str) -> None:
     assert any(part in each for each in everywhere(kernel))
+
+
+@pytest.mark.parametrize("text", ["orphans", "tcp_memory", "timer", None])
+@pytest.mark.parametrize("kernel", ["3.10.0-1160.el7.x86_64", "4.4.0-210-generic", "4.9.0-19-amd64", "6.12.0"])
+def test_what_is_advised_in_a_container_can_be_typed_there(kernel: str, text: str | None) -> None:
+    own = {"net.ipv4.ip_forward": (1,)}
+    own |= (
+        {"net.ipv4.tcp_orphan_retries": (0,), "net.ipv4.tcp_fin_timeout": (300,)}
+        if kernel in ("4.9.0-19-amd64", "6.12.0")
+        else {}
+    )
+    inside = make_snapshot(65_600, 390_000, max_orphans=None, tcp_mem=None, kernel=kernel, sysctls=own, press=True)
+    first, *others = diagnose(inside, (make_event(text),) if text else (), ()).advice
+    assert first.action.startswith("Run sockmem-agent diagnose on the host")
+    # It enters no namespace, reads no limit, and may not write to /proc/sys in most of them.
+    wrong = re.compile(r"nsenter|lsns|tcp_max_orphans|tcp_mem\b|systemctl")
+    assert [] == [each for each in commands(tuple(others)) if wrong.search(each)]
+    for step in others:
+        if step.sysctl:
+            assert "docker run --sysctl" in (step.persist or "")
+            assert all(command.endswith("# where /proc/sys is writable") for command in step.commands)
