@@ -71,7 +71,7 @@ def _main_holder(facts: Facts, gauge: GaugeName, limit: int | None) -> LargestHo
 
 def fix_main_holder(facts: Facts, main: LargestHolder, findings: tuple[Finding, ...]) -> Advice:
     """Advise what stops it in this service, what that costs, and how to see that it worked."""
-    run = run_in(main.holder.netns_pid)
+    run = run_in(main.holder.netns_pid, facts.kernel)
     # A name in which somebody hid the kernel's words is shown without them, and is no program that we know.
     orphans, program = main.gauge == "orphans", find_program(main.holder.unit, main.holder.process)
     seen = [claim for claim in _SEEN if any(_is_about(finding, claim, main) for finding in findings)]

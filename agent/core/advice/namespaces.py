@@ -1,10 +1,11 @@
 """Commands that run where they show something: ss and nstat show one network namespace (network_namespaces(7)).
 
 nsenter -t 4711 -n ss -tanoem state fin-wait-1          the holder's namespace, by a process in it
+PROC_ROOT=/proc/4711 ss -tanoem state fin-wait-1        the same before there was nsenter, without socket memory
 for pid in $(lsns -t net -n -o PID); do ...; done       all of them, where it is not known which
 
 The tools are of the time of the kernel: util-linux has nsenter from 2013 on (2.23; Linux 3.10), lsns from 2015 (2.27;
-Linux 4.3). Ubuntu 14.04 has 3.13 without nsenter.
+Linux 4.3). Ubuntu 14.04 has 3.13 without nsenter. ss and nstat of every iproute2 read the files below PROC_ROOT.
 """
 
 from collections import Counter
@@ -15,6 +16,7 @@ from agent.core.kernel.release import Kernel
 from agent.core.model import GaugeName
 
 Run = Callable[[str], str]
+_FIRST_WITH_NSENTER, _FIRST_WITH_LSNS = (3, 8), (4, 3)
 CHECK_GAUGE: dict[GaugeName, str] = {
     "orphans": "grep TCP: /proc/net/sockstat   # orphan falls",
     "tcp_memory": "grep TCP: /proc/net/sockstat   # mem falls",
@@ -26,27 +28,31 @@ def check_kills(run: Run) -> str:
     return f"{run('nstat -az TcpExtTCPAbortOnMemory')}   # stops rising"
 
 
-def run_in(pid: int | None) -> Run:
-    """Run a command in the network namespace of a process; None: the host's own."""
-    return lambda command: f"nsenter -t {pid} -n {command}" if pid else command
+def run_in(pid: int | None, kernel: Kernel | None) -> Run:
+    """Run ss or nstat in the network namespace of a process; None: the host's own."""
+    if not pid:
+        return str
+    if kernel is not None and kernel.version < _FIRST_WITH_NSENTER:
+        return lambda command: f"PROC_ROOT=/proc/{pid} {command}"
+    return lambda command: f"nsenter -t {pid} -n {command}"
 
 
 def run_where(facts: Facts, gauge: GaugeName) -> Run:
     """Run a command in the namespace that has most of a gauge by the table of sockets; without one, in all of them."""
     number = _busiest(facts, gauge)
     if number is None and facts.lacks_limits:
-        return run_in(None)  # A container, from which no other namespace is entered.
+        return str  # A container, from which no other namespace is entered.
     pids = {each.number: each.process.pid for each in facts.sockets.namespaces}
     if number is None or (number and number not in pids):
         return _run_everywhere(facts.kernel)
-    return run_in(pids.get(number))
+    return run_in(pids.get(number), facts.kernel)
 
 
 def _run_everywhere(kernel: Kernel | None) -> Run:
-    if kernel is None or kernel.version >= (4, 3):
+    if kernel is None or kernel.version >= _FIRST_WITH_LSNS:
         return lambda command: f"for pid in $(lsns -t net -n -o PID); do nsenter -t $pid -n {command}; done"
-    if kernel.version < (3, 8):
-        return run_in(None)
+    if kernel.version < _FIRST_WITH_NSENTER:
+        return str
     names = "ls -l /proc/[0-9]*/ns/net 2>/dev/null | awk '/-> net:/ && !seen[$NF]++ {print $(NF-2)}'"
     return lambda command: f"for ns in $({names}); do nsenter --net=$ns {command} || {{ {command}; break; }}; done"
 

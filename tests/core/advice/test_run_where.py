@@ -1,5 +1,6 @@
 """Every command runs in the network namespace in which it shows something."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -93,6 +94,27 @@ def test_kernels_without_nsenter_get_plain_commands(kernel: str) -> None:
     assert KILLS in said
     assert "ss -tanoemi state last-ack" in said
     assert [] == [each for each in said if "nsenter" in each or "lsns" in each]
+
+
+@pytest.mark.parametrize("kernel", ["2.6.32-754.el6.x86_64", "3.2.0-4-amd64"])
+def test_kernels_without_nsenter_read_another_namespace_through_a_process_in_it(kernel: str) -> None:
+    said = commands(advice(in_pod(), "close", kernel=kernel))
+    assert "PROC_ROOT=/proc/4711 ss -tanoem state fin-wait-1 '( sport = :443 )' | head -20" in said
+    assert f"PROC_ROOT=/proc/4711 {KILLS}" in said
+    assert [] == [each for each in said if "nsenter" in each]
+
+
+@pytest.mark.skipif(not shutil.which("ss") or not shutil.which("nstat"), reason="needs iproute2")
+def test_iproute2_reads_another_namespace_through_a_process_in_it(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    sockets = Path("/proc/net/tcp").read_text().splitlines()[:1]
+    row = "   0: 0100007F:01BB 0100007F:B2F2 04 00000009:00000000 04:00000AA8 00000002 0 0 0 3 ffff 26 4 0 10 -1"
+    (tmp_path / "net/tcp").write_text("\n".join([*sockets, row, ""]))
+    (tmp_path / "net/netstat").write_text("TcpExt: TCPAbortOnMemory\nTcpExt: 4711\n")
+    (tmp_path / "net/snmp").write_text("")
+    for command, expected in (("ss -tanoem state fin-wait-1 '( sport = :443 )'", "127.0.0.1:45810"), (KILLS, "4711")):
+        env = {"PATH": os.environ["PATH"], "PROC_ROOT": str(tmp_path), "NSTAT_HISTORY": str(tmp_path / "history")}
+        assert expected in subprocess.check_output(["/bin/sh", "-c", command], env=env, text=True)
 
 
 @pytest.mark.parametrize("kernel", ["3.10.0-1160.el7.x86_64", "3.13.0-170-generic", "4.1.6"])
