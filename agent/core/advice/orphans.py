@@ -14,7 +14,15 @@ from agent.core.advice.budget import Budget, Price, free_ram, price_of_orphans, 
 from agent.core.advice.memory import raised_to
 from agent.core.advice.namespaces import check_kills, run_where
 from agent.core.advice.options import socket_options
-from agent.core.advice.sysctl import MAX_ORPHANS, TCP_MEM, change, tcp_mem_after, value_text
+from agent.core.advice.sysctl import (
+    FIN_SECONDS,
+    FIN_TIMEOUT,
+    MAX_ORPHANS,
+    TCP_MEM,
+    change,
+    tcp_mem_after,
+    value_text,
+)
 from agent.core.facts import Facts
 from agent.core.format import count_text
 from agent.core.model import Advice
@@ -35,7 +43,8 @@ _RETRIES = "net.ipv4.tcp_orphan_retries"
 def look_at_orphans(facts: Facts) -> Advice:
     """Advise how to see whom the orphans belong to, in the network namespace that most of them are in."""
     run, seen = run_where(facts, "orphans"), orphan_states(facts)
-    states = dict.fromkeys(("fin-wait-1", "last-ack", "closing", *seen))
+    waiting = ("fin-wait-2",) if (facts.snapshot.sysctl(FIN_TIMEOUT) or 0) > FIN_SECONDS else ()
+    states = dict.fromkeys(("fin-wait-1", "last-ack", "closing", *waiting, *seen))
     # Each namespace prints a line of names first.
     peers = "awk '$1 ~ /^[0-9]/ {sub(/:[^:]*$/, \"\", $4); print $4}' | sort | uniq -c | sort -rn | head"
     return Advice(

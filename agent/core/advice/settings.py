@@ -11,7 +11,16 @@ from collections.abc import Set as AbstractSet
 from agent.core.advice.budget import Budget, Price, price_of_orphans, room_for_orphans
 from agent.core.advice.memory import look_at_memory
 from agent.core.advice.namespaces import check_kills, run_where
-from agent.core.advice.sysctl import MAX_ORPHANS, TCP_MEM, change, find_setter, tcp_mem_after, value_text
+from agent.core.advice.sysctl import (
+    FIN_SECONDS,
+    FIN_TIMEOUT,
+    MAX_ORPHANS,
+    TCP_MEM,
+    change,
+    find_setter,
+    tcp_mem_after,
+    value_text,
+)
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text
 from agent.core.kernel.limits import limits_by, modest_limits
@@ -22,7 +31,8 @@ _LEAST_ORPHANS = 4096
 _LITTLE = 10
 # The least that tcp_init() gives itself for the second limit.
 _LEAST_PAGES = 128
-_FIN_SECONDS = 60
+# From here on FIN-WAIT-2 keeps an orphan for longer than the kernel's minute for the socket itself.
+_LONG_FIN_SECONDS = 2 * FIN_SECONDS
 # A limit that is hardly higher, by less than a tenth, is not worth a change.
 _GAIN = 10
 _DEFAULT, _SMALLEST = "back to this kernel's default", "to a sixteenth of RAM and around"
@@ -112,21 +122,26 @@ def restore_max_orphans(
 
 def restore_fin_timeout(facts: Facts) -> Advice | None:
     """Advise to take tcp_fin_timeout back to 60 s; None at 60 and below, where it has no part in orphans."""
-    key = "net.ipv4.tcp_fin_timeout"
-    current = facts.snapshot.sysctl(key)
-    if current is None or current <= _FIN_SECONDS:
+    current = facts.snapshot.sysctl(FIN_TIMEOUT)
+    if current is None or current <= FIN_SECONDS:
         return None
     return change(
         facts,
-        key,
+        FIN_TIMEOUT,
         current,
-        _FIN_SECONDS,
-        action=f"Set tcp_fin_timeout back from {current} to {_FIN_SECONDS}.",
-        why=f"Above {_FIN_SECONDS} s a socket in FIN-WAIT-2 stays a full orphan for the time above "
-        f"({current - _FIN_SECONDS} s here); at {_FIN_SECONDS} s it costs almost nothing. Lower gains nothing.",
+        FIN_SECONDS,
+        action=f"Set tcp_fin_timeout back from {current} to {FIN_SECONDS}.",
+        why=f"Above {FIN_SECONDS} s a socket in FIN-WAIT-2 stays a full orphan for the time above "
+        f"({current - FIN_SECONDS} s here); at {FIN_SECONDS} s it costs almost nothing. Lower gains nothing.",
         risk="Cuts off peers that take more than a minute to close their side.",
         reason="above 60 s, sockets in FIN-WAIT-2 count as orphans.",
     )
+
+
+def may_be_fin_timeout(facts: Facts) -> bool:
+    """Return whether tcp_fin_timeout may be what made most orphans: it is far above 60 s, and none of them was seen."""
+    is_long = (facts.snapshot.sysctl(FIN_TIMEOUT) or 0) > _LONG_FIN_SECONDS
+    return is_long and not any(group.orphans for group in facts.sockets.groups)
 
 
 def warn_of_recycle(facts: Facts) -> Advice | None:

@@ -22,7 +22,13 @@ from agent.core.advice.orphans import (
     raise_max_orphans,
     shorten_orphan_retries,
 )
-from agent.core.advice.settings import restore_fin_timeout, restore_max_orphans, restore_tcp_mem, warn_of_recycle
+from agent.core.advice.settings import (
+    may_be_fin_timeout,
+    restore_fin_timeout,
+    restore_max_orphans,
+    restore_tcp_mem,
+    warn_of_recycle,
+)
 from agent.core.facts import Facts
 from agent.core.kernel.limits import is_far_below
 from agent.core.model import Advice, Cause, Finding, GaugeName
@@ -125,7 +131,8 @@ def _orphan_steps(known: _Known) -> _Steps:
     # What waits in FIN-WAIT-2 waits for nothing else.
     waiting = add_up(facts.sockets, only("orphaned", state="fin_wait2")).sockets
     alone = 2 * waiting > add_up(facts.sockets, only("orphaned")).sockets
-    return _Steps([put_back, closing if alone else None], holders, [*higher, shorter, closing])
+    first = closing if may_be_fin_timeout(facts) else None
+    return _Steps([put_back, closing if alone else None], holders, [first, *higher, shorter, closing])
 
 
 def _are_many(facts: Facts) -> bool:

@@ -11,6 +11,8 @@ from agent.core.kernel.limits import limits_of
 from agent.core.model import Advice, Sysctl
 
 TCP_MEM, MAX_ORPHANS = "net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans"
+# Up to this many seconds a socket in FIN-WAIT-2 is no orphan.
+FIN_TIMEOUT, FIN_SECONDS = "net.ipv4.tcp_fin_timeout", 60
 Value = int | tuple[int, ...]
 # Of sysctl(8) and systemd-sysctl(8) alike; the value of today may well come from there.
 _LATER = "# /etc/sysctl.conf and files with a later name override this setting: remove it there first.\n"

@@ -486,6 +486,32 @@ def test_orphans_are_looked_at_beside_a_low_limit_where_they_are_thousands_or_a_
     assert are_many == any(each.action.startswith("List the orphaned sockets") for each in advice)
 
 
+@pytest.mark.parametrize(
+    ("timeout", "orphaned", "is_before"),
+    [
+        (300, {}, True),
+        (121, {}, True),
+        # An orphan of a dead peer lives as long, and most of them are that.
+        (120, {}, False),
+        (300, {"fin_wait1": tally(60_000), "fin_wait2": tally(5000)}, False),
+    ],
+)
+def test_fin_timeout_far_above_60_is_put_back_before_more_orphans_are_allowed_unless_they_are_seen_to_be_others(
+    timeout: int, orphaned: dict[str, Any], *, is_before: bool
+) -> None:
+    table = make_table(make_group(SHOP, **orphaned)) if orphaned else None
+    advice = advise(make_snapshot(65_600, sysctls={FIN: (timeout,)}, sockets=table), make_event())
+    keys = [each.sysctl.key for each in advice if each.sysctl]
+    assert is_before == (keys.index(FIN) < keys.index(ORPHANS))
+    look = next(each for each in advice if each.action.startswith("List the orphaned"))
+    assert any("state fin-wait-2" in each for each in look.commands)
+
+
+def test_fin_wait2_is_not_looked_at_where_it_makes_no_orphans() -> None:
+    look = next(each for each in advise(make_snapshot(65_600), make_event()) if each.action.startswith("List the"))
+    assert [] == [each for each in look.commands if "fin-wait-2" in each]
+
+
 def test_nobody_is_sent_from_a_container_to_its_host_where_nothing_is_wrong() -> None:
     calm = make_snapshot(3, max_orphans=None, tcp_mem=None, sysctls={"net.ipv4.tcp_fin_timeout": (60,)})
     assert () == diagnose(calm, (), ()).advice
