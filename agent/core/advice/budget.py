@@ -8,14 +8,10 @@ from typing import NamedTuple
 
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text
-from agent.core.kernel.limits import MOST_PERCENT
+from agent.core.kernel.limits import MOST_PERCENT, is_much, reserve_bytes
 from agent.core.model import Advice
 from agent.core.sockets.shares import add_up, only
 
-# Below this part of RAM a host is short of it; the kernel's own reserves are part of what is not available.
-_RESERVE_PERCENT = 5
-# From this part of RAM on, as a divisor, that much is available that waiting for memory proves no lack of it.
-_MUCH = 4
 # An average over fewer sockets says nothing about the next thousand.
 _ENOUGH_TO_MEASURE = 300
 _ASSUMED_BYTES = 16 << 10
@@ -84,12 +80,12 @@ def find_budget(facts: Facts) -> Budget:
     if not usable:
         return Budget(0, "all of RAM is set aside", short=bool(meminfo.get("HugePages_Free")))
     of_ram = f"of {bytes_text(usable)}" + (" that are not set aside" if usable < ram else "")
-    reserve = usable * _RESERVE_PERCENT // 100
+    reserve = reserve_bytes(usable)
     bound = usable * MOST_PERCENT // 100 - (facts.memory.now or 0)
     left = max(min(available - reserve, bound), 0)
     for percent in facts.stalls.values():
         # The host's PSI counts tasks of control groups, too (psi_memstall_enter() of try_to_free_mem_cgroup_pages()).
-        may_be_group = _MUCH * available >= usable
+        may_be_group = is_much(available, usable)
         wait = f"tasks wait for memory {percent:g} % of the time"
         said = f"{bytes_text(available)} {of_ram} are {how}"
         why = f"{said} and {wait}: RAM is what is short"

@@ -11,9 +11,9 @@ import re
 from agent.core.diagnosis.evidence import delta_evidence
 from agent.core.facts import STALL_PERCENT, Facts
 from agent.core.gauge import CALM
+from agent.core.kernel.limits import is_much, reserve_bytes
 from agent.core.model import Cause, Evidence, Finding
 
-_LOW_RAM_PERCENT = 5
 _OPENVZ = re.compile(r"\(\d+ in CT ?\d+\)")
 _MPTCP_ROW = re.compile(r"^MPTCP(?:v6)?\s+\d+\s+(\d+)\s", re.MULTILINE)
 
@@ -63,8 +63,10 @@ def host_ram_short(facts: Facts) -> Finding | None:
     if not pressed or facts.zone not in CALM or "tcp_memory" in facts.lines:
         return None
     total, available = meminfo.get("MemTotal"), meminfo.get("MemAvailable")
-    low = total is not None and available is not None and 100 * available < _LOW_RAM_PERCENT * total
-    failed = facts.deltas.get("TCPAbortFailed", 0) > 0
+    low = total is not None and available is not None and available < reserve_bytes(total)
+    # A reset without a route fails as well (tcp_send_active_reset).
+    plenty = total is not None and available is not None and is_much(available, total)
+    failed = facts.deltas.get("TCPAbortFailed", 0) > 0 and not plenty
     if not low and not failed:
         return None
     proof = []

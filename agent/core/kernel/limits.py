@@ -64,6 +64,9 @@ _LIMITS = 3
 MOST_PERCENT = 25
 # Of RAM, for the second limit: the smallest part that there was.
 _SMALLEST_PART = 16
+# With less than this part of RAM available a host is short of it: of much RAM, a smaller part of what is beyond.
+_RESERVE_PERCENT, _LARGE_BYTES, _RESERVE_BEYOND_PERCENT = 5, 64 << 30, 1
+_MUCH = 4
 
 
 def limits_of(values: tuple[int, ...] | None) -> tuple[int, int, int] | None:
@@ -107,6 +110,18 @@ def low_memory(meminfo: Mapping[str, int]) -> int | None:
     """Return the RAM that sockets can lie in: on 32 bit low memory alone; None where it is not known."""
     ram = meminfo.get("LowTotal") or meminfo.get("MemTotal", 0)
     return ram if ram > 0 else None
+
+
+def reserve_bytes(ram: int) -> int:
+    """Return how much of this RAM has to stay available, beside the kernel's own reserves."""
+    return (
+        min(ram, _LARGE_BYTES) * _RESERVE_PERCENT // 100 + max(ram - _LARGE_BYTES, 0) * _RESERVE_BEYOND_PERCENT // 100
+    )
+
+
+def is_much(available: int, ram: int) -> bool:
+    """Return whether so much of RAM is available that neither waiting nor failing for memory proves a lack of it."""
+    return _MUCH * available >= ram
 
 
 def is_far_below(limit: int, default: int | None) -> bool:

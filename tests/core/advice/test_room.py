@@ -65,6 +65,21 @@ def test_sockets_get_what_is_available_and_no_more(meminfo: str, mem: int | None
     assert (room * MIB, is_short) == (budget.bytes, budget.short)
 
 
+@pytest.mark.parametrize(
+    ("ram", "available", "room"),
+    [
+        (65_536, 4000, 4000 - 3277),  # A twentieth of 64 GiB, and a hundredth of what is beyond.
+        (65_536 + 100_000, 5000, 5000 - 3277 - 1000),
+        (2_097_152, 92_160, 92_160 - 3277 - 20_316),
+        (2_097_152, 20_480, 0),
+    ],
+)
+def test_of_much_ram_a_smaller_part_stays_free(ram: int, available: int, room: int) -> None:
+    budget = find_budget(facts_of(meminfo={"MemTotal": ram * MIB, "MemAvailable": available * MIB}, mem=0))
+    assert room == -(-(budget.bytes or 0) // MIB) - bool(room)
+    assert bool(room) != budget.why.endswith("RAM is what is short")
+
+
 @pytest.mark.parametrize("meminfo", ["MemAvailable 1000", "MemTotal 2000", "MemTotal 2000 Cached 900", ""])
 def test_no_room_is_made_up_where_ram_could_not_be_read(meminfo: str) -> None:
     budget = find_budget(facts_of(meminfo=sizes(meminfo)))

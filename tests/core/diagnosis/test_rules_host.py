@@ -1,5 +1,5 @@
 import pytest
-from material import GIB, make_event, make_snapshot
+from material import GIB, make_event, make_sample, make_snapshot
 from msgspec.structs import replace
 
 from agent.core.diagnosis.rules_cause import REMARKS
@@ -89,6 +89,24 @@ def test_tcp_mem_above_half_of_ram_is_told(high: int, *, expected: bool) -> None
     pages = high // 4096
     claims = found(make_snapshot(tcp_mem=(pages // 2, pages // 4 * 3, pages)))
     assert expected == ("tcp_mem_above_half_of_ram" in claims)
+
+
+@pytest.mark.parametrize(("available", "expected"), [(90, False), (24, False), (20, True)])
+def test_a_host_of_two_tib_is_not_short_of_ram_with_a_hundredth_of_it_available(
+    available: int, *, expected: bool
+) -> None:
+    host = make_snapshot(press=True, meminfo={"MemTotal": 2048 * GIB, "MemAvailable": available * GIB})
+    assert expected == ("host_ram_short" in found(host))
+
+
+@pytest.mark.parametrize(("available", "expected"), [(4.0, False), (3.9, True), (None, True)])
+def test_a_reset_that_could_not_be_sent_shows_no_lack_of_ram_where_much_is_available(
+    available: float | None, *, expected: bool
+) -> None:
+    # It fails without a route and behind a firewall, too (tcp_send_active_reset).
+    meminfo = {"MemTotal": 16 * GIB} | ({} if available is None else {"MemAvailable": int(available * GIB)})
+    host = make_snapshot(press=True, meminfo=meminfo, counters={"TCPAbortFailed": 9})
+    assert expected == ("host_ram_short" in found(host, history=(make_sample(60, TCPAbortFailed=2),)))
 
 
 @pytest.mark.parametrize(("some", "full", "count"), [(9.9, 4.9, 0), (10.0, 0.0, 1), (30.0, 5.0, 2), (None, 6.0, 1)])
