@@ -231,7 +231,7 @@ class FullGroup(msgspec.Struct, frozen=True, kw_only=True):
     ``limit_bytes`` is the smaller of memory.max and memory.high; ``sock_bytes`` is the part of sockets;
     ``refused`` counts how often the limit was hit (``max`` and ``high`` in memory.events), ``refused_meanwhile`` how
     often between the two dumps. ``stalled_percent`` is the share of time that some task of it waited for memory
-    (memory.pressure, avg10).
+    (memory.pressure, avg10). ``pod`` is the "NAMESPACE/NAME" of the pod that it belongs to, where that is known.
     """
 
     path: str
@@ -241,6 +241,7 @@ class FullGroup(msgspec.Struct, frozen=True, kw_only=True):
     refused: int | None = None
     refused_meanwhile: int | None = None
     stalled_percent: float | None = None
+    pod: str | None = None
 
     @property
     def hits(self) -> int:

@@ -26,6 +26,7 @@ from agent.core.readings import (
     has_cgroup,
 )
 from agent.core.sockets.census import Census
+from agent.core.sockets.cgroup_names import name_cgroup, uid_of_pod
 from agent.core.sockets.grouping import Grouped, group
 from agent.core.sockets.holders import are_most_unlisted, count_unlisted
 from agent.core.sockets.nettcp import Lines
@@ -68,16 +69,17 @@ def take_sockets(
     grouped = group(census)
     paths, missed = _find_paths(proc_root, grouped, names or owners.Names(), deadline, clock)
     processes, unseen = _find_processes(proc_root, grouped, deadline, clock)
+    pods = owners.find_pods(" ".join((*paths.values(), *(each.process.cgroup or "" for each in spaces))))
     table = SocketTable(
         groups=tuple(replace(each, process=processes.get(inode)) for each, inode in grouped.groups),
         listeners=tuple(replace(each, process=processes.get(inode)) for each, inode in grouped.listeners),
         listening=census.listening,
         paths=paths,
-        pods=owners.find_pods(" ".join((*paths.values(), *(each.process.cgroup or "" for each in spaces)))),
+        pods=pods,
         peers=grouped.peers,
         minisocks=_by_name(census.minisocks),
         namespaces=tuple(spaces),
-        full_groups=_find_full_groups(proc_root, paths, spaces) if clock() < deadline else (),
+        full_groups=_find_full_groups(proc_root, paths, spaces, pods) if clock() < deadline else (),
         sockstat=sockstat,
         took_seconds=round(clock() - began, 6),
         complete=not gaps,
@@ -183,11 +185,17 @@ def _find_paths(
     return names.recall(wanted) | paths, gaps
 
 
-def _find_full_groups(proc_root: Path, paths: dict[int, str], spaces: list[Namespace]) -> tuple[FullGroup, ...]:
+def _find_full_groups(
+    proc_root: Path, paths: dict[int, str], spaces: list[Namespace], pods: dict[str, str]
+) -> tuple[FullGroup, ...]:
     """Look at the groups that hold sockets; those of other namespaces are known by their processes alone."""
     root = owners.unified_root(proc_root)
     there = {path for each in spaces if each.inuse for path in (each.process.cgroup, *each.others) if path}
-    return () if root is None else tuple(cgroups.full_groups(root, {*paths.values(), *there}))
+    if root is None:
+        return ()
+    full = cgroups.full_groups(root, {*paths.values(), *cgroups.below_mount(root, there)})
+    uids = [uid_of_pod(name_cgroup(each.path).container) for each in full]
+    return tuple(replace(each, pod=pods.get(uid) if uid else None) for each, uid in zip(full, uids, strict=True))
 
 
 def _find_processes(

@@ -206,6 +206,19 @@ def test_full_groups_of_other_namespaces_are_known_by_the_processes_there(monkey
     assert {"/pod/web", "/pod/proxy"} == asked & {"/pod/web", "/pod/proxy", "/idle"}
 
 
+def test_a_full_group_has_the_name_of_its_pod(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = "/kubepods/pod7b6ab6a2-1c5b-4a57-9a3c-0c3f1c1a1f10"
+    space = Namespace(process=Process(pid=2**22, name="web", cgroup=f"{path}/web"), inuse=3)
+    full = FullGroup(path=path, current_bytes=99, limit_bytes=100)
+    monkeypatch.setattr(owners, "unified_root", lambda _: PROC)
+    monkeypatch.setattr(owners, "find_paths", lambda *_: {})
+    monkeypatch.setattr(owners, "find_pods", lambda _: {"7b6ab6a2-1c5b-4a57-9a3c-0c3f1c1a1f10": "shop/web-0"})
+    monkeypatch.setattr(namespaces, "find_namespaces", lambda *_: [space])
+    monkeypatch.setattr(cgroups, "full_groups", lambda *_: [full, replace(full, path="/a.service")])
+
+    assert ["shop/web-0", None] == [each.pod for each in look(other_namespaces=False).full_groups]
+
+
 def test_sockets_that_the_application_forgot_to_close_are_held(start: Callable[..., Subject]) -> None:
     subject = start()
     peers = [socket.create_connection(("127.0.0.1", subject.port)) for _ in range(7)]

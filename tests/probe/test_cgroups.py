@@ -4,7 +4,7 @@ import pytest
 
 from agent.core.readings import FullGroup, Gap
 from agent.probe import cgroups
-from agent.probe.cgroups import full_groups, socket_memory
+from agent.probe.cgroups import below_mount, full_groups, socket_memory
 
 
 def plant(root: Path, files: dict[str, str]) -> Path:
@@ -133,3 +133,24 @@ def test_limit_that_is_no_number_is_none(tmp_path: Path, text: str) -> None:
     plant_limited(tmp_path, "a", 100, max=text)
 
     assert [] == full_groups(tmp_path, ["/a"])
+
+
+def test_groups_that_a_namespace_of_cgroups_shows_from_inside_are_found_below_the_mount(tmp_path: Path) -> None:
+    pod = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice"
+    plant_limited(tmp_path, f"{pod}/cri-containerd-a.scope", 99, max="100\n")
+    plant_limited(tmp_path, pod, 98, max="100\n")
+    plant_limited(tmp_path, "system.slice/shop.service", 97, max="100\n")
+    # As /proc/PID/cgroup has them in a pod beside that one (cgroup_namespaces(7)).
+    seen = ["/../../kubepods-burstable-pod1.slice/cri-containerd-a.scope", "/../../../../system.slice/shop.service"]
+    seen += ["/", "/..", "/../../gone.slice/x.scope", "/../../../.."]
+
+    found = full_groups(tmp_path, below_mount(tmp_path, seen))
+
+    assert [f"/{pod}/cri-containerd-a.scope", f"/{pod}", "/system.slice/shop.service"] == [each.path for each in found]
+
+
+def test_groups_of_hundreds_of_pods_are_all_looked_at(tmp_path: Path) -> None:
+    paths = [f"/kubepods/pod{number:03}/app" for number in range(300)]
+    plant_limited(tmp_path, paths[-1][1:], 99, max="100\n")
+
+    assert [paths[-1]] == [each.path for each in full_groups(tmp_path, paths)]

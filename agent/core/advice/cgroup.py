@@ -8,20 +8,21 @@ import shlex
 from agent.core.format import bytes_text, printable
 from agent.core.model import Advice, Evidence
 from agent.core.readings import FullGroup
-from agent.core.sockets.cgroup_names import text_of_cgroup
+from agent.core.sockets.cgroup_names import pod_of, text_of_group
 
 _UNIFIED = "/sys/fs/cgroup"
 
 
 def relieve_group(group: FullGroup) -> Advice:
     """Advise to find out what fills a group, or to raise its limit: the host's limits are not what ran out."""
-    name, folder = text_of_cgroup(group.path), shlex.quote(printable(f"{_UNIFIED}{group.path}"))
+    name, folder = text_of_group(group), shlex.quote(printable(f"{_UNIFIED}{group.path}"))
+    where = " A pod's limit is resources.limits.memory of its containers." if pod_of(name) else ""
     sockets = f", {bytes_text(group.sock_bytes)} of it in sockets" if group.sock_bytes else ""
     return Advice(
         action=f"Raise the memory limit of {name}, or fix what fills it.",
         why=f"It uses {bytes_text(group.current_bytes)} of {bytes_text(group.limit_bytes)}{sockets}, and has hit its "
-        "limit. What its sockets receive counts towards it. Raising tcp_mem changes nothing. Success: max and high "
-        "in memory.events stop rising.",
+        f"limit. What its sockets receive counts towards it. Raising tcp_mem changes nothing.{where} Success: max and "
+        "high in memory.events stop rising.",
         risk="A higher limit lets the group take more of the host's memory; what sockets hold cannot be swapped.",
         commands=(
             f"grep -E '^(anon|file|sock) ' {folder}/memory.stat",

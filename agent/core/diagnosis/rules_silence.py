@@ -16,7 +16,7 @@ from agent.core.kernel.limits import is_just_below, limits_of
 from agent.core.kernel.procfs import UDP_ERRORS
 from agent.core.model import Cause, Evidence, Finding
 from agent.core.readings import FullGroup
-from agent.core.sockets.cgroup_names import text_of_cgroup
+from agent.core.sockets.cgroup_names import text_of_group
 from agent.core.sockets.holder_names import LOSES, name_of
 from agent.core.sockets.shares import FULL_GROUP, ITS_MEMORY, SOCK_DIAG, losers
 
@@ -108,7 +108,7 @@ def evidence_of_group(group: FullGroup) -> tuple[Evidence, ...]:
     """Show a cgroup: its name, its memory against its limit, the share of sockets, how often it was hit, its stalls."""
     limit, stat, events, stalls = (f"memory.{name}" for name in ("current", "stat", "events", "pressure"))
     shown: tuple[tuple[str, int | float | str | None, int | None, str | None, str], ...] = (
-        (FULL_GROUP, text_of_cgroup(group.path), None, None, limit),
+        (FULL_GROUP, text_of_group(group), None, None, limit),
         (ITS_MEMORY, group.current_bytes, group.limit_bytes, "bytes", limit),
         ("of sockets", group.sock_bytes, None, "bytes", stat),
         ("limit hit", group.refused, None, "times", events),

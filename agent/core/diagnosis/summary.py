@@ -15,7 +15,7 @@ from agent.core.history.look_back import Past
 from agent.core.kernel.limits import KILLED, is_just_below
 from agent.core.model import KINDS, Event, Finding, GaugeName, Witness, WitnessedBy
 from agent.core.readings import UnreadLine
-from agent.core.sockets.cgroup_names import text_of_cgroup
+from agent.core.sockets.cgroup_names import text_of_group
 from agent.core.sockets.holder_names import losers_named, marked, name_of
 from agent.core.sockets.holders import program_text
 from agent.core.times import second_of
@@ -311,7 +311,7 @@ def _cgroup_limit(facts: Facts) -> str:
     if group is None:
         return "A control group reached its own TCP memory limit; the host's limit is far away."
     return (
-        f"{text_of_cgroup(group.path)} is at its own memory limit ({bytes_text(group.limit_bytes)}): the kernel holds "
+        f"{text_of_group(group)} is at its own memory limit ({bytes_text(group.limit_bytes)}): the kernel holds "
         "up its connections (it shrinks their windows or drops their data) and logs nothing. TCP as a whole is far "
         "below its limits."
     )

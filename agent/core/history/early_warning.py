@@ -47,7 +47,7 @@ from agent.core.format import count_text
 from agent.core.kernel.limits import AT_LIMIT_PERCENT, counter_deltas, refused_segments
 from agent.core.model import GaugeName, Pressure, Sample
 from agent.core.readings import FullGroup
-from agent.core.sockets.cgroup_names import text_of_cgroup
+from agent.core.sockets.cgroup_names import text_of_group
 
 ORPHAN_LEAVE = 0.8
 GROWTH_WINDOW = timedelta(minutes=10)
@@ -226,7 +226,7 @@ def _full_groups(groups: Sequence[FullGroup]) -> list[Pressure]:
         Pressure(
             level=2,
             cause="tcp_memory",
-            claim=f"{text_of_cgroup(group.path)} is at its own memory limit, most of it socket memory",
+            claim=f"{text_of_group(group)} is at its own memory limit, most of it socket memory",
             value=group.current_bytes,
             limit=group.limit_bytes,
             unit="bytes",

@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from agent.core.format import printable
+from agent.core.readings import FullGroup
 
 NAME_AT_MOST = 100
 PATH_AT_MOST = 1024
@@ -75,6 +76,8 @@ def name_cgroup(path: str) -> Owner:
         if unit is None and _is_unit(part) and found is None:
             unit = part
         above = part
+    if unit is None and container is None and (pod := _pod_text(parts)):
+        container = pod.strip(" ()")
     if unit is None and container is None and parts:
         manager = next((part for part in parts if _MANAGER.fullmatch(part)), None)
         only_slices = all(part.endswith(".slice") for part in parts)
@@ -82,9 +85,11 @@ def name_cgroup(path: str) -> Owner:
     return Owner(_shown(unit, user), _shown(container, user))
 
 
-def text_of_cgroup(path: str) -> str:
-    """Name a cgroup in one text: its unit and container, else its path."""
-    return name_cgroup(path).text or path
+def text_of_group(group: FullGroup) -> str:
+    """Name a cgroup in one text: its unit and container, its pod by name where that is known; else its path."""
+    owner = name_cgroup(group.path)
+    pods = {uid: group.pod} if group.pod and (uid := uid_of_pod(owner.container)) else {}
+    return owner._replace(container=with_pod_name(owner.container, pods)).text or group.path
 
 
 def parse_proc_cgroup(text: str) -> str | None:
@@ -109,11 +114,17 @@ def pod_of(container: str | None) -> str | None:
     return match[0].strip("()") if match else None
 
 
+def uid_of_pod(container: str | None) -> str | None:
+    """Take the UID of the pod out of the name of a container; None where it is in none, or has its name already."""
+    match = _POD_UID.search(container or "")
+    return match[1] if match else None
+
+
 def with_pod_name(container: str | None, pods: Mapping[str, str]) -> str | None:
     """Name the pod of a container, "containerd 3f2a9c1be07d (pod shop/web-0)", where its UID is among ``pods``."""
-    match = _POD_UID.search(container or "")
-    name = match and pods.get(match[1])
-    return container.replace(match[1], printable(name, NAME_AT_MOST)) if container and match and name else container
+    uid = uid_of_pod(container)
+    name = pods.get(uid) if uid else None
+    return container.replace(uid, printable(name, NAME_AT_MOST)) if container and uid and name else container
 
 
 def _container(part: str, above: str, parts: list[str]) -> str | None:

@@ -47,6 +47,11 @@ PATHS = [
         Owner(None, f"crio {SHORT} (pod {UID})"),
     ),
     (f"/kubepods.slice/kubepods-pod{UID_}.slice/docker-{ID}.scope", Owner(None, f"docker {SHORT} (pod {UID})")),
+    # The kubelet limits the memory of a pod as a whole, too.
+    (f"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID_}.slice", Owner(None, f"pod {UID}")),
+    (f"/kubepods/pod{UID}", Owner(None, f"pod {UID}")),
+    (f"/../../kubepods-burstable-pod{UID_}.slice", Owner(None, f"pod {UID}")),
+    ("/kubepods.slice/kubepods-burstable.slice", Owner("kubepods-burstable.slice")),
     (f"/kubepods/burstable/pod{UID}/{ID}", Owner(None, f"container {SHORT} (pod {UID})")),
     (
         f"/system.slice/containerd.service/kubepods-burstable-pod{UID_}.slice:cri-containerd:{ID}",
