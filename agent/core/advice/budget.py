@@ -116,7 +116,7 @@ def price_of_orphans(facts: Facts) -> Price:
     # They never took more than all that TCP held.
     most, peak = facts.memory.value, facts.orphans.value or 0
     bound = max(most, 0) // peak if most is not None and peak >= _ENOUGH_TO_MEASURE else _ASSUMED_BYTES
-    return Price(max(facts.page_bytes or 0, min(bound, _ASSUMED_BYTES)), "assumed")
+    return Price(max(_least(facts), min(bound, _ASSUMED_BYTES)), "assumed")
 
 
 def room_for_orphans(facts: Facts, price: Price, high_bytes: int) -> int:
@@ -156,12 +156,19 @@ def free_ram(facts: Facts, budget: Budget) -> Advice | None:
 
 
 def _price(facts: Facts, size: int | None, sockets: int) -> Price:
-    """Return the average, where it is one of enough sockets; each is charged at least a page."""
-    page = facts.page_bytes or 0
+    """Return the average, where it is one of enough sockets."""
+    least = _least(facts)
     if size is None or size < 0 or sockets < _ENOUGH_TO_MEASURE:
-        return Price(max(page, _ASSUMED_BYTES), "assumed")
+        return Price(max(least, _ASSUMED_BYTES), "assumed")
     each = -(-size // sockets)
-    return Price(page, "one page") if each < page else Price(max(each, 1), f"measured here on {count_text(sockets)}")
+    if each < least:
+        return Price(least, "one page" if least == facts.page_bytes else "the least")
+    return Price(max(each, 1), f"measured here on {count_text(sockets)}")
+
+
+def _least(facts: Facts) -> int:
+    """Return what each socket is charged at least: a page; on 4.10 to 5.19 4096 bytes, whatever a page is."""
+    return facts.memory.sample_unit or facts.page_bytes or 0
 
 
 def _available(meminfo: dict[str, int]) -> tuple[int | None, str]:

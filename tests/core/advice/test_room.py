@@ -185,6 +185,14 @@ def test_a_socket_takes_a_page_at_least_however_large_that_is() -> None:
     assert Price(65_536, "assumed") == price_of_orphans(facts_of(orphan=11, **host))
 
 
+def test_a_socket_is_charged_in_units_of_4_kib_where_the_kernel_counts_in_them_whatever_a_page_is() -> None:
+    host = {"page_size_bytes": 65_536, "kernel": "4.18.0-553.el8_10.aarch64"}
+    assert Price(8192, "measured here on 300") == price_of_sockets(facts_of(mem=600, alloc=300, **host))
+    assert Price(4096, "the least") == price_of_sockets(facts_of(mem=200, alloc=300, **host))
+    assert Price(16_384, "assumed") == price_of_sockets(facts_of(alloc=11, **host))
+    assert Price(16_384, "assumed") == price_of_orphans(facts_of(orphan=11, **host))
+
+
 @pytest.mark.parametrize(
     ("orphan", "mem", "alloc", "charged", "how"),
     [
