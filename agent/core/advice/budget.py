@@ -6,6 +6,8 @@ pages set aside, ZONE_MOVABLE and what is kept for CMA are no room for it, and o
 
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text
 from agent.core.kernel.limits import MOST_PERCENT, is_much, reserve_bytes
@@ -107,8 +109,14 @@ def price_of_sockets(facts: Facts) -> Price:
 
 
 def price_of_orphans(facts: Facts) -> Price:
-    """Return what an orphan is charged: by the table, or as all sockets are where most of them are orphans."""
-    seen, orphans = add_up(facts.sockets, only("orphaned")), facts.orphans.now or 0
+    """Return what an orphan is charged: by the table, or as all sockets are where most of them are orphans.
+
+    Where only what is queued could be read, the table does not show what is charged.
+    """
+    queued = {each.number for each in facts.sockets.namespaces if each.queues_only}
+    charged = tuple(group for group in facts.sockets.groups if group.namespace not in queued)
+    seen = add_up(replace(facts.sockets, groups=charged), only("orphaned"))
+    orphans = facts.orphans.now or 0
     if seen.bytes is not None and seen.sockets >= _ENOUGH_TO_MEASURE:
         return _price(facts, seen.bytes, seen.sockets)
     if orphans >= _ENOUGH_TO_MEASURE and 2 * orphans >= (facts.now.alloc or 0):

@@ -38,8 +38,9 @@ def run_in(pid: int | None, kernel: Kernel | None) -> Run:
 
 
 def run_where(facts: Facts, gauge: GaugeName) -> Run:
-    """Run a command in the namespace that has most of a gauge by the table of sockets; without one, in all of them."""
-    number = _busiest(facts, gauge)
+    """Run a command in the namespace that has half of a gauge by the table of sockets; without one, in all of them."""
+    held = _held(facts, gauge)
+    number = next((number for number, most in held.most_common(1) if 2 * most >= held.total() > 0), None)
     if number is None and facts.lacks_limits:
         return str  # A container, from which no other namespace is entered.
     pids = {each.number: each.process.pid for each in facts.sockets.namespaces}
@@ -59,12 +60,13 @@ def _run_everywhere(kernel: Kernel | None) -> Run:
 
 def obeys_our_settings(facts: Facts, gauge: GaugeName) -> bool:
     """Return whether the settings that were read hold for most of a gauge: it may be in the host's own namespace."""
-    return (facts.kernel is not None and facts.kernel.shares_settings) or not _busiest(facts, gauge)
+    held = _held(facts, gauge)
+    return (facts.kernel is not None and facts.kernel.shares_settings) or 2 * held[0] >= held.total()
 
 
-def _busiest(facts: Facts, gauge: GaugeName) -> int | None:
-    """Return the number of the namespace that has most, 0 for the host's own; None where no holder was seen."""
+def _held(facts: Facts, gauge: GaugeName) -> Counter[int]:
+    """Return what each namespace has of a gauge by the table of sockets, by its number: 0 for the host's own."""
     held: Counter[int] = Counter()
     for group in facts.sockets.groups:
         held[group.namespace] += group.orphans if gauge == "orphans" else group.bytes
-    return next((number for number, most in held.most_common(1) if most), None)
+    return held

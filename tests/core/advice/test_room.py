@@ -9,7 +9,7 @@ from material import make_group, make_snapshot, make_table, tally
 
 from agent.core.advice.budget import Price, find_budget, free_ram, price_of_orphans, price_of_sockets, room_for_orphans
 from agent.core.facts import Facts, gather_facts
-from agent.core.readings import PressureStall
+from agent.core.readings import Namespace, PressureStall, Process
 
 MIB = 1 << 20
 HUNDRED = 25_600  # MiB, in pages.
@@ -221,6 +221,19 @@ def test_an_orphan_costs_what_the_table_shows_of_enough_of_them() -> None:
     assert Price(16_384, "assumed") == price(299)
     # What nothing is charged for is not divided by.
     assert Price(1, "measured here on 300") == price(300, 0, page_size_bytes=None)
+
+
+def test_an_orphan_whose_queue_alone_could_be_read_is_not_measured_by_that() -> None:
+    # As in a pod, without privilege: the kernel charges up to twice what is queued.
+    pod = Namespace(process=Process(pid=4711, name="web"), inuse=9000, number=1, queues_only=True)
+    inside, ours = make_group(namespace=1, fin_wait1=tally(9000, 1000)), make_group(fin_wait1=tally(300, 6000))
+    host = {"orphan": 9000, "mem": 20_000, "alloc": 10_000}
+    assert Price(8192, "measured here on 10,000") == price_of_orphans(
+        facts_of(sockets=make_table(inside, namespaces=(pod,)), **host)
+    )
+    assert Price(6000, "measured here on 300") == price_of_orphans(
+        facts_of(sockets=make_table(inside, ours, namespaces=(pod,)), **host)
+    )
 
 
 def test_the_price_of_many_counts_what_the_kernel_keeps_beside_the_data() -> None:

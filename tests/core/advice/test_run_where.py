@@ -174,6 +174,24 @@ def test_orphans_are_looked_for_where_most_of_them_are_and_memory_where_most_of_
     assert "ss -tanp state close-wait" in commands(advice(table, "tcp_memory", 390_000))
 
 
+def test_where_no_namespace_has_half_all_of_them_are_looked_at() -> None:
+    spaces = [Namespace(process=Process(pid=100 + n, name="web"), inuse=900, number=n) for n in range(1, 5)]
+    each = [make_group(n, 443, namespace=n, established=tally(900, (1 << 20) + n)) for n in range(1, 5)]
+    said = commands(advice(make_table(*each, namespaces=tuple(spaces)), "tcp_memory", 390_000))
+    assert "for pid in $(lsns -t net -n -o PID); do nsenter -t $pid -n ss -tanp state close-wait; done" in said
+    half = make_table(*each[:2], make_group(SHOP, 80, established=tally(1801, 1 << 20)), namespaces=tuple(spaces))
+    assert "ss -tanp state close-wait" in commands(advice(half, "tcp_memory", 390_000))
+
+
+@pytest.mark.parametrize(("ours", "expected"), [(59_999, False), (60_000, True)])
+def test_the_hosts_own_settings_hold_where_half_of_the_orphans_are_its_own(ours: int, *, expected: bool) -> None:
+    spaces = [Namespace(process=Process(pid=100 + n, name="web"), inuse=900, number=n) for n in (1, 2)]
+    pods = (make_group(n, 443, namespace=n, fin_wait1=tally(30_000)) for n in (1, 2))
+    steps = advice(make_table(*pods, make_group(SHOP, 80, fin_wait1=tally(ours)), namespaces=tuple(spaces)))
+    keys = {each.sysctl.key for each in steps if each.sysctl}
+    assert expected == ("net.ipv4.tcp_orphan_retries" in keys)
+
+
 def test_kills_are_counted_where_most_orphans_are() -> None:
     pod = make_group(77, 443, namespace=1, fin_wait1=tally(60))
     table = make_table(pod, make_group(SHOP, 80, established=tally(900, 1 << 20)), namespaces=(POD,))
