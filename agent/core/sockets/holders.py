@@ -139,7 +139,7 @@ def _shares(table: SocketTable) -> tuple[dict[Owner, _Share], Counter[_Guess]]:
         listeners.setdefault((listener.namespace, listener.port), listener)
     shares: defaultdict[Owner, _Share] = defaultdict(_Share)
     guesses: Counter[_Guess] = Counter()
-    places = {each.number: _name_of_place(each) for each in table.namespaces}
+    places = {each.number: _name_of_sockets(each) for each in table.namespaces}
     for group in table.groups:
         listener_here, place = listeners.get((group.namespace, group.port)), places.get(group.namespace, _NOBODY)
         kept, left = (_first(name, place) for name in _names(group, listener_here, table.paths))
@@ -171,7 +171,7 @@ def name_by_port(table: SocketTable, port: int | None, to_port: int | None, name
     listeners: dict[tuple[int, int | None], Listener] = {}
     for listener in table.listeners:
         listeners.setdefault((listener.namespace, listener.port), listener)
-    places = {each.number: _name_of_place(each) for each in table.namespaces}
+    places = {each.number: _name_of_sockets(each) for each in table.namespaces}
     served, called = Counter[Owner](), Counter[Owner]()
     for group in table.groups if port or to_port else ():
         kept, left = _names(group, listeners.get((group.namespace, group.port)), table.paths)
@@ -333,18 +333,18 @@ def _gaps_of_sight(table: SocketTable, tcp: TcpSockstat) -> list[Gap]:
     if known := [each for each in table.namespaces if each.queues_only]:
         sockets = sum(each.inuse or 0 for each in known)
         why = (
-            f"only the data queued in {counted(sockets, 'socket')} of {_places_text(known)} can be read without "
-            "privilege: they hold more; sockmem-agent doctor tells how to see it"
+            f"only the data queued in {counted(sockets, 'socket')} of {_places_text(known, table.pods)} can be read "
+            "without privilege: they hold more; sockmem-agent doctor tells how to see it"
         )
         gaps.append(Gap(what="memory of other network namespaces", why=why))
-        gaps += _gaps_of_neighbours(known)
+        gaps += _gaps_of_neighbours(known, table.pods)
     if tcp.alloc is None or not table.complete:
         return gaps
     elsewhere = [each for each in table.namespaces if each.number is None]
     total = count_text(tcp.alloc)
     if hidden := sum(each.inuse or 0 for each in elsewhere):
         number = counted(hidden, f"socket of {total} is", f"sockets of {total} are")
-        why = f"{number} in {_places_text(elsewhere)}, and could not be counted in time"
+        why = f"{number} in {_places_text(elsewhere, table.pods)}, and could not be counted in time"
         gaps.append(Gap(what="sockets of other network namespaces", why=why))
     unlisted = count_unlisted(table, tcp) or 0
     if is_many_unlisted(unlisted, tcp.alloc):
@@ -376,26 +376,26 @@ def is_many_unlisted(unlisted: int, alloc: int) -> bool:
     return unlisted > max(_UNLISTED_LEAST, alloc // _UNLISTED_SHARE)
 
 
-def _gaps_of_neighbours(spaces: list[Namespace]) -> list[Gap]:
+def _gaps_of_neighbours(spaces: list[Namespace], pods: Mapping[str, str]) -> list[Gap]:
     """Return who shares a network namespace with the holder that it goes by."""
-    named = [(place_text(each), _neighbours(each)) for each in spaces]
+    named = [(name_place(each, pods).text, _neighbours(each, pods)) for each in spaces]
     shared = "; ".join(f"{', '.join(others)} with {name}" for name, others in named[:NAMES_AT_MOST] if others)
     why = f"sockets are attributed to one of those that share a network namespace ({shared})"
     return [Gap(what="owners in shared network namespaces", why=why)] if shared else []
 
 
-def _neighbours(namespace: Namespace) -> list[str]:
+def _neighbours(namespace: Namespace, pods: Mapping[str, str]) -> list[str]:
     """Name the others in a network namespace, but for the containers of the pod that it goes by."""
     place = _name_of_place(namespace)
     owners = [name_cgroup(path) for path in namespace.others]
-    names = (each.text for each in owners if not place.container or place.container != pod_of(each.container))
-    return sorted({*names} - {"", place_text(namespace)})
+    others = (each for each in owners if not place.container or place.container != pod_of(each.container))
+    return sorted({_with_pod(each, pods).text for each in others} - {"", name_place(namespace, pods).text})
 
 
-def _places_text(spaces: list[Namespace]) -> str:
+def _places_text(spaces: list[Namespace], pods: Mapping[str, str]) -> str:
     """Name network namespaces, the largest first, each with the number of its sockets."""
     largest = sorted(spaces, key=lambda each: each.inuse or 0, reverse=True)[:NAMES_AT_MOST]
-    names = "; ".join(f"{place_text(each)}: {count_text(each.inuse or 0)}" for each in largest)
+    names = "; ".join(f"{name_place(each, pods).text}: {count_text(each.inuse or 0)}" for each in largest)
     number = "another network namespace" if len(spaces) == 1 else f"{len(spaces)} other network namespaces"
     return f"{number} ({names})"
 
@@ -413,6 +413,11 @@ def place_text(namespace: Namespace) -> str:
 def network_text(namespace: Namespace) -> str:
     """Name a network namespace as a whole: a pod's by the pod."""
     return pod_of(_name_of_place(namespace).container) or place_text(namespace)
+
+
+def _name_of_sockets(namespace: Namespace) -> Owner:
+    """Name whose the sockets of a network namespace are; nobody where init lives: there live all others, too."""
+    return _NOBODY if namespace.process.pid == 1 else _name_of_place(namespace)
 
 
 def _name_of_place(namespace: Namespace) -> Owner:

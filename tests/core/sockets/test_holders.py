@@ -367,6 +367,30 @@ def test_unit_that_shares_a_namespace_with_the_holder_is_told() -> None:
     assert "(init.scope, phones.service with shop.service)" in why
 
 
+def test_a_pod_has_its_name_in_gaps_too() -> None:
+    process = Process(pid=9, name="redis", cgroup=POD.format("ab" * 32))
+    pods = {"8c5e7b1a-0c3d-4e5f-8a9b-0c1d2e3f4a5b": "shop/web-0"}
+    seen = Namespace(process=process, inuse=49, number=1, queues_only=True, others=("/system.slice/phones.service",))
+    hidden = Namespace(process=process, inuse=1200)
+    groups = SocketGroup(namespace=1, orphaned=orphans(9))
+    _, gaps = holders(table(groups, namespaces=(seen, hidden), pods=pods), sockstat(alloc=1400))
+
+    named = [gap.why for gap in gaps if "pod" in gap.why]
+    assert 3 == len(named)
+    assert all("containerd abababababab (pod shop/web-0)" in why for why in named)
+
+
+def test_init_is_not_named_for_all_that_share_the_hosts_namespace_with_it() -> None:
+    # As a container sees the host that shows it its processes.
+    host = Namespace(process=Process(pid=1, name="systemd", cgroup="/../../init.scope"), inuse=60, number=1)
+    listener = Listener(port=443, process=Process(pid=7, name="haproxy"), namespace=1)
+    sockets = SocketGroup(port=443, namespace=1, orphaned=orphans(60))
+    assert [None] == [each.unit for each in holders(table(sockets, namespaces=(host,)), None)[0]]
+    (named, *_), _ = holders(table(sockets, listeners=(listener,), namespaces=(host,)), None)
+    assert ("haproxy (pid 7)", True) == (named.process, named.guess)
+    assert Owner() == name_by_port(table(sockets, namespaces=(host,)), 443, None, 1)
+
+
 def test_few_sockets_that_come_and_go_are_no_gap() -> None:
     group = SocketGroup(cgroup=NGINX, held={"established": Tally(sockets=100)})
 
