@@ -101,7 +101,7 @@ def test_nothing_is_proposed_beyond_what_is_available(snapshot: Snapshot, text: 
             more = (proposed[2] - max(current[2], held)) * page
             assert more <= available(snapshot.meminfo) or proposed[2] <= max(current)
         elif snapshot.meminfo and not PUT_BACK.match(action):
-            assert (proposed - current) * page <= available(snapshot.meminfo)
+            assert (proposed - current) * mem_unit(snapshot) <= available(snapshot.meminfo)
     if (snapshot.pressure.get("memory full") or PressureStall(avg10=0)).avg10 >= 5:  # type: ignore[operator]
         assert all(
             PUT_BACK.match(action) for key, _, _, action, _ in changes(diagnosis) if snapshot.meminfo or key == MEM
@@ -124,7 +124,7 @@ def test_tcp_mem_holds_the_orphans_that_are_proposed(snapshot: Snapshot, text: s
         # Of a default that is put back what was measured counts; what is assumed need not fit.
         is_assumed = orphans < max(300, (tcp.alloc or 0) / 2)
         if key == ORPHANS and not (PUT_BACK.match(action) and is_assumed):
-            assert proposed * max(each, snapshot.page_size_bytes or 0) <= high * (snapshot.page_size_bytes or 0)
+            assert proposed * max(each, mem_unit(snapshot)) <= high * (snapshot.page_size_bytes or 0)
 
 
 @settings(max_examples=400, deadline=None)
@@ -134,19 +134,20 @@ def test_every_number_of_orphans_has_the_price_that_was_measured_or_is_called_as
 ) -> None:
     tcp = snapshot.sockstat.tcp if snapshot.sockstat else None
     assert tcp
-    page, alloc, orphans, mem = snapshot.page_size_bytes or 0, tcp.alloc or 0, tcp.orphan or 0, tcp.mem or 0
-    mem *= mem_unit(snapshot)
+    least, alloc, orphans, mem = mem_unit(snapshot), tcp.alloc or 0, tcp.orphan or 0, tcp.mem or 0
+    mem *= least
     for key, _, _, action, said in changes(diagnose(snapshot, (make_event(text),), ())):
         if key == MEM and PUT_BACK.match(action):
             continue
         is_measured = alloc >= 300 if key == MEM and "tcp_max_orphans" not in action else orphans >= max(300, alloc / 2)
-        price = max(page, min(16384, mem // orphans) if orphans >= 300 else 16384)
-        if is_measured and -(-mem // alloc) < page:
-            assert f"at {bytes_text(page)} a socket, one page" in said
+        price = max(least, min(16384, mem // orphans) if orphans >= 300 else 16384)
+        if is_measured and -(-mem // alloc) < least:
+            how = "one page" if least == snapshot.page_size_bytes else "the least"
+            assert f"at {bytes_text(least)} a socket, {how}" in said
         elif is_measured:
             assert f"at {bytes_text(-(-mem // alloc))} a socket, measured here on {count_text(alloc)}" in said
         else:
-            assert re.search(f"at ({bytes_text(price)}|{bytes_text(max(page, 16384))}) a socket, assumed", said)
+            assert re.search(f"at ({bytes_text(price)}|{bytes_text(max(least, 16384))}) a socket, assumed", said)
 
 
 @settings(max_examples=400, deadline=None)
