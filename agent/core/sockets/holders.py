@@ -45,7 +45,7 @@ class _Guess(NamedTuple):
     port: int | None
 
 
-_NOBODY = Owner()
+_NOBODY, _INIT = Owner(), 1
 
 
 class _Split(Generic[T]):
@@ -416,12 +416,14 @@ def network_text(namespace: Namespace) -> str:
 
 
 def _name_of_sockets(namespace: Namespace) -> Owner:
-    """Name whose the sockets of a network namespace are; nobody where init lives: there live all others, too."""
-    return _NOBODY if namespace.process.pid == 1 else _name_of_place(namespace)
+    """Name whose the sockets of a network namespace are; nobody for the host's own, where all others live, too."""
+    return _NOBODY if namespace.process.pid == _INIT else _name_of_place(namespace)
 
 
 def _name_of_place(namespace: Namespace) -> Owner:
     """Name who lives in a network namespace: where several containers of a pod do, the pod."""
+    if namespace.process.pid == _INIT:
+        return Owner(process="the host")
     name = _name_of_process(namespace.process)
     pod = pod_of(name.container)
     is_shared = any(pod_of(name_cgroup(path).container) == pod for path in namespace.others)

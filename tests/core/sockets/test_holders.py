@@ -20,7 +20,7 @@ from agent.core.readings import (
     Unlisted,
 )
 from agent.core.sockets.cgroup_names import Owner
-from agent.core.sockets.holders import Order, holders, name_by_port
+from agent.core.sockets.holders import Order, holders, name_by_port, network_text
 
 NGINX, DOCKER = 4242, 4300
 PATHS = {
@@ -389,6 +389,7 @@ def test_init_is_not_named_for_all_that_share_the_hosts_namespace_with_it() -> N
     (named, *_), _ = holders(table(sockets, listeners=(listener,), namespaces=(host,)), None)
     assert ("haproxy (pid 7)", True) == (named.process, named.guess)
     assert Owner() == name_by_port(table(sockets, namespaces=(host,)), 443, None, 1)
+    assert "the host" == network_text(host)
 
 
 def test_few_sockets_that_come_and_go_are_no_gap() -> None:
