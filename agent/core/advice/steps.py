@@ -233,8 +233,8 @@ def _watch(facts: Facts) -> Advice:
         f"service keeps readings from before and after each message.{newer}",
         risk="None: read-only.",
         commands=(
-            # Hosts of that time have no systemd.
-            *([] if old else ["systemctl enable --now sockmem-agent"]),
+            # Hosts of that time have no systemd, and the service that says this runs.
+            *([] if old or facts.follows_log else ["systemctl enable --now sockmem-agent"]),
             "for second in $(seq 60); do date; grep TCP: /proc/net/sockstat; sleep 1; done",
             "sysctl net.ipv4.tcp_max_orphans net.ipv4.tcp_mem",
         ),

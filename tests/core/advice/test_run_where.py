@@ -152,9 +152,19 @@ def test_a_setting_is_kept_where_its_time_keeps_settings(kernel: str, expected: 
     assert ("--system" in expected) == (later in (kept or ""))
 
 
-@pytest.mark.parametrize(("kernel", "expected"), [("2.6.32-754.el6.x86_64", False), ("6.1.0", True)])
-def test_systemctl_is_named_only_where_there_may_be_systemd(kernel: str, *, expected: bool) -> None:
-    snapshot = make_snapshot(3, 9000, kernel=kernel, counters={"TCPAbortOnMemory": 9})
+@pytest.mark.parametrize(
+    ("kernel", "trigger", "expected"),
+    [
+        ("2.6.32-754.el6.x86_64", "command", False),
+        ("6.1.0", "command", True),
+        # The service itself says it: it runs, and perhaps in a pod.
+        ("6.1.0", "event", False),
+    ],
+)
+def test_the_service_is_to_be_started_only_where_it_may_not_run_and_there_may_be_systemd(
+    kernel: str, trigger: str, *, expected: bool
+) -> None:
+    snapshot = make_snapshot(3, 9000, kernel=kernel, counters={"TCPAbortOnMemory": 9}, trigger=trigger)
     diagnosis = diagnose(snapshot, (make_event("timer"),), ())
     assert "undetermined" == diagnosis.cause
     assert expected == any("systemctl" in each for each in commands(diagnosis.advice))
