@@ -92,7 +92,7 @@ def find_budget(facts: Facts) -> Budget:
         said = f"{bytes_text(available)} {of_ram} are {how}"
         why = f"{said} and {wait}: RAM is what is short"
         if may_be_group:
-            why = f"{said}, but {wait}: RAM is short, or a control group is at a limit of its own"
+            why = f"{said}, but {wait}: RAM is short, or a control group is at its own limit"
         return Budget(0, why, short=True, unstalled=left, may_be_group=may_be_group)
     if available <= reserve:
         return Budget(0, f"only {bytes_text(available)} {of_ram} are {how}: RAM is what is short", short=True)
@@ -139,20 +139,20 @@ def free_ram(facts: Facts, budget: Budget) -> Advice | None:
         return None
     huge = facts.snapshot.meminfo.get("HugePages_Free", 0)
     unused = f"give back the {bytes_text(huge)} of huge pages that are free (vm.nr_hugepages), " if huge else ""
-    unswappable = "socket memory cannot be swapped: a higher limit would bring the OOM killer."
-    action, unless, risk = "Free RAM before you raise a limit further.", f"S{unswappable[1:]}", ""
+    action, which, risk = "Free RAM before you raise a limit further.", "", ""
     if budget.may_be_group:
         action = "Find out what waits for memory before you raise a limit further."
-        unless = (
-            "The innermost group that stalls is the one (version 1 only counts in memory.failcnt how often a group was "
-            "at its limit). Raise its memory limit or give it less to do; once it stalls no more, a TCP limit may be "
-            f"raised. If no group with a limit stalls, RAM is short, and {unswappable}"
+        which = (
+            "The first command lists the groups that stall most; the innermost of them is the cause (cgroup v1 only "
+            "counts, in memory.failcnt, how often a group hit its limit). Raise its memory limit or reduce its work; "
+            "once it no longer stalls, the TCP limit may be raised. If no group with a limit stalls, RAM is short. "
         )
         risk = "A higher limit lets a group take more of the host's memory. "
     return Advice(
         action=action,
-        why=f"{budget.sentence} {unless} To free RAM, {unused}stop or limit the largest processes, or move work to "
-        "another host; swap helps by what it takes out of RAM.",
+        why=f"{budget.sentence} {which}Socket memory cannot be swapped: a higher limit would bring the OOM killer. To "
+        f"free RAM, {unused}stop or limit the largest processes, or move work to another host; swap helps by what it "
+        "takes out of RAM.",
         risk=f"{risk}A process that is stopped loses its work. Nothing changes for TCP until RAM is free.",
         commands=(
             *([_STALLED_GROUPS] if budget.may_be_group else []),

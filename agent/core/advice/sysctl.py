@@ -19,7 +19,7 @@ _LATER = "# /etc/sysctl.conf and files with a later name override this setting: 
 # Of an engine's container nothing is kept, and its /proc/sys is mostly read-only: network_namespaces(7).
 _IN_CONTAINER = (
     "# Set it where this container is started: docker run --sysctl, or securityContext.sysctls of the pod.\n"
-    "# Where the container has an init of its own (LXC):\n"
+    "# In a container with its own init (LXC):\n"
 )
 # Where settings that outlast a restart are made: by sysctl.d, and by scripts that change one for a moment.
 _SETTERS = "/etc/sysctl.conf /etc/sysctl.d /run/sysctl.d /usr/lib/sysctl.d /usr/local /etc/init.d /etc/systemd/system"

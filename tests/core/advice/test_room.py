@@ -117,7 +117,7 @@ def test_where_a_group_at_its_own_limit_may_be_what_waits_the_step_says_how_to_s
     assert step is not None
     assert step.action == "Find out what waits for memory before you raise a limit further."
     assert (
-        "Raise its memory limit or give it less to do; once it stalls no more, a TCP limit may be raised." in step.why
+        "Raise its memory limit or reduce its work; once it no longer stalls, the TCP limit may be raised." in step.why
     )
     assert any("memory.pressure" in command for command in step.commands)
     short = facts_of(meminfo=sizes("MemTotal 16384 MemAvailable 300"), pressure={"memory full": PressureStall(avg10=9)})
