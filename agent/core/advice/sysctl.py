@@ -21,8 +21,11 @@ _IN_CONTAINER = (
     "# Set it where this container is started: docker run --sysctl, or securityContext.sysctls of the pod.\n"
     "# In a container with its own init (LXC):\n"
 )
-# Where settings that outlast a restart are made: by sysctl.d, and by scripts that change one for a moment.
-_SETTERS = "/etc/sysctl.conf /etc/sysctl.d /run/sysctl.d /usr/lib/sysctl.d /usr/local /etc/init.d /etc/systemd/system"
+# Where settings that outlast a restart are made: by sysctl.d, by TuneD, and by scripts that change one for a moment.
+_SETTERS = (
+    "/etc/sysctl.conf /etc/sysctl.d /run/sysctl.d /usr/lib/sysctl.d /etc/tuned /usr/lib/tuned /usr/local /etc/init.d "
+    "/etc/systemd/system"
+)
 
 
 def change(

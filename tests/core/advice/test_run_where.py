@@ -235,3 +235,9 @@ def test_what_is_advised_in_a_container_can_be_typed_there(kernel: str, text: st
         if step.sysctl:
             assert "docker run --sysctl" in (step.persist or "")
             assert all(command.endswith("# where /proc/sys is writable") for command in step.commands)
+
+
+def test_what_set_a_limit_is_looked_for_where_red_hat_keeps_it_too() -> None:
+    lowered = make_snapshot(40, 9000, max_orphans=16, kernel="5.14.0-427.el9.x86_64")
+    said = next(each for each in commands(diagnose(lowered, (make_event(),), ()).advice) if each.startswith("grep -rs"))
+    assert {"/etc/sysctl.d", "/etc/tuned", "/usr/lib/tuned"} <= set(said.split())
