@@ -96,7 +96,8 @@ def _steps_for(known: _Known, cause: Cause) -> list[Advice | None]:
         watch = None if facts.lacks_limits else _watch(facts)
         return [put_back, fix_main_victim(facts), watch, look_at_orphans(facts), look_at_memory(facts)]
     if cause == "none":
-        return [free_ram(facts, known.budget)] if "host_ram_short" in claims else []
+        is_short = "host_ram_short" in claims or {"memory_pressure_flag", "host_stalls_for_memory"} <= claims
+        return [free_ram(facts, known.budget)] if is_short else []
     if known.findings[0].claim == "cgroup_limit" and facts.starving_group:
         return [relieve_group(facts.starving_group)]
     if cause != "orphans" and "orphans_fill_memory" in claims:

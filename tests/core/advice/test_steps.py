@@ -23,7 +23,7 @@ from agent.core.advice.orphans import orphan_life_seconds, stalled_life_seconds
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.facts import host_elsewhere
 from agent.core.model import Advice, Event, Sample, Snapshot
-from agent.core.readings import Sockstat, TcpSockstat
+from agent.core.readings import PressureStall, Sockstat, TcpSockstat
 
 ORPHANS, MEM = "net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem"
 IN_BYTES = (4096, 87380, 16777216)
@@ -510,6 +510,18 @@ def test_fin_timeout_far_above_60_is_put_back_before_more_orphans_are_allowed_un
 def test_fin_wait2_is_not_looked_at_where_it_makes_no_orphans() -> None:
     look = next(each for each in advise(make_snapshot(65_600), make_event()) if each.action.startswith("List the"))
     assert [] == [each for each in look.commands if "fin-wait-2" in each]
+
+
+@pytest.mark.parametrize(
+    ("percent", "press", "expected"), [(22.0, True, True), (9.0, True, False), (22.0, False, False)]
+)
+def test_where_tcp_is_pressed_and_tasks_wait_for_memory_the_step_is_to_find_out_why(
+    percent: float, *, press: bool, expected: bool
+) -> None:
+    waiting = make_snapshot(press=press, pressure={"memory some": PressureStall(avg10=percent)})
+    assert (["Find out what waits for memory before you raise a limit further."] if expected else []) == [
+        each.action for each in advise(waiting)
+    ]
 
 
 def test_nobody_is_sent_from_a_container_to_its_host_where_nothing_is_wrong() -> None:
