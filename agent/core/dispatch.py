@@ -122,8 +122,8 @@ class Said(NamedTuple):
 class Story(NamedTuple):
     """An incident as this channel stands to it, its committed notices oldest first: at least one.
 
-    ``proof`` is what it rests on, ``cause`` that of its opening; ``is_past``: nothing was measured then; ``in_digest``:
-    a digest with it was about to be sent when the process before this one ended.
+    ``proof`` is what it rests on, ``host`` where its files are, ``cause`` that of its opening; ``is_past``: nothing was
+    measured then; ``in_digest``: a digest with it was about to be sent when the process before this one ended.
     """
 
     incident_id: str

@@ -83,7 +83,7 @@ class Outbox:
             incident_id,
             tuple(each for each, _ in said),
             proof_of(incident),
-            incident.host,
+            incident.read_on or incident.host,
             cause=said[0][1].cause if said else incident.cause,
             is_over=incident.closed_at is not None,
             is_past=incident.is_past,

@@ -367,6 +367,13 @@ def test_a_story_says_what_became_of_each_notice_on_a_channel(store, keep, clock
     assert ("superseded", ()) == (told.last.outcome, told.owed)
 
 
+def test_a_story_of_another_hosts_lines_is_that_of_the_host_that_has_its_files(store, keep):
+    incident_id = keep(channels=("ops",))
+    store.commit(replace(store.load(incident_id), host="db1", read_on="log1"))
+
+    assert "log1" == Outbox(store).story("ops", incident_id).host
+
+
 def test_why_a_channel_fails_is_kept_until_it_does_not(store, clock):
     outbox = Outbox(store)
     trouble = Trouble(channel="ops", why="HTTP 503", since=clock.time, at=clock.time)
