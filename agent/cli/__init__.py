@@ -8,6 +8,7 @@ import gc
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,6 +186,8 @@ def open_standard_streams() -> None:
 def main() -> None:
     """Run the command line; report output that cannot be written in one line, without a traceback."""
     open_standard_streams()
+    # A parent that ignores it hands that on, and then no exit status of a program that we run is kept: wait(2).
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         try:
             group(prog_name="sockmem-agent")

@@ -1,6 +1,8 @@
 import json
 import platform
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,17 @@ def test_a_receiver_that_takes_it_is_exit_status_0(run: Run, httpserver: HTTPSer
     (request, _) = httpserver.log[0]
     assert "sockmem.test" == request.get_json()["type"]
     assert request.headers["webhook-id"].startswith("test-")
+
+
+def test_the_exit_status_of_a_command_is_known_whatever_the_parent_does_with_its_own_children(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[[notify]]\nname = "script"\ntype = "command"\ncommand = ["/bin/true"]\n')
+    program = [sys.executable, "-m", "agent", "notify", "test", "--config", str(path)]
+    # What is ignored stays so over execve(2), and then nobody's exit status is kept (wait(2)).
+    ignored = ["env", "--ignore-signal=CHLD", *program]
+    result = subprocess.run(ignored, capture_output=True, text=True, check=False)
+
+    assert (0, "script (command): delivered: exit status 0\n") == (result.returncode, result.stdout)
 
 
 def test_every_channel_is_tried_and_one_failure_is_exit_status_1(run: Run, httpserver: HTTPServer) -> None:
