@@ -21,7 +21,6 @@ from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
-from unittest import mock
 
 import material as wire
 import msgspec
@@ -54,7 +53,7 @@ from agent.core.sockets.inetdiag import BUFFER_BYTES, Reader
 from agent.core.sockets.nettcp import Lines, inode_of
 from agent.core.status import STATUS, Status, check
 from agent.core.status import Reader as StatusReader
-from agent.notifiers import ChannelError, build, email
+from agent.notifiers import ChannelError, build, email, network, transport
 from agent.notifiers.answer import Answer, sort_answer
 from agent.notifiers.body import encode
 from agent.notifiers.email import EmailNotifier
@@ -112,6 +111,19 @@ def _file(name: str, data: bytes) -> Path:
     path, descriptor = _open(name)
     os.truncate(descriptor, os.pwrite(descriptor, data, 0))
     return path
+
+
+@contextlib.contextmanager
+def _instead(*changes: tuple[Any, str, object]) -> Iterator[None]:
+    """Have attributes of modules be something else; mock.patch takes longer for that than some readers to read."""
+    before = [getattr(module, name) for module, name, _ in changes]
+    for module, name, value in changes:
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for (module, name, _), value in zip(changes, before, strict=True):
+            setattr(module, name, value)
 
 
 def _as_json(value: object) -> None:
@@ -228,7 +240,7 @@ def read_kmsg(data: bytes) -> None:
         except StopIteration:
             raise BlockingIOError from None
 
-    with mock.patch.object(kmsg, "read_record", read_record):
+    with _instead((kmsg, "read_record", read_record)):
         source = kmsg.KmsgSource(os.devnull, proc, start="beginning", now=lambda: NOW)
         detector = Detector()
         _keep(list(chain.from_iterable(map(detector.feed, source.read()))))
@@ -508,6 +520,24 @@ def _config() -> list[bytes]:
 # --- what receivers answer ------------------------------------------------------------------------------------------
 
 
+class _Attempt(network.Attempt[Any]):
+    """An attempt in the thread that waits for it: to start another takes as long as to read the answer."""
+
+    def start(self) -> None:
+        _attempts.append(self)
+        self.run()
+        _attempts.pop()
+
+    def is_alive(self) -> bool:
+        return False
+
+    def join(self, timeout: float | None = None) -> None:
+        del timeout
+
+
+_attempts: list[_Attempt] = []
+
+
 @contextlib.contextmanager
 def _answering(module: Any, answer: bytes) -> Iterator[None]:
     """Connect to one who has answered before it is asked, and hangs up."""
@@ -521,7 +551,8 @@ def _answering(module: Any, answer: bytes) -> Iterator[None]:
         with contextlib.suppress(BlockingIOError):
             theirs.send(answer, socket.MSG_DONTWAIT)
         theirs.shutdown(socket.SHUT_WR)
-        with ours, mock.patch.object(module, "create_connection", connect):
+        in_this_thread = (network, "Attempt", _Attempt), (transport, "this_attempt", lambda: _attempts[-1])
+        with ours, _instead((module, "create_connection", connect), *in_this_thread):
             yield
 
 
@@ -573,11 +604,8 @@ def _http() -> list[bytes]:
 
 def read_smtp(data: bytes) -> None:
     """A mail server's answers, all of them."""
-    with (
-        mock.patch.object(email, "compose", _compose_once),
-        mock.patch.object(socket, "getfqdn", _name_once),
-        _answering(email.socket, data),
-    ):
+    once = (email, "compose", _compose_once), (socket, "getfqdn", _name_once)
+    with _instead(*once), _answering(email.socket, data):
         _as_json(_email().notify(NOTICE))
 
 
