@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from agent.core.facts import Facts
+from agent.core.facts import STALL_PERCENT, Facts
 from agent.core.format import bytes_text, count_text
 from agent.core.kernel.limits import MOST_PERCENT, is_much, reserve_bytes
 from agent.core.model import Advice
+from agent.core.sockets.cgroup_names import text_of_group
 from agent.core.sockets.shares import add_up, only
 
 # An average over fewer sockets says nothing about the next thousand.
@@ -142,7 +143,7 @@ def free_ram(facts: Facts, budget: Budget) -> Advice | None:
     action, which, risk = "Free RAM before you raise a limit further.", "", ""
     if budget.may_be_group:
         action = "Find out what waits for memory before you raise a limit further."
-        which = (
+        which = _stalled_group(facts) + (
             "The first command lists the groups that stall most; the innermost of them is the cause (cgroup v1 only "
             "counts, in memory.failcnt, how often a group hit its limit). Raise its memory limit or reduce its work; "
             "once it no longer stalls, the TCP limit may be raised. If no group with a limit stalls, RAM is short. "
@@ -160,6 +161,17 @@ def free_ram(facts: Facts, budget: Budget) -> Advice | None:
             "ps -eo rss,pid,comm --sort=-rss | head   # in KiB",
             *(["grep -H . /proc/pressure/memory   # tasks that wait for memory"] if facts.snapshot.pressure else []),
         ),
+    )
+
+
+def _stalled_group(facts: Facts) -> str:
+    """Return which group that has sockets waits most at its own limit, as a sentence; "" where none is seen to."""
+    waits = {group: group.stalled_percent or 0 for group in facts.sockets.full_groups}
+    most = max(waits, key=lambda group: waits[group], default=None)
+    if most is None or waits[most] < STALL_PERCENT["memory some"]:
+        return ""
+    return (
+        f"{text_of_group(most)} is at its own limit and waits for memory {waits[most]:g} % of the time: start there. "
     )
 
 

@@ -9,7 +9,7 @@ from material import make_group, make_snapshot, make_table, tally
 
 from agent.core.advice.budget import Price, find_budget, free_ram, price_of_orphans, price_of_sockets, room_for_orphans
 from agent.core.facts import Facts, gather_facts
-from agent.core.readings import Namespace, PressureStall, Process
+from agent.core.readings import FullGroup, Namespace, PressureStall, Process
 
 MIB = 1 << 20
 HUNDRED = 25_600  # MiB, in pages.
@@ -125,6 +125,25 @@ def test_where_a_group_at_its_own_limit_may_be_what_waits_the_step_says_how_to_s
     assert step is not None
     assert step.action.startswith("Free RAM")
     assert [] == [command for command in step.commands if "memory.pressure" in command]
+
+
+@pytest.mark.parametrize(("percent", "expected"), [(10.0, True), (9.9, False), (None, False)])
+def test_a_group_that_is_seen_to_wait_at_its_own_limit_is_named(percent: float | None, *, expected: bool) -> None:
+    def full(path: str, stalled: float | None) -> FullGroup:
+        return FullGroup(path=path, current_bytes=99, limit_bytes=100, stalled_percent=stalled)
+
+    groups = (full("/kubepods.slice", 3.0), full("/shop.slice", percent), full("/system.slice/b.service", None))
+    pressure = {"memory some": PressureStall(avg10=12.5)}
+    waiting = facts_of(pressure=pressure, sockets=make_table(full_groups=groups))
+    step = free_ram(waiting, find_budget(waiting))
+    said = "shop.slice is at its own limit and waits for memory 10 % of the time: start there. "
+    assert expected == (said in (step.why if step else ""))
+    short = facts_of(
+        pressure=pressure, sockets=make_table(full_groups=groups), meminfo=sizes("MemTotal 9 MemAvailable 1")
+    )
+    step = free_ram(short, find_budget(short))
+    assert step is not None
+    assert "shop.slice" not in step.why
 
 
 def test_the_groups_that_wait_most_are_listed_first(tmp_path: Path) -> None:
