@@ -31,7 +31,7 @@ _SCOPE = re.compile(rf"(?P<engine>[a-z][a-z0-9-]{{1,30}}?)[-:]{_HEX}(?:\.scope)?
 _TRIPLE = re.compile(rf"(?P<slice>.*\.slice):(?P<engine>[a-z][a-z0-9-]{{1,30}}):{_HEX}", re.ASCII)
 _BARE = re.compile(rf"{_HEX}(?:-[0-9]{{1,12}})?", re.ASCII)
 _POD = re.compile(
-    r"(?:kubepods-(?:besteffort-|burstable-)?)?pod(?P<uid>[0-9a-f][0-9a-f_-]{30,35})(?:\.slice)?", re.ASCII
+    r"(?:(?:kubelet-)?kubepods-(?:besteffort-|burstable-)?)?pod(?P<uid>[0-9a-f][0-9a-f_-]{30,35})(?:\.slice)?", re.ASCII
 )
 _IN_POD = re.compile(r"\(pod [^)]+\)|^pod .+")
 _POD_UID = re.compile(r"\bpod ([0-9a-f-]{31,36})\b", re.ASCII)
@@ -131,7 +131,7 @@ def _container(part: str, above: str, parts: list[str]) -> str | None:
     """Name the container that a group is, if it is one."""
     match = _TRIPLE.fullmatch(part) or _SCOPE.fullmatch(part)
     if match:
-        engine = match["engine"].removeprefix("cri-").removesuffix("-conmon")
+        engine = match["engine"].removeprefix("cri-").removesuffix("-conmon").removesuffix("-payload")
         return f"{engine} {match['id'][:_SHORT_ID]}" + _pod_text(parts)
     match = _BARE.fullmatch(part)
     if match:

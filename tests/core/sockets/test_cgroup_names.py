@@ -59,6 +59,13 @@ PATHS = [
     ),
     (f"/machine.slice/libpod-{ID}.scope/container", Owner(None, f"libpod {SHORT}")),
     (f"/machine.slice/libpod-conmon-{ID}.scope", Owner(None, f"libpod {SHORT}")),
+    # Of a Quadlet unit (--cgroups=split).
+    (f"/system.slice/web.service/libpod-payload-{ID}", Owner("web.service", f"libpod {SHORT}")),
+    # A pod of a cluster whose nodes are containers (kind).
+    (
+        f"/docker/{'a' * 64}/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{UID_}.slice/crio-{ID}.scope",
+        Owner(None, f"docker {12 * 'a'} (pod {UID})"),
+    ),
     (
         f"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{ID}.scope",
         Owner(None, f"libpod {SHORT} (user 1000)"),
