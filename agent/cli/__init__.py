@@ -6,6 +6,7 @@ The service must stay small in memory, so ``run`` never imports what only a term
 import contextlib
 import gc
 import importlib
+import io
 import logging
 import os
 import signal
@@ -181,6 +182,9 @@ def open_standard_streams() -> None:
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115 - a descriptor
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # A character that the locale lacks is shown by its number, as on standard error.
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def main() -> None:

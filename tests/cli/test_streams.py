@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or no longer read: one line at most, and nothing is written elsewhere."""
+"""Standard streams that are closed, full, no longer read, or lack a character: one line at most, and no traceback."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ import pytest
 from harness import AgentProcess, just_now, wait_for, write_proc
 
 LINE = "Nov 22 15:05:39 web1 kernel: [  123.000001] TCP: too many orphaned sockets\n"
+FOREIGN = "Nov 22 15:05:39 хост kernel: TCP: too many orphaned sockets"
 COMMANDS = (
     ("--version",),
     ("--help",),
@@ -31,12 +32,14 @@ def shell(tmp_path: Path):
     (tmp_path / "messages").write_text(LINE)
 
     def run(words: tuple[str, ...], redirection: str) -> subprocess.CompletedProcess[str]:
-        names = {"PROC": str(tmp_path / "proc"), "LOG": str(tmp_path / "messages")}
+        files = {"PROC": "proc", "LOG": "messages", "FOREIGN": "foreign", "CONFIG": "config.toml"}
+        names = {word: str(tmp_path / name) for word, name in files.items()}
         command = [sys.executable, "-m", "agent", *(names.get(word, word) for word in words)]
         return subprocess.run(
             ["sh", "-c", f'"$@" {redirection}', "sh", *command],
             capture_output=True,
             text=True,
+            errors="replace",
             check=False,
             timeout=60,
             env={**os.environ, "STATE_DIRECTORY": str(tmp_path / "state")},
@@ -63,6 +66,30 @@ def test_a_closed_input_or_error_stream_changes_nothing(shell, words, where):
     assert usual.returncode == result.returncode
     assert len(usual.stdout.splitlines()) == len(result.stdout.splitlines())
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("config", "show", "--config", "CONFIG"),
+        ("doctor", "--config", "CONFIG"),
+        ("diagnose", "--proc-root", "PROC", "--message", FOREIGN),
+        ("scan", "--explain", "FOREIGN"),
+        ("silence", "1m", "--reason", "деплой"),
+    ],
+    ids=" ".join,
+)
+def test_a_character_that_the_terminal_lacks_is_shown_by_its_number(shell, monkeypatch, tmp_path, words, encoding):
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "foreign").write_text(FOREIGN)
+    (tmp_path / "config.toml").write_text('[[notify]]\nname = "ops"\ntype = "slack"\nurl = "http://127.0.0.1/деплой"\n')
+
+    result = shell(words, "")
+
+    assert "Traceback" not in result.stderr
+    assert len(result.stdout) > 20
 
 
 def test_with_all_streams_closed_a_command_only_fails(shell):
