@@ -246,6 +246,16 @@ def test_a_lowered_tcp_mem_is_put_back_as_far_as_there_is_ram(
     assert "far below the 1.5 GiB that this kernel would give itself" in diagnosis.advice[0].why or expected is None
 
 
+@pytest.mark.parametrize(("available", "expected"), [(865, (37362, 49816, 74724)), (850, None)])
+def test_a_limit_that_is_higher_by_a_tenth_is_worth_a_change(
+    available: int, expected: tuple[int, int, int] | None
+) -> None:
+    row = f"tcp_memory|3 63000 900|65536|32768 43690 65535|6.1.0|MemTotal 16384 MemAvailable {available}|-|-"
+    found = judge(row.split("|"))[0]
+    assert expected == proposed(found)[MEM]
+    assert (expected is not None) == found.advice[0].action.startswith("Set tcp_mem as close to")
+
+
 def test_a_lowered_tcp_mem_is_put_back_though_tasks_wait_for_memory_where_much_is_available() -> None:
     lowered = make_snapshot(mem=1990, tcp_mem=(1000, 1300, 2000), pressure={"memory some": PressureStall(avg10=31.0)})
     found = diagnose(lowered, (make_event("tcp_memory"),), ())

@@ -97,7 +97,7 @@ def test_a_limit_of_orphans_that_is_far_too_low_is_put_back_however_many_there_a
     ("high", "said"),
     [
         (262_144, "tcp_mem keeps all TCP data below 1 GiB"),
-        (262_140, "today's tcp_mem holds about 65,535 of them: with more"),
+        (262_140, "themselves, and today's tcp_mem holds about 65,535 of them: with more"),
     ],
 )
 def test_the_risk_says_whether_tcp_mem_holds_the_orphans_that_are_allowed_again(high: int, said: str) -> None:

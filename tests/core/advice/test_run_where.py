@@ -47,6 +47,25 @@ def test_without_a_holder_the_namespace_with_most_orphans_is_looked_at() -> None
     assert "nsenter -t 4711 -n ss -tanoemi state last-ack" in said
 
 
+@pytest.mark.parametrize(
+    ("others", "there"),
+    [
+        ({0: 60_000}, "nsenter -t 4711 -n ss -tanoemi state last-ack"),
+        (
+            {0: 40_000, 2: 40_000},
+            "for pid in $(lsns -t net -n -o PID); do nsenter -t $pid -n ss -tanoemi state last-ack",
+        ),
+    ],
+)
+def test_the_namespace_with_half_of_the_orphans_is_looked_at_and_all_where_none_has(
+    others: dict[int, int], there: str
+) -> None:
+    shares = {1: 60_000, **others}
+    groups = (make_group(NGINX, 443, namespace=number, fin_wait1=tally(each)) for number, each in shares.items())
+    said = commands(advice(make_table(*groups, namespaces=(POD,))))
+    assert [there] == [each.partition("; done")[0] for each in said if "last-ack" in each]
+
+
 def test_the_hosts_own_namespace_needs_no_entering() -> None:
     said = commands(advice(make_table(make_group(fin_wait1=tally(60_000)))))
     assert KILLS in said
