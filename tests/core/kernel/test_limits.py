@@ -13,11 +13,13 @@ from agent.core.kernel.limits import (
     default_limits,
     is_far_below,
     is_just_below,
+    is_much,
     limits_of,
     modest_limits,
     most_orphans,
     penalty_shift,
     refused_segments,
+    reserve_bytes,
     sample_of,
     zone,
 )
@@ -451,3 +453,15 @@ def test_a_default_is_worked_out_for_any_host(total: int, low: int, page: int | 
 )
 def test_sizes_of_a_buffer_are_no_pages(numbers: tuple[int, int, int], *, expected: bool) -> None:
     assert expected == are_buffer_sizes(numbers, {"net.ipv4.tcp_rmem": (4, 5, 6), "net.ipv4.tcp_wmem": (7, 8, 9)})
+
+
+@pytest.mark.parametrize(
+    ("ram", "kept"), [(0, 0), (1_000, 50), (64 << 30, 3_435_973_836), ((64 << 30) + 1_000, 3_435_973_846)]
+)
+def test_a_twentieth_of_ram_has_to_stay_free_and_a_hundredth_of_what_is_beyond_64_gib(ram: int, kept: int) -> None:
+    assert kept == reserve_bytes(ram)
+
+
+def test_from_a_quarter_of_ram_on_much_is_available() -> None:
+    assert is_much(250, 1000)
+    assert not is_much(249, 1000)
