@@ -125,18 +125,35 @@ def check_posts(found: Found, *, again: bool) -> None:
         assert last["id"] in owed
     for post in found.posts:
         notice, headers = notices[post["headers"]["webhook-id"]], post["headers"]
-        assert {"timestamp": notice["at"], "data": notice["data"]} == {
-            key: value for key, value in post["body"].items() if key != "type"
-        }
-        if post["body"]["type"] != notice["type"]:  # An update opens what was not told before.
-            said = (notice["type"], post["body"]["type"])
-            assert ("sockmem.incident.updated", "sockmem.incident.opened") == said
+        kind, data = post["body"]["type"], post["body"]["data"]
+        assert {"type", "timestamp", "data"} == set(post["body"])
+        assert notice["at"] == post["body"]["timestamp"]
+        if kind == "sockmem.incident.opened":  # It shows the incident as it was when it was sent.
+            assert notice["type"] in {kind, "sockmem.incident.updated"}  # An update opens what was not told before.
+            [incident] = [incident for incident in found.incidents if incident["id"] == data["id"]]
+            check_between(notice["data"], data, incident)
+        else:
+            assert {"type": notice["type"], "data": notice["data"]} == {"type": kind, "data": data}
         assert "application/json" == headers["content-type"]
         assert post["signed"]
         assert abs(int(headers["webhook-timestamp"]) - post["at"]) < 60
     taken = [post["headers"]["webhook-id"] for post in found.posts if post["answered"] == OK]
     assert owed <= set(taken)
     assert again == (len(taken) > len(set(taken)))
+
+
+def check_between(before: Json, sent: Json, after: Json) -> None:
+    """Check that an open incident as it was sent lies between its notice and what it became, and agrees with itself."""
+    assert before.keys() == sent.keys() == after.keys()
+    assert (None, None, []) == (sent["closed_at"], sent["resume"], sent["beside"])
+    for key in ("id", "class", "host", "kernel", "boot_id", "opened_at", "first_event", "provenance"):
+        assert before[key] == sent[key]
+    for key in ("last_seen_at", "snapshots", "notices", "suppressed_at_least"):
+        assert before[key] <= sent[key] <= after[key]
+    for key in ("events", "peak"):
+        assert all(count <= sent[key][name] <= after[key][name] for name, count in before[key].items())
+    for key in ("cause", "confidence", "summary"):
+        assert sent[key] == sent["diagnosis"][key]
 
 
 def check_other_channels(found: Found, *, again: bool, read_late: bool) -> None:
