@@ -40,6 +40,7 @@ DUMP_SHARE = 0.75
 # To enter one takes a thread and a table of all ports: 4 ms. More than these are read from /proc.
 DUMPED_AT_MOST = 64
 FILES_EACH = 256
+NOT_IN_TIME = "the search did not finish in time"
 NOT_THIS_HOST = "only the running kernel lists its sockets, and this tree is not its /proc"
 
 BARRED = "open files of other users' processes are not readable: run sockmem-agent diagnose as root, which names them"
@@ -70,6 +71,7 @@ def take_sockets(
     paths, missed = _find_paths(proc_root, grouped, names or owners.Names(), deadline, clock)
     processes, unseen = _find_processes(proc_root, grouped, deadline, clock)
     pods = owners.find_pods(" ".join((*paths.values(), *(each.process.cgroup or "" for each in spaces))))
+    full, unread = _find_full_groups(proc_root, paths, spaces, pods, lambda: clock() >= deadline)
     table = SocketTable(
         groups=tuple(replace(each, process=processes.get(inode)) for each, inode in grouped.groups),
         listeners=tuple(replace(each, process=processes.get(inode)) for each, inode in grouped.listeners),
@@ -79,12 +81,12 @@ def take_sockets(
         peers=grouped.peers,
         minisocks=_by_name(census.minisocks),
         namespaces=tuple(spaces),
-        full_groups=_find_full_groups(proc_root, paths, spaces, pods) if clock() < deadline else (),
+        full_groups=full,
         sockstat=sockstat,
         took_seconds=round(clock() - began, 6),
         complete=not gaps,
         cut_short=clock() >= deadline,
-        gaps=(*gaps, *refused, *missed, *unseen),
+        gaps=(*gaps, *refused, *missed, *unseen, *unread),
     )
     return _with_unlisted(proc_root, table, deadline, clock)
 
@@ -181,21 +183,26 @@ def _find_paths(
     names.remember(paths)
     gaps = []
     if ROOT_CGROUP not in paths:
-        gaps.append(Gap(what="names of cgroups", why="the search did not finish in time"))
+        gaps.append(Gap(what="names of cgroups", why=NOT_IN_TIME))
     return names.recall(wanted) | paths, gaps
 
 
 def _find_full_groups(
-    proc_root: Path, paths: dict[int, str], spaces: list[Namespace], pods: dict[str, str]
-) -> tuple[FullGroup, ...]:
+    proc_root: Path,
+    paths: dict[int, str],
+    spaces: list[Namespace],
+    pods: dict[str, str],
+    is_late: Callable[[], bool],
+) -> tuple[tuple[FullGroup, ...], list[Gap]]:
     """Look at the groups that hold sockets; those of other namespaces are known by their processes alone."""
     root = owners.unified_root(proc_root)
     there = {path for each in spaces if each.inuse for path in (each.process.cgroup, *each.others) if path}
     if root is None:
-        return ()
-    full = cgroups.full_groups(root, {*paths.values(), *cgroups.below_mount(root, there)})
+        return (), []
+    full = cgroups.full_groups(root, {*paths.values(), *cgroups.below_mount(root, there, is_late)}, is_late)
     uids = [uid_of_pod(name_cgroup(each.path).container) for each in full]
-    return tuple(replace(each, pod=pods.get(uid) if uid else None) for each, uid in zip(full, uids, strict=True))
+    named = tuple(replace(each, pod=pods.get(uid) if uid else None) for each, uid in zip(full, uids, strict=True))
+    return named, [Gap(what="memory limits of cgroups", why=NOT_IN_TIME)] if is_late() else []
 
 
 def _find_processes(
@@ -208,7 +215,7 @@ def _find_processes(
     more = owners.find_processes(proc_root, needed, deadline, clock=clock) if needed else found
     processes = found.processes | more.processes
     if not more.whole:
-        return processes, [Gap(what="processes", why="the search did not finish in time")]
+        return processes, [Gap(what="processes", why=NOT_IN_TIME)]
     if more.refused and len(processes) < len(wanted):
         why = (
             f"{counted(more.refused, 'process of another user is', 'processes of other users are')} not readable: "

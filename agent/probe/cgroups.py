@@ -7,8 +7,8 @@ limit of their own on TCP memory, ``memory.kmem.tcp.*``; hitting it prints the k
 import os
 import re
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice, takewhile
 from pathlib import Path
 
 from agent.core.kernel import procfs
@@ -19,8 +19,6 @@ from agent.probe.reading import Reading
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 GROUPS_AT_MOST = 256
 DEPTH_AT_MOST = 5
-# Hundreds of pods have a group each and one for each container.
-FULL_LOOKED_AT_MOST, WALKED_AT_MOST = 2048, 8192
 # Above this the kernel reclaims constantly, which affects sockets.
 FULL = 0.9
 # Unlimited is LONG_MAX rounded down to whole pages, or LLONG_MAX on older kernels: no host has an eighth of that.
@@ -39,21 +37,24 @@ def socket_memory(root: Path, gaps: list[Gap]) -> tuple[dict[str, int], int | No
     return found
 
 
-def full_groups(root: Path, paths: Iterable[str]) -> list[FullGroup]:
+def full_groups(root: Path, paths: Iterable[str], is_late: Callable[[], bool]) -> list[FullGroup]:
     """Find which of these version 2 cgroups and their parents use 90 % of their own memory limit, the fullest first.
 
-    A group that has no limit or is gone does not count, and leaves no gap: only some groups have these files.
+    A group that has no limit or is gone does not count, and leaves no gap: only some groups have these files. Stops
+    with what it has once ``is_late``.
     """
     above = {str(each) for path in paths for each in (Path(path), *Path(path).parents)} - {"/"}
-    found = [group for path in sorted(above)[:FULL_LOOKED_AT_MOST] if (group := _full_group(root, path)) is not None]
+    in_time = takewhile(lambda _: not is_late(), sorted(above))
+    found = [group for path in in_time if (group := _full_group(root, path)) is not None]
     return sorted(found, key=lambda group: group.current_bytes / group.limit_bytes, reverse=True)
 
 
-def below_mount(root: Path, paths: Iterable[str]) -> set[str]:
+def below_mount(root: Path, paths: Iterable[str], is_late: Callable[[], bool]) -> set[str]:
     """Turn paths of /proc/PID/cgroup into those below the mount: cgroup_namespaces(7).
 
     A process in a cgroup namespace of its own, as in a pod, is shown "/../../kubepods-pod1.slice/app.scope" for one
-    beside it: what is above both has no name there. Such a group is found by the end of its path.
+    beside it: what is above both has no name there. Such a group is found by the end of its path, unless it
+    ``is_late``.
     """
     found, ends = set[str](), defaultdict[str, set[str]](set)
     for path in paths:
@@ -62,7 +63,7 @@ def below_mount(root: Path, paths: Iterable[str]) -> set[str]:
             found.add(path)
         else:
             ends[end.rpartition("/")[2]].add(end)
-    for group in islice(_walk(root, DEPTH_AT_MOST), WALKED_AT_MOST) if ends else ():
+    for group in takewhile(lambda _: not is_late(), _walk(root, DEPTH_AT_MOST)) if ends else ():
         path = _name(group)
         if any(path.endswith(end) for end in ends.get(path.rpartition("/")[2], ())):
             found.add(path)

@@ -15,7 +15,17 @@ from msgspec.structs import replace
 
 from agent.core.history.unit_growth import shares_of
 from agent.core.model import Holder
-from agent.core.readings import FullGroup, Namespace, Process, SocketGroup, SocketTable, Sockstat, TcpSockstat, Unlisted
+from agent.core.readings import (
+    FullGroup,
+    Gap,
+    Namespace,
+    Process,
+    SocketGroup,
+    SocketTable,
+    Sockstat,
+    TcpSockstat,
+    Unlisted,
+)
 from agent.core.sockets.holders import holders
 from agent.probe import attribution, cgroups, namespaces, owners, sockdiag
 from agent.probe.attribution import take_sockets
@@ -186,7 +196,7 @@ def test_full_groups_are_looked_for_among_those_that_have_sockets(
 ) -> None:
     start(cgroup).serve(1)
     full = FullGroup(path=f"/{cgroup.name}", current_bytes=99, limit_bytes=100)
-    monkeypatch.setattr(cgroups, "full_groups", lambda _, paths: [full] if full.path in paths else [])
+    monkeypatch.setattr(cgroups, "full_groups", lambda _, paths, __: [full] if full.path in paths else [])
 
     assert (full,) == look().full_groups
 
@@ -200,7 +210,7 @@ def test_full_groups_of_other_namespaces_are_known_by_the_processes_there(monkey
     monkeypatch.setattr(owners, "unified_root", lambda _: PROC)
     monkeypatch.setattr(owners, "find_paths", lambda *_: {})
     monkeypatch.setattr(namespaces, "find_namespaces", lambda *_: spaces)
-    monkeypatch.setattr(cgroups, "full_groups", lambda _, paths: asked.update(paths) or [])
+    monkeypatch.setattr(cgroups, "full_groups", lambda _, paths, __: asked.update(paths) or [])
     look(other_namespaces=False)
 
     assert {"/pod/web", "/pod/proxy"} == asked & {"/pod/web", "/pod/proxy", "/idle"}
@@ -217,6 +227,24 @@ def test_a_full_group_has_the_name_of_its_pod(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(cgroups, "full_groups", lambda *_: [full, replace(full, path="/a.service")])
 
     assert ["shop/web-0", None] == [each.pod for each in look(other_namespaces=False).full_groups]
+
+
+def test_full_groups_that_were_not_looked_at_in_time_are_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = [0.0]
+
+    def is_late_after_the_first(_: Path, __: object, is_late: Callable[[], bool]) -> list[FullGroup]:
+        late = [is_late()]
+        seconds[0] = SECONDS
+        assert [False, True] == [*late, is_late()]
+        return [FullGroup(path="/a", current_bytes=99, limit_bytes=100)]
+
+    monkeypatch.setattr(owners, "unified_root", lambda _: PROC)
+    monkeypatch.setattr(cgroups, "full_groups", is_late_after_the_first)
+    table = take_sockets(PROC, SECONDS, clock=lambda: seconds[0])
+
+    assert ["/a"] == [each.path for each in table.full_groups]
+    assert table.cut_short
+    assert Gap(what="memory limits of cgroups", why="the search did not finish in time") in table.gaps
 
 
 def test_sockets_that_the_application_forgot_to_close_are_held(start: Callable[..., Subject]) -> None:

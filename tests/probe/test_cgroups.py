@@ -101,6 +101,10 @@ def test_a_broken_limit_of_version_1_is_a_gap(tmp_path: Path) -> None:
     assert ["'lots' is not an integer: 'lots'", "empty"] == [gap.why for gap in gaps]
 
 
+def in_time() -> bool:
+    return False
+
+
 def plant_limited(root: Path, path: str, current: int, **files: str) -> None:
     plant(root / path, {"memory.current": f"{current}\n", **{f"memory.{name}": text for name, text in files.items()}})
 
@@ -125,14 +129,14 @@ def test_full_groups_are_those_near_a_limit_of_their_own_or_of_a_group_above(tmp
     assert [
         FullGroup(path=names[0], current_bytes=990, limit_bytes=1000, sock_bytes=7, refused=15, stalled_percent=31.5),
         FullGroup(path="/system.slice", current_bytes=95, limit_bytes=100),
-    ] == full_groups(tmp_path, names)
+    ] == full_groups(tmp_path, names, in_time)
 
 
 @pytest.mark.parametrize("text", ["", "\u00b2\n", "-1\n", "0\n", "12 13\n", "x"])
 def test_limit_that_is_no_number_is_none(tmp_path: Path, text: str) -> None:
     plant_limited(tmp_path, "a", 100, max=text)
 
-    assert [] == full_groups(tmp_path, ["/a"])
+    assert [] == full_groups(tmp_path, ["/a"], in_time)
 
 
 def test_groups_that_a_namespace_of_cgroups_shows_from_inside_are_found_below_the_mount(tmp_path: Path) -> None:
@@ -144,7 +148,7 @@ def test_groups_that_a_namespace_of_cgroups_shows_from_inside_are_found_below_th
     seen = ["/../../kubepods-burstable-pod1.slice/cri-containerd-a.scope", "/../../../../system.slice/shop.service"]
     seen += ["/", "/..", "/../../gone.slice/x.scope", "/../../../.."]
 
-    found = full_groups(tmp_path, below_mount(tmp_path, seen))
+    found = full_groups(tmp_path, below_mount(tmp_path, seen, in_time), in_time)
 
     assert [f"/{pod}/cri-containerd-a.scope", f"/{pod}", "/system.slice/shop.service"] == [each.path for each in found]
 
@@ -153,4 +157,16 @@ def test_groups_of_hundreds_of_pods_are_all_looked_at(tmp_path: Path) -> None:
     paths = [f"/kubepods/pod{number:03}/app" for number in range(300)]
     plant_limited(tmp_path, paths[-1][1:], 99, max="100\n")
 
-    assert [paths[-1]] == [each.path for each in full_groups(tmp_path, paths)]
+    assert [paths[-1]] == [each.path for each in full_groups(tmp_path, paths, in_time)]
+
+
+def test_the_search_for_full_groups_ends_when_it_is_late(tmp_path: Path) -> None:
+    names = [f"pod{number}.slice" for number in range(9)]
+    for name in names:
+        plant_limited(tmp_path, name, 99, max="100\n")
+    looks = iter([False, False, True])
+    found = full_groups(tmp_path, [f"/{name}" for name in names], lambda: next(looks))
+    assert ["/pod0.slice", "/pod1.slice"] == [each.path for each in found]
+
+    looks = iter([False, False, True])  # The root is the first that is walked.
+    assert {"/pod0.slice"} == below_mount(tmp_path, [f"/../{name}" for name in names], lambda: next(looks))
