@@ -27,7 +27,17 @@ import msgspec
 from msgspec.structs import asdict, replace
 
 from agent.cli.credentials import as_written
-from agent.cli.faults import Fault, directory_fault, kind_of, me, ownership_fault, read_fault, run_fault, way_fault
+from agent.cli.faults import (
+    Fault,
+    directory_fault,
+    family_fault,
+    kind_of,
+    me,
+    ownership_fault,
+    read_fault,
+    run_fault,
+    way_fault,
+)
 from agent.cli.unit import PATIENCE_SECONDS, Unit, ask
 from agent.config.load import SYSTEM_RUNTIME, mask_url
 from agent.core.cursor import NOTHING_YET, Cursor
@@ -133,7 +143,8 @@ def check_source(
         is_read, gaps = False, (Gap(what=describe(chosen), why=error.strerror or str(error)),)
     if is_read and not gaps:
         return Check(name, "ok", f"{describe(chosen)}{how} can be read")
-    faults = [fault for path in paths if (fault := read_fault(Path(path)))] if chosen.kind == "file" else []
+    logs = [Path(path) for path in paths] if chosen.kind == "file" else []
+    faults = [fault for log in logs if (fault := read_fault(log) or family_fault(log))]
     why = [fault.what for fault in faults] or [f"{gap.what}: {gap.why}" for gap in gaps]
     fix = next((fault.fix for fault in faults if fault.fix), FIXES[chosen.kind].format(user=me()))
     return Check(name, "warn" if is_read else "fail", "; ".join(why) or f"{describe(chosen)}{how} has no entry", fix)

@@ -75,6 +75,15 @@ def read_fault(path: Path) -> Fault | None:
     return _file_fault(path, os.R_OK, "r", "read")
 
 
+def family_fault(log: Path) -> Fault | None:
+    """Return why this process cannot find the rotated files of a log that it can read."""
+    for folder in (log.parent, Path(os.path.realpath(log)).parent):
+        if not os.access(folder, os.R_OK):
+            fault = _access_fault(folder, "r", f"{me()} cannot list {folder}")
+            return fault._replace(what=f"{fault.what}: lines may be lost when a log in it is rotated")
+    return None
+
+
 def run_fault(path: Path) -> Fault | None:
     """Return why this process cannot execute a program."""
     return _file_fault(path, os.X_OK, "x", "execute")

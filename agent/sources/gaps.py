@@ -23,9 +23,11 @@ class Gaps:
         """Report what happened, once per drain."""
         self._pending[Gap(what=what, why=why)] = None
 
-    def fixed(self, what: str) -> None:
-        """Forget the lasting gaps of what works again."""
-        self._lasting = {gap for gap in self._lasting if gap.what != what}
+    def fixed(self, what: str, how: str = "") -> None:
+        """Forget the lasting gaps of what works again; report ``how``, if there were any."""
+        before, self._lasting = self._lasting, {gap for gap in self._lasting if gap.what != what}
+        if how and self._lasting != before:
+            self.occurrence(what, how)
 
     def drain(self) -> tuple[Gap, ...]:
         """Return what was reported since the last call."""

@@ -238,6 +238,19 @@ def test_files_are_looked_at_as_the_services_user(host: Host) -> None:
     assert "Files checked as nobody, the service user" in host.shown()
 
 
+def test_a_logs_directory_that_may_not_be_listed_is_told_with_what_that_costs(host: Host) -> None:
+    folder = host.log.parent / "logs"
+    folder.mkdir()
+    link = host.log.rename(folder / host.log.name)
+    host.log.symlink_to(link)
+    folder.chmod(0o711)
+    check = host.check("source")
+
+    why = f"nobody cannot list {folder} (root:root, mode 0711): lines may be lost when a log in it is rotated"
+    fix = f"chmod o+r {folder}, or setfacl -m u:nobody:r {folder}"
+    assert ("warn", why, fix) == (check["status"], check["detail"], check["mend"])
+
+
 def test_a_program_that_the_services_user_cannot_read_fails_in_both_checks(
     host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:

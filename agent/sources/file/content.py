@@ -142,8 +142,23 @@ def identity_of(path: str) -> Identity | None:
 def say(error: OSError) -> str:
     """Describe an error, with the fix if there is one."""
     if isinstance(error, PermissionError):
-        return "permission denied: let the agent's user read it (group adm, or setfacl)"
+        closed = _closed_directory(error.filename or "/")
+        way = f"enter {closed} (chmod o+x, or setfacl)" if closed else "read it (group adm, or setfacl)"
+        return f"permission denied: let the agent's user {way}"
     return error.strerror or str(error)
+
+
+def _closed_directory(path: str) -> Path | None:
+    """Return the first directory on the way to a path that this user may not enter."""
+    ways = (Path(path).absolute(), Path(os.path.realpath(path)))
+    for directory in (parent for way in ways for parent in reversed(way.parents)):
+        try:
+            (directory / "..").stat()
+        except PermissionError:
+            return directory
+        except OSError:
+            break
+    return None
 
 
 def _fault(error: Exception) -> str:

@@ -10,6 +10,7 @@ from agent.sources.gaps import Gaps
 
 # A rotation leaves the path without a file for milliseconds, which is no gap.
 MISSING_PATIENCE = timedelta(seconds=5)
+READABLE = "can be read now"
 
 
 class InitialContent(NamedTuple):
@@ -31,7 +32,7 @@ def look_at_initial_content(path: str) -> InitialContent | None:
 
 
 class WatchedPath:
-    """Looks at one path, and reports each problem once."""
+    """Looks at one path, and reports each problem once, and where it could not be read, that it can."""
 
     def __init__(self, path: str, now: Callable[[], datetime], gaps: Gaps, on_progress: OnProgress) -> None:
         self.path = path
@@ -39,6 +40,8 @@ class WatchedPath:
         self._now = now
         self._gaps = gaps
         self._missing_since: datetime | None = None
+        # Its status cannot be read, and the file cannot be opened: the second may be so without the first.
+        self._is_hidden = self._is_closed = False
 
     def means(self, identity: Identity) -> bool | None:
         """Return whether the path means this file; None if that cannot be seen."""
@@ -48,6 +51,7 @@ class WatchedPath:
             self._tell_missing(MISSING_PATIENCE)
             return False
         except OSError as error:
+            self._is_hidden = True
             self._gaps.state(self.path, say(error))
             return None
         self._is_there()
@@ -63,11 +67,13 @@ class WatchedPath:
                 self._tell_missing(patience)
             return None
         except OSError as error:
+            self._is_closed |= path == self.path
             self._gaps.state(path, say(error))
             return None
         if path == self.path:
             self._is_there()
-            self._gaps.fixed(path)
+            self._gaps.fixed(path, READABLE if self._is_closed else "")
+            self._is_closed = False
         return content
 
     def _tell_missing(self, patience: timedelta) -> None:
@@ -76,6 +82,6 @@ class WatchedPath:
             self._gaps.state(self.path, "no such file yet; following starts when it appears")
 
     def _is_there(self) -> None:
-        if self._missing_since:
-            self._missing_since = None
-            self._gaps.fixed(self.path)
+        if self._missing_since or self._is_hidden:
+            self._gaps.fixed(self.path, READABLE if self._is_hidden else "")
+            self._missing_since, self._is_hidden = None, False

@@ -22,6 +22,7 @@ from agent.core.readings import Gap
 from agent.core.times import put_right
 from agent.sources.file.content import Identity, OnProgress, identity_of
 from agent.sources.file.follower import Follower
+from agent.sources.file.name import look_at_initial_content
 from agent.sources.file.reader import Found
 from agent.sources.gaps import Gaps
 
@@ -34,6 +35,10 @@ BATCH_LINES = 500
 LONGEST_WAIT_SECONDS = 1.0
 # Files are numbered apart: the last line of one is not next to the first line of another.
 ORDINALS_PER_FILE = 1 << 40
+UNLISTED = (
+    "permission denied: new lines are seen up to a second late, and lines may be lost when a log in it is rotated; let "
+    "the agent's user list it (chmod o+r, or setfacl)"
+)
 
 # A log that did not exist yet: all of it is new when it appears, even after a restart.
 NOT_THERE = FileCursor(device=0, inode=0, offset=0, marker="")
@@ -94,7 +99,7 @@ class LogFileSource:
             place = self._duplicates.get(follower.path, follower).position()
             if place:
                 files[follower.path] = place
-            elif not os.path.lexists(follower.path):
+            elif look_at_initial_content(follower.path) is None:
                 files[follower.path] = NOT_THERE
         return Cursor(files=files)
 
@@ -175,13 +180,26 @@ class LogFileSource:
             # watchdog would watch a symbolic link itself, not the directory behind it.
             path, real = Path(follower.path), Path(os.path.realpath(follower.path))
             for directory in {os.path.realpath(path.parent), str(real.parent)}:
-                if identity := identity_of(directory):
+                if (identity := identity_of(directory)) and self._may_list(directory):
                     directories[directory] = identity
         trouble = self._waker.watch(directories)
         if trouble:
             self._gaps.state("inotify", f"{trouble}; checking once a second instead")
         else:
             self._gaps.fixed("inotify")
+
+    def _may_list(self, directory: str) -> bool:
+        """Return whether a directory may be listed; watchdog says nothing where it may not."""
+        try:
+            os.close(os.open(directory, os.O_RDONLY | os.O_DIRECTORY))
+        except PermissionError:
+            if identity_of(f"{directory}/.."):  # Else it may not be entered either, and its log says so.
+                self._gaps.state(directory, UNLISTED)
+            return False
+        except OSError:  # It is gone, or no directory.
+            return True
+        self._gaps.fixed(directory, "can be listed again")
+        return True
 
 
 def _same_file(follower: Follower, other: Follower) -> bool:

@@ -5,7 +5,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -754,6 +754,7 @@ def test_a_new_log_that_may_not_be_read_yet_is_waited_for(
     monkeypatch.setattr(os, "open", refuse)
     assert [] == read(source)
     assert 1 == len(whys(source))
+    assert ([], []) == (read(source), whys(source))
     again = open_source(cursor=source.position())
     assert [] == read(again)
     forbidden = False
@@ -800,9 +801,60 @@ def test_a_directory_that_may_not_be_entered_any_more_is_told(
     assert ["permission denied: let the agent's user read it (group adm, or setfacl)"] == whys(source)
     blind = open_source(start="now")
     monkeypatch.undo()
+    assert ([], ["can be read now"]) == (read(source), whys(source))
     assert [] == read(blind)
     append(log, hit(3))
     assert [3] == read(blind)
+
+
+@contextmanager
+def nobody(directory: Path, mode: int) -> Iterator[None]:
+    """Go on as a user to whom root's directory of this mode is closed."""
+    for place in directory.parents[:3]:
+        place.chmod(0o755)
+    directory.chmod(mode)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        directory.chmod(0o755)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_directory_that_may_not_be_listed_is_told_once_and_so_is_its_end(log: Path, open_source: Open) -> None:
+    append(log, hit(1))
+    source = open_source(waker=(waker := FakeWaker()))
+    with nobody(log.parent, 0o711):
+        assert [[1], []] == [read(source), read(source)]
+        source.wait(1.0)
+        told, watched = source.gaps(), dict(waker.directories)
+    source.wait(1.0)
+
+    assert [(str(log.parent), logfile.UNLISTED)] == [(gap.what, gap.why) for gap in told]
+    assert ({}, [str(log.parent)]) == (watched, list(waker.directories))
+    assert ["can be listed again"] == whys(source)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("mode", [0o744, 0o700])
+def test_a_log_in_a_directory_that_may_not_be_entered_is_told_with_the_directory_and_so_is_its_end(
+    log: Path, open_source: Open, mode: int
+) -> None:
+    append(log, hit(1))
+    with nobody(log.parent, mode):
+        source = open_source(start="now")
+        assert [[], []] == [read(source), read(source)]
+        told, place = source.gaps(), source.position()
+    append(log, hit(2))
+    again = open_source(cursor=place, start="now")
+
+    why = f"permission denied: let the agent's user enter {log.parent} (chmod o+x, or setfacl)"
+    assert [(str(log), why)] == [(gap.what, gap.why) for gap in told]
+    assert [] == read(source) + read(again)  # Old news in both.
+    assert ["can be read now"] == whys(source)
+    append(log, hit(3))
+    assert ([3], [3]) == (read(source), read(again))
 
 
 def test_a_rotation_under_way_is_waited_for_without_a_word(
