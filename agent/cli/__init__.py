@@ -90,18 +90,18 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 
 class UnknownError(click.UsageError):
-    """A usage error where a monitoring system asks: to it 2 would mean "critical"."""
+    """A usage error where a monitoring system asks: to it 2 would mean "critical", or an early warning."""
 
     exit_code = 3
 
 
 @contextlib.contextmanager
 def monitored(arguments: list[str]) -> Iterator[None]:
-    """Give usage errors their exit status under ``--nagios``."""
+    """Give usage errors their exit status under ``--nagios`` and ``--check``."""
     try:
         yield
     except click.UsageError as error:
-        if any(each.partition("=")[0] == "--nagios" for each in arguments):
+        if any(each.partition("=")[0] in {"--nagios", "--check"} for each in arguments):
             raise UnknownError(error.format_message(), error.ctx) from None
         raise
 
