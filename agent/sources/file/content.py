@@ -43,13 +43,13 @@ class Content:
     def __init__(self, path: str, on_progress: OnProgress = lambda: None) -> None:
         """Open a regular file; OSError says why not. ``on_progress`` is called now and then while unpacking."""
         # A FIFO or a device is not even opened: that alone affects its other end.
-        _check_regular(Path(path).stat())
+        check_regular(Path(path).stat())
         self.path = path
         self._on_progress = on_progress
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
         try:
             status = self.status()
-            _check_regular(status)
+            check_regular(status)
             self.identity = (status.st_dev, status.st_ino)
             self._stream = _unpacker(path, self._fd)
         except OSError:
@@ -171,7 +171,8 @@ def digest(marker: bytes) -> str:
     return hashlib.blake2b(marker, digest_size=16).hexdigest()
 
 
-def _check_regular(status: os.stat_result) -> None:
+def check_regular(status: os.stat_result) -> None:
+    """Raise OSError that says what else than a file this is."""
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, "is a directory: name a log file in it")
     if not stat.S_ISREG(status.st_mode):

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from agent.sources.file.content import Content, Identity, OnProgress, say
+from agent.sources.file.content import Content, Identity, OnProgress, check_regular, say
 from agent.sources.gaps import Gaps
 
 # A rotation leaves the path without a file for milliseconds, which is no gap.
@@ -44,9 +44,10 @@ class WatchedPath:
         self._is_hidden = self._is_closed = False
 
     def means(self, identity: Identity) -> bool | None:
-        """Return whether the path means this file; None if that cannot be seen."""
+        """Return whether the path means this file; None if that cannot be seen, or it means no file."""
         try:
             status = Path(self.path).stat()
+            check_regular(status)
         except FileNotFoundError:
             self._tell_missing(MISSING_PATIENCE)
             return False

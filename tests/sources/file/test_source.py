@@ -713,6 +713,33 @@ def test_a_directory_a_fifo_and_a_device_are_gaps(log: Path, tmp_path: Path, ope
     assert () == source.gaps()
 
 
+@pytest.mark.parametrize(
+    ("put", "why"),
+    [
+        (Path.mkdir, "is a directory: name a log file in it"),
+        (os.mkfifo, "is a FIFO, socket or device: name a log file"),
+        (lambda path: path.symlink_to("/dev/null"), "is a FIFO, socket or device: name a log file"),
+    ],
+    ids=["directory", "FIFO", "device"],
+)
+def test_what_takes_a_logs_place_and_is_none_is_told_once_and_hides_no_line(
+    put: Callable[[Path], None], why: str, log: Path, open_source: Open
+) -> None:
+    append(log, hit(1))
+    source = open_source()
+    assert [1] == read(source)
+    log.rename(log.with_name("messages.1"))
+    put(log)
+    append(log.with_name("messages.1"), hit(2))
+    assert [2] == read(source)
+    assert [] == read(source)
+    assert [(str(log), why)] == [(gap.what, gap.why) for gap in source.gaps()]
+    log.rmdir() if log.is_dir() else log.unlink()
+    append(log, hit(3))
+    assert [3] == read(source)
+    assert () == source.gaps()
+
+
 def test_permission_given_later_reads_what_came_since_the_start(
     log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
