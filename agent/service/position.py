@@ -69,7 +69,7 @@ class Position:
         """Write cursor.json, if that is news; OSError when it cannot be written, and the next call tries again."""
         self._saved_at = now
         cursor = merge(self.resume.cursor, cursor)
-        if self._is_saved and cursor == self.resume.cursor:
+        if self._is_saved and cursor == self.resume.cursor and self.store.has_cursor():
             return False
         # Its number is used up even where the write fails: after an fsync that failed the file may be there, and an
         # incident of the same number would be held against it.

@@ -24,6 +24,7 @@ from agent.store.disk import (
     clear_way,
     closing_descriptor,
     is_no_file,
+    make_directory,
     naming,
     open_regular,
     read_regular,
@@ -56,6 +57,7 @@ class History:
     def append(self, sample: Sample) -> None:
         """Add a sample to the file of its hour."""
         path = self._path(sample.at)
+        make_directory(self.directory)  # Somebody may have removed it.
         clear_way(path)
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         with naming(path), closing_descriptor(os.open(path, flags, FILE_MODE)) as descriptor:

@@ -190,6 +190,8 @@ class Store:
         path = self.path(incident_id)
         if (path / INCIDENT_FILE).exists():
             return False
+        if not self._incidents.is_dir():
+            self._make_again(self._incidents)
         make_unflushed_directory(path)
         self._unflushed.add(self._incidents)
         return True
@@ -216,7 +218,7 @@ class Store:
         while os.path.lexists(path := self.path(incident_id) / f"snapshot-{number:03}.json"):
             number += 1
         self._staged[path] = encode_json(snapshot)
-        if not at_commit:
+        if not at_commit and path.parent.is_dir():  # Where it is not, a commit makes it again.
             write_whole(path, self._staged.pop(path))
             self._unflushed.add(path.parent)
         return path.name
@@ -224,7 +226,7 @@ class Store:
     def amend_snapshot(self, incident_id: str, name: str, snapshot: Snapshot) -> None:
         """Rewrite a snapshot with what was found since."""
         path = self.path(incident_id) / name
-        if path in self._staged:
+        if path in self._staged or not path.parent.is_dir():  # As above.
             self._staged[path] = encode_json(snapshot)
         else:
             write_json(path, snapshot)
@@ -242,13 +244,17 @@ class Store:
     def commit(self, incident: Incident) -> None:
         """Write what waits for a commit, and then incident.json: from now on all it names exists.
 
-        Where there is no room, summary.txt makes some.
+        Where there is no room, summary.txt makes some; directories that somebody has removed are made again.
         """
         path = self.path(incident.id) / INCIDENT_FILE
         files, names = {**self._staged, path: encode_json(incident)}, sorted(self._unflushed)
         meanwhile, self._meanwhile = self._meanwhile, _nothing
         try:
             write_together(files, names, meanwhile)
+        except FileNotFoundError:
+            for directory in {path.parent for path in files}:
+                self._make_again(directory)
+            write_together(files, names, _nothing)
         except OSError as error:
             if error.errno not in _NO_ROOM or not self._give_up_summary(incident.id):
                 raise
@@ -282,8 +288,14 @@ class Store:
 
     def save_cursor(self, resume: Resume) -> None:
         """Write cursor.json."""
+        if not self.directory.is_dir():
+            self._make_again(self.directory)
         write_json(self.directory / "cursor.json", resume)
         sync_directory(self.directory)
+
+    def has_cursor(self) -> bool:
+        """Return whether cursor.json is there: somebody may empty the directory."""
+        return os.path.lexists(self.directory / "cursor.json")
 
     # --- start and upkeep -------------------------------------------------------------------------------------------
 
@@ -386,6 +398,12 @@ class Store:
             link.unlink()
 
     # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _make_again(self, directory: Path) -> None:
+        """Make a directory that somebody has removed while the service runs: an event has to be stored."""
+        if not directory.is_dir():
+            make_directory(directory)
+            log.warning("%s: was removed, and is made again", directory)
 
     def _give_up_summary(self, incident_id: str) -> bool:
         path = self.path(incident_id) / SUMMARY_FILE

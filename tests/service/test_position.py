@@ -1,3 +1,4 @@
+import shutil
 from datetime import timedelta
 
 import pytest
@@ -68,6 +69,16 @@ def test_a_quiet_log_costs_no_write(store, position):
     assert written == store.newest_commit()[0]
     assert position.save(at(200), NOW)
     assert at(200) == store.newest_commit()[0].cursor
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_position_that_somebody_has_removed_is_written_again_though_the_log_is_quiet(store, position, whole):
+    position.save(at(100), NOW)
+    shutil.rmtree(store.directory) if whole else (store.directory / "cursor.json").unlink()
+
+    assert position.save(at(100), NOW)
+    assert at(100) == store.newest_commit()[0].cursor
+    assert not position.save(at(100), NOW)
 
 
 def test_the_first_start_on_an_empty_log_is_written_down(store, position):

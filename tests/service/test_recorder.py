@@ -1035,6 +1035,7 @@ def test_a_history_that_cannot_be_written_is_told_once_and_stops_nothing(
     for path in (store.directory / "history").iterdir():
         path.unlink()
     (store.directory / "history").rmdir()
+    (store.directory / "history").touch()
     run_for(recorder, clock, 60)
     recorder.handle([make_decided()], recorder.take_event_snapshot())
 
@@ -1887,6 +1888,30 @@ def test_an_event_that_cannot_be_written_ends_the_process(store, make_recorder, 
     monkeypatch.setattr(store, "commit", full)
     with pytest.raises(OSError, match="No space left"):
         recorder.tick()
+
+
+@pytest.mark.parametrize("lines", [("too_many_orphans",), ("tcp_mem", "too_many_orphans")], ids="-".join)
+@pytest.mark.parametrize("seconds_before", [None, 0, 2, 70])
+def test_an_event_is_stored_though_somebody_has_emptied_the_state_directory(
+    store, make_recorder, make_decided, *, clock, dumps, seconds_before, lines, caplog
+):
+    recorder = make_recorder()
+    if seconds_before is not None:
+        dumps += [orphans_of("web", 700)] * 9
+        recorder.handle([make_decided(lines[0], offset=100)], recorder.take_event_snapshot())
+        run_for(recorder, clock, seconds_before)
+    for path in store.directory.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    recorder.handle([make_decided(lines[-1], offset=200)], recorder.take_event_snapshot())
+    dumps += [orphans_of("web", 700)] * 9
+    run_for(recorder, clock, 40)
+
+    (incident,) = [store.load(name) for name in store.ids()]
+    assert incident.events[lines[-1]] >= 1
+    assert 200 == store.newest_commit()[0].cursor.files["/var/log/messages"].offset
+    assert "was removed, and is made again" in caplog.text
+    assert [] == [*recorder._troubles]
+    assert 1 < len(make_recorder()._sampler.history)
 
 
 def test_an_open_incident_without_a_readable_snapshot_is_closed_and_its_end_is_told(
