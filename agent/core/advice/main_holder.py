@@ -18,7 +18,7 @@ from agent.core.sockets.shares import HELD_BY, largest, only
 MainHolders = Mapping[GaugeName, LargestHolder]
 _PORTS_SHOWN = 3
 # What systemd takes as a unit's name; anything else in a group's name is no unit that systemctl could show.
-_UNIT = re.compile(r"[A-Za-z0-9:_.@\\-]{1,250}\.(?:service|scope)")
+_UNIT = re.compile(r"[A-Za-z0-9:_.@\\-]{1,250}\.(?:service|scope|socket)")
 _SEEN = {
     "one_owner_leaks_connections": "Its peers have closed many connections that it still holds (CLOSE-WAIT): it forgot "
     "to close them, and only a restart frees them.",

@@ -41,6 +41,8 @@ _MACHINE = re.compile(r"machine-(?P<name>.+)\.scope", re.DOTALL)
 _MANAGER = re.compile(r"user@(?P<uid>[0-9]{1,10})\.service", re.ASCII)
 _USER_SLICE = re.compile(r"user-(?P<uid>[0-9]{1,10})\.slice", re.ASCII)
 _ESCAPE = re.compile(r"\\x([0-9a-f]{2})", re.ASCII)
+# Units that have a group of their own, but for slices: systemd opens the listener of a socket unit in that unit's.
+_UNITS = (".service", ".scope", ".socket", ".mount", ".swap")
 # What engines call their parent groups, where the container's own group is a bare id.
 _ENGINES = {"docker": "docker", "libpod_parent": "libpod", "ecs": "ecs", "lxc": "lxc"}
 
@@ -95,6 +97,8 @@ def text_of_group(group: FullGroup) -> str:
 def parse_proc_cgroup(text: str) -> str | None:
     """Read /proc/PID/cgroup: the path in the unified hierarchy, in systemd's own, or the longest of the others.
 
+    The first of them that names a container goes before: where a host has both versions, an engine with the cgroupfs
+    driver makes groups of version 1 alone, and in the unified hierarchy its containers are in the engine's own.
     Samples: "0::/system.slice/nginx.service", "1:name=systemd:/user.slice", "4:memory:/docker/<id>". None when the
     process is in the root of all.
     """
@@ -103,9 +107,9 @@ def parse_proc_cgroup(text: str) -> str | None:
         fields = line.split(":", 2)
         if len(fields) == 3 and fields[2].strip("/"):  # noqa: PLR2004 - hierarchy:controllers:path
             paths[fields[1]] = fields[2]
-    others = sorted(paths.values(), key=len)
-    found = paths.get("") or paths.get("name=systemd") or (others[-1] if others else None)
-    return None if found is None else printable(found, PATH_AT_MOST)
+    longest = max(paths.values(), key=len, default=None)
+    found = [printable(each, PATH_AT_MOST) for each in (paths.get(""), paths.get("name=systemd"), longest) if each]
+    return next((each for each in found if name_cgroup(each).container), next(iter(found), None))
 
 
 def pod_of(container: str | None) -> str | None:
@@ -154,7 +158,7 @@ def _pod_text(parts: list[str]) -> str:
 
 
 def _is_unit(part: str) -> bool:
-    return part.endswith((".service", ".scope")) and not _MANAGER.fullmatch(part)
+    return part.endswith(_UNITS) and not _MANAGER.fullmatch(part)
 
 
 def _unescaped(name: str) -> str:

@@ -187,7 +187,7 @@ def lasting_place(name: str | None) -> str | None:
 def _lasting_unit(name: str) -> str:
     stem, _, kind = name.rpartition(".")
     template, at, _ = stem.partition("@")
-    own = kind == "service" and not stem.startswith(("run-", "dbus-"))
+    own = kind in ("service", "socket") and not stem.startswith(("run-", "dbus-"))
     lasting = _unnumbered(template, _LONG_NUMBER if own else _NUMBER)
     return f"{lasting}@*.{kind}" if at else f"{lasting}.{kind}"
 

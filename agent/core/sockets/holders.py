@@ -5,8 +5,10 @@ go to the process that has one of them open, those of another network namespace 
 orphans and unaccepted connections to the listener on their port: a guess, and marked as one.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from agent.core.format import count_text, counted, printable
@@ -46,6 +48,7 @@ class _Guess(NamedTuple):
 
 
 _NOBODY, _INIT = Owner(), 1
+_SYSTEMD = re.compile(r"(?:init\.scope|.+\.socket)(?: \(user [0-9]+\))?")
 
 
 class _Split(Generic[T]):
@@ -142,7 +145,7 @@ def _shares(table: SocketTable) -> tuple[dict[Owner, _Share], Counter[_Guess]]:
     places = {each.number: _name_of_sockets(each) for each in table.namespaces}
     for group in table.groups:
         listener_here, place = listeners.get((group.namespace, group.port)), places.get(group.namespace, _NOBODY)
-        kept, left = (_first(name, place) for name in _names(group, listener_here, table.paths))
+        kept, left = _names(group, listener_here, place, table.paths)
         _add(shares[kept], group.held.values(), group, orphaned=False)
         _add(shares[left], group.queued.values(), group, orphaned=False)
         _add(shares[left], group.orphaned.values(), group, orphaned=True)
@@ -155,8 +158,7 @@ def _shares(table: SocketTable) -> tuple[dict[Owner, _Share], Counter[_Guess]]:
         if group.orphans:
             guesses[_Guess(left, group.port)] += group.orphans
     for listener in table.listeners:
-        name = _name_of_listener(listener, table.paths)
-        share = shares[_first(name, places.get(listener.namespace, _NOBODY))]
+        share = shares[_name_of_listener(listener, places.get(listener.namespace, _NOBODY), table.paths)]
         share.add(listener.sockets, 0, 0)
         share.namespaces.add(listener.namespace, listener.sockets, 0, 0)
         share.ports.add(listener.port, listener.sockets, 0, 0)
@@ -174,18 +176,18 @@ def name_by_port(table: SocketTable, port: int | None, to_port: int | None, name
     places = {each.number: _name_of_sockets(each) for each in table.namespaces}
     served, called = Counter[Owner](), Counter[Owner]()
     for group in table.groups if port or to_port else ():
-        kept, left = _names(group, listeners.get((group.namespace, group.port)), table.paths)
-        place = places.get(group.namespace, _NOBODY)
         if namespace not in (None, group.namespace):
             continue
+        place = places.get(group.namespace, _NOBODY)
+        kept, left = _names(group, listeners.get((group.namespace, group.port)), place, table.paths)
         if port and group.port == port:
-            served[_first(left, place)] += group.sockets
+            served[left] += group.sockets
         elif to_port and group.to_port == to_port:
-            called[_first(kept, place)] += group.sockets
+            called[kept] += group.sockets
     for listener in table.listeners:
         if listener.port == port and namespace in (None, listener.namespace):
-            name = _name_of_listener(listener, table.paths)
-            served[_first(name, places.get(listener.namespace, _NOBODY))] += listener.sockets
+            name = _name_of_listener(listener, places.get(listener.namespace, _NOBODY), table.paths)
+            served[name] += listener.sockets
     named = [each for each in (*_most(served, len(served)), *_most(called, len(called))) if each != _NOBODY]
     return _with_pod(named[0], table.pods) if named else _NOBODY
 
@@ -210,35 +212,49 @@ def _add_unlisted(
         share.processes[_process_text(each.process)] += sockets
 
 
-def _names(group: SocketGroup, listener: Listener | None, paths: dict[int, str]) -> tuple[Owner, Owner]:
+def _names(group: SocketGroup, listener: Listener | None, place: Owner, paths: dict[int, str]) -> tuple[Owner, Owner]:
     """Name who has the open sockets of a group, and who gets those that nobody has open."""
+    kept = _name_of_process(group.process)
     if group.cgroup is not None and has_cgroup(group.cgroup):
-        name = _name_of_cgroup(group.cgroup, paths)
+        listening = listener.process if listener and listener.cgroup == group.cgroup else None
+        name = _name_of_cgroup(group.cgroup, paths, kept, _name_of_process(listening), place)
         return name, name
     if group.folded:
-        return _NOBODY, _NOBODY
-    kept = _name_of_process(group.process)
+        return place, place
     if listener is None:
         # Their process had others like them open: without a listener it is the only trace.
-        return kept, kept
+        return _first(kept, place), _first(kept, place)
     # Unaccepted connections belong to no cgroup, whatever the kernel (inet_csk_accept): the listener's queue has them.
-    left = _name_of_listener(listener, paths)
-    return _first(kept, left), _first(left, kept)
+    left = _user_of(_name_of_listener(listener, _NOBODY, paths), kept)
+    return _first(_first(kept, left), place), _first(_first(left, kept), place)
+
+
+def _user_of(name: Owner, other: Owner) -> Owner:
+    """Return the ``other`` name of sockets where the first is only that of who made them.
+
+    systemd opens listeners for the services that it hands them to. With both versions of cgroups a container may be in
+    a group of version 1 alone, and its sockets, which know version 2, are its engine's.
+    """
+    is_of_systemd = other.container == name.container and _SYSTEMD.fullmatch(name.unit or "")
+    is_of_user = is_of_systemd and other.unit and not _SYSTEMD.fullmatch(other.unit)
+    return other if is_of_user or (other.container and not name.container) else name
 
 
 def _first(name: Owner, other: Owner) -> Owner:
     return other if name == _NOBODY else name
 
 
-def _name_of_listener(listener: Listener, paths: dict[int, str]) -> Owner:
+def _name_of_listener(listener: Listener, place: Owner, paths: dict[int, str]) -> Owner:
+    process = _name_of_process(listener.process)
     if listener.cgroup is not None and has_cgroup(listener.cgroup):
-        return _name_of_cgroup(listener.cgroup, paths)
-    return _name_of_process(listener.process)
+        return _name_of_cgroup(listener.cgroup, paths, process, place)
+    return _first(process, place)
 
 
-def _name_of_cgroup(cgroup: int, paths: dict[int, str]) -> Owner:
+def _name_of_cgroup(cgroup: int, paths: dict[int, str], *users: Owner) -> Owner:
+    """Name a cgroup, or the first of those who use its sockets where it is only that of who made them."""
     if path := paths.get(cgroup):
-        return name_cgroup(path)
+        return reduce(_user_of, users, name_cgroup(path))
     # The root stands for a walk through all groups that came to its end.
     return Owner(unit=f"cgroup {cgroup}" + (" (removed)" if ROOT_CGROUP in paths else ""))
 

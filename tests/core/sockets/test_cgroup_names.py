@@ -21,6 +21,9 @@ PATHS = [
     ("/system.slice/evil.service/nginx.service", Owner("evil.service")),
     ("/system.slice/php-fpm.service/pool-www", Owner("php-fpm.service")),
     ("/system.slice/nginx.service (deleted)", Owner("nginx.service")),
+    # A listener that systemd opens for a service is in the group of its socket unit.
+    ("/system.slice/ssh.socket", Owner("ssh.socket")),
+    ("/system.slice/srv-data.mount", Owner("srv-data.mount")),
     ("/user.slice/user-1000.slice/session-3.scope", Owner("session-3.scope (user 1000)")),
     (
         "/user.slice/user-1000.slice/user@1000.service/app.slice/proxy.service",
@@ -121,6 +124,10 @@ TEXTS = [
     (f"9:name=systemd:/\n4:memory:/docker/{ID}\n3:cpu,cpuacct:/docker\n0::/\n", f"/docker/{ID}"),
     ("1:name=systemd:/a:b.service\n", "/a:b.service"),
     ("0::/x\n1:name=systemd:/y\n", "/x"),
+    # Both versions of cgroups: an engine with the cgroupfs driver makes groups of version 1 alone.
+    (f"12:memory:/docker/{ID}\n1:name=systemd:/docker/{ID}\n0::/system.slice/containerd.service\n", f"/docker/{ID}"),
+    (f"4:memory:/docker/{ID}\n2:name=openrc:/docker\n0::/docker\n", f"/docker/{ID}"),
+    (f"4:memory:/docker\n0::/machine.slice/libpod-{ID}.scope\n", f"/machine.slice/libpod-{ID}.scope"),
     ("", None),
     ("rubbish\n\n:\n", None),
     ("0::/a\x1b[0m\n", "/a\\x1b[0m"),

@@ -92,6 +92,71 @@ def test_unit_of_memory_is_the_hosts() -> None:
     assert [131072] == [each.bytes for each in found]
 
 
+CONTAINERD, SOCKET_UNIT = 4400, 4500
+MADE_BY = PATHS | {CONTAINERD: "/system.slice/containerd.service", SOCKET_UNIT: "/system.slice/web.socket"}
+IN_DOCKER = Process(pid=812, name="nginx", cgroup="/docker/" + "3f2a9c1be07d" + "0" * 52)
+IN_UNIT = Process(pid=90, name="web", cgroup="/system.slice/web.service")
+SYSTEMD = Process(pid=1, name="systemd", cgroup="/init.scope")
+
+
+def test_container_is_named_where_version_2_of_cgroups_shows_its_engine_alone() -> None:
+    """With both versions and the cgroupfs driver, a container is in the engine's own group of version 2."""
+    place = Namespace(process=IN_DOCKER, inuse=40, number=1)
+    here = table(
+        SocketGroup(cgroup=CONTAINERD, namespace=1, port=80, orphaned=orphans(30)),
+        SocketGroup(cgroup=CONTAINERD, port=443, orphaned=orphans(20), process=IN_DOCKER),
+        SocketGroup(cgroup=CONTAINERD, port=8443, orphaned=orphans(10)),
+        namespaces=(place,),
+        listeners=(Listener(port=8443, cgroup=CONTAINERD, process=IN_DOCKER),),
+        paths=MADE_BY,
+    )
+    found, _ = holders(here, None, by="orphans")
+
+    assert [(None, "docker 3f2a9c1be07d"), (None, None)] == [each[:2] for each in names(found)]
+    assert 60 == found[0].orphans
+    assert "docker 3f2a9c1be07d" == name_by_port(here, 80, None).container
+    assert "docker 3f2a9c1be07d" == name_by_port(here, 443, None).container
+
+
+def test_unit_of_the_engine_keeps_what_no_container_has() -> None:
+    own = Process(pid=700, name="containerd", cgroup="/system.slice/containerd.service")
+    group = SocketGroup(cgroup=CONTAINERD, to_port=443, held={"established": Tally(sockets=5)}, process=own)
+
+    assert "containerd.service" == holders(table(group, paths=MADE_BY), None)[0][0].unit
+
+
+@pytest.mark.parametrize("cgroup", [SOCKET_UNIT, None])
+def test_service_is_named_whose_listener_systemd_opened(cgroup: int | None) -> None:
+    """Its connections are clones of the listener, and in the listener's group (sk_clone_lock)."""
+    here = table(
+        SocketGroup(
+            cgroup=cgroup, port=80, held={"established": Tally(sockets=2)}, orphaned=orphans(30), process=IN_UNIT
+        ),
+        listeners=(Listener(port=80, cgroup=cgroup, process=SYSTEMD),),
+        listening=1,
+        paths=MADE_BY,
+    )
+    found, _ = holders(here, sockstat(orphan=30, alloc=33), by="orphans")
+
+    assert ("web.service", 30) == (found[0].unit, found[0].orphans)
+
+
+def test_init_of_a_container_gives_way_to_the_service_in_it_alone() -> None:
+    paths = PATHS | {NGINX: "/lxc/web/init.scope"}
+    inside, beside = (Process(pid=90, name="web", cgroup=f"/lxc/{lxc}/web.service") for lxc in ("web", "db"))
+    units = [
+        holders(table(SocketGroup(cgroup=NGINX, orphaned=orphans(3), process=each), paths=paths), None)[0][0].unit
+        for each in (inside, beside, IN_UNIT)
+    ]
+    assert ["web.service", "init.scope", "init.scope"] == units
+
+
+def test_socket_unit_is_named_where_its_service_has_ended() -> None:
+    found, _ = holders(table(SocketGroup(cgroup=SOCKET_UNIT, port=80, orphaned=orphans(30)), paths=MADE_BY), None)
+
+    assert "web.socket" == found[0].unit
+
+
 def test_removed_cgroup_is_told_as_removed_only_when_all_were_looked_at() -> None:
     group = SocketGroup(cgroup=999, orphaned=orphans(1))
 
