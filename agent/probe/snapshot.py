@@ -60,6 +60,11 @@ A_COPY = (
     "on this kernel; only the host's is enforced: run there"
 )
 
+COVERED = (
+    "not used: something is mounted over the kernel's file (lxcfs in a container?) and shows the container's own "
+    "share; sockets and their limits are the host's"
+)
+
 
 def take_snapshot(
     proc_root: Path,
@@ -74,7 +79,7 @@ def take_snapshot(
     """
     reading, live = Reading(proc_root), is_this_host(proc_root)
     sockstat = reading.parse("net/sockstat", procfs.parse_sockstat, needed=True)
-    meminfo = reading.parse("meminfo", procfs.parse_meminfo, needed=True) or {}
+    meminfo = {} if live and _is_covered(reading, "meminfo") else _read_meminfo(reading)
     cgroups = cgroup_root if live or cgroup_root != CGROUP_ROOT else None
     sock_bytes, failcnt = socket_memory(cgroups, reading.gaps) if cgroups else ({}, None)
     kernel = _read_kernel(reading)
@@ -94,7 +99,7 @@ def take_snapshot(
         page_size_bytes=page,
         cpus=procfs.parse_stat_cpus(read_head(proc_root / "stat") or ""),
         meminfo=meminfo | _read_movable(proc_root, page),
-        pressure=_read_pressure(reading),
+        pressure=_read_pressure(reading, live=live),
         cgroup_sock_bytes=sock_bytes,
         kmem_tcp_failcnt=failcnt,
         elsewhere=counters.read(sockets=True) if counters and live else None,
@@ -164,9 +169,25 @@ def _read_kernel(reading: Reading) -> str | None:
     return release
 
 
-def _read_pressure(reading: Reading) -> dict[str, PressureStall]:
+def _read_meminfo(reading: Reading) -> dict[str, int]:
+    return reading.parse("meminfo", procfs.parse_meminfo, needed=True) or {}
+
+
+def _read_pressure(reading: Reading, *, live: bool) -> dict[str, PressureStall]:
     found: dict[str, PressureStall] = {}
     for resource in STALLS:
-        lines = reading.parse(f"pressure/{resource}", procfs.parse_pressure) or {}
+        name = f"pressure/{resource}"
+        lines = {} if live and _is_covered(reading, name) else reading.parse(name, procfs.parse_pressure) or {}
         found |= {f"{resource} {share}": stall for share, stall in lines.items()}
     return found
+
+
+def _is_covered(reading: Reading, name: str) -> bool:
+    """Return whether something else is mounted over a file of the kernel's, and leave a gap then."""
+    try:
+        is_covered = (reading.root / name).stat().st_dev != reading.root.stat().st_dev
+    except OSError:
+        return False
+    if is_covered:
+        reading.miss(name, COVERED)
+    return is_covered
