@@ -29,6 +29,7 @@ from agent import __version__
 
 log = logging.getLogger("sockmem-agent")
 
+MOST_SHOWN = 300
 COMMANDS = {
     "run": "run the service: follow the kernel log, diagnose, record and notify",
     "diagnose": "diagnose this host now or a stored incident again",
@@ -182,7 +183,7 @@ def open_standard_streams() -> None:
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(number, "r" if number == 0 else "w", closefd=False))  # noqa: SIM115 - a descriptor
-    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+    if isinstance(sys.stdout, io.TextIOWrapper):
         # A character that the locale lacks is shown by its number, as on standard error.
         sys.stdout.reconfigure(errors="backslashreplace")
 
@@ -197,6 +198,10 @@ def main() -> None:
             group(prog_name="sockmem-agent")
         finally:
             sys.stdout.flush()
+    except UnicodeEncodeError as error:
+        # Of a file, most likely: to what is printed this does not happen.
+        what = f"{error.object[:MOST_SHOWN]!a} cannot be encoded in this locale ({error.encoding})"
+        sys.exit(f"sockmem-agent: {what}; set LC_ALL=C.UTF-8, or use another name")
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Discard the buffer.
         sys.exit(f"sockmem-agent: {error.filename or 'standard output'}: {error.strerror}")

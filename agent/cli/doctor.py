@@ -26,7 +26,7 @@ from agent.cli.checks_witness import check_witness
 from agent.cli.common import EX_FAILED
 from agent.cli.credentials import NextStart
 from agent.cli.faults import group_name, read_fault, way_fault
-from agent.cli.printing import console, print_json
+from agent.cli.printing import console, print_json, to_json
 from agent.cli.unit import Unit
 from agent.config.load import DEFAULT_PATH, ConfigError, channels, state_directory
 from agent.core.format import printable
@@ -183,7 +183,7 @@ def _look_and_answer(identity: Identity, look: Callable[[], list[Check]], pipe: 
     os.setgroups(identity.groups)
     os.setresgid(identity.gid, identity.gid, identity.gid)
     os.setresuid(identity.uid, identity.uid, identity.uid)
-    pipe.send_bytes(msgspec.json.encode(check_program() or look()))
+    pipe.send_bytes(to_json(check_program() or look()))
 
 
 def check_program() -> list[Check]:

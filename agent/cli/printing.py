@@ -38,8 +38,19 @@ def warn(line: str) -> None:
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - whatever msgspec can encode
-    """Print one JSON document."""
-    click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2))
+    """Print one JSON document, in UTF-8 in every locale."""
+    click.echo(msgspec.json.format(to_json(value), indent=2))
+
+
+def to_json(value: Any) -> bytes:  # noqa: ANN401 - as above
+    """Encode in JSON; of a path's bytes that the locale does not know, those that are not UTF-8 are replaced."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:  # They are surrogates, which JSON does not have.
+        import json  # noqa: PLC0415 - a millisecond, for nearly nobody
+
+        text = json.dumps(msgspec.to_builtins(value), ensure_ascii=False)
+        return text.encode(errors="surrogateescape").decode(errors="replace").encode()
 
 
 def console() -> "Console":

@@ -15,9 +15,8 @@ from datetime import date, datetime
 from pathlib import Path
 
 import click
-import msgspec
 
-from agent.cli.printing import Row, console, print_table, stamp, warn
+from agent.cli.printing import Row, console, print_table, stamp, to_json, warn
 from agent.cli.since import since_option
 from agent.core.format import count_text, counted, printable
 from agent.core.kernel.detector import Detector
@@ -180,7 +179,7 @@ def _print_json(events: Iterator[Event]) -> int:
     """Print one object a line as soon as it is known; count them."""
     found = 0
     for event in events:
-        sys.stdout.buffer.write(msgspec.json.encode(event) + b"\n")
+        sys.stdout.buffer.write(to_json(event) + b"\n")
         found += 1
     sys.stdout.buffer.flush()
     return found

@@ -1,5 +1,6 @@
 """Standard streams that are closed, full, no longer read, or lack a character: one line at most, and no traceback."""
 
+import json
 import os
 import signal
 import subprocess
@@ -31,7 +32,7 @@ def shell(tmp_path: Path):
     write_proc(tmp_path / "proc")
     (tmp_path / "messages").write_text(LINE)
 
-    def run(words: tuple[str, ...], redirection: str) -> subprocess.CompletedProcess[str]:
+    def run(words: tuple[str, ...], redirection: str, state: Path | None = None) -> subprocess.CompletedProcess[str]:
         files = {"PROC": "proc", "LOG": "messages", "FOREIGN": "foreign", "CONFIG": "config.toml"}
         names = {word: str(tmp_path / name) for word, name in files.items()}
         command = [sys.executable, "-m", "agent", *(names.get(word, word) for word in words)]
@@ -42,7 +43,7 @@ def shell(tmp_path: Path):
             errors="replace",
             check=False,
             timeout=60,
-            env={**os.environ, "STATE_DIRECTORY": str(tmp_path / "state")},
+            env={**os.environ, "STATE_DIRECTORY": str(state or tmp_path / "state")},
         )
 
     return run
@@ -68,7 +69,16 @@ def test_a_closed_input_or_error_stream_changes_nothing(shell, words, where):
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+LOCALES = [{"PYTHONIOENCODING": "latin-1"}, {"PYTHONIOENCODING": "ascii"}, C_LOCALE]
+
+
+def into(locale, monkeypatch):
+    for name, value in locale.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("locale", LOCALES)
 @pytest.mark.parametrize(
     "words",
     [
@@ -80,8 +90,8 @@ def test_a_closed_input_or_error_stream_changes_nothing(shell, words, where):
     ],
     ids=" ".join,
 )
-def test_a_character_that_the_terminal_lacks_is_shown_by_its_number(shell, monkeypatch, tmp_path, words, encoding):
-    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+def test_a_character_that_the_terminal_lacks_is_shown_by_its_number(shell, monkeypatch, tmp_path, words, locale):
+    into(locale, monkeypatch)
     (tmp_path / "state").mkdir()
     (tmp_path / "foreign").write_text(FOREIGN)
     (tmp_path / "config.toml").write_text('[[notify]]\nname = "ops"\ntype = "slack"\nurl = "http://127.0.0.1/деплой"\n')
@@ -90,6 +100,33 @@ def test_a_character_that_the_terminal_lacks_is_shown_by_its_number(shell, monke
 
     assert "Traceback" not in result.stderr
     assert len(result.stdout) > 20
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+@pytest.mark.parametrize("name", ["лог".encode(), b"l\xf6g"])
+def test_json_is_utf_8_in_every_locale_and_whatever_a_file_is_called(shell, monkeypatch, tmp_path, name, locale):
+    into(locale, monkeypatch)
+    place = tmp_path / os.fsdecode(name)
+    place.mkdir()
+    (place / "log").write_text(LINE)
+
+    for words in (("doctor", "--json"), ("scan", str(place / "log"), "--json")):
+        result = shell(words, "", place)
+        assert "" == result.stderr
+        assert f"/{name.decode(errors='replace')}" in str(json.loads(result.stdout))
+
+
+def test_a_file_name_that_the_locale_lacks_is_one_line(shell, monkeypatch, tmp_path):
+    into(C_LOCALE, monkeypatch)
+    (tmp_path / "config.toml").write_text('[[notify]]\nname = "ops"\ntype = "slack"\nurl_file = "/etc/деплой"\n')
+
+    for words in (("config", "check", "CONFIG"), ("doctor", "--config", "CONFIG")):
+        result = shell(words, "")
+        what = "'/etc/\\u0434\\u0435\\u043f\\u043b\\u043e\\u0439' cannot be encoded in this locale (ascii)"
+        assert (1, f"sockmem-agent: {what}; set LC_ALL=C.UTF-8, or use another name\n") == (
+            result.returncode,
+            result.stderr,
+        )
 
 
 def test_with_all_streams_closed_a_command_only_fails(shell):
