@@ -26,7 +26,7 @@ from agent.cli.incident_text import (
     read_files,
     row_of,
 )
-from agent.cli.printing import Row, fail, print_json, stamp, warn
+from agent.cli.printing import Row, fail, print_json, stamp, to_json, warn
 from agent.cli.since import since_option
 from agent.core.format import counted
 from agent.core.model import Incident
@@ -232,7 +232,7 @@ def _summary(store: Store, incident: Incident, notices: BriefNotices) -> msgspec
         "notices": count_outcomes(notices),
         "path": str(store.path(incident.id)),
     }
-    return msgspec.Raw(msgspec.json.encode(found))
+    return msgspec.Raw(to_json(found))
 
 
 def _write(name: str, output: Path | None, data: bytes) -> None:

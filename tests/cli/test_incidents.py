@@ -137,6 +137,15 @@ def test_list_without_incidents_says_where_it_looked(run: Run, store: Store) -> 
     assert json.loads(run("list", "--json").stdout) == []
 
 
+@pytest.mark.parametrize("command", [["list"], ["show", "last"]])
+def test_json_is_written_for_a_directory_whose_name_is_not_utf_8(store: Store, keep: Keep, command: list[str]) -> None:
+    kept = keep()
+    place = store.directory.rename(store.directory.with_name(os.fsdecode(b"st\xe4te")))
+    result = CliRunner().invoke(group, ["incidents", *command, "--json"], env={"STATE_DIRECTORY": str(place)})
+
+    assert (0, True) == (result.exit_code, f"/st\ufffdte/incidents/{kept}" in result.stdout)
+
+
 def test_list_shows_one_line_an_incident_oldest_first(run: Run, keep: Keep, tell: Tell) -> None:
     second, first = keep(3600, closed=False), keep()
     tell(first, "ops", "delivered")
