@@ -24,7 +24,7 @@ def needed(source: SourceSettings, channels: int) -> int:
 def allowed(root: Path = Path("/")) -> int | None:
     """Read the limit of this process's cgroup; None if there is none, or it cannot be read."""
     try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        lines = (root / "proc/self/cgroup").read_text(errors="surrogateescape").splitlines()
     except OSError:
         return None
     for line in lines:

@@ -28,13 +28,14 @@ def test_every_thread_of_the_service_is_counted() -> None:
         ("0::/system.slice/sockmem-agent.service\n", "system.slice/sockmem-agent.service", "max\n", None),
         ("8:pids:/a\n1:name=systemd:/a\n0::/a\n", "pids/a", "64\n", 64),
         ("0::/\n", "elsewhere", "64\n", None),
+        ("0::/lxc/k\udcfcche\n", "lxc/k\udcfcche", "64\n", 64),
     ],
 )
 def test_the_limit_is_that_of_the_own_cgroup(
     tmp_path: Path, cgroup: str, file: str, limit: str, expected: int | None
 ) -> None:
     (tmp_path / "proc/self").mkdir(parents=True)
-    (tmp_path / "proc/self/cgroup").write_text(cgroup)
+    (tmp_path / "proc/self/cgroup").write_bytes(os.fsencode(cgroup))
     (tmp_path / "sys/fs/cgroup" / file).mkdir(parents=True)
     (tmp_path / "sys/fs/cgroup" / file / "pids.max").write_text(limit)
 
