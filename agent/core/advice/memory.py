@@ -7,7 +7,7 @@ the third it refuses. The memory cannot be swapped, so the third limit is raised
 from agent.core.advice.budget import Budget, free_ram, price_of_sockets
 from agent.core.advice.namespaces import run_where
 from agent.core.advice.options import socket_options
-from agent.core.advice.sysctl import TCP_MEM, change, value_text
+from agent.core.advice.sysctl import TCP_MEM, change, unless_raised, value_text
 from agent.core.facts import Facts
 from agent.core.format import bytes_text, count_text, percent_text
 from agent.core.model import Advice, Finding
@@ -88,7 +88,8 @@ def raise_tcp_mem(facts: Facts, budget: Budget) -> Advice | None:
         action=f"Raise tcp_mem, all three in proportion, to {value_text(proposed)} pages.",
         why=f"The last limit goes from {bytes_text(high * page)} to {bytes_text(proposed[2] * page)}, "
         f"{percent_text(proposed[2] * page, facts.ram_bytes or 0)} of RAM. The values are in pages of {page} bytes. "
-        "First find what holds the memory: against a leak this only buys time. Success: mem stays below the last one.",
+        f"First find what holds the memory: against a leak this only buys time.{unless_raised(facts, facts.memory)} "
+        "Success: mem stays below the last one.",
         risk=f"Sockets can take up to {bytes_text(extra)} more RAM, which cannot be swapped: "
         f"{count_text(extra // price.charged_bytes)} sockets {price.words}. {budget.sentence}",
         reason="room for TCP buffers, in pages.",

@@ -32,7 +32,7 @@ def run_in(pid: int | None, kernel: Kernel | None) -> Run:
     """Run ss or nstat in the network namespace of a process; None: the host's own."""
     if not pid:
         return str
-    if kernel is not None and kernel.version < _FIRST_WITH_NSENTER:
+    if kernel is not None and (kernel.version < _FIRST_WITH_NSENTER or kernel.has_old_tools):
         return lambda command: f"PROC_ROOT=/proc/{pid} {command}"
     return lambda command: f"nsenter -t {pid} -n {command}"
 
@@ -50,7 +50,7 @@ def run_where(facts: Facts, gauge: GaugeName) -> Run:
 
 
 def _run_everywhere(kernel: Kernel | None) -> Run:
-    if kernel is None or kernel.version >= _FIRST_WITH_LSNS:
+    if kernel is None or (kernel.version >= _FIRST_WITH_LSNS and not kernel.has_old_tools):
         return lambda command: f"for pid in $(lsns -t net -n -o PID); do nsenter -t $pid -n {command}; done"
     if kernel.version < _FIRST_WITH_NSENTER:
         return str

@@ -225,7 +225,8 @@ def _look_at_container() -> Advice:
 
 
 def _watch(facts: Facts) -> Advice:
-    old = facts.kernel is not None and facts.kernel.ambiguous_text
+    kernel = facts.kernel
+    old = kernel is not None and kernel.ambiguous_text
     is_unnamed = bool(facts.lines) and not facts.named_causes
     newer = " Kernels from 3.3 on name the cause in the message." if old or is_unnamed else ""
     return Advice(
@@ -235,7 +236,11 @@ def _watch(facts: Facts) -> Advice:
         risk="None: read-only.",
         commands=(
             # Hosts of that time have no systemd, and the service that says this runs.
-            *([] if old or facts.follows_log else ["systemctl enable --now sockmem-agent"]),
+            *(
+                []
+                if facts.follows_log or (kernel and kernel.has_old_tools)
+                else ["systemctl enable --now sockmem-agent"]
+            ),
             "for second in $(seq 60); do date; grep TCP: /proc/net/sockstat; sleep 1; done",
             "sysctl net.ipv4.tcp_max_orphans net.ipv4.tcp_mem",
         ),

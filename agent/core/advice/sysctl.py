@@ -7,6 +7,7 @@ net.ipv4.tcp_max_orphans = 244736
 """
 
 from agent.core.facts import Facts
+from agent.core.gauge import Gauge
 from agent.core.kernel.limits import limits_of
 from agent.core.model import Advice, Sysctl
 
@@ -22,10 +23,7 @@ _IN_CONTAINER = (
     "# In a container with its own init (LXC):\n"
 )
 # Where settings that outlast a restart are made: by sysctl.d, by TuneD, and by scripts that change one for a moment.
-_SETTERS = (
-    "/etc/sysctl.conf /etc/sysctl.d /run/sysctl.d /usr/lib/sysctl.d /etc/tuned /usr/lib/tuned /usr/local /etc/init.d "
-    "/etc/systemd/system"
-)
+_SETTERS = "/etc /run/sysctl.d /usr/lib/sysctl.d /lib/sysctl.d /usr/lib/tuned /usr/local"
 
 
 def change(
@@ -47,7 +45,7 @@ def change(
     """
     values = {key: value_text(proposed)} | {other: value_text(value) for other, value in (also or {}).items()}
     # procps before 3.3 has neither the folder nor the option.
-    is_old = facts.kernel is not None and facts.kernel.version < (3, 3)
+    is_old = facts.kernel is not None and facts.kernel.has_old_tools
     file, load = f"/etc/sysctl.d/90-sockmem-{_name(key)}.conf", "--system"
     file, load = ("/etc/sysctl.conf", "-p") if is_old else (file, load)
     persist = (
@@ -70,6 +68,13 @@ def tcp_mem_after(facts: Facts, put_back: Advice | None) -> tuple[int, int, int]
     """Return tcp_mem in pages as a step before sets it, or else as it is."""
     proposed = put_back.sysctl.proposed if put_back and put_back.sysctl else None
     return limits_of(proposed) if isinstance(proposed, tuple) else facts.limits
+
+
+def unless_raised(facts: Facts, gauge: Gauge) -> str:
+    """Say for whom a higher limit is not, where the command may be run again after it was raised."""
+    if facts.follows_log or not facts.lines or gauge.is_high:
+        return ""
+    return " If you raised it after that message, keep it: only a newer message shows that it is still too low."
 
 
 def find_setter(key: str) -> str:

@@ -23,6 +23,7 @@ _OTHER_PAGES = re.compile(
 class Kernel(NamedTuple):
     """A kernel release as far as its arithmetic depends on it; ``el`` is the Red Hat major release, if it is one.
 
+    Amazon Linux 1 is made of RHEL 6, and counts as that.
     ``has_reserve_file``: net.core.mem_pcpu_rsv is there. The series that brought it also brought the reserves and took
     the units of 4096 bytes back, so an older release that has the file carries all three.
     """
@@ -70,6 +71,11 @@ class Kernel(NamedTuple):
         return self.version[:2] == (5, 10) or self.version[:2] >= (5, 15) or self.has_reserve_file
 
     @property
+    def has_old_tools(self) -> bool:
+        """Whether the tools are of 2011 and before: RHEL 6 and its kin have theirs under newer kernels, too (UEK)."""
+        return self.version < (3, 3) or self.el in (5, 6)
+
+    @property
     def approximate_orphans(self) -> bool:
         """2.6.32 as shipped in el6 tests an approximate per-CPU sum of the orphans."""
         return self.version == (2, 6, 32) and self.el == 6  # noqa: PLR2004 - the number is the release's name
@@ -80,9 +86,9 @@ def parse_kernel(release: str | None, *, has_reserve_file: bool = False) -> Kern
     match = _RELEASE.match((release or "").strip())
     if match is None or release is None:
         return None
-    el = re.search(r"\.el(\d{1,2})", release)
+    el = re.search(r"\.(?:el(\d{1,2})|amzn1\b)", release)
     major, minor, patch = match.groups(default="0")
-    return Kernel((int(major), int(minor), int(patch)), int(el[1]) if el else None, has_reserve_file)
+    return Kernel((int(major), int(minor), int(patch)), int(el[1] or 6) if el else None, has_reserve_file)
 
 
 def has_small_pages(release: str | None) -> bool:

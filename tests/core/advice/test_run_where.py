@@ -123,6 +123,13 @@ def test_kernels_without_nsenter_read_another_namespace_through_a_process_in_it(
     assert [] == [each for each in said if "nsenter" in each]
 
 
+@pytest.mark.parametrize("kernel", ["4.1.12-124.48.6.el6uek.x86_64", "4.14.355-196.639.amzn1.x86_64"])
+def test_newer_kernels_with_old_tools_need_neither_nsenter_nor_lsns(kernel: str) -> None:
+    said = commands(advice(in_pod(), kernel=kernel))
+    assert "PROC_ROOT=/proc/4711 ss -tanoem state fin-wait-1 '( sport = :443 )' | head -20" in said
+    assert [] == [each for each in (*said, *everywhere(kernel)) if "lsns" in each or each.startswith("nsenter")]
+
+
 @pytest.mark.skipif(not shutil.which("ss") or not shutil.which("nstat"), reason="needs iproute2")
 def test_iproute2_reads_another_namespace_through_a_process_in_it(tmp_path: Path) -> None:
     (tmp_path / "net").mkdir()
@@ -136,7 +143,7 @@ def test_iproute2_reads_another_namespace_through_a_process_in_it(tmp_path: Path
         assert expected in subprocess.check_output(["/bin/sh", "-c", command], env=env, text=True)
 
 
-@pytest.mark.parametrize("kernel", ["3.10.0-1160.el7.x86_64", "3.13.0-170-generic", "4.1.6"])
+@pytest.mark.parametrize("kernel", ["3.10.0-1160.el7.x86_64", "3.13.0-170-generic", "4.1.6", "4.14.5-1.el6.elrepo"])
 def test_kernels_before_lsns_get_a_loop_that_runs_without_it(kernel: str, tmp_path: Path) -> None:
     said = everywhere(kernel)
     assert [] == [each for each in said if "lsns" in each]
@@ -157,6 +164,9 @@ def test_kernels_before_lsns_get_a_loop_that_runs_without_it(kernel: str, tmp_pa
         ("2.6.18-419.el5", "/etc/sysctl.conf, then run: sysctl -p\n"),
         ("2.6.32-754.el6.x86_64", "/etc/sysctl.conf, then run: sysctl -p\n"),
         ("3.2.0-4-amd64", "/etc/sysctl.conf, then run: sysctl -p\n"),
+        # Oracle Linux 6 and Amazon Linux 1: a newer kernel, and the tools of RHEL 6.
+        ("4.1.12-124.48.6.el6uek.x86_64", "/etc/sysctl.conf, then run: sysctl -p\n"),
+        ("4.14.355-196.639.amzn1.x86_64", "/etc/sysctl.conf, then run: sysctl -p\n"),
         ("3.3.0", "/etc/sysctl.d/90-sockmem-tcp_orphan_retries.conf, then run: sysctl --system\n"),
         ("3.10.0-1160.el7.x86_64", "/etc/sysctl.d/90-sockmem-tcp_orphan_retries.conf, then run: sysctl --system\n"),
     ],
@@ -175,6 +185,7 @@ def test_a_setting_is_kept_where_its_time_keeps_settings(kernel: str, expected: 
     ("kernel", "trigger", "expected"),
     [
         ("2.6.32-754.el6.x86_64", "command", False),
+        ("4.1.12-124.48.6.el6uek.x86_64", "command", False),
         ("6.1.0", "command", True),
         # The service itself says it: it runs, and perhaps in a pod.
         ("6.1.0", "event", False),
@@ -256,7 +267,39 @@ def test_what_is_advised_in_a_container_can_be_typed_there(kernel: str, text: st
             assert all(command.endswith("# where /proc/sys is writable") for command in step.commands)
 
 
-def test_what_set_a_limit_is_looked_for_where_red_hat_keeps_it_too() -> None:
+@pytest.mark.parametrize(
+    "file",
+    [
+        "/etc/sysctl.conf",
+        "/etc/sysctl.d/99-net.conf",
+        "/etc/tuned/own/tuned.conf",
+        "/usr/lib/tuned/network-latency/tuned.conf",
+        # Red Hat's and everybody's place for one more line; what runs when a network comes up; systems with a /lib.
+        "/etc/rc.d/rc.local",
+        "/etc/rc.local",
+        "/etc/NetworkManager/dispatcher.d/30-tune",
+        "/etc/network/if-up.d/tune",
+        "/etc/cron.d/tune",
+        "/lib/sysctl.d/10-net.conf",
+    ],
+)
+def test_what_set_a_limit_is_looked_for_wherever_settings_are_made(file: str) -> None:
     lowered = make_snapshot(40, 9000, max_orphans=16, kernel="5.14.0-427.el9.x86_64")
     said = next(each for each in commands(diagnose(lowered, (make_event(),), ()).advice) if each.startswith("grep -rs"))
-    assert {"/etc/sysctl.d", "/etc/tuned", "/usr/lib/tuned"} <= set(said.split())
+    assert any(file.startswith(f"{folder}/") for folder in said.split() if folder.startswith("/"))
+
+
+@pytest.mark.parametrize(("text", "key"), [("orphans", "net.ipv4.tcp_max_orphans"), ("tcp_memory", "net.ipv4.tcp_mem")])
+def test_who_diagnoses_an_old_message_again_is_told_to_keep_what_it_led_to(text: str, key: str) -> None:
+    """Each run of the command would double the limit: nothing there shows that it was raised since the message."""
+
+    def why(trigger: str, orphan: int = 3, mem: int = 1200, *said: str) -> str:
+        host = make_snapshot(orphan, mem, alloc=70_000, trigger=trigger)
+        steps = diagnose(host, tuple(make_event(each) for each in said), ()).advice
+        return next(step.why for step in steps if step.sysctl and step.sysctl.key == key)
+
+    keep = "If you raised it after that message, keep it"
+    assert keep in why("command", 3, 1200, text)
+    # The service has just read the line, and a gauge that is high now speaks for itself.
+    assert keep not in why("event", 3, 1200, text)
+    assert keep not in why("command", *((65_600, 90_000) if text == "orphans" else (3, 380_000)), text)
