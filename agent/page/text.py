@@ -104,7 +104,7 @@ def _course(
     return [
         *gauges,
         ("Timeline", _indented(_timeline(files, clock))),
-        ("Notifications", _indented(in_columns(rows.notifications(files, clock)) or ["none"])),
+        ("Notifications", _indented(in_columns(_notifications(files, clock)) or ["none"])),
     ]
 
 
@@ -122,6 +122,11 @@ def _drawn(tracks: Tracks, clock: rows.Clock, encoding: str, columns: int) -> li
     full = "the limit" if any(track.limit for track in shown) else "the peak"
     form = "%H:%M:%S" if end - start < timedelta(days=1) else "%Y-%m-%d %H:%M"
     return [*lines, f"{'':<8}{start.astimezone(clock.zone):{form}} to {clock.stamp(end)}; a full column is {full}"]
+
+
+def _notifications(files: IncidentFiles, clock: rows.Clock) -> list[tuple[str, ...]]:
+    """List the notifications so that a line that is broken, and with it its columns, can still be read."""
+    return [(at, f"{channel}:", f"{what};", came) for at, channel, what, came in rows.notifications(files, clock)]
 
 
 def _timeline(files: IncidentFiles, clock: rows.Clock) -> list[str]:

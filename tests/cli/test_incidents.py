@@ -188,8 +188,8 @@ def test_what_was_told_in_a_digest_or_not_sent_is_shown_as_that(run: Run, keep: 
 
     page = run("show", incident_id).stdout
 
-    assert re.search(r"ops +opened: the kernel ran out +sent in a digest .*msg_digest_07: HTTP 200", page)
-    assert re.search(r"pager +opened: the kernel ran out +not sent", page)
+    assert re.search(r"ops: +opened: the kernel ran out; +sent in a digest .*msg_digest_07: HTTP 200", page)
+    assert re.search(r"pager: +opened: the kernel ran out; +not sent", page)
     assert "0/2, 1 digested, 1 not sent" in run("list").stdout
 
 
@@ -503,8 +503,8 @@ def test_show_tells_the_whole_story(run: Run, keep: Keep, tell: Tell) -> None:
         "TCP: too many orphaned sockets",
         "snapshot-001.json (event): orphan 65,535, mem 12,345",
         "notice-001: opened, the kernel ran out",
-        "ops    opened: the kernel ran out  delivered",
-        "pager  opened: the kernel ran out  given up",
+        "ops:    opened: the kernel ran out;  delivered",
+        "pager:  opened: the kernel ran out;  given up",
         "3 attempts: HTTP 503",
     ):
         assert part in page, part
@@ -514,12 +514,12 @@ def test_show_says_since_when_a_channel_waits_and_why(run: Run, keep: Keep, tell
     incident_id = keep()
     tell(incident_id, "ops", "delivered")
     page = run("show", incident_id).stdout
-    assert re.search(r"pager +opened: the kernel ran out +waiting since \d\d:\d\d:\d\d$", page, re.MULTILINE)
+    assert re.search(r"pager: +opened: the kernel ran out; +waiting since \d\d:\d\d:\d\d$", page, re.MULTILINE)
 
     now = datetime.now(timezone.utc)
     write_silence(store.directory, Silence(since=now, until=now + timedelta(hours=1), reason="deploying"))
     page = " ".join(run("show", incident_id).stdout.split())
-    assert re.search(r"pager opened: the kernel ran out waiting since [\d:]+: silenced until .+: deploying", page)
+    assert re.search(r"pager: opened: the kernel ran out; waiting since [\d:]+: silenced until .+: deploying", page)
 
     Outbox(store).write_trouble("pager", Trouble(channel="pager", why="HTTP 503", since=clock.time, at=clock.time))
     assert re.search(r"waiting since [\d:]+: HTTP 503$", run("show", incident_id).stdout, re.MULTILINE)
