@@ -26,6 +26,8 @@ _VICTIMS_AT_MOST, _PORTS_SHOWN = 2, 3
 _WHILE_PRESSED = "the kernel shrinks windows and refuses large sends"
 _FULL = frozenset({"memory_at_limit", "memory_over_limit", "both_limits_hit"})
 
+_MISSING = "a reading or a limit is missing"
+
 _MISTAKES = {
     "tcp_mem_holds_buffer_sizes": "it has the bytes of one socket's buffer",
     "tcp_mem_above_ram": "it allows more than this host's RAM",
@@ -350,10 +352,12 @@ def _unsure(facts: Facts) -> str | None:
     if handed:
         one = f"the line passed in was not used: {handed[0].removesuffix('; ignored')}"
         lines = one if len(handed) == 1 else "none of the lines passed in names a limit of socket memory"
-        unread = "" if facts.limits_known else " (some readings are missing)"
-        return f"No reading is near a limit{unread}, but {lines}."
+        if facts.limits_known:
+            return f"No reading is near a limit, but {lines}."
+        uncompared = _uncompared(facts).partition(" ")[2]
+        return f"{uncompared[0].upper()}{uncompared[1:]} ({_MISSING}), and {lines}."
     if not facts.limits_known:
-        return "No kernel message, and no reading is near a limit; some readings are missing."
+        return f"No kernel message, {_uncompared(facts)}: {_MISSING}."
     if facts.refused:
         return (
             f"The kernel refused {count_text(facts.refused)} received segments although TCP memory is below its limits:"
@@ -362,6 +366,15 @@ def _unsure(facts: Facts) -> str | None:
     if udp_shortage(facts):
         return "UDP, not TCP, is losing data: orphaned sockets and TCP memory are below their limits."
     return None
+
+
+def _uncompared(facts: Facts) -> str:
+    """Return which gauge cannot be held against its limit: nobody knows how near it is."""
+    if None not in (facts.orphans.value, facts.orphans.limit):
+        return "and orphaned sockets are below their limit, but TCP memory cannot be compared with its limits"
+    if facts.zone:
+        return "and TCP memory is below its limits, but orphaned sockets cannot be compared with their limit"
+    return "but neither orphaned sockets nor TCP memory can be compared with their limits"
 
 
 _SENTENCES: dict[str, str | Callable[[Facts], str]] = {

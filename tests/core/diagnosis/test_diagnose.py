@@ -138,6 +138,32 @@ def test_all_is_well_only_where_nothing_else_was_found() -> None:
     assert "Orphaned sockets and TCP memory are below their limits." == in_bytes.summary
 
 
+@pytest.mark.parametrize(
+    ("absent", "summary"),
+    [
+        (
+            ("net.ipv4.tcp_mem", "net.ipv4.tcp_max_orphans"),
+            "but neither orphaned sockets nor TCP memory can be compared with their limits",
+        ),
+        (
+            ("net.ipv4.tcp_mem",),
+            "and orphaned sockets are below their limit, but TCP memory cannot be compared with its limits",
+        ),
+        (
+            ("net.ipv4.tcp_max_orphans",),
+            "and TCP memory is below its limits, but orphaned sockets cannot be compared with their limit",
+        ),
+    ],
+)
+def test_what_has_no_limit_to_be_compared_with_is_not_called_far_from_it(absent: tuple[str, ...], summary: str) -> None:
+    snapshot = make_snapshot()
+    sysctls = {key: value for key, value in snapshot.sysctls.items() if key not in absent}
+
+    said = diagnose(msgspec.structs.replace(snapshot, sysctls=sysctls), (), ()).summary
+
+    assert f"No kernel message, {summary}: a reading or a limit is missing." == said
+
+
 def test_a_suppressed_line_alone_adds_nothing() -> None:
     suppressed = msgspec.structs.replace(make_event(), kind="suppressed", line="net_ratelimit: 9 callbacks suppressed")
     assert diagnose(make_snapshot(), (), ()) == diagnose(make_snapshot(), (suppressed,), ())
@@ -369,7 +395,7 @@ def test_of_a_line_of_another_host_nothing_of_this_one_is_told(provenance: Prove
     assert [] == [number for number in ("65,600", "65600", "65,536", "5.10.0", "tcp_max_orphans is") if number in said]
     (step,) = diagnosis.advice
     assert step.sysctl is None
-    assert step.action.startswith("Run there, on db7")
+    assert step.action.startswith("On db7, run ")
     assert [] == [command for command in step.commands if not command.endswith("# on db7")]
 
 
