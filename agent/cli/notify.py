@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from datetime import datetime, timezone
 from itertools import islice
 from pathlib import Path
@@ -41,7 +41,7 @@ def command() -> None:
     type=click.IntRange(0, 3600),
     default=0,
     metavar="SECONDS",
-    help="Leave the test incident open for this long: an Alertmanager notifies after its group_wait.",
+    help="Leave the test incident open for this long (an Alertmanager notifies after its group_wait), or until Ctrl-C.",
 )
 @config_option
 @json_option
@@ -81,7 +81,8 @@ def _play(chosen: Sequence[ChannelSettings], hold: int) -> Iterator[Notice]:
     snapshot = take_snapshot(PROC, _now(), "command")
     notices = rehearse(snapshot, tuple(channel.name for channel in chosen), _now)
     yield from islice(notices, 2)
-    time.sleep(hold)
+    with suppress(KeyboardInterrupt):  # It is resolved all the same: PagerDuty would keep it triggered.
+        time.sleep(hold)
     yield from notices
 
 

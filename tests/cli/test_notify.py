@@ -236,3 +236,17 @@ def test_a_test_incident_can_be_held_open(run: Run, monkeypatch: pytest.MonkeyPa
     assert 0 == run("", "--incident", "--hold", "45").exit_code
     assert [45] == slept
     assert 2 == run("", "--hold", "45").exit_code
+
+
+def test_ctrl_c_while_a_test_incident_is_held_open_resolves_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch, httpserver: HTTPServer
+) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("agent.cli.notify.time.sleep", interrupt)
+    httpserver.expect_request("/hook").respond_with_data("")
+
+    run(channel("hook", "webhook", url=httpserver.url_for("/hook")), "--incident", "--hold", "600")
+
+    assert "sockmem.incident.resolved" == bodies(httpserver, "/hook")[-1]["type"]
