@@ -154,7 +154,7 @@ def test_2000_old_lines_are_six_late_messages_and_one_digest(host: Host, monkeyp
     (digest,) = host.receiver.digests()
     assert (1994, tuple(host.store.ids()[6:])) == (digest.digest.count, digest.digest.ids)
     assert {"delivered": 6, "superseded": 6, "digested": 3988} == host.outcomes()
-    assert (7, 3988) == (host.courier.delivered, host.courier.digested)
+    assert (7, 3988) == (host.courier.counts["delivered"], host.courier.counts["digested"])
     assert max(opened) <= 4 * AT_ONCE, max(opened)
 
 
@@ -296,7 +296,7 @@ def test_a_digest_stays_the_same_however_often_it_is_tried(host: Host) -> None:
     assert [digests[0]] * len(digests) == digests
     assert {"digest": 1} == Counter(n.type.rpartition(".")[2] for _, n in host.receiver.took if n.data is None)
     assert 4 == digests[0].digest.count
-    assert 8 == host.courier.digested
+    assert 8 == host.courier.counts["digested"]
 
 
 def test_a_refused_digest_holds_up_nothing_and_is_given_up_in_the_end(
@@ -318,7 +318,7 @@ def test_a_refused_digest_holds_up_nothing_and_is_given_up_in_the_end(
 
     assert {"delivered": 7, "superseded": 7, "gave_up": 8} == host.outcomes()
     assert 1 == caplog.text.count("gave up sockmem.digest of 8 notices: HTTP 400")
-    assert 8 == host.courier.gave_up
+    assert 8 == host.courier.counts["gave_up"]
 
 
 def open_until_after_the_digest(host: Host) -> None:

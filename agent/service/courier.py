@@ -11,6 +11,7 @@ An unexpected exception, of the channel or here, is a failed attempt: logged wit
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timezone
 from itertools import takewhile
@@ -51,7 +52,8 @@ class Courier:
         log: logging.Logger = logging.getLogger("sockmem-agent"),  # noqa: B008 - the same object every time
     ) -> None:
         self.name = notifier.name
-        self.delivered = self.failed = self.gave_up = self.digested = self.superseded = self.skipped = 0
+        # By outcome, and the attempts that "failed", since the service started.
+        self.counts = Counter[str]()
         self._notifier, self._outbox, self._rules = notifier, outbox, rules
         self._monotonic, self._clock, self._random, self._log = monotonic, now, random, log
         self._voice = ChannelLog(self.name, outbox, log)
@@ -77,7 +79,11 @@ class Courier:
         return self._held.is_settling
 
     def succeed(self, predecessor: "Courier") -> None:
-        """Take over the receipts that could not be written yet; the courier before a reload may be in its last step."""
+        """Take over the counts, and the receipts that could not be written yet.
+
+        Both are shared: the courier before a reload may be in its last step.
+        """
+        self.counts = predecessor.counts
         self._stories.unwritten = predecessor._stories.unwritten  # noqa: SLF001 - of the same class
 
     # --- the thread -------------------------------------------------------------------------------------------------
@@ -179,10 +185,10 @@ class Courier:
         self._log.debug("%s: an attempt of %s: %s", self.name, notice.id, delivery)
         self._ledger.enter(step, delivery, now, self._random())
         if not isinstance(delivery, Delivered):
-            self.failed += 1
+            self.counts["failed"] += 1
             self._voice.failed(delivery.why)
             return
-        self.delivered += 1
+        self.counts["delivered"] += 1
         self._settle(step, delivery.detail)
         if since is not None and all(sender.since is None for sender in self._ledger.senders):
             self._voice.recovered(now.second - since)
@@ -236,7 +242,7 @@ class Courier:
 
     def _record(self, incident_id: str, said: Said, outcome: Outcome, detail: str) -> None:
         if outcome != "delivered":
-            setattr(self, outcome, getattr(self, outcome) + 1)
+            self.counts[outcome] += 1
         self._write(incident_id, said, outcome, self._ledger.attempts(incident_id, said.file), detail)
 
     def _end_digest(self, outcome: Outcome, detail: str) -> None:
@@ -244,7 +250,7 @@ class Courier:
         attempts = self._ledger.tries.pop((0, *DIGEST)).attempts
         if outcome == "digested":
             self._held.sent_at = self._monotonic()
-        setattr(self, outcome, getattr(self, outcome) + self._held.members)
+        self.counts[outcome] += self._held.members
         self._held.end(lambda key, said: self._write(key[0], said, outcome, attempts, about))
 
     def _write(self, incident_id: str, said: Said, outcome: Outcome, attempts: int, detail: str) -> None:

@@ -56,7 +56,7 @@ def counters(
         "Incidents since the agent started, by class and cause at the opening; a confirmed warning counts in both.",
         by,
     )
-    outcomes = [({"channel": each.name, "outcome": out}, getattr(each, out)) for each in channels for out in OUTCOMES]
+    outcomes = [({"channel": each.name, "outcome": out}, each.counts[out]) for each in channels for out in OUTCOMES]
     yield Family("sockmem_notifications_total", "counter", "Attempts to notify, by outcome.", outcomes)
 
 

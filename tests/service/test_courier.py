@@ -125,7 +125,7 @@ def test_a_notice_that_was_taken_gets_a_receipt_and_is_not_sent_again() -> None:
     )
     assert [expected] == world.box.receipts
     assert ["a/notice-001"] == world.receiver.calls
-    assert (1, 0, 0) == (world.courier.delivered, world.courier.failed, world.courier.gave_up)
+    assert {"delivered": 1} == world.courier.counts
 
 
 def test_the_receipt_of_the_newest_notice_is_that_of_what_was_sent_and_those_before_it_are_superseded() -> None:
@@ -238,7 +238,7 @@ def test_a_channel_that_is_no_longer_configured_gives_up_what_it_owes() -> None:
     assert [("gave_up", 0, "the channel is no longer configured")] * 2 == [
         (receipt.outcome, receipt.attempts, receipt.detail) for receipt in world.box.receipts
     ]
-    assert 2 == courier.gave_up
+    assert 2 == courier.counts["gave_up"]
 
 
 # --- given up -------------------------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ def test_a_notice_is_given_up_in_the_end_and_that_is_said(caplog: pytest.LogCapt
     assert ("gave_up", "HTTP 503") == (receipt.outcome, receipt.detail)
     assert len(world.receiver.calls) == receipt.attempts
     assert 3600 <= (receipt.at - START).total_seconds() <= 3660
-    assert 1 == world.courier.gave_up
+    assert 1 == world.courier.counts["gave_up"]
     assert ["ops: gave up sockmem.incident.opened of incident a: HTTP 503"] == [
         record.getMessage() for record in caplog.records if record.levelno == logging.ERROR
     ]
@@ -411,6 +411,19 @@ def test_after_a_reload_what_has_no_receipt_yet_is_not_sent_again() -> None:
     assert ["a/notice-001"] == [receipt.notice for receipt in world.box.receipts]
 
 
+def test_a_reload_counts_on_where_the_courier_before_it_is() -> None:
+    world = World()
+    world.put("a")
+    world.receiver.say("a/notice-001", [Retry(why="HTTP 503")])
+    world.courier.step()
+    before, world.courier = world.courier, world.start(world.box)
+
+    world.courier.succeed(before)
+    world.run(60)
+
+    assert {"failed": 1, "delivered": 1} == world.courier.counts
+
+
 def test_a_receipt_of_an_incident_that_was_pruned_is_forgotten() -> None:
     world = World()
     world.put("a")
@@ -468,7 +481,7 @@ def test_a_surprise_in_a_channel_is_a_failed_attempt_with_growing_pauses(kind: t
     assert f"ops: 1 waiting, unexpected {kind.__name__} in test_courier.py:" in (world.courier.status or "")
     world.run(60)
     assert [("delivered", 6)] == [(receipt.outcome, receipt.attempts) for receipt in world.box.receipts]
-    assert (1, 5) == (world.courier.delivered, world.courier.failed)
+    assert {"delivered": 1, "failed": 5} == world.courier.counts
     assert world.courier.status is None
 
 
@@ -643,7 +656,7 @@ def test_counters_count_attempts_that_failed() -> None:
 
     world.run(600)
 
-    assert (1, 2, 0) == (world.courier.delivered, world.courier.failed, world.courier.gave_up)
+    assert {"delivered": 1, "failed": 2} == world.courier.counts
 
 
 # --- with the real store --------------------------------------------------------------------------------------------
@@ -875,7 +888,7 @@ def test_a_surprise_in_one_channel_keeps_its_thread_and_another_channel_delivers
     for world in (bad, good):
         world.courier.thread.start()
 
-    assert until(lambda: bad.courier.failed == 1)
+    assert until(lambda: bad.courier.counts["failed"] == 1)
     assert until(lambda: len(good.box.receipts) == 1)
     assert bad.courier.thread.is_alive()
     for world in (bad, good):

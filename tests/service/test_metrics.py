@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -29,12 +30,7 @@ AT = datetime(2026, 11, 22, 15, 5, 39, tzinfo=timezone.utc)
 LINE = "Nov 22 15:05:39 web1 kernel: [  123.000001] TCP: too many orphaned sockets\n"
 OPS = SimpleNamespace(
     name="ops",
-    delivered=3,
-    failed=2,
-    gave_up=1,
-    digested=5,
-    superseded=6,
-    skipped=4,
+    counts=Counter(delivered=3, failed=2, gave_up=1, digested=5, superseded=6, skipped=4),
     waiting=Waiting(2, AT - timedelta(minutes=2), "HTTP 503"),
 )
 # One line a metric of the contract: its name and its labels.
