@@ -64,7 +64,7 @@ def test_a_line_of_another_host_is_told_without_anything_that_was_read_here(agen
 
     assert ("web-7", platform.node(), None) == (incident.host, incident.read_on, incident.kernel)
     assert f"web-7: log on {platform.node()} claims orphan limit reached; nothing was measured on web-7" in said
-    assert "Run there, on web-7: sockmem-agent diagnose." in said
+    assert "On web-7, run sockmem-agent diagnose." in said
     here = (platform.release(), Path("/proc/sys/net/ipv4/tcp_max_orphans").read_text().strip(), "/proc/net/sockstat:")
     text = agent.store.path(incident.id).joinpath("incident.json").read_text() + said
     assert [] == [each for each in here if each in text or (each.isdigit() and f"{int(each):,}" in text)]

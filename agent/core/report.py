@@ -406,7 +406,7 @@ def _reading(incident: Incident, cause: Cause) -> str:
     orphans = _orphans(incident, share=False) if cause in ("orphans", "both") else None
     memory = _memory(incident, share=False) if cause in ("tcp_memory", "both") else None
     if orphans and mechanism.penalty_shift:
-        orphans += f", stuck ones count {'double' if mechanism.penalty_shift == 1 else 'fourfold'}"
+        orphans += f", {_penalty(mechanism)}"
     passed = (orphans is None or mechanism.penalty_shift is None) and (
         memory is None or (limits is not None and (mechanism.mem_pages or 0) < limits[1])
     )
@@ -447,9 +447,8 @@ def _numbers(mechanism: Mechanism) -> list[tuple[str, str]]:
     if mechanism.orphan is not None or mechanism.tcp_max_orphans is not None:
         rows.append(("orphans", _of(mechanism.orphan, mechanism.tcp_max_orphans)))
     if mechanism.penalty_shift:
-        times = 1 << mechanism.penalty_shift
         reached = count_text(mechanism.limit_reached) if mechanism.limit_reached is not None else "unknown"
-        rows.append(("penalty", f"stuck ones count {times} times: the limit is reached at {reached}"))
+        rows.append(("penalty", f"{_penalty(mechanism)}: the limit is reached at {reached}"))
     if mechanism.mem_pages is not None or mechanism.tcp_mem_pages is not None:
         limit = mechanism.tcp_mem_pages[2] if mechanism.tcp_mem_pages else None
         rows.append(("memory", _of(mechanism.mem_pages, limit, " pages")))
@@ -460,6 +459,10 @@ def _numbers(mechanism: Mechanism) -> list[tuple[str, str]]:
     if mechanism.tcp_mem_pages is not None:
         rows.append(("tcp_mem", " / ".join(count_text(each) for each in mechanism.tcp_mem_pages) + " pages"))
     return rows
+
+
+def _penalty(mechanism: Mechanism) -> str:
+    return f"stuck ones count {'double' if mechanism.penalty_shift == 1 else 'fourfold'}"
 
 
 def _of(value: int | None, limit: int | None, unit: str = "") -> str:

@@ -191,7 +191,7 @@ def test_a_line_of_another_host_is_that_hosts_also_by_command() -> None:
     assert () == diagnosis.holders
     assert ["line_of_another_host"] == [finding.claim for finding in diagnosis.findings]
     assert diagnosis.summary.startswith("web-7 reset TCP connections because of too many orphaned sockets")
-    assert ["Run there, on web-7: sockmem-agent diagnose."] == [advice.action for advice in diagnosis.advice]
+    assert ["On web-7, run sockmem-agent diagnose."] == [advice.action for advice in diagnosis.advice]
     assert "--message 2" in {gap.what for gap in diagnosis.gaps}
 
 

@@ -1425,7 +1425,7 @@ def test_another_host_has_one_name_in_an_incident_however_its_lines_spell_it(sto
 
     assert {"too_many_orphans": 2, "tcp_mem": 1} == incident.events
     assert "web-7.example.org" == incident.host
-    assert "there, on web-7.example.org" in shown
+    assert "On web-7.example.org, run" in shown
     assert [] == [each for each in re.findall(r"web-7\S*", shown, re.IGNORECASE) if not each.startswith(spelled[0])]
 
 

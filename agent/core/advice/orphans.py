@@ -81,7 +81,7 @@ def fix_closing_programs(facts: Facts) -> Advice:
         f"{socket_options(facts)}, abort with SO_LINGER(1, 0) where the "
         "remaining data does not matter, close in small batches on a restart. In the network: let firewalls and "
         "connection tracking pass FIN and ACK of connections they no longer know.",
-        risk="Requires changing and testing the program or the network; this host changes nothing.",
+        risk="Requires changing and testing the program or the network; nothing changes on this host.",
     )
 
 

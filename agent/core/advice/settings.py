@@ -113,8 +113,8 @@ def restore_max_orphans(
         proposed,
         action=f"Set tcp_max_orphans back to {known}, {count_text(proposed)}: it is {count_text(limit)}.",
         why=_why_orphans(limit, pasted=pasted) + " Success: TCPAbortOnMemory stops rising.",
-        risk=f"{count_text(proposed)} orphans would take {price.of(proposed)}{bound}. This is not held against the RAM "
-        f"available now: {budget.why}.",
+        risk=f"{count_text(proposed)} orphans would take {price.of(proposed)}{bound}. This is not checked against the "
+        f"RAM available now: {budget.why}.",
         reason=f"{known}.",
         checks=(find_setter(MAX_ORPHANS), check_kills(run_where(facts, "orphans"))),
     )

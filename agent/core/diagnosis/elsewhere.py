@@ -55,7 +55,7 @@ def _run_there(there: str) -> Advice:
         "ss -tanp",
     )
     return Advice(
-        action=f"Run there, on {there}: sockmem-agent diagnose.",
+        action=f"On {there}, run sockmem-agent diagnose.",
         why=f"Which limit was reached, who holds the sockets and what to change can only be seen on {there}. "
         "Without the agent there, compare sockstat with the two limits.",
         risk="None: these commands only read.",
