@@ -5,7 +5,8 @@ PROC_ROOT=/proc/4711 ss -tanoem state fin-wait-1        the same before there wa
 for pid in $(lsns -t net -n -o PID); do ...; done       all of them, where it is not known which
 
 The tools are of the time of the kernel: util-linux has nsenter from 2013 on (2.23; Linux 3.10), lsns from 2015 (2.27;
-Linux 4.3). Ubuntu 14.04 has 3.13 without nsenter. ss and nstat of every iproute2 read the files below PROC_ROOT.
+Linux 4.3). Ubuntu 14.04 has neither, with 3.13 and newer ones. ss and nstat of every iproute2 read the files below
+PROC_ROOT.
 """
 
 from collections import Counter
@@ -16,7 +17,8 @@ from agent.core.kernel.release import Kernel
 from agent.core.model import GaugeName
 
 Run = Callable[[str], str]
-_FIRST_WITH_NSENTER, _FIRST_WITH_LSNS = (3, 8), (4, 3)
+_FIRST_WITH_NAMESPACES, _FIRST_WITH_NSENTER, _FIRST_WITH_LSNS = (3, 8), (3, 14), (4, 3)
+_EL_WITH_NSENTER = 7  # 3.10
 CHECK_GAUGE: dict[GaugeName, str] = {
     "orphans": "grep TCP: /proc/net/sockstat   # orphan falls",
     "tcp_memory": "grep TCP: /proc/net/sockstat   # mem falls",
@@ -32,7 +34,8 @@ def run_in(pid: int | None, kernel: Kernel | None) -> Run:
     """Run ss or nstat in the network namespace of a process; None: the host's own."""
     if not pid:
         return str
-    if kernel is not None and (kernel.version < _FIRST_WITH_NSENTER or kernel.has_old_tools):
+    is_before = kernel is not None and kernel.version < _FIRST_WITH_NSENTER and kernel.el != _EL_WITH_NSENTER
+    if kernel is not None and (is_before or kernel.has_old_tools):
         return lambda command: f"PROC_ROOT=/proc/{pid} {command}"
     return lambda command: f"nsenter -t {pid} -n {command}"
 
@@ -52,10 +55,12 @@ def run_where(facts: Facts, gauge: GaugeName) -> Run:
 def _run_everywhere(kernel: Kernel | None) -> Run:
     if kernel is None or (kernel.version >= _FIRST_WITH_LSNS and not kernel.has_old_tools):
         return lambda command: f"for pid in $(lsns -t net -n -o PID); do nsenter -t $pid -n {command}; done"
-    if kernel.version < _FIRST_WITH_NSENTER:
+    if kernel.version < _FIRST_WITH_NAMESPACES:
         return str
     names = "ls -l /proc/[0-9]*/ns/net 2>/dev/null | awk '/-> net:/ && !seen[$NF]++ {print $(NF-2)}'"
-    return lambda command: f"for ns in $({names}); do nsenter --net=$ns {command} || {{ {command}; break; }}; done"
+    return lambda command: (
+        f"for ns in $({names}); do nsenter --net=$ns {command} || PROC_ROOT=${{ns%/ns/net}} {command}; done"
+    )
 
 
 def obeys_our_settings(facts: Facts, gauge: GaugeName) -> bool:
