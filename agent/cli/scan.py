@@ -145,7 +145,7 @@ def _read_journal(directory: str, trouble: list[str]) -> Iterator[LogRecord]:
         trouble.append(f"the journal cannot be read without systemd-python ({error}); install it, or name log files")
         return
     try:
-        source = JournalSource(directory, start="beginning")
+        source = JournalSource(directory, start="beginning", follows=False)
     except OSError as error:
         trouble.append(f"{directory or 'journal'}: {error.strerror or error}; name a directory of journal files")
         return

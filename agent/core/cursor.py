@@ -39,10 +39,12 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     """Where every source was read to; ``files`` is keyed by the path as configured.
 
     ``journal`` is libsystemd's cursor, or NOTHING_YET where there was no entry at all: all of it is news then.
+    ``machines`` has another for each machine, by its id, where a directory holds the journals of several.
     """
 
     files: dict[str, FileCursor] = {}
     journal: str | None = None
+    machines: dict[str, str] = {}
     kmsg: KmsgCursor | None = None
 
 
@@ -66,4 +68,4 @@ def merge(old: Cursor, new: Cursor) -> Cursor:
     """
     if new.files:
         return replace(new, files=old.files | new.files)
-    return new if new.journal or new.kmsg else old
+    return new if new.journal or new.machines or new.kmsg else old

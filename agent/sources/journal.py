@@ -14,6 +14,10 @@ file dropped and a directory created again are then one case. Measured: 0.25 ms 
 Within a boot libsystemd's order is right. Between two that do not share a sequence of numbers it goes by the wall
 clock (compare_with_location(), and find_location_with_matches() for a file that lacks the cursor's boot), which may
 have gone back: so all that is not of this boot is read first, and this boot then alone.
+
+A log server's directory (systemd-journal-remote(8)) has the entries of many machines, whose clocks differ, and what one
+of them could not send for an hour comes late, with the stamps of that hour: a position in the order of all would be
+behind it. There each machine has a position of its own.
 """
 
 # ruff: noqa: SLF001 - Reader's public get_next() converts every field of every entry: 14 times slower, measured.
@@ -24,6 +28,7 @@ from collections.abc import Callable, Generator, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from systemd.journal import INVALIDATE, Reader
 
@@ -40,6 +45,9 @@ BATCH = 1000
 WAIT_AT_MOST_SECONDS = 1.0
 # The kernel's records end at 2 KiB; this bounds the cost of forged or damaged fields.
 FIELD_AT_MOST_BYTES = 8 * 1024
+# libsystemd looks into every file for every machine: with a hundred of each an idle turn takes 8 ms.
+MACHINES_AT_MOST = 1000
+ALL = ""
 JOURNAL = "the journal"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 MATCHES = ("_TRANSPORT=kernel", "SYSLOG_FACILITY=0")
@@ -51,15 +59,21 @@ class JournalSource:
     """The kernel's records of this host's journal, or of the journal files in ``directory``.
 
     ``cursor`` wins over ``start``. A directory that does not exist yet is waited for; all of it is new, even after a
-    restart.
+    restart. ``follows``: what comes late counts, too; who reads only what is there gets it in the order of time.
     """
 
-    def __init__(self, directory: str = "", start: str = "now", cursor: Cursor | None = None) -> None:
+    def __init__(
+        self, directory: str = "", start: str = "now", cursor: Cursor | None = None, *, follows: bool = True
+    ) -> None:
         self._directory = directory
+        self._may_be_several = follows and bool(directory)
         saved = cursor.journal if cursor else None
         self._all_is_new = saved == NOTHING_YET
         self._start = "beginning" if self._all_is_new else start
         self._position = None if self._all_is_new else saved
+        # Of the machines that are read each by itself, by their ids; and which machines there were at the last look.
+        self._places = dict(cursor.machines) if cursor else {}
+        self._known: frozenset[str] | None = None
         self._reader: Reader = None
         self._is_watched = False
         self._boot = this_boot()
@@ -97,14 +111,15 @@ class JournalSource:
     def wait(self, timeout: float) -> None:
         """Return when the journal changed, or after ``timeout`` seconds, one at most."""
         seconds = 0.0 if self._more else min(timeout, WAIT_AT_MOST_SECONDS)
-        if self._reader is None:
+        if self._reader is None or self._places:  # Some machine always says something.
             time.sleep(seconds)
         elif self._reader.wait(seconds) == INVALIDATE:
             self._check_due = True
 
     def position(self) -> Cursor:
         """Return the place behind the last entry that was read, or skipped by the journal's index."""
-        return Cursor(journal=self._position or (NOTHING_YET if self._all_is_new else None))
+        common = self._position or (NOTHING_YET if self._all_is_new else None)
+        return Cursor(journal=common, machines=dict(self._places))
 
     def before(self) -> dict[str, int]:
         """Return nothing: entries are compared by their times, and nobody writes "repeated" into a journal."""
@@ -159,26 +174,63 @@ class JournalSource:
         return reader
 
     def _settle(self, reader: Reader) -> None:
-        """Choose the first position: the cursor's, the end or the beginning."""
-        if self._position is not None:
+        """Choose the first positions: the cursor's, the end or the beginning."""
+        for machine, place in ((None, self._position), *self._places.items()):
             try:
-                reader.seek_cursor(self._position)
+                if place is not None:
+                    reader.seek_cursor(place)
             except ValueError:
                 self._gaps.state(JOURNAL, f"the saved position is no journal cursor: reading from {self._start}")
-                self._position = None
+                self._position, self._places = (None if machine is None else self._position), {}
         if self._position is None and self._start == "now":
-            self._position = self._end(reader)
+            self._position, self._known = self._end(reader), frozenset()
+            ends = ((machine, self._end(reader, machine)) for machine in self._machines_apart(reader))
+            self._places = {machine: end for machine, end in ends if end}
+        elif self._known is None:  # Those that were there share the position of an older release.
+            self._known = machines_in(reader) if self._position and self._may_be_several else frozenset()
         self._start = "beginning"  # From here on, whatever appears in an empty journal is new.
+
+    def _machines_apart(self, reader: Reader) -> list[str]:
+        """List the machines that are read each by itself; none where they are one, or this host's journal is here.
+
+        A machine that comes later is read from its beginning.
+        """
+        if not self._may_be_several or (self._boot and end_of(reader, f"_BOOT_ID={self._boot}")):
+            self._places.clear()
+            return []
+        known, self._known = self._known or frozenset(), machines_in(reader)
+        if len(self._known) > MACHINES_AT_MOST:
+            many = f"it has the entries of more than {MACHINES_AT_MOST} machines: those that come late are not read"
+            self._gaps.state(self._directory, many)
+            self._places.clear()
+            return []
+        if not self._places and len(self._known) > 1 and self._position:
+            there = ((machine, place_before(reader, machine, self._position)) for machine in known & self._known)
+            self._places = {machine: place for machine, place in there if place}
+        return sorted(self._known) if self._places or len(self._known) > 1 else []
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
     def _batch(self, reader: Reader) -> Iterator[LogRecord]:
         if self._is_watched and reader.process() == INVALIDATE:
             self._check_due = True
+        machines, end = self._machines_apart(reader), self._end(reader)
+        is_idle = True
+        for machine in machines or [ALL]:
+            if self._reader is not None:
+                before = self._place(machine)
+                yield from self._batch_of(self._reader, machine, BATCH // max(1, len(machines)))
+                is_idle &= self._place(machine) == before
+        if machines and not self._more:
+            self._position = end
+        if is_idle:
+            self._check_files()
+
+    def _batch_of(self, reader: Reader, machine: str, most: int) -> Iterator[LogRecord]:
         # Taken before the search for kernel records: if there are none, none precedes this end.
-        end, before = self._end(reader), self._position
+        end, before = self._end(reader, machine), self._place(machine)
         is_here = is_of(before, self._boot)
-        if before is not None and self._is_lost(reader, before, end):
+        if before is not None and self._is_lost(reader, before, end, machine):
             # libsystemd 252 remembers where it was in a file's arrays, and aborts the process when it comes back to one
             # that was overwritten: Assertion 'last_index <= right' failed, generic_array_bisect().
             self.close()
@@ -186,37 +238,49 @@ class JournalSource:
             if reader is None:
                 return
         # From a position of this boot on, only this boot's records matter; from any other on, first all but these.
-        add_matches(reader, self._boot if is_here else "")
+        add_matches(reader, self._boot if is_here else "", machine)
         if before is None:
             reader.seek_head()
         else:
             reader.seek_cursor(before)
-        left = yield from self._records(reader, BATCH, passed_over="" if is_here else self._boot)
+        left = yield from self._records(reader, most, machine, passed_over="" if is_here else self._boot)
         begins = left > 0 and not is_here and is_of(end, self._boot)
         if begins:
             add_matches(reader, self._boot)
             reader.seek_head()
-            left = yield from self._records(reader, left)
-        self._more = left == 0
-        is_idle = self._position == before
+            left = yield from self._records(reader, left, machine)
+        self._more |= left == 0
+        is_idle = self._place(machine) == before
         if is_idle and end and (begins or not (before and goes_back(before, end))):
-            self._position = end
+            self._move(machine, end)
         self._check_due |= self._is_watched and reader.process() == INVALIDATE
         # libsystemd lets go of a file that is removed while it is read, and goes on in the next one.
-        if before is not None and self._position != before and self._check_due and self._is_lost(reader, before, end):
+        is_off = before is not None and self._place(machine) != before and self._check_due
+        if before is not None and is_off and self._is_lost(reader, before, end, machine):
             self.close()
-        elif is_idle:
-            self._check_files()
 
-    def _end(self, reader: Reader) -> str | None:
-        """Return the cursor of the last entry of this boot; where there is none, of the last of all."""
-        return (end_of(reader, self._boot) if self._boot else None) or end_of(reader)
+    def _place(self, machine: str) -> str | None:
+        return self._position if machine == ALL else self._places.get(machine)
 
-    def _is_lost(self, reader: Reader, place: str, end: str | None) -> bool:
+    def _move(self, machine: str, place: str) -> None:
+        if machine == ALL:
+            self._position = place
+        else:
+            self._places[machine] = place
+
+    def _end(self, reader: Reader, machine: str = ALL) -> str | None:
+        """Return the cursor of the last entry of this boot, or where there is none, of all; or of a machine."""
+        if machine != ALL:
+            return end_of(reader, f"_MACHINE_ID={machine}")
+        return (end_of(reader, f"_BOOT_ID={self._boot}") if self._boot else None) or end_of(reader)
+
+    def _is_lost(self, reader: Reader, place: str, end: str | None, machine: str) -> bool:
         """Return whether the entry at a place is gone, and report it if records may be lost with it: True once."""
         reader.flush_matches()
         if is_of(place, self._boot):
             reader.add_match(f"_BOOT_ID={self._boot}")  # Among all, systemd 257 may find another boot's.
+        elif machine != ALL:
+            reader.add_match(f"_MACHINE_ID={machine}")
         reader.seek_cursor(place)
         found = reader._get_cursor() if reader._next() else None
         # If nothing follows a place that is gone, nothing is known to be lost: the next entry will show.
@@ -229,16 +293,18 @@ class JournalSource:
             f"cursor); reading resumes at the nearest later entry [{place}]",
         )
 
-    def _records(self, reader: Reader, most: int, passed_over: str = "") -> Generator[LogRecord, None, int]:
+    def _records(
+        self, reader: Reader, most: int, machine: str, passed_over: str = ""
+    ) -> Generator[LogRecord, None, int]:
         """Yield up to ``most`` records behind the position, leaving one boot out; return how many fewer they were."""
-        before, left = self._position, most
+        before, left = self._place(machine), most
         while left and reader._next():
             if left == most and before is not None and reader.test_cursor(before):
                 continue
             cursor = reader._get_cursor()
             if is_of(cursor, passed_over):
                 continue
-            self._position = cursor
+            self._move(machine, cursor)
             self._ordinal += 1
             left -= 1
             record = self._record(reader, cursor)
@@ -265,7 +331,7 @@ class JournalSource:
             at=at,
             uptime=micros / 1e6 if micros is not None else None,
             host=host,
-            cursor=Cursor(journal=cursor),
+            cursor=self.position(),
         )
 
     # --- what could not be read -------------------------------------------------------------------------------------
@@ -296,13 +362,26 @@ def is_of(cursor: str | None, boot: str) -> bool:
     return bool(boot and cursor and f";b={boot};" in cursor)
 
 
-def end_of(reader: Reader, boot: str = "") -> str | None:
-    """Return the cursor of the last entry of any kind, of one boot or of all; None if there is none."""
+def machines_in(reader: Reader) -> frozenset[str]:
+    """Return the ids of the machines whose entries there are; what is no id is nobody's."""
+    return frozenset(each.hex for each in reader.query_unique("_MACHINE_ID") if isinstance(each, UUID))
+
+
+def end_of(reader: Reader, *matches: str) -> str | None:
+    """Return the cursor of the last entry of any kind, of those that match or of all; None if there is none."""
     reader.flush_matches()
-    if boot:
-        reader.add_match(f"_BOOT_ID={boot}")
+    for match in matches:
+        reader.add_match(match)
     reader.seek_tail()
     # seek_tail stays behind everything, whatever is appended: one step back is needed.
+    return str(reader._get_cursor()) if reader._previous() else None
+
+
+def place_before(reader: Reader, machine: str, place: str) -> str | None:
+    """Return the cursor of a machine's last entry up to a place in the order of all; None if there is none."""
+    reader.flush_matches()
+    reader.add_match(f"_MACHINE_ID={machine}")
+    reader.seek_cursor(place)
     return str(reader._get_cursor()) if reader._previous() else None
 
 
@@ -322,10 +401,11 @@ def goes_back(before: str, after: str) -> bool:
     return bool(old and new and old[1] == new[1] and int(new[2], 16) < int(old[2], 16))
 
 
-def add_matches(reader: Reader, boot: str) -> None:
-    """Match the kernel's own records only, of one boot or of all."""
+def add_matches(reader: Reader, boot: str, machine: str = ALL) -> None:
+    """Match the kernel's own records only, of one boot and of one machine or of all."""
     reader.flush_matches()
-    for match in (*MATCHES, *([f"_BOOT_ID={boot}"] if boot else ())):
+    of_machine = f"_MACHINE_ID={machine}" if machine != ALL else ""
+    for match in filter(None, (*MATCHES, f"_BOOT_ID={boot}" if boot else "", of_machine)):
         reader.add_match(match)
 
 

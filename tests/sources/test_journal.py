@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from harness import fill_disk
+from msgspec.structs import replace
 
 from agent.core.cursor import NOTHING_YET, Cursor
 from agent.core.model import LogRecord
@@ -841,6 +842,180 @@ def test_a_journal_that_cannot_be_watched_is_read_all_the_same(
     why = "the journal cannot be watched (Too many open files); checking once a second instead"
     assert [("inotify", why)] == [(gap.what, gap.why) for gap in source.gaps()]
     assert ([], ()) == (texts(source), source.gaps())
+    source.close()
+
+
+# --- a log server's directory ---------------------------------------------------------------------------------------
+
+
+def of_machine(letter: str, *entries: bytes) -> list[bytes]:
+    """The same entries of another machine."""
+    ids = f"_BOOT_ID={letter * 32}\n_MACHINE_ID={letter * 32}\n_HOSTNAME=host-{letter}\n"
+    return [
+        each.replace(f"_BOOT_ID={BOOT}\n".encode(), ids.encode()).replace(b"_HOSTNAME=web1\n", b"") for each in entries
+    ]
+
+
+def upload(directory: Path, letter: str, *entries: bytes) -> None:
+    """Append to what systemd-journal-remote keeps of a machine."""
+    write(directory / f"remote-host-{letter}.journal", *of_machine(letter, *entries))
+
+
+def said(number: int) -> bytes:
+    return kernel(number, f"at {number}")
+
+
+def restart(directory: Path, source: JournalSource) -> JournalSource:
+    source.close()
+    return JournalSource(str(directory), "now", source.position())
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("behind", [0, 2, 3600], ids=["same clock", "clock behind", "sent late"])
+def test_what_one_machine_says_hides_nothing_of_another(directory: Path, behind: int, *, restarts: bool) -> None:
+    upload(directory, "a", said(5000))
+    upload(directory, "b", said(5000 - behind))
+    source = JournalSource(str(directory), "beginning")
+    seen = [texts(source)]
+    for number in range(5001, 5005):
+        source = restart(directory, source) if restarts else source
+        upload(directory, "a", ordinary(number))
+        seen.append(texts(source))
+        upload(directory, "b", said(number - behind))
+        seen.append(texts(source))
+
+    assert sorted([f"at {5000 - behind}", "at 5000"]) == sorted(seen[0])
+    assert [line for n in range(5001, 5005) for line in ([], [f"at {n - behind}"])] == seen[1:]
+    assert () == source.gaps()
+    source.close()
+
+
+def test_start_now_is_the_end_of_each_machine_by_itself(directory: Path) -> None:
+    upload(directory, "a", said(1))
+    upload(directory, "b", said(5000))
+    source = JournalSource(str(directory), "now")
+    assert source.position() == restart(directory, source).position()
+    upload(directory, "a", said(2))
+    upload(directory, "b", said(5001))
+
+    assert ["at 2", "at 5001"] == texts(source)
+    assert [] == texts(source)
+    source.close()
+
+
+def test_every_record_of_several_machines_is_where_a_restart_goes_on(directory: Path) -> None:
+    for number in range(3):
+        for letter in "abc":
+            upload(directory, letter, said(10 * number + ord(letter)))
+    source = JournalSource(str(directory), "beginning")
+    records = list(source.read())
+    source.close()
+
+    assert 9 == len({record.text for record in records})
+    for number, record in enumerate(records, start=1):
+        again, reopened = restarted(directory, record.cursor or Cursor())
+        assert records[number:] == [replace(each, ordinal=records[number].ordinal + n) for n, each in enumerate(again)]
+        assert () == reopened.gaps()
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_machine_that_comes_later_is_read_from_its_beginning(directory: Path, *, restarts: bool) -> None:
+    upload(directory, "a", said(5000))
+    upload(directory, "b", said(5000))
+    source = JournalSource(str(directory), "now")
+    assert [] == texts(source)
+    source = restart(directory, source) if restarts else source
+    upload(directory, "c", said(1))
+
+    assert ["at 1"] == texts(source)
+    assert [] == texts(restart(directory, source))
+
+
+def test_a_second_machine_is_read_from_its_beginning_and_the_first_is_gone_on_with(
+    directory: Path, reading: JournalSource
+) -> None:
+    upload(directory, "a", said(5000))
+    assert ["at 5000"] == texts(reading)
+    upload(directory, "b", said(1))
+    upload(directory, "a", said(5001))
+
+    assert ["at 1", "at 5001"] == sorted(texts(reading))
+    assert [] == texts(reading)
+
+
+def test_the_position_of_an_older_release_is_that_of_every_machine_there(directory: Path) -> None:
+    upload(directory, "a", said(5000))
+    upload(directory, "b", said(1))
+    source = JournalSource(str(directory), "now")
+    old = Cursor(journal=source.position().journal)
+    source.close()
+    upload(directory, "b", said(6000))
+    source = JournalSource(str(directory), "now", old)
+
+    assert ["at 6000"] == texts(source)
+    upload(directory, "b", said(2))
+    assert ["at 2"] == texts(source)
+    assert () == source.gaps()
+    source.close()
+
+
+def test_a_machine_whose_files_were_removed_and_that_is_back_is_gone_on_with(
+    directory: Path, reading: JournalSource
+) -> None:
+    upload(directory, "a", said(1))
+    upload(directory, "b", said(1))
+    assert 2 == len(texts(reading))
+    (directory / "remote-host-b.journal").rename(directory.parent / "elsewhere")
+    reading.wait(0)
+    upload(directory, "a", said(2))
+    assert ["at 2"] == texts(reading)
+    (directory.parent / "elsewhere").rename(directory / "remote-host-b.journal")
+    upload(directory, "b", said(3))
+
+    assert ["at 3"] == texts(reading)
+
+
+def test_where_this_hosts_own_journal_comes_nothing_is_read_again(directory: Path, reading: JournalSource) -> None:
+    upload(directory, "a", said(1))
+    upload(directory, "b", said(2))
+    assert ["at 1", "at 2"] == texts(reading)
+    assert [] == texts(reading)
+    write(directory / "system.journal", said(0))
+
+    assert ["at 0"] == texts(reading)
+    assert [] == texts(reading)
+    assert {} == reading.position().machines
+
+
+def test_a_machines_place_that_is_no_cursor_is_told_and_the_common_one_counts(directory: Path) -> None:
+    upload(directory, "a", said(1))
+    upload(directory, "b", said(2))
+    source = JournalSource(str(directory), "now")
+    common = source.position().journal
+    source.close()
+    records, again = restarted(directory, Cursor(journal=common, machines={"a" * 32: "somewhere"}))
+
+    assert [] == records
+    assert ["the saved position is no journal cursor: reading from now"] == [gap.why for gap in again.gaps()]
+
+
+def test_more_machines_than_can_be_told_apart_are_a_gap(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "MACHINES_AT_MOST", 1)
+    upload(directory, "a", said(1))
+    upload(directory, "b", said(2))
+    source = JournalSource(str(directory), "beginning")
+
+    assert ["at 1", "at 2"] == texts(source)
+    assert [True] == ["more than 1 machines" in gap.why for gap in source.gaps()]
+    source.close()
+
+
+def test_who_only_reads_what_is_there_gets_it_in_the_order_of_time(directory: Path) -> None:
+    for number in range(1, 7):
+        upload(directory, "ab"[number % 2], said(number))
+    source = JournalSource(str(directory), "beginning", follows=False)
+
+    assert [f"at {number}" for number in range(1, 7)] == texts(source)
     source.close()
 
 
