@@ -14,12 +14,12 @@ from typing import Any
 
 import msgspec
 
-from agent.core.delivery import Delivered, Delivery
+from agent.core.delivery import Delivered, Delivery, Rejected
 from agent.core.model import CAUSES, Incident, Notice
 from agent.core.report import brief_text, held_by, title
 from agent.core.settings import PagerDutySettings
 from agent.notifiers import read_secret, this_host
-from agent.notifiers.answer import sort_answer
+from agent.notifiers.answer import Answer, sort_answer
 from agent.notifiers.http import DEADLINE_SECONDS, Poster
 
 SUMMARY_CHARACTERS, KEY_CHARACTERS, DETAIL_BYTES = 1024, 255, 4096
@@ -48,8 +48,10 @@ class PagerDutyNotifier:
         return self.notify(notice)
 
     def _send(self, event: dict[str, Any]) -> Delivery:
-        body = msgspec.json.encode({"routing_key": self._key} | event)
-        return sort_answer(self._poster.post(body), datetime.now(timezone.utc))
+        answer = self._poster.post(msgspec.json.encode({"routing_key": self._key} | event))
+        if isinstance(answer, Answer) and answer.status == 400:  # noqa: PLR2004 - see the top
+            return Rejected(why="HTTP 400: the integration key is wrong (routing_key_file), or the event is invalid")
+        return sort_answer(answer, datetime.now(timezone.utc))
 
 
 def event(notice: Notice, settings: PagerDutySettings) -> dict[str, Any]:

@@ -107,7 +107,8 @@ def test_a_busy_pagerduty_names_its_time_and_a_wrong_key_is_refused(
     assert Retry(why="HTTP 429", after_seconds=7.0) == PagerDutyNotifier(table).notify(make_sent_notice())
     Path(table.routing_key_file).write_text("another\n")
 
-    assert isinstance(PagerDutyNotifier(table).notify(make_sent_notice()), Rejected)
+    why = "HTTP 400: the integration key is wrong (routing_key_file), or the event is invalid"
+    assert Rejected(why=why) == PagerDutyNotifier(table).notify(make_sent_notice())
 
 
 def test_a_test_leaves_nothing_open(pagerduty: PagerDuty, table: PagerDutySettings) -> None:
