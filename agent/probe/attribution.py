@@ -60,8 +60,7 @@ def take_sockets(
         return SocketTable(gaps=(Gap(what=sockdiag.WHAT, why=NOT_THIS_HOST),))
     if not isfinite(began := clock()):
         return SocketTable(gaps=(sockdiag.LATE,))
-    deadline = began + deadline_seconds
-    before = _read_sockstat(proc_root)
+    deadline, before = began + deadline_seconds, _read_sockstat(proc_root)
     census, gaps = _dump_here(proc_root, began + DUMP_SHARE * deadline_seconds, clock)
     spaces, refused = _look_elsewhere(proc_root, None if gaps else census, deadline, clock)
     sockstat = _lower(before, _read_sockstat(proc_root))
