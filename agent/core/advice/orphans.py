@@ -124,7 +124,7 @@ def raise_max_orphans(facts: Facts, budget: Budget, put_back: Advice | None) -> 
     )
     action = f"{step.action[:-1]} together with tcp_mem, by the command of the step above."
     part = replace(step, action=action, risk=both.risk, commands=(), persist=None)
-    return both, part
+    return replace(both, persist=f"{both.persist}{step.persist}"), part
 
 
 def shorten_orphan_retries(facts: Facts) -> Advice | None:

@@ -41,9 +41,10 @@ def change(
 ) -> Advice:
     """Advise to set ``key`` to ``proposed``, and with it what is ``also`` to be set; ``checks`` show whether it worked.
 
-    ``reason`` is the one line that the file keeps for those who find it.
+    ``reason`` is the one line that the file keeps for those who find it. A file has one key: of two that had the same
+    key, the one with the later name would win, whichever was advised last.
     """
-    values = {key: value_text(proposed)} | {other: value_text(value) for other, value in (also or {}).items()}
+    values = {key: proposed, **(also or {})}
     # procps before 3.3 has neither the folder nor the option.
     is_old = facts.kernel is not None and facts.kernel.has_old_tools
     file, load = f"/etc/sysctl.d/90-sockmem-{_name(key)}.conf", "--system"
@@ -52,7 +53,7 @@ def change(
         f"# sockmem-agent: {reason} It was {value_text(current)}.\n{_IN_CONTAINER if facts.lacks_limits else ''}"
         f"# Put this into {file}, then run: sysctl {load}\n{'' if is_old else _LATER}"
     )
-    write = " ".join(["sysctl -w", *(f"{each}={_quoted(value)}" for each, value in values.items())])
+    write = " ".join(["sysctl -w", *(f"{each}={_quoted(value_text(value))}" for each, value in values.items())])
     write += "   # where /proc/sys is writable" if facts.lacks_limits else ""
     return Advice(
         action=action,
@@ -60,7 +61,7 @@ def change(
         risk=risk,
         sysctl=Sysctl(key=key, current=current, proposed=proposed),
         commands=(write, *checks),
-        persist=persist + "".join(f"{each} = {value}\n" for each, value in values.items()),
+        persist=f"{persist}{key} = {value_text(proposed)}\n",
     )
 
 

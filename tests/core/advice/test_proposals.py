@@ -3,16 +3,17 @@
 import re
 from typing import Any, cast
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from material import LINES, make_event, make_snapshot
+from msgspec.structs import replace
 
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.format import bytes_text, count_text
 from agent.core.kernel.limits import default_limits
 from agent.core.kernel.release import parse_kernel
 from agent.core.model import Diagnosis, Snapshot
-from agent.core.readings import PressureStall
+from agent.core.readings import PressureStall, Sockstat, TcpSockstat
 
 MIB = 1 << 20
 ORPHANS, MEM = "net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem"
@@ -202,3 +203,44 @@ def test_a_wrong_setting_is_the_first_step(snapshot: Snapshot, text: str) -> Non
 def mem_unit(snapshot: Snapshot) -> int:
     """4.10 to 5.19 count in 4096 bytes."""
     return 4096 if (snapshot.kernel or "").startswith(("4.18", "5.10")) else snapshot.page_size_bytes or 0
+
+
+@settings(max_examples=400, deadline=None)
+@example(make_snapshot(), ["orphans", "tcp_memory"])
+@example(make_snapshot(65_600, 380_000, alloc=70_000), ["orphans", "tcp_memory"])
+@given(hosts(), st.lists(texts, min_size=1, max_size=2))
+def test_each_setting_that_is_proposed_is_written_by_a_command_and_kept_by_a_file(
+    snapshot: Snapshot, texts: list[str]
+) -> None:
+    advice = diagnose(snapshot, tuple(map(make_event, texts)), ()).advice
+    for step in advice:
+        if step.sysctl:
+            value, key = step.sysctl.proposed, step.sysctl.key
+            numbers = " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            written = [each for each in advice if any(f"{key}={numbers}" in c.replace("'", "") for c in each.commands)]
+            assert [step] == written or "by the command of the step above" in step.action
+            assert any(f"{key} = {numbers}\n" in (each.persist or "") for each in written)
+
+
+def test_the_last_proposal_wins_at_the_next_boot_whatever_was_kept_before() -> None:
+    """Files are read by name, and a step writes its own anew: both limits first, then the second of them alone."""
+    files: dict[str, str] = {}
+    host = make_snapshot(20_000, 100_000, alloc=70_000)
+    for orphan in (20_000, 100, 66_000, 150_000, 220_000):
+        host = replace(host, sockstat=Sockstat(tcp=TcpSockstat(orphan=orphan, mem=100_000, alloc=orphan + 50_000)))
+        kept = dict(host.sysctls)
+        diagnosis = diagnose(host, (make_event("orphans"),), ())
+        for step in diagnosis.advice:
+            for text in filter(None, (step.persist or "").split("# sockmem-agent: ")):
+                (file,) = re.findall(r"# Put this into ([^ ,]+)", text)
+                files[file] = text
+                kept |= settings_of(text)
+        at_boot = {key: value for _, text in sorted(files.items()) for key, value in settings_of(text).items()}
+        assert kept == host.sysctls | at_boot
+        host = replace(host, sysctls=kept)
+    assert 2 == len(files)
+
+
+def settings_of(text: str) -> dict[str, tuple[int, ...]]:
+    lines = (line.partition(" = ") for line in text.splitlines() if " = " in line and not line.startswith("#"))
+    return {key: tuple(map(int, value.split())) for key, _, value in lines}
