@@ -85,17 +85,17 @@ def fix_closing_programs(facts: Facts) -> Advice:
     )
 
 
-def raise_max_orphans(facts: Facts, budget: Budget, put_back: Advice | None) -> tuple[Advice, ...]:
+def raise_max_orphans(facts: Facts, budget: Budget, before: Advice | None) -> tuple[Advice, ...]:
     """Advise four times the peak, as far as tcp_mem holds it; else both limits in one step, within the budget.
 
     Twice the peak is enough where tcp_mem holds no more: every stuck orphan counts double. The limit caps the peak
     where stuck ones count more than once, so it is never less than twice the limit that is wanted.
-    ``put_back`` is the step before, which sets tcp_mem. Nothing in a container, which has no limits.
+    ``before`` is a step before, which sets tcp_mem. Nothing in a container, which has no limits.
     """
     if facts.lacks_limits:
         return ()
     current, page, price = facts.orphans.limit, facts.page_bytes, price_of_orphans(facts)
-    limits = tcp_mem_after(facts, put_back)
+    limits = tcp_mem_after(facts, before)
     if current is None or limits is None or page is None or limits[2] <= 0:
         return (_raise_without_numbers(current),)
     wanted = _wanted(facts, current)
@@ -109,6 +109,12 @@ def raise_max_orphans(facts: Facts, budget: Budget, put_back: Advice | None) -> 
     if proposed <= current or (proposed < wanted and proposed - current < max(_ROUND_FEW, current // 20)):
         return (free_ram(facts, budget) or _leave_limit(facts, price, budget),)
     step = _raise(facts, price, budget, proposed, wanted)
+    today = room_for_orphans(facts, price, (facts.limits_bytes or (0, 0, 0))[2])
+    if memory is None and today < proposed:
+        first = (
+            f"Raise tcp_mem first: today's holds only {count_text(today)} of them, and living connections would stall."
+        )
+        return (replace(step, risk=f"{step.risk} {first}"),)
     if memory is None:
         return (step,)
     both = change(

@@ -102,9 +102,9 @@ def _steps_for(known: _Known, cause: Cause) -> list[Advice | None]:
         return [relieve_group(facts.starving_group)]
     if cause != "orphans" and "orphans_fill_memory" in claims:
         return _steps_for_one_root(known)
-    short = [_orphan_steps(known)] if cause != "tcp_memory" else []
-    if cause != "orphans" or claims & {"memory_at_limit", "memory_over_limit"}:
-        short.append(_memory_steps(known))
+    memory = _memory_steps(known) if cause != "orphans" or claims & {"memory_at_limit", "memory_over_limit"} else None
+    short = [_orphan_steps(known, memory)] if cause != "tcp_memory" else []
+    short += [memory] if memory else []
     if facts.is_alien and not facts.high:
         # Another kernel ran short: nothing says that this one needs more room.
         short = [steps._replace(capacity=[]) for steps in short]
@@ -112,7 +112,8 @@ def _steps_for(known: _Known, cause: Cause) -> list[Advice | None]:
     return [step for kind in zip(*short, strict=True) for turn in zip_longest(*kind) for step in turn]
 
 
-def _orphan_steps(known: _Known) -> _Steps:
+def _orphan_steps(known: _Known, memory: _Steps | None) -> _Steps:
+    """Advise what brings orphans down; beside the steps for ``memory``, tcp_mem is raised by those alone."""
     facts, put_back = known.facts, restore_tcp_mem(known.facts, known.claims, known.budget)
     limits, default = facts.limits, facts.usual_tcp_mem
     is_lowered = limits is not None and default is not None and is_far_below(limits[2], default[2])
@@ -128,7 +129,8 @@ def _orphan_steps(known: _Known) -> _Steps:
         if not main and not _are_many(facts) and not facts.is_past:
             return _Steps([before, restored], [], [closing])
         return _Steps([before, restored], holders, [free_ram(facts, known.budget), shorter, closing])
-    higher = raise_max_orphans(facts, known.budget, put_back)
+    raised = next((step for step in memory.capacity if step and step.sysctl), None) if memory else None
+    higher = raise_max_orphans(facts, known.budget, put_back or raised)
     # What waits in FIN-WAIT-2 waits for nothing else.
     waiting = add_up(facts.sockets, only("orphaned", state="fin_wait2")).sockets
     alone = 2 * waiting > add_up(facts.sockets, only("orphaned")).sockets

@@ -222,6 +222,16 @@ def test_each_setting_that_is_proposed_is_written_by_a_command_and_kept_by_a_fil
             assert any(f"{key} = {numbers}\n" in (each.persist or "") for each in written)
 
 
+def test_where_both_limits_are_raised_more_orphans_wait_for_more_memory() -> None:
+    both = (make_event("orphans"), make_event("tcp_memory"))
+    memory, orphans = (step for step in diagnose(make_snapshot(), both, ()).advice if step.sysctl)
+    assert ("sysctl -w net.ipv4.tcp_mem='380910 507880 761820'",) == memory.commands
+    assert ("sysctl -w net.ipv4.tcp_max_orphans=131072",) == orphans.commands
+    assert "Raise tcp_mem first: today's holds only 94,930 of them" in orphans.risk
+    *_, slim = (step for step in diagnose(make_snapshot(65_600, 70_000, alloc=66_000), both, ()).advice if step.sysctl)
+    assert "Raise tcp_mem first" not in slim.risk
+
+
 def test_the_last_proposal_wins_at_the_next_boot_whatever_was_kept_before() -> None:
     """Files are read by name, and a step writes its own anew: both limits first, then the second of them alone."""
     files: dict[str, str] = {}
