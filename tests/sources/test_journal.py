@@ -845,6 +845,51 @@ def test_a_journal_that_cannot_be_watched_is_read_all_the_same(
     source.close()
 
 
+# --- what journald could not read -----------------------------------------------------------------------------------
+
+
+def missed(number: int, **more: str) -> bytes:
+    fields: dict[str, str | bytes] = {
+        "_TRANSPORT": "driver",
+        "SYSLOG_IDENTIFIER": "systemd-journald",
+        "MESSAGE_ID": "e9bf28e6e834481bb6f48f548ad13606",
+        "MESSAGE": "Missed 5400 kernel messages",
+    }
+    return entry(number, fields | more)
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["this boot", "an earlier one"])
+def test_records_that_journald_missed_are_a_gap_told_once(directory: Path, *, old: bool) -> None:
+    entries = kernel(1, "before"), missed(2), kernel(3, "after")
+    write(directory / "system.journal", *(map(of_old, entries) if old else entries))
+    records, source = restarted(directory, Cursor(), "beginning")
+    first, last = records
+
+    assert ["before", "after"] == [first.text, last.text]
+    assert 1 < last.ordinal - first.ordinal
+    lost = "kernel records are lost: journald says 'Missed 5400 kernel messages' at 2026-09-21 14:13:22 UTC"
+    assert [("the journal", lost)] == [(gap.what, gap.why) for gap in source.gaps()]
+    for place, gaps in ((first.cursor, 1), (last.cursor, 0), (source.position(), 0)):
+        _, again = restarted(directory, place or Cursor())
+        assert gaps == len(again.gaps())
+
+
+def test_what_any_program_says_that_journald_missed_is_none(directory: Path, reading: JournalSource) -> None:
+    write(directory / "system.journal", missed(1, _TRANSPORT="journal"), kernel(2))
+
+    assert [ORPHANS] == texts(reading)
+    assert () == reading.gaps()
+
+
+def test_who_only_reads_what_is_there_hears_nothing_of_what_is_not(directory: Path) -> None:
+    write(directory / "system.journal", missed(1), kernel(2))
+    source = JournalSource(str(directory), "beginning", follows=False)
+
+    assert [ORPHANS] == texts(source)
+    assert () == source.gaps()
+    source.close()
+
+
 # --- a log server's directory ---------------------------------------------------------------------------------------
 
 
