@@ -73,6 +73,12 @@ def test_the_page_tells_the_whole_story(part: str) -> None:
     assert part in Reader(PAGE).text.replace("\u00a0", " ")
 
 
+def test_the_steps_come_before_what_they_rest_on() -> None:
+    places = [attrs["aria-labelledby"] for tag, attrs in Reader(PAGE).elements if tag == "section"]
+
+    assert ["happened", "course", "who", "advice", "why", "gaps", "notifications", "raw"] == places
+
+
 def test_the_same_story_is_always_the_same_page() -> None:
     assert PAGE == render(make_story())
 
