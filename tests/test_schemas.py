@@ -127,12 +127,17 @@ def tables(document: dict[str, Any]) -> list[dict[str, Any]]:
     return [document, *(value for value in values if isinstance(value, dict))]
 
 
-def check(document: dict[str, Any], directory: Path, *, credentials: bool = True) -> list[str]:
-    """Let the program read a document as a file, with the directory for /HERE; say what is wrong with it."""
-    path = directory / "config.toml"
+def written(document: dict[str, Any], directory: Path) -> str:
+    """Write a document, with the directory for /HERE."""
     text = "".join(f"{toml(key)} = {toml(value)}\n" for key, value in document.items())
     assert repr(document) == repr(msgspec.toml.decode(text))
-    path.write_text(text.replace("/HERE", str(directory)))
+    return text.replace("/HERE", str(directory))
+
+
+def check(document: dict[str, Any], directory: Path, *, credentials: bool = True) -> list[str]:
+    """Let the program read a document as a file; say what is wrong with it."""
+    path = directory / "config.toml"
+    path.write_text(written(document, directory))
     try:
         load(path, {"CREDENTIALS_DIRECTORY": str(directory)} if credentials else {})
     except ConfigError as error:
@@ -306,7 +311,7 @@ def differing(document: dict[str, Any], directory: Path) -> list[str]:
     told = check(document, directory)
     if not told:
         msgspec.convert(document, Settings)
-    if CONFIG.is_valid(document):
+    if CONFIG.is_valid(msgspec.toml.decode(written(document, directory))):
         return [line for line in told if not any(re.search(pattern, line) for _, pattern in UNEXPRESSED.values())]
     return [] if told else [f"only the schema refuses {document}"]
 
