@@ -22,7 +22,7 @@ from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.format import counted, printable
 from agent.core.model import Notice
 from agent.core.report import body_text, title
-from agent.core.settings import EmailSettings, host_and_port
+from agent.core.settings import EmailSettings, host_and_port, is_near
 from agent.notifiers import read_secret
 from agent.notifiers.network import Attempt, Attempts, load_certificates, network_words
 
@@ -79,9 +79,10 @@ class EmailNotifier:
 
     def _send(self, attempt: "Attempt[Delivery]", notice: Notice, taken: set[str]) -> Delivery:
         settings = self._settings
-        smtp = _Connection(attempt, self._tls if settings.tls == "tls" else None)
+        host, port = host_and_port(settings.smtp)
+        smtp = _Connection(attempt, self._tls if settings.tls == "tls" else None, host)
         attempt.on_end = smtp.close
-        smtp.open(*host_and_port(settings.smtp))
+        smtp.open(host, port)
         smtp.ehlo_or_helo_if_needed()
         if settings.tls == "starttls":
             if not smtp.has_extn("starttls"):
@@ -109,8 +110,7 @@ class EmailNotifier:
             return Rejected(why=why)
         if why:
             log.warning("%s: the mail was taken, but not for %s", self.name, why)
-        all_of_them = counted(len(self._settings.to), "recipient")
-        detail = f"taken for {len(taken)} of {all_of_them}{why and f'; {why}'}"
+        detail = f"taken for {len(taken)} of {counted(len(self._settings.to), 'recipient')}{why and f'; {why}'}"
         taken.clear()  # Sent once more, it is for all.
         return Delivered(detail=detail)
 
@@ -118,9 +118,10 @@ class EmailNotifier:
 class _Connection(smtplib.SMTP):
     """smtplib's, whose socket can be cut, and which reads no more than a bounded answer."""
 
-    def __init__(self, attempt: "Attempt[Delivery]", tls: ssl.SSLContext | None) -> None:
-        # Longer than the deadline, which then comes first and is not taken for a closed connection.
-        super().__init__(timeout=2 * DEADLINE_SECONDS)
+    def __init__(self, attempt: "Attempt[Delivery]", tls: ssl.SSLContext | None, host: str) -> None:
+        # Longer than the deadline, which then comes first and is not taken for a closed connection. To greet others
+        # smtplib looks up our name, which hangs where no resolver answers.
+        super().__init__(timeout=2 * DEADLINE_SECONDS, local_hostname="localhost" if is_near(host) else None)
         self._attempt, self._tls = attempt, tls
 
     def open(self, host: str, port: int) -> None:

@@ -8,9 +8,6 @@ from agent.core.model import Notice
 from agent.core.report import news_text
 from agent.core.settings import StdoutSettings
 
-# The priority that journald reads at the start of a line, sd-daemon(3): here of the title.
-WARNING = "<4>"
-
 
 class StdoutNotifier:
     """Writes each notice to standard output as a block of text."""
@@ -24,7 +21,7 @@ class StdoutNotifier:
         encoding = sys.stdout.encoding or "utf-8"
         text = news_text(notice, self._runbook_url).rstrip("\n") + "\n\n"
         if notice.data and _is_journal():
-            text = WARNING + text
+            text = f"<4>{text}"  # sd-daemon(3): journald reads a warning's priority before the title.
         try:
             sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
             sys.stdout.flush()

@@ -114,6 +114,14 @@ def logins(server, session, envelope, mechanism, data) -> AuthResult:
 # --- the mail ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_server_on_this_host_is_greeted_without_a_name_lookup(smtp, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resolver that does not answer would hold the attempt beyond its deadline, each time."""
+    server = smtp(server_hostname="mx")
+    monkeypatch.setattr(socket, "getfqdn", lambda: pytest.fail("looked up"))
+
+    assert isinstance(channel(server).notify(make_sent_notice()), Delivered)
+
+
 def test_a_notice_arrives_as_a_readable_mail(smtp, inbox: Inbox) -> None:
     notice = make_sent_notice()
 
