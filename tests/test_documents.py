@@ -214,6 +214,15 @@ def test_the_version_is_said_once_and_copied_truly() -> None:
     assert msgspec.toml.decode((ROOT / "pyproject.toml").read_text())["project"]["version"] == agent.__version__
 
 
+def test_what_the_service_takes_when_idle_is_what_was_measured() -> None:
+    table, readme, unit = (
+        (ROOT / name).read_text() for name in ("docs/performance.md", "README.md", "systemd/sockmem-agent.service")
+    )
+    measured = re.search(r"^\| idle, one webhook: resident memory \| (\d+ MB)", table, re.MULTILINE)
+    assert measured
+    assert [True, True] == [f"Idle, it takes {measured[1]} " in readme, f"# {measured[1]} when idle." in unit]
+
+
 def test_every_module_says_what_it_is() -> None:
     packages_without_code = {path for path in MODULES if path.name == "__init__.py" and not path.read_text().strip()}
     silent = [p for p in MODULES if p not in packages_without_code and not ast.get_docstring(ast.parse(p.read_text()))]
