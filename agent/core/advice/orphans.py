@@ -39,6 +39,7 @@ _RTO_MAX_SECONDS = 120.0
 _ENDLESS_RETRIES = 100
 _STATES = {"fin_wait1": "fin-wait-1", "fin_wait2": "fin-wait-2", "last_ack": "last-ack", "closing": "closing"}
 _RETRIES = "net.ipv4.tcp_orphan_retries"
+_TcpMem = tuple[int, int, int]
 
 
 def look_at_orphans(facts: Facts) -> Advice:
@@ -117,20 +118,7 @@ def raise_max_orphans(facts: Facts, budget: Budget, before: Advice | None) -> tu
         return (replace(step, risk=f"{step.risk} {first}"),)
     if memory is None:
         return (step,)
-    both = change(
-        facts,
-        TCP_MEM,
-        limits,
-        memory,
-        action=f"Raise tcp_mem to {value_text(memory)} pages, and tcp_max_orphans with it to {count_text(proposed)}.",
-        why=f"{step.why} Today's tcp_mem holds only {count_text(alone)} of them.",
-        risk=f"{step.risk} Raised alone, tcp_max_orphans would let orphans fill tcp_mem, and living connections stall.",
-        reason="room for orphaned TCP sockets, tcp_mem in pages.",
-        also={MAX_ORPHANS: proposed},
-    )
-    action = f"{step.action[:-1]} together with tcp_mem, by the command of the step above."
-    part = replace(step, action=action, risk=both.risk, commands=(), persist=None)
-    return replace(both, persist=f"{both.persist}{step.persist}"), part
+    return _raise_both(facts, step, (limits, memory), (alone, proposed))
 
 
 def shorten_orphan_retries(facts: Facts) -> Advice | None:
@@ -231,6 +219,27 @@ def _most(facts: Facts, price: Price, budget: Budget, high_bytes: int) -> int:
     if budget.bytes is not None:
         room = min(room, min(facts.orphans.now or 0, facts.orphans.limit or 0) + budget.bytes // price.ram_bytes)
     return max(room, 0)
+
+
+def _raise_both(
+    facts: Facts, step: Advice, of_memory: tuple[_TcpMem, _TcpMem], of_orphans: tuple[int, int]
+) -> tuple[Advice, Advice]:
+    """Advise both limits by the command of tcp_mem's; each pair is what holds today, and what is proposed."""
+    (tcp_mem, raised), (held, orphans) = of_memory, of_orphans
+    both = change(
+        facts,
+        TCP_MEM,
+        tcp_mem,
+        raised,
+        action=f"Raise tcp_mem to {value_text(raised)} pages, and tcp_max_orphans with it to {count_text(orphans)}.",
+        why=f"{step.why} Today's tcp_mem holds only {count_text(held)} of them.",
+        risk=f"{step.risk} Raised alone, tcp_max_orphans would let orphans fill tcp_mem, and living connections stall.",
+        reason="room for orphaned TCP sockets, tcp_mem in pages.",
+        also={MAX_ORPHANS: orphans},
+    )
+    action = f"{step.action[:-1]} together with tcp_mem, by the command of the step above."
+    part = replace(step, action=action, risk=both.risk, commands=(), persist=None)
+    return replace(both, persist=f"{both.persist}{step.persist}"), part
 
 
 def _raise(facts: Facts, price: Price, budget: Budget, proposed: int, wanted: int) -> Advice:
