@@ -59,12 +59,15 @@ def restore_tcp_mem(facts: Facts, claims: AbstractSet[str], budget: Budget) -> A
         return _find_setter_of_tcp_mem(facts, mistake, budget) if mistake else None
     high, used, usual = numbers[2] * page, facts.memory.now or 0, facts.usual_tcp_mem or numbers
     kernel = "this kernel" if usual == facts.defaults.tcp_mem else "a newer kernel"
+    allowed, signed = bytes_text(max(limits[2], 0) * page), ""
+    if min(limits) < 0:
+        signed = " To the kernel a number from 2^63 on is negative: it allows nothing, not everything."
     was = (
         f"{mistake}; it counts pages of {page} bytes. Pressure begins at {bytes_text(limits[1] * page)}, "
         f"ends below {bytes_text(limits[0] * page)}, and nothing is refused below "
-        f"{bytes_text(limits[2] * page)}."
+        f"{allowed}."
         if mistake
-        else f"It allows {bytes_text(limits[2] * page)}, far below the {bytes_text(usual[2] * page)} that {kernel} "
+        else f"It allows {allowed}, far below the {bytes_text(usual[2] * page)} that {kernel} "
         f"would give itself at this RAM. The values are in pages of {page} bytes."
     )
     return change(
@@ -73,7 +76,7 @@ def restore_tcp_mem(facts: Facts, claims: AbstractSet[str], budget: Budget) -> A
         limits,
         numbers,
         action=f"Set tcp_mem {known}: {value_text(numbers)} pages.",
-        why=f"{was} Success: mem stays below the last value.",
+        why=f"{was}{signed} Success: mem stays below the last value.",
         risk=f"TCP may take {bytes_text(high)}, and holds {bytes_text(used)} now: unswappable. Above that connections "
         f"stall. {budget.sentence}",
         reason="the numbers are pages, and fit this host's RAM.",

@@ -123,7 +123,8 @@ def _settings(facts: Facts, claims: set[str]) -> list[str]:
         said.append(f"tcp_mem is set wrongly ({numbers}): {mistake}. It must hold three rising page counts.")
     elif "tcp_mem_below_default" in claims and facts.limits_bytes and facts.usual_tcp_mem:
         allowed, usual = (
-            bytes_text(size) for size in (facts.limits_bytes[2], facts.usual_tcp_mem[2] * (facts.page_bytes or 0))
+            bytes_text(max(size, 0))
+            for size in (facts.limits_bytes[2], facts.usual_tcp_mem[2] * (facts.page_bytes or 0))
         )
         whose = "this kernel's" if facts.usual_tcp_mem == default.tcp_mem else "a newer kernel's"
         said.append(f"tcp_mem allows {allowed}, far below {whose} default of {usual}.")

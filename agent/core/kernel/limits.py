@@ -70,10 +70,15 @@ _MUCH = 4
 
 
 def limits_of(values: tuple[int, ...] | None) -> tuple[int, int, int] | None:
-    """Take the three limits of tcp_mem; None when the file did not hold three numbers."""
+    """Take the three limits of tcp_mem as the kernel does; None when the file did not hold three numbers.
+
+    The file takes and shows unsigned numbers, and they are compared as signed ones (sysctl_tcp_mem is long): 2^64 - 1,
+    meant as unlimited, allows less than nothing.
+    """
     if values is None or len(values) != _LIMITS:
         return None
-    return (values[0], values[1], values[2])
+    low, pressure, high = (each - 2**64 if each >= 2**63 else each for each in values)
+    return low, pressure, high
 
 
 class Defaults(NamedTuple):

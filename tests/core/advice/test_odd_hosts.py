@@ -304,3 +304,20 @@ def test_a_peak_that_penalties_capped_is_no_measure(orphans: int, expected: str)
     row = f"orphans|{orphans} 20000 66000|65536|196608 262144 393216|6.1.0|MemTotal 16384 MemAvailable 9216|-|-"
     step = next(each for each in judge(row.split("|"))[0].advice if "tcp_max_orphans" in each.action)
     assert expected in step.why
+
+
+@pytest.mark.parametrize("limits", [(2**64 - 1,) * 3, (196_608, 262_144, 2**64 - 1)])
+@pytest.mark.parametrize("text", ["tcp_memory", None])
+def test_the_largest_number_there_is_allows_nothing(limits: tuple[int, ...], text: str | None) -> None:
+    """sysctl_tcp_mem is long: "mem > -1" holds always, so that every orphan with data is reset."""
+    host = make_snapshot(mem=3000, tcp_mem=limits, kernel="6.1.0")
+    diagnosis = diagnose(host, (make_event(text),) if text else (), ())
+    assert {"memory_over_limit"} <= {finding.claim for finding in diagnosis.findings}
+    assert (196_608, 262_144, 393_216) == proposed(diagnosis)[MEM]
+    assert "2^63" in diagnosis.advice[0].why
+    assert "-4 KiB" not in diagnosis.summary + diagnosis.advice[0].why
+
+
+def test_the_largest_signed_number_is_no_limit() -> None:
+    host = make_snapshot(mem=3000, tcp_mem=(2**63 - 1,) * 3, kernel="6.1.0")
+    assert "memory_over_limit" not in {finding.claim for finding in diagnose(host, (), ()).findings}
