@@ -3,9 +3,11 @@
 ``net/sockstat`` comes first: at the limit the kernel kills, and the gauge falls within milliseconds.
 """
 
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -19,6 +21,7 @@ from agent.probe.files import read_head
 from agent.probe.pagesize import find_page_size, is_this_host
 from agent.probe.reading import Reading
 
+T = TypeVar("T")
 # How many integers each holds. Some came or went with a kernel, so only the limits themselves are missed. ip_forward is
 # in each network namespace of every kernel: before 4.9 a container has no other of them, but for a copy of tcp_mem.
 SYSCTLS = {
@@ -62,7 +65,7 @@ A_COPY = (
 
 COVERED = (
     "not used: something is mounted over the kernel's file (lxcfs in a container?) and shows the container's own "
-    "share; sockets and their limits are the host's"
+    "share or time; sockets, their limits and the kernel's messages are the host's"
 )
 
 
@@ -79,7 +82,7 @@ def take_snapshot(
     """
     reading, live = Reading(proc_root), is_this_host(proc_root)
     sockstat = reading.parse("net/sockstat", procfs.parse_sockstat, needed=True)
-    meminfo = {} if live and _is_covered(reading, "meminfo") else _read_meminfo(reading)
+    meminfo = _read_of_host(reading, "meminfo", procfs.parse_meminfo, live=live, needed=True) or {}
     cgroups = cgroup_root if live or cgroup_root != CGROUP_ROOT else None
     sock_bytes, failcnt = socket_memory(cgroups, reading.gaps) if cgroups else ({}, None)
     kernel = _read_kernel(reading)
@@ -95,7 +98,7 @@ def take_snapshot(
         host=_read_host(reading),
         kernel=kernel,
         boot_id=reading.parse("sys/kernel/random/boot_id", procfs.parse_word),
-        uptime_seconds=reading.parse("uptime", procfs.parse_uptime),
+        uptime_seconds=_read_of_host(reading, "uptime", procfs.parse_uptime, live=live),
         page_size_bytes=page,
         cpus=procfs.parse_stat_cpus(read_head(proc_root / "stat") or ""),
         meminfo=meminfo | _read_movable(proc_root, page),
@@ -169,25 +172,23 @@ def _read_kernel(reading: Reading) -> str | None:
     return release
 
 
-def _read_meminfo(reading: Reading) -> dict[str, int]:
-    return reading.parse("meminfo", procfs.parse_meminfo, needed=True) or {}
-
-
 def _read_pressure(reading: Reading, *, live: bool) -> dict[str, PressureStall]:
     found: dict[str, PressureStall] = {}
     for resource in STALLS:
-        name = f"pressure/{resource}"
-        lines = {} if live and _is_covered(reading, name) else reading.parse(name, procfs.parse_pressure) or {}
+        lines = _read_of_host(reading, f"pressure/{resource}", procfs.parse_pressure, live=live) or {}
         found |= {f"{resource} {share}": stall for share, stall in lines.items()}
     return found
 
 
-def _is_covered(reading: Reading, name: str) -> bool:
-    """Return whether something else is mounted over a file of the kernel's, and leave a gap then."""
+def _read_of_host(
+    reading: Reading, name: str, parser: Callable[[str, str], T], *, live: bool, needed: bool = False
+) -> T | None:
+    """Read a file of the kernel's; one that something is mounted over is another's, and leaves a gap."""
     try:
-        is_covered = (reading.root / name).stat().st_dev != reading.root.stat().st_dev
+        is_covered = live and (reading.root / name).stat().st_dev != reading.root.stat().st_dev
     except OSError:
-        return False
+        is_covered = False
     if is_covered:
         reading.miss(name, COVERED)
-    return is_covered
+        return None
+    return reading.parse(name, parser, needed=needed)

@@ -89,19 +89,20 @@ def test_a_whole_tree_is_read_without_a_gap(tmp_path: Path) -> None:
     assert (NOW, "command") == (taken.taken_at, taken.trigger)
 
 
-def test_what_is_mounted_over_the_kernel_s_files_is_no_ram_of_the_host(
+def test_what_is_mounted_over_the_kernel_s_files_is_not_the_host_s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """lxcfs shows a container its own share there, while sockets and their limits are the host's."""
-    files = {name: text for name, text in WHOLE.items() if name not in {"meminfo", "pressure/memory"}}
+    """lxcfs shows a container its own share and uptime there, while sockets and their limits are the host's."""
+    covered = {"meminfo", "uptime", "pressure/memory"}
+    files = {name: text for name, text in WHOLE.items() if name not in covered}
     plant(tmp_path, files | {"pressure/io": WHOLE["pressure/memory"]})
-    (tmp_path / "meminfo").symlink_to("/proc/meminfo")
-    (tmp_path / "pressure" / "memory").symlink_to("/proc/version")
+    for name in covered:
+        (tmp_path / name).symlink_to("/proc/uptime" if name == "uptime" else "/proc/meminfo")
     monkeypatch.setattr(module, "is_this_host", lambda _: True)
     taken = look(tmp_path)
 
-    assert ({}, {"io some"}) == (taken.meminfo, set(taken.pressure))
-    assert {"meminfo", "pressure/memory"} == {name for name, why in reasons(taken, tmp_path).items() if "lxcfs" in why}
+    assert ({}, None, {"io some"}) == (taken.meminfo, taken.uptime_seconds, set(taken.pressure))
+    assert covered == {name for name, why in reasons(taken, tmp_path).items() if "lxcfs" in why}
 
 
 def test_raw_text_is_kept_by_its_path(tmp_path: Path) -> None:
