@@ -40,6 +40,8 @@ STOP_SECONDS = 1.5
 STOPPING_SECONDS = 0.5  # for systemd to take STOPPING=1
 STATUS_CHARACTERS = 1000  # of four bytes each, within sdnotify.MOST_BYTES
 UNSAVED, UNMEASURED = "the position cannot be saved", "the metrics cannot be written"
+# The next start would fail by it.
+UNUSABLE = "the new configuration cannot be used, and the old one stays in effect: see sockmem-agent config check"
 
 
 class Daemon:
@@ -310,6 +312,7 @@ class Daemon:
     def take_over(self, settings: Settings | None) -> None:
         """Apply a new configuration; None means that it was bad, and the old one stays."""
         if settings is None:
+            self._troubles.begin(UNUSABLE)
             return
         try:
             couriers = Couriers(settings, self._outbox, self._outside)
@@ -318,6 +321,7 @@ class Daemon:
             source = self._open_again(settings.source)
         except (ChannelError, ImportError, OSError) as error:
             log.error("%s; the old configuration stays in effect", error)  # noqa: TRY400 - the text is the whole story
+            self._troubles.begin(UNUSABLE)
             return
         if source:
             self._source.close()
@@ -331,6 +335,7 @@ class Daemon:
             self._troubles.end(UNMEASURED)
         self._store.settings = settings.store
         self._recorder.settings, self._recorder.channels = settings.incident, couriers.names
+        self._troubles.end(UNUSABLE)
         log.info("configuration reloaded; following %s", describe(settings.source))
 
     def _open_again(self, settings: SourceSettings) -> Source | None:

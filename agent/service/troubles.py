@@ -22,6 +22,10 @@ class Troubles:
     def __iter__(self) -> Iterator[str]:
         return iter(self._lasting)
 
+    def begin(self, what: str) -> None:
+        """Note what lasts until ``end``; the caller has logged why."""
+        self._lasting.setdefault(what, False)
+
     @contextlib.contextmanager
     def survived(self, what: str, surprise: type[Exception] = OSError, *, is_part: bool = False) -> Iterator[None]:
         """Go on after an OSError that loses no event, or after any ``surprise`` in what is not needed to watch.

@@ -281,6 +281,25 @@ def test_a_channel_that_hangs_is_named_and_does_not_end_the_watching(
     assert "broken: hangs in an attempt" in sent[-1]
 
 
+def test_the_status_says_that_a_new_configuration_could_not_be_used_until_one_can(
+    make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: str) -> int:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr("agent.sources.kmsg.open_device", fail)
+    daemon, _ = make_daemon(ValueError)
+    daemon._couriers.take_over()
+
+    daemon.take_over(None)
+    assert daemon_module.UNUSABLE in daemon.status()
+    daemon.take_over(daemon._settings)
+    assert daemon_module.UNUSABLE not in daemon.status()
+    daemon.take_over(replace(daemon._settings, source=SourceSettings(kind="kmsg")))
+    assert daemon_module.UNUSABLE in daemon.status()
+    daemon.end()
+
+
 def test_after_a_reload_a_channel_that_hangs_holds_up_no_other(
     make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]],
 ) -> None:
