@@ -70,6 +70,16 @@ _LETTERS = (
             rf"|(?P<prefix>[\w.-]{{1,255}}):? {_SPEAKER_BEHIND}"
         ),
     ),
+    # What docker compose, docker service, kubectl --prefix and stern put before a container's line. A pod's own ending
+    # has no vowels, so that it is no word.
+    (
+        "j",
+        (
+            r"[\w.-]{1,255}(?:[_-]\d{1,4}|\.\d{1,4}\.[0-9a-z]{12,25}@[\w.-]{1,255})(?= +\| )"
+            r"|\[pod/[\w./-]{1,320}\](?= )"
+            r"|(?:[a-z0-9-]{1,63} )?[a-z0-9][a-z0-9.-]{0,250}-[bcdf-hj-np-tv-xz2456789]{5} [a-z0-9-]{1,63}(?= )"
+        ),
+    ),
     ("R", r"message repeated (?P<count>\d{1,9}) times?: \["),
     ("E", r"\[\d{9,10}\.\d{3}\]"),
     ("u", rf"\[ *(?P<uptime>\d{{1,12}}\.\d{{6}})(?: +{_DELTA}| *)\]"),
@@ -130,7 +140,7 @@ _DATES = r"(?:[nde][OZ]?|[zbB])(?:[nde][OZ]?|[zbBE])*"
 _TAG = r"(?:[kN]|g(?=u))"
 # What may be a host's name is a group of its own. Levels are applications', where the rest does not prove a log daemon.
 _GRAMMAR = re.compile(
-    rf"""(?:f(?=[ndzetuvp]))?p?(?:K(?=[ndz]))?(?:
+    rf"""(?:f(?=[ndzetuvp])|j(?=p?[ndze].*k))?p?(?:K(?=[ndz]))?(?:
         | y                                                     # /dev/kmsg
         | (?:V[zd]?|z)([hgZ])?a                                 # RFC 5424, with its version or as sysklogd 2 writes it
         | (?:(i)?K)?[tuvr]+ (?:([hg])?k)?                       # dmesg, journalctl -o short-monotonic

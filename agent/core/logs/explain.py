@@ -46,6 +46,7 @@ _REASONS = {
     "o": "{!r} is the tag of another program; the kernel's is 'kernel:'",
     **dict.fromkeys("sSlL", "{!r} is a level as other programs' logs have it"),
     **dict.fromkeys("wq", "no date of its own stands behind {!r}"),
+    "j": "no date and kernel tag of its own stand behind {!r}",
     "H": "{!r} is a thread or a module as other programs' logs have it",
 }
 

@@ -115,6 +115,9 @@ PAIRS = ({"field", "value"}, {"key", "value"}, {"name", "value"})
 LATEST_SECONDS = 1e11
 _LABELLED = re.compile(r"(?P<time>\S+)\s+(?P<labels>\{(?:\w+=\"[^{}]*\")?\})\s+(?P<line>.*)", re.DOTALL)
 _LABEL = re.compile(r"(\w+)=\"((?:[^\"\\]|\\.)*)\"")
+# logfmt, as Vector and others write it.
+_PAIR = r"([\w.@/-]+)=(?:\"((?:[^\"\\]|\\.)*)\"|([^\s\"]*))(?:\s+|\Z)"
+_PAIRS = re.compile(rf"(?:{_PAIR}){{2,}}")
 # A log's stamp, a container's stream or fluentd's tag may stand before an object.
 _HEADED = re.compile(r"(?:[ndzetb][OZ]?|[BE])+[wh]?[GK]?")
 _OBJECT = msgspec.json.Decoder(dict[str, object])
@@ -134,7 +137,7 @@ def to_record(
     ``now`` and ``console`` are as for agent.core.logs.envelope.parse. ``times`` is for how many lines it stands.
     """
     line = raw.decode(errors="replace").lstrip("\0").rstrip("\r\n")
-    fields = fields_of(line) if "{" in line else None
+    fields = fields_of(line) if "{" in line or '="' in line else None
     envelope = parse(line, now, console=console) if fields is None else _parse_fields(fields, now)
     if envelope is None:
         return None
@@ -158,6 +161,8 @@ def fields_of(line: str) -> dict[str, object] | None:
     if labelled:
         labels = dict(_LABEL.findall(labelled["labels"]))
         return _flatten({"labels": labels, "line": labelled["line"], "timestamp": labelled["time"]})
+    if _PAIRS.fullmatch(line):
+        return _flatten({name: quoted or bare for name, quoted, bare in re.findall(_PAIR, line)})
     head, _, rest = line.partition("{")
     letters = "".join(part.letter for part in split_head(head))
     if not rest.endswith("}") or (letters and not _HEADED.fullmatch(letters)):
