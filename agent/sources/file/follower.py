@@ -9,6 +9,7 @@ One file is open, and everything before the offset in it has been handed out.
   one more look at the open one: rsyslog writes to the renamed file until its HUP. Step by step this leads through all
   rotations that were missed. rotated.list_younger decides which files are younger, however they are numbered; a file
   that was read before continues where it was left, whatever its name is now.
+- A block that the disk refuses for a minute is passed by, and so is the end of a rotated file: a bad sector stays.
 - At start the cursor's file is found by inode or content (rotated.locate), and the same steps follow. If it is not
   found: a gap, and the log from its beginning. Older and younger files cannot be told apart then, and an old event
   reported as new at night is worse than a gap that names what to scan. Where it is the log, without the end that was
@@ -21,6 +22,7 @@ was behind, lines with which a file begins just as all of the one before it, whe
 lines written after a power cut, before the start, in the place of those it took.
 """
 
+import contextlib
 import errno
 from collections.abc import Callable, Generator, Iterator
 from datetime import datetime, timedelta, timezone
@@ -31,13 +33,15 @@ from agent.core.format import counted
 from agent.core.logs.prefilter import MAX_LINE_BYTES
 from agent.core.times import from_epoch
 from agent.sources.file.content import Content, Identity, OnProgress, digest, identity_of, say
-from agent.sources.file.name import InitialContent, WatchedPath, look_at_initial_content
+from agent.sources.file.name import READABLE, InitialContent, WatchedPath, look_at_initial_content
 from agent.sources.file.reader import Found, Reader
 from agent.sources.file.rotated import KnownOlder, NamedFile, list_younger, locate
 from agent.sources.gaps import Gaps
 
 # logrotate may rename or compress what we are about to open.
 ATTEMPTS = 3
+# A disk or a server that refuses a block may be back by then, as after a path or a cable was lost for a moment.
+REFUSAL_PATIENCE = timedelta(seconds=60)
 REMEMBERED_FILES = 100
 NOT_FOUND = (
     "lines may be lost: the file read last is neither here nor among the rotated ones; reading resumes at the "
@@ -85,6 +89,8 @@ class Follower:
         self._unreadable: set[Identity] = set()
         self._older = KnownOlder(path)
         self._left: dict[Identity, FileCursor] = {}
+        # Which place the disk refuses, and since when.
+        self._refused: tuple[tuple[Identity, int], datetime] | None = None
         self._initial = look_at_initial_content(path) if start == "now" and cursor is None else None
         try:
             self._open()
@@ -103,7 +109,9 @@ class Follower:
             self.more = False
         except OSError as error:
             self._gaps.state(self.path, say(error))
-            self.close()
+            # Opened anew, it would be told anew.
+            if error.errno != errno.EIO or self._reader is None or not self._is_log(self._reader):
+                self.close()
             self.more = False
 
     def position(self) -> FileCursor | None:
@@ -175,11 +183,42 @@ class Follower:
             damage = reader.content.damage if reader.at_end else ""
         except OSError as error:
             if not reader.content.packed:
-                raise
+                self._pass_over(reader, error)
+                return b""
             block, damage, reader.at_end = b"", say(error), True
+        if self._refused and self._refused[0][0] == reader.content.identity:
+            self._refused = None
+            self._gaps.fixed(self.path, READABLE)
         if damage and block == b"":
             self._gaps.state(reader.content.path, f"{damage}; not read from offset {reader.offset} on")
         return block
+
+    def _pass_over(self, reader: Reader, error: OSError) -> None:
+        """Go on behind a block that the disk has refused for long enough, or leave a rotated file at it; or raise.
+
+        A bad sector does not go away: each start would end at it, and after a rotation the log would wait behind it.
+        """
+        place, now = (reader.content.identity, reader.offset), self._now()
+        if error.errno != errno.EIO:
+            raise error
+        if self._refused is None or self._refused[0] != place:
+            self._refused = place, now
+        if abs(now - self._refused[1]) < REFUSAL_PATIENCE:
+            raise error
+        skipped = reader.skip_unreadable()
+        if skipped is None and self._is_log(reader):
+            raise error  # What comes may be readable.
+        if skipped is None:
+            reader.give_up()
+        what = "all" if skipped is None else counted(skipped[1], "byte")
+        start = reader.offset if skipped is None else skipped[0]
+        path = reader.content.path
+        self._gaps.occurrence(path, f"lines may be lost: {what} from offset {start} on cannot be read ({say(error)})")
+        self._refused = None
+        self._gaps.fixed(self.path)
+
+    def _is_log(self, reader: Reader) -> bool:
+        return identity_of(self.path) == reader.content.identity
 
     def _open(self) -> Reader | None:
         """Open the file of the cursor, or the log where there is no cursor; None until that works."""
@@ -209,7 +248,7 @@ class Follower:
             content = self._name.open(found.path)
             if content is None:
                 continue
-            reader = Reader(content, place.offset, self._first_ordinal)
+            reader = _reader(content, place.offset, self._first_ordinal)
             if content.identity == found.identity and reader.place().marker == place.marker:
                 reader.read_ns = min(reader.read_ns, place.written_ns or reader.read_ns)
                 self._is_home = self._was_home = not found.token
@@ -259,8 +298,12 @@ class Follower:
             if file.token and identity_of(file.path) == file.identity:
                 self._unreadable.add(file.identity)  # The log itself is waited for.
             return None
-        younger = self._begin(reader, content)
-        block = self._take(younger)
+        try:
+            younger = self._begin(reader, content)
+            block = self._take(younger)
+        except OSError:
+            content.close()
+            raise
         if block is not None and (block or file.token or not younger.at_end) and content.identity == file.identity:
             again = self._next_file(reader)
             is_next = again is not None and again.identity == file.identity and not reader.has_changed()
@@ -275,9 +318,10 @@ class Follower:
         A file that was left before and is back continues where it was left.
         """
         if not self._was_home and reader.offset and not content.packed:
-            younger = Reader(content, reader.offset, reader.ordinal)
-            if younger.agrees_with(reader):
-                return younger
+            with contextlib.suppress(OSError):  # A bad sector in its first bytes: to take these will say so.
+                younger = Reader(content, reader.offset, reader.ordinal)
+                if younger.agrees_with(reader):
+                    return younger
         left = self._left.get(content.identity)
         if left and digest(content.marker_at(left.offset)) == left.marker:
             return Reader(content, left.offset, reader.ordinal)
@@ -296,7 +340,7 @@ class Follower:
             if found is None:
                 break
             content = self._name.open(found.path)
-            copy = Reader(content, reader.offset, reader.ordinal) if content else None
+            copy = _reader(content, reader.offset, reader.ordinal) if content else None
             if copy and copy.agrees_with(reader):
                 self._switch(reader, copy, b"")
                 return
@@ -335,3 +379,12 @@ class Follower:
             what = counted(reader.skipped, f"line {length} skipped", f"lines {length} skipped")
             self._gaps.occurrence(self.path, f"{what}: the kernel writes none as long")
             reader.skipped = 0
+
+
+def _reader(content: Content, offset: int, ordinal: int) -> Reader:
+    """Begin to read a file, which is closed where that fails."""
+    try:
+        return Reader(content, offset, ordinal)
+    except OSError:
+        content.close()
+        raise

@@ -6,6 +6,7 @@ up to its newline, and NUL bytes are, too, in flat memory: copytruncate leaves a
 writer without O_APPEND, a power cut leaves them at the end.
 """
 
+import contextlib
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
@@ -16,6 +17,8 @@ from agent.sources.search import HOLDS
 
 # More leaves the processor's second level cache, where the markers are searched for; less is no whole line.
 CHUNK_BYTES = 2 * MAX_LINE_BYTES
+# What the disk refuses comes in blocks of this size at least.
+BLOCK_BYTES = 4096
 
 
 class Found(NamedTuple):
@@ -45,6 +48,7 @@ class Reader:
         self.written_ns = self.read_ns = content.status().st_mtime_ns
         self._end = 0
         self._nuls_seen_ns = 0
+        self._is_given_up = False
         self.move_to(offset)
 
     def move_to(self, offset: int) -> None:
@@ -52,7 +56,7 @@ class Reader:
         self.offset = offset
         self._marker = self.content.marker_at(offset)
         self._head = ""
-        self._skipping: Literal["", "line", "nuls"] = ""
+        self._skipping: Literal["", "line", "nuls", "unreadable"] = ""
         self._searched = offset
 
     def move_behind(self, offset: int) -> None:
@@ -87,7 +91,9 @@ class Reader:
     def head(self) -> str:
         """Return the digest of the first bytes, "" while there are too few; nothing is lost of a compressed file."""
         if not self._head and not self.content.packed:
-            first = self.content.read_at(0, HEAD_BYTES)
+            first = b""
+            with contextlib.suppress(OSError):  # A bad sector there is told where it is in the way.
+                first = self.content.read_at(0, HEAD_BYTES)
             if len(first) == HEAD_BYTES and first.strip(b"\0"):
                 self._head = digest(first)
         return self._head
@@ -102,6 +108,8 @@ class Reader:
 
     def take(self) -> bytes | None:
         """Read the whole lines behind the offset; empty if there are none yet, None if the file was rewritten."""
+        if self._is_given_up:
+            return b""
         written_ns = self.content.status().st_mtime_ns
         self.head()
         data = self.content.read_at(self._searched, CHUNK_BYTES)
@@ -113,14 +121,42 @@ class Reader:
             self.written_ns = self.read_ns = written_ns
         self.at_end = len(data) < CHUNK_BYTES
         self._end = self._searched + len(data)
-        if self._skipping == "line":
+        if self._skipping in {"line", "unreadable"}:
             return self._skip_line(data)
         if self._skipping == "nuls" or data.startswith(b"\0"):
             return self._skip_nuls(data)
         size = _whole_lines(data)
         if size == 0 and len(data) > MAX_LINE_BYTES:
             self._skipping, self._searched = "line", self._end
+        elif size == 0 and data and self.at_end:
+            # pread(2) gives what stands before a block that the disk refuses, and only then says so.
+            self.content.read_at(self._end, 1)
         return data[:size]
+
+    def skip_unreadable(self) -> tuple[int, int] | None:
+        """Go on behind a block that the disk refuses, and some bytes more; return where it begins and how many.
+
+        None: what stands behind cannot be read, either. Steps grow, since a disk may take a minute for each try.
+        """
+        try:
+            start = self._searched + len(self.content.read_at(self._searched, CHUNK_BYTES))
+        except OSError:
+            start = self._searched
+        step, size = BLOCK_BYTES, self.content.status().st_size
+        while (behind := start - start % BLOCK_BYTES + step) + MARKER_BYTES < size:
+            try:
+                self.content.read_at(behind, MARKER_BYTES)
+            except OSError:
+                step *= 2
+            else:
+                self._skipping, self._searched = "unreadable", behind + MARKER_BYTES
+                self.at_end = False
+                return start, self._searched - start
+        return None
+
+    def give_up(self) -> None:
+        """Take a file as read to its end, whose rest the disk refuses."""
+        self.at_end = self._is_given_up = True
 
     def lines(self, block: bytes) -> Iterator[list[Found]]:
         """Yield the lines of what take() gave that hold a marker, moving on behind those of each list."""
@@ -133,11 +169,12 @@ class Reader:
                 passed = end
                 found.append(Found(base + start, self.ordinal, line, count))
             yield found
-        self._pass(base, marker, block, passed, len(block))
+        if block:
+            self._pass(base, marker, block, passed, len(block))
 
     def last_lines(self) -> Iterator[list[Found]]:
         """Yield the last line of a file that is left for good, though it has no newline."""
-        if self._skipping:
+        if self._skipping or self._is_given_up:
             self.skipped += self._skipping == "line"
             return
         start = self.offset
@@ -149,7 +186,7 @@ class Reader:
 
     def has_changed(self) -> bool:
         """Return whether the file has more than at the last take(), or other bytes before the offset."""
-        if self.content.packed:
+        if self.content.packed or self._is_given_up:
             return False
         return bool(self.content.read_at(self._end, 1)) or not self._follows(self.offset, self._marker)
 
@@ -181,7 +218,7 @@ class Reader:
     def _skip_line(self, data: bytes) -> bytes | None:
         found = data.find(b"\n")
         if found >= 0:
-            self.skipped += 1
+            self.skipped += self._skipping == "line"
             self.ordinal += 1
             return self._jump(self._searched + found + 1)
         if data:

@@ -740,6 +740,160 @@ def test_what_takes_a_logs_place_and_is_none_is_told_once_and_hides_no_line(
     assert ["can be read now"] == whys(source)
 
 
+class Disk:
+    """Refuses blocks of a file as the kernel passes it on: what stands before one is given, and then EIO."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.refused: set[tuple[int, int]] = set()
+        self._really = os.pread
+        monkeypatch.setattr(os, "pread", self._pread)
+
+    def refuse(self, path: Path, first: int, blocks: int) -> None:
+        self.refused |= {(path.stat().st_ino, block) for block in range(first, first + blocks)}
+
+    def _pread(self, fd: int, size: int, offset: int) -> bytes:
+        there = os.fstat(fd)
+        size = max(0, min(size, there.st_size - offset))
+        bad = [block * 4096 for inode, block in self.refused if inode == there.st_ino]
+        first = min((at for at in bad if at + 4096 > offset and at < offset + size), default=offset + size)
+        if size and first <= offset:
+            raise OSError(5, "Input/output error")
+        return self._really(fd, first - offset, offset)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+@pytest.fixture
+def open_later(log: Path) -> Iterator[tuple[Callable[..., LogFileSource], Callable[[float], None]]]:
+    """A source by a clock that is set, and what sets it."""
+    began, opened, passed = now(), list[LogFileSource](), [0.0]
+
+    def open_one(cursor: Cursor | None = None) -> LogFileSource:
+        clock = lambda: began + timedelta(seconds=passed[0])  # noqa: E731 - a clock
+        opened.append(LogFileSource([str(log)], cursor, "beginning", clock, FakeWaker()))
+        return opened[-1]
+
+    def wait(seconds: float) -> None:
+        passed[0] += seconds
+
+    yield open_one, wait
+    for source in opened:
+        source.close()
+
+
+WITH_HITS_FAR_APART = hits(1, 2) + NOISE * 1000 + hit(3) + NOISE * 5000 + hit(4)
+
+
+@pytest.mark.parametrize(
+    ("bad", "blocks", "before", "after"),
+    [(0, 1, [], [3, 4]), (5, 1, [1, 2], [3, 4]), (5, 3, [1, 2], [3, 4]), (5, 30, [1, 2], [4])],
+)
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_bad_sector_in_a_log_is_told_and_passed_by_after_a_minute(
+    log: Path,
+    disk: Disk,
+    open_later: Any,
+    *,
+    bad: int,
+    blocks: int,
+    before: list[int],
+    after: list[int],
+    restarts: bool,
+) -> None:
+    append(log, WITH_HITS_FAR_APART)
+    disk.refuse(log, bad, blocks)
+    open_one, wait = open_later
+    source = open_one()
+    assert before == read(source)
+    if restarts:
+        source = open_one(source.position())
+        assert [] == read(source)
+    assert ["Input/output error"] == whys(source)
+    wait(59)
+    assert [] == read(source)
+    assert [] == whys(source)
+    wait(2)
+    assert after == read(source)
+    (why,) = whys(source)
+    assert why.startswith("lines may be lost: ")
+    assert why.endswith(f" from offset {bad * 4096} on cannot be read (Input/output error)")
+    append(log, hit(9))
+    assert [9] == read(source)
+    assert [] == read(open_one(source.position()))
+
+
+@pytest.mark.parametrize(("bad", "blocks", "after"), [(5, 1, [3, 4, 5]), (5, 500, [5])])
+def test_a_bad_sector_in_a_rotated_file_does_not_keep_the_log_from_being_read(
+    log: Path, disk: Disk, open_later: Any, *, bad: int, blocks: int, after: list[int]
+) -> None:
+    open_one, wait = open_later
+    append(log, hits(1, 2))
+    source = open_one()
+    assert [1, 2] == read(source)
+    append(log, WITH_HITS_FAR_APART.removeprefix(hits(1, 2)))
+    disk.refuse(log, bad, blocks)
+    log.rename(log.with_name("messages.1"))
+    append(log, hit(5))
+    assert [] == read(source)
+    wait(61)
+    assert after == read(source)
+    assert [1] == [why.count("cannot be read") for why in whys(source) if "lost" in why]
+    append(log, hit(6))
+    assert [6] == read(source)
+
+
+def test_a_bad_sector_at_the_end_of_a_log_is_told_once_and_passed_by_when_more_comes(
+    log: Path, disk: Disk, open_later: Any
+) -> None:
+    open_one, wait = open_later
+    append(log, hits(1, 2) + NOISE * 100)
+    disk.refuse(log, 1, 1)
+    source = open_one()
+    assert [1, 2] == read(source)
+    for _ in range(5):
+        wait(61)
+        assert [] == read(source)
+    assert ["Input/output error"] == whys(source)
+    append(log, NOISE * 100 + hit(3))
+    assert [3] == read(source)
+
+
+def test_what_a_disk_refuses_for_less_than_a_minute_loses_nothing(log: Path, disk: Disk, open_later: Any) -> None:
+    open_one, wait = open_later
+    append(log, WITH_HITS_FAR_APART)
+    disk.refuse(log, 5, 30)
+    source = open_one()
+    assert [1, 2] == read(source)
+    wait(50)
+    assert [] == read(source)
+    disk.refused.clear()
+    wait(50)
+    assert [3, 4] == read(source)
+    assert ["Input/output error", "can be read now"] == whys(source)
+
+
+def test_a_bad_sector_where_the_log_begins_costs_no_descriptor_and_is_passed_by(
+    log: Path, disk: Disk, open_later: Any
+) -> None:
+    open_one, wait = open_later
+    append(log, hit(1))
+    source = open_one()
+    assert [1] == read(source)
+    log.rename(log.with_name("messages.1"))
+    append(log, WITH_HITS_FAR_APART)
+    disk.refuse(log, 0, 1)
+    read(source)
+    held = len([*Path("/proc/self/fd").iterdir()])
+    for _ in range(5):
+        assert [] == read(source)
+    assert held == len([*Path("/proc/self/fd").iterdir()])
+    wait(61)
+    assert [3, 4] == read(source)
+
+
 def test_permission_given_later_reads_what_came_since_the_start(
     log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -806,7 +960,7 @@ def test_a_disk_error_is_told_once_and_reading_goes_on_where_it_was(
         assert ["Input/output error"] == whys(source)
         assert log.stat().st_size == source.position().files[str(log)].offset + len(hit(2))
     assert [2] == read(source)
-    assert [] == whys(source)
+    assert ["can be read now"] == whys(source)
 
 
 def test_a_directory_that_may_not_be_entered_any_more_is_told(
