@@ -5,8 +5,8 @@ from datetime import datetime, timedelta, timezone
 # By so much a line may come later than its stamp, or earlier by a clock that is not quite ours.
 _DELAY = timedelta(seconds=5)
 _AHEAD = timedelta(seconds=2)
-# Zones and summer time differ by whole or half hours, from -12:00 to +14:00.
-_HALF_HOUR = timedelta(minutes=30)
+# Zones and summer time differ by quarters of an hour (Nepal is +05:45), from -12:00 to +14:00.
+_QUARTER = timedelta(minutes=15)
 _ZONES_APART = timedelta(hours=26)
 _NONE = timedelta(0)
 # Over a longer time without a look nothing tells a zone's stamp from a late line.
@@ -29,15 +29,16 @@ def from_epoch(seconds: object) -> datetime | None:
 def put_right(at: datetime, after: datetime | None, now: datetime) -> tuple[datetime, int]:
     """Return when a line was written, and the seconds by which its stamp ``at`` is ahead of this host's clock.
 
-    The line came between ``after`` and ``now``; None: it may be old. Off by half hours to the second, it has the stamp
-    of another zone: a log daemon keeps the one it started with, and the hour at the end of summer time comes twice.
+    The line came between ``after`` and ``now``; None: it may be old. Off by quarters of an hour to the second, it has
+    the stamp of another zone: a log daemon keeps the one it started with, and the hour at the end of summer time comes
+    twice.
     Nothing is from the future. A line that came with any other stamp was delivered late.
     """
     if after is not None and after <= at <= now:
         return at, 0
     ahead = at - now
     if after is not None and _NONE <= now - after <= _LOOK_AT_MOST and -_ZONES_APART <= ahead <= _ZONES_APART:
-        off = round(ahead / _HALF_HOUR) * _HALF_HOUR
+        off = round(ahead / _QUARTER) * _QUARTER
         if off and after - _DELAY <= at - off <= now + _AHEAD:
             return at - off, int(off.total_seconds())
     return (now, round(ahead.total_seconds())) if ahead > _AHEAD else (at, 0)

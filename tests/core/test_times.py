@@ -12,7 +12,7 @@ def seconds(number: float) -> timedelta:
     return timedelta(seconds=number)
 
 
-@pytest.mark.parametrize("off", [0, 3600, -3600, 1800, -12 * 3600, 14 * 3600, -19800])
+@pytest.mark.parametrize("off", [0, 3600, -3600, 1800, -12 * 3600, 14 * 3600, -19800, -20700, 45_900])
 def test_a_line_of_now_with_the_stamp_of_another_zone_is_of_now(off: int) -> None:
     written = NOW.replace(microsecond=0)
     assert (written, off) == put_right(written + seconds(off), LOOKED, NOW)
