@@ -18,6 +18,8 @@ from agent.core.sockets.shares import add_up, only
 # An average over fewer sockets says nothing about the next thousand.
 _ENOUGH_TO_MEASURE = 300
 _ASSUMED_BYTES = 16 << 10
+# A sum that may be off by more than a quarter is no measurement.
+_EXACT = 4
 # struct tcp_sock and what hangs on it, in slab and outside of mem: 2368 to 2496 bytes were measured.
 _STRUCT_BYTES = 2560
 # Those that wait most come first.
@@ -105,8 +107,12 @@ def find_budget(facts: Facts) -> Budget:
 
 
 def price_of_sockets(facts: Facts) -> Price:
-    """Return what a socket is charged on average."""
-    return _price(facts, facts.memory.now, facts.now.alloc or 0)
+    """Return what a socket is charged on average, where what each CPU may keep back makes little of the sum."""
+    size, sockets, error = facts.memory.now, facts.now.alloc or 0, facts.inexact_bytes
+    if size is not None and 0 <= size < _EXACT * error and sockets >= _ENOUGH_TO_MEASURE:
+        bound = -(-(size + error) // sockets)
+        return Price(max(_least(facts), min(bound, _ASSUMED_BYTES)), "assumed")
+    return _price(facts, size, sockets)
 
 
 def price_of_orphans(facts: Facts) -> Price:
@@ -124,7 +130,11 @@ def price_of_orphans(facts: Facts) -> Price:
         return price_of_sockets(facts)
     # They never took more than all that TCP held.
     most, peak = facts.memory.value, facts.orphans.value or 0
-    bound = max(most, 0) // peak if most is not None and peak >= _ENOUGH_TO_MEASURE else _ASSUMED_BYTES
+    bound = (
+        (max(most, 0) + facts.inexact_bytes) // peak
+        if most is not None and peak >= _ENOUGH_TO_MEASURE
+        else _ASSUMED_BYTES
+    )
     return Price(max(_least(facts), min(bound, _ASSUMED_BYTES)), "assumed")
 
 

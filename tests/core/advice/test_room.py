@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from material import make_group, make_snapshot, make_table, tally
+from material import make_event, make_group, make_snapshot, make_table, tally
 
 from agent.core.advice.budget import Price, find_budget, free_ram, price_of_orphans, price_of_sockets, room_for_orphans
+from agent.core.diagnosis.diagnose import diagnose
 from agent.core.facts import Facts, gather_facts
 from agent.core.readings import FullGroup, Namespace, PressureStall, Process
 
@@ -196,6 +197,49 @@ def test_a_socket_costs_what_was_measured_on_enough_of_them(
     mem: int | None, alloc: int | None, charged: int, how: str
 ) -> None:
     assert Price(charged, how) == price_of_sockets(facts_of(mem=mem, alloc=alloc))
+
+
+@pytest.mark.parametrize(
+    ("mem", "charged", "how"),
+    [
+        # 16 CPUs may keep back 16 MiB either way: 4,096 pages.
+        (16_384, 74_566, "measured here on 900"),
+        (16_383, 16_384, "assumed"),
+        (0, 16_384, "assumed"),
+        # A bound below what is assumed still holds: here each CPU may keep back 16 pages.
+        (600, 3896, "assumed"),
+    ],
+)
+def test_a_socket_is_not_measured_by_a_sum_that_may_be_what_the_cpus_keep_back(
+    mem: int, charged: int, how: str
+) -> None:
+    reserve = 16 if mem == 600 else 256
+    host = {"kernel": "6.12.0", "cpus": 16, "sysctls": {"net.core.mem_pcpu_rsv": (reserve,)}}
+    assert Price(max(charged, 4096), how) == price_of_sockets(facts_of(mem=mem, alloc=900, **host))
+    few = facts_of(orphan=600, mem=mem, alloc=900, **host)
+    assert how == price_of_orphans(few).how
+
+
+def test_orphans_are_bounded_by_all_that_tcp_may_hold_with_what_the_cpus_keep_back() -> None:
+    host = {"kernel": "6.12.0", "cpus": 8, "sysctls": {"net.core.mem_pcpu_rsv": (256,)}}
+    assert Price(6990, "assumed") == price_of_orphans(facts_of(orphan=2400, mem=2048, alloc=9000, **host))
+
+
+def test_a_limit_of_orphans_is_put_back_whatever_the_cpus_keep_back() -> None:
+    """192 CPUs may keep back 192 MiB: mem of 156 MiB is no price of 2,500 sockets."""
+    host = make_snapshot(
+        2000,
+        40_000,
+        max_orphans=2000,
+        tcp_mem=(60_000, 80_000, 120_000),
+        alloc=2500,
+        cpus=192,
+        kernel="6.12.0",
+        ram=4 << 30,
+        sysctls={"net.core.mem_pcpu_rsv": (256,)},
+    )
+    (step,) = (each for each in diagnose(host, (make_event(),), ()).advice if each.sysctl)
+    assert 16_384 == step.sysctl.proposed
 
 
 def test_a_socket_takes_a_page_at_least_however_large_that_is() -> None:
