@@ -175,11 +175,16 @@ class Courier:
     # --- one attempt ------------------------------------------------------------------------------------------------
 
     def _attempt(self, step: Step) -> None:
-        notice = self._compose(step)
-        if step.how not in ("again", "digest"):
-            if step.is_whole:
-                self._stories.reserve(step.incident_id, step.file)
-            self._outbox.flush(step.incident_id)
+        try:
+            notice = self._compose(step)
+            if step.how not in ("again", "digest"):
+                if step.is_whole:
+                    self._stories.reserve(step.incident_id, step.file)
+                self._outbox.flush(step.incident_id)
+        except (OSError, StoreError):
+            if self._stories.is_removed(step.incident_id):
+                return
+            raise
         delivery = self._notify(notice, step)
         now, since = self._now(), self._ledger.senders[step.sender].since
         self._log.debug("%s: an attempt of %s: %s", self.name, notice.id, delivery)

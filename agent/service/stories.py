@@ -10,7 +10,7 @@ from agent.core.budget import HOUR_SECONDS
 from agent.core.delivery import Outcome, Receipt
 from agent.core.dispatch import Key, Said, Story
 from agent.core.model import Provenance
-from agent.store import Commit, Outbox
+from agent.store import UNSEEN, Commit, Outbox
 
 # Incidents read, and receipts written, in one step: each is flushed, and a step must be short.
 AT_ONCE = 64
@@ -48,6 +48,14 @@ class Stories(dict[str, Story]):
                 self._enter(key, receipt)
         return False
 
+    def is_removed(self, incident_id: str) -> bool:
+        """Return whether an incident was removed since the look, by retention or by hand; it is then forgotten."""
+        if any(self._outbox.changed([incident_id], {})):
+            return False
+        self.pop(incident_id, None)
+        self._known[incident_id] = UNSEEN
+        return True
+
     def finish(self, incident_id: str) -> None:
         """Note that nothing of an incident will ever be sent again."""
         del self[incident_id]
@@ -79,6 +87,9 @@ class Stories(dict[str, Story]):
         try:
             self._outbox.write_receipt(*key, receipt)
         except Exception as error:  # noqa: BLE001 - the notice was taken and must not be sent again
+            if self.is_removed(key[0]):
+                self.unwritten.pop(key, None)
+                return None
             failure = None if key in self.unwritten else error
             self.unwritten[key] = receipt
         else:

@@ -1,5 +1,6 @@
 import logging
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta, timezone
@@ -715,6 +716,34 @@ def test_what_is_sent_was_flushed_although_its_commit_is_still_under_way(
     world.run(10)
 
     assert str(folder) == before_the_post[-1]
+
+
+@pytest.mark.parametrize("moment", ["look", "post"])
+@pytest.mark.parametrize("file", ["", "incident.json"])  # Retention begins with that, and may be seen half-way.
+def test_an_incident_that_is_removed_before_or_during_its_post_is_forgotten_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, moment: str, file: str
+) -> None:
+    world = World()
+    store = store_with_a_notice(tmp_path)
+    folder = store.path(store.resolve("last"))
+    world.use(store)
+
+    def remove(*_: object) -> None:
+        if (folder / file).is_dir():
+            shutil.rmtree(folder)
+        else:
+            (folder / file).unlink(missing_ok=True)
+
+    if moment == "look":
+        monkeypatch.setattr(Outbox, "silence", remove)
+    else:
+        monkeypatch.setattr(world.receiver, "notify", lambda _: remove() or Delivered())
+    world.run(3600)
+
+    assert [] == caplog.messages
+    assert (0, None) == (world.courier.failed, world.courier.status)
+    assert 0 == world.courier.waiting.notices
+    assert (0 if moment == "look" else 1) == world.courier.delivered
 
 
 def test_a_silence_in_the_store_holds_back_what_is_new_until_it_ends(tmp_path: Path) -> None:
