@@ -40,6 +40,7 @@ from agent.core.model import (
     Notice,
     Provenance,
     Remark,
+    Standing,
     Witness,
     WitnessedBy,
 )
@@ -93,7 +94,7 @@ def title(notice: Notice) -> str:
     if isinstance(notice, Remark):
         line += _span(incident, notice.at)
         marks.insert(0, notice.remark)
-    elif notice.type == "sockmem.incident.updated":
+    elif notice.type == "sockmem.incident.updated" and not isinstance(notice, Standing):  # A state is no news.
         marks.insert(0, "update")
     elif notice.type == "sockmem.incident.resolved":
         lasted = seconds_between(incident.opened_at, incident.last_seen_at)

@@ -17,6 +17,7 @@ from agent.core.cursor import Cursor, Resume
 from agent.core.delivery import Delivered, Delivery, Rejected, Retry
 from agent.core.dispatch import Ledger, Now, Rules, Said, Step, Story, compose, plan, rules_of
 from agent.core.model import Notice, NoticeType, Provenance, Remark, Silence, Standing
+from agent.core.report import title
 from agent.core.settings import AlertmanagerSettings, PagerDutySettings, Severity, SlackSettings
 
 START = datetime(2026, 11, 22, 0, tzinfo=timezone.utc)
@@ -1537,6 +1538,12 @@ def test_what_is_late_repeated_or_a_state_shows_the_incident_as_it_is_now_withou
     how: str,
 ) -> None:
     assert make_sent_incident(closed_at=START) == composed(how, closed_at=START).data
+
+
+def test_a_state_is_no_update_though_it_is_first_shown_at_one() -> None:
+    shown = composed("state", "sockmem.incident.updated")
+
+    assert title(make_notice(make_sent_incident())) == title(shown)
 
 
 def test_what_is_opened_late_shows_the_incident_as_it_is_now() -> None:
