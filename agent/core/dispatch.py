@@ -250,6 +250,7 @@ class Ledger:
         self.reminded: dict[str, datetime] = {}
         # By incident: the opening, if any, of which it is not known whether it was taken.
         self.doubts: dict[str, str | None] = {}
+        self._before: dict[Key, int] = {}
 
     def note(self, stories: Mapping[str, Story], now: Now) -> None:
         """Note what there is to send, and forget what was sent or is gone."""
@@ -345,8 +346,12 @@ class Ledger:
 
     def attempts(self, incident_id: str, file: str) -> int:
         """Count the attempts of all senders with a notice."""
-        keys = ((sender, incident_id, file) for sender in range(len(self.senders)))
-        return sum(self.tries[key].attempts for key in keys if key in self.tries)
+        here = sum(tries.attempts for key, tries in self.tries.items() if key[1:] == (incident_id, file))
+        return here + self._before.get((incident_id, file), 0)
+
+    def count_on(self, before: "Ledger") -> None:
+        """Count the attempts before a reload, too, and those before that one if nothing was noted in between."""
+        self._before = {key[1:]: before.attempts(*key[1:]) for key in before.tries} or before._before  # noqa: SLF001
 
     def is_spent(self, budget: Provenance, now: Now) -> bool:
         """Return whether the messages of an hour are used up."""

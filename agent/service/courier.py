@@ -62,6 +62,7 @@ class Courier:
         self._ledger = Ledger(self._now(), rules.senders)
         self._has_recalled = bool(rules.senders)
         self._is_silent = False
+        self._predecessor: Courier | None = None
         self.thread = make_thread(self.name, self.step, self._cannot_start, self.is_settling, monotonic)
 
     @property
@@ -79,12 +80,17 @@ class Courier:
         return self._held.is_settling
 
     def succeed(self, predecessor: "Courier") -> None:
-        """Take over the counts, and the receipts that could not be written yet.
-
-        Both are shared: the courier before a reload may be in its last step.
-        """
+        """Take over the counts, and at the first step, when that one has ended, what it left to do."""
         self.counts = predecessor.counts
-        self._stories.unwritten = predecessor._stories.unwritten  # noqa: SLF001 - of the same class
+        self._predecessor = predecessor
+
+    def _take_over(self) -> None:
+        """Go on with the receipts that could not be written yet, and count on the attempts."""
+        before, self._predecessor = self._predecessor, None
+        if before:
+            before._take_over()  # noqa: SLF001 - of the same class, and it may have had no step
+            self._stories.unwritten = before._stories.unwritten  # noqa: SLF001
+            self._ledger.count_on(before._ledger)  # noqa: SLF001
 
     # --- the thread -------------------------------------------------------------------------------------------------
 
@@ -101,6 +107,7 @@ class Courier:
 
     def _step(self) -> float:
         """Do what ``step`` says; OSError when the state directory cannot be read, or has no room for a receipt."""
+        self._take_over()
         self._recall_the_hour()
         is_busy = self._stories.look(self._held.release)
         for key, receipt in list(self._stories.unwritten.items()):

@@ -242,6 +242,24 @@ def test_a_channel_that_is_no_longer_configured_gives_up_what_it_owes() -> None:
     assert 2 == courier.counts["gave_up"]
 
 
+def test_the_receipt_counts_the_attempts_before_a_reload_also_of_a_channel_that_is_gone() -> None:
+    for is_gone in (False, True):
+        world = World()
+        world.receiver.say("a/notice-001", [Retry(why="HTTP 503")] * 3)
+        world.put("a")
+        world.run(8)
+        between, after = (absent("ops", world.box) if is_gone else world.start(world.box) for _ in range(2))
+        between.succeed(world.courier)  # It never steps: the one before it is still in its last attempt.
+        after.succeed(between)
+        world.courier.step()
+        world.clock.seconds += 60
+        world.courier = after
+        world.run(60)
+
+        outcome, attempts = ("gave_up", 3) if is_gone else ("delivered", 4)
+        assert [(outcome, attempts)] == [(receipt.outcome, receipt.attempts) for receipt in world.box.receipts]
+
+
 # --- given up -------------------------------------------------------------------------------------------------------
 
 
