@@ -61,13 +61,15 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     """Busy or out of reach: try again, no sooner than ``after_seconds`` when the receiver said so.
 
     ``may_be_the_notice``: the receiver may be well and choke on this one, so that others are tried before it.
-    ``may_be_taken``: the receiver may have it, and its answer was lost.
+    ``may_be_taken``: the receiver may have it, and its answer was lost. ``taken``: some of its recipients have it, and
+    are not sent it again ("taken for 1 of 2 recipients").
     """
 
     why: str
     after_seconds: float | None = None
     may_be_the_notice: bool = False
     may_be_taken: bool = False
+    taken: str = ""
 
 
 class Rejected(msgspec.Struct, frozen=True, kw_only=True):

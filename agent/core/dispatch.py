@@ -16,6 +16,9 @@ again, and its end for some time; what is over and was never sent is not sent at
 A sender in trouble pauses 1 to 30 s, with full jitter, and after ten minutes up to five. It tries the oldest first, so
 that this is read first when the receiver is back; one on which a receiver chokes comes after all others. A refused
 notice waits alone, 5 min to 1 h, and a notice is given up after ``give_up_after``.
+
+What some recipients of a mail took is delivered. Those that the server refused for now are a second sender, with pauses
+of its own: the newest mail of an incident that they lack is tried for them alone.
 """
 
 from collections import deque
@@ -39,6 +42,7 @@ SHORTEST_REFUSAL_SECONDS, LONGEST_REFUSAL_SECONDS = 300.0, 3600.0
 TRIED_AT_LEAST_SECONDS = 3600.0
 IDLE_SECONDS = 60.0
 ROTATION = 4
+LACKING = 1  # The sender for those recipients of mails that were refused for now.
 REMINDER_HOURS, DAY_HOURS = (1, 2, 4, 8, 16), 24
 REMINDER = "still_open_"
 # After this long, a storm that a log stamps with another year is sent as opened.
@@ -63,6 +67,7 @@ RESOLVED: NoticeType = "sockmem.incident.resolved"
 DIGEST = ("", "digest")
 
 How = Literal["plain", "opened", "late", "again", "digest", "state"]
+ONCE: tuple[How, ...] = ("again", "digest")  # What is not tried on for some of its recipients.
 # The incident, and the file of a notice, or a name for a reminder.
 Key = tuple[str, str]
 
@@ -162,7 +167,8 @@ class Story(NamedTuple):
 class Step(NamedTuple):
     """An attempt due at the second ``at``: of which notice, how, by which sender.
 
-    ``severities`` are those that a state channel shows, and ``is_whole`` says that a silence holds none back.
+    ``severities`` are those that a state channel shows, and ``is_whole`` says that a silence holds none back;
+    ``is_rest``: for those recipients that lack what others took.
     """
 
     incident_id: str
@@ -174,6 +180,7 @@ class Step(NamedTuple):
     budget: Provenance | None = None
     severities: tuple[Severity, ...] = ()
     is_whole: bool = True
+    is_rest: bool = False
 
     @property
     def key(self) -> tuple[int, str, str]:
@@ -250,18 +257,28 @@ class Ledger:
         self.reminded: dict[str, datetime] = {}
         # By incident: the opening, if any, of which it is not known whether it was taken.
         self.doubts: dict[str, str | None] = {}
+        # By incident: the newest mail that some recipients took and others lack.
+        self.lacking: dict[str, Step] = {}
         self._before: dict[Key, int] = {}
 
     def note(self, stories: Mapping[str, Story], now: Now) -> None:
         """Note what there is to send, and forget what was sent or is gone."""
         doubts = self.doubts
         self.doubts = {each: doubts[each] if each in doubts else _in_flight(story) for each, story in stories.items()}
+        # Nobody is told of the opening of what is over.
+        self.lacking = {
+            each: step
+            for each, step in self.lacking.items()
+            if (story := stories.get(each)) and (step.file == story.last.file or not story.is_over)
+        }
+        if not self.lacking and not self._is_state:
+            del self.senders[LACKING:]
         kept = {key: tries for key, tries in self.tries.items() if key[1:] == DIGEST or self._is_news(key, stories)}
         # An instance that fails was not sent the newer notice either, though another one took it.
         failing = {key[:2]: tries.why for key, tries in self.tries.items() if tries.why and self._is_state}
         for story in stories.values():
             said = story.last
-            for sender in range(len(self.senders)):
+            for sender in range(len(self.senders) if self._is_state else 1):
                 waited = max(0.0, (now.time - said.at).total_seconds()) if said.at < self.started else 0.0
                 key = (sender, story.incident_id, said.file)
                 kept.setdefault(key, Tries(now.second, waited, why=failing.get(key[:2])))
@@ -275,8 +292,9 @@ class Ledger:
     def rest(self, stories: Iterable[Story], now: Now) -> None:
         """Let no time pass for what a silence holds back from people: it is not given up for that."""
         for story in () if self._is_state else stories:
-            key = (0, story.incident_id, story.last.file)
-            self.tries[key] = self.tries[key]._replace(seen=now.second, waited=0.0)
+            lacking = self.lacking.get(story.incident_id)
+            for key in {(0, story.incident_id, story.last.file), *([lacking.key] if lacking else [])}:
+                self.tries[key] = self.tries[key]._replace(seen=now.second, waited=0.0)
 
     def foremost(self, story: Story) -> Said:
         """Return the notice to send of an incident on a message channel: the newest, but for one in doubt."""
@@ -293,15 +311,19 @@ class Ledger:
             self.doubts[step.incident_id] = None  # Taken; or read and not taken, and the newest may fare better.
         match delivery:
             case Delivered():
-                self._forget_reminders(step.incident_id)
-                self.tries[step.key] = Tries(
-                    tries.seen, tries.waited, tries.attempts, now.second, taken=step.severities
-                )
-                self._recover(step.sender)
-                if step.budget:
-                    self.sent[step.budget].append(now.second)
-                if step.how == "again":
-                    self.reminded[step.incident_id] = now.time
+                self._take(step, tries, now)
+                lacking = self.lacking.pop(step.incident_id, step)
+                if lacking != step:
+                    self.tries.pop(lacking.key, None)
+                    self._recover(LACKING)
+            case Retry() if delivery.taken and not step.is_rest:
+                self._take(step, tries, now)
+                if step.how not in ONCE:
+                    lacking = step._replace(sender=LACKING, budget=None, is_rest=True)
+                    self.lacking[step.incident_id] = lacking
+                    self.tries[lacking.key] = Tries(tries.seen, tries.waited, why=delivery.why)
+                    self.senders[LACKING:] = self.senders[LACKING:] or [Sender()]
+                    self.set_back(LACKING, delivery.why, now, dice)
             case Retry():
                 is_choking = tries.is_choking or delivery.may_be_the_notice
                 self.tries[step.key] = tries._replace(refusals=0, why=delivery.why, is_choking=is_choking)
@@ -324,6 +346,16 @@ class Ledger:
             pause = after_seconds + dice * RETRY_SPREAD_SECONDS
         self.senders[number] = Sender(sender.failures + 1, growth, now.second + pause, why, since)
 
+    def _take(self, step: Step, tries: Tries, now: Now) -> None:
+        """Enter that the receiver took it."""
+        self._forget_reminders(step.incident_id)
+        self.tries[step.key] = Tries(tries.seen, tries.waited, tries.attempts, now.second, taken=step.severities)
+        self._recover(step.sender)
+        if step.budget:
+            self.sent[step.budget].append(now.second)
+        if step.how == "again":
+            self.reminded[step.incident_id] = now.time
+
     def _forget_reminders(self, incident_id: str) -> None:
         """Forget the reminders that were not taken: what was taken now says more."""
         self.tries = {
@@ -339,10 +371,20 @@ class Ledger:
         return any(tries.why for key, tries in self.tries.items() if key[0] == number)
 
     def _is_news(self, key: tuple[int, str, str], stories: Mapping[str, Story]) -> bool:
-        story = stories.get(key[1])
+        story, lacking = stories.get(key[1]), self.lacking.get(key[1])
+        if key[0] and not self._is_state:
+            return lacking is not None and lacking.key == key
         return story is not None and (
             key[2] in (story.last.file, self.foremost(story).file) or key[2].startswith(REMINDER)
         )
+
+    def is_owing(self, story: Story) -> bool:
+        """Return whether somebody is owed a notice of an incident."""
+        return bool(story.owed) or story.incident_id in self.lacking
+
+    def is_lacking(self, key: Key) -> bool:
+        """Return whether this is the mail of its incident that some recipients lack."""
+        return key[0] in self.lacking and self.lacking[key[0]].file == key[1]
 
     def attempts(self, incident_id: str, file: str) -> int:
         """Count the attempts of all senders with a notice."""
@@ -393,7 +435,7 @@ def plan(
             continue
         kind = _state_steps if rules.senders else partial(_message_steps, is_held=is_held)
         steps = list(kind(story, ledger, rules, silence, now))
-        done += [story.incident_id] if story.is_over and not story.owed and not steps else []
+        done += [story.incident_id] if story.is_over and not ledger.is_owing(story) and not steps else []
         for step in steps:
             if isinstance(step, Close):
                 closing.append(step)
@@ -439,6 +481,10 @@ def _message_steps(
 ) -> Iterator[Step | Close]:
     """Say what becomes of an incident on a message channel: one attempt, the digest, receipts, or nothing yet."""
     owed, is_silent = story.owed, silence is not None and silence.is_on(now.time)
+    lacking = None if owed or is_silent else ledger.lacking.get(story.incident_id)
+    if lacking:
+        why = _given_up(ledger, lacking.key, rules, now)
+        yield Close(story.incident_id, "gave_up", why) if why else lacking
     closed = _why_closed(story, rules, silence, is_held=is_held) if owed else None
     if closed:
         yield Close(story.incident_id, *closed)

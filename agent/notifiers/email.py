@@ -33,7 +33,7 @@ UNFOLDED = POLICY.clone(max_line_length=250)
 SUBJECT_CHARACTERS = 200
 GREETING, START_MAIL_INPUT = 220, 354
 ANSWER_BYTES = 64 * 1024  # of all answers of a server together
-REMEMBERED = 64  # mails, of which others may be tried before all recipients of the first have it
+REMEMBERED = 1024  # mails that some recipients lack: more than the budget of a day, after which they are given up
 NO_SMTP = "the answer is not SMTP"
 HINTS = {
     530: "it requires a login, or encryption",
@@ -101,18 +101,18 @@ class EmailNotifier:
         return self._sort(refused, taken)
 
     def _sort(self, refused: Mapping[str, tuple[int, bytes]], taken: set[str]) -> Delivery:
-        """Sort the recipients by outcome; a server that took the mail for some is well, and may take the next one."""
+        """Sort the recipients by outcome."""
         replies = {address: _sort_reply(*reply) for address, reply in refused.items()}
         why = "; ".join(f"{printable(address)}: {reply.why}" for address, reply in replies.items())
+        detail = f"taken for {len(taken)} of {counted(len(self._settings.to), 'recipient')}" if taken else ""
         if any(isinstance(reply, Retry) for reply in replies.values()):
-            return Retry(why=why, may_be_the_notice=bool(taken))
+            return Retry(why=why, taken=detail)
         if not taken:
             return Rejected(why=why)
         if why:
             log.warning("%s: the mail was taken, but not for %s", self.name, why)
-        detail = f"taken for {len(taken)} of {counted(len(self._settings.to), 'recipient')}{why and f'; {why}'}"
         taken.clear()  # Sent once more, it is for all.
-        return Delivered(detail=detail)
+        return Delivered(detail=f"{detail}{why and f'; {why}'}")
 
 
 class _Connection(smtplib.SMTP):

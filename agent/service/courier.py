@@ -17,8 +17,8 @@ from datetime import datetime, timezone
 from itertools import takewhile
 
 from agent.core.budget import MESSAGES_AN_HOUR
-from agent.core.delivery import Delivered, Delivery, Outcome, Rejected, Retry
-from agent.core.dispatch import ABSENT, DIGEST, Close, Ledger, Now, Rules, Said, Step, Story, compose, plan
+from agent.core.delivery import Delivered, Delivery, Outcome, Receipt, Rejected, Retry
+from agent.core.dispatch import ABSENT, DIGEST, ONCE, Close, Key, Ledger, Now, Rules, Said, Step, Story, compose, plan
 from agent.core.format import counted
 from agent.core.model import Notice, Standing
 from agent.core.status import Waiting
@@ -89,7 +89,9 @@ class Courier:
         before, self._predecessor = self._predecessor, None
         if before:
             before._take_over()  # noqa: SLF001 - of the same class, and it may have had no step
-            self._stories.unwritten = before._stories.unwritten  # noqa: SLF001
+            # What the others lack is tried on, if there still is such a channel.
+            kept = before._stories.unwritten if self._rules.is_absent else before._unwritten  # noqa: SLF001
+            self._stories.unwritten = dict(kept)
             self._ledger.count_on(before._ledger)  # noqa: SLF001
 
     # --- the thread -------------------------------------------------------------------------------------------------
@@ -110,10 +112,10 @@ class Courier:
         self._take_over()
         self._recall_the_hour()
         is_busy = self._stories.look(self._held.release)
-        for key, receipt in list(self._stories.unwritten.items()):
-            self._stories.write(key, receipt)
         now, silence = self._now(), self._outbox.silence()
         self._ledger.note(self._stories, now)
+        for key, receipt in self._unwritten.items():
+            self._stories.write(key, receipt)
         todo = plan(self._stories, self._ledger, self._rules, silence, now, held=self._held, digest=self._held.digest)
         self._is_silent = silence is not None and silence.is_on(now.time)
         if self._is_silent:
@@ -129,8 +131,13 @@ class Courier:
         if todo.step and not todo.closing:
             self._attempt(todo.step)
             return 0.0
-        idle = RECEIPT_PAUSE_SECONDS if self._stories.unwritten else IDLE_SECONDS
+        idle = RECEIPT_PAUSE_SECONDS if self._unwritten else IDLE_SECONDS
         return 0.0 if is_busy else min(todo.at - now.second, idle)
+
+    @property
+    def _unwritten(self) -> dict[Key, Receipt]:
+        """The receipts to be written by now: that of a mail which some recipients lack comes when they have it."""
+        return {key: each for key, each in self._stories.unwritten.items() if not self._ledger.is_lacking(key)}
 
     def _now(self) -> Now:
         return Now(self._monotonic(), self._clock())
@@ -149,6 +156,10 @@ class Courier:
 
     def _show(self) -> None:
         owed = [(story, said) for story in self._stories.values() for said in story.owed]
+        lacking = [
+            (self._stories[each], step.file) for each, step in self._ledger.lacking.items() if each in self._stories
+        ]
+        owed += [(story, said) for story, file in lacking for said in story.notices if said.file == file]
         due = [said.at for story, said in owed if not self._is_held_back(story, said)]
         self._voice.show(len(owed), min(due, default=None), self._ledger.senders, self._now())
 
@@ -193,15 +204,22 @@ class Courier:
                 return
             raise
         delivery = self._notify(notice, step)
-        now, since = self._now(), self._ledger.senders[step.sender].since
+        now = self._now()
+        since = min([sender.since for sender in self._ledger.senders if sender.since is not None], default=None)
         self._log.debug("%s: an attempt of %s: %s", self.name, notice.id, delivery)
         self._ledger.enter(step, delivery, now, self._random())
+        taken = delivery.detail if isinstance(delivery, Delivered) else None
+        if isinstance(delivery, Retry) and delivery.taken:
+            taken = f"{delivery.taken}; {delivery.why}"
         if not isinstance(delivery, Delivered):
             self.counts["failed"] += 1
-            self._voice.failed(delivery.why)
-            return
-        self.counts["delivered"] += 1
-        self._settle(step, delivery.detail)
+            if taken and step.how in ONCE:
+                self._log.warning("%s: %s", self.name, taken)
+            else:
+                self._voice.failed(delivery.why)
+        if taken is not None:
+            self.counts["delivered"] += not step.is_rest
+            self._settle(step, taken)
         if since is not None and all(sender.since is None for sender in self._ledger.senders):
             self._voice.recovered(now.second - since)
 
@@ -228,7 +246,8 @@ class Courier:
             self._end_digest("digested", detail)
             return
         story = self._stories[step.incident_id]
-        told = next((said for said in story.notices if said.file == step.file and said.outcome is None), None)
+        its = [said for said in story.notices if said.file == step.file and (step.is_rest or said.outcome is None)]
+        told = its[0] if its else None
         if told is None or not step.is_whole:  # A reminder, or what a state channel was told before.
             return
         apart = self._held.in_digest(step.incident_id)
@@ -240,14 +259,18 @@ class Courier:
 
     def _close(self, close: Close) -> None:
         """Write receipts without an attempt, and say in the log what is given up."""
-        owed = self._stories[close.incident_id].owed if close.incident_id else ()
+        story = self._stories[close.incident_id] if close.incident_id else None
+        owed = story.owed if story else ()
         if close.outcome == "gave_up":
-            what = f"incident {close.incident_id}" if owed else counted(self._held.members, "notice")
-            kind = owed[-1].type if owed else "sockmem.digest"
+            what = f"incident {close.incident_id}" if story else counted(self._held.members, "notice")
+            kind = (owed or story.notices)[-1].type if story else "sockmem.digest"
             self._log.error("%s: gave up %s of %s: %s", self.name, kind, what, close.detail)
-        if not close.incident_id:
+        if story is None:
             self._end_digest("gave_up", close.detail)
             return
+        if not owed:  # Some recipients have it, and its receipt waited for the others.
+            del self._ledger.lacking[close.incident_id]
+            self.counts["gave_up"] += 1
         for said in owed:
             self._record(close.incident_id, said, close.outcome, close.detail)
         self._held.release(close.incident_id)
@@ -267,8 +290,13 @@ class Courier:
 
     def _write(self, incident_id: str, said: Said, outcome: Outcome, attempts: int, detail: str) -> None:
         key = (incident_id, said.file)
-        error = self._stories.write(key, self._stories.receipt(said, outcome, self._clock(), attempts, detail))
-        if error:
+        # What some recipients have was delivered then.
+        kept = self._stories.unwritten.get(key)
+        at = kept.at if kept else self._clock()
+        receipt = self._stories.receipt(said, outcome, at, attempts, detail)
+        if self._ledger.is_lacking(key):
+            self._stories.keep(key, receipt)
+        elif error := self._stories.write(key, receipt):
             why = error if isinstance(error, OSError | StoreError) else self._voice.surprised(error)
             self._log.error("%s: the receipt of %s cannot be written: %s", self.name, key, why)
 

@@ -29,6 +29,7 @@ BUSY = Retry(why="HTTP 503")
 AWAY = Retry(why="connection refused")
 LOST = Retry(why="no answer within 20 s", may_be_taken=True)
 TAKEN = Delivered()
+SOME = Retry(why="SMTP 452", taken="taken for 1 of 2 recipients")
 # What people read: at which second, of which incident, and how it was told.
 Told = tuple[float, str, str]
 
@@ -100,6 +101,8 @@ class Channel:
             self.ledger.rest(self.stories.values(), self.now)
         self.closed += todo.closing
         for incident, outcome, _ in todo.closing:
+            if not self.stories[incident].owed:
+                del self.ledger.lacking[incident]
             self.settle(incident, outcome, {said.file for said in self.stories[incident].owed})
         for incident in todo.holding:
             self.held |= {(incident, said.file) for said in self.stories[incident].owed}
@@ -122,7 +125,8 @@ class Channel:
             notices = tuple(each._replace(has_room=each is said or each.has_room) for each in story.notices)
             self.stories[step.incident_id] = story._replace(notices=notices)
         delivery = self.receiver(self.second, step)
-        if isinstance(delivery, Delivered):
+        is_taken = isinstance(delivery, Delivered) or (isinstance(delivery, Retry) and delivery.taken)
+        if is_taken and not step.is_rest:
             how = f"again {step.remark}" if step.how == "again" else said.type if step.how == "plain" else step.how
             how = "+".join(step.severities) + (" ended" if story.is_over else "") if step.how == "state" else how
             self.told.append((self.second, step.incident_id, how.removeprefix("sockmem.incident.")))
@@ -132,7 +136,7 @@ class Channel:
             self.restart()
             return
         self.ledger.enter(step, delivery, self.now, self.dice())
-        if isinstance(delivery, Delivered) and is_first:
+        if is_taken and is_first:
             earlier = {each.file for each in story.owed} & {*files[: files.index(said.file)]}
             self.settle(step.incident_id, "superseded", earlier)
             self.settle(step.incident_id, "delivered", {said.file})
@@ -544,6 +548,156 @@ def test_during_an_outage_the_oldest_is_tried_so_that_it_is_read_first() -> None
         assert [("a", "opened"), ("b", "opened"), ("c", "opened")] == channel.read()
 
 
+# --- taken by some of its recipients --------------------------------------------------------------------------------
+
+
+def rests(channel: Channel) -> list[float]:
+    return [second for second, step in channel.tried if step.is_rest]
+
+
+def test_those_who_lack_a_mail_are_tried_alone_with_pauses_of_their_own() -> None:
+    channel = Channel(Rules(reminders=False))
+    channel.receiver = lambda *_: SOME
+    channel.say("a")
+    channel.run(HOUR)
+    channel.say("b")
+    channel.run(HOUR + 1)
+
+    assert [(0.0, "a", "opened"), (HOUR, "b", "opened")] == channel.told
+    pauses = [later - earlier for earlier, later in pairwise([0.0, *rests(channel)])]
+    assert [2.0, 4.0, 8.0, 16.0, 30.0] == pauses[:5]
+    assert {30.0} == {pause for pause, at in zip(pauses[5:], rests(channel)[4:], strict=False) if at < 600}
+    assert 300.0 == pauses[-1]
+    assert ("SMTP 452", 0.0) == (channel.ledger.senders[1].why, channel.ledger.senders[1].since)
+    assert (None, float("-inf")) == (channel.ledger.senders[0].why, channel.ledger.senders[0].resume_at)
+
+
+def test_an_update_takes_the_place_of_the_mail_that_some_lack_and_ends_the_trouble() -> None:
+    channel = Channel()
+    channel.receiver = lambda *_: SOME
+    channel.say("a")
+    channel.run(60)
+    channel.receiver = lambda *_: TAKEN
+    channel.say("a", "updated")
+    channel.run(61)
+
+    assert ["opened", "updated"] == [how for _, _, how in channel.told]
+    assert [dispatch.Sender()] == channel.ledger.senders[:1]
+    assert {} == channel.ledger.lacking
+    channel.run(600)
+    assert [dispatch.Sender()] == channel.ledger.senders
+    assert {(0, "a", "notice-002")} == set(channel.ledger.tries)
+    assert 60 >= max(rests(channel))
+
+
+def test_an_update_that_some_lack_too_is_the_only_one_that_is_tried_on() -> None:
+    channel = Channel()
+    channel.receiver = lambda *_: SOME
+    for kind in ("opened", "updated", "resolved"):
+        channel.say("a", kind)
+        channel.run(channel.second + 300)
+
+    assert ["opened", "updated", "resolved"] == [how for _, _, how in channel.told]
+    assert ["notice-001", "notice-002", "notice-003"] == sorted({step.file for _, step in channel.tried})
+    for second, step in channel.tried:
+        assert int(second // 300 + 1) == int(step.file[-1])
+    channel.receiver = lambda *_: TAKEN
+    channel.run(DAY / 2)
+    assert {} == channel.stories
+
+
+def test_those_who_lack_a_mail_are_given_up_alone_and_what_is_over_leaves_nothing() -> None:
+    channel = Channel(Rules(give_up_after=2 * HOUR))
+    channel.receiver = lambda *_: SOME
+    channel.say("a")
+    channel.run(HOUR)
+    channel.say("a", "resolved")
+    channel.run(3 * HOUR - 1)
+    assert [] == channel.closed
+    channel.run(3 * HOUR + 301)
+
+    assert [("a", "gave_up", "SMTP 452")] == channel.closed
+    assert {} == channel.stories
+
+
+def test_those_who_lack_a_mail_wait_for_the_end_of_a_silence_and_are_not_given_up_for_it() -> None:
+    channel = Channel(Rules(give_up_after=2 * HOUR, reminders=False))
+    channel.receiver = lambda *_: SOME
+    channel.say("a")
+    channel.say("b")
+    channel.run(1)
+    channel.say("b", "resolved")
+    channel.run(2)
+    hush(channel, 5 * HOUR)
+    tried = len(channel.tried)
+    channel.run(5 * HOUR)
+    assert tried == len(channel.tried)
+    channel.receiver = lambda *_: TAKEN
+    channel.run(6 * HOUR)
+
+    assert [] == channel.closed
+    assert {"a", "b"} == {step.incident_id for _, step in channel.tried[tried:] if step.is_rest}
+    assert {"a"} == set(channel.stories)
+
+
+def test_a_reminder_goes_to_those_who_take_it_and_the_opening_to_the_others_still() -> None:
+    channel = Channel()
+    channel.receiver = lambda *_: SOME
+    channel.say("a")
+    channel.run(HOUR + 400)
+
+    assert ["opened", "again still open after 1 h"] == [how for _, _, how in channel.told]
+    assert HOUR < rests(channel)[-1]
+    assert {"notice-001"} == {step.file for _, step in channel.tried if step.is_rest}
+
+
+def test_what_some_took_counts_once_in_the_hours_messages() -> None:
+    channel = Channel(Rules(reminders=False))
+    channel.receiver = lambda *_: SOME
+    for number in range(20):
+        channel.say(f"a{number}")
+    channel.run(HOUR / 2)
+    assert 20 == len(channel.ledger.sent["kernel"])
+    channel.say("b")
+    channel.run(HOUR / 2 + 1)
+
+    assert {("b", "notice-001")} == channel.held
+    assert HOUR / 2 - 300 <= max(rests(channel))  # And what follows costs nothing.
+
+
+def test_the_trouble_of_those_who_lack_a_mail_is_over_at_once_when_all_take_the_next() -> None:
+    channel = Channel()
+    channel.receiver = lambda *_: SOME
+    channel.say("a")
+    channel.turn()
+    channel.say("a", "updated")
+    channel.receiver = lambda *_: TAKEN
+    channel.turn()
+
+    assert [dispatch.Sender()] * 2 == channel.ledger.senders
+
+
+def test_the_opening_that_some_lack_is_tried_on_while_it_is_open_and_there() -> None:
+    channel = Channel(Rules(updates=False, resolved=False))
+    channel.receiver = lambda *_: SOME
+    for incident in ("a", "b"):
+        channel.say(incident)
+        channel.run(channel.second + 1)
+        channel.say(incident, "updated")
+    channel.run(3000)
+    assert {"a": "notice-001", "b": "notice-001"} == {each: step.file for each, step in channel.ledger.lacking.items()}
+    assert 2700 <= max(rests(channel))
+    assert channel.ledger.is_lacking(("a", "notice-001"))
+    assert not channel.ledger.is_lacking(("a", "notice-002"))
+    assert not channel.ledger.is_lacking(("c", "notice-001"))
+    channel.say("a", "resolved")
+    del channel.stories["b"]  # Somebody removed it.
+    channel.run(3600)
+
+    assert ({}, {}, [dispatch.Sender()]) == (channel.stories, channel.ledger.lacking, channel.ledger.senders)
+    assert 3000 >= max(rests(channel))
+
+
 # --- refused, given up ----------------------------------------------------------------------------------------------
 
 
@@ -753,6 +907,33 @@ def test_the_trouble_is_over_when_an_update_is_taken_after_a_reminder_that_was_r
 
     assert ("a", "updated") == channel.read()[-1]
     assert [dispatch.Sender()] == channel.ledger.senders
+
+
+def test_the_trouble_is_over_when_a_reminder_is_taken_though_an_update_was_skipped_meanwhile() -> None:
+    channel = Channel(Rules(updates=False))
+    channel.say("a")
+    channel.receiver = down(HOUR, HOUR + 60, Rejected(why="HTTP 400"))
+    channel.run(HOUR + 10)
+    channel.say("a", "updated")
+    channel.run(HOUR + 1000)
+
+    assert ["opened", "again still open after 1 h"] == [how for _, _, how in channel.told]
+    assert [dispatch.Sender()] == channel.ledger.senders
+
+
+def test_a_message_channel_is_one_sender_and_each_instance_of_a_state_channel_another() -> None:
+    assert [1, 1, 3] == [len(Ledger(Now(0.0, START), senders).senders) for senders in (0, 1, 3)]
+
+
+def test_the_attempts_before_a_reload_count() -> None:
+    before, between, after = (Ledger(Now(0.0, START), senders) for senders in (2, 0, 0))
+    for sender, file in ((0, "notice-001"), (1, "notice-001"), (0, "notice-002")):
+        before.enter(Step("a", file, "state", sender), BUSY, Now(0.0, START), 0.0)
+    between.count_on(before)
+    after.count_on(between)
+    after.enter(Step("a", "notice-001", "opened"), BUSY, Now(0.0, START), 0.0)
+
+    assert [3, 1, 0] == [after.attempts("a", f"notice-00{number}") for number in (1, 2, 3)]
 
 
 def test_the_trouble_lasts_as_long_as_anything_that_failed_waits() -> None:

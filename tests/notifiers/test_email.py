@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from email.message import EmailMessage
 from email.policy import default
 from pathlib import Path
@@ -21,15 +22,18 @@ import pytest
 import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
-from harness import Handler, hang, hold_port, port_of, wait_for
-from material import make_sent_incident, make_sent_notice
+from harness import Handler, Tray, hang, hold_port, port_of, wait_for
+from material import OPENED_AT, make_sent_incident, make_sent_notice
+from msgspec.structs import replace
 
 from agent.core.delivery import Delivered, Rejected, Retry
-from agent.core.model import Notice
+from agent.core.dispatch import rules_of
+from agent.core.model import Notice, NoticeType, Silence
 from agent.core.report import body_text, title
 from agent.core.settings import EmailSettings
 from agent.notifiers import ChannelError
 from agent.notifiers.email import REMEMBERED, EmailNotifier, compose
+from agent.service.courier import Courier, absent
 
 PASSWORD = "T0kenT0ken"
 SHORT = 0.5
@@ -292,6 +296,7 @@ def test_a_file_that_is_not_there_is_a_configuration_error(tmp_path: Path, keys:
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 TWO = {"to": ("a@example.org", "b@example.org")}
+ONE = "taken for 1 of 2 recipients"
 
 
 def test_a_recipient_who_is_refused_for_good_is_named_and_the_others_have_the_mail(
@@ -311,7 +316,7 @@ def test_a_recipient_who_is_refused_for_now_is_tried_again_and_the_others_get_it
     inbox.replies["a@example.org"] = "451 4.7.1 greylisted"
     mails = channel(smtp(), **TWO)
 
-    assert mails.notify(make_sent_notice()) == Retry(why="a@example.org: SMTP 451 4.7.1", may_be_the_notice=True)
+    assert mails.notify(make_sent_notice()) == Retry(why="a@example.org: SMTP 451 4.7.1", taken=ONE)
     inbox.replies.clear()
     assert mails.notify(make_sent_notice()) == Delivered(detail="taken for 2 of 2 recipients")
     assert [["b@example.org"], ["a@example.org"]] == inbox.recipients
@@ -323,8 +328,7 @@ def test_who_has_a_mail_is_not_sent_it_again_when_another_was_tried_in_between(s
     mails = channel(smtp(), **TWO)
 
     for notice in (first, second, first, second, first):
-        # A server that took it for others is well: what waits behind this one need not wait for it.
-        assert mails.notify(notice) == Retry(why="a@example.org: SMTP 452 4.2.2", may_be_the_notice=True)
+        assert mails.notify(notice) == Retry(why="a@example.org: SMTP 452 4.2.2", taken=ONE)
     inbox.replies.clear()
     for notice in (second, first):
         assert mails.notify(notice) == Delivered(detail="taken for 2 of 2 recipients")
@@ -378,6 +382,210 @@ def test_refused_for_now_is_tried_again_and_for_good_is_refused(
     assert type(delivery) is expected
     assert all(reply[:3] in delivery.why for reply in replies.values())
     assert [] == inbox.mails
+
+
+# --- the mails of an incident while one mailbox is full ---------------------------------------------------------------
+
+A, B = "a@example.org", "b@example.org"
+FULL = f"{A}: SMTP 452 4.2.2"
+UPDATE, RESOLVED = "sockmem.incident.updated", "sockmem.incident.resolved"
+
+
+class Post:
+    """A courier with mail for two, on a clock of its own."""
+
+    def __init__(self, server: str, inbox: Inbox, **keys: Any) -> None:
+        self.seconds, self.box, self.inbox = 1000.0, Tray(), inbox
+        self._settings = EmailSettings(name="ops", to=(A, B), from_="agent@web1.example", smtp=server, **keys)
+        self.courier = self.start()
+
+    def start(self) -> Courier:
+        notifier = EmailNotifier(self._settings)
+        clocks = {"monotonic": lambda: self.seconds, "now": self.now, "random": lambda: 1.0}
+        return Courier(notifier, self.box, rules_of(self._settings), **clocks)
+
+    def now(self) -> datetime:
+        return OPENED_AT + timedelta(seconds=self.seconds - 1000)
+
+    def say(self, kind: NoticeType = "sockmem.incident.opened", incident: str = "20261122T150539Z-7f3a") -> None:
+        number = 1 + sum(owner == incident for owner, _ in self.box.notices)
+        notice = make_sent_notice(kind, id=incident)
+        self.box.put(incident, replace(notice, id=f"msg_{incident}_{number:03}", at=self.now()))
+
+    def run(self, seconds: float) -> None:
+        end = self.seconds + seconds
+        while self.seconds < end:
+            self.seconds = min(end, self.seconds + self.courier.step())
+
+    def read(self, reader: str) -> list[str]:
+        """Return of each mail that somebody got the end of its Message-ID and what the subject says in the end."""
+        mails = [mail for mail, to in zip(self.inbox.read(), self.inbox.recipients, strict=True) if reader in to]
+        return [f"{mail['Message-ID'].partition('@')[0][-3:]} {mail['Subject'].split('(')[-1]}" for mail in mails]
+
+    @property
+    def receipts(self) -> list[tuple[str, str, str]]:
+        return sorted((receipt.notice[-3:], receipt.outcome, receipt.detail) for receipt in self.box.receipts)
+
+
+@pytest.fixture
+def post(smtp, inbox: Inbox) -> Post:
+    inbox.replies[A] = "452 4.2.2 mailbox full"
+    return Post(smtp(), inbox)
+
+
+LIMIT = "131,080 of 131,072)"
+
+
+def test_who_takes_mails_reads_each_notice_once_and_in_order_while_another_is_refused(post: Post) -> None:
+    for kind in ("sockmem.incident.opened", UPDATE, RESOLVED):
+        post.say(kind)
+        post.run(600)
+        assert (1, FULL) == (post.courier.waiting.notices, post.courier.waiting.why)
+        assert f"ops: 1 waiting, {FULL} since" in (post.courier.status or "")
+
+    assert [f"001 {LIMIT}", "002 update)", "003 resolved after 12 min)"] == post.read(B)
+    assert [] == post.read(A)
+    taken = ("delivered", f"taken for 1 of 2 recipients; {FULL}")
+    assert [("001", *taken), ("002", *taken)] == post.receipts
+
+
+def test_the_refused_one_gets_the_newest_when_there_is_room_and_the_trouble_is_over(
+    post: Post, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="sockmem-agent")
+    post.say()
+    post.run(600)
+    post.say(UPDATE)
+    post.run(1200)
+    post.inbox.replies.clear()
+    post.run(600)
+
+    assert ["002 update)"] == post.read(A)
+    assert [f"001 {LIMIT}", "002 update)"] == post.read(B)
+    assert ("002", "delivered", "taken for 2 of 2 recipients") == post.receipts[-1]
+    assert (0, None) == (post.courier.waiting.notices, post.courier.status)
+    logged = [record.getMessage() for record in caplog.records if record.name == "sockmem-agent"]
+    assert [f"ops: not delivered, will be tried again: {FULL}", "ops: delivered again after 30 min"] == logged
+    assert 2 == post.courier.counts["delivered"]
+
+
+def test_a_mailbox_that_is_full_for_a_day_is_given_up_alone_and_the_others_read_on(
+    post: Post, caplog: pytest.LogCaptureFixture
+) -> None:
+    post.say()
+    post.run(23.9 * 3600)
+    assert [] == post.receipts
+    post.run(0.2 * 3600)
+    assert [("001", "delivered", f"taken for 1 of 2 recipients; {FULL}")] == post.receipts
+    assert f"ops: gave up sockmem.incident.opened of incident 20261122T150539Z-7f3a: {FULL}" in caplog.text
+    assert 1 == post.courier.counts["gave_up"]
+    assert (0, None) == (post.courier.waiting.notices, post.courier.status)
+    post.run(3600)
+    post.say(UPDATE)
+    post.run(3600)
+    post.say(RESOLVED)
+    post.run(25 * 3600)
+
+    read = post.read(B)
+    assert (f"001 {LIMIT}", "002 update)", "003 resolved after 12 min)") == (read[0], read[-2], read[-1])
+    assert [f"still open after {hours} h)" for hours in (1, 2, 4, 8, 16)] == [each[4:] for each in read[1:-2]]
+    assert ["delivered"] * 3 == [outcome for _, outcome, _ in post.receipts]
+
+
+def test_a_full_mailbox_delays_nobody_elses_next_mail(post: Post) -> None:
+    post.say()
+    for number in range(4):
+        post.run(3607)
+        post.inbox.recipients.clear()
+        post.say(incident=f"20261122T160539Z-000{number}")
+        post.courier.step()
+        assert [[B]] == post.inbox.recipients
+
+
+def test_after_a_restart_the_mail_is_sent_again_under_its_id_so_that_the_refused_one_is_tried_on(post: Post) -> None:
+    post.say()
+    post.run(600)
+    post.courier = post.start()
+    post.run(600)
+    post.inbox.replies.clear()
+    post.run(600)
+
+    assert [f"001 {LIMIT}"] * 2 == post.read(B)
+    assert post.inbox.mails[0] == post.inbox.mails[1]
+    assert [f"001 {LIMIT}"] == post.read(A)
+    assert [("001", "delivered", "taken for 2 of 2 recipients")] == post.receipts
+
+
+def test_what_some_have_is_delivered_also_when_the_channel_is_gone(post: Post) -> None:
+    post.say()
+    post.run(600)
+    before, post.courier = post.courier, absent("ops", post.box)
+    post.courier.succeed(before)
+    post.run(60)
+
+    assert [("001", "delivered", f"taken for 1 of 2 recipients; {FULL}")] == post.receipts
+
+
+def test_an_opening_that_some_lack_gives_way_when_the_incident_ends_and_nobody_is_told(smtp, inbox: Inbox) -> None:
+    inbox.replies[A] = "452 4.2.2 mailbox full"
+    post = Post(smtp(), inbox, resolved=False)
+    post.say()
+    post.run(600)
+    post.say(RESOLVED)
+    post.run(60)
+    inbox.replies.clear()
+    post.run(600)
+
+    assert ["delivered", "skipped"] == [outcome for _, outcome, _ in post.receipts]
+    assert ([], [f"001 {LIMIT}"]) == (post.read(A), post.read(B))
+    assert (0, None) == (post.courier.waiting.notices, post.courier.status)
+    assert {} == post.courier._stories
+
+
+def test_an_opening_that_some_lack_is_tried_on_though_the_update_is_none_for_the_channel(smtp, inbox: Inbox) -> None:
+    inbox.replies[A] = "452 4.2.2 mailbox full"
+    post = Post(smtp(), inbox, updates=False)
+    post.say()
+    post.run(600)
+    post.say(UPDATE)
+    post.run(60)
+    inbox.replies.clear()
+    post.run(600)
+
+    assert ["delivered", "skipped"] == [outcome for _, outcome, _ in post.receipts]
+    assert [f"001 {LIMIT}"] == post.read(A) == post.read(B)
+
+
+def test_a_reminder_and_a_digest_are_for_those_who_take_them(post: Post, caplog: pytest.LogCaptureFixture) -> None:
+    post.inbox.replies.clear()
+    for number in range(21):
+        post.say(incident=f"20261122T150539Z-{number:04}")
+    post.run(60)
+    post.inbox.replies[A] = "452 4.2.2 mailbox full"
+    post.run(3700)
+
+    assert 21 == len([outcome for _, outcome, _ in post.receipts])
+    assert any(
+        outcome == "digested" and detail.endswith(f": taken for 1 of 2 recipients; {FULL}")
+        for _, outcome, detail in post.receipts
+    )
+    assert 21 == len(post.read(B)) - len(post.read(A))
+    assert f"ops: taken for 1 of 2 recipients; {FULL}" in caplog.text
+    assert (0, None) == (post.courier.waiting.notices, post.courier.status)
+
+
+def test_a_refused_recipient_is_spared_in_a_silence_too_and_tried_after_it(smtp, inbox: Inbox) -> None:
+    inbox.replies[A] = "452 4.2.2 mailbox full"
+    post = Post(smtp(), inbox, reminders=False)
+    post.say()
+    post.run(60)
+    post.inbox.replies.clear()
+    post.box.silenced = Silence(since=post.now(), until=post.now() + timedelta(hours=25), reason="upgrade")
+    post.run(24.5 * 3600)
+    assert [] == post.read(A)
+    post.run(3600)
+
+    assert [f"001 {LIMIT}"] == post.read(A)
 
 
 # --- servers that behave badly ----------------------------------------------------------------------------------------

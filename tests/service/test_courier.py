@@ -759,9 +759,9 @@ def test_an_incident_that_is_removed_before_or_during_its_post_is_forgotten_with
     world.run(3600)
 
     assert [] == caplog.messages
-    assert (0, None) == (world.courier.failed, world.courier.status)
+    assert (0, None) == (world.courier.counts["failed"], world.courier.status)
     assert 0 == world.courier.waiting.notices
-    assert (0 if moment == "look" else 1) == world.courier.delivered
+    assert (0 if moment == "look" else 1) == world.courier.counts["delivered"]
 
 
 def test_a_silence_in_the_store_holds_back_what_is_new_until_it_ends(tmp_path: Path) -> None:
