@@ -110,14 +110,14 @@ BUGS = (
         "no_room_reserved",
         "the receipt has no room of its own: on a full disk each start sends the same notice",
         "service/courier.py",
-        "            if step.is_whole:\n",
-        "            if False:\n",
+        "                if step.is_whole:\n",
+        "                if False:\n",
     ),
     Bug(
         "sent_before_flushed",
         "a courier sends what it read while its commit was under way: a power cut takes what was announced",
         "service/courier.py",
-        "            self._outbox.flush(step.incident_id)\n",
+        "                self._outbox.flush(step.incident_id)\n",
         "",
     ),
     Bug(
