@@ -22,7 +22,7 @@ from agent.core.logs.records import spread, to_record
 from agent.core.model import LogRecord
 from agent.core.times import from_epoch
 from agent.sources.localzone import LocalZone, is_second_pass
-from agent.sources.multiline import Entries
+from agent.sources.multiline import PEEK_BYTES, Entries
 from agent.sources.search import HOLDS, newlines
 from agent.sources.unpack import open_gzip, open_xz, open_zstd
 
@@ -42,12 +42,10 @@ FOREIGN = {
     b"PK\x03\x04": "is a zip archive: unzip -p FILE | sockmem-agent scan -",
     b"7z\xbc\xaf": "is a 7-Zip archive: 7z x -so FILE | sockmem-agent scan -",
     b"\x1f\x9d": "is compressed by compress: zcat FILE | sockmem-agent scan -",
-    b"\xff\xfe": "is UTF-16, as PowerShell's > writes it: iconv -f UTF-16 -t UTF-8 FILE | sockmem-agent scan -",
-    b"\xfe\xff": "is UTF-16: iconv -f UTF-16 -t UTF-8 FILE | sockmem-agent scan -",
     b"LPKSHHRH": "is a journal file: name its directory with --directory",
 }
-# Text without a mark of the order of its bytes.
-UTF_16 = re.compile(rb"(?:[^\0]\0){4}|(?:\0[^\0]){4}", re.DOTALL)
+# As PowerShell's > writes it, and without a mark of the order of its bytes.
+UTF_16 = re.compile(rb"\A(?:\xff\xfe|\xfe\xff)|(?P<LE>(?:[^\0]\0){4})|(?P<BE>(?:\0[^\0]){4})", re.DOTALL)
 _STEERING = re.compile(STEERING.pattern.encode())
 
 
@@ -85,6 +83,7 @@ class Scanner:
                 written = from_epoch(status.st_mtime) if stat.S_ISREG(status.st_mode) else None
                 newest = written.astimezone(LocalZone()) if written else now
                 stream = _decompressed(raw, name)
+                _refuse_utf_16(stream, "" if stream is raw else "unpack it, then ")
                 entries = Entries(stream)
                 lines = entries if entries.are_here else Lines(stream)
                 try:
@@ -179,13 +178,18 @@ def _decompressed(raw: BufferedReader, name: str) -> BufferedIOBase:
     for start, fix in FOREIGN.items():
         if magic.startswith(start):
             raise OSError(fix)
-    if UTF_16.match(magic):
-        order = "BE" if magic.startswith(b"\0") else "LE"
-        raise OSError(f"is UTF-16: iconv -f UTF-16{order} -t UTF-8 FILE | sockmem-agent scan -")
     for start, ending, unpacked in UNPACKED:
         if magic.startswith(start) or name.endswith(ending):
             return unpacked(raw)
     return raw
+
+
+def _refuse_utf_16(stream: BufferedIOBase, first: str) -> None:
+    """Raise OSError with the fix for a text of two bytes a character, which has no marker in it: a quarter are NULs."""
+    start = stream.peek(PEEK_BYTES)[:PEEK_BYTES]  # type: ignore[attr-defined]
+    behind_hole, match = start.lstrip(b"\0"), UTF_16.match(start) or UTF_16.search(start)
+    if match and (match.start() == 0 or 4 * behind_hole.count(0) > len(behind_hole)):
+        raise OSError(f"is UTF-16: {first}iconv -f UTF-16{match.lastgroup or ''} -t UTF-8 FILE | sockmem-agent scan -")
 
 
 def _explain(error: Exception, name: str) -> str:

@@ -408,6 +408,17 @@ def test_ordinals_go_on_over_rotated_files(log: Callable[..., str]) -> None:
         (b"\xfe\xff" + EVENT.decode().encode("utf-16-be"), "big-endian.txt", "iconv -f UTF-16"),
         (EVENT.decode().encode("utf-16-le"), "no-mark.txt", "iconv -f UTF-16LE -t UTF-8 FILE"),
         (EVENT.decode().encode("utf-16-be"), "no-mark.txt", "iconv -f UTF-16BE -t UTF-8 FILE"),
+        (
+            ("日志文件内容\r\n" + EVENT.decode() * 9).encode("utf-16-le"),
+            "no-mark.txt",
+            "iconv -f UTF-16LE -t UTF-8 FILE",
+        ),
+        (
+            gzip.compress(EVENT.decode().encode("utf-16")),
+            "a.gz",
+            "is UTF-16: unpack it, then iconv -f UTF-16 ",
+        ),
+        (lzma.compress(EVENT.decode().encode("utf-16-be")), "a.xz", "unpack it, then iconv -f UTF-16BE -t UTF-8 FILE"),
         (b"LPKSHHRH" + b"\0" * 200, "system.journal", "--directory"),
         (b"PK\x03\x04" + b"\x14" * 200, "logs.zip", "unzip -p FILE | sockmem-agent scan -"),
         (b"7z\xbc\xaf\x27\x1c" + b"\x14" * 200, "logs.7z", "7z x -so FILE | sockmem-agent scan -"),
@@ -422,6 +433,11 @@ def test_input_that_cannot_be_read_is_named_with_the_mend(
         read(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_log_with_a_hole_and_something_of_utf_16_in_it_is_read(log: Callable[..., str]) -> None:
+    odd = b"Aug 18 08:33:14 jp58 smbd: share " + "accounting".encode("utf-16-le") + b"\n"
+    assert [3] == [each.ordinal for each in read(log(b"\0" * 3000 + ORDINARY + odd + EVENT))]
 
 
 @pytest.mark.parametrize(
