@@ -583,7 +583,7 @@ def _email() -> EmailNotifier:
     return EmailNotifier(EmailSettings(name="mail", to=("a@example.org",), from_="b@example.org", tls="none"))
 
 
-_compose_once, _name_once = _once(email.compose), _once(socket.getfqdn)
+_compose_once = _once(email.compose)
 
 
 def read_http(data: bytes) -> None:
@@ -604,8 +604,7 @@ def _http() -> list[bytes]:
 
 def read_smtp(data: bytes) -> None:
     """A mail server's answers, all of them."""
-    once = (email, "compose", _compose_once), (socket, "getfqdn", _name_once)
-    with _instead(*once), _answering(email.socket, data):
+    with _instead((email, "compose", _compose_once)), _answering(email.socket, data):
         _as_json(_email().notify(NOTICE))
 
 
