@@ -85,14 +85,14 @@ def title(notice: Notice) -> str:
     if isinstance(notice, DigestNotice):
         host = printable(notice.host or "unknown host", 64)
         count = counted(notice.digest.count, "more incident")
-        return f"{host}: {count} since {moment_text(notice.digest.since, notice.at)}"
+        return f"{host}: {count} since {moment_text(notice.digest.since, notice.at.astimezone(timezone.utc))}"
     incident = notice.data
     if incident is None:
         return "sockmem-agent: test notification, nothing is wrong"
     marks = [recurrence_words(incident)]
     line = headline(incident)
     if isinstance(notice, Remark):
-        line += _span(incident, notice.at)
+        line += _span(incident, notice.at.astimezone(timezone.utc))
         marks.insert(0, notice.remark)
     elif notice.type == "sockmem.incident.updated" and not isinstance(notice, Standing):  # A state is no news.
         marks.insert(0, "update")
@@ -104,13 +104,13 @@ def title(notice: Notice) -> str:
 
 
 def _span(incident: Incident, now: datetime) -> str:
-    """Return from when to when what is over lasted, where the headline does not say it."""
+    """Return from when to when what is over lasted, in UTC, where the headline does not say it."""
     if incident.closed_at is None or (incident.is_past and not incident.is_warning):
         return ""
     start, end = (moment_text(at, now) for at in (incident.opened_at, incident.last_seen_at))
     if start == end:
         return f" at {start}"
-    return f" from {start.removesuffix(' UTC') if end.endswith(' UTC') else start} to {end}"
+    return f" from {start.removesuffix(' UTC')} to {end}"
 
 
 def brief_text(incident: Incident, most: int) -> str:

@@ -1,5 +1,5 @@
 import re
-from datetime import timedelta
+from datetime import timedelta, timezone
 from typing import Any
 
 import msgspec
@@ -413,6 +413,13 @@ def test_a_late_title_says_from_when_to_when_and_why_it_is_late() -> None:
     assert title(late).endswith(" from 15:05 to 15:17 UTC (reported late: the channel was down)")
     assert title(late).startswith("web1 reset TCP connections: ")
     assert title(moment).endswith(" at 15:05 UTC (reported late: why)")
+
+
+def test_a_late_title_is_in_utc_as_the_times_below_it_are() -> None:
+    late = remarked("sockmem.incident.resolved", "reported late: why")
+    new_york = timezone(timedelta(hours=-5))
+
+    assert title(late) == title(replace(late, at=late.at.astimezone(new_york)))
 
 
 def test_a_late_title_of_the_past_has_its_date_once() -> None:
