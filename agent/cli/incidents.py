@@ -166,13 +166,20 @@ def export(incident_id: str, output: Path | None, config_path: Path | None) -> N
 def prune(config_path: Path | None, *, dry_run: bool, as_json: bool) -> None:
     """Apply the limits of [store] now.
 
-    Removes incidents beyond keep_days, keep_count, keep_bytes and min_free_bytes, as the service does. Open incidents
+    Removes incidents beyond keep_days, keep_count, keep_bytes and min_free_bytes, as the service does. Where that took
+    no sample in the last days, the clock may be wrong, and ages are counted from its last one. Open incidents
     and those with pending notifications stay. Where there are too many or space is short, claimed incidents go first,
     of the pending ones all but the newest 100. Exit status: 0, 66 not readable, 1 cannot remove.
     """
     store = open_store(config_path)
     with exits(EX_FAILED):
-        removed = prune_store(store, datetime.now(timezone.utc), dry_run=dry_run)
+        now = datetime.now(timezone.utc)
+        believed = store.samples.believe(now)
+        if believed != now:
+            warn(
+                f"the clock may be wrong: ages are counted from {stamp(believed)}, the service's last sample before today"
+            )
+        removed = prune_store(store, believed, dry_run=dry_run)
     if as_json:
         print_json({"dry_run": dry_run, "removed": removed})
         return

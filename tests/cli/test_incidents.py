@@ -801,6 +801,23 @@ def test_prune_says_what_it_would_remove_and_then_removes_it(run: Run, keep: Kee
     assert [new] == [entry["id"] for entry in json.loads(run("list", "--json").stdout)]
 
 
+def test_prune_goes_by_no_clock_that_is_years_ahead_of_the_newest_sample(
+    run: Run, keep: Keep, tell: Tell, store: Store, clock: Callable[[], datetime]
+) -> None:
+    last = datetime.now(timezone.utc).replace(minute=0, second=0, microsecond=0) - timedelta(days=1000)
+    ago = (last - clock.time).total_seconds()
+    expired, kept, _ = keep(ago - 400 * 86_400), keep(ago - 86_400), keep(ago)
+    for incident_id in (expired, kept):
+        for channel in ("ops", "pager"):
+            tell(incident_id, channel, "delivered")
+    store.samples.append(Sample(at=last, orphan=1))
+
+    result = run("prune")
+
+    assert (0, f"{expired}\n") == (result.exit_code, result.stdout)
+    assert f"ages are counted from {last.astimezone():%Y-%m-%d}" in result.stderr
+
+
 def test_a_bad_store_table_is_78_and_another_tables_mistake_is_not_ours(tmp_path: Path, store: Store) -> None:
     config = tmp_path / "config.toml"
     config.write_text('[store]\nkeep_days = 0\n[[notify]]\nname = "x"\n')
