@@ -167,7 +167,7 @@ def prune(config_path: Path | None, *, dry_run: bool, as_json: bool) -> None:
     """Apply the limits of [store] now.
 
     Removes incidents beyond keep_days, keep_count, keep_bytes and min_free_bytes, as the service does. Where that took
-    no sample in the last days, the clock may be wrong, and ages are counted from its last one. Open incidents
+    no sample in the last days, ages are counted from its newest one: the clock may be wrong. Open incidents
     and those with pending notifications stay. Where there are too many or space is short, claimed incidents go first,
     of the pending ones all but the newest 100. Exit status: 0, 66 not readable, 1 cannot remove.
     """
@@ -176,9 +176,8 @@ def prune(config_path: Path | None, *, dry_run: bool, as_json: bool) -> None:
         now = datetime.now(timezone.utc)
         believed = store.samples.believe(now)
         if believed != now:
-            warn(
-                f"the clock may be wrong: ages are counted from {stamp(believed)}, the service's last sample before today"
-            )
+            why = "the service was stopped, or the clock is wrong"
+            warn(f"no sample of the last days, so {why}: ages are counted from {stamp(believed)}, the newest before")
         removed = prune_store(store, believed, dry_run=dry_run)
     if as_json:
         print_json({"dry_run": dry_run, "removed": removed})
