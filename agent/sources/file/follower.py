@@ -10,6 +10,7 @@ One file is open, and everything before the offset in it has been handed out.
   rotations that were missed. rotated.list_younger decides which files are younger, however they are numbered; a file
   that was read before continues where it was left, whatever its name is now.
 - A block that the disk refuses for a minute is passed by, and so is the end of a rotated file: a bad sector stays.
+- A copy that takes the log's place while it is read is gone on with where the log was.
 - At start the cursor's file is found by inode or content (rotated.locate), and the same steps follow. If it is not
   found: a gap, and the log from its beginning. Older and younger files cannot be told apart then, and an old event
   reported as new at night is worse than a gap that names what to scan. Where it is the log, without the end that was
@@ -313,11 +314,13 @@ class Follower:
         return None
 
     def _begin(self, reader: Reader, content: Content) -> Reader:
-        """Start a younger file behind what was read in a copy of it: copytruncate copies first, then truncates.
+        """Start a younger file behind what was read in a copy of it.
 
-        A file that was left before and is back continues where it was left.
+        copytruncate copies first, then truncates; rsync puts a longer copy in the log's place, and so does who moves
+        /var/log to another disk. Without a time in them, though, a log may begin with the same lines as the one before
+        it. A file that was left before and is back continues where it was left.
         """
-        if not self._was_home and reader.offset and not content.packed:
+        if (not self._was_home or reader.is_stamped) and reader.offset and not content.packed:
             with contextlib.suppress(OSError):  # A bad sector in its first bytes: to take these will say so.
                 younger = Reader(content, reader.offset, reader.ordinal)
                 if younger.agrees_with(reader):

@@ -7,6 +7,7 @@ writer without O_APPEND, a power cut leaves them at the end.
 """
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
@@ -19,6 +20,8 @@ from agent.sources.search import HOLDS
 CHUNK_BYTES = 2 * MAX_LINE_BYTES
 # What the disk refuses comes in blocks of this size at least.
 BLOCK_BYTES = 4096
+# A clock, or the seconds since boot or 1970 with their fraction: no two lines of a log have the same for long.
+_STAMP = re.compile(rb"\d:[0-5]\d:[0-5]\d|\d\.\d{6}\]|\d{9}\.\d{3}")
 
 
 class Found(NamedTuple):
@@ -101,6 +104,11 @@ class Reader:
     def has_lost(self, place: FileCursor) -> bool:
         """Return whether this is the file of a place that is not in it any more: it begins as it did."""
         return bool(place.head) and self.content.identity[1] == place.inode and self.head() == place.head
+
+    @property
+    def is_stamped(self) -> bool:
+        """Whether the bytes before the offset have a time in them: no other log has the same there."""
+        return _STAMP.search(self._marker) is not None
 
     def agrees_with(self, other: "Reader") -> bool:
         """Return whether two readers are at the same offset behind the same bytes."""

@@ -572,13 +572,52 @@ def test_siblings_from_before_are_not_read_when_the_log_is_deleted(log: Path, op
     assert [2] == read(source)
 
 
-def test_a_log_deleted_and_written_again_with_the_same_lines_is_news(log: Path, open_source: Open) -> None:
-    append(log, hits(1, 5))
+def test_a_log_deleted_and_written_again_with_the_same_lines_is_news_where_they_have_no_times(
+    log: Path, open_source: Open
+) -> None:
+    append(log, "TCP: too many orphaned sockets\n" * 20)
     source = open_source()
-    assert [1, 2, 3, 4, 5] == read(source)
+    assert 20 == sum(record.count for record in source.read())
     log.unlink()
-    append(log, hits(1, 6))
-    assert [1, 2, 3, 4, 5, 6] == read(source)
+    append(log, "TCP: too many orphaned sockets\n" * 25)
+    assert 25 == sum(record.count for record in source.read())
+
+
+def copy_over(log: Path) -> None:
+    """Put a copy in place, as rsync and editors do."""
+    shutil.copy2(log, log.with_name("copy"))
+    log.with_name("copy").rename(log)
+
+
+def copy_directory(log: Path) -> None:
+    """Move the directory to another disk: the old one is hidden or renamed."""
+    shutil.copytree(log.parent, log.parent.with_name("new"))
+    log.parent.rename(log.parent.with_name("old"))
+    log.parent.with_name("new").rename(log.parent)
+
+
+@pytest.mark.parametrize("copy", [copy_over, copy_directory])
+@pytest.mark.parametrize("start", ["now", "beginning"])
+@pytest.mark.parametrize("line", [hit, lambda number: hit(number)[29:]], ids=["syslog", "dmesg"])
+def test_a_copy_in_the_place_of_a_log_that_is_followed_is_gone_on_with(
+    copy: Callable[[Path], None], start: str, line: Callable[[int], str], log: Path, open_source: Open
+) -> None:
+    append(log, "".join(map(line, range(1, 6))))
+    source = open_source(start=start)
+    assert (5 if start == "beginning" else 0) == sum(record.count for record in source.read())
+    for number in range(6, 12, 2):
+        copy(log)
+        if log.parent.with_name("old").exists():
+            shutil.rmtree(log.parent.with_name("old"))
+        assert [] == read(source)
+        append(log, line(number))
+        assert [number] == read(source)
+        copy(log)
+        append(log, line(number + 1))
+        if log.parent.with_name("old").exists():
+            shutil.rmtree(log.parent.with_name("old"))
+        assert [number + 1] == read(source)
+    assert [] == whys(source)
 
 
 def test_a_copy_that_is_not_truncated_yet_is_not_read_twice(log: Path, open_source: Open) -> None:
