@@ -4,7 +4,7 @@ The most valuable first: the sockets, the cgroups' paths, the other network name
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import isfinite
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def take_sockets(
     grouped = group(census)
     paths, missed = _find_paths(proc_root, grouped, names or owners.Names(), deadline, clock)
     processes, unseen = _find_processes(proc_root, grouped, deadline, clock)
-    pods = owners.find_pods(" ".join((*paths.values(), *(each.process.cgroup or "" for each in spaces))))
+    pods = _find_pods(paths, spaces, processes.values())
     full, unread = _find_full_groups(proc_root, paths, spaces, pods, lambda: clock() >= deadline)
     table = SocketTable(
         groups=tuple(replace(each, process=processes.get(inode)) for each, inode in grouped.groups),
@@ -184,6 +184,13 @@ def _find_paths(
     if ROOT_CGROUP not in paths:
         gaps.append(Gap(what="names of cgroups", why=NOT_IN_TIME))
     return names.recall(wanted) | paths, gaps
+
+
+def _find_pods(paths: dict[int, str], spaces: list[Namespace], processes: Iterable[Process]) -> dict[str, str]:
+    """Name the pods that hold sockets, some of which are known by a process there, or by one with a socket alone."""
+    there = [path for each in spaces for path in (each.process.cgroup, *each.others)]
+    sight = (*paths.values(), *there, *(each.cgroup for each in processes))
+    return owners.find_pods(" ".join(filter(None, sight)))
 
 
 def _find_full_groups(

@@ -247,6 +247,22 @@ def test_full_groups_that_were_not_looked_at_in_time_are_a_gap(monkeypatch: pyte
     assert Gap(what="memory limits of cgroups", why="the search did not finish in time") in table.gaps
 
 
+def test_pods_are_named_that_are_known_by_their_processes_alone(
+    start: Callable[..., Subject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those in the host's network namespace, where sockets have no cgroup (kernels before 5.8, cgroup version 1)."""
+    start().serve(1)
+    seen: list[str] = []
+    pod, beside = (f"/kubepods/burstable/pod{name}" for name in ("host-network", "sidecar"))
+    monkeypatch.setattr(owners, "read_process", lambda _, pid: Process(pid=pid, name="web", cgroup=pod))
+    space = Namespace(process=Process(pid=2**22, name="pause"), others=(beside,))
+    monkeypatch.setattr(namespaces, "find_namespaces", lambda *_: [space])
+    monkeypatch.setattr(owners, "find_pods", lambda sight: seen.append(sight) or {})
+    look(other_namespaces=False)
+
+    assert [True, True] == [each in seen[0] for each in (pod, beside)]
+
+
 def test_sockets_that_the_application_forgot_to_close_are_held(start: Callable[..., Subject]) -> None:
     subject = start()
     peers = [socket.create_connection(("127.0.0.1", subject.port)) for _ in range(7)]
