@@ -327,7 +327,7 @@ def check_proc(proc_root: Path = PROC) -> Check:
     if not snapshot.gaps:
         return Check("/proc", "ok", "sockstat, tcp_mem, tcp_max_orphans and the counters can be read")
     detail = "; ".join(f"{gap.what}: {gap.why}" for gap in snapshot.gaps)
-    fix = "remove ProcSubset=pid from the unit; in a container, use the host's network"
+    fix = "remove ProcSubset=pid from the unit; in a container, use the host's network, or run on the host"
     return Check("/proc", "fail" if snapshot.sockstat is None else "warn", detail, fix)
 
 
