@@ -129,7 +129,7 @@ def _orphan_steps(known: _Known, memory: _Steps | None) -> _Steps:
         if not main and not _are_many(facts) and not facts.is_past:
             return _Steps([before, restored], [], [closing])
         return _Steps([before, restored], holders, [free_ram(facts, known.budget), shorter, closing])
-    raised = next((step for step in memory.capacity if step and step.sysctl), None) if memory else None
+    raised = memory.capacity[0] if memory else None
     higher = raise_max_orphans(facts, known.budget, put_back or raised)
     # What waits in FIN-WAIT-2 waits for nothing else.
     waiting = add_up(facts.sockets, only("orphaned", state="fin_wait2")).sockets

@@ -211,6 +211,9 @@ def hosts() -> dict[str, Steps]:
         ),
         "nothing shows which": host("timer", kernel="2.6.32-754.el6.x86_64", counters={"TCPAbortOnMemory": 9}),
         "nothing shows which, nor a line": host(witness=traced(unit="nginx.service", process="nginx")),
+        "nothing shows which, and no log was read": host(
+            trigger="command", witness=traced(unit="nginx.service", process="nginx")
+        ),
         "a line of another kernel": host("timer", counters={"TCPAbortOnMemory": 9}),
         "OpenVZ": openvz(),
     }

@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from agent.core.advice.orphans import orphan_life_seconds, stalled_life_seconds
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.facts import host_elsewhere
-from agent.core.model import Advice, Event, Sample, Snapshot
+from agent.core.model import Advice, Event, Sample, Snapshot, Witness, WitnessedBy
 from agent.core.readings import PressureStall, Sockstat, TcpSockstat
 
 ORPHANS, MEM = "net.ipv4.tcp_max_orphans", "net.ipv4.tcp_mem"
@@ -523,6 +523,24 @@ def test_where_tcp_is_pressed_and_tasks_wait_for_memory_the_step_is_to_find_out_
     assert (["Find out what waits for memory before you raise a limit further."] if expected else []) == [
         each.action for each in advise(waiting)
     ]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "said", "is_said"),
+    [
+        ("2.6.32-754.el6.x86_64", (), True),
+        ("5.10.0-30-amd64", ("timer",), True),
+        ("5.10.0-30-amd64", (), False),
+        (None, (), False),
+    ],
+)
+def test_it_is_said_that_newer_kernels_name_the_cause_where_this_one_or_its_line_does_not(
+    kernel: str | None, said: tuple[str, ...], *, is_said: bool
+) -> None:
+    killed = None if said else Witness(kills=90, by=(WitnessedBy(kills=90),))
+    advice = diagnose(make_snapshot(kernel=kernel), tuple(make_event(text) for text in said), (), killed).advice
+    watch = next(each for each in advice if each.action.startswith("Watch the gauges"))
+    assert is_said == ("Kernels from 3.3 on name the cause in the message." in watch.why)
 
 
 def test_nobody_is_sent_from_a_container_to_its_host_where_nothing_is_wrong() -> None:
