@@ -1,12 +1,15 @@
 """The files of one log after rotation, in the order they were written, and the place of a cursor in them.
 
 Mirrors logrotate(8): ``create``, ``copytruncate``, ``dateext``, ``extension``, ``compress``, ``delaycompress``; also
-savelog(8) and dated files behind a symbolic link (cronolog). Two families, oldest first::
+savelog(8) and dated files behind a symbolic link (cronolog); also svlogd, multilog, s6-log and metalog, which call the
+log ``current`` and rename it to its time. Families, oldest first::
 
     messages.3.gz  messages.2.gz  messages.1  messages
     kern-20261120.log.xz  kern-20261121.log  kern.log
 
     messages.0  messages.1  messages.2  messages          (numbers that count up)
+    @4000000066c195b40c30a9f8.s  @4000000066c1a3c41b2f0a10.u  current
+    log-2026-11-20-08:33:14  current
 
 Names alone do not give the order: numbers count down (logrotate) or up, dates come in every notation, and people move
 files by hand. So names and times together do; a file last written before ours is not younger than ours; and a file that
@@ -36,6 +39,9 @@ CLOCK_SLACK_NS = 2_000_000_000
 
 _TOKEN = re.compile(r"(?P<behind>[._-])(?P<token>\d[\w:+-]*(?:\.\d+)*|old)")
 _DIGITS_OF_A_DATE = 6
+_CURRENT = "current"
+_OF_CURRENT = re.compile(r"@([0-9a-f]{24})\.[su]|log-(\d{4}-\d\d-\d\d-\d\d:\d\d:\d\d)")
+_TAI64N = re.compile(r"[0-9a-f]{24}")
 _ROTATION_NUMBER = re.compile(r"\d{1,5}")
 _LOOKS = 5
 _SECOND_NS = 1_000_000_000
@@ -225,6 +231,8 @@ def _token(name: str, stem: str, extension: str = "") -> str:
 
     A number follows a dot, a hyphen only precedes a date: app-2.log is the log of another app.
     """
+    if stem == _CURRENT and (renamed := _OF_CURRENT.fullmatch(name)):
+        return renamed[1] or renamed[2]
     if not name.startswith(stem):
         return ""
     if _ending(name) in PACKED_ENDINGS:
@@ -275,6 +283,8 @@ def _counts_up(falling: Sequence[NamedFile], log: NamedFile | None) -> bool:
 def _natural(token: str) -> list[int]:
     if _ROTATION_NUMBER.fullmatch(token):
         return [-int(token)]
+    if _TAI64N.fullmatch(token):
+        return [int(token, 16)]
     return [int(number) for number in re.findall(r"\d+", token)]
 
 

@@ -64,6 +64,8 @@ def found(path: Path, place: FileCursor) -> str | None:
         ("kern.log", ["kern.log.2.gz", "kern.log.1", "kern.log"]),
         ("kern.log", ["kern-20261120.log.xz", "kern-20261121.log", "kern.log"]),
         ("kern.log", ["kern.2.log.zst", "kern.1.log", "kern.log"]),
+        ("current", ["@4000000066c195b40c30a9f8.u", "@4000000066c195c40b30a9f8.s", "current"]),
+        ("current", ["log-2026-11-20-08:33:14", "log-2026-11-20-18:33:14", "current"]),
     ],
 )
 def test_a_family_is_listed_in_the_order_of_writing(log: str, family: list[str], tmp_path: Path) -> None:
@@ -96,6 +98,10 @@ def test_other_files_are_no_siblings(tmp_path: Path) -> None:
     assert ["messages"] == names(tmp_path / "messages")
     make(tmp_path, "app.log", "app-2.log", "app-errors-20261120.log")
     assert ["app.log"] == names(tmp_path / "app.log")
+    make(tmp_path, "current", "@4000000066c195b40c30a9f8.s", "log-2026-11-20-08:33:14")
+    assert ["app.log"] == names(tmp_path / "app.log")
+    (tmp_path / "@4000000066c195b40c30a9f8.t").touch()
+    assert "@4000000066c195b40c30a9f8.t" not in names(tmp_path / "current")
 
 
 def test_a_half_compressed_sibling_is_left_out_while_the_plain_one_is_there(tmp_path: Path) -> None:

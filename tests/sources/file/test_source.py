@@ -1212,6 +1212,31 @@ def test_rotations_while_away_are_caught_up_with(log: Path, open_source: Open) -
     assert [] == read(open_source(cursor=again.position()))
 
 
+@pytest.mark.parametrize(
+    "renamed",
+    [
+        ("@4000000066c195b40c30a9f8.s", "@4000000066c195b41c00a9f8.u"),
+        ("log-2026-11-20-08:33:14", "log-2026-11-20-08:33:15"),
+    ],
+    ids=["svlogd", "metalog"],
+)
+def test_what_is_renamed_to_its_time_while_away_is_caught_up_with(
+    renamed: tuple[str, str], log: Path, open_source: Open
+) -> None:
+    log = log.with_name("current")
+    append(log, hit(1))
+    source = open_source(log)
+    assert [1] == read(source)
+    append(log, hit(2))
+    for number, name in enumerate(renamed, start=3):
+        log.rename(log.with_name(name))
+        append(log, hit(number))
+    again = open_source(log, cursor=source.position())
+
+    assert [2, 3, 4] == read(again)
+    assert [] == whys(again)
+
+
 @pytest.mark.parametrize("ending", ["", ".gz"])
 def test_numbers_that_count_up_while_away_are_caught_up_with(ending: str, log: Path, open_source: Open) -> None:
     count_up(log, 0, 2)
