@@ -100,8 +100,8 @@ class Facts(NamedTuple):
     before it, with the seconds from each to the newest line. ``deltas`` is how far the counters moved over the events,
     since the sample ``before`` them; of events that go on for longer those of the last ten minutes count. ``samples``
     are those of this boot, ``past`` are all that there are, for what outlasts a reboot. ``totals`` is what the table of
-    sockets holds and what the host counts, ``holders`` who holds most of each gauge, ``witness`` what the
-    kernel's trace showed.
+    sockets holds and what the host counts, ``holders`` who holds most of each gauge, ``defaults`` are the limits that
+    this kernel gives itself on this host, ``witness`` what the kernel's trace showed.
     """
 
     snapshot: Snapshot
@@ -122,6 +122,7 @@ class Facts(NamedTuple):
     totals: Totals
     holders: dict[GaugeName, Held]
     units_per_page: int | None
+    defaults: Defaults
     witness: Witness | None = None
 
     @property
@@ -139,11 +140,6 @@ class Facts(NamedTuple):
         """How long tasks wait for memory, in percent of the time, where that is more than now and then (PSI)."""
         waits = {kind: self.snapshot.pressure.get(kind, PressureStall()).avg10 for kind in STALL_PERCENT}
         return {kind: each for kind, each in waits.items() if each is not None and each >= STALL_PERCENT[kind]}
-
-    @property
-    def defaults(self) -> Defaults:
-        """The limits that this kernel gives itself on this host."""
-        return default_limits(self.kernel, self.snapshot.meminfo, self.page_bytes)
 
     @property
     def usual_tcp_mem(self) -> tuple[int, int, int] | None:
@@ -425,6 +421,7 @@ def gather_facts(snapshot: Snapshot, events: tuple[Event, ...], history: tuple[S
         totals=totals(snapshot.sockets or SocketTable(), snapshot.sockstat, memory.sample_unit),
         holders=_holders(snapshot, memory.sample_unit),
         units_per_page=units,
+        defaults=default_limits(kernel, snapshot.meminfo, _page_bytes(snapshot)),
     )
 
 
