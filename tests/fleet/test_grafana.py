@@ -41,8 +41,8 @@ def make_text(messages: int) -> str:
     now = datetime.now(timezone.utc)
     sample = Sample(at=now, orphan=5000, tcp_max_orphans=8192, mem=700, tcp_mem=(1000, 2000, 3000))
     owed = SimpleNamespace(notices=2, since=now)
-    outcomes = dict.fromkeys(metrics.OUTCOMES, messages)
-    channel: Any = SimpleNamespace(name="ops", waiting=owed, **outcomes)
+    counts = dict.fromkeys(metrics.OUTCOMES, messages)
+    channel: Any = SimpleNamespace(name="ops", waiting=owed, counts=counts)
     return metrics.render(
         [
             *metrics.counters({"too_many_orphans": messages}, {("event", "orphans"): 1}, [channel]),
