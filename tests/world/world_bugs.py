@@ -212,8 +212,8 @@ BUGS = (
         "copy_read_again",
         "after copytruncate the copy is read from its beginning: lines are counted twice",
         "sources/file/follower.py",
-        "            if younger.agrees_with(reader):\n                return younger\n",
-        "            pass\n",
+        "                if younger.agrees_with(reader):\n                    return younger\n",
+        "                pass\n",
     ),
 )
 
