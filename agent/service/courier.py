@@ -193,20 +193,11 @@ class Courier:
     # --- one attempt ------------------------------------------------------------------------------------------------
 
     def _attempt(self, step: Step) -> None:
-        try:
-            notice = self._compose(step)
-            if step.how not in ("again", "digest"):
-                if step.is_whole:
-                    self._stories.reserve(step.incident_id, step.file)
-                self._outbox.flush(step.incident_id)
-        except (OSError, StoreError):
-            if self._stories.is_removed(step.incident_id):
-                return
-            raise
-        delivery = self._notify(notice, step)
+        delivery = self._send(step)
+        if delivery is None:
+            return
         now = self._now()
         since = min([sender.since for sender in self._ledger.senders if sender.since is not None], default=None)
-        self._log.debug("%s: an attempt of %s: %s", self.name, notice.id, delivery)
         self._ledger.enter(step, delivery, now, self._random())
         taken = delivery.detail if isinstance(delivery, Delivered) else None
         if isinstance(delivery, Retry) and delivery.taken:
@@ -222,6 +213,25 @@ class Courier:
             self._settle(step, taken)
         if since is not None and all(sender.since is None for sender in self._ledger.senders):
             self._voice.recovered(now.second - since)
+
+    def _send(self, step: Step) -> Delivery | None:
+        """Make what is to be sent, and room for its receipt, and send it; None where its incident was removed."""
+        try:
+            notice = self._compose(step)
+            if step.how not in ("again", "digest"):
+                if step.is_whole:
+                    self._stories.reserve(step.incident_id, step.file)
+                self._outbox.flush(step.incident_id)
+        except (OSError, StoreError) as error:
+            if self._stories.is_removed(step.incident_id):
+                return None
+            if isinstance(error, OSError):
+                raise
+            # Its file was damaged since the start: all others are sent before it.
+            return Retry(why=str(error), may_be_the_notice=True)
+        delivery = self._notify(notice, step)
+        self._log.debug("%s: an attempt of %s: %s", self.name, notice.id, delivery)
+        return delivery
 
     def _compose(self, step: Step) -> Notice:
         if step.how == "digest" and self._held.digest:

@@ -414,6 +414,24 @@ def test_on_a_full_disk_nobody_is_told_the_same_thing_twice(error: Exception, ca
     assert 1 == len([record for record in caplog.records if "cannot be written" in record.getMessage()])
 
 
+def test_a_notice_that_cannot_be_read_any_more_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.put("a")
+    world.put("b")
+    read, why = world.box.notice, "a/notice-001.json: cannot be read (Input/output error)"
+
+    def read_or_fail(incident_id: str, file: str) -> Notice:
+        if incident_id == "a":
+            raise StoreError(why)
+        return read(incident_id, file)
+
+    monkeypatch.setattr(world.box, "notice", read_or_fail)
+    world.run(60)
+
+    assert ["b/notice-001"] == world.receiver.calls
+    assert why in (world.courier.status or "")
+
+
 def test_after_a_reload_what_has_no_receipt_yet_is_not_sent_again() -> None:
     world = World()
     world.put("a")
