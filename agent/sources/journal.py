@@ -291,7 +291,7 @@ class JournalSource:
         found = reader._get_cursor() if reader._next() else None
         # If nothing follows a place that is gone, nothing is known to be lost: the next entry will show.
         kept = found is None and end is None
-        if kept or (found and (reader.test_cursor(place) or is_next(place, found))):
+        if kept or (found and (reader.test_cursor(place) or is_copy(place, found) or is_next(place, found))):
             return False
         return self._gaps.state(
             JOURNAL,
@@ -305,9 +305,9 @@ class JournalSource:
         """Yield up to ``most`` records behind the position, leaving one boot out; return how many fewer they were."""
         before, left = self._place(machine), most
         while left and reader._next():
-            if left == most and before is not None and reader.test_cursor(before):
-                continue
             cursor = reader._get_cursor()
+            if left == most and before is not None and (reader.test_cursor(before) or is_copy(before, cursor)):
+                continue
             if is_of(cursor, passed_over):
                 continue
             self._move(machine, cursor)
@@ -394,6 +394,15 @@ def place_before(reader: Reader, machine: str, place: str) -> str | None:
     reader.add_match(f"_MACHINE_ID={machine}")
     reader.seek_cursor(place)
     return str(reader._get_cursor()) if reader._previous() else None
+
+
+def is_copy(one: str, other: str) -> bool:
+    """Return whether two cursors are of one entry: `journalctl --flush` copies it from /run to /var, with a new number.
+
+    Boot, both times and content are the same: ``...;b=BOOT_ID;m=...;t=...;x=...``.
+    """
+    content = one.partition(";b=")[2]
+    return bool(content) and content == other.partition(";b=")[2]
 
 
 def is_next(before: str, after: str) -> bool:

@@ -500,6 +500,25 @@ def test_files_removed_while_following_are_a_gap_when_the_place_went_with_them(
     assert [True] == ["no longer in it" in gap.why for gap in reading.gaps()]
 
 
+@pytest.mark.parametrize("read_before", [1, 2])
+@pytest.mark.parametrize("restarts", [False, True])
+def test_an_entry_that_is_copied_to_another_file_is_not_read_again(
+    directory: Path, reading: JournalSource, *, read_before: int, restarts: bool
+) -> None:
+    """As `journalctl --flush` does."""
+    said = [kernel(n, f"at {n}") for n in range(1, 5)]
+    write(directory / "system.journal", *said[:read_before])
+    assert read_before == len(texts(reading))
+    (directory / "system.journal").unlink()
+    write(directory / "flushed.journal", ordinary(0), *said)
+    reading.wait(0)
+    source = JournalSource(str(directory), "now", reading.position()) if restarts else reading
+
+    assert ["at 1", "at 2", "at 3", "at 4"][read_before:] == texts(source)
+    assert () == source.gaps()
+    source.close()
+
+
 def test_a_place_that_went_is_no_gap_when_the_very_next_entry_is_there() -> None:
     place = "s=" + "a" * 32 + ";i=%x;b=0;m=0;t=0;x=0"
 
