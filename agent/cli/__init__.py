@@ -98,11 +98,12 @@ class UnknownError(click.UsageError):
 
 @contextlib.contextmanager
 def monitored(arguments: list[str]) -> Iterator[None]:
-    """Give usage errors their exit status under ``--nagios`` and ``--check``."""
+    """Give usage errors their exit status under ``--nagios`` and ``status --check``."""
     try:
         yield
     except click.UsageError as error:
-        if any(each.partition("=")[0] in {"--nagios", "--check"} for each in arguments):
+        words = {each.partition("=")[0] for each in arguments}
+        if "--nagios" in words or {"status", "--check"} <= words:
             raise UnknownError(error.format_message(), error.ctx) from None
         raise
 
@@ -188,6 +189,12 @@ def open_standard_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
+def unencodable(error: UnicodeEncodeError) -> str:
+    """Say what cannot be encoded: the name of a file, most likely, since what is printed can."""
+    what = f"{error.object[:MOST_SHOWN]!a} cannot be encoded in this locale ({error.encoding})"
+    return f"sockmem-agent: {what}; set LC_ALL=C.UTF-8, or use another name"
+
+
 def main() -> None:
     """Run the command line; report output that cannot be written in one line, without a traceback."""
     open_standard_streams()
@@ -199,9 +206,7 @@ def main() -> None:
         finally:
             sys.stdout.flush()
     except UnicodeEncodeError as error:
-        # Of a file, most likely: to what is printed this does not happen.
-        what = f"{error.object[:MOST_SHOWN]!a} cannot be encoded in this locale ({error.encoding})"
-        sys.exit(f"sockmem-agent: {what}; set LC_ALL=C.UTF-8, or use another name")
+        sys.exit(unencodable(error))
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Discard the buffer.
         sys.exit(f"sockmem-agent: {error.filename or 'standard output'}: {error.strerror}")

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import click
 import msgspec
 
-from agent.cli import config_option, json_option
+from agent.cli import config_option, json_option, unencodable
 from agent.cli.checks import BELOW, Check, check_channel, check_clock, check_host, check_silence, check_state
 from agent.cli.checks_attribution import Rights, check_reach, read_rights
 from agent.cli.checks_witness import check_witness
@@ -183,7 +183,10 @@ def _look_and_answer(identity: Identity, look: Callable[[], list[Check]], pipe: 
     os.setgroups(identity.groups)
     os.setresgid(identity.gid, identity.gid, identity.gid)
     os.setresuid(identity.uid, identity.uid, identity.uid)
-    pipe.send_bytes(to_json(check_program() or look()))
+    try:
+        pipe.send_bytes(to_json(check_program() or look()))
+    except UnicodeEncodeError as error:
+        sys.exit(unencodable(error))
 
 
 def check_program() -> list[Check]:

@@ -19,8 +19,8 @@ import pytest
 from click.testing import CliRunner
 from harness import as_nobody
 
+from agent.cli import checks, doctor, group, unit
 from agent.cli import config as config_command
-from agent.cli import doctor, group, unit
 from agent.config import load as config
 from agent.core.model import Silence
 from agent.store import write_silence
@@ -268,6 +268,22 @@ def test_a_program_that_the_services_user_cannot_read_fails_in_both_checks(
     fix = f"chmod -R o+rX {closed.parent}"
     assert ("program", why, fix) == (check["name"], check["detail"], check["mend"])
     assert (78, f"{host.config}: program: {why}; {fix}\n") == config_check()
+
+
+def test_a_file_name_that_the_locale_lacks_is_one_line_of_the_services_user_too(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def look() -> list[checks.Check]:
+        "/var/log/журнал".encode("ascii")
+        raise AssertionError
+
+    with pytest.raises(SystemExit) as ended:
+        doctor.look_as(doctor.Identity("nobody", 65534, 65534, ()), look)
+
+    assert 1 == ended.value.code
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith("sockmem-agent: '/var/log/\\u0436")
+    assert line.endswith(" cannot be encoded in this locale (ascii); set LC_ALL=C.UTF-8, or use another name")
 
 
 def test_a_group_that_may_read_is_the_fix_where_there_is_one(host: Host) -> None:

@@ -200,6 +200,7 @@ def test_what_is_no_file_is_unknown_and_not_waited_for(tmp_path: Path, ask: Ask)
 def test_every_usage_error_is_unknown_to_what_monitors(arguments: list[str]) -> None:
     assert 3 == CliRunner().invoke(group, arguments).exit_code
     assert 2 == CliRunner().invoke(group, ["status", "--bogus"]).exit_code
+    assert 2 == CliRunner().invoke(group, ["diagnose", "--check"]).exit_code
 
 
 def test_mistakes_in_the_configuration_are_one_line(tmp_path: Path) -> None:

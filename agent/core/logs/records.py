@@ -163,7 +163,9 @@ def fields_of(line: str) -> dict[str, object] | None:
         return _flatten({"labels": labels, "line": labelled["line"], "timestamp": labelled["time"]})
     if _PAIRS.fullmatch(line):
         return _flatten({name: quoted or bare for name, quoted, bare in re.findall(_PAIR, line)})
-    head, _, rest = line.partition("{")
+    head, brace, rest = line.partition("{")
+    if not brace:
+        return None
     letters = "".join(part.letter for part in split_head(head))
     if not rest.endswith("}") or (letters and not _HEADED.fullmatch(letters)):
         return None
