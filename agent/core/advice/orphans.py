@@ -256,7 +256,8 @@ def _raise(facts: Facts, price: Price, budget: Budget, proposed: int, wanted: in
         current,
         proposed,
         action=f"Raise tcp_max_orphans to {count_text(proposed)}.",
-        why=f"{seen}; the kernel counts a stuck orphan up to four times, {safe}{less}"
+        # Who reads this in an old report may have a higher one by now.
+        why=f"{seen} (limit {count_text(current)}); the kernel counts a stuck orphan up to four times, {safe}{less}"
         f"{unless_raised(facts, facts.orphans)} Success: TCPAbortOnMemory stops rising.",
         risk=f"Unswappable memory: {count_text(extra)} more orphans than now take {price.of(extra)}. {budget.sentence}",
         reason="room for orphaned TCP sockets; the kernel counts a stuck one up to four times.",
