@@ -8,7 +8,6 @@ orphans and unaccepted connections to the listener on their port: a guess, and m
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from functools import reduce
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from agent.core.format import count_text, counted, printable
@@ -45,6 +44,13 @@ class _Guess(NamedTuple):
 
     name: Owner
     port: int | None
+
+
+class _Groups(NamedTuple):
+    """The paths of cgroups; where none is that of a container, containers may be in groups of version 1 alone."""
+
+    paths: dict[int, str]
+    has_containers: bool
 
 
 _NOBODY, _INIT = Owner(), 1
@@ -142,10 +148,11 @@ def _shares(table: SocketTable) -> tuple[dict[Owner, _Share], Counter[_Guess]]:
         listeners.setdefault((listener.namespace, listener.port), listener)
     shares: defaultdict[Owner, _Share] = defaultdict(_Share)
     guesses: Counter[_Guess] = Counter()
+    cgroups = _groups(table)
     places = {each.number: _name_of_sockets(each) for each in table.namespaces}
     for group in table.groups:
         listener_here, place = listeners.get((group.namespace, group.port)), places.get(group.namespace, _NOBODY)
-        kept, left = _names(group, listener_here, place, table.paths)
+        kept, left = _names(group, listener_here, place, cgroups)
         _add(shares[kept], group.held.values(), group, orphaned=False)
         _add(shares[left], group.queued.values(), group, orphaned=False)
         _add(shares[left], group.orphaned.values(), group, orphaned=True)
@@ -158,7 +165,7 @@ def _shares(table: SocketTable) -> tuple[dict[Owner, _Share], Counter[_Guess]]:
         if group.orphans:
             guesses[_Guess(left, group.port)] += group.orphans
     for listener in table.listeners:
-        share = shares[_name_of_listener(listener, places.get(listener.namespace, _NOBODY), table.paths)]
+        share = shares[_name_of_listener(listener, places.get(listener.namespace, _NOBODY), cgroups)]
         share.add(listener.sockets, 0, 0)
         share.namespaces.add(listener.namespace, listener.sockets, 0, 0)
         share.ports.add(listener.port, listener.sockets, 0, 0)
@@ -174,19 +181,19 @@ def name_by_port(table: SocketTable, port: int | None, to_port: int | None, name
     for listener in table.listeners:
         listeners.setdefault((listener.namespace, listener.port), listener)
     places = {each.number: _name_of_sockets(each) for each in table.namespaces}
-    served, called = Counter[Owner](), Counter[Owner]()
+    served, called, cgroups = Counter[Owner](), Counter[Owner](), _groups(table)
     for group in table.groups if port or to_port else ():
         if namespace not in (None, group.namespace):
             continue
         place = places.get(group.namespace, _NOBODY)
-        kept, left = _names(group, listeners.get((group.namespace, group.port)), place, table.paths)
+        kept, left = _names(group, listeners.get((group.namespace, group.port)), place, cgroups)
         if port and group.port == port:
             served[left] += group.sockets
         elif to_port and group.to_port == to_port:
             called[kept] += group.sockets
     for listener in table.listeners:
         if listener.port == port and namespace in (None, listener.namespace):
-            name = _name_of_listener(listener, places.get(listener.namespace, _NOBODY), table.paths)
+            name = _name_of_listener(listener, places.get(listener.namespace, _NOBODY), cgroups)
             served[name] += listener.sockets
     named = [each for each in (*_most(served, len(served)), *_most(called, len(called))) if each != _NOBODY]
     return _with_pod(named[0], table.pods) if named else _NOBODY
@@ -212,12 +219,16 @@ def _add_unlisted(
         share.processes[_process_text(each.process)] += sockets
 
 
-def _names(group: SocketGroup, listener: Listener | None, place: Owner, paths: dict[int, str]) -> tuple[Owner, Owner]:
+def _groups(table: SocketTable) -> _Groups:
+    return _Groups(table.paths, any(name_cgroup(path).container for path in table.paths.values()))
+
+
+def _names(group: SocketGroup, listener: Listener | None, place: Owner, cgroups: _Groups) -> tuple[Owner, Owner]:
     """Name who has the open sockets of a group, and who gets those that nobody has open."""
     kept = _name_of_process(group.process)
     if group.cgroup is not None and has_cgroup(group.cgroup):
         listening = listener.process if listener and listener.cgroup == group.cgroup else None
-        name = _name_of_cgroup(group.cgroup, paths, kept, _name_of_process(listening), place)
+        name = _name_of_cgroup(group.cgroup, cgroups, kept, _name_of_process(listening), place)
         return name, name
     if group.folded:
         return place, place
@@ -225,38 +236,43 @@ def _names(group: SocketGroup, listener: Listener | None, place: Owner, paths: d
         # Their process had others like them open: without a listener it is the only trace.
         return _first(kept, place), _first(kept, place)
     # Unaccepted connections belong to no cgroup, whatever the kernel (inet_csk_accept): the listener's queue has them.
-    left = _user_of(_name_of_listener(listener, _NOBODY, paths), kept)
+    left = _name_of_listener(listener, _NOBODY, cgroups)
+    left = kept if _is_made_for(left, kept) else left
     return _first(_first(kept, left), place), _first(_first(left, kept), place)
 
 
-def _user_of(name: Owner, other: Owner) -> Owner:
-    """Return the ``other`` name of sockets where the first is only that of who made them.
-
-    systemd opens listeners for the services that it hands them to. With both versions of cgroups a container may be in
-    a group of version 1 alone, and its sockets, which know version 2, are its engine's.
-    """
-    is_of_systemd = other.container == name.container and _SYSTEMD.fullmatch(name.unit or "")
-    is_of_user = is_of_systemd and other.unit and not _SYSTEMD.fullmatch(other.unit)
-    return other if is_of_user or (other.container and not name.container) else name
+def _is_made_for(name: Owner, other: Owner) -> bool:
+    """Return whether sockets of the first are in use by the ``other``: systemd opens listeners for its services."""
+    is_of_systemd = name.container in (None, other.container) and _SYSTEMD.fullmatch(name.unit or "")
+    return bool(is_of_systemd and (other.unit or other.container) and not _SYSTEMD.fullmatch(other.unit or ""))
 
 
 def _first(name: Owner, other: Owner) -> Owner:
     return other if name == _NOBODY else name
 
 
-def _name_of_listener(listener: Listener, place: Owner, paths: dict[int, str]) -> Owner:
+def _name_of_listener(listener: Listener, place: Owner, cgroups: _Groups) -> Owner:
     process = _name_of_process(listener.process)
     if listener.cgroup is not None and has_cgroup(listener.cgroup):
-        return _name_of_cgroup(listener.cgroup, paths, process, place)
+        return _name_of_cgroup(listener.cgroup, cgroups, process, place)
     return _first(process, place)
 
 
-def _name_of_cgroup(cgroup: int, paths: dict[int, str], *users: Owner) -> Owner:
-    """Name a cgroup, or the first of those who use its sockets where it is only that of who made them."""
-    if path := paths.get(cgroup):
-        return reduce(_user_of, users, name_cgroup(path))
-    # The root stands for a walk through all groups that came to its end.
-    return Owner(unit=f"cgroup {cgroup}" + (" (removed)" if ROOT_CGROUP in paths else ""))
+def _name_of_cgroup(cgroup: int, cgroups: _Groups, *users: Owner) -> Owner:
+    """Name a cgroup, or the first of those who use its sockets where it is only that of who made them.
+
+    With both versions of cgroups a container may be in a group of version 1 alone, and its sockets, which know version
+    2, are its engine's.
+    """
+    path = cgroups.paths.get(cgroup)
+    if not path:
+        # The root stands for a walk through all groups that came to its end.
+        return Owner(unit=f"cgroup {cgroup}" + (" (removed)" if ROOT_CGROUP in cgroups.paths else ""))
+    name = name_cgroup(path)
+    for user in users:
+        is_in_version_1 = user.container and not name.container and not cgroups.has_containers
+        name = user if is_in_version_1 or _is_made_for(name, user) else name
+    return name
 
 
 def _name_of_process(process: Process | None) -> Owner:

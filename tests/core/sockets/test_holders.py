@@ -94,6 +94,7 @@ def test_unit_of_memory_is_the_hosts() -> None:
 
 CONTAINERD, SOCKET_UNIT = 4400, 4500
 MADE_BY = PATHS | {CONTAINERD: "/system.slice/containerd.service", SOCKET_UNIT: "/system.slice/web.socket"}
+WITHOUT_CONTAINERS = {number: path for number, path in MADE_BY.items() if number != DOCKER}
 IN_DOCKER = Process(pid=812, name="nginx", cgroup="/docker/" + "3f2a9c1be07d" + "0" * 52)
 IN_UNIT = Process(pid=90, name="web", cgroup="/system.slice/web.service")
 SYSTEMD = Process(pid=1, name="systemd", cgroup="/init.scope")
@@ -108,7 +109,7 @@ def test_container_is_named_where_version_2_of_cgroups_shows_its_engine_alone() 
         SocketGroup(cgroup=CONTAINERD, port=8443, orphaned=orphans(10)),
         namespaces=(place,),
         listeners=(Listener(port=8443, cgroup=CONTAINERD, process=IN_DOCKER),),
-        paths=MADE_BY,
+        paths=WITHOUT_CONTAINERS,
     )
     found, _ = holders(here, None, by="orphans")
 
@@ -116,6 +117,27 @@ def test_container_is_named_where_version_2_of_cgroups_shows_its_engine_alone() 
     assert 60 == found[0].orphans
     assert "docker 3f2a9c1be07d" == name_by_port(here, 80, None).container
     assert "docker 3f2a9c1be07d" == name_by_port(here, 443, None).container
+
+
+def test_engine_is_named_for_its_own_sockets_in_a_container_where_containers_have_groups() -> None:
+    """kubectl port-forward: containerd connects inside the network namespace of the pod."""
+    place = Namespace(process=IN_DOCKER, inuse=40, number=1)
+    here = table(
+        SocketGroup(cgroup=CONTAINERD, namespace=1, to_port=8080, orphaned=orphans(30)),
+        SocketGroup(cgroup=DOCKER, namespace=1, port=8080, orphaned=orphans(20)),
+        namespaces=(place,),
+        paths=MADE_BY,
+    )
+    found, _ = holders(here, None, by="orphans")
+
+    assert [("containerd.service", 30), (None, 20)] == [(each.unit, each.orphans) for each in found[:2]]
+
+
+def test_container_is_named_whose_listener_systemd_opened() -> None:
+    """A Quadlet container that is started by its socket unit."""
+    group = SocketGroup(cgroup=SOCKET_UNIT, port=80, orphaned=orphans(30), process=IN_DOCKER)
+
+    assert "docker 3f2a9c1be07d" == holders(table(group, paths=MADE_BY), None)[0][0].container
 
 
 def test_unit_of_the_engine_keeps_what_no_container_has() -> None:
