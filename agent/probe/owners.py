@@ -33,7 +33,7 @@ SOCKETS_AT_MOST = 131_072
 UNLISTED_AT_MOST, UNLISTED_SHARE = 3, 10
 NAME_AT_MOST = 32
 
-_UNNAMED = "?"
+_UNNAMED, _SYSTEMD = "?", 1
 _ENDED = frozenset("ZX")
 _ESCAPED = re.compile(r"\\([0-7]{3})", re.ASCII)
 _SOCKET_LINK = "socket:["
@@ -113,11 +113,12 @@ def find_processes(
 ) -> Found:
     """Find a process for each of these socket inodes in the open files of all readable processes.
 
+    systemd comes last: it keeps the listeners open that it has handed to services.
     ``files_each`` limits the files per process, the oldest first, which include its listening sockets.
     """
     processes: dict[int, Process] = {}
     left, refused = set(wanted) - {0}, 0
-    for pid in process_ids(proc_root):
+    for pid in sorted(process_ids(proc_root), key=_SYSTEMD.__eq__):
         if not left:
             break
         try:

@@ -94,6 +94,14 @@ def test_process_is_found_by_its_open_socket(tmp_path: Path) -> None:
     assert (True, 0) == (found.whole, found.refused)
 
 
+def test_service_is_found_for_a_listener_that_systemd_keeps_open_for_it(tmp_path: Path) -> None:
+    plant(tmp_path, 1, "systemd", "0::/init.scope\n", "socket:[55]", "socket:[56]")
+    plant(tmp_path, 812, "sshd", "0::/system.slice/ssh.service\n", "socket:[55]")
+
+    found = find_processes(tmp_path, {55, 56}, 1, clock=now)
+    assert {55: "sshd", 56: "systemd"} == {inode: each.name for inode, each in found.processes.items()}
+
+
 def test_process_list_out_of_time_is_not_whole(tmp_path: Path) -> None:
     for pid in (1, 2):
         plant(tmp_path, pid, "x", "0::/\n", "socket:[55]")
