@@ -36,7 +36,7 @@ from agent.core.times import from_epoch
 from agent.sources.file.content import Content, Identity, OnProgress, digest, identity_of, say
 from agent.sources.file.name import READABLE, InitialContent, WatchedPath, look_at_initial_content
 from agent.sources.file.reader import Found, Reader
-from agent.sources.file.rotated import KnownOlder, NamedFile, list_younger, locate
+from agent.sources.file.rotated import KnownOlder, NamedFile, list_family, list_younger, locate
 from agent.sources.gaps import Gaps
 
 # logrotate may rename or compress what we are about to open.
@@ -89,6 +89,8 @@ class Follower:
         self._is_home = self._was_home = False
         self._unreadable: set[Identity] = set()
         self._older = KnownOlder(path)
+        # The rotated files in which the place was searched for in vain, while there is no log to read.
+        self._in_vain: list[NamedFile] | None = None
         self._left: dict[Identity, FileCursor] = {}
         # Which place the disk refuses, and since when.
         self._refused: tuple[tuple[Identity, int], datetime] | None = None
@@ -242,6 +244,9 @@ class Follower:
         return reader
 
     def _resume(self, place: FileCursor) -> Reader | None:
+        rotated = [file for file in list_family(self.path) if file.token]
+        if rotated == self._in_vain and not self._may_open_log():  # To unpack them again would take seconds, each time.
+            return None
         for _ in range(ATTEMPTS):
             found = locate(self.path, place, self._on_progress)
             if found is None:
@@ -257,7 +262,15 @@ class Follower:
             content.close()  # Renamed or truncated since it was found.
         else:
             return None
-        return self._resume_in_log(place)
+        log = self._resume_in_log(place)
+        self._in_vain = None if log else rotated
+        return log
+
+    def _may_open_log(self) -> bool:
+        content = self._name.open(patience=timedelta(0))
+        if content:
+            content.close()
+        return content is not None
 
     def _resume_in_log(self, place: FileCursor) -> Reader | None:
         """Open the log, which does not hold the place: a power cut took its end, or it is another file."""

@@ -1419,6 +1419,49 @@ def test_a_cursor_outlives_a_log_that_is_missing_for_a_while(log: Path, open_sou
     assert [2] == read(again)
 
 
+def test_while_there_is_no_log_compressed_files_are_searched_once_and_again_when_others_come(
+    log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(log, hits(1, 3))
+    source = open_source()
+    assert [1, 2, 3] == read(source)
+    place = source.position()
+    log.unlink()
+    with gzip.open(log.with_name("messages.2.gz"), "wb") as file:
+        file.write(NOISE.encode() * 9)
+    searched: list[object] = []
+    find = follower.locate
+
+    def count(*args: Any, **named: Any) -> NamedFile | None:
+        searched.append(args)
+        return find(*args, **named)
+
+    monkeypatch.setattr(follower, "locate", count)
+    again = open_source(cursor=place)
+    for _ in range(5):
+        assert [] == read(again)
+    assert 1 == len(searched)
+    with gzip.open(log.with_name("messages.1.gz"), "wb") as file:
+        file.write(hits(1, 4).encode())
+    assert [4] == read(again)
+    append(log, hit(5))
+    assert [5] == read(again)
+    assert [] == [why for why in whys(again) if "lost" in why]
+
+
+def test_a_log_that_comes_after_a_search_in_vain_is_searched_for_the_place_itself(log: Path, open_source: Open) -> None:
+    append(log, hits(1, 3))
+    source = open_source()
+    assert [1, 2, 3] == read(source)
+    log.rename(log.with_name("elsewhere"))
+    log.with_name("elsewhere").rename(log.parent.with_name("elsewhere"))
+    again = open_source(cursor=source.position())
+    assert [] == read(again)
+    log.parent.with_name("elsewhere").rename(log)
+    append(log, hit(4))
+    assert [4] == read(again)
+
+
 def test_a_damaged_sibling_is_told_and_what_is_whole_in_it_is_read(log: Path, open_source: Open) -> None:
     append(log, hits(1, 20_000))
     source = open_source()
