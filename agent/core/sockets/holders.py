@@ -228,7 +228,7 @@ def _names(group: SocketGroup, listener: Listener | None, place: Owner, cgroups:
     kept = _name_of_process(group.process)
     if group.cgroup is not None and has_cgroup(group.cgroup):
         listening = listener.process if listener and listener.cgroup == group.cgroup else None
-        name = _name_of_cgroup(group.cgroup, cgroups, kept, _name_of_process(listening), place)
+        name = _name_of_cgroup(group.cgroup, cgroups, _name_of_process(listening), kept, place)
         return name, name
     if group.folded:
         return place, place

@@ -163,6 +163,17 @@ def test_service_is_named_whose_listener_systemd_opened(cgroup: int | None) -> N
     assert ("web.service", 30) == (found[0].unit, found[0].orphans)
 
 
+def test_listening_service_is_named_before_the_session_that_one_connection_was_moved_to() -> None:
+    """sshd of a socket unit: logind moves each connection's process to a scope of its user."""
+    session = Process(pid=95, name="sshd", cgroup="/user.slice/user-1000.slice/session-3.scope")
+    here = table(
+        SocketGroup(cgroup=SOCKET_UNIT, port=22, orphaned=orphans(30), process=session),
+        listeners=(Listener(port=22, cgroup=SOCKET_UNIT, process=IN_UNIT),),
+        paths=MADE_BY,
+    )
+    assert "web.service" == holders(here, None, by="orphans")[0][0].unit
+
+
 def test_init_of_a_container_gives_way_to_the_service_in_it_alone() -> None:
     paths = PATHS | {NGINX: "/lxc/web/init.scope"}
     inside, beside = (Process(pid=90, name="web", cgroup=f"/lxc/{lxc}/web.service") for lxc in ("web", "db"))
