@@ -26,11 +26,12 @@ def act(rig):
     rig.provoke("first")
     rig.wait("they are counted", lambda: rig.counted() == rig.said())
     rig.run("journalctl", "--rotate")
-    archived = max(active().parent.glob("system@*.journal"))
-    damage(archived, archived.stat().st_size // 4, archived.stat().st_size // 2)
+    damage(archived(), archived().stat().st_size // 4, archived().stat().st_size // 2)
     rig.provoke("second")
     rig.wait("they are counted, too", lambda: rig.counted() == rig.said())
-    os.truncate(archived, 4096)  # Its pages are mapped: a SIGBUS.
+    # Not the damaged one: libsystemd may have let go of that. This one's pages are mapped: a SIGBUS.
+    rig.run("journalctl", "--rotate")
+    os.truncate(archived(), 4096)
     rig.provoke("after_the_cut")
     rig.wait("these are counted, too", lambda: rig.counted() == rig.said())
     rig.note("told_of_the_cut", SAID.read_text())
@@ -61,6 +62,11 @@ def act(rig):
 def active():
     [found] = Path("/var/log/journal").glob("*/system.journal")
     return found
+
+
+def archived():
+    """Return the file that was rotated last."""
+    return max(active().parent.glob("system@*.journal"))
 
 
 def damage(path, begin, size):
