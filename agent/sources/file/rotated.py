@@ -26,6 +26,7 @@ import os
 import re
 import stat
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -147,7 +148,7 @@ def _behind(
     if not any(file.size for file in family if not file.token or file.written_ns >= written_ns):
         return ()
     # It may be compressed by now. A log that starts with the same bytes is another one: ours was deleted.
-    packed = _locate([file for file in family if file.token], place, written_ns, on_progress)
+    packed = _locate_packed(tuple(file for file in family if file.token), place, written_ns, on_progress)
     if packed:
         return family[family.index(packed) + 1 :]
     return [file for file in family if not file.token or file.written_ns > written_ns]
@@ -166,6 +167,14 @@ def _locate(family: Sequence[NamedFile], place: FileCursor, since_ns: int, on_pr
     if place.offset == 0:
         return None  # Nothing was read, so there is no content to compare.
     return next((file for file in _worth_a_look(family, place, since_ns) if _holds(file, place, on_progress)), None)
+
+
+# Asked in each turn until a new log has its first line, which may take days.
+@lru_cache(maxsize=8)
+def _locate_packed(
+    rotated: tuple[NamedFile, ...], place: FileCursor, since_ns: int, on_progress: OnProgress
+) -> NamedFile | None:
+    return _locate(rotated, place, since_ns, on_progress)
 
 
 def _find_stranger(path: str, place: FileCursor, but: Identity | None, on_progress: OnProgress) -> NamedFile | None:

@@ -1449,6 +1449,37 @@ def test_while_there_is_no_log_compressed_files_are_searched_once_and_again_when
     assert [] == [why for why in whys(again) if "lost" in why]
 
 
+@pytest.mark.parametrize("closed", [False, True], ids=["no line yet", "closed to us"])
+def test_until_the_new_log_is_read_the_old_one_is_not_unpacked_in_each_turn(
+    log: Path, open_source: Open, monkeypatch: pytest.MonkeyPatch, *, closed: bool
+) -> None:
+    append(log, hits(1, 3))
+    source = open_source()
+    assert [1, 2, 3] == read(source)
+    really_open, opened = os.open, list[str]()
+
+    def open_one(path: str, flags: int, mode: int = 0o777) -> int:
+        opened.append(str(path))
+        if closed and path == str(log):
+            raise PermissionError(13, "Permission denied")  # Root would not be refused, and tests may be root.
+        return really_open(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", open_one)
+    times = log.stat().st_atime_ns, log.stat().st_mtime_ns
+    pack(log)
+    packed = log.with_name("messages.1.gz")
+    log.with_name("messages.gz").rename(packed)
+    os.utime(packed, ns=times)
+    log.touch()
+    for number in range(5):
+        append(log, hit(4 + number) if closed else "")
+        assert [] == read(source)
+    assert 1 == opened.count(str(packed))
+    closed = False
+    append(log, hit(9))
+    assert 9 == read(source)[-1]
+
+
 def test_a_log_that_comes_after_a_search_in_vain_is_searched_for_the_place_itself(log: Path, open_source: Open) -> None:
     append(log, hits(1, 3))
     source = open_source()
