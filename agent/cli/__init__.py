@@ -96,14 +96,19 @@ class UnknownError(click.UsageError):
     exit_code = 3
 
 
+def is_monitored(arguments: list[str]) -> bool:
+    """Return whether a monitoring system asks, to which any failure of ours is 3, "unknown"."""
+    words = {each.partition("=")[0] for each in arguments}
+    return "--nagios" in words or {"status", "--check"} <= words
+
+
 @contextlib.contextmanager
 def monitored(arguments: list[str]) -> Iterator[None]:
     """Give usage errors their exit status under ``--nagios`` and ``status --check``."""
     try:
         yield
     except click.UsageError as error:
-        words = {each.partition("=")[0] for each in arguments}
-        if "--nagios" in words or {"status", "--check"} <= words:
+        if is_monitored(arguments):
             raise UnknownError(error.format_message(), error.ctx) from None
         raise
 
@@ -209,4 +214,5 @@ def main() -> None:
         sys.exit(unencodable(error))
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Discard the buffer.
-        sys.exit(f"sockmem-agent: {error.filename or 'standard output'}: {error.strerror}")
+        click.echo(f"sockmem-agent: {error.filename or 'standard output'}: {error.strerror}", err=True)
+        sys.exit(UnknownError.exit_code if is_monitored(sys.argv) else 1)

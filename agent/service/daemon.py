@@ -307,7 +307,8 @@ class Daemon:
 
     def _troubles_now(self) -> list[str]:
         """List what fails, channels excepted."""
-        return [*self._troubles, *filter(None, (self._silencer.trouble, self._couriers.trouble))]
+        others = filter(None, (self._silencer.trouble, self._couriers.trouble))
+        return [*self._source.troubles(), *self._troubles, *others]
 
     def take_over(self, settings: Settings | None) -> None:
         """Apply a new configuration; None means that it was bad, and the old one stays."""

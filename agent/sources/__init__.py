@@ -35,6 +35,9 @@ class Source(Protocol):
     def gaps(self) -> tuple[Gap, ...]:
         """Return what could not be read since the last call, each once."""
 
+    def troubles(self) -> list[str]:
+        """Say what of it cannot be followed now, and why."""
+
     def close(self) -> None:
         """Close everything."""
 

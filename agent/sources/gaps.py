@@ -1,5 +1,7 @@
 """What a source could not read, skipped or lost: reported once, not every second."""
 
+from collections.abc import Iterator
+
 from agent.core.readings import Gap
 
 
@@ -7,7 +9,7 @@ class Gaps:
     """Collects gaps until they are drained."""
 
     def __init__(self) -> None:
-        self._lasting: set[Gap] = set()
+        self._lasting: dict[Gap, None] = {}
         self._pending: dict[Gap, None] = {}
 
     def state(self, what: str, why: str) -> bool:
@@ -15,7 +17,7 @@ class Gaps:
         gap = Gap(what=what, why=why)
         is_news = gap not in self._lasting
         if is_news:
-            self._lasting.add(gap)
+            self._lasting[gap] = None
             self._pending[gap] = None
         return is_news
 
@@ -25,9 +27,13 @@ class Gaps:
 
     def fixed(self, what: str, how: str = "") -> None:
         """Forget the lasting gaps of what works again; report ``how``, if there were any."""
-        before, self._lasting = self._lasting, {gap for gap in self._lasting if gap.what != what}
+        before, self._lasting = self._lasting, {gap: None for gap in self._lasting if gap.what != what}
         if how and self._lasting != before:
             self.occurrence(what, how)
+
+    def lasting(self) -> Iterator[Gap]:
+        """Yield what has lasted since it was reported, the oldest first."""
+        return iter(self._lasting)
 
     def drain(self) -> tuple[Gap, ...]:
         """Return what was reported since the last call."""

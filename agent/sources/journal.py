@@ -84,6 +84,7 @@ class JournalSource:
         self._is_watched = False
         self._boot = this_boot()
         self._roots: tuple[tuple[int, int], ...] = ()
+        self._trouble: str | None = None
         self._ordinal = 0
         self._more = False
         self._check_due = True
@@ -140,6 +141,10 @@ class JournalSource:
         self._unreadable = 0
         return self._gaps.drain()
 
+    def troubles(self) -> list[str]:
+        """Say so where there is no journal to read."""
+        return [self._trouble] if self._trouble else []
+
     def close(self) -> None:
         """Close the journal's files."""
         if self._reader is not None:
@@ -158,13 +163,14 @@ class JournalSource:
         self._roots = roots
         if not roots:
             where = " and ".join(map(str, journal_files.roots(self._directory)))
-            self._gaps.state(JOURNAL, f"{where}: no such directory yet; waiting for it (journald.conf: Storage=)")
+            self._fail(f"{where}: no such directory yet; waiting for it (journald.conf: Storage=)")
             return None
         try:
             reader = Reader(path=self._directory or None)
         except OSError as error:
-            self._gaps.state(JOURNAL, f"{self._directory or 'the host'}: cannot be opened: {error.strerror}")
+            self._fail(f"{self._directory or 'the host'}: cannot be opened: {error.strerror}")
             return None
+        self._trouble = None
         try:
             reader.fileno()  # Starts inotify now, so that no change before the first wait is missed.
             self._is_watched = True
@@ -178,6 +184,10 @@ class JournalSource:
         self._check_due = True
         self._settle(reader)
         return reader
+
+    def _fail(self, why: str) -> None:
+        self._trouble = f"{JOURNAL}: {why}"
+        self._gaps.state(JOURNAL, why)
 
     def _settle(self, reader: Reader) -> None:
         """Choose the first positions: the cursor's, the end or the beginning."""
@@ -351,8 +361,9 @@ class JournalSource:
         """Report files that libsystemd skips, when seen twice: one in the making is skipped, too."""
         if not self._check_due:
             return
+        self._trouble = None
         if not journal_files.has_any(self._directory):
-            self._gaps.state(JOURNAL, f"{self._directory or 'this host'}: no journal file yet; waiting for one")
+            self._fail(f"{self._directory or 'this host'}: no journal file yet; waiting for one")
         unread = journal_files.unread(self._directory)
         for path, _ in sorted(unread & self._unread_before):
             self._gaps.state(path, journal_files.why_unread(path))

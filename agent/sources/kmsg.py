@@ -35,6 +35,7 @@ KERNEL_FACILITY = 0
 BEFORE_THE_FIRST = -1
 # The error from whole seconds of boot time and lag, and from early boot, which CLOCK_MONOTONIC_RAW misses.
 SLACK = timedelta(seconds=2)
+UNREADABLE = "cannot be read on this host (kernel before 3.5, or a sandbox): follow the journal or a file instead"
 
 
 class KmsgSource:
@@ -117,6 +118,10 @@ class KmsgSource:
         """Return what could not be read, each once."""
         return self._gaps.drain()
 
+    def troubles(self) -> list[str]:
+        """Say so where every read of the device fails."""
+        return [f"{self._path}: {UNREADABLE}"] if self._unreadable else []
+
     def close(self) -> None:
         """Close the device."""
         os.close(self._fd)
@@ -157,10 +162,7 @@ class KmsgSource:
             if self._is_new(record.sequence):
                 yield raw, record
         self._unreadable = True
-        self._gaps.state(
-            self._path,
-            "cannot be read on this host (kernel before 3.5, or a sandbox): follow the journal or a file instead",
-        )
+        self._gaps.state(self._path, UNREADABLE)
 
     def _is_new(self, sequence: int) -> bool:
         """Move the position to a record and report those missing before it; False for one read before a restart."""

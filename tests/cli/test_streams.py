@@ -59,6 +59,15 @@ def test_an_output_that_cannot_be_written_is_one_line(shell, words, where):
     assert result.stderr.splitlines()[-1].startswith("sockmem-agent: standard output: ")
 
 
+@pytest.mark.parametrize("words", [("status", "--check"), ("status", "--nagios")], ids=" ".join)
+def test_an_output_that_cannot_be_written_is_unknown_to_what_monitors(shell, words):
+    result = shell(words, ">/dev/full")
+
+    assert 3 == result.returncode
+    assert "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("sockmem-agent: standard output: ")
+
+
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 @pytest.mark.parametrize("where", ["2>&-", "<&-", "<&- 2>&-"])
 def test_a_closed_input_or_error_stream_changes_nothing(shell, words, where):

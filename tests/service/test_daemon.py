@@ -19,7 +19,7 @@ from agent.core.delivery import Delivery
 from agent.core.dispatch import Rules
 from agent.core.model import KINDS, Incident, Notice, Silence, Witness
 from agent.core.settings import IncidentSettings, MetricsSettings, Settings, SourceSettings, WebhookSettings
-from agent.core.status import STATUS
+from agent.core.status import STATUS, Status
 from agent.notifiers import Notifier, build
 from agent.service import couriers, sdnotify
 from agent.service import daemon as daemon_module
@@ -111,6 +111,27 @@ def test_a_notice_goes_before_what_the_clock_asks_for_and_our_own_log(
 
     # A line that comes meanwhile ends the head start, and is read at once.
     assert [(daemon_module.HEAD_START_SECONDS, False, False), (0.0, True, True)] == waits[1:]
+
+
+def test_a_log_that_cannot_be_followed_is_a_trouble_of_the_status_until_it_can(
+    make_daemon: Callable[[type[BaseException]], tuple[Daemon, Store]], log_file: Path
+) -> None:
+    daemon, store = make_daemon(ValueError)
+    why = f"{log_file}: is a directory: name a log file in it"
+
+    def published() -> Status:
+        daemon.turn()
+        daemon._publish()
+        return STATUS.decode((store.directory / "status.json").read_bytes())
+
+    assert () == published().troubles
+    log_file.rename(log_file.with_suffix(".1"))
+    log_file.mkdir()
+    assert ((why,), True) == (published().troubles, why in daemon.status())
+    log_file.rmdir()
+    log_file.touch()
+    published()
+    assert ((), False) == (published().troubles, why in daemon.status())
 
 
 def test_a_directory_that_cannot_be_listed_is_one_trouble_and_over_with_it(

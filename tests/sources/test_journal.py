@@ -493,10 +493,12 @@ def test_files_removed_while_following_are_a_gap_when_the_place_went_with_them(
     reading.wait(1.0)
     seen += texts(reading)
     assert [gap.why for gap in reading.gaps()] == [f"{directory}: no journal file yet; waiting for one"]
+    assert [f"the journal: {directory}: no journal file yet; waiting for one"] == reading.troubles()
     write(directory / "system.journal", kernel(5, "new"))
     reading.wait(1.0)
 
-    assert ["read", "new"] == seen + texts(reading)
+    assert ["read", "new"] == seen + texts(reading) + texts(reading)
+    assert [] == reading.troubles()
     assert [True] == ["no longer in it" in gap.why for gap in reading.gaps()]
 
 
@@ -574,10 +576,12 @@ def test_a_directory_that_comes_later_is_read_from_its_beginning(tmp_path: Path)
     source = JournalSource(str(tmp_path / "later"), "now")
     before = texts(source)
     (gap,) = source.gaps()
+    assert [f"{gap.what}: {gap.why}"] == source.troubles()
     (tmp_path / "later").mkdir()
     write(tmp_path / "later" / "system.journal", kernel(1))
 
     assert ([], [ORPHANS]) == (before, texts(source))
+    assert [] == source.troubles()
     assert f"{tmp_path}/later: no such directory yet" in gap.why
     assert () == source.gaps()
     source.close()

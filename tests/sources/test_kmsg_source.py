@@ -249,7 +249,9 @@ def test_a_device_that_always_refuses_ends_the_batch_and_does_not_spin(
 
     assert [0.5] == naps
     assert "cannot be read on this host" in whys(source)[-1]
+    assert "cannot be read on this host" in source.troubles()[0]
     assert [ORPHANS] == texts(source), "a device that comes round is read again"
+    assert [] == source.troubles()
 
 
 def test_what_is_no_record_is_a_gap_that_quotes_it(ring: Ring, opened: Open) -> None:

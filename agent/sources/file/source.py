@@ -112,6 +112,11 @@ class LogFileSource:
         """Return what could not be read, was skipped or may be lost since the last call."""
         return self._gaps.drain()
 
+    def troubles(self) -> list[str]:
+        """Say which log is missing or cannot be read, and which directory hides rotations, in the words of the gap."""
+        paths = {follower.path for follower in self._followers} - self._duplicates.keys()
+        return [f"{gap.what}: {gap.why}" for gap in self._gaps.lasting() if gap.what in paths or gap.why == UNLISTED]
+
     def close(self) -> None:
         """Stop watching and close the files."""
         self._waker.close()

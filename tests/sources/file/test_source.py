@@ -216,8 +216,10 @@ def test_a_file_that_appears_later_is_read_from_its_beginning(log: Path, open_so
     assert ["no such file yet; following starts when it appears"] == whys(source)
     assert [] == read(source)
     assert [] == whys(source)
+    assert [f"{log}: no such file yet; following starts when it appears"] == source.troubles()
     append(log, hit(1))
     assert [1] == read(source)
+    assert [] == source.troubles()
 
 
 def test_a_directory_that_appears_later_is_read_too(log: Path, open_source: Open) -> None:
@@ -1049,8 +1051,10 @@ def test_a_directory_that_may_not_be_listed_is_told_once_and_so_is_its_end(log: 
         assert [[1], []] == [read(source), read(source)]
         source.wait(1.0)
         told, watched = source.gaps(), dict(waker.directories)
+        assert [f"{log.parent}: {logfile.UNLISTED}"] == source.troubles()
     source.wait(1.0)
 
+    assert [] == source.troubles()
     assert [(str(log.parent), logfile.UNLISTED)] == [(gap.what, gap.why) for gap in told]
     assert ({}, [str(log.parent)]) == (watched, list(waker.directories))
     assert ["can be listed again"] == whys(source)
@@ -1065,13 +1069,15 @@ def test_a_log_in_a_directory_that_may_not_be_entered_is_told_with_the_directory
     with nobody(log.parent, mode):
         source = open_source(start="now")
         assert [[], []] == [read(source), read(source)]
-        told, place = source.gaps(), source.position()
+        told, place, troubles = source.gaps(), source.position(), source.troubles()
     append(log, hit(2))
     again = open_source(cursor=place, start="now")
 
     why = f"permission denied: let the agent's user enter {log.parent} (chmod o+x, or setfacl)"
+    assert f"{log}: {why}" in troubles
     assert [(str(log), why)] == [(gap.what, gap.why) for gap in told]
     assert [] == read(source) + read(again)  # Old news in both.
+    assert [] == source.troubles()
     assert ["can be read now"] == whys(source)
     append(log, hit(3))
     assert ([3], [3]) == (read(source), read(again))
