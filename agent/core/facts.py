@@ -37,7 +37,7 @@ from agent.core.kernel.release import Kernel, inexact_pages, parse_kernel, units
 from agent.core.model import Event, Finding, GaugeName, Holder, Kind, Sample, Snapshot, Witness
 from agent.core.readings import Elsewhere, FullGroup, Gap, PressureStall, SocketTable, Sockstat
 from agent.core.sockets.holders import BY, holders, is_many_unlisted
-from agent.core.sockets.shares import Totals, totals
+from agent.core.sockets.shares import SLACK_ORPHANS, Totals, totals
 from agent.core.times import seconds_between
 
 # Who holds most, with all that could not be named as the last, and what was not seen.
@@ -317,6 +317,18 @@ class Facts(NamedTuple):
         if sockstat.tcp.alloc is None or sockstat.tcp.inuse is None:
             return None
         return max(0, sockstat.tcp.alloc - sockstat.tcp.inuse - (sockstat.tcp6_inuse or 0) - elsewhere.inuse)
+
+    @property
+    def unseen_orphans(self) -> int:
+        """How many orphans are in no namespace that a process in sight lives in: whole dumps of those lack them.
+
+        Each keeps its namespace, as after a container has ended; a named one (ip-netns(8)) needs no process either.
+        """
+        is_whole = self.sockets.complete and all(
+            each.number is not None for each in self.sockets.namespaces if each.inuse
+        )
+        unseen = self.totals.orphans - self.totals.seen_orphans
+        return unseen if is_whole and unseen > SLACK_ORPHANS else 0
 
     @property
     def lacks_ipv6(self) -> bool:

@@ -43,7 +43,8 @@ def run_in(pid: int | None, kernel: Kernel | None) -> Run:
 def run_where(facts: Facts, gauge: GaugeName) -> Run:
     """Run a command in the namespace that has half of a gauge by the table of sockets; without one, in all of them."""
     held = _held(facts, gauge)
-    number = next((number for number, most in held.most_common(1) if 2 * most >= held.total() > 0), None)
+    total = held.total() + (facts.unseen_orphans if gauge == "orphans" else 0)
+    number = next((number for number, most in held.most_common(1) if 2 * most >= total > 0), None)
     if number is None and facts.lacks_limits:
         return str  # A container, from which no other namespace is entered.
     pids = {each.number: each.process.pid for each in facts.sockets.namespaces}
@@ -66,7 +67,8 @@ def _run_everywhere(kernel: Kernel | None) -> Run:
 def obeys_our_settings(facts: Facts, gauge: GaugeName) -> bool:
     """Return whether the settings that were read hold for most of a gauge: it may be in the host's own namespace."""
     held = _held(facts, gauge)
-    return (facts.kernel is not None and facts.kernel.shares_settings) or 2 * held[0] >= held.total()
+    total = held.total() + (facts.unseen_orphans if gauge == "orphans" else 0)
+    return (facts.kernel is not None and facts.kernel.shares_settings) or 2 * held[0] >= total
 
 
 def _held(facts: Facts, gauge: GaugeName) -> Counter[int]:

@@ -48,17 +48,26 @@ def look_at_orphans(facts: Facts) -> Advice:
     waiting = ("fin-wait-2",) if (facts.snapshot.sysctl(FIN_TIMEOUT) or 0) > FIN_SECONDS else ()
     states = dict.fromkeys(("fin-wait-1", "last-ack", "closing", *waiting, *seen))
     # Each namespace prints a line of names first.
+    unseen, total = facts.unseen_orphans, facts.totals.orphans
+    hidden, named = "", list[str]()
+    if 2 * unseen > total:
+        hidden = (
+            f" {count_text(unseen)} of {count_text(total)} orphans are in network namespaces with no visible process: "
+            "of containers that have ended (orphans outlive them), or of names alone (ip netns)."
+        )
+        named = [f"ip -all netns exec ss -tanoe state {state}" for state in ("fin-wait-1", "last-ack")]
     peers = "awk '$1 ~ /^[0-9]/ {sub(/:[^:]*$/, \"\", $4); print $4}' | sort | uniq -c | sort -rn | head"
     return Advice(
         action="List the orphaned sockets and their peers while they exist.",
         why="Orphans belong to no program: only the local port and the peer's address show where they came from. "
         "FIN-WAIT-1 with a persist timer means a peer that stopped reading; with retransmits, or LAST-ACK, a peer "
         "that is gone or a firewall that drops the closing packets; all states at once a mass close (restart, "
-        "deploy, load balancer). ss and nstat show one network namespace.",
+        f"deploy, load balancer). ss and nstat show one network namespace.{hidden}",
         risk="None: read-only.",
         commands=(
             "cat /proc/net/sockstat",
             *(run(f"ss -tanoemi state {state}") for state in states),
+            *named,
             f"{run(f'ss -tan state {next(iter(seen or states))}')} | {peers}",
             check_kills(run),
         ),

@@ -21,12 +21,12 @@ _WRITERS_AT_MOST = 3
 def orphans_fill_memory(facts: Facts) -> Finding | None:
     """Claim that memory is full and orphans hold most of it: what they could not send is what fills it.
 
-    With a table of sockets it is measured; else most sockets have to be orphans, and many.
+    With a table of sockets that has them it is measured; else most sockets have to be orphans, and many.
     """
     table = facts.sockets
     if not facts.memory_full and not ("tcp_memory" in facts.lines and facts.zone == "pressure"):
         return None
-    if table.groups:
+    if table.groups and 2 * facts.unseen_orphans <= facts.totals.orphans:
         orphans, sums = add_up(table, only("orphaned")), facts.totals
         if 2 * orphans.bytes < sums.bytes or orphans.bytes == 0:
             return None
@@ -112,7 +112,7 @@ def sockets_in_no_table(facts: Facts) -> Finding | None:
     tcp = (sockstat or Sockstat()).tcp
     missing = count_unlisted(table, tcp) if table.complete else facts.unlisted
     # Orphans and TIME-WAIT may be in another namespace's tables.
-    others = 0 if table.complete else (tcp.orphan or 0) + (tcp.tw or 0)
+    others = facts.unseen_orphans if table.complete else (tcp.orphan or 0) + (tcp.tw or 0)
     if missing is None or not are_most_unlisted(missing - others, sockstat):
         return None
     proof = [count_evidence("sockets in no table", missing, tcp.alloc or 0, "of all sockets", SOCKSTAT)]

@@ -12,10 +12,9 @@ from agent.core.diagnosis.evidence import count_evidence, counted, delta_evidenc
 from agent.core.facts import Facts
 from agent.core.model import Cause, Confidence, Evidence, Finding
 from agent.core.readings import PeerTally, SocketGroup, SocketTable
-from agent.core.sockets.shares import SOCK_DIAG, Pick, Share, largest, only
+from agent.core.sockets.shares import SLACK_ORPHANS, SOCK_DIAG, Pick, Share, largest, only
 
-# What the dump may miss by being late, before its sums are called incomplete.
-_SLACK_ORPHANS = 64
+# As many bytes as a dump may miss by being late.
 _SLACK_BYTES = 16 << 20
 # A proxy has some dozens in passing; a leak has hundreds, and more than one in fifty of all sockets.
 _MANY_CLOSE_WAIT = 256
@@ -134,7 +133,7 @@ def attribution_incomplete(facts: Facts) -> Finding | None:
     """Remark that the host counts more than twice of what is in sight: the largest in sight may not be it."""
     sums, error = facts.totals, facts.inexact_bytes
     proof = []
-    if sums.orphans > 2 * sums.seen_orphans + _SLACK_ORPHANS:
+    if sums.orphans > 2 * sums.seen_orphans + SLACK_ORPHANS:
         proof.append(count_evidence("orphans in sight", sums.seen_orphans, sums.orphans, "of all orphans"))
     if sums.bytes > 2 * sums.seen_bytes + error + _SLACK_BYTES:
         proof.append(size_evidence("memory in sight", sums.seen_bytes, sums.bytes))

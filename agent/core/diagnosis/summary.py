@@ -61,7 +61,9 @@ def summarise(facts: Facts, findings: tuple[Finding, ...], past: Past, main: Mai
     sentences += [_earlier(facts, seconds, event) for seconds, event in facts.earlier]
     losers = losers_named(findings)
     lost = f"Data is being lost by {losers}." if losers else ""
-    held = [*_killed(facts.witness), *_holders(findings, main)] or _where_killed(facts)
+    held = (
+        [*_killed(facts.witness), *_holders(findings, main)] or _where_killed(facts) or _where_hidden(facts, findings)
+    )
     held += _refused(facts.witness)
     sentences += [_unlisted(facts, each) for each in findings if each.claim == "sockets_in_no_table"]
     return " ".join(filter(None, (*sentences, *_settings(facts, claims), *held, lost, past.text)))
@@ -187,6 +189,13 @@ def _where_killed(facts: Facts) -> list[str]:
     if not kills or 2 * kills < (facts.kills or 0):
         return []
     return [f"{count_text(kills)} of the {counted(facts.kills or 0, 'reset')} hit {place}."]
+
+
+def _where_hidden(facts: Facts, findings: tuple[Finding, ...]) -> list[str]:
+    """Say that most orphans are where no process is seen that they could be named by."""
+    if findings[0].cause not in ("orphans", "both") or 2 * facts.unseen_orphans <= facts.totals.orphans:
+        return []
+    return ["Most of them are in network namespaces with no visible process, as of containers that have ended."]
 
 
 def _resets(facts: Facts) -> str:

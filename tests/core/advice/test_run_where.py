@@ -11,7 +11,7 @@ from material import NGINX, SHOP, make_event, make_group, make_snapshot, make_ta
 
 from agent.core.diagnosis.diagnose import diagnose
 from agent.core.model import Advice, Witness, WitnessedBy
-from agent.core.readings import Namespace, Process, SocketTable
+from agent.core.readings import Namespace, Process, SocketTable, Sockstat, TcpSockstat
 
 POD = Namespace(process=Process(pid=4711, name="pause", cgroup="/kubepods/pod1"), inuse=900, number=1)
 KILLS = "nstat -az TcpExtTCPAbortOnMemory   # stops rising"
@@ -303,3 +303,19 @@ def test_who_diagnoses_an_old_message_again_is_told_to_keep_what_it_led_to(text:
     # The service has just read the line, and a gauge that is high now speaks for itself.
     assert keep not in why("event", 3, 1200, text)
     assert keep not in why("command", *((65_600, 90_000) if text == "orphans" else (3, 380_000)), text)
+
+
+@pytest.mark.parametrize(
+    ("seen", "complete", "expected"), [(100, True, True), (40_000, True, False), (100, False, False)]
+)
+def test_orphans_of_a_container_that_has_ended_are_looked_for_by_the_name_of_their_namespace(
+    seen: int, *, complete: bool, expected: bool
+) -> None:
+    """An orphan keeps its network namespace, in which no process lives any more: lsns does not lead there."""
+    counts = Sockstat(tcp=TcpSockstat(inuse=200, orphan=65_600, alloc=66_000, mem=9000))
+    table = make_table(make_group(NGINX, 443, fin_wait1=tally(seen)), sockstat=counts, complete=complete)
+    found = diagnose(make_snapshot(65_600, 9000, sockets=table), (make_event(),), ())
+    look = next(step for step in found.advice if step.action.startswith("List the orphaned"))
+    assert expected == ("Most of them are in network namespaces with no visible process" in found.summary)
+    assert expected == ("65,500 of 65,600 orphans are in network namespaces with no visible process" in look.why)
+    assert expected == any(each.startswith("ip -all netns exec ss -tanoe state fin-wait-1") for each in look.commands)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from material import make_event, make_sample, make_snapshot
+from material import NGINX, make_event, make_group, make_sample, make_snapshot, tally
 from msgspec.structs import replace
 
 from agent.core.diagnosis.diagnose import diagnose
@@ -128,6 +128,19 @@ def test_program_that_has_them_open_is_named_first() -> None:
     assert not any("ss -tanp" in command for step in found.advice for command in step.commands)
     assert ("python3 (pid 812)", 60_000) == (found.holders[0].process, found.holders[0].sockets)
     assert "ls -l /proc/812/fd | grep -c socket:" == found.advice[0].commands[0]
+
+
+def test_orphans_of_a_container_that_has_ended_are_not_taken_for_sockets_that_are_still_open() -> None:
+    """They are in the tables of a network namespace in which no process lives, and fill the memory from there."""
+    tcp = TcpSockstat(inuse=109, orphan=65_000, alloc=66_000, mem=400_000)
+    group = make_group(NGINX, 443, established=tally(100))
+    table = SocketTable(groups=(group,), complete=True, listening=9, sockstat=Sockstat(tcp=tcp))
+    found = diagnose(make_snapshot(sockstat=Sockstat(tcp=tcp), sockets=table), (make_event("tcp_memory"),), ())
+    claims = [each.claim for each in found.findings]
+
+    assert "sockets_in_no_table" not in claims
+    assert "orphans_fill_memory" in claims
+    assert "still open in a program" not in found.summary
 
 
 @pytest.mark.parametrize(
