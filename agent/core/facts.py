@@ -36,8 +36,8 @@ from agent.core.kernel.limits import (
 from agent.core.kernel.release import Kernel, inexact_pages, parse_kernel, units_per_page
 from agent.core.model import Event, Finding, GaugeName, Holder, Kind, Sample, Snapshot, Witness
 from agent.core.readings import Elsewhere, FullGroup, Gap, PressureStall, SocketTable, Sockstat
-from agent.core.sockets.holders import BY, holders, is_many_unlisted
-from agent.core.sockets.shares import SLACK_ORPHANS, Totals, totals
+from agent.core.sockets.holders import BY, count_unseen_orphans, holders, is_many_unlisted
+from agent.core.sockets.shares import Totals, totals
 from agent.core.times import seconds_between
 
 # Who holds most, with all that could not be named as the last, and what was not seen.
@@ -320,15 +320,8 @@ class Facts(NamedTuple):
 
     @property
     def unseen_orphans(self) -> int:
-        """How many orphans are in no namespace that a process in sight lives in: whole dumps of those lack them.
-
-        Each keeps its namespace, as after a container has ended; a named one (ip-netns(8)) needs no process either.
-        """
-        is_whole = self.sockets.complete and all(
-            each.number is not None for each in self.sockets.namespaces if each.inuse
-        )
-        unseen = self.totals.orphans - self.totals.seen_orphans
-        return unseen if is_whole and unseen > SLACK_ORPHANS else 0
+        """How many orphans are in no namespace that a process in sight lives in, as after a container has ended."""
+        return count_unseen_orphans(self.sockets, (self.sockets.sockstat or self.snapshot.sockstat or Sockstat()).tcp)
 
     @property
     def lacks_ipv6(self) -> bool:

@@ -112,7 +112,7 @@ def sockets_in_no_table(facts: Facts) -> Finding | None:
     tcp = (sockstat or Sockstat()).tcp
     missing = count_unlisted(table, tcp) if table.complete else facts.unlisted
     # Orphans and TIME-WAIT may be in another namespace's tables.
-    others = facts.unseen_orphans if table.complete else (tcp.orphan or 0) + (tcp.tw or 0)
+    others = 0 if table.complete else (tcp.orphan or 0) + (tcp.tw or 0)
     if missing is None or not are_most_unlisted(missing - others, sockstat):
         return None
     proof = [count_evidence("sockets in no table", missing, tcp.alloc or 0, "of all sockets", SOCKSTAT)]

@@ -12,7 +12,8 @@ from agent.core.diagnosis.evidence import count_evidence, counted, delta_evidenc
 from agent.core.facts import Facts
 from agent.core.model import Cause, Confidence, Evidence, Finding
 from agent.core.readings import PeerTally, SocketGroup, SocketTable
-from agent.core.sockets.shares import SLACK_ORPHANS, SOCK_DIAG, Pick, Share, largest, only
+from agent.core.sockets.holders import SLACK_ORPHANS
+from agent.core.sockets.shares import SOCK_DIAG, Pick, Share, largest, only
 
 # As many bytes as a dump may miss by being late.
 _SLACK_BYTES = 16 << 20

@@ -33,6 +33,8 @@ Order = Literal["orphans", "bytes", "sockets"]
 BY: dict[GaugeName, Order] = {"orphans": "orphans", "tcp_memory": "bytes"}
 
 PORTS_AT_MOST, PEERS_AT_MOST, NAMES_AT_MOST = 8, 5, 3
+# What a dump may miss by being late, before its sums are called incomplete.
+SLACK_ORPHANS = 64
 _UNLISTED_SHARE = 50
 _UNLISTED_LEAST = 10
 # A service that is stopped leaves its clients some hundred in passing.
@@ -378,6 +380,12 @@ def _gaps_of_sight(table: SocketTable, tcp: TcpSockstat) -> list[Gap]:
         number = counted(hidden, f"socket of {total} is", f"sockets of {total} are")
         why = f"{number} in {_places_text(elsewhere, table.pods)}, and could not be counted in time"
         gaps.append(Gap(what="sockets of other network namespaces", why=why))
+    if unseen := count_unseen_orphans(table, tcp):
+        number = counted(
+            unseen, f"orphan of {count_text(tcp.orphan or 0)} is", f"orphans of {count_text(tcp.orphan or 0)} are"
+        )
+        why = f"{number} in a network namespace with no visible process, as of a container that has ended"
+        gaps.append(Gap(what="orphans of other network namespaces", why=why))
     unlisted = count_unlisted(table, tcp) or 0
     if is_many_unlisted(unlisted, tcp.alloc):
         why = (
@@ -390,11 +398,25 @@ def _gaps_of_sight(table: SocketTable, tcp: TcpSockstat) -> list[Gap]:
 
 
 def count_unlisted(table: SocketTable, tcp: TcpSockstat) -> int | None:
-    """Count the host's sockets that are in no table of a namespace that a process lives in; None when not known."""
+    """Count the host's sockets that are in no table; None when not known.
+
+    An orphan is in one: that of a namespace that no process in sight lives in.
+    """
     if tcp.alloc is None or not table.complete:
         return None
     hidden = sum(each.inuse or 0 for each in table.namespaces if each.number is None)
-    return max(0, tcp.alloc - hidden - table.listening - sum(group.sockets for group in table.groups))
+    seen = table.listening + sum(group.sockets for group in table.groups)
+    return max(0, tcp.alloc - hidden - seen - count_unseen_orphans(table, tcp))
+
+
+def count_unseen_orphans(table: SocketTable, tcp: TcpSockstat) -> int:
+    """Count the orphans that are in no namespace that a process in sight lives in: whole dumps of those lack them.
+
+    Each keeps its namespace, as after a container has ended; a named one (ip-netns(8)) needs no process either.
+    """
+    is_whole = table.complete and all(each.number is not None for each in table.namespaces if each.inuse)
+    unseen = (tcp.orphan or 0) - table.orphans
+    return unseen if is_whole and unseen > SLACK_ORPHANS else 0
 
 
 def are_most_unlisted(unlisted: int, sockstat: Sockstat | None) -> bool:

@@ -19,8 +19,6 @@ Pick = Callable[[Where, State, Tally], Tally | None]
 HELD_BY = "held by"
 FULL_GROUP, ITS_MEMORY = "full cgroup", "its memory"
 SOCK_DIAG = "sock_diag"
-# What a dump may miss by being late, before its sums are called incomplete.
-SLACK_ORPHANS = 64
 
 
 class Share(NamedTuple):

@@ -2,6 +2,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from agent.core.model import Holder
 from agent.core.readings import (
@@ -20,7 +21,14 @@ from agent.core.readings import (
     Unlisted,
 )
 from agent.core.sockets.cgroup_names import Owner
-from agent.core.sockets.holders import Order, holders, name_by_port, network_text
+from agent.core.sockets.holders import (
+    Order,
+    count_unlisted,
+    count_unseen_orphans,
+    holders,
+    name_by_port,
+    network_text,
+)
 
 NGINX, DOCKER = 4242, 4300
 PATHS = {
@@ -39,7 +47,7 @@ def orphans(count: int, size: int = 0) -> dict[str, Tally]:
 
 
 def table(*groups: SocketGroup, **fields: object) -> SocketTable:
-    return msgspec.structs.replace(SocketTable(groups=groups, paths=PATHS, complete=True), **fields)
+    return replace(SocketTable(groups=groups, paths=PATHS, complete=True), **fields)
 
 
 def names(found: tuple[Holder, ...]) -> list[tuple[str | None, str | None, str | None]]:
@@ -131,6 +139,20 @@ def test_engine_is_named_for_its_own_sockets_in_a_container_where_containers_hav
     found, _ = holders(here, None, by="orphans")
 
     assert [("containerd.service", 30), (None, 20)] == [(each.unit, each.orphans) for each in found[:2]]
+
+
+def test_orphans_of_no_namespace_in_sight_are_told_apart_from_sockets_that_are_still_open() -> None:
+    """As of a container that has ended: an orphan is in a table, and in no program."""
+    here = table(SocketGroup(cgroup=NGINX, held={"established": Tally(sockets=10)}), listening=2)
+    left = sockstat(orphan=300, alloc=320)
+    _, gaps = holders(here, left)
+
+    assert 8 == count_unlisted(here, left.tcp)
+    assert ["orphans of other network namespaces"] == [gap.what for gap in gaps]
+    assert "300 orphans of 300 are in a network namespace with no visible process" in gaps[0].why
+    uncounted = Namespace(process=Process(pid=4711, name="web"), inuse=400)
+    assert 0 == count_unseen_orphans(replace(here, namespaces=(uncounted,)), left.tcp)
+    assert 0 == count_unseen_orphans(here, sockstat(orphan=64).tcp)
 
 
 def test_container_is_named_whose_listener_systemd_opened() -> None:
