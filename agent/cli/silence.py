@@ -62,7 +62,10 @@ def command(duration: timedelta | None, reason: str | None, config_path: Path | 
             end_silence(directory)
             click.echo(f"ended the silence {_text(before)}" if before else "nothing was silenced")
             return
-        silence = Silence(since=now, until=now + duration, reason=printable(reason))
+        # One that replaces another goes on with it: what opened in that and is over in this one was silenced.
+        until = now + duration
+        since = max(before.since, until - LONGEST_SILENCE) if before else now
+        silence = Silence(since=since, until=until, reason=printable(reason))
         write_silence(directory, silence)
     click.echo(f"silenced {_text(silence)}")
     if before:

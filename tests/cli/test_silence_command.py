@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from harness import AgentProcess, as_nobody, wait_for
+from msgspec.structs import replace
 
 from agent.cli import group
 from agent.core.model import Silence
@@ -83,6 +84,18 @@ def test_a_second_one_replaces_the_first_and_says_which(run: Run, state: Path) -
     assert run("--end").stdout.endswith(": deploying\n")
     assert read_silence(state) is None
     assert (0, "nothing was silenced\n") == (run("--end").exit_code, run("--end").stdout)
+
+
+def test_a_second_one_goes_on_where_the_first_began(run: Run, state: Path) -> None:
+    """What opened in the first and is over in the second was silenced: it is not told after it."""
+    run("30m", "--reason", "moving")
+    first = read_silence(state)
+    run("2h", "--reason", "moving takes longer")
+    assert first.since == read_silence(state).since < first.until < read_silence(state).until
+
+    write_silence(state, replace(first, since=first.since - timedelta(days=29)))
+    run("30d", "--reason", "for a month")
+    assert timedelta(days=30) == read_silence(state).until - read_silence(state).since
 
 
 def test_damage_and_what_is_over_are_replaced_without_a_word(run: Run, state: Path) -> None:
