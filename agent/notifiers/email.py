@@ -62,7 +62,8 @@ class EmailNotifier:
     def notify(self, notice: Notice) -> Delivery:
         """Send the mail: 4xx is tried again; 5xx is refused, as is a server that does not offer to encrypt."""
         taken = self._taken.pop(notice.id, set())
-        self._taken = dict([*self._taken.items(), (notice.id, taken)][-REMEMBERED:])
+        lacking = [(identifier, have) for identifier, have in self._taken.items() if have]
+        self._taken = dict([*lacking, (notice.id, taken)][-REMEMBERED:])
         try:
             return self._attempts.make(lambda attempt: self._send(attempt, notice, taken))
         except smtplib.SMTPResponseException as error:

@@ -349,6 +349,22 @@ def test_of_mails_that_some_have_no_more_are_remembered_than_may_wait(smtp, inbo
     assert [["b@example.org"]] == inbox.recipients
 
 
+def test_a_mail_that_some_lack_is_remembered_whatever_many_mails_all_have(smtp, inbox: Inbox) -> None:
+    inbox.replies["a@example.org"] = "452 4.2.2 mailbox full"
+    mails = channel(smtp(), **TWO)
+    first = make_sent_notice()
+    mails.notify(first)
+    inbox.replies.clear()
+    for number in range(REMEMBERED + 1):
+        mails._taken[str(number)] = set()
+    mails.notify(Notice(**{**as_dict(first), "id": "another"}))
+    inbox.recipients.clear()
+
+    mails.notify(first)
+
+    assert [["a@example.org"]] == inbox.recipients
+
+
 def test_the_next_notice_goes_to_all_again(smtp, inbox: Inbox) -> None:
     inbox.replies["a@example.org"] = "451 greylisted"
     mails = channel(smtp(), **TWO)
