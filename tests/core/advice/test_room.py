@@ -216,6 +216,7 @@ def test_a_socket_is_not_measured_by_a_sum_that_may_be_what_the_cpus_keep_back(
     reserve = 16 if mem == 600 else 256
     host = {"kernel": "6.12.0", "cpus": 16, "sysctls": {"net.core.mem_pcpu_rsv": (reserve,)}}
     assert Price(max(charged, 4096), how) == price_of_sockets(facts_of(mem=mem, alloc=900, **host))
+    assert how.replace("900", "300") == price_of_sockets(facts_of(mem=mem, alloc=300, **host)).how
     few = facts_of(orphan=600, mem=mem, alloc=900, **host)
     assert how == price_of_orphans(few).how
 
