@@ -653,7 +653,8 @@ def compose(step: Step, story: Story, notice: Notice, incident: Incident) -> Not
             return _with(Remark, notice, type=RESOLVED, data=now, remark=f"reported late: {step.remark}")
         case "again":
             again = f"msg_{incident.id}_{step.file}"
-            return _with(Remark, notice, id=again, type=UPDATED, reason=step.remark, data=now, remark=step.remark)
+            data = notice.data if now.closed_at else now
+            return _with(Remark, notice, id=again, type=UPDATED, reason=step.remark, data=data, remark=step.remark)
         case "state":
             kind = RESOLVED if story.is_over else notice.type
             return _with(Standing, notice, type=kind, data=now, severities=step.severities, opening_cause=story.cause)

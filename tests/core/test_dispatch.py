@@ -1714,8 +1714,8 @@ def test_what_is_sent_has_the_id_of_the_newest_notice_and_a_reminder_one_of_its_
     assert ("sockmem.incident.resolved", ("critical",)) == (shown.type, shown.severities)
 
 
-@pytest.mark.parametrize("how", ["late", "again", "state"])
-def test_what_is_late_repeated_or_a_state_shows_the_incident_as_it_is_now_without_what_is_the_agents_own(
+@pytest.mark.parametrize("how", ["late", "state"])
+def test_what_is_late_or_a_state_shows_the_incident_as_it_is_now_without_what_is_the_agents_own(
     how: str,
 ) -> None:
     assert make_sent_incident(closed_at=START) == composed(how, closed_at=START).data
@@ -1725,6 +1725,11 @@ def test_a_state_is_no_update_though_it_is_first_shown_at_one() -> None:
     shown = composed("state", "sockmem.incident.updated")
 
     assert title(make_notice(make_sent_incident())) == title(shown)
+
+
+def test_a_reminder_shows_the_incident_as_it_is_now_or_as_its_last_notice_where_it_has_just_ended() -> None:
+    assert make_sent_incident() == composed("again").data
+    assert make_incident() == composed("again", closed_at=START).data
 
 
 def test_what_is_opened_late_shows_the_incident_as_it_is_now() -> None:
