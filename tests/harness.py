@@ -513,9 +513,10 @@ class Tray:
     def write_receipt(self, incident_id: str, file: str, receipt: Receipt) -> None:
         if self.write_error:
             raise self.write_error
-        assert (incident_id, file) not in self.settled
+        before = self.settled.get((incident_id, file))
+        assert before is None or before.detail.startswith("taken for ")  # That of a mail some lack is written again.
         self.settled[incident_id, file] = receipt
-        self.receipts.append(receipt)
+        self.receipts = [each for each in self.receipts if each is not before] + [receipt]
 
     def write_trouble(self, channel: str, trouble: Trouble | None) -> None:
         self.trouble = trouble

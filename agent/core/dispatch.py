@@ -382,10 +382,6 @@ class Ledger:
         """Return whether somebody is owed a notice of an incident."""
         return bool(story.owed) or story.incident_id in self.lacking
 
-    def is_lacking(self, key: Key) -> bool:
-        """Return whether this is the mail of its incident that some recipients lack."""
-        return key[0] in self.lacking and self.lacking[key[0]].file == key[1]
-
     def attempts(self, incident_id: str, file: str) -> int:
         """Count the attempts of all senders with a notice."""
         here = sum(tries.attempts for key, tries in self.tries.items() if key[1:] == (incident_id, file))

@@ -17,8 +17,8 @@ from datetime import datetime, timezone
 from itertools import takewhile
 
 from agent.core.budget import MESSAGES_AN_HOUR
-from agent.core.delivery import Delivered, Delivery, Outcome, Receipt, Rejected, Retry
-from agent.core.dispatch import ABSENT, DIGEST, ONCE, Close, Key, Ledger, Now, Rules, Said, Step, Story, compose, plan
+from agent.core.delivery import Delivered, Delivery, Outcome, Rejected, Retry
+from agent.core.dispatch import ABSENT, DIGEST, ONCE, Close, Ledger, Now, Rules, Said, Step, Story, compose, plan
 from agent.core.format import counted
 from agent.core.model import Notice, Standing
 from agent.core.status import Waiting
@@ -89,9 +89,7 @@ class Courier:
         before, self._predecessor = self._predecessor, None
         if before:
             before._take_over()  # noqa: SLF001 - of the same class, and it may have had no step
-            # What the others lack is tried on, if there still is such a channel.
-            kept = before._stories.unwritten if self._rules.is_absent else before._unwritten  # noqa: SLF001
-            self._stories.unwritten = dict(kept)
+            self._stories.unwritten = before._stories.unwritten  # noqa: SLF001
             self._ledger.count_on(before._ledger)  # noqa: SLF001
 
     # --- the thread -------------------------------------------------------------------------------------------------
@@ -112,10 +110,10 @@ class Courier:
         self._take_over()
         self._recall_the_hour()
         is_busy = self._stories.look(self._held.release)
+        for key, receipt in list(self._stories.unwritten.items()):
+            self._stories.write(key, receipt)
         now, silence = self._now(), self._outbox.silence()
         self._ledger.note(self._stories, now)
-        for key, receipt in self._unwritten.items():
-            self._stories.write(key, receipt)
         todo = plan(self._stories, self._ledger, self._rules, silence, now, held=self._held, digest=self._held.digest)
         self._is_silent = silence is not None and silence.is_on(now.time)
         if self._is_silent:
@@ -131,13 +129,8 @@ class Courier:
         if todo.step and not todo.closing:
             self._attempt(todo.step)
             return 0.0
-        idle = RECEIPT_PAUSE_SECONDS if self._unwritten else IDLE_SECONDS
+        idle = RECEIPT_PAUSE_SECONDS if self._stories.unwritten else IDLE_SECONDS
         return 0.0 if is_busy else min(todo.at - now.second, idle)
-
-    @property
-    def _unwritten(self) -> dict[Key, Receipt]:
-        """The receipts to be written by now: that of a mail which some recipients lack comes when they have it."""
-        return {key: each for key, each in self._stories.unwritten.items() if not self._ledger.is_lacking(key)}
 
     def _now(self) -> Now:
         return Now(self._monotonic(), self._clock())
@@ -278,7 +271,7 @@ class Courier:
         if story is None:
             self._end_digest("gave_up", close.detail)
             return
-        if not owed:  # Some recipients have it, and its receipt waited for the others.
+        if not owed:  # Some recipients have it: its receipt says who has not.
             del self._ledger.lacking[close.incident_id]
             self.counts["gave_up"] += 1
         for said in owed:
@@ -300,13 +293,9 @@ class Courier:
 
     def _write(self, incident_id: str, said: Said, outcome: Outcome, attempts: int, detail: str) -> None:
         key = (incident_id, said.file)
-        # What some recipients have was delivered then.
-        kept = self._stories.unwritten.get(key)
-        at = kept.at if kept else self._clock()
-        receipt = self._stories.receipt(said, outcome, at, attempts, detail)
-        if self._ledger.is_lacking(key):
-            self._stories.keep(key, receipt)
-        elif error := self._stories.write(key, receipt):
+        # What the first recipients have was delivered then.
+        at = said.settled_at or self._clock()
+        if error := self._stories.write(key, self._stories.receipt(said, outcome, at, attempts, detail)):
             why = error if isinstance(error, OSError | StoreError) else self._voice.surprised(error)
             self._log.error("%s: the receipt of %s cannot be written: %s", self.name, key, why)
 

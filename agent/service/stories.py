@@ -18,7 +18,7 @@ LONGEST_DETAIL = 500  # characters, so that a receipt fits into the room that is
 
 
 class Stories(dict[str, Story]):
-    """The stories of a channel by incident; ``unwritten`` are receipts that have to wait."""
+    """The stories of a channel by incident; ``unwritten`` are receipts that there was no room for."""
 
     def __init__(self, channel: str, outbox: Outbox) -> None:
         self.unwritten: dict[Key, Receipt] = {}
@@ -96,11 +96,6 @@ class Stories(dict[str, Story]):
             self.unwritten.pop(key, None)
         self._enter(key, receipt)
         return failure
-
-    def keep(self, key: Key, receipt: Receipt) -> None:
-        """Keep a receipt in memory for now."""
-        self.unwritten[key] = receipt
-        self._enter(key, receipt)
 
     def sent_within_the_hour(self, now: datetime) -> list[tuple[float, Outcome, Provenance]]:
         """List how many seconds ago which receipts were written, and what their notices rest on, the oldest first.
