@@ -53,7 +53,8 @@ def look_at_orphans(facts: Facts) -> Advice:
     if 2 * unseen > total:
         hidden = (
             f" {count_text(unseen)} of {count_text(total)} orphans are in network namespaces with no visible process: "
-            "of containers that have ended (orphans outlive them), or of names alone (ip netns)."
+            "of containers that have ended (orphans outlive them), of names alone (ip netns), or of processes hidden "
+            "from here (hidepid, a container without the host's PIDs)."
         )
         named = [f"ip -all netns exec ss -tanoe state {state}" for state in ("fin-wait-1", "last-ack")]
     peers = "awk '$1 ~ /^[0-9]/ {sub(/:[^:]*$/, \"\", $4); print $4}' | sort | uniq -c | sort -rn | head"

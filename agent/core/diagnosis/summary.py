@@ -195,7 +195,8 @@ def _where_hidden(facts: Facts, findings: tuple[Finding, ...]) -> list[str]:
     """Say that most orphans are where no process is seen that they could be named by."""
     if findings[0].cause not in ("orphans", "both") or 2 * facts.unseen_orphans <= facts.totals.orphans:
         return []
-    return ["Most of them are in network namespaces with no visible process, as of containers that have ended."]
+    ended = "of containers that have ended, or of processes hidden from here"
+    return [f"Most of them are in network namespaces with no visible process: {ended}."]
 
 
 def _resets(facts: Facts) -> str:

@@ -384,7 +384,7 @@ def _gaps_of_sight(table: SocketTable, tcp: TcpSockstat) -> list[Gap]:
         number = counted(
             unseen, f"orphan of {count_text(tcp.orphan or 0)} is", f"orphans of {count_text(tcp.orphan or 0)} are"
         )
-        why = f"{number} in a network namespace with no visible process, as of a container that has ended"
+        why = f"{number} in network namespaces with no visible process, as of a container that has ended"
         gaps.append(Gap(what="orphans of other network namespaces", why=why))
     unlisted = count_unlisted(table, tcp) or 0
     if is_many_unlisted(unlisted, tcp.alloc):

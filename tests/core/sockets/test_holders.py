@@ -149,7 +149,7 @@ def test_orphans_of_no_namespace_in_sight_are_told_apart_from_sockets_that_are_s
 
     assert 8 == count_unlisted(here, left.tcp)
     assert ["orphans of other network namespaces"] == [gap.what for gap in gaps]
-    assert "300 orphans of 300 are in a network namespace with no visible process" in gaps[0].why
+    assert "300 orphans of 300 are in network namespaces with no visible process" in gaps[0].why
     uncounted = Namespace(process=Process(pid=4711, name="web"), inuse=400)
     assert 0 == count_unseen_orphans(replace(here, namespaces=(uncounted,)), left.tcp)
     assert 0 == count_unseen_orphans(here, sockstat(orphan=64).tcp)
