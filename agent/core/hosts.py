@@ -19,6 +19,18 @@ def other_host(named: str | None, here: str | None) -> str | None:
     return named if named and not may_be_same(named, here) else None
 
 
+def is_of_boot(source: str, boot_id: str | None) -> bool:
+    """Return whether the source of a record says that it is of a boot, and so of the host, whatever name it gives that.
+
+    ``journal:...;b=7f3a1c52000040008000000000000001;...`` or ``kmsg:7f3a1c52-0000-4000-8000-000000000001:...``.
+    """
+    if not boot_id:
+        return False
+    return source.startswith(f"kmsg:{boot_id}:") or (
+        source.startswith("journal:") and f";b={boot_id.replace('-', '')};" in source
+    )
+
+
 def is_same(one: str | None, other: str | None) -> bool:
     """Return whether two names may be one other host's, or both are None, which is this host."""
     return bool(one) == bool(other) and may_be_same(one, other)

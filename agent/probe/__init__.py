@@ -4,6 +4,15 @@ from agent.probe.attribution import take_sockets
 from agent.probe.counters import Counters
 from agent.probe.owners import Names
 from agent.probe.sample import take_sample
-from agent.probe.snapshot import page_bytes, pages_per_unit, take_snapshot
+from agent.probe.snapshot import page_bytes, pages_per_unit, read_boot_id, take_snapshot
 
-__all__ = ["Counters", "Names", "page_bytes", "pages_per_unit", "take_sample", "take_snapshot", "take_sockets"]
+__all__ = [
+    "Counters",
+    "Names",
+    "page_bytes",
+    "pages_per_unit",
+    "read_boot_id",
+    "take_sample",
+    "take_snapshot",
+    "take_sockets",
+]

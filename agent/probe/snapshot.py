@@ -154,6 +154,11 @@ def _read_movable(proc_root: Path, page: int | None) -> dict[str, int]:
     return {"MovableTotal": total * page, "MovableFree": spare * page} if page and total else {}
 
 
+def read_boot_id(proc_root: Path) -> str | None:
+    """Read which boot this is."""
+    return Reading(proc_root).parse("sys/kernel/random/boot_id", procfs.parse_word)
+
+
 def _read_tcp6(reading: Reading) -> int | None:
     return reading.parse("net/sockstat6", procfs.parse_sockstat6)
 

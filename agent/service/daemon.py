@@ -143,7 +143,7 @@ class Daemon:
         for record in self._source.read():
             found = self._detector.feed(record)
             if found:
-                snapshot = self._recorder.take_event_snapshot(found[-1][1].host, snapshot)
+                snapshot = self._recorder.take_event_snapshot(self._recorder.host_of(found[-1][1]), snapshot)
                 decided += found
         for gap in self._source.gaps():
             log.warning("%s: %s", gap.what, gap.why)

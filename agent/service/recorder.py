@@ -8,7 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -18,13 +18,13 @@ from agent.core.budget import HOUR_SECONDS, OTHER_HOSTS_AN_HOUR, THE_REST
 from agent.core.cursor import Cursor
 from agent.core.facts import unmeasured
 from agent.core.history.unit_growth import shares_of
-from agent.core.hosts import is_same, other_host
+from agent.core.hosts import is_of_boot, is_same, other_host
 from agent.core.kernel.detector import Decided
 from agent.core.kernel.limits import sample_of
 from agent.core.model import Diagnosis, Event, Incident, Notice, NoticeType, Sample, Snapshot
 from agent.core.settings import IncidentSettings
 from agent.core.witness import Account
-from agent.probe import Names, take_sample, take_snapshot, take_sockets
+from agent.probe import Names, read_boot_id, take_sample, take_snapshot, take_sockets
 from agent.probe.witness import SERVICE, Instances, Reader
 from agent.service.earlier import Earlier
 from agent.service.metrics import Gauges
@@ -122,6 +122,14 @@ class Recorder:
 
     # --- the main thread calls these --------------------------------------------------------------------------------
 
+    @cached_property
+    def _boot_id(self) -> str | None:
+        return read_boot_id(self._proc_root)
+
+    def host_of(self, event: Event) -> str | None:
+        """Return the host of an event, None where it is of this boot, by whatever name."""
+        return None if is_of_boot(event.source, self._boot_id) else event.host
+
     def take_event_snapshot(self, host: str | None = None, batch: Snapshot | None = None) -> Snapshot:
         """Take the snapshot of an event, before any thinking; in a storm one a second is enough.
 
@@ -187,7 +195,10 @@ class Recorder:
         # Whether a position lies between the event before and this one; where none does, nothing is committed.
         is_between, behind, leading = True, None, list[tuple[str | None, Decided]]()
         now, quiet = self._now(), self.settings.quiet
-        for record, event in folding.together(decided, quiet):
+        for record, said in folding.together(decided, quiet):
+            # The host may have been renamed: the unit's UTS namespace has the old name until a restart.
+            is_own = other_host(said.host, snapshot.host) and is_of_boot(said.source, snapshot.boot_id)
+            event = replace(said, host=snapshot.host) if is_own else said
             if has_opened and is_between and not may_continue():
                 self._amend_closed(leading, behind)
                 return False

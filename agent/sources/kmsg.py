@@ -64,7 +64,7 @@ class KmsgSource:
         self._overrun = False
         self._unreadable = False
         self._boot_id = self._host_text("sys/kernel/random/boot_id")
-        self._host = self._host_text("sys/kernel/hostname") or None
+        self._host: str | None = None
         self._last: int | None = None
         self._fd = open_device(path)
         self._poll = select.poll()
@@ -85,7 +85,8 @@ class KmsgSource:
 
     def read(self) -> Iterator[LogRecord]:
         """Yield one batch of unread records of the kernel's own, oldest first."""
-        booted_at = self._booted_at()
+        # For every batch: the host may be renamed.
+        booted_at, self._host = self._booted_at(), self._host_text("sys/kernel/hostname") or None
         for number, (raw, parsed) in enumerate(self._records(), start=1):
             record = self._record(raw, parsed, booted_at)
             if record is not None:

@@ -1393,6 +1393,34 @@ def test_a_line_of_another_host_has_an_incident_without_any_number_of_this_one(
     assert [] == [file.name for file in files if "7000" in file.read_text() or "8192" in file.read_text()]
 
 
+OWN_BOOT = "7f3a1c52-0000-4000-8000-000000000001"
+
+
+@pytest.mark.parametrize(
+    ("source", "is_own"),
+    [
+        (f"journal:s=5ad8;i=1;b={OWN_BOOT.replace('-', '')};m=1;t=2;x=3", True),
+        (f"kmsg:{OWN_BOOT}:1842", True),
+        (f"journal:s=5ad8;i=1;b={'f' * 32};m=1;t=2;x=3", False),
+        ("/var/log/messages@100", False),
+    ],
+)
+def test_a_line_of_this_boot_is_of_this_host_by_whatever_name_it_goes_since_it_was_renamed(
+    source: str, store, make_recorder, make_decided, proc_root, *, is_own: bool
+) -> None:
+    write_proc(proc_root, orphan=7_000)
+    recorder = make_recorder()
+    record, event = from_host(make_decided(), "web-new")
+    event = replace(event, source=source)
+    assert (None if is_own else "web-new") == recorder.host_of(event)
+    recorder.handle([(record, event)], recorder.take_event_snapshot(recorder.host_of(event)))
+    incident = store.load(store.resolve("last"))
+
+    assert (("web1", None) if is_own else ("web-new", "web1")) == (incident.host, incident.read_on)
+    assert is_own == (incident.cause == "orphans" and incident.peak.orphan == 7_000)
+    assert [incident.host] == [each.host for each in incident.last_of_kind]
+
+
 def test_a_storm_of_another_host_takes_a_snapshot_a_second_and_a_line_of_this_one_its_own(
     make_recorder, make_decided, clock, proc_root
 ):

@@ -350,6 +350,14 @@ def test_a_replay_within_the_slack_tells_the_time_that_was_told_live(
         assert live == [record.at for record in opened("now", cursor).read()]
 
 
+def test_a_record_has_the_name_that_the_host_has_by_then(ring: Ring, opened: Open, proc_root: Path) -> None:
+    source = opened()
+    ring.say(1)
+    (proc_root / "sys/kernel/hostname").write_text("web-new\n")
+
+    assert ["web-new"] == [record.host for record in source.read()]
+
+
 def test_no_record_is_of_the_future(ring: Ring, opened: Open) -> None:
     ring.say(7)
     ring.lag_seconds = 7200
