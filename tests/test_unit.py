@@ -86,7 +86,8 @@ def test_everything_the_unit_keeps_has_its_reason() -> None:
 
 
 def test_what_we_read_and_need_is_not_hidden() -> None:
-    assert set(settings()) & {"PrivateNetwork", "PrivateUsers", "ProtectProc", "ProcSubset", "IPAddressDeny"} == set()
+    hiding = {"PrivateNetwork", "PrivateUsers", "ProtectProc", "ProcSubset", "IPAddressDeny", "ProtectHostname"}
+    assert set(settings()) & hiding == set()
 
 
 def test_a_core_dump_with_secrets_in_it_is_never_written() -> None:

@@ -196,7 +196,7 @@ class Recorder:
         is_between, behind, leading = True, None, list[tuple[str | None, Decided]]()
         now, quiet = self._now(), self.settings.quiet
         for record, said in folding.together(decided, quiet):
-            # The host may have been renamed: the unit's UTS namespace has the old name until a restart.
+            # The host may have been renamed since, and a UTS namespace of our own keeps the old name.
             is_own = other_host(said.host, snapshot.host) and is_of_boot(said.source, snapshot.boot_id)
             event = replace(said, host=snapshot.host) if is_own else said
             if has_opened and is_between and not may_continue():
