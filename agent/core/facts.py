@@ -136,6 +136,11 @@ class Facts(NamedTuple):
         return low_memory(self.snapshot.meminfo)
 
     @property
+    def ram_name(self) -> str:
+        """What that RAM is called: on 32 bit it is a part of all."""
+        return "low memory" if self.snapshot.meminfo.get("HighTotal") else "RAM"
+
+    @property
     def stalls(self) -> dict[str, float]:
         """How long tasks wait for memory, in percent of the time, where that is more than now and then (PSI)."""
         waits = {kind: self.snapshot.pressure.get(kind, PressureStall()).avg10 for kind in STALL_PERCENT}

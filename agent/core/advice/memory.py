@@ -87,9 +87,9 @@ def raise_tcp_mem(facts: Facts, budget: Budget) -> Advice | None:
         proposed,
         action=f"Raise tcp_mem, all three in proportion, to {value_text(proposed)} pages.",
         why=f"The last limit goes from {bytes_text(high * page)} to {bytes_text(proposed[2] * page)}, "
-        f"{percent_text(proposed[2] * page, facts.ram_bytes or 0)} of RAM. The values are in pages of {page} bytes. "
-        f"First find what holds the memory: against a leak this only buys time.{unless_raised(facts, facts.memory)} "
-        "Success: mem stays below the last one.",
+        f"{percent_text(proposed[2] * page, facts.ram_bytes or 0)} of {facts.ram_name}. The values are in pages of "
+        f"{page} bytes. First find what holds the memory: against a leak this only buys time."
+        f"{unless_raised(facts, facts.memory)} Success: mem stays below the last one.",
         risk=f"Sockets can take up to {bytes_text(extra)} more RAM, which cannot be swapped: "
         f"{count_text(extra // price.charged_bytes)} sockets {price.words}. {budget.sentence}",
         reason="room for TCP buffers, in pages.",

@@ -38,7 +38,7 @@ _GAIN = 10
 _DEFAULT, _SMALLEST = "back to this kernel's default", "to a sixteenth of RAM and around"
 _AS_FAR = "as close to its default as available RAM allows"
 _ABOVE_RAM = (
-    "tcp_mem allows more than this host's RAM: its numbers are from another host, in another unit, or meant as "
+    "tcp_mem allows more than this host's {ram}: its numbers are from another host, in another unit, or meant as "
     "unlimited"
 )
 _MISTAKES = {
@@ -57,6 +57,7 @@ def restore_tcp_mem(facts: Facts, claims: AbstractSet[str], budget: Budget) -> A
     numbers, known = _tcp_mem_to_write(facts, budget, is_pasted=mistake is not None)
     if numbers is None or page is None or (mistake == _ABOVE_RAM and _may_be_meant(facts)):
         return _find_setter_of_tcp_mem(facts, mistake, budget) if mistake else None
+    mistake = mistake and mistake.format(ram=facts.ram_name)
     high, used, usual = numbers[2] * page, facts.memory.now or 0, facts.usual_tcp_mem or numbers
     kernel = "this kernel" if usual == facts.defaults.tcp_mem else "a newer kernel"
     allowed, signed = bytes_text(max(limits[2], 0) * page), ""
@@ -79,7 +80,7 @@ def restore_tcp_mem(facts: Facts, claims: AbstractSet[str], budget: Budget) -> A
         why=f"{was}{signed} Success: mem stays below the last value.",
         risk=f"TCP may take {bytes_text(high)}, and holds {bytes_text(used)} now: unswappable. Above that connections "
         f"stall. {budget.sentence}",
-        reason="the numbers are pages, and fit this host's RAM.",
+        reason=f"the numbers are pages, and fit this host's {facts.ram_name}.",
         checks=(find_setter(TCP_MEM), "grep TCP: /proc/net/sockstat   # mem stays below the last value"),
     )
 
@@ -235,7 +236,8 @@ def _why_orphans(limit: int, *, pasted: bool) -> str:
 def _find_setter_of_tcp_mem(facts: Facts, mistake: str, budget: Budget) -> Advice:
     return Advice(
         action="Find what set tcp_mem: its numbers are not for this host.",
-        why=f"{mistake}. TCP holds {bytes_text(facts.memory.now or 0)}. {budget.sentence} Every boot works the default "
+        why=f"{mistake.format(ram=facts.ram_name)}. TCP holds {bytes_text(facts.memory.now or 0)}. "
+        f"{budget.sentence} Every boot works the default "
         "out anew: remove what sets it, and restart the host when you can.",
         risk="None: read-only. A limit below what TCP holds drops data and stalls connections at once: find the "
         "holders first.",

@@ -24,7 +24,7 @@ def tcp_mem_above_ram(facts: Facts) -> Finding | None:
     ram, limits = facts.ram_bytes, facts.limits_bytes
     if not ram or limits is None or limits[2] <= ram or _is_default(facts):
         return None
-    return _against("tcp_mem_above_ram", "none", ("tcp_mem[2]", limits[2]), ("RAM", ram), "bytes")
+    return _against("tcp_mem_above_ram", "none", ("tcp_mem[2]", limits[2]), (facts.ram_name, ram), "bytes")
 
 
 def tcp_mem_out_of_order(facts: Facts) -> Finding | None:
@@ -80,7 +80,7 @@ def tcp_mem_above_half_of_ram(facts: Facts) -> Finding | None:
     modern = facts.kernel is not None and facts.kernel.version >= (3, 0)
     if not ram or limits is None or not modern or not ram < 2 * limits[2] <= 2 * ram:
         return None
-    return _against("tcp_mem_above_half_of_ram", "none", ("tcp_mem[2]", limits[2]), ("RAM", ram), "bytes")
+    return _against("tcp_mem_above_half_of_ram", "none", ("tcp_mem[2]", limits[2]), (facts.ram_name, ram), "bytes")
 
 
 def _is_default(facts: Facts) -> bool:

@@ -30,7 +30,7 @@ _MISSING = "a reading or a limit is missing"
 
 _MISTAKES = {
     "tcp_mem_holds_buffer_sizes": "it has the bytes of one socket's buffer",
-    "tcp_mem_above_ram": "it allows more than this host's RAM",
+    "tcp_mem_above_ram": "it allows more than this host's {ram}",
     "tcp_mem_out_of_order": "its numbers do not rise",
 }
 
@@ -122,6 +122,7 @@ def _settings(facts: Facts, claims: set[str]) -> list[str]:
         said.append(f"tcp_max_orphans is {count_text(limit)}, far below this kernel's default of {usual}.")
     if mistake := next((text for claim, text in _MISTAKES.items() if claim in claims), None):
         numbers = " ".join(map(str, facts.limits or ()))
+        mistake = mistake.format(ram=facts.ram_name)
         said.append(f"tcp_mem is set wrongly ({numbers}): {mistake}. It must hold three rising page counts.")
     elif "tcp_mem_below_default" in claims and facts.limits_bytes and facts.usual_tcp_mem:
         allowed, usual = (

@@ -321,3 +321,20 @@ def test_the_largest_number_there_is_allows_nothing(limits: tuple[int, ...], tex
 def test_the_largest_signed_number_is_no_limit() -> None:
     host = make_snapshot(mem=3000, tcp_mem=(2**63 - 1,) * 3, kernel="6.1.0")
     assert "memory_over_limit" not in {finding.claim for finding in diagnose(host, (), ()).findings}
+
+
+def test_low_memory_is_not_called_ram() -> None:
+    """4 GiB on 32 bit, of which sockets can lie in 780 MiB."""
+    sizes = {"MemTotal": 4096, "MemAvailable": 2048, "HighTotal": 3316, "LowTotal": 780, "LowFree": 400}
+    meminfo = {name: size << 20 for name, size in sizes.items()}
+    pasted = make_snapshot(mem=3000, tcp_mem=(200_000, 250_000, 300_000), kernel="5.10.103-v7l+", meminfo=meminfo)
+    for diagnosis in (diagnose(pasted, (make_event("tcp_memory"),), ()), diagnose(pasted, (), ())):
+        assert "tcp_mem allows more than this host's low memory: " in diagnosis.advice[0].why
+        assert "host's RAM" not in f"{diagnosis.summary}{diagnosis.advice[0]}"
+        proof = next(each.evidence for each in diagnosis.findings if each.claim == "tcp_mem_above_ram")
+        assert "low memory" == proof[1].name
+    full = make_snapshot(
+        mem=18_200, alloc=5000, tcp_mem=(9000, 12_000, 18_000), kernel="5.10.103-v7l+", meminfo=meminfo
+    )
+    raised = next(step for step in diagnose(full, (make_event("tcp_memory"),), ()).advice if step.sysctl)
+    assert "18 % of low memory" in raised.why
