@@ -311,6 +311,8 @@ class OpenIncident:
         earlier: Earlier,
     ) -> Notice | None:
         """Diagnose what is known by now and commit it; return the notice that is on disk with it, if one is due."""
+        if not self._store.is_incident(self.incident.id):
+            self._begin_again()
         self._save_snapshot()
         self._diagnose(samples)
         self._recognize(earlier)
@@ -381,6 +383,12 @@ class OpenIncident:
             name = self._store.write_snapshot(self.incident.id, len(names) + 1, snapshot)
             self.incident = replace(self.incident, snapshots=(*names, name))
         self._newest = self.incident.snapshots[-1], snapshot
+
+    def _begin_again(self) -> None:
+        """Make the files anew that somebody has removed with their directory; what was told may be among what was not."""
+        self.incident, self.last_notice = replace(self.incident, snapshots=(), notices=()), None
+        self._keep(self._snapshot)
+        self._snapshot_name, self._is_unsaved = self.incident.snapshots[-1], False
 
     def _save_snapshot(self) -> None:
         if self._is_unsaved:

@@ -1938,6 +1938,9 @@ def test_an_event_is_stored_though_somebody_has_emptied_the_state_directory(
     assert incident.events[lines[-1]] >= 1
     assert 200 == store.newest_commit()[0].cursor.files["/var/log/messages"].offset
     assert "was removed, and is made again" in caplog.text
+    assert incident.snapshots == tuple(name for name, _ in store.snapshots(incident.id))
+    assert (incident.id, "notice-001") == owed(store, "ops")[0]
+    assert incident.notices == tuple(f"{name}.json" for name, _, _ in store.notices(incident.id))
     assert [] == [*recorder._troubles]
     assert 1 < len(make_recorder()._sampler.history)
 
