@@ -385,7 +385,7 @@ class OpenIncident:
         self._newest = self.incident.snapshots[-1], snapshot
 
     def _begin_again(self) -> None:
-        """Make the files anew that somebody has removed with their directory; what was told may be among what was not."""
+        """Make the files anew that somebody has removed with their directory; people may not have been told yet."""
         self.incident, self.last_notice = replace(self.incident, snapshots=(), notices=()), None
         self._keep(self._snapshot)
         self._snapshot_name, self._is_unsaved = self.incident.snapshots[-1], False
