@@ -36,7 +36,7 @@ from agent.core.times import from_epoch
 from agent.sources.file.content import Content, Identity, OnProgress, digest, identity_of, say
 from agent.sources.file.name import READABLE, InitialContent, WatchedPath, look_at_initial_content
 from agent.sources.file.reader import Found, Reader
-from agent.sources.file.rotated import KnownOlder, NamedFile, list_family, list_younger, locate
+from agent.sources.file.rotated import STRANGER, KnownOlder, NamedFile, list_family, list_younger, locate
 from agent.sources.gaps import Gaps
 
 # logrotate may rename or compress what we are about to open.
@@ -48,6 +48,7 @@ NOT_FOUND = (
     "lines may be lost: the file read last is neither here nor among the rotated ones; reading resumes at the "
     "beginning of this one, and `sockmem-agent scan` reads older files"
 )
+BETWEEN = "the file read last has this name now, which no known rotation gives: lines between it and {} may be lost"
 CUT_OFF = (
     "lines may be lost: the lines read last are no longer in it, as after a power cut, or where it was rewritten in "
     "place; whatever is in it by now up to where they ended is skipped, and `sockmem-agent scan` reads it"
@@ -258,6 +259,8 @@ class Follower:
             if content.identity == found.identity and reader.place().marker == place.marker:
                 reader.read_ns = min(reader.read_ns, place.written_ns or reader.read_ns)
                 self._is_home = self._was_home = not found.token
+                if found.token == STRANGER:
+                    self._gaps.occurrence(found.path, BETWEEN.format(self.path))
                 return reader
             content.close()  # Renamed or truncated since it was found.
         else:

@@ -45,6 +45,8 @@ _OF_CURRENT = re.compile(r"@([0-9a-f]{24})\.[su]|log-(\d{4}-\d\d-\d\d-\d\d:\d\d:
 _TAI64N = re.compile(r"[0-9a-f]{24}")
 _ROTATION_NUMBER = re.compile(r"\d{1,5}")
 _LOOKS = 5
+# The token of a file that has none.
+STRANGER = "?"
 _SECOND_NS = 1_000_000_000
 
 
@@ -182,7 +184,7 @@ def _find_stranger(path: str, place: FileCursor, but: Identity | None, on_progre
     for directory in {Path(path).absolute().parent, Path(os.path.realpath(path)).parent}:
         with contextlib.suppress(OSError), os.scandir(directory) as entries:
             for entry in entries:
-                file = _named(entry.path, "?") if entry.inode() == place.inode else None
+                file = _named(entry.path, STRANGER) if entry.inode() == place.inode else None
                 if file and file.identity != but and _holds(file, place, on_progress):
                     return file
     return None

@@ -1243,6 +1243,25 @@ def test_what_is_renamed_to_its_time_while_away_is_caught_up_with(
     assert [] == whys(again)
 
 
+def test_where_the_file_read_last_has_an_unknown_kind_of_name_it_is_told_that_others_may_be_between(
+    log: Path, open_source: Open
+) -> None:
+    append(log, hit(1))
+    source = open_source()
+    assert [1] == read(source)
+    append(log, hit(2))
+    for number, name in enumerate(("monday-messages", "tuesday-messages"), start=3):
+        log.rename(log.with_name(name))
+        append(log, hit(number))
+    again = open_source(cursor=source.position())
+
+    assert [2, 4] == read(again)
+    between = (
+        f"the file read last has this name now, which no known rotation gives: lines between it and {log} may be lost"
+    )
+    assert [(str(log.with_name("monday-messages")), between)] == [(gap.what, gap.why) for gap in again.gaps()]
+
+
 @pytest.mark.parametrize("ending", ["", ".gz"])
 def test_numbers_that_count_up_while_away_are_caught_up_with(ending: str, log: Path, open_source: Open) -> None:
     count_up(log, 0, 2)
