@@ -321,7 +321,7 @@ class Ledger:
                 if step.how not in ONCE:
                     lacking = step._replace(sender=LACKING, budget=None, is_rest=True)
                     self.lacking[step.incident_id] = lacking
-                    self.tries[lacking.key] = Tries(tries.seen, tries.waited, why=delivery.why)
+                    self.tries[lacking.key] = self.tries.pop(step.key)._replace(why=delivery.why)
                     self.senders[LACKING:] = self.senders[LACKING:] or [Sender()]
                     self.set_back(LACKING, delivery.why, now, dice)
             case Retry():
@@ -374,9 +374,11 @@ class Ledger:
         story, lacking = stories.get(key[1]), self.lacking.get(key[1])
         if key[0] and not self._is_state:
             return lacking is not None and lacking.key == key
-        return story is not None and (
-            key[2] in (story.last.file, self.foremost(story).file) or key[2].startswith(REMINDER)
-        )
+        if story is None or key[2].startswith(REMINDER):
+            return story is not None
+        # What was given up does not wait any more.
+        is_waiting = self._is_state or bool(story.owed)
+        return is_waiting and key[2] in (story.last.file, self.foremost(story).file)
 
     def is_owing(self, story: Story) -> bool:
         """Return whether somebody is owed a notice of an incident."""

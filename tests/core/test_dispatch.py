@@ -893,6 +893,21 @@ def test_the_trouble_is_over_when_a_reminder_is_taken_though_the_one_before_it_w
     assert [dispatch.Sender()] == channel.ledger.senders
 
 
+@pytest.mark.parametrize("answer", [AWAY, Rejected(why="HTTP 400")])
+def test_the_trouble_is_over_when_what_failed_is_given_up_though_its_incident_is_open(answer: Delivery) -> None:
+    channel = Channel(Rules(give_up_after=HOUR))
+    channel.receiver = down(0, 2 * HOUR, answer)
+    channel.say("a")
+    channel.run(2 * HOUR)
+    assert ["gave_up"] == [close.outcome for close in channel.closed]
+    assert [(None, None)] == [(sender.why, sender.since) for sender in channel.ledger.senders]
+    channel.say("b")
+    channel.run(3 * HOUR)
+
+    assert ("b", "opened") == channel.read()[0]
+    assert [dispatch.Sender()] == channel.ledger.senders
+
+
 def test_the_trouble_is_over_when_an_update_is_taken_after_a_reminder_that_was_refused() -> None:
     channel = Channel()
     channel.say("a")
