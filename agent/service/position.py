@@ -29,7 +29,7 @@ class Position:
         self._waiting: dict[str, Incident] = {}
         self.store = store
         self._saved_at = now
-        self._is_saved = resume.generation > 0
+        self._is_saved = True  # As far as there is a cursor.json.
 
     @property
     def dirty(self) -> bool:

@@ -314,8 +314,19 @@ def test_the_largest_number_there_is_allows_nothing(limits: tuple[int, ...], tex
     diagnosis = diagnose(host, (make_event(text),) if text else (), ())
     assert {"memory_over_limit"} <= {finding.claim for finding in diagnosis.findings}
     assert (196_608, 262_144, 393_216) == proposed(diagnosis)[MEM]
-    assert "2^63" in diagnosis.advice[0].why
+    signed = " To the kernel a number from 2^63 on is negative: it allows nothing, not everything. Success:"
+    assert signed in diagnosis.advice[0].why
     assert "-4 KiB" not in diagnosis.summary + diagnosis.advice[0].why
+
+
+def test_zero_is_not_called_negative() -> None:
+    why = (
+        diagnose(make_snapshot(mem=3000, tcp_mem=(0, 0, 0), kernel="6.1.0"), (make_event("tcp_memory"),), ())
+        .advice[0]
+        .why
+    )
+    assert why.startswith("It allows 0 B, far below")
+    assert "negative" not in why
 
 
 def test_the_largest_signed_number_is_no_limit() -> None:

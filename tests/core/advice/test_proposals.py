@@ -229,7 +229,9 @@ def test_where_both_limits_are_raised_more_orphans_wait_for_more_memory() -> Non
     memory, orphans = (step for step in diagnose(make_snapshot(), both, ()).advice if step.sysctl)
     assert ("sysctl -w net.ipv4.tcp_mem='380910 507880 761820'",) == memory.commands
     assert ("sysctl -w net.ipv4.tcp_max_orphans=131072",) == orphans.commands
-    assert "Raise tcp_mem first: today's holds only 94,930 of them" in orphans.risk
+    assert orphans.risk.startswith("Unswappable memory: ")
+    first = "Raise tcp_mem first: today's holds only 94,930 of them, and living connections would stall."
+    assert orphans.risk.endswith(f" may go to sockets. {first}")
     *_, slim = (step for step in diagnose(make_snapshot(65_600, 70_000, alloc=66_000), both, ()).advice if step.sysctl)
     assert "Raise tcp_mem first" not in slim.risk
 

@@ -298,7 +298,7 @@ def test_who_diagnoses_an_old_message_again_is_told_to_keep_what_it_led_to(text:
         steps = diagnose(host, tuple(make_event(each) for each in said), ()).advice
         return next(step.why for step in steps if step.sysctl and step.sysctl.key == key)
 
-    keep = "If you raised it after that message, keep it"
+    keep = ". If you raised it after that message, keep it: only a newer message shows that it is still too low."
     assert keep in why("command", 3, 1200, text)
     # The service has just read the line, and a gauge that is high now speaks for itself.
     assert keep not in why("event", 3, 1200, text)
@@ -318,4 +318,6 @@ def test_orphans_of_a_container_that_has_ended_are_looked_for_by_the_name_of_the
     look = next(step for step in found.advice if step.action.startswith("List the orphaned"))
     assert expected == ("Most of them are in network namespaces with no visible process" in found.summary)
     assert expected == ("65,500 of 65,600 orphans are in network namespaces with no visible process" in look.why)
-    assert expected == any(each.startswith("ip -all netns exec ss -tanoe state fin-wait-1") for each in look.commands)
+    assert expected == (" one network namespace. 65,500 of 65,600 orphans " in look.why)
+    for state in ("fin-wait-1", "last-ack"):
+        assert expected == (f"ip -all netns exec ss -tanoe state {state}" in look.commands)

@@ -314,6 +314,10 @@ def test_limits_that_are_not_three_are_none(values: tuple[int, ...] | None) -> N
     assert None is limits_of(values)
 
 
+def test_limits_from_2_to_the_63rd_on_are_negative_to_the_kernel() -> None:
+    assert (2**63 - 1, -(2**63), -1) == limits_of((2**63 - 1, 2**63, 2**64 - 1))
+
+
 def test_sample_keeps_absent_apart_from_zero() -> None:
     snapshot = make_snapshot(orphan=0, mem=None, counters={"TCPAbortOnMemory": 0, "IgnoredName": 4})
     sample = sample_of(snapshot)
