@@ -64,10 +64,10 @@ def _run_everywhere(kernel: Kernel | None) -> Run:
     )
 
 
-def obeys_our_settings(facts: Facts, gauge: GaugeName) -> bool:
-    """Return whether the settings that were read hold for most of a gauge: it may be in the host's own namespace."""
-    held = _held(facts, gauge)
-    total = held.total() + (facts.unseen_orphans if gauge == "orphans" else 0)
+def obey_our_settings(facts: Facts) -> bool:
+    """Return whether the settings that were read hold for most orphans: they may be in the host's own namespace."""
+    held = _held(facts, "orphans")
+    total = held.total() + facts.unseen_orphans
     return (facts.kernel is not None and facts.kernel.shares_settings) or 2 * held[0] >= total
 
 

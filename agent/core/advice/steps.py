@@ -14,7 +14,7 @@ from agent.core.advice.budget import Budget, find_budget, free_ram, price_of_orp
 from agent.core.advice.cgroup import raise_cgroup_limit, relieve_group
 from agent.core.advice.main_holder import MainHolders, fix_main_holder, fix_main_victim
 from agent.core.advice.memory import fix_holders, look_at_memory, look_at_unlisted, raise_tcp_mem
-from agent.core.advice.namespaces import obeys_our_settings
+from agent.core.advice.namespaces import obey_our_settings
 from agent.core.advice.orphans import (
     fix_closing_programs,
     life_text,
@@ -147,7 +147,7 @@ def _are_many(facts: Facts) -> bool:
 
 def _shorter_lives(known: _Known) -> tuple[Advice | None, Advice | None]:
     """Advise what frees orphans sooner; other network namespaces may have settings of their own, not read here."""
-    if not obeys_our_settings(known.facts, "orphans"):
+    if not obey_our_settings(known.facts):
         return None, None
     # A peer that answers and does not read is not given up sooner.
     answers = "orphans_wait_for_stalled_peers" in known.claims

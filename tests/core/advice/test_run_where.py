@@ -232,6 +232,28 @@ def test_the_hosts_own_settings_hold_where_half_of_the_orphans_are_its_own(ours:
     assert expected == ("net.ipv4.tcp_orphan_retries" in keys)
 
 
+@pytest.mark.parametrize(("ours", "expected"), [(32_799, False), (32_800, True)])
+def test_orphans_that_no_table_shows_are_none_of_the_hosts_own(ours: int, *, expected: bool) -> None:
+    counts = Sockstat(tcp=TcpSockstat(inuse=200, orphan=65_600, alloc=66_000, mem=9000))
+    steps = advice(make_table(make_group(SHOP, 80, fin_wait1=tally(ours)), sockstat=counts))
+    look = next(step for step in steps if step.action.startswith("List the orphaned"))
+    assert expected == ("ss -tanoemi state fin-wait-1" in look.commands)
+    assert expected == ("net.ipv4.tcp_orphan_retries" in {each.sysctl.key for each in steps if each.sysctl})
+
+
+@pytest.mark.parametrize(("ours", "expected"), [(999, False), (1000, True)])
+def test_memory_is_looked_for_where_half_of_it_is_however_many_orphans_no_table_shows(
+    ours: int, *, expected: bool
+) -> None:
+    counts = Sockstat(tcp=TcpSockstat(inuse=200, orphan=65_600, alloc=66_000, mem=390_000))
+    groups = [make_group(SHOP, 80, established=tally(9, ours))]
+    groups += [make_group(n, 443, namespace=n, established=tally(9, size)) for n, size in ((1, 1), (2, 999))]
+    spaces = [Namespace(process=Process(pid=100 + n, name="web"), inuse=900, number=n) for n in (1, 2)]
+    table = make_table(*groups, namespaces=tuple(spaces), sockstat=counts)
+    steps = diagnose(make_snapshot(65_600, 390_000, sockets=table), (make_event("tcp_memory"),), ()).advice
+    assert expected == any(each.startswith("ss -") for each in commands(steps))
+
+
 def test_kills_are_counted_where_most_orphans_are() -> None:
     pod = make_group(77, 443, namespace=1, fin_wait1=tally(60))
     table = make_table(pod, make_group(SHOP, 80, established=tally(900, 1 << 20)), namespaces=(POD,))
