@@ -24,11 +24,9 @@ def is_of_boot(source: str, boot_id: str | None) -> bool:
 
     ``journal:...;b=7f3a1c52000040008000000000000001;...`` or ``kmsg:7f3a1c52-0000-4000-8000-000000000001:...``.
     """
-    if not boot_id:
+    if not boot_id or not source.startswith(("journal:", "kmsg:")):
         return False
-    return source.startswith(f"kmsg:{boot_id}:") or (
-        source.startswith("journal:") and f";b={boot_id.replace('-', '')};" in source
-    )
+    return source.startswith(f"kmsg:{boot_id}:") or f";b={boot_id.replace('-', '')};" in source
 
 
 def is_same(one: str | None, other: str | None) -> bool:

@@ -143,7 +143,9 @@ class Daemon:
         for record in self._source.read():
             found = self._detector.feed(record)
             if found:
-                snapshot = self._recorder.take_event_snapshot(self._recorder.host_of(found[-1][1]), snapshot)
+                said = found[-1][1]
+                host = said.host if snapshot and said.host == snapshot.host else self._recorder.host_of(said)
+                snapshot = self._recorder.take_event_snapshot(host, snapshot)
                 decided += found
         for gap in self._source.gaps():
             log.warning("%s: %s", gap.what, gap.why)

@@ -89,14 +89,14 @@ class Recorder:
         self._event_snapshot: Snapshot | None = None
         # Whether the batch that is being read has a snapshot for a line of this host.
         self._is_seen = False
-        resume, still_open = store.newest_commit()
+        resume, still_open, holder = store.newest_commit()
         self.position = Position(store, resume, now())
         self._last = still_open[0] if still_open else store.newest()
         # Which incident was committed, until the link ``last`` is looked at.
         self._to_point_at: str | None = None
         self._open: list[OpenIncident] = []
         self._others_opened = deque[float](maxlen=OTHER_HOSTS_AN_HOUR)
-        self._resume_all(still_open)
+        self._resume_all(still_open, holder)
 
     @property
     def last(self) -> Incident | None:
@@ -197,7 +197,7 @@ class Recorder:
         now, quiet = self._now(), self.settings.quiet
         for record, said in folding.together(decided, quiet):
             # The host may have been renamed since, and a UTS namespace of our own keeps the old name.
-            is_own = other_host(said.host, snapshot.host) and is_of_boot(said.source, snapshot.boot_id)
+            is_own = said.host != snapshot.host and is_of_boot(said.source, snapshot.boot_id)
             event = replace(said, host=snapshot.host) if is_own else said
             if has_opened and is_between and not may_continue():
                 self._amend_closed(leading, behind)
@@ -354,7 +354,8 @@ class Recorder:
         make = partial(folding.open_killed, at, snapshot)
         self._commit(self._open_incident(make, snapshot, (), traced), now)
 
-    def _resume_all(self, still_open: Sequence[Incident]) -> None:
+    def _resume_all(self, still_open: Sequence[Incident], holder: str) -> None:
+        self._store.flush_commits(sorted({each.id for each in still_open} | {holder} - {""}))
         for incident in still_open:
             if incident.resume is None:
                 # Only another's commit holds it so: each next one does, too, until its own file has it.

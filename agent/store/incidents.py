@@ -342,8 +342,10 @@ class Store:
                     raise
                 set_aside(path, error.why, "; it is not sent")
 
-    def newest_commit(self) -> tuple[Resume, list[Incident]]:
-        """Find where to resume, and the incidents that are open, the newest commit first: at most one a host.
+    def newest_commit(self) -> tuple[Resume, list[Incident], str]:
+        """Find where to resume, the open incidents, the newest commit first: at most one a host, and who has the first.
+
+        The last is the id of the incident that says where to resume, "" where cursor.json does.
 
         The highest generation of cursor.json and all incidents is the truth, also for what stands beside it of other
         incidents: those have no ``resume``, since no file of their own has them so. A cursor.json that cannot be read
@@ -369,7 +371,19 @@ class Store:
         # Of one generation an incident's own file is the newer: it has the notices.
         beside = {each: found for each, found in beside.items() if still_open.get(each, -1) < newest.generation}
         in_order = sorted(still_open.keys() | beside.keys(), key=lambda each: (still_open.get(each, -1), each))
-        return newest, [beside.get(each) or self.load(each) for each in reversed(in_order)]
+        return newest, [beside.get(each) or self.load(each) for each in reversed(in_order)], holder
+
+    def flush_commits(self, incident_ids: Iterable[str]) -> None:
+        """Flush the names in these incidents, for a start; logs what cannot be flushed.
+
+        A process that was killed may have left its last rename in memory. A position that is written from now on is
+        behind the lines which that rename counts, and must not outlive it in a power cut.
+        """
+        for incident_id in incident_ids:
+            try:
+                sync_directory(self.path(incident_id))
+            except OSError as error:
+                log.warning("%s cannot be flushed: %s", self.path(incident_id), error.strerror)
 
     def newest(self) -> Incident | None:
         """Read the newest incident that can be read."""

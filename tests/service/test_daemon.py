@@ -442,7 +442,7 @@ def test_lines_after_a_kill_belong_to_the_hosts_that_spoke_before_it(
     run([f"{host} kernel: TCP: too many orphaned sockets" for host in ("db7", "db8", "web1")])
     store = run([f"{host} kernel: net_ratelimit: {n} callbacks suppressed" for host, n in (("db8", 8), ("db7", 7))])
     incidents = {incident.host: incident for incident in map(store.load, store.ids())}
-    _, still_open = store.newest_commit()
+    _, still_open, _ = store.newest_commit()
 
     assert {"db7", "db8", "web1"} == incidents.keys()
     assert {"db7": 7, "db8": 8, "web1": 0} == {each.host: each.suppressed_at_least for each in still_open}

@@ -134,7 +134,7 @@ def test_the_events_of_every_host_survive_a_crash_behind_the_commit_of_one(store
     position.cover(at(200), web2)
     committed = position.commit(web1)
 
-    resume, still_open = store.newest_commit()
+    resume, still_open, _ = store.newest_commit()
     assert at(200) == resume.cursor
     assert {web1.id, web2.id} == {each.id for each in still_open}
     assert resume == committed.resume
@@ -148,6 +148,6 @@ def test_an_incident_that_another_commit_held_as_open_stays_closed_after_a_resta
     position.close()
     position.commit(replace(first, closed_at=NOW))
 
-    resume, still_open = store.newest_commit()
+    resume, still_open, _ = store.newest_commit()
     assert [other.id] == [each.id for each in still_open]
     assert at(200) == resume.cursor

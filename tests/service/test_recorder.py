@@ -1,9 +1,11 @@
 import errno
+import os
 import re
 import shutil
 from collections import Counter
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from harness import fill_disk, owed, read_remains, schema_errors, write_proc
@@ -412,12 +414,44 @@ def test_what_was_suppressed_is_of_the_cause_of_the_lines_before_it_in_their_bur
     ) == messages_text(incident)
 
 
+@pytest.mark.parametrize("is_over", [False, True])
+def test_a_start_flushes_the_last_commit_which_a_killed_process_may_have_left_in_memory(
+    make_recorder, make_decided, clock, monkeypatch, is_over
+):
+    """Killed between the rename and the flush: the next position would be behind lines that a power cut takes."""
+    recorder = make_recorder(quiet_seconds=5)
+    for offset in (100, 200):
+        recorder.handle([make_decided(offset=offset)], recorder.take_event_snapshot())
+        run_for(recorder, clock, 10 if is_over or offset == 100 else 1)
+    store = recorder.position.store
+    older, newest = store.ids()
+    flushed, fsync = list[Path](), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: flushed.append(Path(f"/proc/self/fd/{fd}").readlink()) or fsync(fd))
+    make_recorder()
+
+    assert is_over == (store.load(newest).closed_at is not None)
+    assert (True, False) == tuple(store.path(each) in flushed for each in (newest, older))
+
+
+def test_a_last_commit_that_cannot_be_flushed_is_told(store, make_recorder, make_decided, monkeypatch, caplog):
+    recorder = make_recorder()
+    recorder.handle([make_decided()], recorder.take_event_snapshot())
+
+    def refuse(_: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    make_recorder()
+
+    assert f"{store.path(store.ids()[0])} cannot be flushed" in caplog.text
+
+
 def test_a_suppressed_line_after_the_end_is_counted_to_the_last_incident(store, make_recorder, make_decided, clock):
     recorder = make_recorder(quiet_seconds=5)
     recorder.handle([make_decided()], recorder.take_event_snapshot())
     run_for(recorder, clock, 10)
     recorder.handle([make_decided("suppressed", suppressed=40, offset=200)], recorder.take_event_snapshot())
-    resume, still_open = store.newest_commit()
+    resume, still_open, _ = store.newest_commit()
 
     assert 40 == store.load(store.resolve("last")).suppressed_at_least == recorder.last.suppressed_at_least
     assert "at least 40 suppressed" in (store.path(store.resolve("last")) / "summary.txt").read_text()

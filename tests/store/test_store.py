@@ -155,14 +155,14 @@ def test_a_committed_id_is_taken(store, keep):
 def test_the_highest_generation_is_where_to_read_on(store, keep, make_decided):
     open_id = keep(closed=False, generation=7)
     store.save_cursor(Resume(generation=5, cursor=Cursor(journal="old")))
-    resume, (incident,) = store.newest_commit()
+    resume, (incident,), holder = store.newest_commit()
 
-    assert 7 == resume.generation
+    assert (7, open_id) == (resume.generation, holder)
     assert incident == store.load(open_id)
     assert resume.cursor == make_decided()[0].cursor
 
     store.save_cursor(Resume(generation=8, cursor=Cursor(journal="new")))
-    assert store.newest_commit()[0].cursor == Cursor(journal="new")
+    assert (Cursor(journal="new"), "") == (store.newest_commit()[0].cursor, store.newest_commit()[2])
 
 
 def test_a_cursor_that_cannot_be_read_is_set_aside_and_the_newest_incident_says_where_to_read_on(store, keep, caplog):

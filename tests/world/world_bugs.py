@@ -145,8 +145,8 @@ BUGS = (
         "open_forgotten",
         "a start does not resume what is open: it is never closed",
         "service/recorder.py",
-        "        self._resume_all(still_open)",
-        "        self._resume_all(())",
+        "        self._resume_all(still_open, holder)",
+        "        self._resume_all((), holder)",
     ),
     Bug(
         "clock_set_back",

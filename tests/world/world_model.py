@@ -204,7 +204,7 @@ class Model:
         Each line before the position is counted, and only those; what an incident names is there.
         """
         store, own = self._world.store, {each.id: each for each in self._incidents()}
-        resume, still_open = store.newest_commit()
+        resume, still_open, _ = store.newest_commit()
         found = own | {each.id: each for each in still_open}
         before = self._world.writer.before(resume.cursor.files.get(str(self._world.writer.path), NOT_THERE))
         if lost := self._uncounted(found.values(), before):
