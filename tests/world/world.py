@@ -367,8 +367,10 @@ class World:
             if (ends := sorted(self.faults & {"kill", "power"})) and self.chance.random() < 0.5:
                 self._await(self.chance.choice(ends))
         elif draw < 0.8 and "rotate" in self.faults:
-            recorded = self.model.is_all_recorded()
-            self.note(f"rotate {self.writer.rotate(is_begun=bool(self.store.ids()), is_all_recorded=recorded)}")
+            is_begun, recorded = bool(self.store.ids()), self.model.is_all_recorded()
+            is_followed = is_begun or self.disk.is_durable(Path("cursor.json"))
+            way = self.writer.rotate(is_followed=is_followed, is_begun=is_begun, is_all_recorded=recorded)
+            self.note(f"rotate {way}")
         else:
             self.writer.noise()
         if self.chance.random() < 0.8:  # A hint may be lost.

@@ -80,12 +80,15 @@ class Writer:
         """Write the other half of a line that was begun."""
         self._append(b"")
 
-    def rotate(self, *, is_begun: bool, is_all_recorded: bool) -> str:
+    def rotate(self, *, is_followed: bool, is_begun: bool, is_all_recorded: bool) -> str:
         """Rotate the log in one of the ways of logrotate; return which.
 
-        ``is_begun``: some of it was read.
+        ``is_begun``: some of it was read. Before it ``is_followed`` for what a power cut leaves, what it holds is of
+        before the first start, which begins with the log as it finds it.
         """
         self._cut()
+        if not is_followed:
+            return "not now"
         if self._now() < self._newest or not self.path.stat().st_size:
             return "not now"
         lines = sum(self.written.values())
