@@ -63,8 +63,8 @@ class JournalSource:
     """The kernel's records of this host's journal, or of the journal files in ``directory``.
 
     ``cursor`` wins over ``start``. A directory that does not exist yet is waited for; all of it is new, even after a
-    restart. ``follows``: what comes late counts, too, and what is lost; who reads only what is there gets it in the
-    order of time.
+    restart. ``follows``: what comes late counts, too, and what is lost; who reads only what is there gets it in
+    libsystemd's order.
     """
 
     def __init__(

@@ -402,7 +402,7 @@ class World:
         if kind in AT_A_CALL:
             self._await(kind)
         elif kind == "full":
-            self._full_until = self.second + self.chance.choice((1.0, 30.0, 120.0))
+            self._full_until = self.second + self.chance.choice((1.0, 30.0, 120.0, 400.0))
         elif kind == "receivers":
             self._weather()
         elif kind == "silence":
@@ -431,7 +431,8 @@ class World:
                     self._strike(kind, call, at)
         if grows and self.second < self._full_until:
             self.model.note_error("ENOSPC", call, at)
-        if "slow" in self.faults and not self.is_calm and self.chance.random() < 0.03:
+        # A disk is slow where it is waited for.
+        if "slow" in self.faults and not self.is_calm and self.chance.random() < (0.2 if call == "fsync" else 0.03):
             self.let(self.chance.choice((0.001, 0.05, 0.3)))
 
     def _after(self, at: Path) -> None:
