@@ -86,7 +86,7 @@ class Disk:
         with contextlib.ExitStack() as stack:
             stack.enter_context(mock.patch.multiple(os, **calls, remove=self.unlink))
             if hasattr(pathlib, "_normal_accessor"):  # Python 3.10 keeps functions of its own.
-                accessor = {name: calls[name] for name in ("rename", "unlink", "mkdir", "rmdir", "scandir")}
+                accessor = {name: calls[name] for name in ("rename", "unlink", "mkdir", "rmdir", "symlink", "scandir")}
                 stack.enter_context(mock.patch.multiple(pathlib._normal_accessor, **accessor))
             yield
 
