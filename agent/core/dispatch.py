@@ -265,7 +265,7 @@ class Ledger:
         """Note what there is to send, and forget what was sent or is gone."""
         doubts = self.doubts
         self.doubts = {each: doubts[each] if each in doubts else _in_flight(story) for each, story in stories.items()}
-        # Nobody is told of the opening of what is over.
+        # The opening of what is over is not sent.
         self.lacking = {
             each: step
             for each, step in self.lacking.items()

@@ -77,7 +77,7 @@ class JournalSource:
         self._all_is_new = saved == NOTHING_YET
         self._start = "beginning" if self._all_is_new else start
         self._position = None if self._all_is_new else saved
-        # Of the machines that are read each by itself, by their ids; and which machines there were at the last look.
+        # Of the machines that are read separately, by their ids; and which machines there were at the last look.
         self._places = dict(cursor.machines) if cursor else {}
         self._known: frozenset[str] | None = None
         self._reader: Reader = None
@@ -207,7 +207,7 @@ class JournalSource:
         self._start = "beginning"  # From here on, whatever appears in an empty journal is new.
 
     def _machines_apart(self, reader: Reader) -> list[str]:
-        """List the machines that are read each by itself; none where they are one, or this host's journal is here.
+        """List the machines that are read separately; none where they are one, or this host's journal is here.
 
         A machine that comes later is read from its beginning.
         """
